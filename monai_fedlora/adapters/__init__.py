@@ -1,0 +1,1 @@
+"""Trainable parts that are attached to a frozen backbone."""

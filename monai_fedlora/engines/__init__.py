@@ -1,0 +1,1 @@
+"""Ignite trainers, evaluators, handlers and metrics."""

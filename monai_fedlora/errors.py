@@ -1,0 +1,29 @@
+"""Errors whose message is meant for the person at the keyboard.
+
+Each message says what is wrong, what probably caused it and what to do. The command line prints them
+without a traceback.
+"""
+
+
+class FedLoraError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ConfigError(FedLoraError):
+    """A setting is unknown, out of range or contradicts another one."""
+
+
+class DataError(FedLoraError):
+    """A patient file, label or split cannot be used as it is."""
+
+
+class WeightsError(FedLoraError):
+    """A weights file is unreadable, has the wrong keys or is not the pinned one."""
+
+
+class PrivacyError(FedLoraError):
+    """Something that must stay in the site was about to leave it, or the server sent something undeclared."""
+
+
+class ExportError(FedLoraError):
+    """A run cannot be turned into a bundle."""

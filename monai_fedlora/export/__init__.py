@@ -1,0 +1,1 @@
+"""Personal bundles and adapter folders made from a finished run."""

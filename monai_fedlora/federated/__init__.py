@@ -1,0 +1,1 @@
+"""The federation: site, aggregator and the NVFlare components around them."""

@@ -1,0 +1,113 @@
+"""Reading and writing files so that a reader never sees a half-written one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from monai_fedlora.errors import FedLoraError, WeightsError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@contextmanager
+def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside ``target`` that becomes ``target`` when the block succeeds.
+
+    The file is flushed to disk before the rename; after an exception it is removed and ``target`` is
+    left as it was.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _fsync_folder(target.parent)
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write ``text`` as UTF-8, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write ``value`` as indented JSON with sorted keys, atomically. NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        FedLoraError: the file is missing, unreadable or not JSON; the message names it.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FedLoraError(f"{path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise FedLoraError(f"{path} cannot be read: {error}") from error
+    except json.JSONDecodeError as error:
+        raise FedLoraError(f"{path} is not valid JSON ({error}); it may be truncated") from error
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Return the hexadecimal SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def save_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors and string metadata as safetensors, atomically."""
+    from safetensors.torch import save_file
+
+    plain = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
+    with atomic_path(path) as temporary:
+        mode = temporary.stat().st_mode & 0o777
+        save_file(plain, temporary, metadata=dict(metadata or {}))
+        temporary.chmod(mode)
+
+
+def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read every tensor of a safetensors file, and its metadata.
+
+    Raises:
+        WeightsError: the file is missing, truncated or not safetensors; the message names it.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise WeightsError(f"{path} does not exist or is not a file")
+    try:
+        with safe_open(path, framework="pt") as stream:
+            return {key: stream.get_tensor(key) for key in stream.keys()}, dict(stream.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is not a readable safetensors file ({error}); it may be truncated") from error
