@@ -1,0 +1,137 @@
+"""Additive low-rank adapters on selected linear layers of a backbone, through PEFT.
+
+An adapted layer computes (Hu et al., LoRA, arXiv 2106.09685, eq. 3, summed over the adapters; with a shared
+and a private one this is Med-DualLoRA, arXiv 2603.10967)
+
+    h = W0 x + sum_a (alpha / r) B_a A_a x
+
+with A_a (r x d_in) Kaiming-uniform and B_a (d_out x r) zero at the start, so that an untrained adapter
+leaves the backbone's output unchanged. State-dict keys carry the adapter's name
+(``encoder.blocks.10.attn.q.lora_A.shared.weight``).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from monai_fedlora.errors import ConfigError
+
+if TYPE_CHECKING:
+    from monai_fedlora.networks.protocol import Backbone
+
+SHARED = "shared"
+PRIVATE = "private"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraSettings:
+    """Where adapters go and how large they are.
+
+    Args:
+        rank: inner dimension r, at least 1.
+        alpha: numerator of the scale alpha / r.
+        dropout: probability of zeroing an adapter's input during training, in [0, 1); 0 turns it off.
+        blocks: number of last transformer blocks to adapt; 0 adapts every block.
+        targets: linear layers inside a block, relative to it.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    blocks: int = 2
+    targets: tuple[str, ...] = ("attn.q", "attn.kv")
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rank, int) or self.rank < 1:
+            raise ConfigError(f"rank is {self.rank!r}; a LoRA needs a whole number of at least 1")
+        if not self.alpha > 0:
+            raise ConfigError(f"alpha is {self.alpha!r}; it must be positive, or the adapter has no effect")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout is {self.dropout!r}; it must lie in [0, 1)")
+        if not isinstance(self.blocks, int) or self.blocks < 0:
+            raise ConfigError(f"blocks is {self.blocks!r}; give the number of last blocks, or 0 for all")
+        if not self.targets:
+            raise ConfigError("targets is empty; name at least one linear layer, for example attn.q")
+
+
+def target_modules(network: Backbone, settings: LoraSettings) -> list[str]:
+    """Dotted names of the layers that get an adapter.
+
+    Raises:
+        ConfigError: more blocks than the network has, or a target that is not a linear layer of a block.
+    """
+    depth = len(network.blocks)
+    if settings.blocks > depth:
+        raise ConfigError(f"blocks is {settings.blocks}, but the network has only {depth}")
+    names = []
+    for index in range(depth - (settings.blocks or depth), depth):
+        linears = [name for name, module in network.blocks[index].named_modules() if isinstance(module, nn.Linear)]
+        for target in settings.targets:
+            if target not in linears:
+                raise ConfigError(f"{target!r} is not a linear layer of a block; choose from {', '.join(linears)}")
+            names.append(f"{network.block_name(index)}.{target}")
+    return names
+
+
+def attach_lora(network: Any, settings: LoraSettings, adapters: Sequence[str]) -> None:
+    """Freeze ``network`` and add one trainable adapter per name to each target layer, in place."""
+    from peft import LoraConfig, inject_adapter_in_model
+    from peft.functional import set_adapter
+
+    network.requires_grad_(False)
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=target_modules(network, settings),
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        for adapter in adapters:
+            inject_adapter_in_model(config, network, adapter)
+    set_adapter(network, list(adapters))
+
+
+def lora_layers(network: nn.Module) -> dict[str, Any]:
+    """Adapted layers by dotted name, in module order."""
+    from peft.tuners.lora import LoraLayer
+
+    return {name: module for name, module in network.named_modules() if isinstance(module, LoraLayer)}
+
+
+@contextmanager
+def without_adapter(network: nn.Module, adapter: str) -> Iterator[None]:
+    """Leave ``adapter`` out of the forward pass inside the block, by a scale of zero."""
+    layers = [layer for layer in lora_layers(network).values() if adapter in layer.scaling]
+    scales = [layer.scaling[adapter] for layer in layers]
+    for layer in layers:
+        layer.scaling[adapter] = 0.0
+    try:
+        yield
+    finally:
+        for layer, scale in zip(layers, scales, strict=True):
+            layer.scaling[adapter] = scale
+
+
+def merge_lora(network: nn.Module, adapters: Sequence[str] | None = None) -> nn.Module:
+    """Fold adapters into the weights, in place, and restore the backbone's own state-dict keys.
+
+    Args:
+        network: adapted network; a network without adapters is returned as it is.
+        adapters: which to fold in; the others are dropped. None folds in all.
+    """
+    for name, layer in lora_layers(network).items():
+        chosen = [a for a in layer.lora_A if adapters is None or a in adapters]
+        if chosen:
+            layer.merge(safe_merge=True, adapter_names=chosen)
+        parent, _, child = name.rpartition(".")
+        setattr(network.get_submodule(parent), child, layer.get_base_layer())
+    if hasattr(network, "peft_config"):
+        del network.peft_config
+    return network

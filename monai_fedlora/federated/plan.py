@@ -1,0 +1,166 @@
+"""What the sites of a federation have agreed on, as one small JSON file that every end reads.
+
+A plan holds names and numbers only. It names a bundle that each site has installed; it never carries a path,
+a config or code into a hospital.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monai_fedlora.errors import ConfigError
+from monai_fedlora.files import read_json
+from monai_fedlora.methods import Method, get_method
+
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+TRAINING_SETTINGS = (
+    "accumulation_steps",
+    "augment",
+    "batch_size",
+    "class_weights",
+    "label_smoothing",
+    "learning_rate",
+    "max_grad_norm",
+    "mixed_precision",
+    "warmup_epochs",
+    "weight_decay",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Settings of one federated experiment.
+
+    Args:
+        experiment: name that keys every site's private state.
+        bundle: name of the training bundle each site has installed.
+        method: registered method; ``method_args`` are its hyper-parameters.
+        sites: the federation's members.
+        classes: class names in label order; each site's datalist must have the same.
+        rounds: number of rounds from ``start_round`` on, at least 1.
+        start_round: 0, or the round after a stored one that is resumed.
+        local_epochs: passes over a site's training data per round.
+        size: named backbone size.
+        backbone_sha256: hash of the backbone file that every site must hold on its own disk.
+        seed: mixed with site and round for every random choice.
+        declared_cases: training cases each site has announced; an update that claims more is refused. A site
+            without an entry is held to what its first accepted update claimed.
+        max_update_rms: largest root-mean-square change per parameter and round that is accepted (ours: 1.0).
+        training: overrides of the bundle's training settings, limited to numbers and plain words.
+    """
+
+    experiment: str
+    bundle: str
+    method: str
+    sites: tuple[str, ...]
+    classes: tuple[str, ...]
+    rounds: int
+    backbone_sha256: str
+    method_args: Mapping[str, Any] = field(default_factory=dict)
+    start_round: int = 0
+    local_epochs: int = 1
+    size: str = "small"
+    seed: int = 0
+    declared_cases: Mapping[str, int] = field(default_factory=dict)
+    max_update_rms: float = 1.0
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("experiment", "bundle", "method", "size"):
+            _word(name, getattr(self, name))
+        for name in ("sites", "classes"):
+            words = getattr(self, name)
+            if not words or len(set(words)) != len(words):
+                raise ConfigError(f"{name} must be a list of different names, got {list(words)}")
+            for word in words:
+                _word(name, word)
+        for name, least in (("rounds", 1), ("start_round", 0), ("local_epochs", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+        if len(self.classes) < 2:
+            raise ConfigError("a classifier needs at least two classes")
+        if not re.fullmatch(r"[0-9a-f]{64}", self.backbone_sha256):
+            raise ConfigError("backbone_sha256 must be the 64 hexadecimal digits of the backbone file's SHA-256")
+        if unknown := set(self.training) - set(TRAINING_SETTINGS):
+            raise ConfigError(
+                f"a plan cannot set {', '.join(sorted(unknown))}; it may set {', '.join(TRAINING_SETTINGS)}"
+            )
+        for name, value in {**self.training, **self.method_args}.items():
+            for part in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(part, str):
+                    _word(name, part)
+                elif part is not None and not isinstance(part, (bool, int, float)):
+                    raise ConfigError(f"{name} must be a number or a plain word, not {type(part).__name__}")
+        if unknown := set(self.declared_cases) - set(self.sites):
+            raise ConfigError(f"declared_cases names {', '.join(sorted(unknown))}, which is not among the sites")
+        if not self.max_update_rms > 0:
+            raise ConfigError("max_update_rms must be positive")
+        self.build_method()
+
+    def build_method(self) -> Method:
+        """Return the configured method."""
+        return get_method(self.method, self.method_args)
+
+    @property
+    def total_epochs(self) -> int:
+        """Length of the learning-rate schedule: epochs from round 0 to the last round."""
+        return (self.start_round + self.rounds) * self.local_epochs
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what must agree for stored tensors to fit: experiment, method, network, backbone, classes."""
+        identity = {
+            "experiment": self.experiment,
+            "method": self.method,
+            "method_args": dataclasses.asdict(self.build_method()),
+            "size": self.size,
+            "classes": list(self.classes),
+            "backbone_sha256": self.backbone_sha256,
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-compatible form; :meth:`from_json` is its inverse."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_json(cls, value: Any) -> Plan:
+        """Parse :meth:`to_json`'s form.
+
+        Raises:
+            ConfigError: an entry is missing, unknown or out of range.
+        """
+        if not isinstance(value, Mapping):
+            raise ConfigError("a plan is a JSON object")
+        known = {f.name: f for f in dataclasses.fields(cls)}
+        if unknown := set(value) - set(known):
+            raise ConfigError(f"unknown entries in the plan: {', '.join(sorted(unknown))}")
+        try:
+            lists = {key: tuple(value[key]) for key in ("sites", "classes")}
+            return cls(**{**value, **lists})
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f"the plan is incomplete or has a wrong type: {error}") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan file; errors name it."""
+        try:
+            return cls.from_json(read_json(path))
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+
+def _word(name: str, value: Any) -> None:
+    if not isinstance(value, str) or not _WORD.fullmatch(value):
+        raise ConfigError(
+            f"{name} is {value!r}; use letters, digits, '.', '_' and '-' (no spaces, paths or expressions)"
+        )

@@ -1,0 +1,138 @@
+"""What a site keeps to itself between tasks, processes and restarts.
+
+Everything of a round (private tensors, optimiser moments, epoch) is one file, so a crash cannot mix rounds.
+The folder is readable by its owner only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from monai_fedlora.errors import PrivacyError, WeightsError
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.files import load_tensors, save_tensors
+
+PRIVATE_DIR_VARIABLE = "MONAI_FEDLORA_PRIVATE_DIR"
+FINAL_NAME = "final.safetensors"
+_KEPT = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteState:
+    """State after a finished round.
+
+    Args:
+        round: the finished round.
+        epoch: epochs trained since round 0.
+        iteration: optimiser steps' iterations since round 0.
+        private: private tensors by state-dict key.
+        optimiser: optimiser tensors by ``<parameter name>/<slot>``.
+    """
+
+    round: int
+    epoch: int
+    iteration: int
+    private: Mapping[str, Tensor]
+    optimiser: Mapping[str, Tensor]
+
+
+class SiteStore:
+    """A site's folder ``<root>/<experiment>/<site>``.
+
+    Args:
+        root: folder the hospital chose for private state.
+        plan: the experiment; its fingerprint is checked on every read.
+        site: the site's name.
+    """
+
+    def __init__(self, *, root: str | os.PathLike[str], plan: Plan, site: str) -> None:
+        self.folder = Path(root) / plan.experiment / site
+        self._plan = plan
+        self._site = site
+
+    def save(self, state: SiteState) -> None:
+        """Write the state of a round; older ones than the one before are removed."""
+        self._prepare()
+        tensors = {f"private/{key}": value for key, value in state.private.items()}
+        tensors |= {f"optimiser/{key}": value for key, value in state.optimiser.items()}
+        numbers = {"round": state.round, "epoch": state.epoch, "iteration": state.iteration}
+        save_tensors(self._path(state.round), tensors, {**self._identity(), "numbers": json.dumps(numbers)})
+        for number in sorted(self.rounds())[:-_KEPT]:
+            self._path(number).unlink()
+
+    def load_before(self, round_number: int) -> SiteState | None:
+        """Return the newest state of a round before ``round_number``; None where the site has none at all.
+
+        Raises:
+            PrivacyError: the file is of another experiment, or all stored rounds are later ones.
+            WeightsError: the file is damaged.
+        """
+        rounds = self.rounds()
+        if not rounds:
+            return None
+        earlier = [number for number in rounds if number < round_number]
+        if not earlier:
+            raise PrivacyError(
+                f"{self.folder} holds rounds {sorted(rounds)}, but the server is in round {round_number}: it went "
+                "back further than this site can. Restart the experiment, or remove the folder to start afresh"
+            )
+        path = self._path(max(earlier))
+        tensors, metadata = load_tensors(path)
+        self._check(path, metadata)
+        try:
+            numbers = {key: int(value) for key, value in json.loads(metadata["numbers"]).items()}
+            return SiteState(private=_part(tensors, "private/"), optimiser=_part(tensors, "optimiser/"), **numbers)
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(f"{path} is not a site state ({error}); remove it to start afresh") from error
+
+    def clear(self) -> None:
+        """Remove all stored rounds and the final model of this experiment."""
+        if self.folder.is_dir():
+            shutil.rmtree(self.folder)
+
+    def save_final(self, *, shared: Mapping[str, Tensor], private: Mapping[str, Tensor], record: Any) -> Path:
+        """Write the personal model: last shared and private tensors with the record of the run."""
+        self._prepare()
+        tensors = {f"shared/{key}": value for key, value in shared.items()}
+        tensors |= {f"private/{key}": value for key, value in private.items()}
+        path = self.folder / FINAL_NAME
+        save_tensors(path, tensors, {**self._identity(), "record": json.dumps(record)})
+        return path
+
+    def rounds(self) -> list[int]:
+        """Numbers of the stored rounds."""
+        return [int(path.stem.removeprefix("round-")) for path in self.folder.glob("round-*.safetensors")]
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"round-{number:05d}.safetensors"
+
+    def _prepare(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (self.folder, self.folder.parent):
+            folder.chmod(0o700)
+
+    def _identity(self) -> dict[str, str]:
+        return {
+            "fingerprint": self._plan.fingerprint,
+            "site": self._site,
+            "plan": json.dumps(self._plan.to_json()),
+        }
+
+    def _check(self, path: Path, metadata: Mapping[str, str]) -> None:
+        if metadata.get("fingerprint") != self._plan.fingerprint or metadata.get("site") != self._site:
+            raise PrivacyError(
+                f"{path} belongs to another experiment, method, backbone or site than {self._plan.experiment!r} at "
+                f"{self._site!r}; choose another experiment name, or remove the folder to start afresh"
+            )
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

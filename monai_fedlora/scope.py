@@ -1,0 +1,252 @@
+"""The privacy boundary: what may leave a site, by name, shape and dtype.
+
+Every tensor of a network plays one :class:`Role`. The shared ones make up the :class:`Manifest`, which the
+site builds its payload from and which every gate (site filter, server filter, aggregator) checks again. All
+checks are allow-lists and fail closed: whatever is not declared is refused, whole message, with the names of
+the offending keys and never their values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from monai_fedlora.errors import PrivacyError
+from monai_fedlora.files import read_json
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_NAMES_SHOWN = 8
+
+
+class Role(str, Enum):
+    """What may happen to a tensor: averaged across sites, kept in the site, or never trained."""
+
+    SHARED = "shared"
+    PRIVATE = "private"
+    FROZEN = "frozen"
+
+
+def _names(keys: Any) -> str:
+    ordered = sorted(map(repr, keys))
+    more = f" and {len(ordered) - _NAMES_SHOWN} more" if len(ordered) > _NAMES_SHOWN else ""
+    return ", ".join(ordered[:_NAMES_SHOWN]) + more
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Shape and numpy dtype name of one shared tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The complete list of tensors that may travel between a site and the server."""
+
+    entries: Mapping[str, Entry]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the declared tensors, without any framing."""
+        return sum(math.prod(e.shape) * np.dtype(e.dtype).itemsize for e in self.entries.values())
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over keys, shapes and dtypes, for comparing two ends."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-compatible form; :meth:`from_json` is its inverse."""
+        return {key: {"shape": list(e.shape), "dtype": e.dtype} for key, e in sorted(self.entries.items())}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Manifest:
+        """Parse :meth:`to_json`'s form.
+
+        Raises:
+            PrivacyError: the value is not a manifest.
+        """
+        try:
+            entries = {str(k): Entry(tuple(int(n) for n in v["shape"]), str(v["dtype"])) for k, v in value.items()}
+            for entry in entries.values():
+                if np.dtype(entry.dtype).kind != "f" or any(n < 0 for n in entry.shape):
+                    raise ValueError(f"{entry} is not a floating-point tensor")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise PrivacyError(f"this is not a manifest of shared tensors: {error}") from error
+        return cls(entries)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Manifest:
+        """Read a manifest file; errors name it."""
+        try:
+            return cls.from_json(read_json(path))
+        except PrivacyError as error:
+            raise PrivacyError(f"{path}: {error}") from error
+
+    def check(self, payload: Any) -> None:
+        """Accept ``payload`` only if it holds exactly the declared tensors, all finite.
+
+        Args:
+            payload: mapping from key to ``numpy.ndarray``.
+
+        Raises:
+            PrivacyError: a key is undeclared or missing, a value is not an array, or its shape, dtype or
+                finiteness is wrong. The message names keys, never values.
+        """
+        if not isinstance(payload, Mapping):
+            raise PrivacyError(f"the payload is a {type(payload).__name__}, not a mapping of tensors")
+        if unknown := payload.keys() - self.entries.keys():
+            raise PrivacyError(f"undeclared keys: {_names(unknown)}; only the manifest's keys may travel")
+        if missing := self.entries.keys() - payload.keys():
+            raise PrivacyError(f"missing keys: {_names(missing)}; the two ends run different methods or settings")
+        for key, entry in self.entries.items():
+            array = payload[key]
+            if type(array) is not np.ndarray:
+                raise PrivacyError(f"{key!r} is a {type(array).__name__}, not a numpy array")
+            if array.dtype != np.dtype(entry.dtype) or array.shape != entry.shape:
+                raise PrivacyError(
+                    f"{key!r} is {array.dtype}{list(array.shape)}, declared as {entry.dtype}{list(entry.shape)}"
+                )
+            if not np.isfinite(array).all():
+                raise PrivacyError(f"{key!r} contains NaN or infinity; training diverged or the file is damaged")
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Role of every entry of a network's state dict."""
+
+    roles: Mapping[str, Role]
+    manifest: Manifest
+
+    @classmethod
+    def of(cls, network: nn.Module, is_shared: Any) -> Scope:
+        """Classify the state dict of ``network``.
+
+        A parameter that trains is shared where ``is_shared(key)`` says so and private otherwise; everything
+        else is frozen.
+
+        Raises:
+            PrivacyError: ``is_shared`` claims a key that does not train, which would publish frozen or
+                undeclared values.
+        """
+        trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+        state = network.state_dict()
+        roles = {
+            key: Role.FROZEN if key not in trained else Role.SHARED if is_shared(key) else Role.PRIVATE
+            for key in state
+        }
+        shared = sorted(key for key, role in roles.items() if role is Role.SHARED)
+        entries = {key: Entry(tuple(state[key].shape), str(state[key].dtype).removeprefix("torch.")) for key in shared}
+        return cls(roles, Manifest.from_json(Manifest(entries).to_json()))
+
+    def keys(self, role: Role) -> list[str]:
+        """Sorted state-dict keys that play ``role``."""
+        return sorted(key for key, value in self.roles.items() if value is role)
+
+    def shared_payload(self, network: nn.Module) -> dict[str, np.ndarray]:
+        """Copy the shared tensors out of ``network`` as arrays; nothing else is ever read here."""
+        state = network.state_dict()
+        payload = {key: state[key].detach().cpu().numpy().copy() for key in self.manifest.entries}
+        self.manifest.check(payload)
+        return payload
+
+    def private_state(self, network: nn.Module) -> dict[str, Tensor]:
+        """Copy the private tensors out of ``network``."""
+        state = network.state_dict()
+        return {key: state[key].detach().cpu().clone() for key in self.keys(Role.PRIVATE)}
+
+    def load_shared(self, network: nn.Module, payload: Mapping[str, np.ndarray]) -> None:
+        """Check a payload from the server and write it into ``network``; a refused one changes nothing.
+
+        Raises:
+            PrivacyError: the payload is not exactly what the manifest declares.
+        """
+        import torch
+
+        self.manifest.check(payload)
+        _write(network, {key: torch.from_numpy(np.array(array)) for key, array in payload.items()})
+
+    def load_private(self, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """Write private tensors back into ``network``.
+
+        Raises:
+            PrivacyError: the keys or shapes are not this network's private ones.
+        """
+        state, expected = network.state_dict(), set(self.keys(Role.PRIVATE))
+        if tensors.keys() != expected:
+            raise PrivacyError(
+                f"private tensors of another method or experiment: {_names(tensors.keys() ^ expected)} do not match"
+            )
+        if wrong := [key for key in expected if tensors[key].shape != state[key].shape]:
+            raise PrivacyError(f"private tensors of another size: {_names(wrong)}")
+        _write(network, tensors)
+
+
+def _write(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    import torch
+
+    state = network.state_dict()
+    with torch.no_grad():
+        for key, value in tensors.items():
+            state[key].copy_(value)
+
+
+_NUMBERS = {"round": int, "cases": int, "seconds": float, "train_loss": float}
+_METRIC_GROUPS = ("validation", "test")
+_METRIC_VIEWS = ("private_on", "private_off")
+_METRICS = ("balanced_accuracy", "sensitivity", "specificity", "auroc", "mcc", "ece", "accuracy", "n")
+
+
+def check_report(report: Any) -> None:
+    """Accept what a site says about a round beside its tensors: a few named numbers and nothing else.
+
+    Allowed are ``round``, ``cases``, ``seconds``, ``train_loss`` and the metrics of
+    ``{validation, test} x {private_on, private_off}`` (a number, or null where a metric is undefined) with
+    their confusion matrix. No text can pass, so no file name or path can.
+
+    Raises:
+        PrivacyError: an entry is undeclared or not a finite number.
+    """
+    if not isinstance(report, Mapping):
+        raise PrivacyError(f"the report is a {type(report).__name__}, not a mapping")
+    for key, value in report.items():
+        if key in _NUMBERS:
+            _check_number(key, value, whole=_NUMBERS[key] is int)
+        elif key in _METRIC_GROUPS:
+            _check_metrics(key, value)
+        else:
+            raise PrivacyError(f"undeclared report entry {key!r}")
+
+
+def _check_number(name: str, value: Any, *, whole: bool) -> None:
+    kinds: tuple[type, ...] = (int,) if whole else (int, float)
+    if isinstance(value, bool) or type(value) not in kinds or not math.isfinite(value):
+        raise PrivacyError(f"report entry {name!r} must be a finite {'whole ' if whole else ''}number")
+
+
+def _check_metrics(group: str, views: Any) -> None:
+    if not isinstance(views, Mapping) or set(views) - set(_METRIC_VIEWS):
+        raise PrivacyError(f"report entry {group!r} may only hold {', '.join(_METRIC_VIEWS)}")
+    for view, metrics in views.items():
+        if not isinstance(metrics, Mapping):
+            raise PrivacyError(f"report entry {group}.{view} is not a mapping of metrics")
+        for name, value in metrics.items():
+            if name == "confusion_matrix":
+                rows = value if isinstance(value, list) else [None]
+                for cell in (cell for row in rows for cell in (row if isinstance(row, list) else [None])):
+                    _check_number(f"{group}.{view}.{name}", cell, whole=True)
+            elif name not in _METRICS:
+                raise PrivacyError(f"undeclared metric {group}.{view}.{name!r}")
+            elif value is not None:
+                _check_number(f"{group}.{view}.{name}", value, whole=False)
