@@ -1,0 +1,129 @@
+"""What a site's datalist says: its cases, their labels and their splits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from monai_fedlora.errors import ConfigError
+
+FORMAT = 1
+SPLITS = ("training", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One patient: either two frame files (``ed``, ``es``) or one 4D file and two frame numbers.
+
+    Attributes:
+        subject: the patient's code, unique in a datalist.
+        label: index into the datalist's classes.
+        group: the diagnosis as the source gives it.
+        ed: end-diastolic frame file, relative to the image root.
+        es: end-systolic frame file, relative to the image root.
+        cine: 4D file (x, y, z, t), relative to the image root.
+        ed_frame: 0-based end-diastolic frame of ``cine``.
+        es_frame: 0-based end-systolic frame of ``cine``.
+    """
+
+    subject: str
+    label: int
+    group: str
+    ed: str | None = None
+    es: str | None = None
+    cine: str | None = None
+    ed_frame: int | None = None
+    es_frame: int | None = None
+
+    def files(self) -> tuple[str, ...]:
+        """Return the image paths of this case, relative to the image root."""
+        return tuple(path for path in (self.ed, self.es, self.cine) if path is not None)
+
+    def to_json(self) -> dict[str, str | int]:
+        """Return the entry of this case in a datalist file."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Datalist:
+    """Every case of one site, by split.
+
+    Attributes:
+        site: name of the site, as the federation knows it.
+        dataset: where the cases come from, such as ``acdc``.
+        task: ``binary`` or ``multiclass``.
+        classes: class names; a label is an index into them. A site may lack cases of a class.
+        image_root: absolute folder the image paths start from.
+        seed: seed of the split.
+        training, validation, test: the cases; training is never empty.
+    """
+
+    site: str
+    dataset: str
+    task: str
+    classes: tuple[str, ...]
+    image_root: Path
+    seed: int
+    training: tuple[Case, ...]
+    validation: tuple[Case, ...] = ()
+    test: tuple[Case, ...] = ()
+
+    def cases(self, split: str) -> tuple[Case, ...]:
+        """Return the cases of a split.
+
+        Raises:
+            ConfigError: the split is not training, validation or test.
+        """
+        if split not in SPLITS:
+            raise ConfigError(f"there is no split {split!r}; a datalist has {', '.join(SPLITS)}")
+        cases: tuple[Case, ...] = getattr(self, split)
+        return cases
+
+    def items(self, split: str) -> list[dict[str, str | int]]:
+        """Return a split as MONAI dictionaries with absolute paths.
+
+        Each has ``ed`` and ``es``, or ``cine``, ``ed_frame`` and ``es_frame`` (0-based), and always
+        ``label`` (int) and ``subject``.
+
+        Raises:
+            ConfigError: the split is not training, validation or test.
+        """
+        return [self._item(case) for case in self.cases(split)]
+
+    def counts(self, split: str) -> tuple[int, ...]:
+        """Return the number of cases of each class in a split."""
+        labels = [case.label for case in self.cases(split)]
+        return tuple(labels.count(label) for label in range(len(self.classes)))
+
+    def all_cases(self) -> Iterator[tuple[str, Case]]:
+        """Yield ``(split, case)`` for every case."""
+        for split in SPLITS:
+            for case in self.cases(split):
+                yield split, case
+
+    def to_json(self, *, image_root: str | None = None) -> dict[str, Any]:
+        """Return the content of the datalist file.
+
+        Args:
+            image_root: what to write as the image root in place of the absolute folder, such as ``"images"``
+                for a folder beside the file.
+        """
+        head = {
+            "format": FORMAT,
+            "site": self.site,
+            "dataset": self.dataset,
+            "task": self.task,
+            "classes": list(self.classes),
+            "image_root": str(self.image_root) if image_root is None else image_root,
+            "seed": self.seed,
+        }
+        return head | {split: [case.to_json() for case in self.cases(split)] for split in SPLITS}
+
+    def _item(self, case: Case) -> dict[str, str | int]:
+        item = case.to_json()
+        del item["group"]
+        return item | {
+            key: str(self.image_root / str(item[key])) for key in ("ed", "es", "cine") if key in item
+        }

@@ -1,0 +1,312 @@
+"""The file one site trains from: which images, which label, which split.
+
+A site's datalist is ``<root>/<site>/datalist.json``. Image paths in it are relative to ``image_root``,
+which is absolute or relative to the folder of the file, and never leave it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from monai_fedlora.data.cases import FORMAT, SPLITS, Case, Datalist
+from monai_fedlora.errors import DataError, FedLoraError
+from monai_fedlora.files import read_json, write_json
+
+__all__ = [
+    "FILE_NAME",
+    "FORMAT",
+    "SPLITS",
+    "TASKS",
+    "Case",
+    "Datalist",
+    "check_datalist",
+    "check_site_name",
+    "load_datalist",
+    "read_prepared",
+    "write_datalists",
+]
+
+FILE_NAME = "datalist.json"
+TASKS = ("binary", "multiclass")
+
+_SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+_PAIR_KEYS = {"ed", "es"}
+_CINE_KEYS = {"cine", "ed_frame", "es_frame"}
+_CASE_KEYS = {"subject", "label", "group"}
+_LIST_KEYS = {"format", "site", "dataset", "task", "classes", "image_root", "seed", *SPLITS}
+
+
+def check_site_name(site: str) -> None:
+    """Refuse a name that cannot be a folder and a federation client.
+
+    Raises:
+        DataError: the name is empty, too long, reserved, or has other characters than these.
+    """
+    if not _SITE_NAME.fullmatch(site) or site.lower() == "server":
+        raise DataError(
+            f"{site!r} cannot name a site: use 1 to 63 letters, digits, '-' and '_', starting with a letter "
+            "or digit; 'server' is taken"
+        )
+
+
+def load_datalist(path: str | os.PathLike[str]) -> Datalist:
+    """Read and check a datalist file.
+
+    Checked: the format, every field's type, labels against the classes, that no patient appears twice, that
+    training is not empty, that image paths stay inside the image root and that every image file exists.
+
+    Raises:
+        DataError: something is wrong; the message names the file and the patient.
+    """
+    path = Path(path)
+    try:
+        value = read_json(path)
+    except (FedLoraError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"the datalist {path} cannot be used: {error}. Prepare it with: monai-fedlora data"
+        ) from error
+    datalist = _parse(value, path)
+    check_datalist(datalist, name=str(path))
+    return datalist
+
+
+def check_datalist(datalist: Datalist, *, name: str) -> None:
+    """Check what a datalist says against itself and against the disk.
+
+    Args:
+        datalist: the datalist.
+        name: how messages call it, usually its path.
+
+    Raises:
+        DataError: see :func:`load_datalist`.
+    """
+    check_site_name(datalist.site)
+    if datalist.task not in TASKS:
+        raise DataError(f"{name}: the task {datalist.task!r} is unknown; it is one of {', '.join(TASKS)}")
+    if len(datalist.classes) < 2 or len(set(datalist.classes)) != len(datalist.classes):
+        raise DataError(f"{name}: the classes {list(datalist.classes)} must be two or more different names")
+    if not datalist.training:
+        raise DataError(
+            f"{name}: the training split is empty, so site {datalist.site} has nothing to learn from"
+        )
+    seen: dict[str, str] = {}
+    for split, case in datalist.all_cases():
+        where = f"{name}: subject {case.subject}"
+        if case.subject in seen:
+            both = "patient in two splits" if seen[case.subject] != split else "patient listed twice"
+            raise DataError(
+                f"{where} is in {seen[case.subject]} and in {split} ({both}); keep one of the two"
+            )
+        seen[case.subject] = split
+        if not 0 <= case.label < len(datalist.classes):
+            raise DataError(f"{where} has label {case.label}, but the classes are {list(datalist.classes)}")
+        for file in case.files():
+            _check_inside(file, where)
+            if not os.path.isfile(datalist.image_root / file):
+                raise DataError(
+                    f"{where}: image {datalist.image_root / file} does not exist; "
+                    "it was moved, or image_root is wrong"
+                )
+
+
+def read_prepared(root: str | os.PathLike[str]) -> tuple[Datalist, ...]:
+    """Load the datalist of every site of a prepared folder; none if there is no folder.
+
+    Raises:
+        DataError: a datalist is wrong, or two folders hold the same site.
+    """
+    datalists = [load_datalist(path) for path in sorted(Path(root).glob(f"*/{FILE_NAME}"))]
+    if twice := _repeated([datalist.site for datalist in datalists]):
+        raise DataError(f"{root} holds the site {twice} in two folders; delete one of them")
+    return tuple(datalists)
+
+
+def write_datalists(
+    sites: Sequence[Datalist], output: str | os.PathLike[str], *, overwrite: bool = False
+) -> tuple[Path, ...]:
+    """Write ``<output>/<site>/datalist.json`` for every site, or nothing at all.
+
+    Sites that ``output`` already holds stay; together with the new ones they must agree on task and classes
+    and share no patient of the same dataset.
+
+    Args:
+        sites: one datalist per site.
+        output: the prepared folder, made if it does not exist. Files are readable by their owner only.
+        overwrite: replace sites that ``output`` already holds under the same name.
+
+    Returns:
+        The files, in the order of ``sites``.
+
+    Raises:
+        DataError: a datalist is wrong, the sites contradict each other, or a site exists already.
+    """
+    output = Path(os.path.abspath(output))
+    if output.exists() and not output.is_dir():
+        raise DataError(f"{output} is a file; the output is a folder with one folder per site")
+    for datalist in sites:
+        check_datalist(datalist, name=f"site {datalist.site}")
+    names = [datalist.site for datalist in sites]
+    for name in names:
+        if (output / name / FILE_NAME).exists() and not overwrite:
+            raise DataError(
+                f"{output / name / FILE_NAME} exists already; choose another output folder or site name, "
+                "or replace it with --overwrite"
+            )
+    existing = [datalist for datalist in read_prepared(output) if not (overwrite and datalist.site in names)]
+    _check_together([*existing, *sites], output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    try:
+        for datalist in sites:
+            write_json(staging / "new" / datalist.site / FILE_NAME, datalist.to_json())
+        _move_in(staging, output, names)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return tuple(output / name / FILE_NAME for name in names)
+
+
+def _move_in(staging: Path, output: Path, names: Sequence[str]) -> None:
+    """Move every site's file from staging to output; after a failure put output back as it was."""
+    if not output.exists():
+        os.replace(staging / "new", output)
+        return
+    undo: list[tuple[Path, Path]] = []
+    made: list[Path] = []
+    try:
+        for name in names:
+            target, new, old = (
+                root / name / FILE_NAME for root in (output, staging / "new", staging / "old")
+            )
+            if not target.parent.exists():
+                target.parent.mkdir(mode=0o700)
+                made.append(target.parent)
+            if target.exists():
+                old.parent.mkdir(parents=True)
+                os.replace(target, old)
+                undo.append((old, target))
+            os.replace(new, target)
+            undo.append((target, new))
+    except OSError:
+        for here, back in reversed(undo):
+            os.replace(here, back)
+        for folder in made:
+            folder.rmdir()
+        raise
+
+
+def _check_together(sites: Sequence[Datalist], output: Path) -> None:
+    if twice := _repeated([datalist.site for datalist in sites]):
+        raise DataError(
+            f"the site {twice} occurs twice; give every site its own name, or replace it with --overwrite"
+        )
+    owner: dict[tuple[str, str], str] = {}
+    for datalist in sites:
+        first = sites[0]
+        if (datalist.task, datalist.classes) != (first.task, first.classes):
+            raise DataError(
+                f"the sites of {output} must share task and classes: {first.site} has {first.task} "
+                f"{list(first.classes)}, {datalist.site} has {datalist.task} {list(datalist.classes)}; "
+                "give the same --task and --classes, or another --output"
+            )
+        for _, case in datalist.all_cases():
+            other = owner.setdefault((datalist.dataset, case.subject), datalist.site)
+            if other != datalist.site:
+                raise DataError(
+                    f"{output}: subject {case.subject} of {datalist.dataset} is at site {other} and at site "
+                    f"{datalist.site}; a patient belongs to one site, so choose another --output"
+                )
+
+
+def _repeated(names: Sequence[str]) -> str | None:
+    return next((name for name in names if names.count(name) > 1), None)
+
+
+def _check_inside(file: str, where: str) -> None:
+    outside = (
+        PurePosixPath(file).is_absolute()
+        or PureWindowsPath(file).is_absolute()
+        or bool(PureWindowsPath(file).drive)
+        or ".." in PureWindowsPath(file).parts
+        or not PurePosixPath(file).parts
+        or "\0" in file
+    )
+    if outside:
+        raise DataError(f"{where}: image path {file!r} must be relative to image_root and stay inside it")
+
+
+def _parse(value: Any, path: Path) -> Datalist:
+    if not isinstance(value, Mapping):
+        raise DataError(f"{path} is not a datalist: it holds a JSON {type(value).__name__}, not an object")
+    if value.get("format") != FORMAT:
+        raise DataError(
+            f"{path} has datalist format {value.get('format')!r:.20}, and this version reads {FORMAT}; "
+            "prepare it again"
+        )
+    _check_keys(value, expected=_LIST_KEYS, where=str(path))
+    classes = _typed(value, "classes", list, str(path))
+    if not all(isinstance(name, str) and name for name in classes):
+        raise DataError(f"{path}: classes must be a list of names")
+    root = Path(_text(value, "image_root", str(path)))
+    return Datalist(
+        site=_text(value, "site", str(path)),
+        dataset=_text(value, "dataset", str(path)),
+        task=_text(value, "task", str(path)),
+        classes=tuple(classes),
+        image_root=Path(os.path.abspath(path.parent / root)),
+        seed=_typed(value, "seed", int, str(path)),
+        **{split: _cases(_typed(value, split, list, str(path)), split, path) for split in SPLITS},
+    )
+
+
+def _cases(entries: Sequence[Any], split: str, path: Path) -> tuple[Case, ...]:
+    return tuple(_case(entry, f"{path}: {split} case {number}") for number, entry in enumerate(entries, 1))
+
+
+def _case(entry: Any, where: str) -> Case:
+    if not isinstance(entry, Mapping):
+        raise DataError(f"{where} is a JSON {type(entry).__name__}, not an object")
+    subject = _text(entry, "subject", where)
+    where = f"{where} (subject {subject})"
+    images = set(entry) - _CASE_KEYS
+    if images != _PAIR_KEYS and images != _CINE_KEYS:
+        raise DataError(
+            f"{where} must have either ed and es, or cine, ed_frame and es_frame; "
+            f"it has {sorted(images) or 'neither'}"
+        )
+    paths: dict[str, Any] = {key: _text(entry, key, where) for key in ("ed", "es", "cine") if key in images}
+    frames = {key: _typed(entry, key, int, where) for key in ("ed_frame", "es_frame") if key in images}
+    if min(frames.values(), default=0) < 0:
+        raise DataError(f"{where} has a negative frame number; frames count from 0")
+    label, group = _typed(entry, "label", int, where), _text(entry, "group", where)
+    return Case(subject=subject, label=label, group=group, **paths, **frames)
+
+
+def _check_keys(value: Mapping[str, Any], *, expected: set[str], where: str) -> None:
+    if missing := expected - set(value):
+        raise DataError(f"{where} lacks {', '.join(sorted(missing))}")
+    if unknown := set(value) - expected:
+        raise DataError(f"{where} has the unknown field {', '.join(sorted(unknown))}")
+
+
+def _typed(value: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
+    if key not in value:
+        raise DataError(f"{where} lacks {key}")
+    if not isinstance(value[key], kind) or isinstance(value[key], bool):
+        raise DataError(f"{where}: {key} must be a JSON {_JSON_NAMES[kind]}, and is {value[key]!r:.80}")
+    return value[key]
+
+
+def _text(value: Mapping[str, Any], key: str, where: str) -> str:
+    text: str = _typed(value, key, str, where)
+    if not text.strip():
+        raise DataError(f"{where}: {key} is empty")
+    return text
+
+
+_JSON_NAMES = {list: "array", int: "integer", str: "string"}
