@@ -1,0 +1,64 @@
+"""The command ``monai-fedlora``: one sub-command per module of `monai_fedlora.commands`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from monai_fedlora import __version__
+from monai_fedlora.errors import FedLoraError
+
+COMMANDS: tuple[str, ...] = ()
+"""Names of the modules of `monai_fedlora.commands`, in the order the help shows them. Each has
+``add_parser(subparsers) -> ArgumentParser`` and ``run(args) -> int``, and imports heavy packages inside ``run``."""
+
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line; ``args.run`` is the chosen sub-command."""
+    parser = argparse.ArgumentParser(
+        prog="monai-fedlora",
+        description="Personalised, parameter-efficient federated fine-tuning of vision foundation models.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        module = import_module(f"monai_fedlora.commands.{name}")
+        module.add_parser(subparsers).set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The command's exit code; 2 for a wrong command line or an error the user can mend (one line on stderr),
+        130 after Ctrl-C.
+    """
+    args = build_parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except FedLoraError as error:
+        if args.debug:
+            raise
+        print(_red("error:"), error, file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _red(text: str) -> str:
+    if not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    return f"\033[31m{text}\033[0m"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Where bundles, job templates and demonstration weights lie: in a wheel, in a checkout, or where an operator says."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from monai_fedlora.errors import ConfigError, WeightsError
+
+BUNDLES_VARIABLE = "MONAI_FEDLORA_BUNDLES"
+DEMO_WEIGHTS = "demo_backbone.safetensors"
+
+_PACKAGE = Path(__file__).resolve().parent
+_CHECKOUT = _PACKAGE.parent
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def bundle_path(name: str) -> Path:
+    """Return the folder of the bundle called ``name``.
+
+    The folder named by ``$MONAI_FEDLORA_BUNDLES`` wins over the installed package, which wins over the checkout.
+
+    Raises:
+        ConfigError: ``name`` is not a plain folder name, or no such bundle exists; the message lists the places
+            looked at and the bundles found there.
+    """
+    return _folder(
+        name, "bundle", _bundle_roots(), hint=f"set ${BUNDLES_VARIABLE} to the folder that holds it"
+    )
+
+
+def list_bundles() -> list[str]:
+    """Return the names of every bundle that `bundle_path` finds, sorted."""
+    return _names(_bundle_roots())
+
+
+def job_template_path(name: str) -> Path:
+    """Return the folder of the NVFlare job called ``name``.
+
+    Raises:
+        ConfigError: ``name`` is not a plain folder name, or no such job exists; the message lists the places
+            looked at and the jobs found there.
+    """
+    return _folder(name, "job", _shipped("nvflare_jobs"), hint="give the path of your own job folder instead")
+
+
+def demo_weights_path() -> Path:
+    """Return the safetensors file of the small backbone pre-trained on synthetic images only.
+
+    Raises:
+        WeightsError: the file is not part of this installation.
+    """
+    path = _PACKAGE / "weights" / DEMO_WEIGHTS
+    if not path.is_file():
+        raise WeightsError(
+            f"the demonstration weights are missing: {path} does not exist; reinstall the package"
+        )
+    return path
+
+
+def _bundle_roots() -> tuple[Path, ...]:
+    override = os.environ.get(BUNDLES_VARIABLE)
+    return ((Path(override).expanduser(),) if override else ()) + _shipped("bundles")
+
+
+def _shipped(kind: str) -> tuple[Path, ...]:
+    return _PACKAGE / kind, _CHECKOUT / kind
+
+
+def _folder(name: str, kind: str, roots: Sequence[Path], *, hint: str) -> Path:
+    if not _PLAIN_NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} is not a {kind} name: a folder name of letters, digits, '_', '-' and '.' is needed"
+        )
+    for root in roots:
+        if (root / name).is_dir():
+            return (root / name).resolve()
+    looked_at = ", ".join(str(root) for root in roots)
+    known = ", ".join(_names(roots)) or "none"
+    raise ConfigError(
+        f"there is no {kind} {name!r} (looked in {looked_at}; found: {known}); check the name or {hint}"
+    )
+
+
+def _names(roots: Sequence[Path]) -> list[str]:
+    return sorted(
+        {
+            entry.name
+            for root in roots
+            if root.is_dir()
+            for entry in root.iterdir()
+            if entry.is_dir() and not entry.name.startswith(("_", "."))
+        }
+    )
