@@ -20,7 +20,6 @@ from monai_fedlora.errors import PrivacyError, WeightsError
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.files import load_tensors, save_tensors
 
-PRIVATE_DIR_VARIABLE = "MONAI_FEDLORA_PRIVATE_DIR"
 FINAL_NAME = "final.safetensors"
 _KEPT = 2
 

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -33,6 +34,13 @@ class Method(ABC):
     @abstractmethod
     def is_shared(self, key: str, network: Any) -> bool:
         """Whether the trained parameter ``key`` travels; what is not claimed here stays private."""
+
+    def shared_only(self, network: Any) -> AbstractContextManager[None] | None:
+        """Context in which ``network`` computes the model an unseen site would get.
+
+        None where a method has no such model, because its head or everything is private.
+        """
+        return nullcontext()
 
     def scope(self, network: Any) -> Scope:
         """Roles of an attached network's tensors."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from monai_fedlora.adapters.lora import PRIVATE, SHARED, LoraSettings, attach_lora
+from monai_fedlora.adapters.lora import PRIVATE, SHARED, LoraSettings, attach_lora, without_adapter
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods.base import Method, register
 
@@ -52,6 +53,10 @@ class LoraMethod(Method):
         if key.startswith(network.head_prefixes):
             return self.head == "shared"
         return f".lora_A.{SHARED}." in key or f".lora_B.{SHARED}." in key
+
+    def shared_only(self, network: Any) -> AbstractContextManager[None] | None:
+        """The network without its private adapter; None where the head never leaves the site."""
+        return without_adapter(network, PRIVATE) if self.head == "shared" else None
 
 
 @register

@@ -1,0 +1,68 @@
+"""Reading a job's own files from inside NVFlare components."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nvflare.apis.dxo import DXO, DataKind, from_shareable
+from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
+
+from monai_fedlora.errors import PrivacyError
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.scope import Manifest
+
+PLAN_NAME = "plan.json"
+MANIFEST_NAME = "manifest.json"
+INITIAL_NAME = "initial_shared.safetensors"
+REPORT_KEY = "report"
+TRAIN_TASK = "train"
+EVALUATE_TASK = "validate"
+RECORD_ID = "record"
+
+
+def config_file(fl_ctx: FLContext, name: str) -> Path:
+    """Path of a file beside the job's configuration; an absolute ``name`` is returned as it is."""
+    return Path(fl_ctx.get_prop(FLContextKey.APP_ROOT)) / "config" / name
+
+
+def load_plan(fl_ctx: FLContext) -> Plan:
+    """Read the job's plan."""
+    return Plan.load(config_file(fl_ctx, PLAN_NAME))
+
+
+def load_manifest(fl_ctx: FLContext, name: str = MANIFEST_NAME) -> Manifest:
+    """Read the job's manifest, or the one at an absolute path."""
+    return Manifest.load(config_file(fl_ctx, name))
+
+
+def run_folder(fl_ctx: FLContext) -> Path:
+    """Folder of this run in the NVFlare workspace."""
+    return Path(fl_ctx.get_engine().get_workspace().get_run_dir(fl_ctx.get_job_id()))
+
+
+def weights_message(payload: dict[str, Any], report: dict[str, Any] | None = None) -> Shareable:
+    """Wrap shared tensors, and on the way to the server the report."""
+    return DXO(DataKind.WEIGHTS, data=payload, meta={REPORT_KEY: report} if report else {}).to_shareable()
+
+
+def metrics_message(report: dict[str, Any]) -> Shareable:
+    """Wrap a report without tensors."""
+    return DXO(DataKind.METRICS, data=report).to_shareable()
+
+
+def open_message(message: Any, kind: DataKind) -> DXO:
+    """Unwrap a message of the expected kind.
+
+    Raises:
+        PrivacyError: it is not a DXO, or of another kind.
+    """
+    try:
+        dxo = from_shareable(message)
+    except Exception as error:
+        raise PrivacyError(f"the message is not a DXO ({type(error).__name__})") from error
+    if dxo.data_kind != kind:
+        raise PrivacyError(f"the message is of kind {dxo.data_kind!r}, expected {kind.value!r}")
+    return dxo

@@ -1,0 +1,108 @@
+"""The NVFlare executor of a site."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nvflare.apis.dxo import DataKind
+from nvflare.apis.executor import Executor
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.apis.signal import Signal
+from nvflare.app_common.app_constant import AppConstants
+
+from monai_fedlora.errors import PrivacyError
+from monai_fedlora.federated.context import (
+    EVALUATE_TASK,
+    TRAIN_TASK,
+    load_manifest,
+    load_plan,
+    metrics_message,
+    open_message,
+    weights_message,
+)
+
+if TYPE_CHECKING:
+    from monai_fedlora.federated.site import Site
+
+PRIVATE_DIR_VARIABLE = "MONAI_FEDLORA_PRIVATE_DIR"
+THREADS_VARIABLE = "MONAI_FEDLORA_THREADS"
+
+
+class SiteExecutor(Executor):
+    """Run a site's rounds inside an NVFlare client.
+
+    Data, backbone and the folder for private state come from the site's own environment
+    (``MONAI_FEDLORA_DATA``, ``MONAI_FEDLORA_BACKBONE``, ``MONAI_FEDLORA_PRIVATE_DIR``); the job only names the
+    plan. What goes wrong is written to ``errors.log`` in the private folder: NVFlare's own logs may be streamed
+    to the server, so they only get the kind of error.
+
+    On the CPU the number of torch threads is ``MONAI_FEDLORA_THREADS``; unset, it is one in the simulator,
+    whose results then do not depend on how many sites run at once, and torch's default elsewhere.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._site: Site | None = None
+        self._abort = Signal()
+
+    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        """Handle one task; every failure becomes an error reply, so that the site can go on next round."""
+        self._abort = abort_signal
+        try:
+            if task_name not in (TRAIN_TASK, EVALUATE_TASK):
+                return make_reply(ReturnCode.TASK_UNKNOWN)
+            self._site = self._site or self._build_site(fl_ctx)
+            shared = open_message(shareable, DataKind.WEIGHTS).data
+            if task_name == EVALUATE_TASK:
+                return metrics_message(self._site.finish(shared))
+            update = self._site.train_round(int(shareable.get_header(AppConstants.CURRENT_ROUND)), shared)
+            if abort_signal.triggered:
+                return make_reply(ReturnCode.TASK_ABORTED)
+            return weights_message(update.payload, update.report)
+        except Exception as error:
+            self._site = None
+            self._note(error, fl_ctx)
+            return make_reply(ReturnCode.EXECUTION_EXCEPTION)
+
+    def _build_site(self, fl_ctx: FLContext) -> Site:
+        import torch
+
+        threads = os.environ.get(THREADS_VARIABLE) or ("1" if _simulated(fl_ctx) else None)
+        if threads:
+            torch.set_num_threads(int(threads))
+        from monai_fedlora.federated.site import Site
+
+        site = Site(
+            name=fl_ctx.get_identity_name(),
+            plan=load_plan(fl_ctx),
+            private_root=_private_root(fl_ctx),
+            should_stop=lambda: self._abort.triggered,
+        )
+        if site.scope.manifest != load_manifest(fl_ctx):
+            raise PrivacyError(
+                "the job's manifest is not what this site's own bundle and method would share; the job was made "
+                "with other settings or another version"
+            )
+        return site
+
+    def _note(self, error: Exception, fl_ctx: FLContext) -> None:
+        log = _private_root(fl_ctx) / "errors.log"
+        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with log.open("a", encoding="utf-8") as stream:
+            stream.write("".join(traceback.format_exception(error)) + "\n")
+        message = f"task failed with {type(error).__name__}; details are in errors.log in the site's private folder"
+        self.log_error(fl_ctx, message, fire_event=False)
+
+
+def _simulated(fl_ctx: FLContext) -> bool:
+    return bool(fl_ctx.get_prop(FLContextKey.SIMULATE_MODE, False))
+
+
+def _private_root(fl_ctx: FLContext) -> Path:
+    configured = os.environ.get(PRIVATE_DIR_VARIABLE)
+    return Path(configured) if configured else Path(fl_ctx.get_prop(FLContextKey.WORKSPACE_ROOT)) / "private"

@@ -1,0 +1,124 @@
+"""NVFlare job folders: two configurations, the plan and the manifest, made from one template."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from monai_fedlora.errors import ConfigError
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.files import write_json, write_text
+from monai_fedlora.scope import Manifest
+
+_COMPONENTS = "monai_fedlora.federated"
+_TASKS = ["train", "validate"]
+_CUSTOM_NOTE = """\
+This folder is empty of code on purpose. NVFlare only builds classes from outside its own list when a job has
+such a folder. The classes come from the monai-fedlora package that every end has installed. A site that prefers
+its allow-list can use a job without this folder: monai-fedlora job --allow-listed.
+"""
+
+
+def write_job(
+    plan: Plan, manifest: Manifest, output: Path, *, initial: Path | None = None, custom_folder: bool = True
+) -> None:
+    """Write a job folder that the simulator, POC mode and a provisioned federation take unchanged.
+
+    Args:
+        plan: the experiment; its sites become the job's clients.
+        manifest: what may travel, see :func:`monai_fedlora.federated.initial.build_shared`.
+        output: folder to create; it must not exist.
+        initial: stored shared tensors to start from.
+        custom_folder: add the (empty) ``custom`` folder that lets NVFlare load this package's classes; without
+            it each site has to put ``monai_fedlora.federated.`` on its class allow-list.
+
+    Raises:
+        ConfigError: ``output`` exists.
+    """
+    if output.exists():
+        raise ConfigError(f"{output} exists; choose another folder or remove it")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
+        job = Path(scratch) / output.name
+        config = job / "app" / "config"
+        write_json(job / "meta.json", _meta(plan))
+        write_json(config / "config_fed_server.json", _server(plan))
+        write_json(config / "config_fed_client.json", _client())
+        write_json(config / "plan.json", plan.to_json())
+        write_json(config / "manifest.json", manifest.to_json())
+        if custom_folder:
+            write_text(job / "app" / "custom" / "README.md", _CUSTOM_NOTE)
+        if initial is not None:
+            shutil.copyfile(initial, config / "initial_shared.safetensors")
+        job.chmod(0o755)
+        job.rename(output)
+
+
+def _meta(plan: Plan) -> dict[str, Any]:
+    return {
+        "name": plan.experiment,
+        "resource_spec": {},
+        "min_clients": len(plan.sites),
+        "deploy_map": {"app": ["server", *plan.sites]},
+    }
+
+
+def _component(name: str, path: str, **args: Any) -> dict[str, Any]:
+    return {"id": name, "path": path, "args": args}
+
+
+def _filters() -> dict[str, Any]:
+    gate = [{"tasks": _TASKS, "filters": [{"path": f"{_COMPONENTS}.filters.SharedOnly", "args": {}}]}]
+    return {"task_data_filters": gate, "task_result_filters": gate}
+
+
+def _server(plan: Plan) -> dict[str, Any]:
+    workflows = "nvflare.app_common.workflows"
+    rounds = _component(
+        "rounds",
+        f"{workflows}.scatter_and_gather.ScatterAndGather",
+        min_clients=len(plan.sites),
+        num_rounds=plan.rounds,
+        start_round=plan.start_round,
+        wait_time_after_min_received=0,
+        persistor_id="persistor",
+        aggregator_id="aggregator",
+        shareable_generator_id="shareable_generator",
+        train_task_name=_TASKS[0],
+        task_check_period=0.1,
+        ignore_result_error=True,
+        allow_empty_global_weights=True,
+    )
+    final = _component(
+        "final",
+        f"{workflows}.broadcast_and_process.BroadcastAndProcess",
+        processor="final_evaluation",
+        task_name=_TASKS[1],
+        wait_time_after_min_received=0,
+    )
+    generator = "nvflare.app_common.shareablegenerators.full_model_shareable_generator.FullModelShareableGenerator"
+    return {
+        "format_version": 2,
+        "server": {"task_request_interval": 0.2},
+        "workflows": [rounds, final],
+        "components": [
+            _component("record", f"{_COMPONENTS}.server.FlareRecord"),
+            _component("persistor", f"{_COMPONENTS}.server.SharedPersistor"),
+            _component("aggregator", f"{_COMPONENTS}.server.SharedAggregator"),
+            _component("final_evaluation", f"{_COMPONENTS}.server.FinalEvaluation"),
+            _component("shareable_generator", generator),
+        ],
+        **_filters(),
+    }
+
+
+def _client() -> dict[str, Any]:
+    executor = {"path": f"{_COMPONENTS}.executor.SiteExecutor", "args": {}}
+    return {
+        "format_version": 2,
+        "executors": [{"tasks": _TASKS, "executor": executor}],
+        "components": [],
+        **_filters(),
+    }

@@ -1,0 +1,58 @@
+"""A federation inside one process: the same sites and the same averaging, without NVFlare's messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_fedlora.federated.aggregation import Refusal, SharedAverage
+from monai_fedlora.federated.initial import build_shared, needs_backbone, save_shared
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.record import RunRecord
+from monai_fedlora.federated.site import Site
+
+
+def run_in_process(
+    plan: Plan, *, folder: Path, data_root: str | None = None, backbone: str | None = None
+) -> Mapping[str, Any]:
+    """Run all rounds of a plan and the final evaluation, one site after the other.
+
+    Args:
+        plan: the experiment.
+        folder: receives ``results.json``, ``shared.safetensors`` and ``private/``.
+        data_root: folder of prepared sites; None generates the phantom.
+        backbone: path of the backbone file; None uses each site's own configuration.
+
+    Returns:
+        The content of ``results.json``.
+    """
+    manifest, shared = build_shared(plan, backbone=(backbone or "demo") if needs_backbone(plan) else None)
+    record = RunRecord(folder=folder, plan=plan, manifest=manifest)
+    average = SharedAverage(
+        manifest=manifest,
+        sites=plan.sites,
+        declared_cases=plan.declared_cases,
+        max_update_rms=plan.max_update_rms,
+    )
+    sites = {
+        name: Site(name=name, plan=plan, private_root=folder / "private", data_root=data_root, backbone=backbone)
+        for name in plan.sites
+    }
+    for number in range(plan.start_round, plan.start_round + plan.rounds):
+        record.begin_round(number)
+        average.begin(number, shared)
+        for name, site in sites.items():
+            update = site.train_round(number, shared)
+            try:
+                average.accept(name, update.payload, update.report)
+                record.contribution(name, update.report)
+            except Refusal as error:
+                record.refusal(number, name, str(error))
+        shared = average.aggregate()
+        record.end_round(score=average.score(), traffic={})
+    save_shared(folder / "shared.safetensors", shared, plan=plan, round_number=plan.start_round + plan.rounds - 1)
+    for name, site in sites.items():
+        record.final(name, site.finish(shared))
+    record.finish()
+    return record.value

@@ -1,0 +1,199 @@
+"""The server's NVFlare components: record, aggregator, persistor and the final evaluation."""
+
+from __future__ import annotations
+
+import os
+
+from nvflare.apis.client import Client
+from nvflare.apis.dxo import DataKind
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_component import FLComponent
+from nvflare.apis.fl_constant import ReservedKey, ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
+from nvflare.apis.utils.fl_context_utils import add_job_audit_event
+from nvflare.app_common.abstract.aggregator import Aggregator
+from nvflare.app_common.abstract.model import ModelLearnable, ModelLearnableKey, make_model_learnable
+from nvflare.app_common.abstract.model_persistor import ModelPersistor
+from nvflare.app_common.abstract.response_processor import ResponseProcessor
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.app_event_type import AppEventType
+
+from monai_fedlora.errors import FedLoraError, PrivacyError
+from monai_fedlora.federated.aggregation import SharedAverage
+from monai_fedlora.federated.context import (
+    INITIAL_NAME,
+    RECORD_ID,
+    REPORT_KEY,
+    config_file,
+    load_manifest,
+    load_plan,
+    open_message,
+    run_folder,
+    weights_message,
+)
+from monai_fedlora.federated.initial import build_shared, load_shared, needs_backbone, save_shared
+from monai_fedlora.federated.record import RunRecord
+from monai_fedlora.federated.traffic import TrafficMeter
+from monai_fedlora.scope import check_report
+
+BACKBONE_VARIABLE = "MONAI_FEDLORA_BACKBONE"
+LAST_NAME = "shared.safetensors"
+BEST_NAME = "best_shared.safetensors"
+_SCORE = "monai_fedlora.score"
+
+
+class FlareRecord(FLComponent):
+    """Keeps :class:`RunRecord` and the traffic counts of a run; the other components write through it."""
+
+    record: RunRecord
+    _traffic: TrafficMeter
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Follow the run's life cycle."""
+        if event_type == EventType.START_RUN:
+            self._plan = load_plan(fl_ctx)
+            self.record = RunRecord(folder=run_folder(fl_ctx), plan=self._plan, manifest=load_manifest(fl_ctx))
+            self._traffic = TrafficMeter(fl_ctx.get_engine().get_cell())
+        elif event_type == AppEventType.ROUND_STARTED:
+            self._traffic.take(self._plan.sites)
+            self.record.begin_round(fl_ctx.get_prop(AppConstants.CURRENT_ROUND))
+        elif event_type == AppEventType.ROUND_DONE:
+            score = fl_ctx.get_prop(_SCORE)
+            self.record.end_round(score=score, traffic=self._traffic.take(self._plan.sites))
+
+    def refuse(self, site: str, reason: str, fl_ctx: FLContext) -> None:
+        """Leave an audit line, a log line and an entry in the results for an answer that does not count."""
+        number = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
+        add_job_audit_event(fl_ctx, msg=f"round {number}: {site} refused: {reason}")
+        self.log_error(fl_ctx, f"round {number}: {site} refused: {reason}", fire_event=False)
+        self.record.refusal(number, site, reason)
+
+
+def _record(fl_ctx: FLContext) -> FlareRecord:
+    return fl_ctx.get_engine().get_component(RECORD_ID)
+
+
+class SharedAggregator(Aggregator):
+    """Average the manifest's tensors; refuse everything else (see :class:`SharedAverage`).
+
+    A refused or missing answer costs that site's part of the round, never the round.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._average: SharedAverage | None = None
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Open each round on what is about to be sent."""
+        if event_type == EventType.START_RUN:
+            plan = load_plan(fl_ctx)
+            self._average = SharedAverage(
+                manifest=load_manifest(fl_ctx),
+                sites=plan.sites,
+                declared_cases=plan.declared_cases,
+                max_update_rms=plan.max_update_rms,
+            )
+        elif event_type == AppEventType.ROUND_STARTED:
+            weights = fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.WEIGHTS]
+            self._opened.begin(fl_ctx.get_prop(AppConstants.CURRENT_ROUND), weights)
+
+    @property
+    def _opened(self) -> SharedAverage:
+        if self._average is None:
+            raise FedLoraError("the aggregator was used before the run started")
+        return self._average
+
+    def accept(self, shareable: Shareable, fl_ctx: FLContext) -> bool:
+        """Keep one site's update, or refuse it and say so in the record."""
+        site = shareable.get_peer_prop(ReservedKey.IDENTITY_NAME, "?")
+        try:
+            dxo = open_message(shareable, DataKind.WEIGHTS)
+            report = dxo.get_meta_prop(REPORT_KEY)
+            self._opened.accept(site, dxo.data, report)
+        except PrivacyError as error:
+            _record(fl_ctx).refuse(site, str(error), fl_ctx)
+            return False
+        _record(fl_ctx).record.contribution(site, report)
+        return True
+
+    def aggregate(self, fl_ctx: FLContext) -> Shareable:
+        """Return the new shared tensors; without any accepted update they stay as they were."""
+        average = self._opened
+        recorded = _record(fl_ctx).record.value["refused"]
+        number = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
+        noted = {entry["site"] for entry in recorded if entry["round"] == number}
+        for site in average.sites:
+            if site not in average.contributions and site not in noted:
+                _record(fl_ctx).refuse(site, "no usable answer (error reply, blocked by a filter, or none)", fl_ctx)
+        fl_ctx.set_prop(_SCORE, average.score(), private=True, sticky=True)
+        return weights_message(average.aggregate())
+
+
+class SharedPersistor(ModelPersistor):
+    """Keep the shared tensors as safetensors: the last round's, and the best round's.
+
+    A run starts from ``initial_shared.safetensors`` beside the job's configuration where there is one, and from
+    the plan's seed otherwise. Best is the model with the highest case-weighted mean validation balanced accuracy
+    over the sites whose update was accepted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sent: dict = {}
+        self._best = -1.0
+
+    def load_model(self, fl_ctx: FLContext) -> ModelLearnable:
+        """Return the tensors the run starts from."""
+        plan, manifest = load_plan(fl_ctx), load_manifest(fl_ctx)
+        stored = config_file(fl_ctx, INITIAL_NAME)
+        if stored.is_file():
+            payload, _ = load_shared(stored, manifest=manifest)
+        else:
+            backbone = os.environ.get(BACKBONE_VARIABLE) or "demo" if needs_backbone(plan) else None
+            derived, payload = build_shared(plan, backbone=backbone)
+            if derived != manifest:
+                raise PrivacyError("the job's manifest does not fit its plan; make the job again with this version")
+        self._sent = payload
+        return make_model_learnable(payload, {})
+
+    def save_model(self, model: ModelLearnable, fl_ctx: FLContext) -> None:
+        """Write the new tensors, and the ones this round started from if they scored best so far."""
+        number, score = fl_ctx.get_prop(AppConstants.CURRENT_ROUND), fl_ctx.get_prop(_SCORE)
+        folder, plan = run_folder(fl_ctx), load_plan(fl_ctx)
+        if score is not None and score > self._best:
+            self._best = score
+            save_shared(folder / BEST_NAME, self._sent, plan=plan, round_number=number - 1, score=score)
+        payload = model[ModelLearnableKey.WEIGHTS]
+        save_shared(folder / LAST_NAME, payload, plan=plan, round_number=number)
+        self._sent = payload
+
+
+class FinalEvaluation(ResponseProcessor):
+    """Send the last shared tensors to every site once more and collect their evaluation of it.
+
+    This is also how each site gets the model it keeps.
+    """
+
+    def create_task_data(self, task_name: str, fl_ctx: FLContext) -> Shareable:
+        """Return the last shared tensors."""
+        return weights_message(fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.WEIGHTS])
+
+    def process_client_response(
+        self, client: Client, task_name: str, response: Shareable, fl_ctx: FLContext
+    ) -> bool:
+        """Note one site's metrics; a bad answer is noted as a refusal and never ends the run."""
+        try:
+            if response.get_return_code(ReturnCode.OK) != ReturnCode.OK:
+                raise PrivacyError(f"the site answered {response.get_return_code()}")
+            report = open_message(response, DataKind.METRICS).data
+            check_report(report)
+            _record(fl_ctx).record.final(client.name, report)
+        except PrivacyError as error:
+            _record(fl_ctx).refuse(client.name, str(error), fl_ctx)
+        return True
+
+    def final_process(self, fl_ctx: FLContext) -> bool:
+        """Mark the record as complete."""
+        _record(fl_ctx).record.finish()
+        return True

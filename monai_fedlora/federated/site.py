@@ -1,0 +1,234 @@
+"""One hospital in a federation: its own data, network and private state, trained a round at a time.
+
+The same class serves the NVFlare executor, the in-process simulation and the tests. It takes every training
+object from the site's own installed bundle; a plan may only change the numbers listed in
+:data:`monai_fedlora.federated.plan.TRAINING_SETTINGS`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Events
+from monai.bundle import ConfigParser
+from torch import Tensor, nn
+
+from monai_fedlora.data.datalist import load_datalist
+from monai_fedlora.data.site import site_data
+from monai_fedlora.engines.seeds import seed_everything
+from monai_fedlora.errors import ConfigError, WeightsError
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.state import SiteState, SiteStore
+from monai_fedlora.methods.build import DEMO
+from monai_fedlora.resources import bundle_path
+from monai_fedlora.scope import check_report
+
+BACKBONE_VARIABLE = "MONAI_FEDLORA_BACKBONE"
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a site returns for a round: shared tensors and a report of numbers."""
+
+    payload: dict[str, np.ndarray]
+    report: dict[str, Any]
+
+
+class Site:
+    """A member of a federation.
+
+    Args:
+        name: the site's name in the plan.
+        plan: the experiment.
+        private_root: folder for private state, see :class:`SiteStore`.
+        data_root: folder of prepared sites; None uses the site's own configuration
+            (``MONAI_FEDLORA_DATA``, then the generated phantom).
+        backbone: path of the backbone file; None uses ``MONAI_FEDLORA_BACKBONE``, then the packaged demo weights.
+        should_stop: polled after every batch; training ends early when it returns True.
+
+    Raises:
+        ConfigError: the site's classes are not the plan's.
+        DataError, WeightsError: the site's data or backbone cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        plan: Plan,
+        private_root: str | os.PathLike[str],
+        data_root: str | None = None,
+        backbone: str | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.name = name
+        self.plan = plan
+        self.method = plan.build_method()
+        self.store = SiteStore(root=private_root, plan=plan, site=name)
+        datalist = site_data(name, data_root=data_root)
+        self._cases = self._check_data(datalist)
+        seed_everything(plan.seed, name, "start")
+        self._config = self._parse_bundle(datalist, backbone or os.environ.get(BACKBONE_VARIABLE) or DEMO)
+        self.network: nn.Module = self._config.get_parsed_content("network")
+        self.scope = self.method.scope(self.network)
+        self._optimiser: torch.optim.Optimizer = self._config.get_parsed_content("optimizer")
+        self._trainer = self._config.get_parsed_content("train::trainer")
+        self._losses: list[float] = []
+        self._trainer.add_event_handler(Events.ITERATION_COMPLETED, self._after_batch, should_stop)
+        self._initial_private = self.scope.private_state(self.network)
+        self._finished_round: int | None = None
+
+    def _check_data(self, datalist: Path) -> int:
+        loaded = load_datalist(datalist)
+        if tuple(loaded.classes) != self.plan.classes:
+            raise ConfigError(
+                f"{datalist} has the classes {list(loaded.classes)}, the plan {list(self.plan.classes)}; prepare the "
+                "data with the same task and class list"
+            )
+        return len(loaded.training)
+
+    def _parse_bundle(self, datalist: Path, backbone: str) -> ConfigParser:
+        config = ConfigParser()
+        config.read_config(bundle_path(self.plan.bundle) / "configs" / "train.json")
+        overrides: dict[str, Any] = {
+            "site": self.name,
+            "dataset_dir": str(datalist.parent),
+            "output_dir": str(self.store.folder),
+            "size": self.plan.size,
+            "backbone": backbone,
+            "backbone_sha256": self.plan.backbone_sha256,
+            "method": self.plan.method,
+            "method_args": dict(self.plan.method_args),
+            "epochs": self.plan.total_epochs,
+            "seed": self.plan.seed,
+            "tracking": [],
+            "save_checkpoints": False,
+            "early_stopping_patience": 0,
+            "show_progress": False,
+            **self.plan.training,
+        }
+        if unknown := set(overrides) - set(config.get()):
+            raise ConfigError(f"the bundle {self.plan.bundle} has no settings {', '.join(sorted(unknown))}")
+        for key, value in overrides.items():
+            config[key] = value
+        return config
+
+    def train_round(self, round_number: int, shared: Mapping[str, np.ndarray]) -> Update:
+        """Evaluate what the server sent, train on the site's data, keep the private part, return the shared one.
+
+        Args:
+            round_number: the server's round.
+            shared: the server's tensors; anything but exactly the manifest is refused.
+
+        Raises:
+            PrivacyError: undeclared tensors from the server, or private state of another experiment.
+            DataError: a patient file turned out to be unusable.
+        """
+        started = time.perf_counter()
+        self._restore(round_number)
+        self.scope.load_shared(self.network, shared)
+        seed_everything(self.plan.seed, self.name, round_number)
+        report: dict[str, Any] = {"round": round_number, "cases": self._cases, "validation": self.evaluate("validate")}
+        self._losses.clear()
+        state = self._trainer.state
+        state.max_epochs = state.epoch + self.plan.local_epochs
+        self._trainer.run()
+        report["train_loss"] = float(np.mean(self._losses))
+        self._save(round_number)
+        report["seconds"] = time.perf_counter() - started
+        check_report(report)
+        return Update(self.scope.shared_payload(self.network), report)
+
+    def finish(self, shared: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Evaluate the last shared tensors with the own private part and store the personal model.
+
+        Returns:
+            A report with the metrics of the validation and the test split.
+        """
+        started = time.perf_counter()
+        last = self.plan.start_round + self.plan.rounds
+        self._restore(last)
+        self.scope.load_shared(self.network, shared)
+        report: dict[str, Any] = {"round": last, "cases": self._cases}
+        report["validation"] = self.evaluate("validate")
+        report["test"] = self.evaluate("test")
+        report["seconds"] = time.perf_counter() - started
+        check_report(report)
+        state = self.network.state_dict()
+        self.store.save_final(
+            shared={key: state[key] for key in self.scope.manifest.entries},
+            private=self.scope.private_state(self.network),
+            record=report,
+        )
+        return report
+
+    def evaluate(self, split: str) -> dict[str, dict[str, Any]]:
+        """Metrics on a split ("validate" or "test"), with the private part on and, where defined, off."""
+        views = {"private_on": self._run_evaluator(split)}
+        context = self.method.shared_only(self.network)
+        if context is not None:
+            with context:
+                views["private_off"] = self._run_evaluator(split)
+        return views
+
+    def _run_evaluator(self, split: str) -> dict[str, Any]:
+        evaluator = self._config.get_parsed_content(f"{split}::evaluator")
+        evaluator.run()
+        return dict(evaluator.state.metrics)
+
+    def _after_batch(self, engine: Any, should_stop: Callable[[], bool]) -> None:
+        output = engine.state.output
+        self._losses.append(float((output[0] if isinstance(output, list) else output)["loss"]))
+        if should_stop():
+            engine.terminate()
+
+    def _restore(self, round_number: int) -> None:
+        """Bring private tensors, optimiser and counters to the state this round starts from."""
+        if self._finished_round == round_number - 1 and round_number > 0:
+            return
+        if round_number == 0:
+            self.store.clear()
+        state = self.store.load_before(round_number)
+        self.scope.load_private(self.network, state.private if state else self._initial_private)
+        self._optimiser.state.clear()
+        self._trainer.state.epoch = state.epoch if state else 0
+        self._trainer.state.iteration = state.iteration if state else 0
+        if state:
+            self._load_optimiser(state.optimiser)
+
+    def _save(self, round_number: int) -> None:
+        self.store.save(
+            SiteState(
+                round=round_number,
+                epoch=self._trainer.state.epoch,
+                iteration=self._trainer.state.iteration,
+                private=self.scope.private_state(self.network),
+                optimiser=self._optimiser_tensors(),
+            )
+        )
+        self._finished_round = round_number
+
+    def _optimiser_tensors(self) -> dict[str, Tensor]:
+        names = {parameter: name for name, parameter in self.network.named_parameters()}
+        return {
+            f"{names[parameter]}/{slot}": torch.as_tensor(value)
+            for parameter, slots in self._optimiser.state.items()
+            for slot, value in slots.items()
+        }
+
+    def _load_optimiser(self, tensors: Mapping[str, Tensor]) -> None:
+        parameters = dict(self.network.named_parameters())
+        for key, value in tensors.items():
+            name, _, slot = key.rpartition("/")
+            if name not in parameters:
+                raise WeightsError(f"the stored optimiser state names {name!r}, which this network does not have")
+            target = parameters[name]
+            place = target.device if value.shape == target.shape else value.device
+            self._optimiser.state[target][slot] = value.to(place)
