@@ -12,8 +12,10 @@ from monai_fedlora import __version__
 from monai_fedlora.errors import FedLoraError
 
 COMMANDS: tuple[str, ...] = ()
-"""Names of the modules of `monai_fedlora.commands`, in the order the help shows them. Each has
-``add_parser(subparsers) -> ArgumentParser`` and ``run(args) -> int``, and imports heavy packages inside ``run``."""
+"""Names of the modules of `monai_fedlora.commands`, in the order the help shows them.
+
+Each has ``add_parser(subparsers) -> ArgumentParser`` and ``run(args) -> int``, and imports heavy packages inside
+``run``."""
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -38,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The command's exit code; 2 for a wrong command line or an error the user can mend (one line on stderr),
-        130 after Ctrl-C.
+        The command's exit code; 2 for a wrong command line or an error the user can mend (one line on
+        stderr), 130 after Ctrl-C.
     """
     args = build_parser().parse_args(argv)
     try:

@@ -1,4 +1,4 @@
-"""Where bundles, job templates and demonstration weights lie: in a wheel, in a checkout, or where an operator says."""
+"""Where bundles, job templates and demonstration weights lie: in a wheel, a checkout or the operator's folder."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 def bundle_path(name: str) -> Path:
     """Return the folder of the bundle called ``name``.
 
-    The folder named by ``$MONAI_FEDLORA_BUNDLES`` wins over the installed package, which wins over the checkout.
+    The folder named by ``$MONAI_FEDLORA_BUNDLES`` wins over the installed package, which wins over the
+    checkout.
 
     Raises:
-        ConfigError: ``name`` is not a plain folder name, or no such bundle exists; the message lists the places
-            looked at and the bundles found there.
+        ConfigError: ``name`` is not a plain folder name, or no such bundle exists; the message lists the
+            places looked at and the bundles found there.
     """
     return _folder(
         name, "bundle", _bundle_roots(), hint=f"set ${BUNDLES_VARIABLE} to the folder that holds it"

@@ -1,0 +1,51 @@
+# Every target that needs Python sets up .venv first; nothing else has to be installed by hand.
+PYTHON ?= python3
+VENV   ?= .venv
+EXTRAS ?= test
+
+export OMP_NUM_THREADS ?= 1
+
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(EXTRAS)
+FAST  := not slow and not realdata
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-slow lint types quality wheel bench clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+venv: $(STAMP)  ## create .venv with the tested versions (PYTHON=python3.11 EXTRAS=test,tracking,dicom)
+
+$(STAMP): setup.cfg constraints.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]' --constraint constraints.txt
+	@touch $@
+
+demo: $(STAMP)  ## simulate four hospitals on synthetic hearts, results in runs/demo
+	$(BIN)/monai-fedlora simulate nvflare_jobs/dual_lora --workspace runs/demo
+
+test: $(STAMP)  ## the fast tests
+	$(BIN)/python -m pytest -m "$(FAST)"
+
+test-slow: $(STAMP)  ## the tests that run simulations or build wheels
+	$(BIN)/python -m pytest -m "slow and not realdata"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy monai_fedlora
+
+quality: lint types  ## ruff and mypy
+
+wheel: $(STAMP)  ## build a wheel into dist/
+	$(BIN)/python -m build --wheel --no-isolation
+
+bench: $(STAMP)  ## regenerate the committed benchmark results
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove everything that is built or cached, except runs/
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
