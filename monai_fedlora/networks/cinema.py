@@ -1,0 +1,290 @@
+"""CineMA's ConvViT classifier for short-axis cine CMR, in plain torch.
+
+Source: Fu et al., "CineMA: A foundation model for cine cardiac magnetic resonance", arXiv 2506.00679. The
+state-dict keys are those of the released weights, restricted to the short-axis view ``sax``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Literal, cast, get_args
+
+import torch
+from torch import nn
+
+from monai_fedlora.errors import ConfigError
+from monai_fedlora.networks.conv_stem import ConvStem, Fusion, Size3
+from monai_fedlora.networks.protocol import Features
+from monai_fedlora.networks.transformer import Encoder, init_linear
+
+VIEW = "sax"
+
+Readout = Literal["cls_patch", "patch", "cls"]
+
+
+class ConvViT(nn.Module):
+    """A convolutional stem, a transformer, a multi-scale fusion and linear heads.
+
+    Maps (B, n_frames, X, Y, Z) to logits (B, out_chans). Images of another size than ``image_size`` work as
+    long as every axis is a multiple of the token's size.
+
+    Args:
+        image_size: X, Y, Z in voxels.
+        n_frames: frames of the cine on the channel axis, end-diastole first.
+        out_chans: classes.
+        patch_size: stride of the first stage along x, y, z.
+        scale_factor: stride of every later stage and of the final patches.
+        conv_chans: channels of each convolutional stage.
+        conv_n_blocks: blocks in each stage.
+        embed_dim: width of the transformer.
+        depth: number of transformer blocks.
+        n_heads: attention heads; divides ``embed_dim``.
+        mlp_ratio: hidden width of every MLP over its input width.
+        readout: ``"cls_patch"`` averages the logits of the mean patch token and of the class token;
+            ``"patch"`` and ``"cls"`` use one of them.
+
+    Raises:
+        ConfigError: the sizes contradict each other.
+    """
+
+    head_prefixes: tuple[str, ...] = ("pred_head_dict.",)
+
+    def __init__(
+        self,
+        *,
+        image_size: Sequence[int],
+        n_frames: int,
+        out_chans: int,
+        patch_size: Sequence[int],
+        scale_factor: Sequence[int],
+        conv_chans: Sequence[int],
+        conv_n_blocks: int,
+        embed_dim: int,
+        depth: int,
+        n_heads: int,
+        mlp_ratio: int = 4,
+        readout: Readout = "cls_patch",
+    ) -> None:
+        super().__init__()
+        for name, values in [
+            ("image_size", image_size),
+            ("patch_size", patch_size),
+            ("scale_factor", scale_factor),
+        ]:
+            if len(values) != 3 or any(value < 1 for value in values):
+                raise ConfigError(f"{name} must be three positive numbers (x, y, z), not {tuple(values)}")
+        counts = {"n_frames": n_frames, "out_chans": out_chans, "depth": depth, "n_heads": n_heads}
+        for name, value in {
+            **counts,
+            "mlp_ratio": mlp_ratio,
+            "number of conv_chans": len(conv_chans),
+        }.items():
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, not {value}")
+        if embed_dim % n_heads or embed_dim < 6:
+            raise ConfigError(
+                f"embed_dim {embed_dim} must be at least 6 and a multiple of n_heads {n_heads}: "
+                "each head gets an equal part of the width"
+            )
+        if readout not in get_args(Readout):
+            raise ConfigError(f"readout {readout!r} is unknown; choose one of {', '.join(get_args(Readout))}")
+
+        self.image_size = _size3(image_size)
+        self.n_frames = n_frames
+        self.readout_mode = readout
+        patch_sizes = [_size3(patch_size), *[_size3(scale_factor)] * len(conv_chans)]
+        self.token_size = _size3([math.prod(sizes) for sizes in zip(*patch_sizes, strict=True)])
+        grid = self.grid(image_size)
+
+        stem = ConvStem(
+            in_chans=n_frames,
+            grid=grid,
+            patch_sizes=patch_sizes,
+            conv_chans=conv_chans,
+            conv_n_blocks=conv_n_blocks,
+            dim=embed_dim,
+            mlp_ratio=mlp_ratio,
+        )
+        fusion = Fusion(patch_sizes=patch_sizes, conv_chans=conv_chans, dim=embed_dim)
+        self.enc_down_dict = nn.ModuleDict({VIEW: stem})
+        self.enc_fusion_dict = nn.ModuleDict({VIEW: fusion})
+        self.encoder = Encoder(dim=embed_dim, depth=depth, n_heads=n_heads, mlp_ratio=mlp_ratio)
+        self.apply(init_linear)
+        nn.init.normal_(self.encoder.cls_token, std=0.02)
+        self.pred_head_dict = nn.ModuleDict({name: nn.Linear(embed_dim, out_chans) for name in (VIEW, "cls")})
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks."""
+        return self.encoder.blocks
+
+    @property
+    def stem(self) -> ConvStem:
+        """From images to tokens."""
+        return cast(ConvStem, self.enc_down_dict[VIEW])
+
+    @property
+    def fusion(self) -> Fusion:
+        """From the encoder's patch tokens and the stem's maps to fused patch tokens."""
+        return cast(Fusion, self.enc_fusion_dict[VIEW])
+
+    def block_name(self, block: int) -> str:
+        """The dotted module path of a block."""
+        return f"encoder.blocks.{block}"
+
+    def grid(self, image_size: Sequence[int]) -> Size3:
+        """The number of tokens along x, y, z of an image.
+
+        Raises:
+            ConfigError: an axis is no multiple of the token's size.
+        """
+        if any(size < 1 or size % token for size, token in zip(image_size, self.token_size, strict=True)):
+            raise ConfigError(
+                f"the image size {tuple(image_size)} is no multiple of the token size {self.token_size} "
+                "(patch_size times the scale factors); crop or pad the images to one"
+            )
+        return _size3([size // token for size, token in zip(image_size, self.token_size, strict=True)])
+
+    def embed(self, x: torch.Tensor) -> Features:
+        """Turn images (B, n_frames, X, Y, Z) into the input of block 0 and the fusion's addend."""
+        tokens, skips = self.stem(x, self._checked_grid(x))
+        return Features(self.encoder.prepend(tokens), self.fusion.addend(skips))
+
+    def readout(self, features: Features) -> torch.Tensor:
+        """Turn the last block's output into logits (B, out_chans)."""
+        tokens = self.encoder.norm(features.tokens)
+        logits = []
+        if self.readout_mode != "cls":
+            patches = self.fusion(tokens[:, 1:], features.addend)
+            logits.append(self.pred_head_dict[VIEW](patches.mean(dim=1)))
+        if self.readout_mode != "patch":
+            logits.append(self.pred_head_dict["cls"](tokens[:, 0]))
+        return sum(logits[1:], start=logits[0]) / len(logits)
+
+    def prefix(self, x: torch.Tensor, block: int) -> Features:
+        """Embed images and run the blocks before ``block``.
+
+        Raises:
+            ConfigError: ``block`` lies outside 0..depth.
+        """
+        tokens, addend = self.embed(x)
+        for layer in self.blocks[: self._checked_block(block)]:
+            tokens = layer(tokens)
+        return Features(tokens, addend)
+
+    def suffix(self, features: Features, block: int) -> torch.Tensor:
+        """Run the blocks from ``block`` on and read out the logits (B, out_chans).
+
+        Raises:
+            ConfigError: ``block`` lies outside 0..depth.
+        """
+        tokens = features.tokens
+        for layer in self.blocks[self._checked_block(block) :]:
+            tokens = layer(tokens)
+        return self.readout(Features(tokens, features.addend))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Classify images (B, n_frames, X, Y, Z): logits (B, out_chans)."""
+        return self.suffix(self.embed(x), 0)
+
+    def _checked_grid(self, x: torch.Tensor) -> Size3:
+        shape = _fixed_shape(x)
+        if len(shape) != 5 or shape[1] != self.n_frames:
+            raise ConfigError(f"expected images (B, {self.n_frames}, X, Y, Z), not {shape}")
+        return self.grid(shape[2:])
+
+    def _checked_block(self, block: int) -> int:
+        if not 0 <= block <= len(self.blocks):
+            raise ConfigError(f"block {block} lies outside 0..{len(self.blocks)}, the depth of this network")
+        return block
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ConvViTSize:
+    """A named set of sizes.
+
+    Attributes:
+        image_size: X, Y, Z in voxels.
+        spacing: of a voxel along x, y, z, in mm, for the preprocessing in front of the network.
+    """
+
+    image_size: Size3
+    spacing: tuple[float, float, float]
+    patch_size: Size3
+    scale_factor: Size3
+    conv_chans: tuple[int, ...]
+    conv_n_blocks: int
+    embed_dim: int
+    depth: int
+    n_heads: int
+
+
+_BASE = ConvViTSize(
+    image_size=(192, 192, 16),
+    spacing=(1.0, 1.0, 10.0),
+    patch_size=(4, 4, 1),
+    scale_factor=(2, 2, 1),
+    conv_chans=(64, 128),
+    conv_n_blocks=2,
+    embed_dim=768,
+    depth=12,
+    n_heads=12,
+)
+
+SIZES: dict[str, ConvViTSize] = {
+    "tiny": dataclasses.replace(_BASE, embed_dim=16, depth=1, n_heads=2),
+    # (ours) small enough to train on a laptop's CPU; the same field of view in coarser voxels.
+    "small": ConvViTSize(
+        image_size=(64, 64, 8),
+        spacing=(2.5, 2.5, 10.0),
+        patch_size=(2, 2, 1),
+        scale_factor=(2, 2, 1),
+        conv_chans=(16, 32),
+        conv_n_blocks=2,
+        embed_dim=96,
+        depth=6,
+        n_heads=4,
+    ),
+    "base": _BASE,
+    "large": dataclasses.replace(_BASE, embed_dim=1024, depth=24, n_heads=16),
+}
+
+
+def convvit(
+    size: str, *, out_chans: int, n_frames: int = 2, image_size: Sequence[int] | None = None
+) -> ConvViT:
+    """Build a :class:`ConvViT` of a named size, randomly initialised.
+
+    Args:
+        size: a key of :data:`SIZES`.
+        out_chans: classes.
+        n_frames: frames on the channel axis.
+        image_size: X, Y, Z in voxels; None for the size's own.
+
+    Raises:
+        ConfigError: the size is unknown or the image size does not fit it.
+    """
+    if size not in SIZES:
+        raise ConfigError(f"unknown size {size!r}; choose one of {', '.join(SIZES)}")
+    settings = {field.name: getattr(SIZES[size], field.name) for field in dataclasses.fields(ConvViTSize)}
+    del settings["spacing"]
+    if image_size is not None:
+        settings["image_size"] = image_size
+    return ConvViT(**settings, n_frames=n_frames, out_chans=out_chans)
+
+
+def _size3(values: Sequence[int]) -> Size3:
+    x, y, z = (int(value) for value in values)
+    return x, y, z
+
+
+def _fixed_shape(x: torch.Tensor) -> tuple[int, ...]:
+    """The shape as plain numbers, also while tracing: a trace holds for one image size by design."""
+    if not torch.jit.is_tracing():
+        return tuple(x.shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return tuple(int(size) for size in x.shape)

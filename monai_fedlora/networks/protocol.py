@@ -1,0 +1,61 @@
+"""What every backbone offers, whatever its family.
+
+A backbone is a stack of blocks between an embedding and a readout. Anything that trains only from block
+``i`` onwards can compute :meth:`Backbone.prefix` once, keep it, and call :meth:`Backbone.suffix` alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+
+class Features(NamedTuple):
+    """The state of a forward pass between two blocks.
+
+    Attributes:
+        tokens: (B, 1 + N, D), the class token first; the input of the next block.
+        addend: (B, N, D), what the readout adds to the N patch tokens; it depends on the image and on
+            frozen layers alone. A backbone without such a path gives a (B, 0, D) tensor.
+    """
+
+    tokens: torch.Tensor
+    addend: torch.Tensor
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A frozen foundation model that can be cut before any of its blocks.
+
+    Attributes:
+        head_prefixes: the state-dict prefixes of the classification heads.
+    """
+
+    head_prefixes: tuple[str, ...]
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The blocks, in the order they run; each maps (B, 1 + N, D) to the same shape."""
+        ...
+
+    def block_name(self, block: int) -> str:
+        """The dotted module path of a block inside the network."""
+        ...
+
+    def embed(self, x: torch.Tensor) -> Features:
+        """Turn images into the input of block 0."""
+        ...
+
+    def readout(self, features: Features) -> torch.Tensor:
+        """Turn the output of the last block into logits (B, C)."""
+        ...
+
+    def prefix(self, x: torch.Tensor, block: int) -> Features:
+        """Embed images and run the blocks before ``block``, which lies in 0..depth."""
+        ...
+
+    def suffix(self, features: Features, block: int) -> torch.Tensor:
+        """Run the blocks from ``block`` on and read out; ``suffix(prefix(x, i), i)`` equals the network."""
+        ...
