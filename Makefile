@@ -46,6 +46,6 @@ wheel: $(STAMP)  ## build a wheel into dist/
 bench: $(STAMP)  ## regenerate the committed benchmark results
 	$(BIN)/python -m benchmarks
 
-clean:  ## remove everything that is built or cached, except runs/
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+clean:  ## remove what was built or cached (not .venv, not runs/)
+	rm -rf build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

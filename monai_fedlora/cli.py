@@ -14,8 +14,8 @@ from monai_fedlora.errors import FedLoraError
 COMMANDS: tuple[str, ...] = ()
 """Names of the modules of `monai_fedlora.commands`, in the order the help shows them.
 
-Each has ``add_parser(subparsers) -> ArgumentParser`` and ``run(args) -> int``, and imports heavy packages inside
-``run``."""
+Each has ``add_parser(subparsers) -> ArgumentParser`` and ``run(args) -> int``, and imports heavy packages
+inside ``run``."""
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130

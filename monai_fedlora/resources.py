@@ -1,4 +1,4 @@
-"""Where bundles, job templates and demonstration weights lie: in a wheel, a checkout or the operator's folder."""
+"""Where bundles, jobs and demonstration weights lie: in a wheel, a checkout or the operator's folder."""
 
 from __future__ import annotations
 
