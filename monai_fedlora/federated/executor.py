@@ -15,6 +15,7 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
+from monai_fedlora.environment import PRIVATE_DIR, THREADS
 from monai_fedlora.errors import PrivacyError
 from monai_fedlora.federated.context import (
     EVALUATE_TASK,
@@ -28,9 +29,6 @@ from monai_fedlora.federated.context import (
 
 if TYPE_CHECKING:
     from monai_fedlora.federated.site import Site
-
-PRIVATE_DIR_VARIABLE = "MONAI_FEDLORA_PRIVATE_DIR"
-THREADS_VARIABLE = "MONAI_FEDLORA_THREADS"
 
 
 class SiteExecutor(Executor):
@@ -72,7 +70,7 @@ class SiteExecutor(Executor):
     def _build_site(self, fl_ctx: FLContext) -> Site:
         import torch
 
-        threads = os.environ.get(THREADS_VARIABLE) or ("1" if _simulated(fl_ctx) else None)
+        threads = os.environ.get(THREADS) or ("1" if _simulated(fl_ctx) else None)
         if threads:
             torch.set_num_threads(int(threads))
         from monai_fedlora.federated.site import Site
@@ -104,5 +102,5 @@ def _simulated(fl_ctx: FLContext) -> bool:
 
 
 def _private_root(fl_ctx: FLContext) -> Path:
-    configured = os.environ.get(PRIVATE_DIR_VARIABLE)
+    configured = os.environ.get(PRIVATE_DIR)
     return Path(configured) if configured else Path(fl_ctx.get_prop(FLContextKey.WORKSPACE_ROOT)) / "private"

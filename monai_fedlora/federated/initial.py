@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from monai_fedlora.errors import WeightsError
+from monai_fedlora.errors import PrivacyError, WeightsError
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.files import load_tensors, save_tensors
 from monai_fedlora.scope import Manifest, Role
@@ -37,7 +40,7 @@ def build_shared(plan: Plan, *, backbone: str | None = None) -> tuple[Manifest, 
         method_args=plan.method_args,
         seed=plan.seed,
     )
-    scope = plan.build_method().scope(network)
+    scope = plan.scope(network)
     return scope.manifest, scope.shared_payload(network)
 
 
@@ -46,9 +49,13 @@ def needs_backbone(plan: Plan) -> bool:
     from monai_fedlora.methods.build import UNTRAINED, build_network
 
     network = build_network(
-        size=plan.size, out_chans=len(plan.classes), backbone=UNTRAINED, method=plan.method, method_args=plan.method_args
+        size=plan.size,
+        out_chans=len(plan.classes),
+        backbone=UNTRAINED,
+        method=plan.method,
+        method_args=plan.method_args,
     )
-    shared = plan.build_method().scope(network).keys(Role.SHARED)
+    shared = plan.scope(network).keys(Role.SHARED)
     return any("lora_" not in key and not key.startswith(network.head_prefixes) for key in shared)
 
 
@@ -56,7 +63,11 @@ def save_shared(path: Path, payload: dict[str, np.ndarray], *, plan: Plan, round
     """Store shared tensors after ``round_number`` with what is needed to resume from them."""
     import torch
 
-    metadata = {"plan": json.dumps(plan.to_json()), "fingerprint": plan.fingerprint, "round": str(round_number)}
+    metadata = {
+        "plan": json.dumps(plan.to_json()),
+        "fingerprint": plan.fingerprint,
+        "round": str(round_number),
+    }
     metadata |= {key: json.dumps(value) for key, value in extra.items()}
     save_tensors(path, {key: torch.from_numpy(np.ascontiguousarray(v)) for key, v in payload.items()}, metadata)
 
@@ -69,9 +80,62 @@ def load_shared(path: Path, *, manifest: Manifest) -> tuple[dict[str, np.ndarray
         PrivacyError: its tensors are not what the manifest declares.
     """
     tensors, metadata = load_tensors(path)
-    payload = {key: value.numpy() for key, value in tensors.items()}
+    payload = _cast({key: value.numpy() for key, value in tensors.items()}, manifest)
     try:
         manifest.check(payload)
-    except Exception as error:
+    except PrivacyError as error:
         raise WeightsError(f"{path} does not fit this run: {error}") from error
     return payload, metadata
+
+
+def _cast(arrays: dict[str, np.ndarray], manifest: Manifest) -> dict[str, np.ndarray]:
+    """Bring stored arrays to the types they travel in; undeclared keys are left for the check to name."""
+    entries = manifest.entries
+    return {key: value.astype(entries[key].dtype) if key in entries else value for key, value in arrays.items()}
+
+
+@contextmanager
+def starting_point(source: str | None, *, plan: Plan, manifest: Manifest) -> Iterator[tuple[Path | None, int | None]]:
+    """Turn what a user wants to start from into a file of shared tensors.
+
+    Args:
+        source: a stored ``shared.safetensors``, a PEFT LoRA folder (its ``head.safetensors`` is used where there is
+            one, a fresh head otherwise), or None.
+        plan: the new run.
+        manifest: its manifest, which the source has to fit.
+
+    Yields:
+        The file, and the round after which it was stored; None where unknown.
+
+    Raises:
+        WeightsError: the source is missing, damaged or does not fit.
+    """
+    if source is None:
+        yield None, None
+    elif Path(source).is_dir():
+        payload = _from_peft(Path(source), plan=plan, manifest=manifest)
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "shared.safetensors"
+            save_shared(path, payload, plan=plan, round_number=-1)
+            yield path, None
+    else:
+        _, metadata = load_shared(Path(source), manifest=manifest)
+        yield Path(source), int(metadata["round"]) if metadata.get("round", "").isdigit() else None
+
+
+def _from_peft(folder: Path, *, plan: Plan, manifest: Manifest) -> dict[str, np.ndarray]:
+    from monai_fedlora.adapters.lora import SHARED
+    from monai_fedlora.adapters.peft_folder import HEAD_NAME, load_peft_folder
+
+    tensors = load_peft_folder(folder, SHARED)
+    if (folder / HEAD_NAME).is_file():
+        tensors |= load_tensors(folder / HEAD_NAME)[0]
+    _, payload = build_shared(plan)
+    if unknown := sorted(set(tensors) - set(payload)):
+        raise WeightsError(f"{folder} adapts {unknown[0]!r}, which this plan does not share; check blocks and targets")
+    payload |= _cast({key: value.float().numpy() for key, value in tensors.items()}, manifest)
+    try:
+        manifest.check(payload)
+    except PrivacyError as error:
+        raise WeightsError(f"{folder} does not fit this run: {error}") from error
+    return payload

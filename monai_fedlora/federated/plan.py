@@ -18,6 +18,7 @@ from typing import Any
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.files import read_json
 from monai_fedlora.methods import Method, get_method
+from monai_fedlora.scope import Scope
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -54,6 +55,7 @@ class Plan:
         declared_cases: training cases each site has announced; an update that claims more is refused. A site
             without an entry is held to what its first accepted update claimed.
         max_update_rms: largest root-mean-square change per parameter and round that is accepted (ours: 1.0).
+        wire_dtype: type in which shared tensors travel, "float16" (ours) or "float32"; sums are float64 either way.
         training: overrides of the bundle's training settings, limited to numbers and plain words.
     """
 
@@ -71,6 +73,7 @@ class Plan:
     seed: int = 0
     declared_cases: Mapping[str, int] = field(default_factory=dict)
     max_update_rms: float = 1.0
+    wire_dtype: str = "float16"
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -102,6 +105,8 @@ class Plan:
                     raise ConfigError(f"{name} must be a number or a plain word, not {type(part).__name__}")
         if unknown := set(self.declared_cases) - set(self.sites):
             raise ConfigError(f"declared_cases names {', '.join(sorted(unknown))}, which is not among the sites")
+        if self.wire_dtype not in ("float16", "float32"):
+            raise ConfigError(f"wire_dtype is {self.wire_dtype!r}; it is either 'float16' or 'float32'")
         if not self.max_update_rms > 0:
             raise ConfigError("max_update_rms must be positive")
         self.build_method()
@@ -109,6 +114,10 @@ class Plan:
     def build_method(self) -> Method:
         """Return the configured method."""
         return get_method(self.method, self.method_args)
+
+    def scope(self, network: Any) -> Scope:
+        """Roles of the tensors of a network built for this plan."""
+        return self.build_method().scope(network, wire_dtype=self.wire_dtype)
 
     @property
     def total_epochs(self) -> int:

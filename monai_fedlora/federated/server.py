@@ -19,6 +19,7 @@ from nvflare.app_common.abstract.response_processor import ResponseProcessor
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 
+from monai_fedlora.environment import BACKBONE
 from monai_fedlora.errors import FedLoraError, PrivacyError
 from monai_fedlora.federated.aggregation import SharedAverage
 from monai_fedlora.federated.context import (
@@ -37,7 +38,6 @@ from monai_fedlora.federated.record import RunRecord
 from monai_fedlora.federated.traffic import TrafficMeter
 from monai_fedlora.scope import check_report
 
-BACKBONE_VARIABLE = "MONAI_FEDLORA_BACKBONE"
 LAST_NAME = "shared.safetensors"
 BEST_NAME = "best_shared.safetensors"
 _SCORE = "monai_fedlora.score"
@@ -150,7 +150,7 @@ class SharedPersistor(ModelPersistor):
         if stored.is_file():
             payload, _ = load_shared(stored, manifest=manifest)
         else:
-            backbone = os.environ.get(BACKBONE_VARIABLE) or "demo" if needs_backbone(plan) else None
+            backbone = os.environ.get(BACKBONE) or "demo" if needs_backbone(plan) else None
             derived, payload = build_shared(plan, backbone=backbone)
             if derived != manifest:
                 raise PrivacyError("the job's manifest does not fit its plan; make the job again with this version")
@@ -179,9 +179,7 @@ class FinalEvaluation(ResponseProcessor):
         """Return the last shared tensors."""
         return weights_message(fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.WEIGHTS])
 
-    def process_client_response(
-        self, client: Client, task_name: str, response: Shareable, fl_ctx: FLContext
-    ) -> bool:
+    def process_client_response(self, client: Client, task_name: str, response: Shareable, fl_ctx: FLContext) -> bool:
         """Note one site's metrics; a bad answer is noted as a refusal and never ends the run."""
         try:
             if response.get_return_code(ReturnCode.OK) != ReturnCode.OK:

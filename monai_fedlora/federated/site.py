@@ -23,14 +23,13 @@ from torch import Tensor, nn
 from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.data.site import site_data
 from monai_fedlora.engines.seeds import seed_everything
+from monai_fedlora.environment import BACKBONE
 from monai_fedlora.errors import ConfigError, WeightsError
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.state import SiteState, SiteStore
 from monai_fedlora.methods.build import DEMO
 from monai_fedlora.resources import bundle_path
 from monai_fedlora.scope import check_report
-
-BACKBONE_VARIABLE = "MONAI_FEDLORA_BACKBONE"
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,9 @@ class Site:
         datalist = site_data(name, data_root=data_root)
         self._cases = self._check_data(datalist)
         seed_everything(plan.seed, name, "start")
-        self._config = self._parse_bundle(datalist, backbone or os.environ.get(BACKBONE_VARIABLE) or DEMO)
+        self._config = self._parse_bundle(datalist, backbone or os.environ.get(BACKBONE) or DEMO)
         self.network: nn.Module = self._config.get_parsed_content("network")
-        self.scope = self.method.scope(self.network)
+        self.scope = plan.scope(self.network)
         self._optimiser: torch.optim.Optimizer = self._config.get_parsed_content("optimizer")
         self._trainer = self._config.get_parsed_content("train::trainer")
         self._losses: list[float] = []
@@ -135,7 +134,11 @@ class Site:
         self._restore(round_number)
         self.scope.load_shared(self.network, shared)
         seed_everything(self.plan.seed, self.name, round_number)
-        report: dict[str, Any] = {"round": round_number, "cases": self._cases, "validation": self.evaluate("validate")}
+        report: dict[str, Any] = {
+            "round": round_number,
+            "cases": self._cases,
+            "validation": self.evaluate("validate"),
+        }
         self._losses.clear()
         state = self._trainer.state
         state.max_epochs = state.epoch + self.plan.local_epochs

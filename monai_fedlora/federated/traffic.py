@@ -37,9 +37,7 @@ class TrafficMeter:
     def take(self, sites: tuple[str, ...]) -> dict[str, dict[str, int]]:
         """Return bytes since the last call per site, from the site's point of view, and start again."""
         with self._lock:
-            counts = {
-                site: {"bytes_sent": self._received[site], "bytes_received": self._sent[site]} for site in sites
-            }
+            counts = {site: {"bytes_sent": self._received[site], "bytes_received": self._sent[site]} for site in sites}
             self._received.clear()
             self._sent.clear()
         return counts

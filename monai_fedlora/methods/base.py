@@ -42,9 +42,9 @@ class Method(ABC):
         """
         return nullcontext()
 
-    def scope(self, network: Any) -> Scope:
+    def scope(self, network: Any, *, wire_dtype: str = "float32") -> Scope:
         """Roles of an attached network's tensors."""
-        return Scope.of(network, lambda key: self.is_shared(key, network))
+        return Scope.of(network, lambda key: self.is_shared(key, network), wire_dtype=wire_dtype)
 
 
 def register(method: type[Method]) -> type[Method]:

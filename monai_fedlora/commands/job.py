@@ -1,0 +1,114 @@
+"""``monai-fedlora job``: write an NVFlare job folder for a federation's own sites."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from monai_fedlora.errors import ConfigError
+
+DEFAULT_BUNDLE = "cine_cmr_dual_lora_classification"
+DEFAULT_SITES = "site-1,site-2,site-3,site-4"
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Add the sub-command."""
+    parser = subparsers.add_parser("job", help="write an NVFlare job folder for your own sites")
+    parser.add_argument("method", help="a name from `monai-fedlora methods`")
+    parser.add_argument("--output", required=True, type=Path, metavar="J", help="job folder to create")
+    parser.add_argument("--sites", default=DEFAULT_SITES, help=f"names, comma-separated (default: {DEFAULT_SITES})")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (default: 5)")
+    parser.add_argument("--local-epochs", type=int, default=1, metavar="N", help="epochs per round (default: 1)")
+    parser.add_argument("--classes", default="NOR,ABN", help="class names in label order (default: NOR,ABN)")
+    parser.add_argument("--experiment", help="name that keys private state (default: the job folder's name)")
+    parser.add_argument("--bundle", default=DEFAULT_BUNDLE, help=f"training bundle (default: {DEFAULT_BUNDLE})")
+    parser.add_argument("--size", default="small", help="backbone size (default: small)")
+    parser.add_argument("--backbone", metavar="FILE", help="backbone file to pin (default: the demo weights)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--wire", choices=("float16", "float32"), default="float16", help="type that travels")
+    parser.add_argument(
+        "--cases", metavar="SITE=N,...", help="announced training cases; an update claiming more is refused"
+    )
+    parser.add_argument("--start-from", metavar="FILE", help="stored shared.safetensors, or a PEFT adapter folder")
+    parser.add_argument("--resume", action="store_true", help="with --start-from: go on with the round after it")
+    parser.add_argument("--allow-listed", action="store_true", help="no custom folder; sites allow-list the classes")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of the method (rank=16, head=private) or of training (batch_size=8); may be repeated",
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the folder and say what travels."""
+    import json
+
+    from rich.console import Console
+
+    from monai_fedlora.federated.initial import build_shared, needs_backbone, starting_point
+    from monai_fedlora.federated.jobs import write_job
+    from monai_fedlora.federated.plan import TRAINING_SETTINGS, Plan
+    from monai_fedlora.files import sha256
+    from monai_fedlora.resources import bundle_path, demo_weights_path
+
+    settings: dict[str, Any] = {}
+    for item in args.set:
+        name, equals, text = item.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {item}: write NAME=VALUE")
+        try:
+            settings[name] = json.loads(text)
+        except json.JSONDecodeError:
+            settings[name] = text.split(",") if "," in text else text
+    bundle_path(args.bundle)
+    backbone = args.backbone or str(demo_weights_path())
+    if not Path(backbone).is_file():
+        raise ConfigError(f"the backbone {backbone} does not exist")
+    common: dict[str, Any] = {
+        "experiment": args.experiment or args.output.name,
+        "bundle": args.bundle,
+        "method": args.method,
+        "method_args": {k: v for k, v in settings.items() if k not in TRAINING_SETTINGS},
+        "sites": tuple(args.sites.split(",")),
+        "classes": tuple(args.classes.split(",")),
+        "rounds": args.rounds,
+        "local_epochs": args.local_epochs,
+        "size": args.size,
+        "backbone_sha256": sha256(backbone),
+        "seed": args.seed,
+        "wire_dtype": args.wire,
+        "declared_cases": _cases(args.cases),
+        "training": {k: v for k, v in settings.items() if k in TRAINING_SETTINGS},
+    }
+    plan = Plan(**common)
+    manifest, _ = build_shared(plan, backbone=backbone if needs_backbone(plan) else None)
+    with starting_point(args.start_from, plan=plan, manifest=manifest) as (initial, stored_round):
+        if args.resume:
+            if stored_round is None:
+                raise ConfigError("--resume needs --start-from with a stored shared.safetensors, which knows its round")
+            plan = Plan(**common, start_round=stored_round + 1)
+        write_job(plan, manifest, args.output, initial=initial, custom_folder=not args.allow_listed)
+    console = Console()
+    console.print(
+        f"wrote {args.output}: {plan.method}, {len(plan.sites)} sites, rounds {plan.start_round} to "
+        f"{plan.start_round + plan.rounds - 1}"
+    )
+    console.print(
+        f"per site and round travel {len(manifest.entries)} tensors, {manifest.nbytes:,} bytes, each way; "
+        f"they are listed in {args.output / 'app' / 'config' / 'manifest.json'}"
+    )
+    console.print(f"next: monai-fedlora simulate {args.output} --workspace runs/{plan.experiment}", soft_wrap=True)
+    return 0
+
+
+def _cases(text: str | None) -> dict[str, int]:
+    if not text:
+        return {}
+    try:
+        return {site: int(count) for site, count in (item.split("=") for item in text.split(","))}
+    except ValueError:
+        raise ConfigError(f"--cases {text}: write SITE=N,SITE=N") from None

@@ -1,0 +1,115 @@
+"""``monai-fedlora simulate``: run a job folder on this machine, with a live view and a closing table."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Add the sub-command."""
+    parser = subparsers.add_parser("simulate", help="run a job folder on this machine")
+    parser.add_argument("job", type=Path, help="job folder, or the name of a shipped one")
+    parser.add_argument(
+        "--workspace", required=True, type=Path, metavar="W", help="folder for everything the run writes"
+    )
+    parser.add_argument("--data", metavar="D", help="folder of prepared sites (default: generated phantoms)")
+    parser.add_argument("--backbone", metavar="FILE", help="backbone file (default: the demo weights)")
+    parser.add_argument("--threads", type=int, metavar="N", help="sites that run at once (default: all, within reason)")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run and show."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from monai_fedlora.federated.simulate import simulate
+    from monai_fedlora.resources import job_template_path
+
+    job = args.job if args.job.is_dir() else job_template_path(args.job.name)
+    console = Console()
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        live.update("starting the server and the sites ...")
+        results = simulate(
+            job,
+            workspace=args.workspace,
+            data=args.data,
+            backbone=args.backbone,
+            threads=args.threads,
+            on_progress=lambda results: live.update(progress_table(results)),
+        )
+    console.print(closing_table(results))
+    for refusal in results["refused"]:
+        console.print(f"refused in round {refusal['round']}: {refusal['site']}: {refusal['reason']}", style="yellow")
+    console.print(f"results: {args.workspace / 'results.json'}", soft_wrap=True)
+    return 0
+
+
+def progress_table(results: Mapping[str, Any]) -> Any:
+    """Rounds so far: the sites that have answered, their loss, and the validation score of what they received."""
+    from rich.table import Table
+
+    plan = results["plan"]
+    table = Table(title=f"{plan['experiment']}: {plan['method']}, {results['seconds']:.0f} s")
+    for column in ("round", *plan["sites"], "mean validation balanced accuracy"):
+        table.add_column(column)
+    for entry in results["rounds"]:
+        losses = [entry["sites"].get(site, {}).get("train_loss") for site in plan["sites"]]
+        score = entry.get("score")
+        table.add_row(
+            f"{entry['round'] + 1} of {plan['start_round'] + plan['rounds']}",
+            *("..." if loss is None else f"loss {loss:.3f}" for loss in losses),
+            "" if score is None else f"{score:.3f}",
+        )
+    if results["final"]:
+        table.add_row("final", *("done" if site in results["final"] else "..." for site in plan["sites"]), "")
+    return table
+
+
+def closing_table(results: Mapping[str, Any]) -> Any:
+    """Each site's test metrics with the private part on and off, and what it sent and received."""
+    from rich.table import Table
+
+    plan = results["plan"]
+    table = Table(title=f"{plan['experiment']}: test split after {plan['rounds']} rounds ({results['seconds']:.0f} s)")
+    columns = (
+        "site",
+        "cases",
+        "bal. acc.",
+        "without private",
+        "AUROC",
+        "sensitivity",
+        "specificity",
+        "sent",
+        "received",
+    )
+    for column in columns:
+        table.add_column(column, justify="left" if column == "site" else "right")
+    rows = []
+    for site in plan["sites"]:
+        test = results["final"].get(site, {}).get("test", {})
+        on, off = test.get("private_on", {}), test.get("private_off", {})
+        answers = [entry["sites"].get(site, {}) for entry in results["rounds"]]
+        numbers = [on.get("balanced_accuracy"), off.get("balanced_accuracy"), on.get("auroc")]
+        numbers += [on.get("sensitivity"), on.get("specificity")]
+        rows.append(numbers)
+        sent, received = (sum(a.get(key, 0) for a in answers) for key in ("bytes_sent", "bytes_received"))
+        table.add_row(site, str(on.get("n", "")), *map(_number, numbers), _bytes(sent), _bytes(received))
+    means = []
+    for column in zip(*rows, strict=True):
+        known = [value for value in column if value is not None]
+        means.append(sum(known) / len(known) if known else None)
+    table.add_section()
+    table.add_row("mean", "", *map(_number, means), "", "")
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1000:,.0f} kB"

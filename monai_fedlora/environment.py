@@ -1,0 +1,13 @@
+"""Environment variables through which a site, not a job, decides."""
+
+DATA = "MONAI_FEDLORA_DATA"
+"""Folder of prepared data: ``<folder>/<site>/datalist.json``."""
+
+BACKBONE = "MONAI_FEDLORA_BACKBONE"
+"""Path of the backbone's safetensors file."""
+
+PRIVATE_DIR = "MONAI_FEDLORA_PRIVATE_DIR"
+"""Folder for what never leaves the site: private tensors, optimiser state, error details."""
+
+THREADS = "MONAI_FEDLORA_THREADS"
+"""Torch threads of a site's process on the CPU."""

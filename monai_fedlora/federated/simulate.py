@@ -1,0 +1,115 @@
+"""Run a job folder in NVFlare's simulator, with sensible threads and a live view."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_fedlora.environment import BACKBONE, DATA, PRIVATE_DIR, THREADS
+from monai_fedlora.errors import FedLoraError
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.files import read_json
+
+RESULTS_NAME = "results.json"
+_PRODUCTS = (RESULTS_NAME, "shared.safetensors", "best_shared.safetensors")
+_SIMULATOR = "nvflare.private.fed.app.simulator.simulator"
+
+
+def default_threads(n_sites: int) -> int:
+    """Sites that run at once: all of them up to two per core, since swapping a site in costs seconds."""
+    return max(1, min(n_sites, 2 * (os.cpu_count() or 1)))
+
+
+def simulate(
+    job: Path,
+    *,
+    workspace: Path,
+    data: str | None = None,
+    backbone: str | None = None,
+    threads: int | None = None,
+    on_progress: Callable[[Mapping[str, Any]], None] = lambda results: None,
+) -> Mapping[str, Any]:
+    """Run a job and return its results.
+
+    Args:
+        job: job folder.
+        workspace: receives ``results.json``, the shared tensors, ``private/<experiment>/<site>`` and NVFlare's own
+            workspace under ``nvflare``, which each run replaces.
+        data: folder of prepared sites; None leaves ``MONAI_FEDLORA_DATA`` as it is.
+        backbone: backbone file for all simulated sites; None leaves ``MONAI_FEDLORA_BACKBONE`` as it is.
+        threads: sites that run at once; None chooses by :func:`default_threads`. Results do not depend on it.
+        on_progress: called with the results so far whenever they change.
+
+    Raises:
+        FedLoraError: the folder is no job, or the run failed; the message names the log to read.
+    """
+    plan = Plan.load(job / "app" / "config" / "plan.json")
+    threads = threads or default_threads(len(plan.sites))
+    workspace = workspace.resolve()
+    workspace.mkdir(parents=True, exist_ok=True)
+    for name in _PRODUCTS:
+        (workspace / name).unlink(missing_ok=True)
+    nvflare_workspace = workspace / "nvflare"
+    shutil.rmtree(nvflare_workspace, ignore_errors=True)
+    environment = {
+        **os.environ,
+        PRIVATE_DIR: str(workspace / "private"),
+        THREADS: os.environ.get(THREADS, "1"),
+    }
+    environment |= {key: str(Path(v).resolve()) for key, v in ((DATA, data), (BACKBONE, backbone)) if v}
+    command = [
+        sys.executable,
+        "-m",
+        _SIMULATOR,
+        str(job.resolve()),
+        "-w",
+        str(nvflare_workspace),
+        "-t",
+        str(threads),
+    ]
+    log = workspace / "simulator.log"
+    run_folder = nvflare_workspace / "server" / "simulate_job"
+    with log.open("w", encoding="utf-8") as stream:
+        process = subprocess.Popen(
+            command, stdout=stream, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+        try:
+            _follow(process, run_folder / RESULTS_NAME, on_progress)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+            raise
+    for name in _PRODUCTS:
+        if (run_folder / name).is_file():
+            shutil.copyfile(run_folder / name, workspace / name)
+    results = read_json(workspace / RESULTS_NAME) if (workspace / RESULTS_NAME).is_file() else {}
+    if process.returncode or results.get("status") != "finished":
+        raise FedLoraError(_failure(log, workspace, plan, results))
+    return results
+
+
+def _follow(process: subprocess.Popen, results: Path, on_progress: Callable[[Mapping[str, Any]], None]) -> None:
+    seen = 0.0
+    while process.poll() is None:
+        time.sleep(0.2)
+        if results.is_file() and results.stat().st_mtime > seen:
+            seen = results.stat().st_mtime
+            on_progress(read_json(results))
+
+
+def _failure(log: Path, workspace: Path, plan: Plan, results: Mapping[str, Any]) -> str:
+    parts = [f"the simulation did not finish; its log is {log}"]
+    private = workspace / "private" / "errors.log"
+    if private.is_file():
+        last = [line for line in private.read_text(encoding="utf-8").splitlines() if line.strip()][-1]
+        parts.append(f"the last error of a site was: {last} (all in {private})")
+    elif results.get("refused"):
+        parts.append(f"last refusal: {results['refused'][-1]}")
+    return "\n".join(parts)
