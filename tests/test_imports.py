@@ -1,0 +1,150 @@
+"""Which room may import which, and what nothing may import."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGE = REPOSITORY / "monai_fedlora"
+
+# Rooms from the ground up: a room imports nothing from the rooms named beside it.
+FORBIDDEN_ROOMS = {
+    "networks": {"adapters", "methods", "federated", "export", "commands", "cli"},
+    "adapters": {"methods", "federated", "export", "commands", "cli"},
+    "methods": {"federated", "export", "commands", "cli"},
+    "data": {"adapters", "methods", "federated", "export", "commands", "cli"},
+    "transforms": {"adapters", "methods", "federated", "export", "commands", "cli"},
+    "engines": {"federated", "export", "commands", "cli"},
+    "federated": {"commands", "cli"},
+    "export": {"commands", "cli"},
+}
+FORBIDDEN_EVERYWHERE = {
+    "torchvision",
+    "timm",
+    "pickle",
+    "cPickle",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "shelve",
+    "marshal",
+}
+
+
+@cache
+def sources(folder: str) -> tuple[Path, ...]:
+    return tuple(sorted((REPOSITORY / folder).rglob("*.py")))
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def imported(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield the dotted name and the line of everything a file imports, at any depth."""
+    package = path.relative_to(REPOSITORY).parent.parts
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            origin = package[: len(package) + 1 - node.level] if node.level else ()
+            base = ".".join([*origin, *([node.module] if node.module else [])])
+            yield from ((f"{base}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+@pytest.mark.parametrize("room", FORBIDDEN_ROOMS)
+def test_rooms_import_downwards_only(room: str) -> None:
+    wrong = [
+        f"{path.relative_to(REPOSITORY)}:{line} imports {name}"
+        for path in sources(f"monai_fedlora/{room}")
+        for name, line in imported(path)
+        if any(within(name, f"monai_fedlora.{other}") for other in FORBIDDEN_ROOMS[room])
+    ]
+    assert wrong == []
+
+
+def test_every_room_has_a_rule() -> None:
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert rooms - {"commands"} == set(FORBIDDEN_ROOMS)
+
+
+def test_only_the_federated_room_imports_nvflare() -> None:
+    wrong = [
+        f"{path.relative_to(REPOSITORY)}:{line}"
+        for path in sources("monai_fedlora")
+        if PACKAGE / "federated" not in path.parents
+        for name, line in imported(path)
+        if within(name, "nvflare")
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("folder", ["monai_fedlora", "tests", "bundles", "nvflare_jobs", "benchmarks"])
+def test_nothing_imports_what_can_run_code_from_a_file(folder: str) -> None:
+    wrong = [
+        f"{path.relative_to(REPOSITORY)}:{line} imports {name}"
+        for path in sources(folder)
+        for name, line in imported(path)
+        if name.partition(".")[0] in FORBIDDEN_EVERYWHERE
+    ]
+    assert wrong == []
+
+
+def keyword(call: ast.Call, name: str) -> object:
+    return next((k.value.value for k in call.keywords if k.arg == name and isinstance(k.value, ast.Constant)), None)
+
+
+@pytest.mark.parametrize("folder", ["monai_fedlora", "tests", "bundles", "nvflare_jobs", "benchmarks"])
+def test_files_are_never_unpickled(folder: str) -> None:
+    wrong = []
+    for path in sources(folder):
+        for node in ast.walk(tree(path)):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            if called == "torch.load" and keyword(node, "weights_only") is not True:
+                wrong.append(f"{path.relative_to(REPOSITORY)}:{node.lineno} torch.load without weights_only=True")
+            if called in ("np.load", "numpy.load") and keyword(node, "allow_pickle"):
+                wrong.append(f"{path.relative_to(REPOSITORY)}:{node.lineno} numpy.load with allow_pickle")
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import monai_fedlora", "from monai_fedlora import cli; cli.build_parser()", "import monai_fedlora.files"],
+)
+def test_light_imports_stay_light(statement: str) -> None:
+    heavy = "torch", "nvflare", "monai", "transformers", "peft", "numpy", "sklearn", "matplotlib"
+    program = f"import sys; {statement}; print(*[name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert found.split() == []
+
+
+def test_every_module_can_be_imported() -> None:
+    for path in sources("monai_fedlora"):
+        import_module(".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__"))
+
+
+def test_relative_imports_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "REPOSITORY", tmp_path)
+    path = tmp_path / "monai_fedlora" / "networks" / "bad.py"
+    path.parent.mkdir(parents=True)
+    path.write_text("def f():\n    from ..adapters import lora\nfrom . import cinema\nfrom .protocol import Backbone\n")
+    assert {name for name, _ in imported(path)} == {
+        "monai_fedlora.adapters.lora",
+        "monai_fedlora.networks.cinema",
+        "monai_fedlora.networks.protocol.Backbone",
+    }
