@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.data.site import site_data
-from monai_fedlora.engines.seeds import seed_everything
+from monai_fedlora.engines.seeds import mix
 from monai_fedlora.environment import BACKBONE
 from monai_fedlora.errors import ConfigError, WeightsError
 from monai_fedlora.federated.plan import Plan
@@ -73,14 +73,12 @@ class Site:
         self.store = SiteStore(root=private_root, plan=plan, site=name)
         datalist = site_data(name, data_root=data_root)
         self._cases = self._check_data(datalist)
-        seed_everything(plan.seed, name, "start")
         self._config = self._parse_bundle(datalist, backbone or os.environ.get(BACKBONE) or DEMO)
         self.network: nn.Module = self._config.get_parsed_content("network")
         self.scope = plan.scope(self.network)
         self._optimiser: torch.optim.Optimizer = self._config.get_parsed_content("optimizer")
         self._trainer = self._config.get_parsed_content("train::trainer")
-        self._losses: list[float] = []
-        self._trainer.add_event_handler(Events.ITERATION_COMPLETED, self._after_batch, should_stop)
+        self._trainer.add_event_handler(Events.ITERATION_COMPLETED, _terminate_if, should_stop)
         self._initial_private = self.scope.private_state(self.network)
         self._finished_round: int | None = None
 
@@ -106,7 +104,7 @@ class Site:
             "method": self.plan.method,
             "method_args": dict(self.plan.method_args),
             "epochs": self.plan.total_epochs,
-            "seed": self.plan.seed,
+            "seed": mix(self.plan.seed, self.name),
             "tracking": [],
             "save_checkpoints": False,
             "early_stopping_patience": 0,
@@ -133,17 +131,13 @@ class Site:
         started = time.perf_counter()
         self._restore(round_number)
         self.scope.load_shared(self.network, shared)
-        seed_everything(self.plan.seed, self.name, round_number)
         report: dict[str, Any] = {
             "round": round_number,
             "cases": self._cases,
             "validation": self.evaluate("validate"),
         }
-        self._losses.clear()
-        state = self._trainer.state
-        state.max_epochs = state.epoch + self.plan.local_epochs
-        self._trainer.run()
-        report["train_loss"] = float(np.mean(self._losses))
+        self._trainer.run_epochs(self.plan.local_epochs)
+        report["train_loss"] = float(self._trainer.state.metrics["train_loss"])
         self._save(round_number)
         report["seconds"] = time.perf_counter() - started
         check_report(report)
@@ -186,12 +180,6 @@ class Site:
         evaluator.run()
         return dict(evaluator.state.metrics)
 
-    def _after_batch(self, engine: Any, should_stop: Callable[[], bool]) -> None:
-        output = engine.state.output
-        self._losses.append(float((output[0] if isinstance(output, list) else output)["loss"]))
-        if should_stop():
-            engine.terminate()
-
     def _restore(self, round_number: int) -> None:
         """Bring private tensors, optimiser and counters to the state this round starts from."""
         if self._finished_round == round_number - 1 and round_number > 0:
@@ -201,8 +189,7 @@ class Site:
         state = self.store.load_before(round_number)
         self.scope.load_private(self.network, state.private if state else self._initial_private)
         self._optimiser.state.clear()
-        self._trainer.state.epoch = state.epoch if state else 0
-        self._trainer.state.iteration = state.iteration if state else 0
+        self._trainer.set_epoch(state.epoch if state else 0)
         if state:
             self._load_optimiser(state.optimiser)
 
@@ -211,7 +198,6 @@ class Site:
             SiteState(
                 round=round_number,
                 epoch=self._trainer.state.epoch,
-                iteration=self._trainer.state.iteration,
                 private=self.scope.private_state(self.network),
                 optimiser=self._optimiser_tensors(),
             )
@@ -235,3 +221,8 @@ class Site:
             target = parameters[name]
             place = target.device if value.shape == target.shape else value.device
             self._optimiser.state[target][slot] = value.to(place)
+
+
+def _terminate_if(engine: Any, should_stop: Callable[[], bool]) -> None:
+    if should_stop():
+        engine.terminate()

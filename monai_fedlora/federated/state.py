@@ -31,14 +31,12 @@ class SiteState:
     Args:
         round: the finished round.
         epoch: epochs trained since round 0.
-        iteration: optimiser steps' iterations since round 0.
         private: private tensors by state-dict key.
         optimiser: optimiser tensors by ``<parameter name>/<slot>``.
     """
 
     round: int
     epoch: int
-    iteration: int
     private: Mapping[str, Tensor]
     optimiser: Mapping[str, Tensor]
 
@@ -62,7 +60,7 @@ class SiteStore:
         self._prepare()
         tensors = {f"private/{key}": value for key, value in state.private.items()}
         tensors |= {f"optimiser/{key}": value for key, value in state.optimiser.items()}
-        numbers = {"round": state.round, "epoch": state.epoch, "iteration": state.iteration}
+        numbers = {"round": state.round, "epoch": state.epoch}
         save_tensors(self._path(state.round), tensors, {**self._identity(), "numbers": json.dumps(numbers)})
         for number in sorted(self.rounds())[:-_KEPT]:
             self._path(number).unlink()
