@@ -253,9 +253,7 @@ SIZES: dict[str, ConvViTSize] = {
 }
 
 
-def convvit(
-    size: str, *, out_chans: int, n_frames: int = 2, image_size: Sequence[int] | None = None
-) -> ConvViT:
+def convvit(size: str, *, out_chans: int, n_frames: int = 2, image_size: Sequence[int] | None = None) -> ConvViT:
     """Build a :class:`ConvViT` of a named size, randomly initialised.
 
     Args:

@@ -103,9 +103,7 @@ class ConvPatch(nn.Module):
 class ConvStage(nn.Module):
     """A downsampling and the blocks at the new resolution."""
 
-    def __init__(
-        self, *, in_chans: int, out_chans: int, patch_size: Size3, n_blocks: int, mlp_ratio: int
-    ) -> None:
+    def __init__(self, *, in_chans: int, out_chans: int, patch_size: Size3, n_blocks: int, mlp_ratio: int) -> None:
         super().__init__()
         self.patch_embed = ConvPatch(in_chans, out_chans, patch_size)
         self.conv = nn.ModuleList(ConvBlock(out_chans, mlp_ratio) for _ in range(n_blocks))
@@ -161,12 +159,8 @@ class ConvStem(nn.Module):
         super().__init__()
         self.grid = grid
         self.conv_blocks = nn.ModuleList(
-            ConvStage(
-                in_chans=before, out_chans=after, patch_size=size, n_blocks=conv_n_blocks, mlp_ratio=mlp_ratio
-            )
-            for before, after, size in zip(
-                [in_chans, *conv_chans[:-1]], conv_chans, patch_sizes[:-1], strict=True
-            )
+            ConvStage(in_chans=before, out_chans=after, patch_size=size, n_blocks=conv_n_blocks, mlp_ratio=mlp_ratio)
+            for before, after, size in zip([in_chans, *conv_chans[:-1]], conv_chans, patch_sizes[:-1], strict=True)
         )
         self.patch_embed = PatchEmbed(conv_chans[-1], dim, patch_sizes[-1])
         self.linear = nn.Linear(dim, dim)

@@ -20,6 +20,8 @@ from monai_fedlora.networks.protocol import Backbone
 
 Array = NDArray[np.float64]
 
+REFERENCE = os.environ.get("MONAI_FEDLORA_REFERENCE")
+
 # Every axis differs in size, stride and token count, so that no axis can be mistaken for another.
 SETTINGS = {
     "image_size": (16, 12, 3),
@@ -90,9 +92,7 @@ class Naive:
         padded = np.pad(x, [(2, 2)] * 3 + [(0, 0)])
         out = np.zeros_like(x)
         for i, j, k in np.ndindex(*x.shape[:3]):
-            out[i, j, k] = (
-                np.einsum("pqrc,cpqr->c", padded[i : i + 5, j : j + 5, k : k + 5], weight[:, 0]) + bias
-            )
+            out[i, j, k] = np.einsum("pqrc,cpqr->c", padded[i : i + 5, j : j + 5, k : k + 5], weight[:, 0]) + bias
         return out
 
     def attention(self, x: Array, name: str) -> Array:
@@ -141,9 +141,7 @@ class Naive:
             down = self.strided_conv(x, f"enc_fusion_dict.sax.down_convs.{stage}")
             fused = fused + down.reshape(-1, down.shape[-1])
         tokens = self.linear(self.tokens_of(x), "enc_down_dict.sax.patch_embed.proj")
-        tokens = (
-            self.linear(tokens, "enc_down_dict.sax.linear") + self.state["enc_down_dict.sax.pos_embed"][0]
-        )
+        tokens = self.linear(tokens, "enc_down_dict.sax.linear") + self.state["enc_down_dict.sax.pos_embed"][0]
         tokens = np.concatenate([self.state["encoder.cls_token"][0], tokens])
         for block in range(self.settings["depth"]):
             name = f"encoder.blocks.{block}"
@@ -154,9 +152,7 @@ class Naive:
         by_patches = self.linear(patches.mean(0), "pred_head_dict.sax")
         by_class_token = self.linear(tokens[0], "pred_head_dict.cls")
         readout = self.settings.get("readout", "cls_patch")
-        return {"cls_patch": (by_patches + by_class_token) / 2, "patch": by_patches, "cls": by_class_token}[
-            readout
-        ]
+        return {"cls_patch": (by_patches + by_class_token) / 2, "patch": by_patches, "cls": by_class_token}[readout]
 
 
 @pytest.mark.parametrize("readout", ["cls_patch", "patch", "cls"])
@@ -203,9 +199,7 @@ def test_the_network_is_a_backbone_and_names_its_blocks_and_heads() -> None:
     for index, block in enumerate(network.blocks):
         assert network.get_submodule(network.block_name(index)) is block
     heads = [key for key in network.state_dict() if key.startswith(network.head_prefixes)]
-    assert heads == [
-        f"pred_head_dict.{name}.{kind}" for name in ("sax", "cls") for kind in ("weight", "bias")
-    ]
+    assert heads == [f"pred_head_dict.{name}.{kind}" for name in ("sax", "cls") for kind in ("weight", "bias")]
 
 
 # ---- image sizes, export, sizes ------------------------------------------------------------------------
@@ -312,19 +306,17 @@ def test_images_that_do_not_fit_are_refused(shape: tuple[int, ...], message: str
 
 
 @pytest.mark.realdata
-@pytest.mark.skipif("MONAI_FEDLORA_REFERENCE" not in os.environ, reason="MONAI_FEDLORA_REFERENCE is unset")
+@pytest.mark.skipif(REFERENCE is None, reason="set MONAI_FEDLORA_REFERENCE to a folder with reference outputs")
 def test_every_stage_equals_the_original_implementation() -> None:
     from safetensors.torch import load_file
 
-    folder = Path(os.environ["MONAI_FEDLORA_REFERENCE"])
+    folder = Path(str(REFERENCE))
     network = ConvViT(**json.loads((folder / "cinema_reference.json").read_text())).eval()
     weights = load_file(folder / "cinema_reference.safetensors")
     key = "enc_down_dict.sax.pos_embed"
     torch.testing.assert_close(network.state_dict()[key], weights[key], rtol=0, atol=1e-6)
     network.load_state_dict(weights)
-    expected = {
-        key: torch.from_numpy(value) for key, value in np.load(folder / "cinema_reference_io.npz").items()
-    }
+    expected = {key: torch.from_numpy(value) for key, value in np.load(folder / "cinema_reference_io.npz").items()}
 
     def check(actual: torch.Tensor, name: str) -> None:
         torch.testing.assert_close(actual, expected[name], rtol=0, atol=1e-5)

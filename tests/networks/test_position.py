@@ -9,9 +9,7 @@ from monai_fedlora.networks.position import find_grid, resize_position, sincos_p
 
 def naive_table(dim: int, grid: tuple[int, ...]) -> np.ndarray:
     """The table written out by loops, the coordinates from numpy's default meshgrid."""
-    coordinates = np.stack(
-        [axis.reshape(-1) for axis in np.meshgrid(*[np.arange(size) for size in grid])], axis=1
-    )
+    coordinates = np.stack([axis.reshape(-1) for axis in np.meshgrid(*[np.arange(size) for size in grid])], axis=1)
     part = dim // len(grid)
     part -= part % 2
     table = np.zeros((math.prod(grid), dim))
@@ -51,9 +49,7 @@ def test_resizing_is_linear_along_each_axis() -> None:
     grid, new = (3, 2, 4), (4, 5, 3)
     position = torch.randn(1, 24, 5, generator=torch.Generator().manual_seed(0))
     matrices = [naive_axis_weights(a, b) for a, b in zip(grid, new, strict=True)]
-    expected = np.einsum("ax,by,cz,xyzd->abcd", *matrices, position.numpy().reshape(*grid, 5)).reshape(
-        1, -1, 5
-    )
+    expected = np.einsum("ax,by,cz,xyzd->abcd", *matrices, position.numpy().reshape(*grid, 5)).reshape(1, -1, 5)
     np.testing.assert_allclose(resize_position(position, grid, new).numpy(), expected, atol=1e-5)
 
 
