@@ -158,9 +158,7 @@ json_values = st.recursive(
 def test_any_damage_gives_a_data_error_or_a_usable_datalist(tmp_path, content, data):
     (tmp_path / "images").mkdir(exist_ok=True)
     damaged = json.loads(json.dumps(content))
-    spot = data.draw(
-        st.sampled_from([damaged, damaged["training"][0], damaged["training"][1], damaged["test"][0]])
-    )
+    spot = data.draw(st.sampled_from([damaged, damaged["training"][0], damaged["training"][1], damaged["test"][0]]))
     spot[data.draw(st.sampled_from(sorted(spot)))] = data.draw(json_values)
     try:
         datalist = load_datalist(write(tmp_path, damaged))

@@ -1,0 +1,61 @@
+"""M&Ms-2: 360 patients of three vendors, chosen for their right ventricles.
+
+Martin-Isla et al., IEEE JBHI 27(7):3302-3313, 2023. ``dataset_information.csv`` and
+``dataset/NNN/NNN_SA_{ED,ES}.nii.gz``; codes 1 to 160 are training, 161 to 200 validation, 201 to 360 test.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from monai_fedlora.data.records import FramePair, Record, check_unique, known_group, pair_spacing, vendor_name
+from monai_fedlora.data.rows import Row, read_rows
+from monai_fedlora.errors import DataError
+
+GROUPS = ("NOR", "LV", "HCM", "ARR", "FALL", "CIA", "RV", "TRI")
+"""The diseases of the dataset, normal first."""
+
+_TABLE = "dataset_information.csv"
+_LAST_TRAINING, _LAST_VALIDATION, _LAST = 160, 200, 360
+
+
+def read_mnms2(source: Path) -> list[Record]:
+    """Read every patient of an M&Ms-2 copy.
+
+    Args:
+        source: the folder with ``dataset_information.csv`` and ``dataset``, or the parent of ``MnM2``.
+
+    Returns:
+        Records sorted by subject, with the published split. Codes are three digits, such as ``007``.
+
+    Raises:
+        DataError: the csv is missing or wrong, an image is missing or damaged, or a patient occurs twice.
+    """
+    root = source / "MnM2" if (source / "MnM2" / _TABLE).is_file() else source
+    rows = read_rows(root / _TABLE, required=("SUBJECT_CODE", "DISEASE", "VENDOR"))
+    records = [_patient(row, root / "dataset") for row in rows]
+    check_unique(records)
+    return sorted(records, key=lambda record: record.subject)
+
+
+def _patient(row: Row, folder: Path) -> Record:
+    code = row.integer("SUBJECT_CODE")
+    subject = f"{code:03d}"
+    if not 1 <= code <= _LAST:
+        raise DataError(f"{row.origin}: SUBJECT_CODE {code} is not one of the dataset's 1 to {_LAST}")
+    images = FramePair(*(folder / subject / f"{subject}_SA_{phase}.nii.gz" for phase in ("ED", "ES")))
+    return Record(
+        subject=subject,
+        origin=row.origin,
+        images=images,
+        spacing=pair_spacing(images),
+        group=known_group(row.text("DISEASE"), GROUPS, origin=row.origin),
+        vendor=vendor_name(row.text("VENDOR")),
+        split=_split(code),
+    )
+
+
+def _split(code: int) -> str:
+    if code <= _LAST_TRAINING:
+        return "training"
+    return "validation" if code <= _LAST_VALIDATION else "test"

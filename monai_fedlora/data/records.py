@@ -1,0 +1,145 @@
+"""One patient as a reader finds it, before labels, sites and splits are decided."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from monai_fedlora.data.nifti import Header, read_header
+from monai_fedlora.errors import DataError
+
+_VENDORS = (("siemens", "siemens"), ("philips", "philips"), ("canon", "canon"), ("toshiba", "canon"))
+
+
+@dataclass(frozen=True, slots=True)
+class FramePair:
+    """Two 3D files: end-diastole and end-systole."""
+
+    ed: Path
+    es: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Cine:
+    """One 4D file and its 0-based end-diastolic and end-systolic frames."""
+
+    file: Path
+    ed: int
+    es: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One patient.
+
+    Attributes:
+        subject: the patient's code.
+        origin: the file, and the line where there is one, that declares the patient; for messages.
+        images: where end-diastole and end-systole are.
+        spacing: in-plane distance of voxels, mm (geometric mean of x and y).
+        group: the diagnosis, or None where the source has none.
+        vendor: the scanner's manufacturer, or None.
+        centre: the acquiring centre, or the value of the site column of a table, or None.
+        split: ``training``, ``validation`` or ``test`` where the dataset publishes one, or None.
+    """
+
+    subject: str
+    origin: str
+    images: FramePair | Cine
+    spacing: float
+    group: str | None = None
+    vendor: str | None = None
+    centre: str | None = None
+    split: str | None = None
+
+    def files(self) -> tuple[Path, ...]:
+        """Return the image files."""
+        return (self.images.ed, self.images.es) if isinstance(self.images, FramePair) else (self.images.file,)
+
+
+def pair_spacing(images: FramePair) -> float:
+    """Check the headers of two frame files and return their in-plane spacing in mm.
+
+    The two may differ in their number of slices, not in the plane.
+
+    Raises:
+        DataError: a file is missing, damaged, not 3D, or the two do not lie on the same grid.
+    """
+    ed, es = read_header(images.ed, axes=3), read_header(images.es, axes=3)
+    same_spacing = all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(ed.spacing, es.spacing, strict=True))
+    if ed.shape[:2] != es.shape[:2] or not same_spacing:
+        raise DataError(
+            f"{images.ed} {ed.shape} at {ed.spacing} mm and {images.es} {es.shape} at {es.spacing} mm "
+            "are not on the same grid; they must be two frames of one series"
+        )
+    return _in_plane(ed)
+
+
+def cine_spacing(images: Cine, *, origin: str) -> float:
+    """Check the header of a 4D file against its frame numbers and return its in-plane spacing in mm.
+
+    Raises:
+        DataError: the file is missing, damaged or not 4D, or a frame is not in it.
+    """
+    header = read_header(images.file, axes=4)
+    for name, frame in (("ED", images.ed), ("ES", images.es)):
+        if not 0 <= frame < header.shape[3]:
+            raise DataError(
+                f"{origin}: {name} is frame {frame} counted from 0, but {images.file} has {header.shape[3]} frames"
+            )
+    check_frames_differ(images.ed, images.es, origin=origin)
+    return _in_plane(header)
+
+
+def check_frames_differ(ed: int, es: int, *, origin: str) -> None:
+    """Refuse one frame as both ends of the heart beat.
+
+    Raises:
+        DataError: the two numbers are equal.
+    """
+    if ed == es:
+        raise DataError(f"{origin}: ED and ES are the same frame {ed}, so one of them is wrong")
+
+
+def check_unique(records: Sequence[Record]) -> None:
+    """Refuse a patient that occurs twice.
+
+    Raises:
+        DataError: two records have the same subject; the message names both origins.
+    """
+    origins: dict[str, str] = {}
+    for record in records:
+        if record.subject in origins:
+            raise DataError(
+                f"subject {record.subject} occurs twice: {origins[record.subject]} and {record.origin}; "
+                "a patient in two splits or sites would make the results too good"
+            )
+        origins[record.subject] = record.origin
+
+
+def known_group(text: str, groups: Sequence[str], *, origin: str) -> str:
+    """Return the group that ``text`` names, whatever its case.
+
+    Raises:
+        DataError: it is none of ``groups``.
+    """
+    for group in groups:
+        if text.strip().casefold() == group.casefold():
+            return group
+    raise DataError(f"{origin}: unknown pathology {text!r:.80}; this dataset has {', '.join(groups)}")
+
+
+def vendor_name(text: str) -> str:
+    """Return one name for all spellings of a manufacturer, such as ``ge`` for ``GE MEDICAL SYSTEMS``."""
+    words = text.casefold()
+    for part, name in _VENDORS:
+        if part in words:
+            return name
+    return "ge" if re.match(r"(ge|general electric)\b", words.strip()) else text.strip()
+
+
+def _in_plane(header: Header) -> float:
+    return math.sqrt(header.spacing[0] * header.spacing[1])

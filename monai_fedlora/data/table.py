@@ -1,0 +1,85 @@
+"""Any hospital's csv: one line per patient with subject, label and image files."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from monai_fedlora.data.records import Cine, FramePair, Record, check_unique, cine_spacing, pair_spacing
+from monai_fedlora.data.rows import Row, read_rows
+from monai_fedlora.errors import DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """Which column of the csv holds what (names are ours).
+
+    A line gives its images either as two 3D files (``ed_image``, ``es_image``) or as one 4D file (``cine``)
+    with two frame numbers (``ed``, ``es``).
+
+    Attributes:
+        site: column of the site, or None if the csv is one site's.
+        first_frame: number of the first frame of a 4D file, 0 or 1.
+    """
+
+    subject: str = "subject"
+    label: str = "label"
+    site: str | None = "site"
+    ed_image: str = "ed_image"
+    es_image: str = "es_image"
+    cine: str = "cine"
+    ed: str = "ed"
+    es: str = "es"
+    first_frame: int = 0
+
+
+def read_table(source: Path, columns: Columns | None = None) -> list[Record]:
+    """Read every patient of a csv.
+
+    Args:
+        source: the csv; its image paths are relative to its folder or absolute.
+        columns: the names of its columns.
+
+    Returns:
+        Records sorted by subject; ``centre`` is the site column, ``group`` the label column.
+
+    Raises:
+        DataError: a column, cell or image is missing or wrong, or a patient occurs twice.
+    """
+    columns = columns or Columns()
+    required = [columns.subject, columns.label] + ([columns.site] if columns.site else [])
+    records = [_patient(row, source.parent, columns) for row in read_rows(source, required=required)]
+    check_unique(records)
+    return sorted(records, key=lambda record: record.subject)
+
+
+def _patient(row: Row, folder: Path, columns: Columns) -> Record:
+    images: FramePair | Cine
+    if row.cells.get(columns.cine):
+        ed, es = (row.integer(column) - columns.first_frame for column in (columns.ed, columns.es))
+        images = Cine(_path(row, columns.cine, folder), ed, es)
+        spacing = cine_spacing(images, origin=row.origin)
+    elif row.cells.get(columns.ed_image) or row.cells.get(columns.es_image):
+        images = FramePair(*(_path(row, column, folder) for column in (columns.ed_image, columns.es_image)))
+        spacing = pair_spacing(images)
+    else:
+        raise DataError(
+            f"{row.origin}: no image; fill {columns.ed_image} and {columns.es_image} (two 3D files), or "
+            f"{columns.cine}, {columns.ed} and {columns.es} (one 4D file and its frames)"
+        )
+    return Record(
+        subject=row.text(columns.subject),
+        origin=row.origin,
+        images=images,
+        spacing=spacing,
+        group=row.text(columns.label),
+        centre=row.text(columns.site) if columns.site else None,
+    )
+
+
+def _path(row: Row, column: str, folder: Path) -> Path:
+    path = Path(os.path.abspath(folder / row.text(column)))
+    if not path.is_file():
+        raise DataError(f"{row.origin}: {column} {path} does not exist; paths are relative to the csv")
+    return path

@@ -1,0 +1,149 @@
+"""A damaged NIfTI header is refused by name, without loading voxels."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from monai_fedlora.data.nifti import Header, check_voxels, read_header
+from monai_fedlora.errors import DataError
+
+
+def image(shape=(6, 5, 4), spacing=(1.5, 1.25, 10.0), dtype=np.int16) -> nibabel.Nifti1Image:
+    voxels = np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
+    return nibabel.Nifti1Image(voxels, np.diag([*spacing, 1.0]))
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize(("shape", "axes"), [((6, 5, 4), 3), ((6, 5, 4, 7), 4)])
+def test_a_good_file_gives_its_shape_and_spacing(tmp_path, name, shape, axes):
+    image(shape).to_filename(tmp_path / name)
+    assert read_header(tmp_path / name, axes=axes) == Header(shape, (1.5, 1.25, 10.0))
+    check_voxels(tmp_path / name)
+
+
+def test_an_oblique_affine_gives_the_distance_of_voxels(tmp_path):
+    turn = np.array([[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.diag([1.5, 1.25, 10.0])
+    nibabel.Nifti1Image(image().get_fdata(dtype=np.float32), affine).to_filename(tmp_path / "a.nii")
+    assert read_header(tmp_path / "a.nii", axes=3).spacing == pytest.approx((1.5, 1.25, 10.0))
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "message"),
+    [((6, 5, 4, 7), 3, "4 axes"), ((6, 5, 4), 4, "3 axes"), ((6, 5), 3, "2 axes")],
+)
+def test_the_wrong_number_of_axes_is_refused(tmp_path, shape, axes, message):
+    image(shape).to_filename(tmp_path / "a.nii.gz")
+    with pytest.raises(DataError, match=message):
+        read_header(tmp_path / "a.nii.gz", axes=axes)
+
+
+def with_pixdim(step: float) -> nibabel.Nifti1Image:
+    broken = nibabel.Nifti1Image(image().get_fdata(dtype=np.float32), None)
+    broken.header.set_sform(None, code=0)
+    broken.header.set_qform(None, code=0)
+    broken.header["pixdim"][1] = step
+    return broken
+
+
+@pytest.mark.parametrize("step", [0.0, -1.0, float("nan"), float("inf")])
+def test_spacing_that_a_reader_would_repair_is_refused(tmp_path, step):
+    broken = with_pixdim(step)
+    (tmp_path / "a.nii").write_bytes(broken.header.binaryblock + bytes(4) + bytes(6 * 5 * 4 * 4))
+    with pytest.raises(DataError, match=r"a\.nii has voxel spacing"):
+        read_header(tmp_path / "a.nii", axes=3)
+
+
+def test_dependent_axes_are_refused(tmp_path):
+    flat = image()
+    affine = np.diag([1.0, 1.0, 1.0, 1.0])
+    affine[:3, 2] = affine[:3, 1]
+    flat.header.set_sform(affine, code=1)
+    broken = nibabel.Nifti1Image(flat.dataobj, None, flat.header)
+    broken.header.set_sform(affine, code=1)
+    (tmp_path / "a.nii").write_bytes(broken.header.binaryblock + bytes(4) + bytes(6 * 5 * 4 * 2))
+    with pytest.raises(DataError, match="not independent"):
+        read_header(tmp_path / "a.nii", axes=3)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("missing", [1, 40, 150])
+def test_a_truncated_file_is_found_without_loading_voxels(tmp_path, name, missing):
+    image().to_filename(tmp_path / name)
+    raw = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(raw[:-missing])
+    with pytest.raises(DataError, match=r"a\.nii.*truncated"):
+        read_header(tmp_path / name, axes=3)
+
+
+def test_a_file_of_several_gzip_members_is_whole(tmp_path):
+    image().to_filename(tmp_path / "a.nii")
+    raw = (tmp_path / "a.nii").read_bytes()
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(raw[:400]) + gzip.compress(raw[400:]))
+    assert read_header(tmp_path / "a.nii.gz", axes=3).shape == (6, 5, 4)
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])])
+def test_colours_and_complex_numbers_are_refused(tmp_path, dtype):
+    nibabel.Nifti1Image(np.zeros((4, 4, 3), dtype), np.eye(4)).to_filename(tmp_path / "a.nii")
+    with pytest.raises(DataError, match="not grey values"):
+        read_header(tmp_path / "a.nii", axes=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.nii.gz", b"not gzip", "not a readable"),
+        ("a.nii.gz", b"", "not a readable"),
+        ("a.nii", b"short", "not a readable"),
+        ("a.dcm", b"", "not NIfTI"),
+    ],
+)
+def test_other_files_are_refused_by_name(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name}.*{message}"):
+        read_header(tmp_path / name, axes=3)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"gone\.nii\.gz does not exist"):
+        read_header(tmp_path / "gone.nii.gz", axes=3)
+
+
+@pytest.mark.parametrize(("value", "message"), [(np.nan, "not finite"), (3.0, "blank")])
+def test_the_full_check_reads_voxels(tmp_path, value, message):
+    voxels = np.full((4, 4, 3), 3.0, np.float32)
+    voxels[0, 0, 0] = value
+    nibabel.Nifti1Image(voxels, np.eye(4)).to_filename(tmp_path / "a.nii.gz")
+    read_header(tmp_path / "a.nii.gz", axes=3)
+    with pytest.raises(DataError, match=message):
+        check_voxels(tmp_path / "a.nii.gz")
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    position=st.integers(0, 351),
+    damage=st.binary(min_size=1, max_size=8),
+    name=st.sampled_from(["nii", "nii.gz"]),
+)
+def test_any_damaged_header_gives_a_data_error_or_positive_geometry(tmp_path: Path, position, damage, name):
+    image().to_filename(tmp_path / "whole.nii")
+    raw = bytearray((tmp_path / "whole.nii").read_bytes())
+    raw[position : position + len(damage)] = damage
+    path = tmp_path / f"damaged.{name}"
+    path.write_bytes(gzip.compress(raw, 1) if name.endswith("gz") else raw)
+    try:
+        header = read_header(path, axes=3)
+    except DataError:
+        return
+    assert min(header.shape) >= 1
+    assert min(header.spacing) > 0
+    assert np.isfinite(header.spacing).all()

@@ -1,0 +1,89 @@
+"""A csv gives rows that say where they stand, or a DataError naming file and line."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from monai_fedlora.data.rows import read_header_row, read_rows, whole_number
+from monai_fedlora.errors import DataError
+
+
+def test_rows_carry_their_line_and_skip_empty_ones(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"\xef\xbb\xbfsubject,label\r\n a , NOR \r\n,,\r\n\r\n,\r\nb,DCM\r\n".replace(b",,\r", b",\r"))
+    rows = read_rows(path, required=["subject"])
+    assert [(row.text("subject"), row.text("label")) for row in rows] == [("a", "NOR"), ("b", "DCM")]
+    assert rows[1].origin == f"{path}:6"
+    assert read_header_row(path) == ("subject", "label")
+
+
+def test_semicolons_are_read_too(tmp_path):
+    (tmp_path / "a.csv").write_text("subject;label\na;NOR\n")
+    assert read_rows(tmp_path / "a.csv", required=["label"])[0].text("label") == "NOR"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"subject,label\n", "no patient"),
+        (b"subject\na\n", r"a\.csv:1: column label is missing"),
+        (b"subject,label,label\na,b,c\n", r"a\.csv:1: the column label occurs twice"),
+        (b"subject,label\na,b\nc,d,e\n", r"a\.csv:3: 3 cells"),
+        (b"subject,label\na\n", r"a\.csv:2: 1 cells"),
+        (b'subject,label\n"a,b\n', "not a readable csv"),
+        (b"subject,label\n\xff\xfe,b\n", "not a readable csv"),
+    ],
+)
+def test_faults_are_named(tmp_path, content, message):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_rows(tmp_path / "a.csv", required=["subject", "label"])
+
+
+def test_an_empty_cell_is_named_when_it_is_needed(tmp_path):
+    (tmp_path / "a.csv").write_text("subject,label\na,\n")
+    with pytest.raises(DataError, match=r"a\.csv:2: label is empty"):
+        read_rows(tmp_path / "a.csv", required=["label"])[0].text("label")
+
+
+@pytest.mark.parametrize(("text", "value"), [("0", 0), ("12", 12), ("12.0", 12), ("007", 7)])
+def test_whole_numbers_may_come_from_a_spreadsheet(text, value):
+    assert whole_number(text, name="ED", origin="a") == value
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "nan", "1e3", "1234567", "١٢"])
+def test_other_numbers_are_refused(text):
+    with pytest.raises(DataError, match="a: ED must be a whole number"):
+        whole_number(text, name="ED", origin="a")
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=60) | st.text(alphabet='ab,;"\n\r\0é', max_size=40).map(str.encode))
+def test_any_bytes_give_rows_or_a_data_error(tmp_path, content):
+    (tmp_path / "a.csv").write_bytes(content)
+    try:
+        rows = read_rows(tmp_path / "a.csv", required=["a"])
+    except DataError:
+        return
+    assert all("a" in row.cells for row in rows)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cells=st.lists(st.tuples(*[st.text(st.characters(codec="utf-8"), max_size=5)] * 2), min_size=1, max_size=4))
+def test_what_a_csv_writer_wrote_is_read_back(tmp_path, cells):
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([("x", "y"), *cells])
+    (tmp_path / "a.csv").write_bytes(text.getvalue().encode())
+    expected = [(x.strip(), y.strip()) for x, y in cells if x.strip() or y.strip()]
+    try:
+        rows = read_rows(tmp_path / "a.csv", required=["x", "y"])
+    except DataError:
+        assert not expected
+        return
+    assert [(row.cells["x"], row.cells["y"]) for row in rows] == expected
