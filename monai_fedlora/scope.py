@@ -78,7 +78,76 @@ class Manifest:
             PrivacyError: the value is not a manifest.
         """
         try:
-            entries = {key: Entry(tuple(state[key].shape), wire_dtype) for key in shared}
+            entries = {str(k): Entry(tuple(int(n) for n in v["shape"]), str(v["dtype"])) for k, v in value.items()}
+            for entry in entries.values():
+                if np.dtype(entry.dtype).kind != "f" or any(n < 0 for n in entry.shape):
+                    raise ValueError(f"{entry} is not a floating-point tensor")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise PrivacyError(f"this is not a manifest of shared tensors: {error}") from error
+        return cls(entries)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Manifest:
+        """Read a manifest file; errors name it."""
+        try:
+            return cls.from_json(read_json(path))
+        except PrivacyError as error:
+            raise PrivacyError(f"{path}: {error}") from error
+
+    def check(self, payload: Any) -> None:
+        """Accept ``payload`` only if it holds exactly the declared tensors, all finite.
+
+        Args:
+            payload: mapping from key to ``numpy.ndarray``.
+
+        Raises:
+            PrivacyError: a key is undeclared or missing, a value is not an array, or its shape, dtype or
+                finiteness is wrong. The message names keys, never values.
+        """
+        if not isinstance(payload, Mapping):
+            raise PrivacyError(f"the payload is a {type(payload).__name__}, not a mapping of tensors")
+        if unknown := payload.keys() - self.entries.keys():
+            raise PrivacyError(f"undeclared keys: {_names(unknown)}; only the manifest's keys may travel")
+        if missing := self.entries.keys() - payload.keys():
+            raise PrivacyError(f"missing keys: {_names(missing)}; the two ends run different methods or settings")
+        for key, entry in self.entries.items():
+            array = payload[key]
+            if type(array) is not np.ndarray:
+                raise PrivacyError(f"{key!r} is a {type(array).__name__}, not a numpy array")
+            if array.dtype != np.dtype(entry.dtype) or array.shape != entry.shape:
+                raise PrivacyError(
+                    f"{key!r} is {array.dtype}{list(array.shape)}, declared as {entry.dtype}{list(entry.shape)}"
+                )
+            if not np.isfinite(array).all():
+                raise PrivacyError(f"{key!r} contains NaN or infinity; training diverged or the file is damaged")
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Role of every entry of a network's state dict."""
+
+    roles: Mapping[str, Role]
+    manifest: Manifest
+
+    @classmethod
+    def of(cls, network: nn.Module, is_shared: Callable[[str], bool], *, wire_dtype: str = "float32") -> Scope:
+        """Classify the state dict of ``network``.
+
+        A parameter that trains is shared where ``is_shared(key)`` says so and private otherwise; everything
+        else is frozen, and ``is_shared`` is not asked about it.
+
+        Args:
+            network: attached network; ``requires_grad`` says what trains.
+            is_shared: whether a trained parameter travels.
+            wire_dtype: floating-point type in which shared tensors travel.
+        """
+        trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+        state = network.state_dict()
+        roles = {
+            key: Role.FROZEN if key not in trained else Role.SHARED if is_shared(key) else Role.PRIVATE for key in state
+        }
+        shared = sorted(key for key, role in roles.items() if role is Role.SHARED)
+        entries = {key: Entry(tuple(state[key].shape), wire_dtype) for key in shared}
         return cls(roles, Manifest.from_json(Manifest(entries).to_json()))
 
     def keys(self, role: Role) -> list[str]:
