@@ -1,0 +1,35 @@
+"""Training mode for the parts that train, evaluation mode for the frozen rest."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def set_training_mode(network: nn.Module) -> None:
+    """Put the trainable parts of ``network`` in training mode and everything else in evaluation mode.
+
+    In training mode are: every module all of whose parameters train, with its children; every module that
+    owns a trainable parameter itself; and the dropout of a low-rank adapter whose factors train (PEFT keeps
+    it in ``lora_dropout`` beside ``lora_A``). Dropout, stochastic depth and running statistics of a frozen
+    backbone therefore stay off.
+    """
+    network.eval()
+    _train_inside(network)
+
+
+def _train_inside(module: nn.Module) -> None:
+    parameters = list(module.parameters())
+    if not any(p.requires_grad for p in parameters):
+        return
+    if all(p.requires_grad for p in parameters):
+        module.train()
+        return
+    if any(p.requires_grad for p in module.parameters(recurse=False)):
+        module.training = True
+    for child in module.children():
+        _train_inside(child)
+    dropouts, factors = getattr(module, "lora_dropout", None), getattr(module, "lora_A", None)
+    if isinstance(dropouts, nn.ModuleDict) and isinstance(factors, nn.ModuleDict):
+        for name, dropout in dropouts.items():
+            if name in factors and any(p.requires_grad for p in factors[name].parameters()):
+                dropout.train()

@@ -1,0 +1,35 @@
+"""The optimizer over a network's trainable part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+from torch.optim import AdamW
+
+from monai_fedlora.errors import ConfigError
+
+
+def adamw(
+    *,
+    network: nn.Module,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.05,
+    betas: Sequence[float] = (0.9, 0.95),
+) -> AdamW:
+    """AdamW over the parameters that require a gradient; vectors (biases, norms) do not decay.
+
+    The defaults are ours.
+
+    Raises:
+        ConfigError: nothing in the network trains.
+    """
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not trainable:
+        raise ConfigError("no parameter of the network trains; attach a method before building the optimizer")
+    groups = [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    used = [group for group in groups if group["params"]]
+    return AdamW(used, lr=learning_rate, betas=(float(betas[0]), float(betas[1])))

@@ -1,0 +1,206 @@
+"""The training engine: MONAI's, with bf16 on any device, clipping, and epochs that repeat to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import SupervisedTrainer
+from monai.engines.utils import IterationEvents, default_prepare_batch
+from monai.inferers import Inferer
+from monai.utils.enums import CommonKeys as Keys
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+
+from monai_fedlora.engines.dataset import CaseDataset
+from monai_fedlora.engines.distributed import rank
+from monai_fedlora.engines.modes import set_training_mode
+from monai_fedlora.engines.precision import Precision, autocast
+from monai_fedlora.engines.sampler import CaseSampler
+from monai_fedlora.engines.seeds import seed_everything
+from monai_fedlora.errors import ConfigError, DataError, FedLoraError
+
+
+class ClassificationTrainer(SupervisedTrainer):
+    """Train a classification network on batches with ``image``, ``label`` and ``subject``.
+
+    Differences from MONAI's engine: automatic mixed precision is bf16 and works on every device; frozen
+    modules stay in evaluation mode (:func:`set_training_mode`); each epoch starts by seeding everything from
+    (seed, epoch), so that a process that continues at an epoch computes what an uninterrupted one would have;
+    a loss or gradient that is not finite stops training with the names of the subjects.
+
+    A handler of ``IterationEvents.LOSS_COMPLETED`` may replace ``engine.state.output["loss"]``, for instance
+    to add a penalty. The mean loss of an epoch is in ``engine.state.metrics["train_loss"]``.
+
+    Args:
+        device: where to compute.
+        max_epochs: epochs of the first :meth:`run`.
+        train_data_loader: batches; a :class:`CaseSampler` and a :class:`CaseDataset` in it are told the epoch.
+        network: maps (B, ...) images to logits (B, C); may be wrapped for several processes.
+        optimizer: over the trainable parameters.
+        loss_function: of logits and labels.
+        seed: of everything random during training.
+        mixed_precision: "off" or "bf16".
+        max_grad_norm: clip the gradient to this L2 norm; None turns it off.
+        accumulation_steps: batches per optimizer step; the last step of an epoch may average fewer.
+        inferer, postprocessing, key_train_metric, additional_metrics, train_handlers, prepare_batch: as in
+            MONAI.
+
+    Raises:
+        ConfigError: a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: torch.device | str,
+        max_epochs: int,
+        train_data_loader: Iterable | DataLoader,
+        network: nn.Module,
+        optimizer: Optimizer,
+        loss_function: Callable,
+        seed: int = 0,
+        mixed_precision: Precision = "off",
+        max_grad_norm: float | None = None,
+        accumulation_steps: int = 1,
+        inferer: Inferer | None = None,
+        postprocessing: Any | None = None,
+        key_train_metric: dict[str, Any] | None = None,
+        additional_metrics: dict[str, Any] | None = None,
+        train_handlers: Sequence | None = None,
+        prepare_batch: Callable = default_prepare_batch,
+    ) -> None:
+        if max_grad_norm is not None and not max_grad_norm > 0:
+            raise ConfigError(f"max_grad_norm is {max_grad_norm}; give a positive norm, or null for no clipping")
+        if not isinstance(accumulation_steps, int) or accumulation_steps < 1:
+            raise ConfigError(f"accumulation_steps is {accumulation_steps!r}; it must be a whole number above 0")
+        self.seed = seed
+        self.max_grad_norm = max_grad_norm
+        self._autocast = autocast(device, mixed_precision)
+        super().__init__(
+            device=torch.device(device),
+            max_epochs=max_epochs,
+            train_data_loader=train_data_loader,
+            network=network,
+            optimizer=optimizer,
+            loss_function=loss_function,
+            inferer=inferer,
+            postprocessing=postprocessing,
+            key_train_metric=key_train_metric,
+            additional_metrics=additional_metrics,
+            train_handlers=[_EpochStart(), _MeanLoss(), *(train_handlers or ())],
+            prepare_batch=prepare_batch,
+            accumulation_steps=accumulation_steps,
+            optim_set_to_none=True,
+        )
+
+    def run(self) -> None:  # type: ignore[override]
+        """Train from ``state.epoch`` up to ``state.max_epochs``.
+
+        Raises:
+            FedLoraError: that many epochs are already done.
+        """
+        if self.state.epoch >= self.state.max_epochs:
+            raise FedLoraError(
+                f"training is complete at epoch {self.state.epoch} of {self.state.max_epochs}; "
+                "use run_epochs to continue"
+            )
+        super().run()
+
+    def run_epochs(self, epochs: int) -> None:
+        """Train for ``epochs`` more epochs; federated rounds re-enter here."""
+        self.state.max_epochs = self.state.epoch + epochs
+        self.run()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Continue after ``epoch`` finished epochs, as if this process had run them."""
+        self.state.epoch = epoch
+        self.state.iteration = epoch * self.state.epoch_length
+
+    def _iteration(self, engine: Any, batchdata: Any) -> dict:
+        images, labels = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
+        self.state.output = {Keys.IMAGE: images, Keys.LABEL: labels}
+        place = (self.state.iteration - 1) % self.state.epoch_length
+        first = place - place % self.accumulation_steps
+        last = min(first + self.accumulation_steps, self.state.epoch_length) - 1
+
+        set_training_mode(self.network)
+        if place == first:
+            self.optimizer.zero_grad(set_to_none=True)
+        with self._synchronised(place == last):
+            with self._autocast():
+                self.state.output[Keys.PRED] = self.inferer(images, self.network)
+                self.fire_event(IterationEvents.FORWARD_COMPLETED)
+                loss = self.loss_function(self.state.output[Keys.PRED], labels).mean()
+                self.state.output[Keys.LOSS] = loss
+                self.fire_event(IterationEvents.LOSS_COMPLETED)
+            loss = self.state.output[Keys.LOSS]
+            self._check(loss, "loss", batchdata, images)
+            (loss / (last - first + 1)).backward()
+        self.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        if place == last:
+            if self.max_grad_norm is not None:
+                parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+                norm = nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+                self._check(norm, "gradient", batchdata, images)
+            self.optimizer.step()
+        self.fire_event(IterationEvents.MODEL_COMPLETED)
+        return self.state.output
+
+    def _synchronised(self, synchronise: bool) -> Any:
+        """Skip the exchange of gradients between processes until the last batch of a step."""
+        if isinstance(self.network, DistributedDataParallel) and not synchronise:
+            return self.network.no_sync()
+        return nullcontext()
+
+    def _check(self, value: torch.Tensor, what: str, batch: Any, images: torch.Tensor) -> None:
+        if torch.isfinite(value):
+            return
+        subjects = batch.get("subject", ["unknown"]) if isinstance(batch, dict) else ["unknown"]
+        place = f"epoch {self.state.epoch}, iteration {self.state.iteration}, subjects "
+        message = f"the {what} is {value.item()} at {place}{', '.join(map(str, subjects))}"
+        if not torch.isfinite(images).all():
+            raise DataError(f"{message}: an image holds NaN or infinity; check its file")
+        raise FedLoraError(
+            f"{message}: training diverged; lower learning_rate, set max_grad_norm, or turn mixed_precision off"
+        )
+
+
+class _EpochStart:
+    """Seed everything from (seed, epoch) and tell the data which epoch it is."""
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Any) -> None:
+        seed_everything(engine.seed, "epoch", engine.state.epoch, rank())
+        loader = engine.data_loader
+        for part in (getattr(loader, "sampler", None), getattr(loader, "dataset", None)):
+            if isinstance(part, (CaseSampler, CaseDataset, DistributedSampler)):
+                part.set_epoch(engine.state.epoch)
+
+
+class _MeanLoss:
+    """Put the epoch's mean loss per case in ``engine.state.metrics["train_loss"]``."""
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, self.reset)
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self.add)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.report)
+
+    def reset(self, engine: Any) -> None:
+        self.total, self.cases = 0.0, 0
+
+    def add(self, engine: Any) -> None:
+        output = engine.state.output
+        self.total += output[Keys.LOSS].item() * len(output[Keys.IMAGE])
+        self.cases += len(output[Keys.IMAGE])
+
+    def report(self, engine: Any) -> None:
+        engine.state.metrics["train_loss"] = self.total / self.cases
