@@ -86,7 +86,7 @@ def load_backbone(
         )
     targets = network.state_dict()
     with _opened(path) as stream:
-        slices = {key: stream.get_slice(key) for key in stream.keys()}  # noqa: SIM118 (not a mapping)
+        slices = {key: stream.get_slice(key) for key in stream.keys()}
         shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
         layout = _layout_of(shapes, network.head_prefixes)
         wanted = _wanted_keys(network, shapes, layout=layout, heads=heads)

@@ -1,0 +1,140 @@
+"""Pre-training a backbone on images without labels, into a file that ``load_backbone`` reads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monai_fedlora import files
+from monai_fedlora.errors import ConfigError, DataError
+from monai_fedlora.networks.cinema import convvit
+from monai_fedlora.networks.mae import MaskedAutoencoder, random_visible
+
+_WARM_UP = 0.1  # share of the steps over which the learning rate rises (ours)
+
+
+def pretrain(
+    images: Iterable[torch.Tensor],
+    *,
+    size: str,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    mask_ratio: float,
+    seed: int,
+    output: str | Path,
+    provenance: str = "",
+    on_epoch: Callable[[int, float], None] | None = None,
+) -> tuple[float, ...]:
+    """Train a masked auto-encoder and save its backbone, without heads, as safetensors.
+
+    AdamW with betas (0.9, 0.95) and weight decay 0.05 on matrices, as in He et al., arXiv 2111.06377; the
+    learning rate rises linearly over a tenth of the steps and falls by a cosine to zero. The same images,
+    settings, seed and number of threads give the same file.
+
+    Args:
+        images: tensors (n_frames, X, Y, Z) of one shape with values in [0, 1]; a dataset with a length is
+            indexed anew in each epoch, so that it may augment; any other iterable is read once.
+        size: a key of ``SIZES``; the image size is that of the images.
+        epochs: passes over the images, at least 1.
+        batch_size: images in a step, at least 1.
+        lr: the highest learning rate.
+        mask_ratio: share of the tokens that is masked, in (0, 1).
+        seed: of the weights, the order of the images and the masks.
+        output: the file to write.
+        provenance: what the images are, kept in the file's metadata.
+        on_epoch: called after each epoch with its number, from 1, and its mean loss.
+
+    Returns:
+        The mean loss of each epoch.
+
+    Raises:
+        DataError: there are no images, or they differ in shape.
+        ConfigError: a setting is out of range, or the loss became infinite.
+    """
+    for name, value in {"epochs": epochs, "batch_size": batch_size, "lr": lr}.items():
+        if not value > 0:
+            raise ConfigError(f"{name} must be positive, not {value}")
+    dataset: Any = images if hasattr(images, "__getitem__") and hasattr(images, "__len__") else list(images)
+    if not len(dataset):
+        raise DataError("there are no images to pre-train on")
+    shape = tuple(dataset[0].shape)
+    if len(shape) != 4:
+        raise DataError(f"images must be (n_frames, X, Y, Z), not {shape}")
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone = convvit(size, out_chans=1, n_frames=shape[0], image_size=shape[1:])
+        network = MaskedAutoencoder(backbone, mask_ratio=mask_ratio).train()
+    generator = torch.Generator().manual_seed(seed)
+    trained = [(key, p) for key, p in network.named_parameters() if not key.startswith("backbone.pred_head_dict.")]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for _, p in trained if p.ndim > 1], "weight_decay": 0.05},
+            {"params": [p for _, p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=lr,
+        betas=(0.9, 0.95),
+    )
+    n_steps = epochs * math.ceil(len(dataset) / batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate_factor(step, n_steps))
+
+    losses: list[float] = []
+    for epoch in range(1, epochs + 1):
+        total = 0.0
+        for indices in torch.randperm(len(dataset), generator=generator).split(batch_size):
+            batch = _batch([dataset[int(index)] for index in indices], shape)
+            keep = random_visible(len(batch), network.n_tokens, network.n_keep, generator)
+            loss = network(batch, keep)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += float(loss.detach()) * len(batch)
+        losses.append(total / len(dataset))
+        if not math.isfinite(losses[-1]):
+            raise ConfigError(
+                f"the loss became {losses[-1]} in epoch {epoch}: the images hold NaN or infinite values, "
+                f"or the learning rate {lr} is too high"
+            )
+        if on_epoch is not None:
+            on_epoch(epoch, losses[-1])
+
+    files.save_tensors(
+        output,
+        network.backbone_state(),
+        {
+            "architecture": "ConvViT",
+            "size": size,
+            "image_size": "x".join(str(n) for n in shape[1:]),
+            "n_frames": str(shape[0]),
+            "objective": f"masked auto-encoder, mask ratio {mask_ratio}",
+            "n_images": str(len(dataset)),
+            "epochs": str(epochs),
+            "batch_size": str(batch_size),
+            "lr": str(lr),
+            "seed": str(seed),
+            "final_loss": f"{losses[-1]:.6f}",
+            "provenance": provenance,
+        },
+    )
+    return tuple(losses)
+
+
+def _learning_rate_factor(step: int, n_steps: int) -> float:
+    """From just above 0 to 1 over the warm-up, then to 0 along half a cosine."""
+    warm_up = max(1, round(_WARM_UP * n_steps))
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, n_steps - warm_up)))
+
+
+def _batch(images: list[torch.Tensor], shape: tuple[int, ...]) -> torch.Tensor:
+    for image in images:
+        if tuple(image.shape) != shape:
+            raise DataError(f"images must have one shape, but there are {shape} and {tuple(image.shape)}")
+    return torch.stack([torch.as_tensor(image, dtype=torch.float32) for image in images])

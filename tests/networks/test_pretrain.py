@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from monai_fedlora import files
+from monai_fedlora.errors import ConfigError, DataError
+from monai_fedlora.networks.cinema import convvit
+from monai_fedlora.networks.pretrain import pretrain
+from monai_fedlora.networks.weights import load_backbone
+
+SHAPE = (2, 16, 16, 2)
+
+
+def blobs(n: int = 8) -> list[torch.Tensor]:
+    """Smooth bumps at random places, from which a masked patch can be guessed."""
+    generator = torch.Generator().manual_seed(0)
+    axes = torch.meshgrid(*[torch.arange(size) for size in SHAPE[1:]], indexing="ij")
+    images = []
+    for _ in range(n):
+        centre = torch.rand(2, generator=generator) * 16
+        distance = (axes[0] - centre[0]) ** 2 + (axes[1] - centre[1]) ** 2
+        images.append(torch.stack([(-distance / 40).exp(), (-distance / 20).exp()]))
+    return images
+
+
+def run(output: Path, **changes) -> tuple[float, ...]:
+    settings = {"size": "small", "epochs": 2, "batch_size": 4, "lr": 1e-3, "mask_ratio": 0.5, "seed": 0}
+    images = changes.pop("images", blobs())
+    return pretrain(images, **{**settings, **changes}, output=output)
+
+
+def test_the_loss_falls_and_the_file_loads_as_a_backbone(tmp_path: Path) -> None:
+    seen = []
+    losses = run(tmp_path / "b.safetensors", epochs=20, lr=3e-3, on_epoch=lambda *report: seen.append(report))
+    assert losses[-1] < 0.8 * losses[0]
+    assert seen == list(enumerate(losses, start=1))
+    network = convvit("small", out_chans=3, image_size=SHAPE[1:])
+    info = load_backbone(network, tmp_path / "b.safetensors")
+    assert info.layout == "pretrained"
+    weights, _ = files.load_tensors(tmp_path / "b.safetensors")
+    own = network.state_dict()
+    assert own.keys() - weights.keys() == {key for key in own if key.startswith(network.head_prefixes)}
+    torch.testing.assert_close({key: own[key] for key in weights}, weights, rtol=0, atol=0)
+
+
+def test_the_file_says_where_it_comes_from(tmp_path: Path) -> None:
+    losses = run(tmp_path / "b.safetensors", seed=3, provenance="smooth bumps")
+    _, metadata = files.load_tensors(tmp_path / "b.safetensors")
+    expected = {"seed": "3", "epochs": "2", "n_images": "8", "image_size": "16x16x2", "provenance": "smooth bumps"}
+    assert expected.items() <= metadata.items()
+    assert float(metadata["final_loss"]) == pytest.approx(losses[-1], abs=1e-5)
+
+
+def test_the_same_seed_gives_the_same_weights_whatever_ran_before(tmp_path: Path) -> None:
+    state = torch.get_rng_state()
+    run(tmp_path / "a.safetensors", epochs=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(5)
+    run(tmp_path / "b.safetensors", epochs=1)
+    run(tmp_path / "c.safetensors", epochs=1, seed=1)
+    a, b, c = (files.load_tensors(tmp_path / f"{name}.safetensors")[0] for name in "abc")
+    torch.testing.assert_close(a, b, rtol=0, atol=0)
+    assert not torch.equal(a["encoder.cls_token"], c["encoder.cls_token"])
+
+
+def test_an_iterator_is_read_once(tmp_path: Path) -> None:
+    run(tmp_path / "a.safetensors", images=iter(blobs()))
+    run(tmp_path / "b.safetensors")
+    a, b = (files.load_tensors(tmp_path / f"{name}.safetensors")[0] for name in "ab")
+    torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"images": []}, DataError, "no images"),
+        ({"images": [torch.zeros(16, 16, 2)]}, DataError, "n_frames, X, Y, Z"),
+        ({"images": [torch.zeros(SHAPE), torch.zeros(2, 16, 8, 2)]}, DataError, "one shape"),
+        ({"images": [torch.zeros(2, 15, 16, 2)]}, ConfigError, "multiple of the token size"),
+        ({"images": [torch.full(SHAPE, float("nan"))]}, ConfigError, "images hold NaN"),
+        ({"epochs": 0}, ConfigError, "epochs must be positive"),
+        ({"lr": -1.0}, ConfigError, "lr must be positive"),
+        ({"mask_ratio": 1.5}, ConfigError, "mask_ratio"),
+        ({"size": "giant"}, ConfigError, "unknown size"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_and_writes_nothing(
+    tmp_path: Path, changes: dict, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        run(tmp_path / "b.safetensors", **changes)
+    assert list(tmp_path.iterdir()) == []
