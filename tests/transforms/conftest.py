@@ -16,10 +16,7 @@ def beating_heart(
     distance = np.hypot(x - centre_mm[0], y - centre_mm[1])
     chest = 60 + 25 * np.sin(x / 17) * np.cos(y / 23)
     taper = np.linspace(1.0, 0.5, shape[2])
-    frames = [
-        np.stack([np.where(distance < radius * t, 220.0, chest) for t in taper], axis=-1)
-        for radius in radius_mm
-    ]
+    frames = [np.stack([np.where(distance < radius * t, 220.0, chest) for t in taper], axis=-1) for radius in radius_mm]
     noise = np.random.default_rng(seed).normal(0, 2, (2, *shape))
     return (np.stack(frames) + noise).astype(np.float32)
 

@@ -1,0 +1,157 @@
+"""Cine short-axis pipeline as MONAI dictionary transforms.
+
+Between the file and the network lie exactly three steps: read ED and ES, resample, `normalise_cine`. The first
+two can be written with MONAI's own transforms (`spacing_arguments`) and the third scripted
+(`localise.CinePreprocessor`), which is how an exported bundle does without this package.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import (
+    EnsureTyped,
+    RandAdjustContrastd,
+    RandAffined,
+    RandGaussianNoised,
+    ScaleIntensityRanged,
+    SelectItemsd,
+    Spacingd,
+    Transform,
+)
+
+from monai_fedlora.errors import ConfigError
+from monai_fedlora.transforms.frames import join_frames, read_frames
+from monai_fedlora.transforms.localise import normalise_cine
+
+IMAGE = "image"
+KEPT_KEYS = (IMAGE, "label", "subject")
+
+
+def spacing_arguments(spacing: Sequence[float]) -> dict[str, Any]:
+    """Every argument of MONAI's ``Spacingd`` that decides what comes out, ready for a JSON config.
+
+    Slices are always resampled too: in some collections their distance goes with the diagnosis, and the number
+    of slices would give the class away. The axis order is kept. ``Spacingd`` keeps the first voxel of a stack
+    along the world axes in place and centres an oblique one; the two differ by less than a voxel.
+    """
+    return {
+        "pixdim": [float(step) for step in spacing],
+        "diagonal": False,
+        "mode": "bilinear",
+        "padding_mode": "border",
+        "align_corners": True,
+        "scale_extent": False,
+        "dtype": "float32",
+    }
+
+
+class LoadCined(Transform):
+    """Read ``ed`` and ``es``, or ``cine`` with ``ed_frame`` and ``es_frame``, into ``image``.
+
+    ``image`` is a float32 MetaTensor (2, X, Y, Z), ED then ES, in the file's axis order and with its affine.
+    All other keys stay. How stacks of different length are joined: `frames.join_frames`.
+
+    Raises:
+        DataError: a file cannot be used; the message names it.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        ed, es = read_frames(data)  # type: ignore[arg-type]
+        voxels, affine = join_frames(ed, es)
+        image = MetaTensor(
+            torch.from_numpy(voxels), affine=torch.from_numpy(affine), meta={"filename_or_obj": str(ed.path)}
+        )
+        return {**data, IMAGE: image}
+
+
+class NormaliseCined(Transform):
+    """`localise.normalise_cine` on ``image``: (2, X, Y, Z) on the network's grid -> (2, \\*image_size) in [0, 1].
+
+    Args:
+        image_size: voxels (x, y, z) of the network's input.
+        spacing: voxel size (x, y, z) of ``image`` in mm; x and y equal.
+    """
+
+    def __init__(self, *, image_size: Sequence[int], spacing: Sequence[float]) -> None:
+        self.size, self.spacing_mm = _checked(image_size, spacing)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        image = data[IMAGE]
+        voxels = image.as_tensor() if isinstance(image, MetaTensor) else image
+        return {**data, IMAGE: normalise_cine(voxels, self.size, self.spacing_mm)}
+
+
+def cine_preprocessing(*, image_size: Sequence[int], spacing: Sequence[float]) -> list[Callable]:
+    """Deterministic transforms from a datalist item to what the network takes.
+
+    The item afterwards holds ``image`` (plain float32 tensor (2, \\*image_size) in [0, 1]) and, where present,
+    ``label`` and ``subject``, and nothing else, so that any items collate.
+
+    Args:
+        image_size: voxels (x, y, z) of the network's input.
+        spacing: voxel size (x, y, z) of the network's input in mm; x and y equal.
+
+    Raises:
+        ConfigError: size or spacing cannot be.
+    """
+    _checked(image_size, spacing)
+    return [
+        LoadCined(),
+        Spacingd(keys=IMAGE, **spacing_arguments(spacing)),
+        NormaliseCined(image_size=image_size, spacing=spacing),
+        EnsureTyped(keys=IMAGE, dtype=torch.float32, track_meta=False),
+        SelectItemsd(keys=KEPT_KEYS, allow_missing_keys=True),
+    ]
+
+
+def cine_augmentation(
+    *, image_size: Sequence[int], spacing: Sequence[float], probability: float = 0.5, shift_mm: float = 15.0
+) -> list[Callable]:
+    """Random transforms for training, after `cine_preprocessing`.
+
+    CineMA's (Fu et al., arXiv 2506.00679): gamma 0.5 to 1.5, noise of up to 0.1, any rotation about the slice
+    axis, in-plane scaling by up to 20 % and a shift. CineMA shifts by up to 60 mm before a random crop; here
+    the crop is fixed and the shift covers the error of the heart's localisation (ours). Slices are never mixed,
+    and grey levels stay in [0, 1].
+
+    Args:
+        image_size: voxels (x, y, z) of ``image``.
+        spacing: voxel size (x, y, z) in mm; x and y equal.
+        probability: of each of the three.
+        shift_mm: largest in-plane shift along an axis.
+    """
+    size, spacing_mm = _checked(image_size, spacing)
+    shift = shift_mm / spacing_mm
+    return [
+        RandAdjustContrastd(keys=IMAGE, prob=probability, gamma=(0.5, 1.5)),
+        RandGaussianNoised(keys=IMAGE, prob=probability, std=0.1),
+        RandAffined(
+            keys=IMAGE,
+            prob=probability,
+            spatial_size=size,
+            rotate_range=(0.0, 0.0, math.pi),
+            translate_range=(shift, shift, 0.0),
+            scale_range=(0.2, 0.2, 0.0),
+            mode="bilinear",
+            padding_mode="zeros",
+            cache_grid=True,
+        ),
+        ScaleIntensityRanged(keys=IMAGE, a_min=0.0, a_max=1.0, b_min=0.0, b_max=1.0, clip=True),
+        EnsureTyped(keys=IMAGE, dtype=torch.float32, track_meta=False),
+    ]
+
+
+def _checked(image_size: Sequence[int], spacing: Sequence[float]) -> tuple[tuple[int, int, int], float]:
+    if len(image_size) != 3 or min(image_size) < 1:
+        raise ConfigError(f"image_size {tuple(image_size)} must be three positive numbers of voxels (x, y, z)")
+    if len(spacing) != 3 or not all(math.isfinite(step) and step > 0 for step in spacing):
+        raise ConfigError(f"spacing {tuple(spacing)} must be three positive lengths in mm (x, y, z)")
+    if spacing[0] != spacing[1]:
+        raise ConfigError(f"spacing {tuple(spacing)} must be the same along x and y")
+    x, y, z = (int(size) for size in image_size)
+    return (x, y, z), float(spacing[0])

@@ -1,0 +1,219 @@
+"""Read the ED and ES frame of a short-axis cine and put them on one grid, or say why that cannot be.
+
+Array order is kept: reorienting an oblique stack to world axes can move the slice axis. What a resampling
+bundle computes from the same files with MONAI's own ``LoadImaged`` is bit for bit the same.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from monai_fedlora.data.nifti import read_header
+from monai_fedlora.errors import DataError
+
+MINIMUM_SLICES = 3
+IN_PLANE_MM = (0.2, 5.0)
+SLICE_DISTANCE_MM = (1.0, 30.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One time point of a short-axis stack.
+
+    Attributes:
+        voxels: (X, Y, Z) float32 grey levels, finite and not constant.
+        affine: (4, 4) float64, voxel to world in mm.
+        path: the file it came from, for messages.
+    """
+
+    voxels: np.ndarray
+    affine: np.ndarray
+    path: Path
+
+
+def read_frames(item: Mapping[str, Any]) -> tuple[Frame, Frame]:
+    """Read ED and ES of one patient.
+
+    Args:
+        item: either ``ed`` and ``es`` (3D files), or ``cine`` (4D file: x, y, z, t) and the 0-based
+            ``ed_frame`` and ``es_frame``.
+
+    Raises:
+        DataError: a key or file is missing, a file is damaged, or it is not a plausible short-axis stack.
+    """
+    if "cine" in item:
+        return _read_cine(Path(item["cine"]), item)
+    if "ed" in item and "es" in item:
+        return _read_frame(Path(item["ed"])), _read_frame(Path(item["es"]))
+    raise DataError(
+        f"subject {item.get('subject', '(unnamed)')} has neither 'ed' and 'es' files nor a 'cine' file with "
+        f"'ed_frame' and 'es_frame', only {sorted(map(str, item))}; both frames are needed"
+    )
+
+
+def join_frames(ed: Frame, es: Frame) -> tuple[np.ndarray, np.ndarray]:
+    """Stack two frames slice by slice.
+
+    If their affines place them a whole number of slices apart, slices at the same position are joined. If the
+    affines do not tell but one stack has fewer slices (contours at end-systole often stop a slice short of the
+    base or the apex), it is slid along the other to where the chest around the heart matches best. Slices
+    without a partner are dropped from both, so that a voxel means one place in both channels and their number
+    does not tell how far the heart contracts.
+
+    Returns:
+        voxels (2, X, Y, Z) float32, affine (4, 4) float64 of its first voxel.
+
+    Raises:
+        DataError: the frames differ in matrix or voxel size, orientation or position, or share under 3 slices.
+    """
+    where = f"{ed.path} and {es.path}"
+    if ed.voxels.shape[:2] != es.voxels.shape[:2]:
+        raise DataError(
+            f"{where} have different matrices, {ed.voxels.shape} and {es.voxels.shape}; ED and ES must come "
+            "from one acquisition, so pair the right files or resample one onto the other"
+        )
+    offset = _slice_offset(ed, es, where)
+    if offset == 0 and ed.voxels.shape[2] != es.voxels.shape[2]:
+        offset = _best_offset(ed.voxels, es.voxels)
+    first, last = max(offset, 0), min(ed.voxels.shape[2], es.voxels.shape[2] + offset)
+    if last - first < MINIMUM_SLICES:
+        raise DataError(
+            f"{where} share {max(last - first, 0)} slices and at least {MINIMUM_SLICES} are needed; "
+            "they were probably acquired at different positions"
+        )
+    affine = ed.affine.copy()
+    affine[:3, 3] += first * affine[:3, 2]
+    return np.stack([ed.voxels[..., first:last], es.voxels[..., first - offset : last - offset]]), affine
+
+
+def _read_cine(path: Path, item: Mapping[str, Any]) -> tuple[Frame, Frame]:
+    frames = read_header(path, axes=4).shape[3]
+    wanted = []
+    for key in ("ed_frame", "es_frame"):
+        try:
+            wanted.append(operator.index(item[key]))
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{path} is a cine, and its {key!r} must be a frame number counted from 0") from error
+        if not 0 <= wanted[-1] < frames:
+            raise DataError(
+                f"{path} has {frames} frames, 0 to {frames - 1}, and {key} is {wanted[-1]}; frames are counted from 0"
+            )
+    ed, es = wanted
+    if ed == es:
+        raise DataError(f"{path}: ED and ES are both frame {ed}; the heart does not contract between them")
+    span = slice(min(wanted), max(wanted) + 1, abs(ed - es))
+    image = _open(path)
+    voxels = _voxels(image, path, span)
+    both = [
+        Frame(_checked(voxels[..., 0 if frame == min(wanted) else 1], path), image.affine, path) for frame in wanted
+    ]
+    _check_geometry(both[0])
+    return both[0], both[1]
+
+
+def _read_frame(path: Path) -> Frame:
+    read_header(path, axes=3)
+    image = _open(path)
+    frame = Frame(_checked(_voxels(image, path), path), image.affine, path)
+    _check_geometry(frame)
+    return frame
+
+
+def _open(path: Path) -> Any:
+    """Open a file whose header is sound so far, with qform and sform reconciled as MONAI's reader does."""
+    import nibabel
+    from monai.data.utils import correct_nifti_header_if_necessary
+
+    image: Any = nibabel.load(path)
+    declared = image.header.get_zooms()[:3]
+    spacing = np.linalg.norm(image.affine[:3, :3], axis=0)
+    if not np.allclose(declared, spacing, rtol=0.01):
+        raise DataError(
+            f"{path} contradicts itself: its voxels are {_times(declared)} mm by pixdim and {_times(spacing)} mm "
+            "by its affine; convert it again from the source"
+        )
+    try:
+        return correct_nifti_header_if_necessary(image)
+    except Exception as error:  # a quaternion or affine that MONAI or nibabel cannot decompose
+        raise DataError(f"{path} has an unusable orientation ({error}); convert it again from the source") from error
+
+
+def _times(numbers: Iterable[float]) -> str:
+    return " x ".join(f"{number:.4g}" for number in numbers)
+
+
+def _voxels(image: Any, path: Path, frames: slice | None = None) -> np.ndarray:
+    try:
+        proxy = image.dataobj
+        voxels = np.asanyarray(proxy if frames is None else proxy[..., frames])
+        with np.errstate(over="ignore", invalid="ignore"):
+            return voxels.astype(np.float32)
+    except Exception as error:  # nibabel, gzip and zlib report damage in a dozen ways
+        raise DataError(f"{path} cannot be read to its end ({error}); copy it again from the source") from error
+
+
+def _checked(voxels: np.ndarray, path: Path) -> np.ndarray:
+    low, high = voxels.min(), voxels.max()
+    if not np.isfinite(high - low):
+        raise DataError(f"{path} has voxels that are not finite numbers; export it again from the scanner's images")
+    if low == high:
+        raise DataError(f"{path} is blank: every voxel is {low}; choose another frame or export it again")
+    return voxels
+
+
+def _check_geometry(frame: Frame) -> None:
+    """Refuse what cannot be a short-axis stack with its slices on the last axis."""
+    shape = frame.voxels.shape
+    spacing = np.linalg.norm(frame.affine[:3, :3], axis=0)
+    x, y, z = (float(step) for step in spacing)
+    text = f"{frame.path} has {_times(shape)} voxels of {_times(spacing)} mm"
+    if shape[2] > min(shape[:2]) or max(x, y) > 1.01 * z:
+        raise DataError(
+            f"{text}: that is not a stack with its slices on the last axis; reorder the axes to (x, y, slice)"
+        )
+    if shape[2] < MINIMUM_SLICES:
+        raise DataError(f"{text}: a short-axis stack needs at least {MINIMUM_SLICES} slices; is this a long-axis view?")
+    if not (IN_PLANE_MM[0] <= min(x, y) and max(x, y) <= IN_PLANE_MM[1]):
+        raise DataError(f"{text}: a heart cannot be seen at that voxel size; are the units of the header mm?")
+    if not SLICE_DISTANCE_MM[0] <= z <= SLICE_DISTANCE_MM[1]:
+        raise DataError(f"{text}: that is no slice distance of a short-axis stack; are the units mm?")
+
+
+def _slice_offset(ed: Frame, es: Frame, where: str) -> int:
+    """ED slice that lies where slice 0 of ES does, by the affines."""
+    try:
+        to_ed = np.linalg.solve(ed.affine, es.affine)
+    except np.linalg.LinAlgError as error:
+        raise DataError(f"{where}: the affine of ED cannot be inverted; convert the files again") from error
+    x, y, z = (size - 1 for size in es.voxels.shape)
+    corners = np.array([[i, j, k] for i in (0, x) for j in (0, y) for k in (0, z)])
+    shift = corners @ (to_ed[:3, :3] - np.eye(3)).T + to_ed[:3, 3]
+    centre = shift.mean(axis=0)
+    if not (np.abs(shift - centre) <= (1.0, 1.0, 0.5)).all() or not (np.abs(centre[:2]) <= 1.0).all():
+        raise DataError(
+            f"{where} do not lie on one grid: their voxel size, orientation or in-plane position differ; "
+            "pair the right files or resample one onto the other"
+        )
+    return round(float(centre[2]))
+
+
+def _best_offset(ed: np.ndarray, es: np.ndarray) -> int:
+    """Offset of ES along ED at which the slices of the shorter stack look most like the other's."""
+
+    def standardised(voxels: np.ndarray) -> torch.Tensor:
+        slices = torch.from_numpy(np.ascontiguousarray(voxels)).permute(2, 0, 1)[:, None]
+        pooled = F.avg_pool2d(slices, min(4, *voxels.shape[:2])).flatten(1)
+        return F.normalize(pooled - pooled.mean(dim=1, keepdim=True), dim=1)
+
+    likeness = standardised(ed) @ standardised(es).T
+    spare = ed.shape[2] - es.shape[2]
+    offsets = range(min(spare, 0), max(spare, 0) + 1)
+    return max(offsets, key=lambda offset: float(likeness.diagonal(-offset).mean()))
