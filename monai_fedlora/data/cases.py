@@ -124,6 +124,4 @@ class Datalist:
     def _item(self, case: Case) -> dict[str, str | int]:
         item = case.to_json()
         del item["group"]
-        return item | {
-            key: str(self.image_root / str(item[key])) for key in ("ed", "es", "cine") if key in item
-        }
+        return item | {key: str(self.image_root / str(item[key])) for key in ("ed", "es", "cine") if key in item}

@@ -64,24 +64,26 @@ def load_datalist(path: str | os.PathLike[str]) -> Datalist:
     Raises:
         DataError: something is wrong; the message names the file and the patient.
     """
-    path = Path(path)
+    return _load(Path(path), images=True)
+
+
+def _load(path: Path, *, images: bool) -> Datalist:
     try:
         value = read_json(path)
     except (FedLoraError, ValueError, RecursionError) as error:
-        raise DataError(
-            f"the datalist {path} cannot be used: {error}. Prepare it with: monai-fedlora data"
-        ) from error
+        raise DataError(f"the datalist {path} cannot be used: {error}. Prepare it with: monai-fedlora data") from error
     datalist = _parse(value, path)
-    check_datalist(datalist, name=str(path))
+    check_datalist(datalist, name=str(path), images=images)
     return datalist
 
 
-def check_datalist(datalist: Datalist, *, name: str) -> None:
+def check_datalist(datalist: Datalist, *, name: str, images: bool = True) -> None:
     """Check what a datalist says against itself and against the disk.
 
     Args:
         datalist: the datalist.
         name: how messages call it, usually its path.
+        images: whether every image file must exist.
 
     Raises:
         DataError: see :func:`load_datalist`.
@@ -92,36 +94,33 @@ def check_datalist(datalist: Datalist, *, name: str) -> None:
     if len(datalist.classes) < 2 or len(set(datalist.classes)) != len(datalist.classes):
         raise DataError(f"{name}: the classes {list(datalist.classes)} must be two or more different names")
     if not datalist.training:
-        raise DataError(
-            f"{name}: the training split is empty, so site {datalist.site} has nothing to learn from"
-        )
+        raise DataError(f"{name}: the training split is empty, so site {datalist.site} has nothing to learn from")
     seen: dict[str, str] = {}
     for split, case in datalist.all_cases():
         where = f"{name}: subject {case.subject}"
         if case.subject in seen:
             both = "patient in two splits" if seen[case.subject] != split else "patient listed twice"
-            raise DataError(
-                f"{where} is in {seen[case.subject]} and in {split} ({both}); keep one of the two"
-            )
+            raise DataError(f"{where} is in {seen[case.subject]} and in {split} ({both}); keep one of the two")
         seen[case.subject] = split
         if not 0 <= case.label < len(datalist.classes):
             raise DataError(f"{where} has label {case.label}, but the classes are {list(datalist.classes)}")
         for file in case.files():
             _check_inside(file, where)
-            if not os.path.isfile(datalist.image_root / file):
+            if images and not os.path.isfile(datalist.image_root / file):
                 raise DataError(
-                    f"{where}: image {datalist.image_root / file} does not exist; "
-                    "it was moved, or image_root is wrong"
+                    f"{where}: image {datalist.image_root / file} does not exist; it was moved, or image_root is wrong"
                 )
 
 
 def read_prepared(root: str | os.PathLike[str]) -> tuple[Datalist, ...]:
     """Load the datalist of every site of a prepared folder; none if there is no folder.
 
+    Images are not looked for, so that a folder whose images were moved can be prepared again.
+
     Raises:
         DataError: a datalist is wrong, or two folders hold the same site.
     """
-    datalists = [load_datalist(path) for path in sorted(Path(root).glob(f"*/{FILE_NAME}"))]
+    datalists = [_load(path, images=False) for path in sorted(Path(root).glob(f"*/{FILE_NAME}"))]
     if twice := _repeated([datalist.site for datalist in datalists]):
         raise DataError(f"{root} holds the site {twice} in two folders; delete one of them")
     return tuple(datalists)
@@ -180,9 +179,7 @@ def _move_in(staging: Path, output: Path, names: Sequence[str]) -> None:
     made: list[Path] = []
     try:
         for name in names:
-            target, new, old = (
-                root / name / FILE_NAME for root in (output, staging / "new", staging / "old")
-            )
+            target, new, old = (root / name / FILE_NAME for root in (output, staging / "new", staging / "old"))
             if not target.parent.exists():
                 target.parent.mkdir(mode=0o700)
                 made.append(target.parent)
@@ -202,9 +199,7 @@ def _move_in(staging: Path, output: Path, names: Sequence[str]) -> None:
 
 def _check_together(sites: Sequence[Datalist], output: Path) -> None:
     if twice := _repeated([datalist.site for datalist in sites]):
-        raise DataError(
-            f"the site {twice} occurs twice; give every site its own name, or replace it with --overwrite"
-        )
+        raise DataError(f"the site {twice} occurs twice; give every site its own name, or replace it with --overwrite")
     owner: dict[tuple[str, str], str] = {}
     for datalist in sites:
         first = sites[0]
@@ -245,8 +240,7 @@ def _parse(value: Any, path: Path) -> Datalist:
         raise DataError(f"{path} is not a datalist: it holds a JSON {type(value).__name__}, not an object")
     if value.get("format") != FORMAT:
         raise DataError(
-            f"{path} has datalist format {value.get('format')!r:.20}, and this version reads {FORMAT}; "
-            "prepare it again"
+            f"{path} has datalist format {value.get('format')!r:.20}, and this version reads {FORMAT}; prepare it again"
         )
     _check_keys(value, expected=_LIST_KEYS, where=str(path))
     classes = _typed(value, "classes", list, str(path))
@@ -276,8 +270,7 @@ def _case(entry: Any, where: str) -> Case:
     images = set(entry) - _CASE_KEYS
     if images != _PAIR_KEYS and images != _CINE_KEYS:
         raise DataError(
-            f"{where} must have either ed and es, or cine, ed_frame and es_frame; "
-            f"it has {sorted(images) or 'neither'}"
+            f"{where} must have either ed and es, or cine, ed_frame and es_frame; it has {sorted(images) or 'neither'}"
         )
     paths: dict[str, Any] = {key: _text(entry, key, where) for key in ("ed", "es", "cine") if key in images}
     frames = {key: _typed(entry, key, int, where) for key in ("ed_frame", "es_frame") if key in images}

@@ -128,7 +128,7 @@ def test_the_full_check_reads_voxels(tmp_path, value, message):
         check_voxels(tmp_path / "a.nii.gz")
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     position=st.integers(0, 351),
     damage=st.binary(min_size=1, max_size=8),

@@ -77,7 +77,7 @@ def test_counting_from_one_refuses_frame_zero(folder):
         read_table(write(folder, ROWS), Columns(first_frame=1))
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(line=st.integers(0, 1), column=st.integers(0, 7), cell=st.text(max_size=6))
 def test_any_garbled_cell_gives_a_data_error_or_existing_images(folder, line, column, cell):
     cells = ROWS[line].split(",")

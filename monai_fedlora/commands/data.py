@@ -1,0 +1,216 @@
+"""``monai-fedlora data``: turn a dataset on this disk into one datalist per site."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from monai_fedlora.data.splits import FRACTIONS
+
+_DATASETS = {
+    "acdc": "ACDC: the folder with training/ and testing/, or one of them",
+    "mnms": "M&Ms: the folder OpenDataset",
+    "mnms2": "M&Ms-2: the folder with dataset_information.csv",
+    "csv": "any csv with subject, label, site and image columns",
+}
+_CSV_COLUMNS = {
+    "subject": "the patient's code",
+    "label": "the diagnosis",
+    "site": "the site",
+    "ed_image": "end-diastolic 3D file",
+    "es_image": "end-systolic 3D file",
+    "cine": "4D file, in place of the two 3D files",
+    "ed": "end-diastolic frame number in the 4D file",
+    "es": "end-systolic frame number in the 4D file",
+}
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Add the sub-command, with one sub-command of its own per dataset."""
+    parser = subparsers.add_parser("data", help="prepare the data of one or several sites")
+    datasets = parser.add_subparsers(title="datasets", dest="dataset", metavar="DATASET", required=True)
+    for name, text in _DATASETS.items():
+        _add_dataset(datasets, name, text)
+    if find_spec("monai_fedlora.commands.data_phantom"):
+        phantom = import_module("monai_fedlora.commands.data_phantom")
+        phantom.add_parser(datasets).set_defaults(run_dataset=phantom.run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prepare the dataset that was chosen."""
+    code: int = args.run_dataset(args)
+    return code
+
+
+def _add_dataset(datasets: argparse._SubParsersAction, name: str, text: str) -> None:
+    parser = datasets.add_parser(name, help=text, description=text)
+    parser.set_defaults(run_dataset=_prepare)
+    parser.add_argument("--source", required=True, type=Path, metavar="S", help="where the dataset lies")
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="O", help="prepared folder; sites of other datasets in it stay"
+    )
+    parser.add_argument("--task", choices=("binary", "multiclass"), default="binary", help="default: binary")
+    parser.add_argument(
+        "--classes",
+        type=_names,
+        metavar="A,B,...",
+        help="class list; needed when a class is only at hospitals that prepare their data elsewhere",
+    )
+    sites = parser.add_mutually_exclusive_group()
+    by = ("column", "spacing") if name == "csv" else ("vendor", "centre", "spacing")
+    if name == "mnms2":
+        by = ("vendor", "spacing")
+    sites.add_argument(
+        "--by", choices=by, help=f"what makes a site; spacing: protocols, not vendors (default: {by[0]})"
+    )
+    sites.add_argument("--site", metavar="NAME", help="everything is one site of this name")
+    parser.add_argument("--sites", type=int, metavar="K", help="number of sites, with --by spacing")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the split (default: 0)")
+    parser.add_argument(
+        "--fractions",
+        type=_fractions,
+        default=FRACTIONS,
+        metavar="A,B,C",
+        help=f"shares of training, validation and test (default: {','.join(map(str, FRACTIONS))})",
+    )
+    parser.add_argument(
+        "--check",
+        choices=("header", "full"),
+        default="header",
+        help="full: read every voxel of every image too (default: header)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace sites of the same name")
+    if name == "csv":
+        _add_csv(parser)
+        return
+    parser.add_argument(
+        "--published-split", action="store_true", help="keep the dataset's own test and validation patients there"
+    )
+
+
+def _add_csv(parser: argparse.ArgumentParser) -> None:
+    for name, text in _CSV_COLUMNS.items():
+        option = "--" + name.replace("_", "-") + "-column"
+        parser.add_argument(option, default=name, metavar="C", help=f"column: {text} (default: {name})")
+    parser.add_argument(
+        "--first-frame", type=int, choices=(0, 1), default=0, help="number of a 4D file's first frame (default: 0)"
+    )
+    parser.add_argument(
+        "--dataset-name",
+        metavar="NAME",
+        help="name written into the datalists; the same subject code in two datasets is two patients "
+        "(default: the name of the csv)",
+    )
+    parser.add_argument(
+        "--normal", default="NOR", metavar="LABEL", help="label that the binary task calls NOR (default: NOR)"
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _fractions(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not numbers like 0.6,0.15,0.25") from None
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from time import perf_counter
+
+    from rich.console import Console
+
+    from monai_fedlora.data.datalist import read_prepared, write_datalists
+    from monai_fedlora.data.prepare import prepare
+
+    start = perf_counter()
+    console = Console(highlight=False)
+    records = _read(args)
+    if args.check == "full":
+        _read_voxels(sorted({file for record in records for file in record.files()}))
+    prepared = prepare(records, _settings(args), existing=read_prepared(args.output))
+    write_datalists(prepared.datalists, args.output, overwrite=args.overwrite)
+    console.print(_table(prepared.datalists))
+    for note in prepared.notes:
+        console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
+    everything = read_prepared(args.output)
+    console.print(
+        f"{args.output} now has {', '.join(datalist.site for datalist in everything)} "
+        f"({perf_counter() - start:.1f} s).\n"
+        f"Next: monai-fedlora simulate JOB --workspace W --data {args.output}\n"
+        f"or, at a hospital: export MONAI_FEDLORA_DATA={args.output.resolve()}",
+        markup=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _read(args: argparse.Namespace) -> list[Any]:
+    from monai_fedlora.data.acdc import read_acdc
+    from monai_fedlora.data.mnms import read_mnms
+    from monai_fedlora.data.mnms2 import read_mnms2
+    from monai_fedlora.data.table import Columns, read_table
+
+    if args.dataset == "csv":
+        names = {name: getattr(args, f"{name}_column") for name in _CSV_COLUMNS}
+        if args.site is not None or args.by == "spacing":
+            names["site"] = None
+        return read_table(args.source, Columns(**names, first_frame=args.first_frame))
+    return {"acdc": read_acdc, "mnms": read_mnms, "mnms2": read_mnms2}[args.dataset](args.source)
+
+
+def _settings(args: argparse.Namespace) -> Any:
+    from monai_fedlora.data import acdc, mnms, mnms2
+    from monai_fedlora.data.prepare import Settings
+
+    is_csv = args.dataset == "csv"
+    by = args.by or ("column" if is_csv else "vendor")
+    groups = {"acdc": acdc.GROUPS, "mnms": mnms.GROUPS, "mnms2": mnms2.GROUPS}
+    return Settings(
+        dataset=(args.dataset_name or args.source.stem) if is_csv else args.dataset,
+        groups=groups.get(args.dataset, ()),
+        normal=args.normal if is_csv else "NOR",
+        task=args.task,
+        classes=args.classes,
+        leave_out=not is_csv,
+        by="centre" if by == "column" else by,
+        sites=args.sites,
+        site=args.site,
+        seed=args.seed,
+        fractions=args.fractions,
+        published_split=not is_csv and args.published_split,
+    )
+
+
+def _read_voxels(files: Sequence[Path]) -> None:
+    from rich.progress import track
+
+    from monai_fedlora.data.nifti import check_voxels
+
+    for file in track(files, description="reading voxels", transient=True):
+        check_voxels(file)
+
+
+def _table(datalists: Sequence[Any]) -> Any:
+    from rich.table import Table
+
+    from monai_fedlora.data.cases import SPLITS
+
+    table = Table("site", "class")
+    for column in (*SPLITS, "all"):
+        table.add_column(column, justify="right")
+    for datalist in datalists:
+        counts = [datalist.counts(split) for split in SPLITS]
+        for label, name in enumerate(datalist.classes):
+            cells = [count[label] for count in counts]
+            table.add_row(datalist.site if label == 0 else "", name, *map(str, [*cells, sum(cells)]))
+        totals = [sum(count) for count in counts]
+        table.add_row("", "all", *map(str, [*totals, sum(totals)]), style="bold", end_section=True)
+    return table

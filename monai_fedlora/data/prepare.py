@@ -1,0 +1,232 @@
+"""From the records of a reader to the datalists of sites."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from monai_fedlora.data.cases import SPLITS, Case, Datalist
+from monai_fedlora.data.datalist import check_site_name
+from monai_fedlora.data.records import FramePair, Record
+from monai_fedlora.data.splits import FRACTIONS, assign_splits, check_fractions, group_by_name, group_by_spacing
+from monai_fedlora.errors import ConfigError, DataError
+
+BINARY_CLASSES = ("NOR", "ABN")
+"""Normal against any pathology."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What to make of a dataset.
+
+    Attributes:
+        dataset: name of the dataset, written into the datalists.
+        groups: the dataset's groups in the order of its classes, or () to take those that occur, sorted.
+        normal: the group that the binary task calls NOR.
+        task: ``binary`` (NOR against any pathology) or ``multiclass`` (the dataset's groups).
+        classes: the class list to use, or None for all of the task. A list given here may name classes that
+            no site has, for sites prepared apart from each other.
+        leave_out: leave out patients whose group is not in ``classes``; otherwise they are an error.
+        by: ``vendor``, ``centre`` or ``spacing``.
+        sites: number of protocol sites, for ``spacing`` only.
+        site: name of the one site that gets everything, in place of ``by``.
+        seed: seed of the split.
+        fractions: shares of training, validation and test.
+        published_split: keep the dataset's own test and validation patients there.
+    """
+
+    dataset: str
+    groups: tuple[str, ...] = ()
+    normal: str = "NOR"
+    task: str = "binary"
+    classes: tuple[str, ...] | None = None
+    leave_out: bool = True
+    by: str = "vendor"
+    sites: int | None = None
+    site: str | None = None
+    seed: int = 0
+    fractions: tuple[float, float, float] = FRACTIONS
+    published_split: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """The datalists of all sites, and what the user should know about them."""
+
+    datalists: tuple[Datalist, ...]
+    notes: tuple[str, ...]
+
+
+def prepare(records: Sequence[Record], settings: Settings, *, existing: Sequence[Datalist] = ()) -> Prepared:
+    """Label, group and split records.
+
+    Args:
+        records: the patients of a dataset.
+        settings: what to make of them.
+        existing: datalists the result will stand beside; a class they have is not missing.
+
+    Raises:
+        ConfigError: settings contradict each other.
+        DataError: a patient has no label or site, a site has no training case, or no site has a class.
+    """
+    check_fractions(settings.fractions)
+    if (settings.sites is not None) != (settings.by == "spacing" and settings.site is None):
+        raise ConfigError("the number of sites belongs to sites by spacing, and these need it: --by spacing --sites K")
+    classes = _classes(records, settings)
+    labels, notes = _labels(records, classes, settings)
+    kept = [record for record in records if record.subject in labels]
+    if settings.published_split and not any(record.split == "test" for record in kept):
+        raise DataError(f"{settings.dataset} has no published test patient here; drop --published-split")
+    root = _common_root(kept)
+    sites = _sites(kept, settings)
+    datalists = tuple(_datalist(site, members, labels, classes, root, settings) for site, members in sites.items())
+    if settings.sites is not None:
+        notes += [f"site {site} has in-plane spacing {_range(members)} mm" for site, members in sites.items()]
+    if settings.classes is None:
+        names = [datalist.site for datalist in datalists]
+        _check_classes([*datalists, *(site for site in existing if site.site not in names)], classes)
+    notes += [note for datalist in datalists for note in _empty_cells(datalist, settings.fractions)]
+    return Prepared(datalists=datalists, notes=tuple(notes))
+
+
+def _classes(records: Sequence[Record], settings: Settings) -> tuple[str, ...]:
+    if settings.task == "binary":
+        if settings.classes not in (None, BINARY_CLASSES):
+            raise ConfigError(f"the binary task has the classes {','.join(BINARY_CLASSES)}; drop --classes")
+        return BINARY_CLASSES
+    if settings.classes is not None:
+        if len(settings.classes) < 2 or len(set(settings.classes)) < len(settings.classes):
+            raise ConfigError(f"--classes {','.join(settings.classes)} must be two or more different names")
+        if unknown := [name for name in settings.classes if settings.groups and name not in settings.groups]:
+            raise ConfigError(f"--classes: {settings.dataset} has no {unknown[0]}, it has {', '.join(settings.groups)}")
+        return settings.classes
+    return settings.groups or tuple(sorted({record.group for record in records if record.group}))
+
+
+def _labels(
+    records: Sequence[Record], classes: tuple[str, ...], settings: Settings
+) -> tuple[dict[str, int], list[str]]:
+    labels: dict[str, int] = {}
+    left_out: Counter[str] = Counter()
+    abnormal: Counter[str] = Counter()
+    for record in records:
+        if record.group is None:
+            raise DataError(
+                f"{record.origin}: there is no pathology for subject {record.subject}; use the edition of the "
+                "dataset's csv with a column Pathology"
+            )
+        if settings.task == "binary":
+            labels[record.subject] = int(record.group.casefold() != settings.normal.casefold())
+            abnormal[record.group] += labels[record.subject]
+        elif record.group in classes:
+            labels[record.subject] = classes.index(record.group)
+        elif settings.leave_out:
+            left_out[record.group] += 1
+        else:
+            raise DataError(f"{record.origin}: label {record.group!r:.80} is not one of {', '.join(classes)}")
+    if not labels:
+        raise DataError(f"{settings.dataset} has no patient of the classes {', '.join(classes)}")
+    notes = []
+    if left_out:
+        notes.append(f"left out, being of no class of the task: {_listed(left_out)}")
+    if +abnormal and not settings.groups:
+        notes.append(f"counted as {BINARY_CLASSES[1]}: {_listed(+abnormal)}")
+    return labels, notes
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {group}" for group, count in sorted(counts.items()))
+
+
+def _sites(records: Sequence[Record], settings: Settings) -> dict[str, list[Record]]:
+    if settings.site is not None:
+        check_site_name(settings.site)
+        return {settings.site: list(records)}
+    if settings.sites is not None:
+        return group_by_spacing(records, settings.sites)
+    return group_by_name(records, settings.by)
+
+
+def _range(records: Sequence[Record]) -> str:
+    steps = [record.spacing for record in records]
+    return f"{min(steps):.3f} to {max(steps):.3f}"
+
+
+def _common_root(records: Sequence[Record]) -> Path:
+    return Path(os.path.commonpath([os.path.abspath(file.parent) for record in records for file in record.files()]))
+
+
+def _datalist(
+    site: str,
+    records: Sequence[Record],
+    labels: dict[str, int],
+    classes: tuple[str, ...],
+    root: Path,
+    settings: Settings,
+) -> Datalist:
+    published = {record.subject: record.split for record in records if record.split}
+    splits = assign_splits(
+        {record.subject: classes[labels[record.subject]] for record in records},
+        seed=settings.seed,
+        fractions=settings.fractions,
+        fixed=published if settings.published_split else None,
+    )
+    cases: dict[str, list[Case]] = {"training": [], "validation": [], "test": []}
+    for record in sorted(records, key=lambda record: record.subject):
+        cases[splits[record.subject]].append(_case(record, labels[record.subject], root))
+    if not cases["training"]:
+        raise DataError(
+            f"site {site} has no training patient in the published split; drop --published-split or group the "
+            "sites otherwise"
+        )
+    return Datalist(
+        site=site,
+        dataset=settings.dataset,
+        task=settings.task,
+        classes=classes,
+        image_root=root,
+        seed=settings.seed,
+        **{split: tuple(members) for split, members in cases.items()},
+    )
+
+
+def _case(record: Record, label: int, root: Path) -> Case:
+    def relative(file: Path) -> str:
+        return Path(os.path.abspath(file)).relative_to(root).as_posix()
+
+    group = record.group or ""
+    if isinstance(record.images, FramePair):
+        ed, es = relative(record.images.ed), relative(record.images.es)
+        return Case(subject=record.subject, label=label, group=group, ed=ed, es=es)
+    return Case(
+        subject=record.subject,
+        label=label,
+        group=group,
+        cine=relative(record.images.file),
+        ed_frame=record.images.ed,
+        es_frame=record.images.es,
+    )
+
+
+def _check_classes(sites: Sequence[Datalist], classes: tuple[str, ...]) -> None:
+    for label, name in enumerate(classes):
+        if not any(site.classes == classes and site.counts("training")[label] for site in sites):
+            raise DataError(
+                f"empty class: no site has a training case of {name}. Prepare the dataset that has it into the same "
+                f"output first, or say with --classes {','.join(classes)} that another hospital has it, or name "
+                "fewer classes"
+            )
+
+
+def _empty_cells(datalist: Datalist, fractions: Sequence[float]) -> list[str]:
+    wanted = [split for split, share in zip(SPLITS, fractions, strict=True) if share > 0]
+    notes = []
+    for label, name in enumerate(datalist.classes):
+        empty = [split for split in wanted if not datalist.counts(split)[label]]
+        if empty:
+            where = "" if len(empty) == len(wanted) else f"{' or '.join(empty)} "
+            notes.append(f"site {datalist.site} has no {where}case of class {name}")
+    return notes

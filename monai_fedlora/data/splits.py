@@ -1,0 +1,162 @@
+"""Which site a patient belongs to, and which split; both independent of the order of the input."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+from monai_fedlora.data.cases import SPLITS
+from monai_fedlora.data.datalist import check_site_name
+from monai_fedlora.data.records import Record
+from monai_fedlora.errors import ConfigError, DataError
+
+FRACTIONS = (0.6, 0.15, 0.25)
+"""Training, validation and test share of a site's patients (ours)."""
+
+_NEEDY_FIRST = ("training", "test", "validation")
+
+
+def check_fractions(fractions: Sequence[float]) -> None:
+    """Refuse shares that are not a split.
+
+    Raises:
+        ConfigError: there are not three, one is negative, training gets nothing, or the sum is not 1.
+    """
+    wrong = len(fractions) != 3 or not all(0 <= share <= 1 for share in fractions)
+    if wrong or fractions[0] <= 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
+        raise ConfigError(
+            f"the fractions {', '.join(map(str, fractions))} must be three shares for training, validation and "
+            "test that add up to 1, such as 0.6,0.15,0.25"
+        )
+
+
+def split_counts(n: int, fractions: Sequence[float]) -> tuple[int, int, int]:
+    """Return how many of ``n`` patients go to training, validation and test.
+
+    Largest remainders; then every split with a share gets one patient while there are enough, training
+    before test before validation. A count differs from ``n`` times its share by less than 3.
+    """
+    quotas = dict(zip(SPLITS, (n * share for share in fractions), strict=True))
+    counts = {split: math.floor(quota + 1e-9) for split, quota in quotas.items()}
+    by_remainder = sorted(_NEEDY_FIRST, key=lambda split: counts[split] - quotas[split])
+    for split in by_remainder[: n - sum(counts.values())]:
+        counts[split] += 1
+    for rank, split in enumerate(_NEEDY_FIRST):
+        if counts[split] == 0 and quotas[split] > 0:
+            later = _NEEDY_FIRST[rank + 1 :]
+            donors = [other for other in SPLITS if counts[other] > (0 if other in later else 1)]
+            if donors:
+                counts[max(donors, key=lambda other: counts[other])] -= 1
+                counts[split] += 1
+    return counts["training"], counts["validation"], counts["test"]
+
+
+def assign_splits(
+    classes: dict[str, str], *, seed: int, fractions: Sequence[float] = FRACTIONS, fixed: dict[str, str] | None = None
+) -> dict[str, str]:
+    """Return the split of every patient, stratified by class.
+
+    A patient's place follows from a hash of the seed and the subject, so that neither the order of the
+    input nor other classes change it.
+
+    Args:
+        classes: class of every subject.
+        seed: seed of the split.
+        fractions: shares of training, validation and test.
+        fixed: published split of some subjects. Published test and validation patients stay there. If any
+            patient is published as validation, the others train; if not, validation gets its share of them.
+
+    Raises:
+        ConfigError: the fractions are not a split.
+    """
+    check_fractions(fractions)
+    fixed = {subject: split for subject, split in (fixed or {}).items() if split != "training" and subject in classes}
+    if fixed:
+        training, validation, _ = fractions
+        kept = 0.0 if "validation" in fixed.values() else validation / (training + validation)
+        fractions = (1 - kept, kept, 0.0)
+    members: dict[str, list[str]] = defaultdict(list)
+    for subject, name in classes.items():
+        if subject not in fixed:
+            members[name].append(subject)
+    result = dict(fixed)
+    for subjects in members.values():
+        subjects.sort(key=lambda subject: _rank(subject, seed))
+        bounds = list(accumulate(split_counts(len(subjects), fractions)))
+        result |= {subject: SPLITS[bisect_right(bounds, place)] for place, subject in enumerate(subjects)}
+    return result
+
+
+def _rank(subject: str, seed: int) -> tuple[str, str]:
+    return hashlib.sha256(f"{seed}/{subject}".encode()).hexdigest(), subject
+
+
+def group_by_name(records: Sequence[Record], by: str) -> dict[str, list[Record]]:
+    """Return the records of every site, sites being vendors or centres.
+
+    Args:
+        records: the patients.
+        by: ``vendor`` or ``centre`` (for a table, its site column).
+
+    Raises:
+        DataError: a patient has no vendor or centre, or two of them make the same site name.
+    """
+    sites: dict[str, list[Record]] = defaultdict(list)
+    spelling: dict[str, str] = {}
+    for record in sorted(records, key=lambda record: record.subject):
+        value = record.vendor if by == "vendor" else record.centre
+        if value is None:
+            raise DataError(f"{record.origin}: the {by} of subject {record.subject} is unknown; group sites otherwise")
+        name = site_name(f"centre-{value}" if by == "centre" and value.isdigit() else value)
+        known = spelling.setdefault(name, value)
+        if known.casefold() != value.casefold():
+            raise DataError(f"{record.origin}: {known!r} and {value!r} would both be site {name}; rename one of them")
+        sites[name].append(record)
+    return dict(sorted(sites.items()))
+
+
+def group_by_spacing(records: Sequence[Record], n_sites: int) -> dict[str, list[Record]]:
+    """Return ``n_sites`` protocol sites, cut by quantiles of the in-plane spacing.
+
+    Patients of one spacing (to 0.0001 mm) stay together, so sites differ in size; ``protocol-1`` is finest.
+    These are protocols of one dataset, not vendors.
+
+    Raises:
+        ConfigError: fewer than two sites are asked for.
+        DataError: there are fewer spacings than sites.
+    """
+    if n_sites < 2:
+        raise ConfigError(f"{n_sites} protocol sites are too few; give --sites 2 or more")
+    by_spacing: dict[float, list[Record]] = defaultdict(list)
+    for record in sorted(records, key=lambda record: record.subject):
+        by_spacing[round(record.spacing, 4)].append(record)
+    values = sorted(by_spacing)
+    if len(values) < n_sites:
+        raise DataError(f"{n_sites} protocol sites need as many in-plane spacings, and there are {len(values)}")
+    below = [0, *accumulate(len(by_spacing[value]) for value in values)]
+    cuts = [0]
+    for number in range(1, n_sites):
+        target = len(records) * number / n_sites
+        possible = range(cuts[-1] + 1, len(values) - (n_sites - number) + 1)
+        cuts.append(min(possible, key=lambda cut: abs(below[cut] - target)))
+    cuts.append(len(values))
+    return {
+        f"protocol-{number}": [record for value in values[start:end] for record in by_spacing[value]]
+        for number, (start, end) in enumerate(pairwise(cuts), 1)
+    }
+
+
+def site_name(text: str) -> str:
+    """Return ``text`` as a site name: lower case, everything else but letters, digits and ``_`` made a dash.
+
+    Raises:
+        DataError: nothing usable remains.
+    """
+    name = re.sub(r"[^a-z0-9_]+", "-", text.casefold()).strip("-_")
+    check_site_name(name)
+    return name
