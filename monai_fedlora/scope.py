@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _NAMES_SHOWN = 8
+_WIRE_DTYPES = ("float16", "float32", "float64")
 
 
 class Role(str, Enum):
@@ -77,14 +78,19 @@ class Manifest:
         Raises:
             PrivacyError: the value is not a manifest.
         """
-        try:
-            entries = {str(k): Entry(tuple(int(n) for n in v["shape"]), str(v["dtype"])) for k, v in value.items()}
-            for entry in entries.values():
-                if np.dtype(entry.dtype).kind != "f" or any(n < 0 for n in entry.shape):
-                    raise ValueError(f"{entry} is not a floating-point tensor")
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise PrivacyError(f"this is not a manifest of shared tensors: {error}") from error
-        return cls(entries)
+        if not isinstance(value, Mapping):
+            raise PrivacyError("not a manifest of shared tensors, but a JSON value of another kind")
+        for key, entry in value.items():
+            if not isinstance(entry, Mapping) or set(entry) != {"shape", "dtype"}:
+                raise PrivacyError(f"not a manifest of shared tensors: {key!r} needs a shape and a dtype alone")
+            shape = entry["shape"]
+            if not isinstance(shape, list) or any(type(size) is not int or size < 0 for size in shape):
+                raise PrivacyError(f"not a manifest of shared tensors: the shape of {key!r} is no list of sizes")
+            if entry["dtype"] not in _WIRE_DTYPES:
+                raise PrivacyError(
+                    f"not a manifest of shared tensors: the dtype of {key!r} is none of {', '.join(_WIRE_DTYPES)}"
+                )
+        return cls({key: Entry(tuple(entry["shape"]), entry["dtype"]) for key, entry in value.items()})
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:
@@ -155,12 +161,17 @@ class Scope:
         return sorted(key for key, value in self.roles.items() if value is role)
 
     def shared_payload(self, network: nn.Module) -> dict[str, np.ndarray]:
-        """Copy the shared tensors out of ``network`` as arrays; nothing else is ever read here."""
+        """Copy the shared tensors out of ``network`` as arrays; nothing else is ever read here.
+
+        Raises:
+            PrivacyError: a value is not finite, or too large for the type in which it travels.
+        """
         state = network.state_dict()
-        payload = {
-            key: np.array(state[key].detach().cpu().numpy(), dtype=entry.dtype)
-            for key, entry in self.manifest.entries.items()
-        }
+        with np.errstate(over="ignore"):  # what overflows becomes infinity, which the check refuses
+            payload = {
+                key: np.array(state[key].detach().cpu().numpy(), dtype=entry.dtype)
+                for key, entry in self.manifest.entries.items()
+            }
         self.manifest.check(payload)
         return payload
 
@@ -205,37 +216,47 @@ def _write(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             state[key].copy_(value)
 
 
-_NUMBERS = {"round": int, "cases": int, "seconds": float, "train_loss": float}
+_COUNTS = ("round", "cases")
+_NUMBERS = ("seconds", "train_loss")
 _METRIC_GROUPS = ("validation", "test")
 _METRIC_VIEWS = ("private_on", "private_off")
-_METRICS = ("balanced_accuracy", "sensitivity", "specificity", "auroc", "mcc", "ece", "accuracy", "n")
+_METRICS = ("balanced_accuracy", "sensitivity", "specificity", "auroc", "mcc", "ece", "accuracy")
+_LARGEST_COUNT = 2**31 - 1
+_MOST_CLASSES = 32
 
 
 def check_report(report: Any) -> None:
     """Accept what a site says about a round beside its tensors: a few named numbers and nothing else.
 
-    Allowed are ``round``, ``cases``, ``seconds``, ``train_loss`` and the metrics of
-    ``{validation, test} x {private_on, private_off}`` (a number, or null where a metric is undefined) with
-    their confusion matrix. No text can pass, so no file name or path can.
+    Allowed are the counts ``round`` and ``cases``, the numbers ``seconds`` and ``train_loss``, and the metrics of
+    ``{validation, test} x {private_on, private_off}``: in [-1, 1], or null where undefined, with the number of
+    cases ``n`` and a square confusion matrix of counts for at most 32 classes. No text can pass, so no file name
+    or path can; neither can text or an image spelt as one long number or a large matrix.
 
     Raises:
-        PrivacyError: an entry is undeclared or not a finite number.
+        PrivacyError: an entry is undeclared or not such a number.
     """
     if not isinstance(report, Mapping):
         raise PrivacyError(f"the report is a {type(report).__name__}, not a mapping")
     for key, value in report.items():
-        if key in _NUMBERS:
-            _check_number(key, value, whole=_NUMBERS[key] is int)
+        if key in _COUNTS:
+            _check_count(key, value)
+        elif key in _NUMBERS:
+            _check_number(key, value)
         elif key in _METRIC_GROUPS:
             _check_metrics(key, value)
         else:
             raise PrivacyError(f"undeclared report entry {key!r}")
 
 
-def _check_number(name: str, value: Any, *, whole: bool) -> None:
-    kinds: tuple[type, ...] = (int,) if whole else (int, float)
-    if isinstance(value, bool) or type(value) not in kinds or not math.isfinite(value):
-        raise PrivacyError(f"report entry {name!r} must be a finite {'whole ' if whole else ''}number")
+def _check_count(name: str, value: Any) -> None:
+    if type(value) is not int or not 0 <= value <= _LARGEST_COUNT:
+        raise PrivacyError(f"report entry {name!r} must be a whole number from 0 to {_LARGEST_COUNT}")
+
+
+def _check_number(name: str, value: Any, *, largest: float = _LARGEST_COUNT) -> None:
+    if type(value) not in (int, float) or not -largest <= value <= largest:
+        raise PrivacyError(f"report entry {name!r} must be a finite number from {-largest} to {largest}")
 
 
 def _check_metrics(group: str, views: Any) -> None:
@@ -246,10 +267,18 @@ def _check_metrics(group: str, views: Any) -> None:
             raise PrivacyError(f"report entry {group}.{view} is not a mapping of metrics")
         for name, value in metrics.items():
             if name == "confusion_matrix":
-                rows = value if isinstance(value, list) else [None]
-                for cell in (cell for row in rows for cell in (row if isinstance(row, list) else [None])):
-                    _check_number(f"{group}.{view}.{name}", cell, whole=True)
+                _check_confusion(f"{group}.{view}.{name}", value)
+            elif name == "n":
+                _check_count(f"{group}.{view}.{name}", value)
             elif name not in _METRICS:
                 raise PrivacyError(f"undeclared metric {group}.{view}.{name!r}")
             elif value is not None:
-                _check_number(f"{group}.{view}.{name}", value, whole=False)
+                _check_number(f"{group}.{view}.{name}", value, largest=1)
+
+
+def _check_confusion(name: str, rows: Any) -> None:
+    square = isinstance(rows, list) and all(isinstance(row, list) and len(row) == len(rows) for row in rows)
+    if not square or not 1 <= len(rows) <= _MOST_CLASSES:
+        raise PrivacyError(f"report entry {name!r} must be a square list of lists for at most {_MOST_CLASSES} classes")
+    for cell in (cell for row in rows for cell in row):
+        _check_count(name, cell)

@@ -1,0 +1,83 @@
+"""A network, a plan and tensors that take milliseconds."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.networks.cinema import ConvViT
+from monai_fedlora.scope import Entry, Manifest
+
+
+def tiny_network(*, seed: int = 0, depth: int = 3, **changes: Any) -> ConvViT:
+    """A ConvViT of 24 dimensions on images of (2, 16, 16, 2), in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = ConvViT(
+            **{
+                "image_size": (16, 16, 2),
+                "n_frames": 2,
+                "out_chans": 2,
+                "patch_size": (2, 2, 1),
+                "scale_factor": (2, 2, 1),
+                "conv_chans": (4, 8),
+                "conv_n_blocks": 1,
+                "embed_dim": 24,
+                "depth": depth,
+                "n_heads": 2,
+                **changes,
+            }
+        )
+    return network.eval()
+
+
+def tiny_images(count: int = 2, *, seed: int = 1) -> Tensor:
+    """Images that :func:`tiny_network` takes."""
+    return torch.randn(count, 2, 16, 16, 2, generator=torch.Generator().manual_seed(seed))
+
+
+def randomise(network: torch.nn.Module, *parts: str, seed: int = 2, scale: float = 0.3) -> None:
+    """Fill the parameters whose name holds one of ``parts`` with normal values of standard deviation ``scale``."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if any(part in name for part in parts):
+                parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+
+
+def make_plan(**changes: Any) -> Plan:
+    """A valid plan for two sites."""
+    settings: dict[str, Any] = {
+        "experiment": "trial",
+        "bundle": "cine",
+        "method": "dual_lora",
+        "sites": ("north", "south"),
+        "classes": ("NOR", "ABN"),
+        "rounds": 2,
+        "backbone_sha256": "0" * 64,
+    }
+    return Plan(**{**settings, **changes})
+
+
+def make_manifest(dtype: str = "float32") -> Manifest:
+    """Three tensors, one of them a scalar."""
+    return Manifest({"a": Entry((2, 3), dtype), "b.weight": Entry((4,), dtype), "c": Entry((), dtype)})
+
+
+def make_payload(manifest: Manifest, seed: int = 0) -> dict[str, np.ndarray]:
+    """What a manifest declares, with normal values."""
+    generator = np.random.default_rng(seed)
+    return {
+        key: np.array(generator.normal(size=entry.shape), dtype=entry.dtype)
+        for key, entry in sorted(manifest.entries.items())
+    }
+
+
+def through_json(value: Any) -> Any:
+    """What is left of a value after it was a file."""
+    return json.loads(json.dumps(value))

@@ -1,0 +1,530 @@
+"""Only what is declared may travel: every other payload or report is refused, whole, and no value is named."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import string
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from monai_fedlora.errors import FedLoraError, PrivacyError
+from monai_fedlora.files import write_json
+from monai_fedlora.methods import get_method, method_names
+from monai_fedlora.scope import Entry, Manifest, Role, Scope, check_report
+from tests.helpers import make_manifest, make_payload, through_json, tiny_network
+
+SECRET = 7777.5
+
+# Keys without digits, so that a value in a message cannot be mistaken for a part of a key.
+keys = st.text(string.ascii_letters + "._", min_size=1, max_size=12)
+entries = st.builds(
+    Entry,
+    shape=st.lists(st.integers(0, 3), max_size=3).map(tuple),
+    dtype=st.sampled_from(["float16", "float32", "float64"]),
+)
+manifests = st.dictionaries(keys, entries, max_size=5).map(Manifest)
+full_manifests = st.dictionaries(keys, entries, min_size=1, max_size=5).map(Manifest)
+
+
+def secret_payload(manifest: Manifest) -> dict[str, Any]:
+    return {key: np.full(entry.shape, SECRET, entry.dtype) for key, entry in manifest.entries.items()}
+
+
+def refusal(manifest: Manifest, payload: Any) -> str:
+    with pytest.raises(PrivacyError) as caught:
+        manifest.check(payload)
+    assert "7777" not in str(caught.value)
+    return str(caught.value)
+
+
+# ---- the payload ----------------------------------------------------------------------------------------
+
+
+@given(manifests)
+def test_exactly_the_declared_tensors_pass(manifest: Manifest) -> None:
+    manifest.check(secret_payload(manifest))
+
+
+@given(manifests, keys, st.sampled_from([np.zeros(2, np.float32), "text", None, SECRET, b"bytes"]))
+def test_an_undeclared_key_is_refused_and_named(manifest: Manifest, key: str, value: Any) -> None:
+    payload = secret_payload(manifest)
+    if key in payload:
+        return
+    assert repr(key) in refusal(manifest, {**payload, key: value})
+
+
+@given(st.data(), full_manifests)
+def test_a_missing_key_is_refused_and_named(data: st.DataObject, manifest: Manifest) -> None:
+    payload = secret_payload(manifest)
+    key = data.draw(st.sampled_from(sorted(payload)))
+    del payload[key]
+    assert repr(key) in refusal(manifest, payload)
+
+
+@given(st.data(), full_manifests, st.lists(st.integers(0, 3), max_size=3).map(tuple))
+def test_another_shape_is_refused_and_named(data: st.DataObject, manifest: Manifest, shape: tuple[int, ...]) -> None:
+    payload = secret_payload(manifest)
+    key = data.draw(st.sampled_from(sorted(payload)))
+    if payload[key].shape == shape:
+        return
+    payload[key] = np.full(shape, SECRET, payload[key].dtype)
+    assert repr(key) in refusal(manifest, payload)
+
+
+@given(st.data(), full_manifests, st.sampled_from(["float16", "float32", "float64", "int32", "bool", ">f4", "O", "U9"]))
+def test_another_dtype_is_refused_and_named(data: st.DataObject, manifest: Manifest, dtype: str) -> None:
+    payload = secret_payload(manifest)
+    key = data.draw(st.sampled_from(sorted(payload)))
+    if payload[key].dtype == np.dtype(dtype):
+        return
+    payload[key] = payload[key].astype(dtype)
+    assert repr(key) in refusal(manifest, payload)
+
+
+@given(st.data(), full_manifests, st.sampled_from([np.nan, np.inf, -np.inf]))
+def test_one_value_that_is_not_finite_is_refused(data: st.DataObject, manifest: Manifest, value: float) -> None:
+    payload = secret_payload(manifest)
+    filled = sorted(key for key, array in payload.items() if array.size)
+    if not filled:
+        return
+    key = data.draw(st.sampled_from(filled))
+    payload[key].flat[data.draw(st.integers(0, payload[key].size - 1))] = value
+    assert repr(key) in refusal(manifest, payload)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        SECRET,
+        "7777.5",
+        b"7777.5",
+        [SECRET] * 4,
+        {"x": SECRET},
+        torch.full((4,), SECRET),
+        np.float32(SECRET),
+        np.ma.masked_array(np.full(4, SECRET, np.float32)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_plain_array_is_refused(value: Any) -> None:
+    manifest = make_manifest()
+    assert "'b.weight'" in refusal(manifest, {**make_payload(manifest), "b.weight": value})
+
+
+@given(st.none() | st.integers() | st.text() | st.binary() | st.lists(st.integers()) | st.just(np.zeros(3)))
+def test_what_is_no_mapping_is_refused(value: Any) -> None:
+    refusal(make_manifest(), value)
+
+
+def test_a_long_list_of_offending_keys_is_cut_short() -> None:
+    message = refusal(Manifest({}), {f"key{letter}": SECRET for letter in string.ascii_lowercase})
+    assert "and 18 more" in message
+    assert message.count("'key") == 8
+
+
+# ---- the manifest ---------------------------------------------------------------------------------------
+
+
+@given(manifests)
+def test_a_manifest_survives_json(manifest: Manifest) -> None:
+    again = Manifest.from_json(through_json(manifest.to_json()))
+    assert again == manifest
+    assert again.digest == manifest.digest
+
+
+@given(manifests)
+def test_nbytes_is_what_the_arrays_hold(manifest: Manifest) -> None:
+    assert manifest.nbytes == sum(array.nbytes for array in secret_payload(manifest).values())
+
+
+@given(manifests, manifests)
+def test_manifests_are_equal_exactly_where_their_digests_are(one: Manifest, other: Manifest) -> None:
+    assert (one == other) == (one.digest == other.digest)
+
+
+@given(st.data(), full_manifests, keys, entries)
+def test_the_digest_changes_with_any_entry(data: st.DataObject, manifest: Manifest, key: str, entry: Entry) -> None:
+    changed = dict(manifest.entries)
+    old = data.draw(st.sampled_from(sorted(changed)))
+    change = data.draw(st.sampled_from(["rename", "remove", "replace"]))
+    former = changed.pop(old)
+    if change == "rename":
+        changed[key] = former
+    elif change == "replace":
+        changed[old] = entry
+    if changed != manifest.entries:
+        assert Manifest(changed).digest != manifest.digest
+
+
+def test_the_digest_ignores_the_order_of_entries() -> None:
+    manifest = make_manifest()
+    assert Manifest(dict(reversed(manifest.entries.items()))).digest == manifest.digest
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["shape", "dtype", "x"]), inner),
+    max_leaves=8,
+)
+
+
+@given(json_values | st.dictionaries(keys, st.fixed_dictionaries({"shape": json_values, "dtype": json_values})))
+def test_any_json_is_a_manifest_or_is_refused(value: Any) -> None:
+    try:
+        manifest = Manifest.from_json(value)
+    except PrivacyError:
+        return
+    assert manifest.to_json() == value
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"shape": [2]},
+        {"dtype": "float32"},
+        {"shape": [-1], "dtype": "float32"},
+        {"shape": [1.5], "dtype": "float32"},
+        {"shape": [float("inf")], "dtype": "float32"},
+        {"shape": [True], "dtype": "float32"},
+        {"shape": "12", "dtype": "float32"},
+        {"shape": 3, "dtype": "float32"},
+        {"shape": [2], "dtype": None},
+        {"shape": [2], "dtype": "f4"},
+        {"shape": [2], "dtype": "int64"},
+        {"shape": [2], "dtype": "object"},
+        {"shape": [2], "dtype": "U8"},
+        {"shape": [2], "dtype": "float32", "value": 1},
+        [2, "float32"],
+    ],
+    ids=str,
+)
+def test_a_manifest_declares_floating_point_shapes_and_nothing_else(entry: Any) -> None:
+    with pytest.raises(PrivacyError, match="not a manifest"):
+        Manifest.from_json({"a": entry})
+
+
+def test_a_bad_manifest_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    for text in ('{"a": {"shape": [2]}}', '{"a": {"sha', "[]"):
+        path.write_text(text)
+        with pytest.raises(FedLoraError, match=re.escape(str(path))):
+            Manifest.load(path)
+    with pytest.raises(FedLoraError, match="absent"):
+        Manifest.load(tmp_path / "absent.json")
+    write_json(path, make_manifest().to_json())
+    assert Manifest.load(path) == make_manifest()
+
+
+# ---- a network's scope ----------------------------------------------------------------------------------
+
+
+def small_network() -> nn.Sequential:
+    network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+    network[0].requires_grad_(False)
+    return network
+
+
+def test_every_tensor_has_one_role_and_only_trained_ones_are_asked_about() -> None:
+    network, asked = small_network(), []
+
+    def is_shared(key: str) -> bool:
+        asked.append(key)
+        return key.startswith("2.")
+
+    scope = Scope.of(network, is_shared)
+    assert scope.roles == {
+        "0.weight": Role.FROZEN,
+        "0.bias": Role.FROZEN,
+        "1.weight": Role.PRIVATE,
+        "1.bias": Role.PRIVATE,
+        "1.running_mean": Role.FROZEN,
+        "1.running_var": Role.FROZEN,
+        "1.num_batches_tracked": Role.FROZEN,
+        "2.weight": Role.SHARED,
+        "2.bias": Role.SHARED,
+    }
+    assert sorted(asked) == ["1.bias", "1.weight", "2.bias", "2.weight"]
+    assert scope.manifest == Manifest({"2.weight": Entry((2, 3), "float32"), "2.bias": Entry((2,), "float32")})
+
+
+def test_statistics_of_normalisation_layers_never_travel() -> None:
+    scope = Scope.of(small_network(), lambda key: True)
+    assert not any("running" in key for key in scope.manifest.entries)
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_no_private_key_is_ever_in_a_payload(name: str) -> None:
+    network, method = tiny_network(), get_method(name)
+    method.attach(network)
+    scope = method.scope(network)
+    payload = scope.shared_payload(network)
+    assert payload.keys() == scope.manifest.entries.keys() == set(scope.keys(Role.SHARED))
+    assert payload.keys().isdisjoint(scope.keys(Role.PRIVATE))
+    assert payload.keys().isdisjoint(scope.keys(Role.FROZEN))
+
+
+@pytest.fixture
+def dual() -> tuple[nn.Module, Scope]:
+    network, method = tiny_network(), get_method("dual_lora")
+    method.attach(network)
+    return network, method.scope(network)
+
+
+def bits(network: nn.Module) -> dict[str, bytes]:
+    return {key: value.numpy().tobytes() for key, value in network.state_dict().items()}
+
+
+def test_a_payload_comes_back_to_the_bit(dual: tuple[nn.Module, Scope]) -> None:
+    network, scope = dual
+    sent = {key: value + 1 for key, value in scope.shared_payload(network).items()}
+    before = bits(network)
+    scope.load_shared(network, sent)
+    received = scope.shared_payload(network)
+    assert all(received[key].tobytes() == value.tobytes() for key, value in sent.items())
+    after = bits(network)
+    assert {key for key in after if after[key] != before[key]} == set(sent)
+
+
+def test_a_payload_is_a_copy(dual: tuple[nn.Module, Scope]) -> None:
+    network, scope = dual
+    before = bits(network)
+    for array in scope.shared_payload(network).values():
+        array += 1
+    for tensor in scope.private_state(network).values():
+        tensor += 1
+    assert bits(network) == before
+
+
+def test_a_loaded_payload_is_not_tied_to_the_network(dual: tuple[nn.Module, Scope]) -> None:
+    network, scope = dual
+    payload = scope.shared_payload(network)
+    scope.load_shared(network, payload)
+    before = bits(network)
+    for array in payload.values():
+        array += 1
+    assert bits(network) == before
+
+
+@pytest.mark.parametrize("position", [0, -1])
+@pytest.mark.parametrize("damage", ["nan", "shape", "dtype", "missing", "private", "frozen"])
+def test_a_refused_payload_leaves_the_network_untouched(
+    dual: tuple[nn.Module, Scope], damage: str, position: int
+) -> None:
+    network, scope = dual
+    payload = {key: value + 1 for key, value in scope.shared_payload(network).items()}
+    key = list(payload)[position]
+    if damage == "nan":
+        payload[key].flat[0] = np.nan
+    elif damage == "shape":
+        payload[key] = payload[key][..., :1]
+    elif damage == "dtype":
+        payload[key] = payload[key].astype(np.float64)
+    elif damage == "missing":
+        del payload[key]
+    else:
+        other = scope.keys(Role(damage))[position]
+        payload[other] = network.state_dict()[other].numpy() + 1
+    before = bits(network)
+    with pytest.raises(PrivacyError):
+        scope.load_shared(network, payload)
+    assert bits(network) == before
+
+
+def test_a_value_too_large_for_the_wire_is_refused_and_never_sent_as_infinity() -> None:
+    network, method = tiny_network(), get_method("dual_lora")
+    method.attach(network)
+    scope = method.scope(network, wire_dtype="float16")
+    key = scope.keys(Role.SHARED)[0]
+    with torch.no_grad():
+        network.get_parameter(key).view(-1)[0] = 1e6
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(PrivacyError, match=re.escape(repr(key))):
+            scope.shared_payload(network)
+
+
+def test_the_wire_dtype_rounds_shared_tensors_and_nothing_else(dual: tuple[nn.Module, Scope]) -> None:
+    network, scope = dual
+    half = get_method("dual_lora").scope(network, wire_dtype="float16")
+    assert half.manifest.nbytes * 2 == scope.manifest.nbytes
+    exact, rounded = scope.shared_payload(network), half.shared_payload(network)
+    for key in exact:
+        np.testing.assert_array_equal(rounded[key], exact[key].astype(np.float16))
+    assert {value.dtype for value in half.private_state(network).values()} == {torch.float32}
+
+
+def test_private_tensors_come_back_to_the_bit(dual: tuple[nn.Module, Scope]) -> None:
+    network, scope = dual
+    stored = {key: value + 1 for key, value in scope.private_state(network).items()}
+    scope.load_private(network, stored)
+    for key, value in scope.private_state(network).items():
+        assert torch.equal(value, stored[key])
+
+
+@pytest.mark.parametrize("damage", ["missing", "unknown", "shape"])
+def test_private_tensors_of_another_network_are_refused_and_change_nothing(
+    dual: tuple[nn.Module, Scope], damage: str
+) -> None:
+    network, scope = dual
+    stored = {key: value + 1 for key, value in scope.private_state(network).items()}
+    key = sorted(stored)[-1]
+    if damage == "missing":
+        del stored[key]
+    elif damage == "unknown":
+        stored[key.replace("private", "shared")] = stored[key]
+    else:
+        stored[key] = stored[key][:1]
+    before = bits(network)
+    with pytest.raises(PrivacyError, match="lora"):
+        scope.load_private(network, stored)
+    assert bits(network) == before
+
+
+# ---- the report -----------------------------------------------------------------------------------------
+
+counts = st.integers(0, 10_000)
+scores = st.none() | st.floats(-1, 1) | st.integers(-1, 1)
+matrices = st.integers(1, 4).flatmap(
+    lambda n: st.lists(st.lists(counts, min_size=n, max_size=n), min_size=n, max_size=n)
+)
+metrics = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(["balanced_accuracy", "sensitivity", "specificity", "auroc", "mcc", "ece", "accuracy"], scores),
+        "n": counts,
+        "confusion_matrix": matrices,
+    },
+)
+views = st.fixed_dictionaries({}, optional={"private_on": metrics, "private_off": metrics})
+reports = st.fixed_dictionaries(
+    {},
+    optional={
+        "round": counts,
+        "cases": counts,
+        "seconds": st.floats(0, 1e6) | counts,
+        "train_loss": st.floats(-1e6, 1e6),
+        "validation": views,
+        "test": views,
+    },
+)
+
+
+def slots(value: Any) -> list[tuple[Any, Any]]:
+    """Every place of a nested value, as a container and a key in it."""
+    pairs = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
+    nested = [slot for _, child in pairs if isinstance(child, (dict, list)) for slot in slots(child)]
+    return [(value, key) for key, _ in pairs] + nested
+
+
+@given(reports)
+def test_a_legal_report_passes(report: dict[str, Any]) -> None:
+    check_report(report)
+    check_report(through_json(report))
+
+
+surprises = (
+    st.text()
+    | st.binary()
+    | st.booleans()
+    | st.sampled_from([float("nan"), float("inf"), -float("inf"), 10**400, -(10**30), 2**63])
+    | st.builds(np.float64, st.floats(-1, 1))
+    | st.builds(np.int64, counts)
+    | st.tuples(counts)
+    | st.lists(st.text(), min_size=1)
+    | st.dictionaries(st.text(), st.text(), min_size=1)
+)
+
+
+@given(st.data(), reports, surprises)
+def test_a_surprise_anywhere_is_refused(data: st.DataObject, report: dict[str, Any], surprise: Any) -> None:
+    places = slots(report)
+    if not places:
+        return
+    container, key = data.draw(st.sampled_from(places))
+    container[key] = surprise
+    with pytest.raises(PrivacyError):
+        check_report(report)
+
+
+@given(st.data(), reports, st.text(), scores | st.text())
+def test_an_undeclared_entry_anywhere_is_refused(data: st.DataObject, report: Any, key: str, value: Any) -> None:
+    declared = {"private_on", "private_off", "confusion_matrix", "n", "round", "cases", "seconds", "train_loss"}
+    declared |= {"validation", "test", "balanced_accuracy", "sensitivity", "specificity", "auroc", "mcc", "ece"}
+    if key in declared | {"accuracy"}:
+        return
+    containers = [report] + [c[k] for c, k in slots(report) if isinstance(c[k], dict)]
+    data.draw(st.sampled_from(containers))[key] = value
+    with pytest.raises(PrivacyError):
+        check_report(report)
+
+
+@given(st.none() | st.text() | st.integers() | st.lists(st.integers()))
+def test_a_report_that_is_no_mapping_is_refused(value: Any) -> None:
+    with pytest.raises(PrivacyError):
+        check_report(value)
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        [],
+        [[]],
+        [[1, 2]],
+        [[1, 2], [3]],
+        [1, 2],
+        [[1, -1], [0, 0]],
+        [[1.0, 0], [0, 0]],
+        [[None, 0], [0, 0]],
+        np.zeros((2, 2), int),
+        [[0] * 200] * 200,
+    ],
+    ids=lambda matrix: f"{type(matrix).__name__}-{len(matrix)}",
+)
+def test_a_confusion_matrix_is_small_square_and_counts(matrix: Any) -> None:
+    with pytest.raises(PrivacyError, match="confusion_matrix"):
+        check_report({"test": {"private_on": {"confusion_matrix": matrix}}})
+
+
+@pytest.mark.parametrize("name", ["balanced_accuracy", "auroc", "mcc", "ece"])
+@pytest.mark.parametrize("value", [1.01, -1.01, 1e308, 10**400])
+def test_a_metric_outside_its_range_is_refused(name: str, value: float) -> None:
+    with pytest.raises(PrivacyError, match=name):
+        check_report({"validation": {"private_on": {name: value}}})
+
+
+@pytest.mark.parametrize("name", ["round", "cases"])
+@pytest.mark.parametrize("value", [-1, 1.0, 2**40, int.from_bytes(b"a whole sentence about a patient")])
+def test_a_count_is_whole_not_negative_and_no_message_in_disguise(name: str, value: float) -> None:
+    with pytest.raises(PrivacyError, match=name):
+        check_report({name: value})
+
+
+def test_a_refused_report_does_not_tell_its_values() -> None:
+    for report in (
+        {"seconds": "/data/patient007.nii"},
+        {"test": {"private_on": {"auroc": "patient007"}}},
+        {"test": "patient007"},
+    ):
+        with pytest.raises(PrivacyError) as caught:
+            check_report(copy.deepcopy(report))
+        assert "patient007" not in str(caught.value)
+
+
+def test_what_the_metrics_compute_may_be_reported() -> None:
+    from monai_fedlora.engines.metrics import classification_metrics
+
+    values = classification_metrics([[0.2, 0.8], [0.6, 0.4], [0.3, 0.7]], [1, 0, 0])
+    undefined = classification_metrics([[0.2, 0.8]], [1])
+    check_report(json.loads(json.dumps({"test": {"private_on": values, "private_off": undefined}})))
+    check_report({"test": {"private_on": values}})
