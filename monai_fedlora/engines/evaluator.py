@@ -65,7 +65,7 @@ class ClassificationEvaluator(SupervisedEvaluator):
             prepare_batch=prepare_batch,
         )
 
-    def run(self, global_epoch: int = 1) -> None:
+    def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         """Evaluate once; without a case, leave no metric behind.
 
         Args:

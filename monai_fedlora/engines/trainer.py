@@ -193,6 +193,7 @@ class _MeanLoss:
         engine.add_event_handler(Events.EPOCH_STARTED, self.reset)
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self.add)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.report)
+        engine.add_event_handler(Events.TERMINATE, self.report)
 
     def reset(self, engine: Any) -> None:
         self.total, self.cases = 0.0, 0
@@ -203,4 +204,5 @@ class _MeanLoss:
         self.cases += len(output[Keys.IMAGE])
 
     def report(self, engine: Any) -> None:
-        engine.state.metrics["train_loss"] = self.total / self.cases
+        if self.cases:
+            engine.state.metrics["train_loss"] = self.total / self.cases

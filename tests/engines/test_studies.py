@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monai_fedlora.engines.studies import find_studies
+from monai_fedlora.errors import DataError
+
+
+def touch(folder: Path, *names: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+    return folder
+
+
+def test_pairs_are_found_in_order_and_other_files_are_left_alone(tmp_path) -> None:
+    folder = touch(
+        tmp_path, "b_ES.nii", "b_ed.nii", "a_1_ed.nii.gz", "a_1_es.nii.gz", "notes.txt", "._b_ed.nii", "c_ed.dcm"
+    )
+    assert find_studies(folder) == [
+        {"subject": "a_1", "ed": str(folder / "a_1_ed.nii.gz"), "es": str(folder / "a_1_es.nii.gz")},
+        {"subject": "b", "ed": str(folder / "b_ed.nii"), "es": str(folder / "b_ES.nii")},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a_ed.nii"], "study a lacks its es frame"),
+        (["a_ed.nii", "a_ed.nii.gz", "a_es.nii"], "study a has its ed frame twice"),
+        (["a.nii"], "holds no study; name the files"),
+    ],
+)
+def test_an_incomplete_folder_is_refused(tmp_path, names: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        find_studies(touch(tmp_path, *names))
+
+
+def test_a_missing_folder_is_named(tmp_path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        find_studies(tmp_path / "x")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_datalist_gives_its_split(tmp_path, whole: bool) -> None:
+    touch(tmp_path, "p1.nii", "p2.nii")
+
+    def case(name: str) -> dict:
+        return {"subject": name, "label": 0, "group": "NOR", "ed": f"{name}.nii", "es": f"{name}.nii"}
+
+    datalist = {
+        "format": 1, "site": "s", "dataset": "d", "task": "binary", "classes": ["NOR", "ABN"], "image_root": ".",
+        "seed": 0, "training": [case("p1")], "validation": [], "test": [case("p2")],
+    }  # fmt: skip
+    (tmp_path / "datalist.json").write_text(json.dumps(datalist))
+    path = tmp_path if whole else tmp_path / "datalist.json"
+    assert [item["subject"] for item in find_studies(path)] == ["p2"]
+    with pytest.raises(DataError, match=r"the validation split of .* is empty"):
+        find_studies(path, split="validation")
+
+
+NAMES = st.text(st.sampled_from("ab_.- eéds\U0001f600"), min_size=1, max_size=12).filter(lambda n: n not in (".", ".."))
+
+
+@given(st.lists(st.tuples(NAMES, st.sampled_from(["_ed.nii", "_es.nii.gz", "_ED.NII", ".nii", ""])), max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_any_folder_gives_complete_pairs_or_an_error_that_names_it(tmp_path_factory, files) -> None:
+    folder = touch(tmp_path_factory.mktemp("studies"), *(stem + end for stem, end in files))
+    try:
+        studies = find_studies(folder)
+    except DataError as error:
+        assert str(folder) in str(error)
+    else:
+        assert all(Path(study[frame]).is_file() for study in studies for frame in ("ed", "es"))
+        assert len({study["subject"] for study in studies}) == len(studies) > 0
