@@ -34,7 +34,7 @@ def pretrain(
 
     AdamW with betas (0.9, 0.95) and weight decay 0.05 on matrices, as in He et al., arXiv 2111.06377; the
     learning rate rises linearly over a tenth of the steps and falls by a cosine to zero. The same images,
-    settings, seed and number of threads give the same file.
+    settings, seed and number of threads give the same weights.
 
     Args:
         images: tensors (n_frames, X, Y, Z) of one shape with values in [0, 1]; a dataset with a length is
