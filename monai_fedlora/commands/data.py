@@ -82,7 +82,7 @@ def _add_dataset(datasets: argparse._SubParsersAction, name: str, text: str) -> 
         "--check",
         choices=("header", "full"),
         default="header",
-        help="full: read every voxel of every image too (default: header)",
+        help="full: load every image as training will (default: header)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace sites of the same name")
     if name == "csv":
@@ -133,9 +133,9 @@ def _prepare(args: argparse.Namespace) -> int:
     start = perf_counter()
     console = Console(highlight=False)
     records = _read(args)
-    if args.check == "full":
-        _read_voxels(sorted({file for record in records for file in record.files()}))
     prepared = prepare(records, _settings(args), existing=read_prepared(args.output))
+    if args.check == "full":
+        _load_all(prepared.datalists)
     write_datalists(prepared.datalists, args.output, overwrite=args.overwrite)
     console.print(_table(prepared.datalists))
     for note in prepared.notes:
@@ -189,13 +189,16 @@ def _settings(args: argparse.Namespace) -> Any:
     )
 
 
-def _read_voxels(files: Sequence[Path]) -> None:
+def _load_all(datalists: Sequence[Any]) -> None:
+    """Load every patient as training will, so that whatever it would refuse is refused now."""
     from rich.progress import track
 
-    from monai_fedlora.data.nifti import check_voxels
+    from monai_fedlora.data.cases import SPLITS
+    from monai_fedlora.transforms.frames import join_frames, read_frames
 
-    for file in track(files, description="reading voxels", transient=True):
-        check_voxels(file)
+    items = [item for datalist in datalists for split in SPLITS for item in datalist.items(split)]
+    for item in track(items, description="reading images", transient=True):
+        join_frames(*read_frames(item))
 
 
 def _table(datalists: Sequence[Any]) -> Any:

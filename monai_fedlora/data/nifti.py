@@ -56,25 +56,6 @@ def read_header(path: Path, *, axes: int) -> Header:
     return Header(shape, spacing)
 
 
-def check_voxels(path: Path) -> None:
-    """Read every voxel of a NIfTI file.
-
-    Raises:
-        DataError: the file is damaged, has a voxel that is not finite, or holds a single value; the message
-            names it.
-    """
-    import numpy as np
-
-    try:
-        voxels = np.asanyarray(_open(path).dataobj)
-    except (OSError, EOFError, zlib.error, ValueError, OverflowError) as error:
-        raise DataError(f"{path} cannot be read to its end ({error}); copy it again from the source") from error
-    if not np.isfinite(voxels).all():
-        raise DataError(f"{path} has voxels that are not finite numbers")
-    if voxels.min() == voxels.max():
-        raise DataError(f"{path} is blank: every voxel is {voxels.min()}")
-
-
 def _open(path: Path) -> Any:
     import nibabel
     from nibabel.filebasedimages import ImageFileError
