@@ -12,6 +12,7 @@ leaves the backbone's output unchanged. State-dict keys carry the adapter's name
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -48,16 +49,20 @@ class LoraSettings:
     targets: tuple[str, ...] = ("attn.q", "attn.kv")
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rank, int) or self.rank < 1:
+        if type(self.rank) is not int or self.rank < 1:
             raise ConfigError(f"rank is {self.rank!r}; a LoRA needs a whole number of at least 1")
-        if not self.alpha > 0:
-            raise ConfigError(f"alpha is {self.alpha!r}; it must be positive, or the adapter has no effect")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout is {self.dropout!r}; it must lie in [0, 1)")
-        if not isinstance(self.blocks, int) or self.blocks < 0:
+        if not _is_number(self.alpha) or not 0 < self.alpha < math.inf:
+            raise ConfigError(f"alpha is {self.alpha!r}; it must be a positive number, or the adapter has no effect")
+        if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout is {self.dropout!r}; it must be a number in [0, 1)")
+        if type(self.blocks) is not int or self.blocks < 0:
             raise ConfigError(f"blocks is {self.blocks!r}; give the number of last blocks, or 0 for all")
-        if not self.targets:
-            raise ConfigError("targets is empty; name at least one linear layer, for example attn.q")
+        if not self.targets or isinstance(self.targets, str) or not all(isinstance(t, str) for t in self.targets):
+            raise ConfigError(f'targets is {self.targets!r}; give a list of linear layers, for example ["attn.q"]')
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
 
 
 def target_modules(network: Backbone, settings: LoraSettings) -> list[str]:
@@ -87,7 +92,7 @@ def attach_lora(network: Any, settings: LoraSettings, adapters: Sequence[str]) -
     network.requires_grad_(False)
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # annotated int, computed with as a number
         lora_dropout=settings.dropout,
         target_modules=target_modules(network, settings),
     )
@@ -125,8 +130,18 @@ def merge_lora(network: nn.Module, adapters: Sequence[str] | None = None) -> nn.
     Args:
         network: adapted network; a network without adapters is returned as it is.
         adapters: which to fold in; the others are dropped. None folds in all.
+
+    Raises:
+        ConfigError: the network has adapters, but none of such a name.
+        ValueError: a merged weight would not be finite.
     """
-    for name, layer in lora_layers(network).items():
+    layers = lora_layers(network)
+    present = {adapter for layer in layers.values() for adapter in layer.lora_A}
+    if layers and (unknown := sorted(set(adapters or ()) - present)):
+        raise ConfigError(
+            f"there is no adapter {', '.join(unknown)} to merge; choose from {', '.join(sorted(present))}"
+        )
+    for name, layer in layers.items():
         chosen = [a for a in layer.lora_A if adapters is None or a in adapters]
         if chosen:
             layer.merge(safe_merge=True, adapter_names=chosen)
