@@ -16,6 +16,8 @@ from monai_fedlora.errors import FedLoraError, WeightsError
 if TYPE_CHECKING:
     import torch
 
+_METADATA = "monai_fedlora"
+
 
 @contextmanager
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
@@ -86,13 +88,20 @@ def sha256(path: str | os.PathLike[str]) -> str:
 def save_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write tensors and string metadata as safetensors, atomically."""
+    """Write tensors and string metadata as safetensors, atomically.
+
+    The same content gives the same bytes: several metadata entries are kept as one sorted JSON entry, because
+    the format does not order them.
+    """
     from safetensors.torch import save_file
 
     plain = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
     with atomic_path(path) as temporary:
         mode = temporary.stat().st_mode & 0o777
-        save_file(plain, temporary, metadata=dict(metadata or {}))
+        entries = dict(metadata or {})
+        if len(entries) > 1:
+            entries = {_METADATA: json.dumps(entries, sort_keys=True)}
+        save_file(plain, temporary, metadata=entries)
         temporary.chmod(mode)
 
 
@@ -108,6 +117,9 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
         raise WeightsError(f"{path} does not exist or is not a file")
     try:
         with safe_open(path, framework="pt") as stream:
-            return {key: stream.get_tensor(key) for key in stream.keys()}, dict(stream.metadata() or {})
-    except (SafetensorError, OSError) as error:
+            metadata = dict(stream.metadata() or {})
+            if _METADATA in metadata:
+                metadata = json.loads(metadata[_METADATA])
+            return {key: stream.get_tensor(key) for key in stream.keys()}, metadata
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise WeightsError(f"{path} is not a readable safetensors file ({error}); it may be truncated") from error

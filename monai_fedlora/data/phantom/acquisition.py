@@ -1,0 +1,90 @@
+"""From tissue signal to stored pixels, as a scanner would: coil, k-space, noise, magnitude, display curve."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import fft
+
+from monai_fedlora.data.phantom.vendors import Vendor
+
+Array = np.ndarray
+
+
+def coil_sensitivity(surface: Array, heart: float, vendor: Vendor) -> Array:
+    """Sensitivity of a coil on the chest, 1 at the heart.
+
+    Args:
+        surface: distance to the skin, mm, positive inside the body.
+        heart: the heart's distance to the skin, mm.
+        vendor: ``coil_gain`` and ``coil_length`` are used.
+    """
+    falloff = 1 + vendor.coil_gain * np.exp(-np.clip(surface, -20, None) / vendor.coil_length)
+    return falloff / (1 + vendor.coil_gain * np.exp(-heart / vendor.coil_length))
+
+
+def acquire(signal: Array, vendor: Vendor, rng: np.random.Generator) -> Array:
+    """Sample k-space in part, add complex noise and return the magnitude image.
+
+    The magnitude of complex Gaussian noise is Rician (Gudbjartsson and Patz, MRM 1995). Cutting k-space gives
+    Gibbs ringing; the taper trades it for blur. The noise passes through the same window.
+
+    Args:
+        signal: (..., Y, X) float32.
+        vendor: ``acquired``, ``apodisation`` and ``noise`` are used.
+        rng: source of the noise.
+
+    Returns:
+        (..., Y, X) float32, not negative.
+    """
+    height, width = signal.shape[-2:]
+    spectrum = fft.rfft2(signal, norm="ortho")
+    rows = np.abs(fft.fftfreq(height)) * 2
+    columns = fft.rfftfreq(width) * 2
+    kept_rows = np.flatnonzero(rows <= vendor.acquired)
+    n_columns = int(np.count_nonzero(columns <= vendor.acquired))
+    window = _taper(rows[kept_rows], vendor)[:, None] * _taper(columns[:n_columns], vendor)
+    low = spectrum[..., kept_rows, :n_columns]
+    deviation = vendor.noise / np.sqrt(2 * np.mean(window**2) * vendor.acquired**2)
+    shape = (*low.shape, 2)
+
+    def noise() -> Array:
+        draw = rng.standard_normal(shape, dtype=np.float32) * np.float32(deviation)
+        return draw.view(np.complex64)[..., 0]
+
+    def image(low_frequencies: Array) -> Array:
+        full = np.zeros_like(spectrum)
+        full[..., kept_rows, :n_columns] = low_frequencies * window
+        return fft.irfft2(full, s=(height, width), norm="ortho")
+
+    return np.hypot(image(low + noise()), image(noise()))
+
+
+def _taper(frequency: Array, vendor: Vendor) -> Array:
+    """Raised-cosine weight that falls to ``1 - apodisation`` at the edge of the acquired part."""
+    fall = 0.5 - 0.5 * np.cos(np.pi * np.clip(frequency / vendor.acquired, 0, 1))
+    return (1 - vendor.apodisation * fall).astype(np.float32)
+
+
+def store(magnitude: Array, vendor: Vendor) -> Array:
+    """Apply the display curve, the intensity scale, the field of view and the array orientation.
+
+    Args:
+        magnitude: (..., Y, X), not negative.
+        vendor: ``gamma``, ``scale`` and ``circular`` are used.
+
+    Returns:
+        int16 of the same shape.
+    """
+    pixels = magnitude if vendor.gamma == 1 else np.power(magnitude, np.float32(vendor.gamma))
+    pixels = np.rint(pixels * np.float32(vendor.scale))
+    if vendor.circular:
+        height, width = pixels.shape[-2:]
+        y, x = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+        pixels *= x * x + y * y <= 1
+    return np.clip(pixels, 0, 32767).astype(np.int16)
+
+
+def orient(pixels: Array, vendor: Vendor) -> Array:
+    """Turn and mirror (..., Y, X) arrays the way the vendor stores them."""
+    pixels = np.rot90(pixels, vendor.quarter_turns, axes=(-2, -1))
+    return np.ascontiguousarray(pixels[..., ::-1] if vendor.mirrored else pixels)

@@ -1,0 +1,127 @@
+"""One phantom patient: a heart, a body, a scanner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from monai_fedlora.data.phantom import acquisition, anatomy, body, render
+from monai_fedlora.data.phantom.pathology import Heart, draw_heart
+from monai_fedlora.data.phantom.vendors import Vendor
+
+_COARSE = 2.2  # mm, grid of the surroundings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhantomPatient:
+    """A cine stack and what is true about it.
+
+    Attributes:
+        image: (T, Z, Y, X) int16.
+        mask: (T, Z, Y, X) uint8 of ``render.LV``, ``render.MYO``, ``render.RV``.
+        spacing: (x, y, z) mm.
+        ed_frame, es_frame: 0-based.
+        heart: the numbers behind it.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    spacing: tuple[float, float, float]
+    ed_frame: int
+    es_frame: int
+    heart: Heart
+
+
+def make_patient(group: str, vendor: Vendor, seed: int | tuple[int, ...], *, frames: int = 2) -> PhantomPatient:
+    """Scan a made-up patient of a group on a vendor's machine.
+
+    Args:
+        group: one of ACDC's groups.
+        vendor: the machine and its people.
+        seed: the same seed gives the same patient, bit for bit.
+        frames: 2 for end diastole and end systole, more for a beat that starts at end diastole.
+
+    Raises:
+        ConfigError: unknown group.
+    """
+    streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(5)]
+    numbers, shape_rng, body_rng, texture, noise = streams
+    heart = draw_heart(group, vendor, numbers)
+    z = _slices(heart, vendor, numbers)
+    cut = anatomy.surfaces(heart, z, anatomy.contraction(frames), vendor.slice_distance, shape_rng)
+    body_mass_index = heart.weight / (heart.height / 100) ** 2
+    details = render.draw_details(len(z), body_mass_index, shape_rng)
+
+    length = anatomy.heart_length(heart)
+    depth = z / length
+    view = np.deg2rad(vendor.view + shape_rng.normal(0, 9))
+    turn = 0.35 * view + shape_rng.normal(-0.05, 0.15)
+    lean = np.array([-0.20, 0.06]) + shape_rng.normal(0, 0.03, 2)
+    centres = (z[:, None] - length / 2) * lean + shape_rng.normal(0, 1.2, (len(z), 2))  # breath-holds differ
+
+    front_axis = np.array([-np.cos(view), -np.sin(view)])
+    up_axis = np.array([np.sin(view), -np.cos(view)])
+    ring = (render.outline(cut)[0] + details.fat)[..., None] * np.stack(
+        [-np.cos(anatomy.ANGLES + turn), np.sin(anatomy.ANGLES + turn)], -1
+    ) + centres[:, None]
+    alive = cut.epi[0].max(1) > 0
+    front_reach, down_reach = (ring[alive] @ front_axis).max(), (ring[alive] @ -up_axis).max()
+    chest = body.draw_body(down_reach, front_reach, body_mass_index, body_rng)
+
+    width, height = vendor.matrix
+    middle = shape_rng.normal(0, 8, 2) - 22 * front_axis - 5 * up_axis
+    x = (np.arange(width) - (width - 1) / 2) * vendor.pixel + middle[0]
+    y = (np.arange(height) - (height - 1) / 2) * vendor.pixel + middle[1]
+    coarse_x, up_x = _coarse(x)
+    coarse_y, up_y = _coarse(y)
+    grid = np.broadcast_to(coarse_x[None, None, :], (len(z), len(coarse_y), len(coarse_x)))
+    rows = np.broadcast_to(coarse_y[None, :, None], grid.shape)
+    front = (grid * front_axis[0] + rows * front_axis[1]).astype(np.float32)
+    up = (grid * up_axis[0] + rows * up_axis[1]).astype(np.float32)
+    signal, surface = body.draw_surroundings(front, up, depth, chest, vendor, body_rng)
+    coil = acquisition.coil_sensitivity(surface, chest.chest + chest.muscle + chest.fat, vendor)
+    signal, coil = (up_y @ part.astype(np.float32) @ up_x.T for part in (signal, coil))
+
+    half = float(np.abs(ring[alive]).max()) + 6
+    box = (slice(*np.searchsorted(y, (-half, half))), slice(*np.searchsorted(x, (-half, half))))
+    across = x[None, None, box[1]] - centres[:, 0, None, None] + 0 * y[None, box[0], None]
+    down = y[None, box[0], None] - centres[:, 1, None, None] + 0 * x[None, None, box[1]]
+    drawn, labels = render.draw_heart_slices(
+        signal[:, box[0], box[1]], across.astype(np.float32), down.astype(np.float32), cut, details, turn, vendor, texture
+    )
+    frames_signal = np.repeat(signal[None], frames, 0)
+    frames_signal[:, :, box[0], box[1]] = drawn
+    mask = np.zeros(frames_signal.shape, np.uint8)
+    mask[:, :, box[0], box[1]] = labels
+    image = acquisition.store(acquisition.acquire(frames_signal * coil, vendor, noise), vendor)
+    return PhantomPatient(
+        image=acquisition.orient(image, vendor),
+        mask=acquisition.orient(mask, vendor),
+        spacing=(vendor.pixel, vendor.pixel, vendor.slice_distance),
+        ed_frame=0,
+        es_frame=anatomy.systolic_frame(frames),
+        heart=heart,
+    )
+
+
+def _slices(heart: Heart, vendor: Vendor, rng: np.random.Generator) -> np.ndarray:
+    """Slice centres in mm below the valve plane; the stack starts at most one slice above it."""
+    count = int(rng.integers(vendor.slices[0], vendor.slices[1] + 1))
+    needed = anatomy.heart_length(heart) / vendor.slice_distance
+    spare = count - needed
+    above = 1 if spare > 1.5 and rng.random() < 0.4 else 0
+    return (np.arange(count) - above + 0.5 + rng.uniform(-0.2, 0.2)) * vendor.slice_distance
+
+
+def _coarse(axis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A coarser grid that covers ``axis``, and the matrix that interpolates linearly from it."""
+    count = int(np.ceil((axis[-1] - axis[0]) / _COARSE)) + 1
+    coarse = axis[0] + np.arange(count + 1) * _COARSE
+    place = (axis - coarse[0]) / _COARSE
+    low = np.minimum(place.astype(int), count - 1)
+    matrix = np.zeros((len(axis), count + 1), np.float32)
+    rows = np.arange(len(axis))
+    matrix[rows, low] = 1 - (place - low)
+    matrix[rows, low + 1] = place - low
+    return coarse, matrix
