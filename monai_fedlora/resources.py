@@ -27,9 +27,7 @@ def bundle_path(name: str) -> Path:
         ConfigError: ``name`` is not a plain folder name, or no such bundle exists; the message lists the
             places looked at and the bundles found there.
     """
-    return _folder(
-        name, "bundle", _bundle_roots(), hint=f"set ${BUNDLES_VARIABLE} to the folder that holds it"
-    )
+    return _folder(name, "bundle", _bundle_roots(), hint=f"set ${BUNDLES_VARIABLE} to the folder that holds it")
 
 
 def list_bundles() -> list[str]:
@@ -55,9 +53,7 @@ def demo_weights_path() -> Path:
     """
     path = _PACKAGE / "weights" / DEMO_WEIGHTS
     if not path.is_file():
-        raise WeightsError(
-            f"the demonstration weights are missing: {path} does not exist; reinstall the package"
-        )
+        raise WeightsError(f"the demonstration weights are missing: {path} does not exist; reinstall the package")
     return path
 
 
@@ -80,9 +76,7 @@ def _folder(name: str, kind: str, roots: Sequence[Path], *, hint: str) -> Path:
             return (root / name).resolve()
     looked_at = ", ".join(str(root) for root in roots)
     known = ", ".join(_names(roots)) or "none"
-    raise ConfigError(
-        f"there is no {kind} {name!r} (looked in {looked_at}; found: {known}); check the name or {hint}"
-    )
+    raise ConfigError(f"there is no {kind} {name!r} (looked in {looked_at}; found: {known}); check the name or {hint}")
 
 
 def _names(roots: Sequence[Path]) -> list[str]:
