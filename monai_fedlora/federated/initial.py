@@ -126,8 +126,12 @@ def starting_point(source: str | None, *, plan: Plan, manifest: Manifest) -> Ite
 def _from_peft(folder: Path, *, plan: Plan, manifest: Manifest) -> dict[str, np.ndarray]:
     from monai_fedlora.adapters.lora import SHARED
     from monai_fedlora.adapters.peft_folder import HEAD_NAME, load_peft_folder
+    from monai_fedlora.methods.lora import LoraMethod
 
-    tensors = load_peft_folder(folder, SHARED)
+    method = plan.build_method()
+    if not isinstance(method, LoraMethod):
+        raise WeightsError(f"{folder} holds a LoRA, and {plan.method} has none to start from it")
+    tensors = load_peft_folder(folder, SHARED, scale=method.alpha / method.rank)
     if (folder / HEAD_NAME).is_file():
         tensors |= load_tensors(folder / HEAD_NAME)[0]
     _, payload = build_shared(plan)
