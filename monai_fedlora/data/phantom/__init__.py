@@ -1,1 +1,8 @@
-"""Made-up beating hearts in short-axis cine pictures, from four made-up scanners."""
+"""Made-up beating hearts in short-axis cine pictures, from four made-up scanners.
+
+``pathology`` draws a heart's numbers, ``anatomy`` turns them into surfaces, ``body`` and ``render`` into tissue
+signal, ``acquisition`` into what a scanner stores; ``patient`` does all of it and ``layouts`` writes files.
+"""
+
+VERSION = 1
+"""Raised with every change of what the generator draws, so that cached phantoms are made again."""

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy import fft
 
 from monai_fedlora.data.phantom.vendors import Vendor
 
 Array = np.ndarray
+
+
+def field_of_view(height: int, width: int) -> Array:
+    """Window (Y, X) that fades the outermost pixels, so that k-space sees no jump where the picture wraps."""
+    fades = [np.minimum(1, (np.minimum(np.arange(n), np.arange(n)[::-1]) + 0.5) / 4) for n in (height, width)]
+    return np.outer(*fades).astype(np.float32)
 
 
 def coil_sensitivity(surface: Array, heart: float, vendor: Vendor) -> Array:
@@ -19,7 +27,7 @@ def coil_sensitivity(surface: Array, heart: float, vendor: Vendor) -> Array:
         vendor: ``coil_gain`` and ``coil_length`` are used.
     """
     falloff = 1 + vendor.coil_gain * np.exp(-np.clip(surface, -20, None) / vendor.coil_length)
-    return falloff / (1 + vendor.coil_gain * np.exp(-heart / vendor.coil_length))
+    return falloff / (1 + vendor.coil_gain * math.exp(-heart / vendor.coil_length))
 
 
 def acquire(signal: Array, vendor: Vendor, rng: np.random.Generator) -> Array:
@@ -44,7 +52,8 @@ def acquire(signal: Array, vendor: Vendor, rng: np.random.Generator) -> Array:
     n_columns = int(np.count_nonzero(columns <= vendor.acquired))
     window = _taper(rows[kept_rows], vendor)[:, None] * _taper(columns[:n_columns], vendor)
     low = spectrum[..., kept_rows, :n_columns]
-    deviation = vendor.noise / np.sqrt(2 * np.mean(window**2) * vendor.acquired**2)
+    passed = 2 * np.sum(window**2) - np.sum(window[:, 0] ** 2)  # the half plane stands for the whole one
+    deviation = vendor.noise / np.sqrt(2 * passed / (height * width))
     shape = (*low.shape, 2)
 
     def noise() -> Array:

@@ -64,8 +64,8 @@ def systolic_frame(frames: int) -> int:
 
 def cavity_size(heart: Heart) -> tuple[float, float]:
     """Return the LV cavity's largest radius and its length at end diastole, mm."""
-    s = np.linspace(0, 1, 201)
-    fullness = float(np.trapezoid(_profile(s) ** 2, s))
+    s = (np.arange(200) + 0.5) / 200
+    fullness = float(np.mean(_profile(s) ** 2))
     radius = (heart.lv_volume * 1000 / (2 * np.pi * heart.elongation * fullness)) ** (1 / 3)
     return radius, 2 * heart.elongation * radius
 
@@ -162,7 +162,8 @@ def _rv_room(height: np.ndarray, skew: float, spread: float) -> np.ndarray:
     """RV area per radian, up to a factor: a crescent that narrows towards the apex and leans up at the base."""
     height = height[:, None]
     inside = (height >= 0) & (height < 0.88)
-    size = np.clip(1 - (np.clip(height - 0.1, 0, None) / 0.78) ** 1.3, 0, None)
-    half_width = spread * (1.28 - 0.45 * np.clip(height, 0, 1))
+    size = np.clip(1 - (np.clip(height - 0.1, 0, None) / 0.78) ** 1.7, 0, None)
+    half_width = spread * (1.46 - 0.5 * np.clip(height, 0, 1))
     lean = np.abs((ANGLES - skew * (1.5 - 2 * height)) / half_width)
-    return np.where(inside, size * np.clip(1 - lean**1.9, 0, None), 0)
+    crescent = np.clip(1 - lean**2.8, 0, None) * (1 - 0.25 * np.exp(-((lean / 0.45) ** 2)))
+    return np.where(inside, size * crescent, 0)

@@ -28,20 +28,24 @@ class Bands:
     bulge: tuple[float, float] = (0.0, 0.0)
     rv_volume: tuple[float, float] = (62.0, 88.0)
     rv_ejection: tuple[float, float] = (0.50, 0.64)
-    elongation: tuple[float, float] = (1.75, 2.05)
+    elongation: tuple[float, float] = (1.6, 1.85)
 
 
 BANDS: dict[str, Bands] = {
     "NOR": Bands(lv_volume=(58, 80), lv_ejection=(0.57, 0.68), wall=(6.8, 9.3)),
     "MINF": Bands(
-        lv_volume=(76, 112), lv_ejection=(0.20, 0.36), wall=(7.5, 9.8), elongation=(1.5, 1.8), rv_ejection=(0.45, 0.62)
+        lv_volume=(76, 112), lv_ejection=(0.20, 0.36), wall=(7.5, 9.8), elongation=(1.45, 1.7), rv_ejection=(0.45, 0.62)
     ),
     "DCM": Bands(
-        lv_volume=(110, 165), lv_ejection=(0.12, 0.34), wall=(6.2, 8.8), elongation=(1.35, 1.6),
+        lv_volume=(110, 165), lv_ejection=(0.12, 0.34), wall=(6.2, 8.8), elongation=(1.3, 1.5),
         rv_volume=(65, 98), rv_ejection=(0.25, 0.50),
     ),
-    "HCM": Bands(lv_volume=(56, 78), lv_ejection=(0.63, 0.76), wall=(10.5, 12.5), bulge=(7.5, 12.5), rv_volume=(55, 80)),
-    "RV": Bands(lv_volume=(50, 72), lv_ejection=(0.52, 0.64), wall=(6.5, 8.8), rv_volume=(120, 165), rv_ejection=(0.18, 0.40)),
+    "HCM": Bands(
+        lv_volume=(56, 78), lv_ejection=(0.63, 0.76), wall=(10.5, 12.5), bulge=(7.5, 12.5), rv_volume=(55, 80),
+    ),
+    "RV": Bands(
+        lv_volume=(50, 72), lv_ejection=(0.55, 0.64), wall=(6.5, 8.8), rv_volume=(120, 165), rv_ejection=(0.18, 0.40),
+    ),
 }  # fmt: skip
 """Bands of each group."""
 
@@ -79,7 +83,7 @@ class Heart:
 
     Attributes:
         group: ACDC group.
-        height, weight: body, cm and kg.
+        sex: ``F`` or ``M``.  age: years.  height, weight: body, cm and kg.
         lv_volume, rv_volume: end-diastolic volumes, mL.  lv_ejection, rv_ejection: ejection fractions, 0..1.
         wall: mean end-diastolic wall thickness, mm.
         bulge: thickness added in ``thick``, mm.
@@ -90,6 +94,8 @@ class Heart:
     """
 
     group: str
+    sex: str
+    age: int
     height: float
     weight: float
     lv_volume: float
@@ -119,7 +125,8 @@ def draw_heart(group: str, vendor: Vendor, rng: np.random.Generator) -> Heart:
     if group not in BANDS:
         raise ConfigError(f"unknown group {group!r}; choose from {', '.join(BANDS)}")
     bands = BANDS[group]
-    height = float(np.clip(rng.normal(vendor.height, 7), 145, 205))
+    sex = "M" if rng.random() < 0.55 else "F"
+    height = float(np.clip(rng.normal(vendor.height + (5 if sex == "M" else -6), 6), 145, 205))
     weight = float(np.clip(rng.normal(25.5, 3), 19, 36)) * (height / 100) ** 2
     surface = np.sqrt(height * weight / 3600)
     size = height / 172  # lengths scale with the body, volumes with its surface
@@ -137,6 +144,8 @@ def draw_heart(group: str, vendor: Vendor, rng: np.random.Generator) -> Heart:
         )  # fmt: skip
     return Heart(
         group=group,
+        sex=sex,
+        age=int(rng.integers(20, 81)),
         height=height,
         weight=weight,
         lv_volume=surface * rng.uniform(*bands.lv_volume),

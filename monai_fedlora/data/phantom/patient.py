@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from monai_fedlora.data.phantom import acquisition, anatomy, body, render
+from monai_fedlora.data.phantom.canvas import Grid
 from monai_fedlora.data.phantom.pathology import Heart, draw_heart
 from monai_fedlora.data.phantom.vendors import Vendor
 
-_COARSE = 2.2  # mm, grid of the surroundings
+_COARSE = 2.5  # mm, grid of the surroundings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +57,13 @@ def make_patient(group: str, vendor: Vendor, seed: int | tuple[int, ...], *, fra
 
     length = anatomy.heart_length(heart)
     depth = z / length
-    view = np.deg2rad(vendor.view + shape_rng.normal(0, 9))
+    view = math.radians(vendor.view + shape_rng.normal(0, 9))
     turn = 0.35 * view + shape_rng.normal(-0.05, 0.15)
-    lean = np.array([-0.20, 0.06]) + shape_rng.normal(0, 0.03, 2)
+    lean = np.array([-0.24, 0.11]) + shape_rng.normal(0, 0.03, 2)
     centres = (z[:, None] - length / 2) * lean + shape_rng.normal(0, 1.2, (len(z), 2))  # breath-holds differ
 
-    front_axis = np.array([-np.cos(view), -np.sin(view)])
-    up_axis = np.array([np.sin(view), -np.cos(view)])
+    front_axis = np.array([-math.cos(view), -math.sin(view)])
+    up_axis = np.array([math.sin(view), -math.cos(view)])
     ring = (render.outline(cut)[0] + details.fat)[..., None] * np.stack(
         [-np.cos(anatomy.ANGLES + turn), np.sin(anatomy.ANGLES + turn)], -1
     ) + centres[:, None]
@@ -75,12 +77,10 @@ def make_patient(group: str, vendor: Vendor, seed: int | tuple[int, ...], *, fra
     y = (np.arange(height) - (height - 1) / 2) * vendor.pixel + middle[1]
     coarse_x, up_x = _coarse(x)
     coarse_y, up_y = _coarse(y)
-    grid = np.broadcast_to(coarse_x[None, None, :], (len(z), len(coarse_y), len(coarse_x)))
-    rows = np.broadcast_to(coarse_y[None, :, None], grid.shape)
-    front = (grid * front_axis[0] + rows * front_axis[1]).astype(np.float32)
-    up = (grid * up_axis[0] + rows * up_axis[1]).astype(np.float32)
-    signal, surface = body.draw_surroundings(front, up, depth, chest, vendor, body_rng)
+    grid = Grid.of(coarse_x, coarse_y, np.stack([front_axis, up_axis]), len(z))
+    signal, surface = body.draw_surroundings(grid, depth, chest, vendor, body_rng)
     coil = acquisition.coil_sensitivity(surface, chest.chest + chest.muscle + chest.fat, vendor)
+    window = acquisition.field_of_view(height, width)
     signal, coil = (up_y @ part.astype(np.float32) @ up_x.T for part in (signal, coil))
 
     half = float(np.abs(ring[alive]).max()) + 6
@@ -88,13 +88,20 @@ def make_patient(group: str, vendor: Vendor, seed: int | tuple[int, ...], *, fra
     across = x[None, None, box[1]] - centres[:, 0, None, None] + 0 * y[None, box[0], None]
     down = y[None, box[0], None] - centres[:, 1, None, None] + 0 * x[None, None, box[1]]
     drawn, labels = render.draw_heart_slices(
-        signal[:, box[0], box[1]], across.astype(np.float32), down.astype(np.float32), cut, details, turn, vendor, texture
+        signal[:, box[0], box[1]],
+        across.astype(np.float32),
+        down.astype(np.float32),
+        cut,
+        details,
+        turn,
+        vendor,
+        texture,
     )
     frames_signal = np.repeat(signal[None], frames, 0)
     frames_signal[:, :, box[0], box[1]] = drawn
     mask = np.zeros(frames_signal.shape, np.uint8)
     mask[:, :, box[0], box[1]] = labels
-    image = acquisition.store(acquisition.acquire(frames_signal * coil, vendor, noise), vendor)
+    image = acquisition.store(acquisition.acquire(frames_signal * (coil * window), vendor, noise), vendor)
     return PhantomPatient(
         image=acquisition.orient(image, vendor),
         mask=acquisition.orient(mask, vendor),
@@ -110,7 +117,7 @@ def _slices(heart: Heart, vendor: Vendor, rng: np.random.Generator) -> np.ndarra
     count = int(rng.integers(vendor.slices[0], vendor.slices[1] + 1))
     needed = anatomy.heart_length(heart) / vendor.slice_distance
     spare = count - needed
-    above = 1 if spare > 1.5 and rng.random() < 0.4 else 0
+    above = 1 if spare > 1.5 and rng.random() < 0.5 else 0
     return (np.arange(count) - above + 0.5 + rng.uniform(-0.2, 0.2)) * vendor.slice_distance
 
 

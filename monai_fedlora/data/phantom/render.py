@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from monai_fedlora.data.phantom.anatomy import ANGLES, N_ANGLES, Surfaces
-from monai_fedlora.data.phantom.body import Array, edge, smooth
+from monai_fedlora.data.phantom.canvas import Array, blend, edge, line, smooth
 from monai_fedlora.data.phantom.vendors import Vendor
 
 LV, MYO, RV = 1, 2, 3
@@ -116,6 +117,7 @@ def draw_heart_slices(
     images = np.empty((frames, *shape), np.float32)
     masks = np.empty((frames, *shape), np.uint8)
     outer = outline(surfaces)
+    widths = surfaces.endo.mean(-1).astype(np.float32)
 
     def around(table: Array) -> Array:
         return table.astype(np.float32).ravel()[bins]
@@ -124,30 +126,39 @@ def draw_heart_slices(
     muscle = vendor.myocardium * (1 + 0.05 * grain)
     for frame in range(frames):
         image = background.copy()
-        height = surfaces.height[frame]
+        height = surfaces.height[frame].astype(np.float32)
         out, epi, endo, rv = (around(table[frame]) for table in (outer, surfaces.epi, surfaces.endo, surfaces.rv))
         present = (out > 0).astype(np.float32)
         rim = out + fat_rim * present
-        image *= 1 - 0.8 * vendor.ink * np.clip(1 - np.abs(radius - rim - 0.8) / 1.6, 0, 1) * present
-        _mix(image, vendor.fat * (0.85 + 0.12 * grain), edge(rim - radius, soft) * present)
-        inked = np.clip(1 - np.abs(radius - out - 0.6) / 1.3, 0, 1)
-        image *= 1 - vendor.ink * inked * present
-        _mix(image, muscle * 0.95, edge(out - radius, soft) * present)
+        image *= 1 - 0.8 * vendor.ink * line(radius - rim - 0.8, 1.6) * present
+        blend(image, vendor.fat * (0.85 + 0.12 * grain), edge(rim - radius, soft) * present)
+        image *= 1 - vendor.ink * line(radius - out - 0.6, 1.3) * present
+        blend(image, muscle * 0.95, edge(out - radius, soft) * present)
         room = np.clip((rv - epi) / 3, 0, 1)
         rough = np.clip((grain - 0.55 + 0.9 * (height[:, None, None] - 0.5)) * 1.5, 0, 1)
         rough = rough * np.clip(1 - (rv - radius) / 14, 0.15, 1)
         pool = vendor.blood * (0.90 + 0.05 * flow)
-        _mix(image, pool + 0.8 * rough * (vendor.myocardium - pool), edge(rv - radius, soft) * room)
-        _mix(image, muscle, edge(epi - radius, soft) * (epi > 0))
-        squeeze = np.sqrt(np.maximum(surfaces.endo[0].mean(-1), 1) / np.maximum(surfaces.endo[frame].mean(-1), 1))
+        blend(image, pool + 0.8 * rough * (vendor.myocardium - pool), edge(rv - radius, soft) * room)
+        blend(image, muscle, edge(epi - radius, soft) * (epi > 0))
+        squeeze = np.sqrt(np.maximum(widths[0], 1) / np.maximum(widths[frame], 1))
         pool = vendor.blood * (1.0 + 0.03 * flow + 0.025 * grain)
         within = endo - radius
         lattice = np.clip(finger + 0.35 * grain + 0.7 * vendor.trabeculation - 0.15, 0, 1)
         dark = lattice * edge(layer * squeeze[:, None, None] - within + 0.5 * grain, 2)
         dark = np.maximum(dark, _papillary(x, y, surfaces.endo[frame], height, details, soft))
-        _mix(image, pool + dark * (vendor.myocardium - pool), edge(within, soft) * (endo > 0))
-        for index in np.flatnonzero(height < 0):
-            _above_valves(image[index], x[index], y[index], flow[index], grain[index], height[index], surfaces, vendor, soft)
+        blend(image, pool + dark * (vendor.myocardium - pool), edge(within, soft) * (endo > 0))
+        for index in np.flatnonzero(height < 0).tolist():
+            _above_valves(
+                image[index],
+                x[index],
+                y[index],
+                flow[index],
+                grain[index],
+                float(height[index]),
+                surfaces,
+                vendor,
+                soft,
+            )
         images[frame] = image
         mask = np.zeros(shape, np.uint8)
         mask[radius < rv] = RV
@@ -157,38 +168,43 @@ def draw_heart_slices(
     return images, masks
 
 
-def _mix(image: Array, value: float | Array, share: Array) -> None:
-    image += share * (value - image)
-
-
 def _papillary(x: Array, y: Array, endo: Array, height: Array, details: Details, soft: float) -> Array:
     """Darkness 0..1 of the papillary muscles, in the middle third of the cavity."""
     dark = np.zeros_like(x)
     for angle, share, long, short in details.papillary:
         ring = endo[:, np.argmin(np.abs(ANGLES - angle))]
-        for index in np.flatnonzero((height > 0.22) & (height < 0.78) & (ring > 4)):
-            grown = np.sin(np.pi * (height[index] - 0.12) / 0.76) ** 0.5
-            x0, y0 = -share * ring[index] * np.cos(angle), share * ring[index] * np.sin(angle)
-            dx, dy = x[index] - x0, y[index] - y0
-            outward, sideways = -dx * np.cos(angle) + dy * np.sin(angle), dx * np.sin(angle) + dy * np.cos(angle)
+        cos, sin = math.cos(angle), math.sin(angle)
+        for index in np.flatnonzero((height > 0.22) & (height < 0.78) & (ring > 4)).tolist():
+            grown = math.sin(math.pi * (float(height[index]) - 0.12) / 0.76) ** 0.5
+            radius = share * float(ring[index])
+            dx, dy = x[index] + radius * cos, y[index] - radius * sin
+            outward, sideways = dy * sin - dx * cos, dx * sin + dy * cos
             reach = np.sqrt((outward / long) ** 2 + (sideways / short) ** 2) * short
             np.maximum(dark[index], edge(short * grown - reach, soft), out=dark[index])
     return dark
 
 
 def _above_valves(
-    image: Array, x: Array, y: Array, flow: Array, grain: Array, height: float, surfaces: Surfaces, vendor: Vendor, soft: float
+    image: Array,
+    x: Array,
+    y: Array,
+    flow: Array,
+    grain: Array,
+    height: float,
+    surfaces: Surfaces,
+    vendor: Vendor,
+    soft: float,
 ) -> None:
     """Draw one slice above the valve plane: aorta, atria and outflow tract, thin-walled, in fat."""
     size = float(surfaces.epi[0].max(0).mean())
     close = np.hypot((x + 0.25 * size) / 1.35, y) - size * (1.05 + 0.05 * flow)
-    _mix(image, 0.75 * vendor.fat * (1 + 0.15 * flow), edge(-close, soft))
-    shift = float(np.clip(-height, 0, 0.3))
+    blend(image, 0.62 * vendor.fat * (1 + 0.15 * flow), edge(-close, 3))
+    shift = min(max(-height, 0.0), 0.3)
     for name, x0, y0, a, b in _VALVES:
         grow = 1 - 0.6 * shift if name != "aorta" else 1 - 0.3 * shift
         away = np.hypot((x - x0 * size) / a, (y - y0 * size) / b) - size * grow
         mean_axis = (a + b) / 2
-        _mix(image, vendor.myocardium, edge(-away * mean_axis + 1.8, soft))
+        blend(image, vendor.myocardium, 0.8 * edge(-away * mean_axis + 1.5, soft))
     for _, x0, y0, a, b in _VALVES:
         away = np.hypot((x - x0 * size) / a, (y - y0 * size) / b) - size * (1 - 0.6 * shift)
-        _mix(image, vendor.blood * (0.9 + 0.07 * flow), edge(-away * (a + b) / 2, soft))
+        blend(image, vendor.blood * (0.9 + 0.07 * flow), edge(-away * (a + b) / 2, soft))

@@ -1,0 +1,144 @@
+"""Write phantom patients the way ACDC and M&Ms are laid out.
+
+The same patient gives the same bytes: no clock and no file name goes into the compressed files. The writers
+fill a folder that the caller moves to its place when everything is in it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from monai_fedlora.data.phantom.patient import PhantomPatient
+from monai_fedlora.data.phantom.render import LV, MYO, RV
+from monai_fedlora.data.phantom.vendors import Vendor
+
+ACDC_LABELS = {RV: 1, MYO: 2, LV: 3}
+"""From this package's labels to ACDC's."""
+
+MNMS_LABELS = {LV: 1, MYO: 2, RV: 3}
+"""From this package's labels to those of M&Ms."""
+
+MNMS_TABLE = "211230_M&Ms_Dataset_information_diagnosis_opendataset.csv"
+MNMS_COLUMNS = (
+    "", "External code", "VendorName", "Vendor", "Centre", "ED", "ES", "Age", "Pathology", "Sex", "Height", "Weight",
+)  # fmt: skip
+_MNMS_PATHOLOGY = {"NOR": "NOR", "MINF": "IHD", "DCM": "DCM", "HCM": "HCM", "RV": "ARV"}
+_MNMS_CENTRE = {"A": 1, "B": 2, "C": 4, "D": 5}
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFiles:
+    """The end-diastolic and end-systolic image of a patient written in ACDC's layout."""
+
+    ed: Path
+    es: Path
+
+
+def write_acdc_patient(patient: PhantomPatient, folder: Path, *, cine: bool = False) -> FrameFiles:
+    """Write ``Info.cfg``, the two frames and their masks into ``folder``, whose name is the patient's.
+
+    Args:
+        patient: the patient.
+        folder: made if it does not exist.
+        cine: write ``<name>_4d.nii.gz`` too.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    name = folder.name
+    ed, es = patient.ed_frame + 1, patient.es_frame + 1
+    heart = patient.heart
+    (folder / "Info.cfg").write_text(
+        f"ED: {ed}\nES: {es}\nGroup: {heart.group}\nHeight: {heart.height:.1f}\n"
+        f"NbFrame: {len(patient.image)}\nWeight: {heart.weight:.1f}\n",
+        encoding="utf-8",
+    )
+    files = []
+    for number in (ed, es):
+        file = folder / f"{name}_frame{number:02d}.nii.gz"
+        file.write_bytes(encode(patient.image[number - 1], patient.spacing))
+        mask = relabel(patient.mask[number - 1], ACDC_LABELS)
+        (folder / f"{name}_frame{number:02d}_gt.nii.gz").write_bytes(encode(mask, patient.spacing))
+        files.append(file)
+    if cine:
+        (folder / f"{name}_4d.nii.gz").write_bytes(encode(patient.image, patient.spacing))
+    return FrameFiles(*files)
+
+
+@dataclass(frozen=True, slots=True)
+class MnmsRow:
+    """One line of the table of M&Ms."""
+
+    code: str
+    cells: tuple[str, ...]
+
+
+def write_mnms_patient(patient: PhantomPatient, vendor: Vendor, folder: Path) -> MnmsRow:
+    """Write the 4D image and its mask (empty but at ED and ES) into ``folder``, whose name is the patient's code.
+
+    Returns:
+        the patient's line for :func:`write_mnms_table`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    code = folder.name
+    (folder / f"{code}_sa.nii.gz").write_bytes(encode(patient.image, patient.spacing))
+    mask = np.zeros_like(patient.mask)
+    for frame in (patient.ed_frame, patient.es_frame):
+        mask[frame] = relabel(patient.mask[frame], MNMS_LABELS)
+    (folder / f"{code}_sa_gt.nii.gz").write_bytes(encode(mask, patient.spacing))
+    heart = patient.heart
+    cells = (
+        code, vendor.name, vendor.code, _MNMS_CENTRE[vendor.code], patient.ed_frame, patient.es_frame, heart.age,
+        _MNMS_PATHOLOGY[heart.group], heart.sex, f"{heart.height:.0f}", f"{heart.weight:.0f}",
+    )  # fmt: skip
+    return MnmsRow(code, tuple(map(str, cells)))
+
+
+def write_mnms_table(rows: Sequence[MnmsRow], root: Path) -> Path:
+    """Write the csv of M&Ms into ``root``, sorted by code."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(MNMS_COLUMNS)
+    for index, row in enumerate(sorted(rows, key=lambda row: row.code)):
+        writer.writerow((index, *row.cells))
+    table = root / MNMS_TABLE
+    table.write_text(text.getvalue(), encoding="utf-8")
+    return table
+
+
+def relabel(mask: np.ndarray, labels: dict[int, int]) -> np.ndarray:
+    """Return the mask with every label replaced as ``labels`` says; 0 stays."""
+    table = np.zeros(256, np.uint8)
+    for ours, theirs in labels.items():
+        table[ours] = theirs
+    return table[mask]
+
+
+def encode(volume: np.ndarray, spacing: tuple[float, float, float]) -> bytes:
+    """Return the ``.nii.gz`` file of a (Z, Y, X) volume or a (T, Z, Y, X) cine.
+
+    The file's axes are x, y, z (, t), its affine holds the voxel size and puts the origin in the middle.
+    Compression favours speed over size: noise hardly compresses.
+    """
+    import nibabel
+
+    header = nibabel.Nifti1Header()
+    header.set_data_dtype(volume.dtype)
+    header.set_data_shape(volume.shape[::-1])
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = -affine[:3, :3] @ (np.array(volume.shape[:-4:-1]) - 1) / 2
+    header.set_sform(affine, code="scanner")
+    header.set_qform(affine, code="scanner")
+    header.set_xyzt_units("mm", "sec")
+    header["vox_offset"] = 352
+    if volume.ndim == 4:
+        header["pixdim"][4] = 0.9 / len(volume)
+    raw = header.binaryblock + bytes(4) + np.ascontiguousarray(volume).tobytes()
+    strategy = zlib.Z_DEFAULT_STRATEGY if volume.dtype == np.uint8 else zlib.Z_HUFFMAN_ONLY
+    packer = zlib.compressobj(1, zlib.DEFLATED, 31, 9, strategy)
+    return packer.compress(raw) + packer.flush()
