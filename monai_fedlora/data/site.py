@@ -1,0 +1,165 @@
+"""Where a site's data is: its own prepared folder, or a phantom made for it on first use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from monai_fedlora.data.cases import Case, Datalist
+from monai_fedlora.data.datalist import FILE_NAME, check_site_name
+from monai_fedlora.data.splits import assign_splits
+from monai_fedlora.environment import DATA
+from monai_fedlora.errors import ConfigError, DataError
+from monai_fedlora.files import write_json
+
+if TYPE_CHECKING:
+    from monai_fedlora.data.phantom.vendors import Vendor
+
+CACHE = "MONAI_FEDLORA_CACHE"
+"""Environment variable: folder for what can be made again, such as phantoms."""
+
+_IMAGES = "images"
+_TASKS = {"binary": ("NOR", "ABN"), "multiclass": ("NOR", "MINF", "DCM", "HCM", "RV")}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhantomSettings:
+    """What a site's phantom consists of (ours).
+
+    Attributes:
+        training, validation, test: patients of each split; a split may get a few more or less, because every
+            disease is split in these proportions.
+        task: ``binary`` (NOR against any disease) or ``multiclass`` (ACDC's five groups).
+        seed: another seed gives other patients.
+    """
+
+    training: int = 40
+    validation: int = 16
+    test: int = 24
+    task: str = "binary"
+    seed: int = 0
+
+    @property
+    def patients(self) -> int:
+        """Patients of all splits."""
+        return self.training + self.validation + self.test
+
+
+def site_data(site: str, *, data_root: str | None = None, settings: PhantomSettings | None = None) -> Path:
+    """Return the path of a site's datalist.
+
+    A prepared folder wins: ``data_root``, else ``$MONAI_FEDLORA_DATA``. Without one, the site's phantom is
+    made on first use and kept in ``$MONAI_FEDLORA_CACHE`` or the user's cache folder; it is safe to delete.
+    ``site-1`` to ``site-4`` have the vendors A to D, another site the one its name hashes to.
+
+    Args:
+        site: name of the site.
+        data_root: prepared folder with one folder per site.
+        settings: what the phantom consists of; None takes the defaults.
+
+    Raises:
+        DataError: the site name is no name, or the prepared folder does not have the site.
+        ConfigError: the settings make no study.
+    """
+    check_site_name(site)
+    root = data_root or os.environ.get(DATA)
+    if root:
+        datalist = Path(root) / site / FILE_NAME
+        if not datalist.is_file():
+            raise DataError(
+                f"{datalist} does not exist; the folder {root} ({'given' if data_root else DATA}) is not prepared for "
+                f"site {site}. Run: monai-fedlora data acdc|mnms|mnms2|csv --source ... --output {root}, or unset "
+                f"{DATA} to use a phantom"
+            )
+        return datalist
+    return _phantom(site, settings or PhantomSettings())
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made again; it may not exist yet."""
+    if named := os.environ.get(CACHE):
+        return Path(named).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "monai-fedlora"
+
+
+def site_vendor(site: str) -> Vendor:
+    """Return the vendor of a site's phantom."""
+    from monai_fedlora.data.phantom.cohort import name_seed
+    from monai_fedlora.data.phantom.vendors import VENDORS
+
+    known = dict(zip(("site-1", "site-2", "site-3", "site-4"), VENDORS.values(), strict=True))
+    return known.get(site) or tuple(VENDORS.values())[name_seed(site) % len(VENDORS)]
+
+
+def _phantom(site: str, settings: PhantomSettings) -> Path:
+    """Return the datalist of the site's phantom, made now if it is not in the cache.
+
+    It is made in a folder of its own and moved to its place when complete. If another process was faster,
+    its phantom, which is the same, is taken.
+    """
+    from monai_fedlora.data.phantom import VERSION
+
+    if settings.task not in _TASKS:
+        raise ConfigError(f"the task {settings.task!r} is unknown; it is one of {', '.join(_TASKS)}")
+    if settings.training < 1 or min(settings.validation, settings.test) < 0:
+        raise ConfigError(f"{settings} makes no study; training needs a patient, and no split has less than none")
+    vendor = site_vendor(site)
+    vendor_values = {name: getattr(vendor, name) for name in vendor.__slots__}
+    key = {"version": VERSION, "site": site, "settings": asdict(settings), "vendor": vendor_values}
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=dict).encode()).hexdigest()[:16]
+    folder = cache_folder() / "phantom" / f"{site}-{digest}"
+    if (folder / FILE_NAME).is_file():
+        return folder / FILE_NAME
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _log.info("making %d phantom patients of site %s (%s) in %s", settings.patients, site, vendor.name, folder)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        _make(staging, site, vendor, settings)
+        try:
+            os.rename(staging, folder)
+        except OSError:
+            if not (folder / FILE_NAME).is_file():
+                raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return folder / FILE_NAME
+
+
+def _make(folder: Path, site: str, vendor: Vendor, settings: PhantomSettings) -> None:
+    from monai_fedlora.data.phantom.cohort import draw_groups, name_seed
+    from monai_fedlora.data.phantom.layouts import write_acdc_patient
+    from monai_fedlora.data.phantom.patient import make_patient
+
+    classes = _TASKS[settings.task]
+    seed = (settings.seed, name_seed(site))
+    groups = draw_groups(settings.patients, vendor.shares(), seed)
+    names = [f"patient{number:03d}" for number in range(1, len(groups) + 1)]
+    group_of = dict(zip(names, groups, strict=True))
+    sizes = settings.training, settings.validation, settings.test
+    splits = assign_splits(group_of, seed=settings.seed, fractions=[size / settings.patients for size in sizes])
+    cases: dict[str, list[Case]] = {"training": [], "validation": [], "test": []}
+    for number, (name, group) in enumerate(group_of.items()):
+        patient = make_patient(group, vendor, (*seed, number))
+        files = write_acdc_patient(patient, folder / _IMAGES / name)
+        label = classes.index(group) if settings.task == "multiclass" else int(group != "NOR")
+        ed, es = (f"{name}/{file.name}" for file in (files.ed, files.es))
+        cases[splits[name]].append(Case(subject=name, label=label, group=group, ed=ed, es=es))
+    datalist = Datalist(
+        site=site,
+        dataset=f"phantom-{site}",
+        task=settings.task,
+        classes=classes,
+        image_root=folder / _IMAGES,
+        seed=settings.seed,
+        **{split: tuple(members) for split, members in cases.items()},
+    )
+    write_json(folder / FILE_NAME, datalist.to_json(image_root=_IMAGES))

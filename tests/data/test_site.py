@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from monai_fedlora.data import site as module
+from monai_fedlora.data.datalist import load_datalist
+from monai_fedlora.data.site import PhantomSettings, cache_folder, site_data, site_vendor
+from monai_fedlora.errors import ConfigError, DataError
+
+FEW = PhantomSettings(training=2, validation=1, test=1)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("MONAI_FEDLORA_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "phantom"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_prepared_folder_wins(tmp_path, monkeypatch, cache) -> None:
+    for root in ("given", "named"):
+        (tmp_path / root / "here").mkdir(parents=True)
+        (tmp_path / root / "here" / "datalist.json").write_text("{}")
+    monkeypatch.setenv("MONAI_FEDLORA_DATA", str(tmp_path / "named"))
+    assert site_data("here") == tmp_path / "named" / "here" / "datalist.json"
+    assert site_data("here", data_root=str(tmp_path / "given")) == tmp_path / "given" / "here" / "datalist.json"
+    assert not cache.exists()
+
+
+def test_a_folder_without_the_site_is_an_error_that_says_what_to_run(tmp_path, monkeypatch) -> None:
+    with pytest.raises(DataError, match=r"missing/there/datalist\.json.*monai-fedlora data"):
+        site_data("there", data_root=str(tmp_path / "missing"))
+    monkeypatch.setenv("MONAI_FEDLORA_DATA", str(tmp_path))
+    with pytest.raises(DataError, match="MONAI_FEDLORA_DATA"):
+        site_data("there")
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a b", "server"])
+def test_a_site_name_cannot_be_a_path(name, cache) -> None:
+    with pytest.raises(DataError, match="cannot name a site"):
+        site_data(name)
+    assert not cache.exists()
+
+
+def test_a_phantom_is_a_valid_datalist_with_the_vendors_prevalence(cache, monkeypatch) -> None:
+    settings = PhantomSettings()
+    written: list[str] = []
+
+    class Files:
+        ed = Path("ed.nii.gz")
+        es = Path("es.nii.gz")
+
+    def write(patient, folder) -> Files:
+        folder.mkdir(parents=True)
+        (folder / "ed.nii.gz").touch()
+        (folder / "es.nii.gz").touch()
+        written.append(folder.name)
+        return Files()
+
+    monkeypatch.setattr("monai_fedlora.data.phantom.patient.make_patient", lambda *_: None)
+    monkeypatch.setattr("monai_fedlora.data.phantom.layouts.write_acdc_patient", write)
+    datalist = load_datalist(site_data("site-2", settings=settings))
+    assert (datalist.site, datalist.task, datalist.classes) == ("site-2", "binary", ("NOR", "ABN"))
+    counts = {split: datalist.counts(split) for split in ("training", "validation", "test")}
+    assert sum(map(sum, counts.values())) == len(written) == settings.patients == 80
+    assert sum(normal for normal, _ in counts.values()) == round(80 * 65 / 125)
+    for split, size in (("training", 40), ("validation", 16), ("test", 24)):
+        assert abs(sum(counts[split]) - size) <= 3 and min(counts[split]) >= size * 0.35
+    assert all((case.label == 0) == (case.group == "NOR") for _, case in datalist.all_cases())
+
+
+def test_a_phantom_is_made_once_and_the_same_anywhere(cache, tmp_path, monkeypatch) -> None:
+    path = site_data("site-4", settings=FEW)
+    datalist = load_datalist(path)
+    assert len(list(datalist.all_cases())) == 4 and datalist.image_root == path.parent / "images"
+    assert [entry.name for entry in cache.iterdir()] == [path.parent.name]
+    monkeypatch.setattr(module, "_make", lambda *_: pytest.fail("made twice"))
+    assert site_data("site-4", settings=FEW) == path
+    monkeypatch.undo()
+    monkeypatch.setenv("MONAI_FEDLORA_CACHE", str(tmp_path / "elsewhere"))
+    assert contents(site_data("site-4", settings=FEW).parent) == contents(path.parent)
+
+
+def empty(folder: Path, *_) -> None:
+    (folder / "datalist.json").write_text("{}")
+
+
+def test_other_settings_sites_and_generators_have_other_folders(monkeypatch) -> None:
+    monkeypatch.setattr(module, "_make", empty)
+    paths = {site_data("site-1"), site_data("site-2"), site_data("site-1", settings=PhantomSettings(seed=1))}
+    paths |= {site_data("site-1", settings=PhantomSettings(task="multiclass"))}
+    monkeypatch.setattr("monai_fedlora.data.phantom.VERSION", -1)
+    paths |= {site_data("site-1")}
+    assert len(paths) == 5
+
+
+def test_several_processes_at_once_end_with_one_phantom(cache, monkeypatch) -> None:
+    def slow(folder: Path, *_) -> None:
+        empty(folder)
+        started.append(folder)
+        while len(started) < 4:
+            pass
+
+    started: list[Path] = []
+    monkeypatch.setattr(module, "_make", slow)
+    with ThreadPoolExecutor(4) as pool:
+        paths = set(pool.map(lambda _: site_data("site-1"), range(4)))
+    assert len(set(started)) == 4 and len(paths) == 1
+    assert list(cache.iterdir()) == [paths.pop().parent]
+
+
+def test_a_failure_leaves_nothing(cache, monkeypatch) -> None:
+    def fail(folder: Path, *_) -> None:
+        (folder / "half").touch()
+        raise OSError("disk full")
+
+    monkeypatch.setattr(module, "_make", fail)
+    with pytest.raises(OSError, match="disk full"):
+        site_data("site-1")
+    assert list(cache.iterdir()) == []
+
+
+def test_phantoms_are_their_owners_only(cache, monkeypatch) -> None:
+    monkeypatch.setattr(module, "_make", empty)
+    assert os.stat(site_data("site-1").parent).st_mode & 0o077 == 0
+
+
+def test_the_first_four_sites_have_the_four_vendors_and_others_a_fixed_one() -> None:
+    assert [site_vendor(f"site-{number}").code for number in range(1, 5)] == ["A", "B", "C", "D"]
+    assert {site_vendor(f"hospital-{number}").code for number in range(40)} == {"A", "B", "C", "D"}
+    assert site_vendor("leeds") == site_vendor("leeds")
+
+
+def test_the_cache_follows_the_environment(monkeypatch, tmp_path) -> None:
+    assert cache_folder() == tmp_path / "cache"
+    monkeypatch.delenv("MONAI_FEDLORA_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "monai-fedlora"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_folder() == tmp_path / "home" / ".cache" / "monai-fedlora"
+
+
+@pytest.mark.parametrize("changes", [{"training": 0}, {"test": -1}, {"task": "regression"}])
+def test_impossible_settings_are_refused(changes) -> None:
+    with pytest.raises(ConfigError):
+        site_data("site-1", settings=PhantomSettings(**changes))
