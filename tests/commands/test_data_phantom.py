@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+
+from monai_fedlora.cli import main
+from monai_fedlora.data.acdc import read_acdc
+from monai_fedlora.data.mnms import read_mnms
+
+
+def phantom(output, *options: str) -> int:
+    return main(["data", "phantom", "--output", str(output), *options])
+
+
+def test_acdc_is_written_prepared_and_announced(tmp_path, capsys) -> None:
+    output = tmp_path / "new" / "acdc"
+    assert phantom(output, "--patients", "3", "--vendors", "D") == 0
+    printed = capsys.readouterr().out
+    assert "3 made-up patients" in printed and f"monai-fedlora data acdc --source {output}" in printed
+    assert len(read_acdc(output)) == 3
+    assert [entry.name for entry in (tmp_path / "new").iterdir()] == ["acdc"]
+    assert main(["data", "acdc", "--source", str(output), "--output", str(tmp_path / "prepared")]) == 0
+
+
+def test_mnms_is_written_with_a_beat(tmp_path) -> None:
+    assert phantom(tmp_path / "mnms", "--layout", "mnms", "--patients", "1", "--vendors", "D", "--frames", "4") == 0
+    (record,) = read_mnms(tmp_path / "mnms")
+    assert (record.vendor, record.images.ed, record.images.es) == ("canon", 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--patients", "0"], "--patients"),
+        (["--frames", "1"], "--frames"),
+        (["--frames", "0"], "--frames"),
+        (["--seed", "-1"], "--seed"),
+        (["--vendors", "A,E"], "unknown vendor 'E'"),
+    ],
+)
+def test_impossible_wishes_are_refused_and_write_nothing(options, message, tmp_path, capsys) -> None:
+    assert phantom(tmp_path / "out", *options) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_left_alone(tmp_path, capsys) -> None:
+    assert phantom(tmp_path) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_a_failure_leaves_nothing(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(
+        "monai_fedlora.data.phantom.study.make_patient", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full"))
+    )
+    with pytest.raises(OSError, match="disk full"):
+        phantom(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
