@@ -105,9 +105,10 @@ class Site:
             "method_args": dict(self.plan.method_args),
             "epochs": self.plan.total_epochs,
             "seed": mix(self.plan.seed, self.name),
-            "tracking": [],
+            "trackers": [],
             "save_checkpoints": False,
             "early_stopping_patience": 0,
+            "val_interval": 0,
             "show_progress": False,
             **self.plan.training,
         }
