@@ -91,8 +91,9 @@ def test_a_command_is_required(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_command_module_is_offered() -> None:
-    modules = {module.name for module in pkgutil.iter_modules(commands.__path__) if module.name[0] != "_"}
-    assert modules == set(cli.COMMANDS)
+    modules = {module.name for module in pkgutil.iter_modules(commands.__path__)}
+    parts = {name for name in modules for other in modules if name.startswith(f"{other}_")}  # data_phantom: of data
+    assert modules - parts == set(cli.COMMANDS)
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
