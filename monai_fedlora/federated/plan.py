@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from monai_fedlora.files import read_json
 from monai_fedlora.methods import Method, get_method
 from monai_fedlora.scope import Scope
 
+_SERVER = "server"
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 TRAINING_SETTINGS = (
@@ -81,34 +83,38 @@ class Plan:
             _word(name, getattr(self, name))
         for name in ("sites", "classes"):
             words = getattr(self, name)
-            if not words or len(set(words)) != len(words):
-                raise ConfigError(f"{name} must be a list of different names, got {list(words)}")
+            if not isinstance(words, tuple) or not words:
+                raise ConfigError(f"{name} is {words!r}; it must be a list of names")
             for word in words:
                 _word(name, word)
-        for name, least in (("rounds", 1), ("start_round", 0), ("local_epochs", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+            if len(set(words)) != len(words):
+                raise ConfigError(f"{name} must be different names, got {', '.join(words)}")
+        if _SERVER in self.sites:
+            raise ConfigError(f"sites: none can be called {_SERVER!r}, which is NVFlare's name for the server")
         if len(self.classes) < 2:
-            raise ConfigError("a classifier needs at least two classes")
-        if not re.fullmatch(r"[0-9a-f]{64}", self.backbone_sha256):
+            raise ConfigError("classes: a classifier needs at least two")
+        for name, least in (("rounds", 1), ("start_round", 0), ("local_epochs", 1), ("seed", 0)):
+            _whole(name, getattr(self, name), least)
+        if not isinstance(self.backbone_sha256, str) or not re.fullmatch(r"[0-9a-f]{64}", self.backbone_sha256):
             raise ConfigError("backbone_sha256 must be the 64 hexadecimal digits of the backbone file's SHA-256")
+        for name in ("method_args", "training", "declared_cases"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ConfigError(f"{name} must be a mapping from names to values")
         if unknown := set(self.training) - set(TRAINING_SETTINGS):
             raise ConfigError(
                 f"a plan cannot set {', '.join(sorted(unknown))}; it may set {', '.join(TRAINING_SETTINGS)}"
             )
-        for name, value in {**self.training, **self.method_args}.items():
+        for name, value in (*self.training.items(), *self.method_args.items()):
             for part in value if isinstance(value, (list, tuple)) else [value]:
-                if isinstance(part, str):
-                    _word(name, part)
-                elif part is not None and not isinstance(part, (bool, int, float)):
-                    raise ConfigError(f"{name} must be a number or a plain word, not {type(part).__name__}")
+                _plain(name, part)
         if unknown := set(self.declared_cases) - set(self.sites):
             raise ConfigError(f"declared_cases names {', '.join(sorted(unknown))}, which is not among the sites")
+        for site, cases in self.declared_cases.items():
+            _whole(f"declared_cases of {site}", cases, 1)
         if self.wire_dtype not in ("float16", "float32"):
             raise ConfigError(f"wire_dtype is {self.wire_dtype!r}; it is either 'float16' or 'float32'")
-        if not self.max_update_rms > 0:
-            raise ConfigError("max_update_rms must be positive")
+        if type(self.max_update_rms) not in (int, float) or not 0 < self.max_update_rms < math.inf:
+            raise ConfigError(f"max_update_rms is {self.max_update_rms!r}; it must be a positive number")
         self.build_method()
 
     def build_method(self) -> Method:
@@ -127,10 +133,11 @@ class Plan:
     @property
     def fingerprint(self) -> str:
         """Hash of what must agree for stored tensors to fit: experiment, method, network, backbone, classes."""
+        settings = dataclasses.asdict(self.build_method())
         identity = {
             "experiment": self.experiment,
             "method": self.method,
-            "method_args": dataclasses.asdict(self.build_method()),
+            "method_args": {name: float(v) if isinstance(v, int) else v for name, v in settings.items()},
             "size": self.size,
             "classes": list(self.classes),
             "backbone_sha256": self.backbone_sha256,
@@ -153,10 +160,10 @@ class Plan:
         known = {f.name: f for f in dataclasses.fields(cls)}
         if unknown := set(value) - set(known):
             raise ConfigError(f"unknown entries in the plan: {', '.join(sorted(unknown))}")
+        entries: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in value.items()}
         try:
-            lists = {key: tuple(value[key]) for key in ("sites", "classes")}
-            return cls(**{**value, **lists})
-        except (KeyError, TypeError) as error:
+            return cls(**entries)
+        except TypeError as error:
             raise ConfigError(f"the plan is incomplete or has a wrong type: {error}") from error
 
     @classmethod
@@ -173,3 +180,17 @@ def _word(name: str, value: Any) -> None:
         raise ConfigError(
             f"{name} is {value!r}; use letters, digits, '.', '_' and '-' (no spaces, paths or expressions)"
         )
+
+
+def _whole(name: str, value: Any, least: int) -> None:
+    if type(value) is not int or value < least:
+        raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+
+
+def _plain(name: str, value: Any) -> None:
+    if isinstance(value, str):
+        _word(name, value)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name} is {value!r}; it must be a finite number")
+    elif value is not None and not isinstance(value, (int, float)):
+        raise ConfigError(f"{name} must be a number, a plain word or a list of them, not {type(value).__name__}")
