@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from monai_fedlora.commands import data_phantom
 from monai_fedlora.data.splits import FRACTIONS
 
 _DATASETS = {
@@ -35,9 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     datasets = parser.add_subparsers(title="datasets", dest="dataset", metavar="DATASET", required=True)
     for name, text in _DATASETS.items():
         _add_dataset(datasets, name, text)
-    if find_spec("monai_fedlora.commands.data_phantom"):
-        phantom = import_module("monai_fedlora.commands.data_phantom")
-        phantom.add_parser(datasets).set_defaults(run_dataset=phantom.run)
+    data_phantom.add_parser(datasets).set_defaults(run_dataset=data_phantom.run)
     return parser
 
 

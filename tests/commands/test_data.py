@@ -126,6 +126,15 @@ def test_a_moved_dataset_can_be_prepared_again(tmp_path, acdc):
     assert load_datalist(tmp_path / "out" / "siemens" / "datalist.json").image_root == moved
 
 
+def test_a_made_up_dataset_is_prepared_like_a_real_one(tmp_path):
+    made = tmp_path / "made"
+    run("phantom", "--output", made, "--layout", "mnms", "--patients", 4, "--vendors", "B,D", "--frames", 2)
+    run("mnms", "--source", made, "--output", tmp_path / "out", "--classes", "NOR,ABN", "--check", "full")
+    prepared = read_prepared(tmp_path / "out")
+    assert [datalist.site for datalist in prepared] == ["canon", "philips"]
+    assert [len(list(datalist.all_cases())) for datalist in prepared] == [2, 2]
+
+
 @pytest.mark.parametrize(
     "words",
     [
