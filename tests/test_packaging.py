@@ -82,7 +82,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (source / name).write_bytes((REPOSITORY / name).read_bytes())
     output = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(output), str(source)]
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, check=True)
     (built,) = output.glob("*.whl")
     return built
 
