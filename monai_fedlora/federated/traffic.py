@@ -10,12 +10,14 @@ from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey
 from nvflare.fuel.f3.cellnet.utils import encode_payload
 from nvflare.fuel.f3.message import Message
 
+_SERVER = "server"
+
 
 class TrafficMeter:
-    """Sizes of all messages of the server's cell by peer, as NVFlare's own statistics count them.
+    """Sizes of all messages between the server and its peers, as NVFlare's own statistics count them.
 
     A size is the length of a message's encoded payload. Everything counts: tensors, task requests,
-    heartbeats.
+    heartbeats. In the simulator the server's cell also passes on what the job's cell sends to the sites.
     """
 
     def __init__(self, cell: Cell) -> None:
@@ -24,13 +26,22 @@ class TrafficMeter:
         self._lock = threading.Lock()
         self._received: Counter[str] = Counter()
         self._sent: Counter[str] = Counter()
-        core.add_incoming_filter("*", "*", self._count, self._received, MessageHeaderKey.ORIGIN)
-        core.add_outgoing_reply_filter("*", "*", self._count, self._sent, MessageHeaderKey.DESTINATION)
-        core.add_outgoing_request_filter("*", "*", self._count, self._sent, MessageHeaderKey.DESTINATION)
+        core.add_incoming_filter("*", "*", self._arrives)
+        core.add_outgoing_reply_filter("*", "*", self._leaves)
+        core.add_outgoing_request_filter("*", "*", self._leaves)
 
-    def _count(self, message: Message, counter: Counter[str], peer: str) -> None:
+    def _arrives(self, message: Message) -> None:
+        origin = _site(message, MessageHeaderKey.ORIGIN)
+        if origin == _SERVER:
+            self._leaves(message)
+        else:
+            self._add(self._received, origin, message)
+
+    def _leaves(self, message: Message) -> None:
+        self._add(self._sent, _site(message, MessageHeaderKey.DESTINATION), message)
+
+    def _add(self, counter: Counter[str], site: str, message: Message) -> None:
         encode_payload(message, fobs_ctx=self._context())
-        site = str(message.get_header(peer, "")).partition(".")[0]
         with self._lock:
             counter[site] += len(message.payload or b"")
 
@@ -41,3 +52,7 @@ class TrafficMeter:
             self._received.clear()
             self._sent.clear()
         return counts
+
+
+def _site(message: Message, end: str) -> str:
+    return str(message.get_header(end, "")).partition(".")[0]
