@@ -121,7 +121,7 @@ class SharedAverage:
     def score(self, metric: str = "balanced_accuracy") -> float | None:
         """Case-weighted mean over accepted sites of a validation metric of the model they received."""
         values = []
-        for contribution in self.contributions.values():
+        for _, contribution in sorted(self.contributions.items()):
             metrics = contribution.report.get("validation", {}).get("private_on", {})
             if metrics.get(metric) is not None:
                 values.append((contribution.report["cases"], metrics[metric]))
