@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from monai_fedlora.engines.distributed import is_main, unwrap
 from monai_fedlora.errors import WeightsError
 from monai_fedlora.files import load_tensors, save_tensors
+
+_log = logging.getLogger(__name__)
 
 FORMAT = "1"
 BEST = "best.safetensors"
@@ -183,7 +186,7 @@ class CheckpointSaver:
     def _report(self, engine: Engine) -> None:
         scores = self.evaluator.state
         if scores.best_metric_epoch > 0:
-            engine.logger.info(
+            _log.info(
                 "best epoch %d, %s %.4f: %s",
                 scores.best_metric_epoch,
                 scores.key_metric_name,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from monai_fedlora.engines.sampler import CaseSampler
 from monai_fedlora.engines.seeds import mix
+
+_log = logging.getLogger(__name__)
 
 
 class CaseDataset(Dataset):
@@ -26,7 +30,7 @@ class CaseDataset(Dataset):
         augmentation: random MONAI transforms, applied at every access; empty for none.
         seed: of the augmentation.
         cache_rate: fraction of the cases kept in memory, in [0, 1].
-        progress: show a bar while the cases are read.
+        progress: show a bar on a terminal while the cases are read.
     """
 
     def __init__(
@@ -43,7 +47,11 @@ class CaseDataset(Dataset):
         self.augmentation = Compose(list(augmentation))
         self.seed = seed
         self.epoch = 1
-        self._cases = CacheDataset(self.data, transform, cache_rate=cache_rate, progress=progress)
+        if self.data:
+            _log.info("reading %d cases", len(self.data))
+        self._cases = CacheDataset(
+            self.data, transform, cache_rate=cache_rate, progress=progress and sys.stderr.isatty()
+        )
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose augmentation comes next."""

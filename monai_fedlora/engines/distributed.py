@@ -61,14 +61,11 @@ def process_device() -> torch.device:
 def data_parallel(network: nn.Module, *, device: torch.device) -> DistributedDataParallel:
     """Wrap ``network`` so that gradients are averaged over the processes.
 
-    Buffers are not broadcast: frozen networks do not change theirs, and the broadcast would block an
-    evaluation whose processes have different numbers of batches.
+    The wrapped forward pass talks to the other processes. Evaluation, where they may have different numbers of
+    batches, must use :func:`unwrap`.
     """
-    return DistributedDataParallel(
-        network.to(device),
-        device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,
-    )
+    device_ids = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(network.to(device), device_ids=device_ids)
 
 
 def unwrap(network: nn.Module) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch.utils.data import DataLoader
 from monai_fedlora.engines.distributed import unwrap
 from monai_fedlora.engines.epoch_metrics import ClassificationMetrics
 from monai_fedlora.engines.precision import Precision, autocast
+
+_log = logging.getLogger(__name__)
 
 
 class ClassificationEvaluator(SupervisedEvaluator):
@@ -73,7 +76,7 @@ class ClassificationEvaluator(SupervisedEvaluator):
         """
         self.state.metrics, self.state.metric_details = {}, {}
         if self.state.epoch_length == 0:
-            self.logger.warning("the split is empty: nothing is evaluated")
+            _log.warning("the split is empty: nothing is evaluated")
             return
         super().run(global_epoch)
 

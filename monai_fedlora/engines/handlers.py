@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any
 
@@ -10,6 +11,8 @@ from monai.engines import Evaluator
 
 from monai_fedlora.engines.distributed import is_main
 from monai_fedlora.errors import ConfigError
+
+_log = logging.getLogger(__name__)
 
 
 class Validation:
@@ -66,7 +69,7 @@ class EarlyStopping:
     def _stop_if_stuck(self, engine: Engine) -> None:
         best = self.evaluator.state.best_metric_epoch
         if 0 < best <= engine.state.epoch - self.patience:
-            engine.logger.info("no improvement since epoch %d: training stops at epoch %d", best, engine.state.epoch)
+            _log.info("no improvement since epoch %d: training stops at epoch %d", best, engine.state.epoch)
             engine.terminate()
 
 
@@ -88,17 +91,26 @@ class Progress:
             ProgressBar(desc="epoch").attach(engine, output_transform=lambda output: {"loss": float(output[0]["loss"])})
 
 
-class OnMainProcess:
-    """Attach another handler in the first process only.
+class EpochLog:
+    """Log one line per epoch, in the first process: loss and rate of a trainer, metrics of an evaluator.
 
     Args:
-        handler: anything with ``attach``.
+        phase: how the line calls the engine.
     """
 
-    def __init__(self, *, handler: Any) -> None:
-        self.handler = handler
+    def __init__(self, *, phase: str) -> None:
+        self.phase = phase
 
     def attach(self, engine: Engine) -> None:
-        """Attach the handler to ``engine``, in the first process."""
+        """Log ``engine``'s epochs."""
         if is_main():
-            self.handler.attach(engine)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self._log)
+
+    def _log(self, engine: Engine) -> None:
+        state: Any = engine.state
+        values = {**state.metrics, "learning_rate": getattr(state, "learning_rate", None)}
+        parts = [f"{name} {value:.4g}" for name, value in values.items() if value is not None]
+        if 0 < getattr(state, "best_metric_epoch", -1) < state.epoch:
+            best = f"best {state.key_metric_name} {state.best_metric:.4g} in epoch {state.best_metric_epoch}"
+            parts.append(best)
+        _log.info("epoch %d, %s: %s", state.epoch, self.phase, ", ".join(parts))

@@ -17,19 +17,19 @@ def set_training_mode(network: nn.Module) -> None:
     _train_inside(network)
 
 
-def _train_inside(module: nn.Module) -> None:
-    parameters = list(module.parameters())
-    if not any(p.requires_grad for p in parameters):
-        return
-    if all(p.requires_grad for p in parameters):
+def _train_inside(module: nn.Module) -> tuple[bool, bool]:
+    """Set the modes below and in ``module``; return whether any and whether all of its parameters train."""
+    own = [p.requires_grad for p in module.parameters(recurse=False)]
+    below = [_train_inside(child) for child in module.children()]
+    any_trains = any(own) or any(child[0] for child in below)
+    all_train = all(own) and all(child[1] for child in below)
+    if any_trains and all_train:
         module.train()
-        return
-    if any(p.requires_grad for p in module.parameters(recurse=False)):
+    elif any(own):
         module.training = True
-    for child in module.children():
-        _train_inside(child)
     dropouts, factors = getattr(module, "lora_dropout", None), getattr(module, "lora_A", None)
     if isinstance(dropouts, nn.ModuleDict) and isinstance(factors, nn.ModuleDict):
         for name, dropout in dropouts.items():
             if name in factors and any(p.requires_grad for p in factors[name].parameters()):
                 dropout.train()
+    return any_trains, all_train

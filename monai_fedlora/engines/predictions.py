@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from ignite.engine import Engine, Events
 from monai_fedlora.engines.distributed import is_main, world_size
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.files import write_json, write_text
+
+_log = logging.getLogger(__name__)
 
 
 class PredictionWriter:
@@ -73,7 +76,7 @@ class PredictionWriter:
         writer.writerow(["study", *self.classes, "prediction", *(["label"] if self.labels else [])])
         writer.writerows(self._rows)
         write_text(self.path, text.getvalue())
-        engine.logger.info("%d predictions: %s", len(self._rows), self.path)
+        _log.info("%d predictions: %s", len(self._rows), self.path)
 
 
 class MetricsWriter:
@@ -95,4 +98,4 @@ class MetricsWriter:
     def _write(self, engine: Engine) -> None:
         state: Any = engine.state
         write_json(self.path, state.metric_details["classification"])
-        engine.logger.info("metrics: %s", self.path)
+        _log.info("metrics: %s", self.path)

@@ -8,7 +8,7 @@ import pytest
 from ignite.engine import Engine
 
 from monai_fedlora.engines import handlers as module
-from monai_fedlora.engines.handlers import EarlyStopping, OnMainProcess, Progress, Validation
+from monai_fedlora.engines.handlers import EarlyStopping, EpochLog, Progress, Validation
 from monai_fedlora.errors import ConfigError
 
 
@@ -59,12 +59,16 @@ def test_progress_shows_on_a_terminal_only(monkeypatch, terminal: bool, enabled:
     assert bool(stream.getvalue()) == (terminal and enabled)
 
 
-def test_a_handler_for_the_main_process_is_not_attached_elsewhere(monkeypatch) -> None:
-    evaluator = Evaluator()
-    handler = OnMainProcess(handler=Validation(evaluator=evaluator))
+def test_an_epoch_is_one_line_in_the_log_of_the_first_process(monkeypatch, caplog) -> None:
+    caplog.set_level("INFO", logger="monai_fedlora")
+    engine = Engine(lambda *_: None)
+    engine.state.metrics = {"auroc": 0.912345, "sensitivity": None}
+    engine.state.key_metric_name, engine.state.best_metric, engine.state.best_metric_epoch = "auroc", 0.95, 1
+    EpochLog(phase="validation").attach(engine)
     monkeypatch.setattr(module, "is_main", lambda: False)
-    run(handler, epochs=1)
-    assert evaluator.epochs == []
-    monkeypatch.setattr(module, "is_main", lambda: True)
-    run(handler, epochs=1)
-    assert evaluator.epochs == [1]
+    EpochLog(phase="elsewhere").attach(engine)
+    engine.run([0], max_epochs=2)
+    assert caplog.messages == [
+        "epoch 1, validation: auroc 0.9123",
+        "epoch 2, validation: auroc 0.9123, best auroc 0.95 in epoch 1",
+    ]
