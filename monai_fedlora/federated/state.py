@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from monai_fedlora.federated.plan import Plan
 from monai_fedlora.files import load_tensors, save_tensors
 
 FINAL_NAME = "final.safetensors"
+_ROUND_NAME = re.compile(r"round-([0-9]{5,})\.safetensors")
 _KEPT = 2
 
 
@@ -87,7 +89,7 @@ class SiteStore:
         try:
             numbers = {key: int(value) for key, value in json.loads(metadata["numbers"]).items()}
             return SiteState(private=_part(tensors, "private/"), optimiser=_part(tensors, "optimiser/"), **numbers)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise WeightsError(f"{path} is not a site state ({error}); remove it to start afresh") from error
 
     def clear(self) -> None:
@@ -106,7 +108,8 @@ class SiteStore:
 
     def rounds(self) -> list[int]:
         """Numbers of the stored rounds."""
-        return [int(path.stem.removeprefix("round-")) for path in self.folder.glob("round-*.safetensors")]
+        matches = map(_ROUND_NAME.fullmatch, os.listdir(self.folder)) if self.folder.is_dir() else ()
+        return [int(match[1]) for match in matches if match]
 
     def _path(self, number: int) -> Path:
         return self.folder / f"round-{number:05d}.safetensors"
