@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from nvflare.apis.dxo import DataKind, from_shareable
-from nvflare.apis.filter import ContentBlockedException, Filter
-from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.filter import ContentBlockedException, Filter, FilterChainType, FilterContextKey
+from nvflare.apis.fl_constant import FilterKey, FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from nvflare.apis.utils.fl_context_utils import add_job_audit_event
@@ -13,15 +16,20 @@ from monai_fedlora.errors import FedLoraError, PrivacyError
 from monai_fedlora.federated.context import MANIFEST_NAME, REPORT_KEY, load_manifest
 from monai_fedlora.scope import Manifest, check_report
 
-_MESSAGE_PARTS = {ReservedHeaderKey.HEADERS, "DXO"}
+_DXO = "DXO"
+_DXO_PARTS = {"kind", "data", "meta"}
+_MESSAGE_PARTS = {ReservedHeaderKey.HEADERS, _DXO}
+_RESULT_HEADERS = {ReservedHeaderKey.CONTENT_TYPE, ReservedHeaderKey.RC}
+_ERROR_CODES = {value for name, value in vars(ReturnCode).items() if name.isupper()}
 
 
 class SharedOnly(Filter):
     """Let a message pass only if it holds exactly the manifest's tensors, or a report of numbers.
 
     Works for task data and task results, on the site and on the server. Anything else (another kind of
-    message, an undeclared key, shape or dtype, NaN, text in the report, an unknown part of the message)
-    blocks the whole message. An error reply passes as a bare return code.
+    message, an undeclared key, shape or dtype, NaN, text in the report, an unknown part of the message, a header
+    that a site's answer brings along, a message that cannot be checked) blocks the whole message. An error reply
+    passes as a bare return code of NVFlare's.
 
     Args:
         manifest: file beside the job's configuration, or, in a site's own ``privacy.json``, the absolute path
@@ -34,36 +42,57 @@ class SharedOnly(Filter):
         self._loaded: Manifest | None = None
 
     def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
-        """Return the message unchanged, or raise ``ContentBlockedException``."""
-        code = shareable.get_return_code()
-        if code and code != ReturnCode.OK:
-            return make_reply(code)
+        """Return the message unchanged (an error reply: its code alone), or raise ``ContentBlockedException``."""
         try:
-            self._check(shareable, fl_ctx)
-        except FedLoraError as error:
-            add_job_audit_event(fl_ctx, msg=f"message blocked: {error}")
-            self.log_error(fl_ctx, f"message blocked: {error}", fire_event=False)
-            raise ContentBlockedException(str(error)) from None
+            return self._checked(shareable, fl_ctx)
+        except Exception as error:
+            known = isinstance(error, FedLoraError)
+            reason = str(error) if known else f"the message cannot be checked ({type(error).__name__})"
+            add_job_audit_event(fl_ctx, msg=f"message blocked: {reason}")
+            self.log_error(fl_ctx, f"message blocked: {reason}", fire_event=False)
+            raise ContentBlockedException(reason) from None
+
+    def _checked(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
+        if not isinstance(shareable, Shareable):
+            raise PrivacyError(f"the message is a {type(shareable).__name__}, not a Shareable")
+        code = shareable.get_return_code()
+        if code != ReturnCode.OK:
+            if code not in _ERROR_CODES:
+                raise PrivacyError("the message has a return code that is not one of NVFlare's")
+            return make_reply(code)
+        _refuse_others("parts of the message", shareable, _MESSAGE_PARTS)
+        if self._leaves_site(fl_ctx):
+            _refuse_others("headers", shareable[ReservedHeaderKey.HEADERS], _RESULT_HEADERS)
+        self._check_dxo(shareable, fl_ctx)
         return shareable
 
-    def _check(self, shareable: Shareable, fl_ctx: FLContext) -> None:
-        if extra := set(shareable) - _MESSAGE_PARTS:
-            raise PrivacyError(f"undeclared parts of the message: {', '.join(sorted(map(str, extra)))}")
+    def _leaves_site(self, fl_ctx: FLContext) -> bool:
+        """Whether the message is a site's answer that NVFlare has not added its own headers to."""
+        is_result = self.get_prop(FilterContextKey.CHAIN_TYPE) == FilterChainType.TASK_RESULT_CHAIN
+        return is_result and fl_ctx.get_prop(FLContextKey.FILTER_DIRECTION) == FilterKey.OUT
+
+    def _check_dxo(self, shareable: Shareable, fl_ctx: FLContext) -> None:
         try:
             dxo = from_shareable(shareable)
         except Exception as error:
             raise PrivacyError(f"the message is not a DXO ({type(error).__name__})") from None
+        _refuse_others("entries of the DXO", shareable[_DXO], _DXO_PARTS)
         if dxo.data_kind == DataKind.METRICS:
             check_report(dxo.data)
-            if dxo.meta:
-                raise PrivacyError(f"undeclared meta: {', '.join(sorted(map(str, dxo.meta)))}")
+            _refuse_others("meta", dxo.meta, set())
         elif dxo.data_kind == DataKind.WEIGHTS:
             if self._loaded is None:
                 self._loaded = load_manifest(fl_ctx, self.manifest)
             self._loaded.check(dxo.data)
-            if extra := set(dxo.meta or {}) - {REPORT_KEY}:
-                raise PrivacyError(f"undeclared meta: {', '.join(sorted(map(str, extra)))}")
-            if REPORT_KEY in (dxo.meta or {}):
+            _refuse_others("meta", dxo.meta, {REPORT_KEY})
+            if REPORT_KEY in dxo.meta:
                 check_report(dxo.meta[REPORT_KEY])
         else:
-            raise PrivacyError(f"messages of kind {dxo.data_kind!r} may not travel")
+            raise PrivacyError(
+                f"only messages of kind {DataKind.WEIGHTS.value} and {DataKind.METRICS.value} may travel"
+            )
+
+
+def _refuse_others(what: str, found: Iterable[Any], allowed: set[str]) -> None:
+    if others := set(found) - allowed:
+        raise PrivacyError(f"undeclared {what}: {', '.join(sorted(map(repr, others)))}")
