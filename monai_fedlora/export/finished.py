@@ -1,0 +1,208 @@
+"""A finished run's tensors, read back and put into the network they were trained in."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monai_fedlora.environment import BACKBONE
+from monai_fedlora.errors import ConfigError, ExportError
+from monai_fedlora.export.locate import find_personal, find_shared
+from monai_fedlora.export.pooled import pooled_test
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.files import load_tensors, read_json, sha256
+from monai_fedlora.methods.build import build_network
+from monai_fedlora.networks.cinema import ConvViT
+from monai_fedlora.networks.weights import HUB_PREFIX
+from monai_fedlora.resources import demo_weights_path
+from monai_fedlora.scope import Role
+
+RESULTS_NAME = "results.json"
+SHARED_SITE = "shared"
+"""In place of a site's name: the shared part alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedModel:
+    """What a run has made for a site, or for a hospital that was not part of it.
+
+    Attributes:
+        path: the file it was read from.
+        plan: the experiment.
+        site: whose model it is; None for the shared part alone.
+        rounds: rounds trained since the first.
+        tensors: by state-dict key; all trained ones, or the shared ones alone.
+        cases: training cases of the site; None for the shared part.
+        test: metrics of the test split by view ("private_on", "private_off").
+    """
+
+    path: Path
+    plan: Plan
+    site: str | None
+    rounds: int
+    tensors: Mapping[str, Tensor]
+    cases: int | None
+    test: Mapping[str, Mapping[str, Any]]
+
+
+def read_finished(run: Path, site: str) -> FinishedModel:
+    """Find and read a site's model, or for :data:`SHARED_SITE` the shared one.
+
+    Raises:
+        ExportError: it is not there, ambiguous, of another site, or contradicts itself.
+        WeightsError: the file is damaged.
+    """
+    return read_shared(find_shared(run)) if site == SHARED_SITE else read_personal(find_personal(run, site), site)
+
+
+def read_personal(path: Path, site: str) -> FinishedModel:
+    """Read a site's ``final.safetensors``.
+
+    Raises:
+        ExportError: the file is of another site, is no final model, or contradicts itself.
+        WeightsError: the file is damaged.
+    """
+    stored, metadata = load_tensors(path)
+    plan = _plan(path, metadata)
+    if metadata.get("site") != site or site not in plan.sites:
+        raise ExportError(f"{path} is the model of {metadata.get('site')!r}, not of {site!r}")
+    try:
+        record = json.loads(metadata["record"])
+        rounds, cases, test = int(record["round"]), int(record["cases"]), dict(record.get("test", {}))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ExportError(f"{path} has no record of a finished run ({error}); was the run finished?") from error
+    tensors = {}
+    for key, value in stored.items():
+        part, slash, name = key.partition("/")
+        if part not in ("shared", "private") or not slash:
+            raise ExportError(f"{path} holds {key!r}, which belongs to no final model")
+        tensors[name] = value
+    return FinishedModel(path=path, plan=plan, site=site, rounds=rounds, tensors=tensors, cases=cases, test=test)
+
+
+def read_shared(path: Path) -> FinishedModel:
+    """Read the server's ``shared.safetensors``, with the sites' pooled test metrics where they are known.
+
+    They are taken from the ``results.json`` beside the file if it is of the same, finished run.
+
+    Raises:
+        ExportError: the file has no plan, or contradicts it.
+        WeightsError: the file is damaged.
+    """
+    tensors, metadata = load_tensors(path)
+    plan = _plan(path, metadata)
+    if not metadata.get("round", "").isdigit():
+        raise ExportError(f"{path} does not say after which round it was stored; give the server's shared tensors")
+    rounds = int(metadata["round"]) + 1
+    test = {}
+    if (path.parent / RESULTS_NAME).is_file() and rounds == plan.start_round + plan.rounds:
+        pooled = pooled_test(read_json(path.parent / RESULTS_NAME), plan)
+        test = {"private_off": pooled} if pooled else {}
+    return FinishedModel(path=path, plan=plan, site=None, rounds=rounds, tensors=tensors, cases=None, test=test)
+
+
+def _plan(path: Path, metadata: Mapping[str, str]) -> Plan:
+    if "plan" not in metadata:
+        raise ExportError(f"{path} carries no plan; it was not written by a federated run of this package")
+    try:
+        plan = Plan.from_json(json.loads(metadata["plan"]))
+    except (ConfigError, ValueError) as error:
+        raise ExportError(f"{path} carries a plan that this version cannot read: {error}") from error
+    if metadata.get("fingerprint") != plan.fingerprint:
+        raise ExportError(f"{path} contradicts its own plan: the file was altered or put together from two experiments")
+    return plan
+
+
+def find_backbone(plan: Plan, backbone: str | None) -> str:
+    """Return the source of the plan's backbone: ``backbone``, the site's own setting or the demo weights.
+
+    Raises:
+        ExportError: the file is not the one the plan pins.
+        WeightsError: there is no such file.
+    """
+    chosen = backbone or os.environ.get(BACKBONE)
+    source = chosen or str(demo_weights_path())
+    if source.startswith(HUB_PREFIX):
+        return source
+    found = sha256(source) if Path(source).is_file() else "no file"
+    if found != plan.backbone_sha256:
+        which = "" if chosen else " (the demo weights, as no other file was given)"
+        raise ExportError(
+            f"{source}{which} is not the backbone this model was trained on: expected SHA-256 {plan.backbone_sha256}, "
+            f"found {found}; give the right file with --backbone or {BACKBONE}"
+        )
+    return source
+
+
+def backbone_name(source: str) -> str:
+    """A backbone's name for a document: no folder of this machine, and nothing that a config would interpret."""
+    name = source if source.startswith(HUB_PREFIX) else Path(source).name
+    return re.sub(r"[^A-Za-z0-9._:/-]", "_", name)
+
+
+def rebuild(model: FinishedModel, backbone: str) -> ConvViT:
+    """Build the adapted network of a finished run, on the CPU and in evaluation mode.
+
+    A shared model's network still carries the private parts, untrained; use it under the method's ``shared_only``.
+
+    Args:
+        model: the tensors and their plan.
+        backbone: source of the backbone, see :func:`find_backbone`.
+
+    Raises:
+        ExportError: the tensors are not exactly the plan's, or not finite; or the method has no shared model.
+    """
+    plan = model.plan
+    network = build_network(
+        size=plan.size,
+        out_chans=len(plan.classes),
+        backbone=backbone,
+        backbone_sha256=plan.backbone_sha256,
+        method=plan.method,
+        method_args=plan.method_args,
+        seed=plan.seed,
+    )
+    scope = plan.scope(network)
+    expected = set(scope.keys(Role.SHARED))
+    if model.site is not None:
+        expected |= set(scope.keys(Role.PRIVATE))
+    elif not expected or plan.build_method().shared_only(network) is None:
+        raise ExportError(
+            f"{plan.method} has no shared model: "
+            + ("its head is private to each site" if expected else "its sites share nothing")
+            + "; export a site's own model instead"
+        )
+    _fill(network, model.tensors, expected, model.path)
+    return network.eval()
+
+
+def _fill(network: ConvViT, tensors: Mapping[str, Tensor], expected: set[str], path: Path) -> None:
+    state = network.state_dict()
+    problems = []
+    if missing := expected - tensors.keys():
+        problems.append(f"it lacks {_listed(missing)}")
+    if unknown := tensors.keys() - expected:
+        problems.append(f"{_listed(unknown)} {'is' if len(unknown) == 1 else 'are'} not part of the method's model")
+    common = expected & tensors.keys()
+    if wrong := {key for key in common if tensors[key].shape != state[key].shape}:
+        problems.append(f"{_listed(wrong)} have another shape")
+    elif damaged := {key for key in common if not torch.isfinite(tensors[key]).all()}:
+        problems.append(f"{_listed(damaged)} hold NaN or infinite values")
+    if problems:
+        raise ExportError(f"{path} does not fit its own plan: {'; '.join(problems)}; it is of another run or damaged")
+    with torch.no_grad():
+        for key in expected:
+            state[key].copy_(tensors[key])
+
+
+def _listed(names: Iterable[str], limit: int = 4) -> str:
+    ordered = sorted(names)
+    return ", ".join(ordered[:limit]) + (f" and {len(ordered) - limit} more" if len(ordered) > limit else "")

@@ -1,0 +1,46 @@
+"""A folder that appears complete or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from monai_fedlora.errors import ExportError
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder of the same name that becomes ``target`` when the block succeeds.
+
+    It is built in a hidden folder beside ``target``, readable by its owner only; after an exception nothing of it
+    remains.
+
+    Raises:
+        ExportError: ``target`` exists, or its parent cannot be written.
+    """
+    if os.path.lexists(target):
+        raise ExportError(f"{target} exists; choose another output folder, or remove it")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as error:
+        raise ExportError(f"{target} cannot be created: {error}") from error
+    with scratch as name:
+        folder = Path(name) / target.name
+        folder.mkdir(mode=0o700)
+        yield folder
+        for path in [*sorted(folder.rglob("*")), folder]:
+            _sync(path)
+        folder.rename(target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,50 @@
+"""The shared model's test metrics over all sites of a run, without naming any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from monai_fedlora.errors import ConfigError
+from monai_fedlora.federated.plan import Plan
+
+
+def pooled_test(results: Any, plan: Plan) -> dict[str, Any] | None:
+    """Add up the sites' confusion matrices of the shared model.
+
+    Args:
+        results: content of a run's ``results.json``.
+        plan: the experiment the shared tensors are of.
+
+    Returns:
+        ``n``, ``confusion_matrix``, ``accuracy``, ``balanced_accuracy``, for two classes ``sensitivity`` and
+        ``specificity``, and ``worst_site_balanced_accuracy``; None if the results are of another or an unfinished
+        run or lack a site.
+    """
+    if not isinstance(results, Mapping) or results.get("status") != "finished":
+        return None
+    try:
+        if Plan.from_json(results.get("plan")).fingerprint != plan.fingerprint:
+            return None
+        views = [results["final"][site]["test"]["private_off"] for site in plan.sites]
+        matrices = [view["confusion_matrix"] for view in views]
+        scores = [view["balanced_accuracy"] for view in views if view["balanced_accuracy"] is not None]
+    except (ConfigError, KeyError, TypeError):
+        return None
+    classes = range(len(plan.classes))
+    confusion = [[sum(matrix[true][found] for matrix in matrices) for found in classes] for true in classes]
+    recalls = [confusion[c][c] / sum(confusion[c]) if sum(confusion[c]) else None for c in classes]
+    known = [recall for recall in recalls if recall is not None]
+    total = sum(map(sum, confusion))
+    if not total:
+        return None
+    metrics: dict[str, Any] = {
+        "n": total,
+        "confusion_matrix": confusion,
+        "accuracy": sum(confusion[c][c] for c in classes) / total,
+        "balanced_accuracy": sum(known) / len(known),
+        "worst_site_balanced_accuracy": min(scores, default=None),
+    }
+    if len(classes) == 2:
+        metrics |= {"sensitivity": recalls[1], "specificity": recalls[0]}
+    return metrics

@@ -1,0 +1,191 @@
+"""A finished run of a micro network, made without training, and short-axis pairs of a beating disc."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from monai_fedlora.engines.metrics import classification_metrics
+from monai_fedlora.export.bundle import Exported, export_bundle
+from monai_fedlora.federated.initial import save_shared
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.state import SiteStore
+from monai_fedlora.files import save_tensors, sha256, write_json
+from monai_fedlora.methods.build import build_network
+from monai_fedlora.networks import cinema
+from monai_fedlora.networks.cinema import ConvViT, ConvViTSize, convvit
+from monai_fedlora.scope import Role
+
+CLASSES = ("NOR", "ABN")
+MICRO = ConvViTSize(
+    image_size=(32, 32, 4),
+    spacing=(5.0, 5.0, 10.0),
+    patch_size=(2, 2, 1),
+    scale_factor=(2, 2, 1),
+    conv_chans=(4, 8),
+    conv_n_blocks=1,
+    embed_dim=24,
+    depth=3,
+    n_heads=2,
+)
+SITES = ("site-1", "clinic-b", "clinic-c")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A workspace as a simulation leaves it, with the networks its files must reproduce."""
+
+    workspace: Path
+    plan: Plan
+    backbone: Path
+    networks: dict[str, ConvViT]
+
+    def personal(self, site: str = "site-1") -> Path:
+        return self.workspace / "private" / self.plan.experiment / site / "final.safetensors"
+
+    def options(self, output: Path, site: str = "site-1", **changes: Any) -> dict[str, Any]:
+        """Arguments of an export into ``output``."""
+        return {
+            "run": self.workspace,
+            "site": site,
+            "output": output,
+            "backbone": str(self.backbone),
+            **changes,
+        }
+
+
+@pytest.fixture(autouse=True)
+def _micro(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cinema.SIZES, "micro", MICRO)
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(cinema.SIZES, "micro", MICRO)
+        torch.manual_seed(1)
+        network = convvit("micro", out_chans=2)
+    path = tmp_path_factory.mktemp("backbone") / "cine#1.safetensors"
+    save_tensors(path, network.state_dict(), {})
+    return path
+
+
+def metrics(seed: int, cases: int = 12) -> dict[str, Any]:
+    generator = np.random.default_rng(seed)
+    probabilities = generator.dirichlet((1, 1), size=cases)
+    return classification_metrics(probabilities, np.arange(cases) % 2)
+
+
+def finished_run(
+    workspace: Path, backbone: Path, *, method: str = "dual_lora", experiment: str = "hearts", **changes: Any
+) -> Run:
+    """Write what a finished run of untrained, but random and distinct, trainable parts would have left."""
+    plan = Plan(
+        experiment=experiment,
+        bundle="cine_cmr_dual_lora_classification",
+        method=method,
+        sites=SITES,
+        classes=CLASSES,
+        rounds=3,
+        local_epochs=2,
+        size="micro",
+        backbone_sha256=sha256(backbone),
+        seed=4,
+        **changes,
+    )
+    generator = torch.Generator().manual_seed(7)
+    networks: dict[str, ConvViT] = {}
+    shared: dict[str, np.ndarray] = {}
+    results: dict[str, Any] = {"plan": plan.to_json(), "status": "finished", "final": {}}
+    for index, site in enumerate(plan.sites):
+        network = build_network(
+            size="micro",
+            out_chans=2,
+            backbone=str(backbone),
+            method=method,
+            method_args=plan.method_args,
+        )
+        scope = plan.scope(network)
+        state = network.state_dict()
+        for key in [*scope.keys(Role.SHARED), *scope.keys(Role.PRIVATE)]:
+            state[key].copy_(0.5 * torch.randn(state[key].shape, generator=generator))
+        shared = shared or scope.shared_payload(network)
+        scope.load_shared(network, shared)
+        networks[site] = network.eval()
+        views = {"private_on": metrics(index)}
+        if plan.build_method().shared_only(network) is not None:
+            views["private_off"] = metrics(index + 10)
+        record = {"round": 3, "cases": 20 + index, "seconds": 1.0, "validation": views, "test": views}
+        results["final"][site] = record
+        state = network.state_dict()
+        SiteStore(root=workspace / "private", plan=plan, site=site).save_final(
+            shared={key: state[key] for key in scope.manifest.entries},
+            private=scope.private_state(network),
+            record=record,
+        )
+    save_shared(workspace / "shared.safetensors", shared, plan=plan, round_number=2)
+    write_json(workspace / "results.json", results)
+    return Run(workspace=workspace, plan=plan, backbone=backbone, networks=networks)
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, backbone: Path) -> Callable[..., Run]:
+    """Write a finished run into ``tmp_path / "W"``; keyword arguments go into its plan."""
+
+    def make(workspace: Path = tmp_path / "W", **changes: Any) -> Run:
+        return finished_run(workspace, backbone, **changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def stored_run(tmp_path_factory: pytest.TempPathFactory, backbone: Path) -> Run:
+    """A finished run that tests only read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(cinema.SIZES, "micro", MICRO)
+        return finished_run(tmp_path_factory.mktemp("run") / "W", backbone)
+
+
+@pytest.fixture
+def run(stored_run: Run, tmp_path: Path) -> Run:
+    """A finished run whose files tests may change."""
+    shutil.copytree(stored_run.workspace, tmp_path / "W")
+    return replace(stored_run, workspace=tmp_path / "W")
+
+
+def write_pair(folder: Path, study: str, *, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> None:
+    """Write ``<study>_ed.nii.gz`` and ``<study>_es.nii.gz``: noise and a bright disc that shrinks."""
+    generator = np.random.default_rng(len(study) + shape[0])
+    x, y = np.meshgrid(*(np.arange(size) - size / 2 for size in shape[:2]), indexing="ij")
+    radius = np.hypot(x * spacing[0], y * spacing[1])[..., None]
+    for frame, size in (("ed", 30), ("es", 18)):
+        voxels = 200 * (radius < size) + generator.normal(100, 10, shape)
+        image = nibabel.Nifti1Image(voxels.astype(np.int16), np.diag([*spacing, 1.0]))
+        nibabel.save(image, folder / f"{study}_{frame}.nii.gz")
+
+
+@pytest.fixture
+def studies(tmp_path: Path) -> Path:
+    """A folder with three studies of different size and resolution."""
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    write_pair(folder, "p1", shape=(60, 50, 5), spacing=(4.0, 4.0, 10.0))
+    write_pair(folder, "p.2 b", shape=(90, 100, 9), spacing=(1.5, 1.8, 8.0))
+    write_pair(folder, "a_3", shape=(24, 30, 3), spacing=(4.0, 4.0, 10.0))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory, stored_run: Run) -> Exported:
+    """The bundle of the stored run's site-1; tests only read it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(cinema.SIZES, "micro", MICRO)
+        return export_bundle(**stored_run.options(tmp_path_factory.mktemp("bundles") / "site-1 model"))
