@@ -1,0 +1,106 @@
+"""95 % confidence intervals of test metrics, in closed form from counts.
+
+None of them collapses to zero width when every case is right, which small test sets make likely.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Interval = tuple[float, float]
+
+METHODS = {
+    "accuracy": "Wilson score",
+    "sensitivity": "Wilson score (two classes); as balanced_accuracy (more)",
+    "specificity": "Wilson score (two classes)",
+    "balanced_accuracy": "MOVER over the classes' Wilson score intervals (Zou and Donner 2008)",
+    "auroc": "pseudo-score (two classes; Newcombe 2006, method 5)",
+}
+"""How each metric's interval is computed; other metrics have none."""
+
+_Z = 1.959963984540054
+
+
+def wilson(hits: int, total: int) -> Interval:
+    """Score interval of a proportion (Wilson 1927, doi 10.1080/01621459.1927.10502953); ``total`` at least 1."""
+    share, square = hits / total, _Z**2 / total
+    centre = share + square / 2
+    half = _Z * math.sqrt(share * (1 - share) / total + square / (4 * total))
+    return max(0.0, (centre - half) / (1 + square)), min(1.0, (centre + half) / (1 + square))
+
+
+def mean_of_proportions(counts: Sequence[tuple[int, int]]) -> Interval:
+    """Interval of the unweighted mean of independent proportions, given as (hits, total).
+
+    Square-and-add of the Wilson limits' distances (MOVER; Zou and Donner 2008, doi 10.1002/sim.3095).
+    """
+    shares = [hits / total for hits, total in counts]
+    limits = [wilson(*pair) for pair in counts]
+    mean = math.fsum(shares) / len(counts)
+    below = math.sqrt(math.fsum((share - low) ** 2 for share, (low, _) in zip(shares, limits, strict=True)))
+    above = math.sqrt(math.fsum((high - share) ** 2 for share, (_, high) in zip(shares, limits, strict=True)))
+    return max(0.0, mean - below / len(counts)), min(1.0, mean + above / len(counts))
+
+
+def area(auroc: float, positives: int, negatives: int) -> Interval:
+    """Interval of an area under the ROC curve (Newcombe 2006, doi 10.1002/sim.2324, method 5).
+
+    The areas whose own standard error, by Hanley and McNeil's formula with both sample sizes set to their mean,
+    leaves the observed one within 1.96 of them.
+    """
+    spare = (positives + negatives) / 2 - 1
+
+    def excess(true: float) -> float:
+        inner = 1 + spare * ((1 - true) / (2 - true) + true / (1 + true))
+        return abs(auroc - true) - _Z * math.sqrt(max(0.0, true * (1 - true) * inner / (positives * negatives)))
+
+    return _root(excess, 0.0, auroc), _root(excess, 1.0, auroc)
+
+
+def _root(excess: Any, outside: float, inside: float) -> float:
+    """Where ``excess`` changes sign between a value outside the interval (or its end) and the estimate."""
+    if excess(outside) <= 0:
+        return outside
+    for _ in range(60):
+        middle = (outside + inside) / 2
+        outside, inside = (middle, inside) if excess(middle) > 0 else (outside, middle)
+    return (outside + inside) / 2
+
+
+def with_intervals(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Add to each metric its interval where its counts are known.
+
+    Args:
+        metrics: as from :func:`monai_fedlora.engines.metrics.classification_metrics`, or a part of it.
+
+    Returns:
+        ``n`` and ``confusion_matrix`` as they are, and every other metric as
+        ``{"value": v, "interval_95": [low, high] or None}``.
+    """
+    confusion = metrics.get("confusion_matrix") or []
+    recalls = [(row[index], sum(row)) for index, row in enumerate(confusion)]
+    known = [pair for pair in recalls if pair[1]]
+    total = sum(count for _, count in recalls)
+    binary = len(confusion) == 2
+    intervals: dict[str, Interval] = {}
+    if total:
+        intervals["accuracy"] = wilson(sum(hits for hits, _ in recalls), total)
+        intervals["balanced_accuracy"] = mean_of_proportions(known)
+        if not binary:
+            intervals["sensitivity"] = mean_of_proportions(known)
+    if binary and recalls[0][1]:
+        intervals["specificity"] = wilson(*recalls[0])
+    if binary and recalls[1][1]:
+        intervals["sensitivity"] = wilson(*recalls[1])
+    if len(known) == 2 and binary and metrics.get("auroc") is not None:
+        intervals["auroc"] = area(metrics["auroc"], recalls[1][1], recalls[0][1])
+    result: dict[str, Any] = {}
+    for name, value in metrics.items():
+        if name in ("n", "confusion_matrix"):
+            result[name] = value
+        else:
+            found = intervals.get(name) if value is not None else None
+            result[name] = {"value": value, "interval_95": list(found) if found else None}
+    return result
