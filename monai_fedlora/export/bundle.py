@@ -1,0 +1,192 @@
+"""A MONAI bundle of one finished model that runs with MONAI alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monai_fedlora.adapters.lora import SHARED, merge_lora
+from monai_fedlora.errors import ExportError
+from monai_fedlora.export.card import model_card
+from monai_fedlora.export.classifier import copy_without_call_stacks, eager_classifier, scripted_classifier
+from monai_fedlora.export.finished import FinishedModel, backbone_name, find_backbone, read_finished, rebuild
+from monai_fedlora.export.folder import new_folder
+from monai_fedlora.export.inference import PREDICTIONS_NAME, inference_config
+from monai_fedlora.export.licence import licence_text
+from monai_fedlora.export.metadata import model_metadata
+from monai_fedlora.export.verify import assert_equal, logits, probe_image, reference_logits
+from monai_fedlora.files import atomic_path, sha256, write_text
+from monai_fedlora.networks.cinema import SIZES, ConvViT, ConvViTSize, convvit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A written export.
+
+    Attributes:
+        folder: where it lies.
+        metadata: its description.
+        usage: the command or code that runs it.
+    """
+
+    folder: Path
+    metadata: Mapping[str, Any]
+    usage: str
+
+
+def export_bundle(*, run: Path, site: str, output: Path, backbone: str | None = None) -> Exported:
+    """Write a bundle: merged weights, a TorchScript module with the preprocessing inside, configuration and card.
+
+    Before the folder appears it is checked that every tensor had its place, that merged and adapted network,
+    TorchScript and Python, and the files read back agree in their logits.
+
+    Args:
+        run: the run's workspace, the site's private folder in it, or the stored file.
+        site: whose model; "shared" for the shared part alone.
+        output: folder to create.
+        backbone: source of the backbone; None takes the site's own setting, then the demo weights.
+
+    Raises:
+        ExportError: the run has no such model, or a check failed; nothing is left behind.
+        WeightsError: a file is damaged.
+    """
+    output = output.absolute()
+    with new_folder(output) as folder:
+        model = read_finished(run, site)
+        source = find_backbone(model.plan, backbone)
+        size = SIZES[model.plan.size]
+        weights = folder / "models" / "model.pt"
+        plain = _write_weights(merged(model, source), model, weights)
+        metadata = model_metadata(
+            model,
+            name=output.name,
+            backbone=source,
+            packages=("fire", "nibabel", "pytorch-ignite"),
+            files_sha256={"models/model.pt": sha256(weights)},
+        )
+        config = inference_config(model.plan.classes, size.spacing)
+        _write_script(plain, size, folder / "models" / "model.ts", metadata=metadata, config=config)
+        for name, content in (("metadata", metadata), ("inference", config)):
+            write_text(folder / "configs" / f"{name}.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+        write_text(folder / "docs" / "README.md", model_card(metadata, usage=_usage_text(output.name)))
+        write_text(folder / "LICENSE", licence_text(backbone_name(source)))
+        _check_written(folder, plain, size)
+    return Exported(folder=output, metadata=metadata, usage=inference_command(output))
+
+
+def merged(model: FinishedModel, backbone: str) -> ConvViT:
+    """Rebuild a finished model and fold its adapters into the weights; for a shared model only the shared one.
+
+    Raises:
+        ExportError: the merged network's logits differ from the adapted one's.
+    """
+    network = rebuild(model, backbone)
+    image = probe_image(1, (network.n_frames, *network.image_size))
+    before = reference_logits(model, network, image)
+    merge_lora(network, [SHARED] if model.site is None else None)
+    assert_equal(logits(network, image), before, "merging the adapters into the weights changes the logits")
+    return network
+
+
+def inference_command(folder: Path) -> str:
+    """The command line that classifies a folder of studies."""
+    root = shlex.quote(str(folder))
+    config = shlex.quote(str(folder / "configs" / "inference.json"))
+    return (
+        f"python -m monai.bundle run --config_file {config} --bundle_root {root} "
+        "--dataset_dir STUDIES --output_dir PREDICTIONS"
+    )
+
+
+def _write_weights(network: ConvViT, model: FinishedModel, path: Path) -> ConvViT:
+    """Save a merged network's tensors, and return a plain network that has read them back."""
+    state = {key: value.detach().clone().contiguous() for key, value in network.state_dict().items()}
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        torch.save(state, stream)
+    plain = convvit(model.plan.size, out_chans=len(model.plan.classes), n_frames=network.n_frames)
+    if wrong := sorted(state.keys() ^ plain.state_dict().keys()):
+        raise ExportError(
+            f"{model.plan.method} cannot be merged into its backbone: {', '.join(wrong[:4])} would be left over or "
+            "missing"
+        )
+    plain.load_state_dict(torch.load(path, weights_only=True), strict=True)
+    plain.eval()
+    image = probe_image(1, (network.n_frames, *network.image_size))
+    assert_equal(logits(plain, image), logits(network, image), "the weights read back give other logits")
+    return plain
+
+
+def _write_script(
+    plain: ConvViT, size: ConvViTSize, path: Path, *, metadata: Mapping[str, Any], config: Mapping[str, Any]
+) -> None:
+    from monai.data import save_net_with_metadata
+
+    script, buffer = scripted_classifier(plain, size), io.BytesIO()
+    with _quiet():
+        save_net_with_metadata(
+            script,
+            buffer,
+            include_config_vals=False,
+            meta_values=metadata,
+            more_extra_files={"inference.json": json.dumps(config).encode()},
+        )
+    with atomic_path(path) as temporary:
+        copy_without_call_stacks(buffer, temporary)
+
+
+def _check_written(folder: Path, plain: ConvViT, size: ConvViTSize) -> None:
+    """Load the bundle as a consumer does and compare it with the plain network on two image sizes."""
+    from monai.bundle import load
+
+    with _quiet():
+        loaded: Any = load(
+            folder.name, bundle_dir=folder.parent, load_ts_module=True, device="cpu", config_files=("inference.json",)
+        )
+    script, metadata, extra = loaded
+    for name, found in (("metadata", metadata), ("inference", json.loads(extra["inference.json"]))):
+        if found != json.loads((folder / "configs" / f"{name}.json").read_text(encoding="utf-8")):
+            raise ExportError(f"model.ts carries another {name}.json than the bundle; nothing was written")
+    eager = eager_classifier(plain, size)
+    x, y, z = size.image_size
+    for batch, shape in ((1, (x + x // 4, y + y // 3, z + 2)), (2, (x - x // 8, y + 5, max(z - 1, 1)))):
+        image = probe_image(batch, (plain.n_frames, *shape)) * 1000
+        assert_equal(logits(script, image), logits(eager, image), "the TorchScript module gives other logits")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """TorchScript's deprecation notices and MONAI's remark that a bundle can run code say nothing about an export."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _usage_text(name: str) -> str:
+    return f"""\
+Needs Python with `torch`, `monai`, `pytorch-ignite`, `nibabel` and `fire`; nothing else of what it was trained with.
+Put each study's two frames into one folder, as `<study>_ed.nii.gz` (end-diastole) and `<study>_es.nii.gz`
+(end-systole), and run from anywhere, with `{name}` standing for the path of this folder:
+
+    python -m monai.bundle run --config_file {name}/configs/inference.json --bundle_root {name} \\
+        --dataset_dir STUDIES --output_dir PREDICTIONS
+
+`PREDICTIONS/{PREDICTIONS_NAME}` then has one row per study with the probability of each class. If any study cannot
+be read or lacks one of its files, the run fails and no table is written; the last study named in the output is the
+one to look at.
+
+In a program, `models/model.ts` takes a float tensor (batch, 2, X, Y, Z) resampled to the spacing below and returns
+logits:
+
+    network, metadata, _ = monai.bundle.load("{name}", bundle_dir="...", load_ts_module=True)
+
+`models/model.pt` holds the same weights as a plain state dictionary of the backbone's architecture.
+"""

@@ -1,0 +1,120 @@
+"""The model card: what a bundle's metadata says, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+VIEWS = {"private_on": "personal model", "private_off": "shared part alone"}
+
+
+def model_card(metadata: Mapping[str, Any], *, usage: str) -> str:
+    """Return the Markdown text of a model card.
+
+    Args:
+        metadata: as from :func:`monai_fedlora.export.metadata.model_metadata`.
+        usage: Markdown text on how to run the model.
+    """
+    origin = metadata["provenance"]
+    settings = ", ".join(f"{key} {_plain(value)}" for key, value in origin["method"]["hyperparameters"].items())
+    training = ", ".join(f"{key} {_plain(value)}" for key, value in origin["training_settings"].items())
+    cases = "" if origin["training_cases"] is None else f", {origin['training_cases']} training cases at this site"
+    image = metadata["network_data_format"]["inputs"]["image"]
+    facts = {
+        "Kind": f"{origin['kind']} model" + (f" of {origin['site']}" if origin["site"] else ""),
+        "Classes": metadata["label_classes"],
+        "Federation": f"experiment {origin['experiment']}, {origin['participating_sites']} sites, {origin['rounds']} "
+        f"rounds of {origin['local_epochs_per_round']} epochs{cases}",
+        "Method": f"{origin['method']['name']}: {origin['method']['summary']} ({origin['method']['source']})",
+        "Hyper-parameters": settings or "none",
+        "Training settings": f"bundle {origin['training_bundle']}, seed {origin['seed']}"
+        + (f", {training}" if training else ""),
+        "Backbone": f"{origin['backbone']['file']} (size {origin['backbone']['size']}), SHA-256 "
+        f"`{origin['backbone']['sha256']}`",
+        "Plan fingerprint": f"`{origin['plan_fingerprint']}`",
+        "Software": ", ".join(f"{package} {number}" for package, number in origin["software"].items()),
+        "Exported": origin["exported"],
+    }
+    lines = [
+        f"# {metadata['name']}",
+        "",
+        metadata["description"],
+        "",
+        f"**{metadata['intended_use']}**",
+        "",
+        "## Performance",
+        "",
+        *performance(metadata),
+        "",
+        "## Use",
+        "",
+        usage.strip(),
+        "",
+        "## Input",
+        "",
+        f"Two channels: {metadata['image_classes']}. Any size, resampled to "
+        f"{' x '.join(f'{step:g}' for step in image['spacing_mm'])} mm by the inference configuration. The model crops "
+        f"{' x '.join(map(str, image['network_image_size']))} voxels around the heart and normalises each frame "
+        "itself.",
+        "",
+        "## Origin",
+        "",
+        *(f"- {label}: {text}" for label, text in facts.items()),
+        "",
+        "## Limitations",
+        "",
+        *(f"- {text}" for text in metadata["limitations"]),
+        "",
+        "## References",
+        "",
+        *(f"- {text}" for text in metadata["references"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def performance(metadata: Mapping[str, Any]) -> list[str]:
+    """Markdown lines: the test metrics with intervals, and the confusion matrices."""
+    views = metadata["eval_metrics"]["test"]
+    if not views:
+        return ["No test metrics were recorded."]
+    first = next(iter(views.values()))
+    labels = [VIEWS[view] for view in views]
+    names = list(dict.fromkeys(name for view in views.values() for name in view))
+    scope = "the site's own test split" if metadata["provenance"]["site"] else "the test splits of all sites, pooled"
+    lines = [
+        f"On {scope}, {first.get('n', '?')} cases; in brackets 95 % intervals.",
+        "",
+        f"| metric | {' | '.join(labels)} |",
+        f"| --- |{' --- |' * len(labels)}",
+    ]
+    for name in names:
+        if name not in ("n", "confusion_matrix"):
+            cells = [format_metric(view.get(name)) for view in views.values()]
+            lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
+    methods = metadata["eval_metrics"]["intervals_95"]
+    shown = [name for name in names if any((view.get(name) or {}).get("interval_95") for view in _metrics_only(views))]
+    if shown:
+        lines += ["", "Intervals: " + "; ".join(f"{name.replace('_', ' ')}: {methods[name]}" for name in shown) + "."]
+    for view, metrics in views.items():
+        if metrics.get("confusion_matrix"):
+            rows = "; ".join(str(row) for row in metrics["confusion_matrix"])
+            lines += ["", f"Confusion matrix, {VIEWS[view]} (rows true, columns predicted): {rows}."]
+    return lines
+
+
+def format_metric(entry: Mapping[str, Any] | None) -> str:
+    """``0.812 (0.655 to 0.907)``; empty where the metric is undefined."""
+    if entry is None or entry["value"] is None:
+        return ""
+    if entry["interval_95"] is None:
+        return f"{entry['value']:.3f}"
+    low, high = entry["interval_95"]
+    return f"{entry['value']:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _metrics_only(views: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in view.items() if isinstance(v, Mapping)} for view in views.values()]
+
+
+def _plain(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -1,0 +1,177 @@
+"""What an exported model says about itself, in the words of MONAI's bundle metadata."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from monai_fedlora import __version__
+from monai_fedlora.export.finished import FinishedModel, backbone_name
+from monai_fedlora.export.intervals import METHODS, with_intervals
+from monai_fedlora.networks.cinema import SIZES
+
+SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
+INTENDED_USE = "Research on cine cardiac MRI. Not a medical device, not for clinical use, not for diagnosis."
+BACKBONE_SOURCE = 'Fu et al., "CineMA: A foundation model for cine cardiac magnetic resonance", arXiv 2506.00679'
+LIMITATIONS = (
+    "Knows only the classes listed; every study is given one of them.",
+    "The two frames must be end-diastole first, end-systole second, of one acquisition on one grid, with the slices on "
+    "the last axis; other orders are not detected.",
+    "The heart is found by what moves between the two frames; a moving chest or mismatched frames can mislead it.",
+    "Scanners, protocols, hospitals and patient groups that were not among the training cases can lower its accuracy.",
+    "Test metrics come from held-out cases of the training sites, not from an independent hospital; mind the width of "
+    "their intervals.",
+    "The probabilities were not calibrated after training; see the expected calibration error (ece) where it is given.",
+    "A trained model can reveal facts about its training cases; share this folder only as you would share such data.",
+)
+_SOFTWARE = ("monai", "torch", "numpy", "nvflare", "peft")
+
+
+def model_metadata(
+    model: FinishedModel, *, name: str, backbone: str, packages: Sequence[str], files_sha256: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the content of ``metadata.json``.
+
+    It names no folder of this machine, no patient and no site but the model's own.
+
+    Args:
+        model: what is exported.
+        name: the exported folder's.
+        backbone: source of the backbone.
+        packages: what running it needs beside MONAI.
+        files_sha256: of the weights files, so that each can be told to belong here.
+    """
+    plan, size = model.plan, SIZES[model.plan.size]
+    classes = " / ".join(plan.classes)
+    whose = f"of {model.site}" if model.site else "shared by all sites, for a hospital that was not one of them"
+    x, y, z = size.spacing
+    metadata = {
+        "schema": SCHEMA,
+        "name": name,
+        "version": "1.0.0",
+        "changelog": {"1.0.0": f"exported after {model.rounds} rounds of {plan.experiment}"},
+        "monai_version": _version("monai"),
+        "pytorch_version": _version("torch"),
+        "numpy_version": _version("numpy"),
+        "required_packages_version": {package: _version(package) for package in packages},
+        "supported_apps": {},
+        "task": f"Classification of short-axis cine cardiac MRI as {classes}",
+        "description": (
+            f"The model {whose}, fine-tuned from a foundation model in a federation of {len(plan.sites)} sites with "
+            f"{plan.method}. It takes the end-diastolic and the end-systolic short-axis stack, finds the heart, "
+            "normalises the grey levels and classifies the study. The network returns logits; their softmax are the "
+            "probabilities."
+        ),
+        "authors": f"{model.site or plan.experiment}, with monai-fedlora {__version__}",
+        "copyright": "held by whoever trained the model; terms of the backbone and of the software: see LICENSE",
+        "intended_use": INTENDED_USE,
+        "limitations": list(LIMITATIONS),
+        "data_source": "cases of the participating sites; not part of this bundle",
+        "data_type": "nifti",
+        "image_classes": "channel 0 is end-diastole, channel 1 is end-systole",
+        "label_classes": ", ".join(f"{index} is {word}" for index, word in enumerate(plan.classes)),
+        "pred_classes": ", ".join(f"channel {index} is {word}" for index, word in enumerate(plan.classes)),
+        "references": [BACKBONE_SOURCE, plan.build_method().source],
+        "eval_metrics": {
+            "test": {view: with_intervals(metrics) for view, metrics in sorted(model.test.items(), reverse=True)},
+            "intervals_95": METHODS,
+        },
+        "provenance": provenance(model, backbone=backbone) | {"files_sha256": dict(files_sha256)},
+        "network_data_format": {
+            "inputs": {
+                "image": {
+                    "type": "image",
+                    "format": "magnitude",
+                    "modality": "MR",
+                    "num_channels": 2,
+                    "spatial_shape": ["*", "*", "*"],
+                    "dtype": "float32",
+                    "value_range": [],
+                    "is_patch_data": False,
+                    "channel_def": {"0": "end-diastole", "1": "end-systole"},
+                    "spacing_mm": [x, y, z],
+                    "network_image_size": list(size.image_size),
+                }
+            },
+            "outputs": {
+                "pred": {
+                    "type": "logits",
+                    "format": "classes",
+                    "num_channels": len(plan.classes),
+                    "spatial_shape": [],
+                    "dtype": "float32",
+                    "value_range": [],
+                    "is_patch_data": False,
+                    "channel_def": {str(index): word for index, word in enumerate(plan.classes)},
+                }
+            },
+            "post_processed_outputs": {
+                "pred": {
+                    "type": "probabilities",
+                    "format": "classes",
+                    "num_channels": len(plan.classes),
+                    "spatial_shape": [],
+                    "dtype": "float32",
+                    "value_range": [0, 1],
+                    "is_patch_data": False,
+                    "channel_def": {str(index): word for index, word in enumerate(plan.classes)},
+                }
+            },
+        },
+    }
+    return json.loads(json.dumps(metadata))
+
+
+def provenance(model: FinishedModel, *, backbone: str) -> dict[str, Any]:
+    """Where a model comes from: backbone, method, federation, software. Other sites are counted, not named."""
+    plan = model.plan
+    method = plan.build_method()
+    return {
+        "not_for_clinical_use": True,
+        "kind": "personal" if model.site else "shared",
+        "site": model.site,
+        "experiment": plan.experiment,
+        "participating_sites": len(plan.sites),
+        "rounds": model.rounds,
+        "local_epochs_per_round": plan.local_epochs,
+        "seed": plan.seed,
+        "training_cases": model.cases,
+        "training_bundle": plan.bundle,
+        "training_settings": dict(plan.training),
+        "wire_dtype": plan.wire_dtype,
+        "method": {
+            "name": plan.method,
+            "summary": method.summary,
+            "source": method.source,
+            "hyperparameters": dataclasses.asdict(method),
+        },
+        "backbone": {"file": backbone_name(backbone), "sha256": plan.backbone_sha256, "size": plan.size},
+        "plan_fingerprint": plan.fingerprint,
+        "exported": datetime.now(timezone.utc).date().isoformat(),
+        "software": {
+            "monai-fedlora": __version__,
+            "python": platform.python_version(),
+            **{package: _version(package) for package in _SOFTWARE},
+        },
+    }
+
+
+def headline(metadata: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The test metrics of a metadata document by view, each with ``value`` and ``interval_95``."""
+    return {
+        view: {name: entry for name, entry in metrics.items() if isinstance(entry, Mapping)}
+        for view, metrics in metadata["eval_metrics"]["test"].items()
+    }
+
+
+def _version(package: str) -> str:
+    """Installed version without a local part such as ``+cpu``."""
+    try:
+        return version(package).partition("+")[0]
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,54 @@
+"""The comparison every export has to pass before its folder appears."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from monai_fedlora.errors import ExportError
+from monai_fedlora.export.finished import FinishedModel
+
+TOLERANCE = 1e-5
+"""Largest difference between logits, relative to their size where they exceed 1."""
+
+
+def probe_image(batch: int, shape: tuple[int, ...]) -> Tensor:
+    """The same uniform noise in [0, 1] each time."""
+    return torch.rand(batch, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def logits(network: nn.Module, image: Tensor) -> Tensor:
+    """The network's output without gradients."""
+    with torch.no_grad():
+        return network(image)
+
+
+def reference_logits(model: FinishedModel, network: nn.Module, image: Tensor) -> Tensor:
+    """What the exported model has to compute: the adapted network's output, for a shared model without private parts.
+
+    Args:
+        model: the finished model.
+        network: its rebuilt, adapted network.
+        image: the network's input.
+    """
+    if model.site is not None:
+        return logits(network, image)
+    context = model.plan.build_method().shared_only(network)
+    if context is None:
+        raise ExportError(f"{model.plan.method} has no shared model; export a site's own model instead")
+    with context:
+        return logits(network, image)
+
+
+def assert_equal(found: Tensor, expected: Tensor, what: str) -> None:
+    """Compare logits.
+
+    Raises:
+        ExportError: they differ by more than :data:`TOLERANCE`, or are not finite.
+    """
+    gap = (found - expected).abs().max() / expected.abs().max().clamp(min=1.0)
+    if not gap <= TOLERANCE:
+        raise ExportError(
+            f"{what}: by {float(gap):.2g}, more than {TOLERANCE:g}; nothing was written. Please report this together "
+            "with the versions of torch, monai and peft"
+        )

@@ -1,0 +1,359 @@
+"""The exported bundle: complete, plain, equal to the model in memory, and never wrong in silence."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow, load
+from monai.transforms import Compose
+
+from monai_fedlora.errors import ExportError
+from monai_fedlora.export import bundle as module
+from monai_fedlora.export.bundle import Exported, export_bundle
+from monai_fedlora.networks.cinema import ConvViT, convvit
+from monai_fedlora.transforms.cine import cine_preprocessing
+
+from .conftest import CLASSES, MICRO, Run, write_pair
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::DeprecationWarning:torch")
+
+
+def probabilities(network: ConvViT, folder: Path) -> dict[str, list[float]]:
+    """What the training pipeline gives for every pair of a folder."""
+    pipeline = Compose(cine_preprocessing(image_size=MICRO.image_size, spacing=MICRO.spacing))
+    found = {}
+    for path in sorted(folder.glob("*_ed.nii.gz")):
+        study = path.name.removesuffix("_ed.nii.gz")
+        image = pipeline({"ed": str(path), "es": str(folder / f"{study}_es.nii.gz")})["image"]
+        with torch.no_grad():
+            found[study] = network(image[None]).softmax(dim=1)[0].tolist()
+    return found
+
+
+def read_table(path: Path) -> tuple[list[str], dict[str, list[float]]]:
+    with path.open(newline="") as stream:
+        header, *rows = csv.reader(stream)
+    return header, {row[0]: [float(value) for value in row[1:]] for row in rows}
+
+
+def infer(bundle: Path, studies: Path, output: Path) -> Path:
+    """Run a bundle's inference.json in this process and return the table's path."""
+    workflow = ConfigWorkflow(
+        config_file=str(bundle / "configs" / "inference.json"),
+        workflow_type="inference",
+        logging_file=False,
+        bundle_root=str(bundle),
+        dataset_dir=str(studies),
+        output_dir=str(output),
+    )
+    path = sys.path.copy()
+    try:
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+    finally:
+        sys.path[:] = path
+    return output / "predictions.csv"
+
+
+@contextmanager
+def failing_inference(bundle: Path, studies: Path, output: Path) -> Iterator[Callable[[], str]]:
+    """Expect the inference to fail without a table; gives the text of all causes."""
+    output.mkdir()
+    (output / "predictions.csv").write_text("study,NOR,ABN\nearlier,0.5,0.5\n")
+    with pytest.raises(Exception) as error:
+        infer(bundle, studies, output)
+    assert not (output / "predictions.csv").exists()
+
+    def causes() -> str:
+        texts, link = [], error.value
+        while link is not None:
+            texts.append(str(link))
+            link = link.__cause__ or link.__context__
+        return "\n".join(texts)
+
+    yield causes
+
+
+def texts(bundle: Path) -> Iterator[tuple[str, bytes]]:
+    """Every file of a bundle, archives unpacked."""
+    for path in sorted(path for path in bundle.rglob("*") if path.is_file()):
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                yield from ((f"{path.name}/{name}", name.encode() + archive.read(name)) for name in archive.namelist())
+        else:
+            yield path.name, path.read_bytes()
+
+
+def test_bundle_has_the_files_of_the_specification(exported: Exported) -> None:
+    assert {str(path.relative_to(exported.folder)) for path in exported.folder.rglob("*") if path.is_file()} == {
+        "LICENSE",
+        "configs/inference.json",
+        "configs/metadata.json",
+        "docs/README.md",
+        "models/model.pt",
+        "models/model.ts",
+    }
+    assert {path.name for path in exported.folder.parent.iterdir()} == {exported.folder.name}
+
+
+def test_weights_are_plain_and_those_of_the_backbone(exported: Exported, stored_run: Run) -> None:
+    state = torch.load(exported.folder / "models" / "model.pt", weights_only=True)
+    plain = convvit("micro", out_chans=2)
+    assert state.keys() == plain.state_dict().keys()
+    assert {type(value) for value in state.values()} == {torch.Tensor}
+    plain.load_state_dict(state, strict=True)
+    image = torch.rand(2, 2, *MICRO.image_size)
+    with torch.no_grad():
+        torch.testing.assert_close(plain.eval()(image), stored_run.networks["site-1"](image), rtol=0, atol=1e-5)
+
+
+def test_inference_equals_the_model_in_memory(
+    exported: Exported, stored_run: Run, studies: Path, tmp_path: Path
+) -> None:
+    header, rows = read_table(infer(exported.folder, studies, tmp_path / "O"))
+    expected = probabilities(stored_run.networks["site-1"], studies)
+    assert header == ["study", *CLASSES]
+    assert list(rows) == sorted(expected) == ["a_3", "p.2 b", "p1"]
+    for study, row in rows.items():
+        assert row == pytest.approx(expected[study], abs=1e-4)
+    assert len({round(row[0], 4) for row in rows.values()}) == 3
+
+
+def test_inference_again_replaces_the_table(exported: Exported, studies: Path, tmp_path: Path) -> None:
+    infer(exported.folder, studies, tmp_path / "O")
+    for path in studies.glob("p1_*"):
+        path.unlink()
+    _, rows = read_table(infer(exported.folder, studies, tmp_path / "O"))
+    assert list(rows) == ["a_3", "p.2 b"]
+
+
+@pytest.mark.parametrize("frame", ["ed", "es"])
+def test_missing_partner_is_named(exported: Exported, studies: Path, tmp_path: Path, frame: str) -> None:
+    (studies / f"p1_{frame}.nii.gz").unlink()
+    with failing_inference(exported.folder, studies, tmp_path / "O") as causes:
+        assert f"{studies}/p1_{frame}.nii.gz" in causes()
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_folder_without_studies_is_named(exported: Exported, tmp_path: Path, exists: bool) -> None:
+    if exists:
+        (tmp_path / "D").mkdir()
+    with failing_inference(exported.folder, tmp_path / "D", tmp_path / "O") as causes:
+        assert f"{tmp_path}/D/*_ed.nii.gz" in causes()
+
+
+def test_missing_model_file_is_named(exported: Exported, studies: Path, tmp_path: Path) -> None:
+    shutil.copytree(exported.folder, tmp_path / "B")
+    (tmp_path / "B" / "models" / "model.ts").unlink()
+    with failing_inference(tmp_path / "B", studies, tmp_path / "O") as causes:
+        assert "models/model.ts" in causes()
+
+
+def test_frames_on_different_grids_are_refused(exported: Exported, studies: Path, tmp_path: Path) -> None:
+    path = studies / "p1_es.nii.gz"
+    image = nibabel.load(path)
+    moved = image.affine.copy()
+    moved[2, 3] += 10
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), moved), path)
+    with failing_inference(exported.folder, studies, tmp_path / "O") as causes:
+        assert "affine matrix of all images should be the same" in causes()
+
+
+def test_frames_of_different_size_are_refused(exported: Exported, studies: Path, tmp_path: Path) -> None:
+    write_pair(tmp_path, "p1", shape=(60, 50, 4), spacing=(4.0, 4.0, 10.0))
+    shutil.copy(tmp_path / "p1_es.nii.gz", studies)
+    with failing_inference(exported.folder, studies, tmp_path / "O") as causes:
+        assert "spatial_shape of all images should be the same" in causes()
+
+
+def test_truncated_study_is_refused(exported: Exported, studies: Path, tmp_path: Path) -> None:
+    path = studies / "p1_ed.nii.gz"
+    path.write_bytes(path.read_bytes()[:2000])
+    with failing_inference(exported.folder, studies, tmp_path / "O"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [(np.nan, "not finite numbers"), (np.inf, "not finite numbers"), (7.0, "frame is blank")]
+)
+def test_unusable_voxels_are_refused(
+    exported: Exported, studies: Path, tmp_path: Path, value: float, message: str
+) -> None:
+    path = studies / "p1_es.nii.gz"
+    image = nibabel.load(path)
+    nibabel.save(nibabel.Nifti1Image(np.full(image.shape, value, dtype=np.float32), image.affine), path)
+    with failing_inference(exported.folder, studies, tmp_path / "O") as causes:
+        assert message in causes()
+
+
+def test_log_names_the_study_that_fails(
+    exported: Exported, studies: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (studies / "p.2 b_es.nii.gz").write_bytes(b"")
+    with failing_inference(exported.folder, studies, tmp_path / "O"):
+        pass
+    shown = [record.getMessage() for record in caplog.records if record.name == "DataStats"]
+    assert "p.2 b" in shown[-1]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 32, 32, 4), (2, 32, 32, 4), (1, 2, 32, 32)])
+def test_script_refuses_other_shapes(exported: Exported, shape: tuple[int, ...]) -> None:
+    script = torch.jit.load(exported.folder / "models" / "model.ts")
+    with pytest.raises(torch.jit.Error, match="end-diastolic and the end-systolic frame"):
+        script(torch.rand(shape))
+
+
+def test_configuration_has_every_property_monai_expects(exported: Exported, studies: Path, tmp_path: Path) -> None:
+    workflow = ConfigWorkflow(
+        config_file=str(exported.folder / "configs" / "inference.json"),
+        workflow_type="inference",
+        logging_file=False,
+        bundle_root=str(exported.folder),
+        dataset_dir=str(studies),
+        output_dir=str(tmp_path),
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+
+
+def test_configuration_needs_nothing_of_this_package(exported: Exported) -> None:
+    text = (exported.folder / "configs" / "inference.json").read_text()
+    assert "monai_fedlora" not in text
+    assert text.count('"$') <= 11
+
+
+def test_monai_loads_the_script_with_its_metadata(exported: Exported, stored_run: Run) -> None:
+    network, metadata, extra = load(
+        exported.folder.name,
+        bundle_dir=exported.folder.parent,
+        load_ts_module=True,
+        device="cpu",
+        config_files=("inference.json",),
+    )
+    assert metadata == exported.metadata
+    assert json.loads(extra["inference.json"]) == json.loads(
+        (exported.folder / "configs" / "inference.json").read_text()
+    )
+    assert network(torch.rand(3, 2, 40, 50, 7)).shape == (3, 2)
+
+
+def test_nothing_in_a_bundle_tells_of_this_machine_or_another_site(exported: Exported, stored_run: Run) -> None:
+    secrets = ["clinic-b", "clinic-c", str(Path.home()), str(stored_run.workspace), str(Path(__file__).parents[2])]
+    secrets += [str(stored_run.backbone.parent), sys.prefix, "/site-packages/"]
+    for name, content in texts(exported.folder):
+        assert [secret for secret in secrets if secret.encode() in content] == [], name
+
+
+def test_shared_bundle_drops_the_private_part(run: Run, studies: Path, tmp_path: Path) -> None:
+    found = export_bundle(**run.options(tmp_path / "B", "shared"))
+    network = run.networks["clinic-b"]
+    with run.plan.build_method().shared_only(network):
+        expected = probabilities(network, studies)
+    _, rows = read_table(infer(found.folder, studies, tmp_path / "O"))
+    assert {study: pytest.approx(row, abs=1e-4) for study, row in expected.items()} == rows
+    assert found.metadata["provenance"]["site"] is None
+    for name, content in texts(found.folder):
+        assert [site for site in run.plan.sites if site.encode() in content] == [], name
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"), [("fedavg", {}), ("fedit", {"rank": 3}), ("local", {}), ("dual_lora", {"head": "private"})]
+)
+def test_every_method_exports_its_personal_model(
+    make_run: Callable[..., Run], tmp_path: Path, method: str, settings: dict[str, Any]
+) -> None:
+    run = make_run(method=method, method_args=settings)
+    found = export_bundle(**run.options(tmp_path / "B", "clinic-b"))
+    plain = convvit("micro", out_chans=2)
+    plain.load_state_dict(torch.load(found.folder / "models" / "model.pt", weights_only=True))
+    image = torch.rand(1, 2, *MICRO.image_size)
+    with torch.no_grad():
+        torch.testing.assert_close(plain.eval()(image), run.networks["clinic-b"](image), rtol=0, atol=1e-5)
+
+
+def test_export_from_the_private_folder_alone(run: Run, tmp_path: Path) -> None:
+    only = tmp_path / "hospital"
+    shutil.copytree(run.personal().parent, only)
+    shutil.rmtree(run.workspace)
+    found = export_bundle(**run.options(tmp_path / "B", run=only))
+    assert found.metadata["provenance"]["training_cases"] == 20
+
+
+def test_existing_output_is_left_alone(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "B").mkdir()
+    (tmp_path / "B" / "precious").write_text("x")
+    with pytest.raises(ExportError, match="exists"):
+        export_bundle(**run.options(tmp_path / "B"))
+    assert (tmp_path / "B" / "precious").read_text() == "x"
+
+
+@pytest.mark.parametrize("step", ["merge", "script"])
+def test_difference_stops_the_export(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    if step == "merge":
+        monkeypatch.setattr(module, "merge_lora", lambda network, adapters: network.encoder.norm.bias.data.add_(1e-3))
+    else:
+        scripted = module.scripted_classifier
+
+        other = convvit("micro", out_chans=2)
+        monkeypatch.setattr(module, "scripted_classifier", lambda network, size: scripted(other, size))
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ExportError, match="logits"):
+        export_bundle(**run.options(tmp_path / "B"))
+    assert sorted(tmp_path.iterdir()) == before
+
+
+BLOCKER = """
+import runpy, sys
+
+class Blocker:
+    blocked = ("peft", "transformers", "nvflare", "monai_fedlora", "safetensors", "sklearn", "rich", "SimpleITK")
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.blocked:
+            raise ImportError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, Blocker())
+sys.argv = ["monai.bundle", *sys.argv[1:]]
+runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.slow
+def test_printed_command_runs_where_only_monai_is_installed(
+    exported: Exported, stored_run: Run, studies: Path, tmp_path: Path
+) -> None:
+    import shlex
+
+    words = shlex.split(exported.usage)
+    assert words[:3] == ["python", "-m", "monai.bundle"]
+    places = {"STUDIES": str(studies), "PREDICTIONS": str(tmp_path / "O")}
+    arguments = [places.get(word, word) for word in words[3:]]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    command = [sys.executable, "-c", BLOCKER, *arguments]
+    subprocess.run(command, cwd=elsewhere, check=True, capture_output=True)
+    header, rows = read_table(tmp_path / "O" / "predictions.csv")
+    assert header == ["study", *CLASSES]
+    expected = probabilities(stored_run.networks["site-1"], studies)
+    assert rows == {study: pytest.approx(row, abs=1e-4) for study, row in expected.items()}
+
+    (studies / "p1_es.nii.gz").unlink()
+    failed = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
+    assert failed.returncode != 0
+    assert f"{studies}/p1_es.nii.gz" in failed.stderr
+    assert "p1" in failed.stdout
+    assert not (tmp_path / "O" / "predictions.csv").exists()
