@@ -1,0 +1,107 @@
+"""The export command: what it prints, and its errors."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monai_fedlora.commands import export
+from monai_fedlora.errors import ExportError
+from monai_fedlora.export import bundle, peft_folders
+from monai_fedlora.export.bundle import Exported
+
+METADATA = {
+    "eval_metrics": {
+        "test": {
+            "private_on": {
+                "n": 12,
+                "confusion_matrix": [[5, 1], [2, 4]],
+                "auroc": {"value": 0.8, "interval_95": [0.5, 0.95]},
+                "mcc": {"value": None, "interval_95": None},
+            },
+            "private_off": {"n": 12, "auroc": {"value": 0.7, "interval_95": [0.4, 0.9]}},
+        }
+    }
+}
+
+
+def parse(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    export.add_parser(parser.add_subparsers())
+    return parser.parse_args(["export", *words])
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Record what would be exported, and write one file."""
+    made: list[tuple[str, dict[str, Any]]] = []
+
+    def record(name: str) -> Any:
+        def write(**options: Any) -> Exported:
+            made.append((name, options))
+            options["output"].mkdir()
+            (options["output"] / "file [1]").write_bytes(b"12345")
+            return Exported(folder=options["output"], metadata=METADATA, usage="run [this] STUDIES")
+
+        return write
+
+    monkeypatch.setattr(bundle, "export_bundle", record("bundle"))
+    monkeypatch.setattr(peft_folders, "export_peft", record("peft"))
+    return made
+
+
+def test_summary_has_files_metrics_and_command(
+    calls: list[tuple[str, dict[str, Any]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "B"
+    assert export.run(parse("--run", "W", "--site", "site-1", "--output", str(output))) == 0
+    assert calls == [("bundle", {"run": Path("W"), "site": "site-1", "output": output, "backbone": None})]
+    printed = capsys.readouterr().out
+    for text in (
+        str(output),
+        "file [1]",
+        "5 bytes",
+        "12 cases",
+        "0.800 (0.500 to 0.950)",
+        "0.700",
+        "run [this] STUDIES",
+    ):
+        assert text in printed
+    assert "personal model" in printed and "shared part alone" in printed
+    assert "not for clinical use" in printed
+
+
+def test_format_and_backbone_are_passed_on(calls: list[tuple[str, dict[str, Any]]], tmp_path: Path) -> None:
+    words = ["--run", "W", "--site", "shared", "--output", str(tmp_path / "B"), "--backbone", "F", "--format", "peft"]
+    export.run(parse(*words))
+    assert calls[0][0] == "peft"
+    assert calls[0][1]["backbone"] == "F"
+
+
+def test_missing_metrics_are_said(
+    calls: list[tuple[str, dict[str, Any]]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(METADATA["eval_metrics"], "test", {})
+    export.run(parse("--run", "W", "--site", "shared", "--output", str(tmp_path / "B")))
+    assert "no test metrics" in capsys.readouterr().out
+
+
+def test_missing_run_is_an_export_error(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="does not exist"):
+        export.run(parse("--run", str(tmp_path / "W"), "--site", "site-1", "--output", str(tmp_path / "B")))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("missing", ["--run", "--site", "--output"])
+def test_run_site_and_output_are_required(missing: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = {"--run": "W", "--site": "site-1", "--output": "B"}
+    del words[missing]
+    with pytest.raises(SystemExit):
+        parse(*(word for pair in words.items() for word in pair))
+    assert missing in capsys.readouterr().err
