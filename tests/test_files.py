@@ -99,7 +99,7 @@ def test_json_refuses_what_other_readers_cannot_parse(tmp_path: Path, value: flo
 
 
 @same_folder
-@given(value=st.dictionaries(st.text(), json_values, min_size=1), data=st.data())
+@given(value=st.dictionaries(st.text(), st.floats(0, 1) | st.text(), min_size=1, max_size=3), data=st.data())
 def test_truncated_json_is_named(tmp_path: Path, value: Any, data: st.DataObject) -> None:
     path = tmp_path / "value.json"
     whole = json.dumps(value).encode()
