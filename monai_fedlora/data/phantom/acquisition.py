@@ -45,27 +45,27 @@ def acquire(signal: Array, vendor: Vendor, rng: np.random.Generator) -> Array:
         (..., Y, X) float32, not negative.
     """
     height, width = signal.shape[-2:]
-    spectrum = fft.rfft2(signal, norm="ortho")
     rows = np.abs(fft.fftfreq(height)) * 2
     columns = fft.rfftfreq(width) * 2
-    kept_rows = np.flatnonzero(rows <= vendor.acquired)
-    n_columns = int(np.count_nonzero(columns <= vendor.acquired))
-    window = _taper(rows[kept_rows], vendor)[:, None] * _taper(columns[:n_columns], vendor)
-    low = spectrum[..., kept_rows, :n_columns]
+    kept = np.flatnonzero(rows <= vendor.acquired)
+    width_kept = int(np.count_nonzero(columns <= vendor.acquired))
+    window = _taper(rows[kept], vendor)[:, None] * _taper(columns[:width_kept], vendor)
     passed = 2 * np.sum(window**2) - np.sum(window[:, 0] ** 2)  # the half plane stands for the whole one
-    deviation = vendor.noise / np.sqrt(2 * passed / (height * width))
-    shape = (*low.shape, 2)
-
-    def noise() -> Array:
-        draw = rng.standard_normal(shape, dtype=np.float32) * np.float32(deviation)
-        return draw.view(np.complex64)[..., 0]
+    deviation = np.float32(vendor.noise / np.sqrt(2 * passed / (height * width)))
+    full = np.zeros((height, len(columns)), np.complex64)
+    magnitude = np.empty_like(signal)
 
     def image(low_frequencies: Array) -> Array:
-        full = np.zeros_like(spectrum)
-        full[..., kept_rows, :n_columns] = low_frequencies * window
+        draw = rng.standard_normal((*window.shape, 2), dtype=np.float32)
+        draw *= deviation
+        low_frequencies = low_frequencies + draw.view(np.complex64)[..., 0]
+        full[kept, :width_kept] = low_frequencies * window
         return fft.irfft2(full, s=(height, width), norm="ortho")
 
-    return np.hypot(image(low + noise()), image(noise()))
+    for index in np.ndindex(signal.shape[:-2]):
+        real = image(fft.rfft2(signal[index], norm="ortho")[kept, :width_kept])
+        np.hypot(real, image(np.complex64(0)), out=magnitude[index])
+    return magnitude
 
 
 def _taper(frequency: Array, vendor: Vendor) -> Array:

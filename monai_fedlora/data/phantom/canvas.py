@@ -1,7 +1,8 @@
-"""Drawing with distances: soft edges, smooth random textures, and patches of a rotated slice grid."""
+"""Drawing with distances: soft edges, smooth random textures, and patches of a rotated grid."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,13 +45,13 @@ def blend(image: Array, value: float | Array, share: Array) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """S slices of a regular grid in axes of their own.
+    """A slice's regular grid of points, in axes of its own.
 
     Attributes:
         first: picture coordinates (x, y) of the first point, mm.
         step: distance between points, mm.
         axes: (2, 2) picture vectors of the two own axes.
-        a, b: (S, Y, X) own coordinates of every point, mm.
+        a, b: (Y, X) own coordinates of every point, mm.
     """
 
     first: tuple[float, float]
@@ -60,20 +61,19 @@ class Grid:
     b: Array
 
     @classmethod
-    def of(cls, x: Array, y: Array, axes: Array, slices: int) -> Grid:
-        """Lay a grid on picture coordinates ``x`` and ``y`` (mm, equal steps), the same for every slice."""
-        own = [(x[None, :] * axis[0] + y[:, None] * axis[1]).astype(np.float32) for axis in axes]
-        a, b = (np.broadcast_to(part, (slices, *part.shape)) for part in own)
+    def of(cls, x: Array, y: Array, axes: Array) -> Grid:
+        """Lay a grid on picture coordinates ``x`` and ``y`` (mm, equal steps)."""
+        a, b = ((x[None, :] * axis[0] + y[:, None] * axis[1]).astype(np.float32) for axis in axes)
         return cls(first=(float(x[0]), float(y[0])), step=float(x[1] - x[0]), axes=axes, a=a, b=b)
 
-    def patch(self, index: int, centre: tuple[float, float], reach: float) -> tuple[int, slice, slice] | None:
-        """Return the part of slice ``index`` within ``reach`` mm of ``centre`` (own coordinates), None if outside."""
-        position = centre[0] * self.axes[0] + centre[1] * self.axes[1]
+    def patch(self, centre: tuple[float, float], reach: float) -> tuple[slice, slice] | None:
+        """Return the rows and columns within ``reach`` mm of ``centre`` (own coordinates), None if there are none."""
         parts = []
-        for place, first, size in zip(position, self.first, self.a.shape[:0:-1], strict=True):
-            low = max(0, int(np.floor((place - reach - first) / self.step)))
-            high = min(size, int(np.ceil((place + reach - first) / self.step)) + 1)
+        for axis, size in enumerate(self.a.shape[::-1]):
+            place = centre[0] * float(self.axes[0, axis]) + centre[1] * float(self.axes[1, axis])
+            low = max(0, math.floor((place - reach - self.first[axis]) / self.step))
+            high = min(size, math.ceil((place + reach - self.first[axis]) / self.step) + 1)
             if low >= high:
                 return None
             parts.append(slice(low, high))
-        return index, parts[1], parts[0]
+        return parts[1], parts[0]

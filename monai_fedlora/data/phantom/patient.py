@@ -77,7 +77,7 @@ def make_patient(group: str, vendor: Vendor, seed: int | tuple[int, ...], *, fra
     y = (np.arange(height) - (height - 1) / 2) * vendor.pixel + middle[1]
     coarse_x, up_x = _coarse(x)
     coarse_y, up_y = _coarse(y)
-    grid = Grid.of(coarse_x, coarse_y, np.stack([front_axis, up_axis]), len(z))
+    grid = Grid.of(coarse_x, coarse_y, np.stack([front_axis, up_axis]))
     signal, surface = body.draw_surroundings(grid, depth, chest, vendor, body_rng)
     coil = acquisition.coil_sensitivity(surface, chest.chest + chest.muscle + chest.fat, vendor)
     window = acquisition.field_of_view(height, width)

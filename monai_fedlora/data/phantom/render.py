@@ -15,12 +15,13 @@ LV, MYO, RV = 1, 2, 3
 """Labels inside this package; the layouts translate them."""
 
 _RV_WALL = 2.6  # mm
-_VALVES = (  # great vessels and atria seen above the valve plane: x, y, half axes (mm), as shares of the ring's radius
-    ("aorta", -0.15, -0.12, 0.42, 0.40),
-    ("left atrium", 0.42, 0.42, 0.62, 0.45),
-    ("right atrium", -0.95, 0.52, 0.62, 0.50),
-    ("outflow", -0.72, -0.68, 0.55, 0.38),
+_VALVES = (
+    (-0.15, -0.12, 0.42, 0.40),
+    (0.42, 0.42, 0.62, 0.45),
+    (-0.95, 0.52, 0.62, 0.50),
+    (-0.72, -0.68, 0.55, 0.38),
 )
+"""Aorta, left atrium, right atrium and outflow tract above the valves: x, y and half axes over the ring's radius."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,109 +103,131 @@ def draw_heart_slices(
     Returns:
         (T, S, Y, X) float32 signal and uint8 mask of ``LV``, ``MYO`` and ``RV``.
     """
-    radius = np.hypot(across, down)
-    angle = np.arctan2(down, -across) - turn
-    step = 2 * np.pi / N_ANGLES
-    bins = np.floor((angle + np.pi) / step).astype(np.int32) % N_ANGLES
-    bins += (np.arange(len(bins), dtype=np.int32) * N_ANGLES)[:, None, None]
-    x, y = -radius * np.cos(angle), radius * np.sin(angle)
-    pixel = float(np.abs(down[0, 1, 0] - down[0, 0, 0]) + np.abs(across[0, 1, 0] - across[0, 0, 0]))
-    soft = max(1.2, pixel)
+    bins, x, y, radius = _polar(across, down, turn)
+    soft = max(1.2, float(np.hypot(across[0, 0, 1] - across[0, 0, 0], down[0, 0, 1] - down[0, 0, 0])))
     shape = radius.shape
     grain = smooth(rng, shape, (shape[0], shape[1] // 4, shape[2] // 4))
     flow = smooth(rng, shape, (shape[0], shape[1] // 9, shape[2] // 9))
     frames = len(surfaces.endo)
-    images = np.empty((frames, *shape), np.float32)
-    masks = np.empty((frames, *shape), np.uint8)
-    outer = outline(surfaces)
-    widths = surfaces.endo.mean(-1).astype(np.float32)
-
-    def around(table: Array) -> Array:
-        return table.astype(np.float32).ravel()[bins]
-
-    fat_rim, layer, finger = around(details.fat), around(details.trabecula), around(details.finger)
-    muscle = vendor.myocardium * (1 + 0.05 * grain)
-    for frame in range(frames):
-        image = background.copy()
-        height = surfaces.height[frame].astype(np.float32)
-        out, epi, endo, rv = (around(table[frame]) for table in (outer, surfaces.epi, surfaces.endo, surfaces.rv))
-        present = (out > 0).astype(np.float32)
-        rim = out + fat_rim * present
-        image *= 1 - 0.8 * vendor.ink * line(radius - rim - 0.8, 1.6) * present
-        blend(image, vendor.fat * (0.85 + 0.12 * grain), edge(rim - radius, soft) * present)
-        image *= 1 - vendor.ink * line(radius - out - 0.6, 1.3) * present
-        blend(image, muscle * 0.95, edge(out - radius, soft) * present)
-        room = np.clip((rv - epi) / 3, 0, 1)
-        rough = np.clip((grain - 0.55 + 0.9 * (height[:, None, None] - 0.5)) * 1.5, 0, 1)
-        rough = rough * np.clip(1 - (rv - radius) / 14, 0.15, 1)
-        pool = vendor.blood * (0.90 + 0.05 * flow)
-        blend(image, pool + 0.8 * rough * (vendor.myocardium - pool), edge(rv - radius, soft) * room)
-        blend(image, muscle, edge(epi - radius, soft) * (epi > 0))
-        squeeze = np.sqrt(np.maximum(widths[0], 1) / np.maximum(widths[frame], 1))
-        pool = vendor.blood * (1.0 + 0.03 * flow + 0.025 * grain)
-        within = endo - radius
-        lattice = np.clip(finger + 0.35 * grain + 0.7 * vendor.trabeculation - 0.15, 0, 1)
-        dark = lattice * edge(layer * squeeze[:, None, None] - within + 0.5 * grain, 2)
-        dark = np.maximum(dark, _papillary(x, y, surfaces.endo[frame], height, details, soft))
-        blend(image, pool + dark * (vendor.myocardium - pool), edge(within, soft) * (endo > 0))
-        for index in np.flatnonzero(height < 0).tolist():
-            _above_valves(
-                image[index],
-                x[index],
-                y[index],
-                flow[index],
-                grain[index],
-                float(height[index]),
-                surfaces,
-                vendor,
-                soft,
-            )
-        images[frame] = image
-        mask = np.zeros(shape, np.uint8)
-        mask[radius < rv] = RV
-        mask[radius < epi] = MYO
-        mask[radius < endo] = LV
-        masks[frame] = mask
+    images = np.repeat(background[None], frames, 0)
+    masks = np.zeros((frames, *shape), np.uint8)
+    tables = [part.astype(np.float32) for part in (outline(surfaces), surfaces.epi, surfaces.endo, surfaces.rv)]
+    layers = [part.astype(np.float32) for part in (details.fat, details.trabecula, details.finger)]
+    widths = np.maximum(surfaces.endo.mean(-1), 1)
+    for index in range(shape[0]):
+        view = _View(
+            bins=bins[index],
+            x=x[index],
+            y=y[index],
+            radius=radius[index],
+            grain=grain[index],
+            flow=flow[index],
+            soft=soft,
+        )
+        fat, layer, finger = (part[index][view.bins] for part in layers)
+        for frame in range(frames):
+            height = float(surfaces.height[frame, index])
+            if height >= 1:
+                continue
+            image = images[frame, index]
+            if height < 0:
+                _above_valves(image, view, height, float(surfaces.epi[0].mean(-1).max()), vendor)
+                continue
+            out, epi, endo, rv = (part[frame, index][view.bins] for part in tables)
+            squeeze = float(np.sqrt(widths[0, index] / widths[frame, index]))
+            _wrap(image, view, out, fat, vendor)
+            _right_ventricle(image, view, rv, epi, height, vendor)
+            dark = _lattice(view, endo, layer * squeeze, finger, vendor)
+            _papillary(dark, view, tables[2][frame, index], height, details)
+            _left_ventricle(image, view, epi, endo, dark, vendor)
+            mask = masks[frame, index]
+            mask[view.radius < rv] = RV
+            mask[view.radius < epi] = MYO
+            mask[view.radius < endo] = LV
     return images, masks
 
 
-def _papillary(x: Array, y: Array, endo: Array, height: Array, details: Details, soft: float) -> Array:
-    """Darkness 0..1 of the papillary muscles, in the middle third of the cavity."""
-    dark = np.zeros_like(x)
-    for angle, share, long, short in details.papillary:
-        ring = endo[:, np.argmin(np.abs(ANGLES - angle))]
-        cos, sin = math.cos(angle), math.sin(angle)
-        for index in np.flatnonzero((height > 0.22) & (height < 0.78) & (ring > 4)).tolist():
-            grown = math.sin(math.pi * (float(height[index]) - 0.12) / 0.76) ** 0.5
-            radius = share * float(ring[index])
-            dx, dy = x[index] + radius * cos, y[index] - radius * sin
-            outward, sideways = dy * sin - dx * cos, dx * sin + dy * cos
-            reach = np.sqrt((outward / long) ** 2 + (sideways / short) ** 2) * short
-            np.maximum(dark[index], edge(short * grown - reach, soft), out=dark[index])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _View:
+    """One slice's grid around its heart: angle bins, coordinates and radius in mm, textures, softness of edges."""
+
+    bins: Array
+    x: Array
+    y: Array
+    radius: Array
+    grain: Array
+    flow: Array
+    soft: float
+
+
+def _polar(across: Array, down: Array, turn: float) -> tuple[Array, Array, Array, Array]:
+    """Return angle bins, coordinates turned with the heart, and the radius."""
+    radius = np.hypot(across, down)
+    angle = np.arctan2(down, -across) - turn
+    bins = np.floor((angle + np.pi) * (N_ANGLES / (2 * np.pi))).astype(np.int32) % N_ANGLES
+    return bins, -radius * np.cos(angle), radius * np.sin(angle), radius
+
+
+def _wrap(image: Array, view: _View, out: Array, fat: Array, vendor: Vendor) -> None:
+    """Pericardium, the fat inside it, and the outside of the muscle, each with its dark line."""
+    rim = out + fat
+    image *= 1 - 0.8 * vendor.ink * line(view.radius - rim - 0.8, 1.6)
+    blend(image, vendor.fat * (0.85 + 0.12 * view.grain), edge(rim - view.radius, view.soft))
+    image *= 1 - vendor.ink * line(view.radius - out - 0.6, 1.3)
+    blend(image, 0.95 * vendor.myocardium * (1 + 0.05 * view.grain), edge(out - view.radius, view.soft))
+
+
+def _right_ventricle(image: Array, view: _View, rv: Array, epi: Array, height: float, vendor: Vendor) -> None:
+    """The crescent of blood, rough along its free wall and towards the apex."""
+    rough = np.clip((view.grain - 0.55 + 0.9 * (height - 0.5)) * 1.5, 0, 1)
+    rough *= np.clip(1 - (rv - view.radius) / 14, 0.15, 1)
+    pool = vendor.blood * (0.90 + 0.05 * view.flow)
+    pool += 0.8 * rough * (vendor.myocardium - pool)
+    blend(image, pool, edge(rv - view.radius, view.soft) * np.clip((rv - epi) / 3, 0, 1))
+
+
+def _lattice(view: _View, endo: Array, layer: Array, finger: Array, vendor: Vendor) -> Array:
+    """Darkness 0..1 of the trabeculated layer inside the LV's wall."""
+    dark = np.clip(finger + 0.35 * view.grain + (0.7 * vendor.trabeculation - 0.15), 0, 1)
+    dark *= edge(layer - endo + view.radius + 0.5 * view.grain, 2)
     return dark
 
 
-def _above_valves(
-    image: Array,
-    x: Array,
-    y: Array,
-    flow: Array,
-    grain: Array,
-    height: float,
-    surfaces: Surfaces,
-    vendor: Vendor,
-    soft: float,
-) -> None:
+def _left_ventricle(image: Array, view: _View, epi: Array, endo: Array, dark: Array, vendor: Vendor) -> None:
+    """The ring of muscle and the pool of blood in it."""
+    muscle = vendor.myocardium * (1 + 0.05 * view.grain)
+    blend(image, muscle, edge(epi - view.radius, view.soft))
+    pool = vendor.blood * (1.0 + 0.03 * view.flow + 0.025 * view.grain)
+    pool += dark * (vendor.myocardium - pool)
+    blend(image, pool, edge(endo - view.radius, view.soft) * (endo > 0))
+
+
+def _papillary(dark: Array, view: _View, endo: Array, height: float, details: Details) -> None:
+    """Darken the papillary muscles, in the middle of the cavity's height."""
+    if not 0.22 < height < 0.78:
+        return
+    for angle, share, long, short in details.papillary:
+        ring = float(endo[np.argmin(np.abs(ANGLES - angle))])
+        if ring <= 4:
+            continue
+        cos, sin = math.cos(angle), math.sin(angle)
+        grown = math.sin(math.pi * (height - 0.12) / 0.76) ** 0.5
+        dx, dy = view.x + share * ring * cos, view.y - share * ring * sin
+        outward, sideways = dy * sin - dx * cos, dx * sin + dy * cos
+        reach = np.hypot(outward * (short / long), sideways)
+        np.maximum(dark, edge(short * grown - reach, view.soft), out=dark)
+
+
+def _above_valves(image: Array, view: _View, height: float, size: float, vendor: Vendor) -> None:
     """Draw one slice above the valve plane: aorta, atria and outflow tract, thin-walled, in fat."""
-    size = float(surfaces.epi[0].max(0).mean())
-    close = np.hypot((x + 0.25 * size) / 1.35, y) - size * (1.05 + 0.05 * flow)
-    blend(image, 0.62 * vendor.fat * (1 + 0.15 * flow), edge(-close, 3))
-    shift = min(max(-height, 0.0), 0.3)
-    for name, x0, y0, a, b in _VALVES:
-        grow = 1 - 0.6 * shift if name != "aorta" else 1 - 0.3 * shift
-        away = np.hypot((x - x0 * size) / a, (y - y0 * size) / b) - size * grow
-        mean_axis = (a + b) / 2
-        blend(image, vendor.myocardium, 0.8 * edge(-away * mean_axis + 1.5, soft))
-    for _, x0, y0, a, b in _VALVES:
+    x, y = view.x, view.y
+    close = np.hypot((x + 0.25 * size) / 1.35, y) - size * (1.05 + 0.05 * view.flow)
+    blend(image, 0.45 * vendor.fat * (1 + 0.2 * view.flow), edge(-close, 3))
+    shift = min(-height, 0.3)
+    insides = []
+    for x0, y0, a, b in _VALVES:
         away = np.hypot((x - x0 * size) / a, (y - y0 * size) / b) - size * (1 - 0.6 * shift)
-        blend(image, vendor.blood * (0.9 + 0.07 * flow), edge(-away * (a + b) / 2, soft))
+        insides.append(away * (-(a + b) / 2))
+        blend(image, vendor.myocardium, 0.8 * edge(insides[-1] + 1.5, view.soft))
+    for inside in insides:
+        blend(image, vendor.blood * (0.9 + 0.07 * view.flow), edge(inside, view.soft))
