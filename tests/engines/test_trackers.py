@@ -23,6 +23,7 @@ def run(tracker: Trackers) -> None:
 
 
 def test_tensorboard_gets_metrics_loss_and_learning_rate(tmp_path) -> None:
+    pytest.importorskip("tensorboard")
     run(Trackers(names=["tensorboard"], output_dir=tmp_path, phase="train"))
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -34,6 +35,7 @@ def test_tensorboard_gets_metrics_loss_and_learning_rate(tmp_path) -> None:
 def test_nothing_is_recorded_without_a_name_or_outside_the_first_process(tmp_path, monkeypatch) -> None:
     run(Trackers(names=[], output_dir=tmp_path / "a", phase="validation"))
     monkeypatch.setattr(module, "is_main", lambda: False)
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: ModuleType(name))
     run(Trackers(names=["tensorboard"], output_dir=tmp_path / "a", phase="validation"))
     assert not (tmp_path / "a").exists()
 
