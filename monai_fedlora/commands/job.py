@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from monai_fedlora.federated.initial import build_shared, needs_backbone, starting_point
+    from monai_fedlora.federated.initial import build_shared, check_resumable, needs_backbone, starting_point
     from monai_fedlora.federated.jobs import write_job
     from monai_fedlora.federated.plan import TRAINING_SETTINGS, Plan
     from monai_fedlora.files import sha256
@@ -88,8 +88,9 @@ def run(args: argparse.Namespace) -> int:
     manifest, _ = build_shared(plan, backbone=backbone if needs_backbone(plan) else None)
     with starting_point(args.start_from, plan=plan, manifest=manifest) as (initial, stored_round):
         if args.resume:
-            if stored_round is None:
+            if initial is None or stored_round is None:
                 raise ConfigError("--resume needs --start-from with a stored shared.safetensors, which knows its round")
+            check_resumable(initial, plan=plan)
             plan = Plan(**common, start_round=stored_round + 1)
         write_job(plan, manifest, args.output, initial=initial, custom_folder=not args.allow_listed)
     console = Console()

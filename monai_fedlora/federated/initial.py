@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from monai_fedlora.errors import PrivacyError, WeightsError
+from monai_fedlora.errors import ConfigError, PrivacyError, WeightsError
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.files import load_tensors, save_tensors
-from monai_fedlora.scope import Manifest, Role
+from monai_fedlora.scope import Manifest, Role, Scope
 
 
 def build_shared(plan: Plan, *, backbone: str | None = None) -> tuple[Manifest, dict[str, np.ndarray]]:
@@ -41,6 +44,10 @@ def build_shared(plan: Plan, *, backbone: str | None = None) -> tuple[Manifest, 
         seed=plan.seed,
     )
     scope = plan.scope(network)
+    if backbone is None and _shares_backbone(network, scope):
+        raise WeightsError(
+            f"{plan.method} averages the backbone's own weights; its first round needs the backbone file"
+        )
     return scope.manifest, scope.shared_payload(network)
 
 
@@ -55,43 +62,65 @@ def needs_backbone(plan: Plan) -> bool:
         method=plan.method,
         method_args=plan.method_args,
     )
-    shared = plan.scope(network).keys(Role.SHARED)
-    return any("lora_" not in key and not key.startswith(network.head_prefixes) for key in shared)
+    return _shares_backbone(network, plan.scope(network))
+
+
+def _shares_backbone(network: Any, scope: Scope) -> bool:
+    return any("lora_" not in key and not key.startswith(network.head_prefixes) for key in scope.keys(Role.SHARED))
 
 
 def save_shared(path: Path, payload: dict[str, np.ndarray], *, plan: Plan, round_number: int, **extra: Any) -> None:
     """Store shared tensors after ``round_number`` with what is needed to resume from them."""
-    import torch
-
     metadata = {
         "plan": json.dumps(plan.to_json()),
         "fingerprint": plan.fingerprint,
         "round": str(round_number),
     }
     metadata |= {key: json.dumps(value) for key, value in extra.items()}
-    save_tensors(path, {key: torch.from_numpy(np.ascontiguousarray(v)) for key, v in payload.items()}, metadata)
+    save_tensors(path, {key: torch.from_numpy(np.array(value)) for key, value in payload.items()}, metadata)
 
 
 def load_shared(path: Path, *, manifest: Manifest) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Read stored shared tensors and check them against the manifest.
 
     Raises:
-        WeightsError: the file is damaged.
-        PrivacyError: its tensors are not what the manifest declares.
+        WeightsError: the file is damaged, or its tensors are not what the manifest declares.
     """
     tensors, metadata = load_tensors(path)
-    payload = _cast({key: value.numpy() for key, value in tensors.items()}, manifest)
-    try:
-        manifest.check(payload)
-    except PrivacyError as error:
-        raise WeightsError(f"{path} does not fit this run: {error}") from error
+    payload = _cast(tensors, manifest)
+    _check_fit(path, payload, manifest)
     return payload, metadata
 
 
-def _cast(arrays: dict[str, np.ndarray], manifest: Manifest) -> dict[str, np.ndarray]:
-    """Bring stored arrays to the types they travel in; undeclared keys are left for the check to name."""
-    entries = manifest.entries
-    return {key: value.astype(entries[key].dtype) if key in entries else value for key, value in arrays.items()}
+def _cast(tensors: Mapping[str, Tensor], manifest: Manifest) -> dict[str, np.ndarray]:
+    """Bring stored tensors to the types they travel in; undeclared keys are left for the check to name."""
+    payload = {}
+    with np.errstate(over="ignore"):  # what overflows becomes infinity, which the check refuses
+        for key, value in tensors.items():
+            entry = manifest.entries.get(key)
+            payload[key] = np.array(value.float().numpy(), dtype=entry.dtype if entry else None)
+    return payload
+
+
+def _check_fit(source: Path, payload: dict[str, np.ndarray], manifest: Manifest) -> None:
+    try:
+        manifest.check(payload)
+    except PrivacyError as error:
+        raise WeightsError(f"{source} does not fit this run: {error}") from error
+
+
+def check_resumable(source: Path, *, plan: Plan) -> None:
+    """Make sure that a run which goes on from ``source`` finds its sites' private state.
+
+    Raises:
+        ConfigError: the file is of another experiment, method, network or backbone than the plan.
+        WeightsError: the file is missing or damaged.
+    """
+    if load_tensors(source)[1].get("fingerprint") != plan.fingerprint:
+        raise ConfigError(
+            f"{source} was stored by another experiment than {plan.experiment!r} with {plan.method}; to go on where "
+            "the sites' private parts are, give the same --experiment, method, settings, size, classes and backbone"
+        )
 
 
 @contextmanager
@@ -120,7 +149,8 @@ def starting_point(source: str | None, *, plan: Plan, manifest: Manifest) -> Ite
             yield path, None
     else:
         _, metadata = load_shared(Path(source), manifest=manifest)
-        yield Path(source), int(metadata["round"]) if metadata.get("round", "").isdigit() else None
+        number = metadata.get("round", "")
+        yield Path(source), int(number) if re.fullmatch("-1|[0-9]+", number) else None
 
 
 def _from_peft(folder: Path, *, plan: Plan, manifest: Manifest) -> dict[str, np.ndarray]:
@@ -137,9 +167,6 @@ def _from_peft(folder: Path, *, plan: Plan, manifest: Manifest) -> dict[str, np.
     _, payload = build_shared(plan)
     if unknown := sorted(set(tensors) - set(payload)):
         raise WeightsError(f"{folder} adapts {unknown[0]!r}, which this plan does not share; check blocks and targets")
-    payload |= _cast({key: value.float().numpy() for key, value in tensors.items()}, manifest)
-    try:
-        manifest.check(payload)
-    except PrivacyError as error:
-        raise WeightsError(f"{folder} does not fit this run: {error}") from error
+    payload |= _cast(tensors, manifest)
+    _check_fit(folder, payload, manifest)
     return payload
