@@ -4,5 +4,5 @@
 signal, ``acquisition`` into what a scanner stores; ``patient`` does all of it and ``layouts`` writes files.
 """
 
-VERSION = 3
+VERSION = 4
 """Raised with every change of what the generator draws, so that cached phantoms are made again."""

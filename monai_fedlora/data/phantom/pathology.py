@@ -32,7 +32,7 @@ class Bands:
 
 
 BANDS: dict[str, Bands] = {
-    "NOR": Bands(lv_volume=(58, 80), lv_ejection=(0.57, 0.68), wall=(6.8, 9.3)),
+    "NOR": Bands(lv_volume=(58, 80), lv_ejection=(0.57, 0.68), wall=(6.8, 8.9)),
     "MINF": Bands(
         lv_volume=(76, 112), lv_ejection=(0.20, 0.36), wall=(7.5, 9.8), elongation=(1.45, 1.7), rv_ejection=(0.45, 0.62)
     ),
