@@ -179,7 +179,7 @@ class Site:
     def _run_evaluator(self, split: str) -> dict[str, Any]:
         evaluator = self._config.get_parsed_content(f"{split}::evaluator")
         evaluator.run()
-        return dict(evaluator.state.metric_details["classification"])
+        return dict(evaluator.state.metric_details.get("classification", {}))
 
     def _restore(self, round_number: int) -> None:
         """Bring private tensors, optimiser and counters to the state this round starts from."""
