@@ -8,7 +8,7 @@ import argparse
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the sub-command."""
     parser = subparsers.add_parser("methods", help="list the methods with what they share and the bytes that travel")
-    parser.add_argument("--size", default="small", help="backbone size: tiny, small, base or large (default: small)")
+    parser.add_argument("--size", default="small", help="backbone size: small, base or large (default: small)")
     parser.add_argument("--classes", type=int, default=2, metavar="N", help="number of classes (default: 2)")
     return parser
 

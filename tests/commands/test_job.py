@@ -1,0 +1,201 @@
+"""`monai-fedlora job` writes what was asked for, or one line on what was wrong and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from monai_fedlora.cli import main
+from monai_fedlora.federated.initial import build_shared, load_shared, save_shared
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.files import save_tensors, sha256
+from monai_fedlora.networks.cinema import convvit
+from monai_fedlora.resources import BUNDLES_VARIABLE
+from monai_fedlora.scope import Manifest
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    network = convvit("small", out_chans=2)
+    path = tmp_path_factory.mktemp("weights") / "backbone.safetensors"
+    state = {k: v for k, v in network.state_dict().items() if not k.startswith(network.head_prefixes)}
+    save_tensors(path, state, {})
+    return path
+
+
+Command = Callable[..., int]
+
+
+@pytest.fixture
+def job(tmp_path: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    (tmp_path / "bundles" / "cine").mkdir(parents=True)
+    monkeypatch.setenv(BUNDLES_VARIABLE, str(tmp_path / "bundles"))
+
+    def run(*arguments: str, output: str = "mine", method: str = "dual_lora") -> int:
+        folder = str(tmp_path / output)
+        return main(["job", method, "--output", folder, "--bundle", "cine", "--backbone", str(backbone), *arguments])
+
+    return run
+
+
+def plan_of(folder: Path) -> Plan:
+    return Plan.load(folder / "app" / "config" / "plan.json")
+
+
+def test_the_defaults_make_a_job_for_four_sites(job: Command, tmp_path: Path, backbone: Path, capsys: Any) -> None:
+    assert job() == 0
+    plan = plan_of(tmp_path / "mine")
+    assert plan.experiment == "mine"
+    assert plan.sites == ("site-1", "site-2", "site-3", "site-4")
+    assert plan.classes == ("NOR", "ABN")
+    assert (plan.rounds, plan.start_round, plan.local_epochs) == (5, 0, 1)
+    assert plan.backbone_sha256 == sha256(backbone)
+    manifest = Manifest.load(tmp_path / "mine" / "app" / "config" / "manifest.json")
+    assert manifest == build_shared(plan)[0]
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert f"{manifest.nbytes:,} bytes" in said
+    assert "4 sites" in said
+    assert "monai-fedlora simulate" in said
+
+
+def test_every_option_reaches_the_plan(job: Command, tmp_path: Path) -> None:
+    options = "--sites north,south --rounds 7 --local-epochs 2 --classes NOR,DCM,HCM --experiment trial --seed 3"
+    options += " --wire float32 --cases north=12,south=9 --set rank=4 --set head=private --set targets=attn.q,attn.kv"
+    options += " --set learning_rate=0.01 --set augment=false --set class_weights=[1,2,3] --allow-listed"
+    assert job(*options.split()) == 0
+    plan = plan_of(tmp_path / "mine")
+    assert plan.sites == ("north", "south")
+    assert plan.classes == ("NOR", "DCM", "HCM")
+    assert (plan.rounds, plan.local_epochs, plan.seed, plan.experiment) == (7, 2, 3, "trial")
+    assert plan.wire_dtype == "float32"
+    assert plan.declared_cases == {"north": 12, "south": 9}
+    assert plan.method_args == {"rank": 4, "head": "private", "targets": ["attn.q", "attn.kv"]}
+    assert plan.training == {"learning_rate": 0.01, "augment": False, "class_weights": [1, 2, 3]}
+    assert not (tmp_path / "mine" / "app" / "custom").exists()
+    assert {e.dtype for e in Manifest.load(tmp_path / "mine/app/config/manifest.json").entries.values()} == {"float32"}
+
+
+@pytest.mark.parametrize("method", ["dual_lora", "fedit", "local", "fedavg"])
+def test_every_method_gives_a_job(job: Command, tmp_path: Path, method: str) -> None:
+    assert job(method=method) == 0
+    assert plan_of(tmp_path / "mine").method == method
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["--set", "ranks=4"], "did you mean 'rank'"),
+        (["--set", "rank"], "NAME=VALUE"),
+        (["--set", "rank=0"], "rank"),
+        (["--set", "rank=NaN"], "rank"),
+        (["--set", "alpha=large"], "alpha"),
+        (["--set", "head=$x"], "head"),
+        (["--set", 'targets={"a": 1}'], "targets"),
+        (["--set", "learning_rate=NaN"], "learning_rate"),
+        (["--set", "learning_rate=1e999"], "learning_rate"),
+        (["--sites", "a,a"], "sites"),
+        (["--sites", "a,,b"], "sites"),
+        (["--sites", "../a"], "sites"),
+        (["--classes", "NOR"], "classes"),
+        (["--rounds", "0"], "rounds"),
+        (["--seed", "-1"], "seed"),
+        (["--cases", "site-1"], "SITE=N"),
+        (["--cases", "site-1=many"], "SITE=N"),
+        (["--cases", "site-9=4"], "site-9"),
+        (["--cases", "site-1=0"], "site-1"),
+        (["--size", "huge"], "huge"),
+        (["--bundle", "unheard-of"], "unheard-of"),
+        (["--backbone", "absent.safetensors"], "absent.safetensors"),
+        (["--experiment", "a b"], "experiment"),
+        (["--start-from", "absent.safetensors"], "absent.safetensors"),
+        (["--resume"], "--start-from"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_option_is_one_line_and_leaves_nothing(
+    job: Command, tmp_path: Path, capsys: Any, arguments: list[str], hint: str
+) -> None:
+    assert job(*arguments) == 2
+    said = capsys.readouterr().err
+    assert hint in said
+    assert "Traceback" not in said
+    assert [path.name for path in tmp_path.iterdir()] == ["bundles"]
+
+
+def test_an_unknown_method_is_corrected(job: Command, capsys: Any) -> None:
+    assert job(method="dual_lorra") == 2
+    assert "did you mean 'dual_lora'" in capsys.readouterr().err
+
+
+def test_an_existing_folder_is_refused_and_untouched(job: Command, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").write_text("mine")
+    assert job() == 2
+    assert "exists" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes"]
+
+
+@pytest.fixture
+def stored(job: Command, tmp_path: Path) -> Path:
+    """Shared tensors of the experiment "first" after its round 4."""
+    assert job(output="first") == 0
+    plan = plan_of(tmp_path / "first")
+    payload = {key: value + 1 for key, value in build_shared(plan)[1].items()}
+    save_shared(tmp_path / "shared.safetensors", payload, plan=plan, round_number=4)
+    return tmp_path / "shared.safetensors"
+
+
+def test_a_stored_file_starts_a_new_experiment_at_round_zero(job: Command, tmp_path: Path, stored: Path) -> None:
+    assert job("--start-from", str(stored), output="second") == 0
+    assert plan_of(tmp_path / "second").start_round == 0
+    assert (tmp_path / "second/app/config/initial_shared.safetensors").read_bytes() == stored.read_bytes()
+
+
+def test_a_resumed_run_goes_on_with_the_next_round(job: Command, tmp_path: Path, stored: Path) -> None:
+    options = ("--resume", "--experiment", "first", "--rounds", "3", "--start-from", str(stored))
+    assert job(*options, output="second") == 0
+    plan = plan_of(tmp_path / "second")
+    assert (plan.start_round, plan.rounds, plan.total_epochs) == (5, 3, 8)
+    assert plan.fingerprint == plan_of(tmp_path / "first").fingerprint
+    manifest = Manifest.load(tmp_path / "second/app/config/manifest.json")
+    load_shared(tmp_path / "second/app/config/initial_shared.safetensors", manifest=manifest)
+
+
+@pytest.mark.parametrize("change", [[], ["--experiment", "first", "--set", "alpha=32"]], ids=["name", "alpha"])
+def test_resuming_another_experiment_is_refused(
+    job: Command, tmp_path: Path, stored: Path, capsys: Any, change: list[str]
+) -> None:
+    """Its sites would not find their private parts."""
+    assert job("--resume", "--start-from", str(stored), *change, output="second") == 2
+    assert str(stored) in capsys.readouterr().err.replace("\n", "")
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_stored_file_that_does_not_fit_is_named(job: Command, tmp_path: Path, stored: Path, capsys: Any) -> None:
+    assert job("--start-from", str(stored), "--set", "rank=4", output="second") == 2
+    assert str(stored) in capsys.readouterr().err
+    assert not (tmp_path / "second").exists()
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(stored.read_bytes()[:-1])
+    assert job("--start-from", str(damaged), output="second") == 2
+    assert str(damaged) in capsys.readouterr().err
+
+
+def test_a_file_that_knows_no_round_cannot_be_resumed(job: Command, tmp_path: Path, stored: Path, capsys: Any) -> None:
+    manifest = Manifest.load(tmp_path / "first/app/config/manifest.json")
+    payload, metadata = load_shared(stored, manifest=manifest)
+    tensors = {key: torch.from_numpy(value) for key, value in payload.items()}
+    save_tensors(stored, tensors, {**metadata, "round": "?"})
+    assert job("--resume", "--experiment", "first", "--start-from", str(stored), output="second") == 2
+    assert "knows its round" in capsys.readouterr().err
+
+
+def test_a_written_job_is_plain_json(job: Command, tmp_path: Path) -> None:
+    assert job() == 0
+    for path in (tmp_path / "mine").rglob("*.json"):
+        json.loads(path.read_text(), parse_constant=pytest.fail)

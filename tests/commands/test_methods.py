@@ -1,0 +1,70 @@
+"""`monai-fedlora methods` counts what each method trains and sends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from monai_fedlora.cli import main
+from monai_fedlora.methods import get_method, method_names
+from monai_fedlora.networks.cinema import convvit
+
+
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+
+
+def row(text: str, name: str) -> list[str]:
+    (line,) = [line for line in text.splitlines() if f" {name} " in line]
+    return [cell.strip() for cell in line.strip("│┃ ").split("│")]
+
+
+def test_every_method_has_a_row(capsys: Any) -> None:
+    assert main(["methods", "--size", "small"]) == 0
+    text = capsys.readouterr().out
+    for name in method_names():
+        assert row(text, name)[1] == get_method(name).summary
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_the_counts_are_those_of_the_network(capsys: Any, classes: int) -> None:
+    assert main(["methods", "--size", "small", "--classes", str(classes)]) == 0
+    text = capsys.readouterr().out
+    dim, rank, blocks = 96, 8, 2
+    adapter = blocks * (rank * (dim + dim) + rank * (dim + 2 * dim))
+    head = 2 * (dim * classes + classes)
+    assert row(text, "dual_lora")[2:5] == [
+        f"{2 * adapter + head:,}",
+        f"{adapter + head:,}",
+        f"{2 * (adapter + head):,}",
+    ]
+    assert row(text, "fedit")[2:5] == [f"{adapter + head:,}", f"{adapter + head:,}", f"{2 * (adapter + head):,}"]
+    assert row(text, "local")[2:5] == [f"{adapter + head:,}", "0", "0"]
+    network = convvit("small", out_chans=classes)
+    trained = sum(p.numel() for name, p in network.named_parameters() if not name.endswith("pos_embed"))
+    assert row(text, "fedavg")[2:5] == [f"{trained:,}", f"{trained:,}", f"{2 * trained:,}"]
+
+
+def test_the_size_of_the_paper_needs_no_memory_and_no_weights(capsys: Any) -> None:
+    before = torch.random.get_rng_state()
+    assert main(["methods", "--size", "base"]) == 0
+    assert row(capsys.readouterr().out, "dual_lora")[3] == f"{61_440 + 2 * (768 * 2 + 2):,}"
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_an_unknown_size_is_one_line(capsys: Any) -> None:
+    assert main(["methods", "--size", "huge"]) == 2
+    assert "huge" in capsys.readouterr().err
+
+
+def test_a_number_of_classes_below_one_is_one_line(capsys: Any) -> None:
+    assert main(["methods", "--classes", "0"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_size_with_fewer_blocks_than_are_adapted_is_one_line(capsys: Any) -> None:
+    assert main(["methods", "--size", "tiny"]) == 2
+    assert "has only 1" in capsys.readouterr().err
