@@ -70,9 +70,9 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FedLoraError(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise FedLoraError(f"{path} cannot be read: {error}") from error
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise FedLoraError(f"{path} is not valid JSON ({error}); it may be truncated") from error
 
 
@@ -101,7 +101,7 @@ def save_tensors(
         entries = dict(metadata or {})
         if len(entries) > 1:
             entries = {_METADATA: json.dumps(entries, sort_keys=True)}
-        save_file(plain, temporary, metadata=entries)
+        save_file(plain, temporary, metadata=entries or None)
         temporary.chmod(mode)
 
 

@@ -23,6 +23,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Read all splits of all sites, train, write."""
+    from operator import itemgetter
+
+    from monai.data import Dataset
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -66,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
             bar.update(task, completed=epoch, loss=f"loss {loss:.4f}")
 
         pretrain(
-            _Images(cases),
+            Dataset(cases, transform=itemgetter("image")),
             size=args.size,
             epochs=args.epochs,
             batch_size=args.batch_size,
@@ -79,16 +82,3 @@ def run(args: argparse.Namespace) -> int:
         )
     Console().print(f"{args.output}  SHA-256 {sha256(args.output)}", soft_wrap=True)
     return 0
-
-
-class _Images:
-    """The images of a dataset of cases."""
-
-    def __init__(self, cases) -> None:  # noqa: ANN001
-        self._cases = cases
-
-    def __len__(self) -> int:
-        return len(self._cases)
-
-    def __getitem__(self, index: int):  # noqa: ANN204
-        return self._cases[index]["image"]

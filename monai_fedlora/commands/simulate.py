@@ -96,11 +96,11 @@ def closing_table(results: Mapping[str, Any]) -> Any:
         numbers = [on.get("balanced_accuracy"), off.get("balanced_accuracy"), on.get("auroc")]
         numbers += [on.get("sensitivity"), on.get("specificity")]
         rows.append(numbers)
-        sent, received = (sum(a.get(key, 0) for a in answers) for key in ("bytes_sent", "bytes_received"))
-        table.add_row(site, str(on.get("n", "")), *map(_number, numbers), _bytes(sent), _bytes(received))
+        traffic = [sum(answer.get(key, 0) for answer in answers) for key in ("bytes_sent", "bytes_received")]
+        table.add_row(site, str(on.get("n", "")), *map(_number, numbers), *map(_bytes, traffic))
     means = []
-    for column in zip(*rows, strict=True):
-        known = [value for value in column if value is not None]
+    for values in zip(*rows, strict=True):
+        known = [value for value in values if value is not None]
         means.append(sum(known) / len(known) if known else None)
     table.add_section()
     table.add_row("mean", "", *map(_number, means), "", "")

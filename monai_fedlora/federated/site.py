@@ -24,7 +24,7 @@ from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.data.site import site_data
 from monai_fedlora.engines.seeds import mix
 from monai_fedlora.environment import BACKBONE
-from monai_fedlora.errors import ConfigError, WeightsError
+from monai_fedlora.errors import ConfigError, FedLoraError, WeightsError
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.state import SiteState, SiteStore
 from monai_fedlora.methods.build import DEMO
@@ -74,10 +74,10 @@ class Site:
         datalist = site_data(name, data_root=data_root)
         self._cases = self._check_data(datalist)
         self._config = self._parse_bundle(datalist, backbone or os.environ.get(BACKBONE) or DEMO)
-        self.network: nn.Module = self._config.get_parsed_content("network")
+        self.network: nn.Module = self._bundled("network")
         self.scope = plan.scope(self.network)
-        self._optimiser: torch.optim.Optimizer = self._config.get_parsed_content("optimizer")
-        self._trainer = self._config.get_parsed_content("train::trainer")
+        self._optimiser: torch.optim.Optimizer = self._bundled("optimizer")
+        self._trainer = self._bundled("train::trainer")
         self._trainer.add_event_handler(Events.ITERATION_COMPLETED, _terminate_if, should_stop)
         self._initial_private = self.scope.private_state(self.network)
         self._finished_round: int | None = None
@@ -118,18 +118,30 @@ class Site:
             config[key] = value
         return config
 
+    def _bundled(self, part: str) -> Any:
+        """Return an object of the bundle; an error that is meant to be read comes out of the parser's own."""
+        try:
+            return self._config.get_parsed_content(part)
+        except RuntimeError as error:
+            cause: BaseException | None = error
+            while cause := cause.__cause__:
+                if isinstance(cause, FedLoraError):
+                    raise cause from None
+            raise
+
     def train_round(self, round_number: int, shared: Mapping[str, np.ndarray]) -> Update:
         """Evaluate what the server sent, train on the site's data, keep the private part, return the shared one.
 
         Args:
             round_number: the server's round.
-            shared: the server's tensors; anything but exactly the manifest is refused.
+            shared: the server's tensors; anything but exactly the manifest is refused and changes nothing.
 
         Raises:
             PrivacyError: undeclared tensors from the server, or private state of another experiment.
             DataError: a patient file turned out to be unusable.
         """
         started = time.perf_counter()
+        self.scope.manifest.check(shared)
         self._restore(round_number)
         self.scope.load_shared(self.network, shared)
         report: dict[str, Any] = {
@@ -152,6 +164,7 @@ class Site:
         """
         started = time.perf_counter()
         last = self.plan.start_round + self.plan.rounds
+        self.scope.manifest.check(shared)
         self._restore(last)
         self.scope.load_shared(self.network, shared)
         report: dict[str, Any] = {"round": last, "cases": self._cases}
@@ -177,7 +190,7 @@ class Site:
         return views
 
     def _run_evaluator(self, split: str) -> dict[str, Any]:
-        evaluator = self._config.get_parsed_content(f"{split}::evaluator")
+        evaluator = self._bundled(f"{split}::evaluator")
         evaluator.run()
         return dict(evaluator.state.metric_details.get("classification", {}))
 
@@ -206,7 +219,7 @@ class Site:
         self._finished_round = round_number
 
     def _optimiser_tensors(self) -> dict[str, Tensor]:
-        names = {parameter: name for name, parameter in self.network.named_parameters()}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.network.named_parameters()}
         return {
             f"{names[parameter]}/{slot}": torch.as_tensor(value)
             for parameter, slots in self._optimiser.state.items()

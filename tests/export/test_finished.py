@@ -214,7 +214,7 @@ def test_backbone_from_the_hub_is_left_to_its_loader(run: Run) -> None:
 @pytest.mark.parametrize(
     ("source", "name"),
     [
-        ("/home/user/cinema.safetensors", "cinema.safetensors"),
+        ("/data/user/cinema.safetensors", "cinema.safetensors"),
         ("/data/$run@x#1.safetensors", "_run_x_1.safetensors"),
         ("hf://owner/repo/a.safetensors", "hf://owner/repo/a.safetensors"),
     ],
