@@ -65,7 +65,7 @@ def export_bundle(*, run: Path, site: str, output: Path, backbone: str | None = 
         source = find_backbone(model.plan, backbone)
         size = SIZES[model.plan.size]
         weights = folder / "models" / "model.pt"
-        plain = _write_weights(merged(model, source), model, weights)
+        plain = _write_weights(model, source, weights)
         metadata = model_metadata(
             model,
             name=output.name,
@@ -83,20 +83,6 @@ def export_bundle(*, run: Path, site: str, output: Path, backbone: str | None = 
     return Exported(folder=output, metadata=metadata, usage=inference_command(output))
 
 
-def merged(model: FinishedModel, backbone: str) -> ConvViT:
-    """Rebuild a finished model and fold its adapters into the weights; for a shared model only the shared one.
-
-    Raises:
-        ExportError: the merged network's logits differ from the adapted one's.
-    """
-    network = rebuild(model, backbone)
-    image = probe_image(1, (network.n_frames, *network.image_size))
-    before = reference_logits(model, network, image)
-    merge_lora(network, [SHARED] if model.site is None else None)
-    assert_equal(logits(network, image), before, "merging the adapters into the weights changes the logits")
-    return network
-
-
 def inference_command(folder: Path) -> str:
     """The command line that classifies a folder of studies."""
     root = shlex.quote(str(folder))
@@ -107,21 +93,28 @@ def inference_command(folder: Path) -> str:
     )
 
 
-def _write_weights(network: ConvViT, model: FinishedModel, path: Path) -> ConvViT:
-    """Save a merged network's tensors, and return a plain network that has read them back."""
+def _write_weights(model: FinishedModel, backbone: str, path: Path) -> ConvViT:
+    """Fold the adapters into the weights, for a shared model only the shared ones, and save them.
+
+    Returns:
+        A plain network that has read the file back and computes what the adapted one did.
+    """
+    network = rebuild(model, backbone)
+    image = probe_image((network.n_frames, *network.image_size))
+    expected = reference_logits(model, network, image)
+    merge_lora(network, [SHARED] if model.site is None else None)
     state = {key: value.detach().clone().contiguous() for key, value in network.state_dict().items()}
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        torch.save(state, stream)
     plain = convvit(model.plan.size, out_chans=len(model.plan.classes), n_frames=network.n_frames)
     if wrong := sorted(state.keys() ^ plain.state_dict().keys()):
         raise ExportError(
             f"{model.plan.method} cannot be merged into its backbone: {', '.join(wrong[:4])} would be left over or "
             "missing"
         )
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        torch.save(state, stream)
     plain.load_state_dict(torch.load(path, weights_only=True), strict=True)
     plain.eval()
-    image = probe_image(1, (network.n_frames, *network.image_size))
-    assert_equal(logits(plain, image), logits(network, image), "the weights read back give other logits")
+    assert_equal(logits(plain, image), expected, "the merged weights give other logits than the adapters")
     return plain
 
 
@@ -157,8 +150,8 @@ def _check_written(folder: Path, plain: ConvViT, size: ConvViTSize) -> None:
             raise ExportError(f"model.ts carries another {name}.json than the bundle; nothing was written")
     eager = eager_classifier(plain, size)
     x, y, z = size.image_size
-    for batch, shape in ((1, (x + x // 4, y + y // 3, z + 2)), (2, (x - x // 8, y + 5, max(z - 1, 1)))):
-        image = probe_image(batch, (plain.n_frames, *shape)) * 1000
+    for shape in ((x + x // 4, y + y // 3, z + 2), (x - x // 8, y + 5, max(z - 1, 1))):
+        image = 1000 * probe_image((plain.n_frames, *shape))
         assert_equal(logits(script, image), logits(eager, image), "the TorchScript module gives other logits")
 
 

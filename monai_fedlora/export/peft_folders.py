@@ -93,7 +93,7 @@ def _check_written(network: ConvViT, model: FinishedModel, folder: Path, backbon
         wrapped.load_adapter(str(folder / name), adapter_name=name)
     wrapped.base_model.set_adapter(adapters)
     wrapped.eval()
-    image = probe_image(1, (network.n_frames, *network.image_size))
+    image = probe_image((network.n_frames, *network.image_size))
     expected = reference_logits(model, network, image)
     assert_equal(logits(wrapped, image), expected, "PEFT gives other logits with the written adapters")
 

@@ -12,9 +12,9 @@ TOLERANCE = 1e-5
 """Largest difference between logits, relative to their size where they exceed 1."""
 
 
-def probe_image(batch: int, shape: tuple[int, ...]) -> Tensor:
-    """The same uniform noise in [0, 1] each time."""
-    return torch.rand(batch, *shape, generator=torch.Generator().manual_seed(0))
+def probe_image(shape: tuple[int, ...]) -> Tensor:
+    """(1, \\*shape) uniform noise in [0, 1], the same each time."""
+    return torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
 
 
 def logits(network: nn.Module, image: Tensor) -> Tensor:

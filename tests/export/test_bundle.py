@@ -17,9 +17,10 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow, load
+from monai.bundle import ConfigWorkflow, load, verify_net_in_out
 from monai.transforms import Compose
 
+from monai_fedlora.adapters.lora import SHARED, merge_lora
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export import bundle as module
 from monai_fedlora.export.bundle import Exported, export_bundle
@@ -230,6 +231,16 @@ def test_configuration_has_every_property_monai_expects(exported: Exported, stud
     assert workflow.check_properties() == []
 
 
+def test_monai_verifies_inputs_and_outputs(exported: Exported) -> None:
+    verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(exported.folder / "configs" / "metadata.json"),
+        config_file=str(exported.folder / "configs" / "inference.json"),
+        bundle_root=str(exported.folder),
+        any=37,
+    )
+
+
 def test_configuration_needs_nothing_of_this_package(exported: Exported) -> None:
     text = (exported.folder / "configs" / "inference.json").read_text()
     assert "monai_fedlora" not in text
@@ -248,7 +259,8 @@ def test_monai_loads_the_script_with_its_metadata(exported: Exported, stored_run
     assert json.loads(extra["inference.json"]) == json.loads(
         (exported.folder / "configs" / "inference.json").read_text()
     )
-    assert network(torch.rand(3, 2, 40, 50, 7)).shape == (3, 2)
+    images = torch.rand(3, 2, 40, 50, 7)
+    torch.testing.assert_close(network(images), torch.cat([network(image[None]) for image in images]))
 
 
 def test_nothing_in_a_bundle_tells_of_this_machine_or_another_site(exported: Exported, stored_run: Run) -> None:
@@ -304,7 +316,7 @@ def test_existing_output_is_left_alone(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("step", ["merge", "script"])
 def test_difference_stops_the_export(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     if step == "merge":
-        monkeypatch.setattr(module, "merge_lora", lambda network, adapters: network.encoder.norm.bias.data.add_(1e-3))
+        monkeypatch.setattr(module, "merge_lora", lambda network, _: merge_lora(network, [SHARED]))
     else:
         scripted = module.scripted_classifier
 
