@@ -12,7 +12,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     """Add the sub-command."""
     parser = subparsers.add_parser("export", help="make a bundle or PEFT folders from a finished run")
     parser.add_argument(
-        "--run", required=True, type=Path, metavar="W", help="a run's workspace, or a site's private folder"
+        "--run",
+        dest="source",  # args.run is the command itself
+        required=True,
+        type=Path,
+        metavar="W",
+        help="a run's workspace, or a site's private folder",
     )
     parser.add_argument(
         "--site", required=True, help="whose personal model; 'shared' for the shared part alone, for a new hospital"
@@ -39,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.export.peft_folders import export_peft
 
     export = export_bundle if args.format == "bundle" else export_peft
-    exported = export(run=args.run, site=args.site, output=args.output, backbone=args.backbone)
+    exported = export(run=args.source, site=args.site, output=args.output, backbone=args.backbone)
     console = Console()
     console.print(f"wrote {escape(str(exported.folder))}", soft_wrap=True, highlight=False)
     for path in sorted(path for path in exported.folder.rglob("*") if path.is_file()):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from monai_fedlora import cli
 from monai_fedlora.commands import export
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export import bundle, peft_folders
@@ -90,6 +91,11 @@ def test_missing_metrics_are_said(
     monkeypatch.setitem(METADATA["eval_metrics"], "test", {})
     export.run(parse("--run", "W", "--site", "shared", "--output", str(tmp_path / "B")))
     assert "no test metrics" in capsys.readouterr().out
+
+
+def test_command_line_reaches_the_export(calls: list[tuple[str, dict[str, Any]]], tmp_path: Path) -> None:
+    assert cli.main(["export", "--run", "W", "--site", "site-1", "--output", str(tmp_path / "B")]) == 0
+    assert calls[0][1]["run"] == Path("W")
 
 
 def test_missing_run_is_an_export_error(tmp_path: Path) -> None:
