@@ -13,7 +13,7 @@ from monai_fedlora.methods.base import Method, register
 class FedAvg(Method):
     """Every weight trains and every weight is averaged (McMahan et al., AISTATS 2017, algorithm 1).
 
-    Fixed tables that are parameters only by name (position embeddings) stay frozen.
+    Buffers (position tables) are no parameters; they neither train nor travel.
     """
 
     name = "fedavg"
@@ -21,9 +21,8 @@ class FedAvg(Method):
     source = "McMahan et al., AISTATS 2017"
 
     def attach(self, network: Any) -> None:
-        """Make every parameter trainable that the backbone marks as such at construction."""
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad_(not name.endswith("pos_embed"))
+        """Make every parameter trainable."""
+        network.requires_grad_(True)
 
     def is_shared(self, key: str, network: Any) -> bool:
         """Everything that trains travels."""

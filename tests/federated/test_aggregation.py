@@ -80,6 +80,19 @@ def test_the_order_of_arrival_does_not_change_a_bit(
     assert scores[0] == scores[1]
 
 
+def test_the_order_of_arrival_does_not_change_a_bit_even_where_a_sum_cancels() -> None:
+    """1e30 + 1 - 1e30 is 0 in that order and 1 in another, in double precision too."""
+    manifest = Manifest({"w": Entry((1,), "float32")})
+    values = {"east": 1e30, "north": 1.0, "south": -1e30, "west": 1.0}
+    results = set()
+    for order in (sorted(values), sorted(values, reverse=True), ["east", "south", "north", "west"]):
+        average = opened(manifest=manifest, limit=1e40)
+        for site in order:
+            average.accept(site, {"w": np.array([values[site]], np.float32)}, report())
+        results.add(average.aggregate()["w"].tobytes())
+    assert len(results) == 1
+
+
 def test_the_score_does_not_depend_on_the_order_of_arrival() -> None:
     """With these values a sum in another order differs in the last bit."""
     values = {"east": (1, 0.1), "north": (1, 0.2), "south": (1, 0.3), "west": (1, 0.7)}
