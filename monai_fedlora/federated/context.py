@@ -64,5 +64,7 @@ def open_message(message: Any, kind: DataKind) -> DXO:
     except Exception as error:
         raise PrivacyError(f"the message is not a DXO ({type(error).__name__})") from error
     if dxo.data_kind != kind:
-        raise PrivacyError(f"the message is of kind {dxo.data_kind!r}, expected {kind.value!r}")
+        raise PrivacyError(
+            f"the message is of kind {getattr(dxo.data_kind, 'value', dxo.data_kind)!r}, expected {kind.value!r}"
+        )
     return dxo

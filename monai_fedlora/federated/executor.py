@@ -26,6 +26,7 @@ from monai_fedlora.federated.context import (
     open_message,
     weights_message,
 )
+from monai_fedlora.federated.logs import kept_in
 
 if TYPE_CHECKING:
     from monai_fedlora.federated.site import Site
@@ -36,8 +37,8 @@ class SiteExecutor(Executor):
 
     Data, backbone and the folder for private state come from the site's own environment
     (``MONAI_FEDLORA_DATA``, ``MONAI_FEDLORA_BACKBONE``, ``MONAI_FEDLORA_PRIVATE_DIR``); the job only names the
-    plan. What goes wrong is written to ``errors.log`` in the private folder: NVFlare's own logs may be streamed
-    to the server, so they only get the kind of error.
+    plan. What goes wrong is written to ``errors.log`` in the private folder, and what libraries log to ``site.log``
+    there: NVFlare's own logs may be streamed to the server, so they only get the kind of error.
 
     On the CPU the number of torch threads is ``MONAI_FEDLORA_THREADS``; unset, it is one in the simulator,
     whose results then do not depend on how many sites run at once, and torch's default elsewhere.
@@ -54,18 +55,24 @@ class SiteExecutor(Executor):
         try:
             if task_name not in (TRAIN_TASK, EVALUATE_TASK):
                 return make_reply(ReturnCode.TASK_UNKNOWN)
-            self._site = self._site or self._build_site(fl_ctx)
-            shared = open_message(shareable, DataKind.WEIGHTS).data
-            if task_name == EVALUATE_TASK:
-                return metrics_message(self._site.finish(shared))
-            update = self._site.train_round(int(shareable.get_header(AppConstants.CURRENT_ROUND)), shared)
-            if abort_signal.triggered:
-                return make_reply(ReturnCode.TASK_ABORTED)
-            return weights_message(update.payload, update.report)
+            with kept_in(_private_folder(fl_ctx) / "site.log"):
+                reply = self._answer(task_name, shareable, fl_ctx)
         except Exception as error:
             self._site = None
             self._note(error, fl_ctx)
             return make_reply(ReturnCode.EXECUTION_EXCEPTION)
+        if abort_signal.triggered:
+            self._site = None
+            return make_reply(ReturnCode.TASK_ABORTED)
+        return reply
+
+    def _answer(self, task_name: str, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
+        self._site = self._site or self._build_site(fl_ctx)
+        shared = open_message(shareable, DataKind.WEIGHTS).data
+        if task_name == EVALUATE_TASK:
+            return metrics_message(self._site.finish(shared))
+        update = self._site.train_round(int(shareable.get_header(AppConstants.CURRENT_ROUND)), shared)
+        return weights_message(update.payload, update.report)
 
     def _build_site(self, fl_ctx: FLContext) -> Site:
         import torch
@@ -78,7 +85,7 @@ class SiteExecutor(Executor):
         site = Site(
             name=fl_ctx.get_identity_name(),
             plan=load_plan(fl_ctx),
-            private_root=_private_root(fl_ctx),
+            private_root=_private_folder(fl_ctx),
             should_stop=lambda: self._abort.triggered,
         )
         if site.scope.manifest != load_manifest(fl_ctx):
@@ -89,18 +96,21 @@ class SiteExecutor(Executor):
         return site
 
     def _note(self, error: Exception, fl_ctx: FLContext) -> None:
-        log = _private_root(fl_ctx) / "errors.log"
-        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with log.open("a", encoding="utf-8") as stream:
-            stream.write("".join(traceback.format_exception(error)) + "\n")
-        message = f"task failed with {type(error).__name__}; details are in errors.log in the site's private folder"
-        self.log_error(fl_ctx, message, fire_event=False)
+        details = "details are in errors.log in the site's private folder"
+        try:
+            with (_private_folder(fl_ctx) / "errors.log").open("a", encoding="utf-8") as stream:
+                stream.write("".join(traceback.format_exception(error)) + "\n")
+        except OSError as problem:
+            details = f"errors.log in the site's private folder cannot be written ({type(problem).__name__})"
+        self.log_error(fl_ctx, f"task failed with {type(error).__name__}; {details}", fire_event=False)
 
 
 def _simulated(fl_ctx: FLContext) -> bool:
     return bool(fl_ctx.get_prop(FLContextKey.SIMULATE_MODE, False))
 
 
-def _private_root(fl_ctx: FLContext) -> Path:
+def _private_folder(fl_ctx: FLContext) -> Path:
     configured = os.environ.get(PRIVATE_DIR)
-    return Path(configured) if configured else Path(fl_ctx.get_prop(FLContextKey.WORKSPACE_ROOT)) / "private"
+    folder = Path(configured) if configured else Path(fl_ctx.get_prop(FLContextKey.WORKSPACE_ROOT)) / "private"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
