@@ -41,9 +41,9 @@ class TrafficMeter:
         self._add(self._sent, _site(message, MessageHeaderKey.DESTINATION), message)
 
     def _add(self, counter: Counter[str], site: str, message: Message) -> None:
-        encode_payload(message, fobs_ctx=self._context())
+        size = encode_payload(message, fobs_ctx=self._context())
         with self._lock:
-            counter[site] += len(message.payload or b"")
+            counter[site] += size
 
     def take(self, sites: tuple[str, ...]) -> dict[str, dict[str, int]]:
         """Return bytes since the last call per site, from the site's point of view, and start again."""
