@@ -8,7 +8,7 @@ from nvflare.apis.client import Client
 from nvflare.apis.dxo import DataKind
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_component import FLComponent
-from nvflare.apis.fl_constant import ReservedKey, ReturnCode
+from nvflare.apis.fl_constant import ReturnCode, ServerCommandKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.utils.fl_context_utils import add_job_audit_event
@@ -74,6 +74,10 @@ def _record(fl_ctx: FLContext) -> FlareRecord:
     return fl_ctx.get_engine().get_component(RECORD_ID)
 
 
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, FedLoraError) else f"the answer cannot be read ({type(error).__name__})"
+
+
 class SharedAggregator(Aggregator):
     """Average the manifest's tensors; refuse everything else (see :class:`SharedAverage`).
 
@@ -105,14 +109,18 @@ class SharedAggregator(Aggregator):
         return self._average
 
     def accept(self, shareable: Shareable, fl_ctx: FLContext) -> bool:
-        """Keep one site's update, or refuse it and say so in the record."""
-        site = shareable.get_peer_prop(ReservedKey.IDENTITY_NAME, "?")
+        """Keep one site's update, or refuse it and say so in the record.
+
+        Whose update it is follows from the token it came with; what the message says about its sender can be
+        made up.
+        """
+        site = shareable.get_header(ServerCommandKey.FL_CLIENT).name
         try:
             dxo = open_message(shareable, DataKind.WEIGHTS)
             report = dxo.get_meta_prop(REPORT_KEY)
             self._opened.accept(site, dxo.data, report)
-        except PrivacyError as error:
-            _record(fl_ctx).refuse(site, str(error), fl_ctx)
+        except Exception as error:
+            _record(fl_ctx).refuse(site, _reason(error), fl_ctx)
             return False
         _record(fl_ctx).record.contribution(site, report)
         return True
@@ -186,9 +194,10 @@ class FinalEvaluation(ResponseProcessor):
                 raise PrivacyError(f"the site answered {response.get_return_code()}")
             report = open_message(response, DataKind.METRICS).data
             check_report(report)
-            _record(fl_ctx).record.final(client.name, report)
-        except PrivacyError as error:
-            _record(fl_ctx).refuse(client.name, str(error), fl_ctx)
+        except Exception as error:
+            _record(fl_ctx).refuse(client.name, _reason(error), fl_ctx)
+            return True
+        _record(fl_ctx).record.final(client.name, report)
         return True
 
     def final_process(self, fl_ctx: FLContext) -> bool:
