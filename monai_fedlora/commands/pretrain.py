@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
             bar.update(task, completed=epoch, loss=f"loss {loss:.4f}")
 
         pretrain(
-            Dataset(cases, transform=itemgetter("image")),
+            Dataset(cases, transform=itemgetter("image")),  # type: ignore[arg-type]
             size=args.size,
             epochs=args.epochs,
             batch_size=args.batch_size,

@@ -71,23 +71,17 @@ def progress_table(results: Mapping[str, Any]) -> Any:
 
 def closing_table(results: Mapping[str, Any]) -> Any:
     """Each site's test metrics with the private part on and off, and what it sent and received."""
+    from rich import box
     from rich.table import Table
 
     plan = results["plan"]
-    table = Table(title=f"{plan['experiment']}: test split after {plan['rounds']} rounds ({results['seconds']:.0f} s)")
-    columns = (
-        "site",
-        "cases",
-        "bal. acc.",
-        "without private",
-        "AUROC",
-        "sensitivity",
-        "specificity",
-        "sent",
-        "received",
+    table = Table(
+        title=f"{plan['experiment']}: test split after {plan['rounds']} rounds ({results['seconds']:.0f} s)",
+        box=box.SIMPLE,
     )
-    for column in columns:
-        table.add_column(column, justify="left" if column == "site" else "right")
+    table.add_column("site", no_wrap=True)
+    for column in ("cases", "bal. acc.", "shared only", "AUROC", "sens.", "spec.", "sent", "received"):
+        table.add_column(column, justify="right", no_wrap=True)
     rows = []
     for site in plan["sites"]:
         test = results["final"].get(site, {}).get("test", {})
