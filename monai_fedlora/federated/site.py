@@ -123,10 +123,11 @@ class Site:
         try:
             return self._config.get_parsed_content(part)
         except RuntimeError as error:
-            cause: BaseException | None = error
-            while cause := cause.__cause__:
+            cause = error.__cause__
+            while cause is not None:
                 if isinstance(cause, FedLoraError):
                     raise cause from None
+                cause = cause.__cause__
             raise
 
     def train_round(self, round_number: int, shared: Mapping[str, np.ndarray]) -> Update:
