@@ -1,0 +1,90 @@
+"""A federation in one process: a complete record, and a result that does not depend on who goes first."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from monai_fedlora.federated.aggregation import SharedAverage
+from monai_fedlora.federated.initial import build_shared
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.rounds import run_in_process
+from monai_fedlora.federated.site import Site
+from monai_fedlora.files import load_tensors, read_json
+from tests.federated.conftest import SITES, Prepared
+
+
+@pytest.fixture(scope="module")
+def plan(prepared: Prepared) -> Plan:
+    return prepared.plan(sites=SITES, rounds=1)
+
+
+@pytest.fixture(scope="module")
+def run(plan: Plan, prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mapping[str, Any]]:
+    folder = tmp_path_factory.mktemp("run")
+    return folder, run_in_process(plan, folder=folder, **prepared.places)
+
+
+def test_the_record_is_complete(run: tuple[Path, Mapping[str, Any]], plan: Plan, prepared: Prepared) -> None:
+    folder, results = run
+    assert read_json(folder / "results.json") == results
+    assert results["status"] == "finished"
+    assert results["refused"] == []
+    assert Plan.from_json(results["plan"]) == plan
+    (only,) = results["rounds"]
+    assert only["round"] == 0
+    assert 0 <= only["score"] <= 1
+    assert set(only["sites"]) == set(results["final"]) == set(SITES)
+    for site in SITES:
+        listed = read_json(prepared.data / site / "datalist.json")
+        assert only["sites"][site]["cases"] == len(listed["training"])
+        assert results["final"][site]["test"]["private_on"]["n"] == len(listed["test"])
+
+
+def test_the_shared_tensors_are_the_average_of_the_sites_updates(
+    run: tuple[Path, Mapping[str, Any]], plan: Plan, prepared: Prepared, tmp_path: Path
+) -> None:
+    manifest, shared = build_shared(plan)
+    average = SharedAverage(manifest=manifest, sites=SITES)
+    average.begin(0, shared)
+    for name in SITES:
+        update = Site(name=name, plan=plan, private_root=tmp_path, **prepared.places).train_round(0, shared)
+        average.accept(name, update.payload, update.report)
+    stored, metadata = load_tensors(run[0] / "shared.safetensors")
+    for key, value in average.aggregate().items():
+        np.testing.assert_array_equal(stored[key].numpy(), value)
+    assert metadata["round"] == "0"
+    for name in SITES:
+        final = load_tensors(run[0] / "private" / plan.experiment / name / "final.safetensors")[0]
+        assert all(torch.equal(final[f"shared/{key}"], value.float()) for key, value in stored.items())
+
+
+def test_the_order_of_the_sites_does_not_matter(
+    run: tuple[Path, Mapping[str, Any]], plan: Plan, prepared: Prepared, tmp_path: Path
+) -> None:
+    run_in_process(dataclasses.replace(plan, sites=SITES[::-1]), folder=tmp_path, **prepared.places)
+    one, other = (load_tensors(folder / "shared.safetensors")[0] for folder in (run[0], tmp_path))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    results = read_json(tmp_path / "results.json")
+    assert results["rounds"][0]["score"] == run[1]["rounds"][0]["score"]
+    assert {site: final["test"] for site, final in results["final"].items()} == {
+        site: final["test"] for site, final in run[1]["final"].items()
+    }
+
+
+def test_refused_updates_are_written_down_and_leave_the_tensors_alone(prepared: Prepared, tmp_path: Path) -> None:
+    plan = prepared.plan(sites=SITES[:1], rounds=1, max_update_rms=1e-9)
+    results = run_in_process(plan, folder=tmp_path, **prepared.places)
+    ((number, site, reason),) = [tuple(entry.values()) for entry in results["refused"]]
+    assert (number, site) == (0, "site-1")
+    assert "above 1e-09" in reason
+    stored = load_tensors(tmp_path / "shared.safetensors")[0]
+    assert all(np.array_equal(stored[key].numpy(), value) for key, value in build_shared(plan)[1].items())
+    assert set(results["final"]) == {"site-1"}
