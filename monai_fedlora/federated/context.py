@@ -21,6 +21,8 @@ REPORT_KEY = "report"
 TRAIN_TASK = "train"
 EVALUATE_TASK = "validate"
 RECORD_ID = "record"
+BLOCKED = "monai_fedlora.blocked"
+"""Property of the context of a message that the filter has blocked: the reason."""
 
 
 def config_file(fl_ctx: FLContext, name: str) -> Path:

@@ -13,7 +13,7 @@ from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from nvflare.apis.utils.fl_context_utils import add_job_audit_event
 
 from monai_fedlora.errors import FedLoraError, PrivacyError
-from monai_fedlora.federated.context import MANIFEST_NAME, REPORT_KEY, load_manifest
+from monai_fedlora.federated.context import BLOCKED, MANIFEST_NAME, REPORT_KEY, load_manifest
 from monai_fedlora.scope import Manifest, check_report
 
 _DXO = "DXO"
@@ -50,6 +50,7 @@ class SharedOnly(Filter):
             reason = str(error) if known else f"the message cannot be checked ({type(error).__name__})"
             add_job_audit_event(fl_ctx, msg=f"message blocked: {reason}")
             self.log_error(fl_ctx, f"message blocked: {reason}", fire_event=False)
+            fl_ctx.set_prop(BLOCKED, reason, private=True, sticky=False)
             raise ContentBlockedException(reason) from None
 
     def _checked(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:

@@ -8,7 +8,7 @@ from nvflare.apis.client import Client
 from nvflare.apis.dxo import DataKind
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_component import FLComponent
-from nvflare.apis.fl_constant import ReturnCode, ServerCommandKey
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode, ServerCommandKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.utils.fl_context_utils import add_job_audit_event
@@ -23,6 +23,7 @@ from monai_fedlora.environment import BACKBONE
 from monai_fedlora.errors import FedLoraError, PrivacyError
 from monai_fedlora.federated.aggregation import SharedAverage
 from monai_fedlora.federated.context import (
+    BLOCKED,
     INITIAL_NAME,
     RECORD_ID,
     REPORT_KEY,
@@ -41,6 +42,7 @@ from monai_fedlora.scope import check_report
 LAST_NAME = "shared.safetensors"
 BEST_NAME = "best_shared.safetensors"
 _SCORE = "monai_fedlora.score"
+_SENDER = "monai_fedlora.sender"
 
 
 class FlareRecord(FLComponent):
@@ -48,6 +50,10 @@ class FlareRecord(FLComponent):
 
     record: RunRecord
     _traffic: TrafficMeter
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._failures: dict[str, str] = {}
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Follow the run's life cycle."""
@@ -57,10 +63,28 @@ class FlareRecord(FLComponent):
             self._traffic = TrafficMeter(fl_ctx.get_engine().get_cell())
         elif event_type == AppEventType.ROUND_STARTED:
             self._traffic.take(self._plan.sites)
+            self._failures.clear()
             self.record.begin_round(fl_ctx.get_prop(AppConstants.CURRENT_ROUND))
         elif event_type == AppEventType.ROUND_DONE:
             score = fl_ctx.get_prop(_SCORE)
             self.record.end_round(score=score, traffic=self._traffic.take(self._plan.sites))
+        elif event_type == EventType.BEFORE_TASK_RESULT_FILTER:
+            self._note_sender(fl_ctx)
+        elif event_type == EventType.AFTER_TASK_RESULT_FILTER and fl_ctx.get_prop(BLOCKED):
+            self._failures[fl_ctx.get_prop(_SENDER)] = f"blocked by the server's filter: {fl_ctx.get_prop(BLOCKED)}"
+
+    def _note_sender(self, fl_ctx: FLContext) -> None:
+        answer = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
+        name, code = answer.get_header(ServerCommandKey.FL_CLIENT).name, answer.get_return_code()
+        fl_ctx.set_prop(_SENDER, name, private=True, sticky=False)
+        if code == ReturnCode.TASK_RESULT_FILTER_ERROR:
+            self._failures[name] = "blocked by the site's own filter"
+        elif code != ReturnCode.OK:
+            self._failures[name] = f"the site answered {code!r:.60}; its errors.log may say more"
+
+    def refuse_missing(self, site: str, fl_ctx: FLContext) -> None:
+        """Note that a site's answer to the current task did not get through, with what is known about it."""
+        self.refuse(site, self._failures.get(site, "no answer"), fl_ctx)
 
     def refuse(self, site: str, reason: str, fl_ctx: FLContext) -> None:
         """Leave an audit line, a log line and an entry in the results for an answer that does not count."""
@@ -133,7 +157,7 @@ class SharedAggregator(Aggregator):
         noted = {entry["site"] for entry in recorded if entry["round"] == number}
         for site in average.sites:
             if site not in average.contributions and site not in noted:
-                _record(fl_ctx).refuse(site, "no usable answer (error reply, blocked by a filter, or none)", fl_ctx)
+                _record(fl_ctx).refuse_missing(site, fl_ctx)
         fl_ctx.set_prop(_SCORE, average.score(), private=True, sticky=True)
         return weights_message(average.aggregate())
 
@@ -189,9 +213,10 @@ class FinalEvaluation(ResponseProcessor):
 
     def process_client_response(self, client: Client, task_name: str, response: Shareable, fl_ctx: FLContext) -> bool:
         """Note one site's metrics; a bad answer is noted as a refusal and never ends the run."""
+        if response.get_return_code(ReturnCode.OK) != ReturnCode.OK:
+            _record(fl_ctx).refuse_missing(client.name, fl_ctx)
+            return True
         try:
-            if response.get_return_code(ReturnCode.OK) != ReturnCode.OK:
-                raise PrivacyError(f"the site answered {response.get_return_code()}")
             report = open_message(response, DataKind.METRICS).data
             check_report(report)
         except Exception as error:

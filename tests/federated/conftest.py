@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from monai_fedlora.data.cases import Case, Datalist
 from monai_fedlora.data.phantom.layouts import write_acdc_patient
 from monai_fedlora.data.phantom.patient import make_patient
 from monai_fedlora.data.phantom.vendors import VENDORS, Vendor
+from monai_fedlora.federated.initial import build_shared
+from monai_fedlora.federated.jobs import write_job
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.files import save_tensors, sha256, write_json
+from monai_fedlora.files import read_json, save_tensors, sha256, write_json
 from monai_fedlora.networks.cinema import convvit
 
 SITES = ("site-1", "site-2", "site-3")
@@ -125,3 +128,30 @@ def same_bits(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
     return one.keys() == other.keys() and all(
         one[key].dtype == other[key].dtype and one[key].tobytes() == other[key].tobytes() for key in one
     )
+
+
+def written_job(
+    plan: Plan, folder: Path, *, executor: str | None = None, components: Iterable[Mapping[str, Any]] = ()
+) -> Path:
+    """Write a plan's job folder; with an ``executor`` it carries the code in ``tests/federated/custom``.
+
+    Args:
+        plan: the experiment.
+        folder: the job's parent; the job is called after the experiment.
+        executor: class that takes the place of the sites' executor.
+        components: additional ones of the server.
+    """
+    job = folder / plan.experiment
+    manifest, _ = build_shared(plan)
+    write_job(plan, manifest, job)
+    if executor:
+        client, server = (job / "app" / "config" / f"config_fed_{end}.json" for end in ("client", "server"))
+        config = read_json(client)
+        config["executors"][0]["executor"]["path"] = executor
+        write_json(client, config)
+        config = read_json(server)
+        config["components"] += components
+        write_json(server, config)
+        for path in (Path(__file__).parent / "custom").glob("*.py"):
+            shutil.copy(path, job / "app" / "custom")
+    return job

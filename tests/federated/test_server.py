@@ -13,6 +13,7 @@ import pytest
 from nvflare.apis.client import Client
 from nvflare.apis.dxo import DXO, DataKind
 from nvflare.apis.event_type import EventType
+from nvflare.apis.filter import ContentBlockedException
 from nvflare.apis.fl_constant import FLContextKey, ReservedKey, ReturnCode, ServerCommandKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
@@ -23,6 +24,7 @@ from nvflare.fuel.sec.audit import AuditService
 
 from monai_fedlora.errors import FedLoraError, PrivacyError, WeightsError
 from monai_fedlora.federated.context import RECORD_ID, metrics_message, open_message, weights_message
+from monai_fedlora.federated.filters import SharedOnly
 from monai_fedlora.federated.initial import build_shared, save_shared
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.server import FinalEvaluation, FlareRecord, SharedAggregator, SharedPersistor
@@ -85,6 +87,22 @@ class Server:
         message.set_header(ServerCommandKey.FL_CLIENT, Client(site, "token"))
         message.set_peer_props({ReservedKey.IDENTITY_NAME: claimed or site})
         return self.aggregator.accept(message, self.context)
+
+    def submit(self, site: str, message: Shareable) -> Shareable:
+        """Pass a message through the server's filter as NVFlare does; return what is left of it."""
+        context = FLContext()
+        for key in (FLContextKey.APP_ROOT, ReservedKey.ENGINE, ReservedKey.RUN_NUM, AppConstants.CURRENT_ROUND):
+            context.set_prop(key, self.context.get_prop(key), private=True, sticky=False)
+        message.set_header(ServerCommandKey.FL_CLIENT, Client(site, "token"))
+        context.set_prop(FLContextKey.TASK_RESULT, message, private=True, sticky=False)
+        self.record.handle_event(EventType.BEFORE_TASK_RESULT_FILTER, context)
+        try:
+            message = SharedOnly().process(message, context)
+        except ContentBlockedException:
+            message = make_reply(ReturnCode.TASK_RESULT_FILTER_ERROR)
+        context.set_prop(FLContextKey.TASK_RESULT, message, private=True, sticky=False)
+        self.record.handle_event(EventType.AFTER_TASK_RESULT_FILTER, context)
+        return message
 
     def close(self) -> Payload:
         self.model = self.generator.shareable_to_learnable(self.aggregator.aggregate(self.context), self.context)
@@ -226,13 +244,30 @@ def test_a_second_answer_is_refused_and_the_first_counts(server: Server, manifes
     assert all(np.allclose(server.close()[key], first[key]) for key in first)
 
 
-def test_a_site_without_an_answer_is_noted(server: Server, manifest: Manifest) -> None:
+def test_a_site_whose_answer_did_not_get_through_is_noted_with_what_is_known(
+    server: Server, manifest: Manifest
+) -> None:
+    payload = make_payload(manifest, 1)
     server.start()
-    server.round(0, {"north": (make_payload(manifest, 1), report(0))})
-    assert [(entry["site"], entry["reason"][:16]) for entry in server.results["refused"]] == [
-        ("east", "no usable answer"),
-        ("south", "no usable answer"),
-    ]
+    for number, (message, reason) in enumerate(
+        [
+            (
+                weights_message({**payload, "x": payload["a"]}, report(0)),
+                "blocked by the server's filter: undeclared keys",
+            ),
+            (make_reply(ReturnCode.TASK_RESULT_FILTER_ERROR), "blocked by the site's own filter"),
+            (make_reply(ReturnCode.EXECUTION_EXCEPTION), "the site answered 'EXECUTION_EXCEPTION'"),
+            (make_reply("patient007 " * 99), "blocked by the server's filter: the message has a return code"),
+        ]
+    ):
+        server.open(number)
+        left = server.submit("north", message)
+        assert left.get_return_code() != ReturnCode.OK
+        server.close()
+        reasons = {entry["site"]: entry["reason"] for entry in server.results["refused"] if entry["round"] == number}
+        assert reasons.keys() == set(SITES)
+        assert reasons["north"].startswith(reason)
+        assert reasons["east"] == reasons["south"] == "no answer"
 
 
 def test_without_any_update_the_tensors_stay(server: Server, manifest: Manifest) -> None:
@@ -329,7 +364,7 @@ def test_the_final_evaluation_sends_the_last_tensors_and_notes_the_answers(
     answers = {
         "east": metrics_message(good),
         "north": metrics_message({"round": 1, "path": "/data/patient007"}),
-        "south": make_reply(ReturnCode.EXECUTION_EXCEPTION),
+        "south": server.submit("south", make_reply(ReturnCode.EXECUTION_EXCEPTION)),
         "west": weights_message(last),
     }
     before = len(server.results["refused"])
