@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,21 +17,13 @@ from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.simulate import simulate
 from monai_fedlora.files import load_tensors, read_json, write_json
 from tests.federated.conftest import SITES, Prepared, written_job
-
-
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("misbehaving", Path(__file__).parent / "custom" / "misbehaving.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.federated.custom import misbehaving as script
 
 
 def name(value: Any) -> str:
     return getattr(value, "__name__", "")
 
 
-script = load_script()
 pytestmark = pytest.mark.slow
 
 

@@ -1,0 +1,155 @@
+"""Private tensors that could be recognised anywhere are nowhere but in their site.
+
+Every private tensor of every site is filled with one number and every shared one with another, before anything is
+stored or sent. The server keeps all bytes that arrive. The shared number has to be found there by the same search
+that must not find the private one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.simulate import simulate
+from monai_fedlora.files import load_tensors
+from tests.federated.conftest import Prepared, written_job
+from tests.federated.custom.canary import PRIVATE_MARK, SHARED_MARK
+
+_RUN = 4
+"""So many values in a row cannot be there by chance."""
+
+
+def spellings(mark: float) -> Iterator[tuple[str, bytes]]:
+    """Every way in which tensors full of ``mark`` could be written, by name."""
+    for kind in ("f2", "f4", "f8"):
+        for order in "<>":
+            raw = np.full(_RUN, mark, order + kind).tobytes()
+            yield order + kind, raw
+            yield f"{order}{kind} in hexadecimal", raw.hex().encode()
+    yield "one double of a message", np.array(mark, ">f8").tobytes()
+    yield "decimal", repr(mark).encode()
+
+
+def found_in(blob: bytes, mark: float) -> list[str]:
+    """Names of the spellings of ``mark`` in ``blob``."""
+    return [name for name, spelling in spellings(mark) if spelling in blob]
+
+
+@pytest.mark.parametrize("mark", [PRIVATE_MARK, SHARED_MARK])
+def test_the_marks_survive_every_cast(mark: float) -> None:
+    assert float(np.float16(mark)) == float(np.float32(mark)) == mark
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda values: values.astype(np.float16).tobytes(),
+        lambda values: values.astype(np.float32).tobytes(),
+        lambda values: values.astype(">f4").tobytes(),
+        lambda values: values.astype(np.float64).tobytes(),
+        lambda values: msgpack.packb([float(values[0])]),
+        lambda values: json.dumps([float(value) for value in values]).encode(),
+        lambda values: str(values.tolist()).encode(),
+        lambda values: values.astype(np.float32).tobytes().hex().encode(),
+    ],
+)
+def test_the_search_finds_a_mark_however_it_is_written(encode: Any) -> None:
+    noise = np.random.default_rng(0).bytes(1001)
+    blob = noise + encode(np.full(9, PRIVATE_MARK)) + noise
+    assert found_in(blob, PRIVATE_MARK)
+    assert not found_in(blob, SHARED_MARK)
+
+
+@dataclass(frozen=True)
+class Run:
+    plan: Plan
+    workspace: Path
+    wire: bytes
+
+    @property
+    def site_files(self) -> dict[Path, bytes]:
+        """What the sites keep to themselves."""
+        return {path: path.read_bytes() for path in (self.workspace / "private").rglob("*") if path.is_file()}
+
+    @property
+    def other_files(self) -> dict[Path, bytes]:
+        """All the rest: the server's folder, every log, the results."""
+        private = self.workspace / "private"
+        paths = [path for path in self.workspace.rglob("*") if path.is_file() and private not in path.parents]
+        return {path: path.read_bytes() for path in paths if path.suffix not in (".py", ".pyc")}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[{"wire_dtype": "float16"}, {"wire_dtype": "float32", "method_args": {"head": "private"}}],
+    ids=["shared head", "private head"],
+)
+def run(request: pytest.FixtureRequest, prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("canary")
+    plan = prepared.plan(**request.param)
+    tap = {"id": "tap", "path": "wiretap.WireTap", "args": {"path": str(folder / "wire.bin")}}
+    job = written_job(plan, folder, executor="canary.CanaryExecutor", components=[tap])
+    places = {"data": str(prepared.data), "backbone": str(prepared.backbone)}
+    simulate(job, workspace=folder / "workspace", threads=2, **places)
+    return Run(plan, folder / "workspace", (folder / "wire.bin").read_bytes())
+
+
+def private_keys(run: Run) -> set[str]:
+    state = load_tensors(run.workspace / "private" / run.plan.experiment / "site-1" / "final.safetensors")[0]
+    return {key.removeprefix("private/") for key in state if key.startswith("private/")}
+
+
+@pytest.mark.slow
+def test_the_sites_really_held_the_marks(run: Run) -> None:
+    heads = {key for key in private_keys(run) if "head" in key}
+    assert bool(heads) == ("head" in run.plan.method_args)
+    assert any(".lora_A.private." in key for key in private_keys(run))
+    for site in run.plan.sites:
+        folder = run.workspace / "private" / run.plan.experiment / site
+        for name in ("round-00000", "round-00001", "final"):
+            tensors = load_tensors(folder / f"{name}.safetensors")[0]
+            values = [value for key, value in tensors.items() if key.startswith("private/")]
+            assert values and all(bool((value == PRIVATE_MARK).all()) for value in values)
+
+
+@pytest.mark.slow
+def test_what_is_shared_is_found_on_the_wire_and_on_the_server(run: Run) -> None:
+    kind = "<f2" if run.plan.wire_dtype == "float16" else "<f4"
+    assert kind in found_in(run.wire, SHARED_MARK)
+    nbytes = 2 * 2 * sum(np.prod(e["shape"]) * int(kind[-1]) for e in manifest(run).values())
+    assert len(run.wire) > nbytes  # two rounds of two sites
+    holders = {path.name for path, blob in run.other_files.items() if kind in found_in(blob, SHARED_MARK)}
+    assert "shared.safetensors" in holders
+
+
+def manifest(run: Run) -> dict[str, Any]:
+    (path,) = {path for path in run.other_files if path.name == "manifest.json" and "app_server" in path.parts}
+    return json.loads(path.read_text())
+
+
+@pytest.mark.slow
+def test_nothing_private_arrives_at_the_server(run: Run) -> None:
+    assert found_in(run.wire, PRIVATE_MARK) == []
+
+
+@pytest.mark.slow
+def test_nothing_private_is_in_any_file_but_the_sites_own(run: Run) -> None:
+    assert any(found_in(blob, PRIVATE_MARK) for blob in run.site_files.values())
+    names = {path.name for path in run.other_files}
+    assert {"results.json", "log.txt", "simulator.log", "shared.safetensors", "best_shared.safetensors"} <= names
+    assert {str(path): found for path, blob in run.other_files.items() if (found := found_in(blob, PRIVATE_MARK))} == {}
+
+
+@pytest.mark.slow
+def test_no_private_key_is_named_on_the_wire(run: Run) -> None:
+    for key in private_keys(run):
+        assert key.encode() not in run.wire
+    assert any(key.encode() in run.wire for key in manifest(run))
