@@ -43,8 +43,9 @@ def run(args: argparse.Namespace) -> int:
         )
     console.print(closing_table(results))
     for refusal in results["refused"]:
-        console.print(f"refused in round {refusal['round']}: {refusal['site']}: {refusal['reason']}", style="yellow")
-    console.print(f"results: {args.workspace / 'results.json'}", soft_wrap=True)
+        said = f"refused in round {refusal['round']}: {refusal['site']}: {refusal['reason']}"
+        console.print(said, style="yellow", markup=False, soft_wrap=True)
+    console.print(f"results: {args.workspace / 'results.json'}", markup=False, soft_wrap=True)
     return 0
 
 
@@ -78,9 +79,10 @@ def closing_table(results: Mapping[str, Any]) -> Any:
     table = Table(
         title=f"{plan['experiment']}: test split after {plan['rounds']} rounds ({results['seconds']:.0f} s)",
         box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
     )
     table.add_column("site", no_wrap=True)
-    for column in ("cases", "bal. acc.", "shared only", "AUROC", "sens.", "spec.", "sent", "received"):
+    for column in ("cases", "bal.\nacc.", "shared\nonly", "AUROC", "sens.", "spec.", "sent", "received"):
         table.add_column(column, justify="right", no_wrap=True)
     rows = []
     for site in plan["sites"]:
