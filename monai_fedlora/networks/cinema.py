@@ -238,14 +238,14 @@ SIZES: dict[str, ConvViTSize] = {
     "tiny": dataclasses.replace(_BASE, embed_dim=16, depth=1, n_heads=2),
     # (ours) small enough to train on a laptop's CPU; the same field of view in coarser voxels.
     "small": ConvViTSize(
-        image_size=(64, 64, 8),
-        spacing=(2.5, 2.5, 10.0),
+        image_size=(48, 48, 8),
+        spacing=(3.3, 3.3, 10.0),
         patch_size=(2, 2, 1),
         scale_factor=(2, 2, 1),
         conv_chans=(16, 32),
         conv_n_blocks=2,
         embed_dim=96,
-        depth=6,
+        depth=4,
         n_heads=4,
     ),
     "base": _BASE,

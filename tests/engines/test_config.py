@@ -38,7 +38,7 @@ def test_a_missing_datalist_is_named(tmp_path) -> None:
 
 def test_the_pipeline_fits_the_network_of_that_size() -> None:
     torch.manual_seed(0)
-    image = torch.rand(2, 64, 64, 8)
+    image = torch.rand(2, 48, 48, 8)
     item = {"image": image, "label": 1, "subject": "p"}
     for transform in config.augmentation(size="small"):
         item = transform(item)
