@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from monai_fedlora.files import read_json
 
 RESULTS_NAME = "results.json"
 _PRODUCTS = (RESULTS_NAME, "shared.safetensors", "best_shared.safetensors")
+_ERRORS = "private/errors.log"
+_SITE_LOGS = (_ERRORS, "private/site.log")
 _SIMULATOR = "nvflare.private.fed.app.simulator.simulator"
 
 
@@ -44,17 +46,19 @@ def simulate(
             workspace under ``nvflare``, which each run replaces.
         data: folder of prepared sites; None leaves ``MONAI_FEDLORA_DATA`` as it is.
         backbone: backbone file for all simulated sites; None leaves ``MONAI_FEDLORA_BACKBONE`` as it is.
-        threads: sites that run at once; None chooses by :func:`default_threads`. Results do not depend on it.
-        on_progress: called with the results so far whenever they change.
+        threads: sites that run at once; None chooses by :func:`default_threads`. Results do not depend on it,
+            and more than there are sites are as good as one for each.
+        on_progress: called with the results so far whenever they change. An exception from it, like an interrupt
+            from the keyboard, ends the run; what the server has stored by then is left to resume from.
 
     Raises:
         FedLoraError: the folder is no job, or the run failed; the message names the log to read.
     """
     plan = Plan.load(job / "app" / "config" / "plan.json")
-    threads = threads or default_threads(len(plan.sites))
+    threads = min(threads or default_threads(len(plan.sites)), len(plan.sites))
     workspace = workspace.resolve()
     workspace.mkdir(parents=True, exist_ok=True)
-    for name in _PRODUCTS:
+    for name in (*_PRODUCTS, *_SITE_LOGS):
         (workspace / name).unlink(missing_ok=True)
     nvflare_workspace = workspace / "nvflare"
     shutil.rmtree(nvflare_workspace, ignore_errors=True)
@@ -83,12 +87,12 @@ def simulate(
         try:
             _follow(process, run_folder / RESULTS_NAME, on_progress)
         except BaseException:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait()
+            _stop(process)
             raise
-    for name in _PRODUCTS:
-        if (run_folder / name).is_file():
-            shutil.copyfile(run_folder / name, workspace / name)
+        finally:
+            for name in _PRODUCTS:
+                if (run_folder / name).is_file():
+                    shutil.copyfile(run_folder / name, workspace / name)
     results = read_json(workspace / RESULTS_NAME) if (workspace / RESULTS_NAME).is_file() else {}
     if process.returncode or results.get("status") != "finished":
         raise FedLoraError(_failure(log, workspace, plan, results))
@@ -104,12 +108,27 @@ def _follow(process: subprocess.Popen, results: Path, on_progress: Callable[[Map
             on_progress(read_json(results))
 
 
+def _stop(process: subprocess.Popen) -> None:
+    """End the simulator and the sites' processes, which have sessions of their own."""
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):
+        simulator = psutil.Process(process.pid)
+        for member in (simulator, *simulator.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+    process.wait()
+
+
 def _failure(log: Path, workspace: Path, plan: Plan, results: Mapping[str, Any]) -> str:
     parts = [f"the simulation did not finish; its log is {log}"]
-    private = workspace / "private" / "errors.log"
-    if private.is_file():
-        last = [line for line in private.read_text(encoding="utf-8").splitlines() if line.strip()][-1]
-        parts.append(f"the last error of a site was: {last} (all in {private})")
+    errors = workspace / _ERRORS
+    if errors.is_file():
+        last = [line for line in errors.read_text(encoding="utf-8").splitlines() if line.strip()][-1]
+        parts.append(f"the last error of a site was: {last} (all in {errors})")
     elif results.get("refused"):
         parts.append(f"last refusal: {results['refused'][-1]}")
+    else:
+        logged = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if " ERROR " in line]
+        parts += [f"the first error in it: {line}" for line in logged[:1]]
     return "\n".join(parts)
