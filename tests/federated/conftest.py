@@ -50,7 +50,7 @@ class Prepared:
         return Plan(**{**settings, **changes})
 
     @property
-    def places(self) -> dict[str, str]:
+    def places(self) -> dict[str, Any]:
         """Where a site finds its data and backbone, as its constructor takes it."""
         return {"data_root": str(self.data), "backbone": str(self.backbone)}
 

@@ -97,8 +97,8 @@ def run(request: pytest.FixtureRequest, prepared: Prepared, tmp_path_factory: py
     plan = prepared.plan(**request.param)
     tap = {"id": "tap", "path": "wiretap.WireTap", "args": {"path": str(folder / "wire.bin")}}
     job = written_job(plan, folder, executor="canary.CanaryExecutor", components=[tap])
-    places = {"data": str(prepared.data), "backbone": str(prepared.backbone)}
-    simulate(job, workspace=folder / "workspace", threads=2, **places)
+    data, backbone = str(prepared.data), str(prepared.backbone)
+    simulate(job, workspace=folder / "workspace", data=data, backbone=backbone, threads=2)
     return Run(plan, folder / "workspace", (folder / "wire.bin").read_bytes())
 
 

@@ -240,7 +240,7 @@ def test_a_failed_site_is_built_again_and_goes_on_with_its_state(client: Client,
     again = client.train(round_number=1)
     assert again.get_return_code() == ReturnCode.OK
     assert client.executor._site not in (None, failed)
-    assert client.executor._site.store.rounds() == [0, 1]  # type: ignore[union-attr]
+    assert client.executor._site.store.rounds() == [0, 1]
 
 
 def test_an_aborted_task_ends_training_and_the_next_one_starts_from_the_stored_state(client: Client) -> None:

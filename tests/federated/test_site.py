@@ -120,9 +120,9 @@ def test_a_site_that_restarts_after_every_task_computes_the_same_bits(
     stores = uninterrupted.site.store.folder, restarted.site.store.folder
     names = ["round-00000.safetensors", "round-00001.safetensors"]
     assert [files_in(stores[0])[name] for name in names] == [files_in(stores[1])[name] for name in names]
-    one, other = (load_tensors(store / "final.safetensors")[0] for store in stores)
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[key], other[key]) for key in one)
+    final, again = (load_tensors(store / "final.safetensors")[0] for store in stores)
+    assert final.keys() == again.keys()
+    assert all(torch.equal(final[key], again[key]) for key in final)
 
 
 def test_the_stored_round_holds_private_tensors_and_all_of_the_optimiser(uninterrupted: Run) -> None:
@@ -244,7 +244,7 @@ def test_data_and_backbone_come_from_the_sites_environment(
 ) -> None:
     for name, value in prepared.environment.items():
         monkeypatch.setenv(name, value)
-    assert Site(name="site-1", plan=prepared.plan(), private_root=tmp_path).train_round
+    assert Site(name="site-1", plan=prepared.plan(), private_root=tmp_path).network
     monkeypatch.setenv("MONAI_FEDLORA_DATA", str(tmp_path))
     with pytest.raises(DataError, match=r"site-1/datalist\.json does not exist"):
         Site(name="site-1", plan=prepared.plan(), private_root=tmp_path)

@@ -52,7 +52,7 @@ def core() -> Core:
 
 @pytest.fixture
 def meter(core: Core) -> TrafficMeter:
-    return TrafficMeter(SimpleNamespace(core_cell=core))  # type: ignore[arg-type]
+    return TrafficMeter(SimpleNamespace(core_cell=core))
 
 
 def test_each_direction_is_counted_from_the_sites_point_of_view(core: Core, meter: TrafficMeter) -> None:

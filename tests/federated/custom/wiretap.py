@@ -25,4 +25,4 @@ class WireTap(FLComponent):
                 stream.write(frame)
             process_frame(manager, connection, frame)
 
-        ConnManager.process_frame = tapped  # type: ignore[method-assign]
+        ConnManager.process_frame = tapped
