@@ -41,9 +41,9 @@ class PhantomSettings:
         seed: another seed gives other patients.
     """
 
-    training: int = 40
-    validation: int = 16
-    test: int = 24
+    training: int = 32
+    validation: int = 12
+    test: int = 20
     task: str = "binary"
     seed: int = 0
 

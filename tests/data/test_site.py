@@ -69,9 +69,9 @@ def test_a_phantom_is_a_valid_datalist_with_the_vendors_prevalence(cache, monkey
     datalist = load_datalist(site_data("site-2", settings=settings))
     assert (datalist.site, datalist.task, datalist.classes) == ("site-2", "binary", ("NOR", "ABN"))
     counts = {split: datalist.counts(split) for split in ("training", "validation", "test")}
-    assert sum(map(sum, counts.values())) == len(written) == settings.patients == 80
-    assert sum(normal for normal, _ in counts.values()) == round(80 * 65 / 125)
-    for split, size in (("training", 40), ("validation", 16), ("test", 24)):
+    assert sum(map(sum, counts.values())) == len(written) == settings.patients == 64
+    assert sum(normal for normal, _ in counts.values()) == round(64 * 65 / 125)
+    for split, size in (("training", 32), ("validation", 12), ("test", 20)):
         assert abs(sum(counts[split]) - size) <= 3 and min(counts[split]) >= size * 0.35
     assert all((case.label == 0) == (case.group == "NOR") for _, case in datalist.all_cases())
 
