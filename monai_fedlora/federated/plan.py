@@ -28,6 +28,7 @@ TRAINING_SETTINGS = (
     "accumulation_steps",
     "augment",
     "batch_size",
+    "cache_features",
     "class_weights",
     "label_smoothing",
     "learning_rate",
