@@ -46,8 +46,12 @@ def start() -> None:
 
 
 def stop() -> None:
-    """Leave the process group, if there is one."""
+    """Leave the process group, if there is one, when all processes have come to the end.
+
+    A process that left while another one still talks to it could end the other's communication threads by force.
+    """
     if dist.is_initialized():
+        dist.barrier()
         dist.destroy_process_group()
 
 

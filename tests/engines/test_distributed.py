@@ -40,6 +40,7 @@ result = {
 }
 with open(f"{sys.argv[1]}/{distributed.rank()}.json", "w") as stream:
     json.dump(result, stream)
+del network
 distributed.stop()
 distributed.stop()
 """
