@@ -18,6 +18,7 @@ from monai_fedlora.errors import ConfigError, ExportError
 from monai_fedlora.export.locate import find_personal, find_shared
 from monai_fedlora.export.pooled import pooled_test
 from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.record import RESULTS_NAME
 from monai_fedlora.files import load_tensors, read_json, sha256
 from monai_fedlora.methods.build import build_network
 from monai_fedlora.networks.cinema import ConvViT
@@ -25,7 +26,6 @@ from monai_fedlora.networks.weights import HUB_PREFIX
 from monai_fedlora.resources import demo_weights_path
 from monai_fedlora.scope import Role
 
-RESULTS_NAME = "results.json"
 SHARED_SITE = "shared"
 """In place of a site's name: the shared part alone."""
 

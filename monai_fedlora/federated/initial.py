@@ -55,13 +55,14 @@ def needs_backbone(plan: Plan) -> bool:
     """Whether initial shared tensors include backbone weights, so that the server needs the backbone file."""
     from monai_fedlora.methods.build import UNTRAINED, build_network
 
-    network = build_network(
-        size=plan.size,
-        out_chans=len(plan.classes),
-        backbone=UNTRAINED,
-        method=plan.method,
-        method_args=plan.method_args,
-    )
+    with torch.device("meta"):  # names are enough
+        network = build_network(
+            size=plan.size,
+            out_chans=len(plan.classes),
+            backbone=UNTRAINED,
+            method=plan.method,
+            method_args=plan.method_args,
+        )
     return _shares_backbone(network, plan.scope(network))
 
 

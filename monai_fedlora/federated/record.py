@@ -13,6 +13,8 @@ from monai_fedlora.files import write_json
 from monai_fedlora.scope import Manifest
 
 RESULTS_NAME = "results.json"
+LAST_NAME = "shared.safetensors"
+BEST_NAME = "best_shared.safetensors"
 
 
 class RunRecord:

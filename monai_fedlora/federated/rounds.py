@@ -9,7 +9,7 @@ from typing import Any
 from monai_fedlora.federated.aggregation import Refusal, SharedAverage
 from monai_fedlora.federated.initial import build_shared, needs_backbone, save_shared
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.record import RunRecord
+from monai_fedlora.federated.record import LAST_NAME, RunRecord
 from monai_fedlora.federated.site import Site
 
 
@@ -51,7 +51,7 @@ def run_in_process(
                 record.refusal(number, name, str(error))
         shared = average.aggregate()
         record.end_round(score=average.score(), traffic={})
-    save_shared(folder / "shared.safetensors", shared, plan=plan, round_number=plan.start_round + plan.rounds - 1)
+    save_shared(folder / LAST_NAME, shared, plan=plan, round_number=plan.start_round + plan.rounds - 1)
     for name, site in sites.items():
         record.final(name, site.finish(shared))
     record.finish()

@@ -35,12 +35,10 @@ from monai_fedlora.federated.context import (
     weights_message,
 )
 from monai_fedlora.federated.initial import build_shared, load_shared, needs_backbone, save_shared
-from monai_fedlora.federated.record import RunRecord
+from monai_fedlora.federated.record import BEST_NAME, LAST_NAME, RunRecord
 from monai_fedlora.federated.traffic import TrafficMeter
 from monai_fedlora.scope import check_report
 
-LAST_NAME = "shared.safetensors"
-BEST_NAME = "best_shared.safetensors"
 _SCORE = "monai_fedlora.score"
 _SENDER = "monai_fedlora.sender"
 

@@ -15,10 +15,10 @@ from typing import Any
 from monai_fedlora.environment import BACKBONE, DATA, PRIVATE_DIR, THREADS
 from monai_fedlora.errors import FedLoraError
 from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.record import BEST_NAME, LAST_NAME, RESULTS_NAME
 from monai_fedlora.files import read_json
 
-RESULTS_NAME = "results.json"
-_PRODUCTS = (RESULTS_NAME, "shared.safetensors", "best_shared.safetensors")
+_PRODUCTS = (RESULTS_NAME, LAST_NAME, BEST_NAME)
 _ERRORS = "private/errors.log"
 _SITE_LOGS = (_ERRORS, "private/site.log")
 _SIMULATOR = "nvflare.private.fed.app.simulator.simulator"
