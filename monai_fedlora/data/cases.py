@@ -11,16 +11,22 @@ from monai_fedlora.errors import ConfigError
 
 FORMAT = 1
 SPLITS = ("training", "validation", "test")
+FILE_KEYS = ("image", "ed", "es", "cine")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One patient: either two frame files (``ed``, ``es``) or one 4D file and two frame numbers.
+    """One patient's heart or one photograph.
+
+    A heart is two frame files (``ed``, ``es``) or one 4D file and two frame numbers; a photograph is ``image``.
 
     Attributes:
-        subject: the patient's code, unique in a datalist.
+        subject: code of the patient, or of the photograph; unique in a datalist.
         label: index into the datalist's classes.
         group: the diagnosis as the source gives it.
+        unit: the patient or lesion that several cases belong to, or None for a case of its own. All cases of a
+            unit lie in one split.
+        image: file of the photograph, relative to the image root.
         ed: end-diastolic frame file, relative to the image root.
         es: end-systolic frame file, relative to the image root.
         cine: 4D file (x, y, z, t), relative to the image root.
@@ -31,6 +37,8 @@ class Case:
     subject: str
     label: int
     group: str
+    unit: str | None = None
+    image: str | None = None
     ed: str | None = None
     es: str | None = None
     cine: str | None = None
@@ -39,7 +47,8 @@ class Case:
 
     def files(self) -> tuple[str, ...]:
         """Return the image paths of this case, relative to the image root."""
-        return tuple(path for path in (self.ed, self.es, self.cine) if path is not None)
+        paths = (getattr(self, key) for key in FILE_KEYS)
+        return tuple(path for path in paths if path is not None)
 
     def to_json(self) -> dict[str, str | int]:
         """Return the entry of this case in a datalist file."""
@@ -84,13 +93,18 @@ class Datalist:
     def items(self, split: str) -> list[dict[str, str | int]]:
         """Return a split as MONAI dictionaries with absolute paths.
 
-        Each has ``ed`` and ``es``, or ``cine``, ``ed_frame`` and ``es_frame`` (0-based), and always
-        ``label`` (int) and ``subject``.
+        Each has ``image``, or ``ed`` and ``es``, or ``cine``, ``ed_frame`` and ``es_frame`` (0-based), and
+        always ``label`` (int) and ``subject``.
 
         Raises:
             ConfigError: the split is not training, validation or test.
         """
         return [self._item(case) for case in self.cases(split)]
+
+    @property
+    def modality(self) -> str:
+        """``image`` for photographs, ``cine`` for hearts; a checked datalist is no mixture."""
+        return "cine" if self.training[0].image is None else "image"
 
     def counts(self, split: str) -> tuple[int, ...]:
         """Return the number of cases of each class in a split."""
@@ -122,6 +136,5 @@ class Datalist:
         return head | {split: [case.to_json() for case in self.cases(split)] for split in SPLITS}
 
     def _item(self, case: Case) -> dict[str, str | int]:
-        item = case.to_json()
-        del item["group"]
-        return item | {key: str(self.image_root / str(item[key])) for key in ("ed", "es", "cine") if key in item}
+        item = {key: value for key, value in case.to_json().items() if key not in ("group", "unit")}
+        return item | {key: str(self.image_root / str(item[key])) for key in FILE_KEYS if key in item}

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from monai_fedlora.data.cases import FORMAT, SPLITS, Case, Datalist
+from monai_fedlora.data.cases import FILE_KEYS, FORMAT, SPLITS, Case, Datalist
 from monai_fedlora.errors import DataError, FedLoraError
 from monai_fedlora.files import read_json, write_json
 
@@ -36,9 +36,8 @@ FILE_NAME = "datalist.json"
 TASKS = ("binary", "multiclass")
 
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
-_PAIR_KEYS = {"ed", "es"}
-_CINE_KEYS = {"cine", "ed_frame", "es_frame"}
-_CASE_KEYS = {"subject", "label", "group"}
+_IMAGE_KEYS = ({"image"}, {"ed", "es"}, {"cine", "ed_frame", "es_frame"})
+_CASE_KEYS = {"subject", "label", "group", "unit"}
 _LIST_KEYS = {"format", "site", "dataset", "task", "classes", "image_root", "seed", *SPLITS}
 
 
@@ -58,8 +57,9 @@ def check_site_name(site: str) -> None:
 def load_datalist(path: str | os.PathLike[str]) -> Datalist:
     """Read and check a datalist file.
 
-    Checked: the format, every field's type, labels against the classes, that no patient appears twice, that
-    training is not empty, that image paths stay inside the image root and that every image file exists.
+    Checked: the format, every field's type, labels against the classes, that no patient appears twice and no unit
+    in two splits, that training is not empty, that all cases are hearts or all are photographs, that image paths
+    stay inside the image root and that every image file exists.
 
     Raises:
         DataError: something is wrong; the message names the file and the patient.
@@ -96,12 +96,20 @@ def check_datalist(datalist: Datalist, *, name: str, images: bool = True) -> Non
     if not datalist.training:
         raise DataError(f"{name}: the training split is empty, so site {datalist.site} has nothing to learn from")
     seen: dict[str, str] = {}
+    units: dict[str, str] = {}
     for split, case in datalist.all_cases():
         where = f"{name}: subject {case.subject}"
         if case.subject in seen:
             both = "patient in two splits" if seen[case.subject] != split else "patient listed twice"
             raise DataError(f"{where} is in {seen[case.subject]} and in {split} ({both}); keep one of the two")
         seen[case.subject] = split
+        if case.unit is not None and units.setdefault(case.unit, split) != split:
+            raise DataError(
+                f"{where} is in {split}, but its unit {case.unit} is in {units[case.unit]} too (patient or lesion in "
+                "two splits); prepare the data again"
+            )
+        if (case.image is None) != (datalist.training[0].image is None):
+            raise DataError(f"{where}: photographs and hearts cannot be in one datalist; prepare them apart")
         if not 0 <= case.label < len(datalist.classes):
             raise DataError(f"{where} has label {case.label}, but the classes are {list(datalist.classes)}")
         for file in case.files():
@@ -268,16 +276,17 @@ def _case(entry: Any, where: str) -> Case:
     subject = _text(entry, "subject", where)
     where = f"{where} (subject {subject})"
     images = set(entry) - _CASE_KEYS
-    if images != _PAIR_KEYS and images != _CINE_KEYS:
+    if images not in _IMAGE_KEYS:
         raise DataError(
-            f"{where} must have either ed and es, or cine, ed_frame and es_frame; it has {sorted(images) or 'neither'}"
+            f"{where} must have either image, or ed and es, or cine, ed_frame and es_frame; "
+            f"it has {sorted(images) or 'neither'}"
         )
-    paths: dict[str, Any] = {key: _text(entry, key, where) for key in ("ed", "es", "cine") if key in images}
+    texts: dict[str, Any] = {key: _text(entry, key, where) for key in (*FILE_KEYS, "unit") if key in entry}
     frames = {key: _typed(entry, key, int, where) for key in ("ed_frame", "es_frame") if key in images}
     if min(frames.values(), default=0) < 0:
         raise DataError(f"{where} has a negative frame number; frames count from 0")
     label, group = _typed(entry, "label", int, where), _text(entry, "group", where)
-    return Case(subject=subject, label=label, group=group, **paths, **frames)
+    return Case(subject=subject, label=label, group=group, **texts, **frames)
 
 
 def _check_keys(value: Mapping[str, Any], *, expected: set[str], where: str) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from monai_fedlora.data.cases import SPLITS, Case, Datalist
 from monai_fedlora.data.datalist import check_site_name
-from monai_fedlora.data.records import FramePair, Record
+from monai_fedlora.data.records import FramePair, Photograph, Record
 from monai_fedlora.data.splits import FRACTIONS, assign_splits, check_fractions, group_by_name, group_by_spacing
 from monai_fedlora.errors import ConfigError, DataError
 
@@ -151,7 +151,7 @@ def _sites(records: Sequence[Record], settings: Settings) -> dict[str, list[Reco
 
 
 def _range(records: Sequence[Record]) -> str:
-    steps = [record.spacing for record in records]
+    steps = [record.spacing for record in records if record.spacing is not None]
     return f"{min(steps):.3f} to {max(steps):.3f}"
 
 
@@ -197,18 +197,13 @@ def _case(record: Record, label: int, root: Path) -> Case:
     def relative(file: Path) -> str:
         return Path(os.path.abspath(file)).relative_to(root).as_posix()
 
-    group = record.group or ""
-    if isinstance(record.images, FramePair):
-        ed, es = relative(record.images.ed), relative(record.images.es)
-        return Case(subject=record.subject, label=label, group=group, ed=ed, es=es)
-    return Case(
-        subject=record.subject,
-        label=label,
-        group=group,
-        cine=relative(record.images.file),
-        ed_frame=record.images.ed,
-        es_frame=record.images.es,
-    )
+    case = Case(subject=record.subject, label=label, group=record.group or "", unit=record.unit)
+    images = record.images
+    if isinstance(images, Photograph):
+        return replace(case, image=relative(images.file))
+    if isinstance(images, FramePair):
+        return replace(case, ed=relative(images.ed), es=relative(images.es))
+    return replace(case, cine=relative(images.file), ed_frame=images.ed, es_frame=images.es)
 
 
 def _check_classes(sites: Sequence[Datalist], classes: tuple[str, ...]) -> None:

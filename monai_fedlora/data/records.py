@@ -1,4 +1,4 @@
-"""One patient as a reader finds it, before labels, sites and splits are decided."""
+"""One patient or photograph as a reader finds it, before labels, sites and splits are decided."""
 
 from __future__ import annotations
 
@@ -31,15 +31,23 @@ class Cine:
     es: int
 
 
+@dataclass(frozen=True, slots=True)
+class Photograph:
+    """One 2D image file."""
+
+    file: Path
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One patient.
+    """One patient or one photograph.
 
     Attributes:
-        subject: the patient's code.
-        origin: the file, and the line where there is one, that declares the patient; for messages.
-        images: where end-diastole and end-systole are.
-        spacing: in-plane distance of voxels, mm (geometric mean of x and y).
+        subject: code of the patient, or of the photograph.
+        origin: the file, and the line where there is one, that declares it; for messages.
+        images: where end-diastole and end-systole are, or the photograph.
+        spacing: in-plane distance of voxels, mm (geometric mean of x and y), or None for a photograph.
+        unit: the patient or lesion that several records belong to, or None for a record of its own.
         group: the diagnosis, or None where the source has none.
         vendor: the scanner's manufacturer, or None.
         centre: the acquiring centre, or the value of the site column of a table, or None.
@@ -48,8 +56,9 @@ class Record:
 
     subject: str
     origin: str
-    images: FramePair | Cine
-    spacing: float
+    images: FramePair | Cine | Photograph
+    spacing: float | None = None
+    unit: str | None = None
     group: str | None = None
     vendor: str | None = None
     centre: str | None = None
@@ -57,7 +66,8 @@ class Record:
 
     def files(self) -> tuple[Path, ...]:
         """Return the image files."""
-        return (self.images.ed, self.images.es) if isinstance(self.images, FramePair) else (self.images.file,)
+        images = self.images
+        return (images.ed, images.es) if isinstance(images, FramePair) else (images.file,)
 
 
 def pair_spacing(images: FramePair) -> float:

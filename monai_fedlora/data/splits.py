@@ -128,12 +128,14 @@ def group_by_spacing(records: Sequence[Record], n_sites: int) -> dict[str, list[
 
     Raises:
         ConfigError: fewer than two sites are asked for.
-        DataError: there are fewer spacings than sites.
+        DataError: a record has no spacing, or there are fewer spacings than sites.
     """
     if n_sites < 2:
         raise ConfigError(f"{n_sites} protocol sites are too few; give --sites 2 or more")
     by_spacing: dict[float, list[Record]] = defaultdict(list)
     for record in sorted(records, key=lambda record: record.subject):
+        if record.spacing is None:
+            raise DataError(f"{record.origin}: a photograph has no spacing in mm; group sites otherwise")
         by_spacing[round(record.spacing, 4)].append(record)
     values = sorted(by_spacing)
     if len(values) < n_sites:

@@ -32,11 +32,16 @@ def cine(subject: str, label: int = 1) -> dict:
     }
 
 
+def photograph(subject: str, unit: str | None = None, label: int = 0) -> dict:
+    entry = {"subject": subject, "label": label, "group": "NV", "image": "a.jpg"}
+    return entry if unit is None else entry | {"unit": unit}
+
+
 @pytest.fixture
 def content(tmp_path: Path) -> dict:
     images = tmp_path / "images"
     images.mkdir()
-    for name in ("ed.nii.gz", "es.nii.gz", "4d.nii.gz"):
+    for name in ("ed.nii.gz", "es.nii.gz", "4d.nii.gz", "a.jpg"):
         (images / name).touch()
     return {
         "format": 1,
@@ -69,6 +74,19 @@ def test_a_valid_file_gives_monai_dictionaries_with_absolute_paths(tmp_path, con
     assert datalist.items("validation") == []
     assert datalist.counts("training") == (1, 1)
     assert datalist.counts("test") == (1, 0)
+
+
+def test_photographs_give_monai_dictionaries_too(tmp_path, content):
+    photographs = content | {"training": [photograph("i1", "l1"), photograph("i2", "l1")], "test": [photograph("i3")]}
+    datalist = load_datalist(write(tmp_path, photographs))
+    image = str(tmp_path / "images" / "a.jpg")
+    assert datalist.items("training") == [
+        {"subject": "i1", "label": 0, "image": image},
+        {"subject": "i2", "label": 0, "image": image},
+    ]
+    assert [case.unit for _, case in datalist.all_cases()] == ["l1", "l1", None]
+    assert datalist.to_json(image_root="../images") == photographs
+    assert (datalist.modality, load_datalist(write(tmp_path, content)).modality) == ("image", "cine")
 
 
 def test_an_unknown_split_is_refused(tmp_path, content):
@@ -121,6 +139,14 @@ def change(content: dict, key: str, value: object) -> dict:
         (lambda c: change(c, "test", [pair("p3") | cine("p3")]), "p3.*either"),
         (lambda c: change(c, "test", [cine("p3") | {"es_frame": -1}]), "p3.*negative frame"),
         (lambda c: change(c, "test", [cine("p3") | {"es_frame": 1.5}]), "p3.*es_frame must be"),
+        (lambda c: change(c, "test", [photograph("p3") | pair("p3")]), "p3.*either"),
+        (lambda c: change(c, "test", [photograph("p3")]), "p3: photographs and hearts"),
+        (lambda c: change(c, "test", [pair("p3") | {"unit": ""}]), "p3.*unit is empty"),
+        (lambda c: change(c, "test", [pair("p3") | {"unit": 3}]), "p3.*unit must be"),
+        (
+            lambda c: c | {"training": [photograph("i1", "l1")], "test": [photograph("i2", "l1")]},
+            "subject i2 is in test, but its unit l1 is in training too",
+        ),
         (lambda c: change(c, "test", [pair(" ")]), "test case 1: subject is empty"),
         (lambda c: change(c, "test", ["p3"]), "test case 1 is a JSON str"),
         (lambda c: [c], "JSON list"),
