@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _NAMES_SHOWN = 8
 _WIRE_DTYPES = ("float16", "float32", "float64")
+BOTH, UP, DOWN = "both", "up", "down"
 
 
 class Role(str, Enum):
@@ -45,10 +46,22 @@ def _names(keys: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Shape and numpy dtype name of one shared tensor."""
+    """Shape and numpy dtype name of one shared tensor, and which way it travels.
+
+    Attributes:
+        shape: its sizes.
+        dtype: numpy name of the type it travels in.
+        travels: "up" from the sites to the server, "down" from the server to the sites, or "both" ways.
+    """
 
     shape: tuple[int, ...]
     dtype: str
+    travels: str = BOTH
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-compatible form."""
+        way = {} if self.travels == BOTH else {"travels": self.travels}
+        return {"shape": list(self.shape), "dtype": self.dtype, **way}
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,19 @@ class Manifest:
     """The complete list of tensors that may travel between a site and the server."""
 
     entries: Mapping[str, Entry]
+
+    @property
+    def up(self) -> Manifest:
+        """What a site may send, and has to."""
+        return self._going(UP)
+
+    @property
+    def down(self) -> Manifest:
+        """What the server may send, and has to."""
+        return self._going(DOWN)
+
+    def _going(self, way: str) -> Manifest:
+        return Manifest({key: entry for key, entry in self.entries.items() if entry.travels in (BOTH, way)})
 
     @property
     def nbytes(self) -> int:
@@ -69,7 +95,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-compatible form; :meth:`from_json` is its inverse."""
-        return {key: {"shape": list(e.shape), "dtype": e.dtype} for key, e in sorted(self.entries.items())}
+        return {key: entry.to_json() for key, entry in sorted(self.entries.items())}
 
     @classmethod
     def from_json(cls, value: Any) -> Manifest:
@@ -81,8 +107,12 @@ class Manifest:
         if not isinstance(value, Mapping):
             raise PrivacyError("not a manifest of shared tensors, but a JSON value of another kind")
         for key, entry in value.items():
-            if not isinstance(entry, Mapping) or set(entry) != {"shape", "dtype"}:
+            if not isinstance(entry, Mapping) or set(entry) - {"travels"} != {"shape", "dtype"}:
                 raise PrivacyError(f"not a manifest of shared tensors: {key!r} needs a shape and a dtype alone")
+            if entry.get("travels", BOTH) not in (BOTH, UP, DOWN):
+                raise PrivacyError(
+                    f"not a manifest of shared tensors: {key!r} travels neither up nor down nor both ways"
+                )
             shape = entry["shape"]
             if not isinstance(shape, list) or any(type(size) is not int or size < 0 for size in shape):
                 raise PrivacyError(f"not a manifest of shared tensors: the shape of {key!r} is no list of sizes")
@@ -90,7 +120,12 @@ class Manifest:
                 raise PrivacyError(
                     f"not a manifest of shared tensors: the dtype of {key!r} is none of {', '.join(_WIRE_DTYPES)}"
                 )
-        return cls({key: Entry(tuple(entry["shape"]), entry["dtype"]) for key, entry in value.items()})
+        return cls(
+            {
+                key: Entry(tuple(entry["shape"]), entry["dtype"], entry.get("travels", BOTH))
+                for key, entry in value.items()
+            }
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:
@@ -136,7 +171,14 @@ class Scope:
     manifest: Manifest
 
     @classmethod
-    def of(cls, network: nn.Module, is_shared: Callable[[str], bool], *, wire_dtype: str = "float32") -> Scope:
+    def of(
+        cls,
+        network: nn.Module,
+        is_shared: Callable[[str], bool],
+        *,
+        wire_dtype: str = "float32",
+        travels: Callable[[str], str | None] = lambda key: None,
+    ) -> Scope:
         """Classify the state dict of ``network``.
 
         A parameter that trains is shared where ``is_shared(key)`` says so and private otherwise; everything
@@ -146,14 +188,21 @@ class Scope:
             network: attached network; ``requires_grad`` says what trains.
             is_shared: whether a trained parameter travels.
             wire_dtype: floating-point type in which shared tensors travel.
+            travels: which way a tensor goes where it is not both. "up" is for shared ones; a tensor that does not
+                train can only come "down", which makes it shared too. A private one has no say.
         """
         trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
         state = network.state_dict()
         roles = {
-            key: Role.FROZEN if key not in trained else Role.SHARED if is_shared(key) else Role.PRIVATE for key in state
+            key: Role.PRIVATE
+            if key in trained and not is_shared(key)
+            else Role.SHARED
+            if key in trained or travels(key) == DOWN
+            else Role.FROZEN
+            for key in state
         }
         shared = sorted(key for key, role in roles.items() if role is Role.SHARED)
-        entries = {key: Entry(tuple(state[key].shape), wire_dtype) for key in shared}
+        entries = {key: Entry(tuple(state[key].shape), wire_dtype, travels(key) or BOTH) for key in shared}
         return cls(roles, Manifest.from_json(Manifest(entries).to_json()))
 
     def keys(self, role: Role) -> list[str]:
@@ -170,10 +219,14 @@ class Scope:
         with np.errstate(over="ignore"):  # what overflows becomes infinity, which the check refuses
             payload = {
                 key: np.array(state[key].detach().cpu().numpy(), dtype=entry.dtype)
-                for key, entry in self.manifest.entries.items()
+                for key, entry in self.manifest.up.entries.items()
             }
-        self.manifest.check(payload)
+        self.manifest.up.check(payload)
         return payload
+
+    def initial_payload(self, network: nn.Module) -> dict[str, np.ndarray]:
+        """What a server sends first: the values in ``network`` of everything that travels down."""
+        return Scope(self.roles, Manifest(_both_ways(self.manifest.down))).shared_payload(network)
 
     def private_state(self, network: nn.Module) -> dict[str, Tensor]:
         """Copy the private tensors out of ``network``."""
@@ -188,7 +241,7 @@ class Scope:
         """
         import torch
 
-        self.manifest.check(payload)
+        self.manifest.down.check(payload)
         _write(network, {key: torch.from_numpy(np.array(array)) for key, array in payload.items()})
 
     def load_private(self, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -205,6 +258,10 @@ class Scope:
         if wrong := [key for key in expected if tensors[key].shape != state[key].shape]:
             raise PrivacyError(f"private tensors of another size: {_names(wrong)}")
         _write(network, tensors)
+
+
+def _both_ways(manifest: Manifest) -> dict[str, Entry]:
+    return {key: Entry(entry.shape, entry.dtype) for key, entry in manifest.entries.items()}
 
 
 def _write(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -528,3 +528,48 @@ def test_what_the_metrics_compute_may_be_reported() -> None:
     undefined = classification_metrics([[0.2, 0.8]], [1])
     check_report(json.loads(json.dumps({"test": {"private_on": values, "private_off": undefined}})))
     check_report({"test": {"private_on": values}})
+
+
+# ---- which way ------------------------------------------------------------------------------------------
+
+
+def one_way_scope() -> tuple[nn.Module, Scope]:
+    """Weight of layer 0 travels up, its bias both ways, the frozen weight of layer 2 comes down."""
+    network = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
+    network[2].requires_grad_(False)
+    ways = {"0.weight": "up", "2.weight": "down"}
+    return network, Scope.of(network, lambda key: key.startswith("0."), travels=ways.get)
+
+
+def test_a_tensor_can_travel_one_way_alone() -> None:
+    network, scope = one_way_scope()
+    assert set(scope.manifest.up.entries) == {"0.weight", "0.bias"}
+    assert set(scope.manifest.down.entries) == {"2.weight", "0.bias"}
+    assert set(scope.shared_payload(network)) == {"0.weight", "0.bias"}
+    assert set(scope.initial_payload(network)) == {"2.weight", "0.bias"}
+    assert scope.roles["2.bias"] is Role.FROZEN
+
+
+def test_what_travels_up_is_refused_on_its_way_down() -> None:
+    network, scope = one_way_scope()
+    with pytest.raises(PrivacyError, match="undeclared keys: '0.weight'"):
+        scope.load_shared(network, scope.shared_payload(network))
+
+
+@given(st.dictionaries(st.text(min_size=1), st.sampled_from(["up", "down", "both"])))
+def test_the_way_survives_a_file(ways: dict[str, str]) -> None:
+    manifest = Manifest({key: Entry((1,), "float32", way) for key, way in ways.items()})
+    assert Manifest.from_json(through_json(manifest.to_json())) == manifest
+    assert set(manifest.up.entries) | set(manifest.down.entries) == set(ways)
+
+
+def test_a_private_tensor_travels_no_way_whatever_is_said() -> None:
+    network = nn.Linear(2, 2)
+    scope = Scope.of(network, lambda key: False, travels=lambda key: "up")
+    assert not scope.manifest.entries
+
+
+@pytest.mark.parametrize("way", ["sideways", None, 1, []])
+def test_a_manifest_with_another_way_is_refused(way: object) -> None:
+    with pytest.raises(PrivacyError, match="travels"):
+        Manifest.from_json({"a": {"shape": [1], "dtype": "float32", "travels": way}})

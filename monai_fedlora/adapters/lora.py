@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,14 +39,15 @@ class LoraSettings:
         alpha: numerator of the scale alpha / r.
         dropout: probability of zeroing an adapter's input during training, in [0, 1); 0 turns it off.
         blocks: number of last transformer blocks to adapt; 0 adapts every block.
-        targets: linear layers inside a block, relative to it.
+        targets: linear layers of a block, by their role (q, k, v, proj, fc1, fc2) or their path inside it. Two roles
+            that one layer plays get one adapter.
     """
 
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
     blocks: int = 2
-    targets: tuple[str, ...] = ("attn.q", "attn.kv")
+    targets: tuple[str, ...] = ("q", "v")
 
     def __post_init__(self) -> None:
         if type(self.rank) is not int or self.rank < 1:
@@ -58,7 +59,7 @@ class LoraSettings:
         if type(self.blocks) is not int or self.blocks < 0:
             raise ConfigError(f"blocks is {self.blocks!r}; give the number of last blocks, or 0 for all")
         if not self.targets or isinstance(self.targets, str) or not all(isinstance(t, str) for t in self.targets):
-            raise ConfigError(f'targets is {self.targets!r}; give a list of linear layers, for example ["attn.q"]')
+            raise ConfigError(f'targets is {self.targets!r}; give a list of linear layers, for example ["q", "v"]')
 
 
 def _is_number(value: Any) -> bool:
@@ -78,10 +79,12 @@ def target_modules(network: Backbone, settings: LoraSettings) -> list[str]:
     for index in range(depth - (settings.blocks or depth), depth):
         linears = [name for name, module in network.blocks[index].named_modules() if isinstance(module, nn.Linear)]
         for target in settings.targets:
-            if target not in linears:
-                raise ConfigError(f"{target!r} is not a linear layer of a block; choose from {', '.join(linears)}")
-            names.append(f"{network.block_name(index)}.{target}")
-    return names
+            layer = network.target_names.get(target, target)
+            if layer not in linears:
+                known = ", ".join([*network.target_names, *linears])
+                raise ConfigError(f"{target!r} is not a linear layer of a block; choose from {known}")
+            names.append(f"{network.block_name(index)}.{layer}")
+    return list(dict.fromkeys(names))
 
 
 def attach_lora(network: Any, settings: LoraSettings, adapters: Sequence[str]) -> None:
@@ -110,18 +113,23 @@ def lora_layers(network: nn.Module) -> dict[str, Any]:
     return {name: module for name, module in network.named_modules() if isinstance(module, LoraLayer)}
 
 
+def without_adapter(network: nn.Module, adapter: str) -> AbstractContextManager[None]:
+    """Leave ``adapter`` out of the forward pass inside the block."""
+    return with_scales(network, {adapter: 0.0})
+
+
 @contextmanager
-def without_adapter(network: nn.Module, adapter: str) -> Iterator[None]:
-    """Leave ``adapter`` out of the forward pass inside the block, by a scale of zero."""
-    layers = [layer for layer in lora_layers(network).values() if adapter in layer.scaling]
-    scales = [layer.scaling[adapter] for layer in layers]
+def with_scales(network: nn.Module, scales: Mapping[str, float]) -> Iterator[None]:
+    """Give adapters another scale inside the block: the number in ``scales`` in place of alpha / r."""
+    layers = list(lora_layers(network).values())
+    before = [dict(layer.scaling) for layer in layers]
     for layer in layers:
-        layer.scaling[adapter] = 0.0
+        layer.scaling.update({adapter: scale for adapter, scale in scales.items() if adapter in layer.scaling})
     try:
         yield
     finally:
-        for layer, scale in zip(layers, scales, strict=True):
-            layer.scaling[adapter] = scale
+        for layer, own in zip(layers, before, strict=True):
+            layer.scaling.update(own)
 
 
 def merge_lora(network: nn.Module, adapters: Sequence[str] | None = None) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Weighted averaging of shared tensors, with every refusal a server can make without seeing private data."""
+"""Combining shared tensors, with every refusal a server can make without seeing private data."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from monai_fedlora.errors import PrivacyError
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.methods import Method
+from monai_fedlora.methods.rules import Payload
 from monai_fedlora.scope import Manifest, check_report
-
-Payload = Mapping[str, np.ndarray]
 
 
 class Refusal(PrivacyError):
@@ -27,12 +28,13 @@ class Contribution:
 
 
 class SharedAverage:
-    """Federated averaging over the manifest's keys (McMahan et al., AISTATS 2017, algorithm 1).
+    """Collects a round's updates, refuses what must not count, and combines the rest by the method's rule.
 
-    theta <- sum_k n_k / n theta_k, summed in float64 in the order of the sites' names, so that the result does
-    not depend on who answers first.
+    Updates are combined in float64 in the order of the sites' names, so that the result does not depend on who
+    answers first.
 
     Args:
+        method: says how updates are combined.
         manifest: the tensors that may arrive.
         sites: members of the federation; an update from anybody else is refused.
         declared_cases: announced case counts; a site without one is held to its first accepted count.
@@ -42,11 +44,13 @@ class SharedAverage:
     def __init__(
         self,
         *,
+        method: Method,
         manifest: Manifest,
         sites: tuple[str, ...],
         declared_cases: Mapping[str, int] | None = None,
         max_update_rms: float = 1.0,
     ) -> None:
+        self.method = method
         self.manifest = manifest
         self.sites = sites
         self.max_update_rms = max_update_rms
@@ -55,6 +59,17 @@ class SharedAverage:
         self._round = -1
         self._reference: Payload = {}
 
+    @classmethod
+    def of(cls, plan: Plan, manifest: Manifest) -> SharedAverage:
+        """The collector of a plan."""
+        return cls(
+            method=plan.build_method(),
+            manifest=manifest,
+            sites=plan.sites,
+            declared_cases=plan.declared_cases,
+            max_update_rms=plan.max_update_rms,
+        )
+
     def begin(self, round_number: int, reference: Payload) -> None:
         """Open a round.
 
@@ -62,7 +77,7 @@ class SharedAverage:
             round_number: the only round whose updates are accepted.
             reference: what was sent to the sites; kept when no update is accepted.
         """
-        self.manifest.check(reference)
+        self.manifest.down.check(reference)
         self._round, self._reference, self.contributions = round_number, reference, {}
 
     def accept(self, site: str, payload: Any, report: Any) -> None:
@@ -73,7 +88,7 @@ class SharedAverage:
                 cases than declared, or a change that is too large.
         """
         try:
-            self.manifest.check(payload)
+            self.manifest.up.check(payload)
             check_report(report)
         except PrivacyError as error:
             raise Refusal(str(error)) from error
@@ -96,27 +111,23 @@ class SharedAverage:
 
     def _change_rms(self, payload: Payload) -> float:
         squares = elements = 0.0
-        for key, before in self._reference.items():
-            squares += float(np.square(payload[key].astype(np.float64) - before).sum())
-            elements += before.size
+        for key, after in payload.items():
+            squares += float(np.square(after.astype(np.float64) - self._reference.get(key, 0.0)).sum())
+            elements += after.size
         return float(np.sqrt(squares / elements)) if elements else 0.0
 
     def aggregate(self) -> dict[str, np.ndarray]:
-        """Return the average of the accepted updates, or the reference where none was accepted."""
+        """Return the accepted updates combined, or the reference where none was accepted."""
         if not self.contributions:
             return {key: value.copy() for key, value in self._reference.items()}
-        order = sorted(self.contributions)
-        total = sum(self.contributions[site].report["cases"] for site in order)
-        average = {}
-        for key, entry in self.manifest.entries.items():
-            accumulated = np.zeros(entry.shape, dtype=np.float64)
-            for site in order:
-                contribution = self.contributions[site]
-                weight = contribution.report["cases"] / total
-                accumulated += weight * contribution.payload[key].astype(np.float64)
-            average[key] = accumulated.astype(entry.dtype)
-        self.manifest.check(average)
-        return average
+        accepted = [contribution for _, contribution in sorted(self.contributions.items())]
+        total = sum(contribution.report["cases"] for contribution in accepted)
+        updates = [(contribution.report["cases"] / total, contribution.payload) for contribution in accepted]
+        combined = self.method.aggregate(updates, self._reference, self.manifest)
+        down = self.manifest.down
+        result = {key: np.array(value, dtype=down.entries[key].dtype) for key, value in combined.items()}
+        down.check(result)
+        return result
 
     def score(self, metric: str = "balanced_accuracy") -> float | None:
         """Case-weighted mean over accepted sites of a validation metric of the model they received."""

@@ -69,8 +69,11 @@ class SharedOnly(Filter):
 
     def _leaves_site(self, fl_ctx: FLContext) -> bool:
         """Whether the message is a site's answer that NVFlare has not added its own headers to."""
-        is_result = self.get_prop(FilterContextKey.CHAIN_TYPE) == FilterChainType.TASK_RESULT_CHAIN
-        return is_result and fl_ctx.get_prop(FLContextKey.FILTER_DIRECTION) == FilterKey.OUT
+        return self._is_result() and fl_ctx.get_prop(FLContextKey.FILTER_DIRECTION) == FilterKey.OUT
+
+    def _is_result(self) -> bool:
+        """Whether the message goes up, from a site to the server."""
+        return self.get_prop(FilterContextKey.CHAIN_TYPE) == FilterChainType.TASK_RESULT_CHAIN
 
     def _check_dxo(self, shareable: Shareable, fl_ctx: FLContext) -> None:
         try:
@@ -84,7 +87,7 @@ class SharedOnly(Filter):
         elif dxo.data_kind == DataKind.WEIGHTS:
             if self._loaded is None:
                 self._loaded = load_manifest(fl_ctx, self.manifest)
-            self._loaded.check(dxo.data)
+            (self._loaded.up if self._is_result() else self._loaded.down).check(dxo.data)
             _refuse_others("meta", dxo.meta, {REPORT_KEY})
             if REPORT_KEY in dxo.meta:
                 check_report(dxo.meta[REPORT_KEY])

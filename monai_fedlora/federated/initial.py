@@ -48,7 +48,7 @@ def build_shared(plan: Plan, *, backbone: str | None = None) -> tuple[Manifest, 
         raise WeightsError(
             f"{plan.method} averages the backbone's own weights; its first round needs the backbone file"
         )
-    return scope.manifest, scope.shared_payload(network)
+    return scope.manifest, scope.initial_payload(network)
 
 
 def needs_backbone(plan: Plan) -> bool:
@@ -98,14 +98,14 @@ def _cast(tensors: Mapping[str, Tensor], manifest: Manifest) -> dict[str, np.nda
     payload = {}
     with np.errstate(over="ignore"):  # what overflows becomes infinity, which the check refuses
         for key, value in tensors.items():
-            entry = manifest.entries.get(key)
+            entry = manifest.down.entries.get(key)
             payload[key] = np.array(value.float().numpy(), dtype=entry.dtype if entry else None)
     return payload
 
 
 def _check_fit(source: Path, payload: dict[str, np.ndarray], manifest: Manifest) -> None:
     try:
-        manifest.check(payload)
+        manifest.down.check(payload)
     except PrivacyError as error:
         raise WeightsError(f"{source} does not fit this run: {error}") from error
 

@@ -116,11 +116,15 @@ class Plan:
             raise ConfigError(f"wire_dtype is {self.wire_dtype!r}; it is either 'float16' or 'float32'")
         if type(self.max_update_rms) not in (int, float) or not 0 < self.max_update_rms < math.inf:
             raise ConfigError(f"max_update_rms is {self.max_update_rms!r}; it must be a positive number")
-        self.build_method()
+        self.build_method().check_sites(len(self.sites))
 
     def build_method(self) -> Method:
         """Return the configured method."""
         return get_method(self.method, self.method_args)
+
+    def site_method(self, site: str) -> Method:
+        """Return the method with the settings of one of the sites."""
+        return self.build_method().for_site(self.sites.index(site))
 
     def scope(self, network: Any) -> Scope:
         """Roles of the tensors of a network built for this plan."""

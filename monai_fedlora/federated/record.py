@@ -33,7 +33,7 @@ class RunRecord:
             "version": __version__,
             "plan": plan.to_json(),
             "manifest_digest": manifest.digest,
-            "payload_bytes": manifest.nbytes,
+            "payload_bytes": manifest.up.nbytes,
             "status": "running",
             "rounds": [],
             "final": {},

@@ -29,12 +29,7 @@ def run_in_process(
     """
     manifest, shared = build_shared(plan, backbone=(backbone or "demo") if needs_backbone(plan) else None)
     record = RunRecord(folder=folder, plan=plan, manifest=manifest)
-    average = SharedAverage(
-        manifest=manifest,
-        sites=plan.sites,
-        declared_cases=plan.declared_cases,
-        max_update_rms=plan.max_update_rms,
-    )
+    average = SharedAverage.of(plan, manifest)
     sites = {
         name: Site(name=name, plan=plan, private_root=folder / "private", data_root=data_root, backbone=backbone)
         for name in plan.sites

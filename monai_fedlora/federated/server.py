@@ -113,13 +113,7 @@ class SharedAggregator(Aggregator):
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Open each round on what is about to be sent."""
         if event_type == EventType.START_RUN:
-            plan = load_plan(fl_ctx)
-            self._average = SharedAverage(
-                manifest=load_manifest(fl_ctx),
-                sites=plan.sites,
-                declared_cases=plan.declared_cases,
-                max_update_rms=plan.max_update_rms,
-            )
+            self._average = SharedAverage.of(load_plan(fl_ctx), load_manifest(fl_ctx))
         elif event_type == AppEventType.ROUND_STARTED:
             weights = fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.WEIGHTS]
             self._opened.begin(fl_ctx.get_prop(AppConstants.CURRENT_ROUND), weights)

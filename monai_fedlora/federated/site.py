@@ -7,6 +7,7 @@ object from the site's own installed bundle; a plan may only change the numbers 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -69,7 +70,7 @@ class Site:
     ) -> None:
         self.name = name
         self.plan = plan
-        self.method = plan.build_method()
+        self.method = plan.site_method(name)
         self.store = SiteStore(root=private_root, plan=plan, site=name)
         datalist = site_data(name, data_root=data_root)
         self._cases = self._check_data(datalist)
@@ -102,7 +103,7 @@ class Site:
             "backbone": backbone,
             "backbone_sha256": self.plan.backbone_sha256,
             "method": self.plan.method,
-            "method_args": dict(self.plan.method_args),
+            "method_args": dataclasses.asdict(self.method),
             "epochs": self.plan.total_epochs,
             "seed": mix(self.plan.seed, self.name),
             "trackers": [],
@@ -142,9 +143,7 @@ class Site:
             DataError: a patient file turned out to be unusable.
         """
         started = time.perf_counter()
-        self.scope.manifest.check(shared)
-        self._restore(round_number)
-        self.scope.load_shared(self.network, shared)
+        self._open(round_number, shared)
         report: dict[str, Any] = {
             "round": round_number,
             "cases": self._cases,
@@ -165,9 +164,7 @@ class Site:
         """
         started = time.perf_counter()
         last = self.plan.start_round + self.plan.rounds
-        self.scope.manifest.check(shared)
-        self._restore(last)
-        self.scope.load_shared(self.network, shared)
+        self._open(last, shared)
         report: dict[str, Any] = {"round": last, "cases": self._cases}
         report["validation"] = self.evaluate("validate")
         report["test"] = self.evaluate("test")
@@ -175,11 +172,18 @@ class Site:
         check_report(report)
         state = self.network.state_dict()
         self.store.save_final(
-            shared={key: state[key] for key in self.scope.manifest.entries},
+            shared={key: state[key] for key in self.scope.manifest.down.entries},
             private=self.scope.private_state(self.network),
             record=report,
         )
         return report
+
+    def _open(self, round_number: int, shared: Mapping[str, np.ndarray]) -> None:
+        """Put the server's tensors beside the private ones that this round starts from."""
+        self.scope.manifest.down.check(shared)
+        self._restore(round_number)
+        self.scope.load_shared(self.network, shared)
+        self.method.begin_round(self.network, round_number)
 
     def evaluate(self, split: str) -> dict[str, dict[str, Any]]:
         """Metrics on a split ("validate" or "test"), with the private part on and, where defined, off."""

@@ -5,27 +5,54 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+from torch import Tensor
+
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.scope import Scope
+from monai_fedlora.methods.rules import Payload, Updates, average
+from monai_fedlora.scope import Manifest, Scope
 
 _REGISTRY: dict[str, type[Method]] = {}
+
+Penalty = Callable[[], Tensor]
+"""The term to add to the loss of the current batch, a scalar; called after the forward pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A part of a site's local training in which only some parameters move.
+
+    The forward and backward pass are those of the whole network in the phase's view; parameters that do not train in it
+    lose their gradient before the step.
+
+    Attributes:
+        share: of the round's steps, above 0; the shares of a round's phases add up to 1.
+        trains: whether the parameter of this state-dict key moves.
+        view: context in which the network computes during the phase.
+    """
+
+    share: float
+    trains: Callable[[str], bool]
+    view: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """Hyper-parameters of a method and the two functions that define it.
+    """Hyper-parameters of a method and the two functions that define it: :meth:`attach` and :meth:`is_shared`.
 
-    Subclasses are frozen dataclasses of plain numbers, words and tuples, so that a job can carry them.
+    The others have a default that most methods keep. Subclasses are frozen dataclasses of plain numbers, words and
+    tuples, so that a job can carry them. As attached, a network computes its site's personal model.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     source: ClassVar[str]
+    most_sites: ClassVar[int | None] = None
 
     @abstractmethod
     def attach(self, network: Any) -> None:
@@ -42,9 +69,61 @@ class Method(ABC):
         """
         return nullcontext()
 
+    def travels(self, key: str, network: Any) -> str | None:
+        """Which way a tensor travels where it is not both ways: "up", "down", or None for the rule.
+
+        A frozen tensor for which this says "down" comes from the server without being trained.
+        """
+        return None
+
+    def begin_round(self, network: Any, round_number: int) -> None:
+        """Prepare ``network``, in place, once it holds the server's and the site's tensors of a round.
+
+        A final evaluation counts as the round after the last.
+        """
+
+    def phases(self, network: Any) -> Sequence[Phase]:
+        """What trains in which part of a round, in order; empty: everything trains all the time."""
+        return ()
+
+    def penalty(self, network: Any) -> AbstractContextManager[Penalty] | None:
+        """Context, entered when a round's training starts, that gives the term to add to the loss; None for none."""
+        return None
+
+    def aggregate(self, updates: Updates, reference: Payload, manifest: Manifest) -> dict[str, np.ndarray]:
+        """Combine the updates of a round on the server, in float64.
+
+        Args:
+            updates: accepted updates in the order of the sites' names, with weights n_k / n that add up to 1.
+            reference: what was sent to the sites.
+            manifest: what travels.
+
+        Returns:
+            Everything that travels down.
+        """
+        return average(updates, manifest.down.entries)
+
+    def for_site(self, index: int) -> Method:
+        """The method with the settings of the site at this place in the federation's list."""
+        return self
+
+    def check_sites(self, count: int) -> None:
+        """Refuse a number of sites that the method is not for.
+
+        Raises:
+            ConfigError: there are more than :attr:`most_sites`.
+        """
+        if self.most_sites is not None and count > self.most_sites:
+            raise ConfigError(f"{self.name} takes {self.most_sites} site, not {count}: {self.summary}")
+
     def scope(self, network: Any, *, wire_dtype: str = "float32") -> Scope:
         """Roles of an attached network's tensors."""
-        return Scope.of(network, lambda key: self.is_shared(key, network), wire_dtype=wire_dtype)
+        return Scope.of(
+            network,
+            lambda key: self.is_shared(key, network),
+            wire_dtype=wire_dtype,
+            travels=lambda key: self.travels(key, network),
+        )
 
 
 def register(method: type[Method]) -> type[Method]:

@@ -26,7 +26,7 @@ class LoraMethod(Method):
     alpha: float = 16.0
     dropout: float = 0.0
     blocks: int = 2
-    targets: tuple[str, ...] = ("attn.q", "attn.kv")
+    targets: tuple[str, ...] = ("q", "v")
     head: Literal["shared", "private"] = "shared"
 
     def __post_init__(self) -> None:

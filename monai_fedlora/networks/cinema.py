@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, cast, get_args
 
 import torch
@@ -51,6 +51,14 @@ class ConvViT(nn.Module):
     """
 
     head_prefixes: tuple[str, ...] = ("pred_head_dict.",)
+    target_names: Mapping[str, str] = {
+        "q": "attn.q",
+        "k": "attn.kv",
+        "v": "attn.kv",
+        "proj": "attn.proj",
+        "fc1": "mlp.fc1",
+        "fc2": "mlp.fc2",
+    }
 
     def __init__(
         self,

@@ -12,11 +12,13 @@ from hypothesis.extra import numpy as hnp
 
 from monai_fedlora.errors import PrivacyError
 from monai_fedlora.federated.aggregation import Refusal, SharedAverage
+from monai_fedlora.methods import get_method
 from monai_fedlora.scope import Entry, Manifest
 from tests.helpers import make_manifest, make_payload
 
 SITES = ("east", "north", "south", "west")
 MANIFEST = make_manifest()
+METHOD = get_method("fedit")
 Payload = dict[str, np.ndarray]
 
 
@@ -27,7 +29,9 @@ def report(cases: int = 10, *, round_number: int = 0, **more: Any) -> dict[str, 
 def opened(
     *, manifest: Manifest = MANIFEST, declared: dict[str, int] | None = None, limit: float = 1e3, round_number: int = 0
 ) -> SharedAverage:
-    average = SharedAverage(manifest=manifest, sites=SITES, declared_cases=declared, max_update_rms=limit)
+    average = SharedAverage(
+        method=METHOD, manifest=manifest, sites=SITES, declared_cases=declared, max_update_rms=limit
+    )
     average.begin(round_number, make_payload(manifest, seed=99))
     return average
 
@@ -149,7 +153,7 @@ def test_half_precision_updates_are_summed_in_double_precision() -> None:
     """Summed in float16, a thousand updates of 0.001 give a visibly different mean."""
     manifest = Manifest({"w": Entry((1,), "float16")})
     sites = tuple(f"s{number}" for number in range(1000))
-    average = SharedAverage(manifest=manifest, sites=sites)
+    average = SharedAverage(method=METHOD, manifest=manifest, sites=sites)
     average.begin(0, {"w": np.zeros(1, np.float16)})
     for number, site in enumerate(sites):
         average.accept(site, {"w": np.array([0.1 + number % 2 * 0.2], np.float16)}, report(1))
@@ -314,7 +318,7 @@ def test_the_change_is_a_root_mean_square_over_all_tensors(limit: float, accepte
 
 def test_one_far_value_among_many_counts() -> None:
     manifest = Manifest({"w": Entry((100,), "float32")})
-    average = SharedAverage(manifest=manifest, sites=SITES, max_update_rms=1.0)
+    average = SharedAverage(method=METHOD, manifest=manifest, sites=SITES, max_update_rms=1.0)
     average.begin(0, {"w": np.zeros(100, np.float32)})
     far = np.zeros(100, np.float32)
     far[7] = 10.5
@@ -345,7 +349,7 @@ def test_a_round_cannot_start_from_undeclared_or_spoilt_tensors() -> None:
 
 
 def test_an_update_before_the_first_round_is_refused() -> None:
-    average = SharedAverage(manifest=MANIFEST, sites=SITES)
+    average = SharedAverage(method=METHOD, manifest=MANIFEST, sites=SITES)
     for number in (-1, 0):
         with pytest.raises(Refusal):
             average.accept("north", make_payload(MANIFEST), report(round_number=number))

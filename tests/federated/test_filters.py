@@ -266,6 +266,25 @@ def test_nvflares_own_headers_pass_everywhere_else(fl_ctx: FLContext, chain: str
     assert directed(fl_ctx, chain, direction)(message) is message
 
 
+@pytest.mark.parametrize("direction", [FilterKey.IN, FilterKey.OUT])
+def test_what_only_comes_down_cannot_go_up(tmp_path: Path, direction: str) -> None:
+    write_json(
+        tmp_path / "config" / "manifest.json",
+        {way: {"shape": [1], "dtype": "float32", "travels": way} for way in ("up", "down", "both")},
+    )
+    context = FLContext()
+    context.set_prop(FLContextKey.APP_ROOT, str(tmp_path), private=True, sticky=False)
+    gates = {
+        "up": directed(context, FilterChainType.TASK_RESULT_CHAIN, direction),
+        "down": directed(context, FilterChainType.TASK_DATA_CHAIN, direction),
+    }
+    messages = {way: weights_message({key: np.zeros(1, np.float32) for key in (way, "both")}) for way in ("up", "down")}
+    for way, gate in gates.items():
+        assert gate(messages[way]) is messages[way]
+        other = "down" if way == "up" else "up"
+        assert repr(other) in blocked(gate, messages[other])
+
+
 # ---- manifests ------------------------------------------------------------------------------------------
 
 

@@ -51,7 +51,7 @@ def test_the_shared_tensors_are_the_average_of_the_sites_updates(
     run: tuple[Path, Mapping[str, Any]], plan: Plan, prepared: Prepared, tmp_path: Path
 ) -> None:
     manifest, shared = build_shared(plan)
-    average = SharedAverage(manifest=manifest, sites=SITES)
+    average = SharedAverage(method=plan.build_method(), manifest=manifest, sites=SITES)
     average.begin(0, shared)
     for name in SITES:
         update = Site(name=name, plan=plan, private_root=tmp_path, **prepared.places).train_round(0, shared)

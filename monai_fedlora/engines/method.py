@@ -1,0 +1,96 @@
+"""What a method asks of a training engine: a penalty on the loss, and phases in which only some parameters move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from itertools import accumulate
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
+from monai.utils.enums import CommonKeys as Keys
+from torch import nn
+
+from monai_fedlora.engines.distributed import unwrap
+from monai_fedlora.methods import get_method
+from monai_fedlora.methods.base import Penalty, Phase
+
+
+class MethodHandler:
+    """Runs a method's :meth:`penalty` and :meth:`phases` in a trainer.
+
+    One run of the trainer is one round: phases divide its steps, and what a penalty compares with is the network as it
+    is when the run starts.
+
+    Args:
+        network: attached to the method.
+        method: registered name.
+        method_args: its hyper-parameters.
+    """
+
+    def __init__(self, *, network: nn.Module, method: str, method_args: Mapping[str, Any] | None = None) -> None:
+        self._network = unwrap(network)
+        self._method = get_method(method, method_args)
+        self._round = ExitStack()
+        self._view = ExitStack()
+        self._penalty: Penalty | None = None
+        self._phases: list[tuple[float, Phase]] = []
+        self._phase: Phase | None = None
+        self._first = self._steps = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_STARTED, self._enter_phase)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._leave_phase)
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._add_penalty)
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._drop_gradients)
+        for event in (Events.COMPLETED, Events.TERMINATE):
+            engine.add_event_handler(event, self._close)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
+
+    def _start(self, engine: Any) -> None:
+        self._close()
+        state = engine.state
+        self._first, self._steps = state.iteration, (state.max_epochs - state.epoch) * state.epoch_length
+        phases = list(self._method.phases(self._network))
+        self._phases = list(zip(accumulate(phase.share for phase in phases), phases, strict=True))
+        penalty = self._method.penalty(self._network)
+        self._penalty = None if penalty is None else self._round.enter_context(penalty)
+
+    def _enter_phase(self, engine: Any) -> None:
+        if not self._phases:
+            return
+        done = (engine.state.iteration - 1 - self._first) / self._steps
+        phase = next((phase for end, phase in self._phases if done < end - 1e-9), self._phases[-1][1])
+        if phase is not self._phase:
+            self._leave_phase()
+            self._view.enter_context(phase.view())
+            self._phase = phase
+
+    def _leave_phase(self, *_: Any) -> None:
+        """Let the network compute its personal model again, as a validation between two epochs needs."""
+        self._view.close()
+        self._phase = None
+
+    def _add_penalty(self, engine: Any) -> None:
+        if self._penalty is not None:
+            with torch.autocast(engine.state.device.type, enabled=False):
+                engine.state.output[Keys.LOSS] = engine.state.output[Keys.LOSS] + self._penalty()
+
+    def _drop_gradients(self, engine: Any) -> None:
+        if self._phase is not None:
+            for name, parameter in self._network.named_parameters():
+                if parameter.grad is not None and not self._phase.trains(name):
+                    parameter.grad = None
+
+    def _close(self, *_: Any) -> None:
+        self._leave_phase()
+        self._round.close()
+        self._penalty = None
+
+    def _fail(self, engine: Any, error: BaseException) -> None:
+        self._close()
+        raise error
