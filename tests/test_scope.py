@@ -552,7 +552,7 @@ def test_a_tensor_can_travel_one_way_alone() -> None:
 
 def test_what_travels_up_is_refused_on_its_way_down() -> None:
     network, scope = one_way_scope()
-    with pytest.raises(PrivacyError, match="undeclared keys: '0.weight'"):
+    with pytest.raises(PrivacyError, match=r"undeclared keys: '0\.weight'"):
         scope.load_shared(network, scope.shared_payload(network))
 
 

@@ -76,7 +76,7 @@ class Method(ABC):
         """
         return None
 
-    def begin_round(self, network: Any, round_number: int) -> None:
+    def begin_round(self, network: Any, round_number: int) -> None:  # noqa: B027  (most methods have nothing to do)
         """Prepare ``network``, in place, once it holds the server's and the site's tensors of a round.
 
         A final evaluation counts as the round after the last.
