@@ -1,0 +1,144 @@
+"""Photograph pipeline (dermoscopy, fundus) as MONAI dictionary transforms.
+
+Between the file and the network lie two steps: `photograph_file.read_photograph`, which Pillow alone can repeat, and
+`PhotographPreprocessor`, which an exported bundle carries as TorchScript. So training and the bundle agree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.transforms import EnsureTyped, SelectItemsd, Transform
+from torch import Tensor, nn
+
+from monai_fedlora.errors import ConfigError
+from monai_fedlora.transforms.photograph_colour import shades_of_grey
+from monai_fedlora.transforms.photograph_file import read_photograph
+from monai_fedlora.transforms.photograph_geometry import centre_square, disc_square, resize
+
+IMAGE = "image"
+KEPT_KEYS = (IMAGE, "label", "subject")
+STYLES = ("dermoscopy", "fundus", "plain")
+DEFAULT_STYLE = STYLES[0]
+
+
+class PhotographPreprocessor(nn.Module):
+    """From a photograph of any size to what the network takes; can be scripted, also in front of a network.
+
+    ``dermoscopy``: shades-of-grey colour constancy, centre square. ``fundus``: the square around the lit disc.
+    ``plain``: centre square. Then antialiased bilinear scaling and the backbone's own normalisation.
+
+    Args:
+        style: one of :data:`STYLES`.
+        image_size: pixels (H, W) of the network's input; both equal.
+        mean: of each channel, subtracted from levels in [0, 1].
+        std: of each channel, divided by afterwards.
+
+    Raises:
+        ConfigError: there is no such style, or the other settings cannot be.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, *, style: str, image_size: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.style = check_style(style)
+        self.size = _checked_size(image_size)
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, channel_levels(name, values), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, 3, size, size), normalised."""
+        if self.style == "fundus":
+            squares = torch.cat([resize(disc_square(one)[None], self.size) for one in image])
+        elif self.style == "dermoscopy":
+            squares = resize(centre_square(shades_of_grey(image)), self.size)
+        else:
+            squares = resize(centre_square(image), self.size)
+        return (squares - self.mean) / self.std
+
+
+class LoadPhotographd(Transform):
+    """Read the file named by ``image``: a plain float32 tensor (3, H, W) in [0, 1] takes its place.
+
+    All other keys stay. How grey, transparent, turned and 16-bit files are read: `photograph_file.read_photograph`.
+
+    Raises:
+        DataError: the file cannot be used; the message names it.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        return {**data, IMAGE: torch.from_numpy(read_photograph(data[IMAGE]))}
+
+
+class PreparePhotographd(Transform):
+    """:class:`PhotographPreprocessor` on ``image``: (3, H, W) in [0, 1] -> (3, size, size), normalised."""
+
+    def __init__(self, *, style: str, image_size: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> None:
+        self.preprocessor = PhotographPreprocessor(style=style, image_size=image_size, mean=mean, std=std)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        with torch.no_grad():
+            return {**data, IMAGE: self.preprocessor(data[IMAGE][None])[0]}
+
+
+def photograph_preprocessing(
+    *, style: str, image_size: Sequence[int], mean: Sequence[float], std: Sequence[float]
+) -> list[Callable]:
+    """Deterministic transforms from a datalist item to what the network takes.
+
+    The item afterwards holds ``image`` (plain float32 tensor (3, \\*image_size)) and, where present, ``label`` and
+    ``subject``, and nothing else, so that any items collate.
+
+    Args:
+        style: "dermoscopy", "fundus" or "plain", see :class:`PhotographPreprocessor`.
+        image_size: pixels (H, W) of the network's input; both equal.
+        mean: the backbone's, of each channel.
+        std: the backbone's, of each channel.
+
+    Raises:
+        ConfigError: there is no such style, or the other settings cannot be.
+    """
+    return [
+        LoadPhotographd(),
+        PreparePhotographd(style=style, image_size=image_size, mean=mean, std=std),
+        EnsureTyped(keys=IMAGE, dtype=torch.float32, track_meta=False),
+        SelectItemsd(keys=KEPT_KEYS, allow_missing_keys=True),
+    ]
+
+
+def check_style(style: str) -> str:
+    """Return ``style``.
+
+    Raises:
+        ConfigError: there is no such style.
+    """
+    if style not in STYLES:
+        raise ConfigError(f"there is no photograph style {style!r}; choose from {', '.join(STYLES)}")
+    return style
+
+
+def channel_levels(name: str, values: Sequence[float]) -> Tensor:
+    """A mean or standard deviation of red, green and blue as a (3, 1, 1) float32 tensor.
+
+    Raises:
+        ConfigError: these are not three finite numbers, or a standard deviation is not positive.
+    """
+    levels = [float(value) for value in values]
+    if len(levels) != 3 or not all(math.isfinite(level) for level in levels):
+        raise ConfigError(f"{name} {tuple(values)} must be three finite numbers, of red, green and blue")
+    if name == "std" and min(levels) <= 0:
+        raise ConfigError(f"std {tuple(values)} must be positive")
+    return torch.tensor(levels)[:, None, None]
+
+
+def _checked_size(image_size: Sequence[int]) -> int:
+    if len(image_size) != 2 or image_size[0] != image_size[1] or image_size[0] < 1:
+        raise ConfigError(
+            f"image_size {tuple(image_size)} must be two equal positive numbers of pixels (height, width)"
+        )
+    return int(image_size[0])

@@ -1,0 +1,139 @@
+"""Random transforms of photographs for training: MONAI's, and a colour jitter that MONAI has not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from monai.transforms import (
+    EnsureTyped,
+    RandAffined,
+    RandFlipd,
+    RandomizableTransform,
+    RandScaleIntensityd,
+    RandScaleIntensityFixedMeand,
+    ScaleIntensityRanged,
+    Transform,
+)
+from torch import Tensor
+
+from monai_fedlora.transforms.photograph import IMAGE, channel_levels, check_style
+from monai_fedlora.transforms.photograph_colour import saturate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variation:
+    """How a style of photograph may vary without another diagnosis (all ours).
+
+    Attributes:
+        flips: spatial axes that may be mirrored.
+        angle: largest rotation in radians.
+        padding: what lies outside the image, in the words of ``torch.nn.functional.grid_sample``.
+    """
+
+    flips: tuple[int, ...]
+    angle: float
+    padding: str
+
+
+VARIATIONS = {
+    "dermoscopy": Variation(flips=(0, 1), angle=math.pi, padding="reflection"),
+    "fundus": Variation(flips=(0, 1), angle=math.pi, padding="zeros"),
+    "plain": Variation(flips=(), angle=math.pi / 12, padding="reflection"),
+}
+
+
+class LinearChannelsd(Transform):
+    """``scale_c x + offset_c`` for channel c of ``image`` (3, H, W); a new tensor, unlike MONAI's normalisation.
+
+    Args:
+        scale: (3, 1, 1).
+        offset: (3, 1, 1).
+    """
+
+    def __init__(self, *, scale: Tensor, offset: Tensor) -> None:
+        self.scale, self.offset = scale, offset
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        return {**data, IMAGE: data[IMAGE] * self.scale + self.offset}
+
+
+class RandSaturationd(RandomizableTransform):
+    """Scale the saturation of ``image`` (3, H, W) in [0, 1] by a factor from ``1 - spread`` to ``1 + spread``.
+
+    Args:
+        spread: in [0, 1].
+        prob: probability in [0, 1].
+    """
+
+    def __init__(self, *, spread: float, prob: float) -> None:
+        super().__init__(prob)
+        self.spread = spread
+        self.factor = 1.0
+
+    def randomize(self, data: Any = None) -> None:
+        """Draw whether, and by how much."""
+        super().randomize(None)
+        if self._do_transform:
+            self.factor = float(self.R.uniform(1.0 - self.spread, 1.0 + self.spread))
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        self.randomize()
+        return {**data, IMAGE: saturate(data[IMAGE], self.factor)} if self._do_transform else dict(data)
+
+
+def photograph_augmentation(
+    *,
+    style: str,
+    image_size: Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    probability: float = 0.5,
+    jitter: float = 0.2,
+) -> list[Callable]:
+    """Random transforms for training, after `photograph.photograph_preprocessing`.
+
+    The normalisation is undone first and applied again last, so that black is black and jitter acts on levels in
+    [0, 1], which it never leaves. Mirroring and rotation as :data:`VARIATIONS` says, scaling by up to 20 %, a shift by
+    up to a twentieth of the width, and jitter of brightness, contrast, the channels' gains (a quarter of it) and
+    saturation. Ranges are ours, in the usual order of size for dermoscopy (Perez et al., ISIC workshop 2018).
+
+    Args:
+        style: "dermoscopy", "fundus" or "plain".
+        image_size: pixels (H, W) of ``image``.
+        mean: the backbone's, of each channel.
+        std: the backbone's, of each channel.
+        probability: of each of the transforms.
+        jitter: largest relative change of brightness, contrast and saturation.
+
+    Raises:
+        ConfigError: there is no such style, or mean or standard deviation cannot be.
+    """
+    variation = VARIATIONS[check_style(style)]
+    centre, width = channel_levels("mean", mean), channel_levels("std", std)
+    shift = max(image_size) / 20
+    return [
+        LinearChannelsd(scale=width, offset=centre),
+        *(RandFlipd(keys=IMAGE, prob=probability, spatial_axis=axis) for axis in variation.flips),
+        RandAffined(
+            keys=IMAGE,
+            prob=probability,
+            spatial_size=tuple(image_size),
+            rotate_range=variation.angle,
+            translate_range=(shift, shift),
+            scale_range=(0.2, 0.2),
+            mode="bilinear",
+            padding_mode=variation.padding,
+            cache_grid=True,
+        ),
+        RandScaleIntensityd(keys=IMAGE, prob=probability, factors=jitter),
+        RandScaleIntensityFixedMeand(keys=IMAGE, prob=probability, factors=jitter),
+        RandScaleIntensityd(keys=IMAGE, prob=probability, factors=jitter / 4, channel_wise=True),
+        RandSaturationd(spread=jitter, prob=probability),
+        ScaleIntensityRanged(keys=IMAGE, a_min=0.0, a_max=1.0, b_min=0.0, b_max=1.0, clip=True),
+        LinearChannelsd(scale=1 / width, offset=-centre / width),
+        EnsureTyped(keys=IMAGE, dtype=torch.float32, track_meta=False),
+    ]

@@ -1,0 +1,103 @@
+"""Read a photograph as it is meant to be seen, or say why that cannot be.
+
+An exported bundle decodes the same files with Pillow alone and gets the same values (`WHITE`, `FORMATS`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_fedlora.errors import DataError
+
+FORMATS = ("JPEG", "PNG", "TIFF")
+SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff")
+SIXTEEN_BIT = ("I;16", "I;16B", "I;16L")
+"""Pillow's modes of grey files with more than 8 bits; it reads colour files of 16 bits at 8."""
+EIGHT_BIT = ("1", "CMYK", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "YCbCr")
+MINIMUM_SIDE = 32
+MAXIMUM_PIXELS = 1 << 26
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+
+
+def read_photograph(path: str | Path) -> np.ndarray:
+    """Read a JPEG, PNG or TIFF file.
+
+    The picture is turned as its EXIF orientation says. Grey, palette, YCbCr and CMYK files become RGB; embedded colour
+    profiles are not applied. Transparent places become black, which is what surrounds the field of view of a
+    dermatoscope or a fundus camera, what padding uses, and what has no weight in `shades_of_grey`. Levels are
+    divided by the largest one that the file's bits per sample allow, never by the brightest pixel.
+
+    Args:
+        path: the file; its content decides on the format, not its name.
+
+    Returns:
+        (3, H, W) float32 red, green and blue in [0, 1].
+
+    Raises:
+        DataError: the file is missing, damaged, blank, of another format or number type, of several pages, smaller
+            than 32 pixels (ours) on a side or larger than 2**26 pixels (ours); the message names it.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path} does not exist or is not a file")
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            _check_header(image, path)
+            white = 2.0 ** _bits(image) - 1.0
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            levels = _levels(image, white)
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"{path} is not a JPEG, PNG or TIFF file that can be read; export the photograph again"
+        ) from error
+    except Exception as error:  # Pillow reports damage in a dozen ways
+        raise DataError(f"{path} cannot be read to its end ({error}); copy it again from the source") from error
+    if levels.min() == levels.max():
+        raise DataError(f"{path} is blank: all its pixels are equal; export the photograph again")
+    return np.ascontiguousarray(np.moveaxis(levels, -1, 0))
+
+
+def _check_header(image: Any, path: Path) -> None:
+    width, height = image.size
+    if width * height > MAXIMUM_PIXELS:
+        raise DataError(
+            f"{path} has {width} x {height} pixels, more than the {MAXIMUM_PIXELS} a photograph may have; scale it down"
+        )
+    if min(width, height) < MINIMUM_SIDE:
+        raise DataError(
+            f"{path} has {width} x {height} pixels, and a photograph at least {MINIMUM_SIDE} on each side; is it a "
+            "thumbnail?"
+        )
+    if image.mode not in EIGHT_BIT + SIXTEEN_BIT:
+        raise DataError(
+            f"{path} holds pixels of type {image.mode}, which have no defined white; save it as RGB or grey with 8 "
+            "bits, or grey with 16 bits"
+        )
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a JPEG with a preview behind it
+        raise DataError(f"{path} has {image.n_frames} pages; save the photograph alone")
+    if image.mode in SIXTEEN_BIT and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        raise DataError(f"{path} is a negative (its zero means white); invert it")
+
+
+def _bits(image: Any) -> int:
+    """Bits per sample of a grey file with more than 8, which Pillow says for TIFF only; PNG has 16."""
+    return int(getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0])
+
+
+def _levels(image: Any, white: float) -> np.ndarray:
+    """(H, W, 3) float32 in [0, 1]."""
+    if image.mode in SIXTEEN_BIT:
+        grey = np.asarray(image).astype(np.float32) / np.float32(white)
+        return np.repeat(grey[..., None], 3, axis=-1)
+    if not image.has_transparency_data:
+        return np.asarray(image.convert("RGB"), dtype=np.float32) / np.float32(255)
+    levels = np.asarray(image.convert("RGBA"), dtype=np.float32) / np.float32(255)
+    return levels[..., :3] * levels[..., 3:]
