@@ -51,7 +51,16 @@ def demo_weights_path() -> Path:
     Raises:
         WeightsError: the file is not part of this installation.
     """
-    path = _PACKAGE / "weights" / DEMO_WEIGHTS
+    return weights_path(DEMO_WEIGHTS)
+
+
+def weights_path(name: str) -> Path:
+    """Return a packaged file of weights.
+
+    Raises:
+        WeightsError: the file is not part of this installation.
+    """
+    path = _PACKAGE / "weights" / name
     if not path.is_file():
         raise WeightsError(f"the demonstration weights are missing: {path} does not exist; reinstall the package")
     return path

@@ -170,6 +170,8 @@ def rebuild(model: FinishedModel, backbone: str) -> ConvViT:
         method_args=plan.method_args,
         seed=plan.seed,
     )
+    if not isinstance(network, ConvViT):
+        raise ExportError(f"{model.path} is of size {plan.size}; only models of cine studies can be exported")
     scope = plan.scope(network)
     expected = set(scope.keys(Role.SHARED))
     if model.site is not None:

@@ -1,4 +1,4 @@
-"""Fixed sine-cosine positions of a token grid, as CineMA lays them out.
+"""Positions of a token grid: fixed sine-cosine tables as CineMA lays them out, and the resizing of any table.
 
 Source: Fu et al., arXiv 2506.00679; the construction follows Vaswani et al., arXiv 1706.03762, section 3.5,
 one axis after another.
@@ -42,6 +42,17 @@ def resize_position(position: torch.Tensor, grid: Sequence[int], new_grid: Seque
     volume = position.float().reshape(1, *grid, dim).permute(0, 4, 1, 2, 3)
     volume = functional.interpolate(volume, size=list(new_grid), mode="trilinear", align_corners=False)
     return volume.permute(0, 2, 3, 4, 1).reshape(1, -1, dim).to(position.dtype)
+
+
+def resize_image_position(position: torch.Tensor, grid: Sequence[int], new_grid: Sequence[int]) -> torch.Tensor:
+    """Interpolate a (1, N, D) table of a 2D ``grid`` (rows, columns) bicubically to ``new_grid``, giving (1, N', D).
+
+    In float32, as ``transformers`` does for every family of vision transformers.
+    """
+    dim = position.shape[-1]
+    plane = position.float().reshape(1, *grid, dim).permute(0, 3, 1, 2)
+    plane = functional.interpolate(plane, size=list(new_grid), mode="bicubic", align_corners=False)
+    return plane.permute(0, 2, 3, 1).reshape(1, -1, dim).to(position.dtype)
 
 
 def find_grid(position: torch.Tensor) -> tuple[int, int, int] | None:

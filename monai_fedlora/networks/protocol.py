@@ -6,6 +6,7 @@ A backbone is a stack of blocks between an embedding and a readout. Anything tha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -31,9 +32,12 @@ class Backbone(Protocol):
 
     Attributes:
         head_prefixes: the state-dict prefixes of the classification heads.
+        target_names: the path inside a block of the linear layer that plays a role: ``q``, ``k``, ``v`` and ``proj``
+            of the attention, ``fc1`` and ``fc2`` of the MLP. Roles that one fused layer plays share its path.
     """
 
     head_prefixes: tuple[str, ...]
+    target_names: Mapping[str, str]
 
     @property
     def blocks(self) -> nn.ModuleList:
