@@ -68,6 +68,7 @@ def _image_rows(
     }
 
 
+_CINEMA = 'Fu et al., "CineMA: A foundation model for cine cardiac magnetic resonance", arXiv 2506.00679'
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _SMALL = ViTSettings(image_size=(224, 224), patch=16, dim=384, depth=12, n_heads=6)
@@ -75,15 +76,7 @@ _BASE = ViTSettings(image_size=(224, 224), patch=16, dim=768, depth=12, n_heads=
 _LARGE = ViTSettings(image_size=(224, 224), patch=16, dim=1024, depth=24, n_heads=16)
 _CLIP_BASE = replace(_BASE, activation="quick_gelu", norm_eps=1e-5, patch_bias=False, pre_norm=True)
 
-_CATALOGUE: dict[str, Architecture] = {
-    **{
-        name: Architecture(
-            name=name,
-            shape=shape,
-            source='Fu et al., "CineMA: A foundation model for cine cardiac magnetic resonance", arXiv 2506.00679',
-        )
-        for name, shape in SIZES.items()
-    },
+_IMAGE: dict[str, Architecture] = {
     **_image_rows(
         {
             # (ours) small enough to train on a laptop's CPU.
@@ -138,7 +131,8 @@ _DEMO_FILES = {"small": DEMO_WEIGHTS}
 
 def architecture_names(modality: Modality | None = None) -> list[str]:
     """The names of all architectures, or of those for one modality."""
-    return [name for name, entry in _CATALOGUE.items() if modality in (None, entry.modality)]
+    names: dict[Modality, list[str]] = {"cine": list(SIZES), "image": list(_IMAGE)}
+    return names[modality] if modality else [*names["cine"], *names["image"]]
 
 
 def architecture(name: str) -> Architecture:
@@ -147,9 +141,11 @@ def architecture(name: str) -> Architecture:
     Raises:
         ConfigError: there is no such architecture.
     """
-    if name not in _CATALOGUE:
-        raise ConfigError(f"there is no network size {name!r}; choose from {', '.join(_CATALOGUE)}")
-    return _CATALOGUE[name]
+    if name in SIZES:
+        return Architecture(name=name, shape=SIZES[name], source=_CINEMA)
+    if name not in _IMAGE:
+        raise ConfigError(f"there is no network size {name!r}; choose from {', '.join(architecture_names())}")
+    return _IMAGE[name]
 
 
 def build_backbone(name: str, *, out_chans: int, n_frames: int = 2) -> Network:

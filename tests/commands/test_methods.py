@@ -68,3 +68,10 @@ def test_a_number_of_classes_below_one_is_one_line(capsys: Any) -> None:
 def test_a_size_with_fewer_blocks_than_are_adapted_is_one_line(capsys: Any) -> None:
     assert main(["methods", "--size", "tiny"]) == 2
     assert "has only 1" in capsys.readouterr().err
+
+
+def test_a_backbone_for_images_is_counted_too(capsys: Any) -> None:
+    assert main(["methods", "--size", "vit_base_16", "--classes", "8"]) == 0
+    rank, dim, blocks, targets = 8, 768, 2, 2
+    shared = blocks * targets * 2 * rank * dim + dim * 8 + 8
+    assert row(capsys.readouterr().out, "fedit")[3] == f"{shared:,}"
