@@ -13,8 +13,10 @@ from torch import nn
 from monai_fedlora.data.cases import Datalist
 from monai_fedlora.data.datalist import FILE_NAME, load_datalist
 from monai_fedlora.errors import ConfigError, DataError
-from monai_fedlora.networks.cinema import SIZES
+from monai_fedlora.networks.catalogue import Architecture, architecture
 from monai_fedlora.transforms.cine import cine_augmentation, cine_preprocessing
+from monai_fedlora.transforms.photograph import DEFAULT_STYLE, photograph_preprocessing
+from monai_fedlora.transforms.photograph_augmentation import photograph_augmentation
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -77,25 +79,51 @@ def cases(datalist: Datalist, *, split: str, required: bool = True) -> list[dict
     return items
 
 
-def preprocessing(*, size: str) -> Compose:
-    """Deterministic cine transforms for a named network size.
+def preprocessing(*, size: str, style: str | None = None) -> Compose:
+    """Deterministic transforms for a named backbone: of cines, or of photographs.
+
+    Args:
+        size: name in :func:`monai_fedlora.networks.catalogue.architecture_names`.
+        style: of the photographs, "dermoscopy" (also None), "fundus" or "plain"; None for cines.
 
     Raises:
-        ConfigError: there is no such size.
+        ConfigError: there is no such size or style, or the backbone takes no photographs.
     """
-    return Compose(cine_preprocessing(**_grid(size)))
+    chosen = architecture(size)
+    if chosen.modality == "cine":
+        return Compose(cine_preprocessing(**_grid(chosen, style)))
+    return Compose(photograph_preprocessing(**_picture(chosen, style)))
 
 
-def augmentation(*, size: str, enabled: bool = True) -> Sequence[Callable]:
-    """Random cine transforms for a named network size, or none.
+def augmentation(*, size: str, enabled: bool = True, style: str | None = None) -> Sequence[Callable]:
+    """Random transforms for a named backbone, or none.
+
+    Args:
+        size: name in :func:`monai_fedlora.networks.catalogue.architecture_names`.
+        enabled: false gives no transforms.
+        style: as in :func:`preprocessing`.
 
     Raises:
-        ConfigError: there is no such size.
+        ConfigError: there is no such size or style, or the backbone takes no photographs.
     """
-    return cine_augmentation(**_grid(size)) if enabled else ()
+    chosen = architecture(size)
+    if chosen.modality == "cine":
+        transforms = cine_augmentation(**_grid(chosen, style))
+    else:
+        transforms = photograph_augmentation(**_picture(chosen, style))
+    return transforms if enabled else ()
 
 
-def _grid(size: str) -> dict[str, Any]:
-    if size not in SIZES:
-        raise ConfigError(f"there is no network size {size!r}; choose from {', '.join(SIZES)}")
-    return {"image_size": SIZES[size].image_size, "spacing": SIZES[size].spacing}
+def _grid(chosen: Architecture, style: str | None) -> dict[str, Any]:
+    if style is not None:
+        raise ConfigError(f"style {style!r} is for photographs, and {chosen.name} takes cines; leave it out")
+    return {"image_size": chosen.image_size, "spacing": chosen.spacing}
+
+
+def _picture(chosen: Architecture, style: str | None) -> dict[str, Any]:
+    return {
+        "style": style or DEFAULT_STYLE,
+        "image_size": chosen.image_size,
+        "mean": chosen.mean,
+        "std": chosen.std,
+    }

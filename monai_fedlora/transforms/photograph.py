@@ -41,13 +41,12 @@ class PhotographPreprocessor(nn.Module):
         ConfigError: there is no such style, or the other settings cannot be.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, *, style: str, image_size: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.style = check_style(style)
         self.size = _checked_size(image_size)
+        self.mean: Tensor
+        self.std: Tensor
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, channel_levels(name, values), persistent=False)
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from monai.transforms import (
     EnsureTyped,
+    RandAdjustContrastd,
     RandAffined,
     RandFlipd,
     RandomizableTransform,
     RandScaleIntensityd,
-    RandScaleIntensityFixedMeand,
     ScaleIntensityRanged,
     Transform,
 )
@@ -98,8 +98,8 @@ def photograph_augmentation(
 
     The normalisation is undone first and applied again last, so that black is black and jitter acts on levels in
     [0, 1], which it never leaves. Mirroring and rotation as :data:`VARIATIONS` says, scaling by up to 20 %, a shift by
-    up to a twentieth of the width, and jitter of brightness, contrast, the channels' gains (a quarter of it) and
-    saturation. Ranges are ours, in the usual order of size for dermoscopy (Perez et al., ISIC workshop 2018).
+    up to a twentieth of the width, and jitter of brightness, gamma, the channels' gains (a quarter of it) and
+    saturation; black stays black. The ranges are ours.
 
     Args:
         style: "dermoscopy", "fundus" or "plain".
@@ -107,7 +107,7 @@ def photograph_augmentation(
         mean: the backbone's, of each channel.
         std: the backbone's, of each channel.
         probability: of each of the transforms.
-        jitter: largest relative change of brightness, contrast and saturation.
+        jitter: largest relative change of brightness, gamma and saturation, below 1.
 
     Raises:
         ConfigError: there is no such style, or mean or standard deviation cannot be.
@@ -130,7 +130,7 @@ def photograph_augmentation(
             cache_grid=True,
         ),
         RandScaleIntensityd(keys=IMAGE, prob=probability, factors=jitter),
-        RandScaleIntensityFixedMeand(keys=IMAGE, prob=probability, factors=jitter),
+        RandAdjustContrastd(keys=IMAGE, prob=probability, gamma=(1 - jitter, 1 / (1 - jitter))),
         RandScaleIntensityd(keys=IMAGE, prob=probability, factors=jitter / 4, channel_wise=True),
         RandSaturationd(spread=jitter, prob=probability),
         ScaleIntensityRanged(keys=IMAGE, a_min=0.0, a_max=1.0, b_min=0.0, b_max=1.0, clip=True),

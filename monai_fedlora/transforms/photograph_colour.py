@@ -21,7 +21,7 @@ def shades_of_grey(image: Tensor) -> Tensor:
     """
     square = image * image
     light = (square * square * square).mean(dim=[2, 3], keepdim=True).pow(1.0 / 6.0)
-    length = light.norm(dim=1, keepdim=True)
+    length = (light * light).sum(dim=1, keepdim=True).sqrt()
     gain = length / (light * 3.0**0.5).clamp(min=1e-6)
     return (image * gain).clamp(0.0, 1.0)
 

@@ -5,9 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from monai.transforms import Compose
+from PIL import Image
 
 from monai_fedlora.engines import config
 from monai_fedlora.errors import ConfigError, DataError
+from monai_fedlora.networks.catalogue import architecture, architecture_names
+from monai_fedlora.transforms.photograph import PhotographPreprocessor
 
 
 def test_the_device_is_a_gpu_where_there_is_one(monkeypatch) -> None:
@@ -50,3 +54,32 @@ def test_the_pipeline_fits_the_network_of_that_size() -> None:
 def test_an_unknown_size_is_refused() -> None:
     with pytest.raises(ConfigError, match="no network size 'huge'; choose from tiny"):
         config.preprocessing(size="huge")
+
+
+@pytest.mark.parametrize("style", [None, "dermoscopy", "fundus", "plain"])
+def test_photographs_take_the_pipeline_of_their_style(tmp_path, style: str | None) -> None:
+    colour = torch.randint(0, 256, (70, 90, 3), generator=torch.Generator().manual_seed(0)).byte()
+    Image.fromarray(colour.numpy()).save(tmp_path / "lesion.png")
+    chosen = architecture("vit_demo")
+    item = config.preprocessing(size="vit_demo", style=style)({"image": str(tmp_path / "lesion.png"), "label": 1})
+    expected = PhotographPreprocessor(
+        style=style or "dermoscopy", image_size=chosen.image_size, mean=chosen.mean, std=chosen.std
+    )(colour.movedim(-1, 0)[None] / 255)
+    torch.testing.assert_close(item["image"], expected[0])
+    pipeline = Compose(list(config.augmentation(size="vit_demo", style=style)))
+    assert pipeline(item)["image"].shape == (3, *chosen.image_size)
+    assert config.augmentation(size="vit_demo", style=style, enabled=False) == ()
+
+
+def test_every_backbone_has_its_pipeline() -> None:
+    for size in architecture_names():
+        assert len(config.preprocessing(size=size).transforms) > 1
+        assert len(config.augmentation(size=size)) > 1
+
+
+@pytest.mark.parametrize("transforms", [config.preprocessing, config.augmentation])
+def test_a_style_that_does_not_fit_is_refused(transforms) -> None:
+    with pytest.raises(ConfigError, match="no photograph style 'x-ray'"):
+        transforms(size="vit_demo", style="x-ray")
+    with pytest.raises(ConfigError, match="style 'fundus' is for photographs, and small takes cines"):
+        transforms(size="small", style="fundus")

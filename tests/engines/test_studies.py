@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monai_fedlora.engines.studies import find_studies
-from monai_fedlora.errors import DataError
+from monai_fedlora.errors import ConfigError, DataError
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -64,6 +64,53 @@ def test_a_datalist_gives_its_split(tmp_path, whole: bool) -> None:
         find_studies(path, split="validation")
 
 
+def test_photographs_are_found_in_order_and_other_files_are_left_alone(tmp_path) -> None:
+    folder = touch(tmp_path / "d", "b.JPG", "a.1.png", "c.jpeg", "d.tif", "e.TIFF", "._b.jpg", "f.gif", "g_ed.nii")
+    (folder / "h.png").mkdir()
+    names = {"a.1": "a.1.png", "b": "b.JPG", "c": "c.jpeg", "d": "d.tif", "e": "e.TIFF"}
+    expected = [{"subject": subject, "image": str(folder / name)} for subject, name in names.items()]
+    assert find_studies(folder, modality="image") == expected
+
+
+def test_a_csv_lists_photographs_by_paths_relative_to_itself(tmp_path) -> None:
+    touch(tmp_path / "d", "b.png", "a.jpg")
+    (tmp_path / "list.csv").write_text(f"image,note\nd/b.png,x\n{tmp_path}/d/a.jpg,y\n")
+    assert find_studies(tmp_path / "list.csv", modality="image") == [
+        {"subject": "a", "image": str(tmp_path / "d" / "a.jpg")},
+        {"subject": "b", "image": str(tmp_path / "d" / "b.png")},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("image\nd/b.png\nd/c.png\n", r"list\.csv:3: image .*c\.png does not exist"),
+        ("image\nd/b.png\nd/b.jpg\n", r"list\.csv: b\.jpg and b\.png would both be called 'b'"),
+        ("image\nd/b.png\nd/b.png\n", r"would both be called 'b'"),
+        ("file\nd/b.png\n", "column image is missing"),
+    ],
+)
+def test_a_csv_that_cannot_be_used_is_refused(tmp_path, table: str, message: str) -> None:
+    touch(tmp_path / "d", "b.png", "b.jpg")
+    (tmp_path / "list.csv").write_text(table)
+    with pytest.raises(DataError, match=message):
+        find_studies(tmp_path / "list.csv", modality="image")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [(["b.png", "b.jpg"], "rename or remove one"), (["p_ed.nii", "p_es.nii"], "holds no photograph")],
+)
+def test_a_folder_without_distinct_photographs_is_refused(tmp_path, names: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        find_studies(touch(tmp_path, *names), modality="image")
+
+
+def test_an_unknown_modality_is_refused(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="no modality 'ct'"):
+        find_studies(tmp_path, modality="ct")
+
+
 NAMES = st.text(st.sampled_from("ab_.- eéds\U0001f600"), min_size=1, max_size=12).filter(lambda n: n not in (".", ".."))
 
 
@@ -77,4 +124,17 @@ def test_any_folder_gives_complete_pairs_or_an_error_that_names_it(tmp_path_fact
         assert str(folder) in str(error)
     else:
         assert all(Path(study[frame]).is_file() for study in studies for frame in ("ed", "es"))
+        assert len({study["subject"] for study in studies}) == len(studies) > 0
+
+
+@given(st.lists(st.tuples(NAMES, st.sampled_from([".png", ".JPG", ".tiff", ".nii", ""])), max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_any_folder_gives_distinct_photographs_or_an_error_that_names_it(tmp_path_factory, files) -> None:
+    folder = touch(tmp_path_factory.mktemp("photographs"), *(stem + end for stem, end in files))
+    try:
+        studies = find_studies(folder, modality="image")
+    except DataError as error:
+        assert str(folder) in str(error)
+    else:
+        assert all(Path(study["image"]).is_file() for study in studies)
         assert len({study["subject"] for study in studies}) == len(studies) > 0
