@@ -4,22 +4,65 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from monai_fedlora.commands import data_phantom
 from monai_fedlora.data.splits import FRACTIONS
 
+if TYPE_CHECKING:
+    from monai_fedlora.data.cases import Datalist
+    from monai_fedlora.data.prepare import Settings
+    from monai_fedlora.data.records import Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Dataset:
+    """What the command line offers for a dataset.
+
+    Attributes:
+        text: what it is and where its files lie.
+        by: what can make a site; the first is the default.
+        task: the default task, as the help says it.
+        photographs: whether it is 2D; its published split is then kept unless told otherwise.
+    """
+
+    text: str
+    by: tuple[str, ...] = ("vendor", "centre", "spacing")
+    task: str = "binary"
+    photographs: bool = False
+
+
 _DATASETS = {
-    "acdc": "ACDC: the folder with training/ and testing/, or one of them",
-    "mnms": "M&Ms: the folder OpenDataset",
-    "mnms2": "M&Ms-2: the folder with dataset_information.csv",
-    "csv": "any csv with subject, label, site and image columns",
+    "acdc": _Dataset(text="ACDC: the folder with training/ and testing/, or one of them"),
+    "mnms": _Dataset(text="M&Ms: the folder OpenDataset"),
+    "mnms2": _Dataset(text="M&Ms-2: the folder with dataset_information.csv", by=("vendor", "spacing")),
+    "fed_isic2019": _Dataset(
+        text="Fed-ISIC2019: the folder with FLamby's train_test_split and the images",
+        by=("centre",),
+        task="multiclass",
+        photographs=True,
+    ),
+    "feddrg": _Dataset(
+        text="FedDRG: the folder with GDRBench's images/ and splits/",
+        by=("centre",),
+        task="multiclass",
+        photographs=True,
+    ),
+    "csv": _Dataset(
+        text="any csv with subject, label, site and image columns",
+        by=("column", "spacing"),
+        task="binary, but multiclass for photographs",
+    ),
 }
 _CSV_COLUMNS = {
-    "subject": "the patient's code",
+    "subject": "the patient's code; for photographs a code of their own, without such a column the path",
     "label": "the diagnosis",
     "site": "the site",
+    "image": "photograph: one JPEG, PNG or TIFF file",
+    "unit": "patient or lesion of a photograph; all its photographs go to one split",
     "ed_image": "end-diastolic 3D file",
     "es_image": "end-systolic 3D file",
     "cine": "4D file, in place of the two 3D files",
@@ -32,8 +75,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     """Add the sub-command, with one sub-command of its own per dataset."""
     parser = subparsers.add_parser("data", help="prepare the data of one or several sites")
     datasets = parser.add_subparsers(title="datasets", dest="dataset", metavar="DATASET", required=True)
-    for name, text in _DATASETS.items():
-        _add_dataset(datasets, name, text)
+    for name, dataset in _DATASETS.items():
+        _add_dataset(datasets, name, dataset)
     data_phantom.add_parser(datasets).set_defaults(run_dataset=data_phantom.run)
     return parser
 
@@ -44,14 +87,14 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def _add_dataset(datasets: argparse._SubParsersAction, name: str, text: str) -> None:
-    parser = datasets.add_parser(name, help=text, description=text)
-    parser.set_defaults(run_dataset=_prepare)
+def _add_dataset(datasets: argparse._SubParsersAction, name: str, dataset: _Dataset) -> None:
+    parser = datasets.add_parser(name, help=dataset.text, description=dataset.text)
+    parser.set_defaults(run_dataset=_prepare, by=None, sites=None)
     parser.add_argument("--source", required=True, type=Path, metavar="S", help="where the dataset lies")
     parser.add_argument(
         "--output", required=True, type=Path, metavar="O", help="prepared folder; sites of other datasets in it stay"
     )
-    parser.add_argument("--task", choices=("binary", "multiclass"), default="binary", help="default: binary")
+    parser.add_argument("--task", choices=("binary", "multiclass"), help=f"default: {dataset.task}")
     parser.add_argument(
         "--classes",
         type=_names,
@@ -59,14 +102,21 @@ def _add_dataset(datasets: argparse._SubParsersAction, name: str, text: str) -> 
         help="class list; needed when a class is only at hospitals that prepare their data elsewhere",
     )
     sites = parser.add_mutually_exclusive_group()
-    by = ("column", "spacing") if name == "csv" else ("vendor", "centre", "spacing")
-    if name == "mnms2":
-        by = ("vendor", "spacing")
-    sites.add_argument(
-        "--by", choices=by, help=f"what makes a site; spacing: protocols, not vendors (default: {by[0]})"
-    )
+    if len(dataset.by) > 1:
+        sites.add_argument(
+            "--by",
+            choices=dataset.by,
+            help=f"what makes a site; spacing: protocols, not vendors (default: {dataset.by[0]})",
+        )
+        parser.add_argument("--sites", type=int, metavar="K", help="number of sites, with --by spacing")
     sites.add_argument("--site", metavar="NAME", help="everything is one site of this name")
-    parser.add_argument("--sites", type=int, metavar="K", help="number of sites, with --by spacing")
+    parser.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help="take N images (cine: patients) of each site, all photographs of a patient or lesion or none, the classes "
+        "in their proportions, drawn by the seed",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the split (default: 0)")
     parser.add_argument(
         "--fractions",
@@ -86,8 +136,13 @@ def _add_dataset(datasets: argparse._SubParsersAction, name: str, text: str) -> 
         _add_csv(parser)
         return
     parser.add_argument(
-        "--published-split", action="store_true", help="keep the dataset's own test and validation patients there"
+        "--published-split",
+        action=argparse.BooleanOptionalAction if dataset.photographs else "store_true",
+        default=dataset.photographs,
+        help="keep the dataset's own test and validation patients there",
     )
+    if dataset.photographs:
+        parser.add_argument("--normal", metavar="CLASS", help="class that the binary task calls NOR")
 
 
 def _add_csv(parser: argparse.ArgumentParser) -> None:
@@ -130,12 +185,12 @@ def _prepare(args: argparse.Namespace) -> int:
     start = perf_counter()
     console = Console(highlight=False)
     records = _read(args)
-    prepared = prepare(records, _settings(args), existing=read_prepared(args.output))
+    prepared = prepare(records, _settings(args, records), existing=read_prepared(args.output))
     if args.check == "full":
         _load_all(prepared.datalists)
     write_datalists(prepared.datalists, args.output, overwrite=args.overwrite)
     console.print(_table(prepared.datalists))
-    for note in prepared.notes:
+    for note in [*prepared.notes, *_absent(args.dataset, records)]:
         console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
     everything = read_prepared(args.output)
     console.print(
@@ -149,10 +204,7 @@ def _prepare(args: argparse.Namespace) -> int:
     return 0
 
 
-def _read(args: argparse.Namespace) -> list[Any]:
-    from monai_fedlora.data.acdc import read_acdc
-    from monai_fedlora.data.mnms import read_mnms
-    from monai_fedlora.data.mnms2 import read_mnms2
+def _read(args: argparse.Namespace) -> list[Record]:
     from monai_fedlora.data.table import Columns, read_table
 
     if args.dataset == "csv":
@@ -160,21 +212,29 @@ def _read(args: argparse.Namespace) -> list[Any]:
         if args.site is not None or args.by == "spacing":
             names["site"] = None
         return read_table(args.source, Columns(**names, first_frame=args.first_frame))
-    return {"acdc": read_acdc, "mnms": read_mnms, "mnms2": read_mnms2}[args.dataset](args.source)
+    records: list[Record] = getattr(_reader(args.dataset), f"read_{args.dataset}")(args.source)
+    return records
 
 
-def _settings(args: argparse.Namespace) -> Any:
-    from monai_fedlora.data import acdc, mnms, mnms2
+def _reader(dataset: str) -> Any:
+    """Return the module that reads a published dataset, which has its name."""
+    return import_module(f"monai_fedlora.data.{dataset}")
+
+
+def _settings(args: argparse.Namespace, records: Sequence[Record]) -> Settings:
     from monai_fedlora.data.prepare import Settings
+    from monai_fedlora.data.records import Photograph
 
     is_csv = args.dataset == "csv"
-    by = args.by or ("column" if is_csv else "vendor")
-    groups = {"acdc": acdc.GROUPS, "mnms": mnms.GROUPS, "mnms2": mnms2.GROUPS}
+    reader = None if is_csv else _reader(args.dataset)
+    photographs = all(isinstance(record.images, Photograph) for record in records)
+    by = args.by or _DATASETS[args.dataset].by[0]
+    normal = str(getattr(args, "normal", None) or getattr(reader, "NORMAL", "NOR"))
     return Settings(
         dataset=(args.dataset_name or args.source.stem) if is_csv else args.dataset,
-        groups=groups.get(args.dataset, ()),
-        normal=args.normal if is_csv else "NOR",
-        task=args.task,
+        groups=getattr(reader, "GROUPS", ()),
+        normal=normal,
+        task=args.task or ("multiclass" if photographs else "binary"),
         classes=args.classes,
         leave_out=not is_csv,
         by="centre" if by == "column" else by,
@@ -183,22 +243,36 @@ def _settings(args: argparse.Namespace) -> Any:
         seed=args.seed,
         fractions=args.fractions,
         published_split=not is_csv and args.published_split,
+        draw_test=photographs,
+        limit=args.limit,
     )
 
 
-def _load_all(datalists: Sequence[Any]) -> None:
-    """Load every patient as training will, so that whatever it would refuse is refused now."""
+def _absent(dataset: str, records: Sequence[Record]) -> list[str]:
+    """Name the centres that the published dataset has and this copy of it lacks."""
+    published = () if dataset == "csv" else getattr(_reader(dataset), "CENTRES", ())
+    here = {record.centre for record in records}
+    absent = [centre for centre in published if centre not in here]
+    return [f"{dataset} has the centres {', '.join(published)}; this copy lacks {', '.join(absent)}"] if absent else []
+
+
+def _load_all(datalists: Sequence[Datalist]) -> None:
+    """Load every patient or photograph as training will, so that whatever it would refuse is refused now."""
     from rich.progress import track
 
     from monai_fedlora.data.cases import SPLITS
     from monai_fedlora.transforms.frames import join_frames, read_frames
+    from monai_fedlora.transforms.photograph_file import read_photograph
 
     items = [item for datalist in datalists for split in SPLITS for item in datalist.items(split)]
     for item in track(items, description="reading images", transient=True):
-        join_frames(*read_frames(item))
+        if "image" in item:
+            read_photograph(str(item["image"]))
+        else:
+            join_frames(*read_frames(item))
 
 
-def _table(datalists: Sequence[Any]) -> Any:
+def _table(datalists: Sequence[Datalist]) -> Any:
     from rich.table import Table
 
     from monai_fedlora.data.cases import SPLITS

@@ -140,7 +140,8 @@ def write_datalists(
     """Write ``<output>/<site>/datalist.json`` for every site, or nothing at all.
 
     Sites that ``output`` already holds stay; together with the new ones they must agree on task and classes
-    and share no patient of the same dataset.
+    and share no patient of the same dataset. Photographs of one patient or lesion may lie at two sites, in the same
+    split.
 
     Args:
         sites: one datalist per site.
@@ -209,6 +210,7 @@ def _check_together(sites: Sequence[Datalist], output: Path) -> None:
     if twice := _repeated([datalist.site for datalist in sites]):
         raise DataError(f"the site {twice} occurs twice; give every site its own name, or replace it with --overwrite")
     owner: dict[tuple[str, str], str] = {}
+    units: dict[tuple[str, str], tuple[str, str]] = {}
     for datalist in sites:
         first = sites[0]
         if (datalist.task, datalist.classes) != (first.task, first.classes):
@@ -217,7 +219,14 @@ def _check_together(sites: Sequence[Datalist], output: Path) -> None:
                 f"{list(first.classes)}, {datalist.site} has {datalist.task} {list(datalist.classes)}; "
                 "give the same --task and --classes, or another --output"
             )
-        for _, case in datalist.all_cases():
+        for split, case in datalist.all_cases():
+            if case.unit is not None:
+                there, elsewhere = units.setdefault((datalist.dataset, case.unit), (datalist.site, split))
+                if elsewhere != split:
+                    raise DataError(
+                        f"{output}: {case.unit} of {datalist.dataset} is in {elsewhere} at site {there} and in {split} "
+                        f"at site {datalist.site} (patient or lesion in two splits); prepare both sites in one go"
+                    )
             other = owner.setdefault((datalist.dataset, case.subject), datalist.site)
             if other != datalist.site:
                 raise DataError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from monai_fedlora.data.cases import SPLITS, Case, Datalist
 from monai_fedlora.data.datalist import check_site_name
 from monai_fedlora.data.records import FramePair, Photograph, Record
 from monai_fedlora.data.splits import FRACTIONS, assign_splits, check_fractions, group_by_name, group_by_spacing
+from monai_fedlora.data.units import keep_published_apart, take_subset, unit_labels, unit_of
 from monai_fedlora.errors import ConfigError, DataError
 
 BINARY_CLASSES = ("NOR", "ABN")
@@ -35,7 +36,10 @@ class Settings:
         site: name of the one site that gets everything, in place of ``by``.
         seed: seed of the split.
         fractions: shares of training, validation and test.
-        published_split: keep the dataset's own test and validation patients there.
+        published_split: keep the dataset's own test and validation patients there. Training records of their
+            patients or lesions are left out.
+        draw_test: where the published split has no test patient, draw them; otherwise that is an error.
+        limit: largest number of records of a site, or None for all; see :func:`~monai_fedlora.data.units.take_subset`.
     """
 
     dataset: str
@@ -50,6 +54,8 @@ class Settings:
     seed: int = 0
     fractions: tuple[float, float, float] = FRACTIONS
     published_split: bool = False
+    draw_test: bool = False
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +84,22 @@ def prepare(records: Sequence[Record], settings: Settings, *, existing: Sequence
     classes = _classes(records, settings)
     labels, notes = _labels(records, classes, settings)
     kept = [record for record in records if record.subject in labels]
-    if settings.published_split and not any(record.split == "test" for record in kept):
-        raise DataError(f"{settings.dataset} has no published test patient here; drop --published-split")
+    notes += _unit_notes(kept)
+    draw: tuple[str, ...] = ("validation",)
+    if settings.published_split:
+        kept, more = _published(kept, settings)
+        notes += more
+        if not any(record.split == "test" for record in kept):
+            draw = ("validation", "test")
     root = _common_root(kept)
     sites = _sites(kept, settings)
-    datalists = tuple(_datalist(site, members, labels, classes, root, settings) for site, members in sites.items())
+    if settings.limit is not None:
+        for site, members in sites.items():
+            sites[site] = take_subset(
+                members, labels, limit=settings.limit, seed=settings.seed, by_split=settings.published_split
+            )
+            notes.append(f"site {site}: {len(sites[site])} of {len(members)}, a subset of seed {settings.seed}")
+    datalists = _datalists(sites, labels, classes, root, settings, draw)
     if settings.sites is not None:
         notes += [f"site {site} has in-plane spacing {_range(members)} mm" for site, members in sites.items()]
     if settings.classes is None:
@@ -92,8 +109,35 @@ def prepare(records: Sequence[Record], settings: Settings, *, existing: Sequence
     return Prepared(datalists=datalists, notes=tuple(notes))
 
 
+def _unit_notes(records: Sequence[Record]) -> list[str]:
+    alone = sum(record.unit is None for record in records if isinstance(record.images, Photograph))
+    if not alone:
+        return []
+    return [f"{alone} of {len(records)} images have no known patient or lesion, so each of them is split on its own"]
+
+
+def _published(records: Sequence[Record], settings: Settings) -> tuple[list[Record], list[str]]:
+    kept, notes = keep_published_apart(records), []
+    if not any(record.split == "test" for record in kept):
+        if not settings.draw_test:
+            raise DataError(f"{settings.dataset} has no published test patient here; drop --published-split")
+        notes.append(
+            f"{settings.dataset} has no published test split here, so a test split is drawn, by patient or lesion"
+        )
+    if len(kept) < len(records):
+        notes.append(
+            f"left out, because their patient or lesion is in a published test or validation split: "
+            f"{len(records) - len(kept)} of {len(records)}"
+        )
+    return kept, notes
+
+
 def _classes(records: Sequence[Record], settings: Settings) -> tuple[str, ...]:
     if settings.task == "binary":
+        if settings.groups and settings.normal.casefold() not in map(str.casefold, settings.groups):
+            raise ConfigError(
+                f"--normal {settings.normal}: {settings.dataset} has no such class, it has {', '.join(settings.groups)}"
+            )
         if settings.classes not in (None, BINARY_CLASSES):
             raise ConfigError(f"the binary task has the classes {','.join(BINARY_CLASSES)}; drop --classes")
         return BINARY_CLASSES
@@ -159,38 +203,46 @@ def _common_root(records: Sequence[Record]) -> Path:
     return Path(os.path.commonpath([os.path.abspath(file.parent) for record in records for file in record.files()]))
 
 
-def _datalist(
-    site: str,
-    records: Sequence[Record],
+def _datalists(
+    sites: Mapping[str, Sequence[Record]],
     labels: dict[str, int],
     classes: tuple[str, ...],
     root: Path,
     settings: Settings,
-) -> Datalist:
-    published = {record.subject: record.split for record in records if record.split}
-    splits = assign_splits(
-        {record.subject: classes[labels[record.subject]] for record in records},
-        seed=settings.seed,
-        fractions=settings.fractions,
-        fixed=published if settings.published_split else None,
-    )
-    cases: dict[str, list[Case]] = {"training": [], "validation": [], "test": []}
-    for record in sorted(records, key=lambda record: record.subject):
-        cases[splits[record.subject]].append(_case(record, labels[record.subject], root))
-    if not cases["training"]:
-        raise DataError(
-            f"site {site} has no training patient in the published split; drop --published-split or group the "
-            "sites otherwise"
+    draw: Sequence[str],
+) -> tuple[Datalist, ...]:
+    """Split the sites one after the other; a unit that an earlier site has keeps the split it has there."""
+    datalists = []
+    splits: dict[str, str] = {}
+    for site, records in sites.items():
+        published = {unit_of(record): record.split for record in records if record.split}
+        splits |= assign_splits(
+            {unit: classes[label] for unit, label in unit_labels(records, labels).items() if unit not in splits},
+            seed=settings.seed,
+            fractions=settings.fractions,
+            fixed=published if settings.published_split else None,
+            draw=draw,
         )
-    return Datalist(
-        site=site,
-        dataset=settings.dataset,
-        task=settings.task,
-        classes=classes,
-        image_root=root,
-        seed=settings.seed,
-        **{split: tuple(members) for split, members in cases.items()},
-    )
+        cases: dict[str, list[Case]] = {"training": [], "validation": [], "test": []}
+        for record in sorted(records, key=lambda record: record.subject):
+            cases[splits[unit_of(record)]].append(_case(record, labels[record.subject], root))
+        if not cases["training"]:
+            raise DataError(
+                f"site {site} has no training patient in the published split; drop --published-split or group the "
+                "sites otherwise"
+            )
+        datalists.append(
+            Datalist(
+                site=site,
+                dataset=settings.dataset,
+                task=settings.task,
+                classes=classes,
+                image_root=root,
+                seed=settings.seed,
+                **{split: tuple(members) for split, members in cases.items()},
+            )
+        )
+    return tuple(datalists)
 
 
 def _case(record: Record, label: int, root: Path) -> Case:

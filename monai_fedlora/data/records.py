@@ -115,19 +115,26 @@ def check_frames_differ(ed: int, es: int, *, origin: str) -> None:
 
 
 def check_unique(records: Sequence[Record]) -> None:
-    """Refuse a patient that occurs twice.
+    """Refuse a patient or a photograph that occurs twice.
 
     Raises:
-        DataError: two records have the same subject; the message names both origins.
+        DataError: two records have the same subject, or the same photograph; the message names both origins.
     """
     origins: dict[str, str] = {}
+    photographs: dict[Path, str] = {}
     for record in records:
         if record.subject in origins:
+            advice = "a patient in two splits or sites would make the results too good"
+            if isinstance(record.images, Photograph):
+                advice = "every photograph needs a code of its own, and its patient or lesion belongs into the unit"
             raise DataError(
-                f"subject {record.subject} occurs twice: {origins[record.subject]} and {record.origin}; "
-                "a patient in two splits or sites would make the results too good"
+                f"subject {record.subject} occurs twice: {origins[record.subject]} and {record.origin}; {advice}"
             )
         origins[record.subject] = record.origin
+        if isinstance(record.images, Photograph):
+            other = photographs.setdefault(record.images.file, record.origin)
+            if other != record.origin:
+                raise DataError(f"{record.images.file} is listed twice: {other} and {record.origin}; delete one line")
 
 
 def known_group(text: str, groups: Sequence[str], *, origin: str) -> str:

@@ -58,7 +58,7 @@ def read_header_row(path: Path) -> tuple[str, ...]:
 
 
 def read_rows(path: Path, *, required: Sequence[str]) -> list[Row]:
-    """Read a csv with a header line, separated by commas or semicolons; empty lines are skipped.
+    """Read a csv with a header line, separated by commas, semicolons or tabs; empty lines are skipped.
 
     Args:
         path: the file, UTF-8 with or without a byte order mark.
@@ -92,7 +92,8 @@ def _parse(path: Path) -> list[tuple[int, list[str]]]:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             first = stream.readline()
             stream.seek(0)
-            reader = csv.reader(stream, strict=True, delimiter=";" if ";" in first and "," not in first else ",")
+            delimiter = next((mark for mark in ",;\t" if mark in first), ",")
+            reader = csv.reader(stream, strict=True, delimiter=delimiter)
             lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not a readable csv: {error}") from error

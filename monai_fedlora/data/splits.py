@@ -57,19 +57,25 @@ def split_counts(n: int, fractions: Sequence[float]) -> tuple[int, int, int]:
 
 
 def assign_splits(
-    classes: dict[str, str], *, seed: int, fractions: Sequence[float] = FRACTIONS, fixed: dict[str, str] | None = None
+    classes: dict[str, str],
+    *,
+    seed: int,
+    fractions: Sequence[float] = FRACTIONS,
+    fixed: dict[str, str] | None = None,
+    draw: Sequence[str] = ("validation",),
 ) -> dict[str, str]:
     """Return the split of every patient, stratified by class.
 
     A patient's place follows from a hash of the seed and the subject, so that neither the order of the
-    input nor other classes change it.
+    input nor other classes change it. A subject may stand for a lesion or patient with several photographs.
 
     Args:
         classes: class of every subject.
         seed: seed of the split.
         fractions: shares of training, validation and test.
-        fixed: published split of some subjects. Published test and validation patients stay there. If any
-            patient is published as validation, the others train; if not, validation gets its share of them.
+        fixed: published split of some subjects. Published test and validation patients stay there. A split in
+            ``draw`` that nobody is published in gets its share of the others; the rest of them train.
+        draw: splits that a published split does not replace.
 
     Raises:
         ConfigError: the fractions are not a split.
@@ -77,22 +83,26 @@ def assign_splits(
     check_fractions(fractions)
     fixed = {subject: split for subject, split in (fixed or {}).items() if split != "training" and subject in classes}
     if fixed:
-        training, validation, _ = fractions
-        kept = 0.0 if "validation" in fixed.values() else validation / (training + validation)
-        fractions = (1 - kept, kept, 0.0)
+        kept = [
+            share if split in draw and split not in fixed.values() else 0.0
+            for split, share in zip(SPLITS[1:], fractions[1:], strict=True)
+        ]
+        validation, test = (share / (fractions[0] + sum(kept)) for share in kept)
+        fractions = (1 - validation - test, validation, test)
     members: dict[str, list[str]] = defaultdict(list)
     for subject, name in classes.items():
         if subject not in fixed:
             members[name].append(subject)
     result = dict(fixed)
     for subjects in members.values():
-        subjects.sort(key=lambda subject: _rank(subject, seed))
+        subjects.sort(key=lambda subject: seeded_rank(subject, seed))
         bounds = list(accumulate(split_counts(len(subjects), fractions)))
         result |= {subject: SPLITS[bisect_right(bounds, place)] for place, subject in enumerate(subjects)}
     return result
 
 
-def _rank(subject: str, seed: int) -> tuple[str, str]:
+def seeded_rank(subject: str, seed: int | str) -> tuple[str, str]:
+    """Return a key that sorts subjects in an order of the seed, whatever other subjects there are."""
     return hashlib.sha256(f"{seed}/{subject}".encode()).hexdigest(), subject
 
 

@@ -1,13 +1,23 @@
-"""Any hospital's csv: one line per patient with subject, label and image files."""
+"""Any hospital's csv: one line per patient or photograph with subject, label and image files."""
 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from monai_fedlora.data.records import Cine, FramePair, Record, check_unique, cine_spacing, pair_spacing
-from monai_fedlora.data.rows import Row, read_rows
+from monai_fedlora.data.image_header import check_image_header
+from monai_fedlora.data.records import (
+    Cine,
+    FramePair,
+    Photograph,
+    Record,
+    check_unique,
+    cine_spacing,
+    pair_spacing,
+)
+from monai_fedlora.data.rows import Row, read_header_row, read_rows
 from monai_fedlora.errors import DataError
 
 
@@ -15,17 +25,23 @@ from monai_fedlora.errors import DataError
 class Columns:
     """Which column of the csv holds what (names are ours).
 
-    A line gives its images either as two 3D files (``ed_image``, ``es_image``) or as one 4D file (``cine``)
-    with two frame numbers (``ed``, ``es``).
+    A line gives its images as one photograph (``image``), as two 3D files (``ed_image``, ``es_image``) or as one 4D
+    file (``cine``) with two frame numbers (``ed``, ``es``).
 
     Attributes:
+        subject: column of the patient's code; for photographs of a code of their own, which is the path of the file
+            if the csv has no column ``subject``.
         site: column of the site, or None if the csv is one site's.
+        unit: column of the patient or lesion of a photograph. The csv may lack the column ``unit``, but not one of
+            another name.
         first_frame: number of the first frame of a 4D file, 0 or 1.
     """
 
     subject: str = "subject"
     label: str = "label"
     site: str | None = "site"
+    image: str = "image"
+    unit: str = "unit"
     ed_image: str = "ed_image"
     es_image: str = "es_image"
     cine: str = "cine"
@@ -42,16 +58,42 @@ def read_table(source: Path, columns: Columns | None = None) -> list[Record]:
         columns: the names of its columns.
 
     Returns:
-        Records sorted by subject; ``centre`` is the site column, ``group`` the label column.
+        Records sorted by subject; ``centre`` is the site column, ``group`` the label column. A photograph's label
+        ``3.0`` is ``3``.
 
     Raises:
-        DataError: a column, cell or image is missing or wrong, or a patient occurs twice.
+        DataError: a column, cell or image is missing or wrong, or a patient or photograph occurs twice.
     """
     columns = columns or Columns()
-    required = [columns.subject, columns.label] + ([columns.site] if columns.site else [])
-    records = [_patient(row, source.parent, columns) for row in read_rows(source, required=required)]
+    required = [columns.label] + ([columns.site] if columns.site else [])
+    if columns.subject != Columns().subject or columns.image not in read_header_row(source):
+        required.insert(0, columns.subject)
+    if columns.unit != Columns().unit:
+        required.append(columns.unit)
+    rows = read_rows(source, required=required)
+    records = [
+        _photograph(row, source.parent, columns)
+        if row.cells.get(columns.image)
+        else _patient(row, source.parent, columns)
+        for row in rows
+    ]
     check_unique(records)
     return sorted(records, key=lambda record: record.subject)
+
+
+def _photograph(row: Row, folder: Path, columns: Columns) -> Record:
+    if others := [name for name in (columns.ed_image, columns.es_image, columns.cine) if row.cells.get(name)]:
+        raise DataError(f"{row.origin}: {columns.image} and {others[0]} are both filled; a line is one or the other")
+    file = _path(row, columns.image, folder)
+    check_image_header(file)
+    return Record(
+        subject=row.text(columns.subject if columns.subject in row.cells else columns.image),
+        origin=row.origin,
+        images=Photograph(file),
+        unit=row.cells.get(columns.unit) or None,
+        group=re.sub(r"^([0-9]+)\.0+$", r"\1", row.text(columns.label)),
+        centre=row.text(columns.site) if columns.site else None,
+    )
 
 
 def _patient(row: Row, folder: Path, columns: Columns) -> Record:
@@ -66,7 +108,8 @@ def _patient(row: Row, folder: Path, columns: Columns) -> Record:
     else:
         raise DataError(
             f"{row.origin}: no image; fill {columns.ed_image} and {columns.es_image} (two 3D files), or "
-            f"{columns.cine}, {columns.ed} and {columns.es} (one 4D file and its frames)"
+            f"{columns.cine}, {columns.ed} and {columns.es} (one 4D file and its frames), or {columns.image} "
+            "(a photograph)"
         )
     return Record(
         subject=row.text(columns.subject),

@@ -47,7 +47,7 @@ def read_photograph(path: str | Path) -> np.ndarray:
         raise DataError(f"{path} does not exist or is not a file")
     try:
         with Image.open(path, formats=FORMATS) as image:
-            _check_header(image, path)
+            check_header(image, path)
             white = 2.0 ** _bits(image) - 1.0
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
@@ -65,7 +65,12 @@ def read_photograph(path: str | Path) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(levels, -1, 0))
 
 
-def _check_header(image: Any, path: Path) -> None:
+def check_header(image: Any, path: Path) -> None:
+    """Refuse a photograph for what Pillow says of it before it decodes the pixels.
+
+    Raises:
+        DataError: its size, its type of pixels or its number of pages; the message names it.
+    """
     width, height = image.size
     if width * height > MAXIMUM_PIXELS:
         raise DataError(

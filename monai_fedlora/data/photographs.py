@@ -1,0 +1,72 @@
+"""Finding the photographs that a list names, and checking that each of them is one."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from monai_fedlora.data.image_header import check_image_header
+from monai_fedlora.data.records import Photograph
+from monai_fedlora.errors import DataError
+from monai_fedlora.transforms.photograph_file import SUFFIXES
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A photograph as a list names it.
+
+    Attributes:
+        origin: the line of the list.
+        folder: where its file lies.
+        name: name of the file; the suffix may be missing, or another than the file's.
+    """
+
+    origin: str
+    folder: Path
+    name: str
+
+
+def find_photographs(listed: Sequence[Listed]) -> list[Photograph]:
+    """Return the file of every listed photograph; each folder is read once.
+
+    A file has the name that is listed, or the same name with another suffix, such as ``.JPG`` for ``.jpeg``.
+
+    Raises:
+        DataError: photographs are missing (the message names the first and counts them), one has two files, or a
+            file is damaged or no photograph.
+    """
+    folders = {folder: _files(folder) for folder in {entry.folder for entry in listed}}
+    found = [folders[entry.folder].get(stem(entry.name), []) for entry in listed]
+    missing = [entry for entry, files in zip(listed, found, strict=True) if not files]
+    if missing:
+        raise DataError(
+            f"{missing[0].origin}: {missing[0].folder / missing[0].name} does not exist (suffixes "
+            f"{', '.join(SUFFIXES)}); {len(missing)} of {len(listed)} listed images are missing, so copy them or "
+            "delete their lines"
+        )
+    return [_photograph(entry, files) for entry, files in zip(listed, found, strict=True)]
+
+
+def stem(name: str) -> str:
+    """Return a file name without the suffix of a photograph; other dots belong to the name."""
+    return Path(name).stem if Path(name).suffix.lower() in SUFFIXES else name
+
+
+def _photograph(entry: Listed, files: Sequence[Path]) -> Photograph:
+    exact = [file for file in files if file.name == entry.name] or files
+    if len(exact) > 1:
+        raise DataError(f"{entry.origin}: {exact[0]} and {exact[1]} have the same name; keep one of the two")
+    check_image_header(exact[0])
+    return Photograph(exact[0])
+
+
+def _files(folder: Path) -> dict[str, list[Path]]:
+    """Return the photographs of a folder by their name without suffix; none if there is no folder."""
+    files: dict[str, list[Path]] = defaultdict(list)
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in SUFFIXES:
+                files[path.stem].append(path)
+    return files
