@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from monai.data import CacheDataset, MetaTensor
 from monai.transforms import Compose
 from torch.utils.data import DataLoader, Dataset
 
+from monai_fedlora.engines.memory import active_memory, fingerprint
 from monai_fedlora.engines.sampler import CaseSampler
 from monai_fedlora.engines.seeds import mix
 
@@ -23,6 +25,9 @@ class CaseDataset(Dataset):
 
     The same epoch therefore shows the same images whatever the order, the number of worker processes, or the
     time the process started.
+
+    Where a :class:`~monai_fedlora.engines.memory.Memory` is in use, a case that another data set of this process has
+    preprocessed in the same way is taken from there.
 
     Args:
         data: one MONAI dictionary per case.
@@ -49,7 +54,8 @@ class CaseDataset(Dataset):
         self.epoch = 1
         if self.data:
             _log.info("reading %d cases", len(self.data))
-        self._cases = CacheDataset(
+        remembered = _remembered(self.data, transform) if cache_rate == 1 else None
+        self._cases: Any = remembered or CacheDataset(
             self.data, transform, cache_rate=cache_rate, progress=progress and sys.stderr.isatty()
         )
 
@@ -64,6 +70,23 @@ class CaseDataset(Dataset):
         self.augmentation.set_random_state(seed=mix(self.seed, "augmentation", self.epoch, index))
         item = self.augmentation(self._cases[index])
         return {key: value.as_tensor() if isinstance(value, MetaTensor) else value for key, value in item.items()}
+
+
+def _remembered(data: Sequence[Mapping[str, Any]], transform: Sequence[Callable] | Callable) -> list[Any] | None:
+    """The preprocessed cases by way of the memory in use; None where there is none, or it cannot know the transform."""
+    memory = active_memory()
+    if memory is None:
+        return None
+    transforms, cases = fingerprint(transform), [fingerprint(dict(item)) for item in data]
+    if transforms is None or None in cases:
+        return None
+
+    def read(item: Mapping[str, Any]) -> Any:
+        return CacheDataset([item], transform, progress=False)[0]
+
+    return [
+        memory.recall(("case", transforms, case), partial(read, item)) for case, item in zip(cases, data, strict=True)
+    ]
 
 
 def case_loader(

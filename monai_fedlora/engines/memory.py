@@ -1,0 +1,114 @@
+"""What trainings of one process may keep for each other: images as preprocessed, and outputs of frozen blocks.
+
+Both are pure functions of files and frozen weights, so that whoever asks first computes them for all. Nothing is kept
+unless a :class:`Memory` is in use, and it is forgotten with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from enum import Enum
+from types import FunctionType
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_T = TypeVar("_T")
+_PLAIN = (type(None), bool, int, float, str, bytes, Enum, torch.dtype, torch.device, np.dtype)
+_ROOMS = ("monai.", "monai_fedlora.", "torch.")
+
+
+class Memory:
+    """Results of pure computations, by what they were computed from.
+
+    Attributes:
+        seconds: spent computing what is kept.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._kept: dict[Hashable, Any] = {}
+
+    def recall(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """Return what is kept under ``key``; the first time, compute and keep it."""
+        if key not in self._kept:
+            started = time.perf_counter()
+            self._kept[key] = make()
+            self.seconds += time.perf_counter() - started
+        kept: _T = self._kept[key]
+        return kept
+
+
+_active: ContextVar[Memory | None] = ContextVar("memory", default=None)
+
+
+def active_memory() -> Memory | None:
+    """The memory in use, if any."""
+    return _active.get()
+
+
+@contextmanager
+def using(memory: Memory) -> Iterator[Memory]:
+    """Let every data set and inferer that is built in this context keep its results in ``memory``."""
+    token = _active.set(memory)
+    try:
+        yield memory
+    finally:
+        _active.reset(token)
+
+
+def fingerprint(value: Any) -> str | None:
+    """Hash of what a transform, or a sequence of them, computes: its classes and all of their settings.
+
+    Returns:
+        Hexadecimal digits, equal for two that were built alike; None where a part of it cannot be described, such as
+        a function defined inside another one.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        for part in _describe(value):
+            digest.update(part)
+    except _Unknown:
+        return None
+    return digest.hexdigest()
+
+
+class _Unknown(Exception):
+    pass
+
+
+def _describe(value: Any) -> Iterator[bytes]:
+    kind = type(value)
+    yield f"<{kind.__module__}.{kind.__qualname__}>".encode()
+    if isinstance(value, _PLAIN):
+        yield repr(value).encode()
+    elif isinstance(value, (np.ndarray, Tensor)):
+        array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+        yield f"{array.dtype}{array.shape}".encode()
+        yield array.tobytes()
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _describe(key)
+            yield from _describe(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _describe(item)
+    elif isinstance(value, (set, frozenset)):
+        yield from _describe(sorted(map(repr, value)))
+    elif isinstance(value, (type, FunctionType)):
+        if "<" in value.__qualname__:
+            raise _Unknown
+        yield f"{value.__module__}.{value.__qualname__}".encode()
+    elif isinstance(value, np.random.RandomState):
+        pass  # every MONAI Compose carries one; deterministic transforms do not draw from it
+    elif f"{kind.__module__}.".startswith(_ROOMS) and hasattr(value, "__dict__"):
+        yield from _describe(vars(value))
+    else:
+        raise _Unknown
+    yield b"</>"
