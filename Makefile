@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed-$(EXTRAS)
 FAST  := not slow and not realdata
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint types quality wheel bench clean
+.PHONY: help venv demo test test-slow lint types quality jobs wheel bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,12 @@ types: $(STAMP)
 	$(BIN)/mypy monai_fedlora
 
 quality: lint types  ## ruff and mypy
+
+jobs: $(STAMP)  ## make the job folders again, as nvflare_jobs/recipes.txt says
+	set -e; grep -v '^#' nvflare_jobs/recipes.txt | while read -r name arguments; do \
+	  rm -rf "nvflare_jobs/$$name"; \
+	  $(BIN)/monai-fedlora job "$$name" --output "nvflare_jobs/$$name" $$arguments; \
+	done
 
 wheel: $(STAMP)  ## build a wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation

@@ -6,8 +6,10 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from monai_fedlora.errors import ConfigError, WeightsError
+from monai_fedlora.files import read_json
 
 BUNDLES_VARIABLE = "MONAI_FEDLORA_BUNDLES"
 DEMO_WEIGHTS = "demo_backbone.safetensors"
@@ -28,6 +30,19 @@ def bundle_path(name: str) -> Path:
             places looked at and the bundles found there.
     """
     return _folder(name, "bundle", _bundle_roots(), hint=f"set ${BUNDLES_VARIABLE} to the folder that holds it")
+
+
+def bundle_setting(name: str, config: str, key: str) -> Any:
+    """Return what a bundle's configuration says under a top-level key.
+
+    Raises:
+        ConfigError: there is no such bundle, or no such key in it.
+    """
+    path = bundle_path(name) / "configs" / f"{config}.json"
+    content = read_json(path)
+    if not isinstance(content, dict) or key not in content:
+        raise ConfigError(f"{path} does not say {key}; give it on the command line")
+    return content[key]
 
 
 def list_bundles() -> list[str]:

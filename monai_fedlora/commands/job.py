@@ -20,11 +20,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("--sites", default=DEFAULT_SITES, help=f"names, comma-separated (default: {DEFAULT_SITES})")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (default: 5)")
     parser.add_argument("--local-epochs", type=int, default=1, metavar="N", help="epochs per round (default: 1)")
-    parser.add_argument("--classes", default="NOR,ABN", help="class names in label order (default: NOR,ABN)")
+    parser.add_argument("--classes", help="class names in label order (default: the bundle's)")
     parser.add_argument("--experiment", help="name that keys private state (default: the job folder's name)")
     parser.add_argument("--bundle", default=DEFAULT_BUNDLE, help=f"training bundle (default: {DEFAULT_BUNDLE})")
-    parser.add_argument("--size", default="small", help="backbone size (default: small)")
-    parser.add_argument("--backbone", metavar="FILE", help="backbone file to pin (default: the demo weights)")
+    parser.add_argument("--size", help="backbone by name, such as base or vit_base_16 (default: the bundle's)")
+    parser.add_argument("--backbone", metavar="FILE", help="backbone file to pin (default: the size's demo weights)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--wire", choices=("float16", "float32"), default="float16", help="type that travels")
     parser.add_argument(
@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.federated.jobs import write_job
     from monai_fedlora.federated.plan import TRAINING_SETTINGS, Plan
     from monai_fedlora.files import sha256
-    from monai_fedlora.resources import bundle_path, demo_weights_path
+    from monai_fedlora.networks.catalogue import demo_weights
+    from monai_fedlora.resources import bundle_setting
 
     settings: dict[str, Any] = {}
     for item in args.set:
@@ -64,20 +65,24 @@ def run(args: argparse.Namespace) -> int:
             settings[name] = json.loads(text)
         except json.JSONDecodeError:
             settings[name] = text.split(",") if "," in text else text
-    bundle_path(args.bundle)
-    backbone = args.backbone or str(demo_weights_path())
+    size = args.size or bundle_setting(args.bundle, "train", "size")
+    classes = args.classes.split(",") if args.classes else bundle_setting(args.bundle, "inference", "classes")
+    backbone = args.backbone or demo_weights(size)
+    if backbone is None:
+        raise ConfigError(f"there are no demo weights of size {size}; give the file of its backbone with --backbone")
     if not Path(backbone).is_file():
         raise ConfigError(f"the backbone {backbone} does not exist")
+    backbone = str(backbone)
     common: dict[str, Any] = {
         "experiment": args.experiment or args.output.name,
         "bundle": args.bundle,
         "method": args.method,
         "method_args": {k: v for k, v in settings.items() if k not in TRAINING_SETTINGS},
         "sites": tuple(args.sites.split(",")),
-        "classes": tuple(args.classes.split(",")),
+        "classes": tuple(classes),
         "rounds": args.rounds,
         "local_epochs": args.local_epochs,
-        "size": args.size,
+        "size": size,
         "backbone_sha256": sha256(backbone),
         "seed": args.seed,
         "wire_dtype": args.wire,
@@ -99,7 +104,8 @@ def run(args: argparse.Namespace) -> int:
         f"{plan.start_round + plan.rounds - 1}"
     )
     console.print(
-        f"per site and round travel {len(manifest.entries)} tensors, {manifest.nbytes:,} bytes, each way; "
+        f"per site and round {len(manifest.up.entries)} tensors of {manifest.up.nbytes:,} bytes go up and "
+        f"{len(manifest.down.entries)} of {manifest.down.nbytes:,} bytes come down; "
         f"they are listed in {args.output / 'app' / 'config' / 'manifest.json'}"
     )
     console.print(f"next: monai-fedlora simulate {args.output} --workspace runs/{plan.experiment}", soft_wrap=True)

@@ -13,7 +13,7 @@ import torch
 from monai_fedlora.cli import main
 from monai_fedlora.federated.initial import build_shared, load_shared, save_shared
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.files import save_tensors, sha256
+from monai_fedlora.files import save_tensors, sha256, write_json
 from monai_fedlora.networks.cinema import convvit
 from monai_fedlora.resources import BUNDLES_VARIABLE
 from monai_fedlora.scope import Manifest
@@ -33,7 +33,9 @@ Command = Callable[..., int]
 
 @pytest.fixture
 def job(tmp_path: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    (tmp_path / "bundles" / "cine").mkdir(parents=True)
+    configs = tmp_path / "bundles" / "cine" / "configs"
+    write_json(configs / "train.json", {"size": "small"})
+    write_json(configs / "inference.json", {"classes": ["NOR", "ABN"]})
     monkeypatch.setenv(BUNDLES_VARIABLE, str(tmp_path / "bundles"))
 
     def run(*arguments: str, output: str = "mine", method: str = "dual_lora") -> int:
@@ -199,3 +201,22 @@ def test_a_written_job_is_plain_json(job: Command, tmp_path: Path) -> None:
     assert job() == 0
     for path in (tmp_path / "mine").rglob("*.json"):
         json.loads(path.read_text(), parse_constant=pytest.fail)
+
+
+def test_size_and_classes_are_the_bundles_unless_given(job: Command, tmp_path: Path) -> None:
+    write_json(tmp_path / "bundles" / "cine" / "configs" / "inference.json", {"classes": ["A", "B", "C"]})
+    assert job() == 0
+    plan = plan_of(tmp_path / "mine")
+    assert (plan.size, plan.classes) == ("small", ("A", "B", "C"))
+
+
+def test_a_bundle_that_does_not_say_its_classes_asks_for_them(job: Command, tmp_path: Path, capsys: Any) -> None:
+    write_json(tmp_path / "bundles" / "cine" / "configs" / "inference.json", {})
+    assert job() == 2
+    assert "does not say classes" in capsys.readouterr().err
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_size_without_demonstration_weights_needs_a_file(tmp_path: Path, capsys: Any) -> None:
+    assert main(["job", "dual_lora", "--output", str(tmp_path / "mine"), "--size", "base"]) == 2
+    assert "give the file of its backbone with --backbone" in capsys.readouterr().err
