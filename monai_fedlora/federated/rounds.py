@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,12 @@ from monai_fedlora.federated.site import Site
 
 
 def run_in_process(
-    plan: Plan, *, folder: Path, data_root: str | None = None, backbone: str | None = None
+    plan: Plan,
+    *,
+    folder: Path,
+    data_root: str | None = None,
+    backbone: str | None = None,
+    on_progress: Callable[[Mapping[str, Any]], None] = lambda results: None,
 ) -> Mapping[str, Any]:
     """Run all rounds of a plan and the final evaluation, one site after the other.
 
@@ -23,6 +28,7 @@ def run_in_process(
         folder: receives ``results.json``, ``shared.safetensors`` and ``private/``.
         data_root: folder of prepared sites; None generates the phantom.
         backbone: path of the backbone file; None uses each site's own configuration.
+        on_progress: called with the content of ``results.json`` whenever a site has answered.
 
     Returns:
         The content of ``results.json``.
@@ -44,10 +50,12 @@ def run_in_process(
                 record.contribution(name, update.report)
             except Refusal as error:
                 record.refusal(number, name, str(error))
+            on_progress(record.value)
         shared = average.aggregate()
         record.end_round(score=average.score(), traffic={})
     save_shared(folder / LAST_NAME, shared, plan=plan, round_number=plan.start_round + plan.rounds - 1)
     for name, site in sites.items():
         record.final(name, site.finish(shared))
+        on_progress(record.value)
     record.finish()
     return record.value

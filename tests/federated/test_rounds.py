@@ -79,6 +79,18 @@ def test_the_order_of_the_sites_does_not_matter(
     }
 
 
+def test_progress_is_told_whenever_a_site_has_answered(prepared: Prepared, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    results = run_in_process(
+        prepared.plan(rounds=2),
+        folder=tmp_path,
+        **prepared.places,
+        on_progress=lambda now: seen.append((sum(len(entry["sites"]) for entry in now["rounds"]), len(now["final"]))),
+    )
+    assert seen == [(1, 0), (2, 0), (3, 0), (4, 0), (4, 1), (4, 2)]
+    assert results["status"] == "finished"
+
+
 def test_refused_updates_are_written_down_and_leave_the_tensors_alone(prepared: Prepared, tmp_path: Path) -> None:
     plan = prepared.plan(sites=SITES[:1], rounds=1, max_update_rms=1e-9)
     results = run_in_process(plan, folder=tmp_path, **prepared.places)
