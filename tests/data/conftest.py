@@ -1,15 +1,19 @@
-"""Small NIfTI files for the readers' tests."""
+"""Small NIfTI files and photographs for the readers' tests."""
 
 from __future__ import annotations
 
 import functools
 import gzip
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
+
+FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}
 
 
 @functools.cache
@@ -30,3 +34,23 @@ def _write(path: Path, shape: tuple[int, ...] = (4, 4, 3), spacing: tuple[float,
 def nifti() -> Callable[..., None]:
     """Return ``write(path, shape=(4, 4, 3), spacing=(1.5, 1.5, 10))``, which makes the folder too."""
     return _write
+
+
+@functools.cache
+def _photograph(kind: str, size: tuple[int, int], mode: str) -> bytes:
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (*(side // 4 for side in size[::-1]), 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(coarse).resize(size).convert(mode).save(stream, kind)
+    return stream.getvalue()
+
+
+def _write_photograph(path: Path, size: tuple[int, int] = (40, 36), mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_photograph(FORMATS[path.suffix.lower()], size, mode))
+
+
+@pytest.fixture
+def photograph() -> Callable[..., None]:
+    """Return ``write(path, size=(width, height), mode="RGB")``, which makes the folder too."""
+    return _write_photograph

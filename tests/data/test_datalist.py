@@ -262,6 +262,16 @@ def test_a_patient_belongs_to_one_site(tmp_path):
     write_datalists([replace(_site(tmp_path, "ge", first=2), dataset="mnms")], tmp_path / "out")
 
 
+def test_a_lesion_at_two_sites_has_one_split(tmp_path):
+    sites = [_site(tmp_path, "a", 1), _site(tmp_path, "b", 5)]
+    one, two = (replace(site, training=tuple(replace(c, unit="l") for c in site.training)) for site in sites)
+    write_datalists([one, two], tmp_path / "out")
+    split = replace(two, training=sites[1].training[:1], test=two.training[1:])
+    with pytest.raises(DataError, match="l of acdc is in training at site a and in test at site b"):
+        write_datalists([split], tmp_path / "out", overwrite=True)
+    write_datalists([replace(split, dataset="mnms")], tmp_path / "out", overwrite=True)
+
+
 @pytest.mark.parametrize("already", [False, True])
 @pytest.mark.parametrize("fails_at", range(1, 5))
 def test_a_failing_disk_leaves_the_output_as_it_was(tmp_path, monkeypatch, already, fails_at):

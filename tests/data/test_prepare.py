@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from monai_fedlora.data.prepare import Settings, prepare
-from monai_fedlora.data.records import Cine, FramePair, Record
+from monai_fedlora.data.records import Cine, FramePair, Photograph, Record
 from monai_fedlora.errors import ConfigError, DataError
 
 GROUPS = ("NOR", "DCM", "RV")
@@ -29,6 +32,27 @@ def cohort(
         )
         for number, group in enumerate(groups, first)
     ]
+
+
+def photographs(rows: list[tuple[str | None, str, str, str | None]]) -> list[Record]:
+    """Photographs of (lesion, class, centre, published split)."""
+    return [
+        Record(
+            subject=f"i{number:03d}",
+            origin=f"a.csv:{number}",
+            images=Photograph(Path(f"/data/i{number}.jpg")),
+            unit=unit,
+            group=group,
+            centre=centre,
+            split=split,
+        )
+        for number, (unit, group, centre, split) in enumerate(rows)
+    ]
+
+
+def photograph_settings(**changes: object) -> Settings:
+    values = {"dataset": "isic", "groups": ("MEL", "NV"), "normal": "NV", "task": "multiclass", "by": "centre"}
+    return Settings(**values | changes)  # type: ignore[arg-type]
 
 
 def settings(**changes: object) -> Settings:
@@ -140,6 +164,8 @@ def test_a_dataset_without_pathology_names_the_line():
         ({"task": "multiclass", "classes": ("NOR",)}, "two or more"),
         ({"task": "multiclass", "classes": ("NOR", "NOR")}, "two or more"),
         ({"fractions": (1.0, 1.0, 1.0)}, "three shares"),
+        ({"normal": "healthy"}, "acdc has no such class, it has NOR, DCM, RV"),
+        ({"limit": 0}, "--limit 0"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(changes, message):
@@ -150,3 +176,109 @@ def test_settings_that_contradict_each_other_are_refused(changes, message):
 def test_a_site_name_that_is_no_folder_is_refused():
     with pytest.raises(DataError, match="cannot name a site"):
         prepare(cohort({"NOR": 4, "DCM": 4}), settings(site="../x"))
+
+
+def where(datalists, *, by: str) -> dict[str | None, set[str]]:
+    places: dict[str | None, set[str]] = {}
+    for datalist in datalists:
+        for split, case in datalist.all_cases():
+            places.setdefault(getattr(case, by), set()).add(split)
+    return places
+
+
+def test_all_photographs_of_a_lesion_go_to_one_split_counted_as_one_lesion():
+    rows = [(f"l{number}", ("MEL", "NV")[number % 2], "0", None) for number in range(40) for _ in range(1 + number % 4)]
+    prepared = prepare(photographs(rows), photograph_settings())
+    (datalist,) = prepared.datalists
+    assert prepared.notes == ()
+    assert (datalist.site, datalist.classes, datalist.modality) == ("centre-0", ("MEL", "NV"), "image")
+    assert all(len(splits) == 1 for splits in where([datalist], by="unit").values())
+    units = {split: {case.unit for case in datalist.cases(split)} for split in ("training", "validation", "test")}
+    assert [len(members) for members in units.values()] == [24, 6, 10]
+    assert datalist.training[0].image == f"{datalist.training[0].subject.replace('i00', 'i')}.jpg"
+
+
+def test_a_lesion_at_two_sites_has_the_same_split_at_both():
+    rows = [(f"l{number}", "NV", str(site), None) for number in range(30) for site in (0, 1)]
+    rows += [(f"m{number}", "MEL", str(number % 2), None) for number in range(30)]
+    datalists = prepare(photographs(rows), photograph_settings()).datalists
+    assert [datalist.site for datalist in datalists] == ["centre-0", "centre-1"]
+    assert all(len(splits) == 1 for splits in where(datalists, by="unit").values())
+
+
+def test_the_published_test_fold_stays_and_its_lesions_do_not_train():
+    rows = [(f"l{number}", ("MEL", "NV")[number % 2], "0", "training") for number in range(20) for _ in range(2)]
+    rows += [("l3", "NV", "0", "test"), ("t", "NV", "0", "test"), (None, "MEL", "0", "test")]
+    records = photographs(rows)
+    prepared = prepare(records, photograph_settings(published_split=True))
+    (datalist,) = prepared.datalists
+    assert [case.subject for case in datalist.test] == ["i040", "i041", "i042"]
+    assert "l3" not in {case.unit for case in (*datalist.training, *datalist.validation)}
+    assert [len(datalist.training), len(datalist.validation)] == [30, 8]
+    assert prepared.notes == (
+        "1 of 43 images have no known patient or lesion, so each of them is split on its own",
+        "left out, because their patient or lesion is in a published test or validation split: 2 of 43",
+    )
+
+
+def test_where_only_validation_is_published_a_test_split_is_drawn():
+    rows = [(None, group, "0", split) for group in ("MEL", "NV") for split in ["training"] * 17 + ["validation"] * 5]
+    with pytest.raises(DataError, match="no published test patient"):
+        prepare(photographs(rows), photograph_settings(published_split=True))
+    prepared = prepare(photographs(rows), photograph_settings(published_split=True, draw_test=True))
+    (datalist,) = prepared.datalists
+    assert [datalist.counts(split) for split in ("training", "validation", "test")] == [(12, 12), (5, 5), (5, 5)]
+    assert "isic has no published test split here" in prepared.notes[1]
+
+
+def test_a_limit_takes_whole_lesions_of_every_site_and_says_so():
+    rows = [(f"{site}{number}", ("MEL", "NV")[number % 2], site, None) for site in "01" for number in range(40)]
+    prepared = prepare(photographs(rows * 2), photograph_settings(limit=40, seed=3))
+    assert prepared.notes == (
+        "site centre-0: 40 of 80, a subset of seed 3",
+        "site centre-1: 40 of 80, a subset of seed 3",
+    )
+    for datalist in prepared.datalists:
+        assert Counter(case.group for _, case in datalist.all_cases()) == {"MEL": 20, "NV": 20}
+        assert datalist.counts("test")[0] > 0
+    other = prepare(photographs(rows * 2), photograph_settings(limit=40, seed=4))
+    assert where(other.datalists, by="subject").keys() != where(prepared.datalists, by="subject").keys()
+
+
+def test_photographs_have_a_binary_task_too():
+    rows = [(None, group, "0", None) for group in ("MEL", "NV") for _ in range(8)]
+    (datalist,) = prepare(photographs(rows), photograph_settings(task="binary")).datalists
+    assert all(case.label == int(case.group == "MEL") for _, case in datalist.all_cases())
+
+
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.sampled_from([None, *"abcdef"]),
+            st.sampled_from(["MEL", "NV"]),
+            st.sampled_from("01"),
+            st.sampled_from(["training", "validation", "test", None]),
+        ),
+        min_size=1,
+        max_size=40,
+    ),
+    published=st.booleans(),
+    limit=st.none() | st.integers(1, 30),
+)
+def test_whatever_is_prepared_has_no_lesion_on_two_sides_and_keeps_published_images_in_place(rows, published, limit):
+    records = photographs(rows)
+    choice = photograph_settings(published_split=published, draw_test=True, limit=limit, classes=("MEL", "NV"))
+    try:
+        prepared = prepare(records, choice)
+    except DataError as error:
+        assert "no training patient" in str(error)
+        return
+    places = where(prepared.datalists, by="unit")
+    places.pop(None, None)
+    assert all(len(splits) == 1 for splits in places.values())
+    origin = {record.subject: record for record in records}
+    for datalist in prepared.datalists:
+        for split, case in datalist.all_cases():
+            assert (case.unit, case.group) == (origin[case.subject].unit, origin[case.subject].group)
+            if published and origin[case.subject].split in ("test", "validation"):
+                assert split == origin[case.subject].split

@@ -22,8 +22,9 @@ def test_rows_carry_their_line_and_skip_empty_ones(tmp_path):
     assert read_header_row(path) == ("subject", "label")
 
 
-def test_semicolons_are_read_too(tmp_path):
-    (tmp_path / "a.csv").write_text("subject;label\na;NOR\n")
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_semicolons_and_tabs_are_read_too(tmp_path, mark):
+    (tmp_path / "a.csv").write_text("subject;label\na;NOR\n".replace(";", mark))
     assert read_rows(tmp_path / "a.csv", required=["label"])[0].text("label") == "NOR"
 
 
@@ -64,7 +65,7 @@ def test_other_numbers_are_refused(text):
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(content=st.binary(max_size=60) | st.text(alphabet='ab,;"\n\r\0é', max_size=40).map(str.encode))
+@given(content=st.binary(max_size=60) | st.text(alphabet='ab,;\t"\n\r\0é', max_size=40).map(str.encode))
 def test_any_bytes_give_rows_or_a_data_error(tmp_path, content):
     (tmp_path / "a.csv").write_bytes(content)
     try:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monai_fedlora.data.records import FramePair, Record
+from monai_fedlora.data.records import FramePair, Photograph, Record
 from monai_fedlora.data.splits import (
     assign_splits,
     check_fractions,
@@ -104,6 +104,18 @@ def test_published_patients_stay_where_they_are(classes, published):
         assert free["validation"] == 0
 
 
+@given(n=st.integers(3, 60), published=st.sampled_from(["validation", "test"]), seed=st.integers(0, 9))
+def test_a_split_that_nobody_published_is_drawn_from_the_rest_in_proportion(n, published, seed):
+    classes = {f"p{number}": "A" for number in range(n)}
+    drawn = assign_splits(classes, seed=seed, fixed={"p0": published}, draw=("validation", "test"))
+    assert drawn["p0"] == published
+    counts = Counter(split for subject, split in drawn.items() if subject != "p0")
+    other = {"validation": (0.6 / 0.85, 0, 0.25 / 0.85), "test": (0.8, 0.2, 0)}[published]
+    assert tuple(counts[split] for split in ("training", "validation", "test")) == split_counts(n - 1, other)
+    kept = assign_splits(classes, seed=seed, fixed={"p0": published}, draw=())
+    assert set(kept.values()) == {published, "training"}
+
+
 @pytest.mark.parametrize(
     "fractions", [(0.6, 0.4), (0.5, 0.4, 0.2), (0, 0.5, 0.5), (1.2, -0.1, -0.1), (float("nan"), 0.5, 0.5)]
 )
@@ -136,6 +148,12 @@ def test_protocol_sites_are_ranges_of_the_spacing(spacings, n_sites, shuffle: ra
 def test_protocol_sites_of_different_spacings_are_equal_in_size():
     records = [record(f"p{number}", spacing=1 + number / 100) for number in range(12)]
     assert [len(members) for members in group_by_spacing(records, 4).values()] == [3, 3, 3, 3]
+
+
+def test_photographs_have_no_protocol():
+    image = Record(subject="i", origin="a.csv:2", images=Photograph(Path("i.jpg")))
+    with pytest.raises(DataError, match=r"a\.csv:2: a photograph has no spacing"):
+        group_by_spacing([image], 2)
 
 
 def test_one_protocol_site_is_refused():

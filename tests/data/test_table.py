@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from monai_fedlora.data.records import Cine, FramePair
+from monai_fedlora.data.records import Cine, FramePair, Photograph
 from monai_fedlora.data.table import Columns, read_table
 from monai_fedlora.errors import DataError
 
@@ -75,6 +75,80 @@ def test_a_wrong_line_is_named(folder, row, message):
 def test_counting_from_one_refuses_frame_zero(folder):
     with pytest.raises(DataError, match=":3: ED is frame -1"):
         read_table(write(folder, ROWS), Columns(first_frame=1))
+
+
+def photographs(folder: Path, photograph, rows: list[str], header: str = "subject,site,label,image,unit") -> Path:
+    for name in ("a.jpg", "b.PNG", "c.tif"):
+        photograph(folder / "v" / name)
+    return write(folder, rows, header)
+
+
+def test_photographs_are_read_with_their_patient(folder, photograph):
+    rows = ["i2,north,3.0,v/b.PNG,p1", "i1,south,MEL,v/a.jpg,", "i3,south,v1.0,v/c.tif,p1"]
+    records = read_table(photographs(folder, photograph, rows))
+    assert [(r.subject, r.centre, r.group, r.unit, r.spacing) for r in records] == [
+        ("i1", "south", "MEL", None, None),
+        ("i2", "north", "3", "p1", None),
+        ("i3", "south", "v1.0", "p1", None),
+    ]
+    assert records[0].images == Photograph(folder / "v/a.jpg")
+
+
+def test_photographs_without_a_code_are_known_by_their_path_and_columns_may_have_other_names(folder, photograph):
+    path = photographs(folder, photograph, ["v/a.jpg,0,P7", "v/b.PNG,1,P7"], "file,grade,patient")
+    columns = Columns(label="grade", site=None, image="file", unit="patient")
+    assert [(r.subject, r.unit) for r in read_table(path, columns)] == [("v/a.jpg", "P7"), ("v/b.PNG", "P7")]
+    with pytest.raises(DataError, match=":1: column lesion is missing"):
+        read_table(path, Columns(label="grade", site=None, image="file", unit="lesion"))
+    with pytest.raises(DataError, match=":1: column code is missing"):
+        read_table(path, Columns(subject="code", label="grade", site=None, image="file"))
+    unknown = read_table(path, Columns(label="grade", site=None, image="file"))
+    assert [record.unit for record in unknown] == [None, None]
+
+
+def test_a_table_may_be_separated_by_tabs_but_hearts_need_a_subject_column(folder, photograph):
+    rows = ["i1\tnorth\tMEL\tv/a.jpg\t"]
+    assert read_table(photographs(folder, photograph, rows, "subject\tsite\tlabel\timage\tunit"))[0].subject == "i1"
+    with pytest.raises(DataError, match=":1: column subject is missing"):
+        read_table(write(folder, ["NOR,v/ed.nii.gz,v/es.nii.gz"], "label,ed_image,es_image"), Columns(site=None))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("i1,north,MEL,v/gone.jpg,", r":2: image .*gone\.jpg does not exist"),
+        ("i1,north,,v/a.jpg,", ":2: label is empty"),
+        (",north,NV,v/a.jpg,", ":2: subject is empty"),
+        ("i1,north,NV,,", ":2: no image"),
+        ("i9,north,NV,v/a.jpg,", "i9 occurs twice: .*:2 and .*:3; every photograph needs a code of its own"),
+        ("i1,north,NV,v/b.PNG,", r"b\.PNG is listed twice: .*:2 and .*:3"),
+        ("i1,north,NV,v/ed.nii.gz,", r"ed\.nii\.gz is not a JPEG, PNG or TIFF"),
+    ],
+)
+def test_a_wrong_photograph_is_named(folder, photograph, row, message):
+    with pytest.raises(DataError, match=message):
+        read_table(photographs(folder, photograph, [row, "i9,south,MEL,v/b.PNG,"]))
+
+
+def test_a_line_is_a_heart_or_a_photograph(folder, photograph):
+    path = photographs(folder, photograph, ["a,NV,v/a.jpg,v/4d.nii.gz,0,1"], "subject,label,image,cine,ed,es")
+    with pytest.raises(DataError, match=":2: image and cine are both filled"):
+        read_table(path, Columns(site=None))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(line=st.integers(0, 2), column=st.integers(0, 4), cell=st.text(max_size=6))
+def test_any_garbled_cell_of_photographs_gives_a_data_error_or_existing_images(folder, photograph, line, column, cell):
+    lines = ["subject,site,label,image,unit", "i2,north,3.0,v/b.PNG,p1", "i1,south,MEL,v/a.jpg,"]
+    cells = lines[line].split(",")
+    cells[column] = cell
+    lines[line] = ",".join(cells)
+    try:
+        records = read_table(photographs(folder, photograph, lines[1:], lines[0]))
+    except DataError as error:
+        assert "patients.csv" in str(error) or str(folder) in str(error)
+        return
+    assert all(isinstance(record.images, Photograph) and record.images.file.is_file() for record in records)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
