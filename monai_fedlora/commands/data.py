@@ -261,14 +261,16 @@ def _load_all(datalists: Sequence[Datalist]) -> None:
     from rich.progress import track
 
     from monai_fedlora.data.cases import SPLITS
-    from monai_fedlora.transforms.frames import join_frames, read_frames
-    from monai_fedlora.transforms.photograph_file import read_photograph
 
     items = [item for datalist in datalists for split in SPLITS for item in datalist.items(split)]
     for item in track(items, description="reading images", transient=True):
         if "image" in item:
+            from monai_fedlora.transforms.photograph_file import read_photograph
+
             read_photograph(str(item["image"]))
         else:
+            from monai_fedlora.transforms.frames import join_frames, read_frames
+
             join_frames(*read_frames(item))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from monai_fedlora.commands import data
 from monai_fedlora.data.datalist import load_datalist, read_prepared
@@ -59,6 +60,44 @@ def table(tmp_path: Path) -> Path:
         for number in range(8):
             writer.writerow([f"s{number}", "GE", GROUPS[number % 4], "ed.nii.gz", "es.nii.gz"])
     return path
+
+
+def photograph(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    levels = np.random.default_rng(seed).integers(0, 256, (32, 40, 3), dtype=np.uint8)
+    Image.fromarray(levels).save(path, quality=30)
+
+
+@pytest.fixture
+def isic(tmp_path: Path) -> Path:
+    """Two photographs of each of 24 lesions, of three classes at two centres; six photographs are the test fold."""
+    root = tmp_path / "isic"
+    lines, lesions = ["image,target,center,fold"], ["lesion_id,image_id"]
+    for number in range(48):
+        photograph(root / "ISIC_2019_Training_Input_preprocessed" / f"ISIC_{number:04d}.jpg", number)
+        fold = "test" if number % 8 == 7 else "train"
+        lines.append(f"ISIC_{number:04d},{(0, 1, 4)[number // 2 % 3]},{number // 24},{fold}")
+        lesions.append(f"HAM_{number // 2},ISIC_{number:04d}")
+    (root / "train_test_split").write_text("\n".join(lines))
+    (root / "HAM10000_metadata.csv").write_text("\n".join(lesions))
+    return root
+
+
+@pytest.fixture
+def gdrbench(tmp_path: Path) -> Path:
+    """Twenty fundus photographs of APTOS and ten of IDRID."""
+    root = tmp_path / "gdrbench"
+    folders = ("nodr", "mild_npdr", "moderate_npdr", "severe_npdr", "pdr")
+    (root / "splits").mkdir(parents=True)
+    for domain, count in (("APTOS", 4), ("IDRID", 2)):
+        stems = [f"{domain}/{folder}/{number}.png" for folder in folders for number in range(count)]
+        names = [f"{stem} {place // count}" for place, stem in enumerate(stems)]
+        for number, name in enumerate(names):
+            photograph(root / "images" / name.split(" ")[0], number)
+        for place, split in enumerate(("train", "crossval")):
+            chosen = [name for name in names if name.split("/")[2].startswith("0.") == bool(place)]
+            (root / "splits" / f"{domain}_{split}.txt").write_text("\n".join(chosen))
+    return root
 
 
 def test_two_datasets_prepared_into_one_folder_agree(tmp_path, acdc, table, capsys):
@@ -135,6 +174,88 @@ def test_a_made_up_dataset_is_prepared_like_a_real_one(tmp_path):
     assert [len(list(datalist.all_cases())) for datalist in prepared] == [2, 2]
 
 
+CLASSES = ("--classes", "MEL,NV,BKL")
+
+
+def test_fed_isic2019_keeps_its_test_fold_and_no_lesion_of_it_trains(tmp_path, isic, capsys):
+    run("fed_isic2019", "--source", isic, "--output", tmp_path / "out", *CLASSES)
+    prepared = read_prepared(tmp_path / "out")
+    assert [(datalist.site, datalist.task, datalist.classes) for datalist in prepared] == [
+        ("centre-0", "multiclass", ("MEL", "NV", "BKL")),
+        ("centre-1", "multiclass", ("MEL", "NV", "BKL")),
+    ]
+    test = {case.subject: case.unit for datalist in prepared for case in datalist.test}
+    assert sorted(test) == [f"ISIC_{number:04d}" for number in range(7, 48, 8)]
+    others = [case for datalist in prepared for case in (*datalist.training, *datalist.validation)]
+    assert len(others) == 36 and not {case.unit for case in others} & set(test.values())
+    printed = capsys.readouterr().out
+    assert "published test or validation split: 6 of 48" in printed
+    assert "fed_isic2019 has the centres 0, 1, 2, 3, 4, 5; this copy lacks 2, 3, 4, 5" in printed
+
+
+def test_fed_isic2019_can_be_drawn_anew_limited_and_made_binary(tmp_path, isic, capsys):
+    words = ("--source", isic, "--no-published-split", "--limit", 12, "--seed", 5, "--site", "all", "--check", "full")
+    run("fed_isic2019", *words, "--output", tmp_path / "out", "--task", "binary")
+    (datalist,) = read_prepared(tmp_path / "out")
+    assert [sum(datalist.counts(split)) for split in ("training", "validation", "test")] == [6, 2, 4]
+    assert sum(case.label == 0 for _, case in datalist.all_cases()) == 4
+    assert all(case.label == int(case.group != "NV") for _, case in datalist.all_cases())
+    assert "site all: 12 of 48, a subset of seed 5" in capsys.readouterr().out
+    run("fed_isic2019", *words, "--output", tmp_path / "mel", "--task", "binary", "--normal", "MEL")
+    (datalist,) = read_prepared(tmp_path / "mel")
+    assert all(case.label == int(case.group != "MEL") for _, case in datalist.all_cases())
+
+
+def test_a_class_that_no_centre_has_is_named(tmp_path, isic):
+    with pytest.raises(DataError, match="no site has a training case of BCC"):
+        run("fed_isic2019", "--source", isic, "--output", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_feddrg_takes_crossval_for_validation_and_draws_a_test_split(tmp_path, gdrbench, capsys):
+    run("feddrg", "--source", gdrbench, "--output", tmp_path / "out", "--check", "full")
+    aptos, idrid = read_prepared(tmp_path / "out")
+    assert (aptos.site, idrid.site) == ("aptos", "idrid")
+    assert aptos.classes == ("nodr", "mild_npdr", "moderate_npdr", "severe_npdr", "pdr")
+    assert aptos.counts("training") == (2,) * 5
+    assert aptos.counts("validation") == aptos.counts("test") == (1,) * 5
+    assert {Path(str(item["image"])).stem for item in aptos.items("validation")} == {"0"}
+    printed = capsys.readouterr().out
+    assert "feddrg has no published test split here" in printed
+    assert "30 of 30 images have no known patient or lesion" in printed
+    assert "this copy lacks DEEPDR, FGADR, MESSIDOR, RLDR" in printed
+
+
+def test_a_csv_of_photographs_is_multiclass_unless_told_otherwise(tmp_path):
+    path = tmp_path / "clinic" / "eyes.csv"
+    lines = ["file,grade,patient"]
+    for number in range(16):
+        photograph(path.parent / f"{number}.png", number)
+        lines.append(f"{number}.png,{number // 2 % 2}.0,P{number // 4}")
+    path.write_text("\n".join(lines))
+    words = ["csv", "--source", path, "--site", "clinic", "--label-column", "grade", "--image-column", "file"]
+    run(*words, "--unit-column", "patient", "--output", tmp_path / "out")
+    (datalist,) = read_prepared(tmp_path / "out")
+    assert (datalist.task, datalist.classes, datalist.dataset) == ("multiclass", ("0", "1"), "eyes")
+    for patient in range(4):
+        units = [split for split, case in datalist.all_cases() if case.unit == f"P{patient}"]
+        assert len(units) == 4 and len(set(units)) == 1
+    run(*words, "--task", "binary", "--normal", "0", "--output", tmp_path / "binary")
+    assert read_prepared(tmp_path / "binary")[0].classes == ("NOR", "ABN")
+
+
+def test_a_photograph_spoilt_inside_is_found_by_the_full_check_before_anything_is_written(tmp_path, isic):
+    bad = isic / "ISIC_2019_Training_Input_preprocessed" / "ISIC_0003.jpg"
+    Image.new("RGB", (40, 32), (9, 9, 9)).save(bad)
+    run("fed_isic2019", "--source", isic, "--output", tmp_path / "quick", *CLASSES)
+    with pytest.raises(DataError, match=r"ISIC_0003\.jpg is blank"):
+        run("fed_isic2019", "--source", isic, "--output", tmp_path / "out", "--check", "full", *CLASSES)
+    bad.write_bytes(bad.read_bytes()[:-60])
+    with pytest.raises(DataError, match=r"ISIC_0003\.jpg is truncated"):
+        run("fed_isic2019", "--source", isic, "--output", tmp_path / "out", *CLASSES)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -143,6 +264,8 @@ def test_a_made_up_dataset_is_prepared_like_a_real_one(tmp_path):
         ("acdc", "--source", "a", "--output", "b", "--by", "vendor", "--site", "x"),
         ("acdc", "--source", "a", "--output", "b", "--fractions", "a,b"),
         ("mnms2", "--source", "a", "--output", "b", "--by", "centre"),
+        ("feddrg", "--source", "a", "--output", "b", "--by", "spacing"),
+        ("acdc", "--source", "a", "--output", "b", "--no-published-split"),
     ],
 )
 def test_a_wrong_command_line_stops_with_usage(words, capsys):
@@ -177,3 +300,24 @@ def test_real_acdc_becomes_protocol_sites(tmp_path, sites):
     prepared = read_prepared(tmp_path)
     assert len(prepared) == sites
     assert all(min(datalist.counts("training")) > 0 for datalist in prepared)
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif("MONAI_FEDLORA_REAL_DATA" not in os.environ, reason="MONAI_FEDLORA_REAL_DATA is not set")
+def test_real_fed_isic2019_becomes_four_sites_without_a_lesion_in_two_splits(tmp_path):
+    source = Path(os.environ["MONAI_FEDLORA_REAL_DATA"]) / "fed_isic2019"
+    run("fed_isic2019", "--source", source, "--output", tmp_path)
+    prepared = read_prepared(tmp_path)
+    assert {d.site: sum(1 for _ in d.all_cases()) for d in prepared} == {
+        "centre-1": 3163,
+        "centre-2": 2691,
+        "centre-3": 1807,
+        "centre-5": 351,
+    }
+    splits: dict[str | None, set[str]] = {}
+    for datalist in prepared:
+        assert sum(datalist.counts("test")) >= 0.2 * sum(1 for _ in datalist.all_cases())
+        for split, case in datalist.all_cases():
+            splits.setdefault(case.unit, set()).add(split)
+    assert len(splits) == 6304
+    assert all(len(names) == 1 for names in splits.values())
