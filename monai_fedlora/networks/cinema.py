@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Literal, cast, get_args
 
@@ -17,7 +16,9 @@ from torch import nn
 
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.conv_stem import ConvStem, Fusion, Size3
+from monai_fedlora.networks.cut import CutNetwork
 from monai_fedlora.networks.protocol import Features
+from monai_fedlora.networks.tracing import fixed_shape
 from monai_fedlora.networks.transformer import Encoder, init_linear
 
 VIEW = "sax"
@@ -25,7 +26,7 @@ VIEW = "sax"
 Readout = Literal["cls_patch", "patch", "cls"]
 
 
-class ConvViT(nn.Module):
+class ConvViT(CutNetwork):
     """A convolutional stem, a transformer, a multi-scale fusion and linear heads.
 
     Maps (B, n_frames, X, Y, Z) to logits (B, out_chans). Images of another size than ``image_size`` work as
@@ -172,42 +173,11 @@ class ConvViT(nn.Module):
             logits.append(self.pred_head_dict["cls"](tokens[:, 0]))
         return sum(logits[1:], start=logits[0]) / len(logits)
 
-    def prefix(self, x: torch.Tensor, block: int) -> Features:
-        """Embed images and run the blocks before ``block``.
-
-        Raises:
-            ConfigError: ``block`` lies outside 0..depth.
-        """
-        tokens, addend = self.embed(x)
-        for layer in self.blocks[: self._checked_block(block)]:
-            tokens = layer(tokens)
-        return Features(tokens, addend)
-
-    def suffix(self, features: Features, block: int) -> torch.Tensor:
-        """Run the blocks from ``block`` on and read out the logits (B, out_chans).
-
-        Raises:
-            ConfigError: ``block`` lies outside 0..depth.
-        """
-        tokens = features.tokens
-        for layer in self.blocks[self._checked_block(block) :]:
-            tokens = layer(tokens)
-        return self.readout(Features(tokens, features.addend))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Classify images (B, n_frames, X, Y, Z): logits (B, out_chans)."""
-        return self.suffix(self.embed(x), 0)
-
     def _checked_grid(self, x: torch.Tensor) -> Size3:
-        shape = _fixed_shape(x)
+        shape = fixed_shape(x)
         if len(shape) != 5 or shape[1] != self.n_frames:
             raise ConfigError(f"expected images (B, {self.n_frames}, X, Y, Z), not {shape}")
         return self.grid(shape[2:])
-
-    def _checked_block(self, block: int) -> int:
-        if not 0 <= block <= len(self.blocks):
-            raise ConfigError(f"block {block} lies outside 0..{len(self.blocks)}, the depth of this network")
-        return block
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,12 +255,3 @@ def convvit(size: str, *, out_chans: int, n_frames: int = 2, image_size: Sequenc
 def _size3(values: Sequence[int]) -> Size3:
     x, y, z = (int(value) for value in values)
     return x, y, z
-
-
-def _fixed_shape(x: torch.Tensor) -> tuple[int, ...]:
-    """The shape as plain numbers, also while tracing: a trace holds for one image size by design."""
-    if not torch.jit.is_tracing():
-        return tuple(x.shape)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        return tuple(int(size) for size in x.shape)

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.networks.cut import CutNetwork
 from monai_fedlora.networks.position import resize_image_position, sincos_position
 from monai_fedlora.networks.protocol import Features
 from monai_fedlora.networks.tracing import fixed_shape
@@ -188,7 +189,7 @@ class Block(nn.Module):
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(CutNetwork):
     """A patch embedding, transformer blocks, a norm and a linear head.
 
     Maps colour images (B, 3, H, W) to logits (B, out_chans). Images of another size than the settings' work as long
@@ -240,37 +241,6 @@ class VisionTransformer(nn.Module):
     def readout(self, features: Features) -> torch.Tensor:
         """Turn the last block's output into logits (B, out_chans)."""
         return self.head(self.pool(features))
-
-    def prefix(self, x: torch.Tensor, block: int) -> Features:
-        """Embed images and run the blocks before ``block``.
-
-        Raises:
-            ConfigError: ``block`` lies outside 0..depth.
-        """
-        tokens, addend = self.embed(x)
-        for layer in self.blocks[: self._checked_block(block)]:
-            tokens = layer(tokens)
-        return Features(tokens, addend)
-
-    def suffix(self, features: Features, block: int) -> torch.Tensor:
-        """Run the blocks from ``block`` on and read out the logits (B, out_chans).
-
-        Raises:
-            ConfigError: ``block`` lies outside 0..depth.
-        """
-        tokens = features.tokens
-        for layer in self.blocks[self._checked_block(block) :]:
-            tokens = layer(tokens)
-        return self.readout(Features(tokens, features.addend))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Classify images (B, 3, H, W): logits (B, out_chans)."""
-        return self.suffix(self.embed(x), 0)
-
-    def _checked_block(self, block: int) -> int:
-        if not 0 <= block <= len(self.blocks):
-            raise ConfigError(f"block {block} lies outside 0..{len(self.blocks)}, the depth of this network")
-        return block
 
 
 def _initialise(module: nn.Module) -> None:
