@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from monai_fedlora.adapters.lora import SHARED, merge_lora
+from monai_fedlora.adapters.lora import merge_lora
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.card import model_card
 from monai_fedlora.export.classifier import copy_without_call_stacks, eager_classifier, scripted_classifier
@@ -23,9 +24,11 @@ from monai_fedlora.export.folder import new_folder
 from monai_fedlora.export.inference import PREDICTIONS_NAME, inference_config
 from monai_fedlora.export.licence import licence_text
 from monai_fedlora.export.metadata import model_metadata
-from monai_fedlora.export.verify import assert_equal, logits, probe_image, reference_logits
+from monai_fedlora.export.modalities import modality_of
+from monai_fedlora.export.modality import Modality
+from monai_fedlora.export.verify import assert_equal, exported_view, logits
 from monai_fedlora.files import atomic_path, sha256, write_text
-from monai_fedlora.networks.cinema import SIZES, ConvViT, ConvViTSize, convvit
+from monai_fedlora.networks.catalogue import build_backbone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,23 +66,23 @@ def export_bundle(*, run: Path, site: str, output: Path, backbone: str | None = 
     with new_folder(output) as folder:
         model = read_finished(run, site)
         source = find_backbone(model.plan, backbone)
-        size = SIZES[model.plan.size]
+        modality = modality_of(model.plan)
         weights = folder / "models" / "model.pt"
-        plain = _write_weights(model, source, weights)
+        plain = _write_weights(model, source, modality.probe(), weights)
         metadata = model_metadata(
             model,
             name=output.name,
             backbone=source,
-            packages=("fire", "nibabel", "pytorch-ignite"),
+            packages=sorted({"fire", "pytorch-ignite", *modality.packages}),
             files_sha256={"models/model.pt": sha256(weights)},
         )
-        config = inference_config(model.plan.classes, size.spacing)
-        _write_script(plain, size, folder / "models" / "model.ts", metadata=metadata, config=config)
+        config = inference_config(model.plan.classes, modality.reading())
+        _write_script(plain, modality, folder / "models" / "model.ts", metadata=metadata, config=config)
         for name, content in (("metadata", metadata), ("inference", config)):
             write_text(folder / "configs" / f"{name}.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
-        write_text(folder / "docs" / "README.md", model_card(metadata, usage=_usage_text(output.name)))
+        write_text(folder / "docs" / "README.md", model_card(metadata, usage=_usage_text(output.name, modality)))
         write_text(folder / "LICENSE", licence_text(backbone_name(source)))
-        _check_written(folder, plain, size)
+        _check_written(folder, plain, modality)
     return Exported(folder=output, metadata=metadata, usage=inference_command(output))
 
 
@@ -93,18 +96,24 @@ def inference_command(folder: Path) -> str:
     )
 
 
-def _write_weights(model: FinishedModel, backbone: str, path: Path) -> ConvViT:
+def _write_weights(model: FinishedModel, backbone: str, image: Tensor, path: Path) -> nn.Module:
     """Fold the adapters into the weights, for a shared model only the shared ones, and save them.
+
+    Args:
+        model: the finished model.
+        backbone: source of the backbone.
+        image: a batch of the network's input, to compare with.
+        path: file to write.
 
     Returns:
         A plain network that has read the file back and computes what the adapted one did.
     """
     network = rebuild(model, backbone)
-    image = probe_image((network.n_frames, *network.image_size))
-    expected = reference_logits(model, network, image)
-    merge_lora(network, [SHARED] if model.site is None else None)
+    with exported_view(model, network):
+        expected = logits(network, image)
+        merge_lora(network)
     state = {key: value.detach().clone().contiguous() for key, value in network.state_dict().items()}
-    plain = convvit(model.plan.size, out_chans=len(model.plan.classes), n_frames=network.n_frames)
+    plain = build_backbone(model.plan.size, out_chans=len(model.plan.classes))
     if wrong := sorted(state.keys() ^ plain.state_dict().keys()):
         raise ExportError(
             f"{model.plan.method} cannot be merged into its backbone: {', '.join(wrong[:4])} would be left over or "
@@ -119,11 +128,11 @@ def _write_weights(model: FinishedModel, backbone: str, path: Path) -> ConvViT:
 
 
 def _write_script(
-    plain: ConvViT, size: ConvViTSize, path: Path, *, metadata: Mapping[str, Any], config: Mapping[str, Any]
+    plain: nn.Module, modality: Modality, path: Path, *, metadata: Mapping[str, Any], config: Mapping[str, Any]
 ) -> None:
     from monai.data import save_net_with_metadata
 
-    script, buffer = scripted_classifier(plain, size), io.BytesIO()
+    script, buffer = scripted_classifier(plain, modality), io.BytesIO()
     with _quiet():
         save_net_with_metadata(
             script,
@@ -136,7 +145,7 @@ def _write_script(
         copy_without_call_stacks(buffer, temporary)
 
 
-def _check_written(folder: Path, plain: ConvViT, size: ConvViTSize) -> None:
+def _check_written(folder: Path, plain: nn.Module, modality: Modality) -> None:
     """Load the bundle as a consumer does and compare it with the plain network on two image sizes."""
     from monai.bundle import load
 
@@ -148,10 +157,8 @@ def _check_written(folder: Path, plain: ConvViT, size: ConvViTSize) -> None:
     for name, found in (("metadata", metadata), ("inference", json.loads(extra["inference.json"]))):
         if found != json.loads((folder / "configs" / f"{name}.json").read_text(encoding="utf-8")):
             raise ExportError(f"model.ts carries another {name}.json than the bundle; nothing was written")
-    eager = eager_classifier(plain, size)
-    x, y, z = size.image_size
-    for shape in ((x + x // 4, y + y // 3, z + 2), (x - x // 8, y + 5, max(z - 1, 1))):
-        image = 1000 * probe_image((plain.n_frames, *shape))
+    eager = eager_classifier(plain, modality)
+    for image in modality.raw_probes():
         assert_equal(logits(script, image), logits(eager, image), "the TorchScript module gives other logits")
 
 
@@ -163,11 +170,11 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _usage_text(name: str) -> str:
+def _usage_text(name: str, modality: Modality) -> str:
+    needs = ", ".join(f"`{package}`" for package in ("torch", "monai", "pytorch-ignite", *modality.packages))
     return f"""\
-Needs Python with `torch`, `monai`, `pytorch-ignite`, `nibabel` and `fire`; nothing else of what it was trained with.
-Put each study's two frames into one folder, as `<study>_ed.nii.gz` (end-diastole) and `<study>_es.nii.gz`
-(end-systole), and run from anywhere, with `{name}` standing for the path of this folder:
+Needs Python with {needs} and `fire`; nothing else of what it was trained with.
+{modality.folder_text}, and run from anywhere, with `{name}` standing for the path of this folder:
 
     python -m monai.bundle run --config_file {name}/configs/inference.json --bundle_root {name} \\
         --dataset_dir STUDIES --output_dir PREDICTIONS
@@ -176,8 +183,7 @@ Put each study's two frames into one folder, as `<study>_ed.nii.gz` (end-diastol
 be read or lacks one of its files, the run fails and no table is written; the last study named in the output is the
 one to look at.
 
-In a program, `models/model.ts` takes a float tensor (batch, 2, X, Y, Z) resampled to the spacing below and returns
-logits:
+In a program, `models/model.ts` takes {modality.tensor_text} and returns logits:
 
     network, metadata, _ = monai.bundle.load("{name}", bundle_dir="...", load_ts_module=True)
 

@@ -19,7 +19,6 @@ def model_card(metadata: Mapping[str, Any], *, usage: str) -> str:
     settings = ", ".join(f"{key} {_plain(value)}" for key, value in origin["method"]["hyperparameters"].items())
     training = ", ".join(f"{key} {_plain(value)}" for key, value in origin["training_settings"].items())
     cases = "" if origin["training_cases"] is None else f", {origin['training_cases']} training cases at this site"
-    image = metadata["network_data_format"]["inputs"]["image"]
     facts = {
         "Kind": f"{origin['kind']} model" + (f" of {origin['site']}" if origin["site"] else ""),
         "Classes": metadata["label_classes"],
@@ -52,10 +51,7 @@ def model_card(metadata: Mapping[str, Any], *, usage: str) -> str:
         "",
         "## Input",
         "",
-        f"Two channels: {metadata['image_classes']}. Any size, resampled to "
-        f"{' x '.join(f'{step:g}' for step in image['spacing_mm'])} mm by the inference configuration. The model crops "
-        f"{' x '.join(map(str, image['network_image_size']))} voxels around the heart and normalises each frame "
-        "itself.",
+        metadata["preprocessing"],
         "",
         "## Origin",
         "",

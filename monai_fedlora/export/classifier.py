@@ -1,4 +1,4 @@
-"""One TorchScript module from resampled grey levels to logits, that runs without this package."""
+"""One TorchScript module from an image of any size to logits, that runs without this package."""
 
 from __future__ import annotations
 
@@ -8,62 +8,23 @@ from pathlib import Path
 from typing import IO
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from monai_fedlora.networks.cinema import ConvViT, ConvViTSize
-from monai_fedlora.transforms.localise import CinePreprocessor
-
-
-class CineClassifier(nn.Module):
-    """Normalisation and network in one; refuses images that cannot be a patient's.
-
-    Args:
-        preprocessor: maps (B, 2, X, Y, Z) of any size to the network's input.
-        network: maps that to logits.
-    """
-
-    def __init__(self, preprocessor: nn.Module, network: nn.Module) -> None:
-        super().__init__()
-        self.preprocessor = preprocessor
-        self.network = network
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Classify ED and ES.
-
-        Args:
-            image: (B, 2, X, Y, Z) grey levels of any scale, end-diastole first, slices on the last axis, resampled
-                to the voxel size that the bundle's metadata names.
-
-        Returns:
-            Logits (B, classes).
-
-        Raises:
-            ValueError: the shape is another, a voxel is not finite, or a frame is blank.
-        """
-        if image.dim() != 5 or image.shape[1] != 2:
-            raise ValueError("expected (batch, 2, X, Y, Z): the end-diastolic and the end-systolic frame as channels")
-        if not bool(torch.isfinite(image).all()):
-            raise ValueError("the image has voxels that are not finite numbers; export it again from the source")
-        rounding = 1e-5  # of a resampled constant image, relative to its level
-        frames = image.flatten(2)
-        contrast = frames.amax(dim=2) - frames.amin(dim=2)
-        if bool((contrast <= rounding * frames.abs().amax(dim=2)).any()):
-            raise ValueError("a frame is blank: all its voxels are equal; check the files")
-        return self.network(self.preprocessor(image))
+from monai_fedlora.export.modality import Modality
 
 
-def eager_classifier(network: ConvViT, size: ConvViTSize) -> CineClassifier:
+def eager_classifier(network: nn.Module, modality: Modality) -> nn.Module:
     """The module in plain Python, in evaluation mode."""
-    return CineClassifier(CinePreprocessor(size.image_size, size.spacing[0]), network).eval()
+    return modality.classifier(network).eval()
 
 
-def scripted_classifier(network: ConvViT, size: ConvViTSize) -> torch.jit.ScriptModule:
+def scripted_classifier(network: nn.Module, modality: Modality) -> torch.jit.ScriptModule:
     """The module in TorchScript: the preprocessor scripted, so that it takes any size, and the network traced."""
-    example = torch.zeros(1, network.n_frames, *size.image_size)
+    example = torch.zeros(1, *modality.input_shape)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=DeprecationWarning)
         traced = torch.jit.trace(network.eval(), example, check_trace=False)
-        return torch.jit.script(eager_classifier(traced, size))
+        return torch.jit.script(eager_classifier(traced, modality))
 
 
 def copy_without_call_stacks(script: IO[bytes], target: Path) -> None:

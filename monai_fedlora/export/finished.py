@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -19,11 +20,10 @@ from monai_fedlora.export.locate import find_personal, find_shared
 from monai_fedlora.export.pooled import pooled_test
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.record import RESULTS_NAME
-from monai_fedlora.files import load_tensors, read_json, sha256
+from monai_fedlora.files import load_tensors, read_json
 from monai_fedlora.methods.build import build_network
-from monai_fedlora.networks.cinema import ConvViT
-from monai_fedlora.networks.weights import HUB_PREFIX
-from monai_fedlora.resources import demo_weights_path
+from monai_fedlora.networks.catalogue import Network, demo_weights
+from monai_fedlora.networks.weights import HUB_PREFIX, backbone_sha256
 from monai_fedlora.scope import Role
 
 SHARED_SITE = "shared"
@@ -125,14 +125,19 @@ def find_backbone(plan: Plan, backbone: str | None) -> str:
     """Return the source of the plan's backbone: ``backbone``, the site's own setting or the demo weights.
 
     Raises:
-        ExportError: the file is not the one the plan pins.
-        WeightsError: there is no such file.
+        ExportError: none is given and there are no demo weights, or they are not the ones the plan pins.
+        WeightsError: what is given cannot be read.
     """
     chosen = backbone or os.environ.get(BACKBONE)
-    source = chosen or str(demo_weights_path())
+    source = chosen or demo_weights(plan.size)
+    if source is None:
+        raise ExportError(
+            f"there are no demo weights of size {plan.size}; give the backbone with --backbone or {BACKBONE}"
+        )
+    source = str(source)
     if source.startswith(HUB_PREFIX):
         return source
-    found = sha256(source) if Path(source).is_file() else "no file"
+    found = backbone_sha256(source) if Path(source).exists() else "no file"
     if found != plan.backbone_sha256:
         which = "" if chosen else " (the demo weights, as no other file was given)"
         raise ExportError(
@@ -148,10 +153,11 @@ def backbone_name(source: str) -> str:
     return re.sub(r"[^A-Za-z0-9._:/-]", "_", name)
 
 
-def rebuild(model: FinishedModel, backbone: str) -> ConvViT:
+def rebuild(model: FinishedModel, backbone: str) -> Network:
     """Build the adapted network of a finished run, on the CPU and in evaluation mode.
 
-    A shared model's network still carries the private parts, untrained; use it under the method's ``shared_only``.
+    A shared model's network still carries the private parts, untrained; use it under
+    :func:`monai_fedlora.export.verify.exported_view`.
 
     Args:
         model: the tensors and their plan.
@@ -161,32 +167,32 @@ def rebuild(model: FinishedModel, backbone: str) -> ConvViT:
         ExportError: the tensors are not exactly the plan's, or not finite; or the method has no shared model.
     """
     plan = model.plan
+    method = plan.build_method() if model.site is None else plan.site_method(model.site)
     network = build_network(
         size=plan.size,
         out_chans=len(plan.classes),
         backbone=backbone,
         backbone_sha256=plan.backbone_sha256,
         method=plan.method,
-        method_args=plan.method_args,
+        method_args=dataclasses.asdict(method),
         seed=plan.seed,
     )
-    if not isinstance(network, ConvViT):
-        raise ExportError(f"{model.path} is of size {plan.size}; only models of cine studies can be exported")
     scope = plan.scope(network)
-    expected = set(scope.keys(Role.SHARED))
+    expected = set(scope.manifest.down.entries)
     if model.site is not None:
         expected |= set(scope.keys(Role.PRIVATE))
-    elif not expected or plan.build_method().shared_only(network) is None:
+    elif not expected or method.shared_only(network) is None:
         raise ExportError(
             f"{plan.method} has no shared model: "
             + ("its head is private to each site" if expected else "its sites share nothing")
             + "; export a site's own model instead"
         )
     _fill(network, model.tensors, expected, model.path)
+    method.begin_round(network, model.rounds)
     return network.eval()
 
 
-def _fill(network: ConvViT, tensors: Mapping[str, Tensor], expected: set[str], path: Path) -> None:
+def _fill(network: Network, tensors: Mapping[str, Tensor], expected: set[str], path: Path) -> None:
     state = network.state_dict()
     problems = []
     if missing := expected - tensors.keys():

@@ -5,33 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from monai_fedlora.transforms.cine import spacing_arguments
+from monai_fedlora.export.modality import Reading
 
 PREDICTIONS_NAME = "predictions.csv"
 
 
-def inference_config(classes: Sequence[str], spacing: Sequence[float]) -> dict[str, Any]:
+def inference_config(classes: Sequence[str], reading: Reading) -> dict[str, Any]:
     """Return the content of ``configs/inference.json``.
 
-    It classifies every ``<study>_ed.nii.gz`` with its ``<study>_es.nii.gz`` in ``dataset_dir`` and writes one table,
-    at the end. Studies are the names of both kinds of file, so that a missing partner is looked for and named by
-    the reader; an empty folder is one study called ``*``, which fails in the same way. The two files are read as one
-    image, for which MONAI's reader demands equal affines and sizes. An earlier table is removed first.
+    It classifies every study in ``dataset_dir`` and writes one table, at the end. An earlier table is removed first.
 
     Args:
         classes: class names in label order.
-        spacing: voxel size (x, y, z) in mm of what the model takes.
+        reading: how studies are found and read.
     """
     return {
-        "imports": ["$import pathlib"],
+        "imports": list(reading.imports),
         "bundle_root": ".",
         "dataset_dir": "studies",
         "output_dir": "predictions",
         "csv_header": ",".join(["study", *classes]),
-        "folder": "$pathlib.Path(@dataset_dir)",
-        "endings": ["_ed.nii.gz", "_es.nii.gz"],
-        "studies": "$sorted({path.name[:-10] for path in @folder.glob('*_e[ds].nii.gz')}) or ['*']",
-        "datalist": "$[{'study': s, 'image': [str(@folder / (s + end)) for end in @endings]} for s in @studies]",
+        **reading.entries,
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
         "network_def": "$torch.jit.load(@bundle_root + '/models/model.ts', map_location=@device)",
         "network": "$@network_def.to(@device)",
@@ -47,10 +41,7 @@ def inference_config(classes: Sequence[str], spacing: Sequence[float]) -> dict[s
                     "value_range": False,
                     "data_value": True,
                 },
-                {"_target_": "LoadImaged", "keys": "image", "reader": "NibabelReader"},
-                {"_target_": "EnsureChannelFirstd", "keys": "image"},
-                {"_target_": "Spacingd", "keys": "image", **spacing_arguments(spacing)},
-                {"_target_": "EnsureTyped", "keys": "image", "track_meta": False},
+                *reading.transforms,
             ],
         },
         "dataset": {"_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing"},

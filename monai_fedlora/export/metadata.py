@@ -13,17 +13,12 @@ from typing import Any
 from monai_fedlora import __version__
 from monai_fedlora.export.finished import FinishedModel, backbone_name
 from monai_fedlora.export.intervals import METHODS, with_intervals
-from monai_fedlora.networks.cinema import SIZES
+from monai_fedlora.export.modalities import modality_of
 
 SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
-INTENDED_USE = "Research on cine cardiac MRI. Not a medical device, not for clinical use, not for diagnosis."
-BACKBONE_SOURCE = 'Fu et al., "CineMA: A foundation model for cine cardiac magnetic resonance", arXiv 2506.00679'
+CLOSED_WORLD = "Knows only the classes listed; every study is given one of them."
 LIMITATIONS = (
-    "Knows only the classes listed; every study is given one of them.",
-    "The two frames must be end-diastole first, end-systole second, of one acquisition on one grid, with the slices on "
-    "the last axis; other orders are not detected.",
-    "The heart is found by what moves between the two frames; a moving chest or mismatched frames can mislead it.",
-    "Scanners, protocols, hospitals and patient groups that were not among the training cases can lower its accuracy.",
+    "Devices, protocols, hospitals and patient groups that were not among the training cases can lower its accuracy.",
     "Test metrics come from held-out cases of the training sites, not from an independent hospital; mind the width of "
     "their intervals.",
     "The probabilities were not calibrated after training; see the expected calibration error (ece) where it is given.",
@@ -46,10 +41,9 @@ def model_metadata(
         packages: what running it needs beside MONAI.
         files_sha256: of the weights files, so that each can be told to belong here.
     """
-    plan, size = model.plan, SIZES[model.plan.size]
+    plan, modality = model.plan, modality_of(model.plan)
     classes = " / ".join(plan.classes)
     whose = f"of {model.site}" if model.site else "shared by all sites, for a hospital that was not one of them"
-    x, y, z = size.spacing
     metadata = {
         "schema": SCHEMA,
         "name": name,
@@ -60,23 +54,23 @@ def model_metadata(
         "numpy_version": _version("numpy"),
         "required_packages_version": {package: _version(package) for package in packages},
         "supported_apps": {},
-        "task": f"Classification of short-axis cine cardiac MRI as {classes}",
+        "task": f"Classification of {modality.subject} as {classes}",
         "description": (
             f"The model {whose}, fine-tuned from a foundation model in a federation of {len(plan.sites)} sites with "
-            f"{plan.method}. It takes the end-diastolic and the end-systolic short-axis stack, finds the heart, "
-            "normalises the grey levels and classifies the study. The network returns logits; their softmax are the "
-            "probabilities."
+            f"{plan.method}. {modality.processing} The network returns logits; their softmax are the probabilities."
         ),
         "authors": f"{model.site or plan.experiment}, with monai-fedlora {__version__}",
         "copyright": "held by whoever trained the model; terms of the backbone and of the software: see LICENSE",
-        "intended_use": INTENDED_USE,
-        "limitations": list(LIMITATIONS),
+        "intended_use": f"Research on {modality.subject}. Not a medical device, not for clinical use, not for "
+        "diagnosis.",
+        "limitations": [CLOSED_WORLD, *modality.limitations, *LIMITATIONS],
         "data_source": "cases of the participating sites; not part of this bundle",
-        "data_type": "nifti",
-        "image_classes": "channel 0 is end-diastole, channel 1 is end-systole",
+        "data_type": modality.data_type,
+        "image_classes": modality.image_classes,
+        "preprocessing": modality.input_text,
         "label_classes": ", ".join(f"{index} is {word}" for index, word in enumerate(plan.classes)),
         "pred_classes": ", ".join(f"channel {index} is {word}" for index, word in enumerate(plan.classes)),
-        "references": [BACKBONE_SOURCE, plan.build_method().source],
+        "references": [modality.architecture.source, plan.build_method().source],
         "eval_metrics": {
             "test": {view: with_intervals(metrics) for view, metrics in sorted(model.test.items(), reverse=True)},
             "intervals_95": METHODS,
@@ -86,16 +80,11 @@ def model_metadata(
             "inputs": {
                 "image": {
                     "type": "image",
-                    "format": "magnitude",
-                    "modality": "MR",
-                    "num_channels": 2,
-                    "spatial_shape": ["*", "*", "*"],
+                    "num_channels": modality.channels,
                     "dtype": "float32",
-                    "value_range": [],
                     "is_patch_data": False,
-                    "channel_def": {"0": "end-diastole", "1": "end-systole"},
-                    "spacing_mm": [x, y, z],
-                    "network_image_size": list(size.image_size),
+                    "network_image_size": list(modality.architecture.image_size),
+                    **modality.input_format(),
                 }
             },
             "outputs": {

@@ -16,9 +16,10 @@ from monai_fedlora.export.finished import FinishedModel, backbone_name, find_bac
 from monai_fedlora.export.folder import new_folder
 from monai_fedlora.export.licence import licence_text
 from monai_fedlora.export.metadata import model_metadata
-from monai_fedlora.export.verify import assert_equal, logits, probe_image, reference_logits
+from monai_fedlora.export.modalities import modality_of
+from monai_fedlora.export.verify import assert_equal, exported_view, logits
 from monai_fedlora.files import load_tensors, save_tensors, sha256, write_json, write_text
-from monai_fedlora.networks.cinema import ConvViT, convvit
+from monai_fedlora.networks.catalogue import Network, build_backbone
 from monai_fedlora.networks.weights import load_backbone
 from monai_fedlora.scope import Role
 
@@ -56,7 +57,7 @@ def export_peft(*, run: Path, site: str, output: Path, backbone: str | None = No
     return Exported(folder=output, metadata=metadata, usage=usage)
 
 
-def _write_adapters(network: ConvViT, model: FinishedModel, folder: Path) -> list[str]:
+def _write_adapters(network: Network, model: FinishedModel, folder: Path) -> list[str]:
     """Write one folder per adapter and the head's file; returns the adapters' names."""
     scope = model.plan.scope(network)
     roles = {SHARED: Role.SHARED} | ({PRIVATE: Role.PRIVATE} if model.site else {})
@@ -78,11 +79,11 @@ def _write_adapters(network: ConvViT, model: FinishedModel, folder: Path) -> lis
     return adapters
 
 
-def _check_written(network: ConvViT, model: FinishedModel, folder: Path, backbone: str, adapters: list[str]) -> None:
+def _check_written(network: Network, model: FinishedModel, folder: Path, backbone: str, adapters: list[str]) -> None:
     """Let PEFT put the written adapters on a fresh backbone and compare the logits."""
     from peft import PeftModel
 
-    fresh = convvit(model.plan.size, out_chans=len(model.plan.classes), n_frames=network.n_frames)
+    fresh = build_backbone(model.plan.size, out_chans=len(model.plan.classes))
     load_backbone(fresh, backbone, sha256=model.plan.backbone_sha256)
     for path in folder.rglob(HEAD_NAME):
         with torch.no_grad():
@@ -93,8 +94,9 @@ def _check_written(network: ConvViT, model: FinishedModel, folder: Path, backbon
         wrapped.load_adapter(str(folder / name), adapter_name=name)
     wrapped.base_model.set_adapter(adapters)
     wrapped.eval()
-    image = probe_image((network.n_frames, *network.image_size))
-    expected = reference_logits(model, network, image)
+    image = modality_of(model.plan).probe()
+    with exported_view(model, network):
+        expected = logits(network, image)
     assert_equal(logits(wrapped, image), expected, "PEFT gives other logits with the written adapters")
 
 
@@ -104,10 +106,10 @@ def _usage(model: FinishedModel, adapters: list[str], *, heads: list[str]) -> st
         "from peft import PeftModel",
         "from safetensors.torch import load_file",
         "",
-        "from monai_fedlora.networks.cinema import convvit",
+        "from monai_fedlora.networks.catalogue import build_backbone",
         "from monai_fedlora.networks.weights import load_backbone",
         "",
-        f'network = convvit("{plan.size}", out_chans={len(plan.classes)})',
+        f'network = build_backbone("{plan.size}", out_chans={len(plan.classes)})',
         f'load_backbone(network, BACKBONE_FILE, sha256="{plan.backbone_sha256}")',
         *(f'network.load_state_dict(load_file("{path}"), strict=False)' for path in heads),
         f'network = PeftModel.from_pretrained(network, "{adapters[0]}", adapter_name="{adapters[0]}")',

@@ -34,6 +34,7 @@ TRAINING_SETTINGS = (
     "learning_rate",
     "max_grad_norm",
     "mixed_precision",
+    "style",
     "warmup_epochs",
     "weight_decay",
 )

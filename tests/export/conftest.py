@@ -1,10 +1,10 @@
-"""A finished run of a micro network, made without training, and short-axis pairs of a beating disc."""
+"""Finished runs of micro networks, made without training, short-axis pairs of a beating disc, and photographs."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.state import SiteStore
 from monai_fedlora.files import save_tensors, sha256, write_json
 from monai_fedlora.methods.build import build_network
-from monai_fedlora.networks import cinema
-from monai_fedlora.networks.cinema import ConvViT, ConvViTSize, convvit
+from monai_fedlora.networks import catalogue, cinema
+from monai_fedlora.networks.catalogue import Architecture, Network, build_backbone
+from monai_fedlora.networks.cinema import ConvViTSize
+from monai_fedlora.networks.vit import ViTSettings
 from monai_fedlora.scope import Role
 
 CLASSES = ("NOR", "ABN")
@@ -36,6 +38,13 @@ MICRO = ConvViTSize(
     depth=3,
     n_heads=2,
 )
+MICRO_VIT = Architecture(
+    name="micro_vit",
+    shape=ViTSettings(image_size=(32, 32), patch=8, dim=24, depth=3, n_heads=2),
+    mean=(0.4, 0.5, 0.6),
+    std=(0.2, 0.25, 0.3),
+    source="made for tests",
+)
 SITES = ("site-1", "clinic-b", "clinic-c")
 
 
@@ -46,7 +55,7 @@ class Run:
     workspace: Path
     plan: Plan
     backbone: Path
-    networks: dict[str, ConvViT]
+    networks: dict[str, Network]
 
     def personal(self, site: str = "site-1") -> Path:
         return self.workspace / "private" / self.plan.experiment / site / "final.safetensors"
@@ -62,20 +71,28 @@ class Run:
         }
 
 
-@pytest.fixture(autouse=True)
-def _micro(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cinema.SIZES, "micro", MICRO)
+@pytest.fixture(autouse=True, scope="session")
+def _micro() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(cinema.SIZES, "micro", MICRO)
+        patch.setitem(catalogue._IMAGE, "micro_vit", MICRO_VIT)
+        yield
+
+
+def write_backbone(path: Path, size: str) -> Path:
+    torch.manual_seed(1)
+    save_tensors(path, build_backbone(size, out_chans=2).state_dict(), {})
+    return path
 
 
 @pytest.fixture(scope="session")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(cinema.SIZES, "micro", MICRO)
-        torch.manual_seed(1)
-        network = convvit("micro", out_chans=2)
-    path = tmp_path_factory.mktemp("backbone") / "cine#1.safetensors"
-    save_tensors(path, network.state_dict(), {})
-    return path
+def backbone(tmp_path_factory: pytest.TempPathFactory, _micro: None) -> Path:
+    return write_backbone(tmp_path_factory.mktemp("backbone") / "cine#1.safetensors", "micro")
+
+
+@pytest.fixture(scope="session")
+def image_backbone(tmp_path_factory: pytest.TempPathFactory, _micro: None) -> Path:
+    return write_backbone(tmp_path_factory.mktemp("backbone") / "vit.safetensors", "micro_vit")
 
 
 def metrics(seed: int, cases: int = 12) -> dict[str, Any]:
@@ -85,7 +102,13 @@ def metrics(seed: int, cases: int = 12) -> dict[str, Any]:
 
 
 def finished_run(
-    workspace: Path, backbone: Path, *, method: str = "dual_lora", experiment: str = "hearts", **changes: Any
+    workspace: Path,
+    backbone: Path,
+    *,
+    method: str = "dual_lora",
+    experiment: str = "hearts",
+    size: str = "micro",
+    **changes: Any,
 ) -> Run:
     """Write what a finished run of untrained, but random and distinct, trainable parts would have left."""
     plan = Plan(
@@ -96,29 +119,30 @@ def finished_run(
         classes=CLASSES,
         rounds=3,
         local_epochs=2,
-        size="micro",
+        size=size,
         backbone_sha256=sha256(backbone),
         seed=4,
         **changes,
     )
     generator = torch.Generator().manual_seed(7)
-    networks: dict[str, ConvViT] = {}
+    networks: dict[str, Network] = {}
     shared: dict[str, np.ndarray] = {}
     results: dict[str, Any] = {"plan": plan.to_json(), "status": "finished", "final": {}}
     for index, site in enumerate(plan.sites):
         network = build_network(
-            size="micro",
+            size=size,
             out_chans=2,
             backbone=str(backbone),
             method=method,
-            method_args=plan.method_args,
+            method_args=asdict(plan.site_method(site)),
         )
         scope = plan.scope(network)
         state = network.state_dict()
         for key in [*scope.keys(Role.SHARED), *scope.keys(Role.PRIVATE)]:
             state[key].copy_(0.5 * torch.randn(state[key].shape, generator=generator))
-        shared = shared or scope.shared_payload(network)
+        shared = shared or scope.initial_payload(network)
         scope.load_shared(network, shared)
+        plan.site_method(site).begin_round(network, 3)
         networks[site] = network.eval()
         views = {"private_on": metrics(index)}
         if plan.build_method().shared_only(network) is not None:
@@ -127,7 +151,7 @@ def finished_run(
         results["final"][site] = record
         state = network.state_dict()
         SiteStore(root=workspace / "private", plan=plan, site=site).save_final(
-            shared={key: state[key] for key in scope.manifest.entries},
+            shared={key: state[key] for key in scope.manifest.down.entries},
             private=scope.private_state(network),
             record=record,
         )
@@ -149,9 +173,25 @@ def make_run(tmp_path: Path, backbone: Path) -> Callable[..., Run]:
 @pytest.fixture(scope="session")
 def stored_run(tmp_path_factory: pytest.TempPathFactory, backbone: Path) -> Run:
     """A finished run that tests only read."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(cinema.SIZES, "micro", MICRO)
-        return finished_run(tmp_path_factory.mktemp("run") / "W", backbone)
+    return finished_run(tmp_path_factory.mktemp("run") / "W", backbone)
+
+
+@pytest.fixture
+def make_image_run(tmp_path: Path, image_backbone: Path) -> Callable[..., Run]:
+    """Write a finished run on photographs; keyword arguments go into its plan."""
+
+    def make(workspace: Path = tmp_path / "W", *, style: str = "dermoscopy", **changes: Any) -> Run:
+        return finished_run(workspace, image_backbone, size="micro_vit", training={"style": style}, **changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def image_run(tmp_path_factory: pytest.TempPathFactory, image_backbone: Path) -> Run:
+    """A finished run on dermoscopic photographs that tests only read."""
+    return finished_run(
+        tmp_path_factory.mktemp("run") / "W", image_backbone, size="micro_vit", training={"style": "dermoscopy"}
+    )
 
 
 @pytest.fixture
@@ -186,6 +226,10 @@ def studies(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory, stored_run: Run) -> Exported:
     """The bundle of the stored run's site-1; tests only read it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(cinema.SIZES, "micro", MICRO)
-        return export_bundle(**stored_run.options(tmp_path_factory.mktemp("bundles") / "site-1 model"))
+    return export_bundle(**stored_run.options(tmp_path_factory.mktemp("bundles") / "site-1 model"))
+
+
+@pytest.fixture(scope="session")
+def image_exported(tmp_path_factory: pytest.TempPathFactory, image_run: Run) -> Exported:
+    """The bundle of site-1 of the run on photographs; tests only read it."""
+    return export_bundle(**image_run.options(tmp_path_factory.mktemp("bundles") / "skin"))

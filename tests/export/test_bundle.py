@@ -316,12 +316,12 @@ def test_existing_output_is_left_alone(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("step", ["merge", "script"])
 def test_difference_stops_the_export(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     if step == "merge":
-        monkeypatch.setattr(module, "merge_lora", lambda network, _: merge_lora(network, [SHARED]))
+        monkeypatch.setattr(module, "merge_lora", lambda network: merge_lora(network, [SHARED]))
     else:
         scripted = module.scripted_classifier
 
         other = convvit("micro", out_chans=2)
-        monkeypatch.setattr(module, "scripted_classifier", lambda network, size: scripted(other, size))
+        monkeypatch.setattr(module, "scripted_classifier", lambda network, modality: scripted(other, modality))
     before = sorted(tmp_path.iterdir())
     with pytest.raises(ExportError, match="logits"):
         export_bundle(**run.options(tmp_path / "B"))

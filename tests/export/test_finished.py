@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from monai_fedlora.export.finished import (
     rebuild,
 )
 from monai_fedlora.files import load_tensors, save_tensors, sha256
+from monai_fedlora.networks.weights import backbone_sha256
 
 from .conftest import MICRO, Run
 
@@ -202,9 +204,28 @@ def test_default_backbone_that_does_not_fit_asks_for_one(
 ) -> None:
     demo = tmp_path / "demo.safetensors"
     demo.write_bytes(b"x")
-    monkeypatch.setattr("monai_fedlora.export.finished.demo_weights_path", lambda: demo)
+    monkeypatch.setattr("monai_fedlora.export.finished.demo_weights", lambda size: demo)
     with pytest.raises(ExportError, match=r"no other file was given.*--backbone"):
         find_backbone(run.plan, None)
+
+
+def test_size_without_demo_weights_asks_for_a_backbone(run: Run) -> None:
+    with pytest.raises(ExportError, match="no demo weights of size micro; give the backbone with --backbone"):
+        find_backbone(run.plan, None)
+
+
+def test_backbone_in_several_files_is_pinned_as_a_whole(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "backbone"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}')
+    for part in "12":
+        (folder / f"{part}.safetensors").write_text(part)
+    pinned = replace(run.plan, backbone_sha256=backbone_sha256(folder))
+    assert find_backbone(pinned, str(folder)) == str(folder)
+    (folder / "2.safetensors").write_text("3")
+    with pytest.raises(ExportError, match="is not the backbone"):
+        find_backbone(pinned, str(folder))
 
 
 def test_backbone_from_the_hub_is_left_to_its_loader(run: Run) -> None:

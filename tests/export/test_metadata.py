@@ -43,7 +43,7 @@ def test_provenance_is_complete(stored_run: Run) -> None:
     assert origin["not_for_clinical_use"] is True
     assert origin["backbone"] == {"file": "cine_1.safetensors", "sha256": plan.backbone_sha256, "size": "micro"}
     assert origin["method"]["name"] == "dual_lora"
-    assert origin["method"]["hyperparameters"]["targets"] == ["attn.q", "attn.kv"]
+    assert origin["method"]["hyperparameters"]["targets"] == ["q", "v"]
     assert (origin["rounds"], origin["participating_sites"], origin["seed"]) == (3, 3, 4)
     assert (origin["kind"], origin["site"], origin["training_cases"]) == ("personal", "site-1", 20)
     assert {"monai", "torch", "numpy", "nvflare", "peft", "python", "monai-fedlora"} == origin["software"].keys()

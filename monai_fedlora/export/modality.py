@@ -1,0 +1,100 @@
+"""What an export says and does differently for cines and for photographs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from monai_fedlora.export.verify import probe_image
+from monai_fedlora.networks.catalogue import Architecture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """The part of an inference configuration that finds and reads files.
+
+    Attributes:
+        imports: import statements for its expressions.
+        entries: by name; ``datalist`` among them lists dictionaries with ``study`` and ``image``.
+        transforms: from such a dictionary to a float tensor ``image`` (channels, \\*spatial), as the exported model
+            takes it.
+    """
+
+    imports: Sequence[str]
+    entries: Mapping[str, Any]
+    transforms: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Modality(ABC):
+    """A kind of image and the backbone that takes it.
+
+    Attributes:
+        architecture: of the backbone.
+        channels: of an image.
+        packages: what reading an image needs beside MONAI.
+        data_type: of the files.
+        image_classes: what the channels hold.
+        limitations: of a model for such images, beside those of every model.
+    """
+
+    architecture: Architecture
+    channels: ClassVar[int]
+    packages: ClassVar[tuple[str, ...]]
+    data_type: ClassVar[str]
+    image_classes: ClassVar[str]
+    limitations: ClassVar[tuple[str, ...]]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of what the network takes, without the batch."""
+        return (self.channels, *self.architecture.image_size)
+
+    def probe(self) -> Tensor:
+        """(1, \\*input_shape) noise for the network."""
+        return probe_image(self.input_shape)
+
+    @property
+    @abstractmethod
+    def subject(self) -> str:
+        """The images in words, as in "research on ..."."""
+
+    @property
+    @abstractmethod
+    def processing(self) -> str:
+        """One sentence on what the exported model does with an image."""
+
+    @property
+    @abstractmethod
+    def input_text(self) -> str:
+        """What the exported model takes, for the model card."""
+
+    @abstractmethod
+    def input_format(self) -> dict[str, Any]:
+        """What the exported model takes, in the words of MONAI's metadata."""
+
+    @abstractmethod
+    def classifier(self, network: nn.Module) -> nn.Module:
+        """Preprocessing and network in one module that refuses unusable images and can be scripted."""
+
+    @abstractmethod
+    def raw_probes(self) -> list[Tensor]:
+        """Noise of two sizes for :meth:`classifier`."""
+
+    @abstractmethod
+    def reading(self) -> Reading:
+        """How the inference configuration finds and reads images."""
+
+    @property
+    @abstractmethod
+    def folder_text(self) -> str:
+        """How a user lays out the folder of studies, for the model card."""
+
+    @property
+    @abstractmethod
+    def tensor_text(self) -> str:
+        """What the scripted model takes, for the model card."""
