@@ -245,6 +245,12 @@ def test_a_limit_takes_whole_lesions_of_every_site_and_says_so():
     assert where(other.datalists, by="subject").keys() != where(prepared.datalists, by="subject").keys()
 
 
+def test_a_limit_of_hearts_counts_patients_and_keeps_the_published_split_in_proportion():
+    records = cohort({"NOR": 20, "DCM": 20}, split="training") + cohort({"NOR": 10, "DCM": 10}, split="test", first=50)
+    (datalist,) = prepare(records, settings(limit=12, published_split=True)).datalists
+    assert [datalist.counts(split) for split in ("training", "validation", "test")] == [(3, 3), (1, 1), (2, 2)]
+
+
 def test_photographs_have_a_binary_task_too():
     rows = [(None, group, "0", None) for group in ("MEL", "NV") for _ in range(8)]
     (datalist,) = prepare(photographs(rows), photograph_settings(task="binary")).datalists
