@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from monai_fedlora.data.cases import Case, Datalist
 from monai_fedlora.data.datalist import FILE_NAME, check_site_name
@@ -21,9 +23,13 @@ from monai_fedlora.files import write_json
 
 if TYPE_CHECKING:
     from monai_fedlora.data.phantom.vendors import Vendor
+    from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
 
 CACHE = "MONAI_FEDLORA_CACHE"
 """Environment variable: folder for what can be made again, such as phantoms."""
+
+PHANTOMS = ("cine", "dermoscopy", "fundus")
+"""What a phantom can picture: hearts, skin lesions or retinas."""
 
 _IMAGES = "images"
 _TASKS = {"binary": ("NOR", "ABN"), "multiclass": ("NOR", "MINF", "DCM", "HCM", "RV")}
@@ -32,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhantomSettings:
-    """What a site's phantom consists of (ours).
+    """What the phantom of a site with hearts consists of (ours).
 
     Attributes:
         training, validation, test: patients of each split; a split may get a few more or less, because every
@@ -53,34 +59,52 @@ class PhantomSettings:
         return self.training + self.validation + self.test
 
 
-def site_data(site: str, *, data_root: str | None = None, settings: PhantomSettings | None = None) -> Path:
+def site_data(
+    site: str,
+    *,
+    data_root: str | None = None,
+    phantom: str = "cine",
+    settings: PhantomSettings | PhotoPhantomSettings | None = None,
+) -> Path:
     """Return the path of a site's datalist.
 
     A prepared folder wins: ``data_root``, else ``$MONAI_FEDLORA_DATA``. Without one, the site's phantom is
     made on first use and kept in ``$MONAI_FEDLORA_CACHE`` or the user's cache folder; it is safe to delete.
-    ``site-1`` to ``site-4`` have the vendors A to D, another site the one its name hashes to.
+    ``site-1`` to ``site-4`` have the vendors A to D of hearts, ``site-1`` to ``site-6`` the cameras A to F of
+    photographs, another site the one its name hashes to.
 
     Args:
         site: name of the site.
         data_root: prepared folder with one folder per site.
-        settings: what the phantom consists of; None takes the defaults.
+        phantom: ``cine``, ``dermoscopy`` or ``fundus``.
+        settings: what the phantom consists of, ``PhantomSettings`` for hearts and ``PhotoPhantomSettings`` for
+            photographs; None takes the defaults.
 
     Raises:
         DataError: the site name is no name, or the prepared folder does not have the site.
-        ConfigError: the settings make no study.
+        ConfigError: the phantom is unknown, or the settings make no study.
     """
     check_site_name(site)
+    _check_phantom(phantom)
     root = data_root or os.environ.get(DATA)
     if root:
         datalist = Path(root) / site / FILE_NAME
         if not datalist.is_file():
             raise DataError(
                 f"{datalist} does not exist; the folder {root} ({'given' if data_root else DATA}) is not prepared for "
-                f"site {site}. Run: monai-fedlora data acdc|mnms|mnms2|csv --source ... --output {root}, or unset "
-                f"{DATA} to use a phantom"
+                f"site {site}. Run: monai-fedlora data acdc|mnms|mnms2|fed_isic2019|feddrg|csv --source ... "
+                f"--output {root}, or unset {DATA} to use a phantom"
             )
         return datalist
-    return _phantom(site, settings or PhantomSettings())
+    if phantom == "cine":
+        if settings is None or isinstance(settings, PhantomSettings):
+            return _cine_phantom(site, settings or PhantomSettings())
+    else:
+        from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
+
+        if settings is None or isinstance(settings, PhotoPhantomSettings):
+            return _photo_phantom(phantom, site, settings or PhotoPhantomSettings())
+    raise ConfigError(f"{type(settings).__name__} are not the settings of the phantom {phantom}")
 
 
 def cache_folder() -> Path:
@@ -100,12 +124,15 @@ def site_vendor(site: str) -> Vendor:
     return known.get(site) or tuple(VENDORS.values())[name_seed(site) % len(VENDORS)]
 
 
-def _phantom(site: str, settings: PhantomSettings) -> Path:
-    """Return the datalist of the site's phantom, made now if it is not in the cache.
+def _check_phantom(phantom: str) -> None:
+    if phantom not in PHANTOMS:
+        close = difflib.get_close_matches(phantom, PHANTOMS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(PHANTOMS)}"
+        raise ConfigError(f"no phantom is called {phantom!r}; {hint}")
 
-    It is made in a folder of its own and moved to its place when complete. If another process was faster,
-    its phantom, which is the same, is taken.
-    """
+
+def _cine_phantom(site: str, settings: PhantomSettings) -> Path:
+    """Return the datalist of the site's phantom of hearts."""
     from monai_fedlora.data.phantom import VERSION
 
     if settings.task not in _TASKS:
@@ -115,15 +142,34 @@ def _phantom(site: str, settings: PhantomSettings) -> Path:
     vendor = site_vendor(site)
     vendor_values = {name: getattr(vendor, name) for name in vendor.__slots__}
     key = {"version": VERSION, "site": site, "settings": asdict(settings), "vendor": vendor_values}
+    what = f"{settings.patients} phantom patients of site {site} ({vendor.name})"
+    return _kept(site, key, what, lambda folder: _make(folder, site, vendor, settings))
+
+
+def _photo_phantom(phantom: str, site: str, settings: PhotoPhantomSettings) -> Path:
+    """Return the datalist of the site's phantom of photographs."""
+    from monai_fedlora.data.photo_phantom.site import make_site, site_key
+
+    key = site_key(phantom, site, settings)
+    what = f"{settings.pictures} phantom photographs ({phantom}) of site {site} ({key['camera']['name']})"
+    return _kept(site, key, what, lambda folder: make_site(folder, phantom, site, settings))
+
+
+def _kept(site: str, key: dict[str, Any], what: str, make: Callable[[Path], None]) -> Path:
+    """Return the datalist of a phantom, made now if it is not in the cache.
+
+    It is made in a folder of its own and moved to its place when complete. If another process was faster,
+    its phantom, which is the same, is taken.
+    """
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=dict).encode()).hexdigest()[:16]
     folder = cache_folder() / "phantom" / f"{site}-{digest}"
     if (folder / FILE_NAME).is_file():
         return folder / FILE_NAME
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _log.info("making %d phantom patients of site %s (%s) in %s", settings.patients, site, vendor.name, folder)
+    _log.info("making %s in %s", what, folder)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _make(staging, site, vendor, settings)
+        make(staging)
         try:
             os.rename(staging, folder)
         except OSError:

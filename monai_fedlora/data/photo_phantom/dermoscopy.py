@@ -1,0 +1,106 @@
+"""One dermoscopic picture: a lesion, a person, a dermatoscope."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from monai_fedlora.data.photo_phantom import skin
+from monai_fedlora.data.photo_phantom.dermatoscopes import Dermatoscope
+from monai_fedlora.data.photo_phantom.lesions import DIAGNOSES
+from monai_fedlora.data.photo_phantom.optics import develop
+from monai_fedlora.data.photo_phantom.outline import Outline, draw_outline
+from monai_fedlora.data.photo_phantom.tissue import Layers, Palette, colour
+from monai_fedlora.data.photo_phantom.view import Pose, View
+from monai_fedlora.errors import ConfigError
+
+SKIN = Palette(base=(0.92, 0.83, 0.81))
+"""Skin without melanin and blood, and what covers it."""
+
+_DARK = np.array([0.035, 0.03, 0.04], np.float32)  # beyond a round field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dermoscopy:
+    """A picture and what is true about it.
+
+    Attributes:
+        pixels: (Y, X, 3) uint8.
+        mask: (Y, X) bool, inside of the outline.
+        layers: what was drawn, skin included, before the camera.
+        outline: the lesion's outline.
+        signs: the signs that were drawn, by name; what a number means depends on the sign.
+        age: years.
+    """
+
+    pixels: np.ndarray
+    mask: np.ndarray
+    layers: Layers
+    outline: Outline
+    signs: dict[str, float]
+    age: int
+
+
+def make_dermoscopy(
+    diagnosis: str, camera: Dermatoscope, seed: int | tuple[int, ...], *, shot: int = 0, size: int = 120
+) -> Dermoscopy:
+    """Picture a made-up lesion.
+
+    Args:
+        diagnosis: one of ISIC 2019's eight classes.
+        camera: the dermatoscope and its people.
+        seed: of the lesion and the person; the same seed gives the same ones, bit for bit.
+        shot: another number pictures the same lesion again: turned, moved, with other hairs and noise.
+        size: shorter side of the picture, pixels.
+
+    Raises:
+        ConfigError: unknown diagnosis, or a picture under 32 pixels.
+    """
+    if diagnosis not in DIAGNOSES:
+        raise ConfigError(f"unknown diagnosis {diagnosis!r}; choose from {', '.join(DIAGNOSES)}")
+    if size < 32:
+        raise ConfigError(f"a picture of {size} pixels shows no lesion; take 32 or more")
+    sequence = np.random.SeedSequence(seed)
+    numbers, signs_rng = (np.random.default_rng(child) for child in sequence.spawn(2))
+    place_rng, skin_rng, top_rng, sensor = (
+        np.random.default_rng(child)
+        for child in np.random.SeedSequence(sequence.entropy, spawn_key=(2 + shot,)).spawn(4)
+    )
+    kind = DIAGNOSES[diagnosis]
+    person = skin.draw_person(camera, numbers)
+    age = int(np.clip(numbers.normal(kind.age, 13), 5, 90))
+    outline = draw_outline(kind.habit, numbers)
+    low, high = kind.habit.size
+    radius = low + (high - low) * numbers.beta(1.3, 1.7)
+
+    shape = (size, round(size * camera.aspect))
+    layers = Layers.empty(shape)
+    skin.draw_skin(layers, person, skin_rng)
+    pose = _pose(radius * camera.magnification, shape, place_rng)
+    view = View.of(layers, outline, pose, signs_rng)
+    signs = kind.draw(view, signs_rng)
+    picture = colour(layers, SKIN)
+    skin.draw_on_top(picture, camera, person, top_rng)
+    light, field = skin.field_of_view(shape, camera, top_rng)
+    picture *= field
+    picture += (1 - field) * _DARK[:, None, None]
+    pixels = develop(picture, light, camera.optics, sensor)
+    mask = np.zeros(shape, bool)
+    rows, columns = view.inside.shape
+    left, top = view.corner
+    mask[top : top + rows, left : left + columns] = view.inside > 0
+    return Dermoscopy(pixels=pixels, mask=mask, layers=layers, outline=outline, signs=signs, age=age)
+
+
+def _pose(size: float, shape: tuple[int, int], rng: np.random.Generator) -> Pose:
+    """Lay a lesion about the middle of a picture."""
+    height, width = shape
+    half = min(shape) / 2
+    offset = np.clip(rng.normal(0, 0.11, 2), -0.3, 0.3) * half
+    return Pose(
+        centre=((width - 1) / 2 + float(offset[0]), (height - 1) / 2 + float(offset[1])),
+        radius=size * half * float(np.exp(rng.normal(0, 0.07))),
+        turn=float(rng.uniform(0, 2 * np.pi)),
+        size=size,
+    )

@@ -1,0 +1,72 @@
+"""The two kinds of photographs behind one interface: classes, cameras, and how to make a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TypeAlias
+
+from monai_fedlora.data.photo_phantom import lesions, retinopathy
+from monai_fedlora.data.photo_phantom.dermatoscopes import DERMATOSCOPES, Dermatoscope
+from monai_fedlora.data.photo_phantom.dermoscopy import Dermoscopy, make_dermoscopy
+from monai_fedlora.data.photo_phantom.fundus import Fundus, make_fundus
+from monai_fedlora.data.photo_phantom.fundus_cameras import FUNDUS_CAMERAS, FundusCamera
+from monai_fedlora.data.photo_phantom.optics import encode
+from monai_fedlora.errors import ConfigError
+
+Camera: TypeAlias = Dermatoscope | FundusCamera
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One kind of photographs.
+
+    Attributes:
+        name: as settings and commands call it.
+        classes: all classes, in the order of the published labels.
+        demo: the classes of a site's phantom unless told otherwise.
+        cameras: by letter.
+        make: makes a picture, as :func:`make_dermoscopy` does.
+        unit: what several pictures show: ``lesion`` or ``patient``.
+        doubles: share of the pictures that show a unit a second time or for a second time (ours).
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    demo: tuple[str, ...]
+    cameras: Mapping[str, Camera]
+    make: Callable[..., Dermoscopy | Fundus]
+    unit: str
+    doubles: float
+
+    def file(self, group: str, camera: Camera, seed: tuple[int, ...], *, shot: int, size: int, suffix: str) -> bytes:
+        """Return the file of a picture; arguments as for :func:`make_dermoscopy` and :func:`encode`."""
+        return encode(self.make(group, camera, seed, shot=shot, size=size).pixels, camera.optics, suffix)
+
+    def cameras_named(self, codes: Sequence[str]) -> tuple[Camera, ...]:
+        """Return the cameras of these letters.
+
+        Raises:
+            ConfigError: there is none, one is unknown or one occurs twice.
+        """
+        if unknown := [code for code in codes if code not in self.cameras]:
+            raise ConfigError(f"unknown camera {unknown[0]!r}; choose from {', '.join(self.cameras)}")
+        if not codes or len(set(codes)) < len(codes):
+            raise ConfigError(f"name each camera once, such as {','.join(self.cameras)}")
+        return tuple(self.cameras[code] for code in codes)
+
+
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "dermoscopy": Kind(
+            name="dermoscopy", classes=lesions.CLASSES, demo=("NV", "MEL", "BKL", "VASC"), cameras=DERMATOSCOPES,
+            make=make_dermoscopy, unit="lesion", doubles=0.25,
+        ),
+        "fundus": Kind(
+            name="fundus", classes=retinopathy.GRADES, demo=retinopathy.GRADES, cameras=FUNDUS_CAMERAS,
+            make=make_fundus, unit="patient", doubles=0.5,
+        ),
+    }
+)  # fmt: skip
+"""Kinds by name."""
