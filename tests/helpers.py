@@ -11,6 +11,7 @@ from torch import Tensor
 
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.networks.cinema import ConvViT
+from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
 from monai_fedlora.scope import Entry, Manifest
 
 
@@ -39,6 +40,20 @@ def tiny_network(*, seed: int = 0, depth: int = 3, **changes: Any) -> ConvViT:
 def tiny_images(count: int = 2, *, seed: int = 1) -> Tensor:
     """Images that :func:`tiny_network` takes."""
     return torch.randn(count, 2, 16, 16, 2, generator=torch.Generator().manual_seed(seed))
+
+
+def tiny_vit(*, seed: int = 0, depth: int = 3, out_chans: int = 2, **changes: Any) -> VisionTransformer:
+    """A vision transformer of 24 dimensions on colour images of (16, 16), in evaluation mode."""
+    settings = {"image_size": (16, 16), "patch": 4, "dim": 24, "n_heads": 2, **changes}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = VisionTransformer(ViTSettings(depth=depth, **settings), out_chans=out_chans)
+    return network.eval()
+
+
+def tiny_photographs(count: int = 2, *, seed: int = 1) -> Tensor:
+    """Images that :func:`tiny_vit` takes."""
+    return torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
 
 
 def randomise(network: torch.nn.Module, *parts: str, seed: int = 2, scale: float = 0.3) -> None:

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,11 @@ class LoraSettings:
     dropout: float = 0.0
     blocks: int = 2
     targets: tuple[str, ...] = ("q", "v")
+
+    @property
+    def scale(self) -> float:
+        """What an adapter's product B A is multiplied by."""
+        return self.alpha / self.rank
 
     def __post_init__(self) -> None:
         if type(self.rank) is not int or self.rank < 1:
@@ -113,27 +118,19 @@ def lora_layers(network: nn.Module) -> dict[str, Any]:
     return {name: module for name, module in network.named_modules() if isinstance(module, LoraLayer)}
 
 
-def without_adapter(network: nn.Module, adapter: str) -> AbstractContextManager[None]:
-    """Leave ``adapter`` out of the forward pass inside the block."""
-    return with_scales(network, {adapter: 0.0})
+class Temporary(nn.Module, ABC):
+    """A module in place of a linear layer that merging turns back into one."""
 
-
-@contextmanager
-def with_scales(network: nn.Module, scales: Mapping[str, float]) -> Iterator[None]:
-    """Give adapters another scale inside the block: the number in ``scales`` in place of alpha / r."""
-    layers = list(lora_layers(network).values())
-    before = [dict(layer.scaling) for layer in layers]
-    for layer in layers:
-        layer.scaling.update({adapter: scale for adapter, scale in scales.items() if adapter in layer.scaling})
-    try:
-        yield
-    finally:
-        for layer, own in zip(layers, before, strict=True):
-            layer.scaling.update(own)
+    @abstractmethod
+    def plain(self) -> nn.Linear:
+        """The linear layer that computes the same."""
 
 
 def merge_lora(network: nn.Module, adapters: Sequence[str] | None = None) -> nn.Module:
     """Fold adapters into the weights, in place, and restore the backbone's own state-dict keys.
+
+    What is folded in is what the network computes at this moment: adapters and heads have the weights that
+    :mod:`monai_fedlora.adapters.view` gave them.
 
     Args:
         network: adapted network; a network without adapters is returned as it is.
@@ -153,8 +150,16 @@ def merge_lora(network: nn.Module, adapters: Sequence[str] | None = None) -> nn.
         chosen = [a for a in layer.lora_A if adapters is None or a in adapters]
         if chosen:
             layer.merge(safe_merge=True, adapter_names=chosen)
-        parent, _, child = name.rpartition(".")
-        setattr(network.get_submodule(parent), child, layer.get_base_layer())
+        replace_module(network, name, layer.get_base_layer())
+    for name, module in list(network.named_modules()):
+        if isinstance(module, Temporary):
+            replace_module(network, name, module.plain())
     if hasattr(network, "peft_config"):
         del network.peft_config
     return network
+
+
+def replace_module(network: nn.Module, name: str, module: nn.Module) -> None:
+    """Put ``module`` in the place of the one with the dotted ``name``."""
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, module)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import accumulate
 from typing import Any
@@ -14,6 +15,7 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import nn
 
 from monai_fedlora.engines.distributed import unwrap
+from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods import get_method
 from monai_fedlora.methods.base import Penalty, Phase
 
@@ -21,8 +23,8 @@ from monai_fedlora.methods.base import Penalty, Phase
 class MethodHandler:
     """Runs a method's :meth:`penalty` and :meth:`phases` in a trainer.
 
-    One run of the trainer is one round: phases divide its steps, and what a penalty compares with is the network as it
-    is when the run starts.
+    One run of the trainer is one round: phases divide its optimiser steps, and what a penalty compares with is the
+    network as it is when the run starts.
 
     Args:
         network: attached to the method.
@@ -36,9 +38,10 @@ class MethodHandler:
         self._round = ExitStack()
         self._view = ExitStack()
         self._penalty: Penalty | None = None
-        self._phases: list[tuple[float, Phase]] = []
+        self._phases: Sequence[Phase] = ()
+        self._ends: list[int] = []
         self._phase: Phase | None = None
-        self._first = self._steps = 0
+        self._first_epoch = 0
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
@@ -53,18 +56,19 @@ class MethodHandler:
 
     def _start(self, engine: Any) -> None:
         self._close()
-        state = engine.state
-        self._first, self._steps = state.iteration, (state.max_epochs - state.epoch) * state.epoch_length
-        phases = list(self._method.phases(self._network))
-        self._phases = list(zip(accumulate(phase.share for phase in phases), phases, strict=True))
+        self._first_epoch = engine.state.epoch
+        self._phases = self._method.phases(self._network)
+        steps = (engine.state.max_epochs - engine.state.epoch) * _steps(engine, engine.state.epoch_length)
+        self._ends = phase_ends([phase.share for phase in self._phases], steps) if self._phases else []
         penalty = self._method.penalty(self._network)
         self._penalty = None if penalty is None else self._round.enter_context(penalty)
 
     def _enter_phase(self, engine: Any) -> None:
         if not self._phases:
             return
-        done = (engine.state.iteration - 1 - self._first) / self._steps
-        phase = next((phase for end, phase in self._phases if done < end - 1e-9), self._phases[-1][1])
+        epoch, place = divmod(engine.state.iteration - 1, engine.state.epoch_length)
+        done = (epoch - self._first_epoch) * _steps(engine, engine.state.epoch_length) + place // _batches(engine)
+        phase = next(phase for end, phase in zip(self._ends, self._phases, strict=True) if done < end)
         if phase is not self._phase:
             self._leave_phase()
             self._view.enter_context(phase.view())
@@ -94,3 +98,33 @@ class MethodHandler:
     def _fail(self, engine: Any, error: BaseException) -> None:
         self._close()
         raise error
+
+
+def phase_ends(shares: Sequence[float], steps: int) -> list[int]:
+    """The step before which each phase of a round ends; every phase gets at least one.
+
+    Args:
+        shares: of the round, adding up to 1.
+        steps: of the optimiser in the round.
+
+    Raises:
+        ConfigError: there are fewer steps than phases.
+    """
+    if steps < len(shares):
+        raise ConfigError(
+            f"a round has {steps} optimiser step{'s' * (steps != 1)} and the method {len(shares)} phases, each of which "
+            "needs one; raise local_epochs, or lower batch_size or accumulation_steps"
+        )
+    ends = [0]
+    for left, reached in zip(range(len(shares) - 1, -1, -1), accumulate(shares), strict=True):
+        ends.append(min(max(math.floor(reached * steps + 0.5), ends[-1] + 1), steps - left))
+    return [*ends[1:-1], steps]
+
+
+def _batches(engine: Any) -> int:
+    """Batches per optimiser step."""
+    return getattr(engine, "accumulation_steps", 1)
+
+
+def _steps(engine: Any, batches: int) -> int:
+    return math.ceil(batches / _batches(engine))

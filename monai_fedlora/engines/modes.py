@@ -9,9 +9,9 @@ def set_training_mode(network: nn.Module) -> None:
     """Put the trainable parts of ``network`` in training mode and everything else in evaluation mode.
 
     In training mode are: every module all of whose parameters train, with its children; every module that
-    owns a trainable parameter itself; and the dropout of a low-rank adapter whose factors train (PEFT keeps
-    it in ``lora_dropout`` beside ``lora_A``). Dropout, stochastic depth and running statistics of a frozen
-    backbone therefore stay off.
+    owns a trainable parameter itself; and the dropout of a low-rank adapter of which a factor trains (PEFT keeps
+    it in ``lora_dropout`` beside ``lora_A`` and ``lora_B``). Dropout, stochastic depth and running statistics of a
+    frozen backbone therefore stay off.
     """
     network.eval()
     _train_inside(network)
@@ -27,9 +27,10 @@ def _train_inside(module: nn.Module) -> tuple[bool, bool]:
         module.train()
     elif any(own):
         module.training = True
-    dropouts, factors = getattr(module, "lora_dropout", None), getattr(module, "lora_A", None)
-    if isinstance(dropouts, nn.ModuleDict) and isinstance(factors, nn.ModuleDict):
+    dropouts = getattr(module, "lora_dropout", None)
+    factors = [part for part in (getattr(module, f"lora_{ab}", None) for ab in "AB") if isinstance(part, nn.ModuleDict)]
+    if isinstance(dropouts, nn.ModuleDict):
         for name, dropout in dropouts.items():
-            if name in factors and any(p.requires_grad for p in factors[name].parameters()):
+            if any(p.requires_grad for part in factors if name in part for p in part[name].parameters()):
                 dropout.train()
     return any_trains, all_train

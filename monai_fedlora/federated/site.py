@@ -184,6 +184,9 @@ class Site:
         self._restore(round_number)
         self.scope.load_shared(self.network, shared)
         self.method.begin_round(self.network, round_number)
+        for name, parameter in self.network.named_parameters():
+            if self.method.starts_over(name, self.network):
+                self._optimiser.state.pop(parameter, None)
 
     def evaluate(self, split: str) -> dict[str, dict[str, Any]]:
         """Metrics on a split ("validate" or "test"), with the private part on and, where defined, off."""

@@ -1,6 +1,32 @@
 """Federated methods and their registry."""
 
-from monai_fedlora.methods import full, lora
+from monai_fedlora.methods import (
+    ditto,
+    feddpa,
+    fedper,
+    fedprox,
+    fedsa_lora,
+    ffa_lora,
+    flexlora,
+    flora,
+    full,
+    lora,
+)
 from monai_fedlora.methods.base import Method, get_method, method_names, register
 
-__all__ = ["Method", "full", "get_method", "lora", "method_names", "register"]
+__all__ = [
+    "Method",
+    "ditto",
+    "feddpa",
+    "fedper",
+    "fedprox",
+    "fedsa_lora",
+    "ffa_lora",
+    "flexlora",
+    "flora",
+    "full",
+    "get_method",
+    "lora",
+    "method_names",
+    "register",
+]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.methods.checks import nearest
 from monai_fedlora.methods.rules import Payload, Updates, average
 from monai_fedlora.scope import Manifest, Scope
 
@@ -82,6 +82,13 @@ class Method(ABC):
         A final evaluation counts as the round after the last.
         """
 
+    def starts_over(self, key: str, network: Any) -> bool:
+        """Whether the trained parameter ``key`` begins a round in a place of its own.
+
+        What an optimiser remembers of such a parameter is about another place, and is forgotten.
+        """
+        return False
+
     def phases(self, network: Any) -> Sequence[Phase]:
         """What trains in which part of a round, in order; empty: everything trains all the time."""
         return ()
@@ -146,16 +153,11 @@ def get_method(name: str, hyperparameters: Mapping[str, Any] | None = None) -> M
         ConfigError: unknown name or hyper-parameter (the nearest one is suggested), or a bad value.
     """
     if name not in _REGISTRY:
-        raise ConfigError(f"no method is called {name!r}{_nearest(name, method_names())}")
+        raise ConfigError(f"no method is called {name!r}{nearest(name, method_names())}")
     method = _REGISTRY[name]
     values = dict(hyperparameters or {})
     known = [field.name for field in dataclasses.fields(method)]
     for key in values:
         if key not in known:
-            raise ConfigError(f"{name} has no setting {key!r}{_nearest(key, known)}")
+            raise ConfigError(f"{name} has no setting {key!r}{nearest(key, known)}")
     return method(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; choose from {', '.join(known)}"

@@ -5,7 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from monai_fedlora.methods.base import Method, register
+
+_NORMS = (
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.SyncBatchNorm,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+)
 
 
 @register
@@ -27,3 +41,28 @@ class FedAvg(Method):
     def is_shared(self, key: str, network: Any) -> bool:
         """Everything that trains travels."""
         return True
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class FedBn(FedAvg):
+    """Every weight trains; normalisation layers stay in the site (Li et al., ICLR 2021).
+
+    The paper keeps batch normalisation. The backbones here have none, so that we keep every kind of normalisation
+    layer, by the module's type: layer, group, batch and instance normalisation, with all their parameters.
+
+    There is no model for an unseen site: the paper gives none, and the averaged weights have never computed with the
+    backbone's original normalisation layers.
+    """
+
+    name = "fedbn"
+    summary = "full fine-tuning, everything but normalisation layers averaged"
+    source = "FedBN, Li et al., ICLR 2021"
+
+    def is_shared(self, key: str, network: Any) -> bool:
+        """What is in no normalisation layer travels."""
+        return not isinstance(network.get_submodule(key.rpartition(".")[0]), _NORMS)
+
+    def shared_only(self, network: Any) -> None:
+        """None: a new site has no normalisation layers of its own."""
+        return None

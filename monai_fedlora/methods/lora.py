@@ -6,9 +6,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from monai_fedlora.adapters.lora import PRIVATE, SHARED, LoraSettings, attach_lora, without_adapter
+import numpy as np
+
+from monai_fedlora.adapters.lora import PRIVATE, SHARED, LoraSettings, attach_lora
+from monai_fedlora.adapters.view import with_weights
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods.base import Method, register
+from monai_fedlora.methods.checks import check_choice
+from monai_fedlora.methods.rules import Payload, Updates, average_products, factor_keys
+from monai_fedlora.scope import Manifest
+
+SHARED_ONLY = {SHARED: 1.0, PRIVATE: 0.0}
+PRIVATE_ONLY = {SHARED: 0.0, PRIVATE: 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,10 +26,12 @@ class LoraMethod(Method):
 
     Args:
         rank, alpha, dropout, blocks, targets: see :class:`monai_fedlora.adapters.lora.LoraSettings`.
-        head: whether the classification head is averaged ("shared") or stays in the site ("private").
+        head: whether the classification head is averaged ("shared") or stays in the site ("private"); a method may
+            leave only one of them.
     """
 
     adapters: ClassVar[tuple[str, ...]]
+    heads: ClassVar[tuple[str, ...]] = ("shared", "private")
 
     rank: int = 8
     alpha: float = 16.0
@@ -31,8 +42,9 @@ class LoraMethod(Method):
 
     def __post_init__(self) -> None:
         self.lora  # noqa: B018  (validates the values)
-        if self.head not in ("shared", "private"):
-            raise ConfigError(f"head is {self.head!r}; it is either 'shared' or 'private'")
+        if self.head not in self.heads:
+            choices = " or ".join(map(repr, self.heads))
+            raise ConfigError(f"head is {self.head!r}; for {self.name} it is {choices}")
 
     @property
     def lora(self) -> LoraSettings:
@@ -45,27 +57,69 @@ class LoraMethod(Method):
         """Freeze the backbone, add the adapters, leave the head trainable."""
         attach_lora(network, self.lora, self.adapters)
         for name, parameter in network.named_parameters():
-            if name.startswith(network.head_prefixes):
+            if is_head(name, network):
                 parameter.requires_grad_(True)
 
     def is_shared(self, key: str, network: Any) -> bool:
-        """Shared are the ``shared`` adapter and, if so set, the head."""
-        if key.startswith(network.head_prefixes):
-            return self.head == "shared"
-        return f".lora_A.{SHARED}." in key or f".lora_B.{SHARED}." in key
+        """Shared are the ``shared`` adapter and, if so set, the head; nothing called ``private`` ever is."""
+        if is_head(key, network):
+            return self.head == "shared" and f".{PRIVATE}." not in key
+        return is_factor(key, SHARED)
 
     def shared_only(self, network: Any) -> AbstractContextManager[None] | None:
-        """The network without its private adapter; None where the head never leaves the site."""
-        return without_adapter(network, PRIVATE) if self.head == "shared" else None
+        """The network without its private parts; None where the head never leaves the site."""
+        return with_weights(network, SHARED_ONLY) if self.head == "shared" else None
+
+
+def is_head(key: str, network: Any) -> bool:
+    """Whether a state-dict key belongs to a classification head."""
+    return key.startswith(network.head_prefixes)
+
+
+def is_factor(key: str, adapter: str) -> bool:
+    """Whether a state-dict key is A or B of an adapter."""
+    return f".lora_A.{adapter}." in key or f".lora_B.{adapter}." in key
+
+
+@dataclass(frozen=True, kw_only=True)
+class AveragedLora(LoraMethod):
+    """LoRA methods of which both factors of the shared adapter travel.
+
+    Averaging A and B apart is not averaging the products B A that the network computes with. Rounds start from equal
+    factors, which keeps the difference small.
+
+    Args:
+        averaging: "factors" averages A and B apart, as FedIT does; "product" averages B A and factors the result
+            anew, see :func:`monai_fedlora.methods.rules.average_products`. What is averaged beside the adapters is
+            averaged either way.
+    """
+
+    averaging: Literal["factors", "product"] = "factors"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("averaging", self.averaging, ("factors", "product"))
+
+    def starts_over(self, key: str, network: Any) -> bool:
+        """New factors of the averaged product have other directions than the ones that the site trained."""
+        return self.averaging == "product" and is_factor(key, SHARED)
+
+    def aggregate(self, updates: Updates, reference: Payload, manifest: Manifest) -> dict[str, np.ndarray]:
+        """Average the shared tensors, the adapter as ``averaging`` says."""
+        combined = super().aggregate(updates, reference, manifest)
+        if self.averaging == "product":
+            combined |= average_products(updates, factor_keys(manifest.entries))
+        return combined
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class DualLora(LoraMethod):
+class DualLora(AveragedLora):
     """Shared and private adapters trained together; only the shared one is averaged.
 
     Implements Med-DualLoRA as described (arXiv 2603.10967). The paper does not give, and we chose: rank 8,
-    alpha 16, no dropout, the attention's q and kv of the last two blocks, a shared head.
+    alpha 16, no dropout, the attention's queries and values (in ConvViT with the keys, which they share a layer with)
+    of the last two blocks, a shared head.
     """
 
     name = "dual_lora"
@@ -76,12 +130,8 @@ class DualLora(LoraMethod):
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class FedIt(LoraMethod):
-    """One shared adapter, its factors averaged separately (Zhang et al., ICASSP 2024).
-
-    Averaging A and B separately is not averaging the product BA; rounds start from equal factors, which keeps
-    the difference small.
-    """
+class FedIt(AveragedLora):
+    """One shared adapter, by default its factors averaged separately (Zhang et al., ICASSP 2024)."""
 
     name = "fedit"
     summary = "one LoRA, A and B averaged"
@@ -98,10 +148,24 @@ class Local(LoraMethod):
     summary = "one private LoRA and head per site; nothing is sent"
     source = "no communication"
     adapters = (PRIVATE,)
+    heads = ("private",)
 
     head: Literal["private"] = "private"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.head != "private":
-            raise ConfigError("local shares nothing, so its head must be 'private'")
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Centralised(LoraMethod):
+    """One adapter and head trained on the pooled data of all sites, the upper bound of what sharing can give.
+
+    The only "site" holds everybody's cases, so that nothing is averaged.
+    """
+
+    name = "centralised"
+    summary = "one LoRA and head on the pooled data, an upper bound"
+    source = "no federation"
+    most_sites = 1
+    adapters = (SHARED,)
+    heads = ("shared",)
+
+    head: Literal["shared"] = "shared"

@@ -18,8 +18,8 @@ from monai_fedlora.adapters.lora import (
     lora_layers,
     merge_lora,
     target_modules,
-    without_adapter,
 )
+from monai_fedlora.adapters.view import with_weights
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.cinema import ConvViT, convvit
 from tests.helpers import randomise, tiny_images, tiny_network
@@ -145,7 +145,7 @@ def test_without_an_adapter_the_others_remain(off: str, rest: tuple[str, ...]) -
     network = dual()
     before = network(tiny_images())
     expected = with_folded_weights(network, rest, 5 / 3)(tiny_images().double()).float()
-    with without_adapter(network, off):
+    with with_weights(network, {off: 0.0}):
         torch.testing.assert_close(network(tiny_images()), expected, rtol=1e-5, atol=1e-6)
         assert not torch.allclose(network(tiny_images()), before)
     assert torch.equal(network(tiny_images()), before)
@@ -154,7 +154,7 @@ def test_without_an_adapter_the_others_remain(off: str, rest: tuple[str, ...]) -
 def test_an_adapter_comes_back_after_an_error() -> None:
     network = dual()
     scales = {name: dict(layer.scaling) for name, layer in lora_layers(network).items()}
-    with pytest.raises(RuntimeError), without_adapter(network, PRIVATE):
+    with pytest.raises(RuntimeError), with_weights(network, {PRIVATE: 0.0}):
         raise RuntimeError
     assert {name: dict(layer.scaling) for name, layer in lora_layers(network).items()} == scales
 
@@ -165,7 +165,7 @@ def test_leaving_out_an_adapter_that_is_not_there_changes_nothing() -> None:
     attach_lora(network, LoraSettings(), (SHARED,))
     randomise(network, "lora_B")
     before = network(tiny_images())
-    with without_adapter(network, PRIVATE):
+    with with_weights(network, {PRIVATE: 0.0}):
         assert torch.equal(network(tiny_images()), before)
 
 
@@ -268,7 +268,7 @@ def test_more_blocks_than_there_are_is_an_error() -> None:
         attach_lora(tiny_network(), LoraSettings(blocks=4), (SHARED,))
 
 
-@pytest.mark.parametrize("target", ["attn.v", "attn", "q", "norm1", "encoder.blocks.0.attn.q"])
+@pytest.mark.parametrize("target", ["attn.v", "attn", "queries", "norm1", "encoder.blocks.0.attn.q"])
 def test_a_target_that_is_no_linear_layer_of_a_block_is_an_error(target: str) -> None:
     network = tiny_network()
     with pytest.raises(ConfigError, match=re.escape(repr(target)) + ".*attn.q, attn.kv"):

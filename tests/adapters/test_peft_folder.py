@@ -10,8 +10,9 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from monai_fedlora.adapters.lora import PRIVATE, SHARED, LoraSettings, attach_lora, without_adapter
+from monai_fedlora.adapters.lora import PRIVATE, SHARED, LoraSettings, attach_lora
 from monai_fedlora.adapters.peft_folder import CONFIG_NAME, WEIGHTS_NAME, load_peft_folder, save_peft_folder
+from monai_fedlora.adapters.view import with_weights
 from monai_fedlora.errors import WeightsError
 from monai_fedlora.files import load_tensors, save_tensors
 from monai_fedlora.networks.cinema import ConvViT
@@ -37,7 +38,7 @@ def test_peft_loads_a_written_folder_onto_a_fresh_backbone(tmp_path: Path, adapt
     network = adapted()
     save_peft_folder(network, adapter, tmp_path)
     loaded = PeftModel.from_pretrained(tiny_network(), tmp_path).eval()
-    with without_adapter(network, other):
+    with with_weights(network, {other: 0.0}):
         torch.testing.assert_close(loaded(tiny_images()), network(tiny_images()), rtol=1e-6, atol=1e-6)
     assert not torch.allclose(loaded(tiny_images()), tiny_network()(tiny_images()))
 

@@ -11,11 +11,15 @@ from hypothesis import strategies as st
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods import get_method, method_names
 from monai_fedlora.methods.base import Method
+from tests.helpers import make_plan
 
 
 def test_methods_are_listed_by_name() -> None:
     assert method_names() == sorted(method_names())
-    assert {"dual_lora", "fedavg", "fedit", "local"} <= set(method_names())
+    rivals = (
+        "local centralised fedavg fedprox fedbn fedper fedrep ditto fedit ffa_lora fedsa_lora feddpa flora flexlora"
+    )
+    assert set(rivals.split()) <= set(method_names())
 
 
 @pytest.mark.parametrize(("wrong", "right"), [("dual_lorra", "dual_lora"), ("fedavrg", "fedavg"), ("locl", "local")])
@@ -25,7 +29,7 @@ def test_a_misspelt_method_is_corrected(wrong: str, right: str) -> None:
 
 
 def test_an_unknown_method_gets_the_list() -> None:
-    with pytest.raises(ConfigError, match="choose from dual_lora, fedavg"):
+    with pytest.raises(ConfigError, match="choose from centralised, ditto, dual_lora, fedavg"):
         get_method("xyz")
 
 
@@ -64,15 +68,87 @@ def test_no_unknown_setting_is_ever_taken(name: str, value: int) -> None:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("name", ["dual_lora", "fedit", "local"])
+@pytest.mark.parametrize("name", sorted(set(method_names()) - {"fedavg", "fedbn"}))
 def test_a_bad_value_is_named(name: str, values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):
         get_method(name, values)
 
 
-def test_local_never_shares_its_head() -> None:
-    with pytest.raises(ConfigError, match="private"):
-        get_method("local", {"head": "shared"})
+@pytest.mark.parametrize(
+    ("name", "setting", "values"),
+    [
+        ("fedprox", "mu", [-0.1, "0.1", None, float("nan"), float("inf"), True]),
+        ("ditto", "mu", [-1, "1", float("nan")]),
+        ("ditto", "personal_share", [0, 1, -0.5, 1.5, "half"]),
+        ("fedrep", "head_share", [0, 1.0, float("nan"), None]),
+        ("feddpa", "private_share", [0.0, 1, True]),
+        ("feddpa", "mix", [-0.1, 1.1, "0.5", True, float("nan")]),
+        ("ffa_lora", "a_seed", [-1, 0.5, "0", None]),
+        ("flora", "a_seed", [-1]),
+        ("flora", "ranks", [[0], [9], [2.0], [True], ["2"], 4]),
+        ("flexlora", "ranks", [[4, 0], [4, 9], "4"]),
+        ("fedprox", "trains", ["all", None]),
+        ("fedper", "trains", ["head"]),
+    ],
+)
+def test_a_bad_value_of_a_methods_own_setting_is_named(name: str, setting: str, values: list[Any]) -> None:
+    for value in values:
+        with pytest.raises(ConfigError, match=setting):
+            get_method(name, {setting: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "right"),
+    [
+        ("fedit", {"averaging": "prodct"}, "product"),
+        ("dual_lora", {"averaging": "factor"}, "factors"),
+        ("fedprox", {"trains": "adapter"}, "adapters"),
+        ("fedper", {"trains": "everthing"}, "everything"),
+    ],
+)
+def test_a_misspelt_word_is_corrected(name: str, settings: dict[str, str], right: str) -> None:
+    with pytest.raises(ConfigError, match=f"did you mean '{right}'"):
+        get_method(name, settings)
+
+
+def test_there_are_no_products_to_average_without_adapters() -> None:
+    with pytest.raises(ConfigError, match="product"):
+        get_method("fedprox", {"trains": "everything", "averaging": "product"})
+
+
+@pytest.mark.parametrize("name", ["ffa_lora", "fedsa_lora", "local", "centralised", "flora", "flexlora"])
+def test_a_method_with_one_way_of_averaging_has_no_setting_for_it(name: str) -> None:
+    with pytest.raises(ConfigError, match="no setting 'averaging'"):
+        get_method(name, {"averaging": "product"})
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        *((name, "private") for name in ("local", "fedper", "fedrep", "fedsa_lora")),
+        *((name, "shared") for name in ("ditto", "centralised")),
+    ],
+)
+def test_a_method_with_one_kind_of_head_refuses_the_other(name: str, head: str) -> None:
+    assert get_method(name).head == head  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match=f"for {name} it is '{head}'"):
+        get_method(name, {"head": {"private": "shared", "shared": "private"}[head]})
+
+
+def test_pooled_training_has_one_site() -> None:
+    get_method("centralised").check_sites(1)
+    with pytest.raises(ConfigError, match="centralised takes 1 site, not 3"):
+        make_plan(method="centralised", sites=("a", "b", "c"))
+
+
+@pytest.mark.parametrize("name", ["flora", "flexlora"])
+def test_there_is_one_rank_per_site(name: str) -> None:
+    method = get_method(name, {"ranks": [2, 8, 4]})
+    method.check_sites(3)
+    assert [method.for_site(index).ranks for index in range(3)] == [(2,), (8,), (4,)]  # type: ignore[attr-defined]
+    assert [get_method(name).for_site(index) for index in range(3)] == [get_method(name)] * 3
+    with pytest.raises(ConfigError, match="3 entries for 2 sites"):
+        make_plan(method=name, method_args={"ranks": [2, 8, 4]}, sites=("a", "b"))
 
 
 def test_lists_of_a_plan_file_become_tuples() -> None:

@@ -1,0 +1,39 @@
+"""Refusals of bad settings, in one voice."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from monai_fedlora.errors import ConfigError
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """How an error goes on after an unknown word: the known word that looks most like it, or all of them."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; choose from {', '.join(known)}"
+
+
+def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
+    """Refuse a word that is none of the known ones."""
+    if value not in known:
+        raise ConfigError(f"{name} is {value!r}{nearest(str(value), known)}")
+
+
+def check_weight(name: str, value: Any) -> None:
+    """Refuse anything but a finite number of at least 0."""
+    if type(value) not in (int, float) or not 0 <= value < float("inf"):
+        raise ConfigError(f"{name} is {value!r}; it must be a number of at least 0, and 0 turns the term off")
+
+
+def check_fraction(name: str, value: Any) -> None:
+    """Refuse anything but a number above 0 and below 1."""
+    if type(value) not in (int, float) or not 0 < value < 1:
+        raise ConfigError(f"{name} is {value!r}; it must be a number above 0 and below 1")
+
+
+def check_whole(name: str, value: Any, *, least: int = 0) -> None:
+    """Refuse anything but a whole number of at least ``least``."""
+    if type(value) is not int or value < least:
+        raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}")
