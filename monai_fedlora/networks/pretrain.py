@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import torch
 
 from monai_fedlora import files
 from monai_fedlora.errors import ConfigError, DataError
-from monai_fedlora.networks.cinema import convvit
+from monai_fedlora.networks.catalogue import Network, architecture
+from monai_fedlora.networks.cinema import ConvViTSize, convvit
 from monai_fedlora.networks.mae import MaskedAutoencoder, random_visible
+from monai_fedlora.networks.vit import CHANNELS, VisionTransformer
 
 _WARM_UP = 0.1  # share of the steps over which the learning rate rises (ours)
 
@@ -37,9 +40,10 @@ def pretrain(
     settings, seed and number of threads give the same weights.
 
     Args:
-        images: tensors (n_frames, X, Y, Z) of one shape with values in [0, 1]; a dataset with a length is
-            indexed anew in each epoch, so that it may augment; any other iterable is read once.
-        size: a key of ``SIZES``; the image size is that of the images.
+        images: tensors of one shape: cines (n_frames, X, Y, Z) with values in [0, 1], or colour images (3, H, W),
+            normalised; a dataset with a length is indexed anew in each epoch, so that it may augment; any other
+            iterable is read once.
+        size: name in :func:`monai_fedlora.networks.catalogue.architecture_names`; the image size is that of the images.
         epochs: passes over the images, at least 1.
         batch_size: images in a step, at least 1.
         lr: the highest learning rate.
@@ -63,15 +67,13 @@ def pretrain(
     if not len(dataset):
         raise DataError("there are no images to pre-train on")
     shape = tuple(dataset[0].shape)
-    if len(shape) != 4:
-        raise DataError(f"images must be (n_frames, X, Y, Z), not {shape}")
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        backbone = convvit(size, out_chans=1, n_frames=shape[0], image_size=shape[1:])
+        backbone = _untrained(size, shape)
         network = MaskedAutoencoder(backbone, mask_ratio=mask_ratio).train()
     generator = torch.Generator().manual_seed(seed)
-    trained = [(key, p) for key, p in network.named_parameters() if not key.startswith("backbone.pred_head_dict.")]
+    heads = tuple(f"backbone.{prefix}" for prefix in backbone.head_prefixes)
+    trained = [(key, p) for key, p in network.named_parameters() if not key.startswith(heads)]
     optimizer = torch.optim.AdamW(
         [
             {"params": [p for _, p in trained if p.ndim > 1], "weight_decay": 0.05},
@@ -108,10 +110,10 @@ def pretrain(
         output,
         network.backbone_state(),
         {
-            "architecture": "ConvViT",
+            "architecture": type(backbone).__name__,
             "size": size,
             "image_size": "x".join(str(n) for n in shape[1:]),
-            "n_frames": str(shape[0]),
+            "n_frames" if len(shape) == 4 else "n_channels": str(shape[0]),
             "objective": f"masked auto-encoder, mask ratio {mask_ratio}",
             "n_images": str(len(dataset)),
             "epochs": str(epochs),
@@ -123,6 +125,18 @@ def pretrain(
         },
     )
     return tuple(losses)
+
+
+def _untrained(size: str, shape: tuple[int, ...]) -> Network:
+    """A backbone with new weights for images of this shape."""
+    settings = architecture(size).shape
+    if isinstance(settings, ConvViTSize):
+        if len(shape) != 4:
+            raise DataError(f"images must be (n_frames, X, Y, Z), not {shape}")
+        return convvit(size, out_chans=1, n_frames=shape[0], image_size=shape[1:])
+    if len(shape) != 3 or shape[0] != CHANNELS:
+        raise DataError(f"images must be ({CHANNELS}, H, W), not {shape}")
+    return VisionTransformer(replace(settings, image_size=(shape[1], shape[2])), out_chans=1)
 
 
 def _learning_rate_factor(step: int, n_steps: int) -> float:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 
 from monai_fedlora import files
 from monai_fedlora.errors import ConfigError, DataError
+from monai_fedlora.networks.catalogue import architecture
 from monai_fedlora.networks.cinema import convvit
 from monai_fedlora.networks.pretrain import pretrain
+from monai_fedlora.networks.vit import VisionTransformer
 from monai_fedlora.networks.weights import load_backbone
 
 SHAPE = (2, 16, 16, 2)
@@ -73,6 +76,31 @@ def test_an_iterator_is_read_once(tmp_path: Path) -> None:
     torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
+def spots(n: int = 8) -> list[torch.Tensor]:
+    """Round coloured spots, from which a masked patch can be guessed."""
+    generator = torch.Generator().manual_seed(0)
+    axes = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    images = []
+    for _ in range(n):
+        centre, colour = torch.rand(2, generator=generator) * 32, torch.rand(3, 1, 1, generator=generator)
+        images.append(colour * (-((axes[0] - centre[0]) ** 2 + (axes[1] - centre[1]) ** 2) / 80).exp())
+    return images
+
+
+def test_colour_images_train_a_vision_transformer(tmp_path: Path) -> None:
+    losses = run(tmp_path / "b.safetensors", size="vit_demo", images=spots(), epochs=20, lr=3e-3)
+    assert losses[-1] < 0.8 * losses[0]
+    network = VisionTransformer(replace(architecture("vit_demo").shape, image_size=(32, 32)), out_chans=3)
+    info = load_backbone(network, tmp_path / "b.safetensors")
+    assert (info.layout, info.skipped) == ("pretrained", ())
+    weights, metadata = files.load_tensors(tmp_path / "b.safetensors")
+    own = network.state_dict()
+    assert own.keys() - weights.keys() == {"head.weight", "head.bias"}
+    torch.testing.assert_close({key: own[key] for key in weights}, weights, rtol=0, atol=0)
+    expected = {"architecture": "VisionTransformer", "size": "vit_demo", "image_size": "32x32", "n_channels": "3"}
+    assert expected.items() <= metadata.items()
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
@@ -84,7 +112,10 @@ def test_an_iterator_is_read_once(tmp_path: Path) -> None:
         ({"epochs": 0}, ConfigError, "epochs must be positive"),
         ({"lr": -1.0}, ConfigError, "lr must be positive"),
         ({"mask_ratio": 1.5}, ConfigError, "mask_ratio"),
-        ({"size": "giant"}, ConfigError, "unknown size"),
+        ({"size": "vit_demo"}, DataError, "3, H, W"),
+        ({"size": "vit_demo", "images": [torch.zeros(1, 16, 16)]}, DataError, "3, H, W"),
+        ({"size": "vit_demo", "images": [torch.zeros(3, 16, 12)]}, ConfigError, "multiple of the patch"),
+        ({"size": "giant"}, ConfigError, "no network size"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_and_writes_nothing(
