@@ -21,26 +21,21 @@ def run(args: argparse.Namespace) -> int:
 
     from monai_fedlora.methods import get_method, method_names
     from monai_fedlora.networks.catalogue import build_backbone
-    from monai_fedlora.scope import Role
 
-    table = Table("method", "what it does", "trained", "shared", "bytes per transfer (float16)", "source")
+    table = Table("method", "what it does", "trained", "shared", "bytes up", "bytes down", "source")
     for name in method_names():
         method = get_method(name)
         with torch.device("meta"):
             network = build_backbone(args.size, out_chans=args.classes)
             method.attach(network)
-        scope = method.scope(network, wire_dtype="float16")
-        count = {
-            role: sum(network.state_dict()[key].numel() for key in scope.keys(role))
-            for role in (Role.SHARED, Role.PRIVATE)
-        }
-        table.add_row(
-            name,
-            method.summary,
-            f"{sum(count.values()):,}",
-            f"{count[Role.SHARED]:,}",
-            f"{scope.manifest.nbytes:,}",
-            method.source,
-        )
+        trained = {key: p.numel() for key, p in network.named_parameters() if p.requires_grad}
+        manifest = method.scope(network, wire_dtype="float16").manifest
+        shared = sum(trained[key] for key in manifest.up.entries)
+        numbers = shared, manifest.up.nbytes, manifest.down.nbytes
+        travels = [f"{number:,}" for number in numbers] if method.most_sites != 1 else ["-"] * 3
+        table.add_row(name, method.summary, f"{sum(trained.values()):,}", *travels, method.source)
     Console().print(table)
+    Console().print(
+        "Bytes per site and round, in float16. A method's settings can change them; these are its defaults."
+    )
     return 0

@@ -112,8 +112,8 @@ def phase_ends(shares: Sequence[float], steps: int) -> list[int]:
     """
     if steps < len(shares):
         raise ConfigError(
-            f"a round has {steps} optimiser step{'s' * (steps != 1)} and the method {len(shares)} phases, each of which "
-            "needs one; raise local_epochs, or lower batch_size or accumulation_steps"
+            f"a round has {steps} optimiser step{'s' * (steps != 1)} for the method's {len(shares)} phases, each of "
+            "which needs one; raise local_epochs, or lower batch_size or accumulation_steps"
         )
     ends = [0]
     for left, reached in zip(range(len(shares) - 1, -1, -1), accumulate(shares), strict=True):

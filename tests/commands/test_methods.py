@@ -36,16 +36,23 @@ def test_the_counts_are_those_of_the_network(capsys: Any, classes: int) -> None:
     dim, rank, blocks = 96, 8, 2
     adapter = blocks * (rank * (dim + dim) + rank * (dim + 2 * dim))
     head = 2 * (dim * classes + classes)
-    assert row(text, "dual_lora")[2:5] == [
-        f"{2 * adapter + head:,}",
-        f"{adapter + head:,}",
-        f"{2 * (adapter + head):,}",
-    ]
-    assert row(text, "fedit")[2:5] == [f"{adapter + head:,}", f"{adapter + head:,}", f"{2 * (adapter + head):,}"]
-    assert row(text, "local")[2:5] == [f"{adapter + head:,}", "0", "0"]
+    both = f"{2 * (adapter + head):,}"
+    assert row(text, "dual_lora")[2:6] == [f"{2 * adapter + head:,}", f"{adapter + head:,}", both, both]
+    assert row(text, "fedit")[2:6] == [f"{adapter + head:,}", f"{adapter + head:,}", both, both]
+    assert row(text, "local")[2:6] == [f"{adapter + head:,}", "0", "0", "0"]
+    assert row(text, "centralised")[2:6] == [f"{adapter + head:,}", "-", "-", "-"]
+    dense = blocks * (dim * dim + dim * 2 * dim)
+    assert row(text, "flora")[2:6] == [f"{adapter + head:,}", f"{adapter + head:,}", both, f"{2 * (dense + head):,}"]
     network = convvit("small", out_chans=classes)
     trained = sum(p.numel() for name, p in network.named_parameters() if not name.endswith("pos_embed"))
-    assert row(text, "fedavg")[2:5] == [f"{trained:,}", f"{trained:,}", f"{2 * trained:,}"]
+    assert row(text, "fedavg")[2:6] == [f"{trained:,}", f"{trained:,}", f"{2 * trained:,}", f"{2 * trained:,}"]
+
+
+@pytest.mark.parametrize("size", ["vit_demo", "vit_base_16", "clip_base_32"])
+def test_any_backbone_of_the_catalogue_can_be_counted(capsys: Any, size: str) -> None:
+    assert main(["methods", "--size", size]) == 0
+    text = capsys.readouterr().out
+    assert all(row(text, name) for name in method_names())
 
 
 def test_the_size_of_the_paper_needs_no_memory_and_no_weights(capsys: Any) -> None:
