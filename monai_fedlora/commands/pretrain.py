@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from monai_fedlora.errors import ConfigError, DataError
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the sub-command."""
     parser = subparsers.add_parser("pretrain", help="pre-train a backbone without labels (masked auto-encoding)")
-    parser.add_argument("--data", required=True, type=Path, metavar="D", help="folder of prepared sites")
+    parser.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        action="append",
+        metavar="D",
+        help="folder of prepared sites; may be repeated",
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="safetensors file to write")
-    parser.add_argument("--size", default="small", help="backbone size (default: small)")
+    parser.add_argument("--size", default="small", help="a backbone's name (default: small)")
+    parser.add_argument(
+        "--style",
+        action="append",
+        default=[],
+        metavar="S",
+        help="style of the photographs, dermoscopy, fundus or plain: once for all, or once after each --data",
+    )
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
@@ -28,34 +46,25 @@ def run(args: argparse.Namespace) -> int:
     from monai.data import Dataset
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from torch.utils.data import ConcatDataset
 
-    from monai_fedlora.data.datalist import FILE_NAME, load_datalist
+    from monai_fedlora.engines.config import augmentation, preprocessing
     from monai_fedlora.engines.dataset import CaseDataset
-    from monai_fedlora.errors import ConfigError, DataError
     from monai_fedlora.files import sha256
-    from monai_fedlora.networks.cinema import SIZES
+    from monai_fedlora.networks.catalogue import architecture
     from monai_fedlora.networks.pretrain import pretrain
-    from monai_fedlora.transforms.cine import cine_augmentation, cine_preprocessing
 
-    if args.size not in SIZES:
-        raise ConfigError(f"unknown size {args.size!r}; choose one of {', '.join(SIZES)}")
-    size = SIZES[args.size]
-    lists = sorted(args.data.glob(f"*/{FILE_NAME}"))
-    items = [
-        item
-        for path in lists
-        for split in ("training", "validation", "test")
-        for item in load_datalist(path).items(split)
+    modality = architecture(args.size).modality
+    parts = [
+        CaseDataset(
+            _items(folder, modality=modality, size=args.size),
+            preprocessing(size=args.size, style=style),
+            augmentation=augmentation(size=args.size, style=style),
+            seed=args.seed,
+            progress=True,
+        )
+        for folder, style in zip(args.data, _styles(args.style, len(args.data)), strict=True)
     ]
-    if not items:
-        raise DataError(f"{args.data} holds no prepared site (<site>/{FILE_NAME}); run monai-fedlora data first")
-    cases = CaseDataset(
-        items,
-        cine_preprocessing(image_size=size.image_size, spacing=size.spacing),
-        augmentation=cine_augmentation(image_size=size.image_size, spacing=size.spacing),
-        seed=args.seed,
-        progress=True,
-    )
     with Progress(
         *Progress.get_default_columns()[:2],
         MofNCompleteColumn(),
@@ -65,11 +74,12 @@ def run(args: argparse.Namespace) -> int:
         task = bar.add_task("epochs", total=args.epochs, loss="")
 
         def on_epoch(epoch: int, loss: float) -> None:
-            cases.set_epoch(epoch + 1)
+            for part in parts:
+                part.set_epoch(epoch + 1)
             bar.update(task, completed=epoch, loss=f"loss {loss:.4f}")
 
         pretrain(
-            Dataset(cases, transform=itemgetter("image")),  # type: ignore[arg-type]
+            Dataset(ConcatDataset(parts), transform=itemgetter("image")),  # type: ignore[arg-type]
             size=args.size,
             epochs=args.epochs,
             batch_size=args.batch_size,
@@ -82,3 +92,24 @@ def run(args: argparse.Namespace) -> int:
         )
     Console().print(f"{args.output}  SHA-256 {sha256(args.output)}", soft_wrap=True)
     return 0
+
+
+def _styles(styles: Sequence[str], folders: int) -> Sequence[str | None]:
+    """One style per folder; None for all where none is given."""
+    if len(styles) not in (0, 1, folders):
+        raise ConfigError(f"--style was given {len(styles)} times for {folders} --data; give it once, or once for each")
+    return styles if len(styles) == folders else [styles[0] if styles else None] * folders
+
+
+def _items(folder: Path, *, modality: str, size: str) -> list[dict[str, Any]]:
+    """The cases of all splits of all prepared sites in a folder."""
+    from monai_fedlora.data.datalist import FILE_NAME, SPLITS, load_datalist
+
+    datalists = [load_datalist(path) for path in sorted(folder.glob(f"*/{FILE_NAME}"))]
+    if not datalists:
+        raise DataError(f"{folder} holds no prepared site (<site>/{FILE_NAME}); run monai-fedlora data first")
+    if wrong := [datalist for datalist in datalists if datalist.modality != modality]:
+        raise ConfigError(
+            f"site {wrong[0].site} in {folder} holds cases of kind {wrong[0].modality!r}, but {size} takes {modality!r}"
+        )
+    return [item for datalist in datalists for split in SPLITS for item in datalist.items(split)]

@@ -1,0 +1,115 @@
+"""``monai-fedlora pretrain`` reads every split of prepared sites and writes a file that loads as a backbone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_fedlora import files
+from monai_fedlora.cli import main
+from monai_fedlora.data.cases import Case, Datalist
+from monai_fedlora.data.datalist import write_datalists
+from monai_fedlora.networks.catalogue import build_backbone
+from monai_fedlora.networks.weights import load_backbone
+
+
+def photographs(folder: Path, *, site: str = "north", splits: tuple[int, ...] = (2, 1, 1)) -> Path:
+    """A prepared site of photographs with a bright disc on a dark ground."""
+    generator = np.random.default_rng(0)
+    (folder / "files").mkdir(parents=True)
+    cases = []
+    for index in range(sum(splits)):
+        level = np.hypot(*np.mgrid[-1:1:80j, -1:1:80j]) < 0.9
+        pixels = (level[..., None] * generator.uniform(90, 255, size=(80, 80, 3))).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / "files" / f"{index}.png")
+        cases.append(Case(subject=f"p{index}", label=index % 2, group="x", image=f"{index}.png"))
+    ends = np.cumsum(splits)
+    datalist = Datalist(
+        site=site,
+        dataset="csv",
+        task="binary",
+        classes=("A", "B"),
+        image_root=folder / "files",
+        seed=0,
+        training=tuple(cases[: ends[0]]),
+        validation=tuple(cases[ends[0] : ends[1]]),
+        test=tuple(cases[ends[1] :]),
+    )
+    write_datalists([datalist], folder / "prepared")
+    return folder / "prepared"
+
+
+def pretrain(output: Path, *options: Any) -> int:
+    settings = ["--epochs", "2", "--batch-size", "3", "--output", str(output)]
+    return main(["pretrain", *settings, *(str(option) for option in options)])
+
+
+def test_photographs_of_two_kinds_train_one_backbone(tmp_path: Path, capsys: Any) -> None:
+    skin, eyes = photographs(tmp_path / "skin"), photographs(tmp_path / "eyes")
+    output = tmp_path / "vit.safetensors"
+    options = ["--data", skin, "--style", "dermoscopy", "--data", eyes, "--style", "fundus", "--provenance", "discs"]
+    assert pretrain(output, "--size", "vit_demo", *options) == 0
+    assert files.sha256(output) in capsys.readouterr().out
+    metadata = files.load_tensors(output)[1]
+    assert {
+        "size": "vit_demo",
+        "n_images": "8",
+        "image_size": "64x64",
+        "provenance": "discs",
+    }.items() <= metadata.items()
+    assert load_backbone(build_backbone("vit_demo", out_chans=2), output).layout == "pretrained"
+
+
+def test_the_style_of_a_folder_decides_how_it_is_read(tmp_path: Path) -> None:
+    skin, eyes = photographs(tmp_path / "skin"), photographs(tmp_path / "eyes")
+    one, both, other = (tmp_path / f"{name}.safetensors" for name in ("one", "both", "other"))
+    assert pretrain(one, "--size", "vit_demo", "--data", skin, "--data", eyes, "--style", "fundus") == 0
+    assert (
+        pretrain(
+            both, "--size", "vit_demo", *["--data", skin, "--style", "fundus"], "--data", eyes, "--style", "fundus"
+        )
+        == 0
+    )
+    assert (
+        pretrain(
+            other, "--size", "vit_demo", *["--data", skin, "--style", "plain"], "--data", eyes, "--style", "fundus"
+        )
+        == 0
+    )
+    assert files.sha256(one) == files.sha256(both) != files.sha256(other)
+
+
+def test_hearts_train_a_convvit(tmp_path: Path) -> None:
+    assert main(["data", "phantom", "--output", str(tmp_path / "acdc"), "--patients", "2"]) == 0
+    source, prepared = str(tmp_path / "acdc"), str(tmp_path / "prepared")
+    assert main(["data", "acdc", "--source", source, "--output", prepared]) == 0
+    assert pretrain(tmp_path / "b.safetensors", "--data", prepared) == 0
+    assert load_backbone(build_backbone("small", out_chans=2), tmp_path / "b.safetensors").layout == "pretrained"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--size", "vit_giant"], "no network size 'vit_giant'"),
+        (["--size", "small"], "holds cases of kind 'image', but small takes 'cine'"),
+        (["--size", "vit_demo", "--style", "moon"], "no photograph style 'moon'"),
+        (["--size", "vit_demo", "--style", "plain", "--style", "fundus"], "--style was given 2 times for 1 --data"),
+        (["--size", "vit_demo", "--mask-ratio", "1"], "mask_ratio"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_and_writes_nothing(
+    tmp_path: Path, capsys: Any, options: list[str], message: str
+) -> None:
+    prepared = photographs(tmp_path / "skin")
+    assert pretrain(tmp_path / "b.safetensors", "--data", prepared, *options) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+def test_a_folder_without_sites_is_one_line(tmp_path: Path, capsys: Any) -> None:
+    assert pretrain(tmp_path / "b.safetensors", "--data", tmp_path) == 2
+    assert "holds no prepared site" in capsys.readouterr().err
