@@ -9,13 +9,14 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai_fedlora.data.cases import Case, Datalist
 from monai_fedlora.data.datalist import FILE_NAME, check_site_name
+from monai_fedlora.data.pool import POOLED, pooled_data
 from monai_fedlora.data.splits import assign_splits
 from monai_fedlora.environment import DATA
 from monai_fedlora.errors import ConfigError, DataError
@@ -73,6 +74,9 @@ def site_data(
     ``site-1`` to ``site-4`` have the vendors A to D of hearts, ``site-1`` to ``site-6`` the cameras A to F of
     photographs, another site the one its name hashes to.
 
+    The site ``pooled`` has the cases of all others: of the prepared folder, or of the phantoms that have a vendor or
+    camera of their own. Its datalist is kept in the same cache folder.
+
     Args:
         site: name of the site.
         data_root: prepared folder with one folder per site.
@@ -89,13 +93,18 @@ def site_data(
     root = data_root or os.environ.get(DATA)
     if root:
         datalist = Path(root) / site / FILE_NAME
-        if not datalist.is_file():
+        if datalist.is_file():
+            return datalist
+        members = sorted(Path(root).glob(f"*/{FILE_NAME}")) if site == POOLED else []
+        if not members:
             raise DataError(
                 f"{datalist} does not exist; the folder {root} ({'given' if data_root else DATA}) is not prepared for "
                 f"site {site}. Run: monai-fedlora data acdc|mnms|mnms2|fed_isic2019|feddrg|csv --source ... "
                 f"--output {root}, or unset {DATA} to use a phantom"
             )
-        return datalist
+        return _pool(members)
+    if site == POOLED:
+        return _pool([site_data(name, phantom=phantom, settings=settings) for name in _phantom_sites(phantom)])
     if phantom == "cine":
         if settings is None or isinstance(settings, PhantomSettings):
             return _cine_phantom(site, settings or PhantomSettings())
@@ -120,8 +129,29 @@ def site_vendor(site: str) -> Vendor:
     from monai_fedlora.data.phantom.cohort import name_seed
     from monai_fedlora.data.phantom.vendors import VENDORS
 
-    known = dict(zip(("site-1", "site-2", "site-3", "site-4"), VENDORS.values(), strict=True))
+    known = dict(zip(_numbered(len(VENDORS)), VENDORS.values(), strict=True))
     return known.get(site) or tuple(VENDORS.values())[name_seed(site) % len(VENDORS)]
+
+
+def _numbered(count: int) -> list[str]:
+    return [f"site-{number}" for number in range(1, count + 1)]
+
+
+def _phantom_sites(phantom: str) -> list[str]:
+    """Return the names of the sites whose phantoms have a vendor or camera of their own."""
+    if phantom == "cine":
+        from monai_fedlora.data.phantom.vendors import VENDORS
+
+        return _numbered(len(VENDORS))
+    from monai_fedlora.data.photo_phantom.kinds import KINDS
+
+    return _numbered(len(KINDS[phantom].cameras))
+
+
+def _pool(datalists: Sequence[Path]) -> Path:
+    folder = cache_folder() / "pool"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return pooled_data(datalists, folder=folder)
 
 
 def _check_phantom(phantom: str) -> None:

@@ -49,7 +49,7 @@ class Site:
         plan: the experiment.
         private_root: folder for private state, see :class:`SiteStore`.
         data_root: folder of prepared sites; None uses the site's own configuration
-            (``MONAI_FEDLORA_DATA``, then the generated phantom).
+            (``MONAI_FEDLORA_DATA``, then the phantom that the bundle names under ``phantom``, hearts if it names none).
         backbone: path of the backbone file; None uses ``MONAI_FEDLORA_BACKBONE``, then the packaged demo weights.
         should_stop: polled after every batch; training ends early when it returns True.
 
@@ -72,9 +72,11 @@ class Site:
         self.plan = plan
         self.method = plan.site_method(name)
         self.store = SiteStore(root=private_root, plan=plan, site=name)
-        datalist = site_data(name, data_root=data_root)
+        self._config = ConfigParser()
+        self._config.read_config(bundle_path(plan.bundle) / "configs" / "train.json")
+        datalist = site_data(name, data_root=data_root, phantom=self._config.get("phantom", "cine"))
         self._cases = self._check_data(datalist)
-        self._config = self._parse_bundle(datalist, backbone or os.environ.get(BACKBONE) or DEMO)
+        self._configure(datalist, backbone or os.environ.get(BACKBONE) or DEMO)
         self.network: nn.Module = self._bundled("network")
         self.scope = plan.scope(self.network)
         self._optimiser: torch.optim.Optimizer = self._bundled("optimizer")
@@ -92,9 +94,8 @@ class Site:
             )
         return len(loaded.training)
 
-    def _parse_bundle(self, datalist: Path, backbone: str) -> ConfigParser:
-        config = ConfigParser()
-        config.read_config(bundle_path(self.plan.bundle) / "configs" / "train.json")
+    def _configure(self, datalist: Path, backbone: str) -> None:
+        """Put the site's places and the plan's numbers into the bundle's configuration."""
         overrides: dict[str, Any] = {
             "site": self.name,
             "dataset_dir": str(datalist.parent),
@@ -113,11 +114,10 @@ class Site:
             "show_progress": False,
             **self.plan.training,
         }
-        if unknown := set(overrides) - set(config.get()):
+        if unknown := set(overrides) - set(self._config.get()):
             raise ConfigError(f"the bundle {self.plan.bundle} has no settings {', '.join(sorted(unknown))}")
         for key, value in overrides.items():
-            config[key] = value
-        return config
+            self._config[key] = value
 
     def _bundled(self, part: str) -> Any:
         """Return an object of the bundle; an error that is meant to be read comes out of the parser's own."""

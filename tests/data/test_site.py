@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from monai_fedlora.data import site as module
+from monai_fedlora.data.cases import SPLITS
 from monai_fedlora.data.datalist import load_datalist
+from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
 from monai_fedlora.data.site import PhantomSettings, cache_folder, site_data, site_vendor
 from monai_fedlora.errors import ConfigError, DataError
+from monai_fedlora.files import write_json
 
 FEW = PhantomSettings(training=2, validation=1, test=1)
 
@@ -152,3 +155,46 @@ def test_the_cache_follows_the_environment(monkeypatch, tmp_path) -> None:
 def test_impossible_settings_are_refused(changes) -> None:
     with pytest.raises(ConfigError):
         site_data("site-1", settings=PhantomSettings(**changes))
+
+
+def test_without_data_the_pool_holds_the_phantoms_of_all_cameras(cache) -> None:
+    few = PhotoPhantomSettings(training=4, validation=2, test=2, size=32)
+    sites = [load_datalist(site_data(f"site-{n}", phantom="dermoscopy", settings=few)) for n in range(1, 7)]
+    path = site_data("pooled", phantom="dermoscopy", settings=few)
+    pooled = load_datalist(path)
+    for split in SPLITS:
+        expected = [f"{site.site}.{case.subject}" for site in sites for case in site.cases(split)]
+        assert [case.subject for case in pooled.cases(split)] == expected
+    assert site_data("pooled", phantom="dermoscopy", settings=few) == path
+    assert len(list(cache.iterdir())) == 6
+    assert os.stat(path.parent.parent).st_mode & 0o077 == 0
+
+
+def test_without_data_the_pool_of_hearts_has_the_four_vendors(monkeypatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(module, "_cine_phantom", lambda site, _: asked.append(site) or Path(site))
+    monkeypatch.setattr(module, "pooled_data", lambda paths, folder: Path("+".join(map(str, paths))))
+    assert site_data("pooled") == Path("site-1+site-2+site-3+site-4")
+    assert asked == ["site-1", "site-2", "site-3", "site-4"]
+
+
+def prepared(root: Path, *sites: str) -> Path:
+    few = PhotoPhantomSettings(training=2, validation=1, test=1, size=32)
+    for site in sites:
+        path = site_data("site-1", phantom="dermoscopy", settings=few)
+        write_json(root / site / "datalist.json", {**load_datalist(path).to_json(), "site": site})
+    return root
+
+
+def test_a_prepared_folder_is_pooled_unless_it_has_a_pool_of_its_own(tmp_path) -> None:
+    root = prepared(tmp_path / "prepared", "north", "south")
+    pooled = load_datalist(site_data("pooled", data_root=str(root)))
+    assert list(dict.fromkeys(case.subject.split(".")[0] for case in pooled.training)) == ["north", "south"]
+    assert sorted(path.name for path in root.iterdir()) == ["north", "south"]
+    prepared(root, "pooled")
+    assert site_data("pooled", data_root=str(root)) == root / "pooled" / "datalist.json"
+
+
+def test_an_empty_folder_cannot_be_pooled(tmp_path) -> None:
+    with pytest.raises(DataError, match=r"pooled/datalist\.json does not exist"):
+        site_data("pooled", data_root=str(tmp_path))

@@ -250,6 +250,21 @@ def test_data_and_backbone_come_from_the_sites_environment(
         Site(name="site-1", plan=prepared.plan(), private_root=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("bundle", "phantom"),
+    [("cine_cmr_dual_lora_classification", "cine"), ("image_2d_fedopal_classification", "dermoscopy")],
+)
+def test_a_site_without_data_has_the_phantom_of_its_bundle(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle: str, phantom: str
+) -> None:
+    def look(site: str, **where: Any) -> Path:
+        raise DataError(f"{site}: {where}")
+
+    monkeypatch.setattr("monai_fedlora.federated.site.site_data", look)
+    with pytest.raises(DataError, match=f"site-1: {{'data_root': None, 'phantom': '{phantom}'}}"):
+        Site(name="site-1", plan=prepared.plan(bundle=bundle), private_root=tmp_path)
+
+
 def test_a_setting_that_the_bundle_does_not_have_is_named(
     build: Build, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
