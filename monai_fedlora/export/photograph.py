@@ -54,8 +54,8 @@ class PhotographClassifier(nn.Module):
             raise ValueError("expected (batch, 3, H, W): red, green and blue as channels")
         if not bool(((image >= 0.0) & (image <= 1.0)).all()):
             raise ValueError("levels must lie between 0 and 1; divide those of 8 bits by 255")
-        pixels = image.flatten(1)
-        if bool((pixels.amax(dim=1) == pixels.amin(dim=1)).any()):
+        pixels = image.flatten(2)
+        if bool((pixels.amax(dim=2) == pixels.amin(dim=2)).all(dim=1).any()):
             raise ValueError("the photograph is blank: all its pixels are equal; check the file")
         return self.network(self.preprocessor(image))
 
@@ -156,7 +156,7 @@ class Photograph(Modality):
         )
         reason = "'several pages, or pixels of type ' + image.mode + ' without a defined white: ' + str(image)"
         return Reading(
-            imports=("$import pathlib", "$from PIL import Image", "$from PIL import ImageOps"),
+            imports=("$import pathlib", "$import PIL.Image as Image", "$import PIL.ImageOps as ImageOps"),
             entries={
                 "folder": "$pathlib.Path(@dataset_dir)",
                 "endings": list(SUFFIXES),
@@ -164,8 +164,8 @@ class Photograph(Modality):
                 "sixteen_bit": list(SIXTEEN_BIT),
                 "modes": [*EIGHT_BIT, *SIXTEEN_BIT],
                 "refuse": f"$lambda image: (_ for _ in ()).throw(ValueError({reason}))",
-                "files": "$sorted(path for path in @folder.glob('[!.]*') if path.suffix.lower() in @endings) "
-                "or [@folder / '*']",
+                "found": "$[path for path in @folder.glob('[!.]*') if path.suffix.lower() in @endings]",
+                "files": "$sorted(@found, key=lambda path: (path.stem, path.suffix)) or [@folder / '*']",
                 "stems": "$[path.stem for path in @files]",
                 "datalist": "$[{'study': path.stem if @stems.count(path.stem) == 1 else path.name, "
                 "'image': str(path)} for path in @files]",

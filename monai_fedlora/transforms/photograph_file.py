@@ -60,7 +60,7 @@ def read_photograph(path: str | Path) -> np.ndarray:
         ) from error
     except Exception as error:  # Pillow reports damage in a dozen ways
         raise DataError(f"{path} cannot be read to its end ({error}); copy it again from the source") from error
-    if levels.min() == levels.max():
+    if (levels == levels[0, 0]).all():
         raise DataError(f"{path} is blank: all its pixels are equal; export the photograph again")
     return np.ascontiguousarray(np.moveaxis(levels, -1, 0))
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
-import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,7 @@ from monai_fedlora.networks.cinema import ConvViT, convvit
 from monai_fedlora.transforms.cine import cine_preprocessing
 
 from .conftest import CLASSES, MICRO, Run, write_pair
+from .running import failing_inference, infer, read_table, without_this_package
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::DeprecationWarning:torch")
 
@@ -42,51 +40,6 @@ def probabilities(network: ConvViT, folder: Path) -> dict[str, list[float]]:
         with torch.no_grad():
             found[study] = network(image[None]).softmax(dim=1)[0].tolist()
     return found
-
-
-def read_table(path: Path) -> tuple[list[str], dict[str, list[float]]]:
-    with path.open(newline="") as stream:
-        header, *rows = csv.reader(stream)
-    return header, {row[0]: [float(value) for value in row[1:]] for row in rows}
-
-
-def infer(bundle: Path, studies: Path, output: Path) -> Path:
-    """Run a bundle's inference.json in this process and return the table's path."""
-    workflow = ConfigWorkflow(
-        config_file=str(bundle / "configs" / "inference.json"),
-        workflow_type="inference",
-        logging_file=False,
-        bundle_root=str(bundle),
-        dataset_dir=str(studies),
-        output_dir=str(output),
-    )
-    path = sys.path.copy()
-    try:
-        workflow.initialize()
-        workflow.run()
-        workflow.finalize()
-    finally:
-        sys.path[:] = path
-    return output / "predictions.csv"
-
-
-@contextmanager
-def failing_inference(bundle: Path, studies: Path, output: Path) -> Iterator[Callable[[], str]]:
-    """Expect the inference to fail without a table; gives the text of all causes."""
-    output.mkdir()
-    (output / "predictions.csv").write_text("study,NOR,ABN\nearlier,0.5,0.5\n")
-    with pytest.raises(Exception) as error:
-        infer(bundle, studies, output)
-    assert not (output / "predictions.csv").exists()
-
-    def causes() -> str:
-        texts, link = [], error.value
-        while link is not None:
-            texts.append(str(link))
-            link = link.__cause__ or link.__context__
-        return "\n".join(texts)
-
-    yield causes
 
 
 def texts(bundle: Path) -> Iterator[tuple[str, bytes]]:
@@ -328,43 +281,21 @@ def test_difference_stops_the_export(run: Run, tmp_path: Path, monkeypatch: pyte
     assert sorted(tmp_path.iterdir()) == before
 
 
-BLOCKER = """
-import runpy, sys
-
-class Blocker:
-    blocked = ("peft", "transformers", "nvflare", "monai_fedlora", "safetensors", "sklearn", "rich", "SimpleITK")
-
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in self.blocked:
-            raise ImportError(f"{name} is not installed here")
-
-sys.meta_path.insert(0, Blocker())
-sys.argv = ["monai.bundle", *sys.argv[1:]]
-runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
-"""
-
-
 @pytest.mark.slow
 def test_printed_command_runs_where_only_monai_is_installed(
     exported: Exported, stored_run: Run, studies: Path, tmp_path: Path
 ) -> None:
-    import shlex
-
-    words = shlex.split(exported.usage)
-    assert words[:3] == ["python", "-m", "monai.bundle"]
-    places = {"STUDIES": str(studies), "PREDICTIONS": str(tmp_path / "O")}
-    arguments = [places.get(word, word) for word in words[3:]]
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    command = [sys.executable, "-c", BLOCKER, *arguments]
-    subprocess.run(command, cwd=elsewhere, check=True, capture_output=True)
+    places = {"studies": studies, "output": tmp_path / "O", "cwd": elsewhere}
+    without_this_package(exported.usage, **places).check_returncode()
     header, rows = read_table(tmp_path / "O" / "predictions.csv")
     assert header == ["study", *CLASSES]
     expected = probabilities(stored_run.networks["site-1"], studies)
     assert rows == {study: pytest.approx(row, abs=1e-4) for study, row in expected.items()}
 
     (studies / "p1_es.nii.gz").unlink()
-    failed = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
+    failed = without_this_package(exported.usage, **places)
     assert failed.returncode != 0
     assert f"{studies}/p1_es.nii.gz" in failed.stderr
     assert "p1" in failed.stdout

@@ -1,0 +1,83 @@
+"""Run an exported bundle as its user does, here or where only MONAI is installed."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from monai.bundle import ConfigWorkflow
+
+BLOCKER = """
+import runpy, sys
+
+class Blocker:
+    blocked = ("peft", "transformers", "nvflare", "monai_fedlora", "safetensors", "sklearn", "rich", "SimpleITK")
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.blocked:
+            raise ImportError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, Blocker())
+sys.argv = ["monai.bundle", *sys.argv[1:]]
+runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+"""
+
+
+def read_table(path: Path) -> tuple[list[str], dict[str, list[float]]]:
+    with path.open(newline="") as stream:
+        header, *rows = csv.reader(stream)
+    return header, {row[0]: [float(value) for value in row[1:]] for row in rows}
+
+
+def infer(bundle: Path, studies: Path, output: Path) -> Path:
+    """Run a bundle's inference.json in this process and return the table's path."""
+    workflow = ConfigWorkflow(
+        config_file=str(bundle / "configs" / "inference.json"),
+        workflow_type="inference",
+        logging_file=False,
+        bundle_root=str(bundle),
+        dataset_dir=str(studies),
+        output_dir=str(output),
+    )
+    path = sys.path.copy()
+    try:
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+    finally:
+        sys.path[:] = path
+    return output / "predictions.csv"
+
+
+@contextmanager
+def failing_inference(bundle: Path, studies: Path, output: Path) -> Iterator[Callable[[], str]]:
+    """Expect the inference to fail without a table; gives the text of all causes."""
+    output.mkdir()
+    (output / "predictions.csv").write_text("study,NOR,ABN\nearlier,0.5,0.5\n")
+    with pytest.raises(Exception) as error:
+        infer(bundle, studies, output)
+    assert not (output / "predictions.csv").exists()
+
+    def causes() -> str:
+        texts, link = [], error.value
+        while link is not None:
+            texts.append(str(link))
+            link = link.__cause__ or link.__context__
+        return "\n".join(texts)
+
+    yield causes
+
+
+def without_this_package(usage: str, studies: Path, output: Path, *, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command that an export prints, in a process that can import neither this package nor what it needs."""
+    words = shlex.split(usage)
+    assert words[:3] == ["python", "-m", "monai.bundle"]
+    places = {"STUDIES": str(studies), "PREDICTIONS": str(output)}
+    arguments = [places.get(word, word) for word in words[3:]]
+    return subprocess.run([sys.executable, "-c", BLOCKER, *arguments], cwd=cwd, capture_output=True, text=True)
