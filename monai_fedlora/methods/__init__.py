@@ -1,6 +1,7 @@
 """Federated methods and their registry."""
 
 from monai_fedlora.methods import (
+    alone,
     ditto,
     feddpa,
     fedper,
@@ -16,6 +17,7 @@ from monai_fedlora.methods.base import Method, get_method, method_names, registe
 
 __all__ = [
     "Method",
+    "alone",
     "ditto",
     "feddpa",
     "fedper",

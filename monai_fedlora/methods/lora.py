@@ -137,35 +137,3 @@ class FedIt(AveragedLora):
     summary = "one LoRA, A and B averaged"
     source = "FedIT, Zhang et al., ICASSP 2024"
     adapters = (SHARED,)
-
-
-@register
-@dataclass(frozen=True, kw_only=True)
-class Local(LoraMethod):
-    """Each site trains its own adapter and head; nothing travels."""
-
-    name = "local"
-    summary = "one private LoRA and head per site; nothing is sent"
-    source = "no communication"
-    adapters = (PRIVATE,)
-    heads = ("private",)
-
-    head: Literal["private"] = "private"
-
-
-@register
-@dataclass(frozen=True, kw_only=True)
-class Centralised(LoraMethod):
-    """One adapter and head trained on the pooled data of all sites, the upper bound of what sharing can give.
-
-    The only "site" holds everybody's cases, so that nothing is averaged.
-    """
-
-    name = "centralised"
-    summary = "one LoRA and head on the pooled data, an upper bound"
-    source = "no federation"
-    most_sites = 1
-    adapters = (SHARED,)
-    heads = ("shared",)
-
-    head: Literal["shared"] = "shared"
