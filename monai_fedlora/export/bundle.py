@@ -68,7 +68,7 @@ def export_bundle(*, run: Path, site: str, output: Path, backbone: str | None = 
         source = find_backbone(model.plan, backbone)
         modality = modality_of(model.plan)
         weights = folder / "models" / "model.pt"
-        plain = _write_weights(model, source, modality.probe(), weights)
+        plain = write_weights(model, source, modality.probe(), weights)
         metadata = model_metadata(
             model,
             name=output.name,
@@ -96,7 +96,7 @@ def inference_command(folder: Path) -> str:
     )
 
 
-def _write_weights(model: FinishedModel, backbone: str, image: Tensor, path: Path) -> nn.Module:
+def write_weights(model: FinishedModel, backbone: str, image: Tensor, path: Path) -> nn.Module:
     """Fold the adapters into the weights, for a shared model only the shared ones, and save them.
 
     Args:

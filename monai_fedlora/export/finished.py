@@ -182,11 +182,10 @@ def rebuild(model: FinishedModel, backbone: str) -> Network:
     if model.site is not None:
         expected |= set(scope.keys(Role.PRIVATE))
     elif not expected or method.shared_only(network) is None:
-        raise ExportError(
-            f"{plan.method} has no shared model: "
-            + ("its head is private to each site" if expected else "its sites share nothing")
-            + "; export a site's own model instead"
+        why = (
+            "a part that it needs, such as the head, is private to each site" if expected else "its sites share nothing"
         )
+        raise ExportError(f"{plan.method} has no shared model: {why}; export a site's own model instead")
     _fill(network, model.tensors, expected, model.path)
     method.begin_round(network, model.rounds)
     return network.eval()

@@ -108,6 +108,7 @@ def finished_run(
     method: str = "dual_lora",
     experiment: str = "hearts",
     size: str = "micro",
+    sites: tuple[str, ...] = SITES,
     **changes: Any,
 ) -> Run:
     """Write what a finished run of untrained, but random and distinct, trainable parts would have left."""
@@ -115,7 +116,7 @@ def finished_run(
         experiment=experiment,
         bundle="cine_cmr_dual_lora_classification",
         method=method,
-        sites=SITES,
+        sites=sites,
         classes=CLASSES,
         rounds=3,
         local_epochs=2,

@@ -143,8 +143,8 @@ def test_tensors_have_to_be_exactly_the_plans(run: Run, change: dict[str, Any], 
 @pytest.mark.parametrize(
     ("method", "settings_", "message"),
     [
-        ("dual_lora", {"head": "private"}, "head is private"),
-        ("fedit", {"head": "private"}, "head is private"),
+        ("dual_lora", {"head": "private"}, "a part that it needs, such as the head, is private"),
+        ("fedit", {"head": "private"}, "a part that it needs, such as the head, is private"),
         ("local", {}, "share nothing"),
     ],
 )

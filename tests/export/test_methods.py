@@ -1,0 +1,39 @@
+"""Every registered method: the plain weights that an export writes compute what the trained network did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from monai_fedlora.errors import ExportError
+from monai_fedlora.export.bundle import write_weights
+from monai_fedlora.export.finished import read_finished, rebuild
+from monai_fedlora.export.modalities import modality_of
+from monai_fedlora.export.verify import exported_view, logits
+from monai_fedlora.methods import method_names
+from monai_fedlora.networks.catalogue import build_backbone
+
+from .conftest import Run
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_plain_weights_compute_what_the_method_trained(
+    make_image_run: Callable[..., Run], tmp_path: Path, method: str
+) -> None:
+    run = make_image_run(method=method, sites=("site-1",))
+    network, modality = run.networks["site-1"], modality_of(run.plan)
+    has_shared_model = run.plan.build_method().shared_only(network) is not None
+    for site in ("site-1", "shared") if has_shared_model else ("site-1",):
+        model, path = read_finished(run.workspace, site), tmp_path / f"{site}.pt"
+        write_weights(model, str(run.backbone), modality.probe(), path)
+        plain = build_backbone("micro_vit", out_chans=2)
+        plain.load_state_dict(torch.load(path, weights_only=True), strict=True)
+        with exported_view(model, network):
+            expected = logits(network, modality.probe())
+        torch.testing.assert_close(logits(plain.eval(), modality.probe()), expected, rtol=0, atol=1e-5)
+    if not has_shared_model:
+        with pytest.raises(ExportError, match=f"{method} has no shared model"):
+            rebuild(read_finished(run.workspace, "shared"), str(run.backbone))
