@@ -17,14 +17,15 @@ PACKAGE = REPOSITORY / "monai_fedlora"
 
 # Rooms from the ground up: a room imports nothing from the rooms named beside it.
 FORBIDDEN_ROOMS = {
-    "networks": {"adapters", "methods", "federated", "export", "commands", "cli"},
-    "adapters": {"methods", "federated", "export", "commands", "cli"},
-    "methods": {"federated", "export", "commands", "cli"},
-    "data": {"adapters", "methods", "federated", "export", "commands", "cli"},
-    "transforms": {"adapters", "methods", "federated", "export", "commands", "cli"},
-    "engines": {"federated", "export", "commands", "cli"},
-    "federated": {"commands", "cli"},
-    "export": {"commands", "cli"},
+    "networks": {"adapters", "methods", "federated", "export", "comparison", "commands", "cli"},
+    "adapters": {"methods", "federated", "export", "comparison", "commands", "cli"},
+    "methods": {"federated", "export", "comparison", "commands", "cli"},
+    "data": {"adapters", "methods", "federated", "export", "comparison", "commands", "cli"},
+    "transforms": {"adapters", "methods", "federated", "export", "comparison", "commands", "cli"},
+    "engines": {"federated", "export", "comparison", "commands", "cli"},
+    "federated": {"comparison", "commands", "cli"},
+    "export": {"comparison", "commands", "cli"},
+    "comparison": {"commands", "cli"},
 }
 FORBIDDEN_EVERYWHERE = {
     "torchvision",

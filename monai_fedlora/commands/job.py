@@ -6,10 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from monai_fedlora.commands.options import DEFAULT_BUNDLE, DEFAULT_SITES, find_backbone, parse_settings
 from monai_fedlora.errors import ConfigError
-
-DEFAULT_BUNDLE = "cine_cmr_dual_lora_classification"
-DEFAULT_SITES = "site-1,site-2,site-3,site-4"
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -45,34 +43,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Write the folder and say what travels."""
-    import json
-
     from rich.console import Console
 
     from monai_fedlora.federated.initial import build_shared, check_resumable, needs_backbone, starting_point
     from monai_fedlora.federated.jobs import write_job
     from monai_fedlora.federated.plan import TRAINING_SETTINGS, Plan
     from monai_fedlora.files import sha256
-    from monai_fedlora.networks.catalogue import demo_weights
     from monai_fedlora.resources import bundle_setting
 
-    settings: dict[str, Any] = {}
-    for item in args.set:
-        name, equals, text = item.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {item}: write NAME=VALUE")
-        try:
-            settings[name] = json.loads(text)
-        except json.JSONDecodeError:
-            settings[name] = text.split(",") if "," in text else text
+    settings = parse_settings(args.set)
     size = args.size or bundle_setting(args.bundle, "train", "size")
     classes = args.classes.split(",") if args.classes else bundle_setting(args.bundle, "inference", "classes")
-    backbone = args.backbone or demo_weights(size)
-    if backbone is None:
-        raise ConfigError(f"there are no demo weights of size {size}; give the file of its backbone with --backbone")
-    if not Path(backbone).is_file():
-        raise ConfigError(f"the backbone {backbone} does not exist")
-    backbone = str(backbone)
+    backbone = find_backbone(size, args.backbone)
     common: dict[str, Any] = {
         "experiment": args.experiment or args.output.name,
         "bundle": args.bundle,

@@ -1,0 +1,233 @@
+"""``monai-fedlora compare``: run several methods on the same data and write a table, figures and a report."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from monai_fedlora.commands.options import DEFAULT_BUNDLE, DEFAULT_SITES, find_backbone, parse_settings
+from monai_fedlora.errors import ConfigError
+
+EXIT_FAILED_RUNS = 1
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Add the sub-command."""
+    parser = subparsers.add_parser(
+        "compare",
+        help="run methods on the same data and write a report",
+        description="Run several methods with several seeds on the same sites, splits and backbone, and write "
+        "report.html, table.csv, results.csv and comparison.json. A finished run is kept; the same command goes on "
+        "where it was stopped, and further methods or seeds can be added.",
+    )
+    parser.add_argument("--methods", required=True, help="names, comma-separated, or all; the first is the reference")
+    parser.add_argument("--output", required=True, type=Path, metavar="R", help="folder of the results")
+    parser.add_argument("--data", metavar="D", help="folder of prepared sites (default: the bundle's phantoms)")
+    parser.add_argument("--sites", help=f"names, comma-separated (default: all of D; of phantoms {DEFAULT_SITES})")
+    parser.add_argument("--seeds", default="3", metavar="N", help="how many, or a list such as 0,4,7 (default: 3)")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (default: 5)")
+    parser.add_argument("--local-epochs", type=int, default=1, metavar="N", help="epochs per round (default: 1)")
+    parser.add_argument("--bundle", default=DEFAULT_BUNDLE, help=f"training bundle (default: {DEFAULT_BUNDLE})")
+    parser.add_argument("--size", help="backbone by name, such as base or vit_base_16 (default: the bundle's)")
+    parser.add_argument("--backbone", metavar="FILE", help="backbone file (default: the size's demo weights)")
+    parser.add_argument(
+        "--unseen",
+        default="none",
+        metavar="SITE,...",
+        help="sites to hold out, one at a time, or all; each costs a further run per method and seed (default: none)",
+    )
+    parser.add_argument(
+        "--cases-for-new",
+        default="5,10,20",
+        metavar="N,...",
+        help="training cases for the private part of a site that was held out (default: 5,10,20)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="[METHOD.]NAME=VALUE",
+        help="a setting of training (batch_size=8) or of every method that knows it (rank=16), or of one method "
+        "(fedavg.learning_rate=0.0005); may be repeated. Unless set, augment=false and cache_features=true",
+    )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes, one thread each (default: 1)")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run what is missing and write the report."""
+    from rich.console import Console
+
+    from monai_fedlora.comparison.outcome import Outcome, write_files
+    from monai_fedlora.comparison.report import write_report
+    from monai_fedlora.comparison.runner import run_missing, stored_results
+
+    console = Console()
+    task, is_demo = _task(args)
+    with _progress(task, console) as on_progress:
+        failures = run_missing(task, workers=args.workers, on_progress=on_progress)
+    outcome = Outcome(
+        comparison=task.comparison,
+        datalists=task.datalists,
+        backbone=Path(task.backbone).name,
+        is_demo=is_demo,
+        results=stored_results(task),
+        failures=failures,
+    )
+    for failure in failures:
+        console.print(f"{failure.run.name}: {failure.reason}", style="red", markup=False, soft_wrap=True)
+    if not outcome.results:
+        return EXIT_FAILED_RUNS
+    write_files(outcome, args.output)
+    report = write_report(outcome, args.output)
+    console.print(closing_table(outcome))
+    console.print(f"report: {report}", markup=False, soft_wrap=True)
+    return EXIT_FAILED_RUNS if failures else 0
+
+
+def _task(args: argparse.Namespace) -> tuple[Any, bool]:
+    """Everything the runs need, and whether the backbone is the packaged demo file."""
+    import os
+
+    from monai_fedlora.comparison.data import content_hash, load_sites, prepared_sites
+    from monai_fedlora.comparison.runner import Task
+    from monai_fedlora.comparison.settings import Comparison, assigned
+    from monai_fedlora.environment import DATA
+    from monai_fedlora.files import sha256
+    from monai_fedlora.methods import method_names
+    from monai_fedlora.networks.catalogue import demo_weights
+    from monai_fedlora.resources import bundle_setting
+
+    if args.workers < 1:
+        raise ConfigError(f"--workers {args.workers}: at least one is needed")
+    size = args.size or bundle_setting(args.bundle, "train", "size")
+    backbone = find_backbone(size, args.backbone)
+    digest, demo = sha256(backbone), demo_weights(size)
+    names = method_names() if args.methods == "all" else args.methods.split(",")
+    common, own = split_settings(parse_settings(args.set))
+    methods = assigned(names, common, own)
+    data = args.data or os.environ.get(DATA)
+    sites = args.sites.split(",") if args.sites else prepared_sites(data) if data else DEFAULT_SITES.split(",")
+    datalists = load_sites(sites, bundle=args.bundle, data_root=data)
+    unseen = {"none": (), "all": tuple(sites)}.get(args.unseen)
+    comparison = Comparison(
+        methods=methods,
+        bundle=args.bundle,
+        size=size,
+        backbone_sha256=digest,
+        classes=datalists[sites[0]].classes,
+        data={site: content_hash(datalist) for site, datalist in datalists.items()},
+        rounds=args.rounds,
+        local_epochs=args.local_epochs,
+        seeds=parse_seeds(args.seeds),
+        unseen=tuple(args.unseen.split(",")) if unseen is None else unseen,
+        new_site_cases=_numbers("--cases-for-new", args.cases_for_new),
+    )
+    return Task(comparison, datalists, backbone, args.output), bool(demo) and digest == sha256(str(demo))
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """``"3"`` is three seeds from 0 on, ``"0,4,7"`` these ones.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    numbers = _numbers("--seeds", text or "0")
+    return numbers if "," in text else tuple(range(*numbers))
+
+
+def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Settings for all, and by method those whose name starts with a method's and a dot."""
+    common: dict[str, Any] = {}
+    own: dict[str, dict[str, Any]] = {}
+    for name, value in settings.items():
+        method, dot, rest = name.partition(".")
+        if dot:
+            own.setdefault(method, {})[rest] = value
+        else:
+            common[name] = value
+    return common, own
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part)
+    except ValueError:
+        raise ConfigError(f"{option} {text}: write whole numbers with commas between them") from None
+
+
+@contextmanager
+def _progress(task: Any, console: Any) -> Iterator[Callable[[Any, float], None]]:
+    """A bar for all runs and one for each that is going on."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from monai_fedlora.comparison.runner import stored_results
+
+    kept, runs = len(stored_results(task)), task.comparison.runs()
+    if kept:
+        console.print(f"{kept} of {len(runs)} runs are there already")
+    columns: Sequence[Any] = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bars:
+        total = bars.add_task("runs", total=len(runs), completed=kept)
+        own: dict[Any, Any] = {}
+
+        def show(run: Any, share: float) -> None:
+            if share < 1:
+                if run not in own:
+                    own[run] = bars.add_task(run.name, total=100)
+                bars.update(own[run], completed=int(100 * share))
+                return
+            if run in own:
+                bars.remove_task(own.pop(run))
+            bars.advance(total)
+            if not console.is_terminal:
+                console.print(f"finished {run.name}", markup=False)
+
+        yield show
+
+
+def closing_table(outcome: Any) -> Any:
+    """The methods with their means, worst sites, bytes and seconds."""
+    from rich import box
+    from rich.table import Table
+
+    from monai_fedlora.comparison import markup
+
+    comparison = outcome.comparison
+    seeds = markup.plural(len(comparison.seeds), "seed")
+    table = Table(
+        title=f"{markup.plural(len(comparison.sites), 'site')}, {seeds}", box=box.SIMPLE, padding=(0, 1, 0, 0)
+    )
+    table.add_column("method", no_wrap=True)
+    unseen = [0, *comparison.new_site_cases] if comparison.unseen else []
+    heads = ["bal. acc.", "worst site", "AUROC", "shared only"]
+    heads += ["unseen\nsite" if n == 0 else f"with {n}\ncases" for n in unseen]
+    for head in (*heads, "bytes\nup", "bytes\ndown", "s per\nrun"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for summary in outcome.summaries:
+        numbers = [summary.score, summary.worst, summary.auroc, summary.shared, *map(summary.unseen.get, unseen)]
+        traffic, seconds = outcome.traffic(summary.method), outcome.seconds(summary.method)
+        table.add_row(
+            summary.method,
+            *map(markup.number, numbers),
+            *([markup.MISSING] * 2 if traffic is None else [f"{count:,}" for count in traffic]),
+            markup.MISSING if seconds is None else f"{seconds:,.0f}",
+            style="bold" if summary.method in outcome.ties else None,
+        )
+    return table

@@ -1,0 +1,63 @@
+"""The data of a comparison: one datalist per site, prepared or generated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from monai_fedlora.data.cases import Datalist
+from monai_fedlora.data.datalist import FILE_NAME, load_datalist, read_prepared
+from monai_fedlora.data.site import site_data
+from monai_fedlora.errors import DataError
+from monai_fedlora.resources import bundle_path
+
+
+def prepared_sites(data_root: str) -> list[str]:
+    """Names of the sites of a prepared folder.
+
+    Raises:
+        DataError: there is none, or a datalist is wrong.
+    """
+    names = [datalist.site for datalist in read_prepared(data_root)]
+    if not names:
+        raise DataError(f"{data_root} holds no prepared site; run monai-fedlora data first, or check --data")
+    return names
+
+
+def load_sites(sites: Sequence[str], *, bundle: str, data_root: str | None) -> dict[str, Datalist]:
+    """Load the datalist of every site; without a prepared folder, that of the phantom which the bundle makes.
+
+    Raises:
+        DataError: a site's data are missing or wrong, a site is named twice, or two have other classes.
+    """
+    if len(set(sites)) != len(sites):
+        raise DataError(f"the sites {', '.join(sites)} must be different ones")
+    datalists = {
+        site: load_datalist(site_data(site, data_root=data_root) if data_root else _phantom(bundle, site))
+        for site in sites
+    }
+    first, *others = datalists.values()
+    for other in others:
+        if other.classes != first.classes:
+            raise DataError(
+                f"{first.site} has the classes {list(first.classes)}, {other.site} {list(other.classes)}; prepare the "
+                "sites with the same task and class list"
+            )
+    return datalists
+
+
+def content_hash(datalist: Datalist) -> str:
+    """Hash of what a datalist says: its cases, labels and splits, wherever the images lie."""
+    return hashlib.sha256(json.dumps(datalist.to_json(image_root=""), sort_keys=True).encode()).hexdigest()
+
+
+def _phantom(bundle: str, site: str) -> Path:
+    from monai.bundle import ConfigParser
+
+    config = ConfigParser()
+    config.read_config(bundle_path(bundle) / "configs" / "train.json")
+    config["site"] = site
+    path = Path(config.get_parsed_content("dataset_dir"))
+    return path / FILE_NAME if path.is_dir() else path

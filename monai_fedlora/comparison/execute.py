@@ -1,0 +1,139 @@
+"""One run of a comparison: the federation, and what its model does at a site that was held out."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_fedlora.comparison.newsite import NewSite, fewer_cases
+from monai_fedlora.comparison.results import NEW, PERSONAL, SHARED
+from monai_fedlora.comparison.settings import Comparison, Run
+from monai_fedlora.data.cases import Datalist
+from monai_fedlora.data.datalist import FILE_NAME
+from monai_fedlora.data.pool import POOLED, pool
+from monai_fedlora.engines.memory import Memory, using
+from monai_fedlora.federated.record import LAST_NAME
+from monai_fedlora.federated.rounds import run_in_process
+from monai_fedlora.files import write_json
+
+
+def execute(
+    comparison: Comparison,
+    run: Run,
+    *,
+    datalists: Mapping[str, Datalist],
+    backbone: str,
+    folder: Path,
+    memory: Memory,
+    on_progress: Callable[[float], None] = lambda share: None,
+) -> dict[str, Any]:
+    """Run a method with a seed and return what it did.
+
+    Args:
+        comparison: the settings.
+        run: which of its runs.
+        datalists: of every site of the comparison.
+        backbone: path of the backbone's file.
+        folder: an empty folder for what the run needs on disk; it holds private state.
+        memory: keeps what other runs of this process need as well.
+        on_progress: told the share of the run that is done.
+
+    Returns:
+        ``identity``, ``metrics`` (a list of entries with ``site``, ``view``, the number of training ``cases`` of a
+        new site, and the metrics on the site's test cases), ``scores`` (mean validation balanced accuracy of what
+        each round started from), ``refused``, ``bytes_up`` and ``bytes_down`` per site and round, ``seconds`` and
+        of these ``seconds_shared``, spent on images and features that other runs of this process have for nothing.
+    """
+    started, before = time.perf_counter(), memory.seconds
+    plan = comparison.plan(run)
+    members = [datalists[site] for site in comparison.members(run)]
+    pooled = plan.sites == (POOLED,)
+    data = folder / "data"
+    for datalist in [pool(members)] if pooled else members:
+        _write(datalist, data)
+    results: Mapping[str, Any] = {"rounds": [], "refused": [], "final": {}}
+    steps = len(plan.sites) * (plan.rounds + 1)
+    with using(memory):
+        if comparison.facts[run.method].shared or not run.held_out:
+            results = run_in_process(
+                plan,
+                folder=folder,
+                data_root=str(data),
+                backbone=backbone,
+                on_progress=lambda now: on_progress(_answers(now) / steps),
+            )
+        shared = folder / LAST_NAME if results["final"] else None
+        if run.held_out:
+            metrics = list(_at_new_site(comparison, run, datalists[run.held_out], shared, folder, backbone))
+        elif pooled:
+            metrics = [_pooled_model(comparison, run, datalist, shared, folder, backbone) for datalist in members]
+        else:
+            metrics = list(_at_members(results["final"]))
+    facts = comparison.facts[run.method]
+    return {
+        "identity": comparison.identity(run),
+        "common": comparison.common(),
+        "metrics": metrics,
+        "scores": [entry["score"] for entry in results["rounds"]],
+        "refused": results["refused"],
+        "bytes_up": None if pooled else facts.bytes_up,
+        "bytes_down": None if pooled else facts.bytes_down,
+        "seconds": round(time.perf_counter() - started, 3),
+        "seconds_shared": round(memory.seconds - before, 3),
+    }
+
+
+def _answers(results: Mapping[str, Any]) -> int:
+    refused = len(results["refused"])
+    return sum(len(entry["sites"]) for entry in results["rounds"]) + len(results["final"]) + refused
+
+
+def _write(datalist: Datalist, data: Path) -> None:
+    write_json(data / datalist.site / FILE_NAME, datalist.to_json())
+
+
+def _at_members(final: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for site, report in final.items():
+        for name, view in (("private_on", PERSONAL), ("private_off", SHARED)):
+            if name in report["test"]:
+                yield {"site": site, "view": view, "cases": None, **report["test"][name]}
+
+
+def _new_site(comparison: Comparison, run: Run, datalist: Datalist, folder: Path, backbone: str) -> NewSite:
+    _write(datalist, folder / "data")
+    plan = dataclasses.replace(comparison.plan(run), sites=(datalist.site,))
+    return NewSite(
+        name=datalist.site, plan=plan, private_root=folder, data_root=str(folder / "data"), backbone=backbone
+    )
+
+
+def _pooled_model(
+    comparison: Comparison, run: Run, datalist: Datalist, shared: Path | None, folder: Path, backbone: str
+) -> dict[str, Any]:
+    """The model that was trained on the pool, at one of the sites."""
+    site = _new_site(comparison, run, datalist, folder / "members", backbone)
+    return {
+        "site": datalist.site,
+        "view": PERSONAL,
+        "cases": None,
+        **(site.at_once(site.receive(shared) if shared else {}) or {}),
+    }
+
+
+def _at_new_site(
+    comparison: Comparison, run: Run, datalist: Datalist, shared: Path | None, folder: Path, backbone: str
+) -> Iterator[dict[str, Any]]:
+    """The shared model at once, then with a private part that was trained on more and more cases."""
+    entry = {"site": datalist.site, "view": NEW}
+    site = _new_site(comparison, run, datalist, folder / "new", backbone)
+    tensors = site.receive(shared) if shared else {}
+    if (found := site.at_once(tensors)) is not None:
+        yield {**entry, "cases": 0, **found}
+    for n in comparison.new_site_cases:
+        if site.has_private_part and n <= len(datalist.training):
+            part = fewer_cases(datalist, n, seed=run.seed)
+            site = _new_site(comparison, run, part, folder / f"new-{n}", backbone)
+            yield {**entry, "cases": n, **site.personalised(tensors)}

@@ -1,0 +1,69 @@
+"""What is known about a method before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from monai_fedlora.scope import Role
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Sizes and abilities of a method with a named backbone.
+
+    Attributes:
+        bytes_up: of the tensors that a site sends in a round, without framing.
+        bytes_down: of the tensors that a site receives in a round.
+        shared: parameters that train and travel, or come from the server.
+        private: parameters that train and stay.
+        private_head: whether a classification head is among what stays.
+        has_shared_model: whether what travels makes a model by itself, which an unseen site could use.
+        can_keep_features: whether the network's frozen part lies before the part that trains.
+    """
+
+    bytes_up: int
+    bytes_down: int
+    shared: int
+    private: int
+    private_head: bool
+    has_shared_model: bool
+    can_keep_features: bool
+
+
+def method_facts(method: str, method_args: Mapping[str, Any], *, size: str, classes: int) -> Facts:
+    """Look at a method's network without building its weights.
+
+    Raises:
+        ConfigError: the method, one of its settings or the backbone's name is unknown.
+    """
+    import torch
+
+    from monai_fedlora.engines.features import first_trained_block
+    from monai_fedlora.errors import ConfigError
+    from monai_fedlora.methods.base import get_method
+    from monai_fedlora.methods.build import UNTRAINED, build_network
+
+    chosen = get_method(method, method_args)
+    with torch.device("meta"):
+        network = build_network(
+            size=size, out_chans=classes, backbone=UNTRAINED, method=method, method_args=method_args
+        )
+    scope = chosen.scope(network, wire_dtype="float16")
+    state = network.state_dict()
+    shared, private = (sum(state[key].numel() for key in scope.keys(role)) for role in (Role.SHARED, Role.PRIVATE))
+    try:
+        first_trained_block(network)
+        can_keep_features = True
+    except ConfigError:
+        can_keep_features = False
+    return Facts(
+        bytes_up=scope.manifest.up.nbytes,
+        bytes_down=scope.manifest.down.nbytes,
+        shared=shared,
+        private=private,
+        private_head=any(key.startswith(network.head_prefixes) for key in scope.keys(Role.PRIVATE)),
+        has_shared_model=bool(shared) and chosen.shared_only(network) is not None,
+        can_keep_features=can_keep_features,
+    )

@@ -1,0 +1,89 @@
+"""A hospital that joins after the federation has ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.engines.utils import IterationEvents
+
+from monai_fedlora.data.cases import Case, Datalist
+from monai_fedlora.federated.initial import load_shared
+from monai_fedlora.federated.site import Site
+from monai_fedlora.scope import Role
+
+
+class NewSite(Site):
+    """A site that receives a finished federation's shared tensors, and trains nothing but its private part.
+
+    The private part starts as that of a member in round 0. It then makes as many passes over the site's cases as a
+    member's did, round by round, with the same learning rates, phases and penalties; a head that the method shares
+    stays what the federation made of it. Arguments are those of :class:`Site`, with a plan for this site alone.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._trainer.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._keep_shared)
+
+    @property
+    def has_private_part(self) -> bool:
+        """Whether anything of the method stays in the site."""
+        return bool(self.scope.keys(Role.PRIVATE))
+
+    def receive(self, path: Path) -> dict[str, np.ndarray]:
+        """Read the federation's last shared tensors.
+
+        Raises:
+            WeightsError: they are not what this site's method expects.
+        """
+        return load_shared(path, manifest=self.scope.manifest)[0]
+
+    def at_once(self, shared: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
+        """Test metrics of the shared model as it comes; None where what travels is no model by itself."""
+        self._open(0, shared)
+        context = self.method.shared_only(self.network)
+        if context is None or not shared:
+            return None
+        with context:
+            return self._run_evaluator("test")
+
+    def personalised(self, shared: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Train the private part on the site's training cases; test metrics of the personal model."""
+        self._open(0, shared)
+        for _ in range(self.plan.rounds):
+            self._trainer.run_epochs(self.plan.local_epochs)
+        return self._run_evaluator("test")
+
+    def _keep_shared(self, engine: Any) -> None:
+        """Drop the gradients of what travels, so that the optimiser leaves it alone."""
+        shared = set(self.scope.keys(Role.SHARED))
+        for name, parameter in self.network.named_parameters():
+            if name in shared:
+                parameter.grad = None
+
+
+def fewer_cases(datalist: Datalist, n: int, *, seed: int) -> Datalist:
+    """A datalist with ``n`` of its training cases; validation and test stay.
+
+    Classes keep their shares as far as whole cases allow. The cases for a smaller ``n`` are among those for a larger
+    one of the same seed.
+    """
+    members: dict[int, list[Case]] = defaultdict(list)
+    for case in sorted(datalist.training, key=lambda case: _rank(case, seed)):
+        members[case.label].append(case)
+    place = {
+        case.subject: ((position + 0.5) / len(cases), _rank(case, seed))
+        for cases in members.values()
+        for position, case in enumerate(cases)
+    }
+    chosen = sorted(datalist.training, key=lambda case: place[case.subject])[:n]
+    return dataclasses.replace(datalist, training=tuple(chosen))
+
+
+def _rank(case: Case, seed: int) -> str:
+    return hashlib.sha256(f"{seed}/{case.subject}".encode()).hexdigest()

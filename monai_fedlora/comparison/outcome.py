@@ -1,0 +1,176 @@
+"""Everything a comparison found, and its machine-readable files."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from monai_fedlora import __version__
+from monai_fedlora.comparison.results import METRICS, Row, rows
+from monai_fedlora.comparison.runner import Failure
+from monai_fedlora.comparison.settings import Comparison, Run
+from monai_fedlora.comparison.statistics import Average, PairedTest, Summary, paired_tests, summarise, ties
+from monai_fedlora.data.cases import SPLITS, Datalist
+from monai_fedlora.files import write_json, write_text
+
+TABLE_NAME, ROWS_NAME, JSON_NAME = "table.csv", "results.csv", "comparison.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The results of a comparison and what follows from them.
+
+    Attributes:
+        comparison: the settings.
+        datalists: of every site.
+        backbone: what the backbone's file is called.
+        is_demo: whether that is the packaged file of demonstration weights.
+        results: of the runs that have one.
+        failures: runs that ended with an error.
+    """
+
+    comparison: Comparison
+    datalists: Mapping[str, Datalist]
+    backbone: str
+    is_demo: bool
+    results: Mapping[Run, Any]
+    failures: Sequence[Failure] = ()
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """Every metric of every run."""
+        return rows(self.results)
+
+    @cached_property
+    def summaries(self) -> list[Summary]:
+        """One per method, in the order in which they were named."""
+        return [summarise(self.rows, method) for method in self.comparison.methods]
+
+    @cached_property
+    def tests(self) -> list[PairedTest]:
+        """Each method against the first one."""
+        return paired_tests(self.rows, list(self.comparison.methods))
+
+    @cached_property
+    def ties(self) -> list[str]:
+        """The best method, and those that the seeds do not tell from it."""
+        return ties(self.summaries)
+
+    @property
+    def missing(self) -> int:
+        """Number of runs without a result."""
+        return len(self.comparison.runs()) - len(self.results)
+
+    def seconds(self, method: str) -> float | None:
+        """Mean duration of a method's runs with all sites, without what runs of one process compute for each other."""
+        found = [
+            result["seconds"] - result["seconds_shared"]
+            for run, result in self.results.items()
+            if run.method == method and not run.held_out
+        ]
+        return statistics.fmean(found) if found else None
+
+    def traffic(self, method: str) -> tuple[int, int] | None:
+        """Bytes that a site sends and receives in a round; None for a method that pools the images instead."""
+        facts = self.comparison.facts[method]
+        return None if self.comparison.is_pooled(method) else (facts.bytes_up, facts.bytes_down)
+
+    def refused(self) -> list[tuple[Run, Mapping[str, Any]]]:
+        """Updates that the server left out."""
+        return [(run, refusal) for run, result in self.results.items() for refusal in result["refused"]]
+
+
+def write_files(outcome: Outcome, folder: Path) -> None:
+    """Write ``table.csv`` (a row per method), ``results.csv`` (a row per run, site and view), ``comparison.json``."""
+    write_text(folder / TABLE_NAME, _csv(table(outcome)))
+    write_text(folder / ROWS_NAME, _csv(map(_row, outcome.rows)))
+    write_json(folder / JSON_NAME, as_json(outcome))
+
+
+def table(outcome: Outcome) -> list[dict[str, Any]]:
+    """One row of numbers per method; None where there is none."""
+    tests = {test.method: test for test in outcome.tests}
+    result = []
+    for summary in outcome.summaries:
+        row: dict[str, Any] = {"method": summary.method}
+        for name, value in (
+            ("balanced_accuracy", summary.score),
+            ("worst_site_balanced_accuracy", summary.worst),
+            ("auroc", summary.auroc),
+            ("shared_only_balanced_accuracy", summary.shared),
+        ):
+            row |= _flat(name, value)
+        row["worst_site"] = summary.worst_site
+        row["within_spread_of_best"] = summary.method in outcome.ties
+        for site in outcome.comparison.sites:
+            row |= _flat(f"balanced_accuracy_at_{site}", summary.sites.get(site))
+        if outcome.comparison.unseen:
+            for n in (0, *outcome.comparison.new_site_cases):
+                row |= _flat(f"unseen_site_balanced_accuracy_after_{n}_cases", summary.unseen.get(n))
+        row["bytes_up_per_site_and_round"], row["bytes_down_per_site_and_round"] = outcome.traffic(summary.method) or (
+            None,
+            None,
+        )
+        row["seconds_per_run"] = outcome.seconds(summary.method)
+        test = tests.get(summary.method)
+        for name in ("reference", "difference", "pairs", "p", "p_holm"):
+            row[name] = getattr(test, name) if test else None
+        result.append(row)
+    return result
+
+
+def as_json(outcome: Outcome) -> dict[str, Any]:
+    """The content of ``comparison.json``."""
+    comparison = outcome.comparison
+    return {
+        "format": 1,
+        "version": __version__,
+        "settings": {
+            **comparison.common(),
+            "backbone": outcome.backbone,
+            "seeds": list(comparison.seeds),
+            "unseen": list(comparison.unseen),
+            "new_site_cases": list(comparison.new_site_cases),
+            "methods": {
+                method: {"method": comparison.method_args(method), "training": comparison.training(method)}
+                for method in comparison.methods
+            },
+        },
+        "cases": {
+            site: {"dataset": datalist.dataset} | {split: list(datalist.counts(split)) for split in SPLITS}
+            for site, datalist in outcome.datalists.items()
+        },
+        "summaries": [dataclasses.asdict(summary) for summary in outcome.summaries],
+        "tests": [dataclasses.asdict(test) for test in outcome.tests],
+        "within_spread_of_best": outcome.ties,
+        "seconds_per_run": {method: outcome.seconds(method) for method in comparison.methods},
+        "facts": {method: dataclasses.asdict(comparison.facts[method]) for method in comparison.methods},
+        "missing_runs": outcome.missing,
+        "failures": [{"run": failure.run.name, "reason": failure.reason} for failure in outcome.failures],
+        "refused": [{"run": run.name, **refusal} for run, refusal in outcome.refused()],
+    }
+
+
+def _flat(name: str, value: Average | None) -> dict[str, float | None]:
+    return {name: value.mean if value else None, f"{name}_sd": value.spread if value else None}
+
+
+def _row(row: Row) -> dict[str, Any]:
+    named = {"method": row.method, "seed": row.seed, "site": row.site, "view": row.view, "training_cases": row.cases}
+    return {**named, "n": row.n, **{name: row.values[name] for name in METRICS}}
+
+
+def _csv(entries: Iterable[Mapping[str, Any]]) -> str:
+    lines = list(entries)
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, fieldnames=list(lines[0]) if lines else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: round(v, 6) if isinstance(v, float) else v for key, v in line.items()} for line in lines)
+    return stream.getvalue()

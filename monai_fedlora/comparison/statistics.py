@@ -1,0 +1,169 @@
+"""Summaries of a comparison: means, worst site, spread over seeds, and paired tests with a correction."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from monai_fedlora.comparison.results import NEW, PERSONAL, SHARED, Row, by_site_and_seed, chosen
+
+KEY = "balanced_accuracy"
+"""The metric that methods are ranked and tested by (ours, after Med-DualLoRA's headline)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Average:
+    """A number per seed, and what they have in common.
+
+    Attributes:
+        mean: over seeds.
+        spread: standard deviation over seeds (n - 1); None for a single one.
+    """
+
+    mean: float
+    spread: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """A method over all sites and seeds. Every mean over sites gives each site the same weight.
+
+    Attributes:
+        score: :data:`KEY`, mean over sites, of the sites' personal models.
+        auroc: the same of the area under the ROC curve, over the sites where it is defined.
+        worst: :data:`KEY` of the worst site of each seed.
+        worst_site: the site with the lowest mean over seeds.
+        sites: :data:`KEY` by site.
+        shared: as ``score``, of the model without its private part at sites that took part; None where it is no model.
+        unseen: by number of training cases (0: at once), as ``score`` over the sites that were held out.
+    """
+
+    method: str
+    score: Average | None
+    auroc: Average | None
+    worst: Average | None
+    worst_site: str | None
+    sites: Mapping[str, Average]
+    shared: Average | None
+    unseen: Mapping[int, Average]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedTest:
+    """A method against the reference over all (site, seed) pairs.
+
+    Attributes:
+        difference: mean of :data:`KEY`, method minus reference.
+        pairs: number of pairs.
+        higher, lower: pairs in which the method is better or worse than the reference.
+        p: of the two-sided Wilcoxon signed-rank test; pairs without a difference are left out.
+        p_holm: after Holm's correction for the number of methods.
+    """
+
+    method: str
+    reference: str
+    difference: float
+    pairs: int
+    higher: int
+    lower: int
+    p: float
+    p_holm: float
+
+
+def average(values: Sequence[float]) -> Average | None:
+    """Mean and spread; None of nothing."""
+    if not values:
+        return None
+    return Average(mean=statistics.fmean(values), spread=statistics.stdev(values) if len(values) > 1 else None)
+
+
+def summarise(rows: Sequence[Row], method: str) -> Summary:
+    """Summarise a method's rows."""
+    own = chosen(rows, method=method)
+    personal = chosen(own, view=PERSONAL)
+    values = by_site_and_seed(personal, KEY)
+    sites = {
+        site: found
+        for site in dict.fromkeys(row.site for row in personal)
+        if (found := average([value for (name, _), value in values.items() if name == site]))
+    }
+    new = chosen(own, view=NEW)
+    cases = sorted({row.cases for row in new if row.cases is not None})
+    return Summary(
+        method=method,
+        score=over_sites(personal, KEY),
+        auroc=over_sites(personal, "auroc"),
+        worst=average([min(found) for found in _by_seed(values).values()]),
+        worst_site=min(sites, key=lambda site: sites[site].mean, default=None),
+        sites=sites,
+        shared=over_sites(chosen(own, view=SHARED), KEY),
+        unseen={n: found for n in cases if (found := over_sites(chosen(new, cases=n), KEY))},
+    )
+
+
+def over_sites(rows: Iterable[Row], metric: str) -> Average | None:
+    """The mean over sites of each seed, averaged over seeds."""
+    return average([statistics.fmean(found) for found in _by_seed(by_site_and_seed(rows, metric)).values()])
+
+
+def _by_seed(values: Mapping[tuple[str, int], float]) -> dict[int, list[float]]:
+    seeds: dict[int, list[float]] = defaultdict(list)
+    for (_, seed), value in values.items():
+        seeds[seed].append(value)
+    return seeds
+
+
+def paired_tests(rows: Sequence[Row], methods: Sequence[str]) -> list[PairedTest]:
+    """Test every method against the first one, over the (site, seed) pairs that both have.
+
+    The pairs of a site share its patients and those of a seed its initial values, so that they are not independent,
+    and the p-values are smaller than they should be.
+    """
+    from scipy.stats import wilcoxon
+    from statsmodels.stats.multitest import multipletests
+
+    reference, *others = methods
+    base = by_site_and_seed(chosen(rows, method=reference, view=PERSONAL), KEY)
+    found: list[tuple[str, list[float], float]] = []
+    for method in others:
+        values = by_site_and_seed(chosen(rows, method=method, view=PERSONAL), KEY)
+        changes = [round(values[pair] - base[pair], 9) for pair in base if pair in values]  # equal ones rank equally
+        if changes:
+            found.append((method, changes, float(wilcoxon(changes).pvalue) if any(changes) else 1.0))
+    corrected = multipletests([p for _, _, p in found], method="holm")[1] if found else []
+    return [
+        PairedTest(
+            method=method,
+            reference=reference,
+            difference=statistics.fmean(changes),
+            pairs=len(changes),
+            higher=sum(change > 0 for change in changes),
+            lower=sum(change < 0 for change in changes),
+            p=p,
+            p_holm=float(p_holm),
+        )
+        for (method, changes, p), p_holm in zip(found, corrected, strict=True)
+    ]
+
+
+def smallest_p(pairs: int) -> float:
+    """The smallest p-value that the two-sided signed-rank test can give with so many pairs."""
+    return min(1.0, 2.0 ** (1 - pairs))
+
+
+def ties(summaries: Sequence[Summary]) -> list[str]:
+    """The methods that the seeds do not tell from the best: the best first, and those within its spread or theirs.
+
+    Where no spread is known (one seed), that is the best alone.
+    """
+    ranked = sorted((s for s in summaries if s.score), key=lambda s: -s.score.mean if s.score else 0.0)
+    if not ranked or not ranked[0].score:
+        return []
+    best = ranked[0].score
+    return [
+        s.method
+        for s in ranked
+        if s is ranked[0] or (s.score and best.mean - s.score.mean <= max(best.spread or 0.0, s.score.spread or 0.0))
+    ]
