@@ -28,9 +28,9 @@ class Ditto(AveragedLora):
     w takes its steps first, on L_k(w). Then the personal model v takes its own on L_k(v) + mu / 2 ||v - w^t||^2, where
     w^t is what the server sent at the start of the round, as in the paper's algorithm.
 
-    What the paper does not say, and what we chose: mu 0.1, within the paper's range of 0.05 to 2; the round's
-    steps are divided between the models; v starts as w^0 at a site that is there from the first round, and as a fresh
-    adapter with the site's first head at one that joins later.
+    What the paper leaves open, and what we chose: mu 0.1; the round's steps are divided between the models; v starts as
+    w^0 at a site that is there from the first round, and as a fresh adapter with the site's first head at one that
+    joins later.
 
     Args:
         mu: pull towards the global model, at least 0; 0 trains the personal model alone.

@@ -15,7 +15,7 @@ from monai_fedlora.methods.lora import is_head
 @register
 @dataclass(frozen=True, kw_only=True)
 class FedPer(AdaptersOrEverything):
-    """The base is averaged, the head stays in the site; both train together (Arivazhagan et al., 2019, algorithm 1).
+    """The base is averaged, the head stays in the site; both train together (Arivazhagan et al., arXiv 1912.00818).
 
     In the paper the base is every layer but the last ones. Here it is the adapters, or with ``trains`` "everything"
     all but the linear heads.
