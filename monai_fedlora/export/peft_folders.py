@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from monai_fedlora.adapters.lora import PRIVATE, SHARED
+from monai_fedlora.adapters.lora import PRIVATE, SHARED, lora_layers
 from monai_fedlora.adapters.peft_folder import HEAD_NAME, save_peft_folder
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.bundle import Exported
@@ -47,6 +47,7 @@ def export_peft(*, run: Path, site: str, output: Path, backbone: str | None = No
         source = find_backbone(model.plan, backbone)
         network = rebuild(model, source)
         adapters = _write_adapters(network, model, folder)
+        _check_scales(network, model, adapters)
         _check_written(network, model, folder, source, adapters)
         weights = {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*.safetensors"))}
         metadata = model_metadata(model, name=output.name, backbone=source, packages=("peft",), files_sha256=weights)
@@ -59,12 +60,15 @@ def export_peft(*, run: Path, site: str, output: Path, backbone: str | None = No
 
 def _write_adapters(network: Network, model: FinishedModel, folder: Path) -> list[str]:
     """Write one folder per adapter and the head's file; returns the adapters' names."""
+    with torch.device("meta"):
+        plain = build_backbone(model.plan.size, out_chans=len(model.plan.classes)).state_dict()
+    heads = {key for key in plain if key.startswith(network.head_prefixes)}
     scope = model.plan.scope(network)
     roles = {SHARED: Role.SHARED} | ({PRIVATE: Role.PRIVATE} if model.site else {})
     adapters = []
     for name, role in roles.items():
         trained = scope.keys(role)
-        rest = [key for key in trained if not key.startswith(network.head_prefixes)]
+        rest = [key for key in trained if key not in heads]
         if unfit := [key for key in rest if f".lora_A.{name}." not in key and f".lora_B.{name}." not in key]:
             raise ExportError(
                 f"{model.plan.method} trains more than adapters and a head ({unfit[0]}), which a PEFT folder cannot "
@@ -73,10 +77,22 @@ def _write_adapters(network: Network, model: FinishedModel, folder: Path) -> lis
         if rest:
             save_peft_folder(network, name, folder / name)
             adapters.append(name)
-        head = {key: model.tensors[key].float() for key in trained if key.startswith(network.head_prefixes)}
+        head = {key: model.tensors[key].float() for key in trained if key in heads}
         if head:
             save_tensors(folder / name / HEAD_NAME, head, {"format": "pt"})
     return adapters
+
+
+def _check_scales(network: Network, model: FinishedModel, adapters: list[str]) -> None:
+    """Refuse a method that lets an adapter count more or less than PEFT will."""
+    with exported_view(model, network):
+        for layer in lora_layers(network).values():
+            for name in adapters:
+                if layer.scaling[name] != layer.lora_alpha[name] / layer.r[name]:
+                    raise ExportError(
+                        f"{model.plan.method} weighs its {name} adapter by another number than alpha / r, which a PEFT "
+                        "folder cannot say; export a bundle instead"
+                    )
 
 
 def _check_written(network: Network, model: FinishedModel, folder: Path, backbone: str, adapters: list[str]) -> None:

@@ -78,8 +78,7 @@ class Photograph(Modality):
     data_type = "jpeg, png or tiff"
     image_classes = "channel 0 is red, channel 1 is green, channel 2 is blue"
     limitations = (
-        "Any photograph is classified, whatever it shows; blurred, badly lit and other people's kinds of photographs "
-        "are not detected.",
+        "Any photograph is classified, whatever it shows; one of another kind, blurred or badly lit is not detected.",
         "Embedded colour profiles are not applied, and colour files of 16 bits are read at 8.",
     )
 

@@ -6,9 +6,8 @@ import json
 import shutil
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
@@ -233,21 +232,6 @@ def test_shared_bundle_drops_the_private_part(run: Run, studies: Path, tmp_path:
     assert found.metadata["provenance"]["site"] is None
     for name, content in texts(found.folder):
         assert [site for site in run.plan.sites if site.encode() in content] == [], name
-
-
-@pytest.mark.parametrize(
-    ("method", "settings"), [("fedavg", {}), ("fedit", {"rank": 3}), ("local", {}), ("dual_lora", {"head": "private"})]
-)
-def test_every_method_exports_its_personal_model(
-    make_run: Callable[..., Run], tmp_path: Path, method: str, settings: dict[str, Any]
-) -> None:
-    run = make_run(method=method, method_args=settings)
-    found = export_bundle(**run.options(tmp_path / "B", "clinic-b"))
-    plain = convvit("micro", out_chans=2)
-    plain.load_state_dict(torch.load(found.folder / "models" / "model.pt", weights_only=True))
-    image = torch.rand(1, 2, *MICRO.image_size)
-    with torch.no_grad():
-        torch.testing.assert_close(plain.eval()(image), run.networks["clinic-b"](image), rtol=0, atol=1e-5)
 
 
 def test_export_from_the_private_folder_alone(run: Run, tmp_path: Path) -> None:

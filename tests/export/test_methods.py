@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,20 +21,33 @@ from .conftest import Run
 
 
 @pytest.mark.parametrize("method", method_names())
-def test_plain_weights_compute_what_the_method_trained(
+def test_plain_vision_transformer_computes_what_the_method_trained(
     make_image_run: Callable[..., Run], tmp_path: Path, method: str
 ) -> None:
-    run = make_image_run(method=method, sites=("site-1",))
+    check(make_image_run(method=method, sites=("site-1",)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"), [("fedavg", {}), ("fedit", {"rank": 3}), ("local", {}), ("dual_lora", {"head": "private"})]
+)
+def test_plain_convvit_computes_what_the_method_trained(
+    make_run: Callable[..., Run], tmp_path: Path, method: str, settings: dict[str, Any]
+) -> None:
+    check(make_run(method=method, method_args=settings, sites=("site-1",)), tmp_path)
+
+
+def check(run: Run, folder: Path) -> None:
+    """Compare the written weights of both models of a run, or see that there is no shared one."""
     network, modality = run.networks["site-1"], modality_of(run.plan)
     has_shared_model = run.plan.build_method().shared_only(network) is not None
     for site in ("site-1", "shared") if has_shared_model else ("site-1",):
-        model, path = read_finished(run.workspace, site), tmp_path / f"{site}.pt"
+        model, path = read_finished(run.workspace, site), folder / f"{site}.pt"
         write_weights(model, str(run.backbone), modality.probe(), path)
-        plain = build_backbone("micro_vit", out_chans=2)
+        plain = build_backbone(run.plan.size, out_chans=2)
         plain.load_state_dict(torch.load(path, weights_only=True), strict=True)
         with exported_view(model, network):
             expected = logits(network, modality.probe())
         torch.testing.assert_close(logits(plain.eval(), modality.probe()), expected, rtol=0, atol=1e-5)
     if not has_shared_model:
-        with pytest.raises(ExportError, match=f"{method} has no shared model"):
+        with pytest.raises(ExportError, match=f"{run.plan.method} has no shared model"):
             rebuild(read_finished(run.workspace, "shared"), str(run.backbone))

@@ -120,11 +120,24 @@ def test_printed_code_gives_the_model(run: Run, tmp_path: Path, monkeypatch: pyt
     assert exported.usage in (exported.folder / "README.md").read_text()
 
 
-def test_full_fine_tuning_has_no_adapters(make_run: Callable[..., Run], tmp_path: Path) -> None:
-    run = make_run(method="fedavg")
-    with pytest.raises(ExportError, match="fedavg trains more than adapters and a head"):
+@pytest.mark.parametrize("method", ["fedavg", "ditto", "flora", "fedsa_lora"])
+def test_what_no_folder_holds_is_refused(make_run: Callable[..., Run], tmp_path: Path, method: str) -> None:
+    run = make_run(method=method)
+    with pytest.raises(ExportError, match=f"{method} trains more than adapters and a head"):
         export_peft(**run.options(tmp_path / "B"))
     assert not (tmp_path / "B").exists()
+
+
+def test_adapters_that_are_mixed_are_refused_and_the_shared_one_alone_is_not(
+    make_run: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = make_run(method="feddpa", method_args={"mix": 0.25})
+    with pytest.raises(ExportError, match="feddpa weighs its shared adapter by another number than alpha / r"):
+        export_peft(**run.options(tmp_path / "B"))
+    folder = export_peft(**run.options(tmp_path / "B", "shared")).folder
+    with run.plan.build_method().shared_only(run.networks["site-1"]):
+        expected = in_memory(run, "site-1")
+    torch.testing.assert_close(with_peft(run, folder, [SHARED]), expected, rtol=0, atol=1e-5)
 
 
 def test_difference_stops_the_export(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
