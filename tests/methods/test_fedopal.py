@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -51,9 +52,11 @@ def trainer(
     )
 
 
-def after_training(method: str = "fedopal", *, engine: dict[str, Any] | None = None, **settings: Any) -> ConvViT:
+@functools.cache
+def after_training(method: str = "fedopal", *, accumulation_steps: int = 1, **settings: Any) -> ConvViT:
+    """A trained network, which is not to be changed."""
     network = attached(method, **settings)
-    trainer(network, method=method, **{"blocks": 0, **settings}, **(engine or {})).run()
+    trainer(network, method=method, accumulation_steps=accumulation_steps, **{"blocks": 0, **settings}).run()
     return network
 
 
@@ -75,7 +78,7 @@ def overlap_of(network: ConvViT, form: str) -> Tensor:
         return mean()
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ["W1", "R"])
 def test_a_weight_of_zero_is_dual_lora_to_the_bit(form: str) -> None:
     off = state_of(after_training(orthogonality=form, weight=0.0))
     assert off == state_of(after_training("dual_lora"))
@@ -103,8 +106,8 @@ def test_the_loss_is_the_tasks_plus_the_weighted_overlap(form: str) -> None:
 @pytest.mark.parametrize("stop_gradient", ["none", "shared"])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_large_weight_makes_the_adapters_orthogonal(form: str, stop_gradient: str) -> None:
-    settings = {"orthogonality": form, "stop_gradient": stop_gradient, "blocks": 1}
-    with_penalty, without = after_training(**settings, weight=100.0), after_training(**settings, weight=0.0)
+    with_penalty = after_training(orthogonality=form, stop_gradient=stop_gradient, blocks=1, weight=100.0)
+    without = after_training("dual_lora", blocks=1)
     assert overlap_of(with_penalty, form) < 0.5 * overlap_of(without, form)
 
 
@@ -129,11 +132,11 @@ def test_stopping_the_gradient_leaves_the_shared_adapter_to_the_task(form: str) 
     assert all(".private." in name for name in touched)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ["W1", "R"])
 def test_batches_may_be_accumulated(form: str) -> None:
     """Two epochs of three batches with one step each are two steps on the mean of three losses."""
     settings = {"orthogonality": form, "weight": 2.0}
-    network = after_training(**settings, engine={"accumulation_steps": 3})
+    network = after_training(**settings, accumulation_steps=3)
     expected = attached()
     optimiser = adamw(network=expected, learning_rate=1e-2)
     context = get_method("fedopal", {**settings}).penalty(expected)
@@ -149,9 +152,8 @@ def test_batches_may_be_accumulated(form: str) -> None:
         torch.testing.assert_close(value, expected.state_dict()[key], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_kept_features_give_the_same_training(form: str) -> None:
-    settings: dict[str, Any] = {"orthogonality": form, "weight": 2.0, "blocks": 2}
+def test_kept_features_give_the_same_training() -> None:
+    settings: dict[str, Any] = {"orthogonality": "R", "weight": 2.0, "blocks": 2}
     plain = losses_of(trainer(attached(**settings), **settings))
     kept = losses_of(trainer(attached(**settings), **settings, inferer=FrozenPrefixInferer()))
     assert kept == pytest.approx(plain, rel=1e-4)
