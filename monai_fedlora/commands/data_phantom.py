@@ -3,30 +3,60 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from monai_fedlora.errors import ConfigError, DataError
 
-_LAYOUTS = ("acdc", "mnms")
-_DEFAULT_VENDORS = {"acdc": "A", "mnms": "A,B,C,D"}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layout:
+    """What a layout has unless told otherwise: its machines, how many subjects, and what they are called."""
+
+    vendors: str
+    subjects: int
+    noun: str
+    photographs: bool = False
+
+
+_LAYOUTS = {
+    "acdc": _Layout(vendors="A", subjects=50, noun="patients"),
+    "mnms": _Layout(vendors="A,B,C,D", subjects=50, noun="patients"),
+    "fed_isic2019": _Layout(vendors="A,B,C,D,E,F", subjects=600, noun="images", photographs=True),
+    "feddrg": _Layout(vendors="A,B,C,D,E,F", subjects=600, noun="images", photographs=True),
+}
+_FRAMES = {"acdc": 2, "mnms": 12}
+_SIZE = 120
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the sub-command to those of ``data``."""
     text = "made-up patients in the layout of a published dataset, to try everything without real data"
     parser: argparse.ArgumentParser = subparsers.add_parser("phantom", help=text, description=text)
-    parser.add_argument("--layout", choices=_LAYOUTS, default="acdc", help="default: acdc")
+    parser.add_argument("--layout", choices=tuple(_LAYOUTS), default="acdc", help="default: acdc")
     parser.add_argument("--output", required=True, type=Path, metavar="O", help="new folder for the dataset")
-    parser.add_argument("--patients", type=int, default=50, metavar="N", help="patients of all vendors (default: 50)")
+    parser.add_argument(
+        "--patients",
+        type=int,
+        metavar="N",
+        help="patients, or images of fed_isic2019 and feddrg, of all vendors (default: 50 patients or 600 images)",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed gives other patients")
     parser.add_argument(
         "--vendors",
         metavar="A,B,...",
-        help="scanner makers by their M&Ms letter: A Siemens, B Philips, C GE, D Canon (default: A for acdc, all four "
-        "for mnms)",
+        help="scanner makers by their M&Ms letter: A Siemens, B Philips, C GE, D Canon; cameras of fed_isic2019 and "
+        "feddrg: A to F (default: A for acdc, all for the others)",
     )
     parser.add_argument(
         "--frames", type=int, metavar="T", help="frames of a beat (default: 12 for mnms; 2, ED and ES, for acdc)"
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        metavar="PX",
+        help=f"shorter side of the images of fed_isic2019 and feddrg (default: {_SIZE})",
     )
     return parser
 
@@ -36,39 +66,80 @@ def run(args: argparse.Namespace) -> int:
     import os
     import shutil
     import tempfile
-    from functools import partial
     from time import perf_counter
 
     from rich.console import Console
-    from rich.progress import track
-
-    from monai_fedlora.data.phantom import study
-    from monai_fedlora.data.phantom.cohort import vendors_named
 
     start = perf_counter()
-    frames = {"acdc": 2, "mnms": 12}[args.layout] if args.frames is None else args.frames
-    if args.patients < 1 or frames < 2 or args.seed < 0:
-        raise ConfigError("--patients needs 1 or more, --frames 2 or more, --seed 0 or more")
-    vendors = vendors_named((args.vendors or _DEFAULT_VENDORS[args.layout]).split(","))
+    layout = _LAYOUTS[args.layout]
+    subjects = layout.subjects if args.patients is None else args.patients
+    if subjects < 1 or args.seed < 0:
+        raise ConfigError("--patients needs 1 or more, --seed 0 or more")
+    codes = (args.vendors or layout.vendors).split(",")
+    writer = (_photographs if layout.photographs else _hearts)(args, subjects, codes)
     output = Path(os.path.abspath(args.output))
     if output.exists():
         raise DataError(f"{output} exists already; name a new folder, or delete this one first")
-    plan, write = {"acdc": (study.plan_acdc, study.write_acdc), "mnms": (study.plan_mnms, study.write_mnms)}[
-        args.layout
-    ]
-    members = plan(args.patients, vendors, args.seed)
     output.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
-        write(staging, members, frames=frames, progress=partial(track, description="drawing hearts", transient=True))
+        writer(staging)
         staging.chmod(0o755)
         os.rename(staging, output)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     Console(highlight=False).print(
-        f"{output} now has {args.patients} made-up patients ({perf_counter() - start:.1f} s).\n"
+        f"{output} now has {subjects} made-up {layout.noun} ({perf_counter() - start:.1f} s).\n"
         f"Next: monai-fedlora data {args.layout} --source {output} --output PREPARED",
         markup=False,
         soft_wrap=True,
     )
     return 0
+
+
+def _hearts(args: argparse.Namespace, patients: int, codes: list[str]) -> Callable[[Path], None]:
+    """Return what writes a study of hearts into a folder."""
+    from functools import partial
+
+    from rich.progress import track
+
+    from monai_fedlora.data.phantom import study
+    from monai_fedlora.data.phantom.cohort import vendors_named
+
+    frames = _FRAMES[args.layout] if args.frames is None else args.frames
+    if frames < 2:
+        raise ConfigError("--frames needs 2 or more")
+    if args.size is not None:
+        raise ConfigError(f"--size is for photographs; the vendors decide the pixels of {args.layout}")
+    plan, write = {"acdc": (study.plan_acdc, study.write_acdc), "mnms": (study.plan_mnms, study.write_mnms)}[
+        args.layout
+    ]
+    members = plan(patients, vendors_named(codes), args.seed)
+    progress = partial(track, description="drawing hearts", transient=True)
+    return partial(write, members=members, frames=frames, progress=progress)
+
+
+def _photographs(args: argparse.Namespace, images: int, codes: list[str]) -> Callable[[Path], None]:
+    """Return what writes a collection of photographs into a folder."""
+    from functools import partial
+
+    from rich.progress import track
+
+    from monai_fedlora.data.photo_phantom import layouts
+
+    size = _SIZE if args.size is None else args.size
+    if size < 32:
+        raise ConfigError("--size needs 32 or more")
+    if args.frames is not None:
+        raise ConfigError(f"--frames is for beating hearts; {args.layout} has photographs")
+    if args.layout == "fed_isic2019":
+        cameras = layouts.cameras_named(layouts.DERMATOSCOPES, codes)
+        write = partial(layouts.write_fed_isic2019, members=layouts.plan_fed_isic2019(images, cameras, args.seed))
+        what = "drawing lesions"
+    else:
+        write = partial(
+            layouts.write_feddrg,
+            members=layouts.plan_feddrg(images, layouts.cameras_named(layouts.FUNDUS_CAMERAS, codes), args.seed),
+        )
+        what = "drawing retinas"
+    return partial(write, size=size, progress=partial(track, description=what, transient=True))

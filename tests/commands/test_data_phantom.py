@@ -4,6 +4,8 @@ import pytest
 
 from monai_fedlora.cli import main
 from monai_fedlora.data.acdc import read_acdc
+from monai_fedlora.data.fed_isic2019 import read_fed_isic2019
+from monai_fedlora.data.feddrg import read_feddrg
 from monai_fedlora.data.mnms import read_mnms
 
 
@@ -27,6 +29,24 @@ def test_mnms_is_written_with_a_beat(tmp_path) -> None:
     assert (record.vendor, record.images.ed, record.images.es) == ("canon", 0, 1)
 
 
+@pytest.mark.parametrize(("layout", "read"), [("fed_isic2019", read_fed_isic2019), ("feddrg", read_feddrg)])
+def test_photographs_are_written_and_announced(layout, read, tmp_path, capsys) -> None:
+    output = tmp_path / layout
+    options = ("--layout", layout, "--patients", "12", "--vendors", "B,D", "--size", "32")
+    assert phantom(output, *options) == 0
+    printed = capsys.readouterr().out
+    assert "12 made-up images" in printed and f"monai-fedlora data {layout} --source {output}" in printed
+    records = read(output)
+    assert len(records) == 12 and len({record.centre for record in records}) == 2
+
+
+def test_a_collection_with_every_class_can_be_prepared_at_once(tmp_path) -> None:
+    output, prepared = tmp_path / "isic", tmp_path / "prepared"
+    assert phantom(output, "--layout", "fed_isic2019", "--patients", "200", "--vendors", "A,C", "--size", "32") == 0
+    assert main(["data", "fed_isic2019", "--source", str(output), "--output", str(prepared)]) == 0
+    assert len(list(prepared.glob("*/datalist.json"))) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -35,6 +55,10 @@ def test_mnms_is_written_with_a_beat(tmp_path) -> None:
         (["--frames", "0"], "--frames"),
         (["--seed", "-1"], "--seed"),
         (["--vendors", "A,E"], "unknown vendor 'E'"),
+        (["--size", "64"], "--size is for photographs"),
+        (["--layout", "feddrg", "--frames", "2"], "--frames is for beating hearts"),
+        (["--layout", "feddrg", "--vendors", "A,G"], "unknown camera 'G'"),
+        (["--layout", "fed_isic2019", "--size", "31"], "--size"),
     ],
 )
 def test_impossible_wishes_are_refused_and_write_nothing(options, message, tmp_path, capsys) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 from monai_fedlora.data import site as module
 from monai_fedlora.data.cases import SPLITS
 from monai_fedlora.data.datalist import load_datalist
+from monai_fedlora.data.phantom import VERSION
 from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
 from monai_fedlora.data.site import PhantomSettings, cache_folder, site_data, site_vendor
 from monai_fedlora.errors import ConfigError, DataError
@@ -102,6 +105,50 @@ def test_other_settings_sites_and_generators_have_other_folders(monkeypatch) -> 
     monkeypatch.setattr("monai_fedlora.data.phantom.VERSION", -1)
     paths |= {site_data("site-1")}
     assert len(paths) == 5
+
+
+def test_hearts_are_the_default_and_follow_from_nothing_but_site_settings_and_vendor(cache, monkeypatch) -> None:
+    monkeypatch.setattr(module, "_make", empty)
+    vendor = site_vendor("site-2")
+    key = {
+        "version": VERSION,
+        "site": "site-2",
+        "settings": {"training": 2, "validation": 1, "test": 1, "task": "binary", "seed": 0},
+        "vendor": {name: getattr(vendor, name) for name in vendor.__slots__},
+    }
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=dict).encode()).hexdigest()[:16]
+    assert site_data("site-2", settings=FEW) == cache / f"site-2-{digest}" / "datalist.json"
+    assert site_data("site-2", phantom="cine", settings=FEW) == site_data("site-2", settings=FEW)
+
+
+@pytest.mark.parametrize("phantom", ["dermoscopy", "fundus"])
+def test_photographs_are_made_once_and_the_same_anywhere(phantom, cache, tmp_path, monkeypatch) -> None:
+    settings = PhotoPhantomSettings(training=6, validation=2, test=2, size=32)
+    path = site_data("site-1", phantom=phantom, settings=settings)
+    datalist = load_datalist(path)
+    assert len(list(datalist.all_cases())) == 10 and all("image" in item for item in datalist.items("training"))
+    assert [entry.name for entry in cache.iterdir()] == [path.parent.name]
+    with monkeypatch.context() as patch:
+        patch.setattr("monai_fedlora.data.photo_phantom.site.make_site", lambda *_: pytest.fail("made twice"))
+        assert site_data("site-1", phantom=phantom, settings=settings) == path
+    monkeypatch.setenv("MONAI_FEDLORA_CACHE", str(tmp_path / "elsewhere"))
+    again = site_data("site-1", phantom=phantom, settings=settings)
+    assert again != path and contents(again.parent) == contents(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("phantom", "hint"), [("dermatoscopy", "did you mean 'dermoscopy'"), ("cines", "'cine'"), ("xray", "choose from")]
+)
+def test_an_unknown_phantom_is_refused_with_the_nearest_name(phantom, hint, cache) -> None:
+    with pytest.raises(ConfigError, match=hint):
+        site_data("site-1", phantom=phantom)
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize(("phantom", "settings"), [("cine", PhotoPhantomSettings()), ("fundus", FEW)])
+def test_settings_of_another_phantom_are_refused(phantom, settings) -> None:
+    with pytest.raises(ConfigError, match="are not the settings"):
+        site_data("site-1", phantom=phantom, settings=settings)
 
 
 def test_several_processes_at_once_end_with_one_phantom(cache, monkeypatch) -> None:

@@ -34,7 +34,7 @@ def draw_units(pictures: int, shares: Mapping[str, float], doubles: float, seed:
     """
     units = []
     for group, count in share_out(pictures, shares).items():
-        pairs = int(count * doubles / 2 + 0.5)
+        pairs = min(count // 2, int(count * doubles / 2 + 0.5))
         units += [Unit(group, 2)] * pairs + [Unit(group, 1)] * (count - 2 * pairs)
     order = np.random.default_rng(np.random.SeedSequence([*seed])).permutation(len(units))
     return [units[place] for place in order]

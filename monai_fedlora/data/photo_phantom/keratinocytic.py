@@ -28,7 +28,7 @@ def keratosis(view: View, rng: np.random.Generator) -> dict[str, float]:
     layers.add(blood=rng.uniform(0.0, 0.15) * body)
     layers.at_least(horn=rng.uniform(0.08, 0.34) * body)
     layers.at_least(blue=rng.uniform(0.0, 0.22) * body)
-    cysts, plugs = (int(rng.integers(low, high)) for low, high in ((3, 15), (3, 17)))
+    cysts, plugs = int(rng.integers(2, 13)), int(rng.integers(0, 15))
     if plugs:
         places = scatter(rng, view.outline, plugs, 0, 0.85)
         dark = view.spots(places, view.length(1) * rng.uniform(0.014, 0.034, plugs))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeAlias
@@ -13,7 +13,6 @@ from monai_fedlora.data.photo_phantom.dermoscopy import Dermoscopy, make_dermosc
 from monai_fedlora.data.photo_phantom.fundus import Fundus, make_fundus
 from monai_fedlora.data.photo_phantom.fundus_cameras import FUNDUS_CAMERAS, FundusCamera
 from monai_fedlora.data.photo_phantom.optics import encode
-from monai_fedlora.errors import ConfigError
 
 Camera: TypeAlias = Dermatoscope | FundusCamera
 
@@ -43,18 +42,6 @@ class Kind:
     def file(self, group: str, camera: Camera, seed: tuple[int, ...], *, shot: int, size: int, suffix: str) -> bytes:
         """Return the file of a picture; arguments as for :func:`make_dermoscopy` and :func:`encode`."""
         return encode(self.make(group, camera, seed, shot=shot, size=size).pixels, camera.optics, suffix)
-
-    def cameras_named(self, codes: Sequence[str]) -> tuple[Camera, ...]:
-        """Return the cameras of these letters.
-
-        Raises:
-            ConfigError: there is none, one is unknown or one occurs twice.
-        """
-        if unknown := [code for code in codes if code not in self.cameras]:
-            raise ConfigError(f"unknown camera {unknown[0]!r}; choose from {', '.join(self.cameras)}")
-        if not codes or len(set(codes)) < len(codes):
-            raise ConfigError(f"name each camera once, such as {','.join(self.cameras)}")
-        return tuple(self.cameras[code] for code in codes)
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(

@@ -16,13 +16,25 @@ import numpy as np
 
 from monai_fedlora.data.phantom.cohort import share_out
 from monai_fedlora.data.photo_phantom.cohort import draw_units
-from monai_fedlora.data.photo_phantom.dermatoscopes import Dermatoscope
+from monai_fedlora.data.photo_phantom.dermatoscopes import DERMATOSCOPES, Dermatoscope
 from monai_fedlora.data.photo_phantom.dermoscopy import make_dermoscopy
-from monai_fedlora.data.photo_phantom.fundus_cameras import FundusCamera
+from monai_fedlora.data.photo_phantom.fundus_cameras import FUNDUS_CAMERAS, FundusCamera
 from monai_fedlora.data.photo_phantom.kinds import KINDS
 from monai_fedlora.data.photo_phantom.lesions import CLASSES
 from monai_fedlora.data.photo_phantom.optics import encode
 from monai_fedlora.data.splits import assign_splits
+from monai_fedlora.errors import ConfigError
+
+__all__ = [
+    "DERMATOSCOPES",
+    "FUNDUS_CAMERAS",
+    "Member",
+    "cameras_named",
+    "plan_fed_isic2019",
+    "plan_feddrg",
+    "write_fed_isic2019",
+    "write_feddrg",
+]
 
 ISIC_FOLDER = "ISIC_2019_Training_Input_preprocessed"
 ISIC_TABLE = "train_test_split"
@@ -61,6 +73,19 @@ class Member(Generic[CameraT]):
 
 
 Progress = Callable[[Sequence[Member[CameraT]]], Iterable[Member[CameraT]]]
+
+
+def cameras_named(cameras: Mapping[str, CameraT], codes: Sequence[str]) -> list[CameraT]:
+    """Return the cameras of these letters.
+
+    Raises:
+        ConfigError: there is none, one is unknown or one occurs twice.
+    """
+    if unknown := [code for code in codes if code not in cameras]:
+        raise ConfigError(f"unknown camera {unknown[0]!r}; choose from {', '.join(cameras)}")
+    if not codes or len(set(codes)) < len(codes):
+        raise ConfigError(f"name each camera once, such as {','.join(cameras)}")
+    return [cameras[code] for code in codes]
 
 
 def plan_fed_isic2019(images: int, cameras: Sequence[Dermatoscope], seed: int) -> list[Member[Dermatoscope]]:

@@ -31,13 +31,13 @@ class Diagnosis:
 DIAGNOSES: Mapping[str, Diagnosis] = MappingProxyType(
     {
         "MEL": Diagnosis(
-            Habit(size=(0.38, 0.85), elongation=(1.0, 1.5), lobes=(0.06, 0.15), ripple=(0.010, 0.030),
-                  warp=(0.06, 0.13), bites=(0, 3), softness=(0.06, 0.32)),
+            Habit(size=(0.38, 0.85), elongation=(1.0, 1.5), lobes=(0.045, 0.14), ripple=(0.010, 0.030),
+                  warp=(0.045, 0.12), bites=(0, 3), softness=(0.06, 0.32)),
             melanocytic.melanoma, 61,
         ),
         "NV": Diagnosis(
-            Habit(size=(0.26, 0.75), elongation=(1.0, 1.5), lobes=(0.005, 0.04), ripple=(0.0, 0.008),
-                  warp=(0.015, 0.05), bites=(0, 0), softness=(0.10, 0.45)),
+            Habit(size=(0.26, 0.75), elongation=(1.0, 1.5), lobes=(0.005, 0.055), ripple=(0.0, 0.008),
+                  warp=(0.015, 0.065), bites=(0, 0), softness=(0.06, 0.45)),
             melanocytic.nevus, 44,
         ),
         "BCC": Diagnosis(
@@ -52,7 +52,7 @@ DIAGNOSES: Mapping[str, Diagnosis] = MappingProxyType(
         ),
         "BKL": Diagnosis(
             Habit(size=(0.32, 0.82), elongation=(1.0, 1.5), lobes=(0.02, 0.09), ripple=(0.005, 0.02),
-                  warp=(0.04, 0.08), bites=(3, 9), softness=(0.03, 0.10)),
+                  warp=(0.03, 0.08), bites=(2, 8), softness=(0.03, 0.18)),
             keratinocytic.keratosis, 65,
         ),
         "DF": Diagnosis(

@@ -16,8 +16,8 @@ def nevus(view: View, rng: np.random.Generator) -> dict[str, float]:
     layers, body = view.layers, view.fade()
     kind = rng.choice(("brown", "pink", "blue"), p=(0.77, 0.18, 0.05))
     level = {"brown": rng.uniform(0.4, 1.45), "pink": rng.uniform(0.12, 0.4), "blue": rng.uniform(0.5, 0.9)}[kind]
-    centre = rng.uniform(-0.25, 0.7)
-    pigment = level * body * (1 + centre * np.clip(0.55 - view.rho**2, -0.6, 0.5))
+    centre, lean = rng.uniform(-0.25, 0.7), rng.normal(0, 0.13, 2)
+    pigment = level * body * (1 + centre * np.clip(0.55 - view.rho**2, -0.6, 0.5) + lean[0] * view.u + lean[1] * view.v)
     pigment *= 1 + rng.uniform(0.06, 0.14) * (view.noise(rng, 2.4) + 0.7 * view.noise(rng, 7))
     pattern = rng.choice(("reticular", "globular", "homogeneous"), p=(0.45, 0.25, 0.3))
     if pattern == "reticular":
@@ -34,11 +34,11 @@ def nevus(view: View, rng: np.random.Generator) -> dict[str, float]:
 
 
 def melanoma(view: View, rng: np.random.Generator) -> dict[str, float]:
-    """A melanoma: several colours laid out askew, and at least two of its specific signs."""
+    """A melanoma: several colours laid out askew, and at least one of its specific signs."""
     layers, body = view.layers, view.fade()
-    signs = {"veil": 0.6, "streaks": 0.5, "network": 0.6, "regression": 0.45, "dots": 0.6}
+    signs = {"veil": 0.5, "streaks": 0.4, "network": 0.5, "regression": 0.4, "dots": 0.5}
     present = {name: bool(rng.random() < chance) for name, chance in signs.items()}
-    for name in rng.permutation(("veil", "streaks", "network"))[: max(0, 2 - sum(present.values()))]:
+    for name in rng.permutation(("veil", "streaks", "network"))[: max(0, 1 - sum(present.values()))]:
         present[str(name)] = True
     pale = rng.random() < 0.15
     lean = rng.uniform(0, 2 * np.pi)

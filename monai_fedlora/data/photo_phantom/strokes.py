@@ -51,7 +51,7 @@ def lines(shape: tuple[int, int], nodes: Array, sigma: ArrayLike, weight: ArrayL
     wide = np.sqrt(fine * fine + np.float32(_FINEST**2))
     height = height * fine / wide
     lengths = np.sqrt(((nodes[:, 1:] - nodes[:, :-1]) ** 2).sum(-1))
-    count = max(1, math.ceil(float(lengths.max()) / (1.2 * float(wide.min()))))
+    count = max(1, math.ceil(float(lengths.max()) / (1.8 * float(wide.min()))))
     share = (np.arange(count, dtype=np.float32) + 0.5) / count
 
     def between(values: Array) -> Array:

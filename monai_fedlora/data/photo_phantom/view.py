@@ -60,7 +60,7 @@ class View:
     def of(cls, layers: Layers, outline: Outline, pose: Pose, rng: np.random.Generator) -> View:
         """Return the view of a lesion and its surroundings; ``rng`` bends and feathers the outline."""
         height, width = layers.melanin.shape
-        extent = 1.45 * float(outline.radius.max()) * pose.radius
+        extent = 1.35 * float(outline.radius.max()) * pose.radius
         bounds = []
         for middle, size in zip(pose.centre, (width, height), strict=True):
             low = int(np.clip(math.floor(middle - extent), 0, size - 2))
