@@ -34,6 +34,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--mask-ratio", type=float, default=0.6, help="share of the tokens hidden (default: 0.6)")
+    parser.add_argument(
+        "--standardise",
+        action="store_true",
+        help="bring the features that the head reads to mean 0 and unit scale over these images, inside the last norms",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--provenance", default="", help="what the images are, kept in the file")
     return parser
@@ -50,21 +55,21 @@ def run(args: argparse.Namespace) -> int:
 
     from monai_fedlora.engines.config import augmentation, preprocessing
     from monai_fedlora.engines.dataset import CaseDataset
+    from monai_fedlora.engines.memory import Memory, using
     from monai_fedlora.files import sha256
     from monai_fedlora.networks.catalogue import architecture
     from monai_fedlora.networks.pretrain import pretrain
 
     modality = architecture(args.size).modality
-    parts = [
-        CaseDataset(
-            _items(folder, modality=modality, size=args.size),
-            preprocessing(size=args.size, style=style),
-            augmentation=augmentation(size=args.size, style=style),
-            seed=args.seed,
-            progress=True,
-        )
-        for folder, style in zip(args.data, _styles(args.style, len(args.data)), strict=True)
-    ]
+    parts, plain = [], []
+    with using(Memory()):
+        for folder, style in zip(args.data, _styles(args.style, len(args.data)), strict=True):
+            items = _items(folder, modality=modality, size=args.size)
+            prepared = preprocessing(size=args.size, style=style)
+            random = augmentation(size=args.size, style=style)
+            parts.append(CaseDataset(items, prepared, augmentation=random, seed=args.seed, progress=True))
+            if args.standardise:
+                plain.append(CaseDataset(items, prepared))
     with Progress(
         *Progress.get_default_columns()[:2],
         MofNCompleteColumn(),
@@ -87,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
             mask_ratio=args.mask_ratio,
             seed=args.seed,
             output=args.output,
+            standardise_on=(case["image"] for part in plain for case in part) if plain else None,  # type: ignore[attr-defined]
             provenance=args.provenance,
             on_epoch=on_epoch,
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.networks.catalogue import Network, architecture
 from monai_fedlora.networks.cinema import ConvViTSize, convvit
 from monai_fedlora.networks.mae import MaskedAutoencoder, random_visible
+from monai_fedlora.networks.standardise import standardise_readout
 from monai_fedlora.networks.vit import CHANNELS, VisionTransformer
 
 _WARM_UP = 0.1  # share of the steps over which the learning rate rises (ours)
@@ -30,6 +32,7 @@ def pretrain(
     mask_ratio: float,
     seed: int,
     output: str | Path,
+    standardise_on: Iterable[torch.Tensor] | None = None,
     provenance: str = "",
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> tuple[float, ...]:
@@ -50,6 +53,8 @@ def pretrain(
         mask_ratio: share of the tokens that is masked, in (0, 1).
         seed: of the weights, the order of the images and the masks.
         output: the file to write.
+        standardise_on: images, usually the same without augmentation, over which the trained backbone's readout is
+            standardised (:func:`monai_fedlora.networks.standardise.standardise_readout`); None leaves it as trained.
         provenance: what the images are, kept in the file's metadata.
         on_epoch: called after each epoch with its number, from 1, and its mean loss.
 
@@ -105,6 +110,8 @@ def pretrain(
             )
         if on_epoch is not None:
             on_epoch(epoch, losses[-1])
+    if standardise_on is not None:
+        standardise_readout(backbone, _batches(standardise_on, batch_size, shape))
 
     files.save_tensors(
         output,
@@ -121,6 +128,7 @@ def pretrain(
             "lr": str(lr),
             "seed": str(seed),
             "final_loss": f"{losses[-1]:.6f}",
+            "readout": "as trained" if standardise_on is None else "standardised",
             "provenance": provenance,
         },
     )
@@ -145,6 +153,13 @@ def _learning_rate_factor(step: int, n_steps: int) -> float:
     if step < warm_up:
         return (step + 1) / warm_up
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, n_steps - warm_up)))
+
+
+def _batches(images: Iterable[torch.Tensor], size: int, shape: tuple[int, ...]) -> Iterator[torch.Tensor]:
+    """The images in their order, ``size`` at a time."""
+    rest = iter(images)
+    while some := list(islice(rest, size)):
+        yield _batch(some, shape)
 
 
 def _batch(images: list[torch.Tensor], shape: tuple[int, ...]) -> torch.Tensor:

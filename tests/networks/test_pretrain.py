@@ -11,6 +11,7 @@ from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.networks.catalogue import architecture
 from monai_fedlora.networks.cinema import convvit
 from monai_fedlora.networks.pretrain import pretrain
+from monai_fedlora.networks.standardise import standardise_readout
 from monai_fedlora.networks.vit import VisionTransformer
 from monai_fedlora.networks.weights import load_backbone
 
@@ -67,6 +68,18 @@ def test_the_same_seed_gives_the_same_weights_whatever_ran_before(tmp_path: Path
     a, b, c = (files.load_tensors(tmp_path / f"{name}.safetensors")[0] for name in "abc")
     torch.testing.assert_close(a, b, rtol=0, atol=0)
     assert not torch.equal(a["encoder.cls_token"], c["encoder.cls_token"])
+
+
+def test_the_readout_is_standardised_on_the_images_given_for_it(tmp_path: Path) -> None:
+    run(tmp_path / "a.safetensors")
+    run(tmp_path / "b.safetensors", standardise_on=iter(blobs()))
+    (plain, said), (standard, says) = (files.load_tensors(tmp_path / f"{name}.safetensors") for name in "ab")
+    assert (said["readout"], says["readout"]) == ("as trained", "standardised")
+    network = convvit("small", out_chans=1, image_size=SHAPE[1:])
+    load_backbone(network, tmp_path / "a.safetensors")
+    standardise_readout(network, torch.stack(blobs()).split(4))
+    assert not torch.equal(plain["encoder.norm.weight"], standard["encoder.norm.weight"])
+    torch.testing.assert_close({key: network.state_dict()[key] for key in standard}, standard, rtol=0, atol=0)
 
 
 def test_an_iterator_is_read_once(tmp_path: Path) -> None:
