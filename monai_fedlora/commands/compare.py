@@ -84,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
     write_files(outcome, args.output)
     report = write_report(outcome, args.output)
     console.print(closing_table(outcome))
+    if task.comparison.unseen:
+        console.print(unseen_table(outcome))
     console.print(f"report: {report}", markup=False, soft_wrap=True)
     return EXIT_FAILED_RUNS if failures else 0
 
@@ -204,30 +206,46 @@ def _progress(task: Any, console: Any) -> Iterator[Callable[[Any, float], None]]
 
 def closing_table(outcome: Any) -> Any:
     """The methods with their means, worst sites, bytes and seconds."""
-    from rich import box
-    from rich.table import Table
-
     from monai_fedlora.comparison import markup
 
     comparison = outcome.comparison
-    seeds = markup.plural(len(comparison.seeds), "seed")
-    table = Table(
-        title=f"{markup.plural(len(comparison.sites), 'site')}, {seeds}", box=box.SIMPLE, padding=(0, 1, 0, 0)
-    )
-    table.add_column("method", no_wrap=True)
-    unseen = [0, *comparison.new_site_cases] if comparison.unseen else []
-    heads = ["bal. acc.", "worst site", "AUROC", "shared only"]
-    heads += ["unseen\nsite" if n == 0 else f"with {n}\ncases" for n in unseen]
-    for head in (*heads, "bytes\nup", "bytes\ndown", "s per\nrun"):
-        table.add_column(head, justify="right", no_wrap=True)
+    heads = ["bal. acc.", "worst\nsite", "AUROC", "shared\nonly", "sent", "received", "time"]
+    title = f"{markup.plural(len(comparison.sites), 'site')}, {markup.plural(len(comparison.seeds), 'seed')}"
+    table = _table(title, heads)
     for summary in outcome.summaries:
-        numbers = [summary.score, summary.worst, summary.auroc, summary.shared, *map(summary.unseen.get, unseen)]
         traffic, seconds = outcome.traffic(summary.method), outcome.seconds(summary.method)
         table.add_row(
             summary.method,
-            *map(markup.number, numbers),
-            *([markup.MISSING] * 2 if traffic is None else [f"{count:,}" for count in traffic]),
-            markup.MISSING if seconds is None else f"{seconds:,.0f}",
+            markup.number(summary.score),
+            *map(_mean, (summary.worst, summary.auroc, summary.shared)),
+            *([markup.MISSING] * 2 if traffic is None else [f"{count / 1000:,.0f} kB" for count in traffic]),
+            markup.MISSING if seconds is None else f"{seconds:,.0f} s",
             style="bold" if summary.method in outcome.ties else None,
         )
     return table
+
+
+def unseen_table(outcome: Any) -> Any:
+    """What the methods do at a site that was held out, by number of its own training cases."""
+    cases = (0, *outcome.comparison.new_site_cases)
+    table = _table("a site that did not take part", ["at once" if n == 0 else f"{n} cases" for n in cases])
+    for summary in outcome.summaries:
+        table.add_row(summary.method, *(_mean(summary.unseen.get(n)) for n in cases))
+    return table
+
+
+def _table(title: str, heads: Sequence[str]) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("method", no_wrap=True)
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    return table
+
+
+def _mean(value: Any) -> str:
+    from monai_fedlora.comparison import markup
+
+    return markup.MISSING if value is None else f"{value.mean:.3f}"

@@ -116,7 +116,7 @@ def unseen_figure(summaries: Sequence[Summary], *, chance: float) -> str:
         axes.set_xticks(range(len(ticks)), [f"{n}" if n else "at once" for n in ticks])
         axes.set_xlabel("training cases of the new site that its private part has seen")
         axes.set_ylabel(f"{LABEL}\n(mean over held-out sites, bars: spread over seeds)")
-        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        _legend(axes)
 
     return draw(7.5, 3.8, plot)
 
@@ -153,6 +153,11 @@ def traffic_figure(summaries: Sequence[Summary], traffic: Sequence[int | None]) 
         axes.set_ylabel(f"{LABEL}\n(mean over sites, bars: spread over seeds)")
         axes.grid(color="0.92")
         axes.set_axisbelow(True)
-        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        _legend(axes)
 
     return draw(7.5, 3.8, plot)
+
+
+def _legend(axes: Any) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -1,0 +1,186 @@
+"""`monai-fedlora compare` runs what is asked for, goes on where it was stopped, and says in a line what is wrong."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monai_fedlora.cli import main
+from monai_fedlora.commands.compare import parse_seeds, split_settings
+from monai_fedlora.comparison import execute as module
+from monai_fedlora.comparison.settings import Run
+from monai_fedlora.errors import ConfigError, FedLoraError
+from monai_fedlora.files import read_json
+from tests.comparison.conftest import invented
+from tests.federated.conftest import Prepared, prepared
+
+__all__ = ["prepared"]
+
+Command = Callable[..., int]
+
+
+@pytest.fixture
+def compare(prepared: Prepared, tmp_path: Path) -> Command:
+    def run(*arguments: str) -> int:
+        places = ["--data", str(prepared.data), "--backbone", str(prepared.backbone), "--output", str(tmp_path / "out")]
+        return main(["compare", *places, *arguments])
+
+    return run
+
+
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The plan of every run that was done; nothing is trained, and each seed is a little better."""
+    found: dict[str, Any] = {}
+
+    def execute(comparison: Any, run: Run, **_: Any) -> dict[str, Any]:
+        found[run.name] = comparison.plan(run)
+        if run.method == "ffa_lora":
+            raise FedLoraError("training diverged")
+        result = invented(comparison, lambda run, *_: 0.5 + 0.1 * run.seed)[run]
+        return {**result, "identity": comparison.identity(run), "common": comparison.common()}
+
+    monkeypatch.setattr(module, "execute", execute)
+    return found
+
+
+def test_the_defaults_are_all_sites_and_three_seeds(
+    compare: Command, plans: dict[str, Any], tmp_path: Path, capsys: Any
+) -> None:
+    assert compare("--methods", "dual_lora,fedavg") == 0
+    assert list(plans) == [f"{method}-seed{seed}" for seed in range(3) for method in ("dual_lora", "fedavg")]
+    plan = plans["dual_lora-seed0"]
+    assert plan.sites == ("site-1", "site-2", "site-3")
+    assert (plan.rounds, plan.local_epochs, plan.classes) == (5, 1, ("NOR", "ABN"))
+    assert plan.training == {"augment": False, "cache_features": True}
+    assert plans["fedavg-seed0"].training["cache_features"] is False
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "runs",
+        "report.html",
+        "table.csv",
+        "results.csv",
+        "comparison.json",
+    }
+    said = capsys.readouterr().out
+    assert "0.600 ± 0.100" in said
+    assert "report.html" in said.replace("\n", "")
+
+
+def test_every_option_reaches_the_plans(compare: Command, plans: dict[str, Any], tmp_path: Path) -> None:
+    options = "--methods fedit,fedavg --sites site-3,site-1 --seeds 4,9 --rounds 2 --local-epochs 3 --unseen site-1"
+    options += " --cases-for-new 1,3 --set batch_size=2 --set rank=4 --set fedavg.learning_rate=0.5"
+    assert compare(*options.split()) == 0
+    assert len(plans) == 8
+    fedit, fedavg = plans["fedit-seed9"], plans["fedavg-seed9"]
+    assert (fedit.sites, fedit.seed, fedit.rounds, fedit.local_epochs) == (("site-3", "site-1"), 9, 2, 3)
+    assert fedit.method_args == {"rank": 4}
+    assert fedavg.method_args == {}
+    assert fedit.training["batch_size"] == fedavg.training["batch_size"] == 2
+    assert ("learning_rate" in fedit.training, fedavg.training["learning_rate"]) == (False, 0.5)
+    assert plans["fedit-seed4-without-site-1"].sites == ("site-3",)
+    assert read_json(tmp_path / "out" / "comparison.json")["settings"]["new_site_cases"] == [1, 3]
+
+
+def test_all_are_all_methods_and_all_sites(compare: Command, plans: dict[str, Any]) -> None:
+    from monai_fedlora.methods import method_names
+
+    assert compare("--methods", "all", "--seeds", "1", "--unseen", "all") == 1
+    assert {name.partition("-")[0] for name in plans} == set(method_names())
+    assert len(plans) == 4 * len(method_names())
+
+
+def test_a_second_call_adds_what_is_missing(compare: Command, plans: dict[str, Any], capsys: Any) -> None:
+    compare("--methods", "fedit", "--seeds", "2")
+    plans.clear()
+    assert compare("--methods", "fedit,local", "--seeds", "2") == 0
+    assert list(plans) == ["local-seed0", "local-seed1"]
+    assert "2 of 4 runs are there already" in capsys.readouterr().out
+
+
+def test_other_settings_need_another_folder(compare: Command, plans: dict[str, Any], capsys: Any) -> None:
+    compare("--methods", "fedit", "--seeds", "1")
+    assert compare("--methods", "fedit", "--seeds", "1", "--rounds", "7") == 2
+    said = capsys.readouterr().err
+    assert "rounds: 5, now 7" in said
+    assert "--output" in said
+
+
+def test_failed_runs_are_named_and_the_others_reported(
+    compare: Command, plans: dict[str, Any], tmp_path: Path, capsys: Any
+) -> None:
+    assert compare("--methods", "fedit,ffa_lora", "--seeds", "1") == 1
+    assert "ffa_lora-seed0: training diverged" in capsys.readouterr().out
+    assert "training diverged" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert compare("--methods", "ffa_lora", "--seeds", "5,6") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["--methods", "dual_lorra"], "did you mean 'dual_lora'"),
+        (["--methods", "fedit,fedit"], "different"),
+        (["--methods", "fedit", "--seeds", "0"], "seeds"),
+        (["--methods", "fedit", "--seeds", "1,x"], "--seeds"),
+        (["--methods", "fedit", "--seeds", ""], "seeds"),
+        (["--methods", "fedit", "--set", "rank"], "NAME=VALUE"),
+        (["--methods", "fedit", "--set", "ranks=2"], "ranks"),
+        (["--methods", "fedit", "--set", "local.rank=2"], "local"),
+        (["--methods", "fedit", "--unseen", "site-9"], "site-9"),
+        (["--methods", "fedit", "--sites", "site-9"], "site-9"),
+        (["--methods", "fedit", "--cases-for-new", "20,5"], "growing"),
+        (["--methods", "fedit", "--workers", "0"], "--workers"),
+        (["--methods", "fedit", "--size", "huge"], "huge"),
+        (["--methods", "fedit", "--bundle", "unheard-of"], "unheard-of"),
+        (["--methods", "fedit", "--backbone", "absent.safetensors"], "absent"),
+        (["--methods", "fedit", "--data", "absent"], "absent"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_option_is_one_line_and_leaves_nothing(
+    compare: Command, plans: dict[str, Any], tmp_path: Path, capsys: Any, arguments: list[str], hint: str
+) -> None:
+    assert compare(*arguments) == 2
+    said = capsys.readouterr().err
+    assert hint in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+    assert plans == {}
+
+
+def test_seeds_are_a_number_or_a_list() -> None:
+    assert parse_seeds("3") == (0, 1, 2)
+    assert parse_seeds("7,") == (7,)
+    assert parse_seeds("2,0") == (2, 0)
+    with pytest.raises(ConfigError):
+        parse_seeds("three")
+
+
+def test_a_dot_gives_a_setting_to_one_method() -> None:
+    assert split_settings({"rank": 1, "a.rank": 2, "a.head": "private", "b.rank": 3}) == (
+        {"rank": 1},
+        {"a": {"rank": 2, "head": "private"}, "b": {"rank": 3}},
+    )
+
+
+@pytest.mark.slow
+def test_phantoms_are_compared_by_the_real_command(tmp_path: Path, capsys: Any) -> None:
+    output = tmp_path / "out"
+    arguments = "--methods dual_lora,local,centralised --sites site-1,site-2 --seeds 1 --rounds 1 --unseen site-2"
+    arguments += " --cases-for-new 5 --set batch_size=8"
+    assert main(["compare", *arguments.split(), "--output", str(output), "--workers", "2"]) == 0
+    with (output / "table.csv").open(newline="", encoding="utf-8") as stream:
+        rows = {row["method"]: row for row in csv.DictReader(stream)}
+    assert all(0 <= float(row["balanced_accuracy"]) <= 1 for row in rows.values())
+    assert float(rows["dual_lora"]["seconds_per_run"]) > 0
+    value = read_json(output / "comparison.json")
+    unseen = {summary["method"]: set(summary["unseen"]) for summary in value["summaries"]}
+    assert unseen == {"dual_lora": {"0", "5"}, "local": {"5"}, "centralised": {"0"}}
+    capsys.readouterr()
+    before = (output / "report.html").read_bytes()
+    assert main(["compare", *arguments.split(), "--output", str(output)]) == 0
+    assert "6 of 6 runs are there already" in capsys.readouterr().out
+    assert (output / "report.html").read_bytes() == before

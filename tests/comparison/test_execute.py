@@ -1,0 +1,108 @@
+"""A run is the federation's own code; what runs share changes nothing; a pooled model is seen by every site."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monai_fedlora.comparison.execute import execute
+from monai_fedlora.comparison.facts import method_facts
+from monai_fedlora.comparison.runner import Task
+from monai_fedlora.comparison.settings import Run
+from monai_fedlora.engines.memory import Memory
+from monai_fedlora.federated.rounds import run_in_process
+from tests.comparison.conftest import SIZE
+from tests.federated.conftest import SITES, Prepared
+
+
+@pytest.fixture
+def do(make_task: Callable[..., Task], memory: Memory, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    def run(method: str, *, held_out: str | None = None, use: Memory | None = None, **changes: Any) -> dict[str, Any]:
+        on_progress = changes.pop("on_progress", lambda share: None)
+        task = make_task(tmp_path, method, **changes)
+        name = f"{method}-{len(list(tmp_path.iterdir()))}"
+        return execute(
+            task.comparison,
+            Run(method=method, seed=0, held_out=held_out),
+            datalists=task.datalists,
+            backbone=task.backbone,
+            folder=tmp_path / name,
+            memory=memory if use is None else use,
+            on_progress=on_progress,
+        )
+
+    return run
+
+
+def views(result: dict[str, Any]) -> dict[tuple[str, str, int | None], dict[str, Any]]:
+    names = ("site", "view", "cases")
+    return {
+        (entry["site"], entry["view"], entry["cases"]): {k: v for k, v in entry.items() if k not in names}
+        for entry in result["metrics"]
+    }
+
+
+def test_a_run_gives_what_the_federation_gives(
+    do: Callable[..., dict[str, Any]], make_task: Callable[..., Task], prepared: Prepared, tmp_path: Path
+) -> None:
+    result = do("dual_lora", rounds=2)
+    task = make_task(tmp_path, "dual_lora", rounds=2)
+    plan = task.comparison.plan(Run(method="dual_lora", seed=0))
+    direct = run_in_process(plan, folder=tmp_path / "direct", data_root=str(prepared.data), backbone=task.backbone)
+    found = views(result)
+    assert found.keys() == {(site, view, None) for site in SITES for view in ("personal", "shared")}
+    for site in SITES:
+        assert found[site, "personal", None] == direct["final"][site]["test"]["private_on"]
+        assert found[site, "shared", None] == direct["final"][site]["test"]["private_off"]
+    assert result["scores"] == [entry["score"] for entry in direct["rounds"]]
+    facts = method_facts("dual_lora", {}, size=SIZE, classes=2)
+    assert (result["bytes_up"], result["bytes_down"]) == (facts.bytes_up, facts.bytes_down)
+    assert result["bytes_up"] == direct["payload_bytes"]
+    assert 0 <= result["seconds_shared"] <= result["seconds"]
+
+
+@pytest.mark.parametrize("method", ["dual_lora", "fedavg"])
+def test_what_other_runs_have_computed_changes_no_result(do: Callable[..., dict[str, Any]], method: str) -> None:
+    shared = Memory()
+    alone = do(method, use=Memory())
+    do("fedit", use=shared)
+    after = do(method, use=shared)
+    assert alone["metrics"] == after["metrics"]
+    assert alone["seconds_shared"] > after["seconds_shared"]
+
+
+def test_the_pooled_model_is_evaluated_at_every_site(do: Callable[..., dict[str, Any]]) -> None:
+    result = do("centralised")
+    found = views(result)
+    assert found.keys() == {(site, "personal", None) for site in SITES}
+    assert all(entry["n"] == 2 for entry in found.values())
+    assert result["bytes_up"] is None
+
+
+def test_progress_grows_to_the_end(do: Callable[..., dict[str, Any]]) -> None:
+    told: list[float] = []
+    do("fedit", rounds=2, on_progress=told.append)
+    assert told == pytest.approx([(i + 1) / 9 for i in range(9)])
+
+
+@pytest.mark.parametrize(
+    ("method", "cases"),
+    [("dual_lora", [0, 2, 4]), ("fedit", [0]), ("local", [2, 4]), ("fedper", [2, 4]), ("centralised", [0])],
+)
+def test_a_held_out_site_is_seen_at_once_and_with_its_own_cases(
+    do: Callable[..., dict[str, Any]], method: str, cases: list[int]
+) -> None:
+    result = do(method, held_out="site-3")
+    assert list(views(result)) == [("site-3", "new", n) for n in cases]
+    assert result["identity"]["held_out"] == "site-3"
+    trained = result["identity"]["plan"]["sites"]
+    assert trained == (["pooled"] if method == "centralised" else ["site-1", "site-2"])
+    assert len(result["scores"]) == (0 if method == "local" else 1)
+
+
+def test_more_cases_than_the_new_site_has_are_left_out(do: Callable[..., dict[str, Any]]) -> None:
+    result = do("local", held_out="site-3", new_site_cases=(3, 5))
+    assert [entry["cases"] for entry in result["metrics"]] == [3]

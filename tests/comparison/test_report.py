@@ -1,0 +1,247 @@
+"""The report and the tables say what was found, to whoever opens them, and ask nobody else for anything."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monai_fedlora.comparison import figures, markup
+from monai_fedlora.comparison.outcome import Outcome, write_files
+from monai_fedlora.comparison.report import page, write_report
+from monai_fedlora.comparison.runner import Failure, Task
+from monai_fedlora.comparison.settings import Run
+from monai_fedlora.comparison.statistics import Average
+from monai_fedlora.files import read_json
+from tests.comparison.conftest import Score, invented
+
+METHODS = ("dual_lora", "fedit", "local", "centralised")
+LEVEL = {"dual_lora": 0.8, "fedit": 0.7, "local": 0.79, "centralised": 0.9}
+
+
+def score(run: Run, site: str, view: str, cases: int | None) -> float:
+    """Site-2 is the worst, a second seed is 0.02 better, and cases of a new site help."""
+    return LEVEL[run.method] - 0.1 * (site == "site-2") + 0.02 * run.seed + 0.01 * (cases or 0) - 0.2 * (view == "new")
+
+
+@pytest.fixture
+def make_outcome(make_task: Callable[..., Task], tmp_path: Path) -> Callable[..., Outcome]:
+    def make(*methods: str, score: Score = score, failures: tuple[Failure, ...] = (), **changes: Any) -> Outcome:
+        settings = {"seeds": (0, 1), "unseen": ("site-1", "site-2"), **changes}
+        task = make_task(tmp_path, *(methods or METHODS), **settings)
+        return Outcome(
+            comparison=task.comparison,
+            datalists=task.datalists,
+            backbone="backbone.safetensors",
+            is_demo=False,
+            results=invented(task.comparison, score),
+            failures=failures,
+        )
+
+    return make
+
+
+class Page(HTMLParser):
+    """Rows of a page's tables with the heading they are under, and every attribute."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.headings: list[str] = []
+        self.heading = ""
+        self.attributes: list[tuple[str, str | None]] = []
+        self.open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += attrs
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+        if tag == "h2":
+            self.heading = ""
+        if tag == "tr":
+            self.rows.append([])
+            self.headings.append(self.heading)
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "h2" in self.open:
+            self.heading += data
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+    def row(self, first: str, under: str = "Result") -> list[str]:
+        found = zip(self.rows, self.headings, strict=True)
+        (row,) = [row for row, heading in found if row[:1] == [first] and heading.startswith(under)]
+        return row
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_main_table_has_means_worst_sites_and_bytes(make_outcome: Callable[..., Outcome]) -> None:
+    outcome = make_outcome()
+    found = Page(page(outcome))
+    facts = outcome.comparison.facts["dual_lora"]
+    mean = 0.8 - 0.1 / 3 + 0.01
+    assert found.row("dual_lora") == [
+        "dual_lora",
+        f"{mean:.3f} ± 0.014",
+        "0.710 ± 0.014 (site-2)",
+        f"{mean:.3f} ± 0.014",
+        f"{mean:.3f} ± 0.014",
+        f"{facts.bytes_up:,}",
+        f"{facts.bytes_down:,}",
+        "50",
+    ]
+    assert found.row("centralised")[4:7] == [f"{0.9 - 0.1 / 3 + 0.01:.3f} ± 0.014", "n/a", "n/a"]
+    assert found.row("local")[4:7] == ["n/a", "0", "0"]
+
+
+def test_a_tie_is_said_to_be_one(make_outcome: Callable[..., Outcome]) -> None:
+    close = page(make_outcome("dual_lora", "local"))
+    assert "the seeds do not tell it from local" in close
+    assert len(re.findall(r"<td><b>0\.", close)) == 2
+    clear = page(make_outcome("dual_lora", "fedit"))
+    assert "by more than one standard deviation" in clear
+    assert len(re.findall(r"<td><b>0\.", clear)) == 1
+    assert "with one seed" in page(make_outcome("dual_lora", "local", seeds=(0,)))
+
+
+def test_tests_come_with_what_they_do_not_say(make_outcome: Callable[..., Outcome]) -> None:
+    text = page(make_outcome())
+    row = Page(text).row("fedit", "Differences")
+    assert row[:3] == ["fedit", "-0.100", "0 / 6 of 6"]
+    assert row[3:] == ["0.0312", "0.0938"]
+    assert "These pairs are not independent" in text
+    assert "cannot give less than 0.25" in text
+    assert "Differences to" not in page(make_outcome("dual_lora"))
+
+
+def test_a_new_site_is_shown_at_once_and_with_its_cases(make_outcome: Callable[..., Outcome]) -> None:
+    found = Page(page(make_outcome()))
+    head = "A hospital that did not take part"
+    assert found.row("dual_lora", head)[1:] == ["0.560 ± 0.014", "0.580 ± 0.014", "0.600 ± 0.014", "the federation's"]
+    assert found.row("local", head)[1:] == ["n/a", "0.570 ± 0.014", "0.590 ± 0.014", "trained there"]
+    assert found.row("fedit", head)[1:] == ["0.460 ± 0.014", "n/a", "n/a", "the federation's"]
+    assert head not in page(make_outcome(unseen=()))
+
+
+def test_the_page_asks_no_other_machine_for_anything(make_outcome: Callable[..., Outcome], tmp_path: Path) -> None:
+    path = write_report(make_outcome(), tmp_path)
+    found = Page(path.read_text(encoding="utf-8"))
+    assert found.open == []
+    links = [value for name, value in found.attributes if name in ("src", "href", "srcset", "data", "action")]
+    assert len(links) == 4
+    assert all(link is not None and link.startswith("data:image/svg+xml;base64,") for link in links)
+    alternatives = [value for name, value in found.attributes if name == "alt"]
+    assert len(alternatives) == len(links)
+    assert all(alternatives)
+
+
+def test_names_cannot_become_markup(make_outcome: Callable[..., Outcome]) -> None:
+    outcome = make_outcome(
+        "fedit", failures=(Failure(Run(method="fedit", seed=9), "<script>alert(1)</script> & more"),)
+    )
+    text = page(dataclasses.replace(outcome, backbone="<b>.safetensors"))
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in text
+    assert "&lt;b&gt;.safetensors" in text
+
+
+def test_missing_failed_and_refused_runs_are_named(make_outcome: Callable[..., Outcome]) -> None:
+    outcome = make_outcome("dual_lora", "fedit", unseen=())
+    results = dict(outcome.results)
+    lost = Run(method="fedit", seed=1)
+    del results[lost]
+    kept = Run(method="dual_lora", seed=0)
+    results[kept] = {**results[kept], "refused": [{"round": 2, "site": "site-3", "reason": "too large"}]}
+    text = page(dataclasses.replace(outcome, results=results, failures=(Failure(lost, "diverged"),)))
+    assert "1 of 4 runs have no result" in text
+    assert Page(text).row("fedit-seed1", "") == ["fedit-seed1", "diverged"]
+    assert "dual_lora-seed0, round 2: the update of site-3 was left out: too large" in text
+
+
+def test_the_settings_and_who_cannot_keep_features_are_said(make_outcome: Callable[..., Outcome]) -> None:
+    outcome = make_outcome("fedit", "fedavg", score=lambda *_: 0.5, unseen=())
+    text = page(outcome)
+    assert outcome.comparison.backbone_sha256 in text
+    assert "It is off for fedavg, where" in text
+    assert "cache_features=False" in Page(text).row("fedavg", "Settings")[4]
+    assert "synthetic images" not in text
+    assert "synthetic images" in page(dataclasses.replace(outcome, is_demo=True))
+
+
+def test_metrics_that_are_defined_nowhere_leave_a_report(make_outcome: Callable[..., Outcome]) -> None:
+    found = Page(page(make_outcome("dual_lora", "fedit", score=lambda *_: None)))
+    assert found.row("dual_lora")[1:5] == ["n/a"] * 4
+
+
+def test_the_tables_hold_the_same_numbers(make_outcome: Callable[..., Outcome], tmp_path: Path) -> None:
+    outcome = make_outcome()
+    write_files(outcome, tmp_path)
+    table = {row["method"]: row for row in read_csv(tmp_path / "table.csv")}
+    assert list(table) == list(METHODS)
+    assert float(table["dual_lora"]["balanced_accuracy"]) == pytest.approx(0.8 - 0.1 / 3 + 0.01, abs=1e-6)
+    assert float(table["dual_lora"]["worst_site_balanced_accuracy"]) == pytest.approx(0.71)
+    assert float(table["dual_lora"]["balanced_accuracy_at_site-2"]) == pytest.approx(0.71)
+    assert float(table["dual_lora"]["unseen_site_balanced_accuracy_after_4_cases"]) == pytest.approx(0.6)
+    assert table["dual_lora"]["p"] == table["local"]["shared_only_balanced_accuracy"] == ""
+    assert float(table["fedit"]["p_holm"]) == pytest.approx(3 * 2 / 64)
+    assert table["centralised"]["bytes_up_per_site_and_round"] == ""
+    assert [row["within_spread_of_best"] for row in table.values()] == ["False", "False", "False", "True"]
+    lines = read_csv(tmp_path / "results.csv")
+    assert len(lines) == len(outcome.rows)
+    first = lines[0]
+    assert (first["method"], first["seed"], first["site"], first["view"], first["training_cases"]) == (
+        "dual_lora",
+        "0",
+        "site-1",
+        "personal",
+        "",
+    )
+    assert {line["training_cases"] for line in lines if line["view"] == "new"} == {"0", "2", "4"}
+    value = read_json(tmp_path / "comparison.json")
+    assert value["summaries"][0]["score"]["mean"] == pytest.approx(0.8 - 0.1 / 3 + 0.01)
+    assert value["settings"]["methods"]["dual_lora"]["training"]["cache_features"] is True
+    assert value["missing_runs"] == 0
+    assert value["cases"]["site-1"]["training"] == [2, 2]
+
+
+def test_a_figure_is_the_same_text_every_time(make_outcome: Callable[..., Outcome]) -> None:
+    outcome = make_outcome()
+    counts = [None if (t := outcome.traffic(s.method)) is None else sum(t) for s in outcome.summaries]
+    drawn = [
+        [
+            figures.seeds_figure(outcome.rows, outcome.summaries, chance=0.5),
+            figures.sites_figure(outcome.summaries, outcome.comparison.sites, [20, 20, 20]),
+            figures.unseen_figure(outcome.summaries, chance=0.5),
+            figures.traffic_figure(outcome.summaries, counts),
+        ]
+        for _ in range(2)
+    ]
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) == 4
+
+
+def test_no_two_methods_look_alike() -> None:
+    assert len({tuple(figures.style(place).items()) for place in range(64)}) == 64
+
+
+def test_numbers_are_written_with_their_spread() -> None:
+    assert markup.number(None) == "n/a"
+    assert markup.number(Average(mean=0.5, spread=None)) == "0.500"
+    assert markup.number(Average(mean=0.5, spread=0.0123)) == "0.500 ± 0.012"
+    assert (markup.plural(1, "site"), markup.plural(2, "site")) == ("1 site", "2 sites")

@@ -1,0 +1,152 @@
+"""Means, spreads and tests are those of their definitions."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monai_fedlora.comparison.results import NEW, PERSONAL, SHARED, Row
+from monai_fedlora.comparison.statistics import (
+    Average,
+    Summary,
+    average,
+    over_sites,
+    paired_tests,
+    smallest_p,
+    summarise,
+    ties,
+)
+
+
+def row(
+    method: str, site: str, seed: int, value: float | None, *, view: str = PERSONAL, cases: int | None = None
+) -> Row:
+    values = {"balanced_accuracy": value, "auroc": None if value is None else value / 2}
+    return Row(method=method, seed=seed, site=site, view=view, cases=cases, n=10, values=values)
+
+
+def rows(method: str, table: dict[str, list[float | None]], **more: object) -> list[Row]:
+    """``table`` has a list of values over seeds for each site."""
+    return [row(method, site, seed, v, **more) for site, values in table.items() for seed, v in enumerate(values)]
+
+
+TABLE = {"north": [0.6, 0.8], "south": [0.5, 0.9]}
+
+
+def test_a_summary_is_over_sites_first_and_seeds_then() -> None:
+    summary = summarise([*rows("a", TABLE), *rows("b", {"north": [0.1]})], "a")
+    assert summary.score == Average(mean=pytest.approx(0.7), spread=pytest.approx(statistics.stdev([0.55, 0.85])))
+    assert summary.worst == Average(mean=pytest.approx(0.65), spread=pytest.approx(statistics.stdev([0.5, 0.8])))
+    assert summary.auroc is not None
+    assert summary.auroc.mean == pytest.approx(0.35)
+    assert summary.worst_site in TABLE  # their means are equal
+    assert summary.sites["south"].mean == pytest.approx(0.7)
+    assert summary.shared is None
+    assert summary.unseen == {}
+
+
+def test_the_worst_site_is_the_one_with_the_lowest_mean_over_seeds() -> None:
+    assert summarise(rows("a", {"north": [0.1, 0.9], "south": [0.4, 0.5]}), "a").worst_site == "south"
+
+
+def test_sites_without_a_value_are_left_out() -> None:
+    summary = summarise(rows("a", {"north": [0.6, 0.8], "south": [None, 0.4], "east": [None, None]}), "a")
+    assert summary.score is not None
+    assert summary.score.mean == pytest.approx((0.6 + 0.6) / 2)
+    assert list(summary.sites) == ["north", "south"]
+
+
+def test_views_are_summarised_apart() -> None:
+    new = [*rows("a", {"north": [0.3]}, view=NEW, cases=0), *rows("a", {"north": [0.4]}, view=NEW, cases=5)]
+    summary = summarise([*rows("a", TABLE), *rows("a", {"north": [0.2]}, view=SHARED), *new], "a")
+    assert summary.shared == Average(mean=0.2, spread=None)
+    assert summary.unseen == {0: Average(mean=0.3, spread=None), 5: Average(mean=0.4, spread=None)}
+    assert summary.score is not None
+    assert summary.score.mean == pytest.approx(0.7)
+
+
+def test_nothing_has_no_average() -> None:
+    assert average([]) is None
+    summary = summarise([], "a")
+    assert (summary.score, summary.worst, summary.worst_site) == (None, None, None)
+
+
+@given(st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), min_size=2, max_size=5))
+def test_the_mean_over_sites_agrees_with_numpy(values: list[list[float]]) -> None:
+    table = {f"site-{i}": list(each) for i, each in enumerate(values)}
+    found = over_sites(rows("a", table), "balanced_accuracy")
+    means = np.mean(values, axis=0)
+    assert found is not None
+    assert found.mean == pytest.approx(means.mean())
+    assert found.spread == pytest.approx(means.std(ddof=1), abs=1e-12)
+
+
+def exact_p(changes: list[float]) -> float:
+    """Two-sided signed-rank p-value by trying every choice of signs."""
+    ranks = np.argsort(np.argsort(np.abs(changes))) + 1
+    total = ranks.sum()
+
+    def statistic(signs: tuple[int, ...]) -> float:
+        positive = sum(rank for rank, sign in zip(ranks, signs, strict=True) if sign > 0)
+        return float(min(positive, total - positive))
+
+    observed = statistic(tuple(int(np.sign(change)) for change in changes))
+    found = [statistic(signs) for signs in itertools.product((-1, 1), repeat=len(changes))]
+    return sum(value <= observed for value in found) / len(found)
+
+
+@pytest.mark.parametrize("changes", [[0.1, 0.2, 0.3, 0.4, 0.5], [0.3, -0.1, 0.2, 0.05, -0.02, 0.4], [-0.2, 0.1, -0.3]])
+def test_the_test_is_the_exact_signed_rank_test(changes: list[float]) -> None:
+    base = [0.4] * len(changes)
+    both = rows("a", {"north": list(base)}) + rows("b", {"north": [0.4 + change for change in changes]})
+    (found,) = paired_tests(both, ["a", "b"])
+    assert found.p == pytest.approx(exact_p(changes))
+    assert found.p_holm == found.p
+    assert found.difference == pytest.approx(statistics.fmean(changes))
+    assert (found.pairs, found.higher) == (len(changes), sum(change > 0 for change in changes))
+    assert (found.method, found.reference) == ("b", "a")
+
+
+def test_p_values_are_corrected_as_holm_says() -> None:
+    base = rows("a", {"north": [0.5] * 6})
+    far = rows("far", {"north": [0.5 + 0.01 * (i + 1) for i in range(6)]})  # p = 2 / 2**6
+    near = rows("near", {"north": [0.51, 0.52, 0.53, 0.54, 0.55, 0.499]})  # rank 1 is on the other side: p = 4 / 2**6
+    same = rows("same", {"north": [0.5] * 6})
+    found = {test.method: test for test in paired_tests([*base, *near, *same, *far], ["a", "near", "same", "far"])}
+    p = {name: test.p for name, test in found.items()}
+    assert p == pytest.approx({"far": 2 / 64, "near": 4 / 64, "same": 1.0})
+    corrected = {name: test.p_holm for name, test in found.items()}
+    assert corrected == pytest.approx({"far": 3 * 2 / 64, "near": 2 * 4 / 64, "same": 1.0})
+    assert found["same"].higher == found["same"].lower == 0
+
+
+def test_only_pairs_that_both_methods_have_are_tested() -> None:
+    both = rows("a", {"north": [0.4, 0.5, None], "south": [0.5]}) + rows("b", {"north": [0.5, 0.7, 0.9], "east": [0.1]})
+    (found,) = paired_tests(both, ["a", "b"])
+    assert found.pairs == 2
+    assert found.difference == pytest.approx(0.15)
+    assert paired_tests(rows("a", TABLE), ["a", "b"]) == []
+    assert paired_tests(rows("a", TABLE), ["a"]) == []
+
+
+@pytest.mark.parametrize("pairs", [3, 5, 8])
+def test_the_smallest_p_is_that_of_differences_of_one_sign(pairs: int) -> None:
+    assert smallest_p(pairs) == pytest.approx(exact_p([0.1 * (i + 1) for i in range(pairs)]))
+
+
+def summary(method: str, mean: float | None, spread: float | None) -> Summary:
+    score = None if mean is None else Average(mean=mean, spread=spread)
+    none = {"auroc": None, "worst": None, "worst_site": None, "sites": {}, "shared": None, "unseen": {}}
+    return Summary(method=method, score=score, **none)  # type: ignore[arg-type]
+
+
+def test_ties_are_within_the_larger_spread_of_the_two() -> None:
+    found = [summary("b", 0.7, 0.01), summary("best", 0.8, 0.05), summary("a", 0.76, 0.01), summary("c", 0.6, 0.25)]
+    assert ties([*found, summary("none", None, None)]) == ["best", "a", "c"]
+    assert ties([summary("b", 0.7, None), summary("best", 0.8, None)]) == ["best"]
+    assert ties([summary("none", None, None)]) == []
