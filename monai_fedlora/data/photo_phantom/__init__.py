@@ -7,5 +7,5 @@ it. For the eye, ``retinopathy`` says what a grade has, ``vessels`` and ``retina
 looks and ``fundus`` does all of it. ``kinds`` and ``cohort`` make whole sites, ``layouts`` published datasets.
 """
 
-VERSION = 1
+VERSION = 2
 """Raised with every change of what the generator draws, so that cached phantoms are made again."""

@@ -13,7 +13,7 @@ def dermatofibroma(view: View, rng: np.random.Generator) -> dict[str, float]:
     layers, body = view.layers, view.fade()
     radius = rng.uniform(0.38, 0.62)
     scar = view.bump(rng.normal(0, 0.07, 2), radius) * np.clip(0.85 + 0.25 * view.noise(rng, 3), 0, 1)
-    net = texture.mesh(rng, view.u, view.v, view.per_radius(16), 0.3)
+    net = view.mesh(rng, view.per_radius(16), 0.3)
     ring = body * (1 - np.clip(1.1 * scar, 0, 1))
     layers.add(melanin=rng.uniform(0.25, 0.8) * ring * (0.75 + 0.5 * net) * (1 + 0.12 * view.noise(rng, 2.5)))
     layers.add(blood=body * rng.uniform(0.04, 0.22) + rng.uniform(0, 0.2) * scar)

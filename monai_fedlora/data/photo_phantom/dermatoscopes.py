@@ -8,7 +8,7 @@ et al., NeurIPS Datasets and Benchmarks 2022):
 * contact: gel bubbles and surface glare without cross-polarised light, ruler marks;
 * sharpness, noise, magnification and compression;
 * people: skin tone, redness, sun damage, hair;
-* referral: which diagnoses come. No site has all eight, and half of the sites lack one of the four that demos use.
+* referral: which diagnoses come. Half of the sites lack one of the four that demonstrations use.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Kind:
         cameras: by letter.
         make: makes a picture, as :func:`make_dermoscopy` does.
         unit: what several pictures show: ``lesion`` or ``patient``.
-        doubles: share of the pictures that show a unit a second time or for a second time (ours).
+        doubles: share of the pictures whose unit has two (ours).
     """
 
     name: str

@@ -21,7 +21,7 @@ def nevus(view: View, rng: np.random.Generator) -> dict[str, float]:
     pigment *= 1 + rng.uniform(0.06, 0.14) * (view.noise(rng, 2.4) + 0.7 * view.noise(rng, 7))
     pattern = rng.choice(("reticular", "globular", "homogeneous"), p=(0.45, 0.25, 0.3))
     if pattern == "reticular":
-        net = texture.mesh(rng, view.u, view.v, view.per_radius(_HOLES), 0.28)
+        net = view.mesh(rng, view.per_radius(_HOLES), 0.28)
         pigment *= 1 + rng.uniform(0.5, 1.1) * (net - 0.5) * np.clip(0.7 + 0.4 * view.noise(rng, 1.5), 0, 1)
     elif pattern == "globular":
         near, _, tone = texture.cells(rng, view.u, view.v, view.per_radius(11))
@@ -29,7 +29,7 @@ def nevus(view: View, rng: np.random.Generator) -> dict[str, float]:
     layers.add(melanin=pigment)
     layers.add(blood=body * (rng.uniform(0.2, 0.5) if kind == "pink" else rng.uniform(0, 0.12)))
     if kind == "blue":
-        layers.at_least(blue=0.75 * view.fade(0.5))
+        layers.at_least(blue=view.fade(0.5) * np.clip(0.68 + 0.12 * view.noise(rng, 2), 0, 0.85))
     return {"network": float(pattern == "reticular"), "globules": float(pattern == "globular")}
 
 
@@ -51,7 +51,7 @@ def melanoma(view: View, rng: np.random.Generator) -> dict[str, float]:
     pigment += rng.uniform(0.4, 1.1) * (not pale) * view.patch(rng, 1.9, rng.uniform(0.4, 1.0), 1.3)
     pigment *= 1 + 0.12 * view.noise(rng, 3.5) + 0.1 * view.noise(rng, 8)
     if present["network"]:
-        net = texture.mesh(rng, view.u, view.v, view.per_radius(_HOLES * rng.uniform(0.65, 0.95)), 0.5)
+        net = view.mesh(rng, view.per_radius(_HOLES * rng.uniform(0.65, 0.95)), 0.5)
         where = view.patch(rng, 1.2, -0.4, 1.5)
         pigment *= 1 + where * rng.uniform(0.5, 1.0) * (net - 0.5)
     pigment *= body
@@ -72,7 +72,7 @@ def melanoma(view: View, rng: np.random.Generator) -> dict[str, float]:
         place = scatter(rng, view.outline, 1, 0.2, 0.7)[0]
         scar = view.bump(place, rng.uniform(0.3, 0.55)) * body
         layers.melanin[...] *= 1 - 0.85 * scar
-        layers.at_least(white=rng.uniform(0.25, 0.5) * scar)
+        layers.at_least(white=rng.uniform(0.22, 0.42) * scar)
         pepper = scatter(rng, view.outline, 14, 0, 0.4) * 0.7 + place
         layers.at_least(blue=0.5 * view.spots(pepper, 0.035) * scar)
     return {name: float(there) for name, there in present.items()}

@@ -10,7 +10,7 @@ import numpy as np
 from monai_fedlora.data.phantom.canvas import blend, smooth
 from monai_fedlora.data.photo_phantom import strokes
 from monai_fedlora.data.photo_phantom.dermatoscopes import Dermatoscope
-from monai_fedlora.data.photo_phantom.texture import noise
+from monai_fedlora.data.photo_phantom.texture import coarse, noise, stretch
 from monai_fedlora.data.photo_phantom.tissue import Layers
 
 Array = np.ndarray
@@ -81,14 +81,14 @@ def draw_skin(layers: Layers, person: Person, rng: np.random.Generator) -> None:
 def _furrows(shape: tuple[int, int], rng: np.random.Generator) -> Array:
     """Return the fine criss-cross relief of skin, unit deviation: noise drawn out along two directions."""
     half = np.float32(min(shape) / 2)
-    x = np.arange(shape[1], dtype=np.float32) / half
-    y = np.arange(shape[0], dtype=np.float32)[:, None] / half
+    y, x = (coarse(side, 2) / half for side in shape)
     turn = rng.uniform(0, np.pi)
-    relief = np.zeros(shape, np.float32)
+    relief = np.zeros((len(y), len(x)), np.float32)
     for angle in (turn, turn + rng.uniform(0.9, 1.6)):
-        along, across = (np.cos(angle) * x + np.sin(angle) * y), (np.cos(angle) * y - np.sin(angle) * x)
-        relief += noise(rng, along * np.float32(5), across * np.float32(19), 1)
-    return relief * np.float32(math.sqrt(0.5))
+        cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
+        along, across = cos * x + sin * y[:, None], cos * y[:, None] - sin * x
+        relief += noise(rng, along * np.float32(5), across * np.float32(17), 1)
+    return stretch(shape[0], 2) @ relief @ stretch(shape[1], 2).T * np.float32(math.sqrt(0.5))
 
 
 def draw_on_top(picture: Array, camera: Dermatoscope, person: Person, rng: np.random.Generator) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 Array = np.ndarray
@@ -70,27 +72,39 @@ def cells(rng: np.random.Generator, x: Array, y: Array, frequency: float) -> tup
     return near, (np.sqrt(second) - near) / 2, tone
 
 
-def mesh(rng: np.random.Generator, x: Array, y: Array, frequency: float, warp: float) -> Array:
+def mesh(rng: np.random.Generator, x: Array, y: Array, frequency: float) -> Array:
     """Return a honeycomb of lines: 1 on a line, 0 in the middle of a hole.
 
-    Three sets of waves at 120 degrees, bent by smooth noise.
+    Three sets of waves at 120 degrees; bent coordinates give bent lines.
 
     Args:
-        rng: source of the direction and of the bends.
+        rng: source of the direction.
         x, y: coordinates, of one shape.
         frequency: holes per unit of length.
-        warp: how far the lines are bent, in widths of a hole.
     """
-    bend = np.float32(warp / frequency)
-    x, y = (
-        part + bend * (noise(rng, x, y, frequency / 4) + 0.5 * noise(rng, x, y, frequency / 1.6)) for part in (x, y)
-    )
     turn = rng.uniform(0, np.pi)
     waves = np.zeros(np.shape(x), np.float32)
     for angle in turn + np.array([0, 2, 4]) * np.pi / 3:
         pace = 2 * np.pi * frequency * 2 / np.sqrt(3)
         waves += np.cos(np.float32(pace * np.cos(angle)) * x + np.float32(pace * np.sin(angle)) * y)
     return np.clip((1.1 - waves) * np.float32(0.45), 0, 1)
+
+
+def coarse(size: int, stride: int) -> Array:
+    """Return every ``stride``-th place of an axis of ``size`` pixels, and one more to cover its end; float32."""
+    return np.arange(-(-(size - 1) // stride) + 1, dtype=np.float32) * np.float32(stride)
+
+
+@lru_cache(maxsize=256)
+def stretch(size: int, stride: int) -> Array:
+    """Return the (size, places) float32 matrix that interpolates linearly from the places of :func:`coarse`."""
+    place = np.arange(size) / stride
+    low = np.minimum(place.astype(int), max(len(coarse(size, stride)) - 2, 0))
+    matrix = np.zeros((size, len(coarse(size, stride))), np.float32)
+    matrix[np.arange(size), low] = 1 - (place - low)
+    if matrix.shape[1] > 1:
+        matrix[np.arange(size), low + 1] = place - low
+    return matrix
 
 
 def _split(place: Array) -> tuple[Array, Array]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -66,28 +66,18 @@ class View:
             low = int(np.clip(math.floor(middle - extent), 0, size - 2))
             bounds.append((low, int(np.clip(math.ceil(middle + extent) + 1, low + 2, size))))
         (left, right), (top, bottom) = bounds
-        x = (np.arange(left, right, dtype=np.float32) - np.float32(pose.centre[0])) / np.float32(pose.radius)
-        y = (np.arange(top, bottom, dtype=np.float32) - np.float32(pose.centre[1]))[:, None] / np.float32(pose.radius)
-        cos, sin = np.float32(math.cos(pose.turn)), np.float32(math.sin(pose.turn))
-        u, v = cos * x + sin * y, cos * y - sin * x
+        x, y = np.arange(left, right, dtype=np.float32), np.arange(top, bottom, dtype=np.float32)
+        u, v = _own(x, y, pose)
+        part = layers.window(slice(top, bottom), slice(left, right))
+        flat = cls(u=u, v=v, rho=u, inside=u, outline=outline, layers=part, pose=pose, corner=(left, top))
         bent_u, bent_v = (
-            part + np.float32(outline.warp) * (texture.noise(rng, u, v, 1.7) + 0.4 * texture.noise(rng, u, v, 5.5))
-            for part in (u, v)
+            axis + np.float32(outline.warp) * (flat.noise(rng, 1.7) + 0.4 * flat.noise(rng, 5.5)) for axis in (u, v)
         )
         rho = np.sqrt(bent_u * bent_u + bent_v * bent_v)
         bins = np.rint(np.arctan2(bent_v, bent_u) * np.float32(N_ANGLES / (2 * np.pi))).astype(np.int32) % N_ANGLES
         inside = outline.radius[bins] - rho
-        inside += np.float32(0.16 * outline.softness) * texture.noise(rng, u, v, 8)
-        return cls(
-            u=u,
-            v=v,
-            rho=rho,
-            inside=inside,
-            outline=outline,
-            layers=layers.window(slice(top, bottom), slice(left, right)),
-            pose=pose,
-            corner=(left, top),
-        )
+        inside += np.float32(0.16 * outline.softness) * flat.noise(rng, 8)
+        return replace(flat, rho=rho, inside=inside)
 
     def fade(self, softness: float | None = None, shift: float = 0.0) -> Array:
         """Return 1 well inside and 0 well outside the outline, a smooth step of the given width in between."""
@@ -97,8 +87,23 @@ class View:
         return step * step * (3 - 2 * step)
 
     def noise(self, rng: np.random.Generator, frequency: float) -> Array:
-        """Smooth random values with ``frequency`` values per radius."""
-        return texture.noise(rng, self.u, self.v, frequency)
+        """Return smooth random values with ``frequency`` values per radius, slow ones from fewer points."""
+        stride = int(np.clip(self.pose.radius / frequency / 4, 1, 6))
+        if stride == 1:
+            return texture.noise(rng, self.u, self.v, frequency)
+        height, width = self.u.shape
+        x, y = (texture.coarse(size, stride) + low for size, low in zip((width, height), self.corner, strict=True))
+        field = texture.noise(rng, *_own(x, y, self.pose), frequency)
+        return texture.stretch(height, stride) @ field @ texture.stretch(width, stride).T
+
+    def mesh(self, rng: np.random.Generator, frequency: float, warp: float) -> Array:
+        """Return a honeycomb of lines with ``frequency`` holes per radius, bent by ``warp`` widths of a hole."""
+        bend = np.float32(warp / frequency)
+        u, v = (
+            axis + bend * (self.noise(rng, frequency / 4) + 0.5 * self.noise(rng, frequency / 1.6))
+            for axis in (self.u, self.v)
+        )
+        return texture.mesh(rng, u, v, frequency)
 
     def patch(self, rng: np.random.Generator, frequency: float, threshold: float, sharp: float = 2.0) -> Array:
         """Return 0..1 random patches; a higher threshold leaves fewer."""
@@ -135,6 +140,14 @@ class View:
         """Return 0..1 lines through nodes (B, N, 2) of these widths."""
         sigma = np.asarray(width) * (self.pose.radius / 2.4)
         return np.minimum(strokes.lines(self.u.shape, self.pixels(nodes), sigma, weight), 1)
+
+
+def _own(x: Array, y: Array, pose: Pose) -> tuple[Array, Array]:
+    """Return the lesion's coordinates of the pixels in columns ``x`` and rows ``y``."""
+    across = (x - np.float32(pose.centre[0])) / np.float32(pose.radius)
+    down = (y - np.float32(pose.centre[1]))[:, None] / np.float32(pose.radius)
+    cos, sin = np.float32(math.cos(pose.turn)), np.float32(math.sin(pose.turn))
+    return cos * across + sin * down, cos * down - sin * across
 
 
 def scatter(rng: np.random.Generator, outline: Outline, count: int, near: float = 0.0, far: float = 0.9) -> Array:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from monai_fedlora.data.photo_phantom.texture import cells, mesh, noise
+from monai_fedlora.data.photo_phantom.texture import cells, coarse, mesh, noise, stretch
 
 
 def grid(size: int, extent: float) -> tuple[np.ndarray, np.ndarray]:
@@ -19,7 +19,7 @@ def test_noise_has_unit_spread_and_no_jumps() -> None:
     assert max(np.abs(np.diff(field, axis=axis)).max() for axis in (0, 1)) < 2.2
 
 
-@pytest.mark.parametrize("texture", [noise, lambda *args: cells(*args)[1], lambda *args: mesh(*args, 0.3)])
+@pytest.mark.parametrize("texture", [noise, lambda *args: cells(*args)[1], mesh])
 def test_a_texture_belongs_to_its_points_not_to_the_picture(texture) -> None:
     x, y = grid(40, 2)
     whole = texture(np.random.default_rng(1), x, y, 4)
@@ -48,7 +48,17 @@ def test_cells_are_those_of_the_nearest_seed() -> None:
 def test_a_mesh_has_as_many_holes_as_asked_for() -> None:
     from scipy import ndimage
 
-    lines = mesh(np.random.default_rng(3), *grid(200, 1), 10, 0.0)
+    lines = mesh(np.random.default_rng(3), *grid(200, 1), 10)
     assert lines.min() == 0 and lines.max() > 0.9
     _, holes = ndimage.label(lines < 0.1)
     assert holes == pytest.approx(10 * 10 * 2 / np.sqrt(3), rel=0.2)  # holes on a triangular lattice
+
+
+@pytest.mark.parametrize(("size", "stride"), [(1, 2), (2, 3), (13, 4), (20, 1)])
+def test_stretching_interpolates_linearly(size, stride) -> None:
+    places = coarse(size, stride)
+    assert places[-1] >= size - 1
+    field = np.random.default_rng(0).random(len(places), dtype=np.float32)
+    np.testing.assert_allclose(
+        stretch(size, stride) @ field, np.interp(np.arange(size), places, field), rtol=1e-5, atol=1e-6
+    )
