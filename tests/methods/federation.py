@@ -94,7 +94,7 @@ class Member:
         family: str = "convvit",
         *,
         seed: int = 3,
-        cases: int = 6,
+        cases: int = 4,
         learning_rate: float = 0.02,
         weight_decay: float = 0.05,
     ) -> None:

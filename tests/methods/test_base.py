@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.methods import get_method, method_names
+from monai_fedlora.methods import base, get_method, method_names
 from monai_fedlora.methods.base import Method
 from tests.helpers import make_plan
 
@@ -149,6 +150,12 @@ def test_there_is_one_rank_per_site(name: str) -> None:
     assert [get_method(name).for_site(index) for index in range(3)] == [get_method(name)] * 3
     with pytest.raises(ConfigError, match="3 entries for 2 sites"):
         make_plan(method=name, method_args={"ranks": [2, 8, 4]}, sites=("a", "b"))
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_a_method_is_at_most_150_lines_with_everything_around_it(name: str) -> None:
+    source = inspect.getsource(inspect.getmodule(type(get_method(name))) or base)
+    assert len(source.splitlines()) <= 150
 
 
 def test_lists_of_a_plan_file_become_tuples() -> None:
