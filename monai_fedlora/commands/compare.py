@@ -98,16 +98,16 @@ def _task(args: argparse.Namespace) -> tuple[Any, bool]:
     from monai_fedlora.comparison.runner import Task
     from monai_fedlora.comparison.settings import Comparison, assigned
     from monai_fedlora.environment import DATA
-    from monai_fedlora.files import sha256
     from monai_fedlora.methods import method_names
     from monai_fedlora.networks.catalogue import demo_weights
+    from monai_fedlora.networks.weights import backbone_sha256 as sha256_of
     from monai_fedlora.resources import bundle_setting
 
     if args.workers < 1:
         raise ConfigError(f"--workers {args.workers}: at least one is needed")
     size = args.size or bundle_setting(args.bundle, "train", "size")
     backbone = find_backbone(size, args.backbone)
-    digest, demo = sha256(backbone), demo_weights(size)
+    digest, demo = sha256_of(backbone), demo_weights(size)
     names = method_names() if args.methods == "all" else args.methods.split(",")
     common, own = split_settings(parse_settings(args.set))
     methods = assigned(names, common, own)
@@ -128,7 +128,7 @@ def _task(args: argparse.Namespace) -> tuple[Any, bool]:
         unseen=tuple(args.unseen.split(",")) if unseen is None else unseen,
         new_site_cases=_numbers("--cases-for-new", args.cases_for_new),
     )
-    return Task(comparison, datalists, backbone, args.output), bool(demo) and digest == sha256(str(demo))
+    return Task(comparison, datalists, backbone, args.output), bool(demo) and digest == sha256_of(str(demo))
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

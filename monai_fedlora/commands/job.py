@@ -22,7 +22,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("--experiment", help="name that keys private state (default: the job folder's name)")
     parser.add_argument("--bundle", default=DEFAULT_BUNDLE, help=f"training bundle (default: {DEFAULT_BUNDLE})")
     parser.add_argument("--size", help="backbone by name, such as base or vit_base_16 (default: the bundle's)")
-    parser.add_argument("--backbone", metavar="FILE", help="backbone file to pin (default: the size's demo weights)")
+    parser.add_argument(
+        "--backbone", metavar="FILE", help="backbone to pin: file, folder or hub id (default: the size's demo weights)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--wire", choices=("float16", "float32"), default="float16", help="type that travels")
     parser.add_argument(
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.federated.initial import build_shared, check_resumable, needs_backbone, starting_point
     from monai_fedlora.federated.jobs import write_job
     from monai_fedlora.federated.plan import TRAINING_SETTINGS, Plan
-    from monai_fedlora.files import sha256
+    from monai_fedlora.networks.weights import backbone_sha256
     from monai_fedlora.resources import bundle_setting
 
     settings = parse_settings(args.set)
@@ -65,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         "rounds": args.rounds,
         "local_epochs": args.local_epochs,
         "size": size,
-        "backbone_sha256": sha256(backbone),
+        "backbone_sha256": backbone_sha256(backbone),
         "seed": args.seed,
         "wire_dtype": args.wire,
         "declared_cases": _cases(args.cases),

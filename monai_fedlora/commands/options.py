@@ -32,16 +32,17 @@ def parse_settings(items: Sequence[str]) -> dict[str, Any]:
 
 
 def find_backbone(size: str, given: str | None) -> str:
-    """The path of a backbone's file: the given one, else the demo weights of its size.
+    """The source of a backbone's weights: the given file, folder or hub id, else the demo weights of its size.
 
     Raises:
-        ConfigError: there is no such file or size.
+        ConfigError: there is no such file, folder or size.
     """
     from monai_fedlora.networks.catalogue import demo_weights
+    from monai_fedlora.networks.stored import HUB_PREFIX
 
     backbone = given or demo_weights(size)
     if backbone is None:
         raise ConfigError(f"there are no demo weights of size {size}; give the file of its backbone with --backbone")
-    if not Path(backbone).is_file():
+    if not str(backbone).startswith(HUB_PREFIX) and not Path(backbone).exists():
         raise ConfigError(f"the backbone {backbone} does not exist")
     return str(backbone)

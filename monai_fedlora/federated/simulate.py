@@ -17,6 +17,7 @@ from monai_fedlora.errors import FedLoraError
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.record import BEST_NAME, LAST_NAME, RESULTS_NAME
 from monai_fedlora.files import read_json
+from monai_fedlora.networks.stored import HUB_PREFIX
 
 _PRODUCTS = (RESULTS_NAME, LAST_NAME, BEST_NAME)
 _ERRORS = "private/errors.log"
@@ -25,8 +26,8 @@ _SIMULATOR = "nvflare.private.fed.app.simulator.simulator"
 
 
 def default_threads(n_sites: int) -> int:
-    """Sites that run at once: all of them up to two per core, since swapping a site in costs seconds."""
-    return max(1, min(n_sites, 2 * (os.cpu_count() or 1)))
+    """Sites that run at once: all of them up to three per core, since swapping a site in costs seconds."""
+    return max(1, min(n_sites, 3 * (os.cpu_count() or 1)))
 
 
 def simulate(
@@ -67,7 +68,7 @@ def simulate(
         PRIVATE_DIR: str(workspace / "private"),
         THREADS: os.environ.get(THREADS, "1"),
     }
-    environment |= {key: str(Path(v).resolve()) for key, v in ((DATA, data), (BACKBONE, backbone)) if v}
+    environment |= {key: _absolute(v) for key, v in ((DATA, data), (BACKBONE, backbone)) if v}
     command = [
         sys.executable,
         "-m",
@@ -97,6 +98,11 @@ def simulate(
     if process.returncode or results.get("status") != "finished":
         raise FedLoraError(_failure(log, workspace, plan, results))
     return results
+
+
+def _absolute(source: str | Path) -> str:
+    """A path that holds in any working directory; a hub id as it is."""
+    return str(source) if str(source).startswith(HUB_PREFIX) else str(Path(source).resolve())
 
 
 def _follow(process: subprocess.Popen, results: Path, on_progress: Callable[[Mapping[str, Any]], None]) -> None:
