@@ -366,3 +366,46 @@ def test_the_score_is_the_case_weighted_mean_of_the_sites_that_have_one() -> Non
     assert average.score() == pytest.approx(0.8)
     assert average.score("auroc") == pytest.approx(0.9)
     assert average.score("mcc") is None
+
+
+# ---- tensors that travel one way ------------------------------------------------------------------------
+
+ONE_WAY = Manifest(
+    {
+        "layer.lora_A.shared.weight": Entry((2, 3), "float32", "up"),
+        "layer.lora_B.shared.weight": Entry((4, 2), "float32", "up"),
+        "layer.base_layer.lora_delta": Entry((4, 3), "float32", "down"),
+        "head.weight": Entry((2, 4), "float32"),
+    }
+)
+
+
+def opened_one_way() -> SharedAverage:
+    average = SharedAverage(method=get_method("flora"), manifest=ONE_WAY, sites=SITES, max_update_rms=1e3)
+    average.begin(0, make_payload(ONE_WAY.down, seed=99))
+    return average
+
+
+def test_a_method_may_send_down_what_no_site_sends_up() -> None:
+    average = opened_one_way()
+    for seed, site in enumerate(SITES[:2]):
+        average.accept(site, make_payload(ONE_WAY.up, seed), report(10 + 20 * seed))
+    result = average.aggregate()
+    assert result.keys() == ONE_WAY.down.entries.keys()
+    assert not same_bits(result, make_payload(ONE_WAY.down, seed=99))
+
+
+@pytest.mark.parametrize("key", sorted(set(ONE_WAY.down.entries) - set(ONE_WAY.up.entries)))
+def test_a_site_that_sends_what_only_comes_down_is_refused(key: str) -> None:
+    payload = make_payload(ONE_WAY.up) | {key: make_payload(ONE_WAY.down)[key]}
+    with pytest.raises(Refusal, match="undeclared"):
+        opened_one_way().accept("north", payload, report())
+
+
+def test_without_any_accepted_update_what_came_down_comes_down_again() -> None:
+    assert same_bits(opened_one_way().aggregate(), make_payload(ONE_WAY.down, seed=99))
+
+
+def test_a_round_cannot_start_from_what_only_goes_up() -> None:
+    with pytest.raises(PrivacyError):
+        opened_one_way().begin(1, make_payload(ONE_WAY.up))
