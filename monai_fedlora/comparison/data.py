@@ -9,18 +9,19 @@ from pathlib import Path
 
 from monai_fedlora.data.cases import Datalist
 from monai_fedlora.data.datalist import FILE_NAME, load_datalist, read_prepared
+from monai_fedlora.data.pool import POOLED
 from monai_fedlora.data.site import site_data
 from monai_fedlora.errors import DataError
 from monai_fedlora.resources import bundle_path
 
 
 def prepared_sites(data_root: str) -> list[str]:
-    """Names of the sites of a prepared folder.
+    """Names of the sites of a prepared folder, without one that pools the others.
 
     Raises:
         DataError: there is none, or a datalist is wrong.
     """
-    names = [datalist.site for datalist in read_prepared(data_root)]
+    names = [datalist.site for datalist in read_prepared(data_root) if datalist.site != POOLED]
     if not names:
         raise DataError(f"{data_root} holds no prepared site; run monai-fedlora data first, or check --data")
     return names

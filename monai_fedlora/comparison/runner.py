@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -76,7 +75,7 @@ def run_missing(task: Task, *, workers: int = 1, on_progress: Progress = lambda 
     """Do the runs that have no result yet and keep each result in a file of its own.
 
     A run that fails does not stop the others. Every process computes with one thread, so that a result does not depend
-    on how many there are.
+    on how many there are. Each keeps the images as preprocessed, and the features of the frozen blocks, in memory.
 
     Args:
         task: the comparison.
@@ -92,7 +91,6 @@ def run_missing(task: Task, *, workers: int = 1, on_progress: Progress = lambda 
     """
     stored = stored_results(task)
     missing = [run for run in task.comparison.runs() if run not in stored]
-    task.folder.mkdir(parents=True, exist_ok=True)
     if workers > 1 and len(missing) > 1:
         return _in_processes(task, missing, min(workers, len(missing)), on_progress)
     return _here(task, missing, on_progress)
@@ -120,19 +118,16 @@ def _here(task: Task, runs: list[Run], on_progress: Progress) -> list[Failure]:
 def _do(task: Task, run: Run, memory: Any, on_progress: Progress) -> None:
     from monai_fedlora.comparison.execute import execute
 
-    folder = Path(tempfile.mkdtemp(prefix=f".{run.name}-", dir=task.folder))
-    try:
+    with tempfile.TemporaryDirectory(prefix="monai-fedlora-") as folder:
         result = execute(
             task.comparison,
             run,
             datalists=task.datalists,
             backbone=task.backbone,
-            folder=folder,
+            folder=Path(folder),
             memory=memory,
             on_progress=lambda share: on_progress(run, min(share, 0.99)),
         )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     write_json(task.path(run), result)
 
 

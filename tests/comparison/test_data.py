@@ -20,6 +20,13 @@ def test_the_sites_of_a_prepared_folder_are_found(prepared: Prepared, tmp_path: 
         prepared_sites(str(tmp_path))
 
 
+def test_a_prepared_pool_is_no_site(prepared: Prepared, tmp_path: Path) -> None:
+    content = read_json(prepared.data / "site-1" / "datalist.json")
+    for site in ("site-1", "pooled"):
+        write_json(tmp_path / site / "datalist.json", {**content, "site": site})
+    assert prepared_sites(str(tmp_path)) == ["site-1"]
+
+
 def test_prepared_sites_are_loaded_in_the_order_they_are_named(prepared: Prepared) -> None:
     found = load_sites(SITES[::-1], bundle=BUNDLE, data_root=str(prepared.data))
     assert [(name, datalist.site) for name, datalist in found.items()] == [(site, site) for site in SITES[::-1]]
