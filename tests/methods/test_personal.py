@@ -265,6 +265,17 @@ def test_feddpa_mixes_the_adapters(family: str, mix: float) -> None:
         torch.testing.assert_close(logits(network, family), logits(merge_lora(plain), family), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("index", "adapter"), enumerate((SHARED, PRIVATE)))
+def test_each_of_feddpas_adapters_trains_as_if_it_were_alone(index: int, adapter: str) -> None:
+    method = get_method("feddpa")
+    network = disturbed(Member(method, "vit"), "lora_B").network
+    plain = FAMILIES["vit"].build()
+    attach_lora(plain, LoraSettings(), (adapter,))
+    plain.load_state_dict({key: value for key, value in network.state_dict().items() if key in plain.state_dict()})
+    with method.phases(network)[index].view():
+        torch.testing.assert_close(logits(network, "vit"), logits(plain, "vit"), rtol=1e-6, atol=1e-6)
+
+
 def test_feddpas_adapters_train_one_after_the_other() -> None:
     for head in ("shared", "private"):
         member = Member(get_method("feddpa", {"head": head}), "vit", cases=8)
