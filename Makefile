@@ -41,9 +41,10 @@ types: $(STAMP)
 quality: lint types  ## ruff and mypy
 
 jobs: $(STAMP)  ## make the job folders again, as nvflare_jobs/recipes.txt says
-	set -e; grep -v '^#' nvflare_jobs/recipes.txt | while read -r name arguments; do \
+	set -e; common=; grep -v '^#' nvflare_jobs/recipes.txt | while read -r name arguments; do \
+	  if [ "$$name" = '*' ]; then common=$$arguments; continue; fi; \
 	  rm -rf "nvflare_jobs/$$name"; \
-	  $(BIN)/monai-fedlora job "$$name" --output "nvflare_jobs/$$name" $$arguments; \
+	  $(BIN)/monai-fedlora job "$$name" --output "nvflare_jobs/$$name" $$common $$arguments; \
 	done
 
 wheel: $(STAMP)  ## build a wheel into dist/

@@ -126,7 +126,7 @@ _IMAGE: dict[str, Architecture] = {
         source='Cardoso et al., "MONAI: An open-source framework for deep learning in healthcare", arXiv 2211.02701',
     ),
 }
-_DEMO_FILES = {"small": DEMO_WEIGHTS}
+_DEMO_FILES = {"small": DEMO_WEIGHTS, "vit_demo": "demo_vit.safetensors"}
 
 
 def architecture_names(modality: Modality | None = None) -> list[str]:

@@ -2,35 +2,74 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from monai_fedlora.cli import main
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.methods import method_names
+from monai_fedlora.files import read_json
+from monai_fedlora.methods import get_method, method_names
+from monai_fedlora.resources import bundle_path, bundle_setting
 
 JOBS = Path(__file__).resolve().parents[2] / "nvflare_jobs"
-RECIPES = {
-    line.split()[0]: line.split()[1:]
-    for line in (JOBS / "recipes.txt").read_text(encoding="utf-8").splitlines()
-    if not line.startswith("#")
-}
+PHOTOGRAPHS = "image_2d_fedopal_classification"
+
+
+def read_recipes() -> Iterator[tuple[str, list[str]]]:
+    common: list[str] = []
+    for line in (JOBS / "recipes.txt").read_text(encoding="utf-8").splitlines():
+        name, *arguments = line.split()
+        if name == "*":
+            common = arguments
+        elif name != "#":
+            yield name, [*common, *arguments]
+
+
+RECIPES = dict(read_recipes())
+
+
+def plan_of(name: str) -> Plan:
+    return Plan.load(JOBS / name / "app" / "config" / "plan.json")
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_every_folder_has_a_recipe_and_every_recipe_a_folder() -> None:
+def test_every_method_has_a_recipe_and_every_recipe_a_folder() -> None:
+    assert sorted(RECIPES) == method_names()
     assert {path.name for path in JOBS.iterdir() if path.is_dir() and path.name[0] not in "._"} == set(RECIPES)
-
-
-def test_every_method_has_a_job() -> None:
-    assert {Plan.load(JOBS / name / "app" / "config" / "plan.json").method for name in RECIPES} == set(method_names())
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_makes_its_folder(name: str, tmp_path: Path) -> None:
     assert main(["job", name, "--output", str(tmp_path / name), *RECIPES[name]]) == 0
     assert files_of(tmp_path / name) == files_of(JOBS / name)
+
+
+def test_photographs_are_the_same_task_for_all_methods() -> None:
+    plans = {name: plan_of(name) for name in RECIPES}
+    rivals = {name: plan for name, plan in plans.items() if plan.bundle == PHOTOGRAPHS}
+    assert plans.keys() - rivals.keys() == {"dual_lora"}
+    own = ("experiment", "method", "method_args", "sites")
+    common = {**dataclasses.asdict(rivals["fedopal"]), **dict.fromkeys(own)}
+    rate = common["training"].pop("learning_rate")
+    for name, plan in rivals.items():
+        settings = {**dataclasses.asdict(plan), **dict.fromkeys(own)}
+        is_full = settings["training"].pop("learning_rate") != rate
+        assert (settings, is_full) == (common, name in ("fedavg", "fedbn"))
+        assert (plan.experiment, plan.method) == (name, name)
+        assert plan.sites == (("pooled",) if name == "centralised" else rivals["fedopal"].sites)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_job_trains_the_method_as_its_bundle_does(name: str) -> None:
+    plan = plan_of(name)
+    assert plan.classes == tuple(bundle_setting(plan.bundle, "inference", "classes"))
+    assert plan.size == bundle_setting(plan.bundle, "train", "size")
+    override = bundle_path(plan.bundle) / "configs" / "methods" / f"{name}.json"
+    args = read_json(override)["method_args"] if override.is_file() else {}
+    assert plan.build_method() == get_method(name, args)

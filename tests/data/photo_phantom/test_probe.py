@@ -30,9 +30,9 @@ def samples(request) -> tuple[Sample, Sample]:
     kind = KINDS[request.param]
 
     def draw(count: int, seed: int) -> Sample:
-        todo = [(group, code, n) for n in range(count) for code in kind.cameras for group in kind.demo]
-        pictures = [kind.make(g, kind.cameras[c], (seed, i), shot=0, size=96) for i, (g, c, _) in enumerate(todo)]
-        return Sample([p.pixels / 255 for p in pictures], [g for g, _, _ in todo], [c for _, c, _ in todo])
+        rest = [(group, code, n) for n in range(count) for code in kind.cameras for group in kind.demo]
+        pictures = [kind.make(g, kind.cameras[c], (seed, i), shot=0, size=96) for i, (g, c, _) in enumerate(rest)]
+        return Sample([p.pixels / 255 for p in pictures], [g for g, _, _ in rest], [c for _, c, _ in rest])
 
     return draw(12, 0), draw(8, 1)
 
