@@ -13,6 +13,7 @@ from monai_fedlora.files import read_json
 
 BUNDLES_VARIABLE = "MONAI_FEDLORA_BUNDLES"
 DEMO_WEIGHTS = "demo_backbone.safetensors"
+DEMO_VIT_WEIGHTS = "demo_vit.safetensors"
 
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = _PACKAGE.parent

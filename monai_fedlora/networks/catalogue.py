@@ -13,7 +13,7 @@ from typing import Literal
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.cinema import SIZES, ConvViT, ConvViTSize, convvit
 from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
-from monai_fedlora.resources import DEMO_WEIGHTS, weights_path
+from monai_fedlora.resources import DEMO_VIT_WEIGHTS, DEMO_WEIGHTS, weights_path
 
 Family = Literal["convvit", "vit"]
 Modality = Literal["cine", "image"]
@@ -126,7 +126,7 @@ _IMAGE: dict[str, Architecture] = {
         source='Cardoso et al., "MONAI: An open-source framework for deep learning in healthcare", arXiv 2211.02701',
     ),
 }
-_DEMO_FILES = {"small": DEMO_WEIGHTS, "vit_demo": "demo_vit.safetensors"}
+_DEMO_FILES = {"small": DEMO_WEIGHTS, "vit_demo": DEMO_VIT_WEIGHTS}
 
 
 def architecture_names(modality: Modality | None = None) -> list[str]:
