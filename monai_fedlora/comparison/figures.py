@@ -65,7 +65,7 @@ def seeds_figure(rows: Sequence[Row], summaries: Sequence[Summary], *, chance: f
         axes.axvline(chance, color="0.6", linestyle=":", linewidth=1)
         axes.set_yticks(range(len(summaries)), [summary.method for summary in summaries])
         axes.invert_yaxis()
-        axes.set_xlabel(f"{LABEL}, one mark per seed; dotted: chance")
+        axes.set_xlabel(f"{LABEL}, one mark per seed; dotted: chance with all classes")
         axes.grid(axis="x", color="0.92")
         axes.set_axisbelow(True)
         axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))

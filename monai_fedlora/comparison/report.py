@@ -15,6 +15,8 @@ from monai_fedlora.files import write_text
 from monai_fedlora.methods.base import get_method
 
 REPORT_NAME = "report.html"
+FEW_CASES = 5
+"""Test cases of a class below which a site's balanced accuracy hangs on single ones (ours)."""
 
 
 def write_report(outcome: Outcome, folder: Path) -> Path:
@@ -235,6 +237,7 @@ def _limits(outcome: Outcome) -> str:
         for run, refusal in outcome.refused()
     )
     undefined = any(row.values["auroc"] is None for row in chosen(outcome.rows, view=PERSONAL))
+    rare = "; ".join(f"{site}: {', '.join(names)}" for site, names in _rare_classes(outcome).items())
     return (
         "<h2>What these numbers do not say</h2>\n<p>The standard deviation over seeds is about initial values and the "
         "order of cases. It says nothing about other patients: all seeds are tested on the same "
@@ -243,6 +246,24 @@ def _limits(outcome: Outcome) -> str:
         + (" The demo backbone is small and has seen synthetic images only; another may rank them otherwise.")
         * outcome.is_demo
         + (" AUROC is averaged over the sites where it is defined." if undefined else "")
-        + f"</p>\n{refused}<p class='note'>Numbers: <code>{TABLE_NAME}</code> (a row per method), <code>{ROWS_NAME}"
+        + "</p>\n"
+        + (
+            f"<p>Balanced accuracy gives every class of a site the same weight, however few its cases. Fewer than "
+            f"{FEW_CASES} test cases, so that a single one moves the site's number by several hundredths, have "
+            f"{escape(rare)}.</p>\n"
+            if rare
+            else ""
+        )
+        + f"{refused}<p class='note'>Numbers: <code>{TABLE_NAME}</code> (a row per method), <code>{ROWS_NAME}"
         f"</code> (a row per method, seed, site and view), <code>{JSON_NAME}</code>.</p>"
     )
+
+
+def _rare_classes(outcome: Outcome) -> dict[str, list[str]]:
+    """By site, the classes that have test cases, but fewer than :data:`FEW_CASES`."""
+    classes = outcome.comparison.classes
+    found = {
+        site: [name for name, count in zip(classes, datalist.counts("test"), strict=True) if 0 < count < FEW_CASES]
+        for site, datalist in outcome.datalists.items()
+    }
+    return {site: names for site, names in found.items() if names}

@@ -184,6 +184,18 @@ def test_the_settings_and_who_cannot_keep_features_are_said(make_outcome: Callab
     assert "synthetic images" in page(dataclasses.replace(outcome, is_demo=True))
 
 
+def test_classes_with_few_test_cases_are_named(make_outcome: Callable[..., Outcome]) -> None:
+    outcome = make_outcome("fedit", unseen=())
+    assert "have site-1: NOR, ABN; site-2: NOR, ABN; site-3:" in page(outcome)
+    enough = {
+        site: dataclasses.replace(
+            each, test=tuple(dataclasses.replace(each.test[0], subject=f"s{i}", label=i % 2) for i in range(10))
+        )
+        for site, each in outcome.datalists.items()
+    }
+    assert "Fewer than" not in page(dataclasses.replace(outcome, datalists=enough))
+
+
 def test_metrics_that_are_defined_nowhere_leave_a_report(make_outcome: Callable[..., Outcome]) -> None:
     found = Page(page(make_outcome("dual_lora", "fedit", score=lambda *_: None)))
     assert found.row("dual_lora")[1:5] == ["n/a"] * 4
