@@ -26,7 +26,7 @@ demo: $(STAMP)  ## simulate four hospitals on synthetic hearts, results in runs/
 	$(BIN)/monai-fedlora simulate nvflare_jobs/dual_lora --workspace runs/demo
 
 test: $(STAMP)  ## the fast tests
-	$(BIN)/python -m pytest -m "$(FAST)"
+	$(BIN)/python -m pytest -m "$(FAST)" --numprocesses auto
 
 test-slow: $(STAMP)  ## the tests that run simulations or build wheels
 	$(BIN)/python -m pytest -m "slow and not realdata"
