@@ -7,6 +7,7 @@ unless a :class:`Memory` is in use, and it is forgotten with it.
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from torch import Tensor
 
 _T = TypeVar("_T")
 _PLAIN = (type(None), bool, int, float, str, bytes, Enum, torch.dtype, torch.device, np.dtype)
+_NO_SETTINGS = (np.random.RandomState, threading.local)
+"""What MONAI's transforms carry, or get when they are first used, without computing anything else for it."""
 _ROOMS = ("monai.", "monai_fedlora.", "torch.")
 
 
@@ -105,10 +108,8 @@ def _describe(value: Any) -> Iterator[bytes]:
         if "<" in value.__qualname__:
             raise _Unknown
         yield f"{value.__module__}.{value.__qualname__}".encode()
-    elif isinstance(value, np.random.RandomState):
-        pass  # every MONAI Compose carries one; deterministic transforms do not draw from it
     elif f"{kind.__module__}.".startswith(_ROOMS) and hasattr(value, "__dict__"):
-        yield from _describe(vars(value))
+        yield from _describe({name: part for name, part in vars(value).items() if not isinstance(part, _NO_SETTINGS)})
     else:
         raise _Unknown
     yield b"</>"

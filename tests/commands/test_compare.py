@@ -15,10 +15,10 @@ from monai_fedlora.comparison import execute as module
 from monai_fedlora.comparison.settings import Run
 from monai_fedlora.errors import ConfigError, FedLoraError
 from monai_fedlora.files import read_json
-from tests.comparison.conftest import invented
+from tests.comparison.conftest import invented, no_figures
 from tests.federated.conftest import Prepared, prepared
 
-__all__ = ["prepared"]
+__all__ = ["no_figures", "prepared"]
 
 Command = Callable[..., int]
 
@@ -33,7 +33,7 @@ def compare(prepared: Prepared, tmp_path: Path) -> Command:
 
 
 @pytest.fixture
-def plans(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def plans(monkeypatch: pytest.MonkeyPatch, no_figures: None) -> dict[str, Any]:
     """The plan of every run that was done; nothing is trained, and each seed is a little better."""
     found: dict[str, Any] = {}
 

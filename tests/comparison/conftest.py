@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from monai_fedlora.comparison import figures
 from monai_fedlora.comparison.data import content_hash, load_sites
 from monai_fedlora.comparison.results import NEW, PERSONAL, SHARED
 from monai_fedlora.comparison.runner import Task
@@ -86,6 +87,12 @@ def make_task(prepared: Prepared, backbone: Path) -> Callable[..., Task]:
         return Task(Comparison(**{**settings, **changes}), datalists, str(backbone), folder)
 
     return make
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every figure be an empty image; drawing takes most of a report's time."""
+    monkeypatch.setattr(figures, "draw", lambda width, height, plot: "<svg/>")
 
 
 Score = Callable[[Run, str, str, int | None], float | None]

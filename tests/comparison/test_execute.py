@@ -69,9 +69,11 @@ def test_what_other_runs_have_computed_changes_no_result(do: Callable[..., dict[
     shared = Memory()
     alone = do(method, use=Memory())
     do("fedit", use=shared)
+    kept = set(shared._kept)
     after = do(method, use=shared)
     assert alone["metrics"] == after["metrics"]
-    assert alone["seconds_shared"] > after["seconds_shared"]
+    assert alone["seconds_shared"] > after["seconds_shared"] == 0
+    assert set(shared._kept) == kept
 
 
 def test_the_pooled_model_is_evaluated_at_every_site(do: Callable[..., dict[str, Any]]) -> None:

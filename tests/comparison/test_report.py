@@ -91,6 +91,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_main_table_has_means_worst_sites_and_bytes(make_outcome: Callable[..., Outcome]) -> None:
     outcome = make_outcome()
     found = Page(page(outcome))
@@ -110,6 +111,7 @@ def test_the_main_table_has_means_worst_sites_and_bytes(make_outcome: Callable[.
     assert found.row("local")[4:7] == ["n/a", "0", "0"]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_tie_is_said_to_be_one(make_outcome: Callable[..., Outcome]) -> None:
     close = page(make_outcome("dual_lora", "local"))
     assert "the seeds do not tell it from local" in close
@@ -120,6 +122,7 @@ def test_a_tie_is_said_to_be_one(make_outcome: Callable[..., Outcome]) -> None:
     assert "with one seed" in page(make_outcome("dual_lora", "local", seeds=(0,)))
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_tests_come_with_what_they_do_not_say(make_outcome: Callable[..., Outcome]) -> None:
     text = page(make_outcome())
     row = Page(text).row("fedit", "Differences")
@@ -130,6 +133,7 @@ def test_tests_come_with_what_they_do_not_say(make_outcome: Callable[..., Outcom
     assert "Differences to" not in page(make_outcome("dual_lora"))
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_new_site_is_shown_at_once_and_with_its_cases(make_outcome: Callable[..., Outcome]) -> None:
     found = Page(page(make_outcome()))
     head = "A hospital that did not take part"
@@ -151,6 +155,7 @@ def test_the_page_asks_no_other_machine_for_anything(make_outcome: Callable[...,
     assert all(alternatives)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_names_cannot_become_markup(make_outcome: Callable[..., Outcome]) -> None:
     outcome = make_outcome(
         "fedit", failures=(Failure(Run(method="fedit", seed=9), "<script>alert(1)</script> & more"),)
@@ -161,6 +166,7 @@ def test_names_cannot_become_markup(make_outcome: Callable[..., Outcome]) -> Non
     assert "&lt;b&gt;.safetensors" in text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_missing_failed_and_refused_runs_are_named(make_outcome: Callable[..., Outcome]) -> None:
     outcome = make_outcome("dual_lora", "fedit", unseen=())
     results = dict(outcome.results)
@@ -174,6 +180,7 @@ def test_missing_failed_and_refused_runs_are_named(make_outcome: Callable[..., O
     assert "dual_lora-seed0, round 2: the update of site-3 was left out: too large" in text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_settings_and_who_cannot_keep_features_are_said(make_outcome: Callable[..., Outcome]) -> None:
     outcome = make_outcome("fedit", "fedavg", score=lambda *_: 0.5, unseen=())
     text = page(outcome)
@@ -184,6 +191,7 @@ def test_the_settings_and_who_cannot_keep_features_are_said(make_outcome: Callab
     assert "synthetic images" in page(dataclasses.replace(outcome, is_demo=True))
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_classes_with_few_test_cases_are_named(make_outcome: Callable[..., Outcome]) -> None:
     outcome = make_outcome("fedit", unseen=())
     assert "have site-1: NOR, ABN; site-2: NOR, ABN; site-3:" in page(outcome)
@@ -201,6 +209,7 @@ def test_metrics_that_are_defined_nowhere_leave_a_report(make_outcome: Callable[
     assert found.row("dual_lora")[1:5] == ["n/a"] * 4
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_tables_hold_the_same_numbers(make_outcome: Callable[..., Outcome], tmp_path: Path) -> None:
     outcome = make_outcome()
     write_files(outcome, tmp_path)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from monai.transforms import Compose, Lambdad, ScaleIntensityd, SpatialPadd
+from PIL import Image
 
+from monai_fedlora.engines.config import preprocessing
 from monai_fedlora.engines.dataset import CaseDataset
 from monai_fedlora.engines.features import FrozenPrefixInferer, prefix_digest
 from monai_fedlora.engines.memory import Memory, active_memory, fingerprint, using
@@ -62,6 +67,24 @@ def test_what_cannot_be_described_has_no_fingerprint() -> None:
     assert fingerprint([Lambdad(keys="image", func=lambda image: image)]) is None
     assert fingerprint(open) is None
     assert fingerprint([Lambdad(keys="image", func=halve)]) is not None
+
+
+@pytest.mark.parametrize("size", ["small", "vit_demo"])
+def test_the_shipped_preprocessing_has_one_fingerprint_before_and_after_use(size: str, tmp_path: Path) -> None:
+    item: dict[str, Any] = {}
+    if size == "small":
+        for frame in ("ed", "es"):
+            voxels = np.arange(24 * 24 * 6, dtype=np.int16).reshape(24, 24, 6)
+            nibabel.save(nibabel.Nifti1Image(voxels, np.diag([3, 3, 10, 1])), tmp_path / f"{frame}.nii.gz")
+            item[frame] = str(tmp_path / f"{frame}.nii.gz")
+    else:
+        Image.linear_gradient("L").resize((40, 36)).convert("RGB").save(tmp_path / "a.png")
+        item["image"] = str(tmp_path / "a.png")
+    transforms = preprocessing(size=size)
+    before = fingerprint(transforms)
+    assert transforms(item)["image"].ndim in (3, 4)
+    assert fingerprint(transforms) == before == fingerprint(preprocessing(size=size))
+    assert before is not None
 
 
 values = st.recursive(
