@@ -140,6 +140,11 @@ class ConvViT(CutNetwork):
         """From the encoder's patch tokens and the stem's maps to fused patch tokens."""
         return cast(Fusion, self.enc_fusion_dict[VIEW])
 
+    @property
+    def reads_class_token_alone(self) -> bool:
+        """Whether the readout ignores all tokens but the class token."""
+        return self.readout_mode == "cls"
+
     def block_name(self, block: int) -> str:
         """The dotted module path of a block."""
         return f"encoder.blocks.{block}"

@@ -26,6 +26,18 @@ class Features(NamedTuple):
     addend: torch.Tensor
 
 
+class Taps(NamedTuple):
+    """What a network beside the blocks reads.
+
+    Attributes:
+        hidden: the inputs of all blocks in their order, each (B, 1 + N, D), the class token first.
+        addend: as in :class:`Features`.
+    """
+
+    hidden: tuple[torch.Tensor, ...]
+    addend: torch.Tensor
+
+
 @runtime_checkable
 class Backbone(Protocol):
     """A frozen foundation model that can be cut before any of its blocks.
@@ -41,7 +53,16 @@ class Backbone(Protocol):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The blocks, in the order they run; each maps (B, 1 + N, D) to the same shape."""
+        """The blocks, in the order they run.
+
+        Each is called as ``block(tokens, queries)`` and maps (B, 1 + N, D) to the same shape; with a number of queries,
+        to the output of that many first tokens alone.
+        """
+        ...
+
+    @property
+    def reads_class_token_alone(self) -> bool:
+        """Whether the readout ignores all tokens but the class token."""
         ...
 
     def block_name(self, block: int) -> str:
@@ -62,4 +83,8 @@ class Backbone(Protocol):
 
     def suffix(self, features: Features, block: int) -> torch.Tensor:
         """Run the blocks from ``block`` on and read out; ``suffix(prefix(x, i), i)`` equals the network."""
+        ...
+
+    def taps(self, x: torch.Tensor) -> Taps:
+        """The inputs of all blocks, without an autograd graph."""
         ...

@@ -14,7 +14,10 @@ _EPS = 1e-5
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention on (B, N, dim)."""
+    """Multi-head self-attention on (B, N, dim).
+
+    With a number of ``queries``, only that many first tokens ask, and the output is (B, queries, dim).
+    """
 
     def __init__(self, dim: int, n_heads: int) -> None:
         super().__init__()
@@ -23,8 +26,8 @@ class Attention(nn.Module):
         self.kv = nn.Linear(dim, 2 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        query = self.q(x).unflatten(2, (self.n_heads, -1)).transpose(1, 2)
+    def forward(self, x: torch.Tensor, queries: int | None = None) -> torch.Tensor:
+        query = self.q(x[:, :queries]).unflatten(2, (self.n_heads, -1)).transpose(1, 2)
         key, value = self.kv(x).unflatten(2, (2, self.n_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         out = functional.scaled_dot_product_attention(query, key, value)
         return self.proj(out.transpose(1, 2).flatten(2))
@@ -43,7 +46,10 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each residual and after a layer norm; (B, N, dim) to the same shape."""
+    """Attention and MLP, each residual and after a layer norm; (B, N, dim) to the same shape.
+
+    With a number of ``queries``, to the output of that many first tokens alone, (B, queries, dim).
+    """
 
     def __init__(self, dim: int, n_heads: int, mlp_ratio: int) -> None:
         super().__init__()
@@ -52,8 +58,8 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=_EPS)
         self.mlp = Mlp(dim, dim * mlp_ratio)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: torch.Tensor, queries: int | None = None) -> torch.Tensor:
+        x = x[:, :queries] + self.attn(self.norm1(x), queries)
         return x + self.mlp(self.norm2(x))
 
 

@@ -130,7 +130,10 @@ class Embedding(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention on (B, N, D), with queries, keys and values projected apart."""
+    """Multi-head self-attention on (B, N, D), with queries, keys and values projected apart.
+
+    With a number of ``queries``, only that many first tokens ask, and the output is (B, queries, D).
+    """
 
     def __init__(self, settings: ViTSettings) -> None:
         super().__init__()
@@ -140,9 +143,10 @@ class Attention(nn.Module):
         self.v = nn.Linear(settings.dim, settings.dim, bias=settings.qkv_bias)
         self.proj = nn.Linear(settings.dim, settings.dim)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, queries: int | None = None) -> torch.Tensor:
         query, key, value = (
-            layer(x).unflatten(2, (self.n_heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v)
+            part.unflatten(2, (self.n_heads, -1)).transpose(1, 2)
+            for part in (self.q(x[:, :queries]), self.k(x), self.v(x))
         )
         out = functional.scaled_dot_product_attention(query, key, value)
         return self.proj(out.transpose(1, 2).flatten(2))
@@ -173,7 +177,10 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each residual and after a layer norm; (B, N, D) to the same shape."""
+    """Attention and MLP, each residual and after a layer norm; (B, N, D) to the same shape.
+
+    With a number of ``queries``, to the output of that many first tokens alone, (B, queries, D).
+    """
 
     def __init__(self, settings: ViTSettings) -> None:
         super().__init__()
@@ -184,8 +191,8 @@ class Block(nn.Module):
         self.mlp = Mlp(settings)
         self.ls2 = LayerScale(settings.dim) if settings.layer_scale else nn.Identity()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x + self.ls1(self.attn(self.norm1(x)))
+    def forward(self, x: torch.Tensor, queries: int | None = None) -> torch.Tensor:
+        x = x[:, :queries] + self.ls1(self.attn(self.norm1(x), queries))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
@@ -228,6 +235,11 @@ class VisionTransformer(CutNetwork):
         self.apply(_initialise)
         nn.init.normal_(self.embed.cls, std=0.02)
         nn.init.normal_(self.head.weight, std=0.02)
+
+    @property
+    def reads_class_token_alone(self) -> bool:
+        """Whether the readout ignores all tokens but the class token."""
+        return self.settings.readout == "cls"
 
     def block_name(self, block: int) -> str:
         """The dotted module path of a block."""
