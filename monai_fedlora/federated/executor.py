@@ -26,7 +26,7 @@ from monai_fedlora.federated.context import (
     open_message,
     weights_message,
 )
-from monai_fedlora.federated.lean import import_monai
+from monai_fedlora.federated.lean import import_libraries
 from monai_fedlora.federated.logs import kept_in
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class SiteExecutor(Executor):
         threads = os.environ.get(THREADS) or ("1" if _simulated(fl_ctx) else None)
         if threads:
             torch.set_num_threads(int(threads))
-        import_monai()
+        import_libraries()
         from monai_fedlora.federated.site import Site
 
         site = Site(

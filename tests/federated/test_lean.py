@@ -1,18 +1,58 @@
 import subprocess
 import sys
 
-PROGRAM = """
+START = """
 import sys
-from monai_fedlora.federated.lean import import_monai
-import_monai()
+import torch
+from monai_fedlora.federated.lean import import_libraries
+import_libraries()
+"""
+LEAN = """
 assert "monai.engines" in sys.modules
-assert "transformers" not in sys.modules, "MONAI pulled in transformers"
-import transformers.utils
+assert "peft" in sys.modules
+for name in ("accelerate", "transformers", "torch.distributed.optim", "scipy.signal", "scipy.stats"):
+    assert name not in sys.modules, f"{name} was imported"
+"""
+LATER = """
+import scipy.signal
+import torch.distributed.optim
+import transformers
+assert issubclass(torch.distributed.optim.ZeroRedundancyOptimizer, torch.optim.Optimizer)
+assert issubclass(transformers.PreTrainedModel, torch.nn.Module)
 from monai_fedlora.federated import site
-import_monai()
-assert sys.modules["transformers"] is transformers
+libraries = sys.modules["peft"]
+import_libraries()
+assert sys.modules["peft"] is libraries
+"""
+ADAPTED = """
+from monai_fedlora.adapters.lora import merge_lora
+from monai_fedlora.methods.build import build_network
+network = build_network(size="vit_demo", out_chans=3, method="dual_lora", seed=1)
+with torch.no_grad():
+    for name, parameter in network.named_parameters():
+        if ".lora_B." in name:
+            parameter.fill_(0.01)
+image = torch.linspace(0, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
+with torch.no_grad():
+    print(network(image).tolist(), sorted(network.state_dict()), merge_lora(network)(image).tolist())
 """
 
 
-def test_monai_comes_without_what_a_site_does_not_use_and_others_still_find_it() -> None:
-    subprocess.run([sys.executable, "-W", "ignore", "-c", PROGRAM], check=True, timeout=120)
+def run(program: str) -> str:
+    arguments = [sys.executable, "-W", "ignore", "-c", program]
+    return subprocess.run(arguments, check=True, timeout=120, stdout=subprocess.PIPE, text=True).stdout
+
+
+def test_libraries_come_without_what_a_site_does_not_use() -> None:
+    run(START + LEAN)
+
+
+def test_others_still_find_what_a_site_does_not_use() -> None:
+    run(START + LATER)
+
+
+def test_adapters_compute_and_merge_as_after_a_full_import() -> None:
+    lean = run(START + ADAPTED)
+    full = run("import torch, peft, monai.bundle\n" + ADAPTED)
+    assert lean == full
+    assert "lora_B.private" in lean
