@@ -78,10 +78,12 @@ class SiteExecutor(Executor):
     def _build_site(self, fl_ctx: FLContext) -> Site:
         import torch
 
-        threads = os.environ.get(THREADS) or ("1" if _simulated(fl_ctx) else None)
+        simulated = _simulated(fl_ctx)
+        threads = os.environ.get(THREADS) or ("1" if simulated else None)
         if threads:
             torch.set_num_threads(int(threads))
-        import_libraries()
+        if simulated:
+            import_libraries()
         from monai_fedlora.federated.site import Site
 
         site = Site(

@@ -1,6 +1,6 @@
 """A faster start for a site's process.
 
-In the simulator a site's process can live for a single task, and most of its start is importing. MONAI, Ignite and PEFT
+In the simulator a site's process can live for a single task, and half of that life is its start. MONAI, Ignite and PEFT
 import packages for features that training at a site does not use: whole training frameworks to recognise their objects,
 and scientific libraries for single transforms. Importing the three without them takes a third of the time.
 """

@@ -24,6 +24,15 @@ libraries = sys.modules["peft"]
 import_libraries()
 assert sys.modules["peft"] is libraries
 """
+TRAINED = """
+weight = torch.nn.Parameter(torch.ones(3))
+optimiser = torch.optim.AdamW([weight], lr=0.1)
+for _ in range(3):
+    optimiser.zero_grad()
+    (weight**2).sum().backward()
+    optimiser.step()
+print(weight.tolist())
+"""
 ADAPTED = """
 from monai_fedlora.adapters.lora import merge_lora
 from monai_fedlora.methods.build import build_network
@@ -49,6 +58,10 @@ def test_libraries_come_without_what_a_site_does_not_use() -> None:
 
 def test_others_still_find_what_a_site_does_not_use() -> None:
     run(START + LATER)
+
+
+def test_optimisers_step_as_after_a_full_import() -> None:
+    assert run(START + TRAINED) == run("import torch\n" + TRAINED)
 
 
 def test_adapters_compute_and_merge_as_after_a_full_import() -> None:
