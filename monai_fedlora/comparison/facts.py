@@ -40,8 +40,7 @@ def method_facts(method: str, method_args: Mapping[str, Any], *, size: str, clas
     """
     import torch
 
-    from monai_fedlora.engines.features import first_trained_block
-    from monai_fedlora.errors import ConfigError
+    from monai_fedlora.engines.frozen import frozen_part
     from monai_fedlora.methods.base import get_method
     from monai_fedlora.methods.build import UNTRAINED, build_network
 
@@ -53,11 +52,7 @@ def method_facts(method: str, method_args: Mapping[str, Any], *, size: str, clas
     scope = chosen.scope(network, wire_dtype="float16")
     state = network.state_dict()
     shared, private = (sum(state[key].numel() for key in scope.keys(role)) for role in (Role.SHARED, Role.PRIVATE))
-    try:
-        first_trained_block(network)
-        can_keep_features = True
-    except ConfigError:
-        can_keep_features = False
+    can_keep_features = frozen_part(network) is not None
     return Facts(
         bytes_up=scope.manifest.up.nbytes,
         bytes_down=scope.manifest.down.nbytes,

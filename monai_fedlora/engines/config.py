@@ -11,7 +11,8 @@ from monai.transforms import Compose
 from torch import nn
 
 from monai_fedlora.data.cases import Datalist
-from monai_fedlora.data.datalist import FILE_NAME, load_datalist
+from monai_fedlora.data.datalist import FILE_NAME, check_site_name, load_datalist
+from monai_fedlora.engines.store import Store, store_limit, store_root
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.networks.catalogue import Architecture, architecture
 from monai_fedlora.transforms.cine import cine_augmentation, cine_preprocessing
@@ -112,6 +113,20 @@ def augmentation(*, size: str, enabled: bool = True, style: str | None = None) -
     else:
         transforms = photograph_augmentation(**_picture(chosen, style))
     return transforms if enabled else ()
+
+
+def site_store(*, site: str, enabled: bool = True) -> Store | None:
+    """Where a site keeps what can be computed again, for itself alone; None if not enabled or if it may have no room.
+
+    It lies in a folder of the site's own below :func:`monai_fedlora.engines.store.store_root`.
+
+    Raises:
+        ConfigError: the limit in the environment is no number.
+        DataError: the site's name is no name.
+    """
+    check_site_name(site)
+    limit = store_limit()
+    return Store(store_root() / site, limit=limit) if enabled and limit else None
 
 
 def _grid(chosen: Architecture, style: str | None) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 from monai_fedlora.engines.memory import active_memory, fingerprint
 from monai_fedlora.engines.sampler import CaseSampler
 from monai_fedlora.engines.seeds import mix
+from monai_fedlora.engines.store import Store
+from monai_fedlora.engines.stored_cases import stored_cases
+from monai_fedlora.errors import ConfigError
 
 _log = logging.getLogger(__name__)
 
@@ -27,15 +30,21 @@ class CaseDataset(Dataset):
     time the process started.
 
     Where a :class:`~monai_fedlora.engines.memory.Memory` is in use, a case that another data set of this process has
-    preprocessed in the same way is taken from there.
+    preprocessed in the same way is taken from there. Else, with a store, from the site's disk.
 
     Args:
         data: one MONAI dictionary per case.
-        transform: deterministic MONAI transforms, computed once per case and kept in memory.
+        transform: deterministic MONAI transforms, computed once per case and kept in memory or in the store.
         augmentation: random MONAI transforms, applied at every access; empty for none.
         seed: of the augmentation.
-        cache_rate: fraction of the cases kept in memory, in [0, 1].
+        views: number of different images that the augmentation makes of a case, taking turns in the epochs; 0 for a new
+            one in every epoch.
+        cache_rate: fraction of the cases kept in memory, in [0, 1], where there is no store.
+        store: on disk, for preprocessed cases.
         progress: show a bar on a terminal while the cases are read.
+
+    Raises:
+        ConfigError: the number of views is negative.
     """
 
     def __init__(
@@ -45,23 +54,30 @@ class CaseDataset(Dataset):
         *,
         augmentation: Sequence[Callable] = (),
         seed: int = 0,
+        views: int = 0,
         cache_rate: float = 1.0,
+        store: Store | None = None,
         progress: bool = False,
     ) -> None:
+        if type(views) is not int or views < 0:
+            raise ConfigError(f"augmented_views is {views!r}; give a whole number, or 0 for a new image in every epoch")
         self.data = list(data)
+        self.views = views
         self.augmentation = Compose(list(augmentation))
         self.seed = seed
         self.epoch = 1
         if self.data:
             _log.info("reading %d cases", len(self.data))
+        bar = progress and sys.stderr.isatty()
         remembered = _remembered(self.data, transform) if cache_rate == 1 else None
-        self._cases: Any = remembered or CacheDataset(
-            self.data, transform, cache_rate=cache_rate, progress=progress and sys.stderr.isatty()
+        stored = stored_cases(self.data, transform, store=store, progress=bar) if store and not remembered else None
+        self._cases: Any = (
+            remembered or stored or CacheDataset(self.data, transform, cache_rate=cache_rate, progress=bar)
         )
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose augmentation comes next."""
-        self.epoch = epoch
+        """Choose the epoch, counted from 1, whose augmentation comes next."""
+        self.epoch = 1 + (epoch - 1) % self.views if self.views else epoch
 
     def __len__(self) -> int:
         return len(self.data)

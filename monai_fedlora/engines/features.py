@@ -1,107 +1,115 @@
-"""Compute the frozen part of a network once per image and keep the result in memory.
+"""Compute the frozen part of a network once per image and keep the result.
 
-Everything before the first block that trains is a pure function of the image. Where the images of an epoch are those of
-the one before, its output is too.
+Everything before the first part that trains is a pure function of the image. Where an image comes again, what the
+frozen part made of it does too.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+import logging
+from typing import Any, Literal, get_args
 
 import torch
 from monai.inferers import Inferer, SimpleInferer
 from torch import Tensor, nn
 
+from monai_fedlora.engines.distributed import unwrap
+from monai_fedlora.engines.frozen import FrozenPart, frozen_part
 from monai_fedlora.engines.memory import Memory, active_memory
+from monai_fedlora.engines.store import Entry, Store, as_bytes, key_of
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.networks.protocol import Backbone, Features
+
+Kept = Literal["float16", "bfloat16", "float32"]
+_log = logging.getLogger(__name__)
 
 
-def frozen_prefix_inferer(*, enabled: bool, augment: bool = False) -> Inferer:
-    """A :class:`FrozenPrefixInferer`, or MONAI's plain one where it is not enabled.
+def frozen_inferer(
+    *, enabled: bool, augment: bool = False, views: int = 0, dtype: Kept = "float16", store: Store | None = None
+) -> Inferer:
+    """A :class:`FrozenInferer`, or MONAI's plain one where it is not enabled.
+
+    Args:
+        enabled: whether to keep what frozen parts compute.
+        augment: whether random transforms change the images.
+        views: number of different images that they make of a case; 0 for a new one in every epoch.
+        dtype: see :class:`FrozenInferer`.
+        store: see :class:`FrozenInferer`.
 
     Raises:
-        ConfigError: it is enabled for images that random transforms change in every epoch.
+        ConfigError: it is enabled for images that are new in every epoch, or the type is unknown.
     """
     if not enabled:
         return SimpleInferer()
-    if augment:
+    if augment and not views:
         raise ConfigError(
-            "cache_features and augment are both on: an augmented image is new in every epoch, so its features would "
-            "be kept for nothing. Turn one of them off"
+            "cache_features is on, but augment makes a new image in every epoch (augmented_views is 0), whose features "
+            "would be kept for nothing. Set augmented_views to the number of augmented images per case, for example 4, "
+            "or turn augment or cache_features off"
         )
-    return FrozenPrefixInferer()
+    return FrozenInferer(dtype=dtype, store=store)
 
 
-class FrozenPrefixInferer(Inferer):
-    """Run the blocks that train on kept outputs of the blocks that do not.
+class FrozenInferer(Inferer):
+    """Run what trains on kept outputs of what does not.
 
-    Features are kept in float32 by the hashes of the image's bytes and of the frozen weights they went through, in this
-    process only: in the :class:`~monai_fedlora.engines.memory.Memory` that is in use when the inferer is built, else in
-    its own. They are computed for one image at a time, so that they do not depend on which images share a batch.
+    Outputs are found by a hash of the image's bytes and of the frozen weights that they went through. They are computed
+    for one image at a time, so that they do not depend on which images share a batch, and used as they are kept, so
+    that the first epoch computes with the same numbers as every other. Of a network that trains from its first layer on
+    nothing is kept.
+
+    Args:
+        dtype: type in which outputs are kept; one that float16 cannot hold is kept as it is.
+        store: where they are kept. Without one, and wherever a :class:`~monai_fedlora.engines.memory.Memory` is in use
+            when the inferer is built, in this process only.
 
     Raises:
-        ConfigError: the network cannot be cut, or nothing of it is frozen.
+        ConfigError: the type is unknown.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, dtype: Kept = "float16", store: Store | None = None) -> None:
         super().__init__()
+        if dtype not in get_args(Kept):
+            raise ConfigError(f"cache_dtype is {dtype!r}; choose from {', '.join(get_args(Kept))}")
+        self._dtype: torch.dtype = getattr(torch, dtype)
+        self._keeper: Memory | Store = active_memory() or store or Memory()
         self._network: nn.Module | None = None
-        self._block = 0
-        self._prefix = ""
-        self._shared = active_memory()
-        self._memory = Memory()
+        self._part: FrozenPart | None = None
+        self._digest = ""
 
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Return the logits (B, C) of images (B, ...)."""
         if self._network is not network:
-            self._network, self._block = network, first_trained_block(network)
-            self._prefix, self._memory = prefix_digest(network, self._block), self._shared or Memory()
-        rows = [self._features(image, network) for image in inputs]
-        return network.suffix(Features(*(torch.cat(parts) for parts in zip(*rows, strict=True))), self._block)
+            self._network, self._part = network, frozen_part(unwrap(network))
+            self._digest = self._part.digest if self._part else ""
+            if self._part is None:
+                _log.info("the network trains from its first layer on, so that cache_features keeps nothing")
+        if self._part is None:
+            logits: Tensor = network(inputs)
+            return logits
+        rows = [self._recall(image, self._part) for image in inputs]
+        parts = [
+            torch.cat([tensor.to(inputs.device, inputs.dtype, non_blocking=True) for tensor in column])
+            for column in zip(*rows, strict=True)
+        ]
+        return self._part.logits(parts, network)
 
-    def _features(self, image: Tensor, network: Backbone) -> Features:
-        content = image.detach().cpu().contiguous().numpy().tobytes()
-        return self._memory.recall(
-            (
-                self._prefix,
-                hashlib.blake2b(content, digest_size=16).digest(),
-                image.device,
-                torch.is_autocast_enabled(image.device.type),
-            ),
-            lambda: self._compute(image, network),
-        )
+    def _recall(self, image: Tensor, part: FrozenPart) -> list[Tensor]:
+        content = hashlib.blake2b(as_bytes(image), digest_size=16).hexdigest()
+        precision = torch.get_autocast_dtype(image.device.type) if _autocasts(image) else image.dtype
+        key = key_of(self._digest, content, tuple(image.shape), precision, image.device, self._dtype)
 
-    def _compute(self, image: Tensor, network: Backbone) -> Features:
-        with torch.no_grad():
-            return network.prefix(image.unsqueeze(0), self._block)
+        def make() -> Entry:
+            outputs = part.compute(image.unsqueeze(0))
+            return {f"{number:03d}": self._rounded(output) for number, output in enumerate(outputs)}
 
+        entry = self._keeper.recall(key, make)
+        return [entry[name] for name in sorted(entry)]
 
-def first_trained_block(network: Any) -> int:
-    """Index of the first block with a trainable parameter; the depth where only the readout trains.
-
-    Raises:
-        ConfigError: the network has no blocks to cut between, or a part before them trains.
-    """
-    if not isinstance(network, Backbone):
-        raise ConfigError(f"cache_features needs a network that can be cut, which {type(network).__name__} cannot")
-    blocks = network.blocks
-    trains = [any(p.requires_grad for p in block.parameters()) for block in blocks]
-    first = trains.index(True) if True in trains else len(blocks)
-    behind = {id(p) for block in blocks for p in block.parameters()}
-    behind |= {id(p) for name, p in network.named_parameters() if name.startswith(network.head_prefixes)}  # type: ignore[attr-defined]
-    if any(p.requires_grad and id(p) not in behind for p in network.parameters()):  # type: ignore[attr-defined]
-        raise ConfigError("cache_features needs a frozen embedding, but this method trains it; turn cache_features off")
-    return first
+    def _rounded(self, output: Tensor) -> Tensor:
+        rounded = output.to(self._dtype)
+        return rounded if torch.isfinite(rounded).all() else output
 
 
-def prefix_digest(network: Any, block: int) -> str:
-    """Hash of the weights and tables that an image passes before ``block``, and of the network's class."""
-    behind = tuple(f"{network.block_name(number)}." for number in range(block, len(network.blocks)))
-    digest = hashlib.blake2b(f"{type(network).__qualname__} {block}".encode(), digest_size=16)
-    for name, tensor in sorted(network.state_dict().items()):
-        if not name.startswith((*behind, *network.head_prefixes)):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _autocasts(image: Tensor) -> bool:
+    return torch.is_autocast_enabled(image.device.type)

@@ -27,7 +27,9 @@ _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 TRAINING_SETTINGS = (
     "accumulation_steps",
     "augment",
+    "augmented_views",
     "batch_size",
+    "cache_dtype",
     "cache_features",
     "class_weights",
     "label_smoothing",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
 
@@ -50,11 +52,21 @@ class CutNetwork(nn.Module):
             hidden.append(block(hidden[-1]))
         return Taps(tuple(hidden), addend)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Classify images: logits (B, out_chans)."""
-        if self.side is not None:
-            return self.side(self, self.taps(x))  # type: ignore[misc]
-        return self.suffix(self.embed(x), 0)  # type: ignore[misc, operator]
+    def forward(self, x: torch.Tensor | Features | Taps, block: int = 0) -> torch.Tensor:
+        """Classify images: logits (B, out_chans).
+
+        Args:
+            x: images, or what :meth:`taps` or :meth:`prefix` made of them.
+            block: of the prefix.
+        """
+        network = cast(Backbone, self)
+        if isinstance(x, Features):
+            return network.suffix(x, block)
+        if network.side is not None:
+            return network.side(network, x if isinstance(x, Taps) else network.taps(x))
+        if isinstance(x, Taps):
+            raise ConfigError("the inputs of all blocks are of use to a network with a side network alone")
+        return network.suffix(network.embed(x), 0)
 
 
 def _run(network: Backbone, tokens: torch.Tensor, numbers: range) -> torch.Tensor:

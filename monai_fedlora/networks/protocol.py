@@ -46,9 +46,11 @@ class Backbone(Protocol):
         head_prefixes: the state-dict prefixes of the classification heads.
         target_names: the path inside a block of the linear layer that plays a role: ``q``, ``k``, ``v`` and ``proj``
             of the attention, ``fc1`` and ``fc2`` of the MLP. Roles that one fused layer plays share its path.
+        side: a module that computes the logits from this network and its :class:`Taps`; None for the network alone.
     """
 
     head_prefixes: tuple[str, ...]
+    side: nn.Module | None
     target_names: Mapping[str, str]
 
     @property
@@ -87,4 +89,8 @@ class Backbone(Protocol):
 
     def taps(self, x: torch.Tensor) -> Taps:
         """The inputs of all blocks, without an autograd graph."""
+        ...
+
+    def __call__(self, x: torch.Tensor | Features | Taps, block: int = 0) -> torch.Tensor:
+        """Logits (B, C) of images, or of what :meth:`prefix` (of the same ``block``) or :meth:`taps` made of them."""
         ...

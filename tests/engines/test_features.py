@@ -1,11 +1,18 @@
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from monai.inferers import SimpleInferer
 
-from monai_fedlora.engines.features import FrozenPrefixInferer, first_trained_block, frozen_prefix_inferer
+from monai_fedlora.engines.features import FrozenInferer, frozen_inferer
+from monai_fedlora.engines.frozen import FrozenPrefix, FrozenTaps, frozen_part
+from monai_fedlora.engines.memory import Memory, using
+from monai_fedlora.engines.store import Store, entries
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods import get_method
 from monai_fedlora.networks.cinema import ConvViT
+from monai_fedlora.networks.protocol import Features, Taps
 
 
 def network(method: str = "dual_lora", **settings) -> ConvViT:
@@ -38,14 +45,14 @@ def test_logits_and_gradients_equal_the_whole_network() -> None:
     trained = [p for p in built.parameters() if p.requires_grad]
     whole = built(images)
     expected = torch.autograd.grad(whole.square().sum(), trained)
-    kept = FrozenPrefixInferer()(images, built)
+    kept = FrozenInferer(dtype="float32")(images, built)
     torch.testing.assert_close(kept, whole)
     for one, other in zip(torch.autograd.grad(kept.square().sum(), trained), expected, strict=True):
         torch.testing.assert_close(one, other)
 
 
 def test_each_image_passes_the_frozen_blocks_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    built, images, inferer = network(), torch.rand(3, 2, 16, 16, 2), FrozenPrefixInferer()
+    built, images, inferer = network(), torch.rand(3, 2, 16, 16, 2), FrozenInferer(dtype="float32")
     calls = count_prefixes(built, monkeypatch)
     for batch in (images[:2], images, images.flip(0)):
         inferer(batch, built)
@@ -54,16 +61,18 @@ def test_each_image_passes_the_frozen_blocks_once(monkeypatch: pytest.MonkeyPatc
 
 def test_features_do_not_depend_on_the_batch_they_came_in() -> None:
     built, images = network(), torch.rand(4, 2, 16, 16, 2)
-    one, other = FrozenPrefixInferer(), FrozenPrefixInferer()
+    one, other = FrozenInferer(dtype="float32"), FrozenInferer(dtype="float32")
     for image in images:
         one(image.unsqueeze(0), built)
     assert torch.equal(one(images, built), other(images, built))
 
 
 def test_another_network_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    images, inferer = torch.rand(1, 2, 16, 16, 2), FrozenPrefixInferer()
+    images, inferer = torch.rand(1, 2, 16, 16, 2), FrozenInferer(dtype="float32")
     inferer(images, network())
     second = network()
+    with torch.no_grad():
+        second.blocks[0].norm1.weight.mul_(2)
     calls = count_prefixes(second, monkeypatch)
     inferer(images, second)
     assert len(calls) == 1
@@ -71,21 +80,105 @@ def test_another_network_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("blocks", "first"), [(1, 2), (2, 1), (0, 0)])
 def test_the_cut_is_before_the_first_block_that_trains(blocks: int, first: int) -> None:
-    assert first_trained_block(network(blocks=blocks)) == first
+    part = frozen_part(network(blocks=blocks))
+    assert isinstance(part, FrozenPrefix)
+    assert part.block == first
 
 
-def test_a_method_that_trains_the_embedding_is_refused() -> None:
-    with pytest.raises(ConfigError, match="frozen embedding"):
-        first_trained_block(network("fedavg"))
+def test_a_network_of_which_the_head_alone_trains_is_cut_behind_its_blocks() -> None:
+    built = network("fedit")
+    for name, parameter in built.named_parameters():
+        parameter.requires_grad_(name.startswith(built.head_prefixes))
+    part = frozen_part(built)
+    assert isinstance(part, FrozenPrefix)
+    assert part.block == len(built.blocks)
 
 
-def test_a_network_that_cannot_be_cut_is_refused() -> None:
-    with pytest.raises(ConfigError, match="Linear"):
-        FrozenPrefixInferer()(torch.rand(1, 4), torch.nn.Linear(4, 2))
+@pytest.mark.parametrize("built", [network("fedavg"), torch.nn.Linear(4, 2)], ids=["all of it trains", "no blocks"])
+def test_a_network_without_a_frozen_part_runs_whole(built: torch.nn.Module) -> None:
+    images = torch.rand(2, 4) if isinstance(built, torch.nn.Linear) else torch.rand(2, 2, 16, 16, 2)
+    store = Memory()
+    with using(store):
+        inferer = FrozenInferer()
+    assert torch.equal(inferer(images, built), built(images))
+    assert store.seconds == 0
 
 
-def test_it_is_off_unless_asked_for_and_refuses_augmentation() -> None:
-    assert isinstance(frozen_prefix_inferer(enabled=False, augment=True), SimpleInferer)
-    assert isinstance(frozen_prefix_inferer(enabled=True), FrozenPrefixInferer)
-    with pytest.raises(ConfigError, match="augment"):
-        frozen_prefix_inferer(enabled=True, augment=True)
+class Beside(torch.nn.Module):
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.weights = torch.nn.Parameter(torch.rand(depth))
+
+    def forward(self, built: ConvViT, taps: Taps) -> torch.Tensor:
+        mixed = sum(weight * hidden for weight, hidden in zip(self.weights, taps.hidden, strict=True))
+        return built.readout(Features(built.blocks[-1](mixed), taps.addend))
+
+
+def test_a_network_beside_the_blocks_reads_kept_inputs_of_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    built, images = network(), torch.rand(3, 2, 16, 16, 2)
+    built.requires_grad_(False)
+    built.side = Beside(len(built.blocks))
+    assert isinstance(frozen_part(built), FrozenTaps)
+    expected = built(images)
+    (wanted,) = torch.autograd.grad(expected.square().sum(), [built.side.weights])
+    inferer = FrozenInferer(dtype="float32")
+    inferer(images, built)
+    monkeypatch.setattr(built, "embed", lambda x: pytest.fail("an image passed the frozen part twice"))
+    logits = inferer(images, built)
+    torch.testing.assert_close(logits, expected)
+    torch.testing.assert_close(torch.autograd.grad(logits.square().sum(), [built.side.weights])[0], wanted)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_first_pass_computes_with_what_later_ones_read(dtype: Any, tmp_path: Path) -> None:
+    built, images = network(), torch.rand(3, 2, 16, 16, 2)
+    exact = FrozenInferer(dtype="float32")(images, built)
+    first = FrozenInferer(dtype=dtype, store=Store(tmp_path / "site-1", limit=10**9))(images, built)
+    later = FrozenInferer(dtype=dtype, store=Store(tmp_path / "site-1", limit=10**9))(images, built)
+    assert torch.equal(first, later)
+    assert not torch.equal(first, exact)
+    torch.testing.assert_close(first, exact, rtol=0, atol={"float16": 2e-3, "bfloat16": 2e-2}[dtype])
+
+
+def test_kept_on_disk_or_not_gives_the_same_bits_in_float32(tmp_path: Path) -> None:
+    built, images = network(), torch.rand(3, 2, 16, 16, 2)
+    expected = FrozenInferer(dtype="float32")(images, built)
+    for _ in range(2):
+        store = Store(tmp_path / "site-1", limit=10**9)
+        assert torch.equal(FrozenInferer(dtype="float32", store=store)(images, built), expected)
+
+
+def test_what_float16_cannot_hold_is_kept_as_it_is() -> None:
+    built, images = network(), torch.rand(2, 2, 16, 16, 2)
+    with torch.no_grad():
+        built.blocks[0].mlp.fc2.bias.fill_(1e6)
+    torch.testing.assert_close(FrozenInferer(dtype="float16")(images, built), built(images), rtol=1e-3, atol=1e-3)
+
+
+def test_another_backbone_type_or_image_has_entries_of_its_own(tmp_path: Path) -> None:
+    images = torch.rand(2, 2, 16, 16, 2)
+    other = network()
+    with torch.no_grad():
+        other.blocks[0].norm1.weight.mul_(1.5)
+    for built, batch, dtype in [
+        (network(), images, "float32"),
+        (other, images, "float32"),
+        (network(), images + 1e-6, "float32"),
+        (network(), images, "float16"),
+        (network(blocks=1), images, "float32"),
+    ]:
+        store = Store(tmp_path / "site-1", limit=10**9)
+        before = len(list(entries(tmp_path)))
+        logits = FrozenInferer(dtype=dtype, store=store)(batch, built)
+        assert len(list(entries(tmp_path))) == before + len(images)
+        torch.testing.assert_close(logits, built(batch), rtol=0, atol=2e-3)
+
+
+def test_it_is_off_unless_asked_for_and_refuses_images_that_never_come_again() -> None:
+    assert isinstance(frozen_inferer(enabled=False, augment=True), SimpleInferer)
+    assert isinstance(frozen_inferer(enabled=True), FrozenInferer)
+    assert isinstance(frozen_inferer(enabled=True, augment=True, views=2), FrozenInferer)
+    with pytest.raises(ConfigError, match="augmented_views"):
+        frozen_inferer(enabled=True, augment=True)
+    with pytest.raises(ConfigError, match="float8"):
+        frozen_inferer(enabled=True, dtype="float8")  # type: ignore[arg-type]

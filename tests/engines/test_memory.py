@@ -17,7 +17,8 @@ from PIL import Image
 
 from monai_fedlora.engines.config import preprocessing
 from monai_fedlora.engines.dataset import CaseDataset
-from monai_fedlora.engines.features import FrozenPrefixInferer, prefix_digest
+from monai_fedlora.engines.features import FrozenInferer
+from monai_fedlora.engines.frozen import FrozenPrefix
 from monai_fedlora.engines.memory import Memory, active_memory, fingerprint, using
 from tests.engines.test_features import count_prefixes, network
 
@@ -139,9 +140,9 @@ def test_a_data_set_that_cannot_share_reads_its_own_cases(build: Callable[[], Ca
 def test_inferers_share_features_behind_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     images, first, second = torch.rand(2, 2, 16, 16, 2), network(), network("fedit")
     calls = [count_prefixes(each, monkeypatch) for each in (first, second)]
-    expected = FrozenPrefixInferer()(images, second)
+    expected = FrozenInferer()(images, second)
     with using(Memory()):
-        one, other = FrozenPrefixInferer(), FrozenPrefixInferer()
+        one, other = FrozenInferer(), FrozenInferer()
     one(images, first)
     assert torch.equal(other(images, second), expected)
     assert [len(each) for each in calls] == [2, 2]  # those of the second are from the inferer of its own
@@ -152,20 +153,20 @@ def test_features_behind_other_weights_are_not_taken() -> None:
     with torch.no_grad():
         next(second.blocks[0].parameters()).add_(1)
     with using(Memory()):
-        one, other = FrozenPrefixInferer(), FrozenPrefixInferer()
+        one, other = FrozenInferer(), FrozenInferer()
     one(images, first)
-    assert torch.equal(other(images, second), FrozenPrefixInferer()(images, second))
+    assert torch.equal(other(images, second), FrozenInferer()(images, second))
 
 
 def test_the_digest_of_the_frozen_part_ignores_what_comes_after_it() -> None:
     built = network()
-    before = prefix_digest(built, 1)
+    before = FrozenPrefix(built, 1).digest
     with torch.no_grad():
         for name, parameter in built.named_parameters():
             if name.startswith(("encoder.blocks.1.", "encoder.blocks.2.", *built.head_prefixes)):
                 parameter.add_(1)
-    assert prefix_digest(built, 1) == before
-    assert prefix_digest(built, 2) != before
+    assert FrozenPrefix(built, 1).digest == before
+    assert FrozenPrefix(built, 2).digest != before
     with torch.no_grad():
         next(iter(built.stem.parameters())).add_(1)
-    assert prefix_digest(built, 1) != before
+    assert FrozenPrefix(built, 1).digest != before

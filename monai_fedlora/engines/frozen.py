@@ -1,0 +1,123 @@
+"""The part of a network that no training changes, as a function of one image."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from monai_fedlora.engines.store import as_bytes
+from monai_fedlora.networks.protocol import Backbone, Features, Taps
+
+
+class FrozenPart(ABC):
+    """A network's frozen part, and how to go on from what it gives.
+
+    Args:
+        network: a network that can be cut; what it computes here must not train.
+    """
+
+    def __init__(self, network: Any) -> None:
+        self.network = network
+
+    @abstractmethod
+    def blocks_behind(self) -> Sequence[int]:
+        """Numbers of the blocks that do not belong to it."""
+
+    @abstractmethod
+    def compute(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What the frozen part makes of images (B, ...): tensors whose first axis is the batch."""
+
+    @abstractmethod
+    def logits(self, parts: Sequence[Tensor], network: nn.Module) -> Tensor:
+        """Logits (B, C) from what :meth:`compute` gave.
+
+        Args:
+            parts: of a batch.
+            network: the network itself, or what wraps it for several processes.
+        """
+
+    @property
+    def digest(self) -> str:
+        """Hash of the weights and tables that an image passes, and of what is taken from them."""
+        network = self.network
+        behind = [f"{network.block_name(number)}." for number in self.blocks_behind()]
+        left_out = (*behind, *network.head_prefixes, "side.")
+        kind = f"{type(self).__name__} {type(network).__qualname__} {list(self.blocks_behind())}"
+        digest = hashlib.blake2b(kind.encode(), digest_size=16)
+        for name, tensor in sorted(network.state_dict().items()):
+            if not name.startswith(left_out):
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(as_bytes(tensor))
+        return digest.hexdigest()
+
+
+class FrozenPrefix(FrozenPart):
+    """The embedding and the blocks before the first one that trains.
+
+    Args:
+        network: see :class:`FrozenPart`.
+        block: the first block that does not belong to it.
+    """
+
+    def __init__(self, network: Any, block: int) -> None:
+        super().__init__(network)
+        self.block = block
+
+    def blocks_behind(self) -> Sequence[int]:
+        """From the cut on."""
+        return range(self.block, len(self.network.blocks))
+
+    def compute(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The tokens before the cut, and the readout's addend."""
+        with torch.no_grad():
+            return tuple(self.network.prefix(images, self.block))
+
+    def logits(self, parts: Sequence[Tensor], network: nn.Module) -> Tensor:
+        """Run the blocks from the cut on."""
+        tokens, addend = parts
+        logits: Tensor = network(Features(tokens, addend), self.block)
+        return logits
+
+
+class FrozenTaps(FrozenPart):
+    """The inputs of all blocks, which a network beside them reads; the last block runs behind it."""
+
+    def blocks_behind(self) -> Sequence[int]:
+        """The last one."""
+        return (len(self.network.blocks) - 1,)
+
+    def compute(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The input of every block, and the readout's addend."""
+        hidden, addend = self.network.taps(images)
+        return (*hidden, addend)
+
+    def logits(self, parts: Sequence[Tensor], network: nn.Module) -> Tensor:
+        """Run the network beside the blocks, and the last block."""
+        *hidden, addend = parts
+        logits: Tensor = network(Taps(tuple(hidden), addend))
+        return logits
+
+
+def frozen_part(network: nn.Module) -> FrozenPart | None:
+    """The largest part of a network, from the image on, that does not train; None where there is none."""
+    if not isinstance(network, Backbone):
+        return None
+    part = FrozenTaps(network) if network.side is not None else FrozenPrefix(network, _first_trained(network))
+    behind = (
+        *(f"{network.block_name(number)}." for number in part.blocks_behind()),
+        *network.head_prefixes,
+        "side.",
+    )
+    trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    return part if all(name.startswith(behind) for name in trained) else None
+
+
+def _first_trained(network: Backbone) -> int:
+    """Index of the first block with a trainable parameter; the depth where only the readout trains."""
+    trains = [any(p.requires_grad for p in block.parameters()) for block in network.blocks]
+    return trains.index(True) if True in trains else len(trains)

@@ -1,0 +1,204 @@
+"""What is computed from images by frozen transforms and weights, kept on the site's own disk.
+
+Entries are found by a hash of everything they were computed from, so that another image, transform or backbone never
+meets them. They can always be computed again: whatever is wrong with an entry or with the disk costs time and nothing
+else. The folder holds features of patients and belongs to its owner alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from monai_fedlora.data.site import cache_folder
+from monai_fedlora.environment import CACHE_LIMIT
+from monai_fedlora.errors import ConfigError
+
+_SUFFIX = ".safetensors"
+_CHECKSUM = "blake2b"
+_DEFAULT_LIMIT_GB = 20.0
+_ROOM_AFTER_EVICTION = 0.9
+_SHARE_BETWEEN_LOOKS = 0.01
+"""Of the limit: what a process writes before it looks again at what others have written."""
+_log = logging.getLogger(__name__)
+
+Entry = Mapping[str, Tensor]
+
+
+def store_root() -> Path:
+    """The folder of all sites' stores on this machine."""
+    return cache_folder() / "frozen"
+
+
+def store_limit() -> int:
+    """Bytes that all stores together may take.
+
+    Raises:
+        ConfigError: the environment variable is no number of gigabytes.
+    """
+    text = os.environ.get(CACHE_LIMIT, "")
+    try:
+        limit = float(text) if text else _DEFAULT_LIMIT_GB
+    except ValueError:
+        limit = -1
+    if not 0 <= limit < float("inf"):
+        raise ConfigError(f"{CACHE_LIMIT} is {text!r}; give a number of gigabytes, 0 for no cache on disk")
+    return int(limit * 1e9)
+
+
+def key_of(*parts: object) -> str:
+    """Hash of the texts of what an entry is computed from."""
+    digest = hashlib.blake2b(digest_size=20)
+    for part in parts:
+        text = str(part).encode()
+        digest.update(len(text).to_bytes(8, "little"))
+        digest.update(text)
+    return digest.hexdigest()
+
+
+class Store:
+    """Entries of one site.
+
+    Args:
+        folder: for this site's entries; created for the owner alone at the first entry.
+        limit: bytes for all entries below the folder's parent; the least recently used go first.
+    """
+
+    def __init__(self, folder: Path, *, limit: int) -> None:
+        self.folder = folder
+        self.limit = limit
+        self._used = 0
+        self._trusted = 0
+        self._verified: set[str] = set()
+        self._writable = limit > 0
+
+    def recall(self, key: str, make: Callable[[], Entry]) -> Entry:
+        """Return the entry of ``key``; if there is no sound one, make it and keep it.
+
+        The tensors of a kept entry are views of the file, which is read as they are used.
+        """
+        found = self._read(key)
+        if found is None:
+            found = make()
+            self._write(key, found)
+        return found
+
+    def __contains__(self, key: str) -> bool:
+        return self._path(key).is_file()
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}{_SUFFIX}"
+
+    def _read(self, key: str) -> Entry | None:
+        path = self._path(key)
+        try:
+            with safe_open(path, framework="pt") as stream:
+                checksum = (stream.metadata() or {}).get(_CHECKSUM, "")
+                entry = {name: stream.get_tensor(name) for name in stream.keys()}
+            if key not in self._verified:
+                if checksum != _checksum(key, entry):
+                    raise ValueError("its content is not what was written")
+                self._verified.add(key)
+                os.utime(path)
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, OSError, ValueError) as error:
+            _log.warning("%s cannot be used (%s) and is computed again", path, error)
+            return None
+        return entry
+
+    def _write(self, key: str, entry: Entry) -> None:
+        if not self._writable:
+            return
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in entry.items()}
+        content = save(plain, {_CHECKSUM: _checksum(key, plain)})
+        try:
+            self._make_room(len(content))
+            path = self._path(key)
+            for folder in (self.folder.parent, self.folder, path.parent):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _replace(path, content)
+        except OSError as error:
+            self._writable = False
+            _log.warning(
+                "nothing more is kept in %s (%s); training goes on and computes frozen parts again where it needs them",
+                self.folder,
+                error,
+            )
+            return
+        self._verified.add(key)
+        self._used += len(content)
+        self._trusted -= len(content)
+
+    def _make_room(self, size: int) -> None:
+        if self._trusted < size or self._used + size > self.limit:
+            self._used = sum(entry.size for entry in entries(self.folder.parent))
+            self._trusted = int(self.limit * _SHARE_BETWEEN_LOOKS)
+        if self._used + size <= self.limit:
+            return
+        for entry in sorted(entries(self.folder.parent), key=lambda entry: entry.used_at):
+            if self._used + size <= self.limit * _ROOM_AFTER_EVICTION:
+                break
+            entry.path.unlink(missing_ok=True)
+            self._used -= entry.size
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """A file of a store.
+
+    Attributes:
+        path: where it lies.
+        size: in bytes.
+        used_at: seconds since the epoch of its last use by a process.
+    """
+
+    path: Path
+    size: int
+    used_at: float
+
+
+def entries(root: Path) -> Iterator[StoredEntry]:
+    """All entries of the stores below a folder, in no order."""
+    for path in root.glob(f"*/*/*{_SUFFIX}"):
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            continue
+        yield StoredEntry(path, status.st_size, status.st_mtime)
+
+
+def _checksum(key: str, entry: Entry) -> str:
+    digest = hashlib.blake2b(key.encode(), digest_size=16)
+    for name, tensor in sorted(entry.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(as_bytes(tensor))
+    return digest.hexdigest()
+
+
+def as_bytes(tensor: Tensor) -> memoryview:
+    """The content of a tensor, brought to the CPU."""
+    content: memoryview = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+    return content
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Let a file appear with its whole content; the checksum stands in for waiting until the disk has it."""
+    handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
