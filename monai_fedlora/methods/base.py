@@ -54,6 +54,11 @@ class Method(ABC):
     source: ClassVar[str]
     most_sites: ClassVar[int | None] = None
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether images are compared with texts about the classes, in place of a linear head."""
+        return False
+
     @abstractmethod
     def attach(self, network: Any) -> None:
         """Add the trainable part to ``network`` in place and set ``requires_grad`` everywhere."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods.base import get_method
+from monai_fedlora.networks.anchors import text_anchors, text_shape
 from monai_fedlora.networks.catalogue import Network, architecture_names, build_backbone, demo_weights
+from monai_fedlora.networks.prompts import Prompts
+from monai_fedlora.networks.text_head import CosineHead, put_head
 from monai_fedlora.networks.weights import load_backbone
 
 UNTRAINED = "untrained"
@@ -26,8 +30,14 @@ def build_network(
     method: str = "dual_lora",
     method_args: Mapping[str, Any] | None = None,
     seed: int = 0,
+    classes: Sequence[str] = (),
+    prompts: Prompts | None = None,
+    text_cache: Path | None = None,
 ) -> Network:
     """Build a backbone, load its weights and attach a method's trainable part.
+
+    For a method that reads texts the head compares images with the texts of the classes, as the text tower in the same
+    checkpoint reads them. A network without weights has that head with zeros.
 
     Args:
         size: name in :func:`monai_fedlora.networks.catalogue.architecture_names`.
@@ -40,15 +50,22 @@ def build_network(
         method: registered method name.
         method_args: its hyper-parameters.
         seed: for the head's and the adapters' initial values.
+        classes: names in label order, which a method that reads texts needs; others leave them alone.
+        prompts: how it puts them into words; None for the defaults.
+        text_cache: folder in which the texts' features are kept, see
+            :func:`monai_fedlora.networks.anchors.text_anchors`.
 
     Returns:
         The network, mapping (B, n_frames, X, Y, Z), or (B, 3, H, W) for images, to logits (B, out_chans).
 
     Raises:
-        ConfigError: unknown size, method or hyper-parameter.
+        ConfigError: unknown size, method or hyper-parameter; or the method reads texts, and the size is no CLIP, a
+            class has no name, or a text is too long.
         WeightsError: the backbone file is missing, damaged, or not the pinned one.
     """
     chosen = get_method(method, method_args)
+    if chosen.reads_text:
+        _check_text(method, size, out_chans, None if backbone == UNTRAINED else classes)
     source = demo_weights(size) if backbone == DEMO else backbone
     if source is None:
         known = " and ".join(repr(name) for name in architecture_names() if demo_weights(name))
@@ -58,7 +75,29 @@ def build_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_backbone(size, out_chans=out_chans, n_frames=n_frames)
-        if backbone != UNTRAINED:
-            load_backbone(network, source, sha256=backbone_sha256)
+        info = None if backbone == UNTRAINED else load_backbone(network, source, sha256=backbone_sha256)
+        if chosen.reads_text:
+            if info is None:
+                text, image = text_shape(size)
+                head = CosineHead(n_classes=out_chans, embed_dim=text.embed_dim, dim=image.dim)
+            else:
+                head = CosineHead.of(
+                    text_anchors(
+                        source, size=size, classes=classes, prompts=prompts, cache=text_cache, sha256=info.sha256
+                    )
+                )
+            put_head(network, head)
         chosen.attach(network)
     return network
+
+
+def _check_text(method: str, size: str, out_chans: int, classes: Sequence[str] | None) -> None:
+    """Refuse a network that cannot read texts, and classes without a name each."""
+    try:
+        text_shape(size)
+    except ConfigError as error:
+        raise ConfigError(f"{method} compares images with texts: {error}") from error
+    if classes is not None and len(classes) != out_chans:
+        raise ConfigError(
+            f"{method} compares images with texts and needs the names of all {out_chans} classes, not {len(classes)}"
+        )

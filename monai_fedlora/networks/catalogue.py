@@ -12,6 +12,7 @@ from typing import Literal
 
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.cinema import SIZES, ConvViT, ConvViTSize, convvit
+from monai_fedlora.networks.text import TextSettings
 from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
 from monai_fedlora.resources import DEMO_VIT_WEIGHTS, DEMO_WEIGHTS, weights_path
 
@@ -30,11 +31,13 @@ class Architecture:
         shape: of the network.
         mean: of each colour channel, to subtract from values in [0, 1]; None for cine.
         std: of each colour channel, to divide by afterwards; None for cine.
+        text: the shape of the text tower beside it; None where there is none.
         source: the publication.
     """
 
     name: str
     shape: ConvViTSize | ViTSettings
+    text: TextSettings | None = None
     mean: Colour | None = None
     std: Colour | None = None
     source: str
@@ -68,12 +71,20 @@ def _image_rows(
     }
 
 
+def _clip_rows(
+    shapes: dict[str, tuple[ViTSettings, TextSettings]], *, source: str, mean: Colour, std: Colour
+) -> dict[str, Architecture]:
+    images = _image_rows({name: image for name, (image, _) in shapes.items()}, source=source, mean=mean, std=std)
+    return {name: replace(row, text=shapes[name][1]) for name, row in images.items()}
+
+
 _CINEMA = 'Fu et al., "CineMA: A foundation model for cine cardiac magnetic resonance", arXiv 2506.00679'
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _SMALL = ViTSettings(image_size=(224, 224), patch=16, dim=384, depth=12, n_heads=6)
 _BASE = ViTSettings(image_size=(224, 224), patch=16, dim=768, depth=12, n_heads=12)
 _LARGE = ViTSettings(image_size=(224, 224), patch=16, dim=1024, depth=24, n_heads=16)
+_CLIP_TEXT = TextSettings(context=77, vocabulary=49408, dim=512, depth=12, n_heads=8, embed_dim=512)
 _CLIP_BASE = replace(_BASE, activation="quick_gelu", norm_eps=1e-5, patch_bias=False, pre_norm=True)
 
 _IMAGE: dict[str, Architecture] = {
@@ -109,11 +120,19 @@ _IMAGE: dict[str, Architecture] = {
         mean=_IMAGENET_MEAN,
         std=_IMAGENET_STD,
     ),
-    **_image_rows(
+    **_clip_rows(
         {
-            "clip_base_32": replace(_CLIP_BASE, patch=32),
-            "clip_base_16": _CLIP_BASE,
-            "clip_large_14": replace(_CLIP_BASE, patch=14, dim=1024, depth=24, n_heads=16),
+            # (ours) small enough to train on a laptop's CPU, with words for what synthetic photographs show.
+            "clip_demo": (
+                replace(_CLIP_BASE, image_size=(64, 64), patch=8, dim=96, depth=6, n_heads=4),
+                TextSettings(context=32, vocabulary=1024, dim=96, depth=3, n_heads=4, embed_dim=64),
+            ),
+            "clip_base_32": (replace(_CLIP_BASE, patch=32), _CLIP_TEXT),
+            "clip_base_16": (_CLIP_BASE, _CLIP_TEXT),
+            "clip_large_14": (
+                replace(_CLIP_BASE, patch=14, dim=1024, depth=24, n_heads=16),
+                replace(_CLIP_TEXT, dim=768, n_heads=12, embed_dim=768),
+            ),
         },
         source='Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", '
         "arXiv 2103.00020",

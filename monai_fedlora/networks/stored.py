@@ -167,12 +167,7 @@ def find_weights(source: str | Path) -> StoredWeights:
     """
     name = str(source)
     if name.startswith(HUB_PREFIX):
-        match = re.fullmatch(r"hf://([^/]+/[^/]+)(?:/(.+))?", name)
-        if match is None:
-            raise WeightsError(
-                f"{source} is not of the form hf://owner/repo or hf://owner/repo/path/in/repo.safetensors"
-            )
-        repo, inside = match.groups()
+        repo, inside = _on_hub(name)
         if inside is not None:
             return StoredWeights(parts=(_download(name, repo, inside),))
         return _in_folder(name, lambda wanted: _download(name, repo, wanted, optional=True))
@@ -182,6 +177,35 @@ def find_weights(source: str | Path) -> StoredWeights:
     if path.is_dir():
         return _in_folder(name, lambda wanted: path / wanted if (path / wanted).is_file() else None)
     raise WeightsError(f"{source} does not exist; give a weights file, or a folder with {CONFIG_NAME} and the weights")
+
+
+def find_beside(source: str | Path, name: str) -> Path | None:
+    """Find a file of the folder in which the weights of a source are; None where there is no such file.
+
+    Args:
+        source: see :func:`find_weights`.
+        name: of the file.
+
+    Raises:
+        WeightsError: a source on the hub cannot be reached.
+    """
+    if str(source).startswith(HUB_PREFIX):
+        repo, inside = _on_hub(str(source))
+        folder = f"{inside.rpartition('/')[0]}/" if inside and "/" in inside else ""
+        found: Path | None = _download(str(source), repo, f"{folder}{name}", optional=True)
+        return found
+    path = Path(source)
+    beside = (path if path.is_dir() else path.parent) / name
+    return beside if beside.is_file() else None
+
+
+def _on_hub(source: str) -> tuple[str, str | None]:
+    """The repository that ``hf://...`` names, and the path inside it, if there is one."""
+    match = re.fullmatch(r"hf://([^/]+/[^/]+)(?:/(.+))?", source)
+    if match is None:
+        raise WeightsError(f"{source} is not of the form hf://owner/repo or hf://owner/repo/path/in/repo.safetensors")
+    repo, inside = match.groups()
+    return repo, inside
 
 
 def _in_folder(name: str, get: Callable[[str], Path | None]) -> StoredWeights:

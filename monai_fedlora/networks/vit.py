@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import nn
@@ -77,6 +77,25 @@ class ViTSettings:
                 )
 
 
+class BlockSettings(Protocol):
+    """What a block reads of its network's settings; see :class:`ViTSettings`."""
+
+    @property
+    def dim(self) -> int: ...
+    @property
+    def n_heads(self) -> int: ...
+    @property
+    def mlp_ratio(self) -> int: ...
+    @property
+    def activation(self) -> Activation: ...
+    @property
+    def norm_eps(self) -> float: ...
+    @property
+    def qkv_bias(self) -> bool: ...
+    @property
+    def layer_scale(self) -> bool: ...
+
+
 def _quick_gelu(x: torch.Tensor) -> torch.Tensor:
     return x * torch.sigmoid(1.702 * x)
 
@@ -133,11 +152,16 @@ class Attention(nn.Module):
     """Multi-head self-attention on (B, N, D), with queries, keys and values projected apart.
 
     With a number of ``queries``, only that many first tokens ask, and the output is (B, queries, D).
+
+    Args:
+        settings: the network's.
+        causal: whether a token sees only itself and those before it.
     """
 
-    def __init__(self, settings: ViTSettings) -> None:
+    def __init__(self, settings: BlockSettings, *, causal: bool = False) -> None:
         super().__init__()
         self.n_heads = settings.n_heads
+        self.causal = causal
         self.q = nn.Linear(settings.dim, settings.dim, bias=settings.qkv_bias)
         self.k = nn.Linear(settings.dim, settings.dim, bias=settings.qkv_bias)
         self.v = nn.Linear(settings.dim, settings.dim, bias=settings.qkv_bias)
@@ -148,14 +172,14 @@ class Attention(nn.Module):
             part.unflatten(2, (self.n_heads, -1)).transpose(1, 2)
             for part in (self.q(x[:, :queries]), self.k(x), self.v(x))
         )
-        out = functional.scaled_dot_product_attention(query, key, value)
+        out = functional.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
         return self.proj(out.transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):
     """Two linear layers with an activation between them."""
 
-    def __init__(self, settings: ViTSettings) -> None:
+    def __init__(self, settings: BlockSettings) -> None:
         super().__init__()
         self.fc1 = nn.Linear(settings.dim, settings.dim * settings.mlp_ratio)
         self.fc2 = nn.Linear(settings.dim * settings.mlp_ratio, settings.dim)
@@ -180,12 +204,16 @@ class Block(nn.Module):
     """Attention and MLP, each residual and after a layer norm; (B, N, D) to the same shape.
 
     With a number of ``queries``, to the output of that many first tokens alone, (B, queries, D).
+
+    Args:
+        settings: the network's.
+        causal: whether a token sees only itself and those before it.
     """
 
-    def __init__(self, settings: ViTSettings) -> None:
+    def __init__(self, settings: BlockSettings, *, causal: bool = False) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(settings.dim, eps=settings.norm_eps)
-        self.attn = Attention(settings)
+        self.attn = Attention(settings, causal=causal)
         self.ls1 = LayerScale(settings.dim) if settings.layer_scale else nn.Identity()
         self.norm2 = nn.LayerNorm(settings.dim, eps=settings.norm_eps)
         self.mlp = Mlp(settings)
@@ -197,7 +225,7 @@ class Block(nn.Module):
 
 
 class VisionTransformer(CutNetwork):
-    """A patch embedding, transformer blocks, a norm and a linear head.
+    """A patch embedding, transformer blocks, a norm and a head, linear unless another one is put in its place.
 
     Maps colour images (B, 3, H, W) to logits (B, out_chans). Images of another size than the settings' work as long
     as both sides are multiples of the patch.
@@ -231,10 +259,11 @@ class VisionTransformer(CutNetwork):
         self.embed = Embedding(settings)
         self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.depth))
         self.norm = nn.LayerNorm(settings.dim, eps=settings.norm_eps)
-        self.head = nn.Linear(settings.dim, out_chans)
+        head = nn.Linear(settings.dim, out_chans)
+        self.head: nn.Module = head
         self.apply(_initialise)
         nn.init.normal_(self.embed.cls, std=0.02)
-        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.normal_(head.weight, std=0.02)
 
     @property
     def reads_class_token_alone(self) -> bool:

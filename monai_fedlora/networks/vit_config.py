@@ -26,7 +26,7 @@ def check_config(path: Path, settings: ViTSettings) -> None:
         WeightsError: the file cannot be read, is of an unknown kind, or describes another shape; the message names
             every difference.
     """
-    config = _read(path)
+    config = read_config(path)
     if config.model_type not in _KNOWN_TYPES:
         raise WeightsError(
             f"{path} is of model type {config.model_type!r}, which is not supported; known are "
@@ -53,7 +53,12 @@ def check_config(path: Path, settings: ViTSettings) -> None:
         raise WeightsError(f"{path} describes another architecture: {'; '.join(different)}; choose the size to fit")
 
 
-def _read(path: Path) -> Any:
+def read_config(path: Path) -> Any:
+    """What transformers makes of a ``config.json``.
+
+    Raises:
+        WeightsError: it makes nothing of it; the message names the file.
+    """
     from transformers import AutoConfig
 
     try:

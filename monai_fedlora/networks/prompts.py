@@ -1,0 +1,91 @@
+"""The texts that stand for classes: templates with a gap, and what goes into it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from monai_fedlora.errors import ConfigError
+
+PLACEHOLDER = "{class}"
+LONGEST = 200
+"""Most characters of a template or a class text (ours); CLIP reads about 70 words."""
+
+_BRACES = re.compile(r"\{[^{}]*\}|[{}]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompts:
+    """How classes are put into words.
+
+    With several templates a class is the mean of its texts, CLIP's prompt ensemble (Radford et al., arXiv 2103.00020).
+
+    Attributes:
+        templates: sentences with ``{class}`` where the class goes, each different.
+        class_texts: what goes there, by class name. Classes that are not classified may be in it. Empty: the names
+            themselves, with blanks for underscores.
+
+    Raises:
+        ConfigError: a template lacks the placeholder, or has another one; or a text is empty, too long or not
+            printable.
+    """
+
+    templates: tuple[str, ...] = ("a photo of {class}",)
+    class_texts: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.templates, tuple) or not self.templates:
+            raise ConfigError(f"the prompts are {self.templates!r}; they must be a list of one or more sentences")
+        for template in self.templates:
+            _check_template(template)
+        if len(set(self.templates)) < len(self.templates):
+            raise ConfigError("the prompts must be different sentences; the same one twice only counts double")
+        if not isinstance(self.class_texts, Mapping):
+            raise ConfigError(f"class_texts is {self.class_texts!r}; it must be a mapping from class names to texts")
+        for name, text in self.class_texts.items():
+            _check_text(f"the text of class {name!r}", text)
+            if _BRACES.search(text):
+                raise ConfigError(f"the text of class {name!r} is {text!r}; braces belong into a prompt only")
+
+    def texts(self, classes: Sequence[str]) -> list[list[str]]:
+        """The texts of every class, one per template.
+
+        Raises:
+            ConfigError: there are texts for classes, but none for one of these.
+        """
+        return [[template.replace(PLACEHOLDER, self._text(name)) for template in self.templates] for name in classes]
+
+    def _text(self, name: str) -> str:
+        if not self.class_texts:
+            return name.replace("_", " ")
+        if name not in self.class_texts:
+            close = difflib.get_close_matches(name, self.class_texts, n=1)
+            hint = f"; did you mean it by {close[0]!r}?" if close else ""
+            raise ConfigError(
+                f"class_texts has no text for class {name!r}{hint}; give one for every class, or for none"
+            )
+        return self.class_texts[name]
+
+
+def _check_template(template: Any) -> None:
+    _check_text("the prompt", template)
+    found = _BRACES.findall(template)
+    if wrong := [part for part in found if part != PLACEHOLDER]:
+        raise ConfigError(f"the prompt {template!r} holds {wrong[0]!r}; the only placeholder is {PLACEHOLDER}")
+    if not found:
+        raise ConfigError(
+            f"the prompt {template!r} has no place for the class; write {PLACEHOLDER} where its name goes, as in "
+            f"'a photo of {PLACEHOLDER}'"
+        )
+
+
+def _check_text(what: str, text: Any) -> None:
+    if not isinstance(text, str) or not text.strip():
+        raise ConfigError(f"{what} is {text!r}; it must be a text that is not empty")
+    if len(text) > LONGEST:
+        raise ConfigError(f"{what} has {len(text)} characters, more than {LONGEST}: {text[:40]!r}...; shorten it")
+    if not text.isprintable():
+        raise ConfigError(f"{what} is {text!r}; it may only hold printable characters, in one line")

@@ -1,0 +1,86 @@
+"""A classification head made of texts: CLIP's comparison of an image with one sentence per class."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from monai_fedlora.errors import ConfigError
+from monai_fedlora.networks.anchors import TextAnchors
+from monai_fedlora.networks.cinema import ConvViT
+from monai_fedlora.networks.vit import VisionTransformer
+
+
+class CosineHead(nn.Module):
+    """Map pooled features (B, D) to logits (B, C): the scaled cosines between projected images and texts.
+
+    Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", arXiv 2103.00020.
+    Nothing of it trains: ``text`` (C, E), ``projection`` (E, D) and ``logit_scale``, a logarithm, are buffers. A new
+    head has zeros there, and gives zeros. It computes in float32, also under autocast: cosines are multiplied by up to
+    100.
+
+    Args:
+        n_classes: C.
+        embed_dim: E, length of the vectors that are compared.
+        dim: D, width of the image tower.
+    """
+
+    text: torch.Tensor
+    projection: torch.Tensor
+    logit_scale: torch.Tensor
+
+    def __init__(self, *, n_classes: int, embed_dim: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("text", torch.zeros(n_classes, embed_dim))
+        self.register_buffer("projection", torch.zeros(embed_dim, dim))
+        self.register_buffer("logit_scale", torch.zeros(()))
+
+    @classmethod
+    def of(cls, anchors: TextAnchors) -> CosineHead:
+        """The head that compares with these texts."""
+        (n_classes, embed_dim), dim = anchors.features.shape, anchors.projection.shape[1]
+        head = cls(n_classes=n_classes, embed_dim=embed_dim, dim=dim)
+        head.text.copy_(anchors.features)
+        head.projection.copy_(anchors.projection)
+        head.logit_scale.fill_(anchors.logit_scale)
+        return head
+
+    def embed(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Image features (B, E) of length 1."""
+        with _full_precision(pooled):
+            return functional.normalize(functional.linear(pooled.float(), self.projection), dim=-1)
+
+    def compare(self, embedded: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """Logits (B, C) of image features (B, E) and texts (C, E), both of length 1."""
+        with _full_precision(embedded):
+            return self.logit_scale.exp() * functional.linear(embedded.float(), text.float())
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        return self.compare(self.embed(pooled), self.text)
+
+
+def _full_precision(x: torch.Tensor) -> AbstractContextManager[None]:
+    """No autocast on the device of ``x``; the device without memory has none."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
+def put_head(network: ConvViT | VisionTransformer, head: CosineHead) -> None:
+    """Let a network end in ``head`` in place of its own head.
+
+    Raises:
+        ConfigError: the network is no vision transformer, or the head reads features of another width, which are those
+            of another image tower.
+    """
+    if not isinstance(network, VisionTransformer):
+        raise ConfigError(f"a {type(network).__name__} has two heads, which texts cannot replace; take a CLIP size")
+    width = head.projection.shape[1]
+    if width != network.settings.dim:
+        raise ConfigError(
+            f"the texts are compared with image features of width {width}, and this image tower's are "
+            f"{network.settings.dim} wide; both towers must come from one checkpoint"
+        )
+    network.head = head

@@ -1,0 +1,219 @@
+"""CLIP's tokens: byte pairs of lower-case words, from the files that a checkpoint is published with.
+
+Source: Radford et al., arXiv 2103.00020; Sennrich et al., "Neural Machine Translation of Rare Words with Subword
+Units", ACL 2016. A word is a run of letters, one digit, a run of other signs, or an English contraction; its UTF-8
+bytes are joined pair by pair in the order of the merges. The last piece of a word carries the mark ``</w>``.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monai_fedlora import files
+from monai_fedlora.errors import ConfigError, FedLoraError, WeightsError
+from monai_fedlora.networks.stored import find_beside, listed
+
+START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
+VOCABULARY, MERGES, BOTH = "vocab.json", "merges.txt", "tokenizer.json"
+
+_CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
+Pair = tuple[str, str]
+
+
+def _byte_signs() -> dict[int, str]:
+    """A printable sign for each byte: its own where Latin-1 has one, otherwise the next free one from 256 on."""
+    own = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in own]
+    return {byte: chr(byte) for byte in own} | {byte: chr(256 + place) for place, byte in enumerate(others)}
+
+
+BYTE_SIGNS = _byte_signs()
+ALPHABET = tuple(sign + end for end in ("", WORD_END) for sign in BYTE_SIGNS.values())
+"""Every byte inside and at the end of a word, so that any text has tokens."""
+
+
+def words(text: str) -> Iterator[str]:
+    """Split a text as CLIP does, after composing its signs (NFC) and making them lower-case."""
+    text = "".join(sign.lower() for sign in unicodedata.normalize("NFC", text))
+    place = 0
+    while place < len(text):
+        contraction = next((part for part in _CONTRACTIONS if text.startswith(part, place)), None)
+        kind, end = _kind(text[place]), place + 1
+        if contraction:
+            end = place + len(contraction)
+        elif kind != "number":
+            while end < len(text) and _kind(text[end]) == kind:
+                end += 1
+        if kind != "space":
+            yield text[place:end]
+        place = end
+
+
+def _kind(sign: str) -> str:
+    if sign.isspace():
+        return "space"
+    return {"L": "letter", "N": "number"}.get(unicodedata.category(sign)[0], "other")
+
+
+def signs_of(word: str) -> list[str]:
+    """A word as one sign per byte, the last one marked."""
+    signs = [BYTE_SIGNS[byte] for byte in word.encode("utf-8", errors="replace")]
+    return [*signs[:-1], signs[-1] + WORD_END]
+
+
+def join(signs: Sequence[str], pair: Pair) -> list[str]:
+    """Join every occurrence of a pair, from left to right."""
+    joined: list[str] = []
+    place = 0
+    while place < len(signs):
+        found = tuple(signs[place : place + 2]) == pair
+        joined.append("".join(pair) if found else signs[place])
+        place += 2 if found else 1
+    return joined
+
+
+class Tokens:
+    """Turns texts into the numbers that a text tower reads.
+
+    Args:
+        vocabulary: the number of every token.
+        merges: pairs of tokens to join, the most important first.
+        source: what errors name.
+
+    Raises:
+        WeightsError: the numbers are not 0, 1, 2 and so on up to the end token; or a byte or a joined pair has none.
+    """
+
+    def __init__(self, vocabulary: Mapping[str, int], merges: Sequence[Pair], *, source: str) -> None:
+        self.vocabulary = dict(vocabulary)
+        self.ranks = {pair: rank for rank, pair in enumerate(merges)}
+        self._known: dict[str, list[int]] = {}
+        numbers = self.vocabulary.values()
+        if any(type(number) is not int for number in numbers) or set(numbers) != set(range(len(numbers))):
+            raise WeightsError(f"{source} is damaged: its tokens are not numbered from 0 on, each number once")
+        needed = [START, END, *ALPHABET, *(part for pair in merges for part in (*pair, "".join(pair)))]
+        if missing := list(dict.fromkeys(part for part in needed if part not in self.vocabulary)):
+            raise WeightsError(
+                f"{source} is no complete CLIP vocabulary: it lacks the tokens {listed([repr(m) for m in missing], 3)}"
+            )
+        if self.vocabulary[END] != len(numbers) - 1:
+            raise WeightsError(f"{source} has tokens after {END}, with which CLIP ends a text; this is not supported")
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text, from the one that starts it to the one that ends it.
+
+        Raises:
+            ConfigError: the text holds the name of one of these two.
+        """
+        for special in (START, END):
+            if special in text.lower():
+                raise ConfigError(f"{text!r} holds {special}, which has a meaning of its own; leave it out")
+        pieces = [number for word in words(text) for number in self._word(word)]
+        return [self.vocabulary[START], *pieces, self.vocabulary[END]]
+
+    def rows(self, texts: Mapping[str, Sequence[str]], *, context: int) -> torch.Tensor:
+        """The tokens of texts, by class, as (sum of all texts, context), filled up with end tokens.
+
+        Raises:
+            ConfigError: a text is longer than the context; the message names its class.
+        """
+        rows = []
+        for name, sentences in texts.items():
+            for sentence in sentences:
+                row = self.encode(sentence)
+                if len(row) > context:
+                    raise ConfigError(
+                        f"the text of class {name!r} is too long: {sentence!r} has {len(row)} tokens, and this CLIP "
+                        f"reads {context}; shorten the class text or the prompt"
+                    )
+                rows.append(row + [self.vocabulary[END]] * (context - len(row)))
+        return torch.tensor(rows, dtype=torch.long)
+
+    def _word(self, word: str) -> list[int]:
+        if word not in self._known:
+            signs = signs_of(word)
+            while pairs := {pair for pair in pairwise(signs) if pair in self.ranks}:
+                signs = join(signs, min(pairs, key=self.ranks.__getitem__))
+            self._known[word] = [self.vocabulary[sign] for sign in signs]
+        return self._known[word]
+
+
+def find_tokens(source: str | Path) -> tuple[Path, ...]:
+    """The files beside the weights of a source that say what its tokens are.
+
+    Args:
+        source: see :func:`monai_fedlora.networks.stored.find_weights`.
+
+    Returns:
+        ``vocab.json`` and ``merges.txt``, or ``tokenizer.json``.
+
+    Raises:
+        WeightsError: there are none.
+    """
+    pair = find_beside(source, VOCABULARY), find_beside(source, MERGES)
+    if pair[0] and pair[1]:
+        return pair[0], pair[1]
+    if both := find_beside(source, BOTH):
+        return (both,)
+    raise WeightsError(
+        f"{source} comes without its tokens: {VOCABULARY} and {MERGES}, or {BOTH}, must lie beside the weights; copy "
+        "them from where the weights are published"
+    )
+
+
+def read_tokens(paths: Sequence[Path]) -> Tokens:
+    """Read the files that :func:`find_tokens` found.
+
+    Raises:
+        WeightsError: one of them is damaged or not CLIP's; the message names it.
+    """
+    if len(paths) == 1:
+        model = _json(paths[0])
+        model = model.get("model") if isinstance(model, dict) else None
+        if not isinstance(model, dict) or model.get("end_of_word_suffix") != WORD_END:
+            raise WeightsError(
+                f"{paths[0]} does not describe CLIP's tokens, byte pairs with {WORD_END} at a word's end"
+            )
+        pairs = model.get("merges")
+        lines = [" ".join(pair) if _is_pair(pair) else pair for pair in pairs] if isinstance(pairs, list) else None
+        return Tokens(_numbers(paths[0], model.get("vocab")), _pairs(paths[0], lines), source=str(paths[0]))
+    vocabulary, merges = paths
+    try:
+        lines = merges.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{merges} cannot be read: {error}") from error
+    lines = [line for line in lines[lines[0].startswith("#version") :] if line]
+    return Tokens(_numbers(vocabulary, _json(vocabulary)), _pairs(merges, lines), source=str(vocabulary))
+
+
+def _json(path: Path) -> Any:
+    try:
+        return files.read_json(path)
+    except FedLoraError as error:
+        raise WeightsError(str(error)) from error
+
+
+def _numbers(path: Path, value: Any) -> dict[str, int]:
+    if not isinstance(value, dict):
+        raise WeightsError(f"{path} does not say the number of every token; it is damaged or of another format")
+    return value
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value)
+
+
+def _pairs(path: Path, lines: Sequence[Any] | None) -> list[Pair]:
+    pairs: list[Pair] = []
+    for line in [None] if lines is None else lines:
+        parts = line.split(" ") if isinstance(line, str) else []
+        if len(parts) != 2 or not all(parts):
+            raise WeightsError(f"{path} is damaged: {str(line)[:40]!r} is no pair of tokens to join")
+        pairs.append((parts[0], parts[1]))
+    return pairs
