@@ -5,16 +5,20 @@ from __future__ import annotations
 from torch import nn
 
 
-def set_training_mode(network: nn.Module) -> None:
+def set_training_mode(network: nn.Module) -> list[nn.Module]:
     """Put the trainable parts of ``network`` in training mode and everything else in evaluation mode.
 
     In training mode are: every module all of whose parameters train, with its children; every module that
     owns a trainable parameter itself; and the dropout of a low-rank adapter of which a factor trains (PEFT keeps
     it in ``lora_dropout`` beside ``lora_A`` and ``lora_B``). Dropout, stochastic depth and running statistics of a
     frozen backbone therefore stay off.
+
+    Returns:
+        The modules that are in training mode.
     """
     network.eval()
     _train_inside(network)
+    return [module for module in network.modules() if module.training]
 
 
 def _train_inside(module: nn.Module) -> tuple[bool, bool]:

@@ -83,6 +83,7 @@ class ClassificationTrainer(SupervisedTrainer):
         self.seed = seed
         self.max_grad_norm = max_grad_norm
         self._autocast = autocast(device, mixed_precision)
+        self._training: list[nn.Module] = []
         super().__init__(
             device=torch.device(device),
             max_epochs=max_epochs,
@@ -130,7 +131,8 @@ class ClassificationTrainer(SupervisedTrainer):
         first = place - place % self.accumulation_steps
         last = min(first + self.accumulation_steps, self.state.epoch_length) - 1
 
-        set_training_mode(self.network)
+        if place == 0 or not all(module.training for module in self._training):
+            self._training = set_training_mode(self.network)
         if place == first:
             self.optimizer.zero_grad(set_to_none=True)
         with self._synchronised(place == last):
