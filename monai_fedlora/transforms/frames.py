@@ -59,6 +59,17 @@ def read_frames(item: Mapping[str, Any]) -> tuple[Frame, Frame]:
     )
 
 
+def make_frame(voxels: np.ndarray, affine: np.ndarray, path: Path) -> Frame:
+    """Put one time point together; fields as of :class:`Frame`.
+
+    Raises:
+        DataError: the voxels are not finite or all equal, or it is not a plausible short-axis stack.
+    """
+    frame = Frame(_checked(voxels, path), affine, path)
+    _check_geometry(frame)
+    return frame
+
+
 def join_frames(ed: Frame, es: Frame) -> tuple[np.ndarray, np.ndarray]:
     """Stack two frames slice by slice.
 
@@ -112,19 +123,14 @@ def _read_cine(path: Path, item: Mapping[str, Any]) -> tuple[Frame, Frame]:
     span = slice(min(wanted), max(wanted) + 1, abs(ed - es))
     image = _open(path)
     voxels = _voxels(image, path, span)
-    both = [
-        Frame(_checked(voxels[..., 0 if frame == min(wanted) else 1], path), image.affine, path) for frame in wanted
-    ]
-    _check_geometry(both[0])
-    return both[0], both[1]
+    first, second = (make_frame(voxels[..., int(frame != min(wanted))], image.affine, path) for frame in wanted)
+    return first, second
 
 
 def _read_frame(path: Path) -> Frame:
     read_header(path, axes=3)
     image = _open(path)
-    frame = Frame(_checked(_voxels(image, path), path), image.affine, path)
-    _check_geometry(frame)
-    return frame
+    return make_frame(_voxels(image, path), image.affine, path)
 
 
 def _open(path: Path) -> Any:
