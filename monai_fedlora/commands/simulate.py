@@ -17,7 +17,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     )
     parser.add_argument("--data", metavar="D", help="folder of prepared sites (default: generated phantoms)")
     parser.add_argument("--backbone", metavar="FILE", help="backbone file (default: the demo weights)")
-    parser.add_argument("--threads", type=int, metavar="N", help="sites that run at once (default: all, within reason)")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--threads", type=int, metavar="N", help="sites that run at once (default: all, within reason)")
+    how.add_argument(
+        "--in-process",
+        action="store_true",
+        help="no NVFlare: one site after the other in this process, with one frozen backbone for all",
+    )
     return parser
 
 
@@ -26,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.live import Live
 
+    from monai_fedlora.federated.plan import Plan
+    from monai_fedlora.federated.rounds import run_in_process
     from monai_fedlora.federated.simulate import simulate
     from monai_fedlora.resources import job_template_path
 
@@ -33,14 +41,24 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         live.update("starting the server and the sites ...")
-        results = simulate(
-            job,
-            workspace=args.workspace,
-            data=args.data,
-            backbone=args.backbone,
-            threads=args.threads,
-            on_progress=lambda results: live.update(progress_table(results)),
-        )
+
+        def show(results: Mapping[str, Any]) -> None:
+            live.update(progress_table(results))
+
+        if args.in_process:
+            plan = Plan.load(job / "app" / "config" / "plan.json")
+            results = run_in_process(
+                plan, folder=args.workspace, data_root=args.data, backbone=args.backbone, on_progress=show
+            )
+        else:
+            results = simulate(
+                job,
+                workspace=args.workspace,
+                data=args.data,
+                backbone=args.backbone,
+                threads=args.threads,
+                on_progress=show,
+            )
     console.print(closing_table(results))
     for refusal in results["refused"]:
         said = f"refused in round {refusal['round']}: {refusal['site']}: {refusal['reason']}"
@@ -108,4 +126,4 @@ def _number(value: float | None) -> str:
 
 
 def _bytes(count: int) -> str:
-    return f"{count / 1000:,.0f} kB"
+    return f"{count / 1000:,.0f} kB" if count else ""

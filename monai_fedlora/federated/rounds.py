@@ -8,9 +8,11 @@ from typing import Any
 
 from monai_fedlora.federated.aggregation import Refusal, SharedAverage
 from monai_fedlora.federated.initial import build_shared, needs_backbone, save_shared
+from monai_fedlora.federated.one_backbone import FrozenTensors
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.record import LAST_NAME, RunRecord
 from monai_fedlora.federated.site import Site
+from monai_fedlora.scope import Role
 
 
 def run_in_process(
@@ -21,7 +23,10 @@ def run_in_process(
     backbone: str | None = None,
     on_progress: Callable[[Mapping[str, Any]], None] = lambda results: None,
 ) -> Mapping[str, Any]:
-    """Run all rounds of a plan and the final evaluation, one site after the other.
+    """Run all rounds of a plan and the final evaluation, one site after the other, on one frozen backbone.
+
+    A site that has answered keeps what it needs for the next task where it would after its process ended, so that many
+    sites take little more memory than one.
 
     Args:
         plan: the experiment.
@@ -36,15 +41,17 @@ def run_in_process(
     manifest, shared = build_shared(plan, backbone=(backbone or "demo") if needs_backbone(plan) else None)
     record = RunRecord(folder=folder, plan=plan, manifest=manifest)
     average = SharedAverage.of(plan, manifest)
-    sites = {
-        name: Site(name=name, plan=plan, private_root=folder / "private", data_root=data_root, backbone=backbone)
-        for name in plan.sites
-    }
+    sites, frozen = {}, FrozenTensors()
+    for name in plan.sites:
+        site = Site(name=name, plan=plan, private_root=folder / "private", data_root=data_root, backbone=backbone)
+        frozen.share(site.network, site.scope.keys(Role.FROZEN))
+        sites[name] = site
     for number in range(plan.start_round, plan.start_round + plan.rounds):
         record.begin_round(number)
         average.begin(number, shared)
         for name, site in sites.items():
             update = site.train_round(number, shared)
+            site.rest()
             try:
                 average.accept(name, update.payload, update.report)
                 record.contribution(name, update.report)
@@ -56,6 +63,7 @@ def run_in_process(
     save_shared(folder / LAST_NAME, shared, plan=plan, round_number=plan.start_round + plan.rounds - 1)
     for name, site in sites.items():
         record.final(name, site.finish(shared))
+        site.rest()
         on_progress(record.value)
     record.finish()
     return record.value

@@ -156,6 +156,12 @@ class Site:
         check_report(report)
         return Update(self.scope.shared_payload(self.network), report)
 
+    def rest(self) -> None:
+        """Free what the next task reads back from the disk: the optimiser's memory, and gradients."""
+        self._finished_round = None
+        self._optimiser.state.clear()
+        self._optimiser.zero_grad(set_to_none=True)
+
     def finish(self, shared: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Evaluate the last shared tensors with the own private part and store the personal model.
 

@@ -13,6 +13,7 @@ import torch
 
 from monai_fedlora.federated.aggregation import SharedAverage
 from monai_fedlora.federated.initial import build_shared
+from monai_fedlora.federated.one_backbone import FrozenTensors
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.federated.site import Site
@@ -100,3 +101,37 @@ def test_refused_updates_are_written_down_and_leave_the_tensors_alone(prepared: 
     stored = load_tensors(tmp_path / "shared.safetensors")[0]
     assert all(np.array_equal(stored[key].numpy(), value) for key, value in build_shared(plan)[1].items())
     assert set(results["final"]) == {"site-1"}
+
+
+def test_all_sites_train_on_one_backbone_and_as_they_would_with_their_own(
+    plan: Plan, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longer = dataclasses.replace(plan, rounds=2)
+    run_in_process(longer, folder=tmp_path / "one", **prepared.places)
+    built: list[Site] = []
+    monkeypatch.setattr(FrozenTensors, "share", lambda self, network, keys: None)
+    monkeypatch.setattr(Site, "rest", lambda self: built.append(self))
+    run_in_process(longer, folder=tmp_path / "own", **prepared.places)
+    assert built
+    for name in SITES:
+        one, own = (
+            load_tensors(tmp_path / run / "private" / plan.experiment / name / "final.safetensors")[0]
+            for run in ("one", "own")
+        )
+        assert all(torch.equal(one[key], own[key]) for key in own)
+
+
+def test_a_site_at_rest_holds_no_optimiser_state_and_no_backbone_of_its_own(
+    plan: Plan, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sites: list[Site] = []
+    rest = Site.rest
+    monkeypatch.setattr(Site, "rest", lambda self: (sites.append(self), rest(self)))
+    run_in_process(plan, folder=tmp_path, **prepared.places)
+    first, second = (dict(site.network.named_parameters()) for site in sites[:2])
+    for site in sites:
+        assert not site._optimiser.state
+    frozen = [name for name, parameter in first.items() if not parameter.requires_grad]
+    assert frozen
+    assert all(first[name].data_ptr() == second[name].data_ptr() for name in frozen)
+    assert all(first[name].data_ptr() != second[name].data_ptr() for name in first.keys() - set(frozen))

@@ -1,0 +1,33 @@
+"""One frozen backbone for all sites of a process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class FrozenTensors:
+    """Tensors that no training changes, held once for all networks that have them.
+
+    A network is built with tensors of its own. Those that equal the ones an earlier network has under the same name are
+    given up for these.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, Tensor] = {}
+
+    def share(self, network: nn.Module, keys: Iterable[str]) -> None:
+        """Let ``network`` use the held tensors of these state-dict keys, and hold those that are new.
+
+        Args:
+            network: on any device.
+            keys: of tensors that are only read from now on.
+        """
+        places = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+        for key in keys:
+            own = places[key].data
+            held = self._held.setdefault(key, own)
+            if held.device == own.device and held.dtype == own.dtype and torch.equal(held, own):
+                places[key].data = held
