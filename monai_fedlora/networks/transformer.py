@@ -27,7 +27,8 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: torch.Tensor, queries: int | None = None) -> torch.Tensor:
-        query = self.q(x[:, :queries]).unflatten(2, (self.n_heads, -1)).transpose(1, 2)
+        # Contiguous, because PyTorch rounds a strided input otherwise where the weight trains than where it does not.
+        query = self.q(x[:, :queries].contiguous()).unflatten(2, (self.n_heads, -1)).transpose(1, 2)
         key, value = self.kv(x).unflatten(2, (2, self.n_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         out = functional.scaled_dot_product_attention(query, key, value)
         return self.proj(out.transpose(1, 2).flatten(2))

@@ -168,9 +168,10 @@ class Attention(nn.Module):
         self.proj = nn.Linear(settings.dim, settings.dim)
 
     def forward(self, x: torch.Tensor, queries: int | None = None) -> torch.Tensor:
+        # Contiguous, because PyTorch rounds a strided input otherwise where the weight trains than where it does not.
         query, key, value = (
             part.unflatten(2, (self.n_heads, -1)).transpose(1, 2)
-            for part in (self.q(x[:, :queries]), self.k(x), self.v(x))
+            for part in (self.q(x[:, :queries].contiguous()), self.k(x), self.v(x))
         )
         out = functional.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
         return self.proj(out.transpose(1, 2).flatten(2))
