@@ -89,7 +89,7 @@ def progress_table(results: Mapping[str, Any]) -> Any:
 
 
 def closing_table(results: Mapping[str, Any]) -> Any:
-    """Each site's test metrics with the private part on and off, and what it sent and received."""
+    """Each site's test metrics with the private part on and off, and what it sent and received, if anything travelled."""
     from rich import box
     from rich.table import Table
 
@@ -103,6 +103,7 @@ def closing_table(results: Mapping[str, Any]) -> Any:
     for column in ("cases", "bal.\nacc.", "shared\nonly", "AUROC", "sens.", "spec.", "sent", "received"):
         table.add_column(column, justify="right", no_wrap=True)
     rows = []
+    counted = any("bytes_sent" in answer for entry in results["rounds"] for answer in entry["sites"].values())
     for site in plan["sites"]:
         test = results["final"].get(site, {}).get("test", {})
         on, off = test.get("private_on", {}), test.get("private_off", {})
@@ -111,7 +112,8 @@ def closing_table(results: Mapping[str, Any]) -> Any:
         numbers += [on.get("sensitivity"), on.get("specificity")]
         rows.append(numbers)
         traffic = [sum(answer.get(key, 0) for answer in answers) for key in ("bytes_sent", "bytes_received")]
-        table.add_row(site, str(on.get("n", "")), *map(_number, numbers), *map(_bytes, traffic))
+        shown = map(_bytes, traffic) if counted else ("", "")
+        table.add_row(site, str(on.get("n", "")), *map(_number, numbers), *shown)
     means = []
     for values in zip(*rows, strict=True):
         known = [value for value in values if value is not None]
@@ -126,4 +128,4 @@ def _number(value: float | None) -> str:
 
 
 def _bytes(count: int) -> str:
-    return f"{count / 1000:,.0f} kB" if count else ""
+    return f"{count / 1000:,.0f} kB"

@@ -74,6 +74,12 @@ def test_a_site_that_never_answered_has_an_empty_row() -> None:
     assert rows(shown(closing_table(finished(final={}))))["mean"] == []
 
 
+def test_a_run_without_messages_shows_no_traffic() -> None:
+    rounds = [{"round": 0, "score": 0.5, "sites": {"north": {"train_loss": 0.75}, "south": {"train_loss": 0.5}}}]
+    found = rows(shown(closing_table(finished(rounds=rounds))))
+    assert found["north"] == ["24", "0.812", "0.900", "0.750", "0.875"]
+
+
 def test_the_progress_table_shows_who_has_answered() -> None:
     text = shown(progress_table(finished(final={"north": {}})))
     lines = [line.split("│")[1:-1] for line in text.splitlines() if line.startswith("│")]
