@@ -89,7 +89,7 @@ def progress_table(results: Mapping[str, Any]) -> Any:
 
 
 def closing_table(results: Mapping[str, Any]) -> Any:
-    """Each site's test metrics with the private part on and off, and what it sent and received, if anything travelled."""
+    """Each site's test metrics with the private part on and off, and what it sent and received, if it did."""
     from rich import box
     from rich.table import Table
 
