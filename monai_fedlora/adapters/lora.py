@@ -94,6 +94,18 @@ def target_modules(network: Backbone, settings: LoraSettings) -> list[str]:
 
 def attach_lora(network: Any, settings: LoraSettings, adapters: Sequence[str]) -> None:
     """Freeze ``network`` and add one trainable adapter per name to each target layer, in place."""
+    add_adapters(network, target_modules(network, settings), settings, adapters)
+
+
+def add_adapters(network: Any, layers: Sequence[str], settings: LoraSettings, adapters: Sequence[str]) -> None:
+    """Freeze ``network`` and add one trainable adapter per name to each of the named layers, in place.
+
+    Args:
+        network: any network.
+        layers: dotted names of linear layers; the settings' own blocks and targets have no say.
+        settings: rank, alpha and dropout.
+        adapters: their names.
+    """
     from peft import LoraConfig, inject_adapter_in_model
     from peft.functional import set_adapter
 
@@ -102,7 +114,7 @@ def attach_lora(network: Any, settings: LoraSettings, adapters: Sequence[str]) -
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # annotated int, computed with as a number
         lora_dropout=settings.dropout,
-        target_modules=target_modules(network, settings),
+        target_modules=list(layers),
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")

@@ -13,6 +13,7 @@ from monai_fedlora.methods import (
     flora,
     full,
     lora,
+    pfedst,
 )
 from monai_fedlora.methods.base import Method, get_method, method_names, register
 
@@ -32,5 +33,6 @@ __all__ = [
     "get_method",
     "lora",
     "method_names",
+    "pfedst",
     "register",
 ]

@@ -18,7 +18,8 @@ from tests.helpers import make_plan
 def test_methods_are_listed_by_name() -> None:
     assert method_names() == sorted(method_names())
     rivals = (
-        "local centralised fedavg fedprox fedbn fedper fedrep ditto fedit ffa_lora fedsa_lora feddpa flora flexlora"
+        "local centralised fedavg fedprox fedbn fedper fedrep ditto fedit ffa_lora fedsa_lora feddpa flora flexlora "
+        "pfedst"
     )
     assert set(rivals.split()) <= set(method_names())
 
@@ -90,6 +91,12 @@ def test_a_bad_value_is_named(name: str, values: dict[str, Any]) -> None:
         ("flexlora", "ranks", [[4, 0], [4, 9], "4"]),
         ("fedprox", "trains", ["all", None]),
         ("fedper", "trains", ["head"]),
+        ("pfedst", "width", [-8, 6, 96.0, "96", None]),
+        ("pfedst", "heads", [0, -1, 4.0, True, None]),
+        ("pfedst", "taps", [[-1], [1, 1], [0.0], [True], ["0"], "01"]),
+        ("pfedst", "schedule", ["both", None]),
+        ("pfedst", "private_share", [0, 1, True, "half"]),
+        ("pfedst", "classifier", ["cosine", None]),
     ],
 )
 def test_a_bad_value_of_a_methods_own_setting_is_named(name: str, setting: str, values: list[Any]) -> None:
@@ -105,6 +112,8 @@ def test_a_bad_value_of_a_methods_own_setting_is_named(name: str, setting: str, 
         ("dual_lora", {"averaging": "factor"}, "factors"),
         ("fedprox", {"trains": "adapter"}, "adapters"),
         ("fedper", {"trains": "everthing"}, "everything"),
+        ("pfedst", {"schedule": "private_last"}, "private_after"),
+        ("pfedst", {"classifier": "txt"}, "text"),
     ],
 )
 def test_a_misspelt_word_is_corrected(name: str, settings: dict[str, str], right: str) -> None:
@@ -117,7 +126,7 @@ def test_there_are_no_products_to_average_without_adapters() -> None:
         get_method("fedprox", {"trains": "everything", "averaging": "product"})
 
 
-@pytest.mark.parametrize("name", ["ffa_lora", "fedsa_lora", "local", "centralised", "flora", "flexlora"])
+@pytest.mark.parametrize("name", ["ffa_lora", "fedsa_lora", "local", "centralised", "flora", "flexlora", "pfedst"])
 def test_a_method_with_one_way_of_averaging_has_no_setting_for_it(name: str) -> None:
     with pytest.raises(ConfigError, match="no setting 'averaging'"):
         get_method(name, {"averaging": "product"})

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from monai_fedlora.adapters.lora import merge_lora
+from monai_fedlora.adapters.side import attach_side
 from monai_fedlora.errors import ConfigError, PrivacyError
 from monai_fedlora.methods import Method, base, get_method, method_names, register
 from monai_fedlora.scope import DOWN, Role, Scope
@@ -53,7 +54,7 @@ def private_values_never_reach_the_server_by_way_of_the_shared_ones(method: Meth
 
 
 def training_changes_what_is_trained_and_nothing_that_is_frozen(method: Method, family: str) -> None:
-    member = Member(method, family)
+    member = Member(method, family, cases=8)  # two steps in each half of a round
     member.open(0, member.initial())
     before = bits(member.network.state_dict())
     member.train(0, member.initial())
@@ -109,11 +110,19 @@ def a_round_leaves_the_personal_model_in_view(method: Method, family: str) -> No
     assert torch.equal(logits(fresh, family), logits(member.network, family))
 
 
+def merged_into_plain(network: Any, family: str) -> Any:
+    """A network that no method was attached to, beside a plain side network if there is one, with the merged values."""
+    plain = FAMILIES[family].build(seed=8)
+    if network.side is not None:
+        attach_side(plain, network.side.settings)
+    plain.load_state_dict(merge_lora(network).state_dict())
+    return plain
+
+
 def the_merged_model_gives_the_same_logits_with_the_plain_keys(method: Method, family: str) -> None:
     network = trained(method, family).network
     expected = logits(network, family)
-    plain = FAMILIES[family].build(seed=8)
-    plain.load_state_dict(merge_lora(network).state_dict())
+    plain = merged_into_plain(network, family)
     torch.testing.assert_close(logits(plain, family), expected, rtol=1e-5, atol=1e-5)
     assert (expected - logits(FAMILIES[family].build(), family)).abs().max() > 1e-2
 
@@ -124,8 +133,7 @@ def the_merged_shared_model_gives_the_same_logits_with_the_plain_keys(method: Me
     if context is not None:
         with context:
             expected = logits(network, family)
-            plain = FAMILIES[family].build(seed=8)
-            plain.load_state_dict(merge_lora(network).state_dict())
+            plain = merged_into_plain(network, family)
         torch.testing.assert_close(logits(plain, family), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -231,6 +239,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "flexlora-ranks": {"ranks": [2, 5]},
     "flora-ranks": {"ranks": [2, 5], "a_seed": 7},
     "fedopal-product": {"averaging": "product"},
+    "pfedst-linear": {"classifier": "linear"},
+    "pfedst-alternate": {"classifier": "linear", "schedule": "alternate"},
+    "pfedst-private_after": {"schedule": "private_after", "private_share": 0.25},
+    "pfedst-taps": {"taps": [0, 2], "width": 6, "heads": 2},
 }
 VARIABLE: list[Callable[[Method, str], None]] = [
     private_values_never_enter_a_payload,

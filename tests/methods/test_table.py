@@ -22,6 +22,8 @@ EVERY_LAYER = {
     "vit": [f"blocks.{block}.attn.{layer}" for block in (0, 1, 2) for layer in ("q", "v")],
 }
 HEADS = {"convvit": ["pred_head_dict.sax", "pred_head_dict.cls"], "vit": ["head"]}
+PROJECTIONS = [f"side.{name}" for name in ("down.0", "down.1", "down.2", "blocks.0.out", "blocks.1.out", "up")]
+SIDE = [f"side.blocks.{block}.{name}" for block in (0, 1) for name in ("norm.weight", "norm.bias", "qkv.weight")]
 
 
 def keys(family: str, *groups: str, layers: dict[str, list[str]] = LAYERS) -> set[str]:
@@ -36,6 +38,10 @@ def keys(family: str, *groups: str, layers: dict[str, list[str]] = LAYERS) -> se
         elif what == "head":
             branch = f".{which}" if which else ""
             found |= {f"{head}{branch}.{leaf}" for head in HEADS[family] for leaf in ("weight", "bias")}
+        elif what == "side" and which:
+            found |= {f"{layer}.lora_{factor}.{which}.weight" for layer in PROJECTIONS for factor in "AB"}
+        elif what == "side":
+            found |= {*SIDE, *(f"{layer}.base_layer.weight" for layer in PROJECTIONS)}
         elif what == "everything":
             found |= {name for name, _ in FAMILIES[family].build().named_parameters()}
         elif what == "norms":
@@ -74,6 +80,7 @@ TABLE = {
     "flexlora": Row(both=(*SHARED, "head")),
     "flora": Row(both=("head",), up=SHARED, down=("delta",)),
     "local": Row(stays=(*PRIVATE, "head")),
+    "pfedst": Row(both=("side",), stays=("side private",)),
 }
 
 
@@ -121,6 +128,11 @@ def test_everything_can_train_in_place_of_adapters(family: str) -> None:
         check(name, family, Row(both=("everything", "-head"), stays=("head",)), trains="everything")
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_linear_head_beside_a_side_network_is_shared(family: str) -> None:
+    check("pfedst", family, Row(both=("side", "head"), stays=("side private",)), classifier="linear")
+
+
 def test_the_norms_that_fedbn_keeps_are_all_there_are() -> None:
     """By a second way of finding them: every one-dimensional weight is a norm's in these networks."""
     for family in FAMILIES:
@@ -130,7 +142,7 @@ def test_the_norms_that_fedbn_keeps_are_all_there_are() -> None:
         assert found
 
 
-@pytest.mark.parametrize("name", sorted(set(TABLE) - {"fedavg", "fedbn"}))
+@pytest.mark.parametrize("name", sorted(set(TABLE) - {"fedavg", "fedbn", "pfedst"}))
 def test_blocks_and_targets_choose_what_trains(name: str) -> None:
     network = attached(get_method(name, {"blocks": 1, "targets": ["proj", "fc2"]}), "vit")
     adapted = {key.partition(".lora_")[0] for key in network.state_dict() if ".lora_A." in key}
