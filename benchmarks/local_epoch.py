@@ -2,8 +2,8 @@
 
 Every kind of training is the bundle's own trainer on the same cases. Kinds take turns, an epoch each, in an order that
 is shuffled anew in every cycle. The first epoch of a kind that keeps features fills the store and is reported apart.
-The floor is what the processor would need for the multiply-adds of a cached step alone, at the rate of a matrix product of
-the network's own size that is measured in the same run.
+The floor is what the processor would need for the multiply-adds of a cached step alone, at the rate of a matrix product
+of the network's own size that is measured in the same run.
 
     python benchmarks/local_epoch.py --task cine --cases 3 --batch-size 1 --cycles 3
     python benchmarks/local_epoch.py --task image --cases 32 --batch-size 16 --cycles 3
