@@ -8,10 +8,12 @@ the offending keys and never their values.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from monai_fedlora.encoding import Encoding, encode_with_memory
 from monai_fedlora.errors import PrivacyError
 from monai_fedlora.files import read_json
 
@@ -52,16 +55,45 @@ class Entry:
         shape: its sizes.
         dtype: numpy name of the type it travels in.
         travels: "up" from the sites to the server, "down" from the server to the sites, or "both" ways.
+        encoding: how a site writes its change of the tensor, which it sends instead; None: the tensor itself goes up.
     """
 
     shape: tuple[int, ...]
     dtype: str
     travels: str = BOTH
+    encoding: Encoding | None = None
+
+    def __str__(self) -> str:
+        tensor = f"{self.dtype}{list(self.shape)}"
+        if self.encoding is None:
+            return tensor
+        count = self.encoding.count(math.prod(self.shape))
+        return f"{tensor}, of which {count} changes go up as {self.encoding.values}, {self.nbytes} bytes"
+
+    @property
+    def form(self) -> tuple[np.dtype, tuple[int, ...]]:
+        """Type and shape of the array that travels."""
+        if self.encoding is None:
+            return np.dtype(self.dtype), self.shape
+        return np.dtype("uint8"), (self.encoding.nbytes(math.prod(self.shape)),)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array that travels."""
+        dtype, shape = self.form
+        return math.prod(shape) * dtype.itemsize
+
+    def encoded(self, encoding: Encoding) -> Entry:
+        """The entry with this encoding, where the tensor goes up and takes fewer bytes that way."""
+        entry = dataclasses.replace(self, encoding=encoding)
+        return self if self.travels == DOWN or entry.nbytes >= self.nbytes else entry
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-compatible form."""
-        way = {} if self.travels == BOTH else {"travels": self.travels}
-        return {"shape": list(self.shape), "dtype": self.dtype, **way}
+        more: dict[str, Any] = {} if self.travels == BOTH else {"travels": self.travels}
+        if self.encoding is not None:
+            more["encoding"] = self.encoding.to_json()
+        return {"shape": list(self.shape), "dtype": self.dtype, **more}
 
 
 @dataclass(frozen=True)
@@ -72,25 +104,30 @@ class Manifest:
 
     @property
     def up(self) -> Manifest:
-        """What a site may send, and has to."""
+        """What a site may send, and has to, encoded where the manifest says so."""
         return self._going(UP)
 
     @property
     def down(self) -> Manifest:
-        """What the server may send, and has to."""
-        return self._going(DOWN)
+        """What the server may send, and has to; it encodes nothing."""
+        entries = self._going(DOWN).entries
+        return Manifest({key: dataclasses.replace(entry, encoding=None) for key, entry in entries.items()})
+
+    def encoded(self, encoding: Encoding) -> Manifest:
+        """The manifest of sites that encode what they send, wherever this saves bytes."""
+        return Manifest({key: entry.encoded(encoding) for key, entry in self.entries.items()})
 
     def _going(self, way: str) -> Manifest:
         return Manifest({key: entry for key, entry in self.entries.items() if entry.travels in (BOTH, way)})
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the declared tensors, without any framing."""
-        return sum(math.prod(e.shape) * np.dtype(e.dtype).itemsize for e in self.entries.values())
+        """Bytes of the declared arrays, without any framing."""
+        return sum(entry.nbytes for entry in self.entries.values())
 
     @property
     def digest(self) -> str:
-        """SHA-256 over keys, shapes and dtypes, for comparing two ends."""
+        """SHA-256 over keys, shapes, dtypes and encodings, for comparing two ends."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
@@ -107,7 +144,7 @@ class Manifest:
         if not isinstance(value, Mapping):
             raise PrivacyError("not a manifest of shared tensors, but a JSON value of another kind")
         for key, entry in value.items():
-            if not isinstance(entry, Mapping) or set(entry) - {"travels"} != {"shape", "dtype"}:
+            if not isinstance(entry, Mapping) or set(entry) - {"travels", "encoding"} != {"shape", "dtype"}:
                 raise PrivacyError(f"not a manifest of shared tensors: {key!r} needs a shape and a dtype alone")
             if entry.get("travels", BOTH) not in (BOTH, UP, DOWN):
                 raise PrivacyError(
@@ -120,12 +157,9 @@ class Manifest:
                 raise PrivacyError(
                     f"not a manifest of shared tensors: the dtype of {key!r} is none of {', '.join(_WIRE_DTYPES)}"
                 )
-        return cls(
-            {
-                key: Entry(tuple(entry["shape"]), entry["dtype"], entry.get("travels", BOTH))
-                for key, entry in value.items()
-            }
-        )
+            if "encoding" in entry and entry.get("travels") == DOWN:
+                raise PrivacyError(f"not a manifest of shared tensors: {key!r} only comes down and has an encoding")
+        return cls({key: _parse_entry(key, entry) for key, entry in value.items()})
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:
@@ -136,14 +170,14 @@ class Manifest:
             raise PrivacyError(f"{path}: {error}") from error
 
     def check(self, payload: Any) -> None:
-        """Accept ``payload`` only if it holds exactly the declared tensors, all finite.
+        """Accept ``payload`` only if it holds exactly the declared tensors, all finite, or their declared encodings.
 
         Args:
             payload: mapping from key to ``numpy.ndarray``.
 
         Raises:
-            PrivacyError: a key is undeclared or missing, a value is not an array, or its shape, dtype or
-                finiteness is wrong. The message names keys, never values.
+            PrivacyError: a key is undeclared or missing, a value is not an array, its shape, dtype or finiteness is
+                wrong, or it is not what the encoding writes. The message names keys, never values.
         """
         if not isinstance(payload, Mapping):
             raise PrivacyError(f"the payload is a {type(payload).__name__}, not a mapping of tensors")
@@ -155,12 +189,56 @@ class Manifest:
             array = payload[key]
             if type(array) is not np.ndarray:
                 raise PrivacyError(f"{key!r} is a {type(array).__name__}, not a numpy array")
-            if array.dtype != np.dtype(entry.dtype) or array.shape != entry.shape:
-                raise PrivacyError(
-                    f"{key!r} is {array.dtype}{list(array.shape)}, declared as {entry.dtype}{list(entry.shape)}"
-                )
-            if not np.isfinite(array).all():
+            dtype, shape = entry.form
+            if array.dtype != dtype or array.shape != shape:
+                raise PrivacyError(f"{key!r} is {array.dtype}{list(array.shape)}, declared as {dtype}{list(shape)}")
+            if entry.encoding is not None:
+                with _about(key):
+                    entry.encoding.decode(array, entry.shape)
+            elif not np.isfinite(array).all():
                 raise PrivacyError(f"{key!r} contains NaN or infinity; training diverged or the file is damaged")
+
+    def decoded(self, payload: Mapping[str, np.ndarray], sent: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The tensors that a checked payload of a site stands for.
+
+        Args:
+            payload: what :meth:`check` has accepted.
+            sent: what the server had sent; where it sends no tensor, a change is one from zero.
+
+        Returns:
+            Tensors of the declared shapes; those that travelled encoded in float64.
+
+        Raises:
+            PrivacyError: a change leads out of the range of the tensor's type.
+        """
+        tensors = dict(payload)
+        for key, entry in self.entries.items():
+            if entry.encoding is not None:
+                with _about(key):
+                    change = entry.encoding.decode(payload[key], entry.shape)
+                tensors[key] = np.asarray(change + np.asarray(sent.get(key, 0.0), dtype=np.float64))
+                if (np.abs(tensors[key]) > np.finfo(entry.dtype).max).any():
+                    raise PrivacyError(f"{key!r} changed to values that {entry.dtype} cannot hold")
+        return tensors
+
+
+@contextmanager
+def _about(key: str) -> Iterator[None]:
+    """Put the key in front of what an encoding has to say."""
+    try:
+        yield
+    except PrivacyError as error:
+        raise PrivacyError(f"{key!r} {error}") from None
+
+
+def _parse_entry(key: str, value: Mapping[str, Any]) -> Entry:
+    encoding = None
+    if "encoding" in value:
+        try:
+            encoding = Encoding.from_json(value["encoding"])
+        except PrivacyError as error:
+            raise PrivacyError(f"not a manifest of shared tensors: {key!r}: {error}") from error
+    return Entry(tuple(value["shape"]), value["dtype"], value.get("travels", BOTH), encoding)
 
 
 @dataclass(frozen=True)
@@ -210,19 +288,39 @@ class Scope:
         return sorted(key for key, value in self.roles.items() if value is role)
 
     def shared_payload(self, network: nn.Module) -> dict[str, np.ndarray]:
+        """What a site sends that starts from nothing, see :meth:`update`."""
+        return self.update(network, sent={}, left_over={})[0]
+
+    def update(
+        self, network: nn.Module, *, sent: Mapping[str, np.ndarray], left_over: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Copy the shared tensors out of ``network`` as arrays; nothing else is ever read here.
+
+        Args:
+            network: after the round's training.
+            sent: what the server sent for the round.
+            left_over: what earlier rounds left out, by key.
+
+        Returns:
+            The payload, and what its encodings leave out, which stays in the site.
 
         Raises:
             PrivacyError: a value is not finite, or too large for the type in which it travels.
         """
         state = network.state_dict()
-        with np.errstate(over="ignore"):  # what overflows becomes infinity, which the check refuses
-            payload = {
-                key: np.array(state[key].detach().cpu().numpy(), dtype=entry.dtype)
-                for key, entry in self.manifest.up.entries.items()
-            }
+        payload, remains = {}, {}
+        for key, entry in self.manifest.up.entries.items():
+            values = state[key].detach().cpu().numpy()
+            if entry.encoding is None:
+                with np.errstate(over="ignore"):  # what overflows becomes infinity, which the check refuses
+                    payload[key] = np.array(values, dtype=entry.dtype)
+            else:
+                with _about(key):
+                    payload[key], remains[key] = encode_with_memory(
+                        entry.encoding, values, sent=sent.get(key), left_over=left_over.get(key)
+                    )
         self.manifest.up.check(payload)
-        return payload
+        return payload, remains
 
     def initial_payload(self, network: nn.Module) -> dict[str, np.ndarray]:
         """What a server sends first: the values in ``network`` of everything that travels down."""
@@ -271,71 +369,3 @@ def _write(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for key, value in tensors.items():
             state[key].copy_(value)
-
-
-_COUNTS = ("round", "cases")
-_NUMBERS = ("seconds", "train_loss")
-_METRIC_GROUPS = ("validation", "test")
-_METRIC_VIEWS = ("private_on", "private_off")
-_METRICS = ("balanced_accuracy", "sensitivity", "specificity", "auroc", "mcc", "ece", "accuracy")
-_LARGEST_COUNT = 2**31 - 1
-_MOST_CLASSES = 32
-
-
-def check_report(report: Any) -> None:
-    """Accept what a site says about a round beside its tensors: a few named numbers and nothing else.
-
-    Allowed are the counts ``round`` and ``cases``, the numbers ``seconds`` and ``train_loss``, and the metrics of
-    ``{validation, test} x {private_on, private_off}``: in [-1, 1], or null where undefined, with the number of
-    cases ``n`` and a square confusion matrix of counts for at most 32 classes. No text can pass, so no file name
-    or path can; neither can text or an image spelt as one long number or a large matrix.
-
-    Raises:
-        PrivacyError: an entry is undeclared or not such a number.
-    """
-    if not isinstance(report, Mapping):
-        raise PrivacyError(f"the report is a {type(report).__name__}, not a mapping")
-    for key, value in report.items():
-        if key in _COUNTS:
-            _check_count(key, value)
-        elif key in _NUMBERS:
-            _check_number(key, value)
-        elif key in _METRIC_GROUPS:
-            _check_metrics(key, value)
-        else:
-            raise PrivacyError(f"undeclared report entry {key!r}")
-
-
-def _check_count(name: str, value: Any) -> None:
-    if type(value) is not int or not 0 <= value <= _LARGEST_COUNT:
-        raise PrivacyError(f"report entry {name!r} must be a whole number from 0 to {_LARGEST_COUNT}")
-
-
-def _check_number(name: str, value: Any, *, largest: float = _LARGEST_COUNT) -> None:
-    if type(value) not in (int, float) or not -largest <= value <= largest:
-        raise PrivacyError(f"report entry {name!r} must be a finite number from {-largest} to {largest}")
-
-
-def _check_metrics(group: str, views: Any) -> None:
-    if not isinstance(views, Mapping) or set(views) - set(_METRIC_VIEWS):
-        raise PrivacyError(f"report entry {group!r} may only hold {', '.join(_METRIC_VIEWS)}")
-    for view, metrics in views.items():
-        if not isinstance(metrics, Mapping):
-            raise PrivacyError(f"report entry {group}.{view} is not a mapping of metrics")
-        for name, value in metrics.items():
-            if name == "confusion_matrix":
-                _check_confusion(f"{group}.{view}.{name}", value)
-            elif name == "n":
-                _check_count(f"{group}.{view}.{name}", value)
-            elif name not in _METRICS:
-                raise PrivacyError(f"undeclared metric {group}.{view}.{name!r}")
-            elif value is not None:
-                _check_number(f"{group}.{view}.{name}", value, largest=1)
-
-
-def _check_confusion(name: str, rows: Any) -> None:
-    square = isinstance(rows, list) and all(isinstance(row, list) and len(row) == len(rows) for row in rows)
-    if not square or not 1 <= len(rows) <= _MOST_CLASSES:
-        raise PrivacyError(f"report entry {name!r} must be a square list of lists for at most {_MOST_CLASSES} classes")
-    for cell in (cell for row in rows for cell in row):
-        _check_count(name, cell)

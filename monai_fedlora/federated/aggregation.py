@@ -12,7 +12,8 @@ from monai_fedlora.errors import PrivacyError
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.methods import Method
 from monai_fedlora.methods.rules import Payload
-from monai_fedlora.scope import Manifest, check_report
+from monai_fedlora.report import check_report
+from monai_fedlora.scope import Manifest
 
 
 class Refusal(PrivacyError):

@@ -14,7 +14,8 @@ from nvflare.apis.utils.fl_context_utils import add_job_audit_event
 
 from monai_fedlora.errors import FedLoraError, PrivacyError
 from monai_fedlora.federated.context import BLOCKED, MANIFEST_NAME, REPORT_KEY, load_manifest
-from monai_fedlora.scope import Manifest, check_report
+from monai_fedlora.report import check_report
+from monai_fedlora.scope import Manifest
 
 _DXO = "DXO"
 _DXO_PARTS = {"kind", "data", "meta"}

@@ -37,7 +37,7 @@ from monai_fedlora.federated.context import (
 from monai_fedlora.federated.initial import build_shared, load_shared, needs_backbone, save_shared
 from monai_fedlora.federated.record import BEST_NAME, LAST_NAME, RunRecord
 from monai_fedlora.federated.traffic import TrafficMeter
-from monai_fedlora.scope import check_report
+from monai_fedlora.report import check_report
 
 _SCORE = "monai_fedlora.score"
 _SENDER = "monai_fedlora.sender"

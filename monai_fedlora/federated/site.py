@@ -29,8 +29,8 @@ from monai_fedlora.errors import ConfigError, FedLoraError, WeightsError
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.state import SiteState, SiteStore
 from monai_fedlora.methods.build import DEMO
+from monai_fedlora.report import check_report
 from monai_fedlora.resources import bundle_path
-from monai_fedlora.scope import check_report
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.site import Site, Update
 from monai_fedlora.files import load_tensors, read_json, write_json
-from monai_fedlora.scope import Role, check_report
+from monai_fedlora.report import check_report
+from monai_fedlora.scope import Role
 from tests.federated.conftest import Prepared, same_bits
 
 Build = Callable[..., Site]

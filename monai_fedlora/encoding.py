@@ -1,0 +1,228 @@
+"""Updates in few bytes: eight-bit values with a scale per block, and the largest changes of a tensor alone.
+
+What is encoded is a difference: a site's tensor minus what the server sent, plus what earlier rounds left over. It
+travels as one array of bytes per tensor, little-endian, whose length follows from the tensor's shape:
+
+    scales   with int8 values: float32, one for each block of 64 values
+    values   int8, float16 or float32, in the order of their places in the flattened tensor
+    places   unless all values are sent: one bit per place or a list of numbers, whichever takes fewer bytes
+
+A block is 64 values that follow each other (ours; the last one of a tensor may be shorter); those of a matrix as wide
+as a multiple of 64 lie within its rows. A value is its code, from -127 to 127, times the block's scale, and off by at
+most half a scale. Blocks with a scale each: Dettmers et al., ICLR 2022; the largest values alone, with a memory of the
+rest: Stich et al., NeurIPS 2018; that such a memory makes up for what an encoding leaves out: Karimireddy et al., ICML
+2019.
+
+This happens in the site and in the server's sum, not in filters of a job: NVFlare runs a site's own filters before the
+job's, so that a site's gate would not see what an encoding filter sends.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from monai_fedlora.errors import PrivacyError
+
+BLOCK = 64
+_VALUES = {"int8": "<i1", "float16": "<f2", "float32": "<f4"}
+_LARGEST_CODE = 127
+_SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoding:
+    """How the update of a tensor is written.
+
+    Args:
+        values: "int8", in blocks with a float32 scale, "float16" or "float32".
+        kept: share of a tensor's values that is sent, above 0 and at most 1; at least one value is.
+    """
+
+    values: str
+    kept: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.values, str) or self.values not in _VALUES:
+            raise PrivacyError(f"an encoding has values of {', '.join(_VALUES)}, no others")
+        if type(self.kept) not in (int, float) or not 0 < self.kept <= 1:
+            raise PrivacyError("an encoding keeps a share of the values above 0 and at most 1")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-compatible form; :meth:`from_json` is its inverse."""
+        return {"values": self.values, "kept": self.kept}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Encoding:
+        """Parse :meth:`to_json`'s form.
+
+        Raises:
+            PrivacyError: the value is not an encoding.
+        """
+        if not isinstance(value, Mapping) or set(value) != {"values", "kept"}:
+            raise PrivacyError("an encoding says which values are sent and which share is kept, nothing else")
+        return cls(**value)
+
+    def count(self, size: int) -> int:
+        """How many of a tensor's ``size`` values are sent."""
+        return min(size, max(1, round(self.kept * size)))
+
+    def nbytes(self, size: int) -> int:
+        """Bytes of the encoded update of a tensor with ``size`` values."""
+        return sum(self._lengths(size))
+
+    def _lengths(self, size: int) -> tuple[int, int, int]:
+        """Bytes of scales, values and places."""
+        count = self.count(size)
+        scales = 4 * math.ceil(count / BLOCK) if self.values == "int8" else 0
+        places = min(_bitmap_bytes(size), count * _number_type(size).itemsize) if count < size else 0
+        return scales, count * np.dtype(_VALUES[self.values]).itemsize, places
+
+    def encode(self, update: np.ndarray) -> np.ndarray:
+        """Write an update; of equally large changes the first ones are kept.
+
+        Returns:
+            uint8 array of :meth:`nbytes` bytes.
+
+        Raises:
+            PrivacyError: a value is not finite, or larger than the type of the values can hold.
+        """
+        flat = np.asarray(update, dtype=np.float64).ravel()
+        if not np.isfinite(flat).all():
+            raise PrivacyError("contains NaN or infinity; training diverged")
+        count = self.count(flat.size)
+        places = _largest(np.abs(flat), count)
+        parts: list[np.ndarray] = []
+        if self.values == "int8":
+            parts += _quantise(flat[places])
+        else:
+            with np.errstate(over="ignore"):
+                parts.append(flat[places].astype(_VALUES[self.values]))
+            if not np.isfinite(parts[0]).all():
+                raise PrivacyError(f"changed by more than {self.values} can hold; training diverged")
+        if count < flat.size:
+            parts.append(_write_places(places, flat.size))
+        return np.concatenate([np.frombuffer(part.tobytes(), np.uint8) for part in parts])
+
+    def decode(self, message: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Read an update in float64, zero where nothing was sent.
+
+        Args:
+            message: what :meth:`encode` wrote.
+            shape: of the tensor.
+
+        Raises:
+            PrivacyError: the message has another form or length, a scale or value is not finite, a block does not use
+                its scale, or the places are out of range, repeated, unsorted or of another number.
+        """
+        size = math.prod(shape)
+        scales, values, places = self._lengths(size)
+        if message.dtype != np.uint8 or message.shape != (scales + values + places,):
+            raise PrivacyError("is not of the encoding's length")
+        message = np.ascontiguousarray(message)
+        sent = message[scales : scales + values].view(_VALUES[self.values])
+        if self.values == "int8":
+            read = _dequantise(message[:scales].view("<f4"), sent)
+        else:
+            read = sent.astype(np.float64)
+            if not np.isfinite(read).all():
+                raise PrivacyError("contains NaN or infinity; training diverged or the file is damaged")
+        if not places:
+            return read.reshape(shape)
+        flat = np.zeros(size)
+        flat[_read_places(message[scales + values :], size, self.count(size))] = read
+        return flat.reshape(shape)
+
+
+def encode_with_memory(
+    encoding: Encoding, values: np.ndarray, *, sent: np.ndarray | None, left_over: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Write a site's change of a tensor together with what earlier rounds left over.
+
+    Args:
+        encoding: of this tensor.
+        values: the tensor as the site has it.
+        sent: the tensor as the server sent it; None where it sends none, which counts as zero.
+        left_over: what earlier rounds have left out, None for nothing.
+
+    Returns:
+        The message, and what it leaves out: float32, of the tensor's shape.
+
+    Raises:
+        PrivacyError: the change cannot be written, or what was left over is of another size.
+    """
+    update = values.astype(np.float64)
+    for part, sign in ((sent, -1), (left_over, 1)):
+        if part is not None and part.shape != values.shape:
+            raise PrivacyError("was of another size when the round started")
+        update = update if part is None else update + sign * part.astype(np.float64)
+    message = encoding.encode(update)
+    return message, np.asarray(update - encoding.decode(message, values.shape), dtype=np.float32)
+
+
+def _quantise(values: np.ndarray) -> list[np.ndarray]:
+    """Scales and codes; a block whose scale would not be a normal number is sent as zeros."""
+    largest = np.maximum.reduceat(np.abs(values), np.arange(0, values.size, BLOCK)) if values.size else values
+    scales = (largest / _LARGEST_CODE).astype("<f4")
+    scales[scales < _SMALLEST_SCALE] = 0
+    steps = _per_value(scales, values.size)
+    codes = np.divide(values, steps, out=np.zeros(values.size), where=steps > 0)
+    return [scales, np.clip(np.rint(codes), -_LARGEST_CODE, _LARGEST_CODE).astype("<i1")]
+
+
+def _dequantise(scales: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    if not np.isfinite(scales).all() or np.signbit(scales).any():
+        raise PrivacyError("has a scale that is not finite or negative")
+    sizes = np.abs(codes.astype(np.int16))
+    largest = np.maximum.reduceat(sizes, np.arange(0, codes.size, BLOCK)) if codes.size else sizes
+    used = np.where(scales >= _SMALLEST_SCALE, _LARGEST_CODE, 0)
+    if (largest != used).any() or ((scales > 0) & (scales < _SMALLEST_SCALE)).any():
+        raise PrivacyError("has codes that do not use their scale")
+    return codes * _per_value(scales, codes.size)
+
+
+def _per_value(scales: np.ndarray, count: int) -> np.ndarray:
+    return np.repeat(scales.astype(np.float64), BLOCK)[:count]
+
+
+def _largest(sizes: np.ndarray, count: int) -> np.ndarray:
+    """Places of the ``count`` largest values, ascending; of equal ones the first."""
+    if count == sizes.size:
+        return np.arange(count)
+    least = np.partition(sizes, sizes.size - count)[sizes.size - count]
+    above = np.flatnonzero(sizes > least)
+    return np.sort(np.concatenate([above, np.flatnonzero(sizes == least)[: count - above.size]]))
+
+
+def _bitmap_bytes(size: int) -> int:
+    return (size + 7) // 8
+
+
+def _number_type(size: int) -> np.dtype:
+    return np.dtype("<u2" if size <= 2**16 else "<u4")
+
+
+def _as_bitmap(size: int, count: int) -> bool:
+    return _bitmap_bytes(size) <= count * _number_type(size).itemsize
+
+
+def _write_places(places: np.ndarray, size: int) -> np.ndarray:
+    if not _as_bitmap(size, places.size):
+        return places.astype(_number_type(size))
+    bits = np.zeros(size, dtype=bool)
+    bits[places] = True
+    return np.packbits(bits, bitorder="little")
+
+
+def _read_places(message: np.ndarray, size: int, count: int) -> np.ndarray:
+    if _as_bitmap(size, count):
+        places = np.flatnonzero(np.unpackbits(message, bitorder="little"))
+    else:
+        places = message.view(_number_type(size)).astype(np.int64)
+    if places.size != count or places[-1] >= size or (np.diff(places) <= 0).any():
+        raise PrivacyError("has places that are out of range, repeated, unsorted or of another number")
+    return places
