@@ -23,7 +23,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "report.html, table.csv, results.csv and comparison.json. A finished run is kept; the same command goes on "
         "where it was stopped, and further methods or seeds can be added.",
     )
-    parser.add_argument("--methods", required=True, help="names, comma-separated, or all; the first is the reference")
+    parser.add_argument(
+        "--methods",
+        required=True,
+        help="names, comma-separated, or all (that the size can run); the first is the reference",
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="R", help="folder of the results")
     parser.add_argument("--data", metavar="D", help="folder of prepared sites (default: the bundle's phantoms)")
     parser.add_argument("--sites", help=f"names, comma-separated (default: all of D; of phantoms {DEFAULT_SITES})")
@@ -98,8 +102,8 @@ def _task(args: argparse.Namespace) -> tuple[Any, bool]:
     from monai_fedlora.comparison.runner import Task
     from monai_fedlora.comparison.settings import Comparison, assigned
     from monai_fedlora.environment import DATA
-    from monai_fedlora.methods import method_names
-    from monai_fedlora.networks.catalogue import demo_weights
+    from monai_fedlora.methods import get_method, method_names
+    from monai_fedlora.networks.catalogue import architecture, demo_weights
     from monai_fedlora.networks.weights import backbone_sha256 as sha256_of
     from monai_fedlora.resources import bundle_setting
 
@@ -108,7 +112,8 @@ def _task(args: argparse.Namespace) -> tuple[Any, bool]:
     size = args.size or bundle_setting(args.bundle, "train", "size")
     backbone = find_backbone(size, args.backbone)
     digest, demo = sha256_of(backbone), demo_weights(size)
-    names = method_names() if args.methods == "all" else args.methods.split(",")
+    able = [name for name in method_names() if architecture(size).text or not get_method(name).reads_text]
+    names = able if args.methods == "all" else args.methods.split(",")
     common, own = split_settings(parse_settings(args.set))
     methods = assigned(names, common, own)
     data = args.data or os.environ.get(DATA)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from monai_fedlora.adapters.side import PREFIX
 from monai_fedlora.errors import ConfigError, PrivacyError, WeightsError
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.files import load_tensors, save_tensors
@@ -67,7 +68,8 @@ def needs_backbone(plan: Plan) -> bool:
 
 
 def _shares_backbone(network: Any, scope: Scope) -> bool:
-    return any("lora_" not in key and not key.startswith(network.head_prefixes) for key in scope.keys(Role.SHARED))
+    new = (*network.head_prefixes, PREFIX)
+    return any("lora_" not in key and not key.startswith(new) for key in scope.keys(Role.SHARED))
 
 
 def save_shared(path: Path, payload: dict[str, np.ndarray], *, plan: Plan, round_number: int, **extra: Any) -> None:

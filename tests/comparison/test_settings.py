@@ -12,7 +12,7 @@ from monai_fedlora.comparison.facts import method_facts
 from monai_fedlora.comparison.runner import Task
 from monai_fedlora.comparison.settings import Comparison, Run, assigned, differences
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.methods import method_names
+from monai_fedlora.methods import get_method, method_names
 from tests.comparison.conftest import SIZE
 
 MakeTask = Callable[..., Task]
@@ -58,7 +58,8 @@ def test_features_are_kept_where_the_method_and_the_images_allow_it(compare: Cal
     plain = compare("dual_lora", "fedavg")
     assert [plain.training(method)["cache_features"] for method in plain.methods] == [True, False]
     assert not plain.training("dual_lora")["augment"]
-    augmented = compare(methods={"dual_lora": {"augment": True}, "fedit": {}})
+    views = {"dual_lora": {"augment": True, "augmented_views": 0}, "fedit": {"augment": True}}
+    augmented = compare(methods=views)
     assert [augmented.training(method)["cache_features"] for method in augmented.methods] == [False, True]
 
 
@@ -146,6 +147,7 @@ def test_facts_are_those_of_the_adapters_shapes() -> None:
 
 @pytest.mark.parametrize("method", method_names())
 def test_every_method_has_facts(method: str) -> None:
-    facts = method_facts(method, {}, size=SIZE, classes=3)
+    settings = {"classifier": "linear"} if get_method(method).reads_text else {}
+    facts = method_facts(method, settings, size=SIZE, classes=3)
     assert facts.shared + facts.private > 0
     assert (facts.bytes_up > 0) == (facts.shared > 0)

@@ -19,7 +19,11 @@ from monai_fedlora.files import load_tensors
 from monai_fedlora.methods import get_method, method_names
 from tests.federated.conftest import SITES, Prepared
 
-SETTINGS: dict[str, dict[str, Any]] = {"flexlora": {"ranks": [2, 8]}, "flora": {"ranks": [8, 4]}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "flexlora": {"ranks": [2, 8]},
+    "flora": {"ranks": [8, 4]},
+    "pfedst": {"classifier": "linear", "schedule": "alternate"},
+}
 
 
 def plan_of(name: str, prepared: Prepared) -> Plan:
@@ -57,7 +61,7 @@ def test_a_run_in_new_processes_after_each_round_gives_the_same(name: str, prepa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ditto", "feddpa", "fedrep"])
+@pytest.mark.parametrize("name", ["ditto", "feddpa", "fedrep", "pfedst"])
 def test_a_site_with_too_few_steps_for_the_phases_says_so(name: str, prepared: Prepared, tmp_path: Path) -> None:
     plan = dataclasses.replace(plan_of(name, prepared), training={"batch_size": 64, "warmup_epochs": 0})
     site = Site(name=plan.sites[0], plan=plan, private_root=tmp_path, **prepared.places)

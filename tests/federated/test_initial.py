@@ -87,9 +87,11 @@ def test_a_method_that_shares_the_backbone_starts_from_its_file(backbone: Path) 
     assert all(payload[key].tobytes() == stored[key].numpy().tobytes() for key in shared)
 
 
-@pytest.mark.parametrize(("method", "needed"), [("dual_lora", False), ("fedit", False), ("local", False)])
-def test_adapters_and_heads_need_no_backbone_on_the_server(method: str, needed: bool) -> None:
-    assert needs_backbone(make_plan(method=method)) is needed
+@pytest.mark.parametrize(
+    ("method", "settings"), [("dual_lora", {}), ("fedit", {}), ("local", {}), ("pfedst", {"classifier": "linear"})]
+)
+def test_adapters_side_networks_and_heads_need_no_backbone_on_the_server(method: str, settings: dict[str, str]) -> None:
+    assert not needs_backbone(make_plan(method=method, method_args=settings))
 
 
 def test_another_backbone_than_the_pinned_one_is_refused(backbone: Path) -> None:
