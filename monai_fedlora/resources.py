@@ -6,10 +6,13 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from monai_fedlora.errors import ConfigError, WeightsError
 from monai_fedlora.files import read_json
+
+if TYPE_CHECKING:
+    from monai_fedlora.networks.prompts import Prompts
 
 BUNDLES_VARIABLE = "MONAI_FEDLORA_BUNDLES"
 DEMO_WEIGHTS = "demo_backbone.safetensors"
@@ -44,6 +47,24 @@ def bundle_setting(name: str, config: str, key: str) -> Any:
     if not isinstance(content, dict) or key not in content:
         raise ConfigError(f"{path} does not say {key}; give it on the command line")
     return content[key]
+
+
+def bundle_prompts(name: str) -> Prompts:
+    """Return how a bundle's training puts classes into words.
+
+    Raises:
+        ConfigError: there is no such bundle, or it says nothing of it, or nothing sensible.
+    """
+    from monai_fedlora.networks.prompts import Prompts
+
+    try:
+        templates, texts = (bundle_setting(name, "train", key) for key in ("prompts", "class_texts"))
+    except ConfigError:
+        raise ConfigError(
+            f"the bundle {name} has no prompts for a method that compares images with texts; choose a bundle that has "
+            "prompts and class_texts, such as image_2d_pfedst_classification"
+        ) from None
+    return Prompts.from_json({"templates": templates, "class_texts": texts})
 
 
 def list_bundles() -> list[str]:

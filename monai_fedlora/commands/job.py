@@ -50,8 +50,9 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.federated.initial import build_shared, check_resumable, needs_backbone, starting_point
     from monai_fedlora.federated.jobs import write_job
     from monai_fedlora.federated.plan import TRAINING_SETTINGS, Plan
+    from monai_fedlora.methods import get_method
     from monai_fedlora.networks.weights import backbone_sha256
-    from monai_fedlora.resources import bundle_setting
+    from monai_fedlora.resources import bundle_prompts, bundle_setting
 
     settings = parse_settings(args.set)
     size = args.size or bundle_setting(args.bundle, "train", "size")
@@ -73,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
         "declared_cases": _cases(args.cases),
         "training": {k: v for k, v in settings.items() if k in TRAINING_SETTINGS},
     }
+    if get_method(args.method, common["method_args"]).reads_text:
+        common["prompts"] = bundle_prompts(args.bundle)
     plan = Plan(**common)
     manifest, _ = build_shared(plan, backbone=backbone if needs_backbone(plan) else None)
     with starting_point(args.start_from, plan=plan, manifest=manifest) as (initial, stored_round):

@@ -14,6 +14,7 @@ from monai_fedlora.data.pool import POOLED
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.plan import TRAINING_SETTINGS, Plan
 from monai_fedlora.methods.base import get_method
+from monai_fedlora.resources import bundle_prompts
 
 TRAINING_DEFAULTS: Mapping[str, Any] = {"augment": False, "cache_features": True}
 """Training settings of a comparison where nothing else is said, as in the shipped demonstrations (ours).
@@ -128,7 +129,8 @@ class Comparison:
         """The settings of a method's training that differ from the bundle's."""
         given = {name: value for name, value in self.methods[method].items() if name in TRAINING_SETTINGS}
         training = {**TRAINING_DEFAULTS, **given}
-        if training["augment"] or not self.facts[method].can_keep_features:
+        new_every_epoch = training["augment"] and training.get("augmented_views") == 0
+        if new_every_epoch or not self.facts[method].can_keep_features:
             training["cache_features"] = False
         return training
 
@@ -138,6 +140,7 @@ class Comparison:
 
     def plan(self, run: Run) -> Plan:
         """The federation of a run; that of a method which pools has the pool for its only site."""
+        method = get_method(run.method, self.method_args(run.method))
         return Plan(
             experiment=run.name,
             bundle=self.bundle,
@@ -151,6 +154,7 @@ class Comparison:
             backbone_sha256=self.backbone_sha256,
             seed=run.seed,
             training=self.training(run.method),
+            prompts=bundle_prompts(self.bundle) if method.reads_text else None,
         )
 
     def identity(self, run: Run) -> dict[str, Any]:

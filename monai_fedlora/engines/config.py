@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from torch import nn
 
 from monai_fedlora.data.cases import Datalist
 from monai_fedlora.data.datalist import FILE_NAME, check_site_name, load_datalist
+from monai_fedlora.data.site import cache_folder
 from monai_fedlora.engines.store import Store, store_limit, store_root
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.networks.catalogue import Architecture, architecture
+from monai_fedlora.networks.prompts import Prompts
 from monai_fedlora.transforms.cine import cine_augmentation, cine_preprocessing
 from monai_fedlora.transforms.photograph import DEFAULT_STYLE, photograph_preprocessing
 from monai_fedlora.transforms.photograph_augmentation import photograph_augmentation
@@ -127,6 +129,21 @@ def site_store(*, site: str, enabled: bool = True) -> Store | None:
     check_site_name(site)
     limit = store_limit()
     return Store(store_root() / site, limit=limit) if enabled and limit else None
+
+
+def class_prompts(*, templates: Sequence[str], class_texts: Mapping[str, str]) -> Prompts:
+    """How classes are put into words.
+
+    Raises:
+        ConfigError: see :class:`monai_fedlora.networks.prompts.Prompts`.
+    """
+    return Prompts(templates=tuple(templates), class_texts=class_texts)
+
+
+def text_store(*, site: str) -> Path:
+    """The folder in which a site keeps the features of the texts about its classes."""
+    check_site_name(site)
+    return cache_folder() / "texts" / site
 
 
 def _grid(chosen: Architecture, style: str | None) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
+import math
 import shlex
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,8 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from monai_fedlora.adapters.lora import merge_lora
+from monai_fedlora.adapters.side import PREFIX
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.card import model_card
+from monai_fedlora.export.check.checker import check_bundle
+from monai_fedlora.export.checksums import write_checksums
 from monai_fedlora.export.classifier import copy_without_call_stacks, eager_classifier, scripted_classifier
 from monai_fedlora.export.finished import FinishedModel, backbone_name, find_backbone, read_finished, rebuild
 from monai_fedlora.export.folder import new_folder
@@ -39,18 +44,21 @@ class Exported:
         folder: where it lies.
         metadata: its description.
         usage: the command or code that runs it.
+        digest: of a bundle, see :func:`monai_fedlora.export.checksums.write_checksums`; None for PEFT folders.
     """
 
     folder: Path
     metadata: Mapping[str, Any]
     usage: str
+    digest: str | None = None
 
 
 def export_bundle(*, run: Path, site: str, output: Path, backbone: str | None = None) -> Exported:
     """Write a bundle: merged weights, a TorchScript module with the preprocessing inside, configuration and card.
 
     Before the folder appears it is checked that every tensor had its place, that merged and adapted network,
-    TorchScript and Python, and the files read back agree in their logits.
+    TorchScript and Python, and the files read back agree in their logits, and that the bundle passes
+    :func:`monai_fedlora.export.check.checker.check_bundle`.
 
     Args:
         run: the run's workspace, the site's private folder in it, or the stored file.
@@ -83,7 +91,9 @@ def export_bundle(*, run: Path, site: str, output: Path, backbone: str | None = 
         write_text(folder / "docs" / "README.md", model_card(metadata, usage=_usage_text(output.name, modality)))
         write_text(folder / "LICENSE", licence_text(backbone_name(source)))
         _check_written(folder, plain, modality)
-    return Exported(folder=output, metadata=metadata, usage=inference_command(output))
+        digest = write_checksums(folder)
+        _check_passes(folder)
+    return Exported(folder=output, metadata=metadata, usage=inference_command(output), digest=digest)
 
 
 def inference_command(folder: Path) -> str:
@@ -106,25 +116,43 @@ def write_weights(model: FinishedModel, backbone: str, image: Tensor, path: Path
         path: file to write.
 
     Returns:
-        A plain network that has read the file back and computes what the adapted one did.
+        A plain network that has read the file back and computes what the adapted one did: a backbone with its head, and
+        the network beside it where the method trains one.
     """
     network = rebuild(model, backbone)
     with exported_view(model, network):
         expected = logits(network, image)
         merge_lora(network)
     state = {key: value.detach().clone().contiguous() for key, value in network.state_dict().items()}
-    plain = build_backbone(model.plan.size, out_chans=len(model.plan.classes))
-    if wrong := sorted(state.keys() ^ plain.state_dict().keys()):
-        raise ExportError(
-            f"{model.plan.method} cannot be merged into its backbone: {', '.join(wrong[:4])} would be left over or "
-            "missing"
-        )
+    _check_merged(model, network)
+    plain = _without_values(network)
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         torch.save(state, stream)
     plain.load_state_dict(torch.load(path, weights_only=True), strict=True)
     plain.eval()
     assert_equal(logits(plain, image), expected, "the merged weights give other logits than the adapters")
     return plain
+
+
+def _check_merged(model: FinishedModel, network: nn.Module) -> None:
+    """Refuse a network that has more than its backbone, its head and a network beside it."""
+    backbone = build_backbone(model.plan.size, out_chans=len(model.plan.classes))
+    own = (PREFIX, *backbone.head_prefixes)
+    different = network.state_dict().keys() ^ backbone.state_dict().keys()
+    if wrong := sorted(key for key in different if not key.startswith(own)):
+        raise ExportError(
+            f"{model.plan.method} cannot be merged into its backbone: {', '.join(wrong[:4])} would be left over or "
+            "missing"
+        )
+
+
+def _without_values(network: nn.Module) -> nn.Module:
+    """A copy of a network in which every number has yet to be read."""
+    empty = copy.deepcopy(network)
+    with torch.no_grad():
+        for tensor in empty.state_dict().values():
+            tensor.fill_(math.nan)
+    return empty
 
 
 def _write_script(
@@ -162,6 +190,13 @@ def _check_written(folder: Path, plain: nn.Module, modality: Modality) -> None:
         assert_equal(logits(script, image), logits(eager, image), "the TorchScript module gives other logits")
 
 
+def _check_passes(folder: Path) -> None:
+    """Refuse to hand out what ``monai-fedlora check`` would refuse to take."""
+    if findings := check_bundle(folder).findings:
+        problems = "; ".join(f"{finding.file} {finding.problem}" for finding in findings[:3])
+        raise ExportError(f"the bundle does not pass its own check: {problems}; nothing was written")
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """TorchScript's deprecation notices and MONAI's remark that a bundle can run code say nothing about an export."""
@@ -187,5 +222,5 @@ In a program, `models/model.ts` takes {modality.tensor_text} and returns logits:
 
     network, metadata, _ = monai.bundle.load("{name}", bundle_dir="...", load_ts_module=True)
 
-`models/model.pt` holds the same weights as a plain state dictionary of the backbone's architecture.
+`models/model.pt` holds the same weights as a plain state dictionary of the network.
 """

@@ -176,6 +176,8 @@ def rebuild(model: FinishedModel, backbone: str) -> Network:
         method=plan.method,
         method_args=dataclasses.asdict(method),
         seed=plan.seed,
+        classes=plan.classes,
+        prompts=plan.prompts,
     )
     scope = plan.scope(network)
     expected = set(scope.manifest.down.entries)

@@ -50,13 +50,38 @@ class Prompts:
             if _BRACES.search(text):
                 raise ConfigError(f"the text of class {name!r} is {text!r}; braces belong into a prompt only")
 
+    @classmethod
+    def from_json(cls, value: Any) -> Prompts:
+        """Parse what :func:`dataclasses.asdict` made, after it has been through JSON.
+
+        Raises:
+            ConfigError: it is something else, or see :class:`Prompts`.
+        """
+        if not isinstance(value, Mapping) or set(value) != {"templates", "class_texts"}:
+            raise ConfigError(f"prompts are {value!r}; they have templates and class_texts")
+        templates = value["templates"]
+        return cls(
+            templates=tuple(templates) if isinstance(templates, list) else templates, class_texts=value["class_texts"]
+        )
+
     def texts(self, classes: Sequence[str]) -> list[list[str]]:
         """The texts of every class, one per template.
 
         Raises:
-            ConfigError: there are texts for classes, but none for one of these.
+            ConfigError: there are texts for classes, but none for one of these; or two classes read the same.
         """
-        return [[template.replace(PLACEHOLDER, self._text(name)) for template in self.templates] for name in classes]
+        texts = {
+            name: [template.replace(PLACEHOLDER, self._text(name)) for template in self.templates] for name in classes
+        }
+        first: dict[str, str] = {}
+        for name, (sentence, *_) in texts.items():
+            if sentence in first:
+                raise ConfigError(
+                    f"the classes {first[sentence]!r} and {name!r} have the same text {sentence!r}; nothing could tell "
+                    "them apart"
+                )
+            first[sentence] = name
+        return [texts[name] for name in classes]
 
     def _text(self, name: str) -> str:
         if not self.class_texts:
