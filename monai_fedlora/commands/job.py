@@ -26,7 +26,19 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "--backbone", metavar="FILE", help="backbone to pin: file, folder or hub id (default: the size's demo weights)"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--wire", choices=("float16", "float32"), default="float16", help="type that travels")
+    parser.add_argument(
+        "--wire",
+        choices=("float16", "float32", "int8"),
+        default="float16",
+        help="type that travels; with int8, changes go up in eight bits and float16 comes down (default: float16)",
+    )
+    parser.add_argument(
+        "--top-k",
+        type=float,
+        default=1.0,
+        metavar="K",
+        help="share of each tensor's values, those that changed most, that a site sends; the others wait (default: 1)",
+    )
     parser.add_argument(
         "--cases", metavar="SITE=N,...", help="announced training cases; an update claiming more is refused"
     )
@@ -71,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
         "backbone_sha256": backbone_sha256(backbone),
         "seed": args.seed,
         "wire_dtype": args.wire,
+        "top_k": args.top_k,
         "declared_cases": _cases(args.cases),
         "training": {k: v for k, v in settings.items() if k in TRAINING_SETTINGS},
     }

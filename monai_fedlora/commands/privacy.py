@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
     }
     write_json(policy, {"scopes": [scope], "default_scope": "monai-fedlora"})
     console = Console()
-    console.print(f"{policy} lets exactly {len(manifest.entries)} tensors through ({manifest.nbytes:,} bytes):")
+    up, down = manifest.up.nbytes, manifest.down.nbytes
+    console.print(f"{policy} lets exactly {len(manifest.entries)} tensors through ({up:,} bytes up, {down:,} down):")
     for key, entry in manifest.entries.items():
-        console.print(f"  {key}  {entry.dtype}{list(entry.shape)}", soft_wrap=True)
+        console.print(f"  {key}  {entry}", soft_wrap=True)
     return 0

@@ -25,6 +25,7 @@ class Contribution:
     """One accepted update."""
 
     payload: Payload
+    """Tensors, decoded."""
     report: Mapping[str, Any]
 
 
@@ -82,7 +83,7 @@ class SharedAverage:
         self._round, self._reference, self.contributions = round_number, reference, {}
 
     def accept(self, site: str, payload: Any, report: Any) -> None:
-        """Check one update and keep it.
+        """Check one update as it travelled, decode and keep it.
 
         Raises:
             Refusal: unknown or repeated site, wrong round, undeclared or malformed tensors or report, more
@@ -104,15 +105,19 @@ class SharedAverage:
             raise Refusal(f"the update claims {cases} training cases; at least one is needed")
         if cases > self._declared.get(site, cases):
             raise Refusal(f"the update claims {cases} training cases, {site} declared {self._declared[site]}")
-        change = self._change_rms(payload)
+        try:
+            tensors = self.manifest.up.decoded(payload, self._reference)
+        except PrivacyError as error:
+            raise Refusal(str(error)) from error
+        change = self._change_rms(tensors)
         if not change <= self.max_update_rms:
             raise Refusal(f"the update changes parameters by {change:.3g} (rms), above {self.max_update_rms:.3g}")
         self._declared.setdefault(site, cases)
-        self.contributions[site] = Contribution(payload, report)
+        self.contributions[site] = Contribution(tensors, report)
 
-    def _change_rms(self, payload: Payload) -> float:
+    def _change_rms(self, tensors: Payload) -> float:
         squares = elements = 0.0
-        for key, after in payload.items():
+        for key, after in tensors.items():
             squares += float(np.square(after.astype(np.float64) - self._reference.get(key, 0.0)).sum())
             elements += after.size
         return float(np.sqrt(squares / elements)) if elements else 0.0

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from monai_fedlora.encoding import Encoding
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.files import read_json
 from monai_fedlora.methods import Method, get_method
@@ -61,7 +62,11 @@ class Plan:
         declared_cases: training cases each site has announced; an update that claims more is refused. A site
             without an entry is held to what its first accepted update claimed.
         max_update_rms: largest root-mean-square change per parameter and round that is accepted (ours: 1.0).
-        wire_dtype: type in which shared tensors travel, "float16" (ours) or "float32"; sums are float64 either way.
+        wire_dtype: type in which shared tensors travel: "float16" (ours) or "float32"; or "int8", in which changes go
+            up in eight bits with a scale per block and tensors come down in float16. Sums are float64 in any case.
+        top_k: share of each tensor's values, those with the largest changes, that a site sends in a round; 1 (ours)
+            sends all. What is left out, here and by "int8", stays in the site and is added to its next change, see
+            :mod:`monai_fedlora.encoding`.
         training: overrides of the bundle's training settings, limited to numbers and plain words.
     """
 
@@ -80,6 +85,7 @@ class Plan:
     declared_cases: Mapping[str, int] = field(default_factory=dict)
     max_update_rms: float = 1.0
     wire_dtype: str = "float16"
+    top_k: float = 1.0
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -115,8 +121,10 @@ class Plan:
             raise ConfigError(f"declared_cases names {', '.join(sorted(unknown))}, which is not among the sites")
         for site, cases in self.declared_cases.items():
             _whole(f"declared_cases of {site}", cases, 1)
-        if self.wire_dtype not in ("float16", "float32"):
-            raise ConfigError(f"wire_dtype is {self.wire_dtype!r}; it is either 'float16' or 'float32'")
+        if self.wire_dtype not in ("float16", "float32", "int8"):
+            raise ConfigError(f"wire_dtype is {self.wire_dtype!r}; it is 'float16', 'float32' or 'int8'")
+        if type(self.top_k) not in (int, float) or not 0 < self.top_k <= 1:
+            raise ConfigError(f"top_k is {self.top_k!r}; it must be a share above 0 and at most 1")
         if type(self.max_update_rms) not in (int, float) or not 0 < self.max_update_rms < math.inf:
             raise ConfigError(f"max_update_rms is {self.max_update_rms!r}; it must be a positive number")
         self.build_method().check_sites(len(self.sites))
@@ -129,9 +137,31 @@ class Plan:
         """Return the method with the settings of one of the sites."""
         return self.build_method().for_site(self.sites.index(site))
 
+    @property
+    def encoding(self) -> Encoding | None:
+        """How sites write their changes; None where they send the tensors themselves."""
+        if self.wire_dtype != "int8" and self.top_k == 1:
+            return None
+        return Encoding(values=self.wire_dtype, kept=self.top_k)
+
     def scope(self, network: Any) -> Scope:
-        """Roles of the tensors of a network built for this plan."""
-        return self.build_method().scope(network, wire_dtype=self.wire_dtype)
+        """Roles of the tensors of a network built for this plan.
+
+        Raises:
+            ConfigError: only the largest changes shall be sent, and the method has tensors that start anew in every
+                round, so that there is no later change to which the others could be added.
+        """
+        method = self.build_method()
+        scope = method.scope(network, wire_dtype="float32" if self.wire_dtype == "float32" else "float16")
+        if self.encoding is None:
+            return scope
+        if self.top_k < 1 and (anew := [key for key in scope.manifest.up.entries if method.starts_over(key, network)]):
+            raise ConfigError(
+                f"top_k is {self.top_k}, but {self.method} starts {anew[0]!r} anew in every round, so that a change "
+                "that was not sent could never be sent later; leave top_k at 1, or choose a method or averaging that "
+                "goes on with its factors"
+            )
+        return dataclasses.replace(scope, manifest=scope.manifest.encoded(self.encoding))
 
     @property
     def total_epochs(self) -> int:

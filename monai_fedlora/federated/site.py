@@ -84,6 +84,7 @@ class Site:
         self._trainer.add_event_handler(Events.ITERATION_COMPLETED, _terminate_if, should_stop)
         self._initial_private = self.scope.private_state(self.network)
         self._finished_round: int | None = None
+        self._left_over: Mapping[str, np.ndarray] = {}
 
     def _check_data(self, datalist: Path) -> int:
         loaded = load_datalist(datalist)
@@ -134,6 +135,8 @@ class Site:
     def train_round(self, round_number: int, shared: Mapping[str, np.ndarray]) -> Update:
         """Evaluate what the server sent, train on the site's data, keep the private part, return the shared one.
 
+        What the encoding of the shared one leaves out is kept with the private part, and added the next time.
+
         Args:
             round_number: the server's round.
             shared: the server's tensors; anything but exactly the manifest is refused and changes nothing.
@@ -151,10 +154,11 @@ class Site:
         }
         self._trainer.run_epochs(self.plan.local_epochs)
         report["train_loss"] = float(self._trainer.state.metrics["train_loss"])
+        payload, self._left_over = self.scope.update(self.network, sent=shared, left_over=self._left_over)
         self._save(round_number)
         report["seconds"] = time.perf_counter() - started
         check_report(report)
-        return Update(self.scope.shared_payload(self.network), report)
+        return Update(payload, report)
 
     def rest(self) -> None:
         """Free what the next task reads back from the disk: the optimiser's memory, and gradients."""
@@ -193,6 +197,7 @@ class Site:
         for name, parameter in self.network.named_parameters():
             if self.method.starts_over(name, self.network):
                 self._optimiser.state.pop(parameter, None)
+                self._left_over = {key: value for key, value in self._left_over.items() if key != name}
 
     def evaluate(self, split: str) -> dict[str, dict[str, Any]]:
         """Metrics on a split ("validate" or "test"), with the private part on and, where defined, off."""
@@ -216,6 +221,7 @@ class Site:
             self.store.clear()
         state = self.store.load_before(round_number)
         self.scope.load_private(self.network, state.private if state else self._initial_private)
+        self._left_over = {key: value.numpy() for key, value in state.left_over.items()} if state else {}
         self._optimiser.state.clear()
         self._trainer.set_epoch(state.epoch if state else 0)
         if state:
@@ -228,6 +234,7 @@ class Site:
                 epoch=self._trainer.state.epoch,
                 private=self.scope.private_state(self.network),
                 optimiser=self._optimiser_tensors(),
+                left_over={key: torch.from_numpy(value) for key, value in self._left_over.items()},
             )
         )
         self._finished_round = round_number

@@ -1,7 +1,7 @@
 """What a site keeps to itself between tasks, processes and restarts.
 
-Everything of a round (private tensors, optimiser moments, epoch) is one file, so a crash cannot mix rounds.
-The folder is readable by its owner only.
+Everything of a round (private tensors, optimiser moments, changes that were not sent, epoch) is one file, so a crash
+cannot mix rounds. The folder is readable by its owner only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,14 @@ class SiteState:
         epoch: epochs trained since round 0.
         private: private tensors by state-dict key.
         optimiser: optimiser tensors by ``<parameter name>/<slot>``.
+        left_over: what the encodings of shared tensors left out so far, by state-dict key, for the next update.
     """
 
     round: int
     epoch: int
     private: Mapping[str, Tensor]
     optimiser: Mapping[str, Tensor]
+    left_over: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class SiteStore:
@@ -62,6 +64,7 @@ class SiteStore:
         self._prepare()
         tensors = {f"private/{key}": value for key, value in state.private.items()}
         tensors |= {f"optimiser/{key}": value for key, value in state.optimiser.items()}
+        tensors |= {f"left_over/{key}": value for key, value in state.left_over.items()}
         numbers = {"round": state.round, "epoch": state.epoch}
         save_tensors(self._path(state.round), tensors, {**self._identity(), "numbers": json.dumps(numbers)})
         for number in sorted(self.rounds())[:-_KEPT]:
@@ -88,7 +91,12 @@ class SiteStore:
         self._check(path, metadata)
         try:
             numbers = {key: int(value) for key, value in json.loads(metadata["numbers"]).items()}
-            return SiteState(private=_part(tensors, "private/"), optimiser=_part(tensors, "optimiser/"), **numbers)
+            return SiteState(
+                private=_part(tensors, "private/"),
+                optimiser=_part(tensors, "optimiser/"),
+                left_over=_part(tensors, "left_over/"),
+                **numbers,
+            )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise WeightsError(f"{path} is not a site state ({error}); remove it to start afresh") from error
 

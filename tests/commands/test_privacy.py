@@ -42,7 +42,7 @@ def test_the_approved_tensors_are_listed_and_kept_beside_the_policy(job: Path, l
     said = capsys.readouterr().out
     for key in make_manifest().entries:
         assert re.search(rf"^  {re.escape(key)}  float32\[", said, re.MULTILINE)
-    assert "44 bytes" in said
+    assert "(44 bytes up, 44 down)" in " ".join(said.split())
     approved = local / "approved_manifest_trial.json"
     assert {path.name for path in local.iterdir()} == {"privacy.json", approved.name}
     assert Manifest.load(approved) == make_manifest()

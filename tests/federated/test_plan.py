@@ -36,7 +36,8 @@ plans = st.fixed_dictionaries(
         "size": words,
         "seed": st.integers(0, 2**31),
         "max_update_rms": st.floats(1e-6, 1e6),
-        "wire_dtype": st.sampled_from(["float16", "float32"]),
+        "wire_dtype": st.sampled_from(["float16", "float32", "int8"]),
+        "top_k": st.floats(0, 1, exclude_min=True),
         "training": st.dictionaries(
             st.sampled_from(TRAINING_SETTINGS), numbers | st.booleans() | words | st.lists(numbers, max_size=3)
         ),
@@ -66,7 +67,7 @@ def placed(place: str, value: Any) -> dict[str, Any]:
 PLACES = [
     *("experiment", "bundle", "method", "size", "backbone_sha256", "wire_dtype"),
     *("sites", "sites.[0]", "classes", "classes.[0]"),
-    *("rounds", "start_round", "local_epochs", "seed", "max_update_rms"),
+    *("rounds", "start_round", "local_epochs", "seed", "max_update_rms", "top_k"),
     *("declared_cases", "declared_cases.north", "declared_cases.{}"),
     *("training", "training.{}", "training.batch_size", "training.class_weights[]", "training.mixed_precision"),
     *("method_args", "method_args.{}", "method_args.rank", "method_args.head", "method_args.targets[]"),
@@ -175,6 +176,8 @@ def test_an_unknown_entry_is_named(name: str) -> None:
         {"backbone_sha256": None},
         {"wire_dtype": "bfloat16"},
         {"wire_dtype": None},
+        {"wire_dtype": "int4"},
+        *({"top_k": value} for value in (0, -0.1, 1.1, True, "0.1", None, float("nan"))),
         {"max_update_rms": 0},
         {"max_update_rms": -1.0},
         {"max_update_rms": float("nan")},
@@ -248,6 +251,7 @@ CHANGES: dict[str, Any] = {
     "declared_cases": {"north": 3},
     "max_update_rms": 0.5,
     "wire_dtype": "float32",
+    "top_k": 0.1,
     "training": {"batch_size": 2},
 }
 IDENTITY = {"experiment", "method", "method_args", "size", "classes", "backbone_sha256"}
