@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ignite.engine import Events
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -149,6 +150,31 @@ class Member:
         for name, slots in optimiser.items():
             self.optimiser.state[self.network.get_parameter(name)] = slots
         self.trainer.set_epoch(epoch)
+
+
+def watched(member: Member) -> list[set[str]]:
+    """Names of the parameters that each step of the member moves."""
+    log: list[set[str]] = []
+    state: dict[str, torch.Tensor] = {}
+
+    def before() -> None:
+        state.update({name: p.detach().clone() for name, p in member.network.named_parameters()})
+
+    def after() -> None:
+        log.append({name for name, p in member.network.named_parameters() if not p.equal(state[name])})
+
+    member.trainer.add_event_handler(Events.ITERATION_STARTED, before)
+    member.trainer.add_event_handler(Events.ITERATION_COMPLETED, after)
+    return log
+
+
+def disturbed(member: Member, part: str) -> Member:
+    """The member, with noise on the trained parameters whose name holds ``part``."""
+    with torch.no_grad():
+        for name, parameter in member.network.named_parameters():
+            if part in name and parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    return member
 
 
 def aggregated(method: Method, scope: Scope, updates: dict[str, tuple[int, Payload]], reference: Payload) -> Payload:

@@ -7,13 +7,23 @@ from typing import Any
 
 import pytest
 import torch
-from ignite.engine import Events
 
 from monai_fedlora.adapters.lora import PRIVATE, SHARED, LoraSettings, attach_lora, merge_lora
 from monai_fedlora.adapters.view import with_weights
 from monai_fedlora.methods import get_method
 from monai_fedlora.scope import Role
-from tests.methods.federation import FAMILIES, Member, Payload, aggregated, attached, bits, logits, run_federation
+from tests.methods.federation import (
+    FAMILIES,
+    Member,
+    Payload,
+    aggregated,
+    attached,
+    bits,
+    disturbed,
+    logits,
+    run_federation,
+    watched,
+)
 
 
 def distance(member: Member, start: dict[str, torch.Tensor], part: str = "") -> float:
@@ -25,22 +35,6 @@ def distance(member: Member, start: dict[str, torch.Tensor], part: str = "") -> 
 
 def copied(network: Any) -> dict[str, torch.Tensor]:
     return {key: value.detach().clone() for key, value in network.state_dict().items()}
-
-
-def watched(member: Member) -> list[set[str]]:
-    """Names of the parameters that each step of the member moves."""
-    log: list[set[str]] = []
-    state: dict[str, torch.Tensor] = {}
-
-    def before() -> None:
-        state.update({name: p.detach().clone() for name, p in member.network.named_parameters()})
-
-    def after() -> None:
-        log.append({name for name, p in member.network.named_parameters() if not p.equal(state[name])})
-
-    member.trainer.add_event_handler(Events.ITERATION_STARTED, before)
-    member.trainer.add_event_handler(Events.ITERATION_COMPLETED, after)
-    return log
 
 
 # ---- FedProx --------------------------------------------------------------------------------------------
@@ -148,14 +142,6 @@ def test_the_head_trains_before_the_base(share: float, head_steps: int, trains: 
 
 
 # ---- Ditto ----------------------------------------------------------------------------------------------
-
-
-def disturbed(member: Member, part: str) -> Member:
-    with torch.no_grad():
-        for name, parameter in member.network.named_parameters():
-            if part in name and parameter.requires_grad:
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    return member
 
 
 @pytest.mark.parametrize("name", ["ditto", "feddpa"])
