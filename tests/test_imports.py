@@ -17,15 +17,16 @@ PACKAGE = REPOSITORY / "monai_fedlora"
 
 # Rooms from the ground up: a room imports nothing from the rooms named beside it.
 FORBIDDEN_ROOMS = {
-    "networks": {"adapters", "methods", "federated", "export", "comparison", "commands", "cli"},
-    "adapters": {"methods", "federated", "export", "comparison", "commands", "cli"},
-    "methods": {"federated", "export", "comparison", "commands", "cli"},
-    "data": {"adapters", "methods", "federated", "export", "comparison", "commands", "cli"},
-    "transforms": {"adapters", "methods", "federated", "export", "comparison", "commands", "cli"},
-    "engines": {"federated", "export", "comparison", "commands", "cli"},
-    "federated": {"comparison", "commands", "cli"},
-    "export": {"comparison", "commands", "cli"},
-    "comparison": {"commands", "cli"},
+    "networks": {"adapters", "methods", "federated", "export", "comparison", "clinic", "commands", "cli"},
+    "adapters": {"methods", "federated", "export", "comparison", "clinic", "commands", "cli"},
+    "methods": {"federated", "export", "comparison", "clinic", "commands", "cli"},
+    "data": {"adapters", "methods", "federated", "export", "comparison", "clinic", "commands", "cli"},
+    "transforms": {"adapters", "methods", "federated", "export", "comparison", "clinic", "commands", "cli"},
+    "engines": {"federated", "export", "comparison", "clinic", "commands", "cli"},
+    "federated": {"comparison", "clinic", "commands", "cli"},
+    "export": {"comparison", "clinic", "commands", "cli"},
+    "clinic": {"adapters", "methods", "engines", "federated", "comparison", "commands", "cli"},
+    "comparison": {"clinic", "commands", "cli"},
 }
 FORBIDDEN_EVERYWHERE = {
     "torchvision",

@@ -1,0 +1,204 @@
+"""What the images of a DICOM study say about themselves, without their pixels."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from monai_fedlora.errors import ConfigError, DataError
+
+MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
+ENHANCED_MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4.1"
+_DIRECTORY = "1.2.840.10008.1.3.10"
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_LARGEST_SIDE = 4096
+_PHASES = frozenset({"P", "PHASE", "PHASE MAP", "PHASE CONTRAST", "VELOCITY", "VELOCITY MAP"})
+_TAGS = (
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
+    "Modality", "PatientID", "ImageType", "InstanceNumber", "TriggerTime", "Rows", "Columns", "PixelSpacing",
+    "ImagePositionPatient", "ImageOrientationPatient", "SamplesPerPixel", "PhotometricInterpretation",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageHeader:
+    """One image of a series.
+
+    Attributes:
+        path: its file.
+        uid: SOP instance UID.
+        series: series instance UID.
+        series_number: of that series, 0 if it has none.
+        description: of that series.
+        instance_number: place in the series, None if it has none.
+        trigger_time: ms after the R wave, None if unknown.
+        shape: (columns, rows).
+        spacing: distance (of columns, of rows) in mm.
+        position: (3,) of the first pixel, mm, patient coordinates (left, posterior, superior).
+        axes: (2, 3) unit vectors along a row and along a column.
+    """
+
+    path: Path
+    uid: str
+    series: str
+    series_number: int
+    description: str
+    instance_number: int | None
+    trigger_time: float | None
+    shape: tuple[int, int]
+    spacing: tuple[float, float]
+    position: np.ndarray
+    axes: np.ndarray
+
+    @property
+    def normal(self) -> np.ndarray:
+        """(3,) unit vector across the image."""
+        return np.cross(self.axes[0], self.axes[1])
+
+
+def need_pydicom() -> ModuleType:
+    """Return pydicom.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import pydicom
+    except ImportError as error:
+        raise ConfigError("DICOM needs further packages: pip install 'monai-fedlora[dicom]'") from error
+    return pydicom
+
+
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """Scanners break many rules of the standard that do not matter here; what matters is checked."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"pydicom\b.*")
+        yield
+
+
+def read_image_headers(files: Sequence[Path], origin: Path) -> list[ImageHeader]:
+    """Read the MR images among the files of one study.
+
+    Files that are not DICOM, directories of media and MR objects without a place in the patient (as scanned reports)
+    are left out; of several files with one instance, all but the first.
+
+    Args:
+        files: the study's.
+        origin: the folder or archive, for messages.
+
+    Raises:
+        ConfigError: pydicom is not installed.
+        DataError: there is no MR image, or there are several studies or patients; or a file is damaged.
+    """
+    datasets = [(path, dataset) for path in files if (dataset := _read(path)) is not None]
+    if not datasets:
+        raise DataError(f"{origin} holds no DICOM file")
+    for keyword, what in (("StudyInstanceUID", "studies"), ("PatientID", "patients")):
+        different = {_text(dataset, keyword) for _, dataset in datasets}
+        if len(different) > 1:
+            raise DataError(f"{origin} holds images of {len(different)} {what}; give one study at a time")
+    headers: dict[str, ImageHeader] = {}
+    for path, dataset in datasets:
+        if dataset.get("SOPClassUID") == MR_IMAGE and "ImagePositionPatient" in dataset and not _is_phase(dataset):
+            header = _header(path, dataset)
+            headers.setdefault(header.uid, header)
+    if not headers:
+        raise DataError(f"{origin} holds no MR image that can be used: {_what_else(datasets)}")
+    return list(headers.values())
+
+
+def _read(path: Path) -> Any:
+    """The dataset of a DICOM file; None if it is another kind of file."""
+    pydicom = need_pydicom()
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        with quiet_pydicom():
+            meta = pydicom.filereader.read_file_meta_info(path)
+            if meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
+                return None
+            if meta.get("TransferSyntaxUID") == _DEFLATED:
+                raise DataError(f"{path} is compressed as a whole (deflated), which is not read; export it again")
+            return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+    except InvalidDicomError:
+        return None
+    except DataError:
+        raise
+    except Exception as error:  # pydicom reports damage in a dozen ways
+        raise DataError(f"{path} is a damaged DICOM file ({error}); copy it again from the source") from error
+
+
+def _header(path: Path, dataset: Any) -> ImageHeader:
+    rows, columns = (int(_numbers(path, dataset, name, 1)[0]) for name in ("Rows", "Columns"))
+    if not (0 < rows <= _LARGEST_SIDE and 0 < columns <= _LARGEST_SIDE):
+        raise DataError(f"{path} has {columns} x {rows} pixels, which no MR image has")
+    if dataset.get("SamplesPerPixel") != 1 or dataset.get("PhotometricInterpretation") != "MONOCHROME2":
+        raise DataError(f"{path} does not hold grey levels (MONOCHROME2); export the original images")
+    down, across = _numbers(path, dataset, "PixelSpacing", 2)
+    axes = np.array(_numbers(path, dataset, "ImageOrientationPatient", 6)).reshape(2, 3)
+    if not np.allclose(axes @ axes.T, np.eye(2), atol=1e-3):
+        raise DataError(f"{path} has an impossible orientation {axes.ravel().tolist()}; export the study again")
+    uid, series = _text(dataset, "SOPInstanceUID"), _text(dataset, "SeriesInstanceUID")
+    if not (uid and series):
+        raise DataError(f"{path} has no instance or series UID; export the study again from the scanner")
+    number = _optional(path, dataset, "InstanceNumber")
+    return ImageHeader(
+        path=path,
+        uid=uid,
+        series=series,
+        series_number=int(_optional(path, dataset, "SeriesNumber") or 0),
+        description=_text(dataset, "SeriesDescription"),
+        instance_number=None if number is None else int(number),
+        trigger_time=_optional(path, dataset, "TriggerTime"),
+        shape=(columns, rows),
+        spacing=(across, down),
+        position=np.array(_numbers(path, dataset, "ImagePositionPatient", 3)),
+        axes=axes,
+    )
+
+
+def _numbers(path: Path, dataset: Any, keyword: str, count: int) -> tuple[float, ...]:
+    try:
+        with quiet_pydicom():
+            value = dataset[keyword].value
+        numbers = tuple(float(number) for number in (value if count > 1 else [value]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} has no usable {keyword}; export the study again from the scanner") from error
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise DataError(f"{path} has {len(numbers)} numbers as {keyword}, and {count} finite ones are needed")
+    return numbers
+
+
+def _optional(path: Path, dataset: Any, keyword: str) -> float | None:
+    try:
+        with quiet_pydicom():
+            is_there = dataset.get(keyword) not in (None, "")
+    except ValueError:
+        return None
+    return _numbers(path, dataset, keyword, 1)[0] if is_there else None
+
+
+def _is_phase(dataset: Any) -> bool:
+    """Whether an image shows velocities or phases, which some scanners store beside the grey levels."""
+    return not _PHASES.isdisjoint(dataset.get("ImageType") or ())
+
+
+def _text(dataset: Any, keyword: str) -> str:
+    with quiet_pydicom():
+        return str(dataset.get(keyword) or "")
+
+
+def _what_else(datasets: Sequence[tuple[Path, Any]]) -> str:
+    if any(dataset.get("SOPClassUID") == ENHANCED_MR_IMAGE for _, dataset in datasets):
+        return "its images are enhanced (multi-frame) ones; export them as classic MR images"
+    modalities = sorted({_text(dataset, "Modality") or "unknown" for _, dataset in datasets})
+    return f"its modality is {', '.join(modalities)}, and MR images with a position in the patient are needed"

@@ -1,0 +1,75 @@
+"""Decode the images of a stack."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from monai_fedlora.clinic.dicom_headers import ImageHeader, need_pydicom, quiet_pydicom
+from monai_fedlora.clinic.dicom_stack import Stack
+from monai_fedlora.errors import DataError
+
+MAXIMUM_VOXELS = 1 << 28
+
+
+def read_voxels(stack: Stack) -> np.ndarray:
+    """Decode every image.
+
+    Returns:
+        (X, Y, Z, T) float32 grey levels, rescaled as each image says.
+
+    Raises:
+        DataError: an image cannot be decoded, or there are more voxels than a cine has; the message names the file.
+    """
+    columns, rows, slices, frames = stack.shape
+    check_size(stack.shape, str(stack.images[0][0].path.parent))
+    voxels = np.empty((columns, rows, slices, frames), np.float32)
+    for place, images in enumerate(stack.images):
+        for frame, image in enumerate(images):
+            voxels[..., place, frame] = _grey_levels(image).T
+    return voxels
+
+
+def check_size(shape: tuple[int, ...], origin: str) -> None:
+    """Refuse a cine that would fill the memory.
+
+    Raises:
+        DataError: it has more than :data:`MAXIMUM_VOXELS` (ours).
+    """
+    if np.prod(shape, dtype=float) > MAXIMUM_VOXELS:
+        raise DataError(f"{origin}: {' x '.join(map(str, shape))} voxels are more than a cine has; is this one study?")
+
+
+def read_dataset(image: ImageHeader) -> Any:
+    """The whole DICOM object, its pixels not compressed.
+
+    Raises:
+        DataError: it cannot be read or decoded.
+    """
+    pydicom = need_pydicom()
+    try:
+        with quiet_pydicom():
+            dataset = pydicom.dcmread(image.path)
+            if dataset.file_meta.TransferSyntaxUID.is_compressed:
+                dataset.decompress(generate_instance_uid=False)
+            return dataset
+    except Exception as error:  # pydicom and its decoders report damage in a dozen ways
+        raise DataError(f"{image.path} cannot be decoded ({error}); export it again, uncompressed") from error
+
+
+def _grey_levels(image: ImageHeader) -> np.ndarray:
+    """(rows, columns) float32."""
+    dataset = read_dataset(image)
+    try:
+        with quiet_pydicom():
+            pixels = dataset.pixel_array.astype(np.float32)
+            slope, intercept = (float(dataset.get(name, unit)) for name, unit in _RESCALE)
+    except Exception as error:  # as above
+        raise DataError(f"{image.path} has unusable pixels ({error}); copy it again from the source") from error
+    if pixels.shape != image.shape[::-1]:
+        raise DataError(f"{image.path} has {pixels.shape} pixels, and its header says {image.shape[::-1]}")
+    return pixels * np.float32(slope) + np.float32(intercept)
+
+
+_RESCALE = (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))

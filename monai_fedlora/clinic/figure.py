@@ -1,0 +1,166 @@
+"""One picture per study: what the network saw, what it answered, and which places the answer hangs on.
+
+The picture names neither the study nor the patient, so that it can travel with de-identified results.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from monai_fedlora.clinic.bundle import CINE
+from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, Prediction
+
+AN_AID = "an aid, not evidence"
+_PANEL, _GAP, _SIDE, _TOP, _LINE, _LOWEST = 320, 16, 400, 74, 22, 640
+_PAPER, _INK, _PALE, _BAR, _ALARM = (255, 255, 255), (25, 25, 25), (150, 150, 150), (52, 101, 164), (178, 34, 34)
+_FOR, _AGAINST = np.array([255.0, 70.0, 0.0]), np.array([0.0, 120.0, 255.0])
+_HARDLY = 0.01
+"""Largest difference of log-probabilities that is not worth showing."""
+_MOST_OPAQUE = 0.6
+
+
+def draw_figure(prediction: Prediction) -> Image.Image:
+    """Draw a prediction.
+
+    Returns:
+        An RGB picture of about 1100 x 800 pixels: on the left the middle slices of end-diastole and end-systole, or the
+        photograph, as the network sees them, and below the same with the places that the answer hangs on; on the right
+        the probabilities, the area of blood over the beat where frames were chosen, and doubts.
+    """
+    pictures = _pictures(prediction)
+    rows = 1 if prediction.relevance is None else 2
+    width = _GAP + len(pictures) * (_PANEL + _GAP) + _SIDE + _GAP
+    height = _TOP + rows * (_PANEL + _LINE + _GAP) + 2 * _GAP
+    canvas = Image.new("RGB", (width, max(height, _LOWEST)), _PAPER)
+    draw = ImageDraw.Draw(canvas)
+    model = prediction.classifier
+    _write(draw, (_GAP, 12), f"{_short(prediction.predicted, 40)}: {_percent(max(prediction.probabilities))}", size=26)
+    _write(draw, (_GAP, 46), f"model {_short(model.name, 20)} {model.version}, SHA-256 {model.sha256[:12]}", _PALE, 14)
+    for column, (label, picture) in enumerate(pictures):
+        left = _GAP + column * (_PANEL + _GAP)
+        _paste(canvas, draw, (left, _TOP), picture, label)
+        if prediction.relevance is not None:
+            relevance = prediction.relevance.numpy()
+            shaded = _shade(picture, relevance.T if model.modality == CINE else relevance)
+            caption = f"{label}: {AN_AID}" if shaded is not picture else f"{label}: no single place changes the answer"
+            _paste(canvas, draw, (left, _TOP + _PANEL + _LINE + _GAP), shaded, caption)
+    _side(draw, prediction, _GAP + len(pictures) * (_PANEL + _GAP))
+    return canvas
+
+
+def _pictures(prediction: Prediction) -> list[tuple[str, np.ndarray]]:
+    """Names and (height, width, 3) levels in 0..255."""
+    seen, model = prediction.prepared, prediction.classifier
+    if model.modality == CINE:
+        filled = seen.abs().sum(dim=(0, 1, 2)).nonzero().flatten()
+        middle = int(filled[len(filled) // 2]) if len(filled) else seen.shape[3] // 2
+        frames = seen[..., middle].clamp(0, 1).numpy()
+        chosen = prediction.frames
+        ed, es = ("", "") if chosen is None else (f", frame {chosen.ed}", f", frame {chosen.es}")
+        labels = (f"end-diastole{ed}", f"end-systole{es}")
+        return [
+            (label, np.repeat(255 * frame.T[..., None], 3, axis=2)) for label, frame in zip(labels, frames, strict=True)
+        ]
+    settings = model.script.preprocessor
+    levels = seen * settings.std.cpu() + settings.mean.cpu()
+    return [("as the network sees it", 255 * levels.clamp(0, 1).permute(1, 2, 0).numpy())]
+
+
+def _shade(picture: np.ndarray, relevance: np.ndarray) -> np.ndarray:
+    """Colour a picture: red where it speaks for the answer, blue where against, the stronger the more opaque.
+
+    Args:
+        picture: (height, width, 3) levels in 0..255.
+        relevance: (height, width).
+    """
+    largest = float(np.abs(relevance).max())
+    if largest < _HARDLY:
+        return picture
+    opacity = _MOST_OPAQUE * np.abs(relevance / largest)[..., None]
+    colour = np.where(relevance[..., None] > 0, _FOR, _AGAINST)
+    return (1 - opacity) * picture + opacity * colour
+
+
+def _paste(canvas: Image.Image, draw: Any, corner: tuple[int, int], picture: np.ndarray, caption: str) -> None:
+    image = Image.fromarray(np.clip(picture, 0, 255).round().astype(np.uint8))
+    scale = _PANEL / max(image.size)
+    size = tuple(max(1, round(side * scale)) for side in image.size)
+    canvas.paste(image.resize(size, Image.Resampling.BICUBIC), corner)  # type: ignore[arg-type]
+    _write(draw, (corner[0], corner[1] + _PANEL + 2), caption, size=14)
+
+
+def _side(draw: Any, prediction: Prediction, left: int) -> None:
+    _paragraph(draw, (left, 18), NOT_FOR_CLINICAL_USE, _ALARM)
+    y = _TOP
+    order = sorted(range(len(prediction.probabilities)), key=prediction.probabilities.__getitem__, reverse=True)
+    for index in order[:10]:
+        share = prediction.probabilities[index]
+        _write(draw, (left, y), _short(prediction.classifier.classes[index], 16))
+        draw.rectangle((left + 150, y + 3, left + 150 + round(180 * share), y + 17), fill=_BAR)
+        _write(draw, (left + 340, y), _percent(share))
+        y += _LINE
+    y += _GAP
+    if prediction.frames is not None:
+        y = _curve(draw, prediction, left, y) + _GAP
+    if prediction.relevance is not None:
+        y = _paragraph(draw, (left, y), _reading_aid(prediction), _INK) + _GAP
+    for text in prediction.doubts:
+        y = _paragraph(draw, (left, y), f"Doubt: {text}.", _ALARM)
+    for text in prediction.notes:
+        y = _paragraph(draw, (left, y), f"Note: {text}.", _INK)
+
+
+def _curve(draw: Any, prediction: Prediction, left: int, top: int) -> int:
+    """The area of blood over the beat with both frames marked; returns where it ends."""
+    frames = prediction.frames
+    assert frames is not None
+    _write(draw, (left, top), "area of blood by frame, found without a mask", size=14)
+    low, high = min(frames.areas), max(frames.areas)
+    width, height, base = 360, 80, top + _LINE + 100
+
+    def place(frame: int) -> tuple[float, float]:
+        share = (frames.areas[frame] - low) / (high - low) if high > low else 0.5
+        return left + width * frame / (len(frames.areas) - 1), base - height * share
+
+    draw.line([place(frame) for frame in range(len(frames.areas))], fill=_BAR, width=2)
+    for name, frame in (("ED", frames.ed), ("ES", frames.es)):
+        x, y = place(frame)
+        draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=_ALARM)
+        _write(draw, (round(x) - 4, round(y) - 22), f"{name} {frame}", size=14)
+    return _paragraph(draw, (left, base + 8), frames.how + ".", _PALE)
+
+
+def _reading_aid(prediction: Prediction) -> str:
+    assert prediction.relevance is not None
+    share = prediction.probabilities[prediction.best]
+    hidden = share * math.exp(-max(float(prediction.relevance.max()), 0.0))
+    return (
+        f"Red: hiding the place lowers the probability of {_short(prediction.predicted, 30)}, at most from "
+        f"{_percent(share)} to {_percent(hidden)}; blue: it raises it. This is what the network reacted to, {AN_AID}."
+    )
+
+
+def _paragraph(draw: Any, corner: tuple[int, int], text: str, colour: Sequence[int]) -> int:
+    x, y = corner
+    for line in textwrap.wrap(text, 54):
+        _write(draw, (x, y), line, colour, 14)
+        y += 19
+    return y
+
+
+def _write(draw: Any, corner: tuple[int, int], text: str, colour: Sequence[int] = _INK, size: int = 16) -> None:
+    draw.text(corner, text, fill=tuple(colour), font=ImageFont.load_default(size))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,0 +1,118 @@
+"""Find end-diastole and end-systole in a short-axis cine without a mask.
+
+Blood is bright and muscle dark in the sequences that cines are made with, so that the bright part of what moves shrinks
+while the heart contracts. Per slice, the pixels within 60 mm of the heart's centre that change most are counted while
+they are brighter than halfway between the dark and the bright levels there; the sum over the slices between base and
+apex, smoothed over the beat, is the blood's area. End-systole is where it is least. End-diastole is the first frame
+after the R wave, at which scanners start; where the area is far from its largest there (a delayed trigger), it is the
+frame of the largest area (all ours).
+
+The method does not segment. It tells the frames of one cine apart, not hearts: its area is no volume. It needs bright
+blood, a breath-hold and a stack that covers the ventricles; through-plane motion of the atria at the base, an
+arrhythmia or a fixed, akinetic ventricle flatten the curve, which is said as a doubt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from monai_fedlora.errors import DataError
+from monai_fedlora.transforms.localise import heart_centre
+
+_REACH_MM = 60.0
+_SYSTOLE = 0.35
+"""Share of the beat at which the heart is nearly contracted, to find out what moves."""
+_NEARLY_FULL = 0.75
+"""Share of the curve's range above which the first frame counts as end-diastole."""
+_FEW_FRAMES = 10
+_LITTLE_MOTION = 0.2
+_USUAL_SYSTOLE = (0.15, 0.6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameChoice:
+    """Which frames stand for the two ends of the beat.
+
+    Attributes:
+        ed, es: frame numbers from 0.
+        how: in words.
+        areas: bright share of what moves, by frame, in [0, 1].
+        doubts: what speaks against the choice.
+    """
+
+    ed: int
+    es: int
+    how: str
+    areas: tuple[float, ...]
+    doubts: tuple[str, ...]
+
+
+def choose_frames(cine: np.ndarray, *, spacing_mm: float, given: tuple[int, int] | None = None) -> FrameChoice:
+    """Choose end-diastole and end-systole.
+
+    Args:
+        cine: (X, Y, Z, T) grey levels, finite, slices from base to apex or back.
+        spacing_mm: in-plane pixel width.
+        given: frame numbers (ED, ES) that somebody has chosen; they are taken.
+
+    Raises:
+        DataError: there is one frame only, or a given number is not one of them.
+    """
+    frames = cine.shape[3]
+    if frames < 2:
+        raise DataError("a cine of one frame has no end-systole; give the whole cine")
+    areas = blood_areas(cine, spacing_mm=spacing_mm)
+    if given:
+        ed, es = given
+        if ed == es or not (0 <= ed < frames and 0 <= es < frames):
+            raise DataError(f"frames {ed} and {es} cannot be ED and ES of a cine with the frames 0 to {frames - 1}")
+        return FrameChoice(ed=ed, es=es, how="given", areas=tuple(areas.tolist()), doubts=())
+    smooth = (np.roll(areas, 1) + 2 * areas + np.roll(areas, -1)) / 4 if frames > 4 else areas
+    es = int(smooth.argmin())
+    span = float(areas.max() - areas.min())
+    first_is_full = areas[0] - areas.min() >= _NEARLY_FULL * span
+    ed = 0 if first_is_full and es != 0 else int(smooth.argmax())
+    if ed == es:
+        raise DataError("nothing in this cine moves as a heart does; is it a cine, and does it show the heart?")
+    how = "first frame after the R wave" if ed == 0 and first_is_full else "frame of the largest area of blood"
+    doubts = []
+    if frames < _FEW_FRAMES:
+        doubts.append(f"{frames} frames are few: end-systole may lie between two of them")
+    if span < _LITTLE_MOTION:
+        doubts.append("the heart hardly changes its size; end-diastole and end-systole may be wrong")
+    if not _USUAL_SYSTOLE[0] <= ((es - ed) % frames) / frames <= _USUAL_SYSTOLE[1]:
+        doubts.append("end-systole was found at an unusual time of the beat; look at the frames")
+    return FrameChoice(
+        ed=ed,
+        es=es,
+        how=f"ED: {how}; ES: frame of the smallest area of blood",
+        areas=tuple(areas.tolist()),
+        doubts=tuple(doubts),
+    )
+
+
+def blood_areas(cine: np.ndarray, *, spacing_mm: float) -> np.ndarray:
+    """Bright share of what moves around the heart's centre, by frame.
+
+    Args:
+        cine: (X, Y, Z, T) grey levels, finite; at least two frames.
+        spacing_mm: in-plane pixel width.
+
+    Returns:
+        (T,) in [0, 1]; all zero if nothing moves.
+    """
+    width, height, slices, frames = cine.shape
+    contracted = min(max(round(_SYSTOLE * frames), 1), frames - 1)
+    pair = torch.from_numpy(np.stack([cine[..., 0], cine[..., contracted]]))
+    x, y = heart_centre(pair, spacing_mm).tolist()
+    reach = np.hypot((np.arange(width)[:, None] - x) * spacing_mm, (np.arange(height)[None] - y) * spacing_mm)
+    middle = slice(slices // 4, max(slices // 4 + 1, slices - slices // 6))
+    levels = cine[reach < _REACH_MM][:, middle].astype(np.float32)  # (N, Z', T)
+    dark, bright = np.percentile(levels, (20, 95), axis=(0, 2))
+    change = (levels.max(axis=2) - levels.min(axis=2)) / np.maximum(bright - dark, 1e-6)
+    moves = change > 0.5 * np.percentile(change, 99)
+    is_blood = levels > ((dark + bright) / 2)[:, None]
+    return (is_blood & moves[..., None]).sum(axis=(0, 1)) / max(int(moves.sum()), 1)

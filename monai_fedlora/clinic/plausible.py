@@ -1,0 +1,85 @@
+"""What speaks against an image being of the kind that a model was trained on.
+
+Each function returns sentences, none if nothing was noticed. They catch the wrong kind of image, not an unusual
+patient: the bounds (ours) are wide, and an image that passes can still differ from all that the model has seen.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from monai_fedlora.clinic.frames_choice import blood_areas
+from monai_fedlora.transforms.localise import heart_centre
+
+_COVERED_MM = (50.0, 200.0)
+_BORDER_MM = 30.0
+_SAME_FRAME = 0.02
+_EXCHANGED = 0.05
+_LIT = 0.15  # sum of red, green and blue, below which a pixel belongs to the dark surroundings
+_GREY = 0.03
+_FLAT = 0.02
+_BRIGHTNESS = (0.12, 0.97)
+_LONG = 2.5
+_TISSUE = {"red": (0.30, 1.0), "green": (0.0, 0.36), "blue": (0.0, 0.42)}
+"""Shares of a colour that skin and retina have: of 1,500 dermatoscopic photographs of HAM10000 all but a few in a
+thousand have red above 0.32, green below 0.34 and blue below 0.38; retinas are redder."""
+
+
+def cine_doubts(frames: np.ndarray, *, spacing: tuple[float, float, float]) -> list[str]:
+    """Look at end-diastole and end-systole.
+
+    Args:
+        frames: (2, X, Y, Z) grey levels, finite and not constant.
+        spacing: (x, y, z) in mm.
+    """
+    doubts = []
+    covered = frames.shape[3] * spacing[2]
+    if not _COVERED_MM[0] <= covered <= _COVERED_MM[1]:
+        doubts.append(
+            f"the slices cover {covered:.0f} mm, and a stack through the ventricles {_COVERED_MM[0]:.0f} to "
+            f"{_COVERED_MM[1]:.0f} mm"
+        )
+    in_plane = float(np.sqrt(spacing[0] * spacing[1]))
+    change = float(np.abs(frames[0] - frames[1]).mean()) / max(float(frames.std()), 1e-12)
+    if change < _SAME_FRAME:
+        return [*doubts, "the two frames are nearly the same image; the heart does not contract between them"]
+    ed, es = blood_areas(np.stack([frames[0], frames[1]], axis=-1), spacing_mm=in_plane)
+    if es > ed + _EXCHANGED:
+        doubts.append("there is more blood at end-systole than at end-diastole; the two may be exchanged")
+    centre = heart_centre(torch.from_numpy(np.ascontiguousarray(frames)), in_plane).numpy()
+    border = min(*centre, frames.shape[1] - 1 - centre[0], frames.shape[2] - 1 - centre[1]) * in_plane
+    if border < _BORDER_MM:
+        doubts.append(
+            f"what moves most lies {max(border, 0):.0f} mm from the border of the image; it may not be the heart"
+        )
+    return doubts
+
+
+def photograph_doubts(levels: np.ndarray, *, style: str | None) -> list[str]:
+    """Look at a photograph.
+
+    Args:
+        levels: (3, H, W) red, green and blue in [0, 1].
+        style: what the model was trained on; of "plain" photographs no colours are expected.
+    """
+    doubts = []
+    height, width = levels.shape[1:]
+    if max(height, width) > _LONG * min(height, width):
+        doubts.append(f"of {width} x {height} pixels only the middle square is used")
+    lit = levels[:, levels.sum(axis=0) > _LIT]
+    if lit.shape[1] < 0.05 * height * width or not _BRIGHTNESS[0] <= float(lit.mean()) <= _BRIGHTNESS[1]:
+        return [*doubts, "the photograph is nearly black or white"]
+    if float(lit.std(axis=1).max()) < _FLAT:
+        doubts.append("the photograph has hardly any contrast")
+    if style == "plain":
+        return doubts
+    highest = lit.max(axis=0)
+    if float(((highest - lit.min(axis=0)) / highest).mean()) < _GREY:
+        return [*doubts, "the photograph is grey, and the model was trained on colours; is it another kind of image?"]
+    shares = (lit / lit.sum(axis=0)).mean(axis=1)
+    for (colour, (low, high)), share in zip(_TISSUE.items(), shares, strict=True):
+        if not low <= share <= high:
+            doubts.append(f"the colours are those of neither skin nor retina: {share:.0%} {colour}")
+            break
+    return doubts

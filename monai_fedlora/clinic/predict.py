@@ -1,0 +1,98 @@
+"""Classify one study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.clinic.frames_choice import FrameChoice
+from monai_fedlora.clinic.occlusion import occlusion_map
+from monai_fedlora.clinic.reading import load_study
+from monai_fedlora.clinic.studies import Study
+
+NOT_FOR_CLINICAL_USE = "Research only. Not a medical device, not for clinical use, not for diagnosis."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a model says of a study.
+
+    Attributes:
+        study: name of the study.
+        classifier: the model.
+        probabilities: of its classes.
+        doubts: why the image may not be of the kind that the model was trained on; its answer then means nothing.
+        notes: what was decided on the way.
+        frames: how ED and ES were found; None where the files say, and for a photograph.
+        prepared: what the network saw: (2, X, Y, Z) in [0, 1] or a normalised photograph (3, H, W).
+        relevance: (X, Y) or (H, W), see :func:`monai_fedlora.clinic.occlusion.occlusion_map`; None if not asked for.
+        sources: the DICOM images (pydicom datasets) of ED, then of ES, base first; empty if it was not read from DICOM.
+    """
+
+    study: str
+    classifier: Classifier
+    probabilities: tuple[float, ...]
+    doubts: tuple[str, ...]
+    notes: tuple[str, ...]
+    frames: FrameChoice | None
+    prepared: Tensor
+    relevance: Tensor | None
+    sources: tuple[Any, ...]
+
+    @property
+    def best(self) -> int:
+        """Index of the most probable class."""
+        return max(range(len(self.probabilities)), key=self.probabilities.__getitem__)
+
+    @property
+    def predicted(self) -> str:
+        """Name of the most probable class."""
+        return self.classifier.classes[self.best]
+
+    def to_json(self) -> dict[str, Any]:
+        """What a program needs to know; it names no patient and no file."""
+        model, frames = self.classifier, self.frames
+        return {
+            "notice": NOT_FOR_CLINICAL_USE,
+            "study": self.study,
+            "prediction": self.predicted,
+            "probabilities": dict(zip(model.classes, self.probabilities, strict=True)),
+            "doubts": list(self.doubts),
+            "notes": list(self.notes),
+            "frames": None
+            if frames is None
+            else {"ed": frames.ed, "es": frames.es, "how": frames.how, "areas": [round(a, 4) for a in frames.areas]},
+            "model": {"name": model.name, "version": model.version, "sha256": model.sha256},
+        }
+
+
+def predict_study(classifier: Classifier, study: Study, *, overlay: bool = True) -> Prediction:
+    """Read a study and classify it.
+
+    Args:
+        classifier: from :func:`monai_fedlora.clinic.bundle.open_bundle`.
+        study: from :func:`monai_fedlora.clinic.studies.find_studies`, or made by hand.
+        overlay: also find out which places the answer hangs on, which takes a hundred times as long as the answer.
+
+    Raises:
+        ConfigError: a package for this kind of file is not installed.
+        DataError: the study cannot be used, is not what the model takes, or the model refuses it; the message says why.
+    """
+    loaded = load_study(study, classifier)
+    probabilities = classifier.probabilities(loaded.image)
+    prepared = classifier.prepare(loaded.image)
+    best = max(range(len(probabilities)), key=probabilities.__getitem__)
+    return Prediction(
+        study=study.name,
+        classifier=classifier,
+        probabilities=probabilities,
+        doubts=loaded.doubts,
+        notes=loaded.notes,
+        frames=loaded.frames,
+        prepared=prepared,
+        relevance=occlusion_map(classifier, prepared, target=best) if overlay else None,
+        sources=loaded.sources,
+    )

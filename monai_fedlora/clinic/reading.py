@@ -1,0 +1,130 @@
+"""From a study's files to what an exported model takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from monai_fedlora.clinic.archive import study_files
+from monai_fedlora.clinic.bundle import CINE, Classifier
+from monai_fedlora.clinic.dicom_headers import read_image_headers
+from monai_fedlora.clinic.dicom_pixels import check_size, read_dataset, read_voxels
+from monai_fedlora.clinic.dicom_stack import find_stack
+from monai_fedlora.clinic.frames_choice import FrameChoice, choose_frames
+from monai_fedlora.clinic.plausible import cine_doubts, photograph_doubts
+from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
+from monai_fedlora.data.nifti import read_header
+from monai_fedlora.data.records import FramePair, Photograph
+from monai_fedlora.errors import DataError
+from monai_fedlora.transforms.frames import Frame, join_frames, make_frame, read_frames
+from monai_fedlora.transforms.photograph_file import read_photograph
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedStudy:
+    """A study, read.
+
+    Attributes:
+        image: what the model takes: (2, X, Y, Z) resampled cine, or (3, H, W) photograph in [0, 1].
+        frames: how ED and ES were found; None where the files say, and for a photograph.
+        notes: what was decided that a reader should know.
+        doubts: what speaks against the image being of the kind that the model was trained on.
+        sources: the DICOM images (pydicom datasets) of ED, then of ES, base first; empty if it was not read from DICOM.
+    """
+
+    image: Tensor
+    frames: FrameChoice | None = None
+    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    sources: tuple[Any, ...] = ()
+
+
+def load_study(study: Study, classifier: Classifier) -> LoadedStudy:
+    """Read a study as the bundle's own inference configuration does.
+
+    Raises:
+        ConfigError: a package for this kind of file is not installed.
+        DataError: the study cannot be used, or is not what the model takes; the message names the file.
+    """
+    files = study.files
+    if isinstance(files, Photograph) != (classifier.modality != CINE):
+        takes = "short-axis cines" if classifier.modality == CINE else "photographs (JPEG, PNG or TIFF files)"
+        raise DataError(f"{study.name} is not what the model takes; {classifier.name} classifies {takes}")
+    if isinstance(files, Photograph):
+        levels = read_photograph(files.file)
+        doubts = photograph_doubts(levels, style=classifier.style)
+        return LoadedStudy(image=torch.from_numpy(levels), doubts=tuple(doubts))
+    if isinstance(files, FramePair):
+        return _load_pair(files, classifier)
+    return _load_cine(files, classifier) if isinstance(files, CineFile) else _load_dicom(files, classifier)
+
+
+def _load_pair(files: FramePair, classifier: Classifier) -> LoadedStudy:
+    ed, es = read_frames({"ed": files.ed, "es": files.es})
+    image, doubts, shared = _joined(ed, es, classifier)
+    notes = () if shared == ed.voxels.shape[2] == es.voxels.shape[2] else (f"the frames share {shared} slices",)
+    return LoadedStudy(image=image, notes=notes, doubts=tuple(doubts))
+
+
+def _load_cine(files: CineFile, classifier: Classifier) -> LoadedStudy:
+    voxels, spacing = _read_cine(files.file)
+    choice = choose_frames(voxels, spacing_mm=spacing, given=files.frames)
+    ed, es = read_frames({"cine": files.file, "ed_frame": choice.ed, "es_frame": choice.es})
+    image, doubts, _ = _joined(ed, es, classifier)
+    return LoadedStudy(image=image, frames=choice, doubts=(*choice.doubts, *doubts))
+
+
+def _load_dicom(files: DicomFiles, classifier: Classifier) -> LoadedStudy:
+    with study_files(files.path) as paths:
+        stack = find_stack(read_image_headers(paths, files.path), files.path)
+        voxels = read_voxels(stack)
+        choice = choose_frames(
+            voxels, spacing_mm=float(np.sqrt(np.prod(stack.images[0][0].spacing))), given=files.frames
+        )
+        ed, es = (
+            make_frame(np.ascontiguousarray(voxels[..., frame]), stack.affine, files.path)
+            for frame in (choice.ed, choice.es)
+        )
+        image, doubts, _ = _joined(ed, es, classifier)
+        sources = tuple(read_dataset(header) for frame in (choice.ed, choice.es) for header in stack.of_frame(frame))
+    return LoadedStudy(
+        image=image,
+        frames=choice,
+        notes=stack.notes,
+        doubts=(*stack.doubts, *choice.doubts, *doubts),
+        sources=sources,
+    )
+
+
+def _read_cine(path: Path) -> tuple[np.ndarray, float]:
+    """All frames of a 4D file, float32, and their in-plane pixel width in mm."""
+    import nibabel
+
+    header = read_header(path, axes=4)
+    check_size(header.shape, str(path))
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            voxels = np.asanyarray(nibabel.load(path).dataobj).astype(np.float32)  # type: ignore[attr-defined]
+    except Exception as error:  # nibabel, gzip and zlib report damage in a dozen ways
+        raise DataError(f"{path} cannot be read to its end ({error}); copy it again from the source") from error
+    if not np.isfinite(voxels).all():
+        raise DataError(f"{path} has voxels that are not finite numbers; export it again from the scanner's images")
+    return voxels, float(np.sqrt(header.spacing[0] * header.spacing[1]))
+
+
+def _joined(ed: Frame, es: Frame, classifier: Classifier) -> tuple[Tensor, list[str], int]:
+    """The resampled pair, doubts about it, and how many slices the frames share."""
+    from monai.data import MetaTensor
+    from monai.transforms import Spacing
+
+    frames, affine = join_frames(ed, es)
+    x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+    doubts = cine_doubts(frames, spacing=(x, y, z))
+    image = MetaTensor(torch.from_numpy(frames), affine=torch.from_numpy(affine))
+    resampled: Any = Spacing(**classifier.resampling or {})(image)
+    return resampled.as_tensor(), doubts, frames.shape[3]
