@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from monai.bundle import ConfigParser, verify_metadata, verify_net_in_out
 from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.engines.metrics import classification_metrics
 from monai_fedlora.errors import WeightsError
+from monai_fedlora.export.check.metadata import metadata_schema
 from monai_fedlora.files import read_json
 from monai_fedlora.resources import list_bundles
 from tests.bundles.shipped import BUNDLES, KINDS, UNTRAINED, Shipped, copy_studies, root_cause, strings, targets
@@ -47,8 +47,9 @@ def trained(bundle: Shipped, datalist: Path, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def schema(tmp_path: Path) -> str:
-    """A copy of MONAI's schema of metadata."""
-    return shutil.copy(Path(__file__).with_name("metadata_schema.json"), tmp_path / "schema.json")
+    """The package's schema of metadata, as a file that MONAI reads."""
+    (tmp_path / "schema.json").write_text(json.dumps(metadata_schema()))
+    return str(tmp_path / "schema.json")
 
 
 def test_every_bundle_is_tested() -> None:

@@ -54,6 +54,7 @@ def texts(bundle: Path) -> Iterator[tuple[str, bytes]]:
 def test_bundle_has_the_files_of_the_specification(exported: Exported) -> None:
     assert {str(path.relative_to(exported.folder)) for path in exported.folder.rglob("*") if path.is_file()} == {
         "LICENSE",
+        "checksums.json",
         "configs/inference.json",
         "configs/metadata.json",
         "docs/README.md",

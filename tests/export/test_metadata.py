@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -13,6 +12,7 @@ import pytest
 from monai_fedlora.engines.metrics import classification_metrics
 from monai_fedlora.export.bundle import Exported
 from monai_fedlora.export.card import format_metric, model_card
+from monai_fedlora.export.check.metadata import metadata_schema
 from monai_fedlora.export.finished import read_finished
 from monai_fedlora.export.metadata import model_metadata
 
@@ -30,10 +30,9 @@ def describe(run: Run, site: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("site", ["site-1", "shared"])
-def test_metadata_fits_the_schema(stored_run: Run, site: str, repository: Path) -> None:
+def test_metadata_fits_the_schema(stored_run: Run, site: str) -> None:
     metadata = describe(stored_run, site)
-    schema = json.loads((repository / "tests" / "bundles" / "metadata_schema.json").read_text())
-    jsonschema.validate(metadata, schema)
+    jsonschema.validate(metadata, metadata_schema())
     assert json.loads(json.dumps(metadata, allow_nan=False)) == metadata
 
 

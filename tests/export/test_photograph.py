@@ -20,6 +20,7 @@ from PIL import Image
 from monai_fedlora.engines.studies import find_studies
 from monai_fedlora.errors import ConfigError, ExportError
 from monai_fedlora.export.bundle import Exported, export_bundle
+from monai_fedlora.export.check.metadata import metadata_schema
 from monai_fedlora.export.modalities import modality_of
 from monai_fedlora.export.peft_folders import export_peft
 from monai_fedlora.networks.catalogue import Network, build_backbone
@@ -278,10 +279,9 @@ def test_configuration_has_every_property_monai_expects(
     )
 
 
-def test_documents_speak_of_photographs(image_exported: Exported, repository: Path) -> None:
+def test_documents_speak_of_photographs(image_exported: Exported) -> None:
     metadata = image_exported.metadata
-    schema = json.loads((repository / "tests" / "bundles" / "metadata_schema.json").read_text())
-    jsonschema.validate(metadata, schema)
+    jsonschema.validate(metadata, metadata_schema())
     assert metadata["task"] == "Classification of dermoscopic photographs as NOR / ABN"
     assert metadata["references"][0] == MICRO_VIT.source
     assert "nibabel" not in metadata["required_packages_version"]

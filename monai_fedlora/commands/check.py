@@ -1,0 +1,60 @@
+"""``monai-fedlora check``: whether a bundle is what it claims to be, without executing anything of it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Add the sub-command."""
+    parser = subparsers.add_parser("check", help="check a bundle's files statically, before anybody loads it")
+    parser.add_argument("bundle", type=Path, help="a bundle's folder, or a zip of it")
+    parser.add_argument(
+        "--digest", metavar="SHA256", help="what the export printed; a bundle that was rewritten as a whole has another"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, and print the report.
+
+    Returns:
+        0 if nothing is wrong, else 1.
+    """
+    from monai_fedlora.export.check.checker import check_bundle
+
+    report = check_bundle(args.bundle, digest=args.digest)
+    if args.json:
+        import json
+
+        print(json.dumps(report.to_json(), indent=1))
+    else:
+        _print(report)
+    return 0 if report.passed else 1
+
+
+def _print(report: Any) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from monai_fedlora.export.check.findings import RULES
+
+    console = Console()
+    table = Table(title=f"{escape(report.bundle)}: {report.kind} bundle, {report.files} files")
+    for column in ("rule", "what it asks for", "result"):
+        table.add_column(column)
+    for rule, text in RULES.items():
+        found = sum(finding.rule == rule for finding in report.findings)
+        result = "not looked at" if rule not in report.examined else f"{found} wrong" if found else "passed"
+        table.add_row(rule, text, result)
+    console.print(table)
+    for finding in report.findings:
+        line = "".join(letter if letter.isprintable() else "?" for letter in f"{finding.file}: {finding.problem}")
+        console.print(escape(line), soft_wrap=True, highlight=False)
+    if report.digest:
+        console.print(f"digest {report.digest}", soft_wrap=True, highlight=False)
+    console.print("the bundle passed" if report.passed else "the bundle did not pass; do not load it")

@@ -1,0 +1,147 @@
+"""Zip files without surprises: what Python reads is what any other reader finds, and nothing lies between."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO
+
+from monai_fedlora.errors import ExportError
+
+_LOCAL = struct.Struct("<4s5H3I2H")
+_ENTRY_BYTES, _END_BYTES, _LARGE_END_BYTES = 46, 22, 76  # of the directory: an entry, its end, its end for large files
+_SLACK = 24  # bytes of a data descriptor that may follow a member
+_SMALL = 1 << 20
+_HIGHEST_RATIO = 100
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
+_CLEAN_PART = re.compile(r"[^\x00-\x1f\x7f\\/:*?\"<>|]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What an archive may hold at most (ours).
+
+    Attributes:
+        members: number of entries.
+        size: bytes of all entries, unpacked.
+        stored: whether entries must be stored without compression, as in every file that torch writes.
+    """
+
+    members: int
+    size: int
+    stored: bool = False
+
+
+class ArchiveError(ExportError):
+    """A zip file is damaged or not what it seems; the message says how."""
+
+
+@contextmanager
+def open_archive(stream: IO[bytes], limits: Limits) -> Iterator[zipfile.ZipFile]:
+    """Open a zip file whose members can be read safely.
+
+    Raises:
+        ArchiveError: it is not a zip file, exceeds the limits, holds a link, an encrypted, duplicate, overlapping or
+            exploding member or one whose path leads outside, or bytes that belong to no member.
+    """
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            _check_members(archive, limits)
+            _check_layout(archive, stream)
+            yield archive
+    except _DAMAGE as error:
+        raise ArchiveError(f"is not a sound zip file ({error})") from error
+
+
+def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    """Read a member.
+
+    Raises:
+        ArchiveError: it is larger than ``limit`` bytes, or damaged.
+    """
+    if archive.getinfo(name).file_size > limit:
+        raise ArchiveError(f"{name} has {archive.getinfo(name).file_size:,} bytes, more than {limit:,}")
+    try:
+        return archive.read(name)
+    except _DAMAGE as error:
+        raise ArchiveError(f"{name} cannot be read ({error})") from error
+
+
+def unsafe_path(name: str) -> str | None:
+    """Why a member's name must not become a file; None where it may."""
+    parts = name.split("/")
+    if name.startswith("/") or ".." in parts or "." in parts or "" in parts:
+        return "leads outside of the archive or is no plain path"
+    if any(not _CLEAN_PART.fullmatch(part) or part != part.strip() for part in parts):
+        return "has characters that a file name should not have"
+    return None
+
+
+def _check_members(archive: zipfile.ZipFile, limits: Limits) -> None:
+    members = archive.infolist()
+    if len(members) > limits.members:
+        raise ArchiveError(f"has {len(members):,} members, more than {limits.members:,}")
+    if archive.comment:
+        raise ArchiveError("carries a comment")
+    if sum(member.file_size for member in members) > limits.size:
+        raise ArchiveError(f"unpacks to more than {limits.size:,} bytes")
+    seen: set[str] = set()
+    for member in members:
+        name = member.filename.rstrip("/") if member.is_dir() else member.filename
+        if member.orig_filename != member.filename:
+            raise ArchiveError(f"{member.orig_filename!r} has a name with a hidden end")
+        if reason := unsafe_path(name):
+            raise ArchiveError(f"{name!r} {reason}")
+        if name.casefold() in seen:
+            raise ArchiveError(f"{name!r} occurs twice")
+        seen.add(name.casefold())
+        kind = stat.S_IFMT(member.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise ArchiveError(f"{name!r} is a link or a special file")
+        if member.flag_bits & 0x41:
+            raise ArchiveError(f"{name!r} is encrypted")
+        allowed = (zipfile.ZIP_STORED,) if limits.stored else (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+        if member.compress_type not in allowed:
+            raise ArchiveError(f"{name!r} is compressed in a way that no export uses")
+        if member.compress_type == zipfile.ZIP_STORED and member.compress_size != member.file_size:
+            raise ArchiveError(f"{name!r} has two sizes")
+        if member.file_size > max(_SMALL, _HIGHEST_RATIO * member.compress_size):
+            raise ArchiveError(f"{name!r} unpacks to more than {_HIGHEST_RATIO} times its size")
+
+
+def _check_layout(archive: zipfile.ZipFile, stream: IO[bytes]) -> None:
+    """Members follow each other from the first byte on; their own headers repeat the directory's."""
+    end = 0
+    for member in sorted(archive.infolist(), key=lambda member: member.header_offset):
+        if not end <= member.header_offset <= end + (_SLACK if end else 0):
+            raise ArchiveError(f"{member.filename!r} overlaps another member, or hidden bytes lie before it")
+        stream.seek(member.header_offset)
+        fields = _LOCAL.unpack(stream.read(_LOCAL.size))
+        signature, _, flags, method, _, _, checksum, packed, size, name_length, extra_length = fields
+        if signature != b"PK\x03\x04" or stream.read(name_length) != _raw_name(member):
+            raise ArchiveError(f"{member.filename!r} has another name in its own header")
+        streamed, large = flags & 8, 0xFFFFFFFF in (packed, size)
+        own = (member.CRC, member.compress_size, member.file_size)
+        if method != member.compress_type or (not streamed and not large and (checksum, packed, size) != own):
+            raise ArchiveError(f"{member.filename!r} has another size in its own header")
+        end = member.header_offset + _LOCAL.size + name_length + extra_length + member.compress_size
+    if not end <= archive.start_dir <= end + _SLACK:
+        raise ArchiveError("hidden bytes lie before its directory")
+    directory = sum(
+        _ENTRY_BYTES + len(_raw_name(member)) + len(member.extra) + len(member.comment) for member in archive.infolist()
+    )
+    last = stream.seek(0, os.SEEK_END) - _END_BYTES
+    stream.seek(last)
+    if stream.read(4) != b"PK\x05\x06" or not 0 <= last - archive.start_dir - directory <= _LARGE_END_BYTES:
+        raise ArchiveError("hidden bytes lie behind its directory")
+
+
+def _raw_name(member: zipfile.ZipInfo) -> bytes:
+    return member.orig_filename.encode("utf-8" if member.flag_bits & 0x800 else "cp437")

@@ -1,0 +1,60 @@
+"""What a configuration may call: by name, one by one, because a package's prefix alone also reaches ``torch.os``."""
+
+from __future__ import annotations
+
+EXPORTED_TARGETS = frozenset(
+    {
+        "Activationsd",
+        "ClassificationSaver",
+        "Compose",
+        "DataLoader",
+        "DataStatsd",
+        "Dataset",
+        "EnsureChannelFirstd",
+        "EnsureTyped",
+        "Lambdad",
+        "LoadImaged",
+        "SimpleInferer",
+        "Spacingd",
+        "StatsHandler",
+        "SupervisedEvaluator",
+        "monai.data.CSVSaver",
+    }
+)
+"""Of an exported bundle: parts of MONAI alone, under the short names that it resolves itself."""
+
+_ENGINES = {
+    "checkpoint": ("CheckpointSaver", "with_checkpoint"),
+    "config": (
+        *("augmentation", "cases", "class_names", "count", "file_in", "on_device", "open_datalist", "pick_device"),
+        *("preprocessing", "run_engine", "run_folder", "site_store"),
+    ),
+    "dataset": ("CaseDataset", "case_loader"),
+    "distributed": ("data_parallel", "process_device", "start", "stop"),
+    "epoch_metrics": ("ClassificationMetrics",),
+    "evaluator": ("ClassificationEvaluator",),
+    "features": ("frozen_inferer",),
+    "handlers": ("EarlyStopping", "EpochLog", "Progress", "Validation"),
+    "loss": ("cross_entropy",),
+    "method": ("MethodHandler",),
+    "optimizer": ("adamw",),
+    "predictions": ("MetricsWriter", "PredictionWriter"),
+    "schedule": ("WarmupCosine",),
+    "seeds": ("seed_everything",),
+    "studies": ("find_studies",),
+    "trackers": ("Trackers",),
+    "trainer": ("ClassificationTrainer",),
+}
+
+TRAINING_TARGETS = frozenset(
+    {
+        "monai.inferers.SimpleInferer",
+        "monai.transforms.Activationsd",
+        "monai.transforms.Compose",
+        "monai_fedlora.data.site.site_data",
+        "monai_fedlora.methods.build.build_network",
+        "monai_fedlora.resources.bundle_path",
+        *(f"monai_fedlora.engines.{module}.{name}" for module, names in _ENGINES.items() for name in names),
+    }
+)
+"""Of a training bundle: what the shipped ones call."""
