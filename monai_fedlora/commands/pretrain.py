@@ -1,4 +1,4 @@
-"""``monai-fedlora pretrain``: pre-train a backbone without labels on prepared sites."""
+"""``monai-fedlora pretrain``: pre-train a backbone on prepared sites without labels, or on pictures with captions."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_fedlora.commands import pretrain_captioned
 from monai_fedlora.errors import ConfigError, DataError
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the sub-command."""
-    parser = subparsers.add_parser("pretrain", help="pre-train a backbone without labels (masked auto-encoding)")
-    parser.add_argument(
+    parser = subparsers.add_parser(
+        "pretrain", help="pre-train a backbone: masked auto-encoding without labels, or a CLIP on generated pictures"
+    )
+    images = parser.add_mutually_exclusive_group(required=True)
+    images.add_argument(
         "--data",
-        required=True,
         type=Path,
         action="append",
         metavar="D",
         help="folder of prepared sites; may be repeated",
     )
+    pretrain_captioned.add_arguments(parser, images)
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="safetensors file to write")
     parser.add_argument("--size", default="small", help="a backbone's name (default: small)")
     parser.add_argument(
@@ -46,13 +50,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Read all splits of all sites, train, write."""
+    if args.captioned is not None:
+        return pretrain_captioned.run(args)
     from operator import itemgetter
 
     from monai.data import Dataset
     from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from torch.utils.data import ConcatDataset
 
+    from monai_fedlora.commands.progress import epochs_bar
     from monai_fedlora.engines.config import augmentation, preprocessing
     from monai_fedlora.engines.dataset import CaseDataset
     from monai_fedlora.engines.memory import Memory, using
@@ -70,19 +76,7 @@ def run(args: argparse.Namespace) -> int:
             parts.append(CaseDataset(items, prepared, augmentation=random, seed=args.seed, progress=True))
             if args.standardise:
                 plain.append(CaseDataset(items, prepared))
-    with Progress(
-        *Progress.get_default_columns()[:2],
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[loss]}"),
-    ) as bar:
-        task = bar.add_task("epochs", total=args.epochs, loss="")
-
-        def on_epoch(epoch: int, loss: float) -> None:
-            for part in parts:
-                part.set_epoch(epoch + 1)
-            bar.update(task, completed=epoch, loss=f"loss {loss:.4f}")
-
+    with epochs_bar(args.epochs, parts) as on_epoch:
         pretrain(
             Dataset(ConcatDataset(parts), transform=itemgetter("image")),  # type: ignore[arg-type]
             size=args.size,

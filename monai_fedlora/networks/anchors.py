@@ -170,7 +170,8 @@ def _recall(entry: Path, digest: str, n_classes: int, embed_dim: int, dim: int) 
         return None
     shapes = {"features": (n_classes, embed_dim), "projection": (embed_dim, dim), _SCALE: ()}
     try:
-        tensors, metadata = files.load_tensors(entry)
+        mapped, metadata = files.load_tensors(entry)
+        tensors = {key: value.clone() for key, value in mapped.items()}  # whoever cuts the file short does no harm then
     except WeightsError:
         tensors, metadata = {}, {}
     whole = {key: tuple(value.shape) for key, value in tensors.items()} == shapes

@@ -125,7 +125,7 @@ _IMAGE: dict[str, Architecture] = {
             # (ours) small enough to train on a laptop's CPU, with words for what synthetic photographs show.
             "clip_demo": (
                 replace(_CLIP_BASE, image_size=(64, 64), patch=8, dim=96, depth=6, n_heads=4),
-                TextSettings(context=32, vocabulary=1024, dim=96, depth=3, n_heads=4, embed_dim=64),
+                TextSettings(context=32, vocabulary=896, dim=96, depth=3, n_heads=4, embed_dim=64),
             ),
             "clip_base_32": (replace(_CLIP_BASE, patch=32), _CLIP_TEXT),
             "clip_base_16": (_CLIP_BASE, _CLIP_TEXT),

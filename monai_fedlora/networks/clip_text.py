@@ -11,9 +11,11 @@ import torch
 from monai_fedlora.errors import WeightsError
 from monai_fedlora.networks.stored import StoredTensor, StoredWeights, listed, opened
 from monai_fedlora.networks.text import TextSettings, TextTransformer
+from monai_fedlora.networks.vit import VisionTransformer
 from monai_fedlora.networks.vit_config import read_config
+from monai_fedlora.networks.vit_layouts import CLIP
 
-_TEXT, _PROJECTION, _SCALE = "text_model.", "visual_projection.weight", "logit_scale"
+_TEXT, _IMAGE, _PROJECTION, _SCALE = "text_model.", "vision_model.", "visual_projection.weight", "logit_scale"
 _OWN_PROJECTION = "projection.weight"
 _IGNORED = f"{_TEXT}embeddings.position_ids"
 _MODULES = {
@@ -60,6 +62,26 @@ def published_name(key: str) -> str:
     _, number, module = key.split(".", 2)
     module, _, leaf = module.rpartition(".")
     return f"{_TEXT}encoder.layers.{number}.{_IN_BLOCK[module]}.{leaf}"
+
+
+def clip_state(
+    image: VisionTransformer, text: TextTransformer, *, projection: torch.Tensor, logit_scale: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Both towers of a CLIP under the names of transformers, its position of the class token being part of the token.
+
+    Args:
+        image: the image tower; its head is left out.
+        text: the text tower.
+        projection: (E, D) of the image tower's pooled features.
+        logit_scale: logarithm of what cosines are multiplied by, a scalar.
+    """
+    own = {key: value for key, value in image.state_dict().items() if not key.startswith(image.head_prefixes)}
+    state = {str(CLIP.origin(key, _IMAGE).key): value for key, value in own.items()}
+    table = own["embed.position"][0]
+    state[_IMAGE + CLIP.position] = torch.cat([torch.zeros_like(table[:1]), table])
+    state[_IMAGE + CLIP.cls] = own["embed.cls"][0, 0]
+    state |= {published_name(key): value for key, value in text.state_dict().items()}
+    return state | {_PROJECTION: projection, _SCALE: logit_scale}
 
 
 def load_clip_text(stored: StoredWeights, settings: TextSettings, *, dim: int) -> ClipText:

@@ -88,7 +88,7 @@ def pretrain(
         betas=(0.9, 0.95),
     )
     n_steps = epochs * math.ceil(len(dataset) / batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate_factor(step, n_steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, n_steps))
 
     losses: list[float] = []
     for epoch in range(1, epochs + 1):
@@ -147,7 +147,7 @@ def _untrained(size: str, shape: tuple[int, ...]) -> Network:
     return VisionTransformer(replace(settings, image_size=(shape[1], shape[2])), out_chans=1)
 
 
-def _learning_rate_factor(step: int, n_steps: int) -> float:
+def learning_rate_factor(step: int, n_steps: int) -> float:
     """From just above 0 to 1 over the warm-up, then to 0 along half a cosine."""
     warm_up = max(1, round(_WARM_UP * n_steps))
     if step < warm_up:

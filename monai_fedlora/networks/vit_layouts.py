@@ -154,7 +154,7 @@ _HF_DINOV2 = ViTLayout(
 )
 _HF5_DINOV2 = replace(_HF_DINOV2, block_modules={**_HF_DINOV2.block_modules, **_HF5_ATTENTION})
 
-_HF_CLIP = ViTLayout(
+CLIP = ViTLayout(
     title="transformers' CLIP",
     cls="embeddings.class_embedding",
     position="embeddings.position_embedding.weight",
@@ -216,7 +216,7 @@ _MONAI_PERCEPTRON = replace(
     _MONAI, modules={**_MONAI.modules, "embed.patch": "patch_embedding.patch_embeddings.1"}, patch_linear=True
 )
 
-LAYOUTS = (OURS, _HF_VIT, _HF5_VIT, _HF_DINOV2, _HF5_DINOV2, _HF_CLIP, _TIMM, _MONAI, _MONAI_PERCEPTRON)
+LAYOUTS = (OURS, _HF_VIT, _HF5_VIT, _HF_DINOV2, _HF5_DINOV2, CLIP, _TIMM, _MONAI, _MONAI_PERCEPTRON)
 
 UNSUPPORTED = {
     r"(.*\.)?(register_tokens|reg_token)$": "register tokens (as in DINOv2 with registers)",
