@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from monai_fedlora.encoding import Encoding
 from monai_fedlora.errors import FedLoraError, PrivacyError
 from monai_fedlora.files import write_json
 from monai_fedlora.methods import get_method, method_names
@@ -433,3 +434,188 @@ def test_a_private_tensor_travels_no_way_whatever_is_said() -> None:
 def test_a_manifest_with_another_way_is_refused(way: object) -> None:
     with pytest.raises(PrivacyError, match="travels"):
         Manifest.from_json({"a": {"shape": [1], "dtype": "float32", "travels": way}})
+
+
+# ---- encoded updates ------------------------------------------------------------------------------------
+
+INT8 = Encoding(values="int8")
+ways = st.sampled_from(["up", "down", "both"])
+encodings = st.builds(Encoding, values=st.sampled_from(["int8", "float16", "float32"]), kept=st.floats(0.01, 1))
+wide_entries = st.builds(Entry, st.tuples(st.integers(0, 99)), st.sampled_from(["float16", "float32"]), ways)
+encoded_manifests = st.builds(
+    Manifest.encoded, st.dictionaries(keys, wide_entries, max_size=5).map(Manifest), encodings
+)
+
+
+def changes_of(manifest: Manifest, seed: int = 0) -> dict[str, np.ndarray]:
+    """A legal payload upwards, for values from 0."""
+    generator, payload = np.random.default_rng(seed), {}
+    for key, entry in manifest.up.entries.items():
+        values = generator.normal(size=entry.shape)
+        payload[key] = entry.encoding.encode(values) if entry.encoding else np.array(values, entry.dtype)
+    return payload
+
+
+@given(encoded_manifests)
+def test_an_encoded_manifest_survives_json(manifest: Manifest) -> None:
+    again = Manifest.from_json(through_json(manifest.to_json()))
+    assert again == manifest
+    assert again.digest == manifest.digest
+
+
+@given(encoded_manifests)
+def test_exactly_the_declared_changes_pass_and_have_the_announced_bytes(manifest: Manifest) -> None:
+    payload = changes_of(manifest)
+    manifest.up.check(payload)
+    assert manifest.up.nbytes == sum(array.nbytes for array in payload.values())
+
+
+@given(st.dictionaries(keys, wide_entries, max_size=5).map(Manifest), encodings)
+def test_what_comes_down_is_never_encoded_and_nothing_grows(manifest: Manifest, encoding: Encoding) -> None:
+    encoded = manifest.encoded(encoding)
+    assert encoded.down == manifest.down
+    assert encoded.up.nbytes <= manifest.up.nbytes
+    assert encoded.entries.keys() == manifest.entries.keys()
+    for key, entry in encoded.entries.items():
+        if entry.encoding is None:
+            size = manifest.entries[key].nbytes // np.dtype(entry.dtype).itemsize
+            assert entry.travels == "down" or encoding.nbytes(size) >= entry.nbytes
+
+
+def test_an_encoding_makes_another_digest() -> None:
+    manifest = Manifest({"a": Entry((100,), "float16")})
+    digests = {
+        m.digest for m in (manifest, manifest.encoded(INT8), manifest.encoded(Encoding(values="int8", kept=0.5)))
+    }
+    assert len(digests) == 3
+
+
+ENCODED = Manifest({"a": Entry((10, 10), "float16", "both", INT8), "b": Entry((3,), "float16")})
+
+
+def test_an_entry_says_what_goes_up() -> None:
+    assert str(ENCODED.entries["a"]) == "float16[10, 10], of which 100 changes go up as int8, 108 bytes"
+    assert str(ENCODED.entries["b"]) == "float16[3]"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.full((10, 10), SECRET, np.float16),
+        np.full(108, 77, np.int8),
+        np.full((1, 108), 77, np.uint8),
+        np.full(107, 77, np.uint8),
+        np.full(108, 77, np.uint8),
+        b"7" * 108,
+        "7" * 108,
+        {"codes": np.full(100, 77, np.int8), "scales": np.full(2, SECRET, np.float32)},
+    ],
+    ids=lambda value: f"{type(value).__name__} {getattr(value, 'dtype', '')}{getattr(value, 'shape', '')}",
+)
+def test_what_is_not_the_declared_encoding_is_refused_and_named(value: Any) -> None:
+    assert "'a'" in refusal(ENCODED.up, {**changes_of(ENCODED), "a": value})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
+def test_a_scale_that_is_no_scale_is_refused_and_its_key_named(value: float) -> None:
+    payload = changes_of(ENCODED)
+    payload["a"][:4] = np.array([value], "<f4").view(np.uint8)
+    assert "'a'" in refusal(ENCODED.up, payload)
+
+
+@pytest.mark.parametrize("key", ["a.scales", "a/codes", "a_indices", "residual"])
+def test_nothing_travels_beside_the_changes(key: str) -> None:
+    assert repr(key) in refusal(ENCODED.up, {**changes_of(ENCODED), key: np.zeros(2, np.float32)})
+
+
+def test_a_tensor_itself_is_refused_where_its_changes_are_declared_and_the_other_way_round() -> None:
+    plain = Manifest({key: Entry(entry.shape, entry.dtype) for key, entry in ENCODED.entries.items()})
+    assert "'a'" in refusal(ENCODED.up, make_payload(plain))
+    assert "'a'" in refusal(plain.up, changes_of(ENCODED))
+    assert "'a'" in refusal(ENCODED.down, changes_of(ENCODED))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "travels"),
+    [
+        (None, "both"),
+        ("int8", "both"),
+        ({}, "both"),
+        ({"values": "int8"}, "both"),
+        ({"values": "int4", "kept": 1.0}, "both"),
+        ({"values": "int8", "kept": 0.0}, "both"),
+        ({"values": "int8", "kept": 1.0, "also": "text"}, "both"),
+        ({"values": "int8", "kept": 1.0}, "down"),
+    ],
+    ids=str,
+)
+def test_a_manifest_with_another_encoding_is_refused(encoding: Any, travels: str) -> None:
+    with pytest.raises(PrivacyError, match="not a manifest of shared tensors: 'a'"):
+        Manifest.from_json({"a": {"shape": [9], "dtype": "float16", "travels": travels, "encoding": encoding}})
+
+
+def test_decoded_tensors_are_what_was_sent_plus_the_change() -> None:
+    sent = make_payload(ENCODED.down)
+    payload = changes_of(ENCODED)
+    decoded = ENCODED.up.decoded(payload, sent)
+    np.testing.assert_array_equal(decoded["a"], sent["a"].astype(np.float64) + INT8.decode(payload["a"], (10, 10)))
+    assert decoded["b"] is payload["b"]
+    np.testing.assert_array_equal(ENCODED.up.decoded(payload, {})["a"], INT8.decode(payload["a"], (10, 10)))
+
+
+def test_a_change_beyond_the_range_of_its_tensor_is_refused_and_named() -> None:
+    """It would be infinite on its way down."""
+    payload = {**changes_of(ENCODED), "a": INT8.encode(np.full((10, 10), 600.0))}
+    ENCODED.up.decoded(payload, {"a": np.full((10, 10), 64000, np.float16)})
+    with pytest.raises(PrivacyError, match="'a'.*float16"):
+        ENCODED.up.decoded(payload, {"a": np.full((10, 10), 65000, np.float16)})
+
+
+def encoded_dual(encoding: Encoding) -> tuple[nn.Module, Scope]:
+    network, method = tiny_network(), get_method("dual_lora")
+    method.attach(network)
+    scope = method.scope(network, wire_dtype="float16")
+    return network, Scope(scope.roles, scope.manifest.encoded(encoding))
+
+
+def moved(network: nn.Module, scope: Scope, seed: int) -> None:
+    """Train, as it were."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for key in scope.keys(Role.SHARED):
+            parameter = network.get_parameter(key)
+            parameter.add_(0.01 * torch.randn(parameter.shape, generator=generator))
+
+
+@pytest.mark.parametrize(
+    "encoding", [INT8, Encoding(values="int8", kept=0.1), Encoding(values="float16", kept=0.1)], ids=str
+)
+def test_rounds_of_updates_add_up_to_the_true_changes(encoding: Encoding) -> None:
+    """A server that adds up what it reads has, but for the memory, what the site's network has."""
+    network, scope = encoded_dual(encoding)
+    assert any(entry.encoding for entry in scope.manifest.up.entries.values())
+    sent, left_over = scope.initial_payload(network), {}
+    wanted = {key: value.astype(np.float64) for key, value in sent.items()}
+    for number in range(5):
+        before = {key: network.state_dict()[key].numpy().astype(np.float64) for key in sent}
+        moved(network, scope, number)
+        wanted = {key: wanted[key] + network.state_dict()[key].numpy() - before[key] for key in sent}
+        payload, left_over = scope.update(network, sent=sent, left_over=left_over)
+        sent = scope.manifest.up.decoded(payload, sent)
+        with torch.no_grad():
+            for key, value in sent.items():
+                network.get_parameter(key).copy_(torch.from_numpy(value))
+    for key, entry in scope.manifest.up.entries.items():
+        if entry.encoding is None:
+            assert key not in left_over
+        else:
+            np.testing.assert_allclose(sent[key] + left_over[key], wanted[key], atol=1e-6)
+
+
+def test_what_diverged_is_refused_before_it_is_encoded() -> None:
+    network, scope = encoded_dual(INT8)
+    key = next(key for key, entry in scope.manifest.up.entries.items() if entry.encoding)
+    with torch.no_grad():
+        network.get_parameter(key).view(-1)[0] = float("nan")
+    with pytest.raises(PrivacyError, match=re.escape(repr(key)) + ".*NaN"):
+        scope.update(network, sent={}, left_over={})
