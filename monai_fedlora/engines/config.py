@@ -21,6 +21,8 @@ from monai_fedlora.transforms.cine import cine_augmentation, cine_preprocessing
 from monai_fedlora.transforms.photograph import DEFAULT_STYLE, photograph_preprocessing
 from monai_fedlora.transforms.photograph_augmentation import photograph_augmentation
 
+_COMPILERS = ("off", "default", "reduce-overhead", "max-autotune")
+
 
 def pick_device(name: str = "auto") -> torch.device:
     """The named device; ``"auto"`` is the first GPU, or the CPU where there is none."""
@@ -29,9 +31,25 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def on_device(network: nn.Module, *, device: torch.device | str) -> nn.Module:
-    """Move ``network`` to ``device`` and return it."""
-    return network.to(device)
+def on_device(network: nn.Module, *, device: torch.device | str, compiler: str = "off") -> nn.Module:
+    """Move ``network`` to ``device`` and return it.
+
+    Args:
+        network: a network; where frozen features are kept, only what comes behind them is compiled.
+        device: where to compute.
+        compiler: "off", or a mode of ``torch.compile``: "default", "reduce-overhead" (CUDA graphs) or
+            "max-autotune". Compiling takes up to minutes, so that it pays for long trainings on GPUs alone, and
+            changes the last bits of results.
+
+    Raises:
+        ConfigError: there is no such mode.
+    """
+    if compiler not in _COMPILERS:
+        raise ConfigError(f"compiler is {compiler!r}; choose from {', '.join(_COMPILERS)}")
+    network = network.to(device)
+    if compiler != "off":
+        network.compile(mode=compiler)
+    return network
 
 
 def run_engine(engine: Any) -> None:

@@ -115,7 +115,8 @@ def case_loader(
 ) -> DataLoader:
     """Batch the cases of ``dataset`` in the order of a :class:`CaseSampler`.
 
-    Building and reading the loader leaves torch's global random state alone.
+    Building and reading the loader leaves torch's global random state alone. Where there is a GPU, batches lie in
+    memory that it reads while it computes.
 
     Raises:
         DataError: there is no case to shuffle, or there are fewer cases than processes.
@@ -126,4 +127,5 @@ def case_loader(
         sampler=CaseSampler(dataset, shuffle=shuffle, seed=seed),  # type: ignore[arg-type]
         num_workers=num_workers,
         generator=torch.Generator().manual_seed(seed),
+        pin_memory=torch.cuda.is_available(),
     )

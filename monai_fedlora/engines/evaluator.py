@@ -66,6 +66,7 @@ class ClassificationEvaluator(SupervisedEvaluator):
             metric_cmp_fn=compare,
             val_handlers=val_handlers,
             prepare_batch=prepare_batch,
+            non_blocking=True,
         )
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -21,6 +22,8 @@ from monai_fedlora.engines.store import Entry, Store, as_bytes, key_of
 from monai_fedlora.errors import ConfigError
 
 Kept = Literal["float16", "bfloat16", "float32"]
+_SHARE_OF_GPU = 0.5
+"""Of the memory that is free when the first features are kept (ours)."""
 _log = logging.getLogger(__name__)
 
 
@@ -61,7 +64,7 @@ class FrozenInferer(Inferer):
     Args:
         dtype: type in which outputs are kept; one that float16 cannot hold is kept as it is.
         store: where they are kept. Without one, and wherever a :class:`~monai_fedlora.engines.memory.Memory` is in use
-            when the inferer is built, in this process only.
+            when the inferer is built, in this process only. On a GPU they also stay in half of the memory that was free.
 
     Raises:
         ConfigError: the type is unknown.
@@ -73,6 +76,9 @@ class FrozenInferer(Inferer):
             raise ConfigError(f"cache_dtype is {dtype!r}; choose from {', '.join(get_args(Kept))}")
         self._dtype: torch.dtype = getattr(torch, dtype)
         self._keeper: Memory | Store = active_memory() or store or Memory()
+        self._room: Callable[[torch.device], int] = _room_on
+        self._on_device: dict[str, Sequence[Tensor]] = {}
+        self._left: int | None = None
         self._network: nn.Module | None = None
         self._part: FrozenPart | None = None
         self._digest = ""
@@ -82,19 +88,18 @@ class FrozenInferer(Inferer):
         if self._network is not network:
             self._network, self._part = network, frozen_part(unwrap(network))
             self._digest = self._part.digest if self._part else ""
+            self._on_device.clear()
+            self._left = None
             if self._part is None:
                 _log.info("the network trains from its first layer on, so that cache_features keeps nothing")
         if self._part is None:
             logits: Tensor = network(inputs)
             return logits
         rows = [self._recall(image, self._part) for image in inputs]
-        parts = [
-            torch.cat([tensor.to(inputs.device, inputs.dtype, non_blocking=True) for tensor in column])
-            for column in zip(*rows, strict=True)
-        ]
+        parts = [torch.cat([tensor.to(inputs.dtype) for tensor in column]) for column in zip(*rows, strict=True)]
         return self._part.logits(parts, network)
 
-    def _recall(self, image: Tensor, part: FrozenPart) -> list[Tensor]:
+    def _recall(self, image: Tensor, part: FrozenPart) -> Sequence[Tensor]:
         content = hashlib.blake2b(as_bytes(image), digest_size=16).hexdigest()
         precision = torch.get_autocast_dtype(image.device.type) if _autocasts(image) else image.dtype
         key = key_of(self._digest, content, tuple(image.shape), precision, image.device, self._dtype)
@@ -103,12 +108,31 @@ class FrozenInferer(Inferer):
             outputs = part.compute(image.unsqueeze(0))
             return {f"{number:03d}": self._rounded(output) for number, output in enumerate(outputs)}
 
+        if key in self._on_device:
+            return self._on_device[key]
         entry = self._keeper.recall(key, make)
-        return [entry[name] for name in sorted(entry)]
+        parts = [entry[name].to(image.device, non_blocking=True) for name in sorted(entry)]
+        self._leave_on_device(key, parts, image.device)
+        return parts
+
+    def _leave_on_device(self, key: str, parts: Sequence[Tensor], device: torch.device) -> None:
+        if self._left is None:
+            self._left = self._room(device)
+        size = sum(part.nbytes for part in parts)
+        if size <= self._left:
+            self._on_device[key] = parts
+            self._left -= size
 
     def _rounded(self, output: Tensor) -> Tensor:
         rounded = output.to(self._dtype)
         return rounded if torch.isfinite(rounded).all() else output
+
+
+def _room_on(device: torch.device) -> int:
+    """Bytes that kept features may take on a device: a part of what is free on a GPU, nothing on a processor."""
+    if device.type != "cuda":
+        return 0
+    return int(torch.cuda.mem_get_info(device)[0] * _SHARE_OF_GPU)
 
 
 def _autocasts(image: Tensor) -> bool:

@@ -99,6 +99,7 @@ class ClassificationTrainer(SupervisedTrainer):
             prepare_batch=prepare_batch,
             accumulation_steps=accumulation_steps,
             optim_set_to_none=True,
+            non_blocking=True,
         )
 
     def run(self) -> None:  # type: ignore[override]

@@ -83,3 +83,20 @@ def test_a_style_that_does_not_fit_is_refused(transforms) -> None:
         transforms(size="vit_demo", style="x-ray")
     with pytest.raises(ConfigError, match="style 'fundus' is for photographs, and small takes cines"):
         transforms(size="small", style="fundus")
+
+
+def test_a_compiled_network_keeps_its_keys_and_its_results() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh())
+    images, keys = torch.rand(2, 4), list(network.state_dict())
+    expected = network(images)
+    compiled = config.on_device(network, device="cpu", compiler="default")
+    assert compiled is network
+    assert list(compiled.state_dict()) == keys
+    assert compiled._compiled_call_impl is not None
+    compiled.compile(backend="eager")  # the same path without a C++ compiler
+    torch.testing.assert_close(compiled(images), expected)
+
+
+def test_an_unknown_compiler_mode_is_refused() -> None:
+    with pytest.raises(ConfigError, match="fast"):
+        config.on_device(torch.nn.Linear(2, 2), device="cpu", compiler="fast")

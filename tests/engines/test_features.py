@@ -182,3 +182,34 @@ def test_it_is_off_unless_asked_for_and_refuses_images_that_never_come_again() -
         frozen_inferer(enabled=True, augment=True)
     with pytest.raises(ConfigError, match="float8"):
         frozen_inferer(enabled=True, dtype="float8")  # type: ignore[arg-type]
+
+
+def test_a_compiled_network_gives_the_same_from_kept_features() -> None:
+    built, images = network(), torch.rand(2, 2, 16, 16, 2)
+    inferer = FrozenInferer(dtype="float32")
+    expected = inferer(images, built)
+    built.compile(backend="eager")
+    torch.testing.assert_close(inferer(images, built), expected)
+
+
+class Device(FrozenInferer):
+    """An inferer to which this processor is a device of its own."""
+
+    def __init__(self, room: int, store: Store) -> None:
+        super().__init__(dtype="float32", store=store)
+        self._room = lambda device: room
+
+
+def test_features_stay_on_the_device_as_long_as_it_has_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built, images = network(), torch.rand(3, 2, 16, 16, 2)
+    expected = built(images)
+    (entry,) = {sum(part.nbytes for part in frozen_part(built).compute(images[:1]))}
+    for room, left_to_read in [(10 * entry, 0), (2 * entry, 1), (0, 3)]:
+        store = Store(tmp_path / "site-1", limit=10**9)
+        inferer = Device(room, store)
+        inferer(images, built)
+        reads: list[str] = []
+        recall = store.recall
+        monkeypatch.setattr(store, "recall", lambda key, make, r=recall, seen=reads: seen.append(key) or r(key, make))
+        torch.testing.assert_close(inferer(images, built), expected)
+        assert len(reads) == left_to_read
