@@ -4,8 +4,9 @@ Every kind trains in a process of its own, with the same images and one thread. 
 never two at once, in an order that is shuffled anew in every cycle, so that whatever else the machine does falls on all
 of them alike. The first step of each, which allocates the optimiser's state, counts for memory and not for time.
 
-Memory is the process's highest resident size over that of the built model at rest. Times are medians over the cycles,
-and beside their ratios are the quartiles of the ratios within each cycle. No features are kept between steps.
+Memory is the process's highest resident size over that of the built model at rest, with what the allocator holds back.
+Times are medians over the cycles, and beside their ratios are the quartiles of the ratios within each cycle. No
+features are kept between steps.
 
     python benchmarks/side_tuning.py --size clip_base_16 --batch-size 16 --cycles 10
 """
@@ -16,7 +17,6 @@ import argparse
 import gc
 import multiprocessing
 import os
-import platform
 import random
 import statistics
 import time
@@ -24,7 +24,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import torch
+from _machine import machine
+
+from monai_fedlora.engines.optimizer import adamw
 from monai_fedlora.files import write_json
+from monai_fedlora.methods.build import UNTRAINED, build_network
+from monai_fedlora.networks.catalogue import architecture
 
 RESULTS = Path(__file__).parent / "results"
 SIDE = "pfedst"
@@ -39,12 +45,6 @@ CLASSES = 8
 
 def work(kind: str, settings: dict[str, Any], pipe: Connection) -> None:
     """Build a kind's network, then take a step for every message, and answer with seconds and bytes."""
-    import torch
-
-    from monai_fedlora.engines.optimizer import adamw
-    from monai_fedlora.methods.build import UNTRAINED, build_network
-    from monai_fedlora.networks.catalogue import architecture
-
     torch.set_num_threads(settings["threads"])
     method, method_args = KINDS[kind]
     network = build_network(
@@ -125,18 +125,6 @@ def summary(cycles: list[dict[str, dict[str, Any]]], kind: str) -> dict[str, Any
             "side_ratio_quartiles": statistics.quantiles(ratios, n=4),
         }
     return row
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    import torch
-
-    return {
-        "processor": platform.machine(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
 
 
 def main() -> None:

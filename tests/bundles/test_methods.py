@@ -47,6 +47,7 @@ def test_rivals_adapt_the_layers_of_fedopal() -> None:
     assert {name for name, method in methods.items() if getattr(method, "lora", None) != reference} == {
         "fedavg",
         "fedbn",
+        "pfedst",
     }
 
 
