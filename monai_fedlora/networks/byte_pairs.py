@@ -19,7 +19,8 @@ def learn_tokens(texts: Iterable[str], *, vocabulary: int) -> Tokens:
 
     Args:
         texts: what the tokens are for; any other text has tokens too, if need be one per byte.
-        vocabulary: number of tokens, with one per byte inside and at the end of a word and the two around a text.
+        vocabulary: number of tokens, more than the 514 for a byte inside a word, for one at its end, and for the start
+            and the end of a text.
 
     Raises:
         DataError: the texts are too few for so many tokens.
@@ -27,19 +28,18 @@ def learn_tokens(texts: Iterable[str], *, vocabulary: int) -> Tokens:
     counts = Counter(word for text in texts for word in words(text))
     split = {word: signs_of(word) for word in counts}
     merges: list[Pair] = []
-    while len(merges) < vocabulary - len(ALPHABET) - 2:
+    numbers = {token: number for number, token in enumerate(ALPHABET)}
+    while len(numbers) < vocabulary - 2:
         pairs: Counter[Pair] = Counter()
         for word, signs in split.items():
             for pair in pairwise(signs):
                 pairs[pair] += counts[word]
         if not pairs:
-            raise DataError(
-                f"the texts have only {len(merges) + len(ALPHABET) + 2} tokens to learn, not {vocabulary}; give more"
-            )
+            raise DataError(f"the texts have only {len(numbers) + 2} tokens to learn, not {vocabulary}; give more")
         merges.append(min(pairs, key=lambda pair: (-pairs[pair], pair)))
+        numbers.setdefault("".join(merges[-1]), len(numbers))
         split = {word: join(signs, merges[-1]) for word, signs in split.items()}
-    tokens = [*ALPHABET, *("".join(pair) for pair in merges), START, END]
-    return Tokens({token: number for number, token in enumerate(tokens)}, merges, source="the learned tokens")
+    return Tokens(numbers | {START: vocabulary - 2, END: vocabulary - 1}, merges, source="the learned tokens")
 
 
 def save_tokens(folder: str | Path, tokens: Tokens) -> None:
