@@ -64,7 +64,7 @@ class FrozenInferer(Inferer):
     Args:
         dtype: type in which outputs are kept; one that float16 cannot hold is kept as it is.
         store: where they are kept. Without one, and wherever a :class:`~monai_fedlora.engines.memory.Memory` is in use
-            when the inferer is built, in this process only. On a GPU they also stay in half of the memory that was free.
+            when the inferer is built, in this process only. On a GPU they also stay in half of its free memory.
 
     Raises:
         ConfigError: the type is unknown.

@@ -129,7 +129,7 @@ def test_what_the_configs_share_is_the_same_in_all_of_them(bundle: Shipped) -> N
     for key in ("dataset_dir", "datalist", "classes", "selection_metric", "batch_size", *({"phantom"} & train.keys())):
         assert train[key] == evaluate[key]
     assert evaluate["network"] == inference["network"]
-    assert train["network"] == evaluate["network"]["network"]
+    assert train["network"] == {**evaluate["network"]["network"], "compiler": "@compiler"}
 
 
 def test_the_document_names_every_setting_of_training(bundle: Shipped) -> None:
