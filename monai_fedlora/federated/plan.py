@@ -20,6 +20,7 @@ from monai_fedlora.encoding import Encoding
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.files import read_json
 from monai_fedlora.methods import Method, get_method
+from monai_fedlora.networks.prompts import Prompts
 from monai_fedlora.scope import Scope
 
 _SERVER = "server"
@@ -68,6 +69,7 @@ class Plan:
             sends all. What is left out, here and by "int8", stays in the site and is added to its next change, see
             :mod:`monai_fedlora.encoding`.
         training: overrides of the bundle's training settings, limited to numbers and plain words.
+        prompts: how a method that reads texts puts the classes into words, the same at every site; None for others.
     """
 
     experiment: str
@@ -87,6 +89,7 @@ class Plan:
     wire_dtype: str = "float16"
     top_k: float = 1.0
     training: Mapping[str, Any] = field(default_factory=dict)
+    prompts: Prompts | None = None
 
     def __post_init__(self) -> None:
         for name in ("experiment", "bundle", "method", "size"):
@@ -127,7 +130,16 @@ class Plan:
             raise ConfigError(f"top_k is {self.top_k!r}; it must be a share above 0 and at most 1")
         if type(self.max_update_rms) not in (int, float) or not 0 < self.max_update_rms < math.inf:
             raise ConfigError(f"max_update_rms is {self.max_update_rms!r}; it must be a positive number")
-        self.build_method().check_sites(len(self.sites))
+        method = self.build_method()
+        method.check_sites(len(self.sites))
+        if (self.prompts is not None) != method.reads_text:
+            raise ConfigError(
+                f"{self.method} compares images with texts, and the plan has no prompts for them"
+                if method.reads_text
+                else f"the plan has prompts, and {self.method} reads no texts; leave them out"
+            )
+        if self.prompts is not None:
+            self.prompts.texts(self.classes)
 
     def build_method(self) -> Method:
         """Return the configured method."""
@@ -172,6 +184,7 @@ class Plan:
     def fingerprint(self) -> str:
         """Hash of what must agree for stored tensors to fit: experiment, method, network, backbone, classes."""
         settings = dataclasses.asdict(self.build_method())
+        prompts = {"prompts": dataclasses.asdict(self.prompts)} if self.prompts else {}
         identity = {
             "experiment": self.experiment,
             "method": self.method,
@@ -179,12 +192,16 @@ class Plan:
             "size": self.size,
             "classes": list(self.classes),
             "backbone_sha256": self.backbone_sha256,
+            **prompts,
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-compatible form; :meth:`from_json` is its inverse."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        value = json.loads(json.dumps(dataclasses.asdict(self)))
+        if self.prompts is None:
+            del value["prompts"]
+        return value
 
     @classmethod
     def from_json(cls, value: Any) -> Plan:
@@ -200,6 +217,8 @@ class Plan:
             raise ConfigError(f"unknown entries in the plan: {', '.join(sorted(unknown))}")
         entries: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in value.items()}
         try:
+            if "prompts" in entries:
+                entries["prompts"] = Prompts.from_json(entries["prompts"])
             return cls(**entries)
         except TypeError as error:
             raise ConfigError(f"the plan is incomplete or has a wrong type: {error}") from error

@@ -115,6 +115,9 @@ class Site:
             "show_progress": False,
             **self.plan.training,
         }
+        if self.plan.prompts is not None:
+            overrides["prompts"] = list(self.plan.prompts.templates)
+            overrides["class_texts"] = dict(self.plan.prompts.class_texts)
         if unknown := set(overrides) - set(self._config.get()):
             raise ConfigError(f"the bundle {self.plan.bundle} has no settings {', '.join(sorted(unknown))}")
         for key, value in overrides.items():

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from monai_fedlora.errors import ConfigError, FedLoraError
 from monai_fedlora.federated.plan import TRAINING_SETTINGS, Plan
 from monai_fedlora.files import write_json
+from monai_fedlora.networks.prompts import Prompts
 from tests.helpers import make_plan, through_json, tiny_network
 
 words = st.text(string.ascii_letters + string.digits, min_size=1, max_size=8)
@@ -297,3 +298,46 @@ def test_a_plans_scope_has_its_method_and_wire_type() -> None:
     entries = plan.scope(network).manifest.entries
     assert {entry.dtype for entry in entries.values()} == {"float16"}
     assert not any("head" in key for key in entries)
+
+
+TEXTS = Prompts(
+    templates=("a photo of {class}", "{class}, magnified"), class_texts={"NOR": "a heart", "ABN": "an ill one"}
+)
+
+
+def text_plan(**changes: Any) -> Plan:
+    return make_plan(**{"method": "pfedst", "size": "clip_demo", "prompts": TEXTS, **changes})
+
+
+def test_prompts_travel_with_a_plan_whose_method_reads_them() -> None:
+    plan = text_plan()
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    assert "prompts" not in make_plan().to_json()
+    other = text_plan(prompts=Prompts(templates=("{class}",), class_texts=TEXTS.class_texts))
+    assert plan.fingerprint != other.fingerprint
+
+
+def test_prompts_and_methods_that_do_not_belong_together_are_refused() -> None:
+    with pytest.raises(ConfigError, match="no prompts"):
+        text_plan(prompts=None)
+    with pytest.raises(ConfigError, match="reads no texts"):
+        make_plan(prompts=TEXTS)
+    with pytest.raises(ConfigError, match="class_texts"):
+        text_plan(classes=("NOR", "HCM"))
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        None,
+        [],
+        {"templates": ["a photo"], "class_texts": {}},
+        {"templates": "a photo of {class}", "class_texts": {}},
+        {"templates": ["a photo of {class}"]},
+        {"templates": ["a photo of {class}"], "class_texts": {}, "path": "/etc"},
+        {"templates": ["a photo of {class}"], "class_texts": {"NOR": "a\nline"}},
+    ],
+)
+def test_prompts_in_a_plan_file_are_checked(prompts: Any) -> None:
+    with pytest.raises(ConfigError):
+        Plan.from_json({**text_plan().to_json(), "prompts": prompts})
