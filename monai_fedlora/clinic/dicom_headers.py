@@ -81,7 +81,7 @@ def need_pydicom() -> ModuleType:
 def quiet_pydicom() -> Iterator[None]:
     """Scanners break many rules of the standard that do not matter here; what matters is checked."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"pydicom\b.*")
+        warnings.filterwarnings("ignore", module=r"(pydicom|highdicom)\b.*")
         yield
 
 

@@ -11,6 +11,7 @@ from monai_fedlora.clinic.dicom_stack import Stack
 from monai_fedlora.errors import DataError
 
 MAXIMUM_VOXELS = 1 << 28
+_RESCALE = (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
 
 
 def read_voxels(stack: Stack) -> np.ndarray:
@@ -42,7 +43,9 @@ def check_size(shape: tuple[int, ...], origin: str) -> None:
 
 
 def read_dataset(image: ImageHeader) -> Any:
-    """The whole DICOM object, its pixels not compressed.
+    """The whole DICOM object, its pixels not compressed and without what may hide beside them.
+
+    Old scanners keep overlays, which can be text, in the unused bits of the pixels; these bits are cleared.
 
     Raises:
         DataError: it cannot be read or decoded.
@@ -53,9 +56,21 @@ def read_dataset(image: ImageHeader) -> Any:
             dataset = pydicom.dcmread(image.path)
             if dataset.file_meta.TransferSyntaxUID.is_compressed:
                 dataset.decompress(generate_instance_uid=False)
+            _clear_unused_bits(dataset)
             return dataset
     except Exception as error:  # pydicom and its decoders report damage in a dozen ways
         raise DataError(f"{image.path} cannot be decoded ({error}); export it again, uncompressed") from error
+
+
+def _clear_unused_bits(dataset: Any) -> None:
+    allocated, stored = dataset.BitsAllocated, dataset.BitsStored
+    if allocated not in (8, 16) or not 0 < stored <= allocated or dataset.HighBit != stored - 1:
+        raise ValueError(f"{stored} of {allocated} bits up to bit {dataset.HighBit} are no usual grey levels")
+    order = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
+    kind = "i" if dataset.PixelRepresentation else "u"
+    words = np.frombuffer(dataset.PixelData, f"{order}{kind}{allocated // 8}", count=dataset.Rows * dataset.Columns)
+    spare = allocated - stored
+    dataset.PixelData = ((words << spare) >> spare).tobytes()
 
 
 def _grey_levels(image: ImageHeader) -> np.ndarray:
@@ -70,6 +85,3 @@ def _grey_levels(image: ImageHeader) -> np.ndarray:
     if pixels.shape != image.shape[::-1]:
         raise DataError(f"{image.path} has {pixels.shape} pixels, and its header says {image.shape[::-1]}")
     return pixels * np.float32(slope) + np.float32(intercept)
-
-
-_RESCALE = (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))

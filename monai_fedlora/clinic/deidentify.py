@@ -1,0 +1,137 @@
+"""Remove from DICOM images who was examined, where and when.
+
+What PS3.15 (annex E, Basic Application Level Confidentiality Profile) asks to remove, replace or keep is decided here
+by an allow-list that goes further: of an image only the attributes stay that describe its pixels, their place and how
+they were acquired. Everything else goes, known or not: private attributes, sequences, overlays, curves, comments, dates
+and device numbers. UIDs, but those of the standard itself, and the patient's code are replaced by keyed hashes of them,
+so that images of one patient stay together; without the secret nobody can tell which.
+
+Pixels are not changed (no Clean Pixel Data Option), therefore images that say of themselves that text is burned in are
+refused. Dates and times are removed (no Retain Longitudinal Temporal Information Option).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+from typing import Any
+
+from monai_fedlora.clinic.dicom_headers import need_pydicom
+from monai_fedlora.errors import PrivacyError
+
+KEPT = frozenset({
+    "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID",
+    "FrameOfReferenceUID", "Modality", "SeriesNumber", "InstanceNumber", "AcquisitionNumber", "ImageType",
+    "ImagesInAcquisition", "BodyPartExamined", "PatientPosition", "Manufacturer", "ManufacturerModelName",
+    "MagneticFieldStrength", "BurnedInAnnotation", "LossyImageCompression", "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient", "SliceThickness",
+    "SpacingBetweenSlices", "SliceLocation", "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData", "SmallestImagePixelValue",
+    "LargestImagePixelValue", "PixelPaddingValue", "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth",
+    "ScanningSequence", "SequenceVariant", "ScanOptions", "MRAcquisitionType", "AngioFlag", "RepetitionTime",
+    "EchoTime", "InversionTime", "EchoTrainLength", "EchoNumbers", "NumberOfAverages", "ImagingFrequency", "FlipAngle",
+    "VariableFlipAngleFlag", "PercentSampling", "PercentPhaseFieldOfView", "PixelBandwidth", "AcquisitionMatrix",
+    "InPlanePhaseEncodingDirection", "ReconstructionDiameter", "TriggerTime", "NominalInterval",
+    "CardiacNumberOfImages",
+})  # fmt: skip
+"""Attributes of an image that stay; UIDs among them are replaced."""
+
+_EMPTIED = (
+    "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "PatientBirthDate", "PatientSex", "StudyID",
+    "PositionReferenceIndicator",
+)  # fmt: skip
+"""Attributes that an image must have (type 2), without a value."""
+
+_OF_THE_STANDARD = "1.2.840.10008."
+_DATE, _TIME = "19000101", "000000"
+_METHOD = "PS3.15 Basic Profile, allow-list of attributes"
+
+
+class Deidentifier:
+    """Replaces identities in the same way for all images it is given.
+
+    Args:
+        secret: key of the hashes; by default a new one that is forgotten with this object. Whoever knows it and a
+            patient's code can find the patient's images.
+    """
+
+    def __init__(self, secret: bytes | None = None) -> None:
+        self._secret = secret or secrets.token_bytes(32)
+
+    def uid(self, uid: str) -> str:
+        """A UID in place of another; UIDs that the standard defines stay."""
+        if uid.startswith(_OF_THE_STANDARD):
+            return uid
+        return f"2.25.{int.from_bytes(self._hash('uid', uid)[:16], 'big')}"
+
+    def patient(self, code: str) -> str:
+        """A patient's code in place of another."""
+        return f"ANON-{base64.b32encode(self._hash('patient', code)[:10]).decode()}"
+
+    def image(self, dataset: Any) -> Any:
+        """Return a copy of a DICOM image without identities.
+
+        Args:
+            dataset: pydicom dataset, its pixels not compressed. It is not changed.
+
+        Raises:
+            PrivacyError: the image says that text is burned into its pixels.
+        """
+        pydicom = need_pydicom()
+        if str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES":
+            raise PrivacyError(
+                "the images say that text is burned into their pixels, which may name the patient; no de-identified "
+                "DICOM was written. Use images without burned-in text"
+            )
+        clean = pydicom.Dataset()
+        for element in dataset:
+            if element.keyword not in KEPT or element.VR == "SQ":
+                continue
+            value = element.value
+            if element.VR == "UI":
+                value = self.uid(str(value))
+            clean.add_new(element.tag, element.VR, value)
+        for keyword in _EMPTIED:
+            setattr(clean, keyword, "")
+        clean.PatientID = clean.PatientName = self.patient(str(dataset.get("PatientID") or dataset.StudyInstanceUID))
+        mark(clean)
+        clean.file_meta = pydicom.dataset.FileMetaDataset()
+        clean.file_meta.MediaStorageSOPClassUID = clean.SOPClassUID
+        clean.file_meta.MediaStorageSOPInstanceUID = clean.SOPInstanceUID
+        clean.file_meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
+        return clean
+
+    def _hash(self, kind: str, text: str) -> bytes:
+        return hmac.new(self._secret, f"{kind}:{text}".encode(), hashlib.sha256).digest()
+
+
+def mark(dataset: Any) -> None:
+    """Say in a dataset that it is de-identified, and take away when it was made.
+
+    Args:
+        dataset: a clean image, or an object that was made from clean images; changed in place.
+    """
+    from pydicom.dataset import Dataset
+
+    for keyword, value in (("ContentDate", _DATE), ("ContentTime", _TIME)):
+        if keyword in dataset:
+            setattr(dataset, keyword, value)
+    _remove_dates(dataset)
+    dataset.PatientIdentityRemoved = "YES"
+    dataset.DeidentificationMethod = _METHOD
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator = "113100", "DCM"
+    code.CodeMeaning = "Basic Application Confidentiality Profile"
+    dataset.DeidentificationMethodCodeSequence = [code]
+    dataset.LongitudinalTemporalInformationModified = "REMOVED"
+
+
+def _remove_dates(dataset: Any) -> None:
+    for element in list(dataset):
+        if element.VR == "SQ":
+            for item in element.value:
+                _remove_dates(item)
+        elif element.VR in ("DA", "TM", "DT") and element.keyword not in ("ContentDate", "ContentTime", *_EMPTIED):
+            del dataset[element.tag]

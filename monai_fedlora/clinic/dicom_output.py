@@ -1,0 +1,96 @@
+"""Write a prediction as DICOM: a structured report and the figure, beside the study they belong to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from monai_fedlora.clinic.deidentify import Deidentifier, mark
+from monai_fedlora.clinic.dicom_headers import need_pydicom, quiet_pydicom
+from monai_fedlora.clinic.predict import Prediction
+from monai_fedlora.clinic.report_sr import build_report
+from monai_fedlora.clinic.secondary_capture import build_capture
+from monai_fedlora.errors import ConfigError, DataError
+from monai_fedlora.files import atomic_path
+
+REPORT_NAME, FIGURE_NAME, IMAGES_NAME = "report.dcm", "figure.dcm", "images"
+_COPIED = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
+    "StudyTime", "ReferringPhysicianName",
+)  # fmt: skip
+
+
+def write_dicom(
+    prediction: Prediction, figure: Image.Image, folder: Path, *, deidentifier: Deidentifier | None
+) -> list[Path]:
+    """Write ``report.dcm`` and ``figure.dcm``, de-identified also the images that they refer to.
+
+    Args:
+        prediction: of a study that was read from DICOM.
+        figure: drawn from it.
+        folder: receives the files.
+        deidentifier: None keeps patient, study and UIDs, for the archive that the study comes from. Otherwise all of
+            these are replaced, and ``images`` holds de-identified copies of the images of both frames, so that the
+            references lead somewhere.
+
+    Raises:
+        ConfigError: highdicom is not installed.
+        DataError: the study was not read from DICOM, or its header cannot be carried over.
+        PrivacyError: text is burned into the images, and they should be de-identified.
+    """
+    need_pydicom()
+    try:
+        import highdicom  # noqa: F401
+    except ImportError as error:
+        raise ConfigError("DICOM needs further packages: pip install 'monai-fedlora[dicom]'") from error
+    if not prediction.sources:
+        raise DataError(f"{prediction.study} was not read from DICOM; a report has no study to belong to")
+    with quiet_pydicom():
+        carry = _carried if deidentifier is None else deidentifier.image
+        images = [carry(source) for source in prediction.sources]
+        try:
+            objects = {REPORT_NAME: build_report(prediction, images), FIGURE_NAME: build_capture(figure, images)}
+        except (ValueError, TypeError, AttributeError) as error:  # highdicom on a source that it does not accept
+            raise DataError(f"the study's DICOM header cannot be carried over to a report: {error}") from error
+        if deidentifier is not None:
+            for made in objects.values():
+                mark(made)
+            for number, image in enumerate(images, 1):
+                objects[f"{IMAGES_NAME}/{number:04d}.dcm"] = image
+        return _write(objects, folder)
+
+
+def _carried(source: Any) -> Any:
+    """A copy of an image's header with what a report copies, empty where the scanner left it out or wrote nonsense."""
+    from pydicom.dataset import Dataset
+
+    copy = Dataset()
+    copy.update(source)
+    copy.file_meta = source.file_meta
+    for keyword in _COPIED:
+        value = copy.get(keyword)
+        if value is None or not _is_sound(keyword, value):
+            setattr(copy, keyword, "")
+    return copy
+
+
+def _is_sound(keyword: str, value: Any) -> bool:
+    from pydicom.valuerep import DA, TM
+
+    kinds = {"StudyDate": DA, "PatientBirthDate": DA, "StudyTime": TM}
+    try:
+        return keyword not in kinds or not value or kinds[keyword](value) is not None
+    except ValueError:
+        return False
+
+
+def _write(objects: dict[str, Any], folder: Path) -> list[Path]:
+    written = []
+    for name, dataset in objects.items():
+        path = folder / name
+        with atomic_path(path) as temporary:
+            dataset.save_as(temporary, enforce_file_format=True)
+        written.append(path)
+    return written

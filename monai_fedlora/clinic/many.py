@@ -1,0 +1,143 @@
+"""Classify many studies into a folder of results; one that fails stops none of the others."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.clinic.deidentify import Deidentifier
+from monai_fedlora.clinic.dicom_output import write_dicom
+from monai_fedlora.clinic.figure import draw_figure
+from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, predict_study
+from monai_fedlora.clinic.studies import Study
+from monai_fedlora.errors import ConfigError, FedLoraError
+from monai_fedlora.files import atomic_path, write_json, write_text
+
+TABLE_NAME = "predictions.csv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a study.
+
+    Attributes:
+        study: its name.
+        probabilities: of the classes; empty if it could not be classified.
+        predicted: name of the most probable class, or empty.
+        doubts: as of :class:`monai_fedlora.clinic.predict.Prediction`.
+        error: what went wrong, or empty. With a prediction: why its figure or DICOM objects were not written.
+    """
+
+    study: str
+    probabilities: tuple[float, ...] = ()
+    predicted: str = ""
+    doubts: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DicomOutput:
+    """That DICOM objects are wanted.
+
+    Attributes:
+        deidentifier: None keeps patient, study and UIDs.
+    """
+
+    deidentifier: Deidentifier | None
+
+
+def predict_all(
+    classifier: Classifier,
+    studies: Sequence[Study],
+    output: Path,
+    *,
+    overlay: bool = True,
+    dicom: DicomOutput | None = None,
+    on_progress: Callable[[Outcome], None] = lambda outcome: None,
+) -> list[Outcome]:
+    """Classify studies and write what was found.
+
+    ``output`` receives ``studies/<study>.json`` and ``figures/<study>.png`` as soon as a study is done, with ``dicom``
+    also ``dicom/<study>/``, and ``predictions.csv`` when all are: ``study``, the probability of each class,
+    ``prediction``, ``doubts`` and ``error``. Every file appears complete or not at all, readable by its owner only.
+
+    Args:
+        classifier: the model.
+        studies: with different names.
+        output: folder to create.
+        overlay: also show in the figures which places the answers hang on.
+        dicom: also write DICOM objects, for studies that were read from DICOM.
+        on_progress: called after every study.
+
+    Raises:
+        ConfigError: ``output`` exists or cannot be made; or a package for a kind of file is not installed.
+    """
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.mkdir(mode=0o700)
+    except FileExistsError:
+        raise ConfigError(f"{output} exists; choose another output folder, or remove it") from None
+    except OSError as error:
+        raise ConfigError(f"{output} cannot be made: {error}") from error
+    outcomes = []
+    for study in studies:
+        outcomes.append(_one(classifier, study, output, overlay=overlay, dicom=dicom))
+        on_progress(outcomes[-1])
+    write_text(output / TABLE_NAME, table(classifier.classes, outcomes))
+    return outcomes
+
+
+def table(classes: Sequence[str], outcomes: Sequence[Outcome]) -> str:
+    """The text of ``predictions.csv``."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["study", *classes, "prediction", "doubts", "error"])
+    for outcome in outcomes:
+        shares = [f"{share:.6f}" for share in outcome.probabilities] or [""] * len(classes)
+        writer.writerow([outcome.study, *shares, outcome.predicted, "; ".join(outcome.doubts), outcome.error])
+    return text.getvalue()
+
+
+def file_name(study: str) -> str:
+    """A file name for a study's name: the same where that is safe, otherwise with a hash, so that no two are equal."""
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "_", study)[:80]
+    return safe if safe == study else f"{safe}-{hashlib.sha256(study.encode()).hexdigest()[:8]}"
+
+
+def _one(classifier: Classifier, study: Study, output: Path, *, overlay: bool, dicom: DicomOutput | None) -> Outcome:
+    name = file_name(study.name)
+    outcome = Outcome(study=study.name)
+    content: dict[str, Any] = {"notice": NOT_FOR_CLINICAL_USE, "study": study.name}
+    try:
+        prediction = predict_study(classifier, study, overlay=overlay)
+        content = prediction.to_json()
+        outcome = replace(
+            outcome,
+            probabilities=prediction.probabilities,
+            predicted=prediction.predicted,
+            doubts=prediction.doubts,
+        )
+        figure = draw_figure(prediction)
+        _save(figure, output / "figures" / f"{name}.png")
+        if dicom is not None:
+            write_dicom(prediction, figure, output / "dicom" / name, deidentifier=dicom.deidentifier)
+    except ConfigError:
+        raise
+    except (FedLoraError, OSError, MemoryError) as reason:
+        outcome = replace(outcome, error=str(reason) or type(reason).__name__)
+    write_json(output / "studies" / f"{name}.json", content | {"error": outcome.error or None})
+    return outcome
+
+
+def _save(figure: Image.Image, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        figure.save(temporary, format="PNG")

@@ -1,0 +1,103 @@
+"""A prediction as a DICOM Structured Report (TID 1500, Measurement Report)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from monai_fedlora import __version__
+from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, Prediction
+
+MANUFACTURER = "MONAI-FedLoRA"
+CLASS_SCHEME = "99MONAIFEDLORA"
+"""Coding scheme of the classes: they are what the training sites called them, which no public code says."""
+
+SERIES_NUMBER = 9001
+TITLE = "AI classification, research only"
+
+
+def build_report(prediction: Prediction, sources: Sequence[Any]) -> Any:
+    """Make the report of a study.
+
+    It says which model on which images found which class with which probability: a measurement group for the answer,
+    with the class, the doubts and the notice that this is not for clinical use, and one for each class, with its
+    probability. Its status is preliminary and unverified.
+
+    Args:
+        prediction: of a study that was read from DICOM.
+        sources: the images (pydicom datasets) that it rests on; patient and study are copied from the first.
+
+    Returns:
+        A ``highdicom.sr.ComprehensiveSR`` in the study of its sources.
+    """
+    import highdicom as hd
+    from highdicom import sr
+    from pydicom.sr.codedict import codes
+
+    model = prediction.classifier
+    device = sr.ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
+            uid=f"2.25.{int(model.sha256[:32], 16)}",
+            manufacturer_name=MANUFACTURER,
+            model_name=model.name[:64],
+        ),
+    )
+    algorithm = sr.AlgorithmIdentification(
+        name=model.name[:64],
+        version=model.version,
+        family=codes.DCM.ArtificialIntelligence,
+        manufacturer=MANUFACTURER,
+        parameters=[f"SHA-256 of model.ts: {model.sha256}", f"monai-fedlora {__version__}"],
+    )
+    classes = [
+        sr.CodedConcept(value=f"CLASS{index}", scheme_designator=CLASS_SCHEME, meaning=name[:64])
+        for index, name in enumerate(model.classes)
+    ]
+
+    def group(label: str, **content: Any) -> Any:
+        return sr.MeasurementsAndQualitativeEvaluations(
+            tracking_identifier=sr.TrackingIdentifier(uid=hd.UID(), identifier=label[:64]),
+            algorithm_id=algorithm,
+            finding_sites=[sr.FindingSite(anatomic_location=codes.SCT.Heart)],
+            source_images=[
+                sr.SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID) for source in sources
+            ],
+            **content,
+        )
+
+    answer = group(
+        TITLE,
+        qualitative_evaluations=[
+            sr.QualitativeEvaluation(name=codes.SCT.Classification, value=classes[prediction.best])
+        ],
+    )
+    for text in (NOT_FOR_CLINICAL_USE, *(f"Doubt: {doubt}." for doubt in prediction.doubts)):
+        answer[0].ContentSequence.append(
+            sr.TextContentItem(name=codes.DCM.Comment, value=text, relationship_type=sr.RelationshipTypeValues.CONTAINS)
+        )
+    chances = [
+        group(
+            f"Probability of {concept.meaning}",
+            finding_type=concept,
+            measurements=[sr.Measurement(name=codes.DCM.Probability, value=share, unit=codes.UCUM.NoUnits)],
+        )
+        for concept, share in zip(classes, prediction.probabilities, strict=True)
+    ]
+    report = sr.ComprehensiveSR(
+        evidence=list(sources),
+        content=sr.MeasurementReport(
+            observation_context=sr.ObservationContext(observer_device_context=device),
+            procedure_reported=codes.SCT.CardiacMRI,
+            imaging_measurements=[answer, *chances],
+        )[0],
+        series_instance_uid=hd.UID(),
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        is_complete=True,
+        is_final=False,
+        series_description=TITLE,
+    )
+    return report

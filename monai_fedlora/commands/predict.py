@@ -1,0 +1,105 @@
+"""``monai-fedlora predict``: classify studies with an exported bundle."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from monai_fedlora.errors import ConfigError
+
+EXIT_FAILED_STUDIES = 1
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Add the sub-command."""
+    parser = subparsers.add_parser(
+        "predict",
+        help="classify a patient's images with an exported bundle",
+        description="Classify studies with a bundle that monai-fedlora export made, and write predictions.csv, and for "
+        "each study a JSON file and a figure. Research only: not a medical device, not for clinical use.",
+        epilog="INPUT of a cine model: NIfTI files <study>_ed.nii.gz with <study>_es.nii.gz, a 4D NIfTI file, a folder "
+        "or zip archive with a DICOM study; of a photograph model: JPEG, PNG or TIFF files; or a folder of such files; "
+        "or a csv with a column study and, per line, ed and es, or cine or folder (of a DICOM study) with or without "
+        "ed_frame and es_frame, or image.",
+    )
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of an exported bundle")
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="what to classify, see below")
+    parser.add_argument("--output", required=True, type=Path, metavar="O", help="folder to create")
+    parser.add_argument(
+        "--dicom",
+        action="store_true",
+        help="for DICOM studies, also write a structured report and the figure as DICOM, de-identified",
+    )
+    parser.add_argument(
+        "--keep-identity",
+        action="store_true",
+        help="with --dicom: keep patient, study and UIDs, for the archive that the study comes from",
+    )
+    parser.add_argument(
+        "--no-overlay", action="store_true", help="do not look for the places that an answer hangs on (much faster)"
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Classify, and say what was found.
+
+    Returns:
+        0, or 1 if a study failed.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from monai_fedlora.clinic.bundle import open_bundle
+    from monai_fedlora.clinic.deidentify import Deidentifier
+    from monai_fedlora.clinic.many import TABLE_NAME, DicomOutput, predict_all
+    from monai_fedlora.clinic.studies import find_studies
+
+    if args.keep_identity and not args.dicom:
+        raise ConfigError("--keep-identity says what is in the DICOM objects; give --dicom too")
+    classifier = open_bundle(args.bundle)
+    studies = find_studies(args.inputs, modality=classifier.modality)
+    console = Console()
+    columns: Sequence[Any] = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("studies", total=len(studies))
+        outcomes = predict_all(
+            classifier,
+            studies,
+            args.output,
+            overlay=not args.no_overlay,
+            dicom=DicomOutput(deidentifier=None if args.keep_identity else Deidentifier()) if args.dicom else None,
+            on_progress=lambda outcome: bar.advance(task),
+        )
+    console.print(summary(classifier.classes, outcomes))
+    for outcome in outcomes:
+        if outcome.error:
+            console.print(f"{outcome.study}: {outcome.error}", style="red", markup=False, soft_wrap=True)
+        for doubt in outcome.doubts:
+            console.print(f"{outcome.study}: doubt: {doubt}", style="yellow", markup=False, soft_wrap=True)
+    console.print(f"results: {args.output / TABLE_NAME}", markup=False, soft_wrap=True)
+    console.print("Research only. Not for clinical use.", style="red")
+    return EXIT_FAILED_STUDIES if any(outcome.error for outcome in outcomes) else 0
+
+
+def summary(classes: Sequence[str], outcomes: Sequence[Any]) -> Any:
+    """A table of the predictions."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    result = Table(box=box.SIMPLE)
+    result.add_column("study")
+    result.add_column("prediction")
+    for name in classes:
+        result.add_column(escape(name), justify="right")
+    result.add_column("doubts", justify="right")
+    for outcome in outcomes:
+        shares = [f"{share:.3f}" for share in outcome.probabilities] or [""] * len(classes)
+        answer = escape(outcome.predicted) or "failed"
+        result.add_row(escape(outcome.study), answer, *shares, str(len(outcome.doubts) or ""))
+    return result
