@@ -2,7 +2,7 @@
 
 Every private tensor of every site is filled with one number and every shared one with another, before anything is
 stored or sent. The server keeps all bytes that arrive. The shared number has to be found there by the same search
-that must not find the private one.
+that must not find the private one. Of updates that are sent encoded, it must not find what they left out either.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import msgpack
 import numpy as np
 import pytest
 
+from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.simulate import simulate
 from monai_fedlora.files import load_tensors
@@ -27,13 +28,18 @@ _RUN = 4
 """So many values in a row cannot be there by chance."""
 
 
-def spellings(mark: float) -> Iterator[tuple[str, bytes]]:
-    """Every way in which tensors full of ``mark`` could be written, by name."""
+def arrays(values: Any) -> Iterator[tuple[str, bytes]]:
+    """Every way in which an array of these values could be written, by name."""
     for kind in ("f2", "f4", "f8"):
         for order in "<>":
-            raw = np.full(_RUN, mark, order + kind).tobytes()
+            raw = np.array(values, order + kind).tobytes()
             yield order + kind, raw
             yield f"{order}{kind} in hexadecimal", raw.hex().encode()
+
+
+def spellings(mark: float) -> Iterator[tuple[str, bytes]]:
+    """Every way in which tensors full of ``mark`` could be written, by name."""
+    yield from arrays(np.full(_RUN, mark))
     yield "one double of a message", np.array(mark, ">f8").tobytes()
     yield "decimal", repr(mark).encode()
 
@@ -89,8 +95,12 @@ class Run:
 
 @pytest.fixture(
     scope="module",
-    params=[{"wire_dtype": "float16"}, {"wire_dtype": "float32", "method_args": {"head": "private"}}],
-    ids=["shared head", "private head"],
+    params=[
+        {"wire_dtype": "float16"},
+        {"wire_dtype": "float32", "method_args": {"head": "private"}},
+        {"wire_dtype": "int8", "top_k": 0.3},
+    ],
+    ids=["shared head", "private head", "encoded"],
 )
 def run(request: pytest.FixtureRequest, prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("canary")
@@ -122,10 +132,17 @@ def test_the_sites_really_held_the_marks(run: Run) -> None:
 
 @pytest.mark.slow
 def test_what_is_shared_is_found_on_the_wire_and_on_the_server(run: Run) -> None:
+    declared, sent = build_shared(run.plan)
+    assert len(run.wire) > 2 * 2 * declared.up.nbytes  # two rounds of two sites
+    if run.plan.encoding:
+        for key, entry in declared.entries.items():
+            marked = np.full(entry.shape, SHARED_MARK, np.float32)
+            change = marked - sent[key].astype(np.float64)
+            first = entry.encoding.encode(change) if entry.encoding else marked.astype(np.float16)
+            assert first.tobytes() in run.wire
+        return
     kind = "<f2" if run.plan.wire_dtype == "float16" else "<f4"
     assert kind in found_in(run.wire, SHARED_MARK)
-    nbytes = 2 * 2 * sum(np.prod(e["shape"]) * int(kind[-1]) for e in manifest(run).values())
-    assert len(run.wire) > nbytes  # two rounds of two sites
     holders = {path.name for path, blob in run.other_files.items() if kind in found_in(blob, SHARED_MARK)}
     assert "shared.safetensors" in holders
 
@@ -146,6 +163,28 @@ def test_nothing_private_is_in_any_file_but_the_sites_own(run: Run) -> None:
     names = {path.name for path in run.other_files}
     assert {"results.json", "log.txt", "simulator.log", "shared.safetensors", "best_shared.safetensors"} <= names
     assert {str(path): found for path, blob in run.other_files.items() if (found := found_in(blob, PRIVATE_MARK))} == {}
+
+
+def left_over(run: Run) -> Iterator[np.ndarray]:
+    """Values in a row of what updates left out, as the sites have stored it; none could be taken for others."""
+    for path in sorted((run.workspace / "private").rglob("round-*.safetensors")):
+        tensors = load_tensors(path)[0]
+        for key in sorted(key for key in tensors if key.startswith("left_over/")):
+            flat = tensors[key].numpy().ravel()
+            rows = flat[: flat.size // _RUN * _RUN].reshape(-1, _RUN)
+            yield from [row for row in rows if len({*np.abs(row), 0.0}) == _RUN + 1][:3]
+
+
+@pytest.mark.slow
+def test_what_an_update_left_out_stays_in_the_site(run: Run) -> None:
+    rows = list(left_over(run))
+    assert bool(rows) == bool(run.plan.encoding)
+    other, own = b"".join(run.other_files.values()), b"".join(run.site_files.values())
+    for row in rows:
+        assert row.astype("<f4").tobytes() in own
+        for name, spelling in arrays(row):
+            assert spelling not in run.wire and spelling not in other, name
+    assert b"left_over" not in run.wire and b"left_over/" not in other
 
 
 @pytest.mark.slow

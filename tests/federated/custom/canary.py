@@ -18,13 +18,13 @@ class CanaryExecutor(SiteExecutor):
 
     def _build_site(self, fl_ctx: FLContext) -> Site:
         site = super()._build_site(fl_ctx)
-        save = site._save
+        train = site._trainer.run_epochs
 
-        def marked(round_number: int) -> None:
+        def marked(epochs: int) -> None:
+            train(epochs)
             for role, mark in ((Role.PRIVATE, PRIVATE_MARK), (Role.SHARED, SHARED_MARK)):
                 for key in site.scope.keys(role):
                     site.network.get_parameter(key).data.fill_(mark)
-            save(round_number)
 
-        site._save = marked  # type: ignore[method-assign]
+        site._trainer.run_epochs = marked
         return site
