@@ -19,7 +19,7 @@ class Facts:
         shared: parameters that train and travel, or come from the server.
         private: parameters that train and stay.
         private_head: whether a classification head is among what stays.
-        has_shared_model: whether what travels makes a model by itself, which an unseen site could use.
+        has_shared_model: whether what travels, on the backbone, makes a model by itself, which an unseen site could use.
         can_keep_features: whether the network's frozen part lies before the part that trains.
     """
 
@@ -59,6 +59,6 @@ def method_facts(method: str, method_args: Mapping[str, Any], *, size: str, clas
         shared=shared,
         private=private,
         private_head=any(key.startswith(network.head_prefixes) for key in scope.keys(Role.PRIVATE)),
-        has_shared_model=bool(shared) and chosen.shared_only(network) is not None,
+        has_shared_model=chosen.shared_only(network) is not None,
         can_keep_features=can_keep_features,
     )

@@ -47,7 +47,7 @@ class NewSite(Site):
         """Test metrics of the shared model as it comes; None where what travels is no model by itself."""
         self._open(0, shared)
         context = self.method.shared_only(self.network)
-        if context is None or not shared:
+        if context is None:
             return None
         with context:
             return self._run_evaluator("test")

@@ -62,13 +62,15 @@ def process_device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def data_parallel(network: nn.Module, *, device: torch.device) -> DistributedDataParallel:
-    """Wrap ``network`` so that gradients are averaged over the processes.
+def data_parallel(network: nn.Module, *, device: torch.device) -> nn.Module:
+    """Wrap ``network`` so that gradients are averaged over the processes; one of which nothing trains stays as it is.
 
     The wrapped forward pass talks to the other processes. Evaluation, where they may have different numbers of
     batches, must use :func:`unwrap`.
     """
     device_ids = [device] if device.type == "cuda" else None
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        return network.to(device)
     return DistributedDataParallel(network.to(device), device_ids=device_ids)
 
 

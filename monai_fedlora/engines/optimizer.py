@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from torch import nn
 from torch.optim import AdamW
 
-from monai_fedlora.errors import ConfigError
-
 
 def adamw(
     *,
@@ -19,18 +17,14 @@ def adamw(
 ) -> AdamW:
     """AdamW over the parameters that require a gradient; vectors (biases, norms) do not decay.
 
-    The defaults are ours. On GPUs a step is one fused kernel.
-
-    Raises:
-        ConfigError: nothing in the network trains.
+    The defaults are ours. On GPUs a step is one fused kernel. Where nothing trains there is one group without
+    parameters.
     """
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    if not trainable:
-        raise ConfigError("no parameter of the network trains; attach a method before building the optimizer")
     groups = [
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    used = [group for group in groups if group["params"]]
+    used = [group for group in groups if group["params"]] or groups[:1]
     fused = all(parameter.is_cuda for parameter in trainable)
     return AdamW(used, lr=learning_rate, betas=(float(betas[0]), float(betas[1])), fused=fused or None)

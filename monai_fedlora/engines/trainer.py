@@ -33,7 +33,8 @@ class ClassificationTrainer(SupervisedTrainer):
     Differences from MONAI's engine: automatic mixed precision is bf16 and works on every device; frozen
     modules stay in evaluation mode (:func:`set_training_mode`); each epoch starts by seeding everything from
     (seed, epoch), so that a process that continues at an epoch computes what an uninterrupted one would have;
-    a loss or gradient that is not finite stops training with the names of the subjects.
+    a loss or gradient that is not finite stops training with the names of the subjects. Where nothing of the network
+    trains, an epoch computes the loss alone.
 
     A handler of ``IterationEvents.LOSS_COMPLETED`` may replace ``engine.state.output["loss"]``, for instance
     to add a penalty. The mean loss of an epoch is in ``engine.state.metrics["train_loss"]``.
@@ -83,6 +84,7 @@ class ClassificationTrainer(SupervisedTrainer):
         self.seed = seed
         self.max_grad_norm = max_grad_norm
         self._autocast = autocast(device, mixed_precision)
+        self._trains = any(parameter.requires_grad for parameter in network.parameters())
         self._training: list[nn.Module] = []
         super().__init__(
             device=torch.device(device),
@@ -145,7 +147,8 @@ class ClassificationTrainer(SupervisedTrainer):
                 self.fire_event(IterationEvents.LOSS_COMPLETED)
             loss = self.state.output[Keys.LOSS]
             self._check(loss, "loss", batchdata, images)
-            (loss / (last - first + 1)).backward()
+            if self._trains:
+                (loss / (last - first + 1)).backward()
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
         if place == last:
             if self.max_grad_norm is not None:

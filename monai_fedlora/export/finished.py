@@ -183,7 +183,7 @@ def rebuild(model: FinishedModel, backbone: str) -> Network:
     expected = set(scope.manifest.down.entries)
     if model.site is not None:
         expected |= set(scope.keys(Role.PRIVATE))
-    elif not expected or method.shared_only(network) is None:
+    elif method.shared_only(network) is None:
         why = (
             "a part that it needs, such as the head, is private to each site" if expected else "its sites share nothing"
         )

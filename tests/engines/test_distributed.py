@@ -53,6 +53,11 @@ def test_a_single_process_needs_no_group() -> None:
     distributed.stop()
 
 
+def test_where_nothing_trains_there_is_nothing_to_exchange() -> None:
+    network = torch.nn.Linear(3, 1).requires_grad_(False)
+    assert distributed.data_parallel(network, device=torch.device("cpu")) is network
+
+
 def test_a_start_without_torchrun_says_how_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     with pytest.raises(ConfigError, match=r"torch\.distributed\.run --standalone"):

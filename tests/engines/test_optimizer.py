@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import pytest
-
 from monai_fedlora.engines.optimizer import adamw
-from monai_fedlora.errors import ConfigError
 
 
 def test_only_the_trainable_part_is_optimised_and_vectors_do_not_decay(make_network) -> None:
@@ -15,6 +12,11 @@ def test_only_the_trainable_part_is_optimised_and_vectors_do_not_decay(make_netw
     assert {(group["lr"], group["betas"]) for group in optimizer.param_groups} == {(0.5, (0.8, 0.9))}
 
 
-def test_a_network_without_a_trainable_part_is_refused(make_network) -> None:
-    with pytest.raises(ConfigError, match="no parameter of the network trains"):
-        adamw(network=make_network().requires_grad_(False))
+def test_where_nothing_trains_a_step_moves_nothing(make_network) -> None:
+    network = make_network().requires_grad_(False)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    optimizer = adamw(network=network, learning_rate=0.5)
+    assert [group["params"] for group in optimizer.param_groups] == [[]]
+    optimizer.zero_grad()
+    optimizer.step()
+    assert all(value.equal(before[key]) for key, value in network.state_dict().items())

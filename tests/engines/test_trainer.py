@@ -51,6 +51,20 @@ def test_one_step_is_monais_step(make_network, make_cases) -> None:
     assert_same_bits(run(ClassificationTrainer), run(SupervisedTrainer))
 
 
+def test_where_nothing_trains_an_epoch_computes_the_loss_alone(make_trainer, make_network) -> None:
+    network = make_network().requires_grad_(False).eval()
+    trainer = make_trainer(network=network, n=6, max_grad_norm=1.0, accumulation_steps=2)
+    before = state_of(trainer)
+    trainer.run()
+    assert_same_bits(state_of(trainer), before)
+    assert not any(module.training for module in network.modules())
+    data = trainer.data_loader.dataset
+    with torch.no_grad():
+        loss = trainer.loss_function(network(data.images), torch.tensor([0, 1] * 3))
+    assert trainer.state.epoch == 2
+    assert trainer.state.metrics["train_loss"] == pytest.approx(loss.item(), abs=1e-6)
+
+
 def test_training_moves_the_trainable_part_and_nothing_else(make_trainer) -> None:
     trainer = make_trainer()
     before = state_of(trainer)
