@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from monai_fedlora.adapters.lora import PRIVATE, SHARED, LoraSettings, attach_lora, lora_layers
 from monai_fedlora.adapters.orthogonality import FORMS, overlap, product_overlap, token_overlap, vector_overlap
-from monai_fedlora.engines.features import FrozenPrefixInferer
+from monai_fedlora.engines.features import FrozenInferer
 from monai_fedlora.errors import FedLoraError
 from monai_fedlora.networks.cinema import ConvViT
 from tests.helpers import randomise, tiny_images, tiny_network
@@ -461,7 +461,7 @@ def test_each_micro_batch_has_its_own() -> None:
 
 
 def test_kept_features_of_the_frozen_blocks_change_nothing() -> None:
-    network, inferer = dual(blocks=2), FrozenPrefixInferer()
+    network, inferer = dual(blocks=2), FrozenInferer(dtype="float32")
     expected = value(network, "R")
     with overlap(network, "R") as mean:
         for _ in range(2):

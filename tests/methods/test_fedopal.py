@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from monai_fedlora.adapters.orthogonality import FORMS, overlap
 from monai_fedlora.engines.dataset import case_loader
-from monai_fedlora.engines.features import FrozenPrefixInferer
+from monai_fedlora.engines.features import FrozenInferer
 from monai_fedlora.engines.loss import cross_entropy
 from monai_fedlora.engines.method import MethodHandler
 from monai_fedlora.engines.optimizer import adamw
@@ -155,7 +155,7 @@ def test_batches_may_be_accumulated(form: str) -> None:
 def test_kept_features_give_the_same_training() -> None:
     settings: dict[str, Any] = {"orthogonality": "R", "weight": 2.0, "blocks": 2}
     plain = losses_of(trainer(attached(**settings), **settings))
-    kept = losses_of(trainer(attached(**settings), **settings, inferer=FrozenPrefixInferer()))
+    kept = losses_of(trainer(attached(**settings), **settings, inferer=FrozenInferer(dtype="float32")))
     assert kept == pytest.approx(plain, rel=1e-4)
 
 
