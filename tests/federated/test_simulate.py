@@ -272,6 +272,38 @@ def test_the_simulator_computes_what_one_process_computes(
     assert private_files(two_at_once) == private_files(tmp_path)
 
 
+def uploaded(workspace: Path) -> int:
+    """Bytes of tensors that the server has received, by NVFlare's own statistics."""
+    statistics = read_json(workspace / "nvflare" / "server" / "pool_stats" / "simulator_cell_stats.json")
+    streams = statistics["received_stream_sizes"]["pool"]["cat_data"]
+    sizes = streams["server.simulate_job:stream:return_only:download_service__:download_service__download"]
+    return round(2**20 * sum(entry["total"] for entry in sizes if entry))
+
+
+@pytest.mark.slow
+def test_encoded_updates_take_the_bytes_they_promise_and_compute_what_one_process_computes(
+    two_at_once: Path, prepared: Prepared, tmp_path: Path
+) -> None:
+    plan = prepared.plan(wire_dtype="int8", top_k=0.1)
+    job = written_job(plan, tmp_path / "job")
+    places = {key: str(value) for key, value in (("data", prepared.data), ("backbone", prepared.backbone))}
+    simulated, alone = tmp_path / "simulated", tmp_path / "alone"
+    results = simulate(job, workspace=simulated, threads=2, **places)
+    in_float16 = read_json(two_at_once / "results.json")
+    assert results["payload_bytes"] < 0.15 * in_float16["payload_bytes"]
+    saved = in_float16["payload_bytes"] - results["payload_bytes"]
+    assert uploaded(two_at_once) - uploaded(simulated) == plan.rounds * len(plan.sites) * saved
+    for before, after in zip(in_float16["rounds"], results["rounds"], strict=True):
+        for site in plan.sites:
+            sent = [entry["sites"][site]["bytes_sent"] for entry in (before, after)]
+            assert sent[0] - sent[1] == pytest.approx(saved, abs=3000)  # requests for tasks vary in number
+
+    assert what_was_learnt(run_in_process(plan, folder=alone, **prepared.places)) == what_was_learnt(results)
+    assert private_files(simulated) == private_files(alone)
+    shared = [load_tensors(folder / "shared.safetensors")[0] for folder in (simulated, alone)]
+    assert same_tensors(*shared)
+
+
 @pytest.mark.slow
 def test_sites_that_take_turns_in_one_process_slot_compute_the_same_bits(
     two_at_once: Path, job: Path, places: tuple[Any, ...], tmp_path: Path
