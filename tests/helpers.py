@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.networks.cinema import ConvViT
+from monai_fedlora.networks.text import TextSettings, TextTransformer
+from monai_fedlora.networks.text_head import CosineHead, put_head
+from monai_fedlora.networks.text_reader import TextReader
 from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
 from monai_fedlora.scope import Entry, Manifest
 
@@ -54,6 +58,24 @@ def tiny_vit(*, seed: int = 0, depth: int = 3, out_chans: int = 2, **changes: An
 def tiny_photographs(count: int = 2, *, seed: int = 1) -> Tensor:
     """Images that :func:`tiny_vit` takes."""
     return torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+
+
+def tiny_clip(*, seed: int = 0, depth: int = 3) -> VisionTransformer:
+    """A :func:`tiny_vit` of CLIP's kind that compares with the texts of two classes, and the reader of these texts."""
+    network = tiny_vit(seed=seed, depth=depth, pre_norm=True, activation="quick_gelu", patch_bias=False)
+    settings = TextSettings(context=9, vocabulary=12, dim=8, depth=2, n_heads=2, embed_dim=10)
+    tower = TextTransformer(settings).eval().requires_grad_(False)
+    randomise(tower, "", seed=seed + 50, scale=0.5)
+    start, end, words = 10, settings.end, [1, 2, 3]
+    ids = torch.tensor([[start, *words, 4, end, end], [start, *words, 5, 6, end]])
+    head = CosineHead(n_classes=2, embed_dim=10, dim=24)
+    head.projection.copy_(torch.randn(10, 24, generator=torch.Generator().manual_seed(seed + 51)))
+    head.logit_scale.fill_(2.0)
+    with torch.no_grad():
+        head.text.copy_(functional.normalize(tower(ids), dim=-1))
+    head.reader = TextReader(tower=tower, ids=ids, before=len(words), context=settings.context)
+    put_head(network, head)
+    return network.eval()
 
 
 def randomise(network: torch.nn.Module, *parts: str, seed: int = 2, scale: float = 0.3) -> None:

@@ -131,11 +131,11 @@ def lora_layers(network: nn.Module) -> dict[str, Any]:
 
 
 class Temporary(nn.Module, ABC):
-    """A module in place of a linear layer that merging turns back into one."""
+    """A module in place of a linear layer or a head that merging turns back into one."""
 
     @abstractmethod
-    def plain(self) -> nn.Linear:
-        """The linear layer that computes the same."""
+    def plain(self) -> nn.Module:
+        """The layer or head that computes the same."""
 
 
 def merge_lora(network: nn.Module, adapters: Sequence[str] | None = None) -> nn.Module:

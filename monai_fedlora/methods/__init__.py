@@ -2,6 +2,7 @@
 
 from monai_fedlora.methods import (
     alone,
+    clip_adapter,
     ditto,
     feddpa,
     fedopal,
@@ -11,15 +12,18 @@ from monai_fedlora.methods import (
     ffa_lora,
     flexlora,
     flora,
+    frozen,
     full,
     lora,
     pfedst,
+    prompt_tuning,
 )
 from monai_fedlora.methods.base import Method, get_method, method_names, register
 
 __all__ = [
     "Method",
     "alone",
+    "clip_adapter",
     "ditto",
     "feddpa",
     "fedopal",
@@ -29,10 +33,12 @@ __all__ = [
     "ffa_lora",
     "flexlora",
     "flora",
+    "frozen",
     "full",
     "get_method",
     "lora",
     "method_names",
     "pfedst",
+    "prompt_tuning",
     "register",
 ]

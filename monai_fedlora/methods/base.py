@@ -59,6 +59,11 @@ class Method(ABC):
         """Whether images are compared with texts about the classes, in place of a linear head."""
         return False
 
+    @property
+    def writes_text(self) -> bool:
+        """Whether these texts change in training, so that the network needs the tower that reads them."""
+        return False
+
     @abstractmethod
     def attach(self, network: Any) -> None:
         """Add the trainable part to ``network`` in place and set ``requires_grad`` everywhere."""

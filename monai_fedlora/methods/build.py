@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.methods.base import get_method
+from monai_fedlora.methods.base import Method, get_method
 from monai_fedlora.networks.anchors import text_anchors, text_shape
 from monai_fedlora.networks.catalogue import Network, architecture_names, build_backbone, demo_weights
 from monai_fedlora.networks.prompts import Prompts
 from monai_fedlora.networks.text_head import CosineHead, put_head
+from monai_fedlora.networks.text_reader import read_texts, unread_texts
 from monai_fedlora.networks.weights import load_backbone
 
 UNTRAINED = "untrained"
@@ -37,7 +38,8 @@ def build_network(
     """Build a backbone, load its weights and attach a method's trainable part.
 
     For a method that reads texts the head compares images with the texts of the classes, as the text tower in the same
-    checkpoint reads them. A network without weights has that head with zeros.
+    checkpoint reads them. A network without weights has that head with zeros. Where the texts train, the text tower is
+    part of the head.
 
     Args:
         size: name in :func:`monai_fedlora.networks.catalogue.architecture_names`.
@@ -76,19 +78,26 @@ def build_network(
         torch.manual_seed(seed)
         network = build_backbone(size, out_chans=out_chans, n_frames=n_frames)
         info = None if backbone == UNTRAINED else load_backbone(network, source, sha256=backbone_sha256)
-        if chosen.reads_text:
-            if info is None:
-                text, image = text_shape(size)
-                head = CosineHead(n_classes=out_chans, embed_dim=text.embed_dim, dim=image.dim)
-            else:
-                head = CosineHead.of(
-                    text_anchors(
-                        source, size=size, classes=classes, prompts=prompts, cache=text_cache, sha256=info.sha256
-                    )
-                )
+        if chosen.reads_text and info is None:
+            put_head(network, _empty_head(chosen, size, out_chans))
+        elif chosen.reads_text and info is not None:
+            head = CosineHead.of(
+                text_anchors(source, size=size, classes=classes, prompts=prompts, cache=text_cache, sha256=info.sha256)
+            )
+            if chosen.writes_text:
+                head.reader = read_texts(source, size=size, classes=classes, prompts=prompts)
             put_head(network, head)
         chosen.attach(network)
     return network
+
+
+def _empty_head(method: Method, size: str, n_classes: int) -> CosineHead:
+    """The head of a network without weights."""
+    text, image = text_shape(size)
+    head = CosineHead(n_classes=n_classes, embed_dim=text.embed_dim, dim=image.dim)
+    if method.writes_text:
+        head.reader = unread_texts(size, n_classes)
+    return head
 
 
 def _check_text(method: str, size: str, out_chans: int, classes: Sequence[str] | None) -> None:

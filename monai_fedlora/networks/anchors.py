@@ -15,11 +15,11 @@ from torch.nn import functional
 from monai_fedlora import files
 from monai_fedlora.errors import ConfigError, WeightsError
 from monai_fedlora.networks.catalogue import architecture, architecture_names
-from monai_fedlora.networks.clip_text import load_clip_text
+from monai_fedlora.networks.clip_text import ClipText, load_clip_text
 from monai_fedlora.networks.prompts import Prompts
 from monai_fedlora.networks.stored import find_weights
 from monai_fedlora.networks.text import TextSettings
-from monai_fedlora.networks.tokens import find_tokens, read_tokens
+from monai_fedlora.networks.tokens import Tokens, find_tokens, read_tokens
 from monai_fedlora.networks.vit import ViTSettings
 
 _FORMAT = 1  # of an entry of the cache
@@ -112,6 +112,23 @@ def text_anchors(
     return made
 
 
+def read_clip(source: str | Path, size: str) -> tuple[Tokens, ClipText]:
+    """Read the tokens and the text side of a checkpoint; arguments as for :func:`text_anchors`.
+
+    Raises:
+        ConfigError: ``size`` is no CLIP.
+        WeightsError: a file is missing, damaged or does not fit.
+    """
+    text, image = text_shape(size)
+    tokens = read_tokens(find_tokens(source))
+    if len(tokens.vocabulary) != text.vocabulary:
+        raise WeightsError(
+            f"{source} comes with {len(tokens.vocabulary)} tokens, and a {size} text tower reads {text.vocabulary}; "
+            "they are of different checkpoints"
+        )
+    return tokens, load_clip_text(find_weights(source), text, dim=image.dim)
+
+
 def _digest(checkpoint: str, token_files: Sequence[Path], texts: Sequence[Sequence[str]]) -> str:
     try:
         tokens = [files.sha256(path) for path in token_files]
@@ -123,15 +140,9 @@ def _digest(checkpoint: str, token_files: Sequence[Path], texts: Sequence[Sequen
 
 @torch.no_grad()
 def _compute(source: str | Path, size: str, texts: Mapping[str, Sequence[str]], digest: str) -> TextAnchors:
-    text, image = text_shape(size)
-    tokens = read_tokens(find_tokens(source))
-    if len(tokens.vocabulary) != text.vocabulary:
-        raise WeightsError(
-            f"{source} comes with {len(tokens.vocabulary)} tokens, and a {size} text tower reads {text.vocabulary}; "
-            "they are of different checkpoints"
-        )
+    text, _ = text_shape(size)
+    tokens, clip = read_clip(source, size)
     rows = tokens.rows(texts, context=text.context)
-    clip = load_clip_text(find_weights(source), text, dim=image.dim)
     features = functional.normalize(clip.tower(rows), dim=-1)
     means = features.unflatten(0, (len(texts), -1)).mean(dim=1)
     return TextAnchors(

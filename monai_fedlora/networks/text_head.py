@@ -11,6 +11,7 @@ from torch.nn import functional
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.anchors import TextAnchors
 from monai_fedlora.networks.cinema import ConvViT
+from monai_fedlora.networks.text_reader import TextReader
 from monai_fedlora.networks.vit import VisionTransformer
 
 
@@ -26,17 +27,23 @@ class CosineHead(nn.Module):
         n_classes: C.
         embed_dim: E, length of the vectors that are compared.
         dim: D, width of the image tower.
+
+    Attributes:
+        adapter: a module that changes projected images (B, E) before they are compared; None for none.
+        reader: what wrote ``text``, for whoever wants to write it anew; no part of the module. None where nobody does.
     """
 
     text: torch.Tensor
     projection: torch.Tensor
     logit_scale: torch.Tensor
+    reader: TextReader | None = None
 
     def __init__(self, *, n_classes: int, embed_dim: int, dim: int) -> None:
         super().__init__()
         self.register_buffer("text", torch.zeros(n_classes, embed_dim))
         self.register_buffer("projection", torch.zeros(embed_dim, dim))
         self.register_buffer("logit_scale", torch.zeros(()))
+        self.adapter: nn.Module | None = None
 
     @classmethod
     def of(cls, anchors: TextAnchors) -> CosineHead:
@@ -50,22 +57,25 @@ class CosineHead(nn.Module):
 
     def embed(self, pooled: torch.Tensor) -> torch.Tensor:
         """Image features (B, E) of length 1."""
-        with _full_precision(pooled):
-            return functional.normalize(functional.linear(pooled.float(), self.projection), dim=-1)
+        with full_precision(pooled):
+            image = functional.linear(pooled.float(), self.projection)
+            return functional.normalize(image if self.adapter is None else self.adapter(image), dim=-1)
 
     def compare(self, embedded: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         """Logits (B, C) of image features (B, E) and texts (C, E), both of length 1."""
-        with _full_precision(embedded):
+        with full_precision(embedded):
             return self.logit_scale.exp() * functional.linear(embedded.float(), text.float())
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         return self.compare(self.embed(pooled), self.text)
 
 
-def _full_precision(x: torch.Tensor) -> AbstractContextManager[None]:
-    """No autocast on the device of ``x``; the device without memory has none."""
+def full_precision(x: torch.Tensor) -> AbstractContextManager[None]:
+    """No autocast on the device of ``x``; the device without memory has none, and neither has an exported program."""
     kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+    if torch.compiler.is_exporting() or not torch.amp.is_autocast_available(kind):
+        return nullcontext()
+    return torch.autocast(kind, enabled=False)
 
 
 def put_head(network: ConvViT | VisionTransformer, head: CosineHead) -> None:

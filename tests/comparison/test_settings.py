@@ -147,7 +147,14 @@ def test_facts_are_those_of_the_adapters_shapes() -> None:
 
 @pytest.mark.parametrize("method", method_names())
 def test_every_method_has_facts(method: str) -> None:
-    settings = {"classifier": "linear"} if get_method(method).reads_text else {}
-    facts = method_facts(method, settings, size=SIZE, classes=3)
-    assert facts.shared + facts.private > 0
+    size = "clip_demo" if get_method(method).reads_text else SIZE
+    facts = method_facts(method, {}, size=size, classes=3)
+    assert (facts.shared + facts.private > 0) == (method != "clip_zero_shot")
     assert (facts.bytes_up > 0) == (facts.shared > 0)
+
+
+def test_a_model_of_which_nothing_travels_is_a_shared_one_where_nothing_is_private() -> None:
+    facts = method_facts("clip_zero_shot", {}, size="clip_demo", classes=3)
+    assert (facts.bytes_up, facts.bytes_down, facts.shared, facts.private) == (0, 0, 0, 0)
+    assert facts.has_shared_model
+    assert facts.can_keep_features

@@ -20,9 +20,9 @@ from monai_fedlora.engines.method import MethodHandler
 from monai_fedlora.engines.optimizer import adamw
 from monai_fedlora.engines.trainer import ClassificationTrainer
 from monai_fedlora.federated.aggregation import SharedAverage
-from monai_fedlora.methods import Method
+from monai_fedlora.methods import Method, method_names
 from monai_fedlora.scope import Scope
-from tests.helpers import tiny_images, tiny_network, tiny_photographs, tiny_vit
+from tests.helpers import tiny_clip, tiny_images, tiny_network, tiny_photographs, tiny_vit
 
 Payload = dict[str, np.ndarray]
 
@@ -36,6 +36,19 @@ class Family:
 
 
 FAMILIES = {"convvit": Family(tiny_network, tiny_images), "vit": Family(tiny_vit, tiny_photographs)}
+"""With a linear head, which most methods run on."""
+NETWORKS = {**FAMILIES, "clip": Family(tiny_clip, tiny_photographs)}
+"""These, and one that compares with texts."""
+NEED_TEXTS = ("clip_adapter", "clip_zero_shot", "prompt_tuning")
+
+
+def families(name: str) -> list[str]:
+    """What a method runs on."""
+    return ["clip"] if name in NEED_TEXTS else list(FAMILIES)
+
+
+PAIRS = [(name, family) for name in method_names() for family in families(name)]
+"""Every method with every family that it runs on."""
 
 
 def attached(method: Method, family: str = "convvit", *, seed: int = 3) -> Any:
@@ -45,7 +58,7 @@ def attached(method: Method, family: str = "convvit", *, seed: int = 3) -> Any:
 
 @functools.cache
 def _attached(method: Method, family: str, seed: int) -> Any:
-    network = FAMILIES[family].build()
+    network = NETWORKS[family].build()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         method.attach(network)
@@ -56,7 +69,7 @@ def logits(network: Any, family: str = "convvit", *, count: int = 2) -> Tensor:
     """What a network says to a few images, in evaluation mode."""
     network.eval()
     with torch.no_grad():
-        return network(FAMILIES[family].images(count))
+        return network(NETWORKS[family].images(count))
 
 
 def bits(tensors: dict[str, Tensor]) -> dict[str, bytes]:
@@ -68,7 +81,7 @@ class Cases(Dataset):
     """Images of two classes that differ in brightness, which a site's ``seed`` draws."""
 
     def __init__(self, family: str, count: int, seed: int) -> None:
-        self.images = FAMILIES[family].images(count, seed=seed)
+        self.images = NETWORKS[family].images(count, seed=seed)
         self.images[::2] += 0.5
 
     def __len__(self) -> int:

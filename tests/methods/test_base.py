@@ -19,7 +19,7 @@ def test_methods_are_listed_by_name() -> None:
     assert method_names() == sorted(method_names())
     rivals = (
         "local centralised fedavg fedprox fedbn fedper fedrep ditto fedit ffa_lora fedsa_lora feddpa flora flexlora "
-        "pfedst"
+        "pfedst clip_zero_shot linear_probe clip_adapter prompt_tuning"
     )
     assert set(rivals.split()) <= set(method_names())
 
@@ -31,7 +31,7 @@ def test_a_misspelt_method_is_corrected(wrong: str, right: str) -> None:
 
 
 def test_an_unknown_method_gets_the_list() -> None:
-    with pytest.raises(ConfigError, match="choose from centralised, ditto, dual_lora, fedavg"):
+    with pytest.raises(ConfigError, match="choose from centralised, clip_adapter, clip_zero_shot, ditto"):
         get_method("xyz")
 
 
@@ -97,6 +97,11 @@ def test_a_bad_value_is_named(name: str, values: dict[str, Any]) -> None:
         ("pfedst", "schedule", ["both", None]),
         ("pfedst", "private_share", [0, 1, True, "half"]),
         ("pfedst", "classifier", ["cosine", None]),
+        ("clip_adapter", "form", ["linear", None]),
+        ("clip_adapter", "reduction", [0, -4, 2.0, True, "4", None]),
+        ("clip_adapter", "ratio", [0, 1, 1.5, "0.2", True, None]),
+        ("prompt_tuning", "vectors", [0, -1, 3.0, True, "3", None]),
+        ("prompt_tuning", "start", ["zeros", None]),
     ],
 )
 def test_a_bad_value_of_a_methods_own_setting_is_named(name: str, setting: str, values: list[Any]) -> None:

@@ -14,12 +14,10 @@ from monai_fedlora.adapters.lora import PRIVATE, lora_layers
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods import Method, get_method
 from monai_fedlora.methods.build import UNTRAINED, build_network
-from monai_fedlora.networks.text_head import CosineHead, put_head
 from monai_fedlora.scope import Manifest
-from tests.helpers import randomise, tiny_photographs, tiny_vit
+from tests.helpers import randomise, tiny_clip, tiny_photographs
 from tests.methods.federation import (
     FAMILIES,
-    Family,
     Member,
     Payload,
     attached,
@@ -32,24 +30,6 @@ from tests.methods.federation import (
 from tests.methods.test_behaviour import BEHAVIOURS
 
 SCHEDULES = ("joint", "alternate", "private_after")
-
-
-def tiny_clip(*, seed: int = 0) -> Any:
-    """A small image tower of CLIP's kind, with random texts of two classes behind it."""
-    network = tiny_vit(seed=seed, pre_norm=True, activation="quick_gelu", patch_bias=False)
-    head = CosineHead(n_classes=2, embed_dim=10, dim=24)
-    generator = torch.Generator().manual_seed(seed + 50)
-    for name, value in head.named_buffers():
-        value.copy_(torch.randn(value.shape, generator=generator) if value.ndim else torch.tensor(2.0))
-        if name == "text":
-            value.copy_(functional.normalize(value, dim=-1))
-    put_head(network, head)
-    return network.eval()
-
-
-@pytest.fixture(autouse=True)
-def _clip(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FAMILIES, "clip", Family(tiny_clip, tiny_photographs))
 
 
 # ---- with texts -----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import torch
 from monai_fedlora.methods import get_method, method_names
 from monai_fedlora.networks.catalogue import build_backbone
 from monai_fedlora.scope import Role
-from tests.methods.federation import FAMILIES, attached
+from tests.methods.federation import FAMILIES, PAIRS, attached
 
 LAYERS = {
     "convvit": [f"encoder.blocks.{block}.attn.{layer}" for block in (1, 2) for layer in ("q", "kv")],
@@ -21,13 +21,14 @@ EVERY_LAYER = {
     "convvit": [f"encoder.blocks.{block}.attn.{layer}" for block in (0, 1, 2) for layer in ("q", "kv")],
     "vit": [f"blocks.{block}.attn.{layer}" for block in (0, 1, 2) for layer in ("q", "v")],
 }
+ADAPTER = [f"head.adapter.{layer}.{leaf}" for layer in ("first", "second") for leaf in ("weight", "bias")]
 HEADS = {"convvit": ["pred_head_dict.sax", "pred_head_dict.cls"], "vit": ["head"]}
 PROJECTIONS = [f"side.{name}" for name in ("down.0", "down.1", "down.2", "blocks.0.out", "blocks.1.out", "up")]
 SIDE = [f"side.blocks.{block}.{name}" for block in (0, 1) for name in ("norm.weight", "norm.bias", "qkv.weight")]
 
 
 def keys(family: str, *groups: str, layers: dict[str, list[str]] = LAYERS) -> set[str]:
-    """State-dict keys of groups: "A shared", "head", "private head", "everything" and so on."""
+    """State-dict keys of groups: "A shared", "head", "head private", "image adapter", "everything" and so on."""
     found: set[str] = set()
     for group in groups:
         what, _, which = group.partition(" ")
@@ -42,6 +43,10 @@ def keys(family: str, *groups: str, layers: dict[str, list[str]] = LAYERS) -> se
             found |= {f"{layer}.lora_{factor}.{which}.weight" for layer in PROJECTIONS for factor in "AB"}
         elif what == "side":
             found |= {*SIDE, *(f"{layer}.base_layer.weight" for layer in PROJECTIONS)}
+        elif what == "image":
+            found |= set(ADAPTER)
+        elif what == "context":
+            found.add("head.context")
         elif what == "everything":
             found |= {name for name, _ in FAMILIES[family].build().named_parameters()}
         elif what == "norms":
@@ -65,6 +70,8 @@ class Row:
 SHARED, PRIVATE = ("A shared", "B shared"), ("A private", "B private")
 TABLE = {
     "centralised": Row(both=(*SHARED, "head")),
+    "clip_adapter": Row(both=("image adapter",)),
+    "clip_zero_shot": Row(),
     "ditto": Row(both=(*SHARED, "head shared"), stays=(*PRIVATE, "head private")),
     "dual_lora": Row(both=(*SHARED, "head"), stays=PRIVATE),
     "fedavg": Row(both=("everything",)),
@@ -79,8 +86,10 @@ TABLE = {
     "ffa_lora": Row(both=("B shared", "head")),
     "flexlora": Row(both=(*SHARED, "head")),
     "flora": Row(both=("head",), up=SHARED, down=("delta",)),
+    "linear_probe": Row(both=("head",)),
     "local": Row(stays=(*PRIVATE, "head")),
     "pfedst": Row(both=("side",), stays=("side private",)),
+    "prompt_tuning": Row(both=("context",)),
 }
 
 
@@ -107,8 +116,7 @@ def test_every_registered_method_has_a_row() -> None:
     assert set(TABLE) == set(method_names())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", sorted(TABLE))
+@pytest.mark.parametrize(("name", "family"), PAIRS)
 def test_what_trains_what_travels_and_what_stays(name: str, family: str) -> None:
     check(name, family, TABLE[name])
 
@@ -133,6 +141,12 @@ def test_a_linear_head_beside_a_side_network_is_shared(family: str) -> None:
     check("pfedst", family, Row(both=("side", "head"), stays=("side private",)), classifier="linear")
 
 
+def test_an_adapter_without_biases_travels_whole() -> None:
+    network = attached(get_method("clip_adapter", {"form": "residual"}), "clip")
+    scope = get_method("clip_adapter").scope(network)
+    assert set(scope.manifest.entries) == {"head.adapter.first.weight", "head.adapter.second.weight"}
+
+
 def test_the_norms_that_fedbn_keeps_are_all_there_are() -> None:
     """By a second way of finding them: every one-dimensional weight is a norm's in these networks."""
     for family in FAMILIES:
@@ -142,7 +156,7 @@ def test_the_norms_that_fedbn_keeps_are_all_there_are() -> None:
         assert found
 
 
-@pytest.mark.parametrize("name", sorted(set(TABLE) - {"fedavg", "fedbn", "pfedst"}))
+@pytest.mark.parametrize("name", [name for name in TABLE if hasattr(get_method(name), "targets")])
 def test_blocks_and_targets_choose_what_trains(name: str) -> None:
     network = attached(get_method(name, {"blocks": 1, "targets": ["proj", "fc2"]}), "vit")
     adapted = {key.partition(".lora_")[0] for key in network.state_dict() if ".lora_A." in key}

@@ -10,10 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from monai_fedlora.files import save_tensors
 from monai_fedlora.networks.catalogue import architecture
-from monai_fedlora.networks.text import TextSettings
+from monai_fedlora.networks.clip_text import clip_state
+from monai_fedlora.networks.text import TextSettings, TextTransformer
 from monai_fedlora.networks.tokens import ALPHABET, END, START, WORD_END
-from monai_fedlora.networks.vit import ViTSettings
+from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
+from tests.helpers import randomise
 from tests.networks.published import randomised
 
 SIZE = "clip_demo"
@@ -90,6 +93,19 @@ def write_clip(folder: Path, model: nn.Module) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     return write_tokens(folder)
+
+
+def write_towers(folder: Path, *, seed: int = 0) -> Path:
+    """Two random towers and their tokens without a description, written by this package alone; returns the file."""
+    text, image = shapes()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        towers = VisionTransformer(image, out_chans=1), TextTransformer(text)
+        projection = torch.randn(text.embed_dim, image.dim) / image.dim**0.5
+    randomise(towers[1], "token", "position", seed=seed, scale=0.3)
+    state = clip_state(*towers, projection=projection, logit_scale=torch.tensor(3.0))
+    save_tensors(write_tokens(folder) / "clip.safetensors", state)
+    return folder / "clip.safetensors"
 
 
 def photographs(count: int = 3) -> torch.Tensor:
