@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     """Read all splits of all sites, train, write."""
     if args.captioned is not None:
         return pretrain_captioned.run(args)
+    if args.cameras or args.start:
+        raise ConfigError("--cameras and --start are for --captioned; leave them out")
     from operator import itemgetter
 
     from monai.data import Dataset

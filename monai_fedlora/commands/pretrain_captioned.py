@@ -9,7 +9,7 @@ from typing import Any
 from monai_fedlora.errors import ConfigError
 
 _SIDE = 120  # shorter side of a picture, pixels
-_SKIN = 0.5  # share of skin lesions among the pictures; the others are retinas
+_SKIN = 0.4  # share of skin lesions among the pictures; the others are retinas
 
 
 def add_arguments(parser: argparse.ArgumentParser, images: argparse._MutuallyExclusiveGroup) -> None:
@@ -25,9 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser, images: argparse._MutuallyExc
         metavar="N",
         help="train a CLIP on N generated skin lesions and retinas with captions; tokens go beside the output",
     )
-    parser.add_argument(
-        "--cameras", default="A,B,C,D,E,F", metavar="A,B,...", help="that take generated pictures (default: all)"
-    )
+    parser.add_argument("--cameras", metavar="A,B,...", help="that take generated pictures, by letter (default: all)")
     parser.add_argument(
         "--start", metavar="FILE", help="weights of vit_demo from which the image tower starts (default: random ones)"
     )
@@ -56,12 +54,13 @@ def run(args: argparse.Namespace) -> int:
     skin = round(args.captioned * _SKIN)
     if min(skin, args.captioned - skin) < 1:
         raise ConfigError("--captioned needs 2 pictures or more")
+    codes = args.cameras.split(",") if args.cameras else None
     start = _tower(args.start) if args.start else None
     facts: list[Any] = []
     parts = []
     with tempfile.TemporaryDirectory(prefix="pretrain_captioned_") as folder:
         for kind, count in (("dermoscopy", skin), ("fundus", args.captioned - skin)):
-            items, about = _draw(Path(folder), kind, count, args.cameras.split(","), args.seed)
+            items, about = _draw(Path(folder), kind, count, codes, args.seed)
             random = augmentation(size=args.size, style=kind)
             prepared = preprocessing(size=args.size, style=kind)
             parts.append(CaseDataset(items, prepared, augmentation=random, seed=args.seed, progress=True))
@@ -95,7 +94,9 @@ def _tower(source: str) -> Any:
     return network
 
 
-def _draw(folder: Path, name: str, count: int, codes: list[str], seed: int) -> tuple[list[dict[str, Any]], list[Any]]:
+def _draw(
+    folder: Path, name: str, count: int, codes: list[str] | None, seed: int
+) -> tuple[list[dict[str, Any]], list[Any]]:
     """Write pictures of one kind and say what they show; the classes of its demonstration are drawn most often."""
     from rich.progress import track
 
@@ -105,6 +106,7 @@ def _draw(folder: Path, name: str, count: int, codes: list[str], seed: int) -> t
     from monai_fedlora.data.photo_phantom.optics import encode
 
     kind = KINDS[name]
+    codes = codes or [*kind.cameras]
     if unknown := [code for code in codes if code not in kind.cameras]:
         raise ConfigError(f"there is no camera {unknown[0]!r}; choose from {', '.join(kind.cameras)}")
     groups = [*kind.demo] * 3 + [*kind.classes]

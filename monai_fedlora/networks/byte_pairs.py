@@ -8,7 +8,6 @@ from itertools import pairwise
 from pathlib import Path
 
 from monai_fedlora import files
-from monai_fedlora.errors import DataError
 from monai_fedlora.networks.tokens import ALPHABET, END, MERGES, START, VOCABULARY, Pair, Tokens, join, signs_of, words
 
 
@@ -20,10 +19,7 @@ def learn_tokens(texts: Iterable[str], *, vocabulary: int) -> Tokens:
     Args:
         texts: what the tokens are for; any other text has tokens too, if need be one per byte.
         vocabulary: number of tokens, more than the 514 for a byte inside a word, for one at its end, and for the start
-            and the end of a text.
-
-    Raises:
-        DataError: the texts are too few for so many tokens.
+            and the end of a text. Where the texts have fewer, the rest are tokens that no text has.
     """
     counts = Counter(word for text in texts for word in words(text))
     split = {word: signs_of(word) for word in counts}
@@ -35,10 +31,11 @@ def learn_tokens(texts: Iterable[str], *, vocabulary: int) -> Tokens:
             for pair in pairwise(signs):
                 pairs[pair] += counts[word]
         if not pairs:
-            raise DataError(f"the texts have only {len(numbers) + 2} tokens to learn, not {vocabulary}; give more")
+            break
         merges.append(min(pairs, key=lambda pair: (-pairs[pair], pair)))
         numbers.setdefault("".join(merges[-1]), len(numbers))
         split = {word: join(signs, merges[-1]) for word, signs in split.items()}
+    numbers |= {f"<|unused {number}|>": number for number in range(len(numbers), vocabulary - 2)}
     return Tokens(numbers | {START: vocabulary - 2, END: vocabulary - 1}, merges, source="the learned tokens")
 
 

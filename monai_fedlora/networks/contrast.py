@@ -115,7 +115,7 @@ def pretrain_clip(
 
     Raises:
         ConfigError: a setting is out of range, ``size`` is no CLIP, or the loss became infinite.
-        DataError: there are too few images, or their captions have too few words.
+        DataError: there are fewer than two images.
     """
     for name, value, least in (("epochs", epochs, 1), ("batch_size", batch_size, 2)):
         if value < least:

@@ -13,7 +13,8 @@ from monai_fedlora import files
 from monai_fedlora.cli import main
 from monai_fedlora.data.cases import Case, Datalist
 from monai_fedlora.data.datalist import write_datalists
-from monai_fedlora.networks.catalogue import build_backbone
+from monai_fedlora.networks.anchors import text_anchors
+from monai_fedlora.networks.catalogue import build_backbone, demo_weights
 from monai_fedlora.networks.weights import load_backbone
 
 
@@ -99,6 +100,8 @@ def test_hearts_train_a_convvit(tmp_path: Path) -> None:
         (["--size", "vit_demo", "--style", "moon"], "no photograph style 'moon'"),
         (["--size", "vit_demo", "--style", "plain", "--style", "fundus"], "--style was given 2 times for 1 --data"),
         (["--size", "vit_demo", "--mask-ratio", "1"], "mask_ratio"),
+        (["--size", "vit_demo", "--cameras", "A"], "--cameras and --start are for --captioned"),
+        (["--size", "vit_demo", "--start", "x"], "--cameras and --start are for --captioned"),
     ],
 )
 def test_what_does_not_fit_is_one_line_and_writes_nothing(
@@ -108,6 +111,49 @@ def test_what_does_not_fit_is_one_line_and_writes_nothing(
     assert pretrain(tmp_path / "b.safetensors", "--data", prepared, *options) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "b.safetensors").exists()
+
+
+def captioned(output: Path, *options: Any) -> int:
+    settings = ["--captioned", "24", "--size", "clip_demo", "--epochs", "1", "--batch-size", "12", "--output", output]
+    return main(["pretrain", *(str(option) for option in (*settings, *options))])
+
+
+def test_captioned_pictures_train_a_clip(tmp_path: Path, capsys: Any) -> None:
+    output = tmp_path / "clip.safetensors"
+    start = demo_weights("vit_demo")
+    assert captioned(output, "--start", start, "--cameras", "A,E", "--provenance", "phantoms") == 0
+    assert files.sha256(output) in capsys.readouterr().out
+    metadata = files.load_tensors(output)[1]
+    assert {"size": "clip_demo", "n_images": "24", "provenance": "phantoms"}.items() <= metadata.items()
+    load_backbone(build_backbone("clip_demo", out_chans=2), output)
+    anchors = text_anchors(output, size="clip_demo", classes=("melanoma", "naevus"))
+    assert anchors.features.shape == (2, 64)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--size", "vit_demo"], "a vit_demo network cannot read texts"),
+        (["--captioned", "1"], "--captioned needs 2 pictures or more"),
+        (["--cameras", "A,Z"], "there is no camera 'Z'; choose from A, B"),
+        (["--style", "fundus"], "--style and --standardise are for --data"),
+        (["--standardise"], "--style and --standardise are for --data"),
+        (["--start", "nowhere.safetensors"], "nowhere.safetensors does not exist"),
+    ],
+)
+def test_captioned_pictures_that_cannot_be_are_one_line(
+    tmp_path: Path, capsys: Any, options: list[str], message: str
+) -> None:
+    assert captioned(tmp_path / "clip.safetensors", *options) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("options", [[], ["--data", "d", "--captioned", "5"]])
+def test_what_to_train_on_is_said_once(tmp_path: Path, capsys: Any, options: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        pretrain(tmp_path / "b.safetensors", *options)
+    assert "--captioned" in capsys.readouterr().err
 
 
 def test_a_folder_without_sites_is_one_line(tmp_path: Path, capsys: Any) -> None:

@@ -79,7 +79,7 @@ _SIGNS = {
     "loops": "looped vessels",
 }
 _MANY = 12  # haemorrhages
-_NAMED = {"dermoscopy": 0.2, "fundus": 0.9}  # share of captions that say the class
+_NAMED = {"dermoscopy": 0.05, "fundus": 0.9}  # share of captions that say the class
 _BARE = 0.5  # share of these that say nothing else
 
 
