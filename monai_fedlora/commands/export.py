@@ -32,6 +32,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         default="bundle",
         help="a MONAI bundle that runs with MONAI alone (default), or the adapters as PEFT folders",
     )
+    parser.add_argument("--zip", action="store_true", help="write one zip file that holds the bundle's folder")
+    parser.add_argument(
+        "--onnx", action="store_true", help="add models/model.onnx, the network behind the preprocessing (extra 'onnx')"
+    )
+    parser.add_argument(
+        "--no-pt2", action="store_true", help="leave models/model.pt2 out, which holds the weights once more"
+    )
     return parser
 
 
@@ -40,23 +47,45 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.markup import escape
 
-    from monai_fedlora.export.bundle import export_bundle
-    from monai_fedlora.export.peft_folders import export_peft
-
-    export = export_bundle if args.format == "bundle" else export_peft
-    exported = export(run=args.source, site=args.site, output=args.output, backbone=args.backbone)
+    exported = _export(args)
     console = Console()
     console.print(f"wrote {escape(str(exported.folder))}", soft_wrap=True, highlight=False)
-    for path in sorted(path for path in exported.folder.rglob("*") if path.is_file()):
-        name = str(path.relative_to(exported.folder))
-        console.print(f"  {escape(name):40} {path.stat().st_size:>13,} bytes", highlight=False)
+    for name, size in _sizes(exported.folder).items():
+        console.print(f"  {escape(name):40} {size:>13,} bytes", highlight=False)
     if exported.metadata["eval_metrics"]["test"]:
         console.print(metrics_table(exported.metadata))
     else:
         console.print("no test metrics were recorded for this model")
+    if exported.digest:
+        console.print("its digest, to pass on by another way than the bundle, for monai-fedlora check --digest:")
+        console.print(f"  {exported.digest}", soft_wrap=True, highlight=False)
     console.print("to use it (for research only, not for clinical use):\n")
     console.print(escape(exported.usage), soft_wrap=True, highlight=False)
     return 0
+
+
+def _export(args: argparse.Namespace) -> Any:
+    from monai_fedlora.errors import ConfigError
+    from monai_fedlora.export.bundle import export_bundle
+    from monai_fedlora.export.peft_folders import export_peft
+
+    where = {"run": args.source, "site": args.site, "output": args.output, "backbone": args.backbone}
+    if args.format == "bundle":
+        return export_bundle(**where, program=not args.no_pt2, onnx=args.onnx, packed=args.zip)
+    if args.zip or args.onnx or args.no_pt2:
+        raise ConfigError("--zip, --onnx and --no-pt2 are of bundles; leave them out, or leave out --format peft")
+    return export_peft(**where)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every file of a folder or zip, by name."""
+    import zipfile
+
+    if folder.is_file():
+        with zipfile.ZipFile(folder) as archive:
+            return {member.filename: member.file_size for member in archive.infolist()}
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.stat().st_size for path in paths}
 
 
 def metrics_table(metadata: Mapping[str, Any]) -> Any:

@@ -14,28 +14,26 @@ from monai_fedlora.transforms.cine import spacing_arguments
 from monai_fedlora.transforms.localise import CinePreprocessor
 
 
-class CineClassifier(nn.Module):
-    """Normalisation and network in one; refuses images that cannot be a patient's.
+class CheckedCine(nn.Module):
+    """Find the heart and normalise, or refuse images that cannot be a patient's.
 
     Args:
         preprocessor: maps (B, 2, X, Y, Z) of any size to the network's input.
-        network: maps that to logits.
     """
 
-    def __init__(self, preprocessor: nn.Module, network: nn.Module) -> None:
+    def __init__(self, preprocessor: nn.Module) -> None:
         super().__init__()
         self.preprocessor = preprocessor
-        self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        """Classify ED and ES.
+        """Prepare ED and ES.
 
         Args:
             image: (B, 2, X, Y, Z) grey levels of any scale, end-diastole first, slices on the last axis, resampled
                 to the voxel size that the bundle's metadata names.
 
         Returns:
-            Logits (B, classes).
+            What the network takes.
 
         Raises:
             ValueError: the shape is another, a voxel is not finite, or a frame is blank.
@@ -49,7 +47,7 @@ class CineClassifier(nn.Module):
         contrast = frames.amax(dim=2) - frames.amin(dim=2)
         if bool((contrast <= rounding * frames.abs().amax(dim=2)).any()):
             raise ValueError("a frame is blank: all its voxels are equal; check the files")
-        return self.network(self.preprocessor(image))
+        return self.preprocessor(image)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,10 +103,10 @@ class Cine(Modality):
             "spacing_mm": list(self.spacing),
         }
 
-    def classifier(self, network: nn.Module) -> nn.Module:
-        """Normalisation and network in one."""
+    def preprocessor(self) -> nn.Module:
+        """Normalisation around the heart."""
         x, y, z = self.architecture.image_size
-        return CineClassifier(CinePreprocessor((x, y, z), self.spacing[0]), network)
+        return CheckedCine(CinePreprocessor((x, y, z), self.spacing[0]))
 
     def raw_probes(self) -> list[Tensor]:
         """A larger and a narrower stack."""

@@ -2,29 +2,70 @@
 
 from __future__ import annotations
 
+import io
+import json
 import warnings
 import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from monai_fedlora.export.modality import Modality
+from monai_fedlora.files import atomic_path
+
+
+class Classifier(nn.Module):
+    """Preprocessing and network in one.
+
+    Args:
+        preprocessor: maps images of any size to what the network takes, and refuses unusable ones.
+        network: maps that to logits.
+    """
+
+    def __init__(self, preprocessor: nn.Module, network: nn.Module) -> None:
+        super().__init__()
+        self.preprocessor = preprocessor
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (B, classes) of raw images (B, channels, \\*size)."""
+        return self.network(self.preprocessor(image))
 
 
 def eager_classifier(network: nn.Module, modality: Modality) -> nn.Module:
     """The module in plain Python, in evaluation mode."""
-    return modality.classifier(network).eval()
+    return Classifier(modality.preprocessor(), network).eval()
 
 
 def scripted_classifier(network: nn.Module, modality: Modality) -> torch.jit.ScriptModule:
     """The module in TorchScript: the preprocessor scripted, so that it takes any size, and the network traced."""
     example = torch.zeros(1, *modality.input_shape)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=DeprecationWarning)
+    with quiet_torch(), torch.no_grad():
         traced = torch.jit.trace(network.eval(), example, check_trace=False)
         return torch.jit.script(eager_classifier(traced, modality))
+
+
+def write_script(
+    network: nn.Module, modality: Modality, path: Path, *, metadata: Mapping[str, Any], config: Mapping[str, Any]
+) -> None:
+    """Write ``model.ts`` with the bundle's metadata and inference configuration inside."""
+    from monai.data import save_net_with_metadata
+
+    script, buffer = scripted_classifier(network, modality), io.BytesIO()
+    with quiet_torch():
+        save_net_with_metadata(
+            script,
+            buffer,
+            include_config_vals=False,
+            meta_values=metadata,
+            more_extra_files={"inference.json": json.dumps(config).encode()},
+        )
+    with atomic_path(path) as temporary:
+        copy_without_call_stacks(buffer, temporary)
 
 
 def copy_without_call_stacks(script: IO[bytes], target: Path) -> None:
@@ -41,3 +82,11 @@ def copy_without_call_stacks(script: IO[bytes], target: Path) -> None:
         for record in source.infolist():
             if not record.filename.endswith(".debug_pkl"):
                 stripped.writestr(record, source.read(record))
+
+
+@contextmanager
+def quiet_torch() -> Iterator[None]:
+    """TorchScript's deprecation notices and MONAI's remark that a bundle can run code say nothing about an export."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -78,12 +78,16 @@ class Modality(ABC):
         """What the exported model takes, in the words of MONAI's metadata."""
 
     @abstractmethod
-    def classifier(self, network: nn.Module) -> nn.Module:
-        """Preprocessing and network in one module that refuses unusable images and can be scripted."""
+    def preprocessor(self) -> nn.Module:
+        """From images of any size to what the network takes; refuses unusable images and can be scripted."""
+
+    def plain_preprocessor(self) -> nn.Module | None:
+        """The same as one fixed series of operations, which `torch.export` can follow; None where there is none."""
+        return None
 
     @abstractmethod
     def raw_probes(self) -> list[Tensor]:
-        """Noise of two sizes for :meth:`classifier`."""
+        """Noise of two sizes for :meth:`preprocessor`."""
 
     @abstractmethod
     def reading(self) -> Reading:

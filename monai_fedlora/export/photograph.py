@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from monai_fedlora.export.modality import Modality, Reading
 from monai_fedlora.export.verify import probe_image
 from monai_fedlora.transforms.photograph import PhotographPreprocessor
+from monai_fedlora.transforms.photograph_colour import shades_of_grey
 from monai_fedlora.transforms.photograph_file import EIGHT_BIT, FORMATS, SIXTEEN_BIT, SUFFIXES
+from monai_fedlora.transforms.photograph_geometry import resize
 
 _SUBJECTS = {
     "dermoscopy": "dermoscopic photographs",
@@ -25,27 +27,25 @@ _PROCESSING = {
 }
 
 
-class PhotographClassifier(nn.Module):
-    """Preprocessing and network in one; refuses images that cannot be a photograph.
+class CheckedPhotograph(nn.Module):
+    """Cut out, scale and normalise, or refuse images that cannot be a photograph.
 
     Args:
         preprocessor: maps (B, 3, H, W) of any size to the network's input.
-        network: maps that to logits.
     """
 
-    def __init__(self, preprocessor: nn.Module, network: nn.Module) -> None:
+    def __init__(self, preprocessor: nn.Module) -> None:
         super().__init__()
         self.preprocessor = preprocessor
-        self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        """Classify photographs.
+        """Prepare photographs.
 
         Args:
             image: (B, 3, H, W) red, green and blue in [0, 1], of any size.
 
         Returns:
-            Logits (B, classes).
+            What the network takes.
 
         Raises:
             ValueError: the shape is another, a level is not in [0, 1], or an image is blank.
@@ -57,7 +57,41 @@ class PhotographClassifier(nn.Module):
         pixels = image.flatten(2)
         if bool((pixels.amax(dim=2) == pixels.amin(dim=2)).all(dim=1).any()):
             raise ValueError("the photograph is blank: all its pixels are equal; check the file")
-        return self.network(self.preprocessor(image))
+        return self.preprocessor(image)
+
+
+class PlainPhotograph(nn.Module):
+    """What :class:`CheckedPhotograph` does, without a step that depends on the levels of the pixels.
+
+    `torch.export` can follow it for any size. The square is cut out by index, because a slice that may cover the whole
+    image would bind the program to wide or to high photographs; unusable images are refused by an assertion.
+
+    Args:
+        preprocessor: of the style "dermoscopy" or "plain".
+    """
+
+    def __init__(self, preprocessor: PhotographPreprocessor) -> None:
+        super().__init__()
+        self.preprocessor = preprocessor
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Prepare photographs (B, 3, H, W) in [0, 1].
+
+        Raises:
+            RuntimeError: a level is not in [0, 1], or an image is blank.
+        """
+        inside = ((image >= 0.0) & (image <= 1.0)).all()
+        torch._assert_async(inside, "levels must lie between 0 and 1; divide those of 8 bits by 255")
+        pixels = image.flatten(2)
+        lit = (pixels.amax(dim=2) > pixels.amin(dim=2)).any(dim=1).all()
+        torch._assert_async(lit, "the photograph is blank: all its pixels are equal; check the file")
+        if self.preprocessor.style == "dermoscopy":
+            image = shades_of_grey(image)
+        height, width = image.shape[2], image.shape[3]
+        side = min(height, width)
+        places = torch.arange(side, device=image.device)
+        square = image.index_select(2, places + (height - side) // 2).index_select(3, places + (width - side) // 2)
+        return (resize(square, self.preprocessor.size) - self.preprocessor.mean) / self.preprocessor.std
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,13 +151,17 @@ class Photograph(Modality):
             "style": self.style,
         }
 
-    def classifier(self, network: nn.Module) -> nn.Module:
-        """Preprocessing and network in one."""
-        return PhotographClassifier(
-            PhotographPreprocessor(
-                style=self.style, image_size=self.architecture.image_size, mean=self.mean, std=self.std
-            ),
-            network,
+    def preprocessor(self) -> nn.Module:
+        """The style's colour, cut, scale and normalisation."""
+        return CheckedPhotograph(self._unchecked())
+
+    def plain_preprocessor(self) -> nn.Module | None:
+        """The same; None for fundus photographs, whose cut depends on what is lit."""
+        return None if self.style == "fundus" else PlainPhotograph(self._unchecked())
+
+    def _unchecked(self) -> PhotographPreprocessor:
+        return PhotographPreprocessor(
+            style=self.style, image_size=self.architecture.image_size, mean=self.mean, std=self.std
         )
 
     def raw_probes(self) -> list[Tensor]:

@@ -10,7 +10,7 @@ import pytest
 
 from monai_fedlora import cli
 from monai_fedlora.commands import export
-from monai_fedlora.errors import ExportError
+from monai_fedlora.errors import ConfigError, ExportError
 from monai_fedlora.export import bundle, peft_folders
 from monai_fedlora.export.bundle import Exported
 
@@ -45,7 +45,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, di
             made.append((name, options))
             options["output"].mkdir()
             (options["output"] / "file [1]").write_bytes(b"12345")
-            return Exported(folder=options["output"], metadata=METADATA, usage="run [this] STUDIES")
+            return Exported(folder=options["output"], metadata=METADATA, usage="run [this] STUDIES", digest="a1b2" * 16)
 
         return write
 
@@ -59,7 +59,8 @@ def test_summary_has_files_metrics_and_command(
 ) -> None:
     output = tmp_path / "B"
     assert export.run(parse("--run", "W", "--site", "site-1", "--output", str(output))) == 0
-    assert calls == [("bundle", {"run": Path("W"), "site": "site-1", "output": output, "backbone": None})]
+    options = {"backbone": None, "program": True, "onnx": False, "packed": False}
+    assert calls == [("bundle", {"run": Path("W"), "site": "site-1", "output": output, **options})]
     printed = capsys.readouterr().out
     for text in (
         str(output),
@@ -69,6 +70,7 @@ def test_summary_has_files_metrics_and_command(
         "0.800 (0.500 to 0.950)",
         "0.700",
         "run [this] STUDIES",
+        "a1b2" * 16,
     ):
         assert text in printed
     assert "personal model" in printed and "shared part alone" in printed
@@ -80,6 +82,23 @@ def test_format_and_backbone_are_passed_on(calls: list[tuple[str, dict[str, Any]
     export.run(parse(*words))
     assert calls[0][0] == "peft"
     assert calls[0][1]["backbone"] == "F"
+
+
+def test_files_of_a_bundle_are_chosen(calls: list[tuple[str, dict[str, Any]]], tmp_path: Path) -> None:
+    words = ["--run", "W", "--site", "a", "--output", str(tmp_path / "B"), "--zip", "--onnx", "--no-pt2"]
+    export.run(parse(*words))
+    assert {key: calls[0][1][key] for key in ("program", "onnx", "packed")} == {
+        "program": False,
+        "onnx": True,
+        "packed": True,
+    }
+
+
+@pytest.mark.parametrize("option", ["--zip", "--onnx", "--no-pt2"])
+def test_peft_folders_have_no_such_files(tmp_path: Path, option: str) -> None:
+    words = ["--run", "W", "--site", "a", "--output", str(tmp_path / "B"), "--format", "peft", option]
+    with pytest.raises(ConfigError, match="are of bundles"):
+        export.run(parse(*words))
 
 
 def test_missing_metrics_are_said(

@@ -18,8 +18,9 @@ from monai.transforms import Compose
 
 from monai_fedlora.adapters.lora import SHARED, merge_lora
 from monai_fedlora.errors import ExportError
-from monai_fedlora.export import bundle as module
+from monai_fedlora.export import bundle, weights
 from monai_fedlora.export.bundle import Exported, export_bundle
+from monai_fedlora.export.check.checker import check_bundle
 from monai_fedlora.networks.cinema import ConvViT, convvit
 from monai_fedlora.transforms.cine import cine_preprocessing
 
@@ -59,6 +60,7 @@ def test_bundle_has_the_files_of_the_specification(exported: Exported) -> None:
         "configs/metadata.json",
         "docs/README.md",
         "models/model.pt",
+        "models/model.pt2",
         "models/model.ts",
     }
     assert {path.name for path in exported.folder.parent.iterdir()} == {exported.folder.name}
@@ -224,7 +226,7 @@ def test_nothing_in_a_bundle_tells_of_this_machine_or_another_site(exported: Exp
 
 
 def test_shared_bundle_drops_the_private_part(run: Run, studies: Path, tmp_path: Path) -> None:
-    found = export_bundle(**run.options(tmp_path / "B", "shared"))
+    found = export_bundle(**run.options(tmp_path / "B", "shared", program=False))
     network = run.networks["clinic-b"]
     with run.plan.build_method().shared_only(network):
         expected = probabilities(network, studies)
@@ -239,7 +241,7 @@ def test_export_from_the_private_folder_alone(run: Run, tmp_path: Path) -> None:
     only = tmp_path / "hospital"
     shutil.copytree(run.personal().parent, only)
     shutil.rmtree(run.workspace)
-    found = export_bundle(**run.options(tmp_path / "B", run=only))
+    found = export_bundle(**run.options(tmp_path / "B", run=only, program=False))
     assert found.metadata["provenance"]["training_cases"] == 20
 
 
@@ -251,19 +253,33 @@ def test_existing_output_is_left_alone(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "B" / "precious").read_text() == "x"
 
 
-@pytest.mark.parametrize("step", ["merge", "script"])
+@pytest.mark.parametrize("step", ["merge", "script", "program"])
 def test_difference_stops_the_export(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     if step == "merge":
-        monkeypatch.setattr(module, "merge_lora", lambda network: merge_lora(network, [SHARED]))
+        monkeypatch.setattr(weights, "merge_lora", lambda network: merge_lora(network, [SHARED]))
     else:
-        scripted = module.scripted_classifier
-
-        other = convvit("micro", out_chans=2)
-        monkeypatch.setattr(module, "scripted_classifier", lambda network, modality: scripted(other, modality))
+        write, other = getattr(bundle, f"write_{step}"), convvit("micro", out_chans=2)
+        monkeypatch.setattr(bundle, f"write_{step}", lambda network, *args, **kwargs: write(other, *args, **kwargs))
     before = sorted(tmp_path.iterdir())
     with pytest.raises(ExportError, match="logits"):
-        export_bundle(**run.options(tmp_path / "B"))
+        export_bundle(**run.options(tmp_path / "B", program=step == "program"))
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_packed_bundle_is_the_folder_in_a_zip(run: Run, exported: Exported, tmp_path: Path) -> None:
+    before = {*tmp_path.iterdir(), tmp_path / "site-1 model.zip"}
+    found = export_bundle(**run.options(tmp_path / "site-1 model", program=False, packed=True))
+    assert found.folder == tmp_path / "site-1 model.zip" and {*tmp_path.iterdir()} == before
+    assert check_bundle(found.folder, digest=found.digest).findings == ()
+    with zipfile.ZipFile(found.folder) as archive:
+        names = {name.removeprefix("site-1 model/") for name in archive.namelist()}
+        weights = archive.read("site-1 model/models/model.pt")
+    assert names == {str(p.relative_to(exported.folder)) for p in exported.folder.rglob("*") if p.is_file()} - {
+        "models/model.pt2"
+    }
+    assert weights == (exported.folder / "models" / "model.pt").read_bytes()
+    with pytest.raises(ExportError, match="exists"):
+        export_bundle(**run.options(tmp_path / "site-1 model.zip", packed=True))
 
 
 @pytest.mark.slow

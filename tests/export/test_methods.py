@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from monai_fedlora.errors import ExportError
-from monai_fedlora.export.bundle import write_weights
 from monai_fedlora.export.finished import read_finished, rebuild
 from monai_fedlora.export.modalities import modality_of
 from monai_fedlora.export.verify import exported_view, logits
+from monai_fedlora.export.weights import write_weights
 from monai_fedlora.methods import get_method, method_names
 from monai_fedlora.networks.catalogue import build_backbone
 
@@ -43,12 +43,14 @@ def check(run: Run, folder: Path) -> None:
     has_shared_model = run.plan.build_method().shared_only(network) is not None
     for site in ("site-1", "shared") if has_shared_model else ("site-1",):
         model, path = read_finished(run.workspace, site), folder / f"{site}.pt"
-        write_weights(model, str(run.backbone), modality.probe(), path)
-        plain = build_backbone(run.plan.size, out_chans=2)
-        plain.load_state_dict(torch.load(path, weights_only=True), strict=True)
+        plain = write_weights(model, str(run.backbone), modality.probe(), path)
+        stored = torch.load(path, weights_only=True)
+        backbone = build_backbone(run.plan.size, out_chans=2).state_dict().keys()
+        assert {key for key in stored.keys() ^ backbone if not key.startswith("side.")} == set()
+        assert all(torch.equal(value, stored[key]) for key, value in plain.state_dict().items())
         with exported_view(model, network):
             expected = logits(network, modality.probe())
-        torch.testing.assert_close(logits(plain.eval(), modality.probe()), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(logits(plain, modality.probe()), expected, rtol=0, atol=1e-5)
     if not has_shared_model:
         with pytest.raises(ExportError, match=f"{run.plan.method} has no shared model"):
             rebuild(read_finished(run.workspace, "shared"), str(run.backbone))

@@ -295,7 +295,7 @@ def test_documents_speak_of_photographs(image_exported: Exported) -> None:
 def test_difference_stops_the_export(
     make_image_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from monai_fedlora.export import bundle as module
+    from monai_fedlora.export import weights as module
 
     run = make_image_run()
     monkeypatch.setattr(module, "merge_lora", lambda network: None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import zipfile
 from collections.abc import Callable, Iterator
@@ -82,7 +81,8 @@ def _member_problems(archive: zipfile.ZipFile, member: str, inner: str, name: st
         if twin not in contents.files or read_plain_json(content()) != read_plain_json(contents.read(twin)):
             yield f"carries another {inner.removeprefix('extra/')} than the bundle"
     elif inner == "data/sample_inputs/model.pt":
-        yield from _archive_problems(io.BytesIO(content()), "models/model.pt", contents)
+        if content():
+            yield "carries an example image, which could be a pickle of anything"
     elif inner.endswith(".json"):
         problems: Callable[[Any], Iterator[str]] = graph_problems if inner == "models/model.json" else table_problems
         yield from (f"{inner} {problem}" for problem in problems(read_plain_json(content())))
