@@ -133,6 +133,7 @@ def provenance(model: FinishedModel, *, backbone: str) -> dict[str, Any]:
         "training_bundle": plan.bundle,
         "training_settings": dict(plan.training),
         "wire_dtype": plan.wire_dtype,
+        "top_k": plan.top_k,
         "method": {
             "name": plan.method,
             "summary": method.summary,

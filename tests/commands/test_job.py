@@ -82,6 +82,26 @@ def test_every_option_reaches_the_plan(job: Command, tmp_path: Path) -> None:
     assert {e.dtype for e in Manifest.load(tmp_path / "mine/app/config/manifest.json").entries.values()} == {"float32"}
 
 
+def test_encoded_updates_are_declared_and_their_bytes_told(job: Command, tmp_path: Path, capsys: Any) -> None:
+    assert job("--wire", "int8", "--top-k", "0.1") == 0
+    plan = plan_of(tmp_path / "mine")
+    assert (plan.wire_dtype, plan.top_k) == ("int8", 0.1)
+    manifest = Manifest.load(tmp_path / "mine" / "app" / "config" / "manifest.json")
+    assert manifest == build_shared(plan)[0]
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{manifest.up.nbytes:,} bytes go up" in said
+    assert f"{manifest.down.nbytes:,} bytes come down" in said
+    assert manifest.up.nbytes < manifest.down.nbytes / 6
+
+
+def test_the_largest_changes_alone_are_refused_for_factors_that_start_anew(
+    job: Command, tmp_path: Path, capsys: Any
+) -> None:
+    assert job("--top-k", "0.1", method="flora") == 2
+    assert "leave top_k at 1" in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "mine").exists()
+
+
 @pytest.mark.parametrize("method", ["dual_lora", "fedit", "local", "fedavg"])
 def test_every_method_gives_a_job(job: Command, tmp_path: Path, method: str) -> None:
     assert job(method=method) == 0
@@ -106,6 +126,8 @@ def test_every_method_gives_a_job(job: Command, tmp_path: Path, method: str) -> 
         (["--classes", "NOR"], "classes"),
         (["--rounds", "0"], "rounds"),
         (["--seed", "-1"], "seed"),
+        (["--top-k", "0"], "top_k"),
+        (["--top-k", "1.5"], "top_k"),
         (["--cases", "site-1"], "SITE=N"),
         (["--cases", "site-1=many"], "SITE=N"),
         (["--cases", "site-9=4"], "site-9"),
