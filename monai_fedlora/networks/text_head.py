@@ -58,16 +58,21 @@ class CosineHead(nn.Module):
     def embed(self, pooled: torch.Tensor) -> torch.Tensor:
         """Image features (B, E) of length 1."""
         with full_precision(pooled):
-            image = functional.linear(pooled.float(), self.projection)
+            image = functional.linear(_single(pooled), self.projection)
             return functional.normalize(image if self.adapter is None else self.adapter(image), dim=-1)
 
     def compare(self, embedded: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         """Logits (B, C) of image features (B, E) and texts (C, E), both of length 1."""
         with full_precision(embedded):
-            return self.logit_scale.exp() * functional.linear(embedded.float(), text.float())
+            return self.logit_scale.exp() * functional.linear(_single(embedded), _single(text))
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         return self.compare(self.embed(pooled), self.text)
+
+
+def _single(x: torch.Tensor) -> torch.Tensor:
+    """``x`` in float32; a conversion that is none would tie an exported program to the device it was made on."""
+    return x if x.dtype == torch.float32 else x.float()
 
 
 def full_precision(x: torch.Tensor) -> AbstractContextManager[None]:

@@ -136,6 +136,8 @@ def finished_run(
             backbone=str(backbone),
             method=method,
             method_args=asdict(plan.site_method(site)),
+            classes=plan.classes,
+            prompts=plan.prompts,
         )
         scope = plan.scope(network)
         state = network.state_dict()
