@@ -20,14 +20,19 @@ def run(args: argparse.Namespace) -> int:
     from rich.table import Table
 
     from monai_fedlora.methods import get_method, method_names
-    from monai_fedlora.networks.catalogue import build_backbone
+    from monai_fedlora.methods.build import UNTRAINED, build_network
+    from monai_fedlora.networks.catalogue import architecture
 
     table = Table("method", "what it does", "trained", "shared", "bytes up", "bytes down", "source")
+    reads_text, not_here = architecture(args.size).text is not None, []
     for name in method_names():
         method = get_method(name)
+        if method.reads_text and not reads_text:
+            table.add_row(name, method.summary, *["-"] * 4, method.source)
+            not_here.append(name)
+            continue
         with torch.device("meta"):
-            network = build_backbone(args.size, out_chans=args.classes)
-            method.attach(network)
+            network = build_network(size=args.size, out_chans=args.classes, backbone=UNTRAINED, method=name)
         trained = {key: p.numel() for key, p in network.named_parameters() if p.requires_grad}
         manifest = method.scope(network, wire_dtype="float16").manifest
         shared = sum(trained[key] for key in manifest.up.entries)
@@ -38,4 +43,6 @@ def run(args: argparse.Namespace) -> int:
     Console().print(
         "Bytes per site and round, in float16. A method's settings can change them; these are its defaults."
     )
+    if not_here:
+        Console().print(f"{', '.join(not_here)}: compare images with texts and need a CLIP, for example clip_base_16.")
     return 0

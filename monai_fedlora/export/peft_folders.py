@@ -11,6 +11,7 @@ from monai_fedlora.adapters.lora import PRIVATE, SHARED, lora_layers
 from monai_fedlora.adapters.peft_folder import HEAD_NAME, save_peft_folder
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.bundle import Exported
+from monai_fedlora.export.calibration import calibrate
 from monai_fedlora.export.card import model_card
 from monai_fedlora.export.finished import FinishedModel, backbone_name, find_backbone, read_finished, rebuild
 from monai_fedlora.export.folder import new_folder
@@ -50,7 +51,15 @@ def export_peft(*, run: Path, site: str, output: Path, backbone: str | None = No
         _check_scales(network, model, adapters)
         _check_written(network, model, folder, source, adapters)
         weights = {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*.safetensors"))}
-        metadata = model_metadata(model, name=output.name, backbone=source, packages=("peft",), files_sha256=weights)
+        metadata = model_metadata(
+            model,
+            name=output.name,
+            backbone=source,
+            packages=("peft",),
+            files_sha256=weights,
+            calibration=calibrate(model.evidence),
+            reference="PEFT folders hold adapters only",
+        )
         usage = _usage(model, adapters, heads=sorted(path for path in weights if path.endswith(HEAD_NAME)))
         write_json(folder / "metadata.json", metadata)
         write_text(folder / "README.md", model_card(metadata, usage=usage))
@@ -80,6 +89,8 @@ def _write_adapters(network: Network, model: FinishedModel, folder: Path) -> lis
         head = {key: model.tensors[key].float() for key in trained if key in heads}
         if head:
             save_tensors(folder / name / HEAD_NAME, head, {"format": "pt"})
+    if not adapters:
+        raise ExportError(f"{model.plan.method} trains no adapter that PEFT knows; export a bundle instead")
     return adapters
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +20,19 @@ from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
 from monai_fedlora.data.site import PhantomSettings, site_data
 from monai_fedlora.methods import method_names
+from tests.methods.federation import NEED_TEXTS
+from tests.networks.clip import write_towers
 
 KINDS = {"train": "train", "evaluate": "eval", "inference": "infer"}
 UNTRAINED = {"backbone": "untrained"}
+
+
+@functools.cache
+def random_clip(seed: int = 0) -> str:
+    """The file of a CLIP with random weights; a network without any has texts that are all alike."""
+    folder = tempfile.TemporaryDirectory(prefix="random-clip-")
+    atexit.register(folder.cleanup)
+    return str(write_towers(Path(folder.name), seed=seed))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +46,9 @@ class Shipped:
         method: that it trains unless told otherwise.
         other: another method on the same layers.
         classes: of its inference.
-        overrides: names of configs that are given after another one.
+        methods: that it has a config for.
+        overrides: names of configs that are given after another one, beside these.
+        reads_text: whether its backbone has a text tower.
     """
 
     name: str
@@ -42,7 +57,9 @@ class Shipped:
     method: str
     other: str
     classes: tuple[str, ...]
+    methods: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ("multi_gpu_train",)
+    reads_text: bool = False
 
     @property
     def folder(self) -> Path:
@@ -53,6 +70,16 @@ class Shipped:
         """Path of a config."""
         return self.folder / "configs" / f"{name}.json"
 
+    @property
+    def all_overrides(self) -> tuple[str, ...]:
+        """Names of all configs that are given after another one."""
+        return (*self.overrides, *(f"methods/{name}" for name in self.methods))
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """The setting of a backbone that means nothing."""
+        return {"backbone": random_clip()} if self.reads_text else UNTRAINED
+
     def site(self) -> Path:
         """Path of the datalist of a few synthetic cases."""
         return site_data("site-1", phantom=self.phantom, settings=self.few)
@@ -60,7 +87,7 @@ class Shipped:
     def workflow(self, name: str, *, overrides: Sequence[str] = (), **settings: Any) -> ConfigWorkflow:
         """MONAI's workflow of a config, followed by overrides."""
         files = [str(self.config(part)) for part in (name, *overrides)]
-        return ConfigWorkflow(files, workflow_type=KINDS[name], logging_file=False, **{**UNTRAINED, **settings})
+        return ConfigWorkflow(files, workflow_type=KINDS[name], logging_file=False, **{**self.weights, **settings})
 
     def run(self, name: str, *, overrides: Sequence[str] = (), **settings: Any) -> ConfigWorkflow:
         """Run a config."""
@@ -74,7 +101,16 @@ class Shipped:
     ) -> subprocess.CompletedProcess[str]:
         """Run one or several configs as a person does, in a process of its own."""
         named = str(self.config(names)) if isinstance(names, str) else str([str(self.config(name)) for name in names])
-        command = ["-m", "monai.bundle", "run", "--config_file", named, *arguments, "--backbone", "untrained"]
+        command = [
+            "-m",
+            "monai.bundle",
+            "run",
+            "--config_file",
+            named,
+            *arguments,
+            "--backbone",
+            self.weights["backbone"],
+        ]
         return subprocess.run(
             [sys.executable, *launcher, *command],
             cwd=cwd,
@@ -93,16 +129,28 @@ CINE = Shipped(
     other="fedit",
     classes=("NOR", "ABN"),
 )
+_FEW_PHOTOGRAPHS = PhotoPhantomSettings(training=9, validation=6, test=6, size=48)
 PHOTOGRAPHS = Shipped(
     name="image_2d_fedopal_classification",
     phantom="dermoscopy",
-    few=PhotoPhantomSettings(training=9, validation=6, test=6, size=48),
+    few=_FEW_PHOTOGRAPHS,
     method="fedopal",
     other="dual_lora",
     classes=("NV", "MEL", "BKL", "VASC"),
-    overrides=("multi_gpu_train", *(f"methods/{name}" for name in method_names())),
+    methods=tuple(name for name in method_names() if name not in NEED_TEXTS),
 )
-BUNDLES = (CINE, PHOTOGRAPHS)
+TEXTS = Shipped(
+    name="image_2d_pfedst_classification",
+    phantom="dermoscopy",
+    few=_FEW_PHOTOGRAPHS,
+    method="pfedst",
+    other="clip_adapter",
+    classes=PHOTOGRAPHS.classes,
+    methods=tuple(method_names()),
+    overrides=("multi_gpu_train", "fundus"),
+    reads_text=True,
+)
+BUNDLES = (CINE, PHOTOGRAPHS, TEXTS)
 
 
 def root_cause(error: BaseException) -> BaseException:

@@ -17,7 +17,17 @@ from monai_fedlora.errors import WeightsError
 from monai_fedlora.export.check.metadata import metadata_schema
 from monai_fedlora.files import read_json
 from monai_fedlora.resources import list_bundles
-from tests.bundles.shipped import BUNDLES, KINDS, UNTRAINED, Shipped, copy_studies, root_cause, strings, targets
+from tests.bundles.shipped import (
+    BUNDLES,
+    KINDS,
+    UNTRAINED,
+    Shipped,
+    copy_studies,
+    random_clip,
+    root_cause,
+    strings,
+    targets,
+)
 
 
 @pytest.fixture(scope="module", params=BUNDLES, ids=lambda bundle: bundle.name)
@@ -108,13 +118,13 @@ def test_every_property_that_monai_knows_is_there(bundle: Shipped, name: str, da
 
 def test_a_bundle_holds_configs_and_documents_only(bundle: Shipped) -> None:
     files = {str(path.relative_to(bundle.folder)) for path in bundle.folder.rglob("*") if path.is_file()}
-    configs = {f"configs/{name}.json" for name in ("metadata", *KINDS, *bundle.overrides)}
+    configs = {f"configs/{name}.json" for name in ("metadata", *KINDS, *bundle.all_overrides)}
     assert files == configs | {"LICENSE", "configs/logging.conf", "docs/README.md"}
 
 
 def test_a_config_calls_known_packages_and_holds_no_expression(bundle: Shipped) -> None:
     allowed = ("monai.", "torch.", "ignite.", "monai_fedlora.")
-    for name in (*KINDS, *bundle.overrides):
+    for name in (*KINDS, *bundle.all_overrides):
         config = read_json(bundle.config(name))
         assert [target for target in targets(config) if not target.startswith(allowed)] == [], name
         assert [text for text in strings(config) if text.startswith(("$", "%")) or "#" in text] == [], name
@@ -124,7 +134,7 @@ def test_what_the_configs_share_is_the_same_in_all_of_them(bundle: Shipped) -> N
     train, evaluate, inference = (read_json(bundle.config(name)) for name in KINDS)
     same = {"bundle_root", "site", "size", "backbone", "backbone_sha256", "method", "method_args", "device"}
     same |= {"network_def", "checkpoint_settings", "preprocessing", "postprocessing"}
-    for key in (*same, *({"style"} & train.keys())):
+    for key in (*same, *({"style", "prompts", "class_texts"} & train.keys())):
         assert train[key] == evaluate[key] == inference[key]
     for key in ("dataset_dir", "datalist", "classes", "selection_metric", "batch_size", *({"phantom"} & train.keys())):
         assert train[key] == evaluate[key]
@@ -182,7 +192,9 @@ def misfits(bundle: Shipped) -> Iterator[tuple[dict, str]]:
     yield {"method": bundle.other}, f"with method '{bundle.method}'"
     yield {"method_args": {"rank": 4}}, "with method_args {}"
     yield {"classes": [*reversed(bundle.classes)]}, f"with classes \\['{bundle.classes[0]}',"
-    yield {"seed": 1}, "another backbone"
+    yield {"backbone": random_clip(1)} if bundle.reads_text else {"seed": 1}, "another backbone"
+    if bundle.reads_text:
+        yield {"prompts": ["this is {class}"]}, "with prompts \\['a photo of {class}'\\]"
 
 
 def test_predictions_never_come_from_weights_that_do_not_fit(
@@ -211,7 +223,7 @@ def test_a_federation_takes_its_objects_from_the_config_and_nothing_is_written(
         "trackers": [],
         "val_interval": 0,
         "show_progress": False,
-        **UNTRAINED,
+        **bundle.weights,
     }
     assert overrides.keys() <= config.get().keys()
     for key, value in overrides.items():

@@ -48,6 +48,22 @@ def test_the_counts_are_those_of_the_network(capsys: Any, classes: int) -> None:
     assert row(text, "fedavg")[2:6] == [f"{trained:,}", f"{trained:,}", f"{2 * trained:,}", f"{2 * trained:,}"]
 
 
+def test_what_compares_with_texts_is_counted_on_a_clip_alone(capsys: Any) -> None:
+    readers = [name for name in method_names() if get_method(name).reads_text]
+    assert main(["methods", "--size", "vit_demo"]) == 0
+    text = capsys.readouterr().out
+    assert all(row(text, name)[2:6] == ["-"] * 4 for name in readers)
+    assert f"{', '.join(readers)}: compare images with texts and need a CLIP" in text
+    assert main(["methods", "--size", "clip_base_16", "--classes", "8"]) == 0
+    text = capsys.readouterr().out
+    embed, width = 512, 512
+    adapter, probe = 2 * (embed * embed + embed), 8 * (768 + 1)
+    for name, count in (("clip_zero_shot", 0), ("clip_adapter", adapter), ("linear_probe", probe)):
+        assert row(text, name)[2:6] == [f"{count:,}", f"{count:,}", f"{2 * count:,}", f"{2 * count:,}"]
+    assert row(text, "prompt_tuning")[2:4] == [f"{3 * width:,}"] * 2
+    assert "need a CLIP" not in text
+
+
 @pytest.mark.parametrize("size", ["vit_demo", "vit_base_16", "clip_base_32"])
 def test_any_backbone_of_the_catalogue_can_be_counted(capsys: Any, size: str) -> None:
     assert main(["methods", "--size", size]) == 0

@@ -128,6 +128,13 @@ def test_what_no_folder_holds_is_refused(make_run: Callable[..., Run], tmp_path:
     assert not (tmp_path / "B").exists()
 
 
+def test_a_head_alone_is_no_peft_folder(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    run = make_run(method="linear_probe")
+    with pytest.raises(ExportError, match="linear_probe trains no adapter that PEFT knows; export a bundle"):
+        export_peft(**run.options(tmp_path / "B"))
+    assert not (tmp_path / "B").exists()
+
+
 def test_adapters_that_are_mixed_are_refused_and_the_shared_one_alone_is_not(
     make_run: Callable[..., Run], tmp_path: Path
 ) -> None:

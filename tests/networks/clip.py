@@ -21,6 +21,7 @@ from tests.networks.published import randomised
 
 SIZE = "clip_demo"
 WORDS = ("photo", "of", "melanoma", "naevus", "retina", "mole")
+SHIPPED_WORDS = ("keratosis", "lesion", "diabetic", "retinopathy", "proliferative", "moderate", "severe")
 TEXTS = ("a photo of melanoma", "A photo  of a Naevus!!", "mole's 12 Röntgen, 'μέ' ☃", "a")
 
 
@@ -47,8 +48,8 @@ def tokens_of(words: tuple[str, ...] = WORDS, *, vocabulary: int) -> tuple[dict[
     return numbers | {START: vocabulary - 2, END: vocabulary - 1}, merges
 
 
-def write_tokens(folder: Path, *, vocabulary: int = 896) -> Path:
-    numbers, merges = tokens_of(vocabulary=vocabulary)
+def write_tokens(folder: Path, *, words: tuple[str, ...] = WORDS, vocabulary: int = 896) -> Path:
+    numbers, merges = tokens_of(words, vocabulary=vocabulary)
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges), ""]
     (folder / "vocab.json").write_text(json.dumps(numbers), encoding="utf-8")
     (folder / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
@@ -104,7 +105,7 @@ def write_towers(folder: Path, *, seed: int = 0) -> Path:
         projection = torch.randn(text.embed_dim, image.dim) / image.dim**0.5
     randomise(towers[1], "token", "position", seed=seed, scale=0.3)
     state = clip_state(*towers, projection=projection, logit_scale=torch.tensor(3.0))
-    save_tensors(write_tokens(folder) / "clip.safetensors", state)
+    save_tensors(write_tokens(folder, words=(*WORDS, *SHIPPED_WORDS)) / "clip.safetensors", state)
     return folder / "clip.safetensors"
 
 
