@@ -9,33 +9,89 @@ from typing import Any
 import pytest
 import torch
 
+from monai_fedlora.data.datalist import load_datalist
+from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
+from monai_fedlora.data.site import site_data
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.aggregation import SharedAverage
 from monai_fedlora.federated.initial import build_shared, needs_backbone
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.federated.site import Site
-from monai_fedlora.files import load_tensors
+from monai_fedlora.files import load_tensors, sha256, write_json
 from monai_fedlora.methods import get_method, method_names
+from monai_fedlora.resources import bundle_prompts
 from tests.federated.conftest import SITES, Prepared
+from tests.methods.federation import NEED_TEXTS
+from tests.networks.clip import write_towers
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "flexlora": {"ranks": [2, 8]},
     "flora": {"ranks": [8, 4]},
     "pfedst": {"classifier": "linear", "schedule": "alternate"},
 }
+TEXTS = "image_2d_pfedst_classification"
+TRAINING = {"batch_size": 2, "warmup_epochs": 0}
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Two sites with a few synthetic photographs, and the towers of a CLIP with random weights."""
+    root = tmp_path_factory.mktemp("photographs")
+    backbone = write_towers(root)
+    few = PhotoPhantomSettings(training=6, validation=4, test=4, size=48)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MONAI_FEDLORA_CACHE", str(root / "cache"))
+        for site in SITES[:2]:
+            listed = load_datalist(site_data(site, phantom="dermoscopy", settings=few))
+            write_json(root / "data" / site / "datalist.json", listed.to_json())
+    return Prepared(root / "data", backbone, sha256(backbone))
 
 
 def plan_of(name: str, prepared: Prepared) -> Plan:
     sites = SITES[: get_method(name).most_sites or 2]
-    training = {"batch_size": 2, "warmup_epochs": 0}
-    return prepared.plan(method=name, method_args=SETTINGS.get(name, {}), sites=sites, training=training)
+    return prepared.plan(method=name, method_args=SETTINGS.get(name, {}), sites=sites, training=TRAINING)
+
+
+def plan_with_texts(name: str, photographs: Prepared) -> Plan:
+    return photographs.plan(
+        method=name,
+        bundle=TEXTS,
+        size="clip_demo",
+        classes=("NV", "MEL", "BKL", "VASC"),
+        prompts=bundle_prompts(TEXTS),
+        training=TRAINING | {"augment": False},
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize("name", [name for name in method_names() if name not in NEED_TEXTS])
 def test_a_run_in_new_processes_after_each_round_gives_the_same(name: str, prepared: Prepared, tmp_path: Path) -> None:
-    plan = plan_of(name, prepared)
+    check_run(plan_of(name, prepared), prepared, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*NEED_TEXTS, "pfedst"])
+def test_a_run_with_texts_in_new_processes_gives_the_same(name: str, photographs: Prepared, tmp_path: Path) -> None:
+    check_run(plan_with_texts(name, photographs), photographs, tmp_path)
+
+
+def test_a_federation_that_trains_nothing_evaluates(photographs: Prepared, tmp_path: Path) -> None:
+    plan = dataclasses.replace(plan_with_texts("clip_zero_shot", photographs), rounds=1)
+    results = run_in_process(plan, folder=tmp_path, **photographs.places)
+    assert (results["status"], results["refused"], results["payload_bytes"]) == ("finished", [], 0)
+    assert load_tensors(tmp_path / "shared.safetensors")[0] == {}
+    for site in plan.sites:
+        before, after = results["rounds"][0]["sites"][site], results["final"][site]
+        assert before["validation"] == after["validation"]
+        assert after["test"]["private_on"] == after["test"]["private_off"]
+        assert before["train_loss"] > 0
+        private = tmp_path / "private" / plan.experiment / site / "final.safetensors"
+        assert load_tensors(private)[0] == {}
+
+
+def check_run(plan: Plan, prepared: Prepared, tmp_path: Path) -> None:
+    """Compare a run with one of which every task has a process of its own."""
     results = run_in_process(plan, folder=tmp_path / "whole", **prepared.places)
     assert results["status"] == "finished"
     assert results["refused"] == []
