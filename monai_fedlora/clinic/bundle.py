@@ -15,12 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_fedlora.errors import ConfigError, DataError, FedLoraError, WeightsError
-from monai_fedlora.files import read_json, sha256
+from monai_fedlora.errors import ConfigError, DataError, WeightsError
+from monai_fedlora.export.check.checker import check_bundle
+from monai_fedlora.export.check.contents import Contents, open_contents
+from monai_fedlora.files import sha256
 
 CINE, IMAGE = "cine", "image"
 _MODALITIES = {"MR": CINE, "photograph": IMAGE}
-_CONFIGS = ("metadata.json", "inference.json")
+_MODEL = "models/model.ts"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class Classifier:
     """An exported model, ready to use.
 
     Attributes:
-        folder: the bundle.
+        path: the bundle.
         name: as its metadata say.
         version: as its metadata say.
         sha256: of ``models/model.ts``, which holds weights, preprocessing and metadata.
@@ -40,7 +42,7 @@ class Classifier:
         device: where it computes.
     """
 
-    folder: Path
+    path: Path
     name: str
     version: str
     sha256: str
@@ -74,6 +76,13 @@ class Classifier:
         """What the network itself sees of an image as of :meth:`probabilities`; without the batch, on the CPU."""
         return self._run(self.script.preprocessor, image)[0].cpu()
 
+    def visible(self, prepared: Tensor) -> Tensor:
+        """Levels in [0, 1] of what :meth:`prepare` gave, for people: a photograph's normalisation is undone."""
+        if self.modality == CINE:
+            return prepared.clamp(0, 1)
+        settings = {name.rpartition(".")[2]: value.cpu() for name, value in self.script.preprocessor.named_buffers()}
+        return (prepared * settings["std"] + settings["mean"]).clamp(0, 1)
+
     def log_probabilities(self, prepared: Tensor) -> Tensor:
         """(classes,) natural logarithms of the probabilities for what :meth:`prepare` gave."""
         return self._run(self.script.network, prepared).log_softmax(dim=1)[0].cpu()
@@ -88,68 +97,58 @@ class Classifier:
 
 
 def open_bundle(path: str | Path) -> Classifier:
-    """Read a bundle as `monai-fedlora export` writes it, onto a GPU if there is one.
+    """Check and open a bundle as `monai-fedlora export` writes it, onto a GPU if there is one.
 
     Args:
-        path: the bundle's folder.
+        path: the bundle's folder, or a zip that holds it.
 
     Raises:
-        ConfigError: there is no such bundle, or its configuration is not one that an export writes.
-        WeightsError: ``model.ts`` is damaged, or carries another configuration than the folder.
+        ConfigError: this is no exported bundle, or its configuration is not what an export writes.
+        WeightsError: it does not pass ``monai-fedlora check``, which nothing is loaded before, or is damaged.
     """
-    folder = Path(path).absolute()
-    model = folder / "models" / "model.ts"
-    if not model.is_file():
-        raise ConfigError(
-            f"{folder} is no exported bundle: it has no models/model.ts; make one with monai-fedlora export"
-        )
+    bundle = Path(path).absolute()
+    if not (bundle.is_file() or (bundle / _MODEL).is_file()):
+        raise ConfigError(f"{bundle} is no exported bundle: it has no {_MODEL}; make one with monai-fedlora export")
+    if findings := check_bundle(bundle).findings:
+        problems = "; ".join(f"{finding.file}: {finding.problem}" for finding in findings[:3])
+        raise WeightsError(f"{bundle} does not pass monai-fedlora check ({problems}); do not use it, export it again")
+    with open_contents(bundle) as contents:
+        if not isinstance(contents, Contents) or _MODEL not in contents.files:
+            raise ConfigError(f"{bundle} is no exported bundle: it has no {_MODEL}; make one with monai-fedlora export")
+        return _open(bundle, contents)
+
+
+def _open(bundle: Path, contents: Contents) -> Classifier:
+    metadata, inference = (json.loads(contents.read(f"configs/{name}.json")) for name in ("metadata", "inference"))
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    script, embedded = _load(model, device)
-    found = {name: _config(folder / "configs" / name) for name in _CONFIGS}
-    for name, content in found.items():
-        if embedded[name] != content:
-            raise WeightsError(
-                f"{model} carries another {name} than the folder does: files of two bundles were mixed, or one was "
-                "changed; export the bundle again"
-            )
-    metadata, inference = found["metadata.json"], found["inference.json"]
     try:
         image = metadata["network_data_format"]["inputs"]["image"]
         channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
         modality = _MODALITIES[image["modality"]]
         return Classifier(
-            folder=folder,
+            path=bundle,
             name=str(metadata["name"]),
             version=str(metadata["version"]),
-            sha256=sha256(model),
+            sha256=sha256(contents.path(_MODEL)),
             classes=tuple(str(channels[str(index)]) for index in range(len(channels))),
             modality=modality,
             style=str(image["style"]) if modality == IMAGE else None,
             resampling=_resampling(inference) if modality == CINE else None,
-            script=script,
+            script=_load(contents.path(_MODEL), device),
             device=device,
         )
     except (KeyError, TypeError, AttributeError, StopIteration) as error:
-        raise ConfigError(f"{folder}/configs is not what monai-fedlora export writes: {error!r} is missing") from error
+        raise ConfigError(f"{bundle} is not what monai-fedlora export writes: {error!r} is missing") from error
 
 
-def _load(model: Path, device: torch.device) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:
-    extra: dict[str, Any] = dict.fromkeys(_CONFIGS, "")
+def _load(model: Path, device: torch.device) -> torch.jit.ScriptModule:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=DeprecationWarning)
-            script = torch.jit.load(str(model), map_location=device, _extra_files=extra)
-        return script.eval(), {name: json.loads(content) for name, content in extra.items()}
+            return torch.jit.load(str(model), map_location=device).eval()
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise WeightsError(f"{model} cannot be read ({reason}); copy it again from the source") from error
-
-
-def _config(path: Path) -> Any:
-    try:
-        return read_json(path)
-    except FedLoraError as error:
-        raise ConfigError(f"{error}; an exported bundle has it") from error
 
 
 def _resampling(inference: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 What PS3.15 (annex E, Basic Application Level Confidentiality Profile) asks to remove, replace or keep is decided here
 by an allow-list that goes further: of an image only the attributes stay that describe its pixels, their place and how
 they were acquired. Everything else goes, known or not: private attributes, sequences, overlays, curves, comments, dates
-and device numbers. UIDs, but those of the standard itself, and the patient's code are replaced by keyed hashes of them,
+and device numbers. UIDs, but that of the kind of image, and the patient's code are replaced by keyed hashes of them,
 so that images of one patient stay together; without the secret nobody can tell which.
 
 Pixels are not changed (no Clean Pixel Data Option), therefore images that say of themselves that text is burned in are
@@ -22,9 +22,9 @@ from monai_fedlora.clinic.dicom_headers import need_pydicom
 from monai_fedlora.errors import PrivacyError
 
 KEPT = frozenset({
-    "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID",
+    "SOPClassUID", "SpecificCharacterSet", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID",
     "FrameOfReferenceUID", "Modality", "SeriesNumber", "InstanceNumber", "AcquisitionNumber", "ImageType",
-    "ImagesInAcquisition", "BodyPartExamined", "PatientPosition", "Manufacturer", "ManufacturerModelName",
+    "ImagesInAcquisition", "BodyPartExamined", "Laterality", "PatientPosition", "Manufacturer", "ManufacturerModelName",
     "MagneticFieldStrength", "BurnedInAnnotation", "LossyImageCompression", "LossyImageCompressionRatio",
     "LossyImageCompressionMethod", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient", "SliceThickness",
     "SpacingBetweenSlices", "SliceLocation", "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns",
@@ -36,7 +36,7 @@ KEPT = frozenset({
     "InPlanePhaseEncodingDirection", "ReconstructionDiameter", "TriggerTime", "NominalInterval",
     "CardiacNumberOfImages",
 })  # fmt: skip
-"""Attributes of an image that stay; UIDs among them are replaced."""
+"""Attributes of an image that stay; UIDs among them, but the first, are replaced."""
 
 _EMPTIED = (
     "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "PatientBirthDate", "PatientSex", "StudyID",
@@ -44,7 +44,12 @@ _EMPTIED = (
 )  # fmt: skip
 """Attributes that an image must have (type 2), without a value."""
 
-_OF_THE_STANDARD = "1.2.840.10008."
+_PRESENT = (
+    "Manufacturer", "SeriesNumber", "InstanceNumber", "ScanOptions", "MRAcquisitionType", "EchoTime", "EchoTrainLength",
+    "SliceThickness",
+)  # fmt: skip
+"""Attributes that an MR image must have (type 2), empty where the scanner left them out."""
+
 _DATE, _TIME = "19000101", "000000"
 _METHOD = "PS3.15 Basic Profile, allow-list of attributes"
 
@@ -61,9 +66,7 @@ class Deidentifier:
         self._secret = secret or secrets.token_bytes(32)
 
     def uid(self, uid: str) -> str:
-        """A UID in place of another; UIDs that the standard defines stay."""
-        if uid.startswith(_OF_THE_STANDARD):
-            return uid
+        """A UID in place of another."""
         return f"2.25.{int.from_bytes(self._hash('uid', uid)[:16], 'big')}"
 
     def patient(self, code: str) -> str:
@@ -90,12 +93,13 @@ class Deidentifier:
             if element.keyword not in KEPT or element.VR == "SQ":
                 continue
             value = element.value
-            if element.VR == "UI":
+            if element.VR == "UI" and element.keyword != "SOPClassUID":
                 value = self.uid(str(value))
             clean.add_new(element.tag, element.VR, value)
-        for keyword in _EMPTIED:
-            setattr(clean, keyword, "")
-        clean.PatientID = clean.PatientName = self.patient(str(dataset.get("PatientID") or dataset.StudyInstanceUID))
+        for keyword in (*_EMPTIED, *(keyword for keyword in _PRESENT if keyword not in clean)):
+            setattr(clean, keyword, None)
+        clean.PatientID = self.patient(str(dataset.get("PatientID") or dataset.StudyInstanceUID))
+        clean.PatientName = clean.PatientID.replace("-", "^")
         mark(clean)
         clean.file_meta = pydicom.dataset.FileMetaDataset()
         clean.file_meta.MediaStorageSOPClassUID = clean.SOPClassUID

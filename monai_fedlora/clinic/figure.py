@@ -57,19 +57,18 @@ def draw_figure(prediction: Prediction) -> Image.Image:
 def _pictures(prediction: Prediction) -> list[tuple[str, np.ndarray]]:
     """Names and (height, width, 3) levels in 0..255."""
     seen, model = prediction.prepared, prediction.classifier
+    levels = model.visible(seen)
     if model.modality == CINE:
         filled = seen.abs().sum(dim=(0, 1, 2)).nonzero().flatten()
         middle = int(filled[len(filled) // 2]) if len(filled) else seen.shape[3] // 2
-        frames = seen[..., middle].clamp(0, 1).numpy()
+        frames = levels[..., middle].numpy()
         chosen = prediction.frames
         ed, es = ("", "") if chosen is None else (f", frame {chosen.ed}", f", frame {chosen.es}")
         labels = (f"end-diastole{ed}", f"end-systole{es}")
         return [
             (label, np.repeat(255 * frame.T[..., None], 3, axis=2)) for label, frame in zip(labels, frames, strict=True)
         ]
-    settings = model.script.preprocessor
-    levels = seen * settings.std.cpu() + settings.mean.cpu()
-    return [("as the network sees it", 255 * levels.clamp(0, 1).permute(1, 2, 0).numpy())]
+    return [("as the network sees it", 255 * levels.permute(1, 2, 0).numpy())]
 
 
 def _shade(picture: np.ndarray, relevance: np.ndarray) -> np.ndarray:

@@ -28,7 +28,8 @@ _SYSTOLE = 0.35
 _NEARLY_FULL = 0.75
 """Share of the curve's range above which the first frame counts as end-diastole."""
 _FEW_FRAMES = 10
-_LITTLE_MOTION = 0.2
+_LITTLE_MOTION = 0.015
+"""Smallest range of the curve of a heart that beats, as a share of the region."""
 _USUAL_SYSTOLE = (0.15, 0.6)
 
 
@@ -39,7 +40,7 @@ class FrameChoice:
     Attributes:
         ed, es: frame numbers from 0.
         how: in words.
-        areas: bright share of what moves, by frame, in [0, 1].
+        areas: see :func:`blood_areas`.
         doubts: what speaks against the choice.
     """
 
@@ -95,14 +96,14 @@ def choose_frames(cine: np.ndarray, *, spacing_mm: float, given: tuple[int, int]
 
 
 def blood_areas(cine: np.ndarray, *, spacing_mm: float) -> np.ndarray:
-    """Bright share of what moves around the heart's centre, by frame.
+    """Bright pixels among those that change, as a share of the region around the heart's centre, by frame.
 
     Args:
         cine: (X, Y, Z, T) grey levels, finite; at least two frames.
         spacing_mm: in-plane pixel width.
 
     Returns:
-        (T,) in [0, 1]; all zero if nothing moves.
+        (T,) in [0, 1]; all zero if nothing changes.
     """
     width, height, slices, frames = cine.shape
     contracted = min(max(round(_SYSTOLE * frames), 1), frames - 1)
@@ -115,4 +116,4 @@ def blood_areas(cine: np.ndarray, *, spacing_mm: float) -> np.ndarray:
     change = (levels.max(axis=2) - levels.min(axis=2)) / np.maximum(bright - dark, 1e-6)
     moves = change > 0.5 * np.percentile(change, 99)
     is_blood = levels > ((dark + bright) / 2)[:, None]
-    return (is_blood & moves[..., None]).sum(axis=(0, 1)) / max(int(moves.sum()), 1)
+    return (is_blood & moves[..., None]).mean(axis=(0, 1))

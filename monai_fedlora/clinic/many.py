@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -81,11 +82,11 @@ def predict_all(
     Raises:
         ConfigError: ``output`` exists or cannot be made; or a package for a kind of file is not installed.
     """
+    if os.path.lexists(output):
+        raise ConfigError(f"{output} exists; choose another output folder, or remove it")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.mkdir(mode=0o700)
-    except FileExistsError:
-        raise ConfigError(f"{output} exists; choose another output folder, or remove it") from None
     except OSError as error:
         raise ConfigError(f"{output} cannot be made: {error}") from error
     outcomes = []

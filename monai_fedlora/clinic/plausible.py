@@ -15,7 +15,7 @@ from monai_fedlora.transforms.localise import heart_centre
 _COVERED_MM = (50.0, 200.0)
 _BORDER_MM = 30.0
 _SAME_FRAME = 0.02
-_EXCHANGED = 0.05
+_EXCHANGED = 0.005
 _LIT = 0.15  # sum of red, green and blue, below which a pixel belongs to the dark surroundings
 _GREY = 0.03
 _FLAT = 0.02

@@ -10,7 +10,8 @@ from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, Prediction
 
 MANUFACTURER = "MONAI-FedLoRA"
 CLASS_SCHEME = "99MONAIFEDLORA"
-"""Coding scheme of the classes: they are what the training sites called them, which no public code says."""
+"""Coding scheme of the classes: they are what the training sites called them, which no public code says. Its version is
+the beginning of the model's SHA-256."""
 
 SERIES_NUMBER = 9001
 TITLE = "AI classification, research only"
@@ -32,6 +33,7 @@ def build_report(prediction: Prediction, sources: Sequence[Any]) -> Any:
     """
     import highdicom as hd
     from highdicom import sr
+    from pydicom.dataset import Dataset
     from pydicom.sr.codedict import codes
 
     model = prediction.classifier
@@ -51,7 +53,7 @@ def build_report(prediction: Prediction, sources: Sequence[Any]) -> Any:
         parameters=[f"SHA-256 of model.ts: {model.sha256}", f"monai-fedlora {__version__}"],
     )
     classes = [
-        sr.CodedConcept(value=f"CLASS{index}", scheme_designator=CLASS_SCHEME, meaning=name[:64])
+        sr.CodedConcept(f"CLASS{index}", CLASS_SCHEME, name[:64], scheme_version=model.sha256[:16])
         for index, name in enumerate(model.classes)
     ]
 
@@ -84,7 +86,7 @@ def build_report(prediction: Prediction, sources: Sequence[Any]) -> Any:
         )
         for concept, share in zip(classes, prediction.probabilities, strict=True)
     ]
-    report = sr.ComprehensiveSR(
+    report: Any = sr.ComprehensiveSR(
         evidence=list(sources),
         content=sr.MeasurementReport(
             observation_context=sr.ObservationContext(observer_device_context=device),
@@ -100,4 +102,8 @@ def build_report(prediction: Prediction, sources: Sequence[Any]) -> Any:
         is_final=False,
         series_description=TITLE,
     )
+    scheme = Dataset()
+    scheme.CodingSchemeDesignator, scheme.CodingSchemeVersion = CLASS_SCHEME, model.sha256[:16]
+    scheme.CodingSchemeName = "Classes of a model exported by MONAI-FedLoRA"
+    report.CodingSchemeIdentificationSequence = [scheme]
     return report

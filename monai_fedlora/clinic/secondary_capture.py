@@ -43,6 +43,7 @@ def build_capture(figure: Image.Image, sources: Sequence[Any]) -> Any:
         series_description=TITLE,
     )
     capture.PatientOrientation = ""  # of several pictures there is none
+    capture.BodyPartExamined = "HEART"
     capture.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
     capture.BurnedInAnnotation = "NO"
     capture.ImageComments = "Research only, not for clinical use. An aid, not evidence."

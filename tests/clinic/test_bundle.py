@@ -1,0 +1,148 @@
+"""Opening a bundle: what it says, what it computes, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from monai_fedlora.clinic.bundle import Classifier, open_bundle
+from monai_fedlora.errors import ConfigError, DataError, WeightsError
+from monai_fedlora.export.archive import pack
+from monai_fedlora.export.bundle import Exported
+from monai_fedlora.export.checksums import write_checksums
+from monai_fedlora.export.classifier import copy_without_call_stacks
+from monai_fedlora.files import sha256
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+
+
+@pytest.fixture
+def copy(exported: Exported, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(exported.folder, tmp_path / "copy"))
+
+
+def rewrite(bundle: Path, change: Callable[[str, Any], None]) -> None:
+    """Change a bundle's configuration in the folder and in the model alike."""
+    model = bundle / "models" / "model.ts"
+    extra: dict[str, Any] = {"metadata.json": "", "inference.json": ""}
+    script = torch.jit.load(str(model), _extra_files=extra)
+    for name, text in extra.items():
+        content = json.loads(text)
+        change(name, content)
+        extra[name] = json.dumps(content).encode()
+        (bundle / "configs" / name).write_bytes(extra[name])
+    buffer = io.BytesIO()
+    torch.jit.save(script, buffer, _extra_files=extra)
+    copy_without_call_stacks(buffer, model)
+    (bundle / "models" / "model.pt2").unlink()
+    write_checksums(bundle)
+
+
+def test_classifier_knows_what_the_export_wrote(exported: Exported, classifier: Classifier) -> None:
+    assert (classifier.name, classifier.version) == ("site-1 model", "1.0.0")
+    assert classifier.classes == ("NOR", "ABN")
+    assert classifier.modality == "cine"
+    assert classifier.style is None
+    assert classifier.resampling is not None
+    assert classifier.resampling["pixdim"] == [5.0, 5.0, 10.0]
+    assert classifier.sha256 == sha256(exported.folder / "models" / "model.ts")
+
+
+def test_classifier_of_photographs_knows_its_style(image_classifier: Classifier) -> None:
+    assert (image_classifier.modality, image_classifier.style) == ("image", "dermoscopy")
+    assert image_classifier.resampling is None
+
+
+def test_preprocessing_and_network_in_turn_equal_the_model(classifier: Classifier) -> None:
+    image = 100 * torch.rand(2, 40, 37, 5, generator=torch.Generator().manual_seed(0))
+    whole = classifier.probabilities(image)
+    in_turn = classifier.log_probabilities(classifier.prepare(image)).exp()
+    torch.testing.assert_close(torch.tensor(whole), in_turn, check_dtype=False)
+    assert sum(whole) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1.0])
+def test_image_that_the_model_refuses_is_a_data_error_with_its_reason(classifier: Classifier, value: float) -> None:
+    with pytest.raises(DataError, match=r"not finite numbers|a frame is blank"):
+        classifier.probabilities(torch.full((2, 40, 40, 5), value))
+
+
+def test_folder_without_a_model_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no exported bundle.*monai-fedlora export"):
+        open_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["configs/metadata.json", "configs/inference.json", "models/model.pt"])
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-9] + b"}")])
+def test_bundle_with_a_missing_or_changed_file_is_refused_by_its_name(
+    copy: Path, name: str, change: Callable[[Path], Any]
+) -> None:
+    change(copy / name)
+    with pytest.raises(WeightsError, match=f"does not pass monai-fedlora check.*{name}"):
+        open_bundle(copy)
+
+
+@pytest.mark.parametrize("length", [0, 100, 20_000])
+def test_truncated_model_is_refused(copy: Path, length: int) -> None:
+    model = copy / "models" / "model.ts"
+    model.write_bytes(model.read_bytes()[:length])
+    write_checksums(copy)
+    with pytest.raises(WeightsError, match=r"models/model\.ts"):
+        open_bundle(copy)
+
+
+def test_packed_bundle_is_the_same_model(exported: Exported, classifier: Classifier, tmp_path: Path) -> None:
+    pack(exported.folder, tmp_path / "bundle.zip")
+    packed = open_bundle(tmp_path / "bundle.zip")
+    assert (packed.name, packed.sha256, packed.classes) == (classifier.name, classifier.sha256, classifier.classes)
+    image = 100 * torch.rand(2, 40, 37, 5, generator=torch.Generator().manual_seed(0))
+    assert packed.probabilities(image) == classifier.probabilities(image)
+
+
+def test_another_zip_is_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "image").write_bytes(b"1")
+    pack(tmp_path / "study", tmp_path / "study.zip")
+    with pytest.raises(WeightsError, match="does not pass monai-fedlora check"):
+        open_bundle(tmp_path / "study.zip")
+
+
+def test_further_metadata_such_as_statistics_of_features_do_no_harm(copy: Path) -> None:
+    def add(name: str, content: Any) -> None:
+        if name == "metadata.json":
+            content["provenance"]["feature_statistics"] = {"mean": [0.0], "precision": [[1.0]]}
+
+    rewrite(copy, add)
+    assert open_bundle(copy).classes == ("NOR", "ABN")
+
+
+def test_metadata_of_another_program_are_refused(copy: Path) -> None:
+    def remove(name: str, content: Any) -> None:
+        if name == "metadata.json":
+            del content["network_data_format"]["outputs"]["pred"]["channel_def"]
+
+    rewrite(copy, remove)
+    with pytest.raises((ConfigError, WeightsError), match="channel_def"):
+        open_bundle(copy)
+
+
+def test_expressions_are_not_evaluated(copy: Path, tmp_path: Path) -> None:
+    trap = tmp_path / "trap"
+
+    def lay(name: str, content: Any) -> None:
+        if name == "inference.json":
+            content["imports"] = [f"$open({str(trap)!r}, 'w')"]
+            content["network"] = f"$open({str(trap)!r}, 'w')"
+            content["preprocessing"]["transforms"][3]["mode"] = f"$open({str(trap)!r}, 'w')"
+
+    rewrite(copy, lay)
+    with pytest.raises(WeightsError, match=r"configs/inference\.json"):
+        open_bundle(copy)
+    assert not trap.exists()

@@ -1,0 +1,146 @@
+"""Many studies: one row each, whatever happens to the others."""
+
+from __future__ import annotations
+
+import csv
+import json
+import stat
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from monai_fedlora.clinic import many
+from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.clinic.deidentify import Deidentifier
+from monai_fedlora.clinic.many import DicomOutput, Outcome, file_name, predict_all, table
+from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE
+from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
+from monai_fedlora.errors import ConfigError
+from tests.clinic.hearts import affine_of, write_nifti
+
+
+@pytest.fixture
+def studies(stored_study: Path, cine: np.ndarray, tmp_path: Path) -> list[Study]:
+    """A good one, a missing one, a doubtful one."""
+    doubtful = write_nifti(tmp_path / "short.nii", cine[:, :, :4], affine_of(cine))
+    return [
+        Study("heart", DicomFiles(stored_study)),
+        Study("missing", DicomFiles(tmp_path / "nothing")),
+        Study("short: 4 slices", CineFile(doubtful)),
+    ]
+
+
+def rows(output: Path) -> list[dict[str, str]]:
+    with (output / "predictions.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_bad_study_stops_none_of_the_others(classifier: Classifier, studies: list[Study], tmp_path: Path) -> None:
+    seen: list[Outcome] = []
+    outcomes = predict_all(classifier, studies, tmp_path / "O", overlay=False, on_progress=seen.append)
+    assert seen == outcomes
+    good, bad, doubtful = rows(tmp_path / "O")
+    assert list(good) == ["study", "NOR", "ABN", "prediction", "doubts", "error"]
+    assert (good["study"], good["doubts"], good["error"]) == ("heart", "", "")
+    assert float(good["NOR"]) + float(good["ABN"]) == pytest.approx(1, abs=2e-6)
+    assert good["prediction"] == max(("NOR", "ABN"), key=lambda name: float(good[name]))
+    assert (bad["study"], bad["NOR"], bad["prediction"]) == ("missing", "", "")
+    assert "nothing does not exist" in bad["error"]
+    assert "cover 40 mm" in doubtful["doubts"]
+    assert doubtful["error"] == ""
+
+
+def test_every_study_has_a_file_and_every_answer_a_figure(
+    classifier: Classifier, studies: list[Study], tmp_path: Path
+) -> None:
+    outcomes = predict_all(classifier, studies, tmp_path / "O", overlay=False)
+    names = ["heart", "missing", file_name("short: 4 slices")]
+    for name, outcome in zip(names, outcomes, strict=True):
+        content = json.loads((tmp_path / "O" / "studies" / f"{name}.json").read_text())
+        assert content["study"] == outcome.study
+        assert content["notice"] == NOT_FOR_CLINICAL_USE
+        assert content["error"] == (outcome.error or None)
+        assert ("probabilities" in content) == bool(outcome.probabilities)
+        assert (tmp_path / "O" / "figures" / f"{name}.png").exists() == bool(outcome.probabilities)
+    assert Image.open(tmp_path / "O" / "figures" / "heart.png").mode == "RGB"
+    assert not (tmp_path / "O" / "dicom").exists()
+    assert stat.S_IMODE((tmp_path / "O").stat().st_mode) == 0o700
+    assert not [path for path in (tmp_path / "O").rglob("*") if path.is_file() and path.stat().st_mode & 0o077]
+
+
+@pytest.mark.parametrize("deidentifier", [None, Deidentifier()])
+def test_dicom_is_written_where_there_was_dicom_and_the_rest_is_told(
+    classifier: Classifier, studies: list[Study], tmp_path: Path, deidentifier: Deidentifier | None
+) -> None:
+    outcomes = predict_all(
+        classifier, studies, tmp_path / "O", overlay=False, dicom=DicomOutput(deidentifier=deidentifier)
+    )
+    assert [path.name for path in (tmp_path / "O" / "dicom").iterdir()] == ["heart"]
+    assert (tmp_path / "O" / "dicom" / "heart" / "report.dcm").exists()
+    assert (tmp_path / "O" / "dicom" / "heart" / "images").exists() == (deidentifier is not None)
+    assert outcomes[0].error == ""
+    assert outcomes[2].predicted
+    assert "not read from DICOM" in outcomes[2].error
+
+
+def test_existing_output_is_left_alone(classifier: Classifier, studies: list[Study], tmp_path: Path) -> None:
+    (tmp_path / "O").mkdir()
+    with pytest.raises(ConfigError, match="O exists"):
+        predict_all(classifier, studies, tmp_path / "O")
+    assert list((tmp_path / "O").iterdir()) == []
+
+
+def test_output_that_cannot_be_made_is_told(classifier: Classifier, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot be made"):
+        predict_all(classifier, [], tmp_path / "file" / "O")
+
+
+def test_no_table_appears_before_all_is_done(
+    classifier: Classifier, studies: list[Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = many.predict_study
+
+    def interrupted(classifier: Classifier, study: Study, *, overlay: bool) -> object:
+        if study.name == "missing":
+            raise KeyboardInterrupt
+        return predict(classifier, study, overlay=overlay)
+
+    monkeypatch.setattr(many, "predict_study", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        predict_all(classifier, studies, tmp_path / "O", overlay=False)
+    assert {path.name for path in (tmp_path / "O").rglob("*") if path.is_file()} == {"heart.json", "heart.png"}
+
+
+def test_what_no_study_can_mend_stops_all(
+    classifier: Classifier, studies: list[Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(ConfigError, match="further packages"):
+        predict_all(classifier, studies, tmp_path / "O", overlay=False)
+
+
+def test_table_quotes_what_needs_it() -> None:
+    outcome = Outcome(study='a, "b"', probabilities=(0.25, 0.75), predicted="y,z", doubts=("one", "two"), error="")
+    lines = list(csv.reader(table(["x", "y,z"], [outcome]).splitlines()))
+    assert lines[1] == ['a, "b"', "0.250000", "0.750000", "y,z", "one; two", ""]
+
+
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_file_names_are_safe_and_different(first: str, second: str) -> None:
+    names = file_name(first), file_name(second)
+    for name in names:
+        assert name.isascii()
+        assert not set(name) & set("/\\.: \0")
+        assert 0 < len(name) < 120
+    assert (names[0] == names[1]) == (first == second)
+
+
+@pytest.mark.parametrize("name", ["p1", "SC-HF_I-04"])
+def test_plain_names_stay(name: str) -> None:
+    assert file_name(name) == name

@@ -1,0 +1,92 @@
+"""Occlusion: against networks whose reasons are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.clinic.occlusion import occlusion_map
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+class Corner(nn.Module):
+    """The second class is the mean of one place of the image, the first one is always 0."""
+
+    def __init__(self, rows: slice, columns: slice) -> None:
+        super().__init__()
+        self.rows, self.columns = rows, columns
+
+    def forward(self, image: Tensor) -> Tensor:
+        evidence = image[:, :, self.rows, self.columns].flatten(1).mean(dim=1)
+        return torch.stack([torch.zeros_like(evidence), 6 * evidence], dim=1)
+
+
+class Plain(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.preprocessor, self.network = nn.Identity(), network
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.network(self.preprocessor(image))
+
+
+def knowing(rows: slice, columns: slice, image: Tensor) -> Classifier:
+    script = torch.jit.script(Plain(torch.jit.trace(Corner(rows, columns), image[None])))
+    return Classifier(
+        path=Path("B"), name="corner", version="1", sha256="0" * 64, classes=("a", "b"), modality="image",
+        style="plain", resampling=None, script=script, device=torch.device("cpu"),
+    )  # fmt: skip
+
+
+@pytest.fixture(params=[(3, 64, 64), (2, 48, 64, 5)], ids=["photograph", "cine"])
+def image(request: pytest.FixtureRequest) -> Tensor:
+    return torch.rand(request.param, generator=torch.Generator().manual_seed(0)) - 0.5
+
+
+def test_only_the_place_that_counts_is_marked(image: Tensor) -> None:
+    rows, columns = slice(0, 8), slice(40, 56)
+    image[:, rows, columns] += 0.4
+    found = occlusion_map(knowing(rows, columns, image), image, target=1)
+    assert found.shape == image.shape[1:3]
+    peak = divmod(int(found.argmax()), found.shape[1])
+    assert peak[0] < 12
+    assert 38 <= peak[1] < 58
+    assert float(found[:8, 44:52].mean()) > 0.1
+    assert float(found[24:].abs().max()) < 1e-6
+    assert float(found[:, :24].abs().max()) < 1e-6
+
+
+def test_what_speaks_against_a_class_is_negative(image: Tensor) -> None:
+    place = slice(8, 24), slice(8, 24)
+    image[:, place[0], place[1]] += 0.4
+    classifier = knowing(*place, image)
+    assert float(occlusion_map(classifier, image, target=1).max()) > 0.1
+    other = occlusion_map(classifier, image, target=0)
+    assert float(other.min()) < -0.1
+    assert float(other.max()) < 1e-6
+
+
+def test_a_window_over_the_whole_reason_takes_the_whole_evidence(image: Tensor) -> None:
+    """Hiding a reason that fits into one window leaves the mean of the image in its place."""
+    place = slice(17, 21), slice(17, 21)
+    image[:, place[0], place[1]] += 0.6
+    classifier = knowing(*place, image)
+    covered = image.clone()
+    covered[:, place[0], place[1]] = image.mean(dim=(1, 2), keepdim=True)
+    expected = classifier.log_probabilities(image)[1] - classifier.log_probabilities(covered)[1]
+    largest = float(occlusion_map(classifier, image, target=1).max())
+    assert 0.4 * float(expected) < largest <= float(expected) * 1.001
+
+
+def test_relevance_of_an_exported_model_is_finite(image_classifier: Classifier) -> None:
+    image = torch.rand(3, 50, 40, generator=torch.Generator().manual_seed(0))
+    prepared = image_classifier.prepare(image)
+    found = occlusion_map(image_classifier, prepared, target=0)
+    assert found.shape == prepared.shape[1:]
+    assert bool(torch.isfinite(found).all())
+    assert float(found.abs().max()) > 0

@@ -1,0 +1,115 @@
+"""The wrong kind of image is noticed, and the right kind is left in peace."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from monai_fedlora.clinic.plausible import cine_doubts, photograph_doubts
+from monai_fedlora.data.phantom.patient import make_patient
+from monai_fedlora.data.phantom.vendors import VENDORS
+from monai_fedlora.data.photo_phantom.dermatoscopes import DERMATOSCOPES
+from monai_fedlora.data.photo_phantom.dermoscopy import make_dermoscopy
+from monai_fedlora.data.photo_phantom.fundus import make_fundus
+from monai_fedlora.data.photo_phantom.fundus_cameras import FUNDUS_CAMERAS
+from monai_fedlora.transforms.photograph_file import read_photograph
+from tests.clinic.hearts import ES_FRAME, SPACING, beating_heart
+
+
+def pair() -> np.ndarray:
+    cine = beating_heart().astype(np.float32)
+    return np.stack([cine[..., 0], cine[..., ES_FRAME]])
+
+
+def skin(**changes: float) -> np.ndarray:
+    """(3, 60, 80) noise around the colour of skin."""
+    colour = {"red": 0.75, "green": 0.55, "blue": 0.5} | changes
+    noise = np.random.default_rng(0).normal(0, 0.05, (3, 60, 80))
+    return np.clip(np.array(list(colour.values()))[:, None, None] + noise, 0, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("vendor", sorted(VENDORS))
+@pytest.mark.parametrize("group", ["NOR", "DCM"])
+def test_phantom_hearts_raise_no_doubt(group: str, vendor: str) -> None:
+    patient = make_patient(group, VENDORS[vendor], 1)
+    assert cine_doubts(patient.image.transpose(0, 3, 2, 1), spacing=patient.spacing) == []
+
+
+@pytest.mark.parametrize(("slice_mm", "covered"), [(5.0, "30 mm"), (40.0, "240 mm")])
+def test_stack_that_covers_too_little_or_too_much_is_doubted(slice_mm: float, covered: str) -> None:
+    (doubt,) = cine_doubts(pair(), spacing=(4.0, 4.0, slice_mm))
+    assert covered in doubt
+
+
+def test_equal_frames_are_doubted() -> None:
+    (doubt,) = cine_doubts(np.repeat(pair()[:1], 2, axis=0), spacing=SPACING)
+    assert "nearly the same image" in doubt
+
+
+def test_exchanged_frames_are_doubted() -> None:
+    assert cine_doubts(pair(), spacing=SPACING) == []
+    (doubt,) = cine_doubts(pair()[::-1].copy(), spacing=SPACING)
+    assert "may be exchanged" in doubt
+
+
+def test_motion_at_the_border_is_doubted() -> None:
+    (doubt,) = cine_doubts(pair()[:, 15:], spacing=SPACING)
+    assert "from the border" in doubt
+
+
+@pytest.mark.parametrize("style", ["dermoscopy", "fundus", "plain"])
+def test_skin_raises_no_doubt(style: str) -> None:
+    assert photograph_doubts(skin(), style=style) == []
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        (skin(blue=0.9, red=0.3), r"neither skin nor retina: \d+% red"),
+        (skin(green=0.95, red=0.8, blue=0.6), r"neither skin nor retina: \d+% green"),
+        (skin(red=0.6, green=0.35, blue=0.85), r"neither skin nor retina: \d+% blue"),
+        (np.repeat(skin()[:1], 3, axis=0), "grey"),
+        (0.01 * skin(), "nearly black or white"),
+        (np.full((3, 60, 80), 0.99, np.float32), "nearly black or white"),
+        (np.repeat(np.array([0.75, 0.55, 0.5], np.float32), 4800).reshape(3, 60, 80), "hardly any contrast"),
+        (skin()[:, :20], "only the middle square"),
+    ],
+)
+def test_other_pictures_are_doubted(levels: np.ndarray, message: str) -> None:
+    (doubt,) = photograph_doubts(levels, style="dermoscopy")
+    assert re.search(message, doubt)
+
+
+def test_of_plain_photographs_no_colours_are_expected() -> None:
+    assert photograph_doubts(np.repeat(skin()[:1], 3, axis=0), style="plain") == []
+    assert photograph_doubts(skin(blue=0.9, red=0.3), style="plain") == []
+
+
+def test_dark_surroundings_do_not_count_as_a_colour() -> None:
+    levels = np.zeros((3, 60, 80), np.float32)
+    levels[:, 10:50, 20:60] = skin()[:, 10:50, 20:60]
+    assert photograph_doubts(levels, style="fundus") == []
+
+
+@pytest.mark.parametrize("camera", sorted(DERMATOSCOPES))
+@pytest.mark.parametrize("diagnosis", ["NV", "VASC"])
+def test_phantom_lesions_raise_no_doubt(camera: str, diagnosis: str) -> None:
+    picture = make_dermoscopy(diagnosis, DERMATOSCOPES[camera], 3, size=64).pixels
+    assert photograph_doubts(np.moveaxis(picture, -1, 0).astype(np.float32) / 255, style="dermoscopy") == []
+
+
+@pytest.mark.parametrize("camera", sorted(FUNDUS_CAMERAS))
+def test_phantom_retinas_raise_no_doubt(camera: str) -> None:
+    picture = make_fundus("nodr", FUNDUS_CAMERAS[camera], 3, size=64).pixels
+    assert photograph_doubts(np.moveaxis(picture, -1, 0).astype(np.float32) / 255, style="fundus") == []
+
+
+@pytest.mark.realdata
+def test_real_lesions_hardly_ever_raise_a_doubt(real_data: Path) -> None:
+    files = sorted((real_data / "fed_isic2019" / "ISIC_2019_Training_Input_preprocessed").glob("*.jpg"))[::20]
+    doubted = [file.name for file in files if photograph_doubts(read_photograph(file), style="dermoscopy")]
+    assert len(files) > 300
+    assert len(doubted) <= 0.01 * len(files)

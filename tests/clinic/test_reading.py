@@ -1,0 +1,155 @@
+"""From files to the model's input: one heart gives the same image by every route."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.clinic.reading import load_study
+from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
+from monai_fedlora.data.records import FramePair, Photograph
+from monai_fedlora.errors import DataError
+from tests.clinic.hearts import ES_FRAME, affine_of, write_nifti, write_study
+
+
+@pytest.fixture(scope="module")
+def files(cine: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The heart as a pair of frames and as a 4D file."""
+    folder, affine = tmp_path_factory.mktemp("nifti"), affine_of(cine)
+    write_nifti(folder / "p_ed.nii.gz", cine[..., 0], affine)
+    write_nifti(folder / "p_es.nii.gz", cine[..., ES_FRAME], affine)
+    write_nifti(folder / "p.nii.gz", cine, affine)
+    return folder
+
+
+def pair(folder: Path) -> Study:
+    return Study("p", FramePair(folder / "p_ed.nii.gz", folder / "p_es.nii.gz"))
+
+
+def test_pair_cine_and_dicom_are_one_image(
+    classifier: Classifier, files: Path, stored_study: Path, tmp_path: Path
+) -> None:
+    """No axis is flipped or exchanged between the routes: the heart has no symmetry."""
+    expected = load_study(pair(files), classifier)
+    assert (expected.frames, expected.notes, expected.doubts, expected.sources) == (None, (), (), ())
+    archive = shutil.make_archive(str(tmp_path / "packed"), "zip", stored_study)
+    for source in (CineFile(files / "p.nii.gz"), DicomFiles(stored_study), DicomFiles(Path(archive))):
+        loaded = load_study(Study("p", source), classifier)
+        torch.testing.assert_close(loaded.image, expected.image, rtol=1e-5, atol=1e-2)
+        assert loaded.frames is not None
+        assert (loaded.frames.ed, loaded.frames.es) == (0, ES_FRAME)
+        assert (loaded.notes, loaded.doubts) == ((), ())
+
+
+def test_sources_are_the_images_of_both_frames_base_first(classifier: Classifier, stored_study: Path) -> None:
+    sources = load_study(Study("p", DicomFiles(stored_study)), classifier).sources
+    assert [float(source.TriggerTime) for source in sources] == [10.0] * 6 + [10.0 + 50.0 * ES_FRAME] * 6
+    heights = [float(source.ImagePositionPatient[2]) for source in sources[:6]]
+    assert heights == sorted(heights, reverse=True)
+
+
+def test_given_frames_are_read(classifier: Classifier, files: Path, stored_study: Path) -> None:
+    for source in (CineFile(files / "p.nii.gz", (1, 7)), DicomFiles(stored_study, (1, 7))):
+        frames = load_study(Study("p", source), classifier).frames
+        assert frames is not None
+        assert (frames.ed, frames.es, frames.how) == (1, 7, "given")
+
+
+def test_rescaling_of_the_scanner_is_undone(
+    classifier: Classifier, cine: np.ndarray, stored_study: Path, tmp_path: Path
+) -> None:
+    folder = write_study(tmp_path / "half", cine // 2, RescaleSlope="2", RescaleIntercept="-10")
+    rescaled = load_study(Study("p", DicomFiles(folder)), classifier).image
+    plain = load_study(Study("p", DicomFiles(stored_study)), classifier).image
+    torch.testing.assert_close(rescaled, plain - 10, rtol=0, atol=1.01)
+
+
+def test_frames_that_share_fewer_slices_are_noted(classifier: Classifier, cine: np.ndarray, files: Path) -> None:
+    short = write_nifti(files / "short_es.nii.gz", cine[:, :, :5, ES_FRAME], affine_of(cine))
+    loaded = load_study(Study("p", FramePair(files / "p_ed.nii.gz", short)), classifier)
+    assert loaded.notes == ("the frames share 5 slices",)
+
+
+def test_doubts_of_all_steps_are_told(classifier: Classifier, cine: np.ndarray, tmp_path: Path) -> None:
+    plane = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    folder = write_study(tmp_path / "axial", cine[:, :, :4, :8], plane=plane)
+    doubts = " ".join(load_study(Study("p", DicomFiles(folder)), classifier).doubts)
+    assert all(part in doubts for part in ("not be the short axis", "8 frames are few", "cover 40 mm"))
+
+
+@pytest.mark.parametrize("kind", ["photograph", "cine"])
+def test_study_of_the_other_kind_is_refused(
+    classifier: Classifier, image_classifier: Classifier, stored_study: Path, tmp_path: Path, kind: str
+) -> None:
+    if kind == "cine":
+        study, model, takes = Study("p", DicomFiles(stored_study)), image_classifier, "photographs"
+    else:
+        study, model, takes = Study("p", Photograph(tmp_path / "a.png")), classifier, "short-axis cines"
+    with pytest.raises(DataError, match=f"p is not what the model takes.*{takes}"):
+        load_study(study, model)
+
+
+def test_grey_photograph_is_doubted_unless_the_model_takes_any(image_classifier: Classifier, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (40, 50), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "ct.png")
+    study = Study("ct", Photograph(tmp_path / "ct.png"))
+    loaded = load_study(study, image_classifier)
+    assert "another kind of image" in loaded.doubts[0]
+    assert loaded.image.shape == (3, 40, 50)
+    assert load_study(study, replace(image_classifier, style="plain")).doubts == ()
+
+
+@pytest.mark.parametrize("name", ["nothing.nii.gz", "text.nii.gz", "three.nii.gz", "nan.nii.gz"])
+def test_unusable_cine_is_refused_by_name(classifier: Classifier, cine: np.ndarray, tmp_path: Path, name: str) -> None:
+    (tmp_path / "text.nii.gz").write_text("text")
+    write_nifti(tmp_path / "three.nii.gz", cine[..., 0], np.eye(4))
+    bad = cine.astype(np.float32)
+    bad[0, 0, 0, 5] = np.nan
+    write_nifti(tmp_path / "nan.nii.gz", bad, affine_of(cine))
+    with pytest.raises(DataError, match=name):
+        load_study(Study("p", CineFile(tmp_path / name)), classifier)
+
+
+def test_blank_frame_is_refused(classifier: Classifier, cine: np.ndarray, tmp_path: Path) -> None:
+    blank = cine.copy()
+    blank[..., 3] = 7
+    write_nifti(tmp_path / "p.nii", blank, affine_of(cine))
+    with pytest.raises(DataError, match="blank"):
+        load_study(Study("p", CineFile(tmp_path / "p.nii", (0, 3))), classifier)
+
+
+@given(data=st.data())
+def test_damaged_cine_is_refused_or_read(
+    classifier: Classifier, small: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    damaged = bytearray(small)
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, 351))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / "damaged.nii"
+    path.write_bytes(damaged[: data.draw(st.integers(340, len(damaged)))])
+    try:
+        loaded = load_study(Study("p", CineFile(path)), classifier)
+    except DataError as error:
+        assert str(error)
+    else:
+        assert torch.isfinite(loaded.image).all()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A cine of few voxels, which hypothesis can read often."""
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("small") / "small.nii"
+    image = nibabel.Nifti1Image(rng.integers(0, 99, (12, 12, 4, 4)).astype(np.int16), np.diag([8.0, 8.0, 12.0, 1.0]))
+    nibabel.save(image, path)
+    return path.read_bytes()

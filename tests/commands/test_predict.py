@@ -1,0 +1,112 @@
+"""The predict command: what it passes on, what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monai_fedlora import cli
+from monai_fedlora.clinic import bundle, many
+from monai_fedlora.clinic.many import Outcome
+from monai_fedlora.clinic.studies import Study
+from monai_fedlora.commands import predict
+from monai_fedlora.data.records import Photograph
+from monai_fedlora.errors import ConfigError
+
+
+@dataclass
+class Calls:
+    """What was asked of the clinic, and what it answers."""
+
+    opened: list[Path] = field(default_factory=list)
+    studies: list[Study] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+    outcomes: list[Outcome] = field(default_factory=list)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    made = Calls(outcomes=[Outcome(study="a", probabilities=(0.25, 0.75), predicted="ABN")])
+
+    def open_bundle(path: Path) -> argparse.Namespace:
+        made.opened.append(path)
+        return argparse.Namespace(modality="image", classes=("NOR", "ABN"))
+
+    def predict_all(classifier: Any, studies: list[Study], output: Path, **options: Any) -> list[Outcome]:
+        made.studies, made.options = studies, {"output": output, **options}
+        for outcome in made.outcomes:
+            options["on_progress"](outcome)
+        return made.outcomes
+
+    monkeypatch.setattr(bundle, "open_bundle", open_bundle)
+    monkeypatch.setattr(many, "predict_all", predict_all)
+    return made
+
+
+def run(*words: str) -> int:
+    return cli.main(["predict", "B", "a.png", "b.png", "--output", "O", *words])
+
+
+def test_inputs_and_output_are_passed_on(calls: Calls) -> None:
+    assert run() == 0
+    assert calls.opened == [Path("B")]
+    assert calls.studies == [Study("a", Photograph(Path("a.png"))), Study("b", Photograph(Path("b.png")))]
+    assert calls.options["output"] == Path("O")
+    assert calls.options["overlay"] is True
+    assert calls.options["dicom"] is None
+
+
+def test_dicom_is_deidentified_unless_told_otherwise(calls: Calls) -> None:
+    assert run("--dicom", "--no-overlay") == 0
+    assert calls.options["dicom"].deidentifier is not None
+    assert calls.options["overlay"] is False
+    assert run("--dicom", "--keep-identity") == 0
+    assert calls.options["dicom"].deidentifier is None
+
+
+def test_identity_can_only_be_kept_in_dicom(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--keep-identity") == cli.EXIT_ERROR
+    assert "give --dicom too" in capsys.readouterr().err
+    assert calls.opened == []
+
+
+def test_answers_are_shown_with_their_notice(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 0
+    printed = capsys.readouterr().out
+    for part in ("a", "ABN", "0.250", "0.750", "results: O/predictions.csv", "Not for clinical use"):
+        assert part in printed
+
+
+def test_failures_and_doubts_are_named_and_failures_end_in_one(
+    calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls.outcomes += [
+        Outcome(study="bad [x]", error="it is [broken]"),
+        Outcome(study="odd", probabilities=(0.5, 0.5), predicted="NOR", doubts=("it is grey",)),
+    ]
+    assert run() == predict.EXIT_FAILED_STUDIES == 1
+    printed = capsys.readouterr().out
+    for part in ("bad [x]: it is [broken]", "failed", "odd: doubt: it is grey"):
+        assert part in printed
+
+
+@pytest.mark.parametrize("missing", ["BUNDLE", "INPUT", "--output"])
+def test_bundle_input_and_output_are_required(missing: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = {"BUNDLE": ["B"], "INPUT": ["a.png"], "--output": ["--output", "O"]}
+    del words[missing]
+    with pytest.raises(SystemExit):
+        cli.main(["predict", *(word for part in words.values() for word in part)])
+    assert missing in capsys.readouterr().err or missing == "BUNDLE"
+
+
+def test_missing_bundle_is_an_error(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    predict.add_parser(parser.add_subparsers())
+    args = parser.parse_args(["predict", str(tmp_path), "a.png", "--output", str(tmp_path / "O")])
+    with pytest.raises(ConfigError, match="no exported bundle"):
+        predict.run(args)
+    assert not (tmp_path / "O").exists()
