@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 BUNDLES_VARIABLE = "MONAI_FEDLORA_BUNDLES"
 DEMO_WEIGHTS = "demo_backbone.safetensors"
 DEMO_VIT_WEIGHTS = "demo_vit.safetensors"
+DEMO_CLIP_WEIGHTS = "demo_clip/demo_clip.safetensors"
 
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = _PACKAGE.parent

@@ -14,7 +14,7 @@ from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.cinema import SIZES, ConvViT, ConvViTSize, convvit
 from monai_fedlora.networks.text import TextSettings
 from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
-from monai_fedlora.resources import DEMO_VIT_WEIGHTS, DEMO_WEIGHTS, weights_path
+from monai_fedlora.resources import DEMO_CLIP_WEIGHTS, DEMO_VIT_WEIGHTS, DEMO_WEIGHTS, weights_path
 
 Family = Literal["convvit", "vit"]
 Modality = Literal["cine", "image"]
@@ -145,7 +145,7 @@ _IMAGE: dict[str, Architecture] = {
         source='Cardoso et al., "MONAI: An open-source framework for deep learning in healthcare", arXiv 2211.02701',
     ),
 }
-_DEMO_FILES = {"small": DEMO_WEIGHTS, "vit_demo": DEMO_VIT_WEIGHTS}
+_DEMO_FILES = {"small": DEMO_WEIGHTS, "vit_demo": DEMO_VIT_WEIGHTS, "clip_demo": DEMO_CLIP_WEIGHTS}
 
 
 def architecture_names(modality: Modality | None = None) -> list[str]:

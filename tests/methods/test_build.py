@@ -44,7 +44,7 @@ def test_names_and_shapes_can_be_had_without_memory(size: str) -> None:
     assert any("lora_" in key for key in network.state_dict())
 
 
-@pytest.mark.parametrize("size", ["small", "vit_demo"])
+@pytest.mark.parametrize("size", ["small", "vit_demo", "clip_demo"])
 def test_the_demo_weights_are_those_of_the_size(size: str) -> None:
     network = build_network(size=size, out_chans=2, backbone="demo", method="fedavg")
     explicit = build_network(size=size, out_chans=2, backbone=str(demo_weights(size)), method="fedavg")
@@ -56,7 +56,7 @@ def test_the_demo_weights_are_those_of_the_size(size: str) -> None:
 
 def test_a_size_without_demo_weights_is_refused_with_those_that_have_some() -> None:
     with pytest.raises(
-        ConfigError, match=r"are of size 'small' and 'vit_demo', not 'base'; give the path of a base backbone"
+        ConfigError, match=r"are of the sizes 'small', 'vit_demo', 'clip_demo', not 'base'; give the path of a base backbone"
     ):
         build_network(size="base", out_chans=2, backbone="demo")
 

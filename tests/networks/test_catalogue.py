@@ -82,5 +82,10 @@ def test_an_unknown_name_is_refused_with_the_known_ones(find) -> None:
 
 def test_demo_weights_are_of_some_architectures() -> None:
     shipped = {name: path for name in architecture_names() if (path := demo_weights(name))}
-    assert set(shipped) == {"small", "vit_demo"}
+    assert set(shipped) == {"small", "vit_demo", "clip_demo"}
     assert all(path.stat().st_size < 5e6 for path in shipped.values())
+    assert {path.name for path in shipped["clip_demo"].parent.iterdir()} == {
+        "demo_clip.safetensors",
+        "vocab.json",
+        "merges.txt",
+    }
