@@ -39,6 +39,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument(
         "--no-pt2", action="store_true", help="leave models/model.pt2 out, which holds the weights once more"
     )
+    parser.add_argument(
+        "--no-statistics",
+        action="store_true",
+        help="leave the training cases' mean and covariance out, which tell unusual images",
+    )
     return parser
 
 
@@ -71,9 +76,12 @@ def _export(args: argparse.Namespace) -> Any:
 
     where = {"run": args.source, "site": args.site, "output": args.output, "backbone": args.backbone}
     if args.format == "bundle":
-        return export_bundle(**where, program=not args.no_pt2, onnx=args.onnx, packed=args.zip)
-    if args.zip or args.onnx or args.no_pt2:
-        raise ConfigError("--zip, --onnx and --no-pt2 are of bundles; leave them out, or leave out --format peft")
+        options = {"program": not args.no_pt2, "onnx": args.onnx, "packed": args.zip}
+        return export_bundle(**where, **options, statistics=not args.no_statistics)
+    if args.zip or args.onnx or args.no_pt2 or args.no_statistics:
+        raise ConfigError(
+            "--zip, --onnx, --no-pt2 and --no-statistics are of bundles; leave them out, or leave out --format peft"
+        )
     return export_peft(**where)
 
 

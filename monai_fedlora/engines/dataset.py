@@ -84,8 +84,15 @@ class CaseDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         self.augmentation.set_random_state(seed=mix(self.seed, "augmentation", self.epoch, index))
-        item = self.augmentation(self._cases[index])
-        return {key: value.as_tensor() if isinstance(value, MetaTensor) else value for key, value in item.items()}
+        return _as_tensors(self.augmentation(self._cases[index]))
+
+    def plain(self, index: int) -> dict[str, Any]:
+        """A case without augmentation."""
+        return _as_tensors(self._cases[index])
+
+
+def _as_tensors(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value.as_tensor() if isinstance(value, MetaTensor) else value for key, value in item.items()}
 
 
 def _remembered(data: Sequence[Mapping[str, Any]], transform: Sequence[Callable] | Callable) -> list[Any] | None:

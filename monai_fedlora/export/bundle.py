@@ -11,18 +11,21 @@ from typing import Any
 
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.archive import pack
+from monai_fedlora.export.calibration import calibrate
 from monai_fedlora.export.card import model_card
 from monai_fedlora.export.checksums import write_checksums
+from monai_fedlora.export.claim import claim_checklist
 from monai_fedlora.export.classifier import write_script
-from monai_fedlora.export.finished import backbone_name, find_backbone, read_finished
+from monai_fedlora.export.finished import FinishedModel, backbone_name, find_backbone, read_finished
 from monai_fedlora.export.folder import new_folder
 from monai_fedlora.export.inference import inference_config
 from monai_fedlora.export.licence import licence_text
 from monai_fedlora.export.metadata import model_metadata
 from monai_fedlora.export.modalities import modality_of
-from monai_fedlora.export.network import ExportedNetwork
+from monai_fedlora.export.network import AssessingNetwork, ExportedNetwork
 from monai_fedlora.export.onnx_file import write_onnx
 from monai_fedlora.export.program import write_program
+from monai_fedlora.export.reference import Reference, fit_reference
 from monai_fedlora.export.usage import ONNX, PROGRAM, SCRIPT, WEIGHTS, inference_command, model_files, usage_text
 from monai_fedlora.export.weights import write_weights
 from monai_fedlora.export.written import check_models, check_passes
@@ -55,6 +58,7 @@ def export_bundle(
     program: bool = True,
     onnx: bool = False,
     packed: bool = False,
+    statistics: bool = True,
 ) -> Exported:
     """Write a bundle: merged weights, models with the preprocessing inside, configuration, card and checksums.
 
@@ -70,6 +74,8 @@ def export_bundle(
         program: also write the model as a program of `torch.export`, which holds the weights once more.
         onnx: also write the network as an ONNX file.
         packed: create a zip file that holds the folder, called like it with the ending ``.zip``, in its place.
+        statistics: let a personal model tell how far an image lies from the site's training cases, see
+            :mod:`monai_fedlora.export.reference`.
 
     Raises:
         ConfigError: ONNX is asked for and not installed.
@@ -78,13 +84,18 @@ def export_bundle(
     """
     output = output.absolute()
     if packed:
-        return _export_packed(run=run, site=site, output=output, backbone=backbone, program=program, onnx=onnx)
+        options = {"program": program, "onnx": onnx, "statistics": statistics}
+        return _export_packed(run=run, site=site, output=output, backbone=backbone, **options)
     with new_folder(output) as folder:
         model = read_finished(run, site)
         source = find_backbone(model.plan, backbone)
         modality = modality_of(model.plan)
         plain = write_weights(model, source, modality.probe(), folder / WEIGHTS)
-        network = ExportedNetwork(plain).eval()
+        calibration, reference = calibrate(model.evidence), _reference(model, wanted=statistics)
+        network = ExportedNetwork(plain, temperature=calibration.temperature).eval()
+        scripted = network
+        if isinstance(reference, Reference):
+            scripted = AssessingNetwork(plain, temperature=calibration.temperature, reference=reference).eval()
         files = model_files(modality, program=program, onnx=onnx)
         metadata = model_metadata(
             model,
@@ -92,9 +103,12 @@ def export_bundle(
             backbone=source,
             packages=sorted({"fire", "pytorch-ignite", *modality.packages}),
             files_sha256={WEIGHTS: sha256(folder / WEIGHTS)},
-        ) | {"model_files": files}
+            files=files,
+            calibration=calibration,
+            reference=reference,
+        )
         config = inference_config(model.plan.classes, modality.reading())
-        write_script(network, modality, folder / SCRIPT, metadata=metadata, config=config)
+        write_script(scripted, modality, folder / SCRIPT, metadata=metadata, config=config)
         if program:
             write_program(network, modality, folder / PROGRAM, metadata=metadata)
         if onnx:
@@ -103,11 +117,22 @@ def export_bundle(
             write_text(folder / "configs" / f"{name}.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
         usage = usage_text(output.name, modality, files)
         write_text(folder / "docs" / "README.md", model_card(metadata, usage=usage))
+        write_text(folder / "docs" / "CLAIM.md", claim_checklist(metadata))
         write_text(folder / "LICENSE", licence_text(backbone_name(source)))
-        check_models(folder, network, modality)
+        check_models(folder, scripted, modality)
         digest = write_checksums(folder)
         check_passes(folder)
     return Exported(folder=output, metadata=metadata, usage=inference_command(output), digest=digest)
+
+
+def _reference(model: FinishedModel, *, wanted: bool) -> Reference | str:
+    """The site's training cases as the network sees them, or why a bundle has no such thing."""
+    if not wanted:
+        return "it was left out of this export"
+    try:
+        return fit_reference(model.evidence)
+    except ExportError as error:
+        return str(error)
 
 
 def _export_packed(*, output: Path, **options: Any) -> Exported:

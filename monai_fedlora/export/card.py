@@ -16,8 +16,8 @@ def model_card(metadata: Mapping[str, Any], *, usage: str) -> str:
         usage: Markdown text on how to run the model.
     """
     origin = metadata["provenance"]
-    settings = ", ".join(f"{key} {_plain(value)}" for key, value in origin["method"]["hyperparameters"].items())
-    training = ", ".join(f"{key} {_plain(value)}" for key, value in origin["training_settings"].items())
+    settings = ", ".join(f"{key} {plain_setting(value)}" for key, value in origin["method"]["hyperparameters"].items())
+    training = ", ".join(f"{key} {plain_setting(value)}" for key, value in origin["training_settings"].items())
     cases = "" if origin["training_cases"] is None else f", {origin['training_cases']} training cases at this site"
     facts = {
         "Kind": f"{origin['kind']} model" + (f" of {origin['site']}" if origin["site"] else ""),
@@ -31,6 +31,7 @@ def model_card(metadata: Mapping[str, Any], *, usage: str) -> str:
         "Backbone": f"{origin['backbone']['file']} (size {origin['backbone']['size']}), SHA-256 "
         f"`{origin['backbone']['sha256']}`",
         "Plan fingerprint": f"`{origin['plan_fingerprint']}`",
+        "Licence": f"software {origin['licence']['software']}; weights: {origin['licence']['weights']}",
         "Software": ", ".join(f"{package} {number}" for package, number in origin["software"].items()),
         "Exported": origin["exported"],
     }
@@ -44,6 +45,14 @@ def model_card(metadata: Mapping[str, Any], *, usage: str) -> str:
         "## Performance",
         "",
         *performance(metadata),
+        "",
+        "## Calibration",
+        "",
+        *calibration_lines(metadata["calibration"]),
+        "",
+        "## Unusual images",
+        "",
+        *distance_lines(metadata["out_of_distribution"]),
         "",
         "## Use",
         "",
@@ -98,6 +107,43 @@ def performance(metadata: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def calibration_lines(calibration: Mapping[str, Any]) -> list[str]:
+    """Markdown lines: the temperature, or why there is none, and the calibration error before and after."""
+    if calibration["fitted"]:
+        text = (
+            f"The logits are divided by the temperature {calibration['temperature']:.4g}, fitted to the site's "
+            f"validation cases ({calibration['method']})."
+        )
+    else:
+        text = f"Nothing was fitted: {calibration['reason']}. The temperature is 1."
+    lines = [text]
+    splits = {split: calibration[split] for split in ("validation", "test") if split in calibration}
+    if splits:
+        lines += [
+            "",
+            "| split | cases | ece before | ece after | negative log-likelihood before | after |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
+    for split, values in splits.items():
+        numbers = [values[name][when] for name in ("ece", "nll") for when in ("before", "after")]
+        lines.append(f"| {split} | {values['n']} | {' | '.join(f'{number:.3f}' for number in numbers)} |")
+    return lines
+
+
+def distance_lines(reference: Mapping[str, Any]) -> list[str]:
+    """Markdown lines: how the model tells unusual images, or why it does not."""
+    if not reference["available"]:
+        return [f"The model does not tell: {reference['reason']}."]
+    return [
+        f"`{reference['file']}` has a second method: {reference['call']}. A distance above "
+        f"{reference['threshold']:.4g} is larger than that of {reference['quantile']:.0%} of the site's own cases "
+        f"({reference['training_cases']} for training, {reference['validation_cases']} for validation). "
+        f"It is the {reference['method']}.",
+        "",
+        "The statistics that it needs are inside of that file; like the weights, they tell of the training cases.",
+    ]
+
+
 def format_metric(entry: Mapping[str, Any] | None) -> str:
     """``0.812 (0.655 to 0.907)``; empty where the metric is undefined."""
     if entry is None or entry["value"] is None:
@@ -112,5 +158,6 @@ def _metrics_only(views: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]
     return [{k: v for k, v in view.items() if isinstance(v, Mapping)} for view in views.values()]
 
 
-def _plain(value: Any) -> str:
+def plain_setting(value: Any) -> str:
+    """A setting as a person would write it."""
     return "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -36,16 +36,32 @@ class Classifier(nn.Module):
         return self.network(self.preprocessor(image))
 
 
+class AssessingClassifier(Classifier):
+    """The same with a second method, which also tells how far an image lies from the site's training cases.
+
+    Args:
+        preprocessor: as in :class:`Classifier`.
+        network: one with ``assess``, see :class:`monai_fedlora.export.network.AssessingNetwork`.
+    """
+
+    @torch.jit.export
+    def assess(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, classes) and distances (B) of raw images."""
+        return self.network.assess(self.preprocessor(image))  # type: ignore[operator]
+
+
 def eager_classifier(network: nn.Module, modality: Modality) -> nn.Module:
-    """The module in plain Python, in evaluation mode."""
-    return Classifier(modality.preprocessor(), network).eval()
+    """The module in plain Python, in evaluation mode; with ``assess`` where the network has it."""
+    kind = AssessingClassifier if hasattr(network, "assess") else Classifier
+    return kind(modality.preprocessor(), network).eval()
 
 
 def scripted_classifier(network: nn.Module, modality: Modality) -> torch.jit.ScriptModule:
     """The module in TorchScript: the preprocessor scripted, so that it takes any size, and the network traced."""
     example = torch.zeros(1, *modality.input_shape)
+    methods = {name: example for name in ("forward", "assess") if hasattr(network, name)}
     with quiet_torch(), torch.no_grad():
-        traced = torch.jit.trace(network.eval(), example, check_trace=False)
+        traced = torch.jit.trace_module(network.eval(), methods, check_trace=False)
         return torch.jit.script(eager_classifier(traced, modality))
 
 

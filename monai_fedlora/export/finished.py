@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from monai_fedlora.environment import BACKBONE
 from monai_fedlora.errors import ConfigError, ExportError
+from monai_fedlora.export.evidence import SHARED_MODEL, Evidence, no_evidence, read_evidence
 from monai_fedlora.export.locate import find_personal, find_shared
 from monai_fedlora.export.pooled import pooled_test
 from monai_fedlora.federated.plan import Plan
@@ -42,6 +43,8 @@ class FinishedModel:
         tensors: by state-dict key; all trained ones, or the shared ones alone.
         cases: training cases of the site; None for the shared part.
         test: metrics of the test split by view ("private_on", "private_off").
+        validation_cases: of the site; None where that is not recorded.
+        evidence: what the run has kept of the site's cases.
     """
 
     path: Path
@@ -51,6 +54,8 @@ class FinishedModel:
     tensors: Mapping[str, Tensor]
     cases: int | None
     test: Mapping[str, Mapping[str, Any]]
+    validation_cases: int | None = None
+    evidence: Evidence = field(default_factory=no_evidence)
 
 
 def read_finished(run: Path, site: str) -> FinishedModel:
@@ -77,7 +82,8 @@ def read_personal(path: Path, site: str) -> FinishedModel:
     try:
         record = json.loads(metadata["record"])
         rounds, cases, test = int(record["round"]), int(record["cases"]), dict(record.get("test", {}))
-    except (KeyError, TypeError, ValueError) as error:
+        validation = record.get("validation", {}).get("private_on", {}).get("n")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ExportError(f"{path} has no record of a finished run ({error}); was the run finished?") from error
     tensors = {}
     for key, value in stored.items():
@@ -85,7 +91,17 @@ def read_personal(path: Path, site: str) -> FinishedModel:
         if part not in ("shared", "private") or not slash:
             raise ExportError(f"{path} holds {key!r}, which belongs to no final model")
         tensors[name] = value
-    return FinishedModel(path=path, plan=plan, site=site, rounds=rounds, tensors=tensors, cases=cases, test=test)
+    return FinishedModel(
+        path=path,
+        plan=plan,
+        site=site,
+        rounds=rounds,
+        tensors=tensors,
+        cases=cases,
+        test=test,
+        validation_cases=validation,
+        evidence=read_evidence(path),
+    )
 
 
 def read_shared(path: Path) -> FinishedModel:
@@ -106,7 +122,16 @@ def read_shared(path: Path) -> FinishedModel:
     if (path.parent / RESULTS_NAME).is_file() and rounds == plan.start_round + plan.rounds:
         pooled = pooled_test(read_json(path.parent / RESULTS_NAME), plan)
         test = {"private_off": pooled} if pooled else {}
-    return FinishedModel(path=path, plan=plan, site=None, rounds=rounds, tensors=tensors, cases=None, test=test)
+    return FinishedModel(
+        path=path,
+        plan=plan,
+        site=None,
+        rounds=rounds,
+        tensors=tensors,
+        cases=None,
+        test=test,
+        evidence=no_evidence(SHARED_MODEL),
+    )
 
 
 def _plan(path: Path, metadata: Mapping[str, str]) -> Plan:

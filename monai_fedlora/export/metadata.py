@@ -11,9 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from monai_fedlora import __version__
+from monai_fedlora.export.calibration import Calibration
 from monai_fedlora.export.finished import FinishedModel, backbone_name
 from monai_fedlora.export.intervals import METHODS, with_intervals
 from monai_fedlora.export.modalities import modality_of
+from monai_fedlora.export.reference import Reference, unavailable
 
 SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
 CLOSED_WORLD = "Knows only the classes listed; every study is given one of them."
@@ -21,14 +23,21 @@ LIMITATIONS = (
     "Devices, protocols, hospitals and patient groups that were not among the training cases can lower its accuracy.",
     "Test metrics come from held-out cases of the training sites, not from an independent hospital; mind the width of "
     "their intervals.",
-    "The probabilities were not calibrated after training; see the expected calibration error (ece) where it is given.",
     "A trained model can reveal facts about its training cases; share this folder only as you would share such data.",
 )
-_SOFTWARE = ("monai", "torch", "numpy", "nvflare", "peft")
+_SOFTWARE = ("monai", "torch", "numpy", "nvflare", "peft", "pytorch-ignite")
 
 
 def model_metadata(
-    model: FinishedModel, *, name: str, backbone: str, packages: Sequence[str], files_sha256: Mapping[str, str]
+    model: FinishedModel,
+    *,
+    name: str,
+    backbone: str,
+    packages: Sequence[str],
+    files_sha256: Mapping[str, str],
+    calibration: Calibration,
+    reference: Reference | str,
+    files: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Return the content of ``metadata.json``.
 
@@ -40,6 +49,9 @@ def model_metadata(
         backbone: source of the backbone.
         packages: what running it needs beside MONAI.
         files_sha256: of the weights files, so that each can be told to belong here.
+        calibration: of its probabilities.
+        reference: to tell unusual images by, or why there is none.
+        files: what each model file takes and gives.
     """
     plan, modality = model.plan, modality_of(model.plan)
     classes = " / ".join(plan.classes)
@@ -63,7 +75,12 @@ def model_metadata(
         "copyright": "held by whoever trained the model; terms of the backbone and of the software: see LICENSE",
         "intended_use": f"Research on {modality.subject}. Not a medical device, not for clinical use, not for "
         "diagnosis.",
-        "limitations": [CLOSED_WORLD, *modality.limitations, *LIMITATIONS],
+        "limitations": [
+            CLOSED_WORLD,
+            *modality.limitations,
+            *LIMITATIONS,
+            *_further_limitations(calibration, reference),
+        ],
         "data_source": "cases of the participating sites; not part of this bundle",
         "data_type": modality.data_type,
         "image_classes": modality.image_classes,
@@ -75,6 +92,9 @@ def model_metadata(
             "test": {view: with_intervals(metrics) for view, metrics in sorted(model.test.items(), reverse=True)},
             "intervals_95": METHODS,
         },
+        "calibration": calibration.to_json(),
+        "out_of_distribution": unavailable(reference) if isinstance(reference, str) else reference.to_json(),
+        "model_files": dict(files or {}),
         "provenance": provenance(model, backbone=backbone) | {"files_sha256": dict(files_sha256)},
         "network_data_format": {
             "inputs": {
@@ -116,6 +136,25 @@ def model_metadata(
     return json.loads(json.dumps(metadata))
 
 
+def _further_limitations(calibration: Calibration, reference: Reference | str) -> list[str]:
+    if calibration.reason is None:
+        found = [
+            "The probabilities were calibrated on the site's own validation cases; elsewhere, or after a change of the "
+            "scanner or of the patients, they can be too sure or not sure enough."
+        ]
+    else:
+        found = [
+            f"The probabilities were not calibrated after training ({calibration.reason}); see the expected "
+            "calibration error (ece) where it is given."
+        ]
+    if isinstance(reference, Reference):
+        found.append(
+            "The distance from the training cases tells some images that the model was not made for; one within the "
+            "threshold can still be wrong or of another kind."
+        )
+    return found
+
+
 def provenance(model: FinishedModel, *, backbone: str) -> dict[str, Any]:
     """Where a model comes from: backbone, method, federation, software. Other sites are counted, not named."""
     plan = model.plan
@@ -130,6 +169,7 @@ def provenance(model: FinishedModel, *, backbone: str) -> dict[str, Any]:
         "local_epochs_per_round": plan.local_epochs,
         "seed": plan.seed,
         "training_cases": model.cases,
+        "validation_cases": model.validation_cases,
         "training_bundle": plan.bundle,
         "training_settings": dict(plan.training),
         "wire_dtype": plan.wire_dtype,
@@ -142,6 +182,10 @@ def provenance(model: FinishedModel, *, backbone: str) -> dict[str, Any]:
         },
         "backbone": {"file": backbone_name(backbone), "sha256": plan.backbone_sha256, "size": plan.size},
         "plan_fingerprint": plan.fingerprint,
+        "licence": {
+            "software": "Apache-2.0",
+            "weights": "terms of the backbone and of the institutions whose cases were trained on; see LICENSE",
+        },
         "exported": datetime.now(timezone.utc).date().isoformat(),
         "software": {
             "monai-fedlora": __version__,

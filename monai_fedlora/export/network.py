@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from monai_fedlora.export.reference import Reference, distances
+from monai_fedlora.networks.head_inputs import head_inputs, joined
+
 
 class ExportedNetwork(nn.Module):
     """A plain network with its logits divided by a temperature.
@@ -21,3 +24,27 @@ class ExportedNetwork(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Calibrated logits (B, C)."""
         return self.network(image) / self.temperature
+
+
+class AssessingNetwork(ExportedNetwork):
+    """The same, which can also tell how far an image lies from the site's training cases.
+
+    Args:
+        network: a backbone, see :func:`monai_fedlora.networks.head_inputs.head_inputs`.
+        temperature: above 0.
+        reference: the training cases.
+    """
+
+    mean: Tensor
+    precision: Tensor
+
+    def __init__(self, network: nn.Module, *, temperature: float, reference: Reference) -> None:
+        super().__init__(network, temperature=temperature)
+        self.register_buffer("mean", reference.mean)
+        self.register_buffer("precision", reference.precision)
+
+    def assess(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Calibrated logits (B, C) and distances (B)."""
+        with head_inputs(self.network) as inputs:
+            logits = self.network(image) / self.temperature
+        return logits, distances(joined(inputs), self.mean, self.precision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,12 @@ def logits(network: nn.Module, image: Tensor) -> Tensor:
     """The network's output without gradients."""
     with torch.no_grad():
         return network(image)
+
+
+def assessed(model: Any, image: Tensor) -> tuple[Tensor, Tensor]:
+    """A model's logits and distances without gradients."""
+    with torch.no_grad():
+        return model.assess(image)
 
 
 def exported_view(model: FinishedModel, network: nn.Module) -> AbstractContextManager[None]:

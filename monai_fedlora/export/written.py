@@ -15,7 +15,7 @@ from monai_fedlora.export.modality import Modality
 from monai_fedlora.export.onnx_file import onnx_logits
 from monai_fedlora.export.program import program_probes, read_program
 from monai_fedlora.export.usage import ONNX, PROGRAM
-from monai_fedlora.export.verify import assert_equal, logits
+from monai_fedlora.export.verify import assert_equal, assessed, logits
 
 
 def check_models(folder: Path, network: nn.Module, modality: Modality) -> None:
@@ -33,12 +33,15 @@ def check_models(folder: Path, network: nn.Module, modality: Modality) -> None:
     script = _script(folder)
     for image in modality.raw_probes():
         assert_equal(logits(script, image), logits(eager, image), "the TorchScript module gives other logits")
+        if hasattr(eager, "assess"):
+            for found, expected in zip(assessed(script, image), assessed(eager, image), strict=True):
+                assert_equal(found, expected, "the TorchScript module gives other logits or distances")
     if (folder / PROGRAM).exists():
         with quiet_torch():
             program = read_program(folder / PROGRAM)
-        expected = network if modality.plain_preprocessor() is None else eager
+        same = network if modality.plain_preprocessor() is None else eager
         for image in program_probes(modality):
-            assert_equal(logits(program, image), logits(expected, image), "the exported program gives other logits")
+            assert_equal(logits(program, image), logits(same, image), "the exported program gives other logits")
     if (folder / ONNX).exists():
         prepare = modality.preprocessor()
         for image in map(prepare, modality.raw_probes()):

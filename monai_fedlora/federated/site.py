@@ -23,6 +23,8 @@ from torch import Tensor, nn
 
 from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.data.site import site_data
+from monai_fedlora.engines.dataset import CaseDataset
+from monai_fedlora.engines.evidence import head_features, run_and_keep
 from monai_fedlora.engines.seeds import mix
 from monai_fedlora.environment import BACKBONE
 from monai_fedlora.errors import ConfigError, FedLoraError, WeightsError
@@ -179,8 +181,11 @@ class Site:
         last = self.plan.start_round + self.plan.rounds
         self._open(last, shared)
         report: dict[str, Any] = {"round": last, "cases": self._cases}
-        report["validation"] = self.evaluate("validate")
-        report["test"] = self.evaluate("test")
+        evidence: dict[str, Tensor] = {}
+        for split, name in (("validate", "validation"), ("test", "test")):
+            report[name], kept = self._evaluate_and_keep(split)
+            evidence |= {f"{name}/{key}": value for key, value in kept.items()}
+        evidence |= self._features()
         report["seconds"] = time.perf_counter() - started
         check_report(report)
         state = self.network.state_dict()
@@ -189,6 +194,7 @@ class Site:
             private=self.scope.private_state(self.network),
             record=report,
         )
+        self.store.save_evidence(evidence)
         return report
 
     def _open(self, round_number: int, shared: Mapping[str, np.ndarray]) -> None:
@@ -204,17 +210,39 @@ class Site:
 
     def evaluate(self, split: str) -> dict[str, dict[str, Any]]:
         """Metrics on a split ("validate" or "test"), with the private part on and, where defined, off."""
-        views = {"private_on": self._run_evaluator(split)}
+        return self._evaluate_and_keep(split)[0]
+
+    def _evaluate_and_keep(self, split: str) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:
+        """The metrics of both views, and logits and labels of the personal one."""
+        metrics, kept = self._run_evaluator(split)
+        views = {"private_on": metrics}
         context = self.method.shared_only(self.network)
         if context is not None:
             with context:
-                views["private_off"] = self._run_evaluator(split)
-        return views
+                views["private_off"] = self._run_evaluator(split)[0]
+        return views, kept
 
-    def _run_evaluator(self, split: str) -> dict[str, Any]:
+    def _run_evaluator(self, split: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         evaluator = self._bundled(f"{split}::evaluator")
-        evaluator.run()
-        return dict(evaluator.state.metric_details.get("classification", {}))
+        kept = run_and_keep(evaluator)
+        return dict(evaluator.state.metric_details.get("classification", {})), kept
+
+    def _features(self) -> dict[str, Tensor]:
+        """What the personal model's heads read of the training and validation cases."""
+        found: dict[str, Tensor] = {}
+        for part, name in (("train", "training"), ("validate", "validation")):
+            dataset = self._bundled(f"{part}::dataset")
+            if not isinstance(dataset, CaseDataset):  # a hospital's own bundle may train on something else
+                continue
+            features = head_features(
+                self.network,
+                dataset,
+                inferer=self._bundled("validate::inferer"),
+                device=self._bundled("device"),
+                batch_size=self._bundled("batch_size"),
+            )
+            found |= {f"{name}/{key}": value for key, value in features.items()}
+        return found
 
     def _restore(self, round_number: int) -> None:
         """Bring private tensors, optimiser and counters to the state this round starts from."""

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from monai_fedlora.errors import PrivacyError, WeightsError
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.files import load_tensors, save_tensors
+from monai_fedlora.files import load_tensors, save_tensors, sha256
 
 FINAL_NAME = "final.safetensors"
+EVIDENCE_NAME = "evidence.safetensors"
 _ROUND_NAME = re.compile(r"round-([0-9]{5,})\.safetensors")
 _KEPT = 2
 
@@ -112,6 +113,20 @@ class SiteStore:
         tensors |= {f"private/{key}": value for key, value in private.items()}
         path = self.folder / FINAL_NAME
         save_tensors(path, tensors, {**self._identity(), "record": json.dumps(record)})
+        return path
+
+    def save_evidence(self, tensors: Mapping[str, Tensor]) -> Path:
+        """Write what the personal model says of the site's cases, bound to the model just written.
+
+        Like everything in this folder it never travels; an export makes the temperature and the reference of unusual
+        images from it, see :mod:`monai_fedlora.export.evidence`.
+
+        Args:
+            tensors: ``<split>/logits`` (N, C) and ``<split>/labels`` (N,) of validation and test,
+                ``<split>/features`` (N, D) of training and validation.
+        """
+        path = self.folder / EVIDENCE_NAME
+        save_tensors(path, tensors, {**self._identity(), "final_sha256": sha256(self.folder / FINAL_NAME)})
         return path
 
     def rounds(self) -> list[int]:

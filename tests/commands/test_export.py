@@ -59,7 +59,7 @@ def test_summary_has_files_metrics_and_command(
 ) -> None:
     output = tmp_path / "B"
     assert export.run(parse("--run", "W", "--site", "site-1", "--output", str(output))) == 0
-    options = {"backbone": None, "program": True, "onnx": False, "packed": False}
+    options = {"backbone": None, "program": True, "onnx": False, "packed": False, "statistics": True}
     assert calls == [("bundle", {"run": Path("W"), "site": "site-1", "output": output, **options})]
     printed = capsys.readouterr().out
     for text in (
@@ -86,15 +86,13 @@ def test_format_and_backbone_are_passed_on(calls: list[tuple[str, dict[str, Any]
 
 def test_files_of_a_bundle_are_chosen(calls: list[tuple[str, dict[str, Any]]], tmp_path: Path) -> None:
     words = ["--run", "W", "--site", "a", "--output", str(tmp_path / "B"), "--zip", "--onnx", "--no-pt2"]
+    words += ["--no-statistics"]
     export.run(parse(*words))
-    assert {key: calls[0][1][key] for key in ("program", "onnx", "packed")} == {
-        "program": False,
-        "onnx": True,
-        "packed": True,
-    }
+    chosen = {"program": False, "onnx": True, "packed": True, "statistics": False}
+    assert {key: calls[0][1][key] for key in chosen} == chosen
 
 
-@pytest.mark.parametrize("option", ["--zip", "--onnx", "--no-pt2"])
+@pytest.mark.parametrize("option", ["--zip", "--onnx", "--no-pt2", "--no-statistics"])
 def test_peft_folders_have_no_such_files(tmp_path: Path, option: str) -> None:
     words = ["--run", "W", "--site", "a", "--output", str(tmp_path / "B"), "--format", "peft", option]
     with pytest.raises(ConfigError, match="are of bundles"):

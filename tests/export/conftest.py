@@ -23,6 +23,7 @@ from monai_fedlora.methods.build import build_network
 from monai_fedlora.networks import catalogue, cinema
 from monai_fedlora.networks.catalogue import Architecture, Network, build_backbone
 from monai_fedlora.networks.cinema import ConvViTSize
+from monai_fedlora.networks.head_inputs import head_inputs, joined
 from monai_fedlora.networks.vit import ViTSettings
 from monai_fedlora.scope import Role
 
@@ -95,6 +96,13 @@ def image_backbone(tmp_path_factory: pytest.TempPathFactory, _micro: None) -> Pa
     return write_backbone(tmp_path_factory.mktemp("backbone") / "vit.safetensors", "micro_vit")
 
 
+def temperature_of(exported: Exported) -> float:
+    """What the exported model divides its logits by; one that does nothing would hide a mistake."""
+    temperature = exported.metadata["calibration"]["temperature"]
+    assert temperature > 1.2
+    return float(temperature)
+
+
 def metrics(seed: int, cases: int = 12) -> dict[str, Any]:
     generator = np.random.default_rng(seed)
     probabilities = generator.dirichlet((1, 1), size=cases)
@@ -109,9 +117,14 @@ def finished_run(
     experiment: str = "hearts",
     size: str = "micro",
     sites: tuple[str, ...] = SITES,
+    evidence: bool = True,
     **changes: Any,
 ) -> Run:
-    """Write what a finished run of untrained, but random and distinct, trainable parts would have left."""
+    """Write what a finished run of untrained, but random and distinct, trainable parts would have left.
+
+    Args:
+        evidence: also what it keeps of the site's cases; False for a run of an earlier version.
+    """
     plan = Plan(
         experiment=experiment,
         bundle="cine_cmr_dual_lora_classification",
@@ -153,14 +166,37 @@ def finished_run(
         record = {"round": 3, "cases": 20 + index, "seconds": 1.0, "validation": views, "test": views}
         results["final"][site] = record
         state = network.state_dict()
-        SiteStore(root=workspace / "private", plan=plan, site=site).save_final(
+        store = SiteStore(root=workspace / "private", plan=plan, site=site)
+        store.save_final(
             shared={key: state[key] for key in scope.manifest.down.entries},
             private=scope.private_state(network),
             record=record,
         )
+        if evidence:
+            store.save_evidence(kept(network, input_shape(size), seed=index))
     save_shared(workspace / "shared.safetensors", shared, plan=plan, round_number=2)
     write_json(workspace / "results.json", results)
     return Run(workspace=workspace, plan=plan, backbone=backbone, networks=networks)
+
+
+def input_shape(size: str) -> tuple[int, ...]:
+    chosen = catalogue.architecture(size)
+    return (2 if chosen.modality == "cine" else 3, *chosen.image_size)
+
+
+def kept(network: Network, shape: tuple[int, ...], *, seed: int) -> dict[str, torch.Tensor]:
+    """Evidence of a model that is twice as sure as it should be, with what its heads read of noise."""
+    generator = torch.Generator().manual_seed(seed)
+    found = {}
+    for split, cases in (("validation", 60), ("test", 50)):
+        logits = 2 * torch.randn(cases, 2, generator=generator)
+        found[f"{split}/logits"] = 2 * logits
+        found[f"{split}/labels"] = torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0]
+    for split, cases in (("training", 40), ("validation", 20)):
+        with torch.no_grad(), head_inputs(network) as inputs:
+            network(torch.rand(cases, *shape, generator=generator))
+        found[f"{split}/features"] = joined(inputs)
+    return found
 
 
 @pytest.fixture

@@ -24,21 +24,21 @@ from monai_fedlora.export.check.checker import check_bundle
 from monai_fedlora.networks.cinema import ConvViT, convvit
 from monai_fedlora.transforms.cine import cine_preprocessing
 
-from .conftest import CLASSES, MICRO, Run, write_pair
+from .conftest import CLASSES, MICRO, Run, temperature_of, write_pair
 from .running import failing_inference, infer, read_table, without_this_package
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::DeprecationWarning:torch")
 
 
-def probabilities(network: ConvViT, folder: Path) -> dict[str, list[float]]:
-    """What the training pipeline gives for every pair of a folder."""
+def probabilities(network: ConvViT, folder: Path, *, temperature: float) -> dict[str, list[float]]:
+    """What the training pipeline gives for every pair of a folder, calibrated."""
     pipeline = Compose(cine_preprocessing(image_size=MICRO.image_size, spacing=MICRO.spacing))
     found = {}
     for path in sorted(folder.glob("*_ed.nii.gz")):
         study = path.name.removesuffix("_ed.nii.gz")
         image = pipeline({"ed": str(path), "es": str(folder / f"{study}_es.nii.gz")})["image"]
         with torch.no_grad():
-            found[study] = network(image[None]).softmax(dim=1)[0].tolist()
+            found[study] = (network(image[None]) / temperature).softmax(dim=1)[0].tolist()
     return found
 
 
@@ -58,6 +58,7 @@ def test_bundle_has_the_files_of_the_specification(exported: Exported) -> None:
         "checksums.json",
         "configs/inference.json",
         "configs/metadata.json",
+        "docs/CLAIM.md",
         "docs/README.md",
         "models/model.pt",
         "models/model.pt2",
@@ -81,7 +82,7 @@ def test_inference_equals_the_model_in_memory(
     exported: Exported, stored_run: Run, studies: Path, tmp_path: Path
 ) -> None:
     header, rows = read_table(infer(exported.folder, studies, tmp_path / "O"))
-    expected = probabilities(stored_run.networks["site-1"], studies)
+    expected = probabilities(stored_run.networks["site-1"], studies, temperature=temperature_of(exported))
     assert header == ["study", *CLASSES]
     assert list(rows) == sorted(expected) == ["a_3", "p.2 b", "p1"]
     for study, row in rows.items():
@@ -229,7 +230,7 @@ def test_shared_bundle_drops_the_private_part(run: Run, studies: Path, tmp_path:
     found = export_bundle(**run.options(tmp_path / "B", "shared", program=False))
     network = run.networks["clinic-b"]
     with run.plan.build_method().shared_only(network):
-        expected = probabilities(network, studies)
+        expected = probabilities(network, studies, temperature=1)
     _, rows = read_table(infer(found.folder, studies, tmp_path / "O"))
     assert {study: pytest.approx(row, abs=1e-4) for study, row in expected.items()} == rows
     assert found.metadata["provenance"]["site"] is None
@@ -292,7 +293,7 @@ def test_printed_command_runs_where_only_monai_is_installed(
     without_this_package(exported.usage, **places).check_returncode()
     header, rows = read_table(tmp_path / "O" / "predictions.csv")
     assert header == ["study", *CLASSES]
-    expected = probabilities(stored_run.networks["site-1"], studies)
+    expected = probabilities(stored_run.networks["site-1"], studies, temperature=temperature_of(exported))
     assert rows == {study: pytest.approx(row, abs=1e-4) for study, row in expected.items()}
 
     (studies / "p1_es.nii.gz").unlink()

@@ -11,6 +11,7 @@ import pytest
 
 from monai_fedlora.engines.metrics import classification_metrics
 from monai_fedlora.export.bundle import Exported
+from monai_fedlora.export.calibration import calibrate
 from monai_fedlora.export.card import format_metric, model_card
 from monai_fedlora.export.check.metadata import metadata_schema
 from monai_fedlora.export.finished import read_finished
@@ -20,12 +21,15 @@ from .conftest import Run
 
 
 def describe(run: Run, site: str) -> dict[str, Any]:
+    model = read_finished(run.workspace, site)
     return model_metadata(
-        read_finished(run.workspace, site),
+        model,
         name="B",
         backbone=str(run.backbone),
         packages=("fire",),
         files_sha256={"models/model.pt": "0" * 64},
+        calibration=calibrate(model.evidence),
+        reference="of no interest here",
     )
 
 
@@ -45,7 +49,10 @@ def test_provenance_is_complete(stored_run: Run) -> None:
     assert origin["method"]["hyperparameters"]["targets"] == ["q", "v"]
     assert (origin["rounds"], origin["participating_sites"], origin["seed"]) == (3, 3, 4)
     assert (origin["kind"], origin["site"], origin["training_cases"]) == ("personal", "site-1", 20)
-    assert {"monai", "torch", "numpy", "nvflare", "peft", "python", "monai-fedlora"} == origin["software"].keys()
+    assert origin["validation_cases"] == 12
+    assert origin["licence"].keys() == {"software", "weights"}
+    software = {"monai", "torch", "numpy", "nvflare", "peft", "pytorch-ignite", "python", "monai-fedlora"}
+    assert origin["software"].keys() == software
     assert origin["files_sha256"] == {"models/model.pt": "0" * 64}
 
 

@@ -28,7 +28,7 @@ from monai_fedlora.resources import BUNDLES_VARIABLE
 from monai_fedlora.transforms.photograph import photograph_preprocessing
 from monai_fedlora.transforms.photograph_file import read_photograph
 
-from .conftest import CLASSES, MICRO_VIT, Run
+from .conftest import CLASSES, MICRO_VIT, Run, temperature_of
 from .running import failing_inference, infer, read_table, without_this_package
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::DeprecationWarning:torch")
@@ -88,7 +88,9 @@ def photographs(tmp_path: Path) -> Path:
     return folder
 
 
-def probabilities(network: Network, folder: Path, *, style: str = "dermoscopy") -> dict[str, list[float]]:
+def probabilities(
+    network: Network, folder: Path, *, temperature: float, style: str = "dermoscopy"
+) -> dict[str, list[float]]:
     """What the training pipeline gives for every photograph of a folder, by the file's name."""
     assert MICRO_VIT.mean is not None and MICRO_VIT.std is not None
     pipeline = Compose(
@@ -97,7 +99,8 @@ def probabilities(network: Network, folder: Path, *, style: str = "dermoscopy") 
     found = {}
     for path in sorted(folder.glob("[!.]*.[!t]*")) + sorted(folder.glob("[!.]*.tif*")):
         with torch.no_grad():
-            found[path.name] = network(pipeline({"image": str(path)})["image"][None]).softmax(dim=1)[0].tolist()
+            logits = network(pipeline({"image": str(path)})["image"][None]) / temperature
+            found[path.name] = logits.softmax(dim=1)[0].tolist()
     return found
 
 
@@ -123,7 +126,8 @@ def test_inference_equals_the_model_in_memory(
     image_exported: Exported, image_run: Run, photographs: Path, tmp_path: Path
 ) -> None:
     header, rows = read_table(infer(image_exported.folder, photographs, tmp_path / "O"))
-    expected = probabilities(image_run.networks["site-1"], photographs)
+    temperature = temperature_of(image_exported)
+    expected = probabilities(image_run.networks["site-1"], photographs, temperature=temperature)
     assert header == ["study", *CLASSES]
     shared = {"turned.JPEG", "turned.tiff"}
     names = {name if name in shared else name.rpartition(".")[0]: name for name in expected}
@@ -151,7 +155,7 @@ def test_shared_model_of_fundus_photographs(make_image_run: Callable[..., Run], 
     _, rows = read_table(infer(exported.folder, folder, tmp_path / "O"))
     network = run.networks["clinic-b"]
     with run.plan.build_method().shared_only(network):
-        expected = probabilities(network, folder, style="fundus")
+        expected = probabilities(network, folder, temperature=1, style="fundus")
     assert rows == {name.removesuffix(".png"): pytest.approx(row, abs=1e-4) for name, row in expected.items()}
     assert exported.metadata["network_data_format"]["inputs"]["image"]["style"] == "fundus"
     assert "fundus photographs" in exported.metadata["intended_use"]
@@ -315,5 +319,6 @@ def test_printed_command_runs_where_only_monai_is_installed(
     assert done.returncode == 0, done.stderr
     header, rows = read_table(tmp_path / "O" / "predictions.csv")
     assert header == ["study", *CLASSES]
-    expected = probabilities(image_run.networks["site-1"], photographs)
+    temperature = temperature_of(image_exported)
+    expected = probabilities(image_run.networks["site-1"], photographs, temperature=temperature)
     assert rows == {name.rpartition(".")[0]: pytest.approx(row, abs=1e-4) for name, row in expected.items()}

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from monai_fedlora.engines.metrics import classification_metrics
 from monai_fedlora.errors import ConfigError, DataError, PrivacyError, WeightsError
 from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.site import Site, Update
-from monai_fedlora.files import load_tensors, read_json, write_json
+from monai_fedlora.files import load_tensors, read_json, sha256, write_json
 from monai_fedlora.report import check_report
 from monai_fedlora.scope import Role
 from tests.federated.conftest import Prepared, same_bits
@@ -145,6 +146,23 @@ def test_the_final_model_is_the_last_shared_and_private_tensors(uninterrupted: R
     stored = load_tensors(uninterrupted.site.store.folder / "round-00001.safetensors")[0]
     assert all(torch.equal(tensors[key], value) for key, value in stored.items() if key.startswith("private/"))
     assert json.loads(metadata["record"]) == uninterrupted.final
+
+
+def test_what_calibrates_the_final_model_is_kept_beside_it_and_nowhere_else(uninterrupted: Run) -> None:
+    folder = uninterrupted.site.store.folder
+    tensors, metadata = load_tensors(folder / "evidence.safetensors")
+    assert metadata["final_sha256"] == sha256(folder / "final.safetensors")
+    assert (folder / "evidence.safetensors").stat().st_mode & 0o077 == 0
+    for split in ("validation", "test"):
+        found = classification_metrics(tensors[f"{split}/logits"].softmax(dim=1), tensors[f"{split}/labels"])
+        reported = uninterrupted.final[split]["private_on"]
+        assert found.pop("ece") == pytest.approx(reported["ece"], abs=1e-5)
+        assert found == {key: value for key, value in reported.items() if key != "ece"}
+    cases = {"training": uninterrupted.final["cases"], "validation": len(tensors["validation/labels"])}
+    for split, count in cases.items():
+        assert len(tensors[f"{split}/features"]) == count
+        assert bool(torch.isfinite(tensors[f"{split}/features"]).all())
+    assert not [key for key in uninterrupted.final if key not in ("round", "cases", "validation", "test", "seconds")]
 
 
 def test_round_zero_starts_fresh_even_where_an_older_run_left_its_state(

@@ -17,7 +17,7 @@ from monai_fedlora import files
 from monai_fedlora.errors import PrivacyError, WeightsError
 from monai_fedlora.federated import state as state_module
 from monai_fedlora.federated.state import FINAL_NAME, SiteState, SiteStore
-from monai_fedlora.files import load_tensors, save_tensors
+from monai_fedlora.files import load_tensors, save_tensors, sha256
 from tests.helpers import make_plan
 
 
@@ -276,6 +276,16 @@ def test_a_crash_while_cleaning_up_loses_nothing(tmp_path: Path, monkeypatch: py
         with pytest.raises(OSError):
             store.save(make_state(2))
     assert same(store.load_before(3), make_state(2))
+
+
+def test_evidence_is_bound_to_the_final_model(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    final = store.save_final(shared={"w": torch.ones(2)}, private={}, record={})
+    path = store.save_evidence({"test/logits": torch.zeros(1, 2)})
+    tensors, metadata = load_tensors(path)
+    assert (path.parent, list(tensors)) == (final.parent, ["test/logits"])
+    assert metadata["final_sha256"] == sha256(final)
+    assert load_tensors(store.save_evidence({}))[0] == {}
 
 
 def test_clearing_removes_this_site_of_this_experiment_only(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ never runs it, but its operators reach further than arithmetic: some read and wr
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from monai_fedlora.export.check.operators import ARITHMETIC, PRIMITIVES, SCRIPTING
@@ -20,7 +21,7 @@ _PARTS = (
 _TYPES = words("Device Dict Final List Module NamedTuple NoneType Optional Tensor Tuple bool float int number str")
 _FUNCTIONS = words("annotate bool float getattr int range str unchecked_cast uninitialized")
 _OWN = frozenset({"CONSTANTS", "__annotations__", "__torch__", "inf", "nan"})
-_METHODS = frozenset({"assess", "forward"})
+_METHOD = re.compile("assess|forward[0-9]*")
 _PACKAGES = ("__torch__.monai_fedlora.", "__torch__.torch.nn.")  # others could be classes written in C++
 _TORCH = ARITHMETIC | SCRIPTING
 _ROOTS = {
@@ -78,7 +79,7 @@ def _chain_objections(text: str, root: ast.AST, *, called: bool) -> Iterator[str
             yield f"names {text}, which is not of this package"
     elif called:
         method = text.rpartition(".")[2]
-        if method not in _METHODS:
+        if not _METHOD.fullmatch(method):
             yield f"calls the method {method}"
 
 

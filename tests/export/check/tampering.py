@@ -80,7 +80,7 @@ def raw_zip(members: dict[str, bytes]) -> bytes:
 
 
 def link(bundle: Path) -> None:
-    os.symlink("/etc/hostname", bundle / "docs" / "CLAIM.md")
+    os.symlink("/etc/hostname", bundle / "docs" / "more.md")
 
 
 RESEALED: dict[str, tuple[Callable[[Path], Any], str, str]] = {

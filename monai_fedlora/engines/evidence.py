@@ -1,0 +1,65 @@
+"""What a finished network says of its site's cases: logits, and the vectors its heads read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai.engines.utils import IterationEvents
+from monai.inferers import Inferer
+from monai.networks.utils import eval_mode
+from monai.utils.enums import CommonKeys as Keys
+from torch import Tensor
+
+from monai_fedlora.engines.dataset import CaseDataset
+from monai_fedlora.networks.head_inputs import head_inputs, joined
+
+
+def run_and_keep(evaluator: Any) -> dict[str, Tensor]:
+    """Run an evaluator as it is, and keep what the network gave before it became probabilities.
+
+    Returns:
+        ``logits`` (N, C) in float32 and ``labels`` (N,), in the order of the cases; nothing without a case.
+    """
+    batches: list[tuple[Tensor, Tensor]] = []
+
+    def keep(engine: Any) -> None:
+        output = engine.state.output
+        batches.append((output[Keys.PRED].detach().float().cpu(), output[Keys.LABEL].detach().long().cpu().flatten()))
+
+    handle = evaluator.add_event_handler(IterationEvents.FORWARD_COMPLETED, keep)
+    try:
+        evaluator.run()
+    finally:
+        handle.remove()
+    if not batches:
+        return {}
+    logits, labels = zip(*batches, strict=True)
+    return {"logits": torch.cat(logits), "labels": torch.cat(labels)}
+
+
+def head_features(
+    network: Any, dataset: CaseDataset, *, inferer: Inferer, device: torch.device, batch_size: int
+) -> dict[str, Tensor]:
+    """Run a network on the cases of a data set without their augmentation.
+
+    Args:
+        network: on ``device``.
+        dataset: of the cases.
+        inferer: as in evaluation.
+        device: where to compute.
+        batch_size: cases at a time.
+
+    Returns:
+        ``features`` (N, D) in float32, what the heads read, in the order of the cases; nothing without a case, or where
+        the network does not show it.
+    """
+    rows = []
+    with eval_mode(network), head_inputs(network) as inputs, torch.no_grad():
+        for start in range(0, len(dataset), batch_size):
+            images = [dataset.plain(index)[Keys.IMAGE] for index in range(start, min(start + batch_size, len(dataset)))]
+            inferer(torch.stack(images).to(device), network)
+            if not inputs:
+                return {}
+            rows.append(joined(inputs).cpu())
+    return {"features": torch.cat(rows)} if rows else {}

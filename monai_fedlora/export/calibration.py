@@ -1,0 +1,119 @@
+"""Temperature scaling: one number that makes a model's probabilities as sure as its validation cases allow.
+
+Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017: the logits are divided by the T > 0 that
+makes the negative log-likelihood of held-out cases smallest. The order of the classes does not change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monai_fedlora.engines.metrics import classification_metrics
+from monai_fedlora.errors import ExportError
+from monai_fedlora.export.evidence import Evidence
+
+FEWEST_CASES = 20
+"""Validation cases below which nothing is fitted (ours)."""
+
+LOWEST, HIGHEST = 0.1, 10.0
+"""Temperatures beyond these are a sign of too few or of contradictory cases, and are not used (ours)."""
+
+SOURCE = 'temperature scaling, Guo et al., "On Calibration of Modern Neural Networks", ICML 2017'
+_STEPS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """A temperature, and what it changes.
+
+    Attributes:
+        temperature: the logits are divided by it; 1 where nothing was fitted.
+        reason: why nothing was fitted; None where it was.
+        splits: for "validation" and "test", where known, the number of cases ``n`` and the calibration error (``ece``)
+            and mean negative log-likelihood (``nll``) ``before`` and ``after``.
+    """
+
+    temperature: float
+    reason: str | None
+    splits: Mapping[str, Mapping[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        """For the metadata."""
+        return {
+            "method": SOURCE,
+            "temperature": self.temperature,
+            "fitted": self.reason is None,
+            "reason": self.reason,
+            **{split: dict(values) for split, values in self.splits.items()},
+        }
+
+
+def calibrate(evidence: Evidence) -> Calibration:
+    """Fit the temperature to the validation cases; 1 with the reason where it cannot be."""
+    temperature, reason = 1.0, evidence.missing
+    if reason is None:
+        try:
+            if "validation" not in evidence.logits:
+                raise ExportError("the site has no validation cases")
+            temperature = fit_temperature(evidence.logits["validation"], evidence.labels["validation"])
+        except ExportError as error:
+            reason = str(error)
+    splits = {
+        split: _effect(evidence.logits[split], evidence.labels[split], temperature)
+        for split in ("validation", "test")
+        if split in evidence.logits
+    }
+    return Calibration(temperature=temperature, reason=reason, splits=splits)
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The T that makes the mean negative log-likelihood of softmax(logits / T) smallest.
+
+    The likelihood is convex in 1 / T, so that halving the interval of its derivative's sign finds the one minimum.
+
+    Args:
+        logits: (N, C).
+        labels: (N,) class indices.
+
+    Raises:
+        ExportError: there are too few cases, or the minimum lies beyond the range; the message says which.
+    """
+    if len(labels) < FEWEST_CASES:
+        raise ExportError(f"the site has {len(labels)} validation cases, fewer than {FEWEST_CASES}")
+    values, truth = logits.double(), labels.long()
+
+    def slope(inverse: float) -> float:
+        """Derivative of the mean negative log-likelihood by 1 / T."""
+        expected = (values.mul(inverse).softmax(dim=1) * values).sum(dim=1)
+        return float((expected - values.gather(1, truth[:, None])[:, 0]).mean())
+
+    low, high = 1 / HIGHEST, 1 / LOWEST
+    if slope(low) >= 0:
+        raise ExportError(
+            f"the best temperature is above {HIGHEST:g}: on the validation cases the model is hardly better than chance"
+        )
+    if slope(high) <= 0:
+        raise ExportError(f"the best temperature is below {LOWEST:g}: the validation cases are too easy to tell one")
+    for _ in range(_STEPS):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return 1 / math.sqrt(low * high)
+
+
+def _effect(logits: Tensor, labels: Tensor, temperature: float) -> dict[str, Any]:
+    metrics, losses = [], []
+    for divisor in (1.0, temperature):
+        scaled = logits.double() / divisor
+        metrics.append(classification_metrics(scaled.softmax(dim=1), labels)["ece"])
+        losses.append(float(torch.nn.functional.cross_entropy(scaled, labels.long())))
+    return {
+        "n": len(labels),
+        "ece": {"before": metrics[0], "after": metrics[1]},
+        "nll": {"before": losses[0], "after": losses[1]},
+    }
