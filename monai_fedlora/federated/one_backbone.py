@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Iterable
 
 import torch
@@ -31,3 +33,12 @@ class FrozenTensors:
             held = self._held.setdefault(key, own)
             if held.device == own.device and held.dtype == own.dtype and torch.equal(held, own):
                 places[key].data = held
+
+
+def return_freed_memory() -> None:
+    """Give freed memory back to the system.
+
+    glibc keeps it where something that is still in use lies behind it; other systems' libraries are left alone.
+    """
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)

@@ -8,10 +8,11 @@ from typing import Any
 
 from monai_fedlora.federated.aggregation import Refusal, SharedAverage
 from monai_fedlora.federated.initial import build_shared, needs_backbone, save_shared
-from monai_fedlora.federated.one_backbone import FrozenTensors
+from monai_fedlora.federated.one_backbone import FrozenTensors, return_freed_memory
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.record import LAST_NAME, RunRecord
 from monai_fedlora.federated.site import Site
+from monai_fedlora.networks.read_once import reading_once
 from monai_fedlora.scope import Role
 
 
@@ -42,10 +43,13 @@ def run_in_process(
     record = RunRecord(folder=folder, plan=plan, manifest=manifest)
     average = SharedAverage.of(plan, manifest)
     sites, frozen = {}, FrozenTensors()
-    for name in plan.sites:
-        site = Site(name=name, plan=plan, private_root=folder / "private", data_root=data_root, backbone=backbone)
-        frozen.share(site.network, site.scope.keys(Role.FROZEN))
-        sites[name] = site
+    with reading_once():
+        for name in plan.sites:
+            site = Site(name=name, plan=plan, private_root=folder / "private", data_root=data_root, backbone=backbone)
+            frozen.share(site.network, site.scope.keys(Role.FROZEN))
+            site.rest()
+            return_freed_memory()
+            sites[name] = site
     for number in range(plan.start_round, plan.start_round + plan.rounds):
         record.begin_round(number)
         average.begin(number, shared)

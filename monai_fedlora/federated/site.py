@@ -33,6 +33,7 @@ from monai_fedlora.federated.state import SiteState, SiteStore
 from monai_fedlora.methods.build import DEMO
 from monai_fedlora.report import check_report
 from monai_fedlora.resources import bundle_path
+from monai_fedlora.scope import Role
 
 
 @dataclass(frozen=True)
@@ -166,10 +167,27 @@ class Site:
         return Update(payload, report)
 
     def rest(self) -> None:
-        """Free what the next task reads back from the disk: the optimiser's memory, and gradients."""
+        """Free what the next task brings or reads back from the disk: all that trains, with the optimiser's memory.
+
+        Until then the network computes nothing that means anything.
+        """
         self._finished_round = None
+        self._left_over = {}
         self._optimiser.state.clear()
         self._optimiser.zero_grad(set_to_none=True)
+        for tensor in self._brought():
+            tensor.data = tensor.data.new_zeros(()).expand(tensor.shape)
+
+    def _wake(self) -> None:
+        """Give memory to what :meth:`rest` took it from."""
+        for tensor in self._brought():
+            if tensor.untyped_storage().nbytes() < tensor.nbytes:
+                tensor.data = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+
+    def _brought(self) -> list[Tensor]:
+        """The network's own tensors that every task begins by writing."""
+        places = {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}
+        return [places[key] for key in (*self.scope.keys(Role.PRIVATE), *self.scope.manifest.down.entries)]
 
     def finish(self, shared: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Evaluate the last shared tensors with the own private part and store the personal model.
@@ -200,6 +218,7 @@ class Site:
     def _open(self, round_number: int, shared: Mapping[str, np.ndarray]) -> None:
         """Put the server's tensors beside the private ones that this round starts from."""
         self.scope.manifest.down.check(shared)
+        self._wake()
         self._restore(round_number)
         self.scope.load_shared(self.network, shared)
         self.method.begin_round(self.network, round_number)

@@ -13,9 +13,9 @@ from monai_fedlora.methods.base import Method, get_method
 from monai_fedlora.networks.anchors import text_anchors, text_shape
 from monai_fedlora.networks.catalogue import Network, architecture_names, build_backbone, demo_weights
 from monai_fedlora.networks.prompts import Prompts
+from monai_fedlora.networks.read_once import read_backbone
 from monai_fedlora.networks.text_head import CosineHead, put_head
 from monai_fedlora.networks.text_reader import read_texts, unread_texts
-from monai_fedlora.networks.weights import load_backbone
 
 UNTRAINED = "untrained"
 DEMO = "demo"
@@ -70,14 +70,17 @@ def build_network(
         _check_text(method, size, out_chans, None if backbone == UNTRAINED else classes)
     source = demo_weights(size) if backbone == DEMO else backbone
     if source is None:
-        known = " and ".join(repr(name) for name in architecture_names() if demo_weights(name))
+        known = ", ".join(repr(name) for name in architecture_names() if demo_weights(name))
         raise ConfigError(
-            f"the packaged demo weights are of size {known}, not {size!r}; give the path of a {size} backbone"
+            f"the packaged demo weights are of the sizes {known}, not {size!r}; give the path of a {size} backbone"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_backbone(size, out_chans=out_chans, n_frames=n_frames)
-        info = None if backbone == UNTRAINED else load_backbone(network, source, sha256=backbone_sha256)
+        info = None
+        if backbone != UNTRAINED:
+            kind = (size, out_chans, n_frames)
+            info = read_backbone(network, source, sha256=backbone_sha256, kind=kind)
         if chosen.reads_text and info is None:
             put_head(network, _empty_head(chosen, size, out_chans))
         elif chosen.reads_text and info is not None:

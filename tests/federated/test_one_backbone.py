@@ -1,7 +1,12 @@
+import resource
+import sys
+from pathlib import Path
+
+import pytest
 import torch
 from torch import nn
 
-from monai_fedlora.federated.one_backbone import FrozenTensors
+from monai_fedlora.federated.one_backbone import FrozenTensors, return_freed_memory
 
 
 def network(value: float = 1.0) -> nn.Module:
@@ -43,3 +48,20 @@ def test_a_network_trains_on_shared_tensors_as_on_its_own() -> None:
         built(images).square().sum().backward()
     assert shared[0].weight.grad is None
     assert torch.equal(shared[2].weight.grad, alone[2].weight.grad)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's /proc")
+def test_freed_memory_goes_back_to_the_system_from_between_what_is_in_use() -> None:
+    pieces = [torch.zeros(16_000) for _ in range(2000)]  # small enough for the allocator's own heap
+    kept = pieces[::100]
+    del pieces
+    before = resident()
+    return_freed_memory()
+    assert resident() < before - 64 * 10**6
+    assert not any(piece.any() for piece in kept)
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize()

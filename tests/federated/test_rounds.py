@@ -18,6 +18,7 @@ from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.federated.site import Site
 from monai_fedlora.files import load_tensors, read_json
+from monai_fedlora.networks.stored import StoredWeights
 from tests.federated.conftest import SITES, Prepared
 
 
@@ -121,17 +122,30 @@ def test_all_sites_train_on_one_backbone_and_as_they_would_with_their_own(
         assert all(torch.equal(one[key], own[key]) for key in own)
 
 
-def test_a_site_at_rest_holds_no_optimiser_state_and_no_backbone_of_its_own(
-    plan: Plan, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("method", ["dual_lora", "fedavg"])
+def test_sites_at_rest_hold_one_backbone_and_nothing_that_trains(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     sites: list[Site] = []
     rest = Site.rest
     monkeypatch.setattr(Site, "rest", lambda self: (sites.append(self), rest(self)))
-    run_in_process(plan, folder=tmp_path, **prepared.places)
+    run_in_process(prepared.plan(method=method, rounds=1), folder=tmp_path, **prepared.places)
     first, second = (dict(site.network.named_parameters()) for site in sites[:2])
     for site in sites:
         assert not site._optimiser.state
     frozen = [name for name, parameter in first.items() if not parameter.requires_grad]
-    assert frozen
+    assert bool(frozen) is (method == "dual_lora")
     assert all(first[name].data_ptr() == second[name].data_ptr() for name in frozen)
-    assert all(first[name].data_ptr() != second[name].data_ptr() for name in first.keys() - set(frozen))
+    for parameter in (network[name] for network in (first, second) for name in network.keys() - set(frozen)):
+        assert parameter.untyped_storage().nbytes() == parameter.element_size()
+        assert parameter.grad is None
+
+
+def test_the_backbone_is_read_once(
+    plan: Plan, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    check = StoredWeights.check_pin
+    monkeypatch.setattr(StoredWeights, "check_pin", lambda self, pin: (read.append(self.path), check(self, pin))[1])
+    run_in_process(plan, folder=tmp_path, **prepared.places)
+    assert read == [prepared.backbone]
