@@ -18,9 +18,9 @@ from monai_fedlora.comparison.settings import Comparison, Run
 from monai_fedlora.engines.memory import Memory, using
 from monai_fedlora.files import save_tensors, sha256
 from monai_fedlora.networks.cinema import SIZES, convvit
-from tests.federated.conftest import BUNDLE, SITES, Prepared, prepared
+from tests.federated.conftest import BUNDLE, SITES, TEXTS, Prepared, photographs, prepared
 
-__all__ = ["prepared"]
+__all__ = ["photographs", "prepared"]
 
 SIZE = "pocket"
 
@@ -85,6 +85,29 @@ def make_task(prepared: Prepared, backbone: Path) -> Callable[..., Task]:
             "new_site_cases": (2, 4),
         }
         return Task(Comparison(**{**settings, **changes}), datalists, str(backbone), folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def text_task(photographs: Prepared) -> Callable[..., Task]:
+    """Return ``text_task(folder, *methods, **changes)``: as :func:`make_task`, on photographs and a CLIP."""
+    datalists = load_sites(SITES[:2], bundle=TEXTS, data_root=str(photographs.data))
+
+    def make(folder: Path, *methods: str, **changes: Any) -> Task:
+        settings: dict[str, Any] = {
+            "methods": {method: {"batch_size": 2, "warmup_epochs": 0} for method in methods},
+            "bundle": TEXTS,
+            "size": "clip_demo",
+            "backbone_sha256": photographs.backbone_sha256,
+            "classes": datalists[SITES[0]].classes,
+            "data": {site: content_hash(datalist) for site, datalist in datalists.items()},
+            "rounds": 1,
+            "local_epochs": 1,
+            "seeds": (0,),
+            "new_site_cases": (2,),
+        }
+        return Task(Comparison(**{**settings, **changes}), datalists, str(photographs.backbone), folder)
 
     return make
 

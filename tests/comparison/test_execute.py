@@ -108,3 +108,29 @@ def test_a_held_out_site_is_seen_at_once_and_with_its_own_cases(
 def test_more_cases_than_the_new_site_has_are_left_out(do: Callable[..., dict[str, Any]]) -> None:
     result = do("local", held_out="site-3", new_site_cases=(3, 5))
     assert [entry["cases"] for entry in result["metrics"]] == [3]
+
+
+@pytest.mark.parametrize(("method", "cases"), [("clip_zero_shot", [0]), ("pfedst", [0, 2])])
+def test_what_compares_with_texts_is_compared_at_members_and_at_a_new_site(
+    text_task: Callable[..., Task], memory: Memory, tmp_path: Path, method: str, cases: list[int]
+) -> None:
+    """Where nothing is shared, no federation has to come before a new site."""
+    task = text_task(tmp_path, method, unseen=("site-2",))
+
+    def do(held_out: str | None) -> dict[str, Any]:
+        return execute(
+            task.comparison,
+            Run(method=method, seed=0, held_out=held_out),
+            datalists=task.datalists,
+            backbone=task.backbone,
+            folder=tmp_path / str(held_out),
+            memory=memory,
+        )
+
+    member, new = do(None), do("site-2")
+    assert list(views(member)) == [(site, view, None) for site in SITES[:2] for view in ("personal", "shared")]
+    assert list(views(new)) == [("site-2", "new", n) for n in cases]
+    assert len(new["scores"]) == (0 if method == "clip_zero_shot" else 1)
+    if method == "clip_zero_shot":
+        assert views(new)["site-2", "new", 0] == views(member)["site-2", "personal", None]
+        assert (member["bytes_up"], member["bytes_down"]) == (0, 0)

@@ -13,7 +13,8 @@ from monai_fedlora.comparison.runner import Task
 from monai_fedlora.comparison.settings import Comparison, Run, assigned, differences
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods import get_method, method_names
-from tests.comparison.conftest import SIZE
+from monai_fedlora.resources import bundle_prompts
+from tests.comparison.conftest import SIZE, TEXTS
 
 MakeTask = Callable[..., Task]
 
@@ -52,6 +53,16 @@ def test_a_method_for_one_site_gets_the_pool(compare: Callable[..., Comparison])
     assert comparison.members(pooled) == ("site-2", "site-3")
     assert comparison.is_pooled("centralised")
     assert not comparison.is_pooled("local")
+
+
+def test_methods_that_compare_with_texts_take_the_bundles_prompts(
+    text_task: Callable[..., Task], tmp_path: Path
+) -> None:
+    comparison = text_task(tmp_path, "clip_zero_shot", "fedit", "pfedst", "prompt_tuning").comparison
+    prompts = {run.method: comparison.plan(run).prompts for run in comparison.runs()}
+    own = bundle_prompts(TEXTS)
+    assert prompts == {"clip_zero_shot": own, "fedit": None, "pfedst": own, "prompt_tuning": own}
+    assert all(comparison.training(method)["cache_features"] for method in comparison.methods)
 
 
 def test_features_are_kept_where_the_method_and_the_images_allow_it(compare: Callable[..., Comparison]) -> None:

@@ -14,17 +14,22 @@ import pytest
 import torch
 
 from monai_fedlora.data.cases import Case, Datalist
+from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.data.phantom.layouts import write_acdc_patient
 from monai_fedlora.data.phantom.patient import make_patient
 from monai_fedlora.data.phantom.vendors import VENDORS, Vendor
+from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
+from monai_fedlora.data.site import site_data
 from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.jobs import write_job
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.files import read_json, save_tensors, sha256, write_json
 from monai_fedlora.networks.cinema import convvit
+from tests.networks.clip import write_towers
 
 SITES = ("site-1", "site-2", "site-3")
 BUNDLE = "cine_cmr_dual_lora_classification"
+TEXTS = "image_2d_pfedst_classification"
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,20 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     backbone = root / "backbone.safetensors"
     state = {key: value for key, value in network.state_dict().items() if not key.startswith(network.head_prefixes)}
     save_tensors(backbone, state)
+    return Prepared(root / "data", backbone, sha256(backbone))
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Two sites with a few synthetic photographs, and the towers of a CLIP with random weights."""
+    root = tmp_path_factory.mktemp("photographs")
+    backbone = write_towers(root)
+    few = PhotoPhantomSettings(training=6, validation=4, test=4, size=48)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MONAI_FEDLORA_CACHE", str(root / "cache"))
+        for site in SITES[:2]:
+            listed = load_datalist(site_data(site, phantom="dermoscopy", settings=few))
+            write_json(root / "data" / site / "datalist.json", listed.to_json())
     return Prepared(root / "data", backbone, sha256(backbone))
 
 

@@ -9,43 +9,24 @@ from typing import Any
 import pytest
 import torch
 
-from monai_fedlora.data.datalist import load_datalist
-from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
-from monai_fedlora.data.site import site_data
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.aggregation import SharedAverage
 from monai_fedlora.federated.initial import build_shared, needs_backbone
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.federated.site import Site
-from monai_fedlora.files import load_tensors, sha256, write_json
+from monai_fedlora.files import load_tensors
 from monai_fedlora.methods import get_method, method_names
 from monai_fedlora.resources import bundle_prompts
-from tests.federated.conftest import SITES, Prepared
+from tests.federated.conftest import SITES, TEXTS, Prepared
 from tests.methods.federation import NEED_TEXTS
-from tests.networks.clip import write_towers
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "flexlora": {"ranks": [2, 8]},
     "flora": {"ranks": [8, 4]},
     "pfedst": {"classifier": "linear", "schedule": "alternate"},
 }
-TEXTS = "image_2d_pfedst_classification"
 TRAINING = {"batch_size": 2, "warmup_epochs": 0}
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """Two sites with a few synthetic photographs, and the towers of a CLIP with random weights."""
-    root = tmp_path_factory.mktemp("photographs")
-    backbone = write_towers(root)
-    few = PhotoPhantomSettings(training=6, validation=4, test=4, size=48)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MONAI_FEDLORA_CACHE", str(root / "cache"))
-        for site in SITES[:2]:
-            listed = load_datalist(site_data(site, phantom="dermoscopy", settings=few))
-            write_json(root / "data" / site / "datalist.json", listed.to_json())
-    return Prepared(root / "data", backbone, sha256(backbone))
 
 
 def plan_of(name: str, prepared: Prepared) -> Plan:
