@@ -39,7 +39,7 @@ def changed(checkpoint: Checkpoint, folder: Path, change: Callable[[dict[str, Te
 def test_projection_and_temperature_are_those_of_the_file(checkpoint: Checkpoint) -> None:
     clip = load(checkpoint.folder)
     torch.testing.assert_close(clip.projection, checkpoint.model.visual_projection.weight.detach(), rtol=0, atol=0)
-    assert clip.logit_scale == pytest.approx(float(checkpoint.model.logit_scale))
+    assert clip.logit_scale == pytest.approx(checkpoint.model.logit_scale.item())
     assert not clip.tower.training
     assert not any(parameter.requires_grad for parameter in clip.tower.parameters())
 
