@@ -65,6 +65,8 @@ def load_study(study: Study, classifier: Classifier) -> LoadedStudy:
 
 
 def _load_pair(files: FramePair, classifier: Classifier) -> LoadedStudy:
+    for path in (files.ed, files.es):
+        check_size(read_header(path, axes=3).shape, str(path))
     ed, es = read_frames({"ed": files.ed, "es": files.es})
     image, doubts, shared = _joined(ed, es, classifier)
     notes = () if shared == ed.voxels.shape[2] == es.voxels.shape[2] else (f"the frames share {shared} slices",)

@@ -29,7 +29,7 @@ from monai_fedlora.clinic.report_sr import CLASS_SCHEME
 from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
 from monai_fedlora.errors import ConfigError, DataError, PrivacyError
 from tests.clinic.hearts import affine_of, write_nifti, write_study
-from tests.clinic.test_deidentify import PLANTED, plant
+from tests.clinic.identities import PLANTED, plant
 
 IDENTITIES = ("Doe", "Jane", "4711", "House", "Gregory", "19500102", "20240102", "101112", PLANTED)
 

@@ -71,6 +71,17 @@ def test_probabilities_are_those_of_the_bundle_run_by_monai(
         assert shares == pytest.approx(expected[study], abs=1e-6)
 
 
+def test_json_says_where_the_frames_come_from(
+    classifier: Classifier, image_classifier: Classifier, pairs: Path, tmp_path: Path
+) -> None:
+    study, *_ = find_studies([pairs], modality="cine")
+    assert predict_study(classifier, study, overlay=False).to_json()["frames"] == {"how": "two files"}
+    levels = np.random.default_rng(0).integers(90, 200, (60, 80, 3), dtype=np.uint8)
+    Image.fromarray(levels).save(tmp_path / "a.png")
+    (study,) = find_studies([tmp_path / "a.png"], modality="image")
+    assert predict_study(image_classifier, study, overlay=False).to_json()["frames"] is None
+
+
 def test_probabilities_of_photographs_are_those_of_the_bundle_run_by_monai(
     image_exported: Exported, image_classifier: Classifier, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from monai_fedlora.clinic import dicom_pixels
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.reading import load_study
 from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
@@ -118,6 +119,16 @@ def test_unusable_cine_is_refused_by_name(classifier: Classifier, cine: np.ndarr
     write_nifti(tmp_path / "nan.nii.gz", bad, affine_of(cine))
     with pytest.raises(DataError, match=name):
         load_study(Study("p", CineFile(tmp_path / name)), classifier)
+
+
+@pytest.mark.parametrize("kind", ["pair", "cine"])
+def test_more_voxels_than_a_cine_has_are_refused(
+    classifier: Classifier, files: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(dicom_pixels, "MAXIMUM_VOXELS", 44 * 40 * 6 - 1)
+    study = pair(files) if kind == "pair" else Study("p", CineFile(files / "p.nii.gz"))
+    with pytest.raises(DataError, match=r"44 x 40 x 6.* voxels are more than a cine has"):
+        load_study(study, classifier)
 
 
 def test_blank_frame_is_refused(classifier: Classifier, cine: np.ndarray, tmp_path: Path) -> None:
