@@ -50,14 +50,14 @@ class NewSite(Site):
         if context is None:
             return None
         with context:
-            return self._run_evaluator("test")
+            return self._run_evaluator("test")[0]
 
     def personalised(self, shared: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Train the private part on the site's training cases; test metrics of the personal model."""
         self._open(0, shared)
         for _ in range(self.plan.rounds):
             self._trainer.run_epochs(self.plan.local_epochs)
-        return self._run_evaluator("test")
+        return self._run_evaluator("test")[0]
 
     def _keep_shared(self, engine: Any) -> None:
         """Drop the gradients of what travels, so that the optimiser leaves it alone."""
