@@ -24,8 +24,36 @@ class Blocker:
             raise ImportError(f"{name} is not installed here")
 
 sys.meta_path.insert(0, Blocker())
+"""
+COMMAND = """
 sys.argv = ["monai.bundle", *sys.argv[1:]]
 runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+"""
+PROGRAM = """
+from pathlib import Path
+import monai.bundle, torch
+
+bundle, studies, output = map(Path, sys.argv[1:])
+network, metadata, _ = monai.bundle.load(bundle.name, bundle_dir=bundle.parent, load_ts_module=True, device="cpu")
+workflow = monai.bundle.create_workflow(
+    config_file=str(bundle / "configs" / "inference.json"),
+    workflow_type="inference",
+    logging_file=False,
+    bundle_root=str(bundle),
+    dataset_dir=str(studies),
+    output_dir=str(output),
+)
+workflow.initialize()
+assert workflow.check_properties() == []
+with torch.no_grad():
+    for item in workflow.dataset:
+        logits, distance = network.assess(item["image"][None])
+        assert torch.equal(logits, network(item["image"][None])) and distance.shape == (1,)
+        print("found", item["study"], *logits.softmax(dim=1)[0].tolist(), sep=",")
+workflow.run()
+workflow.finalize()
+assert metadata["provenance"]["not_for_clinical_use"] is True
+assert not {name.partition(".")[0] for name in sys.modules} & set(Blocker.blocked)
 """
 
 
@@ -80,4 +108,14 @@ def without_this_package(usage: str, studies: Path, output: Path, *, cwd: Path) 
     assert words[:3] == ["python", "-m", "monai.bundle"]
     places = {"STUDIES": str(studies), "PREDICTIONS": str(output)}
     arguments = [places.get(word, word) for word in words[3:]]
-    return subprocess.run([sys.executable, "-c", BLOCKER, *arguments], cwd=cwd, capture_output=True, text=True)
+    program = BLOCKER + COMMAND
+    return subprocess.run([sys.executable, "-c", program, *arguments], cwd=cwd, capture_output=True, text=True)
+
+
+def loaded_without_this_package(bundle: Path, studies: Path, output: Path, *, cwd: Path) -> dict[str, list[float]]:
+    """What a program of somebody else gets, in such a process: from the loaded network, by study."""
+    command = [sys.executable, "-c", BLOCKER + PROGRAM, str(bundle), str(studies), str(output)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(",")[1:] for line in done.stdout.splitlines() if line.startswith("found,")]
+    return {study: [float(value) for value in values] for study, *values in rows}

@@ -25,7 +25,7 @@ from monai_fedlora.networks.cinema import ConvViT, convvit
 from monai_fedlora.transforms.cine import cine_preprocessing
 
 from .conftest import CLASSES, MICRO, Run, temperature_of, write_pair
-from .running import failing_inference, infer, read_table, without_this_package
+from .running import failing_inference, infer, loaded_without_this_package, read_table, without_this_package
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::DeprecationWarning:torch")
 
@@ -281,6 +281,18 @@ def test_a_packed_bundle_is_the_folder_in_a_zip(run: Run, exported: Exported, tm
     assert weights == (exported.folder / "models" / "model.pt").read_bytes()
     with pytest.raises(ExportError, match="exists"):
         export_bundle(**run.options(tmp_path / "site-1 model.zip", packed=True))
+
+
+@pytest.mark.slow
+def test_a_program_loads_and_runs_it_where_only_monai_is_installed(
+    exported: Exported, stored_run: Run, studies: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    found = loaded_without_this_package(exported.folder, studies, tmp_path / "O", cwd=tmp_path / "elsewhere")
+    expected = probabilities(stored_run.networks["site-1"], studies, temperature=temperature_of(exported))
+    assert found == {study: pytest.approx(row, abs=1e-4) for study, row in expected.items()}
+    _, rows = read_table(tmp_path / "O" / "predictions.csv")
+    assert rows == {study: pytest.approx(row, abs=1e-4) for study, row in expected.items()}
 
 
 @pytest.mark.slow

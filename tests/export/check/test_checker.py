@@ -18,10 +18,12 @@ from monai_fedlora.export.bundle import Exported, export_bundle
 from monai_fedlora.export.check.checker import check_bundle
 from monai_fedlora.export.checksums import write_checksums
 from monai_fedlora.files import read_json, sha256
-from monai_fedlora.methods import method_names
+from monai_fedlora.methods import get_method, method_names
 from monai_fedlora.resources import bundle_path, list_bundles
 from tests.export.check.tampering import RESEALED, UNSEALED, raw_zip, reseal
 from tests.export.conftest import Run
+from tests.export.test_text_methods import run_of
+from tests.networks.clip import write_towers
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::DeprecationWarning:torch")
 
@@ -59,11 +61,24 @@ def test_an_exported_bundle_passes_as_folder_and_as_zip(
             assert report.files == sum(path.is_file() for path in found.folder.rglob("*"))
 
 
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a CLIP with random weights."""
+    return write_towers(tmp_path_factory.mktemp("clip"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", method_names())
-def test_the_export_of_every_method_passes(make_image_run: Callable[..., Run], tmp_path: Path, method: str) -> None:
-    run = make_image_run(method=method, sites=("site-1",))
-    assert check_bundle(export_bundle(**run.options(tmp_path / "B")).folder).passed
+def test_the_export_of_every_method_passes(
+    make_image_run: Callable[..., Run], clip: Path, tmp_path: Path, method: str
+) -> None:
+    if get_method(method).reads_text:
+        run = run_of(clip, tmp_path / "W", method)
+    else:
+        run = make_image_run(method=method, sites=("site-1",))
+    exported = export_bundle(**run.options(tmp_path / "B"))
+    assert check_bundle(exported.folder).passed
+    assert exported.metadata["out_of_distribution"]["available"] is True
 
 
 @pytest.mark.parametrize("change", RESEALED)
