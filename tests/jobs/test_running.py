@@ -19,7 +19,7 @@ from monai_fedlora.files import read_json, write_json
 
 JOBS = Path(__file__).resolve().parents[2] / "nvflare_jobs"
 PLANS = {path.parents[2].name: Plan.load(path) for path in sorted(JOBS.glob("*/app/config/plan.json"))}
-PHOTOGRAPHS = [name for name, plan in PLANS.items() if plan.bundle == "image_2d_fedopal_classification"]
+PHOTOGRAPHS = [name for name, plan in PLANS.items() if plan.bundle.startswith("image_2d_")]
 
 pytestmark = pytest.mark.slow
 
@@ -42,10 +42,11 @@ def test_a_job_comes_to_its_end(name: str, prepared: Path, tmp_path: Path) -> No
     assert all(results["final"][site]["test"]["private_on"]["n"] > 0 for site in plan.sites)
 
 
-def test_nvflares_own_simulator_runs_the_job(prepared: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["fedopal", "pfedst", "clip_zero_shot"])
+def test_nvflares_own_simulator_runs_the_job(name: str, prepared: Path, tmp_path: Path) -> None:
     nvflare = Path(sys.executable).with_name("nvflare")
     done = subprocess.run(
-        [nvflare, "simulator", JOBS / "fedopal", "-w", tmp_path, "-t", str(len(PLANS["fedopal"].sites))],
+        [nvflare, "simulator", JOBS / name, "-w", tmp_path, "-t", str(len(PLANS[name].sites))],
         env={**os.environ, "MONAI_FEDLORA_DATA": str(prepared), "OMP_NUM_THREADS": "1"},
         cwd=tmp_path,
         capture_output=True,
@@ -55,4 +56,4 @@ def test_nvflares_own_simulator_runs_the_job(prepared: Path, tmp_path: Path) -> 
     assert done.returncode == 0, done.stdout + done.stderr
     results = read_json(tmp_path / "server" / "simulate_job" / "results.json")
     assert (results["status"], results["refused"]) == ("finished", [])
-    assert results["final"].keys() == set(PLANS["fedopal"].sites)
+    assert results["final"].keys() == set(PLANS[name].sites)

@@ -12,10 +12,12 @@ from monai_fedlora.cli import main
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.files import read_json
 from monai_fedlora.methods import get_method, method_names
-from monai_fedlora.resources import bundle_path, bundle_setting
+from monai_fedlora.resources import bundle_path, bundle_prompts, bundle_setting
+from tests.methods.federation import NEED_TEXTS
 
 JOBS = Path(__file__).resolve().parents[2] / "nvflare_jobs"
 PHOTOGRAPHS = "image_2d_fedopal_classification"
+TEXTS = "image_2d_pfedst_classification"
 
 
 def read_recipes() -> Iterator[tuple[str, list[str]]]:
@@ -50,10 +52,16 @@ def test_a_recipe_makes_its_folder(name: str, tmp_path: Path) -> None:
     assert files_of(tmp_path / name) == files_of(JOBS / name)
 
 
+def plans_of(bundle: str) -> dict[str, Plan]:
+    return {name: plan for name in RECIPES if (plan := plan_of(name)).bundle == bundle}
+
+
+def test_all_but_one_job_classify_photographs() -> None:
+    assert RECIPES.keys() - plans_of(PHOTOGRAPHS).keys() - plans_of(TEXTS).keys() == {"dual_lora"}
+
+
 def test_photographs_are_the_same_task_for_all_methods() -> None:
-    plans = {name: plan_of(name) for name in RECIPES}
-    rivals = {name: plan for name, plan in plans.items() if plan.bundle == PHOTOGRAPHS}
-    assert plans.keys() - rivals.keys() == {"dual_lora"}
+    rivals = plans_of(PHOTOGRAPHS)
     own = ("experiment", "method", "method_args", "sites")
     common = {**dataclasses.asdict(rivals["fedopal"]), **dict.fromkeys(own)}
     rate = common["training"].pop("learning_rate")
@@ -63,6 +71,19 @@ def test_photographs_are_the_same_task_for_all_methods() -> None:
         assert (settings, is_full) == (common, name in ("fedavg", "fedbn"))
         assert (plan.experiment, plan.method) == (name, name)
         assert plan.sites == (("pooled",) if name == "centralised" else rivals["fedopal"].sites)
+
+
+def test_what_compares_with_texts_does_so_at_the_same_clinics_with_the_bundles_prompts() -> None:
+    """Zero-shot is the same in every round, so that one is enough; the probe has a head in place of the texts."""
+    rivals, clinics = plans_of(TEXTS), plan_of("fedopal").sites
+    assert set(rivals) == {"pfedst", "linear_probe", *NEED_TEXTS}
+    own = ("experiment", "method", "prompts", "rounds", "local_epochs")
+    common = {**dataclasses.asdict(rivals["pfedst"]), **dict.fromkeys(own)}
+    for name, plan in rivals.items():
+        assert {**dataclasses.asdict(plan), **dict.fromkeys(own)} == common
+        assert (plan.experiment, plan.method, plan.sites) == (name, name, clinics)
+        assert plan.prompts == (None if name == "linear_probe" else bundle_prompts(TEXTS))
+        assert (plan.rounds, plan.local_epochs) == ((1, 1) if name == "clip_zero_shot" else (3, 4))
 
 
 @pytest.mark.parametrize("name", RECIPES)
