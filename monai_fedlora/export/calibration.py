@@ -18,11 +18,15 @@ from monai_fedlora.engines.metrics import classification_metrics
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.evidence import Evidence
 
-FEWEST_CASES = 20
+FEWEST_CASES = 10
 """Validation cases below which nothing is fitted (ours)."""
 
 LOWEST, HIGHEST = 0.1, 10.0
 """Temperatures beyond these are a sign of too few or of contradictory cases, and are not used (ours)."""
+
+SURE = 3.841458820694124
+"""A temperature is used if twice the gain in log-likelihood of the validation cases exceeds this, the 95 % point of the
+chi-squared distribution with one degree of freedom (likelihood-ratio test against T = 1; ours)."""
 
 SOURCE = 'temperature scaling, Guo et al., "On Calibration of Modern Neural Networks", ICML 2017'
 _STEPS = 100
@@ -61,7 +65,7 @@ def calibrate(evidence: Evidence) -> Calibration:
         try:
             if "validation" not in evidence.logits:
                 raise ExportError("the site has no validation cases")
-            temperature = fit_temperature(evidence.logits["validation"], evidence.labels["validation"])
+            temperature = _tested(evidence.logits["validation"], evidence.labels["validation"])
         except ExportError as error:
             reason = str(error)
     splits = {
@@ -70,6 +74,18 @@ def calibrate(evidence: Evidence) -> Calibration:
         if split in evidence.logits
     }
     return Calibration(temperature=temperature, reason=reason, splits=splits)
+
+
+def _tested(logits: Tensor, labels: Tensor) -> float:
+    """The fitted temperature, if the cases tell it from 1."""
+    temperature = fit_temperature(logits, labels)
+    effect = _effect(logits, labels, temperature)
+    if 2 * effect["n"] * (effect["nll"]["before"] - effect["nll"]["after"]) < SURE:
+        raise ExportError(
+            f"{effect['n']} validation cases do not tell the best temperature, {temperature:.3g}, from 1 "
+            "(likelihood-ratio test at 95 %)"
+        )
+    return temperature
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

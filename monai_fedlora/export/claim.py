@@ -85,7 +85,7 @@ def _known(metadata: Mapping[str, Any]) -> dict[int, str]:
         f"abstract: {TO_FILL_IN}",
         3: f"{metadata['intended_use']} Clinical background: {TO_FILL_IN}",
         6: f"A model for research: {task}.",
-        7: f"Cases of {_sites(origin)}; no images left their site. Which, and from when: {TO_FILL_IN}",
+        7: f"Cases of {_count(origin['participating_sites'], 'site')}. Which, and from when: {TO_FILL_IN}",
         9: metadata["preprocessing"],
         11: f"Classes: {metadata['label_classes']}. Their clinical definition: {TO_FILL_IN}",
         19: f"{_cases(metadata)} How that number came about: {TO_FILL_IN}",
@@ -95,11 +95,12 @@ def _known(metadata: Mapping[str, Any]) -> dict[int, str]:
         23: ", ".join(f"{package} {number}" for package, number in origin["software"].items()) + ".",
         24: f"Backbone {origin['backbone']['file']}, SHA-256 {origin['backbone']['sha256']}; trained parts from seed "
         f"{origin['seed']}.",
-        25: f"{origin['rounds']} rounds of {origin['local_epochs_per_round']} local epochs in {_sites(origin)}; bundle "
+        25: f"{_count(origin['rounds'], 'round')} of {_count(origin['local_epochs_per_round'], 'local epoch')} in "
+        f"{_count(origin['participating_sites'], 'site')}; bundle "
         f"{origin['training_bundle']}"
         + "".join(f", {key} {plain_setting(value)}" for key, value in settings.items())
         + ".",
-        26: f"The model after {origin['rounds']} rounds; test results had no part in the choice.",
+        26: f"The model after {_count(origin['rounds'], 'round')}; test results had no part in the choice.",
         27: "None.",
         28: "Balanced accuracy, sensitivity, specificity, area under the ROC curve, Matthews correlation, accuracy, "
         "expected calibration error.",
@@ -116,9 +117,8 @@ def _known(metadata: Mapping[str, Any]) -> dict[int, str]:
     return {number: " ".join(text.split()) for number, text in found.items()}
 
 
-def _sites(origin: Mapping[str, Any]) -> str:
-    count = origin["participating_sites"]
-    return f"{count} {'site' if count == 1 else 'sites'}"
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _cases(metadata: Mapping[str, Any]) -> str:

@@ -96,7 +96,7 @@ def _other_files(modality: Modality, files: Mapping[str, Mapping[str, Any]]) -> 
         "`preprocessor` gives them"
     )
     whole = "the whole model with the preprocessing inside, for images of any size"
-    lines = [f"- `{WEIGHTS}`: the plain state dictionary of the network."]
+    lines = [f"- `{WEIGHTS}`: the plain state dictionary of the network, whose logits are not calibrated."]
     if PROGRAM in files:
         program = whole if files[PROGRAM]["preprocessing"] else prepared
         lines.append(f"- `{PROGRAM}`, for `torch.export.load(...).module()`: {program}.")

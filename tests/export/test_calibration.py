@@ -12,12 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+from scipy.stats import chi2
 from torch import Tensor
 
 from monai_fedlora.engines.metrics import classification_metrics
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.bundle import Exported
-from monai_fedlora.export.calibration import FEWEST_CASES, calibrate, fit_temperature
+from monai_fedlora.export.calibration import FEWEST_CASES, SURE, calibrate, fit_temperature
 from monai_fedlora.export.card import calibration_lines
 from monai_fedlora.export.evidence import Evidence
 from monai_fedlora.export.finished import read_finished
@@ -70,7 +71,7 @@ def test_a_temperature_of_single_precision_logits_does_not_overflow() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: cases(0, n=FEWEST_CASES - 1), "19 validation cases, fewer than 20"),
+        (lambda: cases(0, n=FEWEST_CASES - 1), "9 validation cases, fewer than 10"),
         (lambda: cases(0, n=0), "0 validation cases"),
         (lambda: (10 * torch.eye(2).repeat(20, 1), torch.arange(40) % 2), "below 0.1"),
         (lambda: (10 * torch.eye(2).repeat(20, 1), (torch.arange(40) + 1) % 2), "above 10"),
@@ -104,6 +105,26 @@ def test_the_error_of_calibration_is_given_before_and_after() -> None:
     text = "\n".join(calibration_lines(found.to_json()))
     assert f"temperature {found.temperature:.4g}" in text
     assert f"| test | 200 | {found.splits['test']['ece']['before']:.3f} |" in text
+
+
+def of_validation(logits: Tensor, labels: Tensor) -> Evidence:
+    return Evidence(logits={"validation": logits}, labels={"validation": labels})
+
+
+def test_a_temperature_that_may_be_chance_is_not_used() -> None:
+    used = [calibrate(of_validation(*cases(seed, n=50))) for seed in range(200)]
+    assert sum(found.reason is None for found in used) == pytest.approx(0.05 * 200, abs=8)
+    for found in used:
+        assert (found.temperature == 1.0) == (found.reason is not None)
+        assert found.reason is None or "do not tell the best temperature" in found.reason
+    assert all(calibrate(of_validation(*cases(seed, n=50, factor=4.0))).reason is None for seed in range(20))
+    logits, labels = cases(0, n=80, factor=1.5)
+    gain = sum(
+        float(torch.nn.functional.cross_entropy(logits.double() / divisor, labels, reduction="sum")) * sign
+        for divisor, sign in ((1.0, 1), (fit_temperature(logits, labels), -1))
+    )
+    assert (calibrate(of_validation(logits, labels)).reason is None) == (2 * gain > chi2.ppf(0.95, df=1))
+    assert chi2.ppf(0.95, df=1) == pytest.approx(SURE)
 
 
 @pytest.mark.parametrize(
