@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from typing import Any
 
 import torch
@@ -18,3 +19,14 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def matrix_rate(rows: int, width: int) -> float:
+    """Floating-point operations per second of tokens (rows, width) times a layer (width, 4 width), the best of ten."""
+    tokens, layer = torch.rand(rows, width), torch.rand(width, 4 * width)
+    best = float("inf")
+    for _ in range(10):
+        started = time.perf_counter()
+        tokens @ layer
+        best = min(best, time.perf_counter() - started)
+    return 2 * rows * width * 4 * width / best
