@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import configparser
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from monai_fedlora.errors import ExportError
@@ -14,7 +14,12 @@ from monai_fedlora.export.check.findings import Finding
 from monai_fedlora.export.check.layout import EXPORTED, kind_of
 from monai_fedlora.export.check.metadata import METADATA_NAME
 from monai_fedlora.export.check.plain_json import read_plain_json
-from monai_fedlora.export.check.targets import EXPORTED_TARGETS, TRAINING_TARGETS
+from monai_fedlora.export.check.targets import (
+    EXPORTED_PLACES,
+    EXPORTED_TARGETS,
+    EXPORTED_WRITERS,
+    TRAINING_TARGETS,
+)
 
 _TARGET = "_target_"
 _SPECIAL = re.compile("_[a-z]+_")
@@ -38,7 +43,7 @@ _LOGGING = {
 def check_configs(contents: Contents) -> Iterator[Finding]:
     """No configuration calls, evaluates or includes anything that it should not."""
     exported = kind_of(contents) == EXPORTED
-    targets = EXPORTED_TARGETS if exported else TRAINING_TARGETS
+    targets: Collection[str] = EXPORTED_TARGETS if exported else TRAINING_TARGETS
     for name in contents.files:
         if not name.startswith("configs/"):
             continue
@@ -47,10 +52,12 @@ def check_configs(contents: Contents) -> Iterator[Finding]:
                 problems = list(
                     config_problems(
                         read_plain_json(contents.read(name)),
-                        targets=frozenset() if name == METADATA_NAME else targets,
+                        targets=() if name == METADATA_NAME else targets,
                         expressions=exported and name != METADATA_NAME,
                     )
                 )
+                if exported and name != METADATA_NAME:
+                    problems += place_problems(read_plain_json(contents.read(name)))
             elif name.endswith(".conf"):
                 problems = list(logging_problems(contents.read(name).decode("utf-8")))
             else:
@@ -61,12 +68,12 @@ def check_configs(contents: Contents) -> Iterator[Finding]:
             yield Finding(rule="configuration", file=name, problem=problem)
 
 
-def config_problems(config: Any, *, targets: frozenset[str], expressions: bool) -> Iterator[str]:
+def config_problems(config: Any, *, targets: Collection[str], expressions: bool) -> Iterator[str]:
     """What a configuration has that it should not.
 
     Args:
         config: the parsed file.
-        targets: what it may call.
+        targets: what it may call; a mapping also names the arguments that it may give.
         expressions: whether it may evaluate harmless expressions.
     """
     if not isinstance(config, Mapping):
@@ -82,6 +89,16 @@ def config_problems(config: Any, *, targets: frozenset[str], expressions: bool) 
                 yield f"{place} is an expression, of which this file has none: {_short(value)}"
             elif value.startswith("$") and (reason := objection(value[1:])):
                 yield f"{place} is an expression that {reason}: {_short(value)}"
+
+
+def place_problems(config: Any) -> Iterator[str]:
+    """Where an exported configuration would write or read by itself, if that is not where every export does."""
+    for place, expected in EXPORTED_PLACES.items():
+        value = config
+        for key in place.split("::"):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if value != expected:
+            yield f"{place} is {_short(value)}, not {expected!r}"
 
 
 def logging_problems(text: str) -> Iterator[str]:
@@ -100,7 +117,12 @@ def logging_problems(text: str) -> Iterator[str]:
                 yield f"[{section}] {key} is {_short(value)}, which no bundle needs"
 
 
-def _object_problems(place: str, value: Mapping[str, Any], targets: frozenset[str]) -> Iterator[str]:
+def _object_problems(place: str, value: Mapping[str, Any], targets: Collection[str]) -> Iterator[str]:
+    if isinstance(targets, Mapping) and (arguments := targets.get(str(value.get(_TARGET)))) is not None:
+        for key in value.keys() - arguments - {_TARGET}:
+            yield f"{place} gives {_short(key)} to {value[_TARGET]}, which no export does"
+        if value[_TARGET] in EXPORTED_WRITERS and place != EXPORTED_WRITERS[value[_TARGET]]:
+            yield f"{place} writes a file; only {EXPORTED_WRITERS[value[_TARGET]]} may"
     for key, part in value.items():
         name = key.rpartition("::")[2]  # an override may name a place inside of another object
         if name == _TARGET:
@@ -108,7 +130,7 @@ def _object_problems(place: str, value: Mapping[str, Any], targets: frozenset[st
                 yield f"{place} calls {_short(part)}, which is not on the list of this kind of bundle"
         elif _SPECIAL.fullmatch(name):
             yield f"{place} uses {name}, which no bundle needs"
-        elif "#" in key or "@" in key:
+        elif "#" in key or "@" in key or ("::" in key and isinstance(targets, Mapping)):
             yield f"{place} has the key {_short(key)}, which MONAI rewrites"
         elif name in _NAMES_OF_CLASSES and not (isinstance(part, str) and _CLASS_NAME.fullmatch(part)):
             yield f"{place} names {_short(part)} as its {name}, which is no plain class of MONAI"

@@ -105,6 +105,42 @@ RESEALED: dict[str, tuple[Callable[[Path], Any], str, str]] = {
         "configuration",
         "calls 'monai_fedlora.files.write_text'",
     ),
+    "table elsewhere": (
+        lambda b: change_json(
+            b / "configs" / "inference.json", lambda config: config["table"].update(output_dir="/root/.ssh")
+        ),
+        "configuration",
+        "table::output_dir is '/root/.ssh', not '@output_dir'",
+    ),
+    "table of another name": (
+        lambda b: change_json(
+            b / "configs" / "inference.json", lambda config: config["table"].update(filename="authorized_keys")
+        ),
+        "configuration",
+        "table::filename is 'authorized_keys'",
+    ),
+    "second table": (
+        lambda b: edit_config(b, "other", {"_target_": "monai.data.CSVSaver", "output_dir": "/", "filename": "x"}),
+        "configuration",
+        "other writes a file; only table may",
+    ),
+    "table moved by an override": (
+        lambda b: edit_config(b, "table::output_dir", "/root"),
+        "configuration",
+        "has the key 'table::output_dir', which MONAI rewrites",
+    ),
+    "folder of results": (
+        lambda b: edit_config(b, "output_dir", "/root"),
+        "configuration",
+        "output_dir is '/root', not 'predictions'",
+    ),
+    "argument": (
+        lambda b: change_json(
+            b / "configs" / "inference.json", lambda config: config["dataloader"].update(worker_init_fn="@refuse")
+        ),
+        "configuration",
+        "gives 'worker_init_fn' to DataLoader",
+    ),
     "import": (lambda b: edit_config(b, "imports", ["$import os"]), "configuration", "imports what no exported"),
     "expression": (
         lambda b: edit_config(b, "run", ["$__import__('os').system('true')"]),
