@@ -135,6 +135,33 @@ class SharedAverage:
         down.check(result)
         return result
 
+    def agreement(self) -> dict[str, Any] | None:
+        """Say how the accepted changes lie to each other, in numbers alone.
+
+        Returns:
+            ``sites`` (n names), ``norms`` (n Euclidean lengths of their changes to what was sent) and ``cosines``
+            (n rows of n; None beside a change of length zero), over all tensors as they were decoded. None where
+            nothing travels or nobody was accepted.
+        """
+        sites = sorted(self.contributions)
+        if not sites or not self.manifest.up.entries:
+            return None
+        products = np.zeros((len(sites), len(sites)))
+        for key in sorted(self.manifest.up.entries):
+            before = np.asarray(self._reference.get(key, 0.0), dtype=np.float64)
+            changes = np.stack([(self.contributions[site].payload[key] - before).ravel() for site in sites])
+            products += changes @ changes.T
+        norms = np.sqrt(products.diagonal())
+        lengths = np.outer(norms, norms)
+        cosines = [
+            [
+                round(min(max(product / length, -1.0), 1.0), 6) if length else None
+                for product, length in zip(*row, strict=True)
+            ]
+            for row in zip(products.tolist(), lengths.tolist(), strict=True)
+        ]
+        return {"sites": sites, "norms": [float(f"{norm:.6g}") for norm in norms.tolist()], "cosines": cosines}
+
     def score(self, metric: str = "balanced_accuracy") -> float | None:
         """Case-weighted mean over accepted sites of a validation metric of the model they received."""
         values = []

@@ -15,21 +15,22 @@ from monai_fedlora.scope import Manifest
 RESULTS_NAME = "results.json"
 LAST_NAME = "shared.safetensors"
 BEST_NAME = "best_shared.safetensors"
+FORMAT = 1
 
 
 class RunRecord:
     """Collects what happened in a run and keeps ``<folder>/results.json`` up to date.
 
     The file holds ``plan``, ``manifest_digest``, ``payload_bytes``, ``status`` ("running" or "finished"),
-    ``rounds`` (a list with, per site, the report and the bytes received from and sent to it), ``final`` (per
-    site) and ``refused`` (round, site, reason).
+    ``rounds`` (a list with, per site, the report and the bytes received from and sent to it, and how the accepted
+    changes agree), ``final`` (per site) and ``refused`` (round, site, reason).
     """
 
     def __init__(self, *, folder: Path, plan: Plan, manifest: Manifest) -> None:
         self.path = folder / RESULTS_NAME
         self._started = time.time()
         self.value: dict[str, Any] = {
-            "format": 1,
+            "format": FORMAT,
             "version": __version__,
             "plan": plan.to_json(),
             "manifest_digest": manifest.digest,
@@ -54,6 +55,12 @@ class RunRecord:
         """Note that a site's answer was left out of a round, and why."""
         self.value["refused"].append({"round": number, "site": site, "reason": reason})
         self._write()
+
+    def agreement(self, value: Mapping[str, Any] | None) -> None:
+        """Note how the accepted changes of the current round lie to each other, if anything can be said."""
+        if value is not None:
+            self.value["rounds"][-1]["agreement"] = dict(value)
+            self._write()
 
     def end_round(self, *, score: float | None, traffic: Mapping[str, Mapping[str, int]]) -> None:
         """Close a round with the score of the model it started from and the bytes it moved, per site."""

@@ -62,6 +62,7 @@ def run_in_process(
             except Refusal as error:
                 record.refusal(number, name, str(error))
             on_progress(record.value)
+        record.agreement(average.agreement())
         shared = average.aggregate()
         record.end_round(score=average.score(), traffic={})
     save_shared(folder / LAST_NAME, shared, plan=plan, round_number=plan.start_round + plan.rounds - 1)

@@ -150,6 +150,7 @@ class SharedAggregator(Aggregator):
         for site in average.sites:
             if site not in average.contributions and site not in noted:
                 _record(fl_ctx).refuse_missing(site, fl_ctx)
+        _record(fl_ctx).record.agreement(average.agreement())
         fl_ctx.set_prop(_SCORE, average.score(), private=True, sticky=True)
         return weights_message(average.aggregate())
 

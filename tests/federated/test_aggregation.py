@@ -409,3 +409,55 @@ def test_without_any_accepted_update_what_came_down_comes_down_again() -> None:
 def test_a_round_cannot_start_from_what_only_goes_up() -> None:
     with pytest.raises(PrivacyError):
         opened_one_way().begin(1, make_payload(ONE_WAY.up))
+
+
+def change_of(seed: int) -> np.ndarray:
+    """What :func:`opened` makes of a payload's change, as one vector."""
+    before = make_payload(MANIFEST, 99)
+    return np.concatenate([(make_payload(MANIFEST, seed)[key] - before[key]).ravel() for key in sorted(before)])
+
+
+@given(st.lists(st.integers(0, 1000), min_size=1, max_size=3))
+def test_agreement_is_the_cosine_of_the_whole_changes(seeds: list[int]) -> None:
+    average = opened()
+    for site, seed in reversed(list(zip(SITES, seeds, strict=False))):
+        average.accept(site, make_payload(MANIFEST, seed), report())
+    found = average.agreement()
+    assert found is not None
+    assert found["sites"] == sorted(SITES[: len(seeds)])
+    in_order = [seed for _, seed in sorted(zip(SITES, seeds, strict=False))]
+    for i, one in enumerate(map(change_of, in_order)):
+        assert found["norms"][i] == pytest.approx(np.linalg.norm(one), rel=1e-5)
+        for j, other in enumerate(map(change_of, in_order)):
+            cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+            assert found["cosines"][i][j] == pytest.approx(cosine, abs=1e-5)
+
+
+def test_a_site_that_changes_nothing_has_no_direction() -> None:
+    average = opened()
+    average.accept(SITES[0], make_payload(MANIFEST, 99), report())
+    average.accept(SITES[1], make_payload(MANIFEST, 1), report())
+    found = average.agreement()
+    assert found is not None
+    zero = found["sites"].index(SITES[0])
+    assert found["norms"][zero] == 0
+    assert found["cosines"][zero] == [None, None]
+
+
+def test_nobody_and_nothing_agree_on_nothing() -> None:
+    assert opened().agreement() is None
+    empty = Manifest({})
+    average = SharedAverage(method=METHOD, manifest=empty, sites=SITES)
+    average.begin(0, {})
+    average.accept(SITES[0], {}, report())
+    assert average.agreement() is None
+
+
+def test_what_the_server_does_not_send_changes_from_zero() -> None:
+    average = opened_one_way()
+    average.accept(SITES[0], make_payload(ONE_WAY.up, seed=1), report())
+    found = average.agreement()
+    assert found is not None
+    before = make_payload(ONE_WAY.down, seed=99)
+    changes = [value - before.get(key, 0.0) for key, value in make_payload(ONE_WAY.up, seed=1).items()]
+    assert found["norms"][0] == pytest.approx(np.sqrt(sum(float((c**2).sum()) for c in changes)), rel=1e-5)

@@ -81,3 +81,13 @@ def test_no_half_written_record_is_ever_seen(record: RunRecord, tmp_path: Path) 
         record.finish()
     assert written(record)["status"] == "running"
     assert [path.name for path in tmp_path.iterdir()] == [RESULTS_NAME]
+
+
+def test_agreement_belongs_to_the_open_round_and_may_be_missing(record: RunRecord) -> None:
+    found = {"sites": ["north"], "norms": [0.5], "cosines": [[1.0]]}
+    record.begin_round(0)
+    record.agreement(None)
+    assert "agreement" not in written(record)["rounds"][0]
+    record.begin_round(1)
+    record.agreement(found)
+    assert written(record)["rounds"] == [{"round": 0, "sites": {}}, {"round": 1, "sites": {}, "agreement": found}]
