@@ -11,7 +11,20 @@ from importlib import import_module
 from monai_fedlora import __version__
 from monai_fedlora.errors import FedLoraError
 
-COMMANDS = ("data", "pretrain", "job", "simulate", "compare", "export", "predict", "check", "methods", "privacy", "cache")
+COMMANDS = (
+    "data",
+    "pretrain",
+    "job",
+    "simulate",
+    "report",
+    "compare",
+    "export",
+    "predict",
+    "check",
+    "methods",
+    "privacy",
+    "cache",
+)
 """Names of the modules of `monai_fedlora.commands`, in the order the help shows them.
 
 Each has ``add_parser(subparsers) -> ArgumentParser`` and ``run(args) -> int``, and imports heavy packages

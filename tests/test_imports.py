@@ -17,16 +17,27 @@ PACKAGE = REPOSITORY / "monai_fedlora"
 
 # Rooms from the ground up: a room imports nothing from the rooms named beside it.
 FORBIDDEN_ROOMS = {
-    "networks": {"adapters", "methods", "federated", "export", "comparison", "clinic", "commands", "cli"},
-    "adapters": {"methods", "federated", "export", "comparison", "clinic", "commands", "cli"},
-    "methods": {"federated", "export", "comparison", "clinic", "commands", "cli"},
-    "data": {"adapters", "methods", "federated", "export", "comparison", "clinic", "commands", "cli"},
-    "transforms": {"adapters", "methods", "federated", "export", "comparison", "clinic", "commands", "cli"},
-    "engines": {"federated", "export", "comparison", "clinic", "commands", "cli"},
-    "federated": {"comparison", "clinic", "commands", "cli"},
-    "export": {"comparison", "clinic", "commands", "cli"},
-    "clinic": {"adapters", "methods", "engines", "federated", "comparison", "commands", "cli"},
-    "comparison": {"clinic", "commands", "cli"},
+    "networks": {"adapters", "methods", "federated", "export", "comparison", "reporting", "clinic", "commands", "cli"},
+    "adapters": {"methods", "federated", "export", "comparison", "reporting", "clinic", "commands", "cli"},
+    "methods": {"federated", "export", "comparison", "reporting", "clinic", "commands", "cli"},
+    "data": {"adapters", "methods", "federated", "export", "comparison", "reporting", "clinic", "commands", "cli"},
+    "transforms": {
+        "adapters",
+        "methods",
+        "federated",
+        "export",
+        "comparison",
+        "reporting",
+        "clinic",
+        "commands",
+        "cli",
+    },
+    "engines": {"federated", "export", "comparison", "reporting", "clinic", "commands", "cli"},
+    "federated": {"comparison", "reporting", "clinic", "commands", "cli"},
+    "export": {"comparison", "reporting", "clinic", "commands", "cli"},
+    "clinic": {"adapters", "methods", "engines", "federated", "comparison", "reporting", "commands", "cli"},
+    "comparison": {"reporting", "clinic", "commands", "cli"},
+    "reporting": {"clinic", "commands", "cli"},
 }
 FORBIDDEN_EVERYWHERE = {
     "torchvision",

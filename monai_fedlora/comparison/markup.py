@@ -26,7 +26,9 @@ table { border-collapse: collapse; margin: 1rem 0; font-size: 0.88rem; font-vari
 .wide { overflow-x: auto; }
 th, td { padding: 0.25rem 0.7rem 0.25rem 0; text-align: right; vertical-align: top; }
 th { border-bottom: 1px solid #888; font-weight: 600; vertical-align: bottom; }
-td { border-bottom: 1px solid #e4e4e4; }
+td, th[scope=row] { border-bottom: 1px solid #e4e4e4; }
+th[scope=row] { font-weight: 400; vertical-align: top; }
+caption { text-align: left; color: #444; padding-bottom: 0.3rem; }
 th:first-child, td:first-child, .text th, .text td { text-align: left; }
 table:not(.text) td { white-space: nowrap; }
 img { max-width: 100%; height: auto; display: block; margin: 1rem 0; }
@@ -50,21 +52,24 @@ def document(title: str, body: str) -> str:
     return _PAGE.substitute(title=escape(title), body=body)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, text: bool = False) -> str:
-    """A table.
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, text: bool = False, caption: str = "") -> str:
+    """A table; its first column names the rows.
 
     Args:
         head: names of the columns; all empty for none.
         rows: of text, or :class:`Html`.
         text: whether the columns are text, on the left, and not numbers.
+        caption: what the table shows; empty for none.
     """
 
-    def cells(kind: str, values: Sequence[Any]) -> str:
-        return "".join(f"<{kind}>{v if isinstance(v, Html) else escape(str(v))}</{kind}>" for v in values)
+    def cells(opening: str, values: Sequence[Any]) -> str:
+        closing = opening.partition(" ")[0]
+        return "".join(f"<{opening}>{v if isinstance(v, Html) else escape(str(v))}</{closing}>" for v in values)
 
-    top = f"<tr>{cells('th', head)}</tr>\n" if any(head) else ""
-    lines = "\n".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f'<div class="wide"><table{" class=text" if text else ""}>\n{top}{lines}\n</table></div>\n'
+    said = f"<caption>{escape(caption)}</caption>\n" if caption else ""
+    top = f"<tr>{cells('th scope=col', head)}</tr>\n" if any(head) else ""
+    lines = "\n".join(f"<tr>{cells('th scope=row', row[:1])}{cells('td', row[1:])}</tr>" for row in rows)
+    return f'<div class="wide"><table{" class=text" if text else ""}>\n{said}{top}{lines}\n</table></div>\n'
 
 
 def image(svg: str, alternative: str) -> str:

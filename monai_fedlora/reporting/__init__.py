@@ -1,0 +1,1 @@
+"""One run as a page: its record and, where they are at hand, the sites' own models."""

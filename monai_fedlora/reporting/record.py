@@ -1,0 +1,240 @@
+"""A run's ``results.json`` as typed values; what is missing or no number is absent, never invented."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from monai_fedlora.errors import FedLoraError
+from monai_fedlora.federated.record import FORMAT
+
+ON, OFF = "private_on", "private_off"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """What a model does on one split of a site's cases.
+
+    Attributes:
+        values: metrics by name; an undefined one is absent.
+        n: cases; None where unknown.
+        confusion: a row per true and a column per predicted class; empty where unknown.
+    """
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    n: int | None = None
+    confusion: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What is known about a site in a round, or in the final evaluation.
+
+    Attributes:
+        cases: training cases.
+        train_loss: mean over the round.
+        seconds: that the site took.
+        sent, received: bytes of all messages, from the site's point of view; None where nobody counted.
+        validation, test: by view (:data:`ON`, :data:`OFF`); of the model that the site received.
+    """
+
+    cases: int | None = None
+    train_loss: float | None = None
+    seconds: float | None = None
+    sent: int | None = None
+    received: int | None = None
+    validation: Mapping[str, Metrics] = field(default_factory=dict)
+    test: Mapping[str, Metrics] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How the accepted changes of a round lie to each other.
+
+    Attributes:
+        sites: whose changes were accepted.
+        norms: Euclidean length of each site's change.
+        cosines: by pair of sites; None for a change of length zero.
+    """
+
+    sites: tuple[str, ...]
+    norms: Mapping[str, float]
+    cosines: Mapping[tuple[str, str], float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One round.
+
+    Attributes:
+        number: counted from 0.
+        score: case-weighted mean validation balanced accuracy of the model that the round started from.
+        answers: by site.
+        agreement: None where the record does not hold it.
+    """
+
+    number: int
+    score: float | None
+    answers: Mapping[str, Answer]
+    agreement: Agreement | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """An answer that did not count."""
+
+    round: int | None
+    site: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A run as far as it went.
+
+    Attributes:
+        plan: as it was written, by any version.
+        sites: of the plan, in its order.
+        classes: of the plan.
+        status: "finished", "running", or "site" where only models of sites were found.
+        last: number of rounds after which the plan ends, counted from the experiment's first.
+        rounds: those that were opened, in order.
+        final: by site, the evaluation of the last model.
+        refused: in the order of time.
+        payload: bytes of the tensors that a site sends in a round.
+        seconds: so far.
+        version: of the package that wrote it.
+    """
+
+    plan: Mapping[str, Any]
+    sites: tuple[str, ...]
+    classes: tuple[str, ...]
+    status: str
+    last: int | None
+    rounds: tuple[Round, ...]
+    final: Mapping[str, Answer]
+    refused: tuple[Refused, ...]
+    payload: int | None
+    seconds: float | None
+    version: str
+
+
+def parse_record(value: Any, source: str) -> Record:
+    """Read what was parsed from ``results.json``.
+
+    Args:
+        value: the parsed file.
+        source: its name, for errors.
+
+    Raises:
+        FedLoraError: it is no record of a run, or of another format.
+    """
+    if not isinstance(value, Mapping) or not isinstance(value.get("plan"), Mapping):
+        raise FedLoraError(f"{source} is no record of a run (it has no plan); give the workspace of a simulation")
+    if value.get("format") != FORMAT:
+        raise FedLoraError(
+            f"{source} has the format {value.get('format')!r}, this version reads {FORMAT}; use the version of "
+            f"monai-fedlora that wrote it ({value.get('version', 'not recorded')})"
+        )
+    plan = value["plan"]
+    sites = _texts(plan.get("sites"))
+    if not sites:
+        raise FedLoraError(f"{source} names no sites in its plan; it may be damaged")
+    start, planned = count(plan.get("start_round")) or 0, count(plan.get("rounds"))
+    return Record(
+        plan=plan,
+        sites=sites,
+        classes=_texts(plan.get("classes")),
+        status=str(value.get("status", "running")),
+        last=None if planned is None else start + planned,
+        rounds=tuple(_round(entry, start + place) for place, entry in enumerate(_list(value.get("rounds")))),
+        final={site: answer(report) for site, report in _mapping(value.get("final")).items()},
+        refused=tuple(
+            Refused(round=count(e.get("round")), site=str(e.get("site", "")), reason=str(e.get("reason", "")))
+            for e in map(_mapping, _list(value.get("refused")))
+        ),
+        payload=count(value.get("payload_bytes")),
+        seconds=number(value.get("seconds")),
+        version=str(value.get("version", "")),
+    )
+
+
+def answer(value: Any) -> Answer:
+    """Read a site's report of a round or of the end."""
+    report = _mapping(value)
+    return Answer(
+        cases=count(report.get("cases")),
+        train_loss=number(report.get("train_loss")),
+        seconds=number(report.get("seconds")),
+        sent=count(report.get("bytes_sent")),
+        received=count(report.get("bytes_received")),
+        validation=_views(report.get("validation")),
+        test=_views(report.get("test")),
+    )
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None."""
+    if type(value) not in (int, float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+def count(value: Any) -> int | None:
+    """A whole number from 0, or None."""
+    return value if type(value) is int and value >= 0 else None
+
+
+def _round(value: Any, place: int) -> Round:
+    entry = _mapping(value)
+    known = count(entry.get("round"))
+    return Round(
+        number=place if known is None else known,
+        score=number(entry.get("score")),
+        answers={site: answer(report) for site, report in _mapping(entry.get("sites")).items()},
+        agreement=_agreement(entry.get("agreement")),
+    )
+
+
+def _agreement(value: Any) -> Agreement | None:
+    entry = _mapping(value)
+    sites, rows = _texts(entry.get("sites")), [_list(row) for row in _list(entry.get("cosines"))]
+    norms = [number(norm) for norm in _list(entry.get("norms"))]
+    if not sites or len(norms) != len(sites) or [len(row) for row in rows] != [len(sites)] * len(sites):
+        return None
+    return Agreement(
+        sites=sites,
+        norms={site: norm for site, norm in zip(sites, norms, strict=True) if norm is not None},
+        cosines={
+            (one, other): number(rows[i][j]) for i, one in enumerate(sites) for j, other in enumerate(sites) if i < j
+        },
+    )
+
+
+def _views(value: Any) -> dict[str, Metrics]:
+    return {view: _metrics(found) for view, found in _mapping(value).items() if view in (ON, OFF)}
+
+
+def _metrics(value: Any) -> Metrics:
+    found = _mapping(value)
+    values = {str(name): known for name, v in found.items() if name != "n" and (known := number(v)) is not None}
+    rows = tuple(tuple(_list(row)) for row in _list(found.get("confusion_matrix")))
+    whole = all(len(row) == len(rows) and all(count(cell) is not None for cell in row) for row in rows)
+    return Metrics(values=values, n=count(found.get("n")), confusion=rows if whole else ())
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(item for item in _list(value) if isinstance(item, str)))

@@ -1,0 +1,72 @@
+"""A run of two rounds in this process, and a record written by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monai_fedlora.federated.rounds import run_in_process
+from monai_fedlora.reporting.record import OFF, ON
+from tests.federated.conftest import Prepared, _one_thread, prepared
+from tests.helpers import make_plan, through_json
+
+__all__ = ["_one_thread", "prepared"]
+
+
+@pytest.fixture(scope="session")
+def finished(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of two sites with a shared and a private adapter."""
+    folder = tmp_path_factory.mktemp("finished")
+    run_in_process(prepared.plan(), folder=folder, **prepared.places)
+    return folder
+
+
+def value() -> dict[str, Any]:
+    """A record of two rounds at two sites, of which one was refused once."""
+
+    def metrics(score: float) -> dict[str, Any]:
+        return {
+            "balanced_accuracy": score,
+            "auroc": score,
+            "ece": 0.125,
+            "n": 8,
+            "confusion_matrix": [[3, 1], [2, 2]],
+        }
+
+    def views(score: float) -> dict[str, Any]:
+        return {ON: metrics(score), OFF: metrics(0.5)}
+
+    def answered(number: int, score: float) -> dict[str, Any]:
+        numbers = {"round": number, "cases": 20, "train_loss": 0.75 - number / 4, "seconds": 2.0}
+        return {**numbers, "validation": views(score), "bytes_sent": 1200 + number, "bytes_received": 3400}
+
+    return through_json(
+        {
+            "format": 1,
+            "version": "0.1.0",
+            "plan": make_plan().to_json(),
+            "payload_bytes": 1000,
+            "status": "finished",
+            "seconds": 12.5,
+            "rounds": [
+                {
+                    "round": 0,
+                    "score": 0.5,
+                    "sites": {"north": answered(0, 0.5), "south": answered(0, 0.625)},
+                    "agreement": {
+                        "sites": ["north", "south"],
+                        "norms": [0.5, 0.25],
+                        "cosines": [[1.0, -0.375], [-0.375, 1.0]],
+                    },
+                },
+                {"round": 1, "score": 0.75, "sites": {"north": answered(1, 0.75)}},
+            ],
+            "final": {
+                site: {"round": 2, "cases": 20, "seconds": 1.0, "validation": views(score), "test": views(score)}
+                for site, score in (("north", 0.875), ("south", 0.625))
+            },
+            "refused": [{"round": 1, "site": "south", "reason": "the update changes parameters by 3 (rms), above 1"}],
+        }
+    )

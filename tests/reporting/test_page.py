@@ -1,0 +1,213 @@
+"""The page says what the record says, in a form that opens offline and can be read aloud."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy.linalg import subspace_angles
+
+from monai_fedlora.files import load_tensors, read_json
+from monai_fedlora.reporting.page import page
+from monai_fedlora.reporting.record import OFF, ON, parse_record
+from monai_fedlora.reporting.run import FoundRun, read_run
+from tests.reporting.conftest import value
+
+
+class Page(HTMLParser):
+    """Tables by caption, headings, paragraphs and every attribute of a page whose tags are closed in order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[str]]] = {}
+        self.scopes: list[str | None] = []
+        self.headings: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self._rows: list[list[str]] = []
+        self._caption = ""
+        self.feed(html)
+        self.close()
+        assert self._open == []
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += attrs
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += attrs
+        if tag != "meta":
+            self._open.append(tag)
+        if tag == "table":
+            self._rows, self._caption = [], ""
+        elif tag == "tr":
+            self._rows.append([])
+        elif tag in ("td", "th"):
+            self._rows[-1].append("")
+            if tag == "th":
+                self.scopes.append(dict(attrs).get("scope"))
+        elif tag in ("h1", "h2"):
+            self.headings.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+        if tag == "table":
+            assert self._caption and self._caption not in self.tables
+            self.tables[self._caption] = self._rows
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if {"td", "th"} & set(self._open):
+            self._rows[-1][-1] += data
+        elif "caption" in self._open:
+            self._caption += data
+        elif {"h1", "h2"} & set(self._open):
+            self.headings[-1] += data
+
+    def table(self, start: str) -> dict[str, list[str]]:
+        """Rows of the one table whose caption starts so, by their first cell."""
+        (rows,) = (rows for caption, rows in self.tables.items() if caption.startswith(start))
+        return {row[0]: row[1:] for row in rows}
+
+
+def shown(changed: dict[str, Any]) -> Page:
+    return Page(page(FoundRun(record=parse_record(changed, "results.json"))))
+
+
+def rounded(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
+
+
+def test_the_numbers_are_those_of_the_record(finished: Path) -> None:
+    results = read_json(finished / "results.json")
+    found = Page(page(read_run(finished)))
+    for view, name in ((ON, "on"), (OFF, "off")):
+        table = found.table(f"Test split, private part {name}")
+        for site, report in results["final"].items():
+            metrics = report["test"][view]
+            assert table[site][:3] == [
+                str(metrics["n"]),
+                rounded(metrics["balanced_accuracy"]),
+                rounded(metrics["auroc"]),
+            ]
+            matrix = found.table(f"{site}, test split, private part {name}")
+            assert [row[:-1] for name, row in matrix.items() if name != "true class"] == [
+                [str(cell) for cell in row] for row in metrics["confusion_matrix"]
+            ]
+    losses, curve = found.table("Mean training loss"), found.table("Validation balanced accuracy")
+    for entry in results["rounds"]:
+        for place, site in enumerate(results["plan"]["sites"]):
+            report = entry["sites"][site]
+            assert losses[str(entry["round"] + 1)][place] == rounded(report["train_loss"])
+            scores = [rounded(report["validation"][view]["balanced_accuracy"]) for view in (ON, OFF)]
+            assert curve[str(entry["round"]) if entry["round"] else "0 (start)"][place] == " / ".join(scores)
+    last = [results["final"]["site-2"]["validation"][view]["balanced_accuracy"] for view in (ON, OFF)]
+    assert curve["2"][1] == " / ".join(map(rounded, last))
+    scores = {site: report["test"][ON]["balanced_accuracy"] for site, report in results["final"].items()}
+    assert f"worst site is {min(scores, key=scores.__getitem__)} with {min(scores.values()):.3f}" in found.text
+    assert "Every answer counted." in found.text
+
+
+def test_agreement_is_that_of_the_record(finished: Path) -> None:
+    found, results = Page(page(read_run(finished))), read_json(finished / "results.json")
+    for entry in results["rounds"]:
+        table = found.table(f"Round {entry['round'] + 1}: length")
+        agreement = entry["agreement"]
+        assert table["site-1"] == [f"{agreement['norms'][0]:.4g}", "", f"{agreement['cosines'][0][1]:+.3f}"]
+        assert table["site-2"] == [f"{agreement['norms'][1]:.4g}", f"{agreement['cosines'][1][0]:+.3f}", ""]
+
+
+def test_subspaces_are_those_of_the_models(finished: Path) -> None:
+    tensors, _ = load_tensors(finished / "private" / "trial" / "site-1" / "final.safetensors")
+    table = Page(page(read_run(finished))).table("site-1: shared against private update")
+    layers = table.keys() - {"layer", "mean"}
+    assert layers
+    for layer in layers:
+        for column, factor in ((2, "lora_B"), (5, "lora_A")):
+            one, other = (
+                tensors[f"{part}/{layer}.{factor}.{part}.weight"].double().numpy() for part in ("shared", "private")
+            )
+            if factor == "lora_A":
+                one, other = one.T, other.T
+            assert table[layer][column - 2].startswith(f"{one.shape[1]} and {other.shape[1]} of {one.shape[0]}")
+            smallest, _, largest = map(float, table[layer][column].split(" / "))
+            found = subspace_angles(one, other) * 57.29577951308232
+            assert smallest == pytest.approx(found[-1], abs=0.06)
+            assert largest == pytest.approx(found[0], abs=0.06)
+
+
+def test_the_page_needs_no_other_machine(finished: Path) -> None:
+    html = page(read_run(finished))
+    assert "default-src 'none'" in html
+    assert not re.search(r"<(script|link|iframe|object|embed|base|form|img)", html)
+    for name, target in Page(html).attributes:
+        assert name not in ("src", "href", "xlink:href", "action", "srcset") and not name.startswith("on")
+        assert "url(" not in (target or "")
+    assert not re.search("https?:", html)
+
+
+def test_the_page_can_be_read_aloud(finished: Path) -> None:
+    html = page(read_run(finished))
+    found = Page(html)
+    assert found.headings[0] == "trial: dual_lora at 2 sites"
+    assert set(found.scopes) == {"col", "row"}
+    figures = re.findall(r'<svg role="img" aria-labelledby="(\S+) (\S+)"', html)
+    assert len(figures) == html.count("<svg") >= 4
+    for ids in figures:
+        for name in ids:
+            assert len(re.findall(f'<(?:title|desc) id="{name}">[^<]+<', html)) == 1
+    assert '<html lang="en">' in html
+
+
+EVIL = "<script>alert(1)</script>\"&'"
+
+
+def test_text_of_a_run_is_escaped_everywhere() -> None:
+    def spoilt(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {key.replace("south", EVIL): spoilt(child) for key, child in item.items()}
+        if isinstance(item, list):
+            return [spoilt(child) for child in item]
+        return (
+            f"{item}{EVIL}".replace("south", "") if isinstance(item, str) and item not in ("north", ON, OFF) else item
+        )
+
+    changed = spoilt(value())
+    changed["final"][EVIL]["test"][ON]["balanced_accuracy"] = 0.125
+    html = page(FoundRun(record=parse_record(changed, "r"), passed_over={EVIL: EVIL}))
+    assert EVIL in Page(html).text
+    assert "<script" not in html
+    assert EVIL in Page(html).table("Test split, private part on")
+
+
+def test_what_was_refused_is_said_with_the_reason() -> None:
+    found = shown(value())
+    assert found.tables["Answers that were left out of their round"][1:] == [
+        ["2", "south", "the update changes parameters by 3 (rms), above 1"]
+    ]
+    assert found.table("What each site has")["south"] == ["20", "8", "8", "1", "1", "3"]
+
+
+def test_bytes_are_those_that_were_counted() -> None:
+    found = shown(value()).table("Bytes of all messages")
+    assert found["1"] == ["1,200 / 3,400", "1,200 / 3,400"]
+    assert found["2"] == ["1,201 / 3,400", "n/a / n/a"]
+    assert found["all"] == ["2,401 / 6,800", "1,200 / 3,400"]
+
+
+def test_an_unfinished_run_says_how_far_it_went() -> None:
+    changed = {**value(), "status": "running", "final": {}}
+    found = shown(changed)
+    assert "its record ends in round 2 with 1 answer, and 0 of 2 sites have a final evaluation" in found.text
+    assert "No site has an evaluation of its test cases yet" in found.text
+    assert list(found.table("Validation balanced accuracy"))[1:] == ["0 (start)", "1"]
+    assert "not finished" not in shown(value()).text
+
+
+def test_a_run_that_has_only_begun_is_a_page() -> None:
+    found = shown({**value(), "status": "running", "final": {}, "rounds": []})
+    assert "its record ends in round 0 with 0 answers" in found.text
+    assert "Learning curves" not in found.headings
