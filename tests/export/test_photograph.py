@@ -151,7 +151,7 @@ def test_shared_model_of_fundus_photographs(make_image_run: Callable[..., Run], 
     folder.mkdir()
     for seed, (height, width) in enumerate([(150, 200), (64, 48)]):
         Image.fromarray(scene(height, width, seed=seed)).save(folder / f"{seed}.png")
-    exported = export_bundle(**run.options(tmp_path / "B", "shared"))
+    exported = export_bundle(**run.options(tmp_path / "B", "shared", program=False))
     _, rows = read_table(infer(exported.folder, folder, tmp_path / "O"))
     network = run.networks["clinic-b"]
     with run.plan.build_method().shared_only(network):

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,12 +29,14 @@ from .conftest import MICRO_VIT, Run
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::DeprecationWarning:torch")
 
 
-def script_of(exported: Exported) -> nn.Module:
-    return torch.jit.load(exported.folder / "models" / "model.ts")
+@cache
+def script_of(folder: Path) -> nn.Module:
+    return torch.jit.load(folder / "models" / "model.ts")
 
 
-def program_of(exported: Exported) -> nn.Module:
-    return read_program(exported.folder / "models" / "model.pt2")
+@cache
+def program_of(folder: Path) -> nn.Module:
+    return read_program(folder / "models" / "model.pt2")
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 150, 200), (3, 3, 257, 96), (2, 3, 64, 64), (1, 3, 32, 32), (1, 3, 20, 31)])
@@ -42,7 +45,10 @@ def test_photographs_of_any_size_give_the_logits_of_the_script(
 ) -> None:
     image = torch.rand(shape)
     torch.testing.assert_close(
-        logits(program_of(image_exported), image), logits(script_of(image_exported), image), rtol=0, atol=TOLERANCE
+        logits(program_of(image_exported.folder), image),
+        logits(script_of(image_exported.folder), image),
+        rtol=0,
+        atol=TOLERANCE,
     )
     assert image_exported.metadata["model_files"]["models/model.pt2"] == {
         "format": "torch.export",
@@ -53,7 +59,7 @@ def test_photographs_of_any_size_give_the_logits_of_the_script(
 
 
 def test_prepared_hearts_give_the_logits_of_the_script(exported: Exported) -> None:
-    script, program = script_of(exported), program_of(exported)
+    script, program = script_of(exported.folder), program_of(exported.folder)
     raw = 1000 * torch.rand(3, 2, 40, 37, 6)
     with torch.no_grad():
         prepared = script.preprocessor(raw)
@@ -86,7 +92,7 @@ def test_fundus_photographs_are_prepared_outside(make_image_run: Callable[..., R
 )
 def test_program_refuses_what_is_no_photograph(image_exported: Exported, image: Tensor, message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
-        program_of(image_exported)(image)
+        program_of(image_exported.folder)(image)
 
 
 @given(
@@ -123,4 +129,4 @@ def test_program_runs_where_only_torch_is_installed(image_exported: Exported, tm
     command = [sys.executable, "-c", program, path, str(tmp_path / "image.pt"), str(tmp_path / "found.pt")]
     subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
     found = torch.load(tmp_path / "found.pt", weights_only=True)
-    torch.testing.assert_close(found, logits(script_of(image_exported), image), rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(found, logits(script_of(image_exported.folder), image), rtol=0, atol=TOLERANCE)

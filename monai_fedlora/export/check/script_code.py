@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from monai_fedlora.export.check.operators import ARITHMETIC, PRIMITIVES, SCRIPTING
 from monai_fedlora.export.check.words import words
@@ -42,15 +42,15 @@ def code_objection(text: str) -> str | None:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return "is not what TorchScript writes"
-    return next(_objections(tree), None)
+    return next(_objections(list(ast.walk(tree))), None)
 
 
-def _objections(tree: ast.Module) -> Iterator[str]:
+def _objections(nodes: Sequence[ast.AST]) -> Iterator[str]:
     seen: set[ast.AST] = set()
-    called = {node.func for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    known = _TYPES | _OWN | _local_names(tree)
-    functions = _FUNCTIONS | _names_of_functions(tree)
-    for node in ast.walk(tree):
+    called = {node.func for node in nodes if isinstance(node, ast.Call)}
+    known = _TYPES | _OWN | _local_names(nodes)
+    functions = _FUNCTIONS | _names_of_functions(nodes)
+    for node in nodes:
         if not isinstance(node, _PARTS):
             yield f"uses {type(node).__name__}"
         elif isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.decorator_list:
@@ -94,11 +94,11 @@ def _chain(node: ast.expr) -> Iterator[ast.expr]:
         yield ast.Constant(None)
 
 
-def _names_of_functions(tree: ast.Module) -> set[str]:
+def _names_of_functions(nodes: Sequence[ast.AST]) -> set[str]:
     """The variables that stand for functions of the archive, and for nothing else."""
     functions: set[str] = set()
     others: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Assign):
             own = isinstance(node.value, ast.Attribute) and ast.unparse(node.value).startswith(_PACKAGES)
             for target in node.targets:
@@ -107,8 +107,8 @@ def _names_of_functions(tree: ast.Module) -> set[str]:
     return functions - others
 
 
-def _local_names(tree: ast.Module) -> set[str]:
-    names = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
-    names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    names |= {node.name for node in ast.walk(tree) if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+def _local_names(nodes: Sequence[ast.AST]) -> set[str]:
+    names = {node.arg for node in nodes if isinstance(node, ast.arg)}
+    names |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names |= {node.name for node in nodes if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
     return names - _ROOTS.keys() - _FUNCTIONS

@@ -182,7 +182,7 @@ def test_a_report_can_be_written_as_json(bundle: Path) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=20)
+@settings(max_examples=10)
 def test_any_changed_byte_is_found(image_exported: Exported, tmp_path_factory: Any, data: st.DataObject) -> None:
     folder = Path(shutil.copytree(image_exported.folder, tmp_path_factory.mktemp("b") / "skin"))
     path = data.draw(st.sampled_from(sorted(path for path in folder.rglob("*") if path.is_file())))
