@@ -9,8 +9,13 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(EXTRAS)
 FAST  := not slow and not realdata
 
+BENCH   ?= $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py))
+COMMA   := ,
+FLOWER  := build/flower
+PURELIB := "import sysconfig; print(sysconfig.get_path('purelib'))"
+
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint types quality jobs wheel bench clean
+.PHONY: help venv demo test test-slow lint types quality jobs wheel bench flower clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -50,8 +55,13 @@ jobs: $(STAMP)  ## make the job folders again, as nvflare_jobs/recipes.txt says
 wheel: $(STAMP)  ## build a wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation
 
-bench: $(STAMP)  ## regenerate the committed benchmark results
-	set -e; for script in benchmarks/[a-z]*.py; do $(BIN)/python "$$script"; done
+bench: $(STAMP)  ## regenerate the committed benchmark results (BENCH=side_tuning,local_epoch for some of them)
+	set -e; for name in $(subst $(COMMA), ,$(BENCH)); do $(BIN)/python "benchmarks/$$name.py"; done
+
+flower: $(STAMP)  ## Flower in an environment of its own on top of .venv, for benchmarks/frameworks.py
+	$(BIN)/python -m venv $(FLOWER)
+	echo "import site; site.addsitedir('$$($(BIN)/python -c $(PURELIB))')" > "$$($(FLOWER)/bin/python -c $(PURELIB))/beneath.pth"
+	$(FLOWER)/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/flower.txt
 
 clean:  ## remove what was built or cached (not .venv, not runs/)
 	rm -rf build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

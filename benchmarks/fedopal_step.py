@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import random
 import statistics
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _machine import machine
 
 from monai_fedlora.adapters.orthogonality import FORMS
 from monai_fedlora.files import write_json
@@ -109,16 +109,6 @@ def summary(cycles: list[dict[str, dict[str, float]]], kind: str, clock: str) ->
         "seconds": statistics.median(seconds),
         "ratio": statistics.median(seconds) / statistics.median(plain),
         "quartiles_of_ratios": statistics.quantiles(ratios, n=4),
-    }
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    return {
-        "processor": platform.machine(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
     }
 
 

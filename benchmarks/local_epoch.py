@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _machine import machine
+from _machine import machine, matrix_rate
 from monai.bundle import ConfigParser
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -134,17 +134,6 @@ def floor(engine: Any, batch_size: int) -> dict[str, float]:
     rate = matrix_rate(rows, width)
     steps = len(engine.data_loader)
     return {"gflop_per_step": flops / 1e9, "gflop_per_second": rate / 1e9, "seconds": steps * flops / rate}
-
-
-def matrix_rate(rows: int, width: int) -> float:
-    """Floating-point operations per second of tokens (rows, width) times a layer (width, 4 width), the best of ten."""
-    tokens, layer = torch.rand(rows, width), torch.rand(width, 4 * width)
-    best = float("inf")
-    for _ in range(10):
-        started = time.perf_counter()
-        tokens @ layer
-        best = min(best, time.perf_counter() - started)
-    return 2 * rows * width * 4 * width / best
 
 
 def run(settings: dict[str, Any]) -> dict[str, Any]:

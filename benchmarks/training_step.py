@@ -9,15 +9,17 @@ that is repeated; the table holds medians and ratios to full fine-tuning.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
-import platform
 import random
 import resource
 import statistics
 import time
 from pathlib import Path
 from typing import Any
+
+from _machine import machine
+
+from monai_fedlora.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -79,18 +81,6 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
     return {"settings": settings, "machine": machine(), "variants": medians}
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    import torch
-
-    return {
-        "processor": platform.machine(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
 def main() -> None:
     """Run from the command line and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -102,8 +92,7 @@ def main() -> None:
     settings = vars(parser.parse_args())
     result = run(settings)
     path = RESULTS / f"training_step_{settings['size']}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(path, result)
     print(f"{'variant':28}{'trained':>12}{'s/step':>9}{'ratio':>7}{'peak GB':>9}{'ratio':>7}")
     for variant, row in result["variants"].items():
         print(

@@ -14,6 +14,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from _machine import machine
+
+from monai_fedlora.files import write_json
+
 RESULTS = Path(__file__).parent / "results"
 SITES = ("site-1", "site-2")
 
@@ -63,6 +67,7 @@ def run(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     replies = streams["server.simulate_job:stream:server_command:submit_update"]
     return {
         "settings": settings,
+        "machine": machine(),
         "manifest_bytes": manifest.nbytes,
         "tensors": len(manifest.entries),
         "uploaded_per_site": {site: results["rounds"][0]["sites"][site]["bytes_sent"] for site in SITES},
@@ -85,8 +90,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         result = run(settings, Path(scratch))
     path = RESULTS / f"upload_{settings['method']}_{settings['size']}_{settings['wire']}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(path, result)
     print(json.dumps(result, indent=1))
 
 

@@ -47,15 +47,14 @@ def run_in_process(
         for name in plan.sites:
             site = Site(name=name, plan=plan, private_root=folder / "private", data_root=data_root, backbone=backbone)
             frozen.share(site.network, site.scope.keys(Role.FROZEN))
-            site.rest()
-            return_freed_memory()
+            _rest(site)
             sites[name] = site
     for number in range(plan.start_round, plan.start_round + plan.rounds):
         record.begin_round(number)
         average.begin(number, shared)
         for name, site in sites.items():
             update = site.train_round(number, shared)
-            site.rest()
+            _rest(site)
             try:
                 average.accept(name, update.payload, update.report)
                 record.contribution(name, update.report)
@@ -68,7 +67,13 @@ def run_in_process(
     save_shared(folder / LAST_NAME, shared, plan=plan, round_number=plan.start_round + plan.rounds - 1)
     for name, site in sites.items():
         record.final(name, site.finish(shared))
-        site.rest()
+        _rest(site)
         on_progress(record.value)
     record.finish()
     return record.value
+
+
+def _rest(site: Site) -> None:
+    """Let a site that has answered take no room that the next one needs."""
+    site.rest()
+    return_freed_memory()
