@@ -78,9 +78,9 @@ def run(settings: dict[str, Any], scratch: Path) -> dict[str, Any]:
         result["systems"][name] = {**asdict(system), **counted, "floor": floors}
     rows: list[Row] = []
     load, order = [], random.Random(0)
-    todo = [(name, sites, cases) for name in chosen for sites, cases in grid if sites <= chosen[name].most_sites]
+    wanted = [(name, sites, cases) for name in chosen for sites, cases in grid if sites <= chosen[name].most_sites]
     for repeat in range(settings["repeats"]):
-        for name, sites, cases in order.sample(todo, len(todo)):
+        for name, sites, cases in order.sample(wanted, len(wanted)):
             system = chosen[name]
             at_once = 1 if system.one_at_a_time else settings["at_once"] or default_threads(sites)
             if system.in_flower:
@@ -154,7 +154,8 @@ def main() -> None:
         parser.set_defaults(**QUICK)
     settings = vars(parser.parse_args())
     settings["output"] = settings["output"] or (QUICK_RESULTS if settings["quick"] else RESULTS)
-    settings["output"].parent.mkdir(parents=True, exist_ok=True)
+    if not imports(sys.executable, "matplotlib"):
+        parser.error("the figures need matplotlib; pip install 'monai-fedlora[compare]'")
     left_out = None
     if any(SYSTEMS[name].in_flower for name in settings["systems"]):
         python = settings["flower_python"]
@@ -170,10 +171,11 @@ def main() -> None:
     output = settings["output"]
     write_json(output, result)
     write_text(output.with_suffix(".csv"), as_csv(result["rows"]))
-    seconds = figure(result["summary"], "round_seconds", scale=1, label="a round", unit="s")
-    memory = figure(result["summary"], "peak_bytes", scale=1e6, label="peak memory of all processes", unit="MB")
-    write_text(output.with_name(f"{output.stem}_time.svg"), seconds)
-    write_text(output.with_name(f"{output.stem}_memory.svg"), memory)
+    if result["summary"]:
+        seconds = figure(result["summary"], "round_seconds", scale=1, label="a round", unit="s")
+        memory = figure(result["summary"], "peak_bytes", scale=1e6, label="peak memory of all processes", unit="MB")
+        write_text(output.with_name(f"{output.stem}_time.svg"), seconds)
+        write_text(output.with_name(f"{output.stem}_memory.svg"), memory)
     show(result)
     print(f"written to {output}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -17,6 +18,8 @@ from _frameworks.work import OUTCOME_NAME, Work
 
 _HERE = Path(__file__).resolve().parent.parent
 _LOG = "log.txt"
+_SHOWN_LINES = 30
+"""Of the log of a run that failed."""
 
 
 def measure(system: System, work: Work, *, python: str, timeout: float) -> dict[str, Any]:
@@ -56,6 +59,7 @@ def measure(system: System, work: Work, *, python: str, timeout: float) -> dict[
     if code != 0:
         lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         reason = f"exit {code}" if code is not None else f"no end within {timeout:.0f} s"
+        print("\n".join(lines[-_SHOWN_LINES:]), file=sys.stderr)
         return {"failed": f"{reason}: {lines[-1] if lines else 'no output'}"}
     outcome = json.loads((folder / OUTCOME_NAME).read_text(encoding="utf-8"))
     return {
