@@ -19,7 +19,7 @@ class Facts:
         shared: parameters that train and travel, or come from the server.
         private: parameters that train and stay.
         private_head: whether a classification head is among what stays.
-        has_shared_model: whether what travels, on the backbone, makes a model by itself, which an unseen site could use.
+        has_shared_model: whether what travels, on the backbone, makes a model by itself, for a site that was not there.
         can_keep_features: whether the network's frozen part lies before the part that trains.
     """
 

@@ -56,7 +56,7 @@ def test_the_demo_weights_are_those_of_the_size(size: str) -> None:
 
 def test_a_size_without_demo_weights_is_refused_with_those_that_have_some() -> None:
     with pytest.raises(
-        ConfigError, match=r"are of the sizes 'small', 'vit_demo', 'clip_demo', not 'base'; give the path of a base backbone"
+        ConfigError, match=r"sizes 'small', 'vit_demo', 'clip_demo', not 'base'; give the path of a base backbone"
     ):
         build_network(size="base", out_chans=2, backbone="demo")
 
