@@ -21,6 +21,7 @@ from _frameworks.memory import MARK, Sampler, end_all, marked, proportional_size
 from _frameworks.systems import SYSTEMS
 from _frameworks.table import as_csv, figure, merged, slopes
 from _frameworks.work import CAMERAS, Work, prepare_backbone, prepare_data
+from _machine import matrix_rate
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -293,3 +294,9 @@ def test_many_sites_are_compared_with_the_fewest() -> None:
     assert found["peak_ratio"] == {1: 1.0, 8: 108 / 101, 64: 164 / 101}
     assert found["peak_bytes_per_site"] == pytest.approx(1.0)
     assert found["rest_bytes_per_site"] == pytest.approx(2.0)
+
+
+def test_a_matrix_product_is_rated_by_its_fastest_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(np.cumsum([0.0, 4.0] + [0.0, 2.0] * 8 + [0.0, 0.5]))
+    monkeypatch.setattr("_machine.time.perf_counter", lambda: next(clock))
+    assert matrix_rate(8, 4, seconds=1.0) == 2 * 8 * 4 * 16 / 0.5
