@@ -15,7 +15,7 @@ FLOWER  := build/flower
 PURELIB := "import sysconfig; print(sysconfig.get_path('purelib'))"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint types quality jobs wheel bench flower clean
+.PHONY: help venv demo test test-slow test-long lint types quality jobs wheel bench flower clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -34,7 +34,10 @@ test: $(STAMP)  ## the fast tests
 	$(BIN)/python -m pytest -m "$(FAST)" --numprocesses auto
 
 test-slow: $(STAMP)  ## the tests that run simulations or build wheels
-	$(BIN)/python -m pytest -m "slow and not realdata"
+	$(BIN)/python -m pytest -m "slow and not long and not realdata" --numprocesses 2 --dist loadfile
+
+test-long: $(STAMP)  ## those of them that repeat others for every further method
+	$(BIN)/python -m pytest -m "long and not realdata" --numprocesses 2 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -85,6 +87,13 @@ def randomise(network: torch.nn.Module, *parts: str, seed: int = 2, scale: float
         for name, parameter in network.named_parameters():
             if any(part in name for part in parts):
                 parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+
+
+def for_methods(names: Iterable[str], *, always: Collection[str]) -> list[Any]:
+    """Parameters of a slow test, marked ``long`` but for the methods that differ most in what the test is about."""
+    listed = list(names)
+    assert set(always) <= set(listed), "a method that is always tested has another name"
+    return [name if name in always else pytest.param(name, marks=pytest.mark.long) for name in listed]
 
 
 def make_plan(**changes: Any) -> Plan:

@@ -19,6 +19,7 @@ from monai_fedlora.files import load_tensors
 from monai_fedlora.methods import get_method, method_names
 from monai_fedlora.resources import bundle_prompts
 from tests.federated.conftest import SITES, TEXTS, Prepared
+from tests.helpers import for_methods
 from tests.methods.federation import NEED_TEXTS
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -46,7 +47,9 @@ def plan_with_texts(name: str, photographs: Prepared) -> Plan:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in method_names() if name not in NEED_TEXTS])
+@pytest.mark.parametrize(
+    "name", for_methods(sorted({*method_names()} - {*NEED_TEXTS}), always=("ditto", "dual_lora", "fedrep", "flora"))
+)
 def test_a_run_in_new_processes_after_each_round_gives_the_same(name: str, prepared: Prepared, tmp_path: Path) -> None:
     check_run(plan_of(name, prepared), prepared, tmp_path)
 

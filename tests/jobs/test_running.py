@@ -16,6 +16,7 @@ from monai_fedlora.data.site import site_data
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.files import read_json, write_json
+from tests.helpers import for_methods
 
 JOBS = Path(__file__).resolve().parents[2] / "nvflare_jobs"
 PLANS = {path.parents[2].name: Plan.load(path) for path in sorted(JOBS.glob("*/app/config/plan.json"))}
@@ -34,7 +35,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("name", PHOTOGRAPHS)
+@pytest.mark.parametrize(
+    "name", for_methods(PHOTOGRAPHS, always=("centralised", "clip_zero_shot", "fedopal", "flora", "pfedst"))
+)
 def test_a_job_comes_to_its_end(name: str, prepared: Path, tmp_path: Path) -> None:
     plan = dataclasses.replace(PLANS[name], rounds=1, local_epochs=1)
     results = run_in_process(plan, folder=tmp_path, data_root=str(prepared))
