@@ -64,7 +64,7 @@ def hide_code(bundle: Path) -> None:
     """Let the scripted model write a file."""
 
     def change(members: dict[str, bytes]) -> None:
-        name = next(name for name in members if name.endswith("networks/vit.py") or name.endswith("cinema.py"))
+        name = next(name for name in members if name.endswith(".py") and ("networks/vit" in name or "cinema" in name))
         members[name] += b"\ndef leak(x: Tensor) -> Tensor:\n  torch.save(x, '/tmp/leak')\n  return x\n"
 
     change_archive(bundle / "models" / "model.ts", change)
