@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from monai_fedlora.adapters.side import PREFIX
 from monai_fedlora.engines.store import as_bytes
 from monai_fedlora.networks.protocol import Backbone, Features, Taps
 
@@ -42,15 +43,19 @@ class FrozenPart(ABC):
         """
 
     @property
+    def prefixes_behind(self) -> tuple[str, ...]:
+        """What the state-dict keys begin with that do not belong to it."""
+        blocks = (f"{self.network.block_name(number)}." for number in self.blocks_behind())
+        return (*blocks, *self.network.head_prefixes, PREFIX)
+
+    @property
     def digest(self) -> str:
         """Hash of the weights and tables that an image passes, and of what is taken from them."""
-        network = self.network
-        behind = [f"{network.block_name(number)}." for number in self.blocks_behind()]
-        left_out = (*behind, *network.head_prefixes, "side.")
+        network, behind = self.network, self.prefixes_behind
         kind = f"{type(self).__name__} {type(network).__qualname__} {list(self.blocks_behind())}"
         digest = hashlib.blake2b(kind.encode(), digest_size=16)
         for name, tensor in sorted(network.state_dict().items()):
-            if not name.startswith(left_out):
+            if not name.startswith(behind):
                 digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
                 digest.update(as_bytes(tensor))
         return digest.hexdigest()
@@ -108,11 +113,7 @@ def frozen_part(network: nn.Module) -> FrozenPart | None:
     if not isinstance(network, Backbone):
         return None
     part = FrozenTaps(network) if network.side is not None else FrozenPrefix(network, _first_trained(network))
-    behind = (
-        *(f"{network.block_name(number)}." for number in part.blocks_behind()),
-        *network.head_prefixes,
-        "side.",
-    )
+    behind = part.prefixes_behind
     trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
     return part if all(name.startswith(behind) for name in trained) else None
 

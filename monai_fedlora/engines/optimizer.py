@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from torch import nn
 from torch.optim import AdamW
 
+from monai_fedlora.networks.decay import decay_groups
+
 
 def adamw(
     *,
@@ -21,10 +23,7 @@ def adamw(
     parameters.
     """
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    groups = decay_groups(trainable, weight_decay)
     used = [group for group in groups if group["params"]] or groups[:1]
     fused = all(parameter.is_cuda for parameter in trainable)
     return AdamW(used, lr=learning_rate, betas=(float(betas[0]), float(betas[1])), fused=fused or None)

@@ -24,16 +24,6 @@ _MODULES = {
     "norm.weight": "final_layer_norm.weight",
     "norm.bias": "final_layer_norm.bias",
 }
-_IN_BLOCK = {
-    "norm1": "layer_norm1",
-    "attn.q": "self_attn.q_proj",
-    "attn.k": "self_attn.k_proj",
-    "attn.v": "self_attn.v_proj",
-    "attn.proj": "self_attn.out_proj",
-    "norm2": "layer_norm2",
-    "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
-}
 # What configs written before the end token was corrected call it; transformers then takes the highest token.
 _OLD_END = 2
 
@@ -61,7 +51,7 @@ def published_name(key: str) -> str:
         return _TEXT + _MODULES[key]
     _, number, module = key.split(".", 2)
     module, _, leaf = module.rpartition(".")
-    return f"{_TEXT}encoder.layers.{number}.{_IN_BLOCK[module]}.{leaf}"
+    return f"{_TEXT}encoder.layers.{number}.{CLIP.block_modules[module]}.{leaf}"
 
 
 def clip_state(

@@ -22,6 +22,7 @@ from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.networks.anchors import text_shape
 from monai_fedlora.networks.byte_pairs import learn_tokens, save_tokens
 from monai_fedlora.networks.clip_text import clip_state
+from monai_fedlora.networks.decay import decay_groups
 from monai_fedlora.networks.pretrain import learning_rate_factor
 from monai_fedlora.networks.protocol import Features
 from monai_fedlora.networks.text import TextTransformer
@@ -137,10 +138,7 @@ def pretrain_clip(
     generator = torch.Generator().manual_seed(seed)
     trained = [(key, p) for key, p in pair.named_parameters() if not key.startswith("image.head.")]
     optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for _, p in trained if p.ndim > 1], "weight_decay": 0.05},
-            {"params": [p for _, p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ],
+        decay_groups((p for _, p in trained), 0.05),
         lr=lr,
         betas=(0.9, 0.98),
     )

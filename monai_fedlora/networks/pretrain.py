@@ -15,6 +15,7 @@ from monai_fedlora import files
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.networks.catalogue import Network, architecture
 from monai_fedlora.networks.cinema import ConvViTSize, convvit
+from monai_fedlora.networks.decay import decay_groups
 from monai_fedlora.networks.mae import MaskedAutoencoder, random_visible
 from monai_fedlora.networks.standardise import standardise_readout
 from monai_fedlora.networks.vit import CHANNELS, VisionTransformer
@@ -80,10 +81,7 @@ def pretrain(
     heads = tuple(f"backbone.{prefix}" for prefix in backbone.head_prefixes)
     trained = [(key, p) for key, p in network.named_parameters() if not key.startswith(heads)]
     optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for _, p in trained if p.ndim > 1], "weight_decay": 0.05},
-            {"params": [p for _, p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ],
+        decay_groups((p for _, p in trained), 0.05),
         lr=lr,
         betas=(0.9, 0.95),
     )
