@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import monai
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+import monai_fedlora
 from monai_fedlora.data.site import cache_folder
 from monai_fedlora.environment import CACHE_LIMIT
 from monai_fedlora.errors import ConfigError
@@ -57,9 +59,9 @@ def store_limit() -> int:
 
 
 def key_of(*parts: object) -> str:
-    """Hash of the texts of what an entry is computed from."""
+    """Hash of the texts of what an entry is computed from, and of the versions of what computes it."""
     digest = hashlib.blake2b(digest_size=20)
-    for part in parts:
+    for part in (monai_fedlora.__version__, monai.__version__, torch.__version__, *parts):
         text = str(part).encode()
         digest.update(len(text).to_bytes(8, "little"))
         digest.update(text)

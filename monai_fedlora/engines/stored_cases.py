@@ -6,13 +6,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import monai
-import torch
 from monai.transforms import Compose
 from rich.progress import track
 from torch import Tensor
 
-import monai_fedlora
 from monai_fedlora.engines.memory import fingerprint
 from monai_fedlora.engines.store import Entry, Store, key_of
 
@@ -86,8 +83,7 @@ def stored_cases(
     described = [fingerprint(dict(item)) for item in data]
     if not data or known is None or None in described:
         return None
-    versions = (monai_fedlora.__version__, monai.__version__, torch.__version__)
-    keys = [key_of("case", *versions, known, case, *_files(item)) for item, case in zip(data, described, strict=True)]
+    keys = [key_of("case", known, case, *_files(item)) for item, case in zip(data, described, strict=True)]
     if keys[0] not in store and not _changes_tensors_alone(data[0], steps(dict(data[0]))):
         return None
     cases = StoredCases(data, steps, keys=keys, store=store)

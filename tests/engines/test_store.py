@@ -92,6 +92,13 @@ def test_keys_tell_parts_apart() -> None:
     assert len({key_of("ab", "c"), key_of("a", "bc"), key_of("abc"), key_of("c", "ab"), key_of("ab", "c", "")}) == 5
 
 
+@pytest.mark.parametrize("package", ["monai_fedlora", "monai", "torch"])
+def test_another_version_of_what_computes_has_other_keys(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key_of("an image")
+    monkeypatch.setattr(f"{package}.__version__", "0.0.0")
+    assert key_of("an image") != before
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), PermissionError(13, "Permission denied")])
 def test_a_full_or_read_only_disk_costs_time_and_nothing_else(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: OSError
