@@ -67,9 +67,9 @@ def image_dataset(
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "M"]
     dataset.SOPClassUID, dataset.SOPInstanceUID = MRImageStorage, generate_uid()
-    dataset.StudyDate, dataset.StudyTime, dataset.AccessionNumber = "20240102", "101112", "A1"
+    dataset.StudyDate, dataset.StudyTime, dataset.AccessionNumber = "20240102", "101112.131415", "A1"
     dataset.Modality, dataset.Manufacturer, dataset.ReferringPhysicianName = "MR", "Maker", "House^Gregory"
-    dataset.PatientName, dataset.PatientID = "Doe^Jane", "PID-4711"
+    dataset.PatientName, dataset.PatientID = "Doeringer^Janette", "PID-Q4711-ZZQ"
     dataset.PatientBirthDate, dataset.PatientSex = "19500102", "F"
     dataset.ScanningSequence, dataset.SequenceVariant, dataset.ScanOptions = "GR", "SS", ""
     dataset.MRAcquisitionType, dataset.EchoTime, dataset.EchoTrainLength = "2D", "1.6", "1"

@@ -10,7 +10,7 @@ from pydicom.sequence import Sequence
 
 from monai_fedlora.clinic.deidentify import KEPT
 
-DATES = ("20240102", "101112", "19500102")
+DATES = ("20240102", "101112.131415", "19500102")
 PLANTED = "ZZPLANTEDZZ"
 UID = "1.2.3.4711.4711"
 _TEXT = {"LO", "SH", "LT", "ST", "UT", "UC", "PN", "AE", "CS", "UR"}

@@ -48,7 +48,7 @@ def test_nothing_planted_is_left(planted: Dataset) -> None:
         assert trace.encode() in before
     clean = Deidentifier(SECRET).image(planted)
     after = encode(clean)
-    for trace in (PLANTED, UID, "Doe", "4711", "House", *DATES):
+    for trace in (PLANTED, UID, "Doeringer", "Q4711", "House", *DATES):
         assert trace.encode() not in after
     assert not any(element.tag.is_private for element in clean)
     assert [element.keyword for element in clean if element.VR == "SQ"] == ["DeidentificationMethodCodeSequence"]
@@ -90,7 +90,7 @@ def test_images_of_one_study_and_patient_stay_together() -> None:
         assert first[keyword].value == second[keyword].value
         assert first[keyword].value != make()[keyword].value
     assert first.SOPInstanceUID != second.SOPInstanceUID
-    other = deidentifier.image(make(PatientID="PID-4712"))
+    other = deidentifier.image(make(PatientID="PID-Q4712-ZZQ"))
     assert other.PatientID != first.PatientID
 
 

@@ -31,7 +31,7 @@ from monai_fedlora.errors import ConfigError, DataError, PrivacyError
 from tests.clinic.hearts import affine_of, write_nifti, write_study
 from tests.clinic.identities import PLANTED, plant
 
-IDENTITIES = ("Doe", "Jane", "4711", "House", "Gregory", "19500102", "20240102", "101112", PLANTED)
+IDENTITIES = ("Doeringer", "Janette", "Q4711", "House", "Gregory", "19500102", "20240102", "101112.131415", PLANTED)
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom", "ignore::UserWarning:highdicom")
 

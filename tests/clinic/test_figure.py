@@ -40,7 +40,7 @@ def heart(classifier: Classifier) -> Prediction:
     seen[0, :8, 24:, :3] = 1.0
     seen[1, 24:, :8, :3] = 1.0
     return Prediction(
-        study="Jane Doe", classifier=classifier, probabilities=(0.25, 0.75), doubts=(), notes=(), frames=None,
+        study="Janette Doeringer", classifier=classifier, probabilities=(0.25, 0.75), doubts=(), notes=(), frames=None,
         prepared=seen, relevance=None, sources=(),
     )  # fmt: skip
 
@@ -51,7 +51,7 @@ def photograph(image_classifier: Classifier) -> Prediction:
     levels = torch.full((3, 32, 32), 0.5)
     levels[:, :8, 20:] = torch.tensor([0.9, 0.1, 0.2])[:, None, None]
     return Prediction(
-        study="Jane Doe", classifier=image_classifier, probabilities=(0.6, 0.4), doubts=(), notes=(), frames=None,
+        study="Janette Doeringer", classifier=image_classifier, probabilities=(0.6, 0.4), doubts=(), notes=(), frames=None,
         prepared=(levels - settings["mean"]) / settings["std"], relevance=None, sources=(),
     )  # fmt: skip
 
@@ -135,8 +135,8 @@ def test_answer_model_notice_frames_and_doubts_are_said(heart: Prediction, words
 def test_figure_names_neither_study_nor_patient(heart: Prediction, words: list[str], tmp_path: Path) -> None:
     picture = draw_figure(replace(heart, frames=FRAMES, relevance=torch.ones(32, 32)))
     picture.save(tmp_path / "figure.png")
-    assert "Doe" not in " ".join(words)
-    assert b"Doe" not in (tmp_path / "figure.png").read_bytes()
+    assert "Doeringer" not in " ".join(words)
+    assert b"Doeringer" not in (tmp_path / "figure.png").read_bytes()
 
 
 def test_the_middle_of_the_slices_that_are_there_is_shown(heart: Prediction) -> None:
