@@ -51,7 +51,8 @@ def photograph(image_classifier: Classifier) -> Prediction:
     levels = torch.full((3, 32, 32), 0.5)
     levels[:, :8, 20:] = torch.tensor([0.9, 0.1, 0.2])[:, None, None]
     return Prediction(
-        study="Janette Doeringer", classifier=image_classifier, probabilities=(0.6, 0.4), doubts=(), notes=(), frames=None,
+        study="Janette Doeringer", classifier=image_classifier, probabilities=(0.6, 0.4), doubts=(), notes=(),
+        frames=None,
         prepared=(levels - settings["mean"]) / settings["std"], relevance=None, sources=(),
     )  # fmt: skip
 
