@@ -33,7 +33,6 @@ def run(args: argparse.Namespace) -> int:
     from rich.live import Live
 
     from monai_fedlora.federated.plan import Plan
-    from monai_fedlora.federated.rounds import run_in_process
     from monai_fedlora.federated.simulate import simulate
     from monai_fedlora.resources import job_template_path
 
@@ -46,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
             live.update(progress_table(results))
 
         if args.in_process:
+            from monai_fedlora.federated.rounds import run_in_process
+
             plan = Plan.load(job / "app" / "config" / "plan.json")
             results = run_in_process(
                 plan, folder=args.workspace, data_root=args.data, backbone=args.backbone, on_progress=show

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nvflare.apis.dxo import DataKind
+from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
 from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
@@ -49,6 +50,11 @@ class SiteExecutor(Executor):
         super().__init__()
         self._site: Site | None = None
         self._abort = Signal()
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """In the simulator, import what a site needs while its process still waits for a task."""
+        if event_type == EventType.START_RUN and _simulated(fl_ctx):
+            import_libraries()
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         """Handle one task; every failure becomes an error reply, so that the site can go on next round."""

@@ -7,6 +7,7 @@ and scientific libraries for single transforms. Importing the three without them
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import sys
 from collections.abc import Iterator, Sequence
@@ -39,13 +40,25 @@ def import_libraries() -> None:
     """
     if "monai" in sys.modules:
         return
-    with _absent(_ABSENT), _stood_in(_STOOD_IN):
+    with _absent(_ABSENT), _stood_in(_STOOD_IN), _uncollected():
         import monai.bundle
         import monai.data
         import monai.engines
         import monai.transforms  # noqa: F401
         import peft  # noqa: F401
         import torch.distributed.tensor  # PEFT takes it for imported  # noqa: F401
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Pause the garbage collector, which would look again and again through modules that all stay."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager

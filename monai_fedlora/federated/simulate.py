@@ -23,6 +23,7 @@ _PRODUCTS = (RESULTS_NAME, LAST_NAME, BEST_NAME)
 _ERRORS = "private/errors.log"
 _SITE_LOGS = (_ERRORS, "private/site.log")
 _SIMULATOR = "nvflare.private.fed.app.simulator.simulator"
+_SITE = "nvflare.private.fed.app.simulator.simulator_worker"
 
 
 def default_threads(n_sites: int) -> int:
@@ -87,15 +88,13 @@ def simulate(
         )
         try:
             _follow(process, run_folder / RESULTS_NAME, on_progress)
-        except BaseException:
-            _stop(process)
-            raise
         finally:
+            _stop(process)
             for name in _PRODUCTS:
                 if (run_folder / name).is_file():
                     shutil.copyfile(run_folder / name, workspace / name)
     results = read_json(workspace / RESULTS_NAME) if (workspace / RESULTS_NAME).is_file() else {}
-    if process.returncode or results.get("status") != "finished":
+    if not _finished(results):
         raise FedLoraError(_failure(log, workspace, plan, results))
     return results
 
@@ -106,16 +105,35 @@ def _absolute(source: str | Path) -> str:
 
 
 def _follow(process: subprocess.Popen, results: Path, on_progress: Callable[[Mapping[str, Any]], None]) -> None:
-    seen = 0.0
-    while process.poll() is None:
+    """Show results until the simulator has ended, or has nothing more to do but to sleep.
+
+    NVFlare takes four seconds to end once the server has finished and the sites' processes are gone.
+    """
+    seen, content = 0.0, {}
+    while process.poll() is None and not (_finished(content) and not _sites_run(process)):
         time.sleep(0.2)
         if results.is_file() and results.stat().st_mtime > seen:
-            seen = results.stat().st_mtime
-            on_progress(read_json(results))
+            seen, content = results.stat().st_mtime, read_json(results)
+            on_progress(content)
+
+
+def _finished(results: Mapping[str, Any]) -> bool:
+    return results.get("status") == "finished"
+
+
+def _sites_run(process: subprocess.Popen) -> bool:
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):
+        for member in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if any(word == _SITE for word in member.cmdline()):
+                    return True
+    return False
 
 
 def _stop(process: subprocess.Popen) -> None:
-    """End the simulator and the sites' processes, which have sessions of their own."""
+    """End what is left of the simulator and of the sites' processes, which have sessions of their own."""
     import psutil
 
     with suppress(psutil.NoSuchProcess):
