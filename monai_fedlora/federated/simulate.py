@@ -109,7 +109,8 @@ def _follow(process: subprocess.Popen, results: Path, on_progress: Callable[[Map
 
     NVFlare takes four seconds to end once the server has finished and the sites' processes are gone.
     """
-    seen, content = 0.0, {}
+    seen = 0.0
+    content: Mapping[str, Any] = {}
     while process.poll() is None and not (_finished(content) and not _sites_run(process)):
         time.sleep(0.2)
         if results.is_file() and results.stat().st_mtime > seen:
