@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.cut import CutNetwork
+from monai_fedlora.networks.one_query import attend
 from monai_fedlora.networks.position import resize_image_position, sincos_position
 from monai_fedlora.networks.protocol import Features
 from monai_fedlora.networks.tracing import fixed_shape
@@ -168,6 +169,9 @@ class Attention(nn.Module):
         self.proj = nn.Linear(settings.dim, settings.dim)
 
     def forward(self, x: torch.Tensor, queries: int | None = None) -> torch.Tensor:
+        if queries == 1 and not self.causal:
+            query = self.q(x[:, :1].contiguous()).squeeze(1)
+            return self.proj(attend(x, query, self.k, self.v, n_heads=self.n_heads)).unsqueeze(1)
         # Contiguous, because PyTorch rounds a strided input otherwise where the weight trains than where it does not.
         query, key, value = (
             part.unflatten(2, (self.n_heads, -1)).transpose(1, 2)
