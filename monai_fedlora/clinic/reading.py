@@ -35,6 +35,10 @@ class LoadedStudy:
         notes: what was decided that a reader should know.
         doubts: what speaks against the image being of the kind that the model was trained on.
         sources: the DICOM images (pydicom datasets) of ED, then of ES, base first; empty if it was not read from DICOM.
+        cine: grey levels of all frames (X, Y, Z, T) as read, ED and ES alone if there are two files; None for a
+            photograph.
+        cine_affine: (4, 4) voxel of ``cine`` to world in mm (right, anterior, superior).
+        image_affine: (4, 4) voxel of ``image`` to the same world.
     """
 
     image: Tensor
@@ -42,6 +46,9 @@ class LoadedStudy:
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     sources: tuple[Any, ...] = ()
+    cine: np.ndarray | None = None
+    cine_affine: np.ndarray | None = None
+    image_affine: np.ndarray | None = None
 
 
 def load_study(study: Study, classifier: Classifier) -> LoadedStudy:
@@ -68,17 +75,32 @@ def _load_pair(files: FramePair, classifier: Classifier) -> LoadedStudy:
     for path in (files.ed, files.es):
         check_size(read_header(path, axes=3).shape, str(path))
     ed, es = read_frames({"ed": files.ed, "es": files.es})
-    image, doubts, shared = _joined(ed, es, classifier)
+    joined = _joined(ed, es, classifier)
+    shared = joined.frames.shape[3]
     notes = () if shared == ed.voxels.shape[2] == es.voxels.shape[2] else (f"the frames share {shared} slices",)
-    return LoadedStudy(image=image, notes=notes, doubts=tuple(doubts))
+    return LoadedStudy(
+        image=joined.image,
+        notes=notes,
+        doubts=joined.doubts,
+        cine=np.moveaxis(joined.frames, 0, -1),
+        cine_affine=joined.affine,
+        image_affine=joined.image_affine,
+    )
 
 
 def _load_cine(files: CineFile, classifier: Classifier) -> LoadedStudy:
     voxels, spacing = _read_cine(files.file)
     choice = choose_frames(voxels, spacing_mm=spacing, given=files.frames)
     ed, es = read_frames({"cine": files.file, "ed_frame": choice.ed, "es_frame": choice.es})
-    image, doubts, _ = _joined(ed, es, classifier)
-    return LoadedStudy(image=image, frames=choice, doubts=(*choice.doubts, *doubts))
+    joined = _joined(ed, es, classifier)
+    return LoadedStudy(
+        image=joined.image,
+        frames=choice,
+        doubts=(*choice.doubts, *joined.doubts),
+        cine=voxels,
+        cine_affine=joined.affine,
+        image_affine=joined.image_affine,
+    )
 
 
 def _load_dicom(files: DicomFiles, classifier: Classifier) -> LoadedStudy:
@@ -92,14 +114,17 @@ def _load_dicom(files: DicomFiles, classifier: Classifier) -> LoadedStudy:
             make_frame(np.ascontiguousarray(voxels[..., frame]), stack.affine, files.path)
             for frame in (choice.ed, choice.es)
         )
-        image, doubts, _ = _joined(ed, es, classifier)
+        joined = _joined(ed, es, classifier)
         sources = tuple(read_dataset(header) for frame in (choice.ed, choice.es) for header in stack.of_frame(frame))
     return LoadedStudy(
-        image=image,
+        image=joined.image,
         frames=choice,
         notes=stack.notes,
-        doubts=(*stack.doubts, *choice.doubts, *doubts),
+        doubts=(*stack.doubts, *choice.doubts, *joined.doubts),
         sources=sources,
+        cine=voxels,
+        cine_affine=joined.affine,
+        image_affine=joined.image_affine,
     )
 
 
@@ -119,8 +144,18 @@ def _read_cine(path: Path) -> tuple[np.ndarray, float]:
     return voxels, float(np.sqrt(header.spacing[0] * header.spacing[1]))
 
 
-def _joined(ed: Frame, es: Frame, classifier: Classifier) -> tuple[Tensor, list[str], int]:
-    """The resampled pair, doubts about it, and how many slices the frames share."""
+@dataclass(frozen=True, kw_only=True)
+class _Joined:
+    """Both frames (2, X, Y, Z) with their affine, the same resampled, and doubts about them."""
+
+    frames: np.ndarray
+    affine: np.ndarray
+    image: Tensor
+    image_affine: np.ndarray
+    doubts: tuple[str, ...]
+
+
+def _joined(ed: Frame, es: Frame, classifier: Classifier) -> _Joined:
     from monai.data import MetaTensor
     from monai.transforms import Spacing
 
@@ -129,4 +164,10 @@ def _joined(ed: Frame, es: Frame, classifier: Classifier) -> tuple[Tensor, list[
     doubts = cine_doubts(frames, spacing=(x, y, z))
     image = MetaTensor(torch.from_numpy(frames), affine=torch.from_numpy(affine))
     resampled: Any = Spacing(**classifier.resampling or {})(image)
-    return resampled.as_tensor(), doubts, frames.shape[3]
+    return _Joined(
+        frames=frames,
+        affine=affine,
+        image=resampled.as_tensor(),
+        image_affine=resampled.affine.numpy(),
+        doubts=tuple(doubts),
+    )
