@@ -6,18 +6,21 @@ Only the TorchScript module computes; of the configuration plain values are read
 from __future__ import annotations
 
 import json
+import math
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from monai_fedlora.clinic.trust import Trust, read_trust
 from monai_fedlora.errors import ConfigError, DataError, WeightsError
 from monai_fedlora.export.check.checker import check_bundle
 from monai_fedlora.export.check.contents import Contents, open_contents
+from monai_fedlora.export.reference import METHOD
 from monai_fedlora.files import sha256
 
 CINE, IMAGE = "cine", "image"
@@ -40,6 +43,7 @@ class Classifier:
         resampling: arguments of MONAI's ``Spacing`` before the model; None for photographs.
         script: the TorchScript module: ``preprocessor``, then ``network``.
         device: where it computes.
+        trust: how far its answers can be trusted.
     """
 
     path: Path
@@ -52,6 +56,7 @@ class Classifier:
     resampling: Mapping[str, Any] | None
     script: torch.jit.ScriptModule
     device: torch.device
+    trust: Trust = field(default_factory=Trust)
 
     def probabilities(self, image: Tensor) -> tuple[float, ...]:
         """Classify one image.
@@ -65,12 +70,31 @@ class Classifier:
         Raises:
             DataError: the model refuses the image, or gives something that is not finite.
         """
-        found = self._run(self.script, image).softmax(dim=1)[0].cpu()
+        return self.assess(image)[0]
+
+    def assess(self, image: Tensor) -> tuple[tuple[float, ...], float | None]:
+        """Classify one image, and measure how far it lies from the training cases.
+
+        Args:
+            image: as of :meth:`probabilities`.
+
+        Returns:
+            Softmax of the logits, by class; Mahalanobis distance, None if the bundle has no statistics.
+
+        Raises:
+            DataError: as of :meth:`probabilities`.
+        """
+        if self.trust.reach is None:
+            logits, distance = self._run(self.script, image), None
+        else:
+            logits, distances = self._run(getattr(self.script, METHOD), image)
+            distance = float(distances[0])
+        found = logits.softmax(dim=1)[0].cpu()
         if len(found) != len(self.classes):
             raise DataError(f"the model gives {len(found)} classes, and its metadata name {', '.join(self.classes)}")
-        if not bool(torch.isfinite(found).all()):
+        if not (bool(torch.isfinite(found).all()) and (distance is None or math.isfinite(distance))):
             raise DataError("the prediction is not finite; the image or the model is damaged")
-        return tuple(found.double().tolist())
+        return tuple(found.double().tolist()), distance
 
     def prepare(self, image: Tensor) -> Tensor:
         """What the network itself sees of an image as of :meth:`probabilities`; without the batch, on the CPU."""
@@ -87,7 +111,7 @@ class Classifier:
         """(classes,) natural logarithms of the probabilities for what :meth:`prepare` gave."""
         return self._run(self.script.network, prepared).log_softmax(dim=1)[0].cpu()
 
-    def _run(self, module: torch.jit.ScriptModule, image: Tensor) -> Tensor:
+    def _run(self, module: Callable[[Tensor], Any], image: Tensor) -> Any:
         try:
             with torch.no_grad():
                 return module(image[None].to(self.device))
@@ -125,6 +149,9 @@ def _open(bundle: Path, contents: Contents) -> Classifier:
         image = metadata["network_data_format"]["inputs"]["image"]
         channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
         modality = _MODALITIES[image["modality"]]
+        trust, script = read_trust(metadata), _load(contents.path(_MODEL), device)
+        if trust.reach is not None:
+            getattr(script, METHOD)
         return Classifier(
             path=bundle,
             name=str(metadata["name"]),
@@ -134,10 +161,11 @@ def _open(bundle: Path, contents: Contents) -> Classifier:
             modality=modality,
             style=str(image["style"]) if modality == IMAGE else None,
             resampling=_resampling(inference) if modality == CINE else None,
-            script=_load(contents.path(_MODEL), device),
+            script=script,
             device=device,
+            trust=trust,
         )
-    except (KeyError, TypeError, AttributeError, StopIteration) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
         raise ConfigError(f"{bundle} is not what monai-fedlora export writes: {error!r} is missing") from error
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from monai_fedlora.clinic.bundle import CINE, Classifier
 from monai_fedlora.clinic.frames_choice import FrameChoice
 from monai_fedlora.clinic.occlusion import occlusion_map
-from monai_fedlora.clinic.reading import load_study
+from monai_fedlora.clinic.reading import LoadedStudy, load_study
 from monai_fedlora.clinic.studies import Study
 
 NOT_FOR_CLINICAL_USE = "Research only. Not a medical device, not for clinical use, not for diagnosis."
@@ -30,6 +30,8 @@ class Prediction:
         prepared: what the network saw: (2, X, Y, Z) in [0, 1] or a normalised photograph (3, H, W).
         relevance: (X, Y) or (H, W), see :func:`monai_fedlora.clinic.occlusion.occlusion_map`; None if not asked for.
         sources: the DICOM images (pydicom datasets) of ED, then of ES, base first; empty if it was not read from DICOM.
+        distance: of the image from the model's training cases, see :mod:`monai_fedlora.export.reference`; None if the
+            bundle has no statistics of them.
     """
 
     study: str
@@ -41,6 +43,7 @@ class Prediction:
     prepared: Tensor
     relevance: Tensor | None
     sources: tuple[Any, ...]
+    distance: float | None = None
 
     @property
     def best(self) -> int:
@@ -67,9 +70,17 @@ class Prediction:
             "probabilities": dict(zip(model.classes, self.probabilities, strict=True)),
             "doubts": list(self.doubts),
             "notes": list(self.notes),
+            "distance": self._distance(),
+            "calibration": None if model.trust.calibration is None else dict(model.trust.calibration),
             "frames": origin,
             "model": {"name": model.name, "version": model.version, "sha256": model.sha256},
         }
+
+    def _distance(self) -> dict[str, float] | None:
+        reach = self.classifier.trust.reach
+        if self.distance is None or reach is None:
+            return None
+        return {"value": round(self.distance, 4), "limit": round(reach.limit, 4)}
 
 
 def predict_study(classifier: Classifier, study: Study, *, overlay: bool = True) -> Prediction:
@@ -84,18 +95,44 @@ def predict_study(classifier: Classifier, study: Study, *, overlay: bool = True)
         ConfigError: a package for this kind of file is not installed.
         DataError: the study cannot be used, is not what the model takes, or the model refuses it; the message says why.
     """
-    loaded = load_study(study, classifier)
-    probabilities = classifier.probabilities(loaded.image)
+    prediction = predict_loaded(classifier, load_study(study, classifier), name=study.name)
+    return explain(prediction) if overlay else prediction
+
+
+def predict_loaded(classifier: Classifier, loaded: LoadedStudy, *, name: str) -> Prediction:
+    """Classify a study that was read, without the places that the answer hangs on.
+
+    Args:
+        classifier: the model that the study was read for.
+        loaded: from :func:`monai_fedlora.clinic.reading.load_study`.
+        name: of the study.
+
+    Raises:
+        DataError: the model refuses the image.
+    """
+    probabilities, distance = classifier.assess(loaded.image)
+    trust = classifier.trust
+    unlike = [] if distance is None or trust.reach is None else trust.reach.doubts(distance)
     prepared = classifier.prepare(loaded.image)
-    best = max(range(len(probabilities)), key=probabilities.__getitem__)
     return Prediction(
-        study=study.name,
+        study=name,
         classifier=classifier,
         probabilities=probabilities,
-        doubts=loaded.doubts,
-        notes=loaded.notes,
+        doubts=(*loaded.doubts, *unlike),
+        notes=(*loaded.notes, *trust.notes),
         frames=loaded.frames,
         prepared=prepared,
-        relevance=occlusion_map(classifier, prepared, target=best) if overlay else None,
+        relevance=None,
         sources=loaded.sources,
+        distance=distance,
     )
+
+
+def explain(prediction: Prediction) -> Prediction:
+    """The same prediction with the places that the answer hangs on.
+
+    Raises:
+        DataError: the model refuses the image with a place covered.
+    """
+    relevance = occlusion_map(prediction.classifier, prediction.prepared, target=prediction.best)
+    return replace(prediction, relevance=relevance)

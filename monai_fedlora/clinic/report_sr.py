@@ -10,8 +10,8 @@ from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, Prediction
 
 MANUFACTURER = "MONAI-FedLoRA"
 CLASS_SCHEME = "99MONAIFEDLORA"
-"""Coding scheme of the classes: they are what the training sites called them, which no public code says. Its version is
-the beginning of the model's SHA-256."""
+"""Coding scheme of the classes, which are what the training sites called them, and of the distance from the training
+cases: no public code says these. Its version is the beginning of the model's SHA-256."""
 
 SERIES_NUMBER = 9001
 TITLE = "AI classification, research only"
@@ -21,8 +21,8 @@ def build_report(prediction: Prediction, sources: Sequence[Any]) -> Any:
     """Make the report of a study.
 
     It says which model on which images found which class with which probability: a measurement group for the answer,
-    with the class, the doubts and the notice that this is not for clinical use, and one for each class, with its
-    probability. Its status is preliminary and unverified.
+    with the class, the distance from the training cases, the doubts, the notes and the notice that this is not for
+    clinical use, and one for each class, with its probability. Its status is preliminary and unverified.
 
     Args:
         prediction: of a study that was read from DICOM.
@@ -73,8 +73,10 @@ def build_report(prediction: Prediction, sources: Sequence[Any]) -> Any:
         qualitative_evaluations=[
             sr.QualitativeEvaluation(name=codes.SCT.Classification, value=classes[prediction.best])
         ],
+        measurements=_distances(prediction),
     )
-    for text in (NOT_FOR_CLINICAL_USE, *(f"Doubt: {doubt}." for doubt in prediction.doubts)):
+    doubts, notes = (f"Doubt: {text}." for text in prediction.doubts), (f"Note: {text}." for text in prediction.notes)
+    for text in (NOT_FOR_CLINICAL_USE, *doubts, *notes):
         answer[0].ContentSequence.append(
             sr.TextContentItem(name=codes.DCM.Comment, value=text, relationship_type=sr.RelationshipTypeValues.CONTAINS)
         )
@@ -107,3 +109,24 @@ def build_report(prediction: Prediction, sources: Sequence[Any]) -> Any:
     scheme.CodingSchemeName = "Classes of a model exported by MONAI-FedLoRA"
     report.CodingSchemeIdentificationSequence = [scheme]
     return report
+
+
+def _distances(prediction: Prediction) -> list[Any] | None:
+    """The distance from the training cases, and the limit of what is like them."""
+    from highdicom import sr
+    from pydicom.sr.codedict import codes
+
+    model = prediction.classifier
+    if prediction.distance is None or model.trust.reach is None:
+        return None
+    return [
+        sr.Measurement(
+            name=sr.CodedConcept(code, CLASS_SCHEME, meaning, scheme_version=model.sha256[:16]),
+            value=value,
+            unit=codes.UCUM.NoUnits,
+        )
+        for code, meaning, value in (
+            ("DISTANCE", "Distance from the training cases", prediction.distance),
+            ("DISTANCELIMIT", "Limit of the distance from the training cases", model.trust.reach.limit),
+        )
+    ]
