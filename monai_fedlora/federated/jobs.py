@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -43,9 +44,9 @@ def write_job(
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
         job = Path(scratch) / output.name
         config = job / "app" / "config"
-        write_json(job / "meta.json", _meta(plan))
-        write_json(config / "config_fed_server.json", _server(plan))
-        write_json(config / "config_fed_client.json", _client())
+        _write_ordered(job / "meta.json", _meta(plan))
+        _write_ordered(config / "config_fed_server.json", _server(plan))
+        _write_ordered(config / "config_fed_client.json", _client())
         write_json(config / "plan.json", plan.to_json())
         write_json(config / "manifest.json", manifest.to_json())
         if custom_folder:
@@ -54,6 +55,15 @@ def write_job(
             shutil.copyfile(initial, config / "initial_shared.safetensors")
         job.chmod(0o755)
         job.rename(output)
+
+
+def _write_ordered(path: Path, value: dict[str, Any]) -> None:
+    """Write JSON with its entries in the given order.
+
+    ``nvflare job submit`` (2.9) writes these files again, and of a file whose first entry is not a plain value it
+    keeps that entry alone.
+    """
+    write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def _meta(plan: Plan) -> dict[str, Any]:

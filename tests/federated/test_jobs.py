@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 from argparse import Namespace
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from nvflare.fuel.utils.config_service import ConfigService
 from nvflare.private.fed.client.client_json_config import ClientJsonConfigurator
 from nvflare.private.fed.server.server_json_config import ServerJsonConfigurator
 from nvflare.private.privacy_manager import Scope
+from nvflare.tool.job.job_cli import prepare_job_config
 
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated import executor, filters, server
@@ -101,6 +103,16 @@ def test_a_job_that_cannot_be_completed_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="absent"):
         write_job(make_plan(), make_manifest(), tmp_path / "job", initial=tmp_path / "absent")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["written", "shipped"])
+def test_what_nvflare_submits_is_the_job(job: Path, tmp_path: Path, kind: str) -> None:
+    for number, source in enumerate(SHIPPED if kind == "shipped" else [job]):
+        copy = tmp_path / f"copy-{number}"
+        shutil.copytree(source, copy)
+        prepare_job_config(Namespace(job_folder=str(source)), ["app"], str(copy))
+        for name in ("meta.json", "app/config/config_fed_server.json", "app/config/config_fed_client.json"):
+            assert json.loads((copy / name).read_text()) == json.loads((source / name).read_text()), source.name
 
 
 def test_the_same_plan_makes_the_same_job(tmp_path: Path) -> None:
