@@ -20,6 +20,7 @@ COMMANDS = (
     "compare",
     "export",
     "predict",
+    "serve",
     "check",
     "methods",
     "privacy",

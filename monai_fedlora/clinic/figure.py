@@ -20,7 +20,7 @@ AN_AID = "an aid, not evidence"
 _PANEL, _GAP, _SIDE, _TOP, _LINE, _LOWEST = 320, 16, 400, 74, 22, 640
 _PAPER, _INK, _PALE, _BAR, _ALARM = (255, 255, 255), (25, 25, 25), (150, 150, 150), (52, 101, 164), (178, 34, 34)
 _FOR, _AGAINST = np.array([255.0, 70.0, 0.0]), np.array([0.0, 120.0, 255.0])
-_HARDLY = 0.01
+HARDLY = 0.01
 """Largest difference of log-probabilities that is not worth showing."""
 _MOST_OPAQUE = 0.6
 
@@ -79,7 +79,7 @@ def _shade(picture: np.ndarray, relevance: np.ndarray) -> np.ndarray:
         relevance: (height, width).
     """
     largest = float(np.abs(relevance).max())
-    if largest < _HARDLY:
+    if largest < HARDLY:
         return picture
     opacity = _MOST_OPAQUE * np.abs(relevance / largest)[..., None]
     colour = np.where(relevance[..., None] > 0, _FOR, _AGAINST)

@@ -1,0 +1,84 @@
+"""``monai-fedlora serve``: classify studies with an exported bundle in a browser."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+from monai_fedlora.errors import ConfigError
+
+_GIB = 1 << 30
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Add the sub-command."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="classify studies with an exported bundle in a browser",
+        description="Open a page on this machine that studies are dropped on. Everything stays on this machine and is "
+        "removed when the server ends, when it is asked to, or when nobody asked for it for a while. Research only: "
+        "not a medical device, not for clinical use.",
+    )
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder or zip of an exported bundle")
+    parser.add_argument("--port", type=int, default=8000, help="TCP port (default: 8000)")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen at (default: 127.0.0.1, which only this machine reaches); any other needs a token, and "
+        "what is sent is not encrypted: a tunnel (ssh -L) to the default is safer",
+    )
+    parser.add_argument(
+        "--token", help="what a browser has to show; made and printed if others can connect and it is not given"
+    )
+    parser.add_argument(
+        "--max-upload", type=float, default=2.0, metavar="GIB", help="largest study in GiB, also unpacked (default: 2)"
+    )
+    parser.add_argument(
+        "--idle-minutes",
+        type=float,
+        default=30.0,
+        metavar="MINUTES",
+        help="time after which what a browser left is removed (default: 30)",
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until Ctrl-C."""
+    try:
+        from monai_fedlora.serve.pages import VIEWER, find_pages
+        from monai_fedlora.serve.run import listen, run_server
+        from monai_fedlora.serve.settings import ServeSettings, is_loopback
+    except ModuleNotFoundError as error:
+        if error.name not in ("fastapi", "python_multipart", "starlette", "uvicorn"):
+            raise
+        raise ConfigError("the page needs further packages: pip install 'monai-fedlora[serve]'") from error
+    import secrets
+
+    from monai_fedlora.clinic.bundle import open_bundle
+
+    if not math.isfinite(args.max_upload):
+        raise ConfigError(f"--max-upload {args.max_upload} is no size in GiB")
+    token = args.token
+    if token is None and not is_loopback(args.host):
+        token = secrets.token_urlsafe(32)
+    settings = ServeSettings(
+        host=args.host,
+        port=args.port,
+        token=token,
+        max_upload_bytes=round(args.max_upload * _GIB),
+        idle_minutes=args.idle_minutes,
+    )
+
+    def ready() -> None:
+        if VIEWER not in find_pages():
+            print("the viewer of volumes is not there, figures are shown instead; make web brings it", flush=True)
+        address = settings.address + (f"/?token={token}" if token else "")
+        print("Research only. Not for clinical use.", flush=True)
+        print(f"open {address} ; Ctrl-C ends and removes everything", flush=True)
+
+    with listen(settings) as server:
+        run_server(open_bundle(args.bundle), settings=settings, server=server, on_ready=ready)
+    print("ended; everything was removed", flush=True)
+    return 0

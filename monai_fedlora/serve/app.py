@@ -1,0 +1,185 @@
+"""The server: which address gives what. The interface is described in ``docs/clinic.md``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, JSONResponse, Response
+
+from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.serve.card import describe_model
+from monai_fedlora.serve.kinds import make_study
+from monai_fedlora.serve.names import stored_suffix
+from monai_fedlora.serve.pages import INDEX, KINDS, VIEWER, find_pages
+from monai_fedlora.serve.refusal import DISK_FULL, NOT_FOUND, Refused
+from monai_fedlora.serve.results import FILES
+from monai_fedlora.serve.security import Guard, session_of, set_session_cookie
+from monai_fedlora.serve.sessions import ServedStudy, Sessions
+from monai_fedlora.serve.settings import ServeSettings
+from monai_fedlora.serve.storage import Storage
+from monai_fedlora.serve.uploads import check_length, receive
+from monai_fedlora.serve.worker import Worker, torch_threads
+
+_TYPES = {".gz": "application/gzip", ".png": "image/png", ".dcm": "application/dicom", ".json": "application/json"}
+_LONGEST_SWEEP = 60.0
+
+
+def create_app(classifier: Classifier, *, settings: ServeSettings) -> FastAPI:
+    """Make the server of a model.
+
+    Its lifespan owns a private folder, which is removed at its end, and the thread that classifies.
+
+    Args:
+        classifier: from :func:`monai_fedlora.clinic.bundle.open_bundle`.
+        settings: where it listens and what it takes.
+
+    Raises:
+        ConfigError: ``MONAI_FEDLORA_THREADS`` is no number, or the bundle changed since it was opened.
+    """
+    model, pages, threads = describe_model(classifier), find_pages(), torch_threads()
+    model |= {"max_upload_bytes": settings.max_upload_bytes, "viewer": VIEWER in pages}
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with Storage() as storage:
+            sessions = app.state.sessions = Sessions(storage.root, settings=settings)
+            worker = app.state.worker = Worker(classifier, threads=threads)
+            worker.start()
+            sweeper = asyncio.create_task(_sweep(sessions, settings))
+            try:
+                yield
+            finally:
+                sweeper.cancel()
+                await run_in_threadpool(sessions.remove_all)
+                await run_in_threadpool(worker.stop)
+
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(Guard, settings=settings)
+    app.add_exception_handler(Refused, _say_refused)
+    app.add_exception_handler(HTTPException, _say_http)
+
+    def sessions_of(request: Request) -> Sessions:
+        return request.app.state.sessions
+
+    def find_study(request: Request, identity: str) -> ServedStudy:
+        return sessions_of(request).find(session_of(request.cookies, settings)).study(identity)
+
+    @app.get("/")
+    async def index(request: Request) -> Response:
+        response = _page(pages, INDEX)
+        if not sessions_of(request).is_issued(session_of(request.cookies, settings)):
+            set_session_cookie(response, settings, sessions_of(request).issue())
+        return response
+
+    @app.get("/static/{name:path}")
+    async def static(name: str) -> Response:
+        return _page(pages, name)
+
+    @app.get("/api/model")
+    async def get_model() -> Response:
+        return JSONResponse(model)
+
+    @app.post("/api/studies")
+    async def post_study(request: Request) -> Response:
+        limit = settings.max_upload_bytes
+        check_length(request.headers.get("content-length"), limit)
+        try:
+            with sessions_of(request).arrival(session_of(request.cookies, settings)) as (session, study):
+                received = await receive(
+                    request.stream(),
+                    content_type=request.headers.get("content-type", ""),
+                    folder=study.upload,
+                    suffix=partial(stored_suffix, modality=classifier.modality),
+                    limit=limit,
+                )
+                source, files = await run_in_threadpool(
+                    make_study, received, modality=classifier.modality, folder=study.upload, limit=limit
+                )
+                study.fill(source, files)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise Refused(DISK_FULL, "this machine's disk is full; remove studies, or make room") from error
+        request.app.state.worker.put(session, study)
+        response = JSONResponse({"id": study.id, "name": study.name}, status_code=202)
+        set_session_cookie(response, settings, session.id)
+        return response
+
+    @app.get("/api/studies/{identity}")
+    async def get_study(request: Request, identity: str) -> Response:
+        return JSONResponse(_describe(find_study(request, identity)))
+
+    @app.get("/api/studies/{identity}/{name}")
+    async def get_file(request: Request, identity: str, name: str) -> Response:
+        offered = {path.name: path for path in find_study(request, identity).offered.values()}
+        if name not in offered:
+            raise Refused(NOT_FOUND, f"this study has no {name[:40]!r}; look again when it is done")
+        return _download(offered[name], identity)
+
+    @app.delete("/api/studies/{identity}")
+    async def delete_study(request: Request, identity: str) -> Response:
+        sessions = sessions_of(request)
+        session = sessions.find(session_of(request.cookies, settings))
+        await run_in_threadpool(sessions.remove_study, session, identity)
+        return Response(status_code=204)
+
+    @app.delete("/api/session")
+    async def delete_session(request: Request) -> Response:
+        sessions = sessions_of(request)
+        with contextlib.suppress(Refused):  # a browser that never sent anything
+            await run_in_threadpool(sessions.remove, sessions.find(session_of(request.cookies, settings)))
+        return Response(status_code=204)
+
+    return app
+
+
+async def _sweep(sessions: Sessions, settings: ServeSettings) -> None:
+    """Remove idle sessions again and again."""
+    while True:
+        await asyncio.sleep(min(_LONGEST_SWEEP, 15 * settings.idle_minutes))
+        await run_in_threadpool(sessions.remove_idle)
+
+
+def _describe(study: ServedStudy) -> dict:
+    state, offered = study.state, study.offered
+    return {
+        "id": study.id,
+        "name": study.name,
+        "state": state,
+        "error": study.error,
+        "result": study.result,
+        "files": {kind: f"/api/studies/{study.id}/{FILES[kind]}" for kind in offered},
+    }
+
+
+def _page(pages: dict[str, Path], name: str) -> Response:
+    if name not in pages:
+        raise Refused(NOT_FOUND, "there is no such page; open the address that was printed at the start")
+    return FileResponse(pages[name], media_type=KINDS[pages[name].suffix], headers={"Cache-Control": "no-cache"})
+
+
+def _download(path: Path, identity: str) -> Response:
+    """A file under a name that tells studies apart and says nothing about the patient."""
+    kind = "inline" if path.suffix == ".png" else "attachment"
+    name = f"{identity[:8]}-{path.name}"
+    return FileResponse(path, media_type=_TYPES[path.suffix], filename=name, content_disposition_type=kind)
+
+
+async def _say_refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return JSONResponse({"error": str(error)}, status_code=error.status)
+
+
+async def _say_http(request: Request, error: Exception) -> Response:
+    """What the framework refuses by itself: unknown addresses and methods."""
+    assert isinstance(error, HTTPException)
+    sentence = "there is nothing at this address; open the page that was printed at the start"
+    return JSONResponse({"error": sentence}, status_code=error.status_code, headers=error.headers)

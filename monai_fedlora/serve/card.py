@@ -1,0 +1,109 @@
+"""What the page says about the model: the bundle's own metadata, in short."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from monai_fedlora.clinic.bundle import CINE, Classifier
+from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE
+from monai_fedlora.errors import ConfigError
+from monai_fedlora.export.check.contents import Contents, open_contents
+from monai_fedlora.serve.names import accepted_suffixes
+
+_METADATA = "configs/metadata.json"
+_LONGEST = 300
+_METRICS = {
+    "balanced_accuracy": "balanced accuracy",
+    "accuracy": "accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "auroc": "AUROC",
+    "ece": "expected calibration error",
+}
+_KINDS = {"personal": "the site's own", "shared": "shared by all sites"}
+
+
+def describe_model(classifier: Classifier) -> dict[str, Any]:
+    """What ``/api/model`` says, but for what the server's settings decide.
+
+    Raises:
+        ConfigError: the bundle changed since it was opened.
+    """
+    metadata = _metadata(classifier)
+    return {
+        "name": classifier.name,
+        "version": classifier.version,
+        "sha256": classifier.sha256,
+        "modality": "cine" if classifier.modality == CINE else "photograph",
+        "classes": list(classifier.classes),
+        "notice": NOT_FOR_CLINICAL_USE,
+        "limits": [str(sentence) for sentence in metadata.get("limitations", [])],
+        "intended_use": str(metadata.get("intended_use", "")),
+        "accepts": list(accepted_suffixes(classifier.modality)),
+        "card": model_card(metadata),
+    }
+
+
+def model_card(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Label and text of what a reader should know about a model, as far as the bundle says it."""
+    origin = _mapping(metadata, "provenance")
+    method, backbone = _mapping(origin, "method"), _mapping(origin, "backbone")
+    entries = {
+        "Task": metadata.get("task"),
+        "Site": origin.get("site"),
+        "Kind": _KINDS.get(str(origin.get("kind"))),
+        "Method": _joined(method.get("name"), method.get("summary")),
+        "Participating sites": origin.get("participating_sites"),
+        "Rounds": origin.get("rounds"),
+        "Training cases": origin.get("training_cases"),
+        "Validation cases": origin.get("validation_cases"),
+        "Backbone": _joined(backbone.get("file"), backbone.get("size")),
+        **_test_entries(metadata, personal=origin.get("kind") == "personal"),
+        "Calibration": _calibration(_mapping(metadata, "calibration")),
+        "Exported": origin.get("exported"),
+    }
+    return {label: str(text)[:_LONGEST] for label, text in entries.items() if text not in (None, "")}
+
+
+def _test_entries(metadata: Mapping[str, Any], *, personal: bool) -> dict[str, str]:
+    """Metrics of the held-out cases: of the personal model with its private part, of the shared one without."""
+    views = _mapping(_mapping(metadata, "eval_metrics"), "test")
+    metrics = _mapping(views, "private_on" if personal and "private_on" in views else "private_off")
+    entries = {"Test cases": str(metrics["n"])} if "n" in metrics else {}
+    for key, label in _METRICS.items():
+        entry = _mapping(metrics, key)
+        if not isinstance(entry.get("value"), int | float):
+            continue
+        text = f"{entry['value']:.2f}"
+        if isinstance(bounds := entry.get("interval_95"), list) and len(bounds) == 2:
+            text += f" (95 % interval {bounds[0]:.2f} to {bounds[1]:.2f})"
+        entries[f"Test {label}"] = text
+    return entries
+
+
+def _calibration(entry: Mapping[str, Any]) -> str | None:
+    if not entry:
+        return None
+    if not entry.get("fitted"):
+        return _joined("not calibrated", entry.get("reason"))
+    cases = _mapping(entry, "validation").get("n")
+    return f"temperature {float(entry['temperature']):.2f}, fitted on {cases} validation cases"
+
+
+def _joined(first: Any, second: Any) -> str | None:
+    parts = [str(part) for part in (first, second) if part]
+    return ": ".join(parts) or None
+
+
+def _mapping(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = content.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _metadata(classifier: Classifier) -> Mapping[str, Any]:
+    with open_contents(classifier.path) as contents:
+        if not isinstance(contents, Contents) or _METADATA not in contents.files:
+            raise ConfigError(f"{classifier.path} changed since it was checked; start again")
+        return json.loads(contents.read(_METADATA))

@@ -1,0 +1,133 @@
+"""From the files of one upload to one study."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from monai_fedlora.clinic.archive import MAXIMUM_FILES
+from monai_fedlora.clinic.bundle import CINE
+from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
+from monai_fedlora.data.records import FramePair, Photograph
+from monai_fedlora.errors import ExportError
+from monai_fedlora.export.check.archive import Limits, open_archive
+from monai_fedlora.serve.names import NIFTI, ZIP, frame_of, is_hidden, shown_name, stem, stored_suffix
+from monai_fedlora.serve.refusal import BAD_REQUEST, WRONG_TYPE, Refused
+from monai_fedlora.serve.uploads import Received, StoredFile
+
+_UNNAMED = "study"
+_MAGIC, _MAGIC_AT = b"DICM", 128
+
+
+def make_study(received: Received, *, modality: str, folder: Path, limit: int) -> tuple[Study, tuple[StoredFile, ...]]:
+    """Decide what was sent; an archive is unpacked.
+
+    Args:
+        received: what a request brought.
+        modality: what the model takes, "cine" or "image".
+        folder: where the files lie; a DICOM study is all of it.
+        limit: bytes that an archive may have, unpacked.
+
+    Returns:
+        The study, and its files with the names that their sender gave them.
+
+    Raises:
+        Refused: there is nothing that the model takes, or several studies; or an archive is damaged or dangerous.
+    """
+    files = list(received.files)
+    if not files:
+        raise Refused(WRONG_TYPE, f"{_nothing(received.passed_over)}; {_takes(modality)}")
+    if modality != CINE:
+        if len(files) > 1:
+            raise Refused(BAD_REQUEST, f"{len(files)} photographs arrived as one study; send each by itself")
+        return Study(stem(files[0].name), Photograph(files[0].path)), tuple(files)
+    archives = [file for file in files if file.path.name.endswith(ZIP)]
+    if not archives:
+        return _cine(files, _folder_name(files[0].name), folder), tuple(files)
+    if len(files) > 1:
+        raise Refused(BAD_REQUEST, "an archive arrived together with other files; send one study at a time")
+    files = unpack(archives[0], folder, limit)
+    if not files:
+        raise Refused(BAD_REQUEST, f"{archives[0].name} holds no file that the model takes; {_takes(modality)}")
+    return _cine(files, stem(archives[0].name), folder), (*archives, *files)
+
+
+def unpack(archive: StoredFile, folder: Path, limit: int) -> list[StoredFile]:
+    """Write the members of an archive that may be of a study under numbers, and remove the archive.
+
+    Raises:
+        Refused: it is damaged, encrypted, too large, or holds a link, a bomb or a name that leads outside.
+    """
+    files: list[StoredFile] = []
+    try:
+        with (
+            archive.path.open("rb") as stream,
+            open_archive(stream, Limits(members=MAXIMUM_FILES, size=limit)) as source,
+        ):
+            for member in source.infolist():
+                name = shown_name(member.filename)
+                suffix = None if member.is_dir() or is_hidden(name) else stored_suffix(name, CINE)
+                if suffix is None or suffix == ZIP:
+                    continue
+                files.append(StoredFile(folder / f"m{len(files):06d}{suffix}", name))
+                with source.open(member) as packed, files[-1].path.open("xb") as plain:
+                    shutil.copyfileobj(packed, plain)
+    except ExportError as error:
+        raise Refused(BAD_REQUEST, f"{archive.name} cannot be used: {error}; make the archive again") from error
+    archive.path.unlink()
+    return files
+
+
+def _cine(files: Sequence[StoredFile], name: str, folder: Path) -> Study:
+    volumes = [file for file in files if file.path.name.endswith(NIFTI)]
+    if not volumes:
+        if not any(_is_dicom(file.path) for file in files):
+            raise Refused(WRONG_TYPE, f"none of {_count(len(files))} is a DICOM image; {_takes(CINE)}")
+        return Study(name, DicomFiles(folder))
+    if any(_is_dicom(file.path) for file in files if file not in volumes):
+        raise Refused(BAD_REQUEST, "DICOM and NIfTI files arrived together; send one study at a time")
+    frames = [frame_of(file.name) for file in volumes]
+    found = {frame[1]: file.path for frame, file in zip(frames, volumes, strict=True) if frame}
+    studies = {frame and frame[0] for frame in frames}
+    if len(volumes) == 1 and not found:
+        return Study(stem(volumes[0].name), CineFile(volumes[0].path))
+    if len(volumes) == 2 and len(found) == 2 and len(studies) == 1:
+        return Study(studies.pop() or _UNNAMED, FramePair(found["ed"], found["es"]))
+    if len(volumes) == 1:
+        raise Refused(BAD_REQUEST, f"{volumes[0].name} is one of two frames; send NAME_ed and NAME_es together")
+    raise Refused(
+        BAD_REQUEST,
+        f"{len(volumes)} NIfTI files arrived as one study; send one 4D cine, or NAME_ed and NAME_es with the same NAME",
+    )
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as stream:
+        stream.seek(_MAGIC_AT)
+        return stream.read(len(_MAGIC)) == _MAGIC
+
+
+def _folder_name(name: str) -> str:
+    first, slash, _ = name.partition("/")
+    return first if slash else _UNNAMED
+
+
+def _nothing(passed_over: Sequence[str]) -> str:
+    if not passed_over:
+        return "no file arrived"
+    return (
+        f"{passed_over[0]} is not of a kind that the model takes"
+        if len(passed_over) == 1
+        else (f"none of {_count(len(passed_over))} is of a kind that the model takes")
+    )
+
+
+def _takes(modality: str) -> str:
+    if modality == CINE:
+        return "send a DICOM study (its files, or a zip of them), a 4D NIfTI cine, or NAME_ed and NAME_es NIfTI files"
+    return "send a JPEG, PNG or TIFF photograph"
+
+
+def _count(number: int) -> str:
+    return "the one file" if number == 1 else f"the {number} files"

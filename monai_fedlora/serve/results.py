@@ -1,0 +1,112 @@
+"""Classify one study, step by step, and write what is offered of it."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from monai_fedlora.clinic.bundle import CINE, Classifier
+from monai_fedlora.clinic.deidentify import Deidentifier
+from monai_fedlora.clinic.dicom_output import FIGURE_NAME, IMAGES_NAME, REPORT_NAME, write_dicom
+from monai_fedlora.clinic.figure import draw_figure
+from monai_fedlora.clinic.predict import Prediction, explain, predict_loaded
+from monai_fedlora.clinic.reading import LoadedStudy, load_study
+from monai_fedlora.errors import ConfigError, DataError, PrivacyError
+from monai_fedlora.files import write_json
+from monai_fedlora.serve.sessions import CLASSIFYING, DONE, EXPLAINING, READING, ServedStudy
+from monai_fedlora.serve.volumes import network_affine, relevance_volume, write_cine, write_relevance
+
+LONGEST_SIDE = 2048
+"""Pixels of a photograph that is shown (ours)."""
+FILES = {
+    "volume": "volume.nii.gz",
+    "overlay": "overlay.nii.gz",
+    "image": "image.png",
+    "figure": "figure.png",
+    "report": "report.dcm",
+    "capture": "capture.dcm",
+    "json": "result.json",
+}
+"""Names of what is offered, by what it is."""
+UNKNOWN_PLACE = "the model cuts out its window in a way of its own, so the overlay cannot be laid on the images"
+NO_PLACE = "no single place changes the answer, so there is no overlay"
+
+
+def classify(study: ServedStudy, classifier: Classifier, *, deidentifier: Deidentifier) -> None:
+    """Take a study from "waiting" to "done".
+
+    What was sent is removed as soon as it was read, and the result is there before the places are looked for that
+    the answer hangs on.
+
+    Raises:
+        ConfigError: a package for this kind of file is not installed.
+        DataError: the study cannot be used; the message names files as they lie here.
+        Removed: the study was removed meanwhile.
+    """
+    study.enter(READING)
+    loaded = load_study(study.source, classifier)
+    study.forget_upload()
+    study.enter(CLASSIFYING)
+    prediction = predict_loaded(classifier, loaded, name=study.name)
+    result = prediction.to_json()
+    study.result = result
+    study.enter(EXPLAINING)
+    _offer_images(study, loaded)
+    prediction = explain(prediction)
+    study.enter(EXPLAINING)
+    notes = [*_offer_overlay(study, prediction, loaded), *_offer_reports(study, prediction, deidentifier)]
+    study.result = result | {"notes": [*result["notes"], *notes]}
+    write_json(study.results / FILES["json"], study.result)
+    study.offer("json", study.results / FILES["json"])
+    study.enter(DONE)
+
+
+def _offer_images(study: ServedStudy, loaded: LoadedStudy) -> None:
+    if loaded.cine is not None and loaded.cine_affine is not None:
+        write_cine(study.results / FILES["volume"], loaded.cine, loaded.cine_affine)
+        study.offer("volume", study.results / FILES["volume"])
+    else:
+        levels = np.rint(255 * loaded.image.permute(1, 2, 0).numpy()).astype(np.uint8)
+        photograph = Image.fromarray(levels)
+        photograph.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+        photograph.save(study.results / FILES["image"], format="PNG")
+        study.offer("image", study.results / FILES["image"])
+
+
+def _offer_overlay(study: ServedStudy, prediction: Prediction, loaded: LoadedStudy) -> list[str]:
+    """Write the overlay of a cine; notes that say why there is none."""
+    if prediction.classifier.modality != CINE or loaded.image_affine is None or prediction.relevance is None:
+        return []
+    volume = relevance_volume(prediction.relevance, prediction.prepared)
+    if volume is None:
+        return [NO_PLACE]
+    affine = network_affine(loaded.image, prediction.prepared, loaded.image_affine)
+    if affine is None:
+        return [UNKNOWN_PLACE]
+    write_relevance(study.results / FILES["overlay"], volume, affine)
+    study.offer("overlay", study.results / FILES["overlay"])
+    return []
+
+
+def _offer_reports(study: ServedStudy, prediction: Prediction, deidentifier: Deidentifier) -> list[str]:
+    """Write the figure and, of a DICOM study, report and capture; notes that say why there are none."""
+    figure = draw_figure(prediction)
+    figure.save(study.results / FILES["figure"], format="PNG")
+    study.offer("figure", study.results / FILES["figure"])
+    if not prediction.sources:
+        return []
+    study.enter(EXPLAINING)
+    folder = study.folder / "dicom"
+    try:
+        written = write_dicom(prediction, figure, folder, deidentifier=deidentifier)
+    except (ConfigError, DataError, PrivacyError) as error:
+        return [f"there is no DICOM report: {error}"]
+    for kind, name in (("report", REPORT_NAME), ("capture", FIGURE_NAME)):
+        target = study.results / FILES[kind]
+        (folder / name).replace(target)
+        study.offer(kind, target)
+    for copy in written:
+        copy.unlink(missing_ok=True)
+    (folder / IMAGES_NAME).rmdir()
+    folder.rmdir()
+    return []

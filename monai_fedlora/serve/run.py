@@ -1,0 +1,75 @@
+"""Run the server until it is interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.errors import ConfigError
+from monai_fedlora.serve.app import create_app
+from monai_fedlora.serve.settings import ServeSettings
+
+_BACKLOG = 128
+_GRACE_SECONDS = 3
+
+
+def listen(settings: ServeSettings) -> socket.socket:
+    """Open the port, so that a taken one is found before a bundle is loaded.
+
+    Raises:
+        ConfigError: the port is taken or not allowed, or the address is not this machine's.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        server = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind(address)
+            server.listen(_BACKLOG)
+        except OSError:
+            server.close()
+            raise
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            reason = f"port {settings.port} is taken, perhaps by another monai-fedlora serve; choose one with --port"
+        elif error.errno == errno.EACCES:
+            reason = f"port {settings.port} is not allowed to this user; choose one from 1024 with --port"
+        else:
+            reason = f"{settings.host} is no address of this machine ({error}); choose one with --host"
+        raise ConfigError(reason) from error
+    return server
+
+
+def run_server(
+    classifier: Classifier, *, settings: ServeSettings, server: socket.socket, on_ready: Callable[[], None]
+) -> None:
+    """Serve until Ctrl-C or SIGTERM, then remove everything.
+
+    Args:
+        classifier: the model.
+        settings: what was listened with.
+        server: from :func:`listen`; closed at the end.
+        on_ready: called once, when the page can be opened.
+    """
+    logging.getLogger("monai_fedlora.serve").setLevel(logging.INFO)
+    config = uvicorn.Config(
+        create_app(classifier, settings=settings),
+        access_log=False,
+        log_level="warning",
+        lifespan="on",
+        ws="none",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    on_ready()
+    with contextlib.suppress(KeyboardInterrupt), server:
+        uvicorn.Server(config).run(sockets=[server])

@@ -1,0 +1,183 @@
+"""What every request has to show, and what every answer says to the browser.
+
+A page of another site, which the same browser has open, must neither read nor change anything here: the ``Host`` of a
+request has to be this server (a foreign name that was made to lead here, "DNS rebinding", is another), and what changes
+something has to come from this page.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import secrets
+import socket
+from collections.abc import Mapping
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from monai_fedlora.serve.refusal import FORBIDDEN, MISDIRECTED, UNAUTHORISED, Refused
+from monai_fedlora.serve.settings import LOOPBACK_NAME, ServeSettings, is_loopback
+
+CONTENT_POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' blob: data:",
+        "connect-src 'self' blob: data:",
+        "worker-src 'self' blob:",
+        "object-src 'none'",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    )
+)
+HEADERS = {
+    "Content-Security-Policy": CONTENT_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+_READING = frozenset({"GET", "HEAD"})
+_OTHER_SITES = frozenset({"cross-site", "same-site"})
+
+
+class Guard:
+    """ASGI middleware that lets in what may come in and puts :data:`HEADERS` on every answer.
+
+    Args:
+        app: what is guarded.
+        settings: where the server listens, and its token.
+    """
+
+    def __init__(self, app: ASGIApp, *, settings: ServeSettings) -> None:
+        self.app = app
+        self.settings = settings
+        self._names = _own_names(settings)
+        self._cookie = f"monai-fedlora-access-{settings.port}"
+        self._key = secrets.token_urlsafe(32)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that is not granted, pass on one that is."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                if "cache-control" not in headers:
+                    headers["Cache-Control"] = "no-store"
+            await send(message)
+
+        response = self._answer(scope)
+        await (response or self.app)(scope, receive, send_guarded)
+
+    def _answer(self, scope: Scope) -> Response | None:
+        """What is said at once; None if the request is granted."""
+        headers = Headers(scope=scope)
+        try:
+            self._check_place(scope["method"], headers)
+            if self.settings.token is None:
+                return None
+            if token := _token_in_address(scope):
+                return self._welcome(token)
+            self._check_token(scope, headers)
+        except Refused as refused:
+            response = JSONResponse({"error": str(refused)}, status_code=refused.status)
+            if refused.status == UNAUTHORISED:
+                response.headers["WWW-Authenticate"] = "Bearer"
+            return response
+        return None
+
+    def _check_place(self, method: str, headers: Headers) -> None:
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or not self._is_own(hosts[0]):
+            raise Refused(
+                MISDIRECTED,
+                f"this server is not called {', '.join(hosts)[:80]!r}; open the address that was printed when it was "
+                "started",
+            )
+        if method in _READING:
+            return
+        origin = headers.get("origin")
+        foreign = origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower()
+        if foreign or headers.get("sec-fetch-site") in _OTHER_SITES:
+            raise Refused(FORBIDDEN, "the request comes from the page of another site; use the page of this server")
+
+    def _is_own(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        if "@" in host:
+            return False
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return name in self._names
+        return self.settings.is_everywhere or name in self._names or (self.settings.is_local and address.is_loopback)
+
+    def _check_token(self, scope: Scope, headers: Headers) -> None:
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self._is_token(given.strip()):
+            return
+        if _equal(HTTPConnection(scope).cookies.get(self._cookie, ""), self._key):
+            return
+        raise Refused(
+            UNAUTHORISED, "this server asks for its token; open the address with ?token= that was printed at its start"
+        )
+
+    def _welcome(self, token: str) -> Response:
+        """Take the token out of the address, and remember that it was right."""
+        if not self._is_token(token):
+            raise Refused(UNAUTHORISED, "the token is wrong; copy the whole address that was printed at the start")
+        response = RedirectResponse("/", status_code=303)
+        response.set_cookie(self._cookie, self._key, httponly=True, samesite="strict", path="/")
+        return response
+
+    def _is_token(self, given: str) -> bool:
+        return _equal(given, self.settings.token or "")
+
+
+def set_session_cookie(response: Response, settings: ServeSettings, session: str) -> None:
+    """Let a browser come back to its session, and no script or other site read which one it is."""
+    response.set_cookie(session_cookie(settings), session, httponly=True, samesite="strict", path="/")
+
+
+def session_cookie(settings: ServeSettings) -> str:
+    """Name of the cookie: browsers keep cookies by host and not by port, and two servers may run."""
+    return f"monai-fedlora-session-{settings.port}"
+
+
+def session_of(cookies: Mapping[str, str], settings: ServeSettings) -> str:
+    """What a browser says its session is; empty if it has none."""
+    return cookies.get(session_cookie(settings), "")
+
+
+def _own_names(settings: ServeSettings) -> frozenset[str]:
+    names = {settings.host.lower()}
+    if is_loopback(settings.host) or settings.is_everywhere:
+        names.add(LOOPBACK_NAME)
+    if settings.is_everywhere:
+        names.add(socket.gethostname().lower())
+    return frozenset(names)
+
+
+def _token_in_address(scope: Scope) -> str:
+    if scope["method"] != "GET" or scope["path"] != "/":
+        return ""
+    return parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+
+
+def _equal(given: str, expected: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode("utf-8"))

@@ -1,0 +1,277 @@
+"""Who sent which study, what became of it, and when it is forgotten."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monai_fedlora.clinic.deidentify import Deidentifier
+from monai_fedlora.clinic.studies import Study
+from monai_fedlora.serve.refusal import NOT_FOUND, TOO_MANY, Refused
+from monai_fedlora.serve.settings import ServeSettings
+from monai_fedlora.serve.uploads import StoredFile
+
+WAITING, READING, CLASSIFYING, EXPLAINING, DONE, FAILED = (
+    "waiting", "reading", "classifying", "explaining", "done", "failed",
+)  # fmt: skip
+_FINISHED = frozenset({DONE, FAILED})
+_UPLOAD, _RESULTS = "upload", "results"
+
+
+class Removed(Exception):
+    """Nobody wants the study any more."""
+
+
+@dataclass(kw_only=True)
+class ServedStudy:
+    """A study of a session. The worker's thread changes it, and the server's reads it.
+
+    Attributes:
+        id: random.
+        folder: its own.
+        name: what it is called.
+        state: one of the constants above.
+        error: why it failed, for its sender.
+        result: what the model says, from the state "explaining" on.
+        offered: file in ``results`` by what it is.
+    """
+
+    id: str
+    folder: Path
+    name: str = ""
+    state: str = WAITING
+    error: str | None = None
+    result: dict[str, Any] | None = None
+    offered: dict[str, Path] = field(default_factory=dict)
+    _source: Study | None = None
+    _files: tuple[StoredFile, ...] = ()
+    _removed: bool = False
+
+    @property
+    def upload(self) -> Path:
+        """Folder of what was sent."""
+        return self.folder / _UPLOAD
+
+    @property
+    def results(self) -> Path:
+        """Folder of what is offered."""
+        return self.folder / _RESULTS
+
+    @property
+    def source(self) -> Study:
+        """What was sent."""
+        assert self._source is not None
+        return self._source
+
+    def fill(self, source: Study, files: Sequence[StoredFile]) -> None:
+        """Say what was sent, and what its sender calls the files."""
+        self.name, self._source, self._files = source.name, source, tuple(files)
+
+    def enter(self, state: str) -> None:
+        """Go on to a state.
+
+        Raises:
+            Removed: the study was removed.
+        """
+        if self._removed:
+            raise Removed
+        self.state = state
+
+    def offer(self, kind: str, file: Path) -> None:
+        """Let a file be seen."""
+        self.offered = {**self.offered, kind: file}
+
+    def fail(self, reason: str) -> None:
+        """End, and say why in the sender's own names of the files."""
+        for file in self._files:
+            reason = reason.replace(str(file.path), file.name)
+        self.error, self.state = reason.replace(str(self.upload), self.name), FAILED
+
+    def forget_upload(self) -> None:
+        """Remove what was sent."""
+        shutil.rmtree(self.upload, ignore_errors=True)
+
+    def finish(self) -> None:
+        """Nothing is written any more: remove what was sent, and everything if the study was removed meanwhile."""
+        shutil.rmtree(self.folder if self._removed else self.upload, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Remove everything; where the worker is at the study, its next step ends it."""
+        self._removed = True
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@dataclass(kw_only=True)
+class Session:
+    """One browser.
+
+    Attributes:
+        id: random, known to the browser alone.
+        folder: of its studies.
+        deidentifier: of its DICOM objects; images of one patient stay together within a session.
+        studies: by id.
+        arriving: how many studies are being sent.
+        seen: when it last asked for something, on the store's clock.
+    """
+
+    id: str
+    folder: Path
+    deidentifier: Deidentifier = field(default_factory=Deidentifier)
+    studies: dict[str, ServedStudy] = field(default_factory=dict)
+    arriving: int = 0
+    seen: float = 0.0
+
+    def study(self, identity: str) -> ServedStudy:
+        """A study by id.
+
+        Raises:
+            Refused: this session has none of this id.
+        """
+        if identity not in self.studies:
+            raise no_study()
+        return self.studies[identity]
+
+    @property
+    def waiting(self) -> int:
+        """How many studies are not finished, those that are being sent among them."""
+        return self.arriving + sum(study.state not in _FINISHED for study in self.studies.values())
+
+
+class Sessions:
+    """All sessions of a server.
+
+    Args:
+        root: folder for their files.
+        settings: how many studies, and for how long.
+        clock: seconds.
+    """
+
+    def __init__(self, root: Path, *, settings: ServeSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._root, self._settings, self._clock = root, settings, clock
+        self._sessions: dict[str, Session] = {}
+        self._lock = threading.Lock()
+        self._key = secrets.token_bytes(32)
+
+    def issue(self) -> str:
+        """A name for a session to come."""
+        number = secrets.token_urlsafe(32)
+        return f"{number}.{self._signature(number)}"
+
+    def is_issued(self, identity: str) -> bool:
+        """Whether this server gave a name, so that no other site on this machine chooses one."""
+        number, _, signature = identity.partition(".")
+        return hmac.compare_digest(signature.encode("utf-8", "replace"), self._signature(number).encode())
+
+    def find(self, identity: str) -> Session:
+        """The session of a browser.
+
+        Raises:
+            Refused: there is none.
+        """
+        with self._lock:
+            if identity not in self._sessions:
+                raise no_study()
+            session = self._sessions[identity]
+            session.seen = self._clock()
+            return session
+
+    @contextmanager
+    def arrival(self, identity: str) -> Iterator[tuple[Session, ServedStudy]]:
+        """Make room for a study that is being sent: a session, a new one if there is none, and an empty study.
+
+        A name that this server did not give is replaced by one that it gives.
+
+        The study becomes part of the session when the block ends well, and is removed otherwise.
+
+        Raises:
+            Refused: too many studies wait, or the session keeps too many.
+        """
+        with self._lock:
+            session = self._sessions.get(identity)
+            waiting = sum(other.waiting for other in self._sessions.values())
+            if waiting >= self._settings.max_waiting:
+                raise Refused(TOO_MANY, f"{waiting} studies wait already; send this one when some are done")
+            if session is not None and len(session.studies) >= self._settings.max_kept:
+                raise Refused(TOO_MANY, f"{len(session.studies)} studies are kept already; remove some of them")
+            if session is None:
+                session = self._new_session(identity if self.is_issued(identity) else self.issue())
+            session.seen = self._clock()
+            session.arriving += 1
+        identity = secrets.token_urlsafe(16)
+        study = ServedStudy(id=identity, folder=session.folder / identity)
+        try:
+            study.upload.mkdir(parents=True, mode=0o700)
+            study.results.mkdir(mode=0o700)
+            yield session, study
+            with self._lock:
+                if self._sessions.get(session.id) is not session:
+                    raise no_study()
+                session.seen = self._clock()
+                session.studies[study.id] = study
+        except BaseException:
+            study.remove()
+            raise
+        finally:
+            with self._lock:
+                session.arriving -= 1
+
+    def remove_study(self, session: Session, identity: str) -> None:
+        """Forget a study.
+
+        Raises:
+            Refused: the session has none of this id.
+        """
+        with self._lock:
+            study = session.study(identity)
+            del session.studies[identity]
+        study.remove()
+
+    def remove(self, session: Session) -> None:
+        """Forget a session and all its studies."""
+        with self._lock:
+            self._sessions.pop(session.id, None)
+        for study in list(session.studies.values()):
+            study.remove()
+        shutil.rmtree(session.folder, ignore_errors=True)
+
+    def remove_idle(self) -> int:
+        """Forget sessions that asked for nothing for too long, unless a study of theirs is not finished.
+
+        Returns:
+            How many these were.
+        """
+        oldest = self._clock() - 60 * self._settings.idle_minutes
+        with self._lock:
+            idle = [session for session in self._sessions.values() if session.seen < oldest and not session.waiting]
+        for session in idle:
+            self.remove(session)
+        return len(idle)
+
+    def remove_all(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            sessions = list(self._sessions.values())
+        for session in sessions:
+            self.remove(session)
+
+    def _signature(self, number: str) -> str:
+        return hmac.new(self._key, number.encode("utf-8", "replace"), "sha256").hexdigest()
+
+    def _new_session(self, identity: str) -> Session:
+        folder = self._root / secrets.token_hex(16)
+        folder.mkdir(mode=0o700)
+        session = self._sessions[identity] = Session(id=identity, folder=folder)
+        return session
+
+
+def no_study() -> Refused:
+    """What a stranger is told, whether the study exists or not."""
+    return Refused(NOT_FOUND, "there is no such study here (any more); send it again")

@@ -1,0 +1,92 @@
+"""Where the server listens and what it takes."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from monai_fedlora.errors import ConfigError
+
+LOOPBACK_NAME = "localhost"
+SHORTEST_TOKEN = 16
+"""Characters (ours): nobody tries 10**16 tokens over a network."""
+_LARGEST_UPLOAD = 1 << 40
+_LONGEST_IDLE = 24 * 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings:
+    """How a bundle is served.
+
+    Attributes:
+        host: address or name to listen at.
+        port: TCP port.
+        token: what every request has to bring; None only where nobody but this machine can connect.
+        max_upload_bytes: of one study, as sent and unpacked (ours).
+        idle_minutes: after which what a session left is removed (ours).
+        max_waiting: studies of all sessions that are being sent or wait to be classified (ours).
+        max_kept: studies that one session may keep (ours).
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str | None = None
+    max_upload_bytes: int = 2 << 30
+    idle_minutes: float = 30.0
+    max_waiting: int = 50
+    max_kept: int = 200
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            ConfigError: one is out of range, or other machines could connect without a token.
+        """
+        if not self.host or any(character.isspace() or character == "/" for character in self.host):
+            raise ConfigError(f"--host {self.host!r} is no address; give one such as 127.0.0.1")
+        if not 1 <= self.port <= 65535:
+            raise ConfigError(f"--port {self.port} is no port; give a number from 1 to 65535")
+        if not 1 <= self.max_upload_bytes <= _LARGEST_UPLOAD:
+            raise ConfigError(f"at most {_LARGEST_UPLOAD >> 30} GiB can be sent at once, and at least something")
+        if not 0 < self.idle_minutes <= _LONGEST_IDLE:
+            raise ConfigError(f"--idle-minutes {self.idle_minutes:g} must be more than 0 and at most {_LONGEST_IDLE}")
+        if self.max_waiting < 1 or self.max_kept < 1:
+            raise ConfigError("at least one study has to be let in")
+        if self.token is None and not self.is_local:
+            raise ConfigError(f"--host {self.host} can be reached by other machines; a token is needed")
+        if self.token is not None and not (len(self.token) >= SHORTEST_TOKEN and _is_plain(self.token)):
+            raise ConfigError(
+                f"the token must have at least {SHORTEST_TOKEN} letters, digits or -._~, so that nobody guesses it; "
+                "leave --token out and one is made"
+            )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect."""
+        return is_loopback(self.host)
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether every address of this machine is listened at."""
+        try:
+            return ipaddress.ip_address(self.host).is_unspecified
+        except ValueError:
+            return False
+
+    @property
+    def address(self) -> str:
+        """Of the page, without the token."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name is this machine's own; a name other than localhost is not trusted to be."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == LOOPBACK_NAME
+
+
+def _is_plain(token: str) -> bool:
+    return token.isascii() and all(character.isalnum() or character in "-._~" for character in token)

@@ -1,0 +1,77 @@
+"""The private folder of a running server, and what crashed ones left behind."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+PREFIX = "monai-fedlora-serve-"
+
+
+class Storage:
+    """A folder that only this user can read and that goes with the process.
+
+    The folder is locked as long as the process lives. Another start removes folders that nobody has locked any more.
+    It lies in the system's temporary folder, which ``TMPDIR`` chooses.
+    """
+
+    def __init__(self) -> None:
+        remove_leftovers()
+        while True:
+            self.root = Path(tempfile.mkdtemp(prefix=PREFIX))
+            descriptor = _lock(self.root)
+            if descriptor is not None:
+                self._descriptor = descriptor
+                return
+
+    def close(self) -> None:
+        """Remove everything."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Storage:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def remove_leftovers() -> int:
+    """Remove the folders of this user's servers that ended without doing so.
+
+    Returns:
+        How many there were.
+    """
+    removed = 0
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        descriptor = _lock(folder)
+        if descriptor is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(descriptor)
+            removed += 1
+    return removed
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock a folder of this user; None if another process has, or has removed it meanwhile."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        status = os.fstat(descriptor)
+        if status.st_uid == os.getuid() and os.path.samestat(os.stat(folder), status):
+            return descriptor
+    except OSError:
+        pass
+    os.close(descriptor)
+    return None

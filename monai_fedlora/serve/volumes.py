@@ -1,0 +1,111 @@
+"""A cine and the places that an answer hangs on, as NIfTI volumes that a viewer lays on each other.
+
+Both have affines in the patient's frame. The second lies on the grid that the network saw: a window of the resampled
+image, which the exported model cuts out by itself. Where it did so is found by doing the same again, and known only if
+that gives what the network saw.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import torch
+from torch import Tensor
+
+from monai_fedlora.clinic.figure import HARDLY
+from monai_fedlora.transforms.localise import crop_start, heart_centre, normalise_cine
+
+_LEVELS = 32767
+_NEAR = 1e-3
+
+
+def write_cine(path: Path, voxels: np.ndarray, affine: np.ndarray) -> None:
+    """Write all frames.
+
+    Args:
+        path: ends in ``.nii.gz``.
+        voxels: (X, Y, Z, T) grey levels.
+        affine: (4, 4) voxel to world in mm.
+    """
+    _write(path, _whole_numbers(voxels), affine)
+
+
+def write_relevance(path: Path, relevance: np.ndarray, affine: np.ndarray) -> None:
+    """Write what :func:`relevance_volume` gives, as it is."""
+    _write(path, relevance, affine)
+
+
+def relevance_volume(relevance: Tensor, prepared: Tensor) -> np.ndarray | None:
+    """What speaks for the answer, on the network's grid.
+
+    Args:
+        relevance: (X, Y) or (X, Y, Z), differences of logarithms as of :mod:`monai_fedlora.clinic.occlusion`.
+        prepared: (2, X, Y, Z), what the network saw.
+
+    Returns:
+        (X, Y, Z) float32 from 0 to 1, 0 where the network saw nothing; None if no place matters.
+    """
+    if float(relevance.abs().max()) < HARDLY or float(relevance.max()) <= 0:
+        return None
+    share = (relevance / relevance.max()).clamp(0, 1)
+    spread = share[..., None].expand(prepared.shape[1:]) if share.dim() == 2 else share
+    seen = prepared.abs().amax(dim=0)
+    inside = torch.ones_like(seen)
+    for axis in range(3):
+        others = [other for other in range(3) if other != axis]
+        filled = seen.amax(dim=others).nonzero().flatten()
+        shape = [1, 1, 1]
+        shape[axis] = -1
+        span = torch.zeros(seen.shape[axis])
+        span[int(filled[0]) : int(filled[-1]) + 1] = 1
+        inside = inside * span.view(shape)
+    return (spread * inside).numpy().astype(np.float32)
+
+
+def network_affine(image: Tensor, prepared: Tensor, affine: np.ndarray) -> np.ndarray | None:
+    """Where the network's grid lies.
+
+    Args:
+        image: (2, X, Y, Z) resampled, what the exported model takes.
+        prepared: (2, x, y, z), what its network saw of it.
+        affine: (4, 4) voxel of ``image`` to world in mm; x and y equally wide.
+
+    Returns:
+        (4, 4) voxel of ``prepared`` to the same world, or None: the model cuts out its window in another way.
+    """
+    x, y, z = (int(length) for length in prepared.shape[1:])
+    spacing = float(np.linalg.norm(affine[:3, 0]))
+    if not torch.allclose(normalise_cine(image, (x, y, z), spacing), prepared, atol=_NEAR):
+        return None
+    centre = heart_centre(image, spacing)
+    first = [crop_start(float(centre[axis]), image.shape[axis + 1], size) for axis, size in enumerate((x, y))]
+    padding = [max(size - image.shape[axis + 1], 0) // 2 for axis, size in enumerate((x, y))]
+    start = np.array([first[0] - padding[0], first[1] - padding[1], max(image.shape[3] - z, 0) // 2], dtype=float)
+    moved = np.array(affine, dtype=float)
+    moved[:3, 3] += moved[:3, :3] @ start
+    return moved
+
+
+def _whole_numbers(voxels: np.ndarray) -> np.ndarray:
+    """The levels in 16 bits, as they are where they fit, else stretched over the range."""
+    low, high = float(voxels.min()), float(voxels.max())
+    if low >= -_LEVELS and high <= _LEVELS and (voxels == np.rint(voxels)).all():
+        return voxels.astype(np.int16)
+    return np.rint((voxels - low) * (_LEVELS / max(high - low, 1e-30))).astype(np.int16)
+
+
+def _write(path: Path, voxels: np.ndarray, affine: np.ndarray) -> None:
+    image = nibabel.Nifti1Image(voxels, affine)
+    image.set_sform(affine, code="scanner")
+    image.set_qform(affine, code="scanner")
+    image.header.set_xyzt_units("mm", "sec")
+    path.write_bytes(_packed(image))
+
+
+def _packed(image: nibabel.Nifti1Image) -> bytes:
+    """Quickly compressed: the file goes no further than this machine."""
+    import gzip
+
+    return gzip.compress(image.to_bytes(), compresslevel=1)

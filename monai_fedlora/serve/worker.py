@@ -1,0 +1,100 @@
+"""The thread that classifies one study after the other."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+import traceback
+from pathlib import Path
+
+import torch
+
+from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.environment import THREADS
+from monai_fedlora.errors import ConfigError, FedLoraError
+from monai_fedlora.serve.results import classify
+from monai_fedlora.serve.sessions import Removed, ServedStudy, Session
+
+logger = logging.getLogger(__name__)
+
+USUAL_THREADS = 4
+"""Of torch, where nothing is said (ours): the page and other programs of the machine keep some."""
+_PATIENCE = 10.0
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def torch_threads() -> int:
+    """How many threads torch may use: ``MONAI_FEDLORA_THREADS``, else :data:`USUAL_THREADS` or fewer.
+
+    Raises:
+        ConfigError: the variable is no number from 1.
+    """
+    text = os.environ.get(THREADS)
+    if text is None:
+        return min(USUAL_THREADS, torch.get_num_threads())
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"{THREADS}={text} is no number of threads; give 1 or more")
+    return int(text)
+
+
+class Worker:
+    """Classifies studies in the order they come.
+
+    Args:
+        classifier: the model.
+        threads: of torch.
+    """
+
+    def __init__(self, classifier: Classifier, *, threads: int) -> None:
+        self._classifier = classifier
+        self._threads = threads
+        self._queue: queue.Queue[tuple[Session, ServedStudy] | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._run, name="classify", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def put(self, session: Session, study: ServedStudy) -> None:
+        """Let a study wait."""
+        self._queue.put((session, study))
+
+    def stop(self) -> None:
+        """End, after the study that is being classified if that takes seconds."""
+        self._queue.put(None)
+        self._thread.join(_PATIENCE)
+
+    def _run(self) -> None:
+        torch.set_num_threads(self._threads)
+        while (item := self._queue.get()) is not None:
+            session, study = item
+            begin = time.perf_counter()
+            outcome = _attempt(study, self._classifier, session)
+            logger.info("%s after %.1f s", outcome, time.perf_counter() - begin)
+
+
+def _attempt(study: ServedStudy, classifier: Classifier, session: Session) -> str:
+    """Classify a study, whatever happens; what the log says of it, which names neither file nor patient."""
+    try:
+        classify(study, classifier, deidentifier=session.deidentifier)
+        return "a study was classified"
+    except Removed:
+        return "a study was removed"
+    except (FedLoraError, OSError, MemoryError) as error:
+        study.fail(str(error) or type(error).__name__)
+        return f"a study failed ({type(error).__name__})"
+    except Exception as error:  # a defect must not stop the other studies
+        study.fail(f"the study met a defect of this program ({type(error).__name__}); please report it")
+        return f"a study failed ({type(error).__name__} at {_place(error)})"
+    finally:
+        study.finish()
+
+
+def _place(error: BaseException) -> str:
+    """Where in this package an error came from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(_PACKAGE)]
+    return f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "an unknown place"
