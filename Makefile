@@ -12,10 +12,12 @@ FAST  := not slow and not realdata
 BENCH   ?= $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py))
 COMMA   := ,
 FLOWER  := build/flower
+WEB     := monai_fedlora/serve/web
+VENDOR  := monai_fedlora/serve/static/vendor
 PURELIB := "import sysconfig; print(sysconfig.get_path('purelib'))"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-long lint types quality jobs wheel bench flower clean
+.PHONY: help venv demo test test-slow test-long lint types quality jobs wheel bench flower web clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -66,6 +68,14 @@ flower: $(STAMP)  ## Flower in an environment of its own on top of .venv, for be
 	echo "import site; site.addsitedir('$$($(BIN)/python -c $(PURELIB))')" > "$$($(FLOWER)/bin/python -c $(PURELIB))/beneath.pth"
 	$(FLOWER)/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/flower.txt
 
+web: $(VENDOR)/niivue.js  ## fetch the viewer of the page of `monai-fedlora serve` (needs npm)
+
+$(VENDOR)/niivue.js: $(WEB)/package-lock.json $(WEB)/build.mjs
+	mkdir -p build/web
+	cp $(WEB)/package.json $(WEB)/package-lock.json build/web
+	cd build/web && npm ci --ignore-scripts --omit=optional --no-audit --no-fund
+	node $(WEB)/build.mjs build/web/node_modules $(VENDOR)
+
 clean:  ## remove what was built or cached (not .venv, not runs/)
-	rm -rf build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf build dist $(VENDOR) *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

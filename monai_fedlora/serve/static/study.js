@@ -1,0 +1,159 @@
+/** The chosen study: limits, doubts, answer, images, downloads. */
+
+import { onlyClasses } from "./about.js";
+import { answerBox, doubtsBox, notesBox } from "./answer.js";
+import { CinePanel } from "./cine.js";
+import { areaCurve } from "./curve.js";
+import { element, message, sentence } from "./dom.js";
+import { FINAL, stateText } from "./list.js";
+import { canDraw } from "./viewer.js";
+
+const DOWNLOADS = [
+  ["figure", "Figure (PNG)"], ["json", "Result (JSON)"], ["report", "DICOM SR"], ["capture", "DICOM capture of the figure"],
+];
+
+export class StudyPanel {
+  /**
+   * @param {HTMLElement} place where it is shown
+   * @param {import("./api.js").Model} model
+   * @param {string} id
+   * @param {() => void} remove
+   */
+  constructor(place, model, id, remove) {
+    this.model = model;
+    this.id = id;
+    this.heading = element("h2", { tabindex: -1, id: "study-heading" });
+    this.state = element("div", {});
+    this.said = element("div", {});
+    this.frames = element("div", {});
+    this.images = element("section", { class: "images", "aria-labelledby": "images-heading" });
+    this.rest = element("div", {});
+    /** @type {CinePanel | null} */
+    this.cine = null;
+    /** @type {(frame: number) => void} */
+    this.mark = () => {};
+    this.written = new Map();
+    place.setAttribute("aria-labelledby", "study-heading");
+    place.replaceChildren(
+      element("div", { class: "study-head" }, this.heading,
+        element("button", { type: "button", id: "remove", class: "danger", click: remove }, "Remove this study")),
+      this.state, this.said,
+      element("div", { class: "columns" },
+        element("div", { class: "column" }, (this.answer = element("div", {})), this.frames, this.rest), this.images));
+    place.hidden = false;
+  }
+
+  /**
+   * Show what is known by now; parts that did not change stay untouched.
+   * @param {import("./api.js").Study} study
+   */
+  update({ name, state, error, result, files }) {
+    this.heading.textContent = name;
+    this.put(this.state, [state, error], () => [
+      state === "failed" ? message(error ?? "This study could not be classified.") : null,
+      FINAL.has(state) ? null : element("p", { class: "quiet" }, sentence(stateText(state)))]);
+    if (!result) return;
+    this.put(this.said, result.doubts, () => [doubtsBox(result.doubts), this.limits()]);
+    this.put(this.answer, result.probabilities, () => [answerBox(result)]);
+    this.put(this.frames, result.frames, () => this.framesOf(result.frames));
+    this.put(this.rest, [result.notes, files], () => [notesBox(result.notes), downloads(files)]);
+    if (this.model.modality === "cine") this.showCine(state, result, files);
+    else this.put(this.images, [files.image, files.figure], () => photograph(files));
+  }
+
+  /** Stop what runs, before another study is shown. */
+  close() {
+    this.cine?.close();
+  }
+
+  /** @param {Element} place @param {any} content @param {() => (Node | null)[]} build */
+  put(place, content, build) {
+    const now = JSON.stringify(content ?? null);
+    if (this.written.get(place) === now) return;
+    this.written.set(place, now);
+    place.replaceChildren(...build().filter((node) => node !== null));
+  }
+
+  limits() {
+    return element("p", { class: "reminder" }, `${onlyClasses(this.model.classes)} `,
+      element("a", { href: "#about-heading" }, "All limits of this model"));
+  }
+
+  /** @param {import("./api.js").Frames | null} frames */
+  framesOf(frames) {
+    if (!frames) return [];
+    const heading = element("h3", {}, "End-diastole and end-systole");
+    if (frames.ed === undefined || frames.es === undefined || !frames.areas) {
+      return [heading, element("p", {}, "The two frames were given as two files; nothing was searched.")];
+    }
+    const curve = areaCurve({ ed: frames.ed, es: frames.es, areas: frames.areas });
+    this.mark = curve.mark;
+    return [heading,
+      element("p", {}, `End-diastole (ED) is frame ${frames.ed}, end-systole (ES) frame ${frames.es}, counted from 0.`),
+      element("figure", {}, curve.svg, element("figcaption", { class: "quiet" }, "Area of blood over the frames, found "
+        + "without a mask. Look at both frames: a wrong one makes the answer wrong.")),
+      element("p", { class: "quiet" }, sentence(frames.how))];
+  }
+
+  /** @param {string} state @param {import("./api.js").Result} result @param {Record<string, string>} files */
+  showCine(state, result, files) {
+    const why = this.model.viewer ? (canDraw() ? "" : "This browser cannot draw volumes (it has no WebGL 2).")
+      : "The viewer is not installed on this server (make web fetches it).";
+    if (why || !files.volume) {
+      if (why || state === "done") this.put(this.images, [why, files.figure], () => figure(files, why));
+      return;
+    }
+    if (!this.cine) {
+      const { ed = 0, es = 1 } = result.frames ?? {};
+      this.cine = new CinePanel({ ed, es }, (frame) => this.mark(frame));
+      this.images.replaceChildren(imagesHeading(), this.cine.node);
+      this.cine.open(files.volume).catch((reason) => this.failed(reason, files));
+    }
+    if (files.overlay) this.cine.addOverlay(files.overlay).catch((reason) => this.failed(reason, files));
+    else if (state === "done") this.cine.withoutOverlay();
+  }
+
+  /** @param {any} reason @param {Record<string, string>} files */
+  failed(reason, files) {
+    this.cine?.close();
+    this.images.replaceChildren(...figure(files, `The viewer could not show the images (${reason?.message ?? reason}).`));
+  }
+}
+
+function imagesHeading() {
+  return element("h3", { id: "images-heading" }, "Images");
+}
+
+/** @param {Record<string, string>} files @param {string} why */
+function figure(files, why) {
+  return [imagesHeading(), why ? element("p", { class: "message" }, `${why} The figure shows what the network saw.`) : null,
+    files.figure ? picture(files.figure, FIGURE) : element("p", { class: "quiet" }, "The figure is being drawn.")]
+    .filter((node) => node !== null);
+}
+
+const FIGURE = "Figure: what the network saw, its answer, and below the places the answer hangs on, an aid and not "
+  + "evidence. Its numbers are also in the text of this page.";
+
+/** @param {Record<string, string>} files */
+function photograph(files) {
+  return [imagesHeading(), files.image ? picture(files.image, "The photograph as it was sent") : null,
+    files.figure ? element("figure", {}, picture(files.figure, FIGURE), element("figcaption", { class: "quiet" },
+      "The places the answer hangs on are an aid, not evidence: they show what the network reacted to, not whether that "
+      + "is a sign of disease.")) : element("p", { class: "quiet" }, "The figure is being drawn.")];
+}
+
+/** @param {string} address @param {string} text */
+function picture(address, text) {
+  return element("a", { href: address, target: "_blank", rel: "noopener", class: "picture" },
+    element("img", { src: address, alt: text }));
+}
+
+/** @param {Record<string, string>} files */
+function downloads(files) {
+  const there = DOWNLOADS.filter(([name]) => files[name]);
+  if (!there.length) return null;
+  return element("section", { "aria-labelledby": "downloads-heading" },
+    element("h3", { id: "downloads-heading" }, "Downloads"),
+    element("ul", { class: "downloads" }, ...there.map(([name, label]) =>
+      element("li", {}, element("a", { href: files[name], download: "", id: `download-${name}` }, label)))));
+}

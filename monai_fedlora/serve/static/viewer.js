@@ -1,0 +1,148 @@
+/** The cine in NiiVue: frames, slices and the overlay, shown in the plane in which they were acquired. */
+
+const BRIGHTEST = 0.5;  // of the range of grey levels, that the slider leaves in view at its end
+const OPAQUE = 0.999;  // overlay value from which its colour covers; below, opacity falls with the square of the value
+const BY_VALUE = 1;  // NiiVue's colour map type that does so
+
+/** Whether this browser can draw volumes. */
+export function canDraw() {
+  return Boolean(document.createElement("canvas").getContext("webgl2"));
+}
+
+export class CineViewer {
+  /**
+   * Load a cine into a canvas.
+   * @param {HTMLCanvasElement} canvas in the page
+   * @param {string} address of a 4D NIfTI file
+   * @returns {Promise<CineViewer>}
+   */
+  static async open(canvas, address) {
+    const library = await import("./vendor/niivue.js");
+    const view = new library.Niivue({
+      backColor: [0, 0, 0, 1], crosshairWidth: 0, interactive: false, dragAndDropEnabled: false, isColorbar: false,
+      isOrientationTextVisible: false, loadingText: "", logLevel: "error", centerMosaic: true, tileMargin: 2,
+      sliceType: library.SLICE_TYPE.AXIAL,
+    });
+    await view.attachToCanvas(canvas, false);
+    const volume = await library.NVImage.loadFromUrl({ url: address, name: "cine.nii.gz", colormap: "gray" });
+    return new CineViewer(library, view, volume);
+  }
+
+  /** @param {any} library @param {any} view @param {any} volume */
+  constructor(library, view, volume) {
+    this.library = library;
+    this.view = view;
+    this.volume = volume;
+    this.overlay = null;
+    [, , , this.slices, this.frames] = volume.hdr.dims;
+    this.frames = Math.max(this.frames, 1);
+    this.acquired = volume.hdr.affine;
+    this.plane = inPlane(volume.hdr.pixDims);
+    place(volume, this.plane);
+    view.addVolume(volume);
+    [this.darkest, this.brightest] = [volume.cal_min, volume.cal_max];
+    this.showSlice(Math.floor(this.slices / 2));
+  }
+
+  /**
+   * Load the overlay; it is drawn once {@link showOverlay} says so.
+   * @param {string} address of a 3D NIfTI file with values in [0, 1]
+   */
+  async addOverlay(address) {
+    const overlay = await this.library.NVImage.loadFromUrl({
+      url: address, name: "overlay.nii.gz", colormap: "warm", opacity: 0, cal_min: OPAQUE, cal_max: 1,
+    });
+    overlay.colormapType = BY_VALUE;
+    place(overlay, product(product(this.plane, inverse(this.acquired)), overlay.hdr.affine));
+    this.view.addVolume(overlay);
+    this.overlay = overlay;
+  }
+
+  /** @param {number} opacity in [0, 1]; 0 hides the overlay */
+  showOverlay(opacity) {
+    if (this.overlay) this.view.setOpacity(1, opacity);
+  }
+
+  /** @param {number} frame from 0 */
+  showFrame(frame) {
+    this.view.setFrame4D(this.volume.id, frame);
+  }
+
+  /** @param {number} slice from 0, as stored */
+  showSlice(slice) {
+    this.view.setSliceMosaicString("");
+    this.view.scene.crosshairPos = [0.5, 0.5, (slice + 0.5) / this.slices];
+    this.view.drawScene();
+  }
+
+  /** Show every slice at once. */
+  showAll() {
+    const { width, height } = this.view.canvas;
+    const columns = columnsFor(this.slices, width / height, this.plane[0][0] * this.volume.hdr.dims[1],
+      -this.plane[1][1] * this.volume.hdr.dims[2]);
+    const rows = [];
+    for (let first = 0; first < this.slices; first += columns) {
+      const row = Array.from({ length: Math.min(columns, this.slices - first) }, (_, index) => first + index);
+      rows.push(row.map((slice) => (slice * this.plane[2][2]).toFixed(3)).join(" "));
+    }
+    this.view.setSliceMosaicString(`A ${rows.join(" ; ")}`);
+  }
+
+  /** @param {number} level from -1 (dark) to 1 (bright) */
+  brighten(level) {
+    this.volume.cal_max = this.brightest - level * BRIGHTEST * (this.brightest - this.darkest);
+    this.view.updateGLVolume();
+  }
+
+  /** Free what the graphics card holds. */
+  close() {
+    this.view.cleanup();
+    this.view.gl.getExtension("WEBGL_lose_context")?.loseContext();
+  }
+}
+
+/**
+ * How many tiles side by side show a number of slices largest.
+ * @param {number} slices @param {number} aspect width over height of the place @param {number} width of a slice
+ * @param {number} height of a slice
+ */
+export function columnsFor(slices, aspect, width, height) {
+  const scale = (/** @type {number} */ columns) =>
+    Math.min(aspect / (columns * width), 1 / (Math.ceil(slices / columns) * height));
+  let best = 1;
+  for (let columns = 2; columns <= slices; columns += 1) if (scale(columns) > scale(best)) best = columns;
+  return best;
+}
+
+/**
+ * Voxel to display in mm: columns to the right, rows downwards, slices as stored, as a scanner's own screen shows them.
+ * @param {number[]} sizes of a voxel, with the sizes of the axes from index 1
+ * @returns {number[][]} (4, 4)
+ */
+function inPlane([, x, y, z]) {
+  return [[x, 0, 0, 0], [0, -y, 0, 0], [0, 0, z, 0], [0, 0, 0, 1]];
+}
+
+/** @param {any} image @param {number[][]} affine */
+function place(image, affine) {
+  image.hdr.affine = affine;
+  image.calculateRAS();
+}
+
+/** @param {number[][]} left @param {number[][]} right */
+function product(left, right) {
+  return left.map((row) => right[0].map((_, column) => row.reduce((sum, value, at) => sum + value * right[at][column], 0)));
+}
+
+/** @param {number[][]} affine (4, 4), not singular */
+function inverse(affine) {
+  const [[a, b, c, x], [d, e, f, y], [g, h, i, z]] = affine;
+  const cofactors = [
+    [e * i - f * h, c * h - b * i, b * f - c * e],
+    [f * g - d * i, a * i - c * g, c * d - a * f],
+    [d * h - e * g, b * g - a * h, a * e - b * d],
+  ];
+  const size = a * cofactors[0][0] + b * cofactors[1][0] + c * cofactors[2][0];
+  const rows = cofactors.map((row) => row.map((value) => value / size));
+  return [...rows.map(([p, q, r]) => [p, q, r, -(p * x + q * y + r * z)]), [0, 0, 0, 1]];
+}
