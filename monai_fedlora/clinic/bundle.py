@@ -85,9 +85,9 @@ class Classifier:
             DataError: as of :meth:`probabilities`.
         """
         if self.trust.reach is None:
-            logits, distance = self._run(self.script, image), None
+            logits, distance = self._run(self.script, image[None]), None
         else:
-            logits, distances = self._run(getattr(self.script, METHOD), image)
+            logits, distances = self._run(getattr(self.script, METHOD), image[None])
             distance = float(distances[0])
         found = logits.softmax(dim=1)[0].cpu()
         if len(found) != len(self.classes):
@@ -98,7 +98,7 @@ class Classifier:
 
     def prepare(self, image: Tensor) -> Tensor:
         """What the network itself sees of an image as of :meth:`probabilities`; without the batch, on the CPU."""
-        return self._run(self.script.preprocessor, image)[0].cpu()
+        return self._run(self.script.preprocessor, image[None])[0].cpu()
 
     def visible(self, prepared: Tensor) -> Tensor:
         """Levels in [0, 1] of what :meth:`prepare` gave, for people: a photograph's normalisation is undone."""
@@ -109,12 +109,16 @@ class Classifier:
 
     def log_probabilities(self, prepared: Tensor) -> Tensor:
         """(classes,) natural logarithms of the probabilities for what :meth:`prepare` gave."""
-        return self._run(self.script.network, prepared).log_softmax(dim=1)[0].cpu()
+        return self.batch_log_probabilities(prepared[None])[0]
 
-    def _run(self, module: Callable[[Tensor], Any], image: Tensor) -> Any:
+    def batch_log_probabilities(self, prepared: Tensor) -> Tensor:
+        """(B, classes) of several (B, ...) at once, otherwise as :meth:`log_probabilities`."""
+        return self._run(self.script.network, prepared).log_softmax(dim=1).cpu()
+
+    def _run(self, module: Callable[[Tensor], Any], images: Tensor) -> Any:
         try:
             with torch.no_grad():
-                return module(image[None].to(self.device))
+                return module(images.to(self.device))
         except (RuntimeError, torch.jit.Error) as error:
             reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
             raise DataError(f"the model refuses this image: {reason.partition('Error: ')[2] or reason}") from error

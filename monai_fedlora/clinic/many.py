@@ -18,6 +18,7 @@ from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.deidentify import Deidentifier
 from monai_fedlora.clinic.dicom_output import write_dicom
 from monai_fedlora.clinic.figure import draw_figure
+from monai_fedlora.clinic.occlusion import need_captum
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, predict_study
 from monai_fedlora.clinic.studies import Study
 from monai_fedlora.errors import ConfigError, FedLoraError
@@ -80,8 +81,11 @@ def predict_all(
         on_progress: called after every study.
 
     Raises:
-        ConfigError: ``output`` exists or cannot be made; or a package for a kind of file is not installed.
+        ConfigError: ``output`` exists or cannot be made; or a package for a kind of file, or for the overlay, is not
+            installed.
     """
+    if overlay:
+        need_captum()
     if os.path.lexists(output):
         raise ConfigError(f"{output} exists; choose another output folder, or remove it")
     try:

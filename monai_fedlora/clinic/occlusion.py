@@ -1,22 +1,41 @@
 """Which places an answer hangs on: hide one after the other and ask the network again.
 
-Occlusion (Zeiler and Fergus, "Visualizing and understanding convolutional networks", ECCV 2014) asks the model nothing
-but its output, so that it works on any exported network, also on one through which no gradient flows. It shows what
-the network reacted to, not whether that is a sign of disease.
+Occlusion (Zeiler and Fergus, "Visualizing and understanding convolutional networks", ECCV 2014), as Captum computes it,
+asks the model nothing but its output, so that it works on any exported network, also on one through which no gradient
+flows. It shows what the network reacted to, not whether that is a sign of disease.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.errors import ConfigError
 
 _STEPS = 8
 """Windows per axis of the image plane (ours); each is two steps wide, so that neighbours overlap by half."""
+_AT_ONCE = 8
+"""Covered images that the network sees in one batch (ours)."""
+
+
+def need_captum() -> Any:
+    """Return Captum's occlusion.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        from captum.attr import Occlusion
+    except ImportError as error:
+        raise ConfigError(
+            "to find the places that an answer hangs on needs a further package: pip install 'monai-fedlora[clinic]'; "
+            "or leave them out (--no-overlay)"
+        ) from error
+    return Occlusion
 
 
 def occlusion_map(classifier: Classifier, prepared: Tensor, *, target: int) -> Tensor:
@@ -24,7 +43,7 @@ def occlusion_map(classifier: Classifier, prepared: Tensor, *, target: int) -> T
 
     A square window of the image plane is set to the mean of its channel and slice, in all slices and both frames of a
     cine at once, and the fall of the class's log-probability is given to the pixels of the window; overlapping windows
-    are averaged.
+    are averaged. Windows reach half over the border, so that as many cover a pixel there as elsewhere.
 
     Args:
         classifier: the model.
@@ -34,23 +53,31 @@ def occlusion_map(classifier: Classifier, prepared: Tensor, *, target: int) -> T
     Returns:
         (X, Y) or (H, W) differences of natural logarithms: positive where the place speaks for the class, negative
         where it speaks against it.
+
+    Raises:
+        ConfigError: Captum is not installed.
     """
+    method = need_captum()
     rows, columns = prepared.shape[1:3]
+    down, across = (max(1, math.ceil(length / _STEPS)) for length in (rows, columns))
+    borders = [0, 0] * (prepared.dim() - 3) + [across, across - columns % across, down, down - rows % down]
+
+    def inside(images: Tensor) -> Tensor:
+        return images[:, :, down : down + rows, across : across + columns]
+
+    def answers(images: Tensor) -> Tensor:
+        return classifier.batch_log_probabilities(inside(images))
+
     hidden = prepared.mean(dim=(1, 2), keepdim=True).expand_as(prepared)
-    whole = classifier.log_probabilities(prepared)[target]
-    total, count = torch.zeros(rows, columns), torch.zeros(rows, columns)
-    for row in _windows(rows):
-        for column in _windows(columns):
-            covered = prepared.clone()
-            covered[:, row, column] = hidden[:, row, column]
-            total[row, column] += whole - classifier.log_probabilities(covered)[target]
-            count[row, column] += 1
-    return _smooth(total / count)
-
-
-def _windows(length: int) -> list[slice]:
-    step = max(1, math.ceil(length / _STEPS))
-    return [slice(max(start - step, 0), min(start + step, length)) for start in range(0, length + 1, step)]
+    fall = method(answers).attribute(
+        F.pad(prepared, borders)[None],
+        baselines=F.pad(hidden, borders)[None],
+        sliding_window_shapes=(len(prepared), 2 * down, 2 * across, *prepared.shape[3:]),
+        strides=(len(prepared), down, across, *prepared.shape[3:]),
+        target=target,
+        perturbations_per_eval=_AT_ONCE,
+    )
+    return _smooth(inside(fall)[0, 0].reshape(rows, columns, -1)[..., 0])
 
 
 def _smooth(values: Tensor) -> Tensor:

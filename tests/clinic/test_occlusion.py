@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.clinic.many import predict_all
 from monai_fedlora.clinic.occlusion import occlusion_map
+from monai_fedlora.errors import ConfigError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -41,6 +45,49 @@ def knowing(rows: slice, columns: slice, image: Tensor) -> Classifier:
         path=Path("B"), name="corner", version="1", sha256="0" * 64, classes=("a", "b"), modality="image",
         style="plain", resampling=None, script=script, device=torch.device("cpu"),
     )  # fmt: skip
+
+
+def one_after_the_other(classifier: Classifier, image: Tensor, target: int) -> Tensor:
+    """The definition: every window covered by itself, what it takes shared out, and the edges blurred."""
+    rows, columns = image.shape[1:3]
+    total, count = torch.zeros(rows, columns), torch.zeros(rows, columns)
+    down, across = math.ceil(rows / 8), math.ceil(columns / 8)
+    for x in range(0, rows + 1, down):
+        for y in range(0, columns + 1, across):
+            window = slice(max(x - down, 0), x + down), slice(max(y - across, 0), y + across)
+            covered = image.clone()
+            covered[(slice(None), *window)] = image.mean(dim=(1, 2), keepdim=True)
+            fall = classifier.log_probabilities(image) - classifier.log_probabilities(covered)
+            total[window] += fall[target]
+            count[window] += 1
+    width = math.ceil(min(rows, columns) / 8) | 1
+    edges = [width // 2] * 4
+    padded = nn.functional.pad((total / count)[None, None], edges, mode="replicate")
+    return nn.functional.avg_pool2d(padded, width, stride=1)[0, 0]
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 64), (3, 50, 41), (2, 48, 36, 5)])
+@pytest.mark.parametrize("target", [0, 1])
+def test_map_is_that_of_its_definition(shape: tuple[int, ...], target: int) -> None:
+    image = torch.rand(shape, generator=torch.Generator().manual_seed(1)) - 0.4
+    image[:, 5:20, 11:30] += 0.5
+    classifier = knowing(slice(5, 20), slice(11, 30), image)
+    found = occlusion_map(classifier, image, target=target)
+    assert float(found.abs().max()) > 0.03
+    torch.testing.assert_close(found, one_after_the_other(classifier, image, target), atol=1e-5, rtol=0)
+
+
+def test_missing_package_is_named_before_anything_is_written(
+    image_classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    image = torch.rand(3, 32, 32)
+    with pytest.raises(ConfigError, match=r"monai-fedlora\[clinic\].*--no-overlay"):
+        occlusion_map(image_classifier, image, target=0)
+    with pytest.raises(ConfigError, match=r"monai-fedlora\[clinic\].*--no-overlay"):
+        predict_all(image_classifier, [], tmp_path / "O")
+    assert not (tmp_path / "O").exists()
+    assert predict_all(image_classifier, [], tmp_path / "O", overlay=False) == []
 
 
 @pytest.fixture(params=[(3, 64, 64), (2, 48, 64, 5)], ids=["photograph", "cine"])
