@@ -3,7 +3,8 @@
 Every kind of training is the bundle's own trainer on the same cases. Kinds take turns, an epoch each, in an order that
 is shuffled anew in every cycle. The first epoch of a kind that keeps features fills the store and is reported apart.
 The floor is what the processor would need for the multiply-adds of a cached step alone, at the rate of a matrix product
-of the network's own size that is measured in the same run.
+of the network's own size in float32 that is measured in the same run; it is given as the step is computed, and as the
+method's equations stand (keys and values of all tokens in the last block, adapters beside the weights).
 
     python benchmarks/local_epoch.py --task cine --cases 3 --batch-size 1 --cycles 3
     python benchmarks/local_epoch.py --task image --cases 32 --batch-size 16 --cycles 3
@@ -22,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _flops import flop_counter, textbook
 from _machine import machine, matrix_rate
 from monai.bundle import ConfigParser
-from torch.utils.flop_counter import FlopCounterMode
 
 from monai_fedlora.data.site import CACHE, PhantomSettings, site_data
 from monai_fedlora.engines.frozen import frozen_part
@@ -42,10 +43,12 @@ class Kind:
     Attributes:
         method: registered name, with its arguments in ``args``.
         cached: whether what is frozen is kept.
+        precision: the bundle's ``mixed_precision``.
     """
 
     method: str
     cached: bool
+    precision: str = "off"
     args: dict[str, Any] = field(default_factory=dict)
 
 
@@ -67,7 +70,8 @@ TASKS = {
         {
             "dual_lora cached": Kind("dual_lora", True),
             "dual_lora": Kind("dual_lora", False),
-            "all-block LoRA": Kind("fedit", False, {"blocks": 0}),
+            "all-block LoRA": Kind("fedit", False, args={"blocks": 0}),
+            "dual_lora cached bf16": Kind("dual_lora", True, "bf16"),
         },
     ),
     "image": Task(
@@ -75,11 +79,13 @@ TASKS = {
         "vit_base_16",
         "dermoscopy",
         {
-            "pfedst cached": Kind("pfedst", True, {"classifier": "linear"}),
-            "pfedst": Kind("pfedst", False, {"classifier": "linear"}),
+            "pfedst cached": Kind("pfedst", True, args={"classifier": "linear"}),
+            "pfedst": Kind("pfedst", False, args={"classifier": "linear"}),
             "dual_lora cached": Kind("dual_lora", True),
             "dual_lora": Kind("dual_lora", False),
             "full fine-tuning": Kind("fedavg", False),
+            "pfedst cached bf16": Kind("pfedst", True, "bf16", args={"classifier": "linear"}),
+            "dual_lora cached bf16": Kind("dual_lora", True, "bf16"),
         },
     ),
 }
@@ -98,6 +104,7 @@ def trainer(task: Task, kind: Kind, settings: dict[str, Any], datalist: Path) ->
         "method_args": kind.args,
         "cache_features": kind.cached,
         "cache_dtype": settings["cache_dtype"],
+        "mixed_precision": kind.precision,
         "augment": False,
         "epochs": settings["cycles"] + 1,
         "batch_size": settings["batch_size"],
@@ -126,14 +133,25 @@ def floor(engine: Any, batch_size: int) -> dict[str, float]:
     part = frozen_part(network)
     assert part is not None
     parts = [tensor.repeat(batch_size, *(1,) * (tensor.dim() - 1)) for tensor in part.compute(image)]
-    with FlopCounterMode(display=False) as counter:
-        part.logits(parts, network).sum().backward()
-    network.zero_grad(set_to_none=True)
-    flops = counter.get_total_flops()
+
+    def count() -> int:
+        with flop_counter() as counter:
+            part.logits(parts, network).sum().backward()
+        network.zero_grad(set_to_none=True)
+        return counter.get_total_flops()
+
+    flops = count()
+    with textbook():
+        as_written = count()
     rows, width = parts[0].shape[0] * parts[0].shape[1], parts[0].shape[2]
-    rate = matrix_rate(rows, width)
-    steps = len(engine.data_loader)
-    return {"gflop_per_step": flops / 1e9, "gflop_per_second": rate / 1e9, "seconds": steps * flops / rate}
+    rate, steps = matrix_rate(rows, width), len(engine.data_loader)
+    return {
+        "gflop_per_step": flops / 1e9,
+        "gflop_per_step_as_written": as_written / 1e9,
+        "gflop_per_second": rate / 1e9,
+        "seconds": steps * flops / rate,
+        "seconds_as_written": steps * as_written / rate,
+    }
 
 
 def run(settings: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +172,8 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
             cycles.append(seconds)
             load.append(os.getloadavg()[0] / (os.cpu_count() or 1))
             print({name: round(value, 2) for name, value in seconds.items()}, flush=True)
-        floors = {name: floor(engines[name], settings["batch_size"]) for name in names if task.kinds[name].cached}
+        plain = [name for name, kind in task.kinds.items() if kind.cached and kind.precision == "off"]
+        floors = {name: floor(engines[name], settings["batch_size"]) for name in plain}
     later = {name: statistics.median(cycle[name] for cycle in cycles[1:]) for name in names}
     return {
         "settings": {**settings, "size": task.size, "kinds": {name: vars(kind) for name, kind in task.kinds.items()}},
@@ -165,11 +184,13 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
         "times_slower_than_cached": {
             name: later[name] / later[next(n for n in names if task.kinds[n].cached)] for name in names
         },
-        "first_epoch_over_uncached": {
-            name: cycles[0][name] / cycles[0][name.removesuffix(" cached")] for name in names if task.kinds[name].cached
+        "faster_than_float32": {
+            name: later[name.removesuffix(" bf16")] / later[name] for name in names if name.endswith(" bf16")
         },
+        "first_epoch_over_uncached": {name: cycles[0][name] / later[name.removesuffix(" cached")] for name in plain},
         "floor": floors,
-        "over_floor": {name: later[name] / floors[name]["seconds"] for name in floors},
+        "over_floor": {name: later[name] / floors[name]["seconds"] for name in plain},
+        "over_floor_as_written": {name: later[name] / floors[name]["seconds_as_written"] for name in plain},
     }
 
 
@@ -189,7 +210,14 @@ def main() -> None:
         settings["batch_size"] = settings["batch_size"] or {"cine": 1, "image": 16}[task]
         result = run(settings)
         write_json(RESULTS / f"local_epoch_{task}.json", result)
-        for part in ("first_epoch_seconds", "later_epoch_seconds", "times_slower_than_cached", "over_floor"):
+        for part in (
+            "later_epoch_seconds",
+            "times_slower_than_cached",
+            "faster_than_float32",
+            "first_epoch_over_uncached",
+            "over_floor",
+            "over_floor_as_written",
+        ):
             print(f"{part:28}", {name: round(value, 3) for name, value in result[part].items()})
 
 

@@ -15,7 +15,7 @@ def training_flops(system: System, *, size: str, classes: int) -> dict[str, int]
     Counted on a network without weights. Where the frozen part's outputs are kept, only what comes behind it counts.
     """
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
+    from _flops import flop_counter
 
     from monai_fedlora.engines.frozen import frozen_part
     from monai_fedlora.methods import get_method
@@ -30,7 +30,7 @@ def training_flops(system: System, *, size: str, classes: int) -> dict[str, int]
         image = torch.rand(1, 3, *architecture(size).image_size)
         part = frozen_part(network) if system.cached else None
         parts = part.compute(image) if part else ()
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             (part.logits(parts, network) if part else network(image)).sum().backward()
     scope = get_method(system.method, system.method_args).scope(network, wire_dtype="float32")
     state = network.state_dict()

@@ -100,7 +100,7 @@ class FrozenInferer(Inferer):
         return self._part.logits(parts, network)
 
     def _recall(self, image: Tensor, part: FrozenPart) -> Sequence[Tensor]:
-        content = hashlib.blake2b(as_bytes(image), digest_size=16).hexdigest()
+        content = hashlib.sha256(as_bytes(image)).hexdigest()
         precision = torch.get_autocast_dtype(image.device.type) if _autocasts(image) else image.dtype
         key = key_of(self._digest, content, tuple(image.shape), precision, image.device, self._dtype)
 

@@ -27,7 +27,7 @@ from monai_fedlora.environment import CACHE_LIMIT
 from monai_fedlora.errors import ConfigError
 
 _SUFFIX = ".safetensors"
-_CHECKSUM = "blake2b"
+_CHECKSUM = "sha256"
 _DEFAULT_LIMIT_GB = 20.0
 _ROOM_AFTER_EVICTION = 0.9
 _SHARE_BETWEEN_LOOKS = 0.01
@@ -181,7 +181,7 @@ def entries(root: Path) -> Iterator[StoredEntry]:
 
 
 def _checksum(key: str, entry: Entry) -> str:
-    digest = hashlib.blake2b(key.encode(), digest_size=16)
+    digest = hashlib.sha256(key.encode())
     for name, tensor in sorted(entry.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(as_bytes(tensor))

@@ -118,7 +118,7 @@ def test_a_full_or_read_only_disk_costs_time_and_nothing_else(
 
 
 def test_the_least_recently_used_entries_make_room_across_sites(folder: Path) -> None:
-    size = len(module.save(make(size=1000), {"blake2b": "0" * 32}))
+    size = len(module.save(make(size=1000), {"sha256": "0" * 64}))
     limit = int(size * 3.5)
     sites = [Store(folder.parent / name, limit=limit) for name in ("site-1", "site-2")]
     keys = [key_of(number) for number in range(5)]
