@@ -52,9 +52,13 @@ def classify(study: ServedStudy, classifier: Classifier, *, deidentifier: Deiden
     study.result = result
     study.enter(EXPLAINING)
     _offer_images(study, loaded)
-    prediction = explain(prediction)
+    notes = []
+    try:
+        prediction = explain(prediction)
+    except ConfigError as error:
+        notes.append(f"there is no overlay: {error}")
     study.enter(EXPLAINING)
-    notes = [*_offer_overlay(study, prediction, loaded), *_offer_reports(study, prediction, deidentifier)]
+    notes += [*_offer_overlay(study, prediction, loaded), *_offer_reports(study, prediction, deidentifier)]
     study.result = result | {"notes": [*result["notes"], *notes]}
     write_json(study.results / FILES["json"], study.result)
     study.offer("json", study.results / FILES["json"])

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import uvicorn
 
+import monai_fedlora.serve
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.serve.app import create_app
@@ -48,6 +49,16 @@ def listen(settings: ServeSettings) -> socket.socket:
     return server
 
 
+def _log_to_terminal() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    log = logging.getLogger(monai_fedlora.serve.__name__)
+    log.setLevel(logging.INFO)
+    log.handlers[:] = [handler]
+    log.propagate = False
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it quotes what was sent
+
+
 def run_server(
     classifier: Classifier, *, settings: ServeSettings, server: socket.socket, on_ready: Callable[[], None]
 ) -> None:
@@ -59,7 +70,7 @@ def run_server(
         server: from :func:`listen`; closed at the end.
         on_ready: called once, when the page can be opened.
     """
-    logging.getLogger("monai_fedlora.serve").setLevel(logging.INFO)
+    _log_to_terminal()
     config = uvicorn.Config(
         create_app(classifier, settings=settings),
         access_log=False,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 FIELD = b"files"
 _FORM = b"multipart/form-data"
+_LONGEST_HEADER = 1 << 14
+"""Bytes (ours): of a file's name with its folders, percent signs and all."""
 _OVERHEAD = 1 << 16
 """Bytes of a request beside its files' that are let in, and as many again per 256 files."""
 
@@ -99,7 +101,7 @@ async def receive(
         raise Refused(WRONG_TYPE, "files are sent as multipart/form-data; use the page, or curl -F files=@FILE")
     sink = _Sink(folder=folder, suffix=suffix, limit=limit)
     try:
-        parser = MultipartParser(options[b"boundary"], sink.callbacks())
+        parser = MultipartParser(options[b"boundary"], sink.callbacks(), max_header_size=_LONGEST_HEADER)
         async for chunk in stream:
             parser.write(chunk)
         parser.finalize()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
 import threading
 import time
 import traceback
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -23,6 +25,8 @@ logger = logging.getLogger(__name__)
 USUAL_THREADS = 4
 """Of torch, where nothing is said (ours): the page and other programs of the machine keep some."""
 _PATIENCE = 10.0
+"""Seconds that the end waits for the study that is being classified (ours)."""
+_SLOW_PACKAGES = ("monai.data", "monai.transforms", "captum.attr", "highdicom")
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -69,11 +73,19 @@ class Worker:
 
     def _run(self) -> None:
         torch.set_num_threads(self._threads)
+        _load_packages()
         while (item := self._queue.get()) is not None:
             session, study = item
             begin = time.perf_counter()
             outcome = _attempt(study, self._classifier, session)
             logger.info("%s after %.1f s", outcome, time.perf_counter() - begin)
+
+
+def _load_packages() -> None:
+    """Import what reading and reporting need, which takes seconds, before the first study comes."""
+    for name in _SLOW_PACKAGES:
+        with contextlib.suppress(ImportError):  # whoever needs it says so
+            import_module(name)
 
 
 def _attempt(study: ServedStudy, classifier: Classifier, session: Session) -> str:

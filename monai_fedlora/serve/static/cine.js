@@ -9,10 +9,12 @@ const NOT_EVIDENCE = "An aid, not evidence: it shows what the network reacted to
 export class CinePanel {
   /**
    * @param {{ed: number, es: number}} frames numbers from 0
+   * @param {string} answer class that the overlay speaks for
    * @param {(frame: number) => void} moved told the frame that is shown
    */
-  constructor(frames, moved) {
+  constructor(frames, answer, moved) {
     this.frames = frames;
+    this.answer = answer;
     this.moved = moved;
     /** @type {CineViewer | null} */
     this.viewer = null;
@@ -72,7 +74,7 @@ export class CinePanel {
     this.overlayAddress = address;
     if (!this.viewer || this.viewer.overlay) return;
     await this.viewer.addOverlay(address);
-    this.overlayText.textContent = NOT_EVIDENCE;
+    this.overlayText.textContent = `Red: hiding the place lowers the probability of ${this.answer}. ${NOT_EVIDENCE}`;
     this.overlay.disabled = false;
     this.blend();
   }

@@ -105,7 +105,7 @@ export class StudyPanel {
     }
     if (!this.cine) {
       const { ed = 0, es = 1 } = result.frames ?? {};
-      this.cine = new CinePanel({ ed, es }, (frame) => this.mark(frame));
+      this.cine = new CinePanel({ ed, es }, result.prediction, (frame) => this.mark(frame));
       this.images.replaceChildren(imagesHeading(), this.cine.node);
       this.cine.open(files.volume).catch((reason) => this.failed(reason, files));
     }

@@ -1,6 +1,7 @@
 /** The cine in NiiVue: frames, slices and the overlay, shown in the plane in which they were acquired. */
 
 const BRIGHTEST = 0.5;  // of the range of grey levels, that the slider leaves in view at its end
+const RED = { R: [255, 255], G: [70, 70], B: [0, 0], A: [0, 255], I: [0, 255] };  // as in the figure
 const OPAQUE = 0.999;  // overlay value from which its colour covers; below, opacity falls with the square of the value
 const BY_VALUE = 1;  // NiiVue's colour map type that does so
 
@@ -50,9 +51,12 @@ export class CineViewer {
    */
   async addOverlay(address) {
     const overlay = await this.library.NVImage.loadFromUrl({
-      url: address, name: "overlay.nii.gz", colormap: "warm", opacity: 0, cal_min: OPAQUE, cal_max: 1,
+      url: address, name: "overlay.nii.gz", colormap: "gray", opacity: 0, cal_min: OPAQUE, cal_max: 1,
     });
+    overlay.img = overlay.img.map(Math.sqrt);  // so that opacity falls with the value itself
     overlay.colormapType = BY_VALUE;
+    this.view.addColormap("red for the answer", RED);
+    overlay.colormap = "red for the answer";
     place(overlay, product(product(this.plane, inverse(this.acquired)), overlay.hdr.affine));
     this.view.addVolume(overlay);
     this.overlay = overlay;

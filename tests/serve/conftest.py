@@ -1,0 +1,94 @@
+"""A server of a micro model, and browsers that talk to it without a network."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.serve.app import create_app
+from monai_fedlora.serve.settings import ServeSettings
+from tests.clinic.conftest import (  # noqa: F401  a cine model and a photograph model, a study for the first
+    _micro,
+    backbone,
+    cine,
+    classifier,
+    exported,
+    image_backbone,
+    image_classifier,
+    image_exported,
+    image_run,
+    stored_run,
+    stored_study,
+)
+
+ADDRESS = "http://127.0.0.1:8000"
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The temporary folder of the process."""
+    folder = tmp_path_factory.mktemp("scratch")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def make_app(classifier: Classifier) -> Callable[..., FastAPI]:  # noqa: F811
+    """Make a server, not yet running, with other settings or another model."""
+
+    def make(model: Classifier = classifier, **settings: Any) -> FastAPI:
+        return create_app(model, settings=ServeSettings(**settings))
+
+    return make
+
+
+@pytest.fixture
+def client(make_app: Callable[..., FastAPI]) -> Iterator[TestClient]:
+    """A browser with the page of a running server open."""
+    with TestClient(make_app(), base_url=ADDRESS) as browser:
+        browser.get("/")
+        yield browser
+
+
+def stranger(browser: TestClient, **options: Any) -> TestClient:
+    """Another browser at the same server."""
+    return TestClient(browser.app, base_url=ADDRESS, **options)
+
+
+def send(browser: TestClient, *files: tuple[str, bytes]) -> Any:
+    return browser.post("/api/studies", files=[("files", file) for file in files])
+
+
+def zipped(folder: Path) -> bytes:
+    """An archive of a folder."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as packed:
+        for path in sorted(folder.rglob("*")):
+            packed.write(path, path.relative_to(folder.parent))
+    return content.getvalue()
+
+
+def finished(browser: TestClient, identity: str, *, state: str = "done") -> dict[str, Any]:
+    """Poll as the page does until a study is done or has failed."""
+    for _ in range(600):
+        study = browser.get(f"/api/studies/{identity}").json()
+        if study["state"] in ("done", "failed"):
+            assert study["state"] == state, study["error"]
+            return study
+        time.sleep(0.05)
+    raise AssertionError(f"the study is still {study['state']}")
+
+
+def stored(scratch: Path) -> list[Path]:
+    """Files that a server keeps."""
+    return [path for path in scratch.rglob("*") if path.is_file()]
