@@ -1,0 +1,160 @@
+"""A cine and its overlay lie on each other in the patient's frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from nibabel.affines import apply_affine
+from scipy.ndimage import map_coordinates
+
+from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.clinic.reading import LoadedStudy, load_study
+from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
+from monai_fedlora.data.records import FramePair
+from monai_fedlora.serve.volumes import network_affine, relevance_volume, write_cine, write_relevance
+from tests.clinic.hearts import affine_of, write_nifti
+
+SHEARED = np.array([[1.2, 0.1, 0.3, -40.0], [0.05, -1.3, 0.2, 60.0], [0.0, 0.2, 8.0, 5.0], [0.0, 0.0, 0.0, 1.0]])
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.37])
+def test_cine_comes_back_where_it_was(tmp_path: Path, cine: np.ndarray, scale: float) -> None:
+    write_cine(tmp_path / "v.nii.gz", cine * np.float32(scale), SHEARED)
+    image = nibabel.load(tmp_path / "v.nii.gz")
+    assert image.get_data_dtype() == np.int16
+    assert image.header.get_xyzt_units() == ("mm", "sec")
+    assert int(image.header["sform_code"]) == 1
+    np.testing.assert_allclose(image.affine, SHEARED, atol=1e-5)
+    voxels = np.asarray(image.dataobj, dtype=float)
+    if scale == 1.0:
+        np.testing.assert_array_equal(voxels, cine)
+    else:
+        assert np.corrcoef(voxels.ravel(), cine.ravel())[0, 1] > 1 - 1e-8
+
+
+def test_constant_cine_is_written(tmp_path: Path) -> None:
+    write_cine(tmp_path / "v.nii.gz", np.full((2, 3, 4, 5), 0.5, np.float32), np.eye(4))
+    assert nibabel.load(tmp_path / "v.nii.gz").shape == (2, 3, 4, 5)
+
+
+def test_relevance_is_a_share_where_the_network_saw_something() -> None:
+    prepared = torch.zeros(2, 6, 6, 4)
+    prepared[:, 1:5, :, :3] = 0.5
+    relevance = torch.linspace(-1, 2, 36).view(6, 6)
+    volume = relevance_volume(relevance, prepared)
+    assert volume is not None
+    assert volume.shape == (6, 6, 4)
+    expected = (relevance / 2).clamp(0, 1).numpy()
+    for place in range(3):
+        np.testing.assert_allclose(volume[1:5, :, place], expected[1:5])
+    assert volume[0].max() == volume[5].max() == volume[..., 3].max() == 0
+    assert 0 <= volume.min() <= volume.max() <= 1
+
+
+@pytest.mark.parametrize("relevance", [torch.zeros(6, 6), torch.full((6, 6), 0.004), torch.full((6, 6), -1.0)])
+def test_there_is_no_overlay_where_no_place_speaks_for_the_answer(relevance: torch.Tensor) -> None:
+    assert relevance_volume(relevance, torch.ones(2, 6, 6, 4)) is None
+
+
+def studies(stored_study: Path, cine: np.ndarray, folder: Path) -> dict[str, Study]:
+    """One heart as DICOM, as a 4D file, and as two frames with less of the chest."""
+    whole = write_nifti(folder / "c.nii.gz", cine, affine_of(cine))
+    part = cine[3:, 5:]
+    affine = affine_of(cine) @ nibabel.affines.from_matvec(np.eye(3), (3, 5, 0))
+    ed, es = (
+        write_nifti(folder / f"p_{name}.nii.gz", part[..., frame], affine) for name, frame in (("ed", 0), ("es", 4))
+    )
+    return {
+        "dicom": Study("d", DicomFiles(stored_study)),
+        "file": Study("c", CineFile(whole)),
+        "pair": Study("p", FramePair(ed, es)),
+    }
+
+
+@pytest.fixture(params=["dicom", "file", "pair"])
+def loaded(
+    request: pytest.FixtureRequest, stored_study: Path, cine: np.ndarray, classifier: Classifier, tmp_path: Path
+) -> LoadedStudy:
+    return load_study(studies(stored_study, cine, tmp_path)[request.param], classifier)
+
+
+def test_volume_lies_in_the_patient(loaded: LoadedStudy, cine: np.ndarray) -> None:
+    """The mark in one corner of the made-up heart is found at its place in the world."""
+    assert loaded.cine is not None
+    assert loaded.cine_affine is not None
+    place = apply_affine(affine_of(cine), (4, 8, 2))
+    voxel = np.rint(apply_affine(np.linalg.inv(loaded.cine_affine), place)).astype(int)
+    np.testing.assert_array_equal(loaded.cine[(*voxel, 0)], cine[4, 8, 2, 0])
+
+
+def test_network_saw_what_the_volume_shows_there(loaded: LoadedStudy, classifier: Classifier) -> None:
+    """Sampled at the world's places of the network's grid, the volume is what the network saw; a voxel off it is not."""
+    assert loaded.image_affine is not None
+    prepared = classifier.prepare(loaded.image)
+    affine = network_affine(loaded.image, prepared, loaded.image_affine)
+    assert affine is not None
+    assert likeness(loaded, prepared, affine) > 0.9999
+    for axis in range(3):
+        for step in (-1, 1):
+            moved = affine.copy()
+            moved[:3, 3] += step * affine[:3, axis]
+            assert likeness(loaded, prepared, moved) < 0.995
+
+
+def likeness(loaded: LoadedStudy, prepared: torch.Tensor, affine: np.ndarray) -> float:
+    """Correlation of end-diastole as the network saw it and as the volume has it at the same places."""
+    assert loaded.cine is not None
+    assert loaded.cine_affine is not None
+    grid = np.moveaxis(np.indices(prepared.shape[1:]), 0, -1)
+    places = apply_affine(np.linalg.inv(loaded.cine_affine) @ affine, grid)
+    frame = loaded.cine[..., 0 if loaded.frames is None else loaded.frames.ed]
+    sampled = map_coordinates(frame, np.moveaxis(places, -1, 0), order=1, mode="nearest")
+    seen = prepared[0].numpy()
+    clear = (seen > 0.01) & (seen < 0.99)
+    return float(np.corrcoef(sampled[clear], seen[clear])[0, 1])
+
+
+def test_peak_of_the_overlay_lies_where_the_place_is(
+    loaded: LoadedStudy, classifier: Classifier, tmp_path: Path
+) -> None:
+    """A place of the network's grid that matters is, read back from the file, at its world's place in the volume."""
+    prepared = classifier.prepare(loaded.image)
+    relevance = torch.zeros(prepared.shape[1:3])
+    relevance[11, 17] = 1.0
+    assert loaded.image_affine is not None
+    affine = network_affine(loaded.image, prepared, loaded.image_affine)
+    volume = relevance_volume(relevance, prepared)
+    assert affine is not None
+    assert volume is not None
+    write_relevance(tmp_path / "o.nii.gz", volume, affine)
+    write_cine(tmp_path / "v.nii.gz", loaded.cine, loaded.cine_affine)
+    overlay, shown = nibabel.load(tmp_path / "o.nii.gz"), nibabel.load(tmp_path / "v.nii.gz")
+    peak = np.unravel_index(np.asarray(overlay.dataobj).argmax(), overlay.shape)
+    assert peak[:2] == (11, 17)
+    voxel = apply_affine(np.linalg.inv(shown.affine) @ overlay.affine, peak)
+    ed = shown.dataobj[..., 0 if loaded.frames is None else loaded.frames.ed]
+    sampled = map_coordinates(np.asarray(ed, dtype=float), voxel[:, None], order=1)[0]
+    again = torch.as_tensor(loaded.image)[0]
+    inside = np.rint(apply_affine(np.linalg.inv(loaded.image_affine) @ overlay.affine, peak)).astype(int)
+    np.testing.assert_allclose(sampled, float(again[tuple(inside)]), rtol=0.01)
+
+
+def test_narrow_image_is_padded_on_both_sides(classifier: Classifier) -> None:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(2, 20, 60, 3, generator=generator)
+    prepared = classifier.prepare(image)
+    affine = network_affine(image, prepared, np.diag([5.0, 5.0, 10.0, 1.0]))
+    assert affine is not None
+    assert affine[0, 3] == -30.0  # six voxels of padding before the first of twenty
+    assert affine[2, 3] == 0.0
+
+
+def test_place_is_unknown_if_the_model_cuts_in_another_way(loaded: LoadedStudy, classifier: Classifier) -> None:
+    prepared = classifier.prepare(loaded.image)
+    assert loaded.image_affine is not None
+    for other in (prepared.roll(1, dims=1), prepared.flip(2), prepared.transpose(1, 2), prepared * 0.9):
+        assert network_affine(loaded.image, other, loaded.image_affine) is None
