@@ -23,6 +23,7 @@ _PRODUCTS = (RESULTS_NAME, LAST_NAME, BEST_NAME)
 _ERRORS = "private/errors.log"
 _SITE_LOGS = (_ERRORS, "private/site.log")
 _SIMULATOR = "nvflare.private.fed.app.simulator.simulator"
+_TRACEBACK = "Traceback (most recent call last):"
 _SITE = "nvflare.private.fed.app.simulator.simulator_worker"
 
 
@@ -154,6 +155,7 @@ def _failure(log: Path, workspace: Path, plan: Plan, results: Mapping[str, Any])
     elif results.get("refused"):
         parts.append(f"last refusal: {results['refused'][-1]}")
     else:
-        logged = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if " ERROR " in line]
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        logged = [line for line in lines if " ERROR " in line and not line.endswith(_TRACEBACK)]
         parts += [f"the first error in it: {line}" for line in logged[:1]]
     return "\n".join(parts)

@@ -14,7 +14,8 @@ from monai_fedlora.cli import main
 from monai_fedlora.commands.simulate import closing_table, progress_table
 from monai_fedlora.errors import FedLoraError
 from monai_fedlora.federated import simulate as module
-from tests.helpers import make_plan
+from monai_fedlora.federated.jobs import write_job
+from tests.helpers import make_manifest, make_plan
 
 NORTH = {"private_on": {"balanced_accuracy": 0.8125, "auroc": 0.9, "sensitivity": 0.75, "specificity": 0.875, "n": 24}}
 SOUTH = {
@@ -155,3 +156,13 @@ def test_a_failed_run_is_one_message(
     said = capsys.readouterr().err
     assert "its log is w/simulator.log" in said
     assert "Traceback" not in said
+
+
+def test_a_job_for_allow_lists_is_not_given_to_the_simulator(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = tmp_path / "job"
+    write_job(make_plan(), make_manifest(), job, custom_folder=False)
+    assert main(["simulate", str(job), "--workspace", str(tmp_path / "run")]) == 2
+    assert "--in-process" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

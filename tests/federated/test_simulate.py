@@ -138,12 +138,24 @@ def test_nothing_of_an_earlier_run_remains(stand_in: StandIn) -> None:
     [
         ({"code": 2}, []),
         ({"code": 2, "log": "09:00 - ERROR - no manifest\n09:00 - ERROR - aborting"}, ["ERROR - no manifest"]),
+        (
+            {"code": 2, "log": "- ERROR - Traceback (most recent call last):\n- ERROR - unsafe"},
+            ["unsafe"],
+        ),
         ({"results": [FINISHED], "code": 2}, []),
         ({"results": [{"status": "running"}]}, []),
         ({"private": {"errors.log": "Traceback\nDataError: a.nii is broken\n\n"}}, ["a.nii is broken", "errors.log"]),
         ({"results": [{"status": "running", "refused": [{"site": "east", "reason": "NaN"}]}]}, ["east", "NaN"]),
     ],
-    ids=["failed", "error of the server", "failed at the end", "unfinished", "error of a site", "refusal"],
+    ids=[
+        "failed",
+        "error of the server",
+        "with its traceback",
+        "failed at the end",
+        "unfinished",
+        "error of a site",
+        "refusal",
+    ],
 )
 def test_a_run_that_fails_says_where_to_look(stand_in: StandIn, wanted: dict[str, Any], said: list[str]) -> None:
     with pytest.raises(FedLoraError) as caught:
