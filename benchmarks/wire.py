@@ -11,23 +11,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from _machine import machine
+from _runs import PARTS, accuracies, plan_of, summary
 
 from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.files import write_json
 
 ROOT = Path(__file__).parent
-PLAN = ROOT.parent / "nvflare_jobs" / "dual_lora" / "app" / "config" / "plan.json"
-VIEWS = ("private_on", "private_off")
 WAYS: dict[str, dict[str, Any]] = {
     "float32": {"wire_dtype": "float32"},
     "float16": {"wire_dtype": "float16"},
@@ -36,21 +32,11 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def accuracies(plan: Plan) -> dict[str, float]:
-    """Balanced accuracy on the test split after a run, mean of the sites, with the private part and without."""
-    with tempfile.TemporaryDirectory() as folder:
-        results = run_in_process(plan, folder=Path(folder))
-    if results["refused"]:
-        raise SystemExit(f"updates were refused, so that the run says nothing: {results['refused']}")
-    tests = [report["test"] for report in results["final"].values()]
-    return {view: statistics.fmean(test[view]["balanced_accuracy"] for test in tests) for view in VIEWS}
-
-
 def run(settings: dict[str, Any]) -> dict[str, Any]:
     """Run every way once per seed."""
     torch.set_num_threads(settings["threads"])
     changes = {name: settings[name] for name in ("rounds", "local_epochs") if settings[name]}
-    base = dataclasses.replace(Plan.load(PLAN), **changes)
+    base = dataclasses.replace(plan_of("dual_lora"), **changes)
     scores: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     for seed in range(settings["seeds"]):
         for way, wire in WAYS.items():
@@ -70,16 +56,6 @@ def sizes(plan: Plan) -> dict[str, int]:
     return {"bytes_up": up.nbytes, "bytes_down": down.nbytes, "tensors_up": len(up.entries)}
 
 
-def summary(scores: list[dict[str, float]]) -> dict[str, Any]:
-    """Mean, standard deviation over seeds, and the single values."""
-    views: dict[str, Any] = {}
-    for view in VIEWS:
-        values = [score[view] for score in scores]
-        spread = statistics.stdev(values) if len(values) > 1 else None
-        views[view] = {"mean": statistics.fmean(values), "standard_deviation": spread, "by_seed": values}
-    return {"balanced_accuracy": views}
-
-
 def main() -> None:
     """Run from the command line and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -94,7 +70,7 @@ def main() -> None:
     write_json(output, result)
     print(f"{'way':24}{'bytes up':>10}{'ratio':>7}{'bal. acc.':>11}{'+-':>7}{'shared only':>13}")
     for way, row in result["ways"].items():
-        on, off = (row["balanced_accuracy"][view] for view in VIEWS)
+        on, off = (row["balanced_accuracy"][part] for part in PARTS)
         print(
             f"{way:24}{row['bytes_up']:>10,}{row['up_of_float16_ratio']:>7.2f}{on['mean']:>11.3f}"
             f"{on['standard_deviation'] or 0:>7.3f}{off['mean']:>13.3f}"

@@ -102,9 +102,9 @@ def test_floors_are_for_what_trains() -> None:
 
 
 def test_the_floor_of_full_fine_tuning_is_three_forward_passes_but_for_the_image() -> None:
-    tokens, dim, depth, patch = 65, 96, 6, 3 * 8 * 8
+    tokens, dim, depth, heads, patch = 65, 96, 6, 4, 3 * 8 * 8
     linear, attention = 2 * tokens * 12 * dim * dim, 2 * 2 * tokens * tokens * dim
-    alone = 2 * dim * dim * (2 * tokens + 10) + 2 * 2 * tokens * dim  # the class token asks in the last block
+    alone = 2 * dim * dim * (11 + heads) + 2 * 2 * tokens * dim * heads  # the class token asks in the last block
     blocks = (depth - 1) * (linear + attention) + alone
     expected = 3 * (blocks + 2 * 4 * dim) + 2 * (2 * (tokens - 1) * dim * patch)
     found = training_flops(SYSTEMS["full"], size="vit_demo", classes=4)["flop_per_picture"]

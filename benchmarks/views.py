@@ -1,0 +1,79 @@
+"""What a fixed number of augmented images per case costs in balanced accuracy, against new ones in every epoch.
+
+Kept features need images that come again. Runs the job ``nvflare_jobs/fedopal`` in one process, on its synthetic
+photographs, once per number of views and seed: without augmentation, with so many fixed views of each case that take
+turns in the epochs, and with new ones in every epoch, of which nothing can be kept.
+
+    python benchmarks/views.py --seeds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from _machine import machine
+from _runs import PARTS, accuracies, plan_of, summary
+
+from monai_fedlora.files import write_json
+
+ROOT = Path(__file__).parent
+NONE, FREE = "no augmentation", "new in every epoch"
+
+
+def ways(views: list[int]) -> dict[str, dict[str, Any]]:
+    """Settings of training, by what they are called."""
+    fixed = {f"{count} fixed": {"augment": True, "augmented_views": count} for count in views}
+    free = {"augment": True, "augmented_views": 0, "cache_features": False}
+    return {NONE: {"augment": False}, **fixed, FREE: free}
+
+
+def run(settings: dict[str, Any]) -> dict[str, Any]:
+    """Run every way once per seed."""
+    torch.set_num_threads(settings["threads"])
+    plan = dataclasses.replace(plan_of("fedopal"), local_epochs=settings["local_epochs"])
+    changes = ways(settings["views"])
+    scores: dict[str, list[dict[str, float]]] = {way: [] for way in changes}
+    seconds: dict[str, list[float]] = {way: [] for way in changes}
+    for seed in range(settings["seeds"]):
+        for way, change in changes.items():
+            started = time.perf_counter()
+            scores[way].append(accuracies(dataclasses.replace(plan, seed=seed, training={**plan.training, **change})))
+            seconds[way].append(time.perf_counter() - started)
+            print(f"seed {seed}, {way}: {scores[way][-1]}, {seconds[way][-1]:.0f} s", flush=True)
+    return {
+        "settings": {**settings, "plan": plan.to_json()},
+        "machine": machine(),
+        "ways": {way: {**summary(scores[way]), "seconds": statistics.median(seconds[way])} for way in changes},
+    }
+
+
+def main() -> None:
+    """Run from the command line and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--views", type=lambda text: [int(part) for part in text.split(",")], default=[1, 4, 8])
+    parser.add_argument(
+        "--local-epochs", type=int, default=8, help="per round; more than the job's, so that views repeat"
+    )
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=ROOT / "results" / "views_photo_demo.json")
+    arguments = vars(parser.parse_args())
+    output = arguments.pop("output")
+    result = run(arguments)
+    write_json(output, result)
+    print(f"{'views':22}{'bal. acc.':>11}{'+-':>7}{'shared only':>13}{'seconds':>9}")
+    for way, row in result["ways"].items():
+        on, off = (row["balanced_accuracy"][part] for part in PARTS)
+        spread = on["standard_deviation"] or 0
+        print(f"{way:22}{on['mean']:>11.3f}{spread:>7.3f}{off['mean']:>13.3f}{row['seconds']:>9.0f}")
+    print(f"written to {output.name}")
+
+
+if __name__ == "__main__":
+    main()
