@@ -46,9 +46,10 @@ _EMPTIED = (
 
 _PRESENT = (
     "Manufacturer", "SeriesNumber", "InstanceNumber", "ScanOptions", "MRAcquisitionType", "EchoTime", "EchoTrainLength",
-    "SliceThickness",
+    "SliceThickness", "Laterality",
 )  # fmt: skip
-"""Attributes that an MR image must have (type 2), empty where the scanner left them out."""
+"""Attributes that an MR image must have (type 2, the last unless its body part is single), empty where the scanner left
+them out."""
 
 _DATE, _TIME = "19000101", "000000"
 _METHOD = "PS3.15 Basic Profile, allow-list of attributes"
@@ -90,7 +91,7 @@ class Deidentifier:
             )
         clean = pydicom.Dataset()
         for element in dataset:
-            if element.keyword not in KEPT or element.VR == "SQ":
+            if element.keyword not in KEPT or element.VR == "SQ" or _is_misplaced(element, dataset):
                 continue
             value = element.value
             if element.VR == "UI" and element.keyword != "SOPClassUID":
@@ -109,6 +110,13 @@ class Deidentifier:
 
     def _hash(self, kind: str, text: str) -> bytes:
         return hmac.new(self._secret, f"{kind}:{text}".encode(), hashlib.sha256).digest()
+
+
+def _is_misplaced(element: Any, dataset: Any) -> bool:
+    """Whether an image must not have an attribute that scanners write all the same (PS3.3, C.8.3.1)."""
+    sequences = dataset.get("ScanningSequence") or ""
+    inverts = "IR" in ([sequences] if isinstance(sequences, str) else sequences)
+    return bool(element.keyword == "InversionTime" and not inverts)
 
 
 def mark(dataset: Any) -> None:

@@ -54,6 +54,12 @@ def test_nothing_planted_is_left(planted: Dataset) -> None:
     assert [element.keyword for element in clean if element.VR == "SQ"] == ["DeidentificationMethodCodeSequence"]
 
 
+@pytest.mark.parametrize(("sequence", "stays"), [("GR", False), (["GR", "IR"], True), ("IR", True), (None, False)])
+def test_inversion_time_stays_where_the_sequence_inverts(sequence: Any, stays: bool) -> None:
+    clean = Deidentifier(SECRET).image(make(InversionTime="250", ScanningSequence=sequence))
+    assert ("InversionTime" in clean) == stays
+
+
 def test_original_is_not_changed() -> None:
     dataset = make()
     before = encode(dataset)
