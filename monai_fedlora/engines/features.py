@@ -22,8 +22,8 @@ from monai_fedlora.engines.store import Entry, Store, as_bytes, key_of
 from monai_fedlora.errors import ConfigError
 
 Kept = Literal["float16", "bfloat16", "float32"]
-_SHARE_OF_GPU = 0.5
-"""Of the memory that is free when the first features are kept (ours)."""
+_SHARE_OF_GPU = 0.25
+"""Of the memory that is free when the first features are kept; training and evaluation keep apart (ours)."""
 _log = logging.getLogger(__name__)
 
 
@@ -64,7 +64,7 @@ class FrozenInferer(Inferer):
     Args:
         dtype: type in which outputs are kept; one that float16 cannot hold is kept as it is.
         store: where they are kept. Without one, and wherever a :class:`~monai_fedlora.engines.memory.Memory` is in use
-            when the inferer is built, in this process only. On a GPU they also stay in half of its free memory.
+            when the inferer is built, in this process only. On a GPU they also stay in a quarter of its free memory.
 
     Raises:
         ConfigError: the type is unknown.
