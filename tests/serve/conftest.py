@@ -30,6 +30,14 @@ from tests.clinic.conftest import (  # noqa: F401  a cine model and a photograph
     stored_run,
     stored_study,
 )
+from tests.serve.browsing import (  # noqa: F401  a real browser and servers for it
+    address,
+    chromium,
+    expected,
+    heart,
+    image_address,
+    open_page,
+)
 
 ADDRESS = "http://127.0.0.1:8000"
 

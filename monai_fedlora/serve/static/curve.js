@@ -23,7 +23,7 @@ export function areaCurve({ ed, es, areas }) {
   const svg = drawing("svg", {
     class: "curve", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img",
     "aria-label": `Area of blood over ${areas.length} frames: end-diastole at frame ${ed}, `
-      + `end-systole at frame ${es}, where the area is ${Math.round((100 * areas[es]) / areas[ed])} % of it.`,
+      + `end-systole at frame ${es}.`,
   },
   drawing("line", { class: "axis", x1: EDGE.left, x2: WIDTH - EDGE.right, y1: base, y2: base }),
   line,
