@@ -92,7 +92,7 @@ def test_volume_lies_in_the_patient(loaded: LoadedStudy, cine: np.ndarray) -> No
 
 
 def test_network_saw_what_the_volume_shows_there(loaded: LoadedStudy, classifier: Classifier) -> None:
-    """Sampled at the world's places of the network's grid, the volume is what the network saw; a voxel off it is not."""
+    """At the places of the network's grid the volume shows what the network saw; a voxel off it does not."""
     assert loaded.image_affine is not None
     prepared = classifier.prepare(loaded.image)
     affine = network_affine(loaded.image, prepared, loaded.image_affine)
