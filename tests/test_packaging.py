@@ -96,7 +96,9 @@ def test_wheel_carries_code_bundles_jobs_weights_and_licence(wheel: Path) -> Non
     for name in checkout_files():
         if any(part.startswith(".") for part in Path(name).parts):
             continue
-        if name.startswith("monai_fedlora/") and (name.endswith((".py", ".json", "py.typed")) or "/weights/" in name):
+        if name.startswith("monai_fedlora/") and (
+            name.endswith((".py", ".json", "py.typed")) or "/weights/" in name or "/serve/static/" in name
+        ):
             expected.add(name)
         if name.startswith(("bundles/", "nvflare_jobs/")):
             expected.add(f"monai_fedlora/{name}")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import signal
 import socket
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 
@@ -62,7 +64,7 @@ def _log_to_terminal() -> None:
 def run_server(
     classifier: Classifier, *, settings: ServeSettings, server: socket.socket, on_ready: Callable[[], None]
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM, then remove everything.
+    """Serve until Ctrl-C, SIGTERM or the end of the terminal, then remove everything.
 
     Args:
         classifier: the model.
@@ -81,6 +83,12 @@ def run_server(
         proxy_headers=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
+    running = uvicorn.Server(config)
+
+    def hang_up(number: int, frame: FrameType | None) -> None:
+        running.should_exit = True
+
+    signal.signal(signal.SIGHUP, hang_up)
     on_ready()
     with contextlib.suppress(KeyboardInterrupt), server:
-        uvicorn.Server(config).run(sockets=[server])
+        running.run(sockets=[server])

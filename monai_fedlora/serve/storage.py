@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
 import shutil
@@ -15,7 +16,8 @@ PREFIX = "monai-fedlora-serve-"
 class Storage:
     """A folder that only this user can read and that goes with the process.
 
-    The folder is locked as long as the process lives. Another start removes folders that nobody has locked any more.
+    The folder is removed by :meth:`close`, or when the interpreter ends. It is locked as long as the process lives, and
+    another start removes folders that nobody has locked any more.
     It lies in the system's temporary folder, which ``TMPDIR`` chooses.
     """
 
@@ -26,6 +28,7 @@ class Storage:
             descriptor = _lock(self.root)
             if descriptor is not None:
                 self._descriptor = descriptor
+                atexit.register(self.close)
                 return
 
     def close(self) -> None:
@@ -34,6 +37,7 @@ class Storage:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+            atexit.unregister(self.close)
 
     def __enter__(self) -> Storage:
         return self
