@@ -18,6 +18,7 @@ import random
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,27 +128,29 @@ def fewer_cases(site: str, task: Task, cases: int) -> Path:
 
 
 def floor(engine: Any, batch_size: int) -> dict[str, float]:
-    """Multiply-adds of a cached training step, the measured rate, and the seconds of an epoch at that rate."""
+    """Multiply-adds of a cached training step and of the whole one, the rate, and the seconds of an epoch at that rate."""
     network = engine.network
     image = next(iter(engine.data_loader))["image"][:1]
     part = frozen_part(network)
     assert part is not None
     parts = [tensor.repeat(batch_size, *(1,) * (tensor.dim() - 1)) for tensor in part.compute(image)]
 
-    def count() -> int:
+    def count(logits: Callable[[], torch.Tensor]) -> int:
         with flop_counter() as counter:
-            part.logits(parts, network).sum().backward()
+            logits().sum().backward()
         network.zero_grad(set_to_none=True)
         return counter.get_total_flops()
 
-    flops = count()
+    flops = count(lambda: part.logits(parts, network))
+    whole = batch_size * count(lambda: network(image))
     with textbook():
-        as_written = count()
+        as_written = count(lambda: part.logits(parts, network))
     rows, width = parts[0].shape[0] * parts[0].shape[1], parts[0].shape[2]
     rate, steps = matrix_rate(rows, width), len(engine.data_loader)
     return {
         "gflop_per_step": flops / 1e9,
         "gflop_per_step_as_written": as_written / 1e9,
+        "gflop_per_step_uncached": whole / 1e9,
         "gflop_per_second": rate / 1e9,
         "seconds": steps * flops / rate,
         "seconds_as_written": steps * as_written / rate,
