@@ -128,7 +128,7 @@ def fewer_cases(site: str, task: Task, cases: int) -> Path:
 
 
 def floor(engine: Any, batch_size: int) -> dict[str, float]:
-    """Multiply-adds of a cached training step and of the whole one, the rate, and the seconds of an epoch at that rate."""
+    """Multiply-adds of a cached training step and of a whole one, the rate, and an epoch's seconds at that rate."""
     network = engine.network
     image = next(iter(engine.data_loader))["image"][:1]
     part = frozen_part(network)
