@@ -11,10 +11,11 @@ import torch
 
 
 def machine() -> dict[str, Any]:
-    """Processor, number of cores and versions."""
+    """Processor, number of cores, those of them that this process may use, and versions."""
     return {
         "processor": platform.machine(),
         "cores": os.cpu_count(),
+        "cores_used": len(os.sched_getaffinity(0)),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "python": platform.python_version(),
         "torch": torch.__version__,
