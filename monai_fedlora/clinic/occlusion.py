@@ -8,6 +8,7 @@ flows. It shows what the network reacted to, not whether that is a sign of disea
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch.nn.functional as F
@@ -38,7 +39,9 @@ def need_captum() -> Any:
     return Occlusion
 
 
-def occlusion_map(classifier: Classifier, prepared: Tensor, *, target: int) -> Tensor:
+def occlusion_map(
+    classifier: Classifier, prepared: Tensor, *, target: int, on_batch: Callable[[], None] = lambda: None
+) -> Tensor:
     """How much the evidence for a class falls when a place is hidden.
 
     A square window of the image plane is set to the mean of its channel and slice, in all slices and both frames of a
@@ -49,6 +52,7 @@ def occlusion_map(classifier: Classifier, prepared: Tensor, *, target: int) -> T
         classifier: the model.
         prepared: what the network sees: (C, X, Y, Z) or (C, H, W).
         target: index of the class.
+        on_batch: called before the network sees some covered images; what it raises ends the search.
 
     Returns:
         (X, Y) or (H, W) differences of natural logarithms: positive where the place speaks for the class, negative
@@ -66,6 +70,7 @@ def occlusion_map(classifier: Classifier, prepared: Tensor, *, target: int) -> T
         return images[:, :, down : down + rows, across : across + columns]
 
     def answers(images: Tensor) -> Tensor:
+        on_batch()
         return classifier.batch_log_probabilities(inside(images))
 
     hidden = prepared.mean(dim=(1, 2), keepdim=True).expand_as(prepared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -128,11 +129,16 @@ def predict_loaded(classifier: Classifier, loaded: LoadedStudy, *, name: str) ->
     )
 
 
-def explain(prediction: Prediction) -> Prediction:
+def explain(prediction: Prediction, *, on_batch: Callable[[], None] = lambda: None) -> Prediction:
     """The same prediction with the places that the answer hangs on.
+
+    Args:
+        prediction: without them.
+        on_batch: called now and then; what it raises ends the search.
 
     Raises:
         DataError: the model refuses the image with a place covered.
     """
-    relevance = occlusion_map(prediction.classifier, prediction.prepared, target=prediction.best)
+    classifier, prepared = prediction.classifier, prediction.prepared
+    relevance = occlusion_map(classifier, prepared, target=prediction.best, on_batch=on_batch)
     return replace(prediction, relevance=relevance)

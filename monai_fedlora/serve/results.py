@@ -54,7 +54,7 @@ def classify(study: ServedStudy, classifier: Classifier, *, deidentifier: Deiden
     _offer_images(study, loaded)
     notes = []
     try:
-        prediction = explain(prediction)
+        prediction = explain(prediction, on_batch=lambda: study.enter(EXPLAINING))
     except ConfigError as error:
         notes.append(f"there is no overlay: {error}")
     study.enter(EXPLAINING)

@@ -9,27 +9,31 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import logging
 import secrets
 import socket
 from collections.abc import Mapping
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from monai_fedlora.serve.refusal import FORBIDDEN, MISDIRECTED, UNAUTHORISED, Refused
+from monai_fedlora.serve.defects import describe_defect
+from monai_fedlora.serve.refusal import DEFECT, FORBIDDEN, MISDIRECTED, UNAUTHORISED, Refused
 from monai_fedlora.serve.settings import LOOPBACK_NAME, ServeSettings, is_loopback
+
+logger = logging.getLogger(__name__)
 
 CONTENT_POLICY = "; ".join(
     (
         "default-src 'self'",
         "script-src 'self'",
         "style-src 'self'",
-        "img-src 'self' blob: data:",
-        "connect-src 'self' blob: data:",
-        "worker-src 'self' blob:",
+        "img-src 'self' data:",  # NiiVue's font is a data address
+        "connect-src 'self'",
+        "worker-src 'none'",
         "object-src 'none'",
         "base-uri 'none'",
         "form-action 'self'",
@@ -71,16 +75,27 @@ class Guard:
                 await self.app(scope, receive, send)
             return
 
+        has_begun = False
+
         async def send_guarded(message: Message) -> None:
+            nonlocal has_begun
             if message["type"] == "http.response.start":
+                has_begun = True
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
                 if "cache-control" not in headers:
                     headers["Cache-Control"] = "no-store"
             await send(message)
 
-        response = self._answer(scope)
-        await (response or self.app)(scope, receive, send_guarded)
+        try:
+            await (self._answer(scope) or self.app)(scope, receive, send_guarded)
+        except ClientDisconnect:
+            return
+        except Exception as error:  # a defect; its text may name files
+            logger.error("a request failed (%s)", describe_defect(error))
+            if not has_begun:
+                sentence = "this program has a defect; please report it, and what you did"
+                await JSONResponse({"error": sentence}, status_code=DEFECT)(scope, receive, send_guarded)
 
     def _answer(self, scope: Scope) -> Response | None:
         """What is said at once; None if the request is granted."""

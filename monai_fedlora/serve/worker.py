@@ -8,15 +8,14 @@ import os
 import queue
 import threading
 import time
-import traceback
 from importlib import import_module
-from pathlib import Path
 
 import torch
 
-from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.clinic.bundle import CINE, IMAGE, Classifier
 from monai_fedlora.environment import THREADS
 from monai_fedlora.errors import ConfigError, FedLoraError
+from monai_fedlora.serve.defects import describe_defect
 from monai_fedlora.serve.results import classify
 from monai_fedlora.serve.sessions import Removed, ServedStudy, Session
 
@@ -26,8 +25,7 @@ USUAL_THREADS = 4
 """Of torch, where nothing is said (ours): the page and other programs of the machine keep some."""
 _PATIENCE = 10.0
 """Seconds that the end waits for the study that is being classified (ours)."""
-_SLOW_PACKAGES = ("monai.data", "monai.transforms", "captum.attr", "highdicom")
-_PACKAGE = Path(__file__).resolve().parent.parent
+_SLOW_PACKAGES = {CINE: ("monai.data", "monai.transforms", "captum.attr", "highdicom"), IMAGE: ("captum.attr",)}
 
 
 def torch_threads() -> int:
@@ -73,7 +71,7 @@ class Worker:
 
     def _run(self) -> None:
         torch.set_num_threads(self._threads)
-        _load_packages()
+        _load_packages(self._classifier.modality)
         while (item := self._queue.get()) is not None:
             session, study = item
             begin = time.perf_counter()
@@ -81,9 +79,9 @@ class Worker:
             logger.info("%s after %.1f s", outcome, time.perf_counter() - begin)
 
 
-def _load_packages() -> None:
+def _load_packages(modality: str) -> None:
     """Import what reading and reporting need, which takes seconds, before the first study comes."""
-    for name in _SLOW_PACKAGES:
+    for name in _SLOW_PACKAGES[modality]:
         with contextlib.suppress(ImportError):  # whoever needs it says so
             import_module(name)
 
@@ -100,13 +98,6 @@ def _attempt(study: ServedStudy, classifier: Classifier, session: Session) -> st
         return f"a study failed ({type(error).__name__})"
     except Exception as error:  # a defect must not stop the other studies
         study.fail(f"the study met a defect of this program ({type(error).__name__}); please report it")
-        return f"a study failed ({type(error).__name__} at {_place(error)})"
+        return f"a study failed ({describe_defect(error)})"
     finally:
         study.finish()
-
-
-def _place(error: BaseException) -> str:
-    """Where in this package an error came from."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(_PACKAGE)]
-    return f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "an unknown place"

@@ -25,6 +25,7 @@ from monai_fedlora.clinic.studies import find_studies
 from monai_fedlora.errors import ConfigError, PrivacyError
 from monai_fedlora.serve import app as app_module
 from monai_fedlora.serve import results, worker
+from monai_fedlora.serve.sessions import Removed
 from tests.clinic.hearts import affine_of, write_nifti
 from tests.serve.conftest import ADDRESS, finished, send, stored, stranger, zipped
 
@@ -38,8 +39,8 @@ def _known_places(monkeypatch: pytest.MonkeyPatch) -> None:
     """An untrained model reacts to nothing; let one place matter, so that there is an overlay."""
     explain = results.explain
 
-    def explained(prediction: Any) -> Any:
-        answer = explain(prediction)
+    def explained(prediction: Any, **options: Any) -> Any:
+        answer = explain(prediction, **options)
         answer.relevance[5, 5] = 1.0
         return answer
 
@@ -155,9 +156,9 @@ def test_result_is_there_while_places_are_looked_for(
     seen: list[dict[str, Any]] = []
     explain = results.explain
 
-    def slow(prediction: Any) -> Any:
+    def slow(prediction: Any, **options: Any) -> Any:
         seen.append(client.get(f"/api/studies/{identity}").json())
-        return explain(prediction)
+        return explain(prediction, **options)
 
     monkeypatch.setattr(results, "explain", slow)
     monkeypatch.setattr(client.app.state.worker, "_queue", waiting := _Gate(client.app.state.worker._queue))
@@ -216,11 +217,15 @@ def test_deleted_study_leaves_no_file(client: TestClient, frames: list[tuple[str
 def test_study_that_is_deleted_while_it_is_classified_leaves_no_file(
     client: TestClient, frames: list[tuple[str, bytes]], scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    explain = results.explain
+    explain, ended = results.explain, []
 
-    def deleting(prediction: Any) -> Any:
+    def deleting(prediction: Any, *, on_batch: Callable[[], None]) -> Any:
         assert client.delete(f"/api/studies/{identity}").status_code == 204
-        return explain(prediction)
+        try:
+            return explain(prediction, on_batch=on_batch)
+        except Removed as error:
+            ended.append(error)
+            raise
 
     monkeypatch.setattr(client.app.state.worker, "_queue", waiting := _Gate(client.app.state.worker._queue))
     identity = send(client, *frames).json()["id"]
@@ -232,6 +237,7 @@ def test_study_that_is_deleted_while_it_is_classified_leaves_no_file(
         time.sleep(0.02)
     monkeypatch.setattr(results, "explain", explain)
     finished(client, send(client, *frames).json()["id"])
+    assert len(ended) == 1
     assert len({path.parent for path in stored(scratch)}) == 1
 
 
@@ -398,6 +404,27 @@ def test_defect_stops_nothing_and_the_log_names_nobody(
         assert word not in everything
 
 
+def test_defect_of_a_request_is_a_sentence_and_the_log_names_nobody(
+    client: TestClient,
+    frames: list[tuple[str, bytes]],
+    scratch: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise ZeroDivisionError("about P1")
+
+    monkeypatch.setattr(app_module, "make_study", broken)
+    answer = send(client, *frames)
+    assert answer.status_code == 500
+    assert "defect" in answer.json()["error"]
+    assert "content-security-policy" in answer.headers
+    (line,) = (record.getMessage() for record in caplog.records if record.name.startswith("monai_fedlora"))
+    assert line.startswith("a request failed (ZeroDivisionError at app.py:")
+    assert "P1" not in line
+    assert stored(scratch) == []
+
+
 @pytest.mark.parametrize("error", [PrivacyError("text is burned in"), ConfigError("highdicom is missing")])
 def test_missing_report_is_noted(
     client: TestClient, stored_study: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -432,7 +459,7 @@ def test_answer_that_hangs_on_no_place_has_no_overlay(
 def test_places_that_cannot_be_found_cost_the_overlay_alone(
     client: TestClient, frames: list[tuple[str, bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(prediction: Any) -> Any:
+    def missing(prediction: Any, **options: Any) -> Any:
         raise ConfigError("a package is missing")
 
     monkeypatch.setattr(results, "explain", missing)
