@@ -28,7 +28,7 @@ from monai_fedlora.federated.context import (
     weights_message,
 )
 from monai_fedlora.federated.lean import import_libraries
-from monai_fedlora.federated.logs import kept_in
+from monai_fedlora.federated.logs import for_the_owner, kept_in
 
 if TYPE_CHECKING:
     from monai_fedlora.federated.site import Site
@@ -108,7 +108,8 @@ class SiteExecutor(Executor):
     def _note(self, error: Exception, fl_ctx: FLContext) -> None:
         details = "details are in errors.log in the site's private folder"
         try:
-            with (_private_folder(fl_ctx) / "errors.log").open("a", encoding="utf-8") as stream:
+            path = _private_folder(fl_ctx) / "errors.log"
+            with open(path, "a", encoding="utf-8", opener=for_the_owner) as stream:
                 stream.write("".join(traceback.format_exception(error)) + "\n")
         except OSError as problem:
             details = f"errors.log in the site's private folder cannot be written ({type(problem).__name__})"

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 
 _MAY_TRAVEL = ("nvflare", "monai_fedlora.federated")
+
+
+def for_the_owner(path: str, flags: int) -> int:
+    """An ``opener`` of files that others of this machine cannot read."""
+    return os.open(path, flags, 0o600)
+
+
+class _OwnFile(logging.FileHandler):
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=for_the_owner)
 
 
 @contextmanager
@@ -19,11 +31,11 @@ def kept_in(path: Path) -> Iterator[None]:
     NVFlare and of the federation's own components, which carry no such text, go where they always go.
 
     Args:
-        path: file that records are appended to; it is created with the first one.
+        path: file that records are appended to; it is created with the first one, for its owner alone.
     """
     root = logging.getLogger()
     handlers = tuple(root.handlers)
-    own = logging.FileHandler(path, encoding="utf-8", delay=True)
+    own = _OwnFile(path, encoding="utf-8", delay=True)
     own.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     own.addFilter(_stays)
     for handler in handlers:

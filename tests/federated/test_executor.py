@@ -227,6 +227,8 @@ def test_who_was_in_a_diverging_batch_stays_in_the_private_folder(
     assert reply.get_return_code() == ReturnCode.EXECUTION_EXCEPTION
     for log in (client.errors, (client.private / "site.log").read_text()):
         assert any(subject in log for subject in subjects)
+    for name in ("errors.log", "site.log"):
+        assert stat.S_IMODE((client.private / name).stat().st_mode) == 0o600
     assert "task failed with FedLoraError" in streamed()
     assert not any(subject in streamed() for subject in subjects)
     assert str(client.private) not in streamed()
