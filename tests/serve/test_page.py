@@ -55,9 +55,9 @@ def test_a_dropped_study_is_answered_as_the_program_answers(
     until_done(page)
     shares = dict(zip(expected.classifier.classes, expected.probabilities, strict=True))
     assert table(page) == {
-        name: f"{100 * share:.1f} %" for name, share in sorted(shares.items(), key=lambda entry: -entry[1])
+        name: f"{100 * share:.1f}\u00a0%" for name, share in sorted(shares.items(), key=lambda entry: -entry[1])
     }
-    assert page.locator(".best").inner_text().endswith(f"{expected.predicted}, {100 * max(shares.values()):.1f} %")
+    assert page.locator(".best").inner_text().endswith(f"{expected.predicted}, {100 * max(shares.values()):.1f}\u00a0%")
     assert page.locator(".doubts li").count() == len(expected.doubts)
     assert page.locator("#study-heading").inner_text() == "heart"
     assert expected.frames is not None

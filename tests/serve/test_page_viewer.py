@@ -77,6 +77,42 @@ def test_the_viewer_shows_frames_slices_and_overlay(
 
 
 @with_viewer
+def test_a_slice_lies_as_it_was_acquired_and_can_be_enlarged(open_page: Any, address: str, heart: bytes) -> None:
+    """The bright mark of the made-up heart lies at its first columns and rows."""
+    page = open_page(address)
+    choose(page, "heart.zip", heart)
+    page.wait_for_selector("[data-ready]")
+    until_done(page)
+    page.wait_for_function("() => document.querySelector('.edge.top').textContent")
+    letters = {name: page.locator(f".edge.{name}").inner_text() for name in ("left", "right", "top", "bottom")}
+    assert letters == {"left": "RA", "right": "LP", "top": "SL", "bottom": "IR"}
+
+    whole = pixels(page)
+    height, width = whole.shape[:2]
+    bright = whole[2 : height // 3, 2 : width // 4].min(axis=2) > 140
+    rows, columns = (np.flatnonzero(bright.sum(axis=axis) > 8) + 2 for axis in (1, 0))
+    scale = min(width / 44, height / 40)
+    middle = (width / 2, height / 2)
+    edges = (columns[0], columns[-1], rows[0], rows[-1])
+    stored = [middle[0] + scale * (x - 22) for x in (2, 6)] + [middle[1] + scale * (y - 20) for y in (3, 12)]
+    assert edges == pytest.approx(stored, abs=0.6 * scale)
+
+    slider(page, "Zoom").fill("2")
+    enlarged = pixels(page)
+    assert np.abs(enlarged - whole).max() > 60
+    place = page.locator("canvas").bounding_box()
+    page.mouse.move(place["x"] + 100, place["y"] + 100)
+    page.mouse.down()
+    page.mouse.move(place["x"] + 160, place["y"] + 140, steps=3)
+    page.mouse.up()
+    moved = pixels(page)
+    overlap = np.abs(moved[60:-60, 80:-80] - enlarged[20:-100, 20:-140])
+    assert (overlap > 40).mean() < 0.02
+    slider(page, "Zoom").fill("1")
+    assert np.abs(pixels(page) - whole).max() < 8
+
+
+@with_viewer
 def test_the_overlay_lies_on_the_images_and_is_called_an_aid(open_page: Any, address: str, heart: bytes) -> None:
     page = open_page(address)
     choose(page, "heart.zip", heart)
@@ -119,7 +155,7 @@ def test_without_a_viewer_the_figure_is_shown_with_a_sentence(
     choose(page, "heart.zip", heart)
     until_done(page)
     assert sentence in page.locator(".images").inner_text()
-    page.wait_for_function("document.querySelector('.images img').naturalWidth > 500")
+    page.wait_for_function("() => document.querySelector('.images img').naturalWidth > 500")
     assert page.locator("canvas").count() == 0
 
 
@@ -168,7 +204,9 @@ def test_a_photograph_is_shown_with_its_figure(
     choose(page, "skin.png", content.getvalue())
     until_done(page)
     assert set(table(page)) == set(image_classifier.classes)
-    page.wait_for_function("[...document.querySelectorAll('.images img')].filter(i => i.naturalWidth).length === 2")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.images img')].filter(i => i.naturalWidth).length === 2"
+    )
     assert page.locator(".images img").first.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [120, 90]
     assert "not evidence" in page.locator(".images").inner_text()
     assert nameless(page) == []

@@ -1,7 +1,9 @@
 /** The viewer of a cine with its controls. */
 
+import { edgeLetters } from "./directions.js";
 import { element } from "./dom.js";
 import { CineViewer } from "./viewer.js";
+import { Zoom } from "./zoom.js";
 
 const FRAMES_PER_SECOND = 20;  // at most; a beat takes about a second
 const NOT_EVIDENCE = "An aid, not evidence: it shows what the network reacted to, not whether that is a sign of disease.";
@@ -22,7 +24,8 @@ export class CinePanel {
     this.timer = 0;
     this.overlayAddress = "";
     this.canvas = element("canvas", {
-      tabindex: 0, role: "img", "aria-label": "Short-axis cine. Left and right change the frame, up and down the slice.",
+      tabindex: 0, role: "img", "aria-label": "Short-axis cine. Left and right change "
+        + "the frame, up and down the slice, with Shift they move an enlarged image.",
       keydown: (/** @type {KeyboardEvent} */ event) => this.key(event),
       wheel: (/** @type {WheelEvent} */ event) => this.wheel(event),
     });
@@ -34,23 +37,25 @@ export class CinePanel {
     this.views = ["One slice", "All slices"].map((label) => button(label, () => this.layOut(label === "All slices")));
     this.brightness = slider(-1, 1, 0.05, () => this.viewer?.brighten(Number(this.brightness.value)));
     this.brightness.value = "0";
+    this.zoom = new Zoom(this.canvas, () => this.viewer);
+    this.letters = Object.fromEntries(["left", "right", "top", "bottom"].map((edge) =>
+      [edge, element("span", { class: `edge ${edge}`, "aria-hidden": "true" })]));
     this.overlay = element("input", { type: "checkbox", disabled: true, change: () => this.blend() });
     this.opacity = slider(0.1, 1, 0.05, () => this.blend());
     this.opacity.value = "0.7";
     this.opacity.disabled = true;
     this.overlayText = element("p", { class: "quiet" }, "The overlay is not there yet.");
     this.node = element("div", { class: "viewer" },
-      element("div", { class: "screen" }, this.canvas),
+      element("div", { class: "screen" }, this.canvas, ...Object.values(this.letters)),
       element("div", { class: "controls" },
-        element("div", { class: "row" }, this.play,
-          element("button", { type: "button", click: () => this.go(frames.ed), "aria-label": `ED ${frames.ed}, show end-diastole` },
-            `ED ${frames.ed}`),
-          element("button", { type: "button", click: () => this.go(frames.es), "aria-label": `ES ${frames.es}, show end-systole` },
-            `ES ${frames.es}`),
-          labelled("Frame", this.frameSlider), this.frameText),
-        element("div", { class: "row" },
-          element("div", { class: "views", role: "group", "aria-label": "View" }, ...this.views),
-          labelled("Slice", this.sliceSlider), this.sliceText, labelled("Brightness", this.brightness)),
+        element("div", { class: "row" }, this.play, ...[["ED", "end-diastole", frames.ed], ["ES", "end-systole", frames.es]]
+          .map(([name, phase, frame]) => element("button", {
+            type: "button", click: () => this.go(Number(frame)), "aria-label": `${name} ${frame}, show ${phase}`,
+          }, `${name} ${frame}`)),
+          element("div", { class: "views", role: "group", "aria-label": "View" }, ...this.views)),
+        element("div", { class: "row frames" }, labelled("Frame", this.frameSlider), this.frameText),
+        element("div", { class: "row" }, labelled("Slice", this.sliceSlider), this.sliceText,
+          labelled("Zoom", this.zoom.slider), labelled("Brightness", this.brightness)),
         element("div", { class: "row" }, labelled("Show the places the answer hangs on", this.overlay, "after"),
           labelled("Opacity", this.opacity)),
         this.overlayText));
@@ -77,6 +82,12 @@ export class CinePanel {
     this.overlayText.textContent = `Red: hiding the place lowers the probability of ${this.answer}. ${NOT_EVIDENCE}`;
     this.overlay.disabled = false;
     this.blend();
+  }
+
+  /** Name the edges; only where the file says how the patient lay. */
+  showDirections() {
+    if (!this.viewer || this.letters.left.textContent) return;
+    for (const [edge, text] of Object.entries(edgeLetters(this.viewer.acquired))) this.letters[edge].textContent = text;
   }
 
   /** Say that there will be no overlay. */
@@ -135,7 +146,8 @@ export class CinePanel {
   layOut(all) {
     if (all) this.viewer?.showAll();
     else this.showSlice(Number(this.sliceSlider.value));
-    this.sliceSlider.disabled = all;
+    this.sliceSlider.disabled = this.zoom.slider.disabled = all;
+    for (const letter of Object.values(this.letters)) letter.hidden = all;
     this.views.forEach((view, index) => view.setAttribute("aria-pressed", String(all === (index === 1))));
   }
 
@@ -147,6 +159,10 @@ export class CinePanel {
 
   /** @param {KeyboardEvent} event */
   key(event) {
+    if (this.zoom.key(event)) {
+      event.preventDefault();
+      return;
+    }
     const frames = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     const slices = { ArrowUp: -1, ArrowDown: 1 }[event.key];
     if (frames) this.go(this.frame + frames);

@@ -43,11 +43,11 @@ export function message(text) {
 }
 
 /**
- * A share as people read it, in per cent with one decimal.
+ * A share as people read it, in per cent with one decimal, never broken over lines.
  * @param {number} share in [0, 1]
  */
 export function percent(share) {
-  return `${(100 * share).toFixed(1)} %`;
+  return `${(100 * share).toFixed(1)}\u00a0%`;
 }
 
 /**

@@ -111,6 +111,7 @@ export class StudyPanel {
     }
     if (files.overlay) this.cine.addOverlay(files.overlay).catch((reason) => this.failed(reason, files));
     else if (state === "done") this.cine.withoutOverlay();
+    if (files.report) this.cine.showDirections();
   }
 
   /** @param {any} reason @param {Record<string, string>} files */

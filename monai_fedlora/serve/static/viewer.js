@@ -82,14 +82,38 @@ export class CineViewer {
   /** Show every slice at once. */
   showAll() {
     const { width, height } = this.view.canvas;
-    const columns = columnsFor(this.slices, width / height, this.plane[0][0] * this.volume.hdr.dims[1],
-      -this.plane[1][1] * this.volume.hdr.dims[2]);
+    const columns = columnsFor(this.slices, width / height, this.extent());
     const rows = [];
     for (let first = 0; first < this.slices; first += columns) {
       const row = Array.from({ length: Math.min(columns, this.slices - first) }, (_, index) => first + index);
       rows.push(row.map((slice) => (slice * this.plane[2][2]).toFixed(3)).join(" "));
     }
     this.view.setSliceMosaicString(`A ${rows.join(" ; ")}`);
+  }
+
+  /**
+   * Show a part of the slice.
+   * @param {number} zoom from 1
+   * @param {[number, number]} centre mm to the right of and above the middle
+   */
+  look(zoom, centre) {
+    const { mnMM, mxMM } = this.view.screenFieldOfViewExtendedVox(this.library.SLICE_TYPE.AXIAL);
+    const pan = centre.map((offset, axis) => {
+      const middle = (mnMM[axis] + mxMM[axis]) / 2;
+      return middle - zoom * (middle + offset);
+    });
+    this.view.setPan2Dxyzmm([...pan, 0, zoom]);
+  }
+
+  /** Width and height of a slice in mm. */
+  extent() {
+    return [this.plane[0][0] * this.volume.hdr.dims[1], -this.plane[1][1] * this.volume.hdr.dims[2]];
+  }
+
+  /** How many mm of a whole slice one pixel of the page shows. */
+  millimetres() {
+    const [width, height] = this.extent();
+    return Math.max(width / this.view.canvas.clientWidth, height / this.view.canvas.clientHeight);
   }
 
   /** @param {number} level from -1 (dark) to 1 (bright) */
@@ -107,10 +131,10 @@ export class CineViewer {
 
 /**
  * How many tiles side by side show a number of slices largest.
- * @param {number} slices @param {number} aspect width over height of the place @param {number} width of a slice
- * @param {number} height of a slice
+ * @param {number} slices @param {number} aspect width over height of the place
+ * @param {number[]} extent width and height of a slice
  */
-export function columnsFor(slices, aspect, width, height) {
+export function columnsFor(slices, aspect, [width, height]) {
   const scale = (/** @type {number} */ columns) =>
     Math.min(aspect / (columns * width), 1 / (Math.ceil(slices / columns) * height));
   let best = 1;

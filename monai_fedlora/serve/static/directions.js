@@ -1,0 +1,28 @@
+/** Which way of the patient the edges of an image point. */
+
+const NAMES = [["R", "L"], ["A", "P"], ["S", "I"]];  // towards a positive and a negative end of the world's axes
+const LEAST = 0.3;  // share of a direction that is named
+
+/**
+ * Letters for the edges of a slice whose columns run to the right and rows downwards.
+ * @param {number[][]} affine (4, 4) voxel to world in mm: right, anterior, superior
+ * @returns {{left: string, right: string, top: string, bottom: string}} such as "AL", the larger share first
+ */
+export function edgeLetters(affine) {
+  const [across, down] = [0, 1].map((column) => [0, 1, 2].map((axis) => affine[axis][column]));
+  return { left: letters(reverse(across)), right: letters(across), top: letters(reverse(down)), bottom: letters(down) };
+}
+
+/** @param {number[]} direction */
+function reverse(direction) {
+  return direction.map((part) => -part);
+}
+
+/** @param {number[]} direction */
+function letters(direction) {
+  const length = Math.hypot(...direction);
+  return direction.map((part, axis) => ({ share: part / length, axis }))
+    .filter(({ share }) => Math.abs(share) >= LEAST)
+    .sort((one, other) => Math.abs(other.share) - Math.abs(one.share))
+    .map(({ share, axis }) => NAMES[axis][share > 0 ? 0 : 1]).join("");
+}
