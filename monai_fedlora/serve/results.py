@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 from PIL import Image
 
 from monai_fedlora.clinic.bundle import CINE, Classifier
 from monai_fedlora.clinic.deidentify import Deidentifier
-from monai_fedlora.clinic.dicom_output import FIGURE_NAME, IMAGES_NAME, REPORT_NAME, write_dicom
+from monai_fedlora.clinic.dicom_output import FIGURE_NAME, REPORT_NAME, write_dicom
 from monai_fedlora.clinic.figure import draw_figure
 from monai_fedlora.clinic.predict import Prediction, explain, predict_loaded
 from monai_fedlora.clinic.reading import LoadedStudy, load_study
@@ -102,15 +104,12 @@ def _offer_reports(study: ServedStudy, prediction: Prediction, deidentifier: Dei
     study.enter(EXPLAINING)
     folder = study.folder / "dicom"
     try:
-        written = write_dicom(prediction, figure, folder, deidentifier=deidentifier)
+        write_dicom(prediction, figure, folder, deidentifier=deidentifier)
     except (ConfigError, DataError, PrivacyError) as error:
         return [f"there is no DICOM report: {error}"]
     for kind, name in (("report", REPORT_NAME), ("capture", FIGURE_NAME)):
         target = study.results / FILES[kind]
         (folder / name).replace(target)
         study.offer(kind, target)
-    for copy in written:
-        copy.unlink(missing_ok=True)
-    (folder / IMAGES_NAME).rmdir()
-    folder.rmdir()
+    shutil.rmtree(folder)  # the copies of the images that report and capture refer to
     return []

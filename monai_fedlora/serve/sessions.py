@@ -93,7 +93,9 @@ class ServedStudy:
         """End, and say why in the sender's own names of the files."""
         for file in self._files:
             reason = reason.replace(str(file.path), file.name)
-        self.error, self.state = reason.replace(str(self.upload), self.name), FAILED
+        for folder in (self.upload, self.folder):
+            reason = reason.replace(str(folder), self.name)
+        self.error, self.state = reason, FAILED
 
     def forget_upload(self) -> None:
         """Remove what was sent."""

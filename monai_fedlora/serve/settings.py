@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from dataclasses import dataclass
 
 from monai_fedlora.errors import ConfigError
@@ -47,7 +48,7 @@ class ServeSettings:
         if not 1 <= self.port <= 65535:
             raise ConfigError(f"--port {self.port} is no port; give a number from 1 to 65535")
         if not 1 <= self.max_upload_bytes <= _LARGEST_UPLOAD:
-            raise ConfigError(f"at most {_LARGEST_UPLOAD >> 30} GiB can be sent at once, and at least something")
+            raise ConfigError(f"--max-upload must be more than 0 and at most {_LARGEST_UPLOAD >> 30} GiB")
         if not 0 < self.idle_minutes <= _LONGEST_IDLE:
             raise ConfigError(f"--idle-minutes {self.idle_minutes:g} must be more than 0 and at most {_LONGEST_IDLE}")
         if self.max_waiting < 1 or self.max_kept < 1:
@@ -75,8 +76,9 @@ class ServeSettings:
 
     @property
     def address(self) -> str:
-        """Of the page, without the token."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        """Of the page, without the token, as others can open it."""
+        name = socket.gethostname() if self.is_everywhere else self.host
+        host = f"[{name}]" if ":" in name else name
         return f"http://{host}:{self.port}"
 
 

@@ -60,7 +60,7 @@ def test_bundle_is_checked_first(capsys: pytest.CaptureFixture[str], tmp_path: P
         (["--port", "0"], "no port"),
         (["--max-upload", "nan"], "no size"),
         (["--max-upload", "inf"], "no size"),
-        (["--max-upload", "-1"], "sent at once"),
+        (["--max-upload", "-1"], "max-upload"),
         (["--idle-minutes", "0"], "idle-minutes"),
         (["--token", "short"], "at least 16"),
         (["--host", "a b"], "no address"),
@@ -194,7 +194,7 @@ def test_end_of_the_terminal_removes_everything(exported: Exported, scratch: Pat
 @pytest.mark.slow
 def test_token_protects_the_real_command(exported: Exported, scratch: Path) -> None:
     with running(exported.folder, scratch, "--host", "0.0.0.0") as (_, address):
-        local = address.replace("0.0.0.0", "127.0.0.1")
+        local = address.replace(socket.gethostname(), "127.0.0.1")
         base = local.partition("/?")[0]
         assert httpx2.get(base).status_code == 401
         with httpx2.Client(follow_redirects=True) as browser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -20,8 +21,8 @@ TOKEN = "a-token.of_23~characters"
         ({"host": "a/b"}, "no address"),
         ({"port": 0}, "no port"),
         ({"port": 65536}, "no port"),
-        ({"max_upload_bytes": 0}, "sent at once"),
-        ({"max_upload_bytes": (1 << 40) + 1}, "sent at once"),
+        ({"max_upload_bytes": 0}, "max-upload"),
+        ({"max_upload_bytes": (1 << 40) + 1}, "max-upload"),
         ({"idle_minutes": 0.0}, "idle-minutes"),
         ({"idle_minutes": float("nan")}, "idle-minutes"),
         ({"idle_minutes": 1441.0}, "idle-minutes"),
@@ -56,3 +57,4 @@ def test_other_machines_need_one(host: str, everywhere: bool) -> None:
 def test_address_is_what_a_browser_takes() -> None:
     assert ServeSettings().address == "http://127.0.0.1:8000"
     assert ServeSettings(host="::1", port=81).address == "http://[::1]:81"
+    assert ServeSettings(host="0.0.0.0", token=TOKEN).address == f"http://{socket.gethostname()}:8000"
