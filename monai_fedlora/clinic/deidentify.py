@@ -18,6 +18,7 @@ import hmac
 import secrets
 from typing import Any
 
+from monai_fedlora.clinic.dicom_enhanced import ENHANCED_MR_IMAGE
 from monai_fedlora.clinic.dicom_headers import need_pydicom
 from monai_fedlora.errors import PrivacyError
 
@@ -81,9 +82,15 @@ class Deidentifier:
             dataset: pydicom dataset, its pixels not compressed. It is not changed.
 
         Raises:
-            PrivacyError: the image says that text is burned into its pixels.
+            PrivacyError: the image says that text is burned into its pixels, or is an enhanced one.
         """
         pydicom = need_pydicom()
+        if dataset.get("SOPClassUID") == ENHANCED_MR_IMAGE:
+            raise PrivacyError(
+                "the images are enhanced (multi-frame) ones, whose functional groups are not de-identified; no "
+                "de-identified DICOM was written. Export them as classic MR images, or keep the identity "
+                "(--keep-identity) for the archive that the study comes from"
+            )
         if str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES":
             raise PrivacyError(
                 "the images say that text is burned into their pixels, which may name the patient; no de-identified "

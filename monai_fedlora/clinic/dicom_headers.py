@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from monai_fedlora.clinic.dicom_enhanced import ENHANCED_MR_IMAGE, GROUPS, classic_frames
 from monai_fedlora.errors import ConfigError, DataError
 
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
-ENHANCED_MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4.1"
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _LARGEST_SIDE = 4096
@@ -25,6 +25,7 @@ _TAGS = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
     "Modality", "PatientID", "ImageType", "InstanceNumber", "TriggerTime", "Rows", "Columns", "PixelSpacing",
     "ImagePositionPatient", "ImageOrientationPatient", "SamplesPerPixel", "PhotometricInterpretation",
+    *GROUPS,
 )  # fmt: skip
 
 
@@ -35,10 +36,11 @@ class ImageHeader:
     Attributes:
         path: its file.
         uid: SOP instance UID.
+        frame: number from 1 in an enhanced (multi-frame) object; None for a classic image.
         series: series instance UID.
         series_number: of that series, 0 if it has none.
         description: of that series.
-        instance_number: place in the series, None if it has none.
+        instance_number: place in the series, or in time or the object in an enhanced one; None if it has none.
         trigger_time: ms after the R wave, None if unknown.
         shape: (columns, rows).
         spacing: distance (of columns, of rows) in mm.
@@ -48,6 +50,7 @@ class ImageHeader:
 
     path: Path
     uid: str
+    frame: int | None = None
     series: str
     series_number: int
     description: str
@@ -88,8 +91,9 @@ def quiet_pydicom() -> Iterator[None]:
 def read_image_headers(files: Sequence[Path], origin: Path) -> list[ImageHeader]:
     """Read the MR images among the files of one study.
 
-    Files that are not DICOM, directories of media and MR objects without a place in the patient (as scanned reports)
-    are left out; of several files with one instance, all but the first.
+    An enhanced (multi-frame) object counts as its frames. Files that are not DICOM, directories of media and MR objects
+    without a place in the patient (as scanned reports) are left out; of several files with one instance, all but the
+    first.
 
     Args:
         files: the study's.
@@ -106,11 +110,12 @@ def read_image_headers(files: Sequence[Path], origin: Path) -> list[ImageHeader]
         different = {_text(dataset, keyword) for _, dataset in datasets}
         if len(different) > 1:
             raise DataError(f"{origin} holds images of {len(different)} {what}; give one study at a time")
-    headers: dict[str, ImageHeader] = {}
+    headers: dict[tuple[str, int | None], ImageHeader] = {}
     for path, dataset in datasets:
-        if dataset.get("SOPClassUID") == MR_IMAGE and "ImagePositionPatient" in dataset and not _is_phase(dataset):
-            header = _header(path, dataset)
-            headers.setdefault(header.uid, header)
+        for frame, image in _images(path, dataset):
+            if "ImagePositionPatient" in image and not _is_phase(image):
+                header = _header(path, image, frame)
+                headers.setdefault((header.uid, frame), header)
     if not headers:
         raise DataError(f"{origin} holds no MR image that can be used: {_what_else(datasets)}")
     return list(headers.values())
@@ -137,7 +142,21 @@ def _read(path: Path) -> Any:
         raise DataError(f"{path} is a damaged DICOM file ({error}); copy it again from the source") from error
 
 
-def _header(path: Path, dataset: Any) -> ImageHeader:
+def _images(path: Path, dataset: Any) -> list[tuple[int | None, Any]]:
+    """The MR images of a file, with their frame numbers in an enhanced object."""
+    kind = dataset.get("SOPClassUID")
+    if kind == ENHANCED_MR_IMAGE:
+        try:
+            with quiet_pydicom():
+                return list(enumerate(classic_frames(path, dataset), 1))
+        except DataError:
+            raise
+        except Exception as error:  # as above
+            raise DataError(f"{path} is a damaged DICOM file ({error}); copy it again from the source") from error
+    return [(None, dataset)] if kind == MR_IMAGE else []
+
+
+def _header(path: Path, dataset: Any, frame: int | None) -> ImageHeader:
     rows, columns = (int(_numbers(path, dataset, name, 1)[0]) for name in ("Rows", "Columns"))
     if not (0 < rows <= _LARGEST_SIDE and 0 < columns <= _LARGEST_SIDE):
         raise DataError(f"{path} has {columns} x {rows} pixels, which no MR image has")
@@ -154,6 +173,7 @@ def _header(path: Path, dataset: Any) -> ImageHeader:
     return ImageHeader(
         path=path,
         uid=uid,
+        frame=frame,
         series=series,
         series_number=int(_optional(path, dataset, "SeriesNumber") or 0),
         description=_text(dataset, "SeriesDescription"),
@@ -198,7 +218,5 @@ def _text(dataset: Any, keyword: str) -> str:
 
 
 def _what_else(datasets: Sequence[tuple[Path, Any]]) -> str:
-    if any(dataset.get("SOPClassUID") == ENHANCED_MR_IMAGE for _, dataset in datasets):
-        return "its images are enhanced (multi-frame) ones; export them as classic MR images"
     modalities = sorted({_text(dataset, "Modality") or "unknown" for _, dataset in datasets})
     return f"its modality is {', '.join(modalities)}, and MR images with a position in the patient are needed"

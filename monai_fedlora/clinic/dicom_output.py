@@ -38,7 +38,7 @@ def write_dicom(
     Raises:
         ConfigError: highdicom is not installed.
         DataError: the study was not read from DICOM, or its header cannot be carried over.
-        PrivacyError: text is burned into the images, and they should be de-identified.
+        PrivacyError: they should be de-identified, and text is burned into the images, or they are enhanced ones.
     """
     need_pydicom()
     try:
@@ -51,7 +51,10 @@ def write_dicom(
         carry = _carried if deidentifier is None else deidentifier.image
         images = [carry(source) for source in prediction.sources]
         try:
-            objects = {REPORT_NAME: build_report(prediction, images), FIGURE_NAME: build_capture(figure, images)}
+            objects = {
+                REPORT_NAME: build_report(prediction, images),
+                FIGURE_NAME: build_capture(figure, images, prediction.source_frames),
+            }
         except (ValueError, TypeError, AttributeError) as error:  # highdicom on a source that it does not accept
             raise DataError(f"the study's DICOM header cannot be carried over to a report: {error}") from error
         if deidentifier is not None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from monai_fedlora.clinic.dicom_enhanced import classic_frames
 from monai_fedlora.clinic.dicom_headers import ImageHeader, need_pydicom, quiet_pydicom
 from monai_fedlora.clinic.dicom_stack import Stack
 from monai_fedlora.errors import DataError
@@ -26,9 +30,14 @@ def read_voxels(stack: Stack) -> np.ndarray:
     columns, rows, slices, frames = stack.shape
     check_size(stack.shape, str(stack.images[0][0].path.parent))
     voxels = np.empty((columns, rows, slices, frames), np.float32)
+    by_file: dict[Path, list[tuple[int, int]]] = defaultdict(list)
     for place, images in enumerate(stack.images):
-        for frame, image in enumerate(images):
-            voxels[..., place, frame] = _grey_levels(image).T
+        for time, image in enumerate(images):
+            by_file[image.path].append((place, time))
+    for places in by_file.values():
+        chosen = [stack.images[place][time] for place, time in places]
+        for (place, time), levels in zip(places, _grey_levels(chosen), strict=True):
+            voxels[..., place, time] = levels.T
     return voxels
 
 
@@ -43,7 +52,7 @@ def check_size(shape: tuple[int, ...], origin: str) -> None:
 
 
 def read_dataset(image: ImageHeader) -> Any:
-    """The whole DICOM object, its pixels not compressed and without what may hide beside them.
+    """The whole DICOM object of an image, its pixels not compressed and without what may hide beside them.
 
     Old scanners keep overlays, which can be text, in the unused bits of the pixels; these bits are cleared.
 
@@ -54,10 +63,13 @@ def read_dataset(image: ImageHeader) -> Any:
     try:
         with quiet_pydicom():
             dataset = pydicom.dcmread(image.path)
+            check_size((dataset.Columns, dataset.Rows, int(dataset.get("NumberOfFrames") or 1)), str(image.path))
             if dataset.file_meta.TransferSyntaxUID.is_compressed:
                 dataset.decompress(generate_instance_uid=False)
             _clear_unused_bits(dataset)
             return dataset
+    except DataError:
+        raise
     except Exception as error:  # pydicom and its decoders report damage in a dozen ways
         raise DataError(f"{image.path} cannot be decoded ({error}); export it again, uncompressed") from error
 
@@ -68,20 +80,30 @@ def _clear_unused_bits(dataset: Any) -> None:
         raise ValueError(f"{stored} of {allocated} bits up to bit {dataset.HighBit} are no usual grey levels")
     order = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
     kind = "i" if dataset.PixelRepresentation else "u"
-    words = np.frombuffer(dataset.PixelData, f"{order}{kind}{allocated // 8}", count=dataset.Rows * dataset.Columns)
+    count = dataset.Rows * dataset.Columns * int(dataset.get("NumberOfFrames") or 1)
+    words = np.frombuffer(dataset.PixelData, f"{order}{kind}{allocated // 8}", count=count)
     spare = allocated - stored
     dataset.PixelData = ((words << spare) >> spare).tobytes()
 
 
-def _grey_levels(image: ImageHeader) -> np.ndarray:
-    """(rows, columns) float32."""
-    dataset = read_dataset(image)
+def _grey_levels(images: Sequence[ImageHeader]) -> list[np.ndarray]:
+    """(rows, columns) float32 of each of the images in one file."""
+    first = images[0]
+    dataset = read_dataset(first)
     try:
         with quiet_pydicom():
-            pixels = dataset.pixel_array.astype(np.float32)
-            slope, intercept = (float(dataset.get(name, unit)) for name, unit in _RESCALE)
+            pixels = dataset.pixel_array
+            frames = [dataset] if first.frame is None else classic_frames(first.path, dataset)
+            scales = [
+                [float(frames[(image.frame or 1) - 1].get(name, unit)) for name, unit in _RESCALE] for image in images
+            ]
     except Exception as error:  # as above
-        raise DataError(f"{image.path} has unusable pixels ({error}); copy it again from the source") from error
-    if pixels.shape != image.shape[::-1]:
-        raise DataError(f"{image.path} has {pixels.shape} pixels, and its header says {image.shape[::-1]}")
-    return pixels * np.float32(slope) + np.float32(intercept)
+        raise DataError(f"{first.path} has unusable pixels ({error}); copy it again from the source") from error
+    expected = first.shape[::-1] if len(frames) == 1 else (len(frames), *first.shape[::-1])
+    if pixels.shape != expected:
+        raise DataError(f"{first.path} has {pixels.shape} pixels, and its header says {expected}")
+    pixels = pixels.reshape(len(frames), *first.shape[::-1])
+    return [
+        pixels[(image.frame or 1) - 1].astype(np.float32) * np.float32(slope) + np.float32(intercept)
+        for image, (slope, intercept) in zip(images, scales, strict=True)
+    ]

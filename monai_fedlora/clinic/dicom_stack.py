@@ -142,7 +142,8 @@ def _cines(group: Sequence[ImageHeader]) -> list[_Cine]:
 def _slices(images: Iterable[ImageHeader], normal: np.ndarray) -> list[list[ImageHeader]]:
     places: list[list[ImageHeader]] = []
     last = -np.inf
-    for projection, _, image in sorted((float(image.position @ normal), image.uid, image) for image in images):
+    for image in sorted(images, key=lambda image: (float(image.position @ normal), image.uid, image.frame or 0)):
+        projection = float(image.position @ normal)
         if projection - last > _SAME_PLACE_MM:
             places.append([])
         places[-1].append(image)

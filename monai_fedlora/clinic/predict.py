@@ -30,9 +30,11 @@ class Prediction:
         frames: how ED and ES were found; None where the files say, and for a photograph.
         prepared: what the network saw: (2, X, Y, Z) in [0, 1] or a normalised photograph (3, H, W).
         relevance: (X, Y) or (H, W), see :func:`monai_fedlora.clinic.occlusion.occlusion_map`; None if not asked for.
-        sources: the DICOM images (pydicom datasets) of ED, then of ES, base first; empty if it was not read from DICOM.
+        sources: the DICOM objects (pydicom datasets) with the images of ED, then of ES, base first; empty if it was not
+            read from DICOM.
         distance: of the image from the model's training cases, see :mod:`monai_fedlora.export.reference`; None if the
             bundle has no statistics of them.
+        source_frames: the numbers, from 1, of these images in each object of ``sources``; empty for a classic one.
     """
 
     study: str
@@ -45,6 +47,7 @@ class Prediction:
     relevance: Tensor | None
     sources: tuple[Any, ...]
     distance: float | None = None
+    source_frames: tuple[tuple[int, ...], ...] = ()
 
     @property
     def best(self) -> int:
@@ -126,6 +129,7 @@ def predict_loaded(classifier: Classifier, loaded: LoadedStudy, *, name: str) ->
         relevance=None,
         sources=loaded.sources,
         distance=distance,
+        source_frames=loaded.source_frames,
     )
 
 

@@ -63,7 +63,8 @@ def build_report(prediction: Prediction, sources: Sequence[Any]) -> Any:
             algorithm_id=algorithm,
             finding_sites=[sr.FindingSite(anatomic_location=codes.SCT.Heart)],
             source_images=[
-                sr.SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID) for source in sources
+                sr.SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID, list(frames) or None)
+                for source, frames in zip(sources, prediction.source_frames, strict=True)
             ],
             **content,
         )

@@ -13,12 +13,13 @@ from monai_fedlora.clinic.report_sr import MANUFACTURER, TITLE
 SERIES_NUMBER = 9002
 
 
-def build_capture(figure: Image.Image, sources: Sequence[Any]) -> Any:
+def build_capture(figure: Image.Image, sources: Sequence[Any], frames: Sequence[Sequence[int]]) -> Any:
     """Put a figure into the study of its sources.
 
     Args:
         figure: RGB, without the name of a patient.
         sources: the images (pydicom datasets) that it was made from; patient and study are copied from the first.
+        frames: of each, the numbers of the frames that were used; none for a classic image.
 
     Returns:
         A ``highdicom.sc.SCImage`` that refers to every source.
@@ -48,8 +49,10 @@ def build_capture(figure: Image.Image, sources: Sequence[Any]) -> Any:
     capture.BurnedInAnnotation = "NO"
     capture.ImageComments = "Research only, not for clinical use. An aid, not evidence."
     references = []
-    for source in sources:
+    for source, numbers in zip(sources, frames, strict=True):
         reference = Dataset()
+        if numbers:
+            reference.ReferencedFrameNumber = list(numbers)
         reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
         reference.PurposeOfReferenceCodeSequence = [
             hd.sr.CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation)

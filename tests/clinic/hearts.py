@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 ACROSS = np.array([0.71, 0.70, -0.05])
 SPACING = (4.0, 4.0, 10.0)
@@ -137,6 +139,63 @@ def write_study(
             dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
             save(dataset, folder / f"IM{name:04d}")
     return folder
+
+
+def enhanced_dataset(
+    classic: Sequence[Dataset],
+    *,
+    in_time: bool = True,
+    change: Callable[[Dataset, int], Any] = lambda group, number: None,
+) -> Dataset:
+    """One enhanced MR object of the same images, a frame each, in their order.
+
+    ``in_time`` gives each frame its trigger time and its rescaling; ``change`` may alter its functional groups.
+    """
+    first = classic[0]
+    dataset = copy.deepcopy(first)
+    for keyword in (
+        "TriggerTime", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope",
+        "RescaleIntercept",
+    ):  # fmt: skip
+        dataset.pop(tag_for_keyword(keyword), None)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = EnhancedMRImageStorage, generate_uid()
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "CARDIAC", "NONE"]
+    dataset.NumberOfFrames = len(classic)
+    dataset.PixelData = b"".join(image.PixelData for image in classic)
+    dataset.SharedFunctionalGroupsSequence = [
+        group(
+            PixelMeasuresSequence={"PixelSpacing": first.PixelSpacing},
+            PlaneOrientationSequence={"ImageOrientationPatient": first.ImageOrientationPatient},
+            MRImageFrameTypeSequence={"FrameType": ["ORIGINAL", "PRIMARY", "CARDIAC", "NONE"]},
+        )
+    ]
+    frames = []
+    for number, image in enumerate(classic, 1):
+        groups = {"PlanePositionSequence": {"ImagePositionPatient": image.ImagePositionPatient}}
+        if in_time:
+            time = float(image.TriggerTime)
+            groups["CardiacSynchronizationSequence"] = {"NominalCardiacTriggerDelayTime": time}
+            slope, intercept = image.get("RescaleSlope", 1), image.get("RescaleIntercept", 0)
+            groups["PixelValueTransformationSequence"] = {"RescaleSlope": slope, "RescaleIntercept": intercept}
+        frames.append(group(**groups))
+        change(frames[-1], number)
+    dataset.PerFrameFunctionalGroupsSequence = frames
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    return dataset
+
+
+def group(**sequences: Mapping[str, Any]) -> Dataset:
+    """Functional groups of one item each."""
+    made = Dataset()
+    for keyword, content in sequences.items():
+        item = Dataset()
+        for name, value in content.items():
+            setattr(item, name, value)
+        setattr(made, keyword, [item])
+    return made
 
 
 def affine_of(cine: np.ndarray) -> np.ndarray:

@@ -85,7 +85,7 @@ def test_several_studies_or_patients_are_refused(tmp_path: Path, others: list[di
     ("changes", "message"),
     [
         ({"Modality": "CT", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2"}, "modality is CT"),
-        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4.1"}, r"enhanced \(multi-frame\)"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4.1"}, "says that it has no frames, and describes 0"),
         ({"PhotometricInterpretation": "MONOCHROME1"}, "grey levels"),
         ({"SamplesPerPixel": 3}, "grey levels"),
         ({"PixelSpacing": None}, "no usable PixelSpacing"),
