@@ -54,6 +54,7 @@ class Worker:
         self._classifier = classifier
         self._threads = threads
         self._queue: queue.Queue[tuple[Session, ServedStudy] | None] = queue.Queue()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="classify", daemon=True)
 
     def start(self) -> None:
@@ -66,24 +67,25 @@ class Worker:
 
     def stop(self) -> None:
         """End, after the study that is being classified if that takes seconds."""
+        self._stopping.set()
         self._queue.put(None)
         self._thread.join(_PATIENCE)
 
     def _run(self) -> None:
         torch.set_num_threads(self._threads)
-        _load_packages(self._classifier.modality)
+        self._load_packages()
         while (item := self._queue.get()) is not None:
             session, study = item
             begin = time.perf_counter()
             outcome = _attempt(study, self._classifier, session)
             logger.info("%s after %.1f s", outcome, time.perf_counter() - begin)
 
-
-def _load_packages(modality: str) -> None:
-    """Import what reading and reporting need, which takes seconds, before the first study comes."""
-    for name in _SLOW_PACKAGES[modality]:
-        with contextlib.suppress(ImportError):  # whoever needs it says so
-            import_module(name)
+    def _load_packages(self) -> None:
+        """Import what reading and reporting need, which takes seconds, before the first study comes."""
+        for name in _SLOW_PACKAGES[self._classifier.modality]:
+            if not self._stopping.is_set():
+                with contextlib.suppress(ImportError):  # whoever needs it says so
+                    import_module(name)
 
 
 def _attempt(study: ServedStudy, classifier: Classifier, session: Session) -> str:
