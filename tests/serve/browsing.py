@@ -125,8 +125,8 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
     yield new
     for context in contexts:
         context.close()
-    assert foreign == []
-    assert complaints == []
+    assert not foreign, foreign
+    assert not complaints, complaints
 
 
 @pytest.fixture(scope="module")

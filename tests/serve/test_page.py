@@ -139,7 +139,7 @@ def test_a_study_that_fails_says_why(open_page: Any, address: str) -> None:
     page = open_page(address)
     choose(page, "damaged.nii.gz", b"\x1f\x8b no volume")
     sentence = page.wait_for_selector("#study .message").inner_text()
-    assert "damaged.nii.gz" in sentence
+    assert sentence.startswith("damaged.nii.gz ")
     assert "failed" in page.locator("#list").inner_text()
 
 

@@ -194,6 +194,16 @@ def test_the_keyboard_is_enough(open_page: Any, address: str, heart: bytes) -> N
     assert page.evaluate("document.activeElement.id") == "choose-files"
 
 
+@with_viewer
+def test_a_volume_that_cannot_be_drawn_is_replaced_by_the_figure(open_page: Any, address: str, heart: bytes) -> None:
+    page = open_page(address, expected="niivue-error")
+    page.route("**/volume.nii.gz", lambda route: route.fulfill(body=b"no volume"))
+    choose(page, "heart.zip", heart)
+    until_done(page)
+    assert "could not show the images" in page.wait_for_selector(".images .message").inner_text()
+    page.wait_for_function("() => document.querySelector('.images img').naturalWidth > 500")
+
+
 def test_a_photograph_is_shown_with_its_figure(
     open_page: Any, image_address: str, image_classifier: Classifier
 ) -> None:

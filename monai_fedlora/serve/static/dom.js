@@ -51,11 +51,11 @@ export function percent(share) {
 }
 
 /**
- * A text with a capital first letter and a full stop.
+ * A text with a full stop, and a capital letter if it begins with a word and not with the name of a file.
  * @param {string} text
  */
 export function sentence(text) {
-  const whole = text.charAt(0).toUpperCase() + text.slice(1);
+  const whole = /^[a-z]+[ ,]/.test(text) ? text.charAt(0).toUpperCase() + text.slice(1) : text;
   return /[.!?]$/.test(whole) ? whole : `${whole}.`;
 }
 

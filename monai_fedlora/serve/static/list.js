@@ -42,9 +42,9 @@ export function showList(studies, chosen, choose) {
  */
 export function summary({ state, result, sent }) {
   if (state === "sending") return `is being sent, ${Math.floor(100 * (sent ?? 0))} %`;
-  if (state !== "done" || !result) return stateText(state);
+  if (!result || state === "failed") return stateText(state);
   const answer = `${result.prediction} ${percent(result.probabilities[result.prediction])}`;
-  return result.doubts.length ? `doubtful: ${answer}` : answer;
+  return `${result.doubts.length ? "doubtful: " : ""}${answer}${FINAL.has(state) ? "" : `; ${stateText(state)}`}`;
 }
 
 /** @param {import("./api.js").Study} study @param {boolean} current @param {(id: string) => void} choose */
@@ -58,6 +58,6 @@ function row(study, current, choose) {
 /** @param {import("./api.js").Study} study */
 function kind({ state, result }) {
   if (state === "failed") return "bad";
-  if (result && result.doubts.length) return "doubt";
+  if (result?.doubts.length) return "doubt";
   return state === "done" ? "" : "busy";
 }

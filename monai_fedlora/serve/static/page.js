@@ -182,7 +182,7 @@ function draw() {
 
 /** @param {string} name @param {string} why */
 function refuse(name, why) {
-  byId("load-error").append(message(`${name}: ${why}`));
+  byId("load-error").append(message(why.includes(name) ? why : `${name}: ${why}`));
 }
 
 /** @param {string} text read out by screen readers */

@@ -28,18 +28,20 @@ export class StudyPanel {
     this.frames = element("div", {});
     this.images = element("section", { class: "images", "aria-labelledby": "images-heading" });
     this.rest = element("div", {});
+    this.answer = element("div", {});
+    this.columns = element("div", { class: "columns", hidden: true },
+      element("div", { class: "column" }, this.answer, this.frames, this.rest), this.images);
     /** @type {CinePanel | null} */
     this.cine = null;
     /** @type {(frame: number) => void} */
     this.mark = () => {};
+    this.trouble = "";
     this.written = new Map();
     place.setAttribute("aria-labelledby", "study-heading");
     place.replaceChildren(
       element("div", { class: "study-head" }, this.heading,
         element("button", { type: "button", id: "remove", class: "danger", click: remove }, "Remove this study")),
-      this.state, this.said,
-      element("div", { class: "columns" },
-        element("div", { class: "column" }, (this.answer = element("div", {})), this.frames, this.rest), this.images));
+      this.state, this.said, this.columns);
     place.hidden = false;
   }
 
@@ -47,18 +49,21 @@ export class StudyPanel {
    * Show what is known by now; parts that did not change stay untouched.
    * @param {import("./api.js").Study} study
    */
-  update({ name, state, error, result, files }) {
+  update(study) {
+    const { name, state, error, result, files } = study;
+    this.latest = study;
     this.heading.textContent = name;
     this.put(this.state, [state, error], () => [
       state === "failed" ? message(error ?? "This study could not be classified.") : null,
       FINAL.has(state) ? null : element("p", { class: "quiet" }, sentence(stateText(state)))]);
     if (!result) return;
+    this.columns.hidden = false;
     this.put(this.said, result.doubts, () => [doubtsBox(result.doubts), this.limits()]);
     this.put(this.answer, result.probabilities, () => [answerBox(result)]);
     this.put(this.frames, result.frames, () => this.framesOf(result.frames));
     this.put(this.rest, [result.notes, files], () => [notesBox(result.notes), downloads(files)]);
     if (this.model.modality === "cine") this.showCine(state, result, files);
-    else this.put(this.images, [files.image, files.figure], () => photograph(files));
+    else this.put(this.images, [state, files.image, files.figure], () => photograph(files, state));
   }
 
   /** Stop what runs, before another study is shown. */
@@ -97,27 +102,28 @@ export class StudyPanel {
 
   /** @param {string} state @param {import("./api.js").Result} result @param {Record<string, string>} files */
   showCine(state, result, files) {
-    const why = this.model.viewer ? (canDraw() ? "" : "This browser cannot draw volumes (it has no WebGL 2).")
-      : "The viewer is not installed on this server (make web fetches it).";
+    const why = this.trouble || (this.model.viewer ? (canDraw() ? "" : "This browser cannot draw volumes (it has no WebGL 2).")
+      : "The viewer is not installed on this server (make web fetches it).");
     if (why || !files.volume) {
-      if (why || state === "done") this.put(this.images, [why, files.figure], () => figure(files, why));
+      this.put(this.images, [why, state, files.figure], () => figure(files, state, why));
       return;
     }
     if (!this.cine) {
       const { ed = 0, es = 1 } = result.frames ?? {};
       this.cine = new CinePanel({ ed, es }, result.prediction, (frame) => this.mark(frame));
       this.images.replaceChildren(imagesHeading(), this.cine.node);
-      this.cine.open(files.volume).catch((reason) => this.failed(reason, files));
+      this.cine.open(files.volume).catch((reason) => this.failed(reason));
     }
-    if (files.overlay) this.cine.addOverlay(files.overlay).catch((reason) => this.failed(reason, files));
+    if (files.overlay) this.cine.addOverlay(files.overlay).catch((reason) => this.failed(reason));
     else if (state === "done") this.cine.withoutOverlay();
     if (files.report) this.cine.showDirections();
   }
 
-  /** @param {any} reason @param {Record<string, string>} files */
-  failed(reason, files) {
+  /** @param {any} reason */
+  failed(reason) {
     this.cine?.close();
-    this.images.replaceChildren(...figure(files, `The viewer could not show the images (${reason?.message ?? reason}).`));
+    this.trouble = `The viewer could not show the images (${reason?.message ?? reason}).`;
+    this.update(this.latest);
   }
 }
 
@@ -125,22 +131,26 @@ function imagesHeading() {
   return element("h3", { id: "images-heading" }, "Images");
 }
 
-/** @param {Record<string, string>} files @param {string} why */
-function figure(files, why) {
+/** @param {Record<string, string>} files @param {string} state @param {string} why */
+function figure(files, state, why) {
   return [imagesHeading(), why ? element("p", { class: "message" }, `${why} The figure shows what the network saw.`) : null,
-    files.figure ? picture(files.figure, FIGURE) : element("p", { class: "quiet" }, "The figure is being drawn.")]
-    .filter((node) => node !== null);
+    files.figure ? picture(files.figure, FIGURE) : missing(state)];
+}
+
+/** @param {string} state */
+function missing(state) {
+  return element("p", { class: "quiet" }, FINAL.has(state) ? "There is no figure of this study." : "The figure is being drawn.");
 }
 
 const FIGURE = "Figure: what the network saw, its answer, and below the places the answer hangs on, an aid and not "
   + "evidence. Its numbers are also in the text of this page.";
 
-/** @param {Record<string, string>} files */
-function photograph(files) {
+/** @param {Record<string, string>} files @param {string} state */
+function photograph(files, state) {
   return [imagesHeading(), files.image ? picture(files.image, "The photograph as it was sent") : null,
     files.figure ? element("figure", {}, picture(files.figure, FIGURE), element("figcaption", { class: "quiet" },
       "The places the answer hangs on are an aid, not evidence: they show what the network reacted to, not whether that "
-      + "is a sign of disease.")) : element("p", { class: "quiet" }, "The figure is being drawn.")];
+      + "is a sign of disease.")) : missing(state)];
 }
 
 /** @param {string} address @param {string} text */
