@@ -17,7 +17,7 @@ GUIDES = ("researcher", "hospital-engineer", "clinician")
 LONGEST = 165
 """Lines that are not empty: a page of about 150."""
 MARK = "::: block "
-HELPFUL = {"nvflare": re.compile(r"[a-z-]+"), "pip": re.compile(r"[a-z]+")}
+HELPFUL = {"nvflare": re.compile(r"[a-z][a-z-]*"), "pip": re.compile(r"[a-z]+")}
 """Programs whose help lists their options, and what a word that chooses a sub-command looks like."""
 
 
