@@ -24,16 +24,16 @@ export class CinePanel {
     this.timer = 0;
     this.overlayAddress = "";
     this.canvas = element("canvas", {
-      tabindex: 0, role: "img", "aria-label": "Short-axis cine. Left and right change "
+      tabindex: 0, role: "application", "aria-label": "Short-axis cine. Left and right change "
         + "the frame, up and down the slice, with Shift they move an enlarged image.",
       keydown: (/** @type {KeyboardEvent} */ event) => this.key(event),
       wheel: (/** @type {WheelEvent} */ event) => this.wheel(event),
     });
     this.play = button("Play", () => (this.timer ? this.stop() : this.start()));
     this.frameSlider = slider(0, 1, 1, () => this.show(Number(this.frameSlider.value)));
-    this.frameText = element("output", { class: "value" });
+    this.frameText = element("span", { class: "value" });
     this.sliceSlider = slider(0, 1, 1, () => this.showSlice(Number(this.sliceSlider.value)));
-    this.sliceText = element("output", { class: "value" });
+    this.sliceText = element("span", { class: "value" });
     this.views = ["One slice", "All slices"].map((label) => button(label, () => this.layOut(label === "All slices")));
     this.brightness = slider(-1, 1, 0.05, () => this.viewer?.brighten(Number(this.brightness.value)));
     this.brightness.value = "0";
