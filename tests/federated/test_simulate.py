@@ -47,6 +47,12 @@ for name, text in wanted.get("private", {}).items():
 for results in wanted.get("results", []):
     write(run / "results.json", {**results, "threads": threads, "environment": seen})
     time.sleep(0.3)
+if wanted.get("site"):
+    late = pathlib.Path(workspace).parent / "late"
+    program = f"import pathlib, time; time.sleep(1); pathlib.Path({str(late)!r}).touch()"
+    subprocess.Popen([sys.executable, "-c", program, wanted["site"]], start_new_session=True)
+    write(run / "results.json", {"status": "finished", "pids": [os.getpid()]})
+    time.sleep(60)
 if wanted.get("hang"):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
     write(run / "results.json", {"pids": [os.getpid(), child.pid]})
@@ -142,7 +148,6 @@ def test_nothing_of_an_earlier_run_remains(stand_in: StandIn) -> None:
             {"code": 2, "log": "- ERROR - Traceback (most recent call last):\n- ERROR - unsafe"},
             ["unsafe"],
         ),
-        ({"results": [FINISHED], "code": 2}, []),
         ({"results": [{"status": "running"}]}, []),
         ({"private": {"errors.log": "Traceback\nDataError: a.nii is broken\n\n"}}, ["a.nii is broken", "errors.log"]),
         ({"results": [{"status": "running", "refused": [{"site": "east", "reason": "NaN"}]}]}, ["east", "NaN"]),
@@ -151,7 +156,6 @@ def test_nothing_of_an_earlier_run_remains(stand_in: StandIn) -> None:
         "failed",
         "error of the server",
         "with its traceback",
-        "failed at the end",
         "unfinished",
         "error of a site",
         "refusal",
@@ -178,6 +182,14 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_a_run_is_over_when_its_sites_have_ended_whatever_the_simulator_still_waits_for(stand_in: StandIn) -> None:
+    started = time.monotonic()
+    results = stand_in(site=module._SITE)
+    assert time.monotonic() - started < 30
+    assert (stand_in.workspace / "late").is_file()
+    assert not alive(results["pids"][0])
 
 
 def test_an_interrupt_ends_every_process_and_keeps_what_there_is(stand_in: StandIn) -> None:
