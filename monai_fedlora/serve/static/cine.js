@@ -23,6 +23,7 @@ export class CinePanel {
     this.frame = frames.ed;
     this.timer = 0;
     this.overlayAddress = "";
+    this.directed = false;
     this.canvas = element("canvas", {
       tabindex: 0, role: "application", "aria-label": "Short-axis cine. Left and right change "
         + "the frame, up and down the slice, with Shift they move an enlarged image.",
@@ -70,6 +71,7 @@ export class CinePanel {
     this.showSlice(Math.floor(this.viewer.slices / 2));
     this.layOut(false);
     this.show(this.frame);
+    if (this.directed) this.showDirections();
     if (this.overlayAddress) await this.addOverlay(this.overlayAddress);
     this.node.dataset.ready = "true";
   }
@@ -86,6 +88,7 @@ export class CinePanel {
 
   /** Name the edges; only where the file says how the patient lay. */
   showDirections() {
+    this.directed = true;
     if (!this.viewer || this.letters.left.textContent) return;
     for (const [edge, text] of Object.entries(edgeLetters(this.viewer.acquired))) this.letters[edge].textContent = text;
   }
