@@ -70,3 +70,8 @@ def open_message(message: Any, kind: DataKind) -> DXO:
             f"the message is of kind {getattr(dxo.data_kind, 'value', dxo.data_kind)!r}, expected {kind.value!r}"
         )
     return dxo
+
+
+def simulated(fl_ctx: FLContext) -> bool:
+    """Whether this process belongs to NVFlare's simulator."""
+    return bool(fl_ctx.get_prop(FLContextKey.SIMULATE_MODE, False))

@@ -25,6 +25,7 @@ from monai_fedlora.federated.context import (
     load_plan,
     metrics_message,
     open_message,
+    simulated,
     weights_message,
 )
 from monai_fedlora.federated.lean import import_libraries
@@ -53,7 +54,7 @@ class SiteExecutor(Executor):
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """In the simulator, import what a site needs while its process still waits for a task."""
-        if event_type == EventType.START_RUN and _simulated(fl_ctx):
+        if event_type == EventType.START_RUN and simulated(fl_ctx):
             import_libraries()
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
@@ -84,11 +85,11 @@ class SiteExecutor(Executor):
     def _build_site(self, fl_ctx: FLContext) -> Site:
         import torch
 
-        simulated = _simulated(fl_ctx)
-        threads = os.environ.get(THREADS) or ("1" if simulated else None)
+        in_simulator = simulated(fl_ctx)
+        threads = os.environ.get(THREADS) or ("1" if in_simulator else None)
         if threads:
             torch.set_num_threads(int(threads))
-        if simulated:
+        if in_simulator:
             import_libraries()
         from monai_fedlora.federated.site import Site
 
@@ -114,10 +115,6 @@ class SiteExecutor(Executor):
         except OSError as problem:
             details = f"errors.log in the site's private folder cannot be written ({type(problem).__name__})"
         self.log_error(fl_ctx, f"task failed with {type(error).__name__}; {details}", fire_event=False)
-
-
-def _simulated(fl_ctx: FLContext) -> bool:
-    return bool(fl_ctx.get_prop(FLContextKey.SIMULATE_MODE, False))
 
 
 def _private_folder(fl_ctx: FLContext) -> Path:

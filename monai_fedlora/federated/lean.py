@@ -45,6 +45,17 @@ def import_libraries() -> None:
         import monai.data
         import monai.engines
         import monai.transforms  # noqa: F401
+    import_peft()
+
+
+def import_peft() -> None:
+    """Import PEFT alone in the same way, which is all that a server needs.
+
+    Does nothing where it is imported already.
+    """
+    if "peft" in sys.modules:
+        return
+    with _absent(_ABSENT), _stood_in(_STOOD_IN), _uncollected():
         import peft  # noqa: F401
         import torch.distributed.tensor  # PEFT takes it for imported  # noqa: F401
 

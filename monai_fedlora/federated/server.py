@@ -32,9 +32,11 @@ from monai_fedlora.federated.context import (
     load_plan,
     open_message,
     run_folder,
+    simulated,
     weights_message,
 )
 from monai_fedlora.federated.initial import build_shared, load_shared, needs_backbone, save_shared
+from monai_fedlora.federated.lean import import_peft
 from monai_fedlora.federated.record import BEST_NAME, LAST_NAME, RunRecord
 from monai_fedlora.federated.traffic import TrafficMeter
 from monai_fedlora.report import check_report
@@ -175,6 +177,8 @@ class SharedPersistor(ModelPersistor):
         if stored.is_file():
             payload, _ = load_shared(stored, manifest=manifest)
         else:
+            if simulated(fl_ctx):
+                import_peft()
             backbone = os.environ.get(BACKBONE) or "demo" if needs_backbone(plan) else None
             derived, payload = build_shared(plan, backbone=backbone)
             if derived != manifest:

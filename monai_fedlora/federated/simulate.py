@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ _ERRORS = "private/errors.log"
 _SITE_LOGS = (_ERRORS, "private/site.log")
 _SIMULATOR = "nvflare.private.fed.app.simulator.simulator"
 _TRACEBACK = "Traceback (most recent call last):"
-_SITE = "nvflare.private.fed.app.simulator.simulator_worker"
+_STATISTICS = Path("pool_stats") / "simulator_cell_stats.json"
 
 
 def default_threads(n_sites: int) -> int:
@@ -82,13 +83,14 @@ def simulate(
         str(threads),
     ]
     log = workspace / "simulator.log"
-    run_folder = nvflare_workspace / "server" / "simulate_job"
+    server_folder = nvflare_workspace / "server"
+    run_folder = server_folder / "simulate_job"
     with log.open("w", encoding="utf-8") as stream:
         process = subprocess.Popen(
             command, stdout=stream, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
         try:
-            _follow(process, run_folder / RESULTS_NAME, on_progress)
+            _follow(process, server_folder, on_progress)
         finally:
             _stop(process)
             for name in _PRODUCTS:
@@ -105,33 +107,32 @@ def _absolute(source: str | Path) -> str:
     return str(source) if str(source).startswith(HUB_PREFIX) else str(Path(source).resolve())
 
 
-def _follow(process: subprocess.Popen, results: Path, on_progress: Callable[[Mapping[str, Any]], None]) -> None:
+def _follow(process: subprocess.Popen, folder: Path, on_progress: Callable[[Mapping[str, Any]], None]) -> None:
     """Show results until the simulator has ended, or has nothing more to do but to sleep.
 
-    NVFlare takes four seconds to end once the server has finished and the sites' processes are gone.
+    Of the seconds that NVFlare takes to end, those count until the sites are gone and the server's statistics written.
     """
+    results, statistics = folder / "simulate_job" / RESULTS_NAME, folder / _STATISTICS
     seen = 0.0
     content: Mapping[str, Any] = {}
-    while process.poll() is None and not (_finished(content) and not _sites_run(process)):
+    while process.poll() is None and not (_finished(content) and _is_json(statistics)):
         time.sleep(0.2)
         if results.is_file() and results.stat().st_mtime > seen:
             seen, content = results.stat().st_mtime, read_json(results)
             on_progress(content)
 
 
+def _is_json(path: Path) -> bool:
+    """Whether a file is there and written to its end."""
+    try:
+        json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def _finished(results: Mapping[str, Any]) -> bool:
     return results.get("status") == "finished"
-
-
-def _sites_run(process: subprocess.Popen) -> bool:
-    import psutil
-
-    with suppress(psutil.NoSuchProcess):
-        for member in psutil.Process(process.pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                if any(word == _SITE for word in member.cmdline()):
-                    return True
-    return False
 
 
 def _stop(process: subprocess.Popen) -> None:

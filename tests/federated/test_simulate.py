@@ -47,11 +47,11 @@ for name, text in wanted.get("private", {}).items():
 for results in wanted.get("results", []):
     write(run / "results.json", {**results, "threads": threads, "environment": seen})
     time.sleep(0.3)
-if wanted.get("site"):
-    late = pathlib.Path(workspace).parent / "late"
-    program = f"import pathlib, time; time.sleep(1); pathlib.Path({str(late)!r}).touch()"
-    subprocess.Popen([sys.executable, "-c", program, wanted["site"]], start_new_session=True)
+if wanted.get("linger"):
     write(run / "results.json", {"status": "finished", "pids": [os.getpid()]})
+    time.sleep(1)
+    (pathlib.Path(workspace) / "server" / "pool_stats").mkdir()
+    write(pathlib.Path(workspace) / "server" / "pool_stats" / "simulator_cell_stats.json", {})
     time.sleep(60)
 if wanted.get("hang"):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
@@ -184,11 +184,11 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_a_run_is_over_when_its_sites_have_ended_whatever_the_simulator_still_waits_for(stand_in: StandIn) -> None:
+def test_a_run_is_over_when_nvflare_has_written_its_statistics_and_only_sleeps(stand_in: StandIn) -> None:
     started = time.monotonic()
-    results = stand_in(site=module._SITE)
-    assert time.monotonic() - started < 30
-    assert (stand_in.workspace / "late").is_file()
+    results = stand_in(linger=True)
+    assert 1 < time.monotonic() - started < 30
+    assert (stand_in.workspace / "nvflare" / "server" / "pool_stats" / "simulator_cell_stats.json").is_file()
     assert not alive(results["pids"][0])
 
 
