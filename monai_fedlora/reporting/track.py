@@ -1,0 +1,99 @@
+"""A run's numbers for TensorBoard and MLflow: those of the page, by the same names."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from monai_fedlora.errors import ConfigError
+from monai_fedlora.reporting.record import Answer, Record
+
+TENSORBOARD, MLFLOW = "tensorboard", "mlflow"
+_AT_ONCE = 1000
+"""Numbers that MLflow takes in one message."""
+
+
+class Number(NamedTuple):
+    """A value of a curve.
+
+    Attributes:
+        name: such as ``site-1/validation/private_on/auroc``.
+        step: the round, counted from 0; the final evaluation counts as the round after the last.
+        value: finite.
+    """
+
+    name: str
+    step: int
+    value: float
+
+
+def numbers(record: Record) -> Iterator[Number]:
+    """All numbers of a record; what is undefined or unknown is left out."""
+    last = 0
+    for entry in record.rounds:
+        last = max(last, entry.number + 1)
+        if entry.score is not None:
+            yield Number("score", entry.number, entry.score)
+        for site, answer in entry.answers.items():
+            yield from _of_answer(site, entry.number, answer)
+        if entry.agreement is not None:
+            for site, norm in entry.agreement.norms.items():
+                yield Number(f"{site}/change_norm", entry.number, norm)
+    for site, answer in record.final.items():
+        yield from _of_answer(site, last, answer)
+
+
+def _of_answer(site: str, step: int, answer: Answer) -> Iterator[Number]:
+    for name in ("train_loss", "seconds", "sent", "received"):
+        value = getattr(answer, name)
+        if value is not None:
+            yield Number(f"{site}/{name}", step, float(value))
+    for split in ("validation", "test"):
+        for view, metrics in getattr(answer, split).items():
+            for name, value in metrics.values.items():
+                yield Number(f"{site}/{split}/{view}/{name}", step, value)
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse a tracker whose package is missing.
+
+    Raises:
+        ConfigError: with how to install it.
+    """
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(f"{name} is not installed; install it with: pip install 'monai-fedlora[tracking]'")
+
+
+def to_tensorboard(record: Record, folder: Path) -> None:
+    """Write an event file into ``folder``, which is created."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(log_dir=str(folder)) as writer:
+        for number in numbers(record):
+            writer.add_scalar(number.name, number.value, number.step)
+
+
+def to_mlflow(record: Record, uri: str) -> None:
+    """Write a finished MLflow run called after the experiment.
+
+    Args:
+        record: the run.
+        uri: of a server, or of a local store such as ``sqlite:///mlruns.db``.
+    """
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+    client: Any = MlflowClient(tracking_uri=uri)
+    name = str(record.plan.get("experiment", "monai_fedlora"))
+    found = client.get_experiment_by_name(name)
+    experiment = found.experiment_id if found else client.create_experiment(name)
+    run = client.create_run(experiment, run_name=name).info.run_id
+    now = int(time.time() * 1000)
+    metrics = [Metric(number.name, number.value, now, number.step) for number in numbers(record)]
+    for start in range(0, len(metrics), _AT_ONCE):
+        client.log_batch(run, metrics=metrics[start : start + _AT_ONCE])
+    client.set_terminated(run)
