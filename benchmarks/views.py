@@ -1,10 +1,11 @@
 """What a fixed number of augmented images per case costs in balanced accuracy, against new ones in every epoch.
 
-Kept features need images that come again. Runs the job ``nvflare_jobs/fedopal`` in one process, on its synthetic
+Kept features need images that come again. Runs a job of ``nvflare_jobs`` in one process, on its synthetic hearts or
 photographs, once per number of views and seed: without augmentation, with so many fixed views of each case that take
 turns in the epochs, and with new ones in every epoch, of which nothing can be kept.
 
     python benchmarks/views.py --seeds 3
+    python benchmarks/views.py --job fedopal --local-epochs 8
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def ways(views: list[int]) -> dict[str, dict[str, Any]]:
 def run(settings: dict[str, Any]) -> dict[str, Any]:
     """Run every way once per seed."""
     torch.set_num_threads(settings["threads"])
-    plan = dataclasses.replace(plan_of("fedopal"), local_epochs=settings["local_epochs"])
+    plan = plan_of(settings["job"])
+    plan = dataclasses.replace(plan, local_epochs=settings["local_epochs"] or plan.local_epochs)
     changes = ways(settings["views"])
     scores: dict[str, list[dict[str, float]]] = {way: [] for way in changes}
     seconds: dict[str, list[float]] = {way: [] for way in changes}
@@ -62,9 +64,9 @@ def main() -> None:
         "--local-epochs", type=int, default=8, help="per round; more than the job's, so that views repeat"
     )
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=ROOT / "results" / "views_photo_demo.json")
+    parser.add_argument("--output", type=Path, help="a JSON file (default: views_JOB.json beside the other results)")
     arguments = vars(parser.parse_args())
-    output = arguments.pop("output")
+    output = arguments.pop("output") or ROOT / "results" / f"views_{arguments['job']}.json"
     result = run(arguments)
     write_json(output, result)
     print(f"{'views':22}{'bal. acc.':>11}{'+-':>7}{'shared only':>13}{'seconds':>9}")

@@ -97,7 +97,8 @@ def _server(plan: Plan) -> dict[str, Any]:
         aggregator_id="aggregator",
         shareable_generator_id="shareable_generator",
         train_task_name=_TASKS[0],
-        task_check_period=0.1,
+        task_check_period=0.05,
+        memory_gc_rounds=10,  # a collection takes 0.2 s, in which nobody trains
         ignore_result_error=True,
         allow_empty_global_weights=True,
     )
@@ -111,7 +112,7 @@ def _server(plan: Plan) -> dict[str, Any]:
     generator = "nvflare.app_common.shareablegenerators.full_model_shareable_generator.FullModelShareableGenerator"
     return {
         "format_version": 2,
-        "server": {"task_request_interval": 0.2},
+        "server": {"task_request_interval": 0.1},
         "workflows": [rounds, final],
         "components": [
             _component("record", f"{_COMPONENTS}.server.FlareRecord"),
