@@ -60,9 +60,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--views", type=lambda text: [int(part) for part in text.split(",")], default=[1, 4, 8])
-    parser.add_argument(
-        "--local-epochs", type=int, default=8, help="per round; more than the job's, so that views repeat"
-    )
+    parser.add_argument("--job", default="dual_lora", help="one of nvflare_jobs (default: %(default)s)")
+    parser.add_argument("--local-epochs", type=int, help="per round; enough for views to repeat (default: the job's)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, help="a JSON file (default: views_JOB.json beside the other results)")
     arguments = vars(parser.parse_args())
