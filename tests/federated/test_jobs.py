@@ -182,7 +182,7 @@ def test_nvflare_builds_every_component_of_the_server(app: tuple[Workspace, Path
     assert isinstance(runner.components["aggregator"], server.SharedAggregator)
     assert isinstance(runner.components["final_evaluation"], server.FinalEvaluation)
     assert [workflow.id for workflow in runner.workflows] == ["rounds", "final"]
-    assert runner.task_request_interval == 0.2
+    assert runner.task_request_interval == 0.1
     rounds = runner.workflows[0].controller
     assert (rounds._start_round, rounds._num_rounds, rounds._min_clients) == (3, 2, 2)
     assert set(runner.task_data_filters) == {f"{task}/out" for task in TASKS}
