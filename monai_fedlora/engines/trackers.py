@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +12,7 @@ from monai.handlers import MLFlowHandler, TensorBoardStatsHandler, from_engine
 from monai.utils import is_scalar, path_to_sqlite_uri
 
 from monai_fedlora.engines.distributed import is_main
-from monai_fedlora.errors import ConfigError
-
-_MODULES = {"tensorboard": "tensorboard", "mlflow": "mlflow"}
+from monai_fedlora.trackers import TENSORBOARD, check_trackers
 
 
 class _DefinedMetrics:
@@ -74,14 +71,7 @@ class Trackers:
         phase: Literal["train", "validation"],
         experiment: str = "monai_fedlora",
     ) -> None:
-        for name in names:
-            if name not in _MODULES:
-                raise ConfigError(f"there is no tracker {name!r}; choose from {', '.join(_MODULES)}")
-            if importlib.util.find_spec(_MODULES[name]) is None:
-                raise ConfigError(
-                    f"the tracker {name!r} needs a package that is not installed; "
-                    "install it with: pip install 'monai-fedlora[tracking]'"
-                )
+        check_trackers(names)
         self.names = tuple(names)
         self.output_dir = Path(output_dir)
         self.phase = phase
@@ -98,7 +88,7 @@ class Trackers:
             "tag_name": "train_loss_batch",
         }
         for name in self.names:
-            if name == "tensorboard":
+            if name == TENSORBOARD:
                 _TensorBoard(
                     log_dir=str(self.output_dir / "tensorboard" / self.phase),
                     state_attributes=["learning_rate"] if training else None,

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from monai_fedlora.errors import ConfigError
 from monai_fedlora.reporting.record import Answer, Record
 
-TENSORBOARD, MLFLOW = "tensorboard", "mlflow"
 _AT_ONCE = 1000
 """Numbers that MLflow takes in one message."""
 
@@ -55,17 +52,6 @@ def _of_answer(site: str, step: int, answer: Answer) -> Iterator[Number]:
         for view, metrics in getattr(answer, split).items():
             for name, value in metrics.values.items():
                 yield Number(f"{site}/{split}/{view}/{name}", step, value)
-
-
-def check_trackers(names: Sequence[str]) -> None:
-    """Refuse a tracker whose package is missing.
-
-    Raises:
-        ConfigError: with how to install it.
-    """
-    for name in names:
-        if importlib.util.find_spec(name) is None:
-            raise ConfigError(f"{name} is not installed; install it with: pip install 'monai-fedlora[tracking]'")
 
 
 def to_tensorboard(record: Record, folder: Path) -> None:

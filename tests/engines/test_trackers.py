@@ -68,7 +68,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Client:
     )
     fake = SimpleNamespace(MlflowClient=lambda **settings: made, entities=entities)
     monkeypatch.setattr("monai.handlers.mlflow_handler.mlflow", fake)
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: ModuleType(name))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: ModuleType(name))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return made
 
@@ -123,7 +123,7 @@ def test_tensorboard_gets_metrics_loss_and_learning_rate(tmp_path) -> None:
 def test_nothing_is_recorded_without_a_name_or_outside_the_first_process(tmp_path, monkeypatch) -> None:
     run(Trackers(names=[], output_dir=tmp_path / "a", phase="validation"))
     monkeypatch.setattr(module, "is_main", lambda: False)
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: ModuleType(name))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: ModuleType(name))
     run(Trackers(names=["tensorboard"], output_dir=tmp_path / "a", phase="validation"))
     assert not (tmp_path / "a").exists()
 
@@ -139,7 +139,7 @@ def test_mlflow_writes_below_the_run(tmp_path, monkeypatch) -> None:
             given["attached"] = True
 
     monkeypatch.setattr(module, "_MLFlow", Handler)
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: ModuleType(name))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: ModuleType(name))
     Trackers(names=["mlflow"], output_dir=tmp_path / "site_1", phase="train").attach(Engine(lambda *_: None))
     assert given["attached"]
     assert given["tracking_uri"].startswith("sqlite:///")
@@ -148,7 +148,7 @@ def test_mlflow_writes_below_the_run(tmp_path, monkeypatch) -> None:
 
 
 def test_a_tracker_that_is_not_installed_says_what_to_install(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'monai-fedlora\[tracking\]'"):
         Trackers(names=["mlflow"], output_dir=tmp_path, phase="train")
 

@@ -13,7 +13,8 @@ import pytest
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.reporting import track
 from monai_fedlora.reporting.record import ON, Agreement, Answer, Metrics, Record, Round
-from monai_fedlora.reporting.track import Number, check_trackers, numbers, to_mlflow, to_tensorboard
+from monai_fedlora.reporting.track import Number, numbers, to_mlflow, to_tensorboard
+from monai_fedlora.trackers import check_trackers
 
 
 @pytest.fixture
