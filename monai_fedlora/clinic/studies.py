@@ -14,8 +14,8 @@ from monai_fedlora.data.rows import Row, read_rows
 from monai_fedlora.errors import DataError
 from monai_fedlora.transforms.photograph_file import SUFFIXES
 
-_PAIR = re.compile(r"(?P<study>.+)_(?P<frame>ed|es)\.nii(\.gz)?", re.IGNORECASE)
-_NIFTI = (".nii", ".nii.gz")
+PAIR = re.compile(r"(?P<study>.+)_(?P<frame>ed|es)\.nii(\.gz)?", re.IGNORECASE)
+NIFTI = (".nii", ".nii.gz")
 _COLUMNS = ("ed", "es", "cine", "image", "folder")
 
 
@@ -100,7 +100,7 @@ def _studies(path: Path, modality: str) -> Iterable[Study]:
 
 def _in_folder(folder: Path, modality: str) -> Iterable[Study]:
     files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-    endings = _NIFTI if modality == CINE else SUFFIXES
+    endings = NIFTI if modality == CINE else SUFFIXES
     chosen = [file for file in files if file.name.lower().endswith(endings)]
     if chosen:
         return [_single(file, modality) for file in chosen]
@@ -111,10 +111,10 @@ def _single(path: Path, modality: str) -> Study:
     name = path.name.lower()
     if modality != CINE and not name.endswith(".zip"):
         return Study(path.stem, Photograph(path))
-    if match := _PAIR.fullmatch(path.name):
+    if match := PAIR.fullmatch(path.name):
         ed, es = (_partner(path, match["frame"], frame) for frame in ("ed", "es"))
         return Study(match["study"], FramePair(ed, es))
-    if name.endswith(_NIFTI):
+    if name.endswith(NIFTI):
         return Study(path.name[: name.rindex(".nii")], CineFile(path))
     return Study(path.stem, DicomFiles(path))
 
@@ -125,7 +125,7 @@ def _partner(path: Path, frame: str, wanted: str) -> Path:
         return path
     start, _, ending = path.name.rpartition(frame)
     word = wanted.upper() if frame.isupper() else wanted
-    names = [start + word + other for other in (ending, *_NIFTI)]
+    names = [start + word + other for other in (ending, *NIFTI)]
     return next((path.with_name(name) for name in names if path.with_name(name).is_file()), path.with_name(names[0]))
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from monai_fedlora.clinic.archive import MAXIMUM_FILES
 from monai_fedlora.clinic.bundle import CINE
-from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
+from monai_fedlora.clinic.studies import NIFTI, CineFile, DicomFiles, Study
 from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.check.archive import Limits, open_archive
-from monai_fedlora.serve.names import NIFTI, ZIP, frame_of, is_hidden, shown_name, stem, stored_suffix
+from monai_fedlora.serve.names import ZIP, frame_of, is_hidden, shown_name, stem, stored_suffix
 from monai_fedlora.serve.refusal import BAD_REQUEST, WRONG_TYPE, Refused
 from monai_fedlora.serve.uploads import Received, StoredFile
 

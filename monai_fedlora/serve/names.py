@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from pathlib import PurePosixPath
 
 from monai_fedlora.clinic.bundle import CINE
+from monai_fedlora.clinic.studies import NIFTI, PAIR
 from monai_fedlora.transforms.photograph_file import SUFFIXES as PHOTOGRAPHS
 
-ZIP, DICOM, NIFTI = ".zip", ".dcm", (".nii.gz", ".nii")
+ZIP, DICOM = ".zip", ".dcm"
 _DICOM_SUFFIXES = (DICOM, ".dicom", ".ima")
 _LONGEST_PART, _MOST_PARTS = 100, 8
 _MAC_FOLDER = "__MACOSX"
-_FRAME = re.compile(r"(?P<study>.+)_(?P<frame>ed|es)\.nii(\.gz)?", re.IGNORECASE)
 
 
 def accepted_suffixes(modality: str) -> tuple[str, ...]:
@@ -59,7 +58,7 @@ def stem(name: str) -> str:
 
 def frame_of(name: str) -> tuple[str, str] | None:
     """(study, "ed" or "es") of ``<study>_ed.nii.gz`` and ``<study>_es.nii.gz``; None of any other name."""
-    match = _FRAME.fullmatch(name.rpartition("/")[2])
+    match = PAIR.fullmatch(name.rpartition("/")[2])
     return (match["study"], match["frame"].lower()) if match else None
 
 
