@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
 from monai_fedlora.reporting.record import OFF, ON, Answer, Metrics, Record
 from monai_fedlora.reporting.run import BINS, Bin
@@ -43,14 +44,11 @@ def mean_of(values: Sequence[float | None]) -> float | None:
 def curve(record: Record, view: str) -> str:
     """Validation balanced accuracy by stage, a line per site and their mean."""
     found = {stage: view_values(answers, view, KEY) for stage, answers in stages(record).items()}
-    lines = _by_site(record, found)
-    means = {stage: fmean(values.values()) for stage, values in found.items() if values}
-    return line_chart(
+    return _sites_and_mean(
         f"curve-{view.replace('_', '-')}",
-        {**lines, MEAN: Line(points=means, strong=True)},
+        record,
+        found,
         title=f"Validation balanced accuracy by round, {VIEWS[view]}",
-        description=f"{_course(means)} The table below has every number.",
-        ticks={stage: str(stage) for stage in found},
         x_label=f"rounds behind the model ({VIEWS[view]})",
         y_label="balanced accuracy",
         low=0.0,
@@ -64,13 +62,11 @@ def losses(record: Record) -> str:
         entry.number + 1: {site: a.train_loss for site, a in entry.answers.items() if a.train_loss is not None}
         for entry in record.rounds
     }
-    means = {number: fmean(values.values()) for number, values in found.items() if values}
-    return line_chart(
+    return _sites_and_mean(
         "losses",
-        {**_by_site(record, found), MEAN: Line(points=means, strong=True)},
+        record,
+        found,
         title="Training loss by round",
-        description=f"{_course(means)} The table below has every number.",
-        ticks={number: str(number) for number in found},
         x_label="round",
         y_label="mean training loss",
     )
@@ -105,13 +101,12 @@ def agreement(record: Record) -> str:
             for site in pair if value is not None else ():
                 by_site.setdefault(site, []).append(value or 0.0)
         found[entry.number + 1] = {site: fmean(values) for site, values in by_site.items()}
-    means = {number: fmean(values.values()) for number, values in found.items() if values}
-    return line_chart(
+    return _sites_and_mean(
         "agreement",
-        {**_by_site(record, found), MEAN: Line(points=means, strong=True)},
+        record,
+        found,
         title="Mean cosine of each site's change to those of the others, by round",
-        description=f"{_course(means)} The tables below have the cosine of every pair.",
-        ticks={number: str(number) for number in found},
+        rest="The tables below have the cosine of every pair.",
         x_label="round",
         y_label="mean cosine",
         low=min([-0.1, *(value for values in found.values() for value in values.values())]),
@@ -119,11 +114,27 @@ def agreement(record: Record) -> str:
     )
 
 
-def _by_site(record: Record, found: Mapping[int, Mapping[str, float]]) -> dict[str, Line]:
-    return {
+def _sites_and_mean(
+    name: str,
+    record: Record,
+    found: Mapping[int, Mapping[str, float]],
+    *,
+    rest: str = "The table below has every number.",
+    **options: Any,
+) -> str:
+    """A line per site and their mean over the stages of ``found``; ``rest`` ends what is read aloud."""
+    lines = {
         site: Line(points={stage: values[site] for stage, values in found.items() if site in values})
         for site in record.sites
     }
+    means = {stage: fmean(values.values()) for stage, values in found.items() if values}
+    return line_chart(
+        name,
+        {**lines, MEAN: Line(points=means, strong=True)},
+        description=f"{_course(means)} {rest}",
+        ticks={stage: str(stage) for stage in found},
+        **options,
+    )
 
 
 def _course(means: Mapping[int, float]) -> str:
