@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from _machine import machine
-from _runs import PARTS, accuracies, plan_of, summary
+from _runs import PARTS, over_seeds, plan_of
 
 from monai_fedlora.files import write_json
 
@@ -27,16 +27,14 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
     """Run both precisions once per seed."""
     torch.set_num_threads(settings["threads"])
     plan = plan_of("dual_lora")
-    scores: dict[str, list[dict[str, float]]] = {precision: [] for precision in PRECISIONS}
-    for seed in range(settings["seeds"]):
-        for precision in PRECISIONS:
-            training = {**plan.training, "mixed_precision": precision}
-            scores[precision].append(accuracies(dataclasses.replace(plan, seed=seed, training=training)))
-            print(f"seed {seed}, {precision}: {scores[precision][-1]}", flush=True)
+    plans = {
+        precision: dataclasses.replace(plan, training={**plan.training, "mixed_precision": precision})
+        for precision in PRECISIONS
+    }
     return {
         "settings": {**settings, "plan": plan.to_json()},
         "machine": machine(),
-        "mixed_precision": {precision: summary(scores[precision]) for precision in PRECISIONS},
+        "mixed_precision": over_seeds(plans, seeds=settings["seeds"]),
     }
 
 

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import statistics
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from _machine import machine
-from _runs import PARTS, accuracies, plan_of, summary
+from _runs import PARTS, over_seeds, plan_of
 
 from monai_fedlora.files import write_json
 
@@ -39,19 +37,14 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(settings["threads"])
     plan = plan_of(settings["job"])
     plan = dataclasses.replace(plan, local_epochs=settings["local_epochs"] or plan.local_epochs)
-    changes = ways(settings["views"])
-    scores: dict[str, list[dict[str, float]]] = {way: [] for way in changes}
-    seconds: dict[str, list[float]] = {way: [] for way in changes}
-    for seed in range(settings["seeds"]):
-        for way, change in changes.items():
-            started = time.perf_counter()
-            scores[way].append(accuracies(dataclasses.replace(plan, seed=seed, training={**plan.training, **change})))
-            seconds[way].append(time.perf_counter() - started)
-            print(f"seed {seed}, {way}: {scores[way][-1]}, {seconds[way][-1]:.0f} s", flush=True)
+    plans = {
+        way: dataclasses.replace(plan, training={**plan.training, **change})
+        for way, change in ways(settings["views"]).items()
+    }
     return {
         "settings": {**settings, "plan": plan.to_json()},
         "machine": machine(),
-        "ways": {way: {**summary(scores[way]), "seconds": statistics.median(seconds[way])} for way in changes},
+        "ways": over_seeds(plans, seeds=settings["seeds"]),
     }
 
 

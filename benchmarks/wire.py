@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from _machine import machine
-from _runs import PARTS, accuracies, plan_of, summary
+from _runs import PARTS, over_seeds, plan_of
 
 from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.plan import Plan
@@ -37,13 +36,9 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(settings["threads"])
     changes = {name: settings[name] for name in ("rounds", "local_epochs") if settings[name]}
     base = dataclasses.replace(plan_of("dual_lora"), **changes)
-    scores: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
-    for seed in range(settings["seeds"]):
-        for way, wire in WAYS.items():
-            started = time.perf_counter()
-            scores[way].append(accuracies(dataclasses.replace(base, seed=seed, **wire)))
-            print(f"seed {seed}, {way}: {scores[way][-1]}, {time.perf_counter() - started:.0f} s", flush=True)
-    ways = {way: {**sizes(dataclasses.replace(base, **wire)), **summary(scores[way])} for way, wire in WAYS.items()}
+    plans = {way: dataclasses.replace(base, **wire) for way, wire in WAYS.items()}
+    found = over_seeds(plans, seeds=settings["seeds"])
+    ways = {way: {**sizes(plan), **found[way]} for way, plan in plans.items()}
     for row in ways.values():
         row["up_of_float16_ratio"] = row["bytes_up"] / ways["float16"]["bytes_up"]
     return {"settings": {**settings, "plan": base.to_json()}, "machine": machine(), "ways": ways}
