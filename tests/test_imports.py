@@ -16,52 +16,22 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "monai_fedlora"
 
 # Rooms from the ground up: a room imports nothing from the rooms named beside it.
+_OUTPUTS = {"comparison", "reporting", "clinic", "serve", "commands", "cli"}
+_ABOVE_METHODS = {"federated", "export", *_OUTPUTS}
+_TRAINING = {"adapters", "methods", "engines", "federated"}
 FORBIDDEN_ROOMS = {
-    "networks": {
-        "adapters",
-        "methods",
-        "federated",
-        "export",
-        "comparison",
-        "reporting",
-        "clinic",
-        "serve",
-        "commands",
-        "cli",
-    },
-    "adapters": {"methods", "federated", "export", "comparison", "reporting", "clinic", "serve", "commands", "cli"},
-    "methods": {"federated", "export", "comparison", "reporting", "clinic", "serve", "commands", "cli"},
-    "data": {
-        "adapters",
-        "methods",
-        "federated",
-        "export",
-        "comparison",
-        "reporting",
-        "clinic",
-        "serve",
-        "commands",
-        "cli",
-    },
-    "transforms": {
-        "adapters",
-        "methods",
-        "federated",
-        "export",
-        "comparison",
-        "reporting",
-        "clinic",
-        "serve",
-        "commands",
-        "cli",
-    },
-    "engines": {"federated", "export", "comparison", "reporting", "clinic", "serve", "commands", "cli"},
-    "federated": {"comparison", "reporting", "clinic", "serve", "commands", "cli"},
-    "export": {"comparison", "reporting", "clinic", "serve", "commands", "cli"},
-    "clinic": {"adapters", "methods", "engines", "federated", "comparison", "reporting", "serve", "commands", "cli"},
-    "comparison": {"reporting", "clinic", "serve", "commands", "cli"},
-    "serve": {"adapters", "methods", "engines", "federated", "comparison", "reporting", "commands", "cli"},
-    "reporting": {"clinic", "serve", "commands", "cli"},
+    "networks": {"adapters", "methods", *_ABOVE_METHODS},
+    "adapters": {"methods", *_ABOVE_METHODS},
+    "methods": _ABOVE_METHODS,
+    "data": {"adapters", "methods", *_ABOVE_METHODS},
+    "transforms": {"adapters", "methods", *_ABOVE_METHODS},
+    "engines": _ABOVE_METHODS,
+    "federated": _OUTPUTS,
+    "export": _OUTPUTS,
+    "clinic": {*_TRAINING, *_OUTPUTS} - {"clinic"},
+    "comparison": _OUTPUTS - {"comparison"},
+    "serve": {*_TRAINING, *_OUTPUTS} - {"serve", "clinic"},
+    "reporting": _OUTPUTS - {"reporting", "comparison"},
 }
 FORBIDDEN_EVERYWHERE = {
     "torchvision",
