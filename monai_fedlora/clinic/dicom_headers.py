@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from monai_fedlora.clinic.dicom_enhanced import ENHANCED_MR_IMAGE, GROUPS, classic_frames
-from monai_fedlora.errors import ConfigError, DataError
+from monai_fedlora.errors import ConfigError, DataError, FedLoraError
 
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 _DIRECTORY = "1.2.840.10008.1.3.10"
@@ -88,6 +88,26 @@ def quiet_pydicom() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def naming_damage(what: str, advice: str) -> Iterator[None]:
+    """Use pydicom quietly; it reports damage in a dozen ways, often only when a value is looked at.
+
+    Args:
+        what: is damaged, for the message.
+        advice: what to do then.
+
+    Raises:
+        DataError: with both, instead of whatever is raised inside, but for our own errors.
+    """
+    try:
+        with quiet_pydicom():
+            yield
+    except FedLoraError:
+        raise
+    except Exception as error:
+        raise DataError(f"{what} ({error}); {advice}") from error
+
+
 def read_image_headers(files: Sequence[Path], origin: Path) -> list[ImageHeader]:
     """Read the MR images among the files of one study.
 
@@ -107,13 +127,13 @@ def read_image_headers(files: Sequence[Path], origin: Path) -> list[ImageHeader]
     if not datasets:
         raise DataError(f"{origin} holds no DICOM file")
     for keyword, what in (("StudyInstanceUID", "studies"), ("PatientID", "patients")):
-        different = {_text(dataset, keyword) for _, dataset in datasets}
+        different = {_text(path, dataset, keyword) for path, dataset in datasets}
         if len(different) > 1:
             raise DataError(f"{origin} holds images of {len(different)} {what}; give one study at a time")
     headers: dict[tuple[str, int | None], ImageHeader] = {}
     for path, dataset in datasets:
         for frame, image in _images(path, dataset):
-            if "ImagePositionPatient" in image and not _is_phase(image):
+            if "ImagePositionPatient" in image and not _is_phase(path, image):
                 header = _header(path, image, frame)
                 headers.setdefault((header.uid, frame), header)
     if not headers:
@@ -126,47 +146,44 @@ def _read(path: Path) -> Any:
     pydicom = need_pydicom()
     from pydicom.errors import InvalidDicomError
 
-    try:
-        with quiet_pydicom():
+    with _reading(path):
+        try:
             meta = pydicom.filereader.read_file_meta_info(path)
             if meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
                 return None
             if meta.get("TransferSyntaxUID") == _DEFLATED:
                 raise DataError(f"{path} is compressed as a whole (deflated), which is not read; export it again")
             return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
-    except InvalidDicomError:
-        return None
-    except DataError:
-        raise
-    except Exception as error:  # pydicom reports damage in a dozen ways
-        raise DataError(f"{path} is a damaged DICOM file ({error}); copy it again from the source") from error
+        except InvalidDicomError:
+            return None
+
+
+def _reading(path: Path) -> AbstractContextManager[None]:
+    return naming_damage(f"{path} is a damaged DICOM file", "copy it again from the source")
 
 
 def _images(path: Path, dataset: Any) -> list[tuple[int | None, Any]]:
     """The MR images of a file, with their frame numbers in an enhanced object."""
-    kind = dataset.get("SOPClassUID")
-    if kind == ENHANCED_MR_IMAGE:
-        try:
-            with quiet_pydicom():
-                return list(enumerate(classic_frames(path, dataset), 1))
-        except DataError:
-            raise
-        except Exception as error:  # as above
-            raise DataError(f"{path} is a damaged DICOM file ({error}); copy it again from the source") from error
-    return [(None, dataset)] if kind == MR_IMAGE else []
+    with _reading(path):
+        kind = dataset.get("SOPClassUID")
+        if kind == ENHANCED_MR_IMAGE:
+            return list(enumerate(classic_frames(path, dataset), 1))
+        return [(None, dataset)] if kind == MR_IMAGE else []
 
 
 def _header(path: Path, dataset: Any, frame: int | None) -> ImageHeader:
     rows, columns = (int(_numbers(path, dataset, name, 1)[0]) for name in ("Rows", "Columns"))
     if not (0 < rows <= _LARGEST_SIDE and 0 < columns <= _LARGEST_SIDE):
         raise DataError(f"{path} has {columns} x {rows} pixels, which no MR image has")
-    if dataset.get("SamplesPerPixel") != 1 or dataset.get("PhotometricInterpretation") != "MONOCHROME2":
+    with _reading(path):
+        is_grey = dataset.get("SamplesPerPixel") == 1 and dataset.get("PhotometricInterpretation") == "MONOCHROME2"
+    if not is_grey:
         raise DataError(f"{path} does not hold grey levels (MONOCHROME2); export the original images")
     down, across = _numbers(path, dataset, "PixelSpacing", 2)
     axes = np.array(_numbers(path, dataset, "ImageOrientationPatient", 6)).reshape(2, 3)
     if not np.allclose(axes @ axes.T, np.eye(2), atol=1e-3):
         raise DataError(f"{path} has an impossible orientation {axes.ravel().tolist()}; export the study again")
-    uid, series = _text(dataset, "SOPInstanceUID"), _text(dataset, "SeriesInstanceUID")
+    uid, series = (_text(path, dataset, keyword) for keyword in ("SOPInstanceUID", "SeriesInstanceUID"))
     if not (uid and series):
         raise DataError(f"{path} has no instance or series UID; export the study again from the scanner")
     number = _optional(path, dataset, "InstanceNumber")
@@ -176,7 +193,7 @@ def _header(path: Path, dataset: Any, frame: int | None) -> ImageHeader:
         frame=frame,
         series=series,
         series_number=int(_optional(path, dataset, "SeriesNumber") or 0),
-        description=_text(dataset, "SeriesDescription"),
+        description=_text(path, dataset, "SeriesDescription"),
         instance_number=None if number is None else int(number),
         trigger_time=_optional(path, dataset, "TriggerTime"),
         shape=(columns, rows),
@@ -187,12 +204,9 @@ def _header(path: Path, dataset: Any, frame: int | None) -> ImageHeader:
 
 
 def _numbers(path: Path, dataset: Any, keyword: str, count: int) -> tuple[float, ...]:
-    try:
-        with quiet_pydicom():
-            value = dataset[keyword].value
+    with naming_damage(f"{path} has no usable {keyword}", "export the study again from the scanner"):
+        value = dataset[keyword].value
         numbers = tuple(float(number) for number in (value if count > 1 else [value]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} has no usable {keyword}; export the study again from the scanner") from error
     if len(numbers) != count or not all(map(math.isfinite, numbers)):
         raise DataError(f"{path} has {len(numbers)} numbers as {keyword}, and {count} finite ones are needed")
     return numbers
@@ -200,23 +214,24 @@ def _numbers(path: Path, dataset: Any, keyword: str, count: int) -> tuple[float,
 
 def _optional(path: Path, dataset: Any, keyword: str) -> float | None:
     try:
-        with quiet_pydicom():
+        with _reading(path):
             is_there = dataset.get(keyword) not in (None, "")
-    except ValueError:
+    except DataError:
         return None
     return _numbers(path, dataset, keyword, 1)[0] if is_there else None
 
 
-def _is_phase(dataset: Any) -> bool:
+def _is_phase(path: Path, dataset: Any) -> bool:
     """Whether an image shows velocities or phases, which some scanners store beside the grey levels."""
-    return not _PHASES.isdisjoint(dataset.get("ImageType") or ())
+    with _reading(path):
+        return not _PHASES.isdisjoint(dataset.get("ImageType") or ())
 
 
-def _text(dataset: Any, keyword: str) -> str:
-    with quiet_pydicom():
+def _text(path: Path, dataset: Any, keyword: str) -> str:
+    with _reading(path):
         return str(dataset.get(keyword) or "")
 
 
 def _what_else(datasets: Sequence[tuple[Path, Any]]) -> str:
-    modalities = sorted({_text(dataset, "Modality") or "unknown" for _, dataset in datasets})
+    modalities = sorted({_text(path, dataset, "Modality") or "unknown" for path, dataset in datasets})
     return f"its modality is {', '.join(modalities)}, and MR images with a position in the patient are needed"

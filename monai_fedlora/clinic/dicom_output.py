@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from monai_fedlora.clinic.deidentify import Deidentifier, mark
-from monai_fedlora.clinic.dicom_headers import need_pydicom, quiet_pydicom
+from monai_fedlora.clinic.dicom_headers import naming_damage, need_pydicom, quiet_pydicom
 from monai_fedlora.clinic.predict import Prediction
 from monai_fedlora.clinic.report_sr import build_report
 from monai_fedlora.clinic.secondary_capture import build_capture
@@ -47,16 +47,16 @@ def write_dicom(
         raise ConfigError("DICOM needs further packages: pip install 'monai-fedlora[dicom]'") from error
     if not prediction.sources:
         raise DataError(f"{prediction.study} was not read from DICOM; a report has no study to belong to")
-    with quiet_pydicom():
+    with naming_damage(
+        f"the DICOM header of {prediction.study} cannot be carried over to a report", "export the study again"
+    ):
         carry = _carried if deidentifier is None else deidentifier.image
         images = [carry(source) for source in prediction.sources]
-        try:
-            objects = {
-                REPORT_NAME: build_report(prediction, images),
-                FIGURE_NAME: build_capture(figure, images, prediction.source_frames),
-            }
-        except (ValueError, TypeError, AttributeError) as error:  # highdicom on a source that it does not accept
-            raise DataError(f"the study's DICOM header cannot be carried over to a report: {error}") from error
+        objects = {
+            REPORT_NAME: build_report(prediction, images),
+            FIGURE_NAME: build_capture(figure, images, prediction.source_frames),
+        }
+    with quiet_pydicom():
         if deidentifier is not None:
             for made in objects.values():
                 mark(made)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from monai_fedlora.clinic.dicom_enhanced import classic_frames
-from monai_fedlora.clinic.dicom_headers import ImageHeader, need_pydicom, quiet_pydicom
+from monai_fedlora.clinic.dicom_headers import ImageHeader, naming_damage, need_pydicom
 from monai_fedlora.clinic.dicom_stack import Stack
 from monai_fedlora.errors import DataError
 
@@ -60,18 +60,13 @@ def read_dataset(image: ImageHeader) -> Any:
         DataError: it cannot be read or decoded.
     """
     pydicom = need_pydicom()
-    try:
-        with quiet_pydicom():
-            dataset = pydicom.dcmread(image.path)
-            check_size((dataset.Columns, dataset.Rows, int(dataset.get("NumberOfFrames") or 1)), str(image.path))
-            if dataset.file_meta.TransferSyntaxUID.is_compressed:
-                dataset.decompress(generate_instance_uid=False)
-            _clear_unused_bits(dataset)
-            return dataset
-    except DataError:
-        raise
-    except Exception as error:  # pydicom and its decoders report damage in a dozen ways
-        raise DataError(f"{image.path} cannot be decoded ({error}); export it again, uncompressed") from error
+    with naming_damage(f"{image.path} cannot be decoded", "export it again, uncompressed"):
+        dataset = pydicom.dcmread(image.path)
+        check_size((dataset.Columns, dataset.Rows, int(dataset.get("NumberOfFrames") or 1)), str(image.path))
+        if dataset.file_meta.TransferSyntaxUID.is_compressed:
+            dataset.decompress(generate_instance_uid=False)
+        _clear_unused_bits(dataset)
+        return dataset
 
 
 def _clear_unused_bits(dataset: Any) -> None:
@@ -90,15 +85,12 @@ def _grey_levels(images: Sequence[ImageHeader]) -> list[np.ndarray]:
     """(rows, columns) float32 of each of the images in one file."""
     first = images[0]
     dataset = read_dataset(first)
-    try:
-        with quiet_pydicom():
-            pixels = dataset.pixel_array
-            frames = [dataset] if first.frame is None else classic_frames(first.path, dataset)
-            scales = [
-                [float(frames[(image.frame or 1) - 1].get(name, unit)) for name, unit in _RESCALE] for image in images
-            ]
-    except Exception as error:  # as above
-        raise DataError(f"{first.path} has unusable pixels ({error}); copy it again from the source") from error
+    with naming_damage(f"{first.path} has unusable pixels", "copy it again from the source"):
+        pixels = dataset.pixel_array
+        frames = [dataset] if first.frame is None else classic_frames(first.path, dataset)
+        scales = [
+            [float(frames[(image.frame or 1) - 1].get(name, unit)) for name, unit in _RESCALE] for image in images
+        ]
     expected = first.shape[::-1] if len(frames) == 1 else (len(frames), *first.shape[::-1])
     if pixels.shape != expected:
         raise DataError(f"{first.path} has {pixels.shape} pixels, and its header says {expected}")

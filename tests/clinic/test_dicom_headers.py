@@ -143,6 +143,17 @@ def test_damaged_file_is_refused_or_read_and_named(
         assert len(headers) == 1
 
 
+@pytest.mark.parametrize("element", ["00080008", "00280002", "0020000d", "0008103e"])
+def test_file_with_an_unknown_kind_of_value_is_named(sound: Path, tmp_path: Path, element: str) -> None:
+    tag = bytes.fromhex(element)
+    start = sound.read_bytes().index(bytes((tag[1], tag[0], tag[3], tag[2])))
+    damaged = bytearray(sound.read_bytes())
+    damaged[start + 5] = 0
+    (tmp_path / "file").write_bytes(damaged)
+    with pytest.raises(DataError, match="file is a damaged DICOM file"):
+        read_image_headers([tmp_path / "file"], tmp_path)
+
+
 @pytest.mark.parametrize("make_bad", [lambda path: path.write_bytes(b""), lambda path: shutil.copy(__file__, path)])
 def test_empty_and_foreign_files_are_no_dicom(tmp_path: Path, make_bad: Callable[[Path], Any]) -> None:
     make_bad(tmp_path / "file")
