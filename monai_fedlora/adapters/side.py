@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from monai_fedlora.adapters.folded import folded
 from monai_fedlora.adapters.lora import PRIVATE, LoraSettings, add_adapters
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.networks.attention import dot_product_attention
 from monai_fedlora.networks.protocol import Backbone, Features, Taps
 
 PREFIX = "side."
@@ -86,7 +86,7 @@ class SideBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.qkv(self.norm(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        attended = functional.scaled_dot_product_attention(query, key, value)
+        attended = dot_product_attention(query, key, value)
         return x + folded(self.out, attended.transpose(1, 2).flatten(2))
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from monai_fedlora.networks.attention import dot_product_attention
+
 _EPS = 1e-5
 
 
@@ -30,7 +32,7 @@ class Attention(nn.Module):
         # Contiguous, because PyTorch rounds a strided input otherwise where the weight trains than where it does not.
         query = self.q(x[:, :queries].contiguous()).unflatten(2, (self.n_heads, -1)).transpose(1, 2)
         key, value = self.kv(x).unflatten(2, (2, self.n_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        out = functional.scaled_dot_product_attention(query, key, value)
+        out = dot_product_attention(query, key, value)
         return self.proj(out.transpose(1, 2).flatten(2))
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.networks.attention import dot_product_attention
 from monai_fedlora.networks.cut import CutNetwork
 from monai_fedlora.networks.one_query import attend
 from monai_fedlora.networks.position import resize_image_position, sincos_position
@@ -177,7 +178,7 @@ class Attention(nn.Module):
             part.unflatten(2, (self.n_heads, -1)).transpose(1, 2)
             for part in (self.q(x[:, :queries].contiguous()), self.k(x), self.v(x))
         )
-        out = functional.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
+        out = dot_product_attention(query, key, value, causal=self.causal)
         return self.proj(out.transpose(1, 2).flatten(2))
 
 
