@@ -12,6 +12,7 @@ from nvflare.apis.shareable import Shareable
 
 from monai_fedlora.errors import PrivacyError
 from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.tensors import Tensors
 from monai_fedlora.scope import Manifest
 
 PLAN_NAME = "plan.json"
@@ -47,7 +48,7 @@ def run_folder(fl_ctx: FLContext) -> Path:
 
 def weights_message(payload: dict[str, Any], report: dict[str, Any] | None = None) -> Shareable:
     """Wrap shared tensors, and on the way to the server the report."""
-    return DXO(DataKind.WEIGHTS, data=payload, meta={REPORT_KEY: report} if report else {}).to_shareable()
+    return DXO(DataKind.WEIGHTS, data=Tensors(payload), meta={REPORT_KEY: report} if report else {}).to_shareable()
 
 
 def metrics_message(report: dict[str, Any]) -> Shareable:

@@ -38,6 +38,7 @@ from monai_fedlora.federated.context import (
 from monai_fedlora.federated.initial import build_shared, load_shared, needs_backbone, save_shared
 from monai_fedlora.federated.lean import import_peft
 from monai_fedlora.federated.record import BEST_NAME, LAST_NAME, RunRecord
+from monai_fedlora.federated.tensors import Tensors
 from monai_fedlora.federated.traffic import TrafficMeter
 from monai_fedlora.report import check_report
 
@@ -184,7 +185,7 @@ class SharedPersistor(ModelPersistor):
             if derived != manifest:
                 raise PrivacyError("the job's manifest does not fit its plan; make the job again with this version")
         self._sent = payload
-        return make_model_learnable(payload, {})
+        return make_model_learnable(Tensors(payload), {})
 
     def save_model(self, model: ModelLearnable, fl_ctx: FLContext) -> None:
         """Write the new tensors, and the ones this round started from if they scored best so far."""
