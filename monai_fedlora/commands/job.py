@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
 
     from monai_fedlora.federated.initial import build_shared, check_resumable, needs_backbone, starting_point
     from monai_fedlora.federated.jobs import write_job
-    from monai_fedlora.federated.plan import TRAINING_SETTINGS, Plan
+    from monai_fedlora.federated.plan import Plan
+    from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
     from monai_fedlora.methods import get_method
     from monai_fedlora.networks.weights import backbone_sha256
     from monai_fedlora.resources import bundle_prompts, bundle_setting

@@ -12,7 +12,8 @@ from monai_fedlora import __version__
 from monai_fedlora.comparison.facts import Facts, method_facts
 from monai_fedlora.data.pool import POOLED
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.federated.plan import TRAINING_SETTINGS, Plan
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
 from monai_fedlora.methods.base import get_method
 from monai_fedlora.resources import bundle_prompts
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from monai.inferers import Inferer, SimpleInferer
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from monai_fedlora.engines.distributed import unwrap
 from monai_fedlora.engines.frozen import FrozenPart, frozen_part
 from monai_fedlora.engines.memory import Memory, active_memory
+from monai_fedlora.engines.precision import Kept
 from monai_fedlora.engines.store import Entry, Store, as_bytes, key_of
 from monai_fedlora.errors import ConfigError
 
-Kept = Literal["float16", "bfloat16", "float32"]
 _SHARE_OF_GPU = 0.25
 """Of the memory that is free when the first features are kept; training and evaluation keep apart (ours)."""
 _log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Mixed precision on any device."""
+"""Mixed precision on any device, and the types in which features are kept."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from monai_fedlora.errors import ConfigError
 
 Precision = Literal["off", "bf16"]
+Kept = Literal["float16", "bfloat16", "float32"]
 
 
 def autocast(device: torch.device | str, precision: Precision) -> Callable[[], AbstractContextManager]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from monai_fedlora.encoding import Encoding
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.federated.training_settings import check_training
 from monai_fedlora.files import read_json
 from monai_fedlora.methods import Method, get_method
 from monai_fedlora.networks.prompts import Prompts
@@ -25,23 +26,6 @@ from monai_fedlora.scope import Scope
 
 _SERVER = "server"
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-TRAINING_SETTINGS = (
-    "accumulation_steps",
-    "augment",
-    "augmented_views",
-    "batch_size",
-    "cache_dtype",
-    "cache_features",
-    "class_weights",
-    "label_smoothing",
-    "learning_rate",
-    "max_grad_norm",
-    "mixed_precision",
-    "style",
-    "warmup_epochs",
-    "weight_decay",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,10 +97,7 @@ class Plan:
         for name in ("method_args", "training", "declared_cases"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ConfigError(f"{name} must be a mapping from names to values")
-        if unknown := set(self.training) - set(TRAINING_SETTINGS):
-            raise ConfigError(
-                f"a plan cannot set {', '.join(sorted(unknown))}; it may set {', '.join(TRAINING_SETTINGS)}"
-            )
+        check_training(self.training)
         for name, value in (*self.training.items(), *self.method_args.items()):
             for part in value if isinstance(value, (list, tuple)) else [value]:
                 _plain(name, part)

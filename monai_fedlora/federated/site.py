@@ -2,7 +2,7 @@
 
 The same class serves the NVFlare executor, the in-process simulation and the tests. It takes every training
 object from the site's own installed bundle; a plan may only change the numbers listed in
-:data:`monai_fedlora.federated.plan.TRAINING_SETTINGS`.
+:data:`monai_fedlora.federated.training_settings.TRAINING_SETTINGS`.
 """
 
 from __future__ import annotations

@@ -13,14 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monai_fedlora.errors import ConfigError, FedLoraError
-from monai_fedlora.federated.plan import TRAINING_SETTINGS, Plan
-from monai_fedlora.files import write_json
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
+from monai_fedlora.files import read_json, write_json
 from monai_fedlora.networks.prompts import Prompts
 from tests.helpers import make_plan, through_json, tiny_network
 
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 words = st.text(string.ascii_letters + string.digits, min_size=1, max_size=8)
 name_lists = st.lists(words.filter(lambda word: word != "server"), min_size=2, max_size=4, unique=True)
-numbers = st.integers(-(10**6), 10**6) | st.floats(allow_nan=False, allow_infinity=False)
+
 plans = st.fixed_dictionaries(
     {
         "experiment": words,
@@ -39,8 +41,19 @@ plans = st.fixed_dictionaries(
         "max_update_rms": st.floats(1e-6, 1e6),
         "wire_dtype": st.sampled_from(["float16", "float32", "int8"]),
         "top_k": st.floats(0, 1, exclude_min=True),
-        "training": st.dictionaries(
-            st.sampled_from(TRAINING_SETTINGS), numbers | st.booleans() | words | st.lists(numbers, max_size=3)
+        "training": st.fixed_dictionaries(
+            {},
+            optional={
+                "augment": st.booleans(),
+                "batch_size": st.integers(1, 64),
+                "class_weights": st.none()
+                | st.just("balanced")
+                | st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=3),
+                "learning_rate": st.floats(1e-6, 1),
+                "max_grad_norm": st.none() | st.floats(1e-3, 1e3),
+                "mixed_precision": st.sampled_from(["off", "bf16"]),
+                "style": st.none() | words,
+            },
         ),
     },
 )
@@ -231,9 +244,38 @@ def test_a_plan_cannot_reach_a_sites_paths_or_objects(name: str) -> None:
         make_plan(training={name: "x"})
 
 
-@pytest.mark.parametrize("name", TRAINING_SETTINGS)
-def test_every_listed_training_setting_can_be_overridden(name: str) -> None:
-    assert make_plan(training={name: 1}).training == {name: 1}
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("accumulation_steps", [1, 4], [0, 1.0, True]),
+        ("augment", [True, False], [1, "true", None]),
+        ("augmented_views", [0, 4], [-1, 2.0]),
+        ("batch_size", [1, 64], [0, "8"]),
+        ("cache_dtype", ["float16", "bfloat16", "float32"], ["fp16", 16]),
+        ("cache_features", [True, False], [0]),
+        ("class_weights", [None, "balanced", [1, 2.5]], ["equal", [], [1, -1], [1, None], 2]),
+        ("label_smoothing", [0, 0.1], [1, -0.1, "0"]),
+        ("learning_rate", [1e-3, 1], [0, -1e-3, True]),
+        ("max_grad_norm", [None, 5.0], [0, -1, "none"]),
+        ("mixed_precision", ["off", "bf16"], ["fp16", False, None]),
+        ("style", [None, "fundus"], [3]),
+        ("warmup_epochs", [0, 2], [-1, 0.5]),
+        ("weight_decay", [0, 0.05], [-0.05, None]),
+    ],
+)
+def test_a_training_setting_takes_its_own_kind_of_value(name: str, good: list[Any], bad: list[Any]) -> None:
+    for value in good:
+        assert make_plan(training={name: value}).training == {name: value}
+    for value in bad:
+        with pytest.raises(ConfigError, match=f"{name} is .*it must be"):
+            make_plan(training={name: value})
+
+
+def test_every_training_setting_is_one_of_every_bundles_own() -> None:
+    for config in BUNDLES.glob("*/configs/train.json"):
+        own = {name: value for name, value in read_json(config).items() if name in TRAINING_SETTINGS}
+        assert make_plan(training=own).training == own
+        assert set(TRAINING_SETTINGS) - set(own) <= {"style"}
 
 
 CHANGES: dict[str, Any] = {

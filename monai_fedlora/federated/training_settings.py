@@ -1,0 +1,74 @@
+"""Which of a bundle's training settings a plan may change, and to what.
+
+A site's own bundle refuses bad values too, but only once the job runs there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, get_args
+
+from monai_fedlora.engines.precision import Kept, Precision
+from monai_fedlora.errors import ConfigError
+
+
+class Kind(NamedTuple):
+    """What a setting may be: a test, and the same in words."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _whole(least: int) -> Kind:
+    return Kind(lambda value: type(value) is int and value >= least, f"a whole number of at least {least}")
+
+
+def _one_of(words: tuple[str, ...]) -> Kind:
+    return Kind(lambda value: value in words, f"one of {', '.join(words)}")
+
+
+def _are_weights(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return len(value) > 0 and all(_number(part) and part > 0 for part in value)
+    return value is None or value == "balanced"
+
+
+_SWITCH = Kind(lambda value: type(value) is bool, "true or false")
+_POSITIVE = Kind(lambda value: _number(value) and value > 0, "a number above 0")
+_NOT_NEGATIVE = Kind(lambda value: _number(value) and value >= 0, "a number of at least 0")
+
+TRAINING_SETTINGS: Mapping[str, Kind] = {
+    "accumulation_steps": _whole(1),
+    "augment": _SWITCH,
+    "augmented_views": _whole(0),
+    "batch_size": _whole(1),
+    "cache_dtype": _one_of(get_args(Kept)),
+    "cache_features": _SWITCH,
+    "class_weights": Kind(_are_weights, "null, balanced, or a positive number for each class"),
+    "label_smoothing": Kind(lambda value: _number(value) and 0 <= value < 1, "a number from 0 to below 1"),
+    "learning_rate": _POSITIVE,
+    "max_grad_norm": Kind(lambda value: value is None or _POSITIVE.holds(value), "null or a number above 0"),
+    "mixed_precision": _one_of(get_args(Precision)),
+    "style": Kind(lambda value: value is None or isinstance(value, str), "null or a word"),
+    "warmup_epochs": _whole(0),
+    "weight_decay": _NOT_NEGATIVE,
+}
+
+
+def check_training(settings: Mapping[str, Any]) -> None:
+    """Check overrides of training settings.
+
+    Raises:
+        ConfigError: one is not in :data:`TRAINING_SETTINGS`, or not of its kind.
+    """
+    if unknown := set(settings) - set(TRAINING_SETTINGS):
+        raise ConfigError(f"a plan cannot set {', '.join(sorted(unknown))}; it may set {', '.join(TRAINING_SETTINGS)}")
+    for name, value in settings.items():
+        kind = TRAINING_SETTINGS[name]
+        if not kind.holds(value):
+            raise ConfigError(f"{name} is {value!r}; it must be {kind.words}")
