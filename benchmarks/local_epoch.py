@@ -1,7 +1,8 @@
 """Seconds of a site's local epoch with and without kept features, beside methods that cannot keep any, in one run.
 
 Every kind of training is the bundle's own trainer on the same cases. Kinds take turns, an epoch each, in an order that
-is shuffled anew in every cycle. The first epoch of a kind that keeps features fills the store and is reported apart.
+is shuffled anew in every cycle. The first epoch of a kind that keeps features fills the store and is reported apart, beside
+a later uncached one and beside the first, in which images are read and preprocessed too.
 The floor is what the processor would need for the multiply-adds of a cached step alone, at the rate of a matrix product
 of the network's own size in float32 that is measured in the same run; it is given as the step is computed, and as the
 method's equations stand (keys and values of all tokens in the last block, adapters beside the weights).
@@ -191,6 +192,9 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
             name: later[name.removesuffix(" bf16")] / later[name] for name in names if name.endswith(" bf16")
         },
         "first_epoch_over_uncached": {name: cycles[0][name] / later[name.removesuffix(" cached")] for name in plain},
+        "first_epoch_over_uncached_first": {
+            name: cycles[0][name] / cycles[0][name.removesuffix(" cached")] for name in plain
+        },
         "floor": floors,
         "over_floor": {name: later[name] / floors[name]["seconds"] for name in plain},
         "over_floor_as_written": {name: later[name] / floors[name]["seconds_as_written"] for name in plain},
@@ -218,6 +222,7 @@ def main() -> None:
             "times_slower_than_cached",
             "faster_than_float32",
             "first_epoch_over_uncached",
+            "first_epoch_over_uncached_first",
             "over_floor",
             "over_floor_as_written",
         ):
