@@ -1,8 +1,8 @@
 """Seconds of a site's local epoch with and without kept features, beside methods that cannot keep any, in one run.
 
 Every kind of training is the bundle's own trainer on the same cases. Kinds take turns, an epoch each, in an order that
-is shuffled anew in every cycle. The first epoch of a kind that keeps features fills the store and is reported apart, beside
-a later uncached one and beside the first, in which images are read and preprocessed too.
+is shuffled anew in every cycle. The first epoch of a kind that keeps features fills the store and is reported apart,
+beside a later uncached one and beside the first, in which images are read and preprocessed too.
 The floor is what the processor would need for the multiply-adds of a cached step alone, at the rate of a matrix product
 of the network's own size in float32 that is measured in the same run; it is given as the step is computed, and as the
 method's equations stand (keys and values of all tokens in the last block, adapters beside the weights).

@@ -25,12 +25,19 @@ _ERRORS = "private/errors.log"
 _SITE_LOGS = (_ERRORS, "private/site.log")
 _SIMULATOR = "nvflare.private.fed.app.simulator.simulator"
 _TRACEBACK = "Traceback (most recent call last):"
+_MEMORY_OF_SITE = 3 << 29  # ours; a process with a frozen network of base size takes 1 GB
 _STATISTICS = Path("pool_stats") / "simulator_cell_stats.json"
 
 
 def default_threads(n_sites: int) -> int:
-    """Sites that run at once: all of them up to three per core, since swapping a site in costs seconds."""
-    return max(1, min(n_sites, 3 * (os.cpu_count() or 1)))
+    """Sites that run at once: all of them, as far as there are 1.5 GB of free memory for each.
+
+    Sites that run at once share the cores. One that has to wait for its turn is started anew for every task, which
+    takes seconds.
+    """
+    import psutil
+
+    return max(1, min(n_sites, psutil.virtual_memory().available // _MEMORY_OF_SITE))
 
 
 def simulate(

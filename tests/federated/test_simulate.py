@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -115,11 +116,11 @@ def test_at_most_all_sites_run_at_once(stand_in: StandIn, threads: int | None, u
     assert stand_in(results=[FINISHED], threads=threads)["threads"] == used
 
 
-def test_there_are_three_sites_per_core_unless_there_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+def test_as_many_sites_run_at_once_as_have_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10 << 30))
     assert [default_threads(sites) for sites in (1, 3, 6, 50)] == [1, 3, 6, 6]
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert default_threads(50) == 3
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1 << 30))
+    assert default_threads(50) == 1
 
 
 def test_progress_is_shown_while_the_run_goes_on(stand_in: StandIn) -> None:
