@@ -53,7 +53,7 @@ class SiteExecutor(Executor):
         self._abort = Signal()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """In the simulator, import what a site needs while its process still waits for a task."""
+        """In the simulator, import what a site needs, and no more, while its process still waits for a task."""
         if event_type == EventType.START_RUN and simulated(fl_ctx):
             import_libraries()
 
@@ -85,12 +85,9 @@ class SiteExecutor(Executor):
     def _build_site(self, fl_ctx: FLContext) -> Site:
         import torch
 
-        in_simulator = simulated(fl_ctx)
-        threads = os.environ.get(THREADS) or ("1" if in_simulator else None)
+        threads = os.environ.get(THREADS) or ("1" if simulated(fl_ctx) else None)
         if threads:
             torch.set_num_threads(int(threads))
-        if in_simulator:
-            import_libraries()
         from monai_fedlora.federated.site import Site
 
         site = Site(
