@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 START = """
 import sys
 import torch
@@ -56,14 +58,17 @@ def test_libraries_come_without_what_a_site_does_not_use() -> None:
     run(START + LEAN)
 
 
+@pytest.mark.slow
 def test_others_still_find_what_a_site_does_not_use() -> None:
     run(START + LATER)
 
 
+@pytest.mark.slow
 def test_optimisers_step_as_after_a_full_import() -> None:
     assert run(START + TRAINED) == run("import torch\n" + TRAINED)
 
 
+@pytest.mark.slow
 def test_adapters_compute_and_merge_as_after_a_full_import() -> None:
     lean = run(START + ADAPTED)
     full = run("import torch, peft, monai.bundle\n" + ADAPTED)
