@@ -2,6 +2,9 @@
 
 Left to itself, NVFlare announces arrays in the message and has the receiver fetch them, each in an archive of its own.
 For a low-rank update that is as many messages again, and hundreds of bytes around every tensor of a few thousand.
+
+Importing this module tells NVFlare how to read such a message, and without it a process cannot. The filters and the
+executor of a job import it; a site that runs an executor of its own without the filters has to import it there.
 """
 
 from __future__ import annotations

@@ -298,10 +298,10 @@ def test_the_simulator_computes_what_one_process_computes(
 
 
 def uploaded(workspace: Path) -> int:
-    """Bytes of tensors that the server has received, by NVFlare's own statistics."""
+    """Bytes of all answers that the server has received, by NVFlare's own statistics."""
     statistics = read_json(workspace / "nvflare" / "server" / "pool_stats" / "simulator_cell_stats.json")
     streams = statistics["received_stream_sizes"]["pool"]["cat_data"]
-    sizes = streams["server.simulate_job:stream:return_only:download_service__:download_service__download"]
+    (sizes,) = (sizes for name, sizes in streams.items() if name.endswith(":server_command:submit_update"))
     return round(2**20 * sum(entry["total"] for entry in sizes if entry))
 
 
@@ -317,7 +317,9 @@ def test_encoded_updates_take_the_bytes_they_promise_and_compute_what_one_proces
     in_float16 = read_json(two_at_once / "results.json")
     assert results["payload_bytes"] < 0.15 * in_float16["payload_bytes"]
     saved = in_float16["payload_bytes"] - results["payload_bytes"]
-    assert uploaded(two_at_once) - uploaded(simulated) == plan.rounds * len(plan.sites) * saved
+    answers = plan.rounds * len(plan.sites)
+    difference = uploaded(two_at_once) - uploaded(simulated)
+    assert difference == pytest.approx(answers * saved, abs=answers * 400)  # names of types, shapes, numbers of reports
     for before, after in zip(in_float16["rounds"], results["rounds"], strict=True):
         for site in plan.sites:
             sent = [entry["sites"][site]["bytes_sent"] for entry in (before, after)]

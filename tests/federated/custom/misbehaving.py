@@ -15,6 +15,8 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.private.fed.client import communicator
 
+import monai_fedlora.federated.tensors  # noqa: F401  # how tensors travel, which every site's filters know
+
 HONEST = "site-1"
 STEP = 1 / 1024
 CASES = 10
