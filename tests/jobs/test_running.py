@@ -45,7 +45,7 @@ def test_a_job_comes_to_its_end(name: str, prepared: Path, tmp_path: Path) -> No
     assert all(results["final"][site]["test"]["private_on"]["n"] > 0 for site in plan.sites)
 
 
-@pytest.mark.parametrize("name", ["fedopal", "pfedst", "clip_zero_shot"])
+@pytest.mark.parametrize("name", ["fedopal", "pfedst", pytest.param("clip_zero_shot", marks=pytest.mark.long)])
 def test_nvflares_own_simulator_runs_the_job(name: str, prepared: Path, tmp_path: Path) -> None:
     nvflare = Path(sys.executable).with_name("nvflare")
     done = subprocess.run(
