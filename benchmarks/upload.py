@@ -63,21 +63,15 @@ def run(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     )
     statistics = json.loads((folder / "run/nvflare/server/pool_stats/simulator_cell_stats.json").read_text())
     streams = statistics["received_stream_sizes"]["pool"]["cat_data"]
-    tensors = streams["server.simulate_job:stream:return_only:download_service__:download_service__download"]
-    replies = streams["server.simulate_job:stream:server_command:submit_update"]
+    answers = streams["server.simulate_job:stream:server_command:submit_update"]
     return {
         "settings": settings,
         "machine": machine(),
         "manifest_bytes": manifest.nbytes,
         "tensors": len(manifest.entries),
         "uploaded_per_site": {site: results["rounds"][0]["sites"][site]["bytes_sent"] for site in SITES},
-        "nvflare_tensor_streams_per_site": round(_megabytes(tensors) * 2**20 / len(SITES)),
-        "nvflare_replies_per_site_all_tasks": round(_megabytes(replies) * 2**20 / len(SITES)),
+        "nvflare_answers_per_site_all_tasks": round(2**20 * sum(bin["total"] for bin in answers if bin) / len(SITES)),
     }
-
-
-def _megabytes(bins: list[Any]) -> float:
-    return sum(entry["total"] for entry in bins if entry)
 
 
 def main() -> None:
