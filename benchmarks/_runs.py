@@ -22,6 +22,11 @@ def plan_of(job: str) -> Plan:
     return Plan.load(JOBS / job / "app" / "config" / "plan.json")
 
 
+def training(plan: Plan, **changes: Any) -> Plan:
+    """The same plan with other training settings."""
+    return dataclasses.replace(plan, training={**plan.training, **changes})
+
+
 def accuracies(plan: Plan) -> dict[str, float]:
     """Balanced accuracy on the test split after a run, mean of the sites, with the private part and without."""
     with tempfile.TemporaryDirectory() as folder:
@@ -46,6 +51,12 @@ def over_seeds(plans: Mapping[str, Plan], *, seeds: int) -> dict[str, dict[str, 
             seconds[name].append(time.perf_counter() - started)
             print(f"seed {seed}, {name}: {scores[name][-1]}, {seconds[name][-1]:.0f} s", flush=True)
     return {name: {**summary(scores[name]), "seconds": statistics.median(seconds[name])} for name in plans}
+
+
+def told(row: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Of what :func:`summary` gave: mean and standard deviation with the private part, mean without."""
+    on, off = (row["balanced_accuracy"][part] for part in PARTS)
+    return on["mean"], on["standard_deviation"] or 0.0, off["mean"]
 
 
 def summary(scores: Sequence[dict[str, float]]) -> dict[str, Any]:

@@ -9,13 +9,12 @@ Runs the federation of ``nvflare_jobs/dual_lora`` in one process, on its synthet
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import torch
 from _machine import machine
-from _runs import PARTS, over_seeds, plan_of
+from _runs import over_seeds, plan_of, told, training
 
 from monai_fedlora.files import write_json
 
@@ -27,10 +26,7 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
     """Run both precisions once per seed."""
     torch.set_num_threads(settings["threads"])
     plan = plan_of("dual_lora")
-    plans = {
-        precision: dataclasses.replace(plan, training={**plan.training, "mixed_precision": precision})
-        for precision in PRECISIONS
-    }
+    plans = {precision: training(plan, mixed_precision=precision) for precision in PRECISIONS}
     return {
         "settings": {**settings, "plan": plan.to_json()},
         "machine": machine(),
@@ -49,9 +45,8 @@ def main() -> None:
     result = run(arguments)
     write_json(output, result)
     for precision, row in result["mixed_precision"].items():
-        on, off = (row["balanced_accuracy"][part] for part in PARTS)
-        spread = on["standard_deviation"] or 0
-        print(f"{precision:6}{on['mean']:>8.3f} +- {spread:.3f}, shared only {off['mean']:.3f}")
+        on, spread, off = told(row)
+        print(f"{precision:6}{on:>8.3f} +- {spread:.3f}, shared only {off:.3f}")
     print(f"written to {output.name}")
 
 

@@ -5,7 +5,7 @@ photographs, once per number of views and seed: without augmentation, with so ma
 turns in the epochs, and with new ones in every epoch, of which nothing can be kept.
 
     python benchmarks/views.py --seeds 3
-    python benchmarks/views.py --job fedopal --local-epochs 8
+    python benchmarks/views.py --job fedopal --local-epochs 4 --views 4
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from _machine import machine
-from _runs import PARTS, over_seeds, plan_of
+from _runs import over_seeds, plan_of, told, training
 
 from monai_fedlora.files import write_json
 
@@ -37,10 +37,7 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(settings["threads"])
     plan = plan_of(settings["job"])
     plan = dataclasses.replace(plan, local_epochs=settings["local_epochs"] or plan.local_epochs)
-    plans = {
-        way: dataclasses.replace(plan, training={**plan.training, **change})
-        for way, change in ways(settings["views"]).items()
-    }
+    plans = {way: training(plan, **change) for way, change in ways(settings["views"]).items()}
     return {
         "settings": {**settings, "plan": plan.to_json()},
         "machine": machine(),
@@ -63,9 +60,8 @@ def main() -> None:
     write_json(output, result)
     print(f"{'views':22}{'bal. acc.':>11}{'+-':>7}{'shared only':>13}{'seconds':>9}")
     for way, row in result["ways"].items():
-        on, off = (row["balanced_accuracy"][part] for part in PARTS)
-        spread = on["standard_deviation"] or 0
-        print(f"{way:22}{on['mean']:>11.3f}{spread:>7.3f}{off['mean']:>13.3f}{row['seconds']:>9.0f}")
+        on, spread, off = told(row)
+        print(f"{way:22}{on:>11.3f}{spread:>7.3f}{off:>13.3f}{row['seconds']:>9.0f}")
     print(f"written to {output.name}")
 
 

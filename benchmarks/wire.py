@@ -1,8 +1,7 @@
 """What the way in which updates travel costs in bytes and in balanced accuracy, on the cine demonstration.
 
-Runs the federation of ``nvflare_jobs/dual_lora`` in one process, on its synthetic hearts, once per way and seed. A seed
-draws the adapters, the head and the order of the cases; sites, splits and backbone stay. Bytes are those of the
-declared arrays, per site and round, without NVFlare's framing of about 270 bytes per tensor.
+Runs the federation of ``nvflare_jobs/dual_lora`` in one process, on its synthetic hearts, once per way and seed. Bytes
+are those of the declared arrays, per site and round, without what NVFlare's messages take around them.
 
     python benchmarks/wire.py --seeds 3
 """
@@ -16,7 +15,7 @@ from typing import Any
 
 import torch
 from _machine import machine
-from _runs import PARTS, over_seeds, plan_of
+from _runs import over_seeds, plan_of, told
 
 from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.plan import Plan
@@ -65,11 +64,8 @@ def main() -> None:
     write_json(output, result)
     print(f"{'way':24}{'bytes up':>10}{'ratio':>7}{'bal. acc.':>11}{'+-':>7}{'shared only':>13}")
     for way, row in result["ways"].items():
-        on, off = (row["balanced_accuracy"][part] for part in PARTS)
-        print(
-            f"{way:24}{row['bytes_up']:>10,}{row['up_of_float16_ratio']:>7.2f}{on['mean']:>11.3f}"
-            f"{on['standard_deviation'] or 0:>7.3f}{off['mean']:>13.3f}"
-        )
+        on, spread, off = told(row)
+        print(f"{way:24}{row['bytes_up']:>10,}{row['up_of_float16_ratio']:>7.2f}{on:>11.3f}{spread:>7.3f}{off:>13.3f}")
     print(f"written to {output.name}")
 
 
