@@ -120,6 +120,7 @@ def _server(plan: Plan) -> dict[str, Any]:
             _component("aggregator", f"{_COMPONENTS}.server.SharedAggregator"),
             _component("final_evaluation", f"{_COMPONENTS}.server.FinalEvaluation"),
             _component("shareable_generator", generator),
+            _component("bell", f"{_COMPONENTS}.bell.TaskBell"),
         ],
         **_filters(),
     }
@@ -130,6 +131,6 @@ def _client() -> dict[str, Any]:
     return {
         "format_version": 2,
         "executors": [{"tasks": _TASKS, "executor": executor}],
-        "components": [],
+        "components": [_component("bell", f"{_COMPONENTS}.bell.BellListener")],
         **_filters(),
     }

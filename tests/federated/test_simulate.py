@@ -214,6 +214,10 @@ def test_an_interrupt_ends_every_process_and_keeps_what_there_is(stand_in: Stand
 # ---- with NVFlare's own ------------------------------------------------------------------------------------
 
 
+AROUND = 5000
+"""Bytes around a round's tensors, more than which a site that kept asking for its next task would send."""
+
+
 def run_program(name: str, *args: Any, **environment: str) -> str:
     """Run a console script of this installation; it has to succeed."""
     program = Path(sys.executable).with_name(name)
@@ -283,7 +287,7 @@ def test_a_simulated_federation_finishes_with_a_complete_record(two_at_once: Pat
     for entry in results["rounds"]:
         for counts in entry["sites"].values():
             for direction in ("bytes_sent", "bytes_received"):
-                assert results["payload_bytes"] < counts[direction] < 2 * results["payload_bytes"] + 20_000
+                assert results["payload_bytes"] < counts[direction] < results["payload_bytes"] + AROUND
 
 
 @pytest.mark.slow
@@ -323,7 +327,7 @@ def test_encoded_updates_take_the_bytes_they_promise_and_compute_what_one_proces
     for before, after in zip(in_float16["rounds"], results["rounds"], strict=True):
         for site in plan.sites:
             sent = [entry["sites"][site]["bytes_sent"] for entry in (before, after)]
-            assert sent[0] - sent[1] == pytest.approx(saved, abs=3000)  # requests for tasks vary in number
+            assert sent[0] - sent[1] == pytest.approx(saved, abs=1500)  # a question for a task more or less
 
     assert what_was_learnt(run_in_process(plan, folder=alone, **prepared.places)) == what_was_learnt(results)
     assert private_files(simulated) == private_files(alone)

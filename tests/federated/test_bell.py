@@ -1,0 +1,180 @@
+"""The bell: sites that have done a task wait for it instead of asking, and nothing depends on it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from nvflare.apis.client import Client
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey, ReservedKey, ReturnCode, ServerCommandKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
+from nvflare.apis.signal import Signal
+from nvflare.app_common.app_event_type import AppEventType
+
+from monai_fedlora.federated import bell
+from monai_fedlora.federated.bell import TOPIC, BellListener, TaskBell
+
+
+class Rope:
+    """An engine that keeps what is sent, and hands over what is registered."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self.handlers: dict[str, Callable[..., Shareable]] = {}
+        self.register_aux_message_handler = self.handlers.__setitem__
+
+    def new_context(self) -> nullcontext[FLContext]:
+        return nullcontext(FLContext())
+
+    def send_aux_request(self, **message: Any) -> None:
+        self.sent.append(message)
+
+    def ring(self) -> ReturnCode:
+        return self.handlers[TOPIC](TOPIC, Shareable(), FLContext()).get_return_code()
+
+
+def context(engine: Rope, abort: Signal | None = None, answer: Shareable | None = None) -> FLContext:
+    fl_ctx = FLContext()
+    for key, value in (
+        (ReservedKey.ENGINE, engine),
+        (ReservedKey.RUN_ABORT_SIGNAL, abort),
+        (FLContextKey.TASK_RESULT, answer),
+    ):
+        fl_ctx.set_prop(key, value, private=True, sticky=False)
+    return fl_ctx
+
+
+def answer_of(site: str) -> Shareable:
+    answer = Shareable()
+    answer.set_header(ServerCommandKey.FL_CLIENT, Client(site, "token"))
+    return answer
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def timer(interval: float, function: Callable[..., None], args: list[Any]) -> SimpleNamespace:
+        return SimpleNamespace(start=lambda: function(*args))
+
+    monkeypatch.setattr(bell.threading, "Timer", timer)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("event", [EventType.START_WORKFLOW, AppEventType.ROUND_STARTED])
+def test_the_server_rings_at_sites_that_have_answered(event: str) -> None:
+    engine, server = Rope(), TaskBell()
+    server.handle_event(event, context(engine))
+    assert engine.sent == []  # processes that may still be starting ask by themselves
+    for site in ("north", "south", "north"):
+        server.handle_event(EventType.BEFORE_TASK_RESULT_FILTER, context(engine, answer=answer_of(site)))
+    server.handle_event(event, context(engine))
+    (message,) = engine.sent
+    assert message["targets"] == ["north", "south"]
+    assert message["topic"] == TOPIC
+    assert message["timeout"] == 0.0
+    assert dict(message["request"]) == dict(Shareable())
+
+
+def test_the_bell_rings_when_the_task_has_had_time_to_be_made() -> None:
+    engine, server = Rope(), TaskBell()
+    server.handle_event(EventType.BEFORE_TASK_RESULT_FILTER, context(engine, answer=answer_of("north")))
+    server.handle_event(AppEventType.ROUND_STARTED, context(engine))
+    assert engine.sent == []
+    deadline = time.monotonic() + 10
+    while not engine.sent and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(engine.sent) == 1
+
+
+@pytest.fixture
+def site() -> tuple[BellListener, Rope]:
+    listener, engine = BellListener(), Rope()
+    listener.handle_event(EventType.START_RUN, context(engine))
+    return listener, engine
+
+
+def pull(listener: BellListener, engine: Rope, abort: Signal | None = None) -> float:
+    """Seconds that a site waits before it asks."""
+    start = time.monotonic()
+    listener.handle_event(EventType.BEFORE_PULL_TASK, context(engine, abort or Signal()))
+    return time.monotonic() - start
+
+
+def work(listener: BellListener, engine: Rope) -> None:
+    listener.handle_event(EventType.BEFORE_TASK_EXECUTION, context(engine))
+
+
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let a wait for the bell end at once, and note how long it would have been."""
+    clock, noted = [0.0], []
+
+    def wait(event: threading.Event, seconds: float) -> bool:
+        clock[0] += seconds
+        noted.append(seconds)
+        return event.is_set()
+
+    monkeypatch.setattr(bell.threading.Event, "wait", wait)
+    monkeypatch.setattr(bell.time, "monotonic", lambda: clock[0])
+    return noted
+
+
+def test_a_site_without_a_task_yet_asks_at_nvflares_own_interval(
+    site: tuple[BellListener, Rope], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = waits(monkeypatch)
+    for _ in range(5):
+        pull(*site)
+    assert noted == []
+
+
+def test_a_site_that_has_done_a_task_waits_until_the_bell_rings(site: tuple[BellListener, Rope]) -> None:
+    work(*site)
+    threading.Timer(0.3, site[1].ring).start()
+    assert 0.25 < pull(*site) < 4
+    assert pull(*site) < 0.05  # the task may be a moment late, so it asks once more without waiting
+
+
+def test_a_bell_that_rings_between_two_questions_is_heard(site: tuple[BellListener, Rope]) -> None:
+    work(*site)
+    assert site[1].ring() == ReturnCode.OK  # it rings while the site still trains
+    assert pull(*site) < 0.05
+
+
+def test_a_bell_for_the_task_that_a_site_already_has_is_forgotten(
+    site: tuple[BellListener, Rope], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = waits(monkeypatch)
+    site[1].ring()
+    work(*site)
+    pull(*site)
+    assert sum(noted) == pytest.approx(5, abs=0.2)
+
+
+def test_a_site_that_never_hears_the_bell_asks_ever_more_seldom_but_once_a_minute(
+    site: tuple[BellListener, Rope], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = waits(monkeypatch)
+    work(*site)
+    seconds = []
+    for _ in range(7):
+        noted.clear()
+        pull(*site)
+        seconds.append(sum(noted))
+    assert seconds == pytest.approx([5, 10, 20, 40, 60, 60, 60], abs=0.2)
+    work(*site)
+    noted.clear()
+    pull(*site)
+    assert sum(noted) == pytest.approx(5, abs=0.2)
+
+
+def test_a_site_that_waits_notices_the_end_of_the_run(site: tuple[BellListener, Rope]) -> None:
+    work(*site)
+    abort = Signal()
+    threading.Timer(0.2, abort.trigger, [True]).start()
+    assert pull(*site, abort) < 2
