@@ -23,7 +23,7 @@ def folded(layer: Any, x: Tensor) -> Tensor:
     Returns:
         (..., d_out), equal to ``layer(x)`` but for rounding.
     """
-    if type(layer) is nn.Linear or not _plain_lora(layer):
+    if type(layer) is nn.Linear or not (plain_lora(layer) and _drops_nothing(layer)):
         result: Tensor = layer(x)
         return result
     base = layer.get_base_layer()
@@ -34,7 +34,12 @@ def folded(layer: Any, x: Tensor) -> Tensor:
     return functional.linear(x, weight, base.bias)
 
 
-def _plain_lora(layer: Any) -> bool:
-    if layer.merged or layer.disable_adapters or layer.lora_variant or type(layer.get_base_layer()) is not nn.Linear:
+def plain_lora(layer: Any) -> bool:
+    """Whether an adapted linear layer computes W x + sum s B A x at this moment, but for dropout of the inputs."""
+    if layer.merged or layer.disable_adapters or layer.lora_variant:
         return False
+    return type(layer.get_base_layer()) is nn.Linear
+
+
+def _drops_nothing(layer: Any) -> bool:
     return all(isinstance(dropout, nn.Identity) for dropout in layer.lora_dropout.values())

@@ -109,6 +109,8 @@ def add_adapters(network: Any, layers: Sequence[str], settings: LoraSettings, ad
     from peft import LoraConfig, inject_adapter_in_model
     from peft.functional import set_adapter
 
+    from monai_fedlora.adapters.stacked import StackedLora
+
     network.requires_grad_(False)
     config = LoraConfig(
         r=settings.rank,
@@ -116,6 +118,7 @@ def add_adapters(network: Any, layers: Sequence[str], settings: LoraSettings, ad
         lora_dropout=settings.dropout,
         target_modules=list(layers),
     )
+    config._register_custom_module({nn.Linear: StackedLora})
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         for adapter in adapters:

@@ -107,12 +107,14 @@ def dense(network: ConvViT, form: str) -> float:
 
 
 def by_token(network: ConvViT) -> float:
-    """A loop over the outputs of every adapter, which PEFT computes in the forward pass."""
+    """A loop over the outputs of every adapter, which the forward pass does not compute one by one."""
     outputs: dict[tuple[str, str], Tensor] = {}
     layers = lora_layers(network)
     hooks = [
-        layer.lora_B[adapter].register_forward_hook(
-            lambda module, inputs, output, place=(name, adapter): outputs.update({place: output.detach()})
+        layer.lora_A[adapter].register_forward_hook(
+            lambda module, inputs, output, place=(name, adapter), up=layer.lora_B[adapter]: outputs.update(
+                {place: up(output).detach()}
+            )
         )
         for name, layer in layers.items()
         for adapter in (SHARED, PRIVATE)
