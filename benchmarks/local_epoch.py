@@ -7,8 +7,8 @@ The floor is what the processor would need for the multiply-adds of a cached ste
 of the network's own size in float32 that is measured in the same run; it is given as the step is computed, and as the
 method's equations stand (keys and values of all tokens in the last block, adapters beside the weights).
 
-    python benchmarks/local_epoch.py --task cine --cases 3 --batch-size 1 --cycles 3
-    python benchmarks/local_epoch.py --task image --cases 32 --batch-size 16 --cycles 3
+    python benchmarks/local_epoch.py --task cine --cases 3 --batch-size 1 --cycles 7
+    python benchmarks/local_epoch.py --task image --cases 64 --batch-size 16 --cycles 3
 """
 
 from __future__ import annotations
