@@ -52,9 +52,14 @@ class TaskBell(FLComponent):
 
 
 def _ring(engine: ServerEngineSpec, sites: list[str]) -> None:
+    """Send to those that are still there; NVFlare sends to nobody where one name is unknown, to all without names."""
+    connected = {client.name for client in engine.get_clients()}
+    targets = [site for site in sites if site in connected]
+    if not targets:
+        return
     with engine.new_context() as fl_ctx:
         engine.send_aux_request(
-            targets=sites, topic=TOPIC, request=Shareable(), timeout=0.0, fl_ctx=fl_ctx, optional=True
+            targets=targets, topic=TOPIC, request=Shareable(), timeout=0.0, fl_ctx=fl_ctx, optional=True
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +25,8 @@ from monai_fedlora.federated.bell import TOPIC, BellListener, TaskBell
 class Rope:
     """An engine that keeps what is sent, and hands over what is registered."""
 
-    def __init__(self) -> None:
+    def __init__(self, connected: Sequence[str] = ("north", "south")) -> None:
+        self.get_clients = lambda: [Client(name, "token") for name in connected]
         self.sent: list[dict[str, Any]] = []
         self.handlers: dict[str, Callable[..., Shareable]] = {}
         self.register_aux_message_handler = self.handlers.__setitem__
@@ -79,6 +80,16 @@ def test_the_server_rings_at_sites_that_have_answered(event: str) -> None:
     assert message["topic"] == TOPIC
     assert message["timeout"] == 0.0
     assert dict(message["request"]) == dict(Shareable())
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(("connected", "rung"), [(["south"], [["south"]]), ([], [])])
+def test_a_site_that_has_left_keeps_no_other_from_hearing(connected: list[str], rung: list[list[str]]) -> None:
+    engine, server = Rope(connected), TaskBell()
+    for site in ("north", "south"):
+        server.handle_event(EventType.BEFORE_TASK_RESULT_FILTER, context(engine, answer=answer_of(site)))
+    server.handle_event(AppEventType.ROUND_STARTED, context(engine))
+    assert [message["targets"] for message in engine.sent] == rung
 
 
 def test_the_bell_rings_when_the_task_has_had_time_to_be_made() -> None:
