@@ -61,7 +61,12 @@ wheel: $(STAMP)  ## build a wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation
 
 bench: $(STAMP)  ## regenerate the committed benchmark results (BENCH=side_tuning,local_epoch for some of them)
-	set -e; for name in $(subst $(COMMA), ,$(BENCH)); do $(BIN)/python "benchmarks/$$name.py"; done
+	set -e; for name in $(subst $(COMMA), ,$(BENCH)); do \
+	  recipes=$$(grep -E "^$$name( |$$)" benchmarks/recipes.txt) || { echo "benchmarks/recipes.txt has no $$name"; exit 1; }; \
+	  echo "$$recipes" | while read -r script arguments; do \
+	    $(BIN)/python "benchmarks/$$script.py" $$arguments < /dev/null; \
+	  done; \
+	done
 
 flower: $(STAMP)  ## Flower in an environment of its own on top of .venv, for benchmarks/frameworks.py
 	$(BIN)/python -m venv $(FLOWER)

@@ -70,7 +70,9 @@ def run(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
         "manifest_bytes": manifest.nbytes,
         "tensors": len(manifest.entries),
         "uploaded_per_site": {site: results["rounds"][0]["sites"][site]["bytes_sent"] for site in SITES},
-        "nvflare_answers_per_site_all_tasks": round(2**20 * sum(bin["total"] for bin in answers if bin) / len(SITES)),
+        "nvflare_answers_per_site_all_tasks": round(
+            2**20 * sum(entry["total"] for entry in answers if entry) / len(SITES)
+        ),
     }
 
 

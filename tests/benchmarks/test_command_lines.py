@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
+import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("[a-z]*.py"))
+RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
+RECIPES = [
+    shlex.split(line)
+    for line in (BENCHMARKS / "recipes.txt").read_text(encoding="utf-8").splitlines()
+    if not line.startswith("#")
+]
 
 
 def loaded(name: str) -> ModuleType:
@@ -43,3 +53,45 @@ def test_make_runs_those_that_are_asked_for(given: str | None, chosen: list[str]
     said = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout
     (line,) = [line for line in said.splitlines() if line.startswith("set -e; for name in")]
     assert sorted(line.removeprefix("set -e; for name in ").partition(";")[0].split()) == sorted(chosen)
+
+
+def settings_of(recipe: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a script would run with; it ends before it runs."""
+    found: dict[str, Any] = {}
+    parse = argparse.ArgumentParser.parse_args
+
+    def end(parser: argparse.ArgumentParser) -> None:
+        found.update(vars(parse(parser)))
+        raise SystemExit
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", end)
+    monkeypatch.setattr(sys, "argv", recipe)
+    with pytest.raises(SystemExit):
+        loaded(recipe[0]).main()
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def test_every_committed_result_has_its_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    for recipe in RECIPES:
+        settings = settings_of(recipe, monkeypatch)
+        monkeypatch.undo()
+        made += [path for path in RESULTS if path.name.startswith(recipe[0]) and fits(path, settings)]
+    assert sorted(made) == RESULTS
+
+
+def fits(path: Path, settings: dict[str, Any]) -> bool:
+    """Whether a result was made with these settings, as far as it holds them."""
+    held = json.loads(path.read_text(encoding="utf-8")).get("settings", {})
+    return all(held[key] == value for key, value in settings.items() if key in held)
+
+
+def test_every_script_has_a_recipe() -> None:
+    assert sorted({recipe[0] for recipe in RECIPES}) == SCRIPTS
+
+
+def test_make_says_which_benchmark_there_is_not(repository: Path) -> None:
+    command = ["make", "--old-file=.venv/.installed-test", "bench", "BENCH=local"]  # without installing anything
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "has no local" in done.stdout
