@@ -16,30 +16,31 @@ def folded(layer: Any, x: Tensor) -> Tensor:
     through that of the full weight, which is for free where the weight trains too, and a waste where it does not.
 
     Args:
-        layer: a linear layer, with or without PEFT's adapters. One whose adapters drop inputs out, or whose adapters
-            are merged, switched off or no plain LoRA, runs as PEFT runs it.
+        layer: a linear layer, with or without adapters. One whose adapters drop inputs out, or whose adapters are
+            merged, switched off or no plain LoRA, runs as it is.
         x: (..., d_in).
 
     Returns:
         (..., d_out), equal to ``layer(x)`` but for rounding.
     """
-    if type(layer) is nn.Linear or not (plain_lora(layer) and _drops_nothing(layer)):
+    names = [] if type(layer) is nn.Linear else plain_adapters(layer)
+    if not names or not all(isinstance(dropout, nn.Identity) for dropout in layer.lora_dropout.values()):
         result: Tensor = layer(x)
         return result
     base = layer.get_base_layer()
     weight = base.weight
-    for adapter in layer.active_adapters:
-        if adapter in layer.lora_A:
-            weight = weight + layer.scaling[adapter] * (layer.lora_B[adapter].weight @ layer.lora_A[adapter].weight)
+    for name in names:
+        weight = weight + layer.scaling[name] * (layer.lora_B[name].weight @ layer.lora_A[name].weight)
     return functional.linear(x, weight, base.bias)
 
 
-def plain_lora(layer: Any) -> bool:
-    """Whether an adapted linear layer computes W x + sum s B A x at this moment, but for dropout of the inputs."""
+def plain_adapters(layer: Any) -> list[str]:
+    """The adapters that an adapted layer adds to W x as s B A x at this moment, whether or not they drop inputs out.
+
+    There are none where it computes anything else: its adapters are merged, switched off or no plain LoRA.
+    """
     if layer.merged or layer.disable_adapters or layer.lora_variant:
-        return False
-    return type(layer.get_base_layer()) is nn.Linear
-
-
-def _drops_nothing(layer: Any) -> bool:
-    return all(isinstance(dropout, nn.Identity) for dropout in layer.lora_dropout.values())
+        return []
+    if type(layer.get_base_layer()) is not nn.Linear:
+        return []
+    return [name for name in layer.active_adapters if name in layer.lora_A]

@@ -8,7 +8,7 @@ import torch
 from peft.tuners.lora import Linear
 from torch import Tensor
 
-from monai_fedlora.adapters.folded import plain_lora
+from monai_fedlora.adapters.folded import plain_adapters
 
 
 class StackedLora(Linear):
@@ -25,12 +25,12 @@ class StackedLora(Linear):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Map (..., d_in) to (..., d_out)."""
-        active = [name for name in self.active_adapters if name in self.lora_A]
-        if args or kwargs or not active or not plain_lora(self):
+        names = plain_adapters(self)
+        if args or kwargs or not names:
             result: Tensor = super().forward(x, *args, **kwargs)
             return result
-        codes = torch.cat([self.lora_A[name](self.lora_dropout[name](x)) for name in active], dim=-1).flatten(0, -2)
-        up = torch.cat([self.scaling[name] * self.lora_B[name].weight for name in active], dim=1)
+        codes = torch.cat([self.lora_A[name](self.lora_dropout[name](x)) for name in names], dim=-1).flatten(0, -2)
+        up = torch.cat([self.scaling[name] * self.lora_B[name].weight for name in names], dim=1)
         outputs: Tensor = self.base_layer(x)
         outputs.view(len(codes), len(up)).addmm_(codes, up.to(codes.dtype).t())
         return outputs

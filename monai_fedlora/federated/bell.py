@@ -12,11 +12,13 @@ import time
 
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_component import FLComponent
-from nvflare.apis.fl_constant import FLContextKey, ReturnCode, ServerCommandKey
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.server_engine_spec import ServerEngineSpec
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.app_common.app_event_type import AppEventType
+
+from monai_fedlora.federated.context import sender
 
 TOPIC = "monai_fedlora.bell"
 
@@ -42,7 +44,7 @@ class TaskBell(FLComponent):
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Ring once the task that is about to be made can be fetched."""
         if event_type == EventType.BEFORE_TASK_RESULT_FILTER:
-            site = fl_ctx.get_prop(FLContextKey.TASK_RESULT).get_header(ServerCommandKey.FL_CLIENT).name
+            site = sender(fl_ctx.get_prop(FLContextKey.TASK_RESULT))
             if site not in self._sites:
                 self._sites.append(site)
         elif event_type in (EventType.START_WORKFLOW, AppEventType.ROUND_STARTED) and self._sites:

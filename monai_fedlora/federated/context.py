@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
-from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_constant import FLContextKey, ServerCommandKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 
@@ -44,6 +44,14 @@ def load_manifest(fl_ctx: FLContext, name: str = MANIFEST_NAME) -> Manifest:
 def run_folder(fl_ctx: FLContext) -> Path:
     """Folder of this run in the NVFlare workspace."""
     return Path(fl_ctx.get_engine().get_workspace().get_run_dir(fl_ctx.get_job_id()))
+
+
+def sender(answer: Shareable) -> str:
+    """The site whose answer has arrived at the server.
+
+    It follows from the token that the answer came with; what the message says about its sender can be made up.
+    """
+    return str(answer.get_header(ServerCommandKey.FL_CLIENT).name)
 
 
 def weights_message(payload: dict[str, Any], report: dict[str, Any] | None = None) -> Shareable:

@@ -8,7 +8,7 @@ from nvflare.apis.client import Client
 from nvflare.apis.dxo import DataKind
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_component import FLComponent
-from nvflare.apis.fl_constant import FLContextKey, ReturnCode, ServerCommandKey
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.utils.fl_context_utils import add_job_audit_event
@@ -32,6 +32,7 @@ from monai_fedlora.federated.context import (
     load_plan,
     open_message,
     run_folder,
+    sender,
     simulated,
     weights_message,
 )
@@ -76,7 +77,7 @@ class FlareRecord(FLComponent):
 
     def _note_sender(self, fl_ctx: FLContext) -> None:
         answer = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
-        name, code = answer.get_header(ServerCommandKey.FL_CLIENT).name, answer.get_return_code()
+        name, code = sender(answer), answer.get_return_code()
         fl_ctx.set_prop(_SENDER, name, private=True, sticky=False)
         if code == ReturnCode.TASK_RESULT_FILTER_ERROR:
             self._failures[name] = "blocked by the site's own filter"
@@ -128,12 +129,8 @@ class SharedAggregator(Aggregator):
         return self._average
 
     def accept(self, shareable: Shareable, fl_ctx: FLContext) -> bool:
-        """Keep one site's update, or refuse it and say so in the record.
-
-        Whose update it is follows from the token it came with; what the message says about its sender can be
-        made up.
-        """
-        site = shareable.get_header(ServerCommandKey.FL_CLIENT).name
+        """Keep one site's update, or refuse it and say so in the record."""
+        site = sender(shareable)
         try:
             dxo = open_message(shareable, DataKind.WEIGHTS)
             report = dxo.get_meta_prop(REPORT_KEY)
