@@ -21,6 +21,22 @@ from setuptools import find_packages
 REPOSITORY = Path(__file__).resolve().parent.parent
 LARGEST_WHEEL = 10 * 2**20  # bytes
 VIEWER_SOURCES = "monai_fedlora/serve/web/"  # what the page's viewer is built from
+FIXED_IN = {
+    "mlflow": ("3.11", "CVE-2026-4137, temporary folders that others can write"),
+    "monai": ("1.5.2", "CVE-2026-21851 and GHSA-89gg-p5r5-q6r4, archives and pickles that reach too far"),
+    "nvflare": ("2.7.2", "CVE-2026-24186, messages that run code"),
+    "onnx": ("1.21", "CVE-2026-27489 and CVE-2026-34446, links out of a model's folder"),
+    "pillow": ("12.3", "writes out of bounds and decompression bombs in versions before"),
+    "pydicom": ("3.0.2", "CVE-2026-32711, a DICOMDIR that names files elsewhere"),
+    "pytest": ("9.0.3", "CVE-2025-71176, a guessable temporary folder"),
+    "python-multipart": ("0.0.31", "forms that cost much time, CVE-2026-40347 and later ones"),
+    "scikit-learn": ("1.5", "CVE-2024-5206, training data kept in a vectoriser"),
+    "setuptools": ("78.1.1", "CVE-2025-47273, downloads written outside their folder"),
+    "starlette": ("1.3.1", "CVE-2026-48710 and later ones, addresses made from a foreign Host"),
+    "torch": ("2.10", "CVE-2026-24747, checkpoints that write memory although only weights are read"),
+    "transformers": ("5.3", "CVE-2026-4372, configurations that run code"),
+}
+"""The first version without a known weakness, and which that was."""
 
 
 def setup_cfg() -> configparser.ConfigParser:
@@ -50,6 +66,30 @@ def test_every_python_package_is_declared() -> None:
 @pytest.mark.parametrize("requirement", requirements(), ids=lambda requirement: requirement.name)
 def test_every_requirement_is_pinned_within_its_bounds(requirement: Requirement) -> None:
     assert pins()[canonicalize_name(requirement.name)] in requirement.specifier
+
+
+def floors(name: str) -> list[Version]:
+    """The oldest versions that the requirements of a package let in; 0 where one names none."""
+    found = []
+    for requirement in requirements():
+        if canonicalize_name(requirement.name) == name:
+            named = [Version(clause.version) for clause in requirement.specifier if clause.operator == ">="]
+            found.append(max(named, default=Version("0")))
+    return found
+
+
+@pytest.mark.parametrize("requirement", requirements(), ids=lambda requirement: requirement.name)
+def test_every_requirement_names_an_oldest_version_that_the_pin_reaches(requirement: Requirement) -> None:
+    name = canonicalize_name(requirement.name)
+    assert all(Version("0") < floor <= pins()[name] for floor in floors(name))
+
+
+@pytest.mark.parametrize("name", FIXED_IN)
+def test_no_version_with_a_known_weakness_is_let_in(name: str) -> None:
+    fixed, weakness = FIXED_IN[name]
+    assert floors(name)
+    assert min(floors(name)) >= Version(fixed), weakness
+    assert pins()[name] >= Version(fixed), weakness
 
 
 def test_every_third_party_import_is_declared() -> None:
