@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,8 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.live import Live
 
+    from monai_fedlora.environment import THREADS
     from monai_fedlora.errors import ConfigError
-    from monai_fedlora.federated.plan import Plan
     from monai_fedlora.federated.simulate import simulate
     from monai_fedlora.resources import job_template_path
 
@@ -53,9 +54,13 @@ def run(args: argparse.Namespace) -> int:
         if args.in_process:
             from monai_fedlora.federated.rounds import run_in_process
 
-            plan = Plan.load(job / "app" / "config" / "plan.json")
             results = run_in_process(
-                plan, folder=args.workspace, data_root=args.data, backbone=args.backbone, on_progress=show
+                job,
+                folder=args.workspace,
+                data_root=args.data,
+                backbone=args.backbone,
+                threads=int(os.environ.get(THREADS, "1")),
+                on_progress=show,
             )
         else:
             results = simulate(

@@ -12,12 +12,10 @@ from nvflare.apis.shareable import Shareable
 
 from monai_fedlora.errors import PrivacyError
 from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.start import MANIFEST_NAME, PLAN_NAME
 from monai_fedlora.federated.tensors import Tensors
 from monai_fedlora.scope import Manifest
 
-PLAN_NAME = "plan.json"
-MANIFEST_NAME = "manifest.json"
-INITIAL_NAME = "initial_shared.safetensors"
 REPORT_KEY = "report"
 TRAIN_TASK = "train"
 EVALUATE_TASK = "validate"

@@ -52,11 +52,21 @@ def build_shared(plan: Plan, *, backbone: str | None = None) -> tuple[Manifest, 
     return scope.manifest, scope.initial_payload(network)
 
 
+def build_manifest(plan: Plan) -> Manifest:
+    """Derive what may travel from a plan alone, without weights."""
+    return _names_alone(plan)[1].manifest
+
+
 def needs_backbone(plan: Plan) -> bool:
     """Whether initial shared tensors include backbone weights, so that the server needs the backbone file."""
+    return _shares_backbone(*_names_alone(plan))
+
+
+def _names_alone(plan: Plan) -> tuple[Any, Scope]:
+    """The plan's network without values, and its scope."""
     from monai_fedlora.methods.build import UNTRAINED, build_network
 
-    with torch.device("meta"):  # names are enough
+    with torch.device("meta"):
         network = build_network(
             size=plan.size,
             out_chans=len(plan.classes),
@@ -64,7 +74,7 @@ def needs_backbone(plan: Plan) -> bool:
             method=plan.method,
             method_args=plan.method_args,
         )
-    return _shares_backbone(network, plan.scope(network))
+    return network, plan.scope(network)
 
 
 def _shares_backbone(network: Any, scope: Scope) -> bool:
@@ -72,7 +82,7 @@ def _shares_backbone(network: Any, scope: Scope) -> bool:
     return any("lora_" not in key and not key.startswith(new) for key in scope.keys(Role.SHARED))
 
 
-def save_shared(path: Path, payload: dict[str, np.ndarray], *, plan: Plan, round_number: int, **extra: Any) -> None:
+def save_shared(path: Path, payload: Mapping[str, np.ndarray], *, plan: Plan, round_number: int, **extra: Any) -> None:
     """Store shared tensors after ``round_number`` with what is needed to resume from them."""
     metadata = {
         "plan": json.dumps(plan.to_json()),
@@ -112,18 +122,31 @@ def _check_fit(source: Path, payload: dict[str, np.ndarray], manifest: Manifest)
         raise WeightsError(f"{source} does not fit this run: {error}") from error
 
 
-def check_resumable(source: Path, *, plan: Plan) -> None:
+def check_resumable(source: Path, *, plan: Plan) -> int:
     """Make sure that a run which goes on from ``source`` finds its sites' private state.
 
+    Returns:
+        The round after which the tensors were stored.
+
     Raises:
-        ConfigError: the file is of another experiment, method, network or backbone than the plan.
+        ConfigError: the file is of another experiment, method, network or backbone than the plan, or of no round.
         WeightsError: the file is missing or damaged.
     """
-    if load_tensors(source)[1].get("fingerprint") != plan.fingerprint:
+    metadata = load_tensors(source)[1]
+    if metadata.get("fingerprint") != plan.fingerprint:
         raise ConfigError(
             f"{source} was stored by another experiment than {plan.experiment!r} with {plan.method}; to go on where "
             "the sites' private parts are, give the same --experiment, method, settings, size, classes and backbone"
         )
+    number = _stored_round(metadata)
+    if number is None:
+        raise ConfigError(f"{source} does not say after which round it was stored; it cannot be gone on from")
+    return number
+
+
+def _stored_round(metadata: Mapping[str, str]) -> int | None:
+    number = metadata.get("round", "")
+    return int(number) if re.fullmatch("-1|[0-9]+", number) else None
 
 
 @contextmanager
@@ -152,8 +175,7 @@ def starting_point(source: str | None, *, plan: Plan, manifest: Manifest) -> Ite
             yield path, None
     else:
         _, metadata = load_shared(Path(source), manifest=manifest)
-        number = metadata.get("round", "")
-        yield Path(source), int(number) if re.fullmatch("-1|[0-9]+", number) else None
+        yield Path(source), _stored_round(metadata)
 
 
 def _from_peft(folder: Path, *, plan: Plan, manifest: Manifest) -> dict[str, np.ndarray]:

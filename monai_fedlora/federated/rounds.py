@@ -2,45 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from monai_fedlora.federated.aggregation import Refusal, SharedAverage
-from monai_fedlora.federated.initial import build_shared, needs_backbone, save_shared
 from monai_fedlora.federated.one_backbone import FrozenTensors, return_freed_memory
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.record import LAST_NAME, RunRecord
+from monai_fedlora.federated.record import RunRecord
 from monai_fedlora.federated.site import Site
+from monai_fedlora.federated.start import CONFIG, SharedFiles, Start
 from monai_fedlora.networks.read_once import reading_once
 from monai_fedlora.scope import Role
 
 
 def run_in_process(
-    plan: Plan,
+    what: Plan | Path,
     *,
     folder: Path,
     data_root: str | None = None,
     backbone: str | None = None,
+    threads: int = 1,
     on_progress: Callable[[Mapping[str, Any]], None] = lambda results: None,
 ) -> Mapping[str, Any]:
     """Run all rounds of a plan and the final evaluation, one site after the other, on one frozen backbone.
 
     A site that has answered keeps what it needs for the next task where it would after its process ended, so that many
-    sites take little more memory than one.
+    sites take little more memory than one. After every round ``shared.safetensors`` is what a later run can go on from.
 
     Args:
-        plan: the experiment.
-        folder: receives ``results.json``, ``shared.safetensors`` and ``private/``.
+        what: the experiment, which then begins at its seed; or a job folder, which says what it begins with.
+        folder: receives ``results.json``, ``shared.safetensors``, ``best_shared.safetensors`` and ``private/``.
         data_root: folder of prepared sites; None generates the phantom.
         backbone: path of the backbone file; None uses each site's own configuration.
+        threads: that torch computes with on the CPU. The bits of the result depend on it, so that it is one, as in
+            NVFlare's simulator, unless somebody asks for more.
         on_progress: called with the content of ``results.json`` whenever a site has answered.
 
     Returns:
         The content of ``results.json``.
+
+    Raises:
+        ConfigError, PrivacyError, WeightsError: see :class:`Start`.
     """
-    manifest, shared = build_shared(plan, backbone=(backbone or "demo") if needs_backbone(plan) else None)
+    with _computing_with(threads):
+        if isinstance(what, Plan):
+            start = Start.of_plan(what, backbone=backbone)
+        else:
+            start = Start.of_job(what / CONFIG, backbone=backbone)
+        return _run(start, folder=folder, data_root=data_root, backbone=backbone, on_progress=on_progress)
+
+
+def _run(
+    start: Start,
+    *,
+    folder: Path,
+    data_root: str | None,
+    backbone: str | None,
+    on_progress: Callable[[Mapping[str, Any]], None],
+) -> Mapping[str, Any]:
+    plan, manifest, shared = start.plan, start.manifest, start.shared
     record = RunRecord(folder=folder, plan=plan, manifest=manifest)
+    files = SharedFiles(folder=folder, start=start)
     average = SharedAverage.of(plan, manifest)
     sites, frozen = {}, FrozenTensors()
     with reading_once():
@@ -63,14 +89,25 @@ def run_in_process(
             on_progress(record.value)
         record.agreement(average.agreement())
         shared = average.aggregate()
+        files.save(shared, round_number=number, score=average.score())
         record.end_round(score=average.score(), traffic={})
-    save_shared(folder / LAST_NAME, shared, plan=plan, round_number=plan.start_round + plan.rounds - 1)
     for name, site in sites.items():
         record.final(name, site.finish(shared))
         _rest(site)
         on_progress(record.value)
     record.finish()
     return record.value
+
+
+@contextmanager
+def _computing_with(threads: int) -> Iterator[None]:
+    """Let torch use so many threads on the CPU, and afterwards as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _rest(site: Site) -> None:

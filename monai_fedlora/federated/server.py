@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from nvflare.apis.client import Client
 from nvflare.apis.dxo import DataKind
 from nvflare.apis.event_type import EventType
@@ -19,12 +17,10 @@ from nvflare.app_common.abstract.response_processor import ResponseProcessor
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 
-from monai_fedlora.environment import BACKBONE
-from monai_fedlora.errors import FedLoraError, PrivacyError
+from monai_fedlora.errors import FedLoraError
 from monai_fedlora.federated.aggregation import SharedAverage
 from monai_fedlora.federated.context import (
     BLOCKED,
-    INITIAL_NAME,
     RECORD_ID,
     REPORT_KEY,
     config_file,
@@ -36,9 +32,9 @@ from monai_fedlora.federated.context import (
     simulated,
     weights_message,
 )
-from monai_fedlora.federated.initial import build_shared, load_shared, needs_backbone, save_shared
 from monai_fedlora.federated.lean import import_peft
-from monai_fedlora.federated.record import BEST_NAME, LAST_NAME, RunRecord
+from monai_fedlora.federated.record import RunRecord
+from monai_fedlora.federated.start import SharedFiles, Start
 from monai_fedlora.federated.tensors import Tensors
 from monai_fedlora.federated.traffic import TrafficMeter
 from monai_fedlora.report import check_report
@@ -156,44 +152,25 @@ class SharedAggregator(Aggregator):
 
 
 class SharedPersistor(ModelPersistor):
-    """Keep the shared tensors as safetensors: the last round's, and the best round's.
+    """Keep the shared tensors as safetensors, see :class:`SharedFiles`, and begin as :class:`Start` says."""
 
-    A run starts from ``initial_shared.safetensors`` beside the job's configuration where there is one, and from
-    the plan's seed otherwise. Best is the model with the highest case-weighted mean validation balanced accuracy
-    over the sites whose update was accepted.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._sent: dict = {}
-        self._best = -1.0
+    _files: SharedFiles
 
     def load_model(self, fl_ctx: FLContext) -> ModelLearnable:
         """Return the tensors the run starts from."""
-        plan, manifest = load_plan(fl_ctx), load_manifest(fl_ctx)
-        stored = config_file(fl_ctx, INITIAL_NAME)
-        if stored.is_file():
-            payload, _ = load_shared(stored, manifest=manifest)
-        else:
-            if simulated(fl_ctx):
-                import_peft()
-            backbone = os.environ.get(BACKBONE) or "demo" if needs_backbone(plan) else None
-            derived, payload = build_shared(plan, backbone=backbone)
-            if derived != manifest:
-                raise PrivacyError("the job's manifest does not fit its plan; make the job again with this version")
-        self._sent = payload
-        return make_model_learnable(Tensors(payload), {})
+        if simulated(fl_ctx):
+            import_peft()
+        start = Start.of_job(config_file(fl_ctx, "."))
+        self._files = SharedFiles(folder=run_folder(fl_ctx), start=start)
+        return make_model_learnable(Tensors(start.shared), {})
 
     def save_model(self, model: ModelLearnable, fl_ctx: FLContext) -> None:
         """Write the new tensors, and the ones this round started from if they scored best so far."""
-        number, score = fl_ctx.get_prop(AppConstants.CURRENT_ROUND), fl_ctx.get_prop(_SCORE)
-        folder, plan = run_folder(fl_ctx), load_plan(fl_ctx)
-        if score is not None and score > self._best:
-            self._best = score
-            save_shared(folder / BEST_NAME, self._sent, plan=plan, round_number=number - 1, score=score)
-        payload = model[ModelLearnableKey.WEIGHTS]
-        save_shared(folder / LAST_NAME, payload, plan=plan, round_number=number)
-        self._sent = payload
+        self._files.save(
+            model[ModelLearnableKey.WEIGHTS],
+            round_number=fl_ctx.get_prop(AppConstants.CURRENT_ROUND),
+            score=fl_ctx.get_prop(_SCORE),
+        )
 
 
 class FinalEvaluation(ResponseProcessor):

@@ -1,0 +1,141 @@
+"""What a run begins with: one answer for every runner."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from monai_fedlora.environment import BACKBONE
+from monai_fedlora.errors import ConfigError, PrivacyError
+from monai_fedlora.federated.initial import (
+    build_manifest,
+    build_shared,
+    check_resumable,
+    load_shared,
+    needs_backbone,
+    save_shared,
+)
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.record import BEST_NAME, LAST_NAME
+from monai_fedlora.scope import Manifest
+
+CONFIG = Path("app") / "config"
+"""Where a job folder keeps its plan, its manifest and what it starts from."""
+PLAN_NAME = "plan.json"
+MANIFEST_NAME = "manifest.json"
+INITIAL_NAME = "initial_shared.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """The beginning of a run.
+
+    Args:
+        plan: the experiment.
+        manifest: what may travel.
+        shared: shared tensors that the first round sends, by key, in the manifest's types.
+    """
+
+    plan: Plan
+    manifest: Manifest
+    shared: dict[str, np.ndarray]
+
+    @classmethod
+    def of_job(cls, config: Path, *, backbone: str | None = None) -> Start:
+        """Read a job's folder of configuration.
+
+        A run starts from ``initial_shared.safetensors`` where there is one, and from the plan's seed otherwise.
+
+        Args:
+            config: the folder with ``plan.json`` and ``manifest.json``.
+            backbone: see :meth:`of_plan`.
+
+        Raises:
+            ConfigError: the plan begins in a later round, and what it should go on from is missing or of another
+                experiment or round.
+            PrivacyError: the job's manifest is not what its plan shares.
+            WeightsError: stored tensors are damaged or do not fit.
+        """
+        plan, declared = Plan.load(config / PLAN_NAME), Manifest.load(config / MANIFEST_NAME)
+        if declared != build_manifest(plan):
+            raise PrivacyError(
+                f"{config / MANIFEST_NAME}: the job's manifest does not fit its plan; make the job again with this "
+                "version"
+            )
+        stored = config / INITIAL_NAME
+        if plan.start_round:
+            _check_goes_on(stored, plan)
+        if not stored.is_file():
+            return cls.of_plan(plan, backbone=backbone)
+        return cls(plan=plan, manifest=declared, shared=load_shared(stored, manifest=declared)[0])
+
+    @classmethod
+    def of_plan(cls, plan: Plan, *, backbone: str | None = None) -> Start:
+        """Begin with what a plan's seed draws.
+
+        Args:
+            plan: the experiment; it begins in round 0.
+            backbone: path of the backbone file, read only if the method shares its weights; None uses
+                ``MONAI_FEDLORA_BACKBONE``, then the packaged demo weights.
+
+        Raises:
+            ConfigError: the plan begins in a later round.
+            WeightsError: the backbone cannot be used.
+        """
+        from monai_fedlora.methods.build import DEMO
+
+        if plan.start_round:
+            raise ConfigError(
+                f"the plan begins in round {plan.start_round}, so that it needs the job folder with what earlier "
+                f"rounds have left ({INITIAL_NAME})"
+            )
+        found = (backbone or os.environ.get(BACKBONE) or DEMO) if needs_backbone(plan) else None
+        manifest, shared = build_shared(plan, backbone=found)
+        return cls(plan=plan, manifest=manifest, shared=shared)
+
+
+class SharedFiles:
+    """Keeps the shared tensors of a run that is going on: the last round's, and the best round's.
+
+    Best is the model with the highest case-weighted mean validation balanced accuracy over the sites whose update was
+    accepted; sites measure what a round sends them.
+
+    Args:
+        folder: where ``shared.safetensors`` and ``best_shared.safetensors`` are written.
+        start: the beginning of the run.
+    """
+
+    def __init__(self, *, folder: Path, start: Start) -> None:
+        self._folder = folder
+        self._plan = start.plan
+        self._sent: Mapping[str, np.ndarray] = start.shared
+        self._best = -1.0
+
+    def save(self, shared: Mapping[str, np.ndarray], *, round_number: int, score: float | None) -> None:
+        """Write what a round has brought, and what it started from if that scored best so far."""
+        if score is not None and score > self._best:
+            self._best = score
+            save_shared(
+                self._folder / BEST_NAME, self._sent, plan=self._plan, round_number=round_number - 1, score=score
+            )
+        save_shared(self._folder / LAST_NAME, shared, plan=self._plan, round_number=round_number)
+        self._sent = shared
+
+
+def _check_goes_on(stored: Path, plan: Plan) -> None:
+    """Make sure that stored tensors are those after the round before a plan's first."""
+    if not stored.is_file():
+        raise ConfigError(
+            f"{stored} does not exist, and the plan begins in round {plan.start_round}; make the job again with "
+            "--start-from and --resume"
+        )
+    number = check_resumable(stored, plan=plan)
+    if number != plan.start_round - 1:
+        raise ConfigError(
+            f"{stored} was stored after round {number}, and the plan begins in round {plan.start_round}; make the job "
+            "again with --start-from and --resume"
+        )
