@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from monai_fedlora.errors import DataError
+from monai_fedlora.scratch import private_folder
 
 MAXIMUM_FILES = 20_000
 MAXIMUM_BYTES = 8 << 30
@@ -32,8 +32,8 @@ def study_files(path: Path) -> Iterator[list[Path]]:
     if path.is_dir():
         yield _walk(path)
     elif path.suffix.lower() == ".zip" and path.is_file():
-        with tempfile.TemporaryDirectory(prefix="monai-fedlora-") as scratch:
-            yield _unpack(path, Path(scratch))
+        with private_folder("monai-fedlora-") as scratch:
+            yield _unpack(path, scratch)
     elif path.is_file():
         raise DataError(f"{path} is a single file; a DICOM study is given as its folder, or as a zip archive of it")
     else:

@@ -18,10 +18,9 @@ from torch import Tensor
 
 from monai_fedlora.clinic.trust import Trust, read_trust
 from monai_fedlora.errors import ConfigError, DataError, WeightsError
-from monai_fedlora.export.check.checker import check_bundle
+from monai_fedlora.export.check.checker import check_contents
 from monai_fedlora.export.check.contents import Contents, open_contents
 from monai_fedlora.export.reference import METHOD
-from monai_fedlora.files import sha256
 
 CINE, IMAGE = "cine", "image"
 _MODALITIES = {"MR": CINE, "photograph": IMAGE}
@@ -44,6 +43,7 @@ class Classifier:
         script: the TorchScript module: ``preprocessor``, then ``network``.
         device: where it computes.
         trust: how far its answers can be trusted.
+        metadata: all that ``configs/metadata.json`` said when the bundle was opened.
     """
 
     path: Path
@@ -57,6 +57,7 @@ class Classifier:
     script: torch.jit.ScriptModule
     device: torch.device
     trust: Trust = field(default_factory=Trust)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def probabilities(self, image: Tensor) -> tuple[float, ...]:
         """Classify one image.
@@ -127,20 +128,25 @@ class Classifier:
 def open_bundle(path: str | Path) -> Classifier:
     """Check and open a bundle as `monai-fedlora export` writes it, onto a GPU if there is one.
 
+    What is checked and loaded is one private copy, which is removed afterwards; nobody can exchange a file between.
+
     Args:
         path: the bundle's folder, or a zip that holds it.
 
     Raises:
         ConfigError: this is no exported bundle, or its configuration is not what an export writes.
+        ExportError: it cannot be read or copied.
         WeightsError: it does not pass ``monai-fedlora check``, which nothing is loaded before, or is damaged.
     """
     bundle = Path(path).absolute()
     if not (bundle.is_file() or (bundle / _MODEL).is_file()):
         raise ConfigError(f"{bundle} is no exported bundle: it has no {_MODEL}; make one with monai-fedlora export")
-    if findings := check_bundle(bundle).findings:
-        problems = "; ".join(f"{finding.file}: {finding.problem}" for finding in findings[:3])
-        raise WeightsError(f"{bundle} does not pass monai-fedlora check ({problems}); do not use it, export it again")
     with open_contents(bundle) as contents:
+        if findings := check_contents(contents, bundle=bundle).findings:
+            problems = "; ".join(f"{finding.file}: {finding.problem}" for finding in findings[:3])
+            raise WeightsError(
+                f"{bundle} does not pass monai-fedlora check ({problems}); do not use it, export it again"
+            )
         if not isinstance(contents, Contents) or _MODEL not in contents.files:
             raise ConfigError(f"{bundle} is no exported bundle: it has no {_MODEL}; make one with monai-fedlora export")
         return _open(bundle, contents)
@@ -153,14 +159,14 @@ def _open(bundle: Path, contents: Contents) -> Classifier:
         image = metadata["network_data_format"]["inputs"]["image"]
         channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
         modality = _MODALITIES[image["modality"]]
-        trust, script = read_trust(metadata), _load(contents.path(_MODEL), device)
+        trust, script = read_trust(metadata), _load(contents.path(_MODEL), bundle, device)
         if trust.reach is not None:
             getattr(script, METHOD)
         return Classifier(
             path=bundle,
             name=str(metadata["name"]),
             version=str(metadata["version"]),
-            sha256=sha256(contents.path(_MODEL)),
+            sha256=contents.digests[_MODEL],
             classes=tuple(str(channels[str(index)]) for index in range(len(channels))),
             modality=modality,
             style=str(image["style"]) if modality == IMAGE else None,
@@ -168,19 +174,20 @@ def _open(bundle: Path, contents: Contents) -> Classifier:
             script=script,
             device=device,
             trust=trust,
+            metadata=metadata,
         )
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
         raise ConfigError(f"{bundle} is not what monai-fedlora export writes: {error!r} is missing") from error
 
 
-def _load(model: Path, device: torch.device) -> torch.jit.ScriptModule:
+def _load(model: Path, bundle: Path, device: torch.device) -> torch.jit.ScriptModule:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=DeprecationWarning)
             return torch.jit.load(str(model), map_location=device).eval()
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise WeightsError(f"{model} cannot be read ({reason}); copy it again from the source") from error
+        raise WeightsError(f"{bundle}: {_MODEL} cannot be read ({reason}); copy it again from the source") from error
 
 
 def _resampling(inference: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from monai_fedlora.clinic.bundle import CINE, Classifier
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE
-from monai_fedlora.errors import ConfigError
-from monai_fedlora.export.check.contents import Contents, open_contents
 from monai_fedlora.serve.names import accepted_suffixes
 
-_METADATA = "configs/metadata.json"
 _LONGEST = 300
 _METRICS = {
     "balanced_accuracy": "balanced accuracy",
@@ -26,12 +22,8 @@ _KINDS = {"personal": "the site's own", "shared": "shared by all sites"}
 
 
 def describe_model(classifier: Classifier) -> dict[str, Any]:
-    """What ``/api/model`` says, but for what the server's settings decide.
-
-    Raises:
-        ConfigError: the bundle changed since it was opened.
-    """
-    metadata = _metadata(classifier)
+    """What ``/api/model`` says, but for what the server's settings decide."""
+    metadata = classifier.metadata
     return {
         "name": classifier.name,
         "version": classifier.version,
@@ -100,10 +92,3 @@ def _joined(first: Any, second: Any) -> str | None:
 def _mapping(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = content.get(key)
     return value if isinstance(value, Mapping) else {}
-
-
-def _metadata(classifier: Classifier) -> Mapping[str, Any]:
-    with open_contents(classifier.path) as contents:
-        if not isinstance(contents, Contents) or _METADATA not in contents.files:
-            raise ConfigError(f"{classifier.path} changed since it was checked; start again")
-        return json.loads(contents.read(_METADATA))

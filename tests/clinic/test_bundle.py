@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from monai_fedlora.clinic.bundle import Classifier, open_bundle
 from monai_fedlora.errors import ConfigError, DataError, WeightsError
 from monai_fedlora.export.archive import pack
 from monai_fedlora.export.bundle import Exported
+from monai_fedlora.export.check.checker import check_contents
+from monai_fedlora.export.check.findings import Report
 from monai_fedlora.export.checksums import write_checksums
 from monai_fedlora.export.classifier import copy_without_call_stacks
 from monai_fedlora.files import sha256
@@ -104,6 +107,50 @@ def test_packed_bundle_is_the_same_model(exported: Exported, classifier: Classif
     assert (packed.name, packed.sha256, packed.classes) == (classifier.name, classifier.sha256, classifier.classes)
     image = 100 * torch.rand(2, 40, 37, 5, generator=torch.Generator().manual_seed(0))
     assert packed.probabilities(image) == classifier.probabilities(image)
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_what_is_loaded_is_what_was_checked(
+    copy: Path,
+    image_exported: Exported,
+    classifier: Classifier,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    bundle = copy
+    if kind == "zip":
+        bundle = tmp_path / "B.zip"
+        pack(copy, bundle)
+
+    def exchanged(*words: Any, **options: Any) -> Report:
+        report = check_contents(*words, **options)
+        if bundle == copy:
+            for name in ("models/model.ts", "configs/metadata.json", "configs/inference.json"):
+                shutil.copyfile(image_exported.folder / name, copy / name)
+        else:
+            bundle.unlink()
+            pack(image_exported.folder, bundle)
+        return report
+
+    monkeypatch.setattr("monai_fedlora.clinic.bundle.check_contents", exchanged)
+    found = open_bundle(bundle)
+    assert (found.name, found.modality, found.sha256) == (classifier.name, "cine", classifier.sha256)
+    assert found.metadata == classifier.metadata
+    image = 100 * torch.rand(2, 40, 37, 5, generator=torch.Generator().manual_seed(0))
+    assert found.probabilities(image) == classifier.probabilities(image)
+    with pytest.raises(WeightsError, match=r"does not pass|cannot be read") if bundle == copy else nullcontext():
+        assert open_bundle(bundle).modality == "image"
+
+
+def test_nothing_stays_behind(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    open_bundle(copy)
+    (copy / "LICENSE").unlink()
+    with pytest.raises(WeightsError):
+        open_bundle(copy)
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_another_zip_is_no_bundle(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from monai_fedlora.export.check.layout import check_checksums, check_files, kind
 from monai_fedlora.export.check.metadata import check_metadata
 from monai_fedlora.export.check.models import check_models
 from monai_fedlora.export.checksums import CHECKSUMS_NAME
-from monai_fedlora.files import sha256
 
 _RULES: dict[str, Callable[[Contents], Iterator[Finding]]] = {
     "files": check_files,
@@ -36,28 +35,39 @@ def check_bundle(bundle: Path, *, digest: str | None = None) -> Report:
         ExportError: there is no such file, or it cannot be read.
     """
     with open_contents(bundle) as contents:
-        if not isinstance(contents, Contents):
-            return Report(
-                bundle=str(bundle),
-                kind="unknown",
-                digest=None,
-                files=0,
-                examined=("container",),
-                findings=tuple(contents),
-            )
-        findings = [finding for rule in _RULES for finding in _apply(rule, contents)]
-        found = sha256(contents.path(CHECKSUMS_NAME)) if CHECKSUMS_NAME in contents.files else None
-        if digest is not None and found != digest.strip().lower():
-            problem = f"has the SHA-256 {found}, not the expected {digest}: it is of another export"
-            findings.append(Finding(rule="checksums", file=CHECKSUMS_NAME, problem=problem))
+        return check_contents(contents, bundle=bundle, digest=digest)
+
+
+def check_contents(contents: Contents | list[Finding], *, bundle: Path, digest: str | None = None) -> Report:
+    """Judge what :func:`monai_fedlora.export.check.contents.open_contents` gave, so that it can be loaded afterwards.
+
+    Args:
+        contents: the copy, or what forbade to make it.
+        bundle: where it was copied from.
+        digest: as of :func:`check_bundle`.
+    """
+    if not isinstance(contents, Contents):
         return Report(
             bundle=str(bundle),
-            kind=kind_of(contents),
-            digest=found,
-            files=len(contents.files),
-            examined=("container", *_RULES),
-            findings=tuple(findings),
+            kind="unknown",
+            digest=None,
+            files=0,
+            examined=("container",),
+            findings=tuple(contents),
         )
+    findings = [finding for rule in _RULES for finding in _apply(rule, contents)]
+    found = contents.digests.get(CHECKSUMS_NAME)
+    if digest is not None and found != digest.strip().lower():
+        problem = f"has the SHA-256 {found}, not the expected {digest}: it is of another export"
+        findings.append(Finding(rule="checksums", file=CHECKSUMS_NAME, problem=problem))
+    return Report(
+        bundle=str(bundle),
+        kind=kind_of(contents),
+        digest=found,
+        files=len(contents.files),
+        examined=("container", *_RULES),
+        findings=tuple(findings),
+    )
 
 
 def _apply(rule: str, contents: Contents) -> list[Finding]:

@@ -11,7 +11,6 @@ from monai_fedlora.export.check.contents import Contents
 from monai_fedlora.export.check.findings import Finding
 from monai_fedlora.export.check.plain_json import read_plain_json
 from monai_fedlora.export.checksums import CHECKSUMS_NAME
-from monai_fedlora.files import sha256
 
 EXPORTED = "exported"
 TRAINING = "training"
@@ -84,7 +83,7 @@ def check_checksums(contents: Contents) -> Iterator[Finding]:
             yield Finding(rule="checksums", file=name, problem="is listed but missing")
         elif name not in listed:
             yield Finding(rule="checksums", file=name, problem="is not listed: it was added")
-        elif sha256(contents.path(name)) != listed[name]:
+        elif contents.digests[name] != listed[name]:
             yield Finding(rule="checksums", file=name, problem="was changed or damaged: another SHA-256")
 
 
