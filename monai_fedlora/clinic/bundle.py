@@ -20,6 +20,8 @@ from monai_fedlora.clinic.trust import Trust, read_trust
 from monai_fedlora.errors import ConfigError, DataError, WeightsError
 from monai_fedlora.export.check.checker import check_contents
 from monai_fedlora.export.check.contents import Contents, open_contents
+from monai_fedlora.export.check.findings import FOREIGN
+from monai_fedlora.export.check.origin import NOT_MADE_HERE
 from monai_fedlora.export.reference import METHOD
 
 CINE, IMAGE = "cine", "image"
@@ -142,7 +144,10 @@ def open_bundle(path: str | Path) -> Classifier:
     if not (bundle.is_file() or (bundle / _MODEL).is_file()):
         raise ConfigError(f"{bundle} is no exported bundle: it has no {_MODEL}; make one with monai-fedlora export")
     with open_contents(bundle) as contents:
-        if findings := check_contents(contents, bundle=bundle).findings:
+        report = check_contents(contents, bundle=bundle)
+        if report.verdict == FOREIGN:
+            raise ConfigError(f"{bundle} {NOT_MADE_HERE}; only bundles of monai-fedlora export can be opened here")
+        if findings := report.findings:
             problems = "; ".join(f"{finding.file}: {finding.problem}" for finding in findings[:3])
             raise WeightsError(
                 f"{bundle} does not pass monai-fedlora check ({problems}); do not use it, export it again"

@@ -6,6 +6,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+_EXIT = {"passed": 0, "refused": 1, "foreign": 3}
+_VERDICTS = {
+    "passed": "the bundle passed",
+    "refused": "the bundle did not pass; do not load it",
+    "foreign": "not made by this toolkit: cannot be judged. Load it only if you trust whoever made it",
+}
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the sub-command."""
@@ -22,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     """Check, and print the report.
 
     Returns:
-        0 if nothing is wrong, else 1.
+        0 if nothing is wrong, 1 if something is, 3 if the bundle was not made by this package.
     """
     from monai_fedlora.export.check.checker import check_bundle
 
@@ -33,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(report.to_json(), indent=1))
     else:
         _print(report)
-    return 0 if report.passed else 1
+    return _EXIT[report.verdict]
 
 
 def _print(report: Any) -> None:
@@ -57,4 +64,4 @@ def _print(report: Any) -> None:
         console.print(escape(line), soft_wrap=True, highlight=False)
     if report.digest:
         console.print(f"digest {report.digest}", soft_wrap=True, highlight=False)
-    console.print("the bundle passed" if report.passed else "the bundle did not pass; do not load it")
+    console.print(_VERDICTS[report.verdict], soft_wrap=True, highlight=False)

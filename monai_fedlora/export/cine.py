@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,28 +116,8 @@ class Cine(Modality):
         return [1000 * probe_image((self.channels, *size)) for size in sizes]
 
     def reading(self) -> Reading:
-        """Read every ``<study>_ed.nii.gz`` with its ``<study>_es.nii.gz``.
-
-        Studies are the names of both kinds of file, so that a missing partner is looked for and named by the reader;
-        an empty folder is one study called ``*``, which fails in the same way. The two files are read as one image,
-        for which MONAI's reader demands equal affines and sizes.
-        """
-        return Reading(
-            imports=("$import pathlib",),
-            entries={
-                "folder": "$pathlib.Path(@dataset_dir)",
-                "endings": ["_ed.nii.gz", "_es.nii.gz"],
-                "studies": "$sorted({path.name[:-10] for path in @folder.glob('*_e[ds].nii.gz')}) or ['*']",
-                "datalist": "$[{'study': study, 'image': [str(@folder / (study + ending)) for ending in @endings]} "
-                "for study in @studies]",
-            },
-            transforms=(
-                {"_target_": "LoadImaged", "keys": "image", "reader": "NibabelReader"},
-                {"_target_": "EnsureChannelFirstd", "keys": "image"},
-                {"_target_": "Spacingd", "keys": "image", **spacing_arguments(self.spacing)},
-                {"_target_": "EnsureTyped", "keys": "image", "track_meta": False},
-            ),
-        )
+        """Pairs of files, see :func:`cine_reading`."""
+        return cine_reading(self.spacing)
 
     @property
     def folder_text(self) -> str:
@@ -150,3 +131,31 @@ class Cine(Modality):
     def tensor_text(self) -> str:
         """What the scripted model takes."""
         return "a float tensor (batch, 2, X, Y, Z) resampled to the spacing below"
+
+
+def cine_reading(spacing: Sequence[float]) -> Reading:
+    """Read every ``<study>_ed.nii.gz`` with its ``<study>_es.nii.gz``.
+
+    Studies are the names of both kinds of file, so that a missing partner is looked for and named by the reader;
+    an empty folder is one study called ``*``, which fails in the same way. The two files are read as one image,
+    for which MONAI's reader demands equal affines and sizes.
+
+    Args:
+        spacing: voxel size (x, y, z) of the network's input in mm.
+    """
+    return Reading(
+        imports=("$import pathlib",),
+        entries={
+            "folder": "$pathlib.Path(@dataset_dir)",
+            "endings": ["_ed.nii.gz", "_es.nii.gz"],
+            "studies": "$sorted({path.name[:-10] for path in @folder.glob('*_e[ds].nii.gz')}) or ['*']",
+            "datalist": "$[{'study': study, 'image': [str(@folder / (study + ending)) for ending in @endings]} "
+            "for study in @studies]",
+        },
+        transforms=(
+            {"_target_": "LoadImaged", "keys": "image", "reader": "NibabelReader"},
+            {"_target_": "EnsureChannelFirstd", "keys": "image"},
+            {"_target_": "Spacingd", "keys": "image", **spacing_arguments(spacing)},
+            {"_target_": "EnsureTyped", "keys": "image", "track_meta": False},
+        ),
+    )

@@ -175,44 +175,8 @@ class Photograph(Modality):
         return probes
 
     def reading(self) -> Reading:
-        """Read every JPEG, PNG and TIFF file of a folder as `photograph_file.read_photograph` does, with Pillow alone.
-
-        A study is called by its file's name without the ending, or with it where another file has the same. An empty
-        folder is one file called ``*``, which is then found missing.
-        """
-        single_page = "(image.format == 'MPO' or getattr(image, 'n_frames', 1) == 1)"
-        tag = "getattr(image, 'tag_v2', {}).get"
-        positive = f"not (image.mode in @sixteen_bit and {tag}(262) == 0)"
-        grey = f"np.asarray(image, np.float32)[..., None].repeat(3, -1) / np.float32(2 ** {tag}(258, (16,))[0] - 1)"
-        colour = "np.asarray(image.convert('RGBA'), np.float32) / np.float32(255)"
-        steps = (
-            "$lambda path: Image.open(path, formats=@formats)",
-            f"$lambda image: image if image.mode in @modes and {single_page} and {positive} else @refuse(image)",
-            "$lambda image: ImageOps.exif_transpose(image, in_place=True) or image",
-            f"$lambda image: {grey} if image.mode in @sixteen_bit else (lambda x: x[..., :3] * x[..., 3:])({colour})",
-        )
-        reason = "'several pages, or pixels of type ' + image.mode + ' without a defined white: ' + str(image)"
-        return Reading(
-            imports=("$import pathlib", "$import PIL.Image as Image", "$import PIL.ImageOps as ImageOps"),
-            entries={
-                "folder": "$pathlib.Path(@dataset_dir)",
-                "endings": list(SUFFIXES),
-                "formats": list(FORMATS),
-                "sixteen_bit": list(SIXTEEN_BIT),
-                "modes": [*EIGHT_BIT, *SIXTEEN_BIT],
-                "refuse": f"$lambda image: (_ for _ in ()).throw(ValueError({reason}))",
-                "found": "$[path for path in @folder.glob('[!.]*') if path.suffix.lower() in @endings]",
-                "files": "$sorted(@found, key=lambda path: (path.stem, path.suffix)) or [@folder / '*']",
-                "stems": "$[path.stem for path in @files]",
-                "datalist": "$[{'study': path.stem if @stems.count(path.stem) == 1 else path.name, "
-                "'image': str(path)} for path in @files]",
-            },
-            transforms=(
-                *({"_target_": "Lambdad", "keys": "image", "func": step, "track_meta": False} for step in steps),
-                {"_target_": "EnsureChannelFirstd", "keys": "image", "channel_dim": -1},
-                {"_target_": "EnsureTyped", "keys": "image", "track_meta": False},
-            ),
-        )
+        """Files of a folder, see :func:`photograph_reading`."""
+        return photograph_reading()
 
     @property
     def folder_text(self) -> str:
@@ -226,3 +190,44 @@ class Photograph(Modality):
     def tensor_text(self) -> str:
         """What the scripted model takes."""
         return "a float tensor (batch, 3, H, W) with levels from 0 to 1"
+
+
+def photograph_reading() -> Reading:
+    """Read every JPEG, PNG and TIFF file of a folder as `photograph_file.read_photograph` does, with Pillow alone.
+
+    A study is called by its file's name without the ending, or with it where another file has the same. An empty
+    folder is one file called ``*``, which is then found missing.
+    """
+    single_page = "(image.format == 'MPO' or getattr(image, 'n_frames', 1) == 1)"
+    tag = "getattr(image, 'tag_v2', {}).get"
+    positive = f"not (image.mode in @sixteen_bit and {tag}(262) == 0)"
+    grey = f"np.asarray(image, np.float32)[..., None].repeat(3, -1) / np.float32(2 ** {tag}(258, (16,))[0] - 1)"
+    colour = "np.asarray(image.convert('RGBA'), np.float32) / np.float32(255)"
+    steps = (
+        "$lambda path: Image.open(path, formats=@formats)",
+        f"$lambda image: image if image.mode in @modes and {single_page} and {positive} else @refuse(image)",
+        "$lambda image: ImageOps.exif_transpose(image, in_place=True) or image",
+        f"$lambda image: {grey} if image.mode in @sixteen_bit else (lambda x: x[..., :3] * x[..., 3:])({colour})",
+    )
+    reason = "'several pages, or pixels of type ' + image.mode + ' without a defined white: ' + str(image)"
+    return Reading(
+        imports=("$import pathlib", "$import PIL.Image as Image", "$import PIL.ImageOps as ImageOps"),
+        entries={
+            "folder": "$pathlib.Path(@dataset_dir)",
+            "endings": list(SUFFIXES),
+            "formats": list(FORMATS),
+            "sixteen_bit": list(SIXTEEN_BIT),
+            "modes": [*EIGHT_BIT, *SIXTEEN_BIT],
+            "refuse": f"$lambda image: (_ for _ in ()).throw(ValueError({reason}))",
+            "found": "$[path for path in @folder.glob('[!.]*') if path.suffix.lower() in @endings]",
+            "files": "$sorted(@found, key=lambda path: (path.stem, path.suffix)) or [@folder / '*']",
+            "stems": "$[path.stem for path in @files]",
+            "datalist": "$[{'study': path.stem if @stems.count(path.stem) == 1 else path.name, "
+            "'image': str(path)} for path in @files]",
+        },
+        transforms=(
+            *({"_target_": "Lambdad", "keys": "image", "func": step, "track_meta": False} for step in steps),
+            {"_target_": "EnsureChannelFirstd", "keys": "image", "channel_dim": -1},
+            {"_target_": "EnsureTyped", "keys": "image", "track_meta": False},
+        ),
+    )

@@ -71,6 +71,16 @@ def test_letters_that_steer_a_terminal_are_not_printed(bundle: Path, capsys: pyt
     assert "\x1b[2J" not in capsys.readouterr().out
 
 
+def test_a_foreign_bundle_has_a_status_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "zoo" / "configs").mkdir(parents=True)
+    (tmp_path / "zoo" / "configs" / "metadata.json").write_text('{"version": "0.5.0"}')
+    assert main(["check", str(tmp_path / "zoo")]) == 3
+    printed = capsys.readouterr().out
+    assert "not made by this toolkit: cannot be judged" in printed and "do not load it" not in printed
+    assert main(["check", "--json", str(tmp_path / "zoo")]) == 3
+    assert json.loads(capsys.readouterr().out)["verdict"] == "foreign"
+
+
 def test_a_missing_bundle_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(tmp_path / "B")]) == 2
     assert "does not exist" in capsys.readouterr().err

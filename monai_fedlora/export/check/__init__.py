@@ -1,7 +1,7 @@
 """A static check of a bundle: its files are read and taken apart, and nothing of it is ever executed or loaded.
 
 An exported bundle passes if it holds the files that an export writes and no others, unchanged since
-(``checksums.json``); if its configuration calls nothing but named parts of MONAI in the forms that an export writes;
+(``checksums.json``); if its inference configuration is, word for word, one that an export writes for its kind of image;
 if its metadata fit the schema; and if its model files hold tensors and arithmetic alone. A training bundle holds
 configuration and documents only, calls named parts of MONAI and of this package and has no expression at all.
 

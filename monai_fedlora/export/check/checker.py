@@ -8,10 +8,11 @@ from pathlib import Path
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.check.configs import check_configs
 from monai_fedlora.export.check.contents import Contents, open_contents
-from monai_fedlora.export.check.findings import Finding, Report
+from monai_fedlora.export.check.findings import FOREIGN, Finding, Report
 from monai_fedlora.export.check.layout import check_checksums, check_files, kind_of
 from monai_fedlora.export.check.metadata import check_metadata
 from monai_fedlora.export.check.models import check_models
+from monai_fedlora.export.check.origin import NOT_MADE_HERE, made_here
 from monai_fedlora.export.checksums import CHECKSUMS_NAME
 
 _RULES: dict[str, Callable[[Contents], Iterator[Finding]]] = {
@@ -54,6 +55,15 @@ def check_contents(contents: Contents | list[Finding], *, bundle: Path, digest: 
             files=0,
             examined=("container",),
             findings=tuple(contents),
+        )
+    if not made_here(contents):
+        return Report(
+            bundle=str(bundle),
+            kind=FOREIGN,
+            digest=None,
+            files=len(contents.files),
+            examined=("container",),
+            findings=(Finding(rule="files", file=".", problem=NOT_MADE_HERE),),
         )
     findings = [finding for rule in _RULES for finding in _apply(rule, contents)]
     found = contents.digests.get(CHECKSUMS_NAME)

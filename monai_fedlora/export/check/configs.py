@@ -9,22 +9,18 @@ from typing import Any
 
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.check.contents import Contents
-from monai_fedlora.export.check.expressions import objection
 from monai_fedlora.export.check.findings import Finding
+from monai_fedlora.export.check.inference import inference_problems
 from monai_fedlora.export.check.layout import EXPORTED, kind_of
 from monai_fedlora.export.check.metadata import METADATA_NAME
 from monai_fedlora.export.check.plain_json import read_plain_json
-from monai_fedlora.export.check.targets import (
-    EXPORTED_PLACES,
-    EXPORTED_TARGETS,
-    EXPORTED_WRITERS,
-    TRAINING_TARGETS,
-)
+from monai_fedlora.export.check.targets import TRAINING_TARGETS
+from monai_fedlora.export.check.words import shortened
 
 _TARGET = "_target_"
 _SPECIAL = re.compile("_[a-z]+_")
-_CLASS_NAME = re.compile("[A-Za-z]+")
-_NAMES_OF_CLASSES = ("reader", "writer")
+_NAMES_OF_CODE = ("reader", "writer")  # MONAI looks the class up by name, also outside of its own modules
+_MOST_PROBLEMS = 20
 _LOGGING = {
     "handlers": re.compile(r"(console)?"),
     "class": re.compile("StreamHandler"),
@@ -43,38 +39,33 @@ _LOGGING = {
 def check_configs(contents: Contents) -> Iterator[Finding]:
     """No configuration calls, evaluates or includes anything that it should not."""
     exported = kind_of(contents) == EXPORTED
-    targets: Collection[str] = EXPORTED_TARGETS if exported else TRAINING_TARGETS
     for name in contents.files:
         if not name.startswith("configs/"):
             continue
         try:
-            if name.endswith(".json"):
-                problems = list(
-                    config_problems(
-                        read_plain_json(contents.read(name)),
-                        targets=() if name == METADATA_NAME else targets,
-                        expressions=exported and name != METADATA_NAME,
-                    )
-                )
-                if exported and name != METADATA_NAME:
-                    problems += place_problems(read_plain_json(contents.read(name)))
-            elif name.endswith(".conf"):
+            if name.endswith(".conf"):
                 problems = list(logging_problems(contents.read(name).decode("utf-8")))
-            else:
+            elif not name.endswith(".json"):
                 problems = ["is no JSON file, so that it cannot be checked"]
+            elif name == METADATA_NAME:
+                problems = list(config_problems(read_plain_json(contents.read(name)), targets=()))
+            elif exported:
+                metadata = read_plain_json(contents.read(METADATA_NAME)) if METADATA_NAME in contents.files else None
+                problems = list(inference_problems(read_plain_json(contents.read(name)), metadata))
+            else:
+                problems = list(config_problems(read_plain_json(contents.read(name)), targets=TRAINING_TARGETS))
         except (ExportError, UnicodeDecodeError) as error:
             problems = [str(error)]
-        for problem in problems:
+        for problem in problems[:_MOST_PROBLEMS]:
             yield Finding(rule="configuration", file=name, problem=problem)
 
 
-def config_problems(config: Any, *, targets: Collection[str], expressions: bool) -> Iterator[str]:
-    """What a configuration has that it should not.
+def config_problems(config: Any, *, targets: Collection[str]) -> Iterator[str]:
+    """What a configuration without expressions has that it should not.
 
     Args:
         config: the parsed file.
-        targets: what it may call; a mapping also names the arguments that it may give.
-        expressions: whether it may evaluate harmless expressions.
+        targets: what it may call.
     """
     if not isinstance(config, Mapping):
         yield "is not a JSON object"
@@ -84,21 +75,9 @@ def config_problems(config: Any, *, targets: Collection[str], expressions: bool)
             yield from _object_problems(place, value, targets)
         elif isinstance(value, str):
             if value.startswith("%"):
-                yield f"{place} is a macro, which can read any file: {_short(value)}"
-            elif value.startswith("$") and not expressions:
-                yield f"{place} is an expression, of which this file has none: {_short(value)}"
-            elif value.startswith("$") and (reason := objection(value[1:])):
-                yield f"{place} is an expression that {reason}: {_short(value)}"
-
-
-def place_problems(config: Any) -> Iterator[str]:
-    """Where an exported configuration would write or read by itself, if that is not where every export does."""
-    for place, expected in EXPORTED_PLACES.items():
-        value = config
-        for key in place.split("::"):
-            value = value.get(key) if isinstance(value, Mapping) else None
-        if value != expected:
-            yield f"{place} is {_short(value)}, not {expected!r}"
+                yield f"{place} is a macro, which can read any file: {shortened(value)}"
+            elif value.startswith("$"):
+                yield f"{place} is an expression, of which this file has none: {shortened(value)}"
 
 
 def logging_problems(text: str) -> Iterator[str]:
@@ -114,26 +93,21 @@ def logging_problems(text: str) -> Iterator[str]:
     for section in parser.sections():
         for key, value in parser[section].items():
             if key not in _LOGGING or not _LOGGING[key].fullmatch(value):
-                yield f"[{section}] {key} is {_short(value)}, which no bundle needs"
+                yield f"[{section}] {key} is {shortened(value)}, which no bundle needs"
 
 
 def _object_problems(place: str, value: Mapping[str, Any], targets: Collection[str]) -> Iterator[str]:
-    if isinstance(targets, Mapping) and (arguments := targets.get(str(value.get(_TARGET)))) is not None:
-        for key in value.keys() - arguments - {_TARGET}:
-            yield f"{place} gives {_short(key)} to {value[_TARGET]}, which no export does"
-        if value[_TARGET] in EXPORTED_WRITERS and place != EXPORTED_WRITERS[value[_TARGET]]:
-            yield f"{place} writes a file; only {EXPORTED_WRITERS[value[_TARGET]]} may"
     for key, part in value.items():
         name = key.rpartition("::")[2]  # an override may name a place inside of another object
         if name == _TARGET:
             if not isinstance(part, str) or part not in targets:
-                yield f"{place} calls {_short(part)}, which is not on the list of this kind of bundle"
+                yield f"{place} calls {shortened(part)}, which is not on the list of this kind of bundle"
         elif _SPECIAL.fullmatch(name):
             yield f"{place} uses {name}, which no bundle needs"
-        elif "#" in key or "@" in key or ("::" in key and isinstance(targets, Mapping)):
-            yield f"{place} has the key {_short(key)}, which MONAI rewrites"
-        elif name in _NAMES_OF_CLASSES and not (isinstance(part, str) and _CLASS_NAME.fullmatch(part)):
-            yield f"{place} names {_short(part)} as its {name}, which is no plain class of MONAI"
+        elif "#" in key or "@" in key:
+            yield f"{place} has the key {shortened(key)}, which MONAI rewrites"
+        elif name in _NAMES_OF_CODE:
+            yield f"{place} names a {name}, which no bundle of this kind needs"
 
 
 def _walk(value: Any, place: str) -> Iterator[tuple[str, Any]]:
@@ -141,8 +115,3 @@ def _walk(value: Any, place: str) -> Iterator[tuple[str, Any]]:
     parts: Any = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
     for key, part in parts:
         yield from _walk(part, f"{place}::{key}" if place else str(key))
-
-
-def _short(value: Any, limit: int = 80) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[:limit]}..."

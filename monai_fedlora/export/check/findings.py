@@ -10,10 +10,14 @@ RULES = {
     "files": "the files of a bundle and no others, no Python",
     "checksums": "every file as it was written, none missing, none added",
     "metadata": "MONAI's schema, and in agreement with the files",
-    "configuration": "known targets, known expressions, no macros, plain logging",
+    "configuration": "word for word what an export writes; in training, known targets and no expressions",
     "models": "tensors and arithmetic only in every model file",
 }
 """Every rule with what it looks at, in the order of a report."""
+
+PASSED, REFUSED, FOREIGN = "passed", "refused", "foreign"
+"""What a check says of a bundle. One that is foreign was not made by this package: its rules do not fit it, so that
+there is nothing to say for or against it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +41,11 @@ class Report:
 
     Attributes:
         bundle: the path as it was given.
-        kind: "exported", with a model, or "training", configuration alone.
+        kind: "exported", with a model, "training", configuration alone, or "foreign", not made by this package.
         digest: SHA-256 of ``checksums.json``; None where there is none.
         files: number of files looked at.
-        examined: the rules that were applied; after a finding in the container no other is.
-        findings: what is wrong.
+        examined: the rules that were applied; after a finding in the container, or to a foreign bundle, no other is.
+        findings: what is wrong, or why nothing can be said.
     """
 
     bundle: str
@@ -56,6 +60,11 @@ class Report:
         """Whether nothing is wrong."""
         return not self.findings
 
+    @property
+    def verdict(self) -> str:
+        """:data:`PASSED`, :data:`REFUSED`, or :data:`FOREIGN` for a bundle that cannot be judged."""
+        return PASSED if self.passed else FOREIGN if self.kind == FOREIGN else REFUSED
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``--json``."""
-        return {"passed": self.passed, **asdict(self)}
+        return {"passed": self.passed, "verdict": self.verdict, **asdict(self)}

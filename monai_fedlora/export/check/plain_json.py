@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, NoReturn
 
 from monai_fedlora.errors import ExportError
@@ -17,7 +18,10 @@ def read_plain_json(content: bytes) -> Any:
         ExportError: it is not JSON, names a key twice, holds a number that JSON lacks, or is nested deeper than 100.
     """
     try:
-        value = json.loads(content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(
+            content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+        )
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # half of a pair of surrogates is no text
     except RecursionError:
         raise ExportError(f"is nested deeper than {_DEEPEST}") from None
     except ValueError as error:
@@ -31,6 +35,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         raise ValueError("a key occurs twice")
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is too large a number")
     return value
 
 

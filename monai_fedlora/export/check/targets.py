@@ -1,40 +1,6 @@
-"""What a configuration may call: by name, one by one, because a package's prefix alone also reaches ``torch.os``."""
+"""What a training configuration may call: by name, because a package's prefix alone also reaches ``torch.os``."""
 
 from __future__ import annotations
-
-from monai_fedlora.export.check.words import words
-from monai_fedlora.export.inference import PREDICTIONS_NAME
-
-EXPORTED_TARGETS = {
-    "Activationsd": words("keys softmax"),
-    "ClassificationSaver": words("batch_transform output_transform saver"),
-    "Compose": words("transforms"),
-    "DataLoader": words("batch_size dataset num_workers shuffle"),
-    "DataStatsd": words("data_shape data_type data_value keys prefix value_range"),
-    "Dataset": words("data transform"),
-    "EnsureChannelFirstd": words("channel_dim keys"),
-    "EnsureTyped": words("keys track_meta"),
-    "Lambdad": words("func keys track_meta"),
-    "LoadImaged": words("keys reader"),
-    "SimpleInferer": words(""),
-    "Spacingd": words("align_corners diagonal dtype keys mode padding_mode pixdim scale_extent"),
-    "StatsHandler": words("iteration_log"),
-    "SupervisedEvaluator": words("device inferer network postprocessing val_data_loader val_handlers"),
-    "monai.data.CSVSaver": words("filename output_dir"),
-}
-"""Of an exported bundle: parts of MONAI alone, under the short names that it resolves itself, with their arguments."""
-
-EXPORTED_WRITERS = {"monai.data.CSVSaver": "table"}
-"""What of it writes a file, with the one place where it may stand."""
-
-EXPORTED_PLACES = {
-    "bundle_root": ".",
-    "dataset_dir": "studies",
-    "output_dir": "predictions",
-    "table::output_dir": "@output_dir",
-    "table::filename": PREDICTIONS_NAME,
-}
-"""Where an exported bundle reads and writes unless the person who runs it says otherwise."""
 
 _ENGINES = {
     "checkpoint": ("CheckpointSaver", "with_checkpoint"),

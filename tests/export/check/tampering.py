@@ -94,23 +94,23 @@ RESEALED: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "second config": (lambda b: (b / "configs" / "train.json").write_text("{}"), "files", "is no file of an exported"),
     "missing licence": (lambda b: (b / "LICENSE").unlink(), "files", "is missing"),
     "missing script": (lambda b: (b / "models" / "model.ts").unlink(), "files", "is missing"),
-    "target": (edit_target, "configuration", "calls 'torch.os.system'"),
+    "target": (edit_target, "configuration", "inferer::_target_ is 'torch.os.system', which no export writes"),
     "target of an override": (
         lambda b: edit_config(b, "inferer::_target_", "os.system"),
         "configuration",
-        "calls 'os.system'",
+        "'inferer::_target_' is 'os.system', which no export writes",
     ),
     "target of this package": (
         lambda b: edit_config(b, "run", [{"_target_": "monai_fedlora.files.write_text"}]),
         "configuration",
-        "calls 'monai_fedlora.files.write_text'",
+        "'monai_fedlora.files.write_text'}], which no export writes",
     ),
     "table elsewhere": (
         lambda b: change_json(
             b / "configs" / "inference.json", lambda config: config["table"].update(output_dir="/root/.ssh")
         ),
         "configuration",
-        "table::output_dir is '/root/.ssh', not '@output_dir'",
+        "table::output_dir is '/root/.ssh', which no export writes; it is '@output_dir'",
     ),
     "table of another name": (
         lambda b: change_json(
@@ -122,46 +122,50 @@ RESEALED: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "second table": (
         lambda b: edit_config(b, "other", {"_target_": "monai.data.CSVSaver", "output_dir": "/", "filename": "x"}),
         "configuration",
-        "other writes a file; only table may",
+        "'other' is {",
     ),
     "table moved by an override": (
         lambda b: edit_config(b, "table::output_dir", "/root"),
         "configuration",
-        "has the key 'table::output_dir', which MONAI rewrites",
+        "table::output_dir' is '/root', which no export writes",
     ),
     "folder of results": (
         lambda b: edit_config(b, "output_dir", "/root"),
         "configuration",
-        "output_dir is '/root', not 'predictions'",
+        "output_dir is '/root', which no export writes; it is 'predictions'",
     ),
     "argument": (
         lambda b: change_json(
             b / "configs" / "inference.json", lambda config: config["dataloader"].update(worker_init_fn="@refuse")
         ),
         "configuration",
-        "gives 'worker_init_fn' to DataLoader",
+        "dataloader::worker_init_fn' is '@refuse', which no export writes",
     ),
-    "import": (lambda b: edit_config(b, "imports", ["$import os"]), "configuration", "imports what no exported"),
+    "import": (lambda b: edit_config(b, "imports", ["$import os"]), "configuration", "which no export writes"),
     "expression": (
         lambda b: edit_config(b, "run", ["$__import__('os').system('true')"]),
         "configuration",
-        "reaches for .system",
+        "which no export writes",
     ),
     "model from elsewhere": (
         lambda b: edit_config(b, "network_def", "$torch.jit.load('/tmp/model.ts')"),
         "configuration",
-        "reaches for .load",
+        "network_def is",
     ),
-    "macro": (lambda b: edit_config(b, "device", "%/etc/passwd"), "configuration", "is a macro"),
+    "macro": (
+        lambda b: edit_config(b, "device", "%/etc/passwd"),
+        "configuration",
+        "device is '%/etc/passwd', which no export writes",
+    ),
     "debugger": (
         lambda b: edit_config(b, "inferer", {"_target_": "SimpleInferer", "_mode_": "debug"}),
         "configuration",
-        "uses _mode_",
+        "inferer::_mode_' is 'debug'",
     ),
     "reader": (
         lambda b: edit_config(b, "load", {"_target_": "LoadImaged", "keys": "image", "reader": "os.system"}),
         "configuration",
-        "names 'os.system' as its reader",
+        "load' is {",
     ),
     "expression in the metadata": (
         lambda b: edit_metadata(b, "description", "$print(1)"),

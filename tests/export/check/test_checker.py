@@ -124,6 +124,9 @@ def test_a_model_makes_checksums_compulsory(bundle: Path) -> None:
         ({"configs/train.json": '{"a": 1, "a": 2}'}, "a key occurs twice"),
         ({"configs/train.json": '{"a": NaN}'}, "is no JSON number"),
         ({"configs/train.json": "[" * 200 + "]" * 200}, "is nested deeper"),
+        ({"configs/train.json": '{"a": 1e999}'}, "is too large a number"),
+        ({"configs/train.json": '{"a": "\\ud800"}'}, "is not valid JSON"),
+        ({"configs/train.json": '{"a": {"reader": "NumpyReader"}}'}, "names a reader"),
         ({"configs/train.json": "[]"}, "is not a JSON object"),
         ({"configs/train.json": "{"}, "is not valid JSON"),
         ({"configs/logging.conf": "[handler_x]\nclass=__import__('os').system('true')\n"}, "which no bundle needs"),
@@ -140,6 +143,48 @@ def test_a_training_bundle_holds_plain_configuration_only(tmp_path: Path, change
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     assert [problem for problem in problems(folder) if message in problem], problems(folder)
+
+
+def zoo_bundle(folder: Path, **files: str) -> Path:
+    """A bundle as a model zoo has it."""
+    metadata = '{"version": "0.5.0", "monai_version": "1.4.0", "network_data_format": {}}'
+    contents = {
+        "LICENSE": "Apache",
+        "configs/metadata.json": metadata,
+        "configs/inference.json": '{"imports": ["$import os"], "network": "$torch.load(@path)"}',
+        "docs/README.md": "x",
+        "models/model.pt": "x",
+        "scripts/net.py": "x = 1",
+        **files,
+    }
+    for name, text in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_a_bundle_of_another_origin_is_not_judged(tmp_path: Path) -> None:
+    for path in (zoo_bundle(tmp_path / "zoo"), zipped(tmp_path / "zoo", tmp_path / "zoo.zip")):
+        report = check_bundle(path)
+        assert (report.verdict, report.kind, report.passed) == ("foreign", "foreign", False)
+        assert [finding.problem for finding in report.findings] == ["was not made by this toolkit: cannot be judged"]
+        assert report.examined == ("container",)
+
+
+def test_a_bundle_that_names_this_package_is_judged(bundle: Path, tmp_path: Path) -> None:
+    assert check_bundle(bundle).verdict == "passed"
+    (bundle / "configs" / "metadata.json").write_text("{}")
+    assert check_bundle(bundle).verdict == "refused"
+    (bundle / "checksums.json").unlink()
+    assert check_bundle(bundle).verdict == "foreign"
+    forged = zoo_bundle(tmp_path / "zoo", **{"configs/train.json": '{"_target_": "monai_fedlora.files.write_text"}'})
+    assert check_bundle(forged).verdict == "refused"
+
+
+def test_a_foreign_bundle_that_holds_a_link_is_refused(tmp_path: Path) -> None:
+    folder = zoo_bundle(tmp_path / "zoo")
+    (folder / "docs" / "more.md").symlink_to("/etc/hostname")
+    assert check_bundle(folder).verdict == "refused"
 
 
 @pytest.mark.parametrize(
