@@ -61,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
         console.print(metrics_table(exported.metadata))
     else:
         console.print("no test metrics were recorded for this model")
+    if args.format == "bundle":
+        console.print(leakage_line(exported.metadata["measured_leakage"]), soft_wrap=True, highlight=False)
     if exported.digest:
         console.print("its digest, to pass on by another way than the bundle, for monai-fedlora check --digest:")
         console.print(f"  {exported.digest}", soft_wrap=True, highlight=False)
@@ -94,6 +96,19 @@ def _sizes(folder: Path) -> dict[str, int]:
             return {member.filename: member.file_size for member in archive.infolist()}
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.stat().st_size for path in paths}
+
+
+def leakage_line(entry: Mapping[str, Any]) -> str:
+    """What the strongest attack that needs no training tells of the members."""
+    if not entry["measured"]:
+        return f"measured leakage: none was measured: {entry['reason']}"
+    first = entry["attacks"][0]
+    low, high = first["interval_95"]
+    return (
+        f"measured leakage: {first['name']} on the {first['target']} tells members from others with an AUC of "
+        f"{first['auc']:.2f} ({low:.2f} to {high:.2f}; 0.5 is guessing), {first['n_members']} against "
+        f"{first['n_others']} patients; the card has all attacks that were tried"
+    )
 
 
 def metrics_table(metadata: Mapping[str, Any]) -> Any:

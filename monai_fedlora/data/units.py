@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from monai_fedlora.data.cases import SPLITS
+from monai_fedlora.data.cases import SPLITS, Case
 from monai_fedlora.data.records import Record
 from monai_fedlora.data.splits import seeded_rank
 from monai_fedlora.errors import ConfigError
@@ -14,6 +14,12 @@ from monai_fedlora.errors import ConfigError
 def unit_of(record: Record) -> str:
     """Return what must stay together: the record's patient or lesion, else the record alone."""
     return record.subject if record.unit is None else record.unit
+
+
+def unit_numbers(cases: Sequence[Case]) -> list[int]:
+    """A number for every case, the same for the photographs of one patient or lesion, in the order of their first."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(case.unit or case.subject, len(numbers)) for case in cases]
 
 
 def unit_labels(records: Sequence[Record], labels: Mapping[str, int]) -> dict[str, int]:

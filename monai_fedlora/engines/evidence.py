@@ -38,7 +38,7 @@ def run_and_keep(evaluator: Any) -> dict[str, Tensor]:
     return {"logits": torch.cat(logits), "labels": torch.cat(labels)}
 
 
-def head_features(
+def plain_outputs(
     network: Any, dataset: CaseDataset, *, inferer: Inferer, device: torch.device, batch_size: int
 ) -> dict[str, Tensor]:
     """Run a network on the cases of a data set without their augmentation.
@@ -51,15 +51,16 @@ def head_features(
         batch_size: cases at a time.
 
     Returns:
-        ``features`` (N, D) in float32, what the heads read, in the order of the cases; nothing without a case, or where
-        the network does not show it.
+        ``logits`` (N, C) and ``features`` (N, D), what the heads read, in float32, and ``labels`` (N,), in the order of
+        the cases; nothing without a case, and no features where the network does not show them.
     """
-    rows = []
+    found: dict[str, list[Tensor]] = {"logits": [], "features": [], "labels": []}
     with eval_mode(network), head_inputs(network) as inputs, torch.no_grad():
         for start in range(0, len(dataset), batch_size):
-            images = [dataset.plain(index)[Keys.IMAGE] for index in range(start, min(start + batch_size, len(dataset)))]
-            inferer(torch.stack(images).to(device), network)
-            if not inputs:
-                return {}
-            rows.append(joined(inputs).cpu())
-    return {"features": torch.cat(rows)} if rows else {}
+            items = [dataset.plain(index) for index in range(start, min(start + batch_size, len(dataset)))]
+            logits = inferer(torch.stack([item[Keys.IMAGE] for item in items]).to(device), network)
+            found["logits"].append(logits.float().cpu())
+            found["labels"].append(torch.tensor([int(item[Keys.LABEL]) for item in items]))
+            if inputs:
+                found["features"].append(joined(inputs).cpu())
+    return {name: torch.cat(rows) for name, rows in found.items() if rows}

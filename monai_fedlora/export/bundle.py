@@ -19,7 +19,9 @@ from monai_fedlora.export.classifier import write_script
 from monai_fedlora.export.finished import FinishedModel, backbone_name, find_backbone, read_finished
 from monai_fedlora.export.folder import new_folder
 from monai_fedlora.export.inference import inference_config
+from monai_fedlora.export.leakage import card_entry
 from monai_fedlora.export.licence import licence_text
+from monai_fedlora.export.measured import measured_leakage
 from monai_fedlora.export.metadata import model_metadata
 from monai_fedlora.export.modalities import modality_of
 from monai_fedlora.export.network import AssessingNetwork, ExportedNetwork
@@ -64,7 +66,8 @@ def export_bundle(
 
     Before it appears it is checked that every tensor had its place, that merged and adapted network and every model
     file, read back, agree in their logits, and that the bundle passes
-    :func:`monai_fedlora.export.check.checker.check_bundle`.
+    :func:`monai_fedlora.export.check.checker.check_bundle`. What the model gives away of its members is measured as far
+    as that needs no training, and stands in the metadata and the card.
 
     Args:
         run: the run's workspace, the site's private folder in it, or the stored file.
@@ -107,6 +110,7 @@ def export_bundle(
             calibration=calibration,
             reference=reference,
         )
+        metadata["measured_leakage"] = card_entry(measured_leakage(model.evidence, reference, metadata))
         config = inference_config(model.plan.classes, modality.reading())
         write_script(scripted, modality, folder / SCRIPT, metadata=metadata, config=config)
         if program:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from monai_fedlora.export.leakage import leakage_lines
+
 VIEWS = {"private_on": "personal model", "private_off": "shared part alone"}
 
 
@@ -53,6 +55,10 @@ def model_card(metadata: Mapping[str, Any], *, usage: str) -> str:
         "## Unusual images",
         "",
         *distance_lines(metadata["out_of_distribution"]),
+        "",
+        "## Measured leakage",
+        "",
+        *leakage_lines(metadata.get("measured_leakage")),
         "",
         "## Use",
         "",

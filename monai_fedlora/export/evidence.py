@@ -26,12 +26,14 @@ class Evidence:
         logits: (N, C) of the personal model.
         labels: (N,) class indices.
         features: (N, D) what its heads read.
+        units: (N,) a number per patient.
         missing: why there is nothing at all; None where there is something.
     """
 
     logits: Mapping[str, Tensor] = field(default_factory=dict)
     labels: Mapping[str, Tensor] = field(default_factory=dict)
     features: Mapping[str, Tensor] = field(default_factory=dict)
+    units: Mapping[str, Tensor] = field(default_factory=dict)
     missing: str | None = None
 
 
@@ -58,11 +60,11 @@ def read_evidence(final: Path) -> Evidence:
     tensors, metadata = load_tensors(path)
     if metadata.get("final_sha256") != sha256(final):
         return no_evidence(OTHER_MODEL)
-    parts: dict[str, dict[str, Tensor]] = {"logits": {}, "labels": {}, "features": {}}
+    parts: dict[str, dict[str, Tensor]] = {"logits": {}, "labels": {}, "features": {}, "units": {}}
     for key, value in tensors.items():
         split, _, kind = key.partition("/")
         if not bool(torch.isfinite(value).all()):
             return no_evidence(NOT_FINITE)
         if kind in parts:
             parts[kind][split] = value
-    return Evidence(logits=parts["logits"], labels=parts["labels"], features=parts["features"])
+    return Evidence(logits=parts["logits"], labels=parts["labels"], features=parts["features"], units=parts["units"])

@@ -21,10 +21,12 @@ from ignite.engine import Events
 from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
+from monai_fedlora.data.cases import SPLITS
 from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.data.site import site_data
+from monai_fedlora.data.units import unit_numbers
 from monai_fedlora.engines.dataset import CaseDataset
-from monai_fedlora.engines.evidence import head_features, run_and_keep
+from monai_fedlora.engines.evidence import plain_outputs, run_and_keep
 from monai_fedlora.engines.seeds import mix
 from monai_fedlora.environment import BACKBONE
 from monai_fedlora.errors import ConfigError, FedLoraError, WeightsError
@@ -96,6 +98,7 @@ class Site:
                 f"{datalist} has the classes {list(loaded.classes)}, the plan {list(self.plan.classes)}; prepare the "
                 "data with the same task and class list"
             )
+        self._units = {split: unit_numbers(loaded.cases(split)) for split in SPLITS}
         return len(loaded.training)
 
     def _configure(self, datalist: Path, backbone: str) -> None:
@@ -203,7 +206,7 @@ class Site:
         for split, name in (("validate", "validation"), ("test", "test")):
             report[name], kept = self._evaluate_and_keep(split)
             evidence |= {f"{name}/{key}": value for key, value in kept.items()}
-        evidence |= self._features()
+        evidence |= self._plain_outputs()
         report["seconds"] = time.perf_counter() - started
         check_report(report)
         state = self.network.state_dict()
@@ -246,21 +249,23 @@ class Site:
         kept = run_and_keep(evaluator)
         return dict(evaluator.state.metric_details.get("classification", {})), kept
 
-    def _features(self) -> dict[str, Tensor]:
-        """What the personal model's heads read of the training and validation cases."""
+    def _plain_outputs(self) -> dict[str, Tensor]:
+        """What the personal model says of the cases of every split without augmentation, and whose images they are."""
         found: dict[str, Tensor] = {}
-        for part, name in (("train", "training"), ("validate", "validation")):
+        for part, name in (("train", "training"), ("validate", "validation"), ("test", "test")):
             dataset = self._bundled(f"{part}::dataset")
             if not isinstance(dataset, CaseDataset):  # a hospital's own bundle may train on something else
                 continue
-            features = head_features(
+            outputs = plain_outputs(
                 self.network,
                 dataset,
                 inferer=self._bundled("validate::inferer"),
                 device=self._bundled("device"),
                 batch_size=self._bundled("batch_size"),
             )
-            found |= {f"{name}/{key}": value for key, value in features.items()}
+            found |= {f"{name}/{key}": value for key, value in outputs.items()}
+            if len(dataset) == len(self._units[name]):
+                found[f"{name}/units"] = torch.tensor(self._units[name], dtype=torch.int64)
         return found
 
     def _restore(self, round_number: int) -> None:

@@ -122,8 +122,8 @@ class SiteStore:
         images from it, see :mod:`monai_fedlora.export.evidence`.
 
         Args:
-            tensors: ``<split>/logits`` (N, C) and ``<split>/labels`` (N,) of validation and test,
-                ``<split>/features`` (N, D) of training and validation.
+            tensors: ``<split>/logits`` (N, C), ``<split>/labels`` (N,), ``<split>/features`` (N, D) and
+                ``<split>/units`` (N,), a number per patient, of "training", "validation" and "test".
         """
         path = self.folder / EVIDENCE_NAME
         save_tensors(path, tensors, {**self._identity(), "final_sha256": sha256(self.folder / FINAL_NAME)})

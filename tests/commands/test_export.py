@@ -14,7 +14,16 @@ from monai_fedlora.errors import ConfigError, ExportError
 from monai_fedlora.export import bundle, peft_folders
 from monai_fedlora.export.bundle import Exported
 
+ATTACK = {
+    "name": "loss",
+    "target": "weights",
+    "n_members": 32,
+    "n_others": 20,
+    "auc": 0.62,
+    "interval_95": [0.45, 0.77],
+}
 METADATA = {
+    "measured_leakage": {"measured": True, "attacks": [ATTACK]},
     "eval_metrics": {
         "test": {
             "private_on": {
@@ -25,7 +34,7 @@ METADATA = {
             },
             "private_off": {"n": 12, "auroc": {"value": 0.7, "interval_95": [0.4, 0.9]}},
         }
-    }
+    },
 }
 
 
@@ -67,6 +76,7 @@ def test_summary_has_files_metrics_and_command(
         "file [1]",
         "5 bytes",
         "12 cases",
+        "loss on the weights tells members from others with an AUC of 0.62 (0.45 to 0.77",
         "0.800 (0.500 to 0.950)",
         "0.700",
         "run [this] STUDIES",
@@ -108,6 +118,10 @@ def test_missing_metrics_are_said(
     monkeypatch.setitem(METADATA["eval_metrics"], "test", {})
     export.run(parse("--run", "W", "--site", "shared", "--output", str(tmp_path / "B")))
     assert "no test metrics" in capsys.readouterr().out
+
+
+def test_a_leakage_that_was_not_measured_is_said() -> None:
+    assert export.leakage_line({"measured": False, "reason": "nothing was kept"}).endswith("nothing was kept")
 
 
 def test_command_line_reaches_the_export(calls: list[tuple[str, dict[str, Any]]], tmp_path: Path) -> None:

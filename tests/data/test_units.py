@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monai_fedlora.data.cases import Case
 from monai_fedlora.data.records import Photograph, Record
-from monai_fedlora.data.units import keep_published_apart, take_subset, unit_labels, unit_of
+from monai_fedlora.data.units import keep_published_apart, take_subset, unit_labels, unit_numbers, unit_of
 from monai_fedlora.errors import ConfigError
 
 SPLITS = ("training", "validation", "test")
@@ -108,3 +109,11 @@ def test_a_subset_is_drawn_apart_from_the_split():
 def test_an_empty_subset_is_refused():
     with pytest.raises(ConfigError, match="--limit 0 leaves nothing"):
         take_subset([], {}, limit=0, seed=0)
+
+
+def test_photographs_of_a_patient_have_one_number() -> None:
+    cases = [
+        Case(subject=name, label=0, group="x", unit=unit, image=name)
+        for name, unit in (("a", None), ("b", "lesion"), ("c", None), ("d", "lesion"))
+    ]
+    assert unit_numbers(cases) == [0, 1, 2, 1]

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from monai_fedlora.engines.dataset import CaseDataset
 from monai_fedlora.engines.epoch_metrics import ClassificationMetrics
 from monai_fedlora.engines.evaluator import ClassificationEvaluator
-from monai_fedlora.engines.evidence import head_features, run_and_keep
+from monai_fedlora.engines.evidence import plain_outputs, run_and_keep
 from monai_fedlora.networks.catalogue import build_backbone
 from monai_fedlora.networks.head_inputs import head_inputs, joined
 
@@ -66,21 +66,23 @@ def test_features_are_of_the_cases_without_augmentation(network: Any) -> None:
     dataset = CaseDataset(data, Compose([]), augmentation=[brighter])
     assert torch.equal(dataset[0]["image"], dataset.plain(0)["image"] + 1)
     network.train()
-    found = head_features(network, dataset, inferer=SimpleInferer(), device=CPU, batch_size=2)
+    found = plain_outputs(network, dataset, inferer=SimpleInferer(), device=CPU, batch_size=2)
     assert network.training
     network.eval()
     with torch.no_grad(), head_inputs(network) as inputs:
         network(torch.stack([item["image"] for item in data]))
+        torch.testing.assert_close(found["logits"], network(torch.stack([item["image"] for item in data])))
     torch.testing.assert_close(found["features"], joined(inputs))
+    assert found["labels"].tolist() == [0, 1, 0, 1, 0]
     assert not found["features"].requires_grad
 
 
 def test_without_cases_or_without_a_view_of_the_heads_there_are_no_features(network: Any) -> None:
     arguments: dict[str, Any] = {"inferer": SimpleInferer(), "device": CPU, "batch_size": 2}
-    assert head_features(network, CaseDataset([], Compose([])), **arguments) == {}
+    assert plain_outputs(network, CaseDataset([], Compose([])), **arguments) == {}
 
     def blind(images: torch.Tensor, network: Any) -> torch.Tensor:
         return torch.zeros(len(images), 2)
 
     dataset = CaseDataset(items(3), Compose([]))
-    assert head_features(network, dataset, **{**arguments, "inferer": blind}) == {}
+    assert plain_outputs(network, dataset, **{**arguments, "inferer": blind}).keys() == {"logits", "labels"}

@@ -192,10 +192,13 @@ def kept(network: Network, shape: tuple[int, ...], *, seed: int) -> dict[str, to
         logits = 2 * torch.randn(cases, 2, generator=generator)
         found[f"{split}/logits"] = 2 * logits
         found[f"{split}/labels"] = torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0]
-    for split, cases in (("training", 40), ("validation", 20)):
+    for split, cases in (("training", 40), ("validation", 60), ("test", 50)):
         with torch.no_grad(), head_inputs(network) as inputs:
-            network(torch.rand(cases, *shape, generator=generator))
+            logits = network(torch.rand(cases, *shape, generator=generator))
         found[f"{split}/features"] = joined(inputs)
+        found[f"{split}/units"] = torch.arange(cases)
+        found.setdefault(f"{split}/logits", logits)
+        found.setdefault(f"{split}/labels", torch.arange(cases) % 2)
     return found
 
 

@@ -23,13 +23,15 @@ def test_evidence_comes_with_the_model(run: Run) -> None:
     found = read_finished(run.workspace, "site-1").evidence
     assert found.missing is None
     assert {split: tuple(value.shape) for split, value in found.logits.items()} == {
+        "training": (40, 2),
         "validation": (60, 2),
         "test": (50, 2),
     }
     assert found.labels.keys() == found.logits.keys()
     assert {split: tuple(value.shape) for split, value in found.features.items()} == {
         "training": (40, 48),
-        "validation": (20, 48),
+        "validation": (60, 48),
+        "test": (50, 48),
     }
 
 

@@ -96,7 +96,7 @@ def test_the_script_tells_logits_and_distance(image_exported: Exported, image_ru
     expected = distances(joined(inputs), reference.mean, reference.precision)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
     assert described["threshold"] == reference.threshold > 0
-    assert (described["available"], described["training_cases"], described["validation_cases"]) == (True, 40, 20)
+    assert (described["available"], described["training_cases"], described["validation_cases"]) == (True, 40, 60)
     assert f"{reference.threshold:.4g}" in (image_exported.folder / "docs" / "README.md").read_text()
 
 

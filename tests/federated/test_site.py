@@ -158,8 +158,10 @@ def test_what_calibrates_the_final_model_is_kept_beside_it_and_nowhere_else(unin
         reported = uninterrupted.final[split]["private_on"]
         assert found.pop("ece") == pytest.approx(reported["ece"], abs=1e-5)
         assert found == {key: value for key, value in reported.items() if key != "ece"}
-    cases = {"training": uninterrupted.final["cases"], "validation": len(tensors["validation/labels"])}
+    cases = {split: len(tensors[f"{split}/labels"]) for split in ("training", "validation", "test")}
+    assert cases["training"] == uninterrupted.final["cases"]
     for split, count in cases.items():
+        assert len(tensors[f"{split}/logits"]) == len(tensors[f"{split}/units"]) == count
         assert len(tensors[f"{split}/features"]) == count
         assert bool(torch.isfinite(tensors[f"{split}/features"]).all())
     assert not [key for key in uninterrupted.final if key not in ("round", "cases", "validation", "test", "seconds")]

@@ -1,0 +1,140 @@
+"""Whether a case was part of a published mean, seen by somebody who owns other cases of the same kind.
+
+After Dwork, Smith, Steinke, Ullman and Vadhan, "Robust Traceability from Trace Amounts", FOCS 2015, doi
+10.1109/FOCS.2015.46: a member pulls the mean towards itself, so that (x - m)'(s - m) is larger for members, with m the
+mean of the attacker's own cases; here in the metric of their covariance, which is the likelihood ratio of normally
+distributed cases up to what depends on x alone (Sankararaman et al., Nature Genetics 2009, doi 10.1038/ng.436).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from monai_fedlora.errors import ExportError
+
+FOLDS = 5
+"""Parts of the attacker's cases: those of one are scored with what is known from the others (ours)."""
+
+FEWEST_OWN = 10
+"""Cases that an attacker needs to know the kind (ours)."""
+
+Score = Callable[[Tensor, Tensor], Tensor]
+"""Maps values (N, K) and the attacker's own (M, K) to scores (N,), higher for a likelier member."""
+
+
+def cross_scored(score: Score, members: Tensor, others: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
+    """Score members and others by an attacker who owns others.
+
+    Nobody is scored with the help of their own images: the patients of the others are dealt to :data:`FOLDS` parts,
+    those of a part are scored by what is known from the other parts, and so is every fifth member.
+
+    Args:
+        score: the attack.
+        members: values (N, K) of members.
+        others: values (M, K) of others.
+        units: (M,) patients of the others.
+
+    Returns:
+        Scores (N,) and (M,).
+
+    Raises:
+        ExportError: there are too few others.
+    """
+    fold_of = units.unique(return_inverse=True)[1] % FOLDS
+    if int((fold_of != 0).sum()) < FEWEST_OWN or int(fold_of.max()) < FOLDS - 1:
+        raise ExportError(f"{len(others)} cases of others are too few to know their kind")
+    first, second = torch.zeros(len(members), dtype=torch.float64), torch.zeros(len(others), dtype=torch.float64)
+    for fold, mine in _folds(len(members)):
+        own = others[fold_of != fold].double()
+        first[mine] = score(members[mine].double(), own)
+        second[fold_of == fold] = score(others[fold_of == fold].double(), own)
+    return first, second
+
+
+def _folds(count: int) -> Iterator[tuple[int, Tensor]]:
+    return ((fold, torch.arange(count) % FOLDS == fold) for fold in range(FOLDS))
+
+
+def inner_product(value: Tensor) -> Score:
+    """(x - m)'C(s - m) of a published mean s (K,); m is the mean, C the inverse shrunk covariance of the own cases."""
+
+    def score(cases: Tensor, own: Tensor) -> Tensor:
+        mean, metric = own.mean(dim=0), _metric(own)
+        return (cases - mean) @ metric @ (value.double() - mean)
+
+    return score
+
+
+def likelihood_ratio(value: Tensor, count: int) -> Score:
+    """The same less what a member far from all others would pull: (x - m)'C(s - m) - (x - m)'C(x - m) / 2n.
+
+    Args:
+        value: published mean (K,) of n cases.
+        count: n.
+    """
+
+    def score(cases: Tensor, own: Tensor) -> Tensor:
+        mean, metric = own.mean(dim=0), _metric(own)
+        centred = cases - mean
+        return centred @ metric @ (value.double() - mean) - ((centred @ metric) * centred).sum(dim=1) / (2 * count)
+
+    return score
+
+
+def closeness(value: Tensor) -> Score:
+    """Minus the distance from a published mean (K,), in the metric of the attacker's cases."""
+
+    def score(cases: Tensor, own: Tensor) -> Tensor:
+        centred = cases - value.double()
+        return -((centred @ _metric(own)) * centred).sum(dim=1)
+
+    return score
+
+
+def temperature_pull(temperature: float) -> Score:
+    """Whether a case pulls a temperature to where it is, by the derivative of its log-likelihood at the others' best.
+
+    Values are logits with the label in the last column: (N, C + 1).
+
+    Args:
+        temperature: the published one.
+    """
+
+    def score(cases: Tensor, own: Tensor) -> Tensor:
+        inverse = _best_inverse(own)
+        return -_slope(cases, inverse) * (1 / temperature - inverse)
+
+    return score
+
+
+def _slope(cases: Tensor, inverse: float) -> Tensor:
+    """Derivative of each case's negative log-likelihood by the inverse temperature."""
+    logits, labels = cases[:, :-1], cases[:, -1].long()
+    expected = (logits.mul(inverse).softmax(dim=1) * logits).sum(dim=1)
+    return expected - logits.gather(1, labels[:, None])[:, 0]
+
+
+def _best_inverse(cases: Tensor) -> float:
+    """The inverse temperature, from 0.01 to 100, at which the mean slope, which rises with it, changes its sign."""
+    low, high = -4.605170185988091, 4.605170185988091
+    for _ in range(40):
+        middle = (low + high) / 2
+        at = float(torch.tensor(middle).exp())
+        low, high = (middle, high) if float(_slope(cases, at).mean()) < 0 else (low, middle)
+    return float(torch.tensor((low + high) / 2).exp())
+
+
+def _metric(own: Tensor) -> Tensor:
+    """Inverse of the shrunk covariance (Ledoit and Wolf 2004) of the attacker's cases."""
+    from sklearn.covariance import ledoit_wolf
+
+    if own.shape[1] == 1:
+        return 1 / own.var(dim=0, unbiased=False).clamp(min=1e-12).reshape(1, 1)
+    covariance = torch.from_numpy(ledoit_wolf(own.numpy())[0])
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    if int(failed):
+        raise ExportError("the others' cases do not differ, so that no case can be traced")
+    return torch.cholesky_inverse(factor)
