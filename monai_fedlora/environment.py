@@ -12,5 +12,8 @@ PRIVATE_DIR = "MONAI_FEDLORA_PRIVATE_DIR"
 THREADS = "MONAI_FEDLORA_THREADS"
 """Torch threads of a site's process on the CPU."""
 
+SERVE_TOKEN = "MONAI_FEDLORA_TOKEN"
+"""What a browser has to show to ``monai-fedlora serve``."""
+
 CACHE_LIMIT = "MONAI_FEDLORA_CACHE_LIMIT"
 """Gigabytes on disk for preprocessed cases and outputs of frozen blocks; unset 20, and 0 keeps none."""

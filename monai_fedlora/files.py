@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 _METADATA = "monai_fedlora"
 
 
+def for_the_owner(path: str, flags: int) -> int:
+    """An ``opener`` of files that others of this machine cannot read."""
+    return os.open(path, flags, 0o600)
+
+
 @contextmanager
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``target`` that becomes ``target`` when the block succeeds.

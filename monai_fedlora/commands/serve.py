@@ -6,6 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
+from monai_fedlora.environment import SERVE_TOKEN
 from monai_fedlora.errors import ConfigError
 
 _GIB = 1 << 30
@@ -29,10 +30,21 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "what is sent is not encrypted: a tunnel (ssh -L) to the default is safer",
     )
     parser.add_argument(
-        "--token", help="what a browser has to show; made and printed if others can connect and it is not given"
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="file with what a browser has to show, for you alone (chmod 600); made if it is not there. Without it "
+        "MONAI_FEDLORA_TOKEN is taken, and where others can connect one is made and printed",
     )
+    parser.add_argument("--token", help=argparse.SUPPRESS)
     parser.add_argument(
         "--max-upload", type=float, default=2.0, metavar="GIB", help="largest study in GiB, also unpacked (default: 2)"
+    )
+    parser.add_argument(
+        "--max-disk",
+        type=float,
+        metavar="GIB",
+        help="all studies together in GiB: what was sent, unpacked, and offered (default: 8 times --max-upload)",
     )
     parser.add_argument(
         "--idle-minutes",
@@ -50,32 +62,41 @@ def run(args: argparse.Namespace) -> int:
         from monai_fedlora.serve.pages import VIEWER, find_pages
         from monai_fedlora.serve.run import listen, run_server
         from monai_fedlora.serve.settings import ServeSettings, is_loopback
+        from monai_fedlora.serve.token import find_token
     except ModuleNotFoundError as error:
         if error.name not in ("fastapi", "python_multipart", "starlette", "uvicorn"):
             raise
         raise ConfigError("the page needs further packages: pip install 'monai-fedlora[serve]'") from error
-    import secrets
-
     from monai_fedlora.clinic.bundle import open_bundle
 
-    if not math.isfinite(args.max_upload):
-        raise ConfigError(f"--max-upload {args.max_upload} is no size in GiB")
-    token = args.token
-    if token is None and not is_loopback(args.host):
-        token = secrets.token_urlsafe(32)
+    if args.token is not None:
+        raise ConfigError(
+            "--token would show the token to everybody on this machine (ps, /proc), and to the shell's history: take a "
+            "new one, and give it with --token-file FILE or in MONAI_FEDLORA_TOKEN"
+        )
+    disk = 8 * args.max_upload if args.max_disk is None else args.max_disk
+    for option, size in (("--max-upload", args.max_upload), ("--max-disk", disk)):
+        if not math.isfinite(size):
+            raise ConfigError(f"{option} {size} is no size in GiB")
+    token, is_secret = find_token(args.token_file, is_needed=not is_loopback(args.host))
     settings = ServeSettings(
         host=args.host,
         port=args.port,
         token=token,
         max_upload_bytes=round(args.max_upload * _GIB),
+        max_disk_bytes=round(disk * _GIB),
         idle_minutes=args.idle_minutes,
     )
 
     def ready() -> None:
         if VIEWER not in find_pages():
             print("the viewer of volumes is not there, figures are shown instead; make web brings it", flush=True)
-        address = settings.address + (f"/?token={token}" if token else "")
+        address = settings.address
+        if token:
+            address += f"/?token={token}" if is_secret else "/?token=TOKEN"
         print("Research only. Not for clinical use.", flush=True)
+        if token and not is_secret:
+            print(f"TOKEN is what {args.token_file or SERVE_TOKEN} holds", flush=True)
         print(f"open {address} ; Ctrl-C ends and removes everything", flush=True)
 
     with listen(settings) as server:

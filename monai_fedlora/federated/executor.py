@@ -29,7 +29,8 @@ from monai_fedlora.federated.context import (
     weights_message,
 )
 from monai_fedlora.federated.lean import import_libraries
-from monai_fedlora.federated.logs import for_the_owner, kept_in
+from monai_fedlora.federated.logs import kept_in
+from monai_fedlora.files import for_the_owner
 
 if TYPE_CHECKING:
     from monai_fedlora.federated.site import Site

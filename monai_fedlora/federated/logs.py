@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 
+from monai_fedlora.files import for_the_owner
+
 _MAY_TRAVEL = ("nvflare", "monai_fedlora.federated")
-
-
-def for_the_owner(path: str, flags: int) -> int:
-    """An ``opener`` of files that others of this machine cannot read."""
-    return os.open(path, flags, 0o600)
 
 
 class _OwnFile(logging.FileHandler):

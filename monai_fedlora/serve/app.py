@@ -18,11 +18,12 @@ from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.serve.card import describe_model
 from monai_fedlora.serve.kinds import make_study
 from monai_fedlora.serve.names import stored_suffix
+from monai_fedlora.serve.pace import in_time
 from monai_fedlora.serve.pages import INDEX, KINDS, VIEWER, find_pages
-from monai_fedlora.serve.refusal import DISK_FULL, NOT_FOUND, Refused
+from monai_fedlora.serve.refusal import DISK_FULL, NOT_FOUND, TIMED_OUT, Refused
 from monai_fedlora.serve.results import FILES
-from monai_fedlora.serve.security import Guard, session_of, set_session_cookie
-from monai_fedlora.serve.sessions import ServedStudy, Sessions
+from monai_fedlora.serve.security import Guard, page_key, session_of, set_session_cookie
+from monai_fedlora.serve.sessions import ServedStudy, Session, Sessions
 from monai_fedlora.serve.settings import ServeSettings
 from monai_fedlora.serve.storage import Storage
 from monai_fedlora.serve.uploads import check_length, receive
@@ -69,8 +70,8 @@ def create_app(classifier: Classifier, *, settings: ServeSettings) -> FastAPI:
     def sessions_of(request: Request) -> Sessions:
         return request.app.state.sessions
 
-    def find_study(request: Request, identity: str) -> ServedStudy:
-        return sessions_of(request).find(session_of(request.cookies, settings)).study(identity)
+    def find_session(request: Request) -> Session:
+        return sessions_of(request).find(session_of(request.cookies, settings), page_key(request.headers))
 
     @app.get("/")
     async def index(request: Request) -> Response:
@@ -92,16 +93,23 @@ def create_app(classifier: Classifier, *, settings: ServeSettings) -> FastAPI:
         limit = settings.max_upload_bytes
         check_length(request.headers.get("content-length"), limit)
         try:
-            with sessions_of(request).arrival(session_of(request.cookies, settings)) as (session, study):
+            key = page_key(request.headers)
+            with sessions_of(request).arrival(session_of(request.cookies, settings), key) as (session, study):
                 received = await receive(
-                    request.stream(),
+                    in_time(request.stream(), study.pace),
                     content_type=request.headers.get("content-type", ""),
                     folder=study.upload,
                     suffix=partial(stored_suffix, modality=classifier.modality),
                     limit=limit,
+                    take=study.sent.take,
                 )
                 source, files = await run_in_threadpool(
-                    make_study, received, modality=classifier.modality, folder=study.upload, limit=limit
+                    make_study,
+                    received,
+                    modality=classifier.modality,
+                    folder=study.upload,
+                    limit=limit,
+                    share=study.sent,
                 )
                 study.fill(source, files)
         except OSError as error:
@@ -115,27 +123,28 @@ def create_app(classifier: Classifier, *, settings: ServeSettings) -> FastAPI:
 
     @app.get("/api/studies/{identity}")
     async def get_study(request: Request, identity: str) -> Response:
-        return JSONResponse(_describe(find_study(request, identity)))
+        session = find_session(request)
+        response = JSONResponse(_describe(session.study(identity)))
+        if session.id != session_of(request.cookies, settings):  # images and downloads show the cookie alone
+            set_session_cookie(response, settings, session.id)
+        return response
 
     @app.get("/api/studies/{identity}/{name}")
     async def get_file(request: Request, identity: str, name: str) -> Response:
-        offered = {path.name: path for path in find_study(request, identity).offered.values()}
+        offered = {path.name: path for path in find_session(request).study(identity).offered.values()}
         if name not in offered:
             raise Refused(NOT_FOUND, f"this study has no {name[:40]!r}; look again when it is done")
         return _download(offered[name], identity)
 
     @app.delete("/api/studies/{identity}")
     async def delete_study(request: Request, identity: str) -> Response:
-        sessions = sessions_of(request)
-        session = sessions.find(session_of(request.cookies, settings))
-        await run_in_threadpool(sessions.remove_study, session, identity)
+        await run_in_threadpool(sessions_of(request).remove_study, find_session(request), identity)
         return Response(status_code=204)
 
     @app.delete("/api/session")
     async def delete_session(request: Request) -> Response:
-        sessions = sessions_of(request)
         with contextlib.suppress(Refused):  # a browser that never sent anything
-            await run_in_threadpool(sessions.remove, sessions.find(session_of(request.cookies, settings)))
+            await run_in_threadpool(sessions_of(request).remove, find_session(request))
         return Response(status_code=204)
 
     return app
@@ -175,7 +184,8 @@ def _download(path: Path, identity: str) -> Response:
 
 async def _say_refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    return JSONResponse({"error": str(error)}, status_code=error.status)
+    headers = {"Connection": "close"} if error.status == TIMED_OUT else None
+    return JSONResponse({"error": str(error)}, status_code=error.status, headers=headers)
 
 
 async def _say_http(request: Request, error: Exception) -> Response:

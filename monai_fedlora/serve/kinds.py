@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,15 +11,19 @@ from monai_fedlora.clinic.studies import NIFTI, CineFile, DicomFiles, Study
 from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.check.archive import Limits, open_archive
+from monai_fedlora.serve.disk import Share
 from monai_fedlora.serve.names import ZIP, frame_of, is_hidden, shown_name, stem, stored_suffix
 from monai_fedlora.serve.refusal import BAD_REQUEST, WRONG_TYPE, Refused
 from monai_fedlora.serve.uploads import Received, StoredFile
 
+_CHUNK = 1 << 20
 _UNNAMED = "study"
 _MAGIC, _MAGIC_AT = b"DICM", 128
 
 
-def make_study(received: Received, *, modality: str, folder: Path, limit: int) -> tuple[Study, tuple[StoredFile, ...]]:
+def make_study(
+    received: Received, *, modality: str, folder: Path, limit: int, share: Share
+) -> tuple[Study, tuple[StoredFile, ...]]:
     """Decide what was sent; an archive is unpacked.
 
     Args:
@@ -28,6 +31,7 @@ def make_study(received: Received, *, modality: str, folder: Path, limit: int) -
         modality: what the model takes, "cine" or "image".
         folder: where the files lie; a DICOM study is all of it.
         limit: bytes that an archive may have, unpacked.
+        share: of the disk, which the received files are counted in; what is unpacked counts as well.
 
     Returns:
         The study, and its files with the names that their sender gave them.
@@ -47,17 +51,18 @@ def make_study(received: Received, *, modality: str, folder: Path, limit: int) -
         return _cine(files, _folder_name(files[0].name), folder), tuple(files)
     if len(files) > 1:
         raise Refused(BAD_REQUEST, "an archive arrived together with other files; send one study at a time")
-    files = unpack(archives[0], folder, limit)
+    files = unpack(archives[0], folder, limit, share)
     if not files:
         raise Refused(BAD_REQUEST, f"{archives[0].name} holds no file that the model takes; {_takes(modality)}")
     return _cine(files, stem(archives[0].name), folder), (*archives, *files)
 
 
-def unpack(archive: StoredFile, folder: Path, limit: int) -> list[StoredFile]:
+def unpack(archive: StoredFile, folder: Path, limit: int, share: Share) -> list[StoredFile]:
     """Write the members of an archive that may be of a study under numbers, and remove the archive.
 
     Raises:
-        Refused: it is damaged, encrypted, too large, or holds a link, a bomb or a name that leads outside.
+        Refused: it is damaged, encrypted, too large for a study or for what is left of the disk, or holds a link, a
+            bomb or a name that leads outside.
     """
     files: list[StoredFile] = []
     try:
@@ -72,10 +77,14 @@ def unpack(archive: StoredFile, folder: Path, limit: int) -> list[StoredFile]:
                     continue
                 files.append(StoredFile(folder / f"m{len(files):06d}{suffix}", name))
                 with source.open(member) as packed, files[-1].path.open("xb") as plain:
-                    shutil.copyfileobj(packed, plain)
+                    while chunk := packed.read(_CHUNK):
+                        share.take(len(chunk))
+                        plain.write(chunk)
     except ExportError as error:
         raise Refused(BAD_REQUEST, f"{archive.name} cannot be used: {error}; make the archive again") from error
+    size = archive.path.stat().st_size
     archive.path.unlink()
+    share.give_back(size)
     return files
 
 

@@ -16,10 +16,10 @@ import monai_fedlora.serve
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.serve.app import create_app
+from monai_fedlora.serve.protocol import server_config
 from monai_fedlora.serve.settings import ServeSettings
 
 _BACKLOG = 128
-_GRACE_SECONDS = 3
 
 
 def listen(settings: ServeSettings) -> socket.socket:
@@ -73,17 +73,7 @@ def run_server(
         on_ready: called once, when the page can be opened.
     """
     _log_to_terminal()
-    config = uvicorn.Config(
-        create_app(classifier, settings=settings),
-        access_log=False,
-        log_level="warning",
-        lifespan="on",
-        ws="none",
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
-    running = uvicorn.Server(config)
+    running = uvicorn.Server(server_config(create_app(classifier, settings=settings), settings))
 
     def hang_up(number: int, frame: FrameType | None) -> None:
         running.should_exit = True

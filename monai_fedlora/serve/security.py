@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import logging
+import re
 import secrets
 import socket
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from monai_fedlora.serve.defects import describe_defect
-from monai_fedlora.serve.refusal import DEFECT, FORBIDDEN, MISDIRECTED, UNAUTHORISED, Refused
+from monai_fedlora.serve.refusal import BAD_REQUEST, DEFECT, FORBIDDEN, MISDIRECTED, UNAUTHORISED, Refused
 from monai_fedlora.serve.settings import LOOPBACK_NAME, ServeSettings, is_loopback
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,8 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+PAGE_KEY = "X-Page-Key"
+_KEY = re.compile("[0-9a-f]{64}")
 _READING = frozenset({"GET", "HEAD"})
 _OTHER_SITES = frozenset({"cross-site", "same-site"})
 
@@ -177,6 +180,21 @@ def session_cookie(settings: ServeSettings) -> str:
 def session_of(cookies: Mapping[str, str], settings: ServeSettings) -> str:
     """What a browser says its session is; empty if it has none."""
     return cookies.get(session_cookie(settings), "")
+
+
+def page_key(headers: Mapping[str, str]) -> str:
+    """What this server's page shows beside the cookie; empty if something else asks.
+
+    Cookies of one port of a machine are sent to all others, and set by them. So a page draws a key, keeps it where only
+    its own origin reads, and a session is found by it.
+
+    Raises:
+        Refused: it is no key of a page.
+    """
+    key = headers.get(PAGE_KEY, "")
+    if key and not _KEY.fullmatch(key):
+        raise Refused(BAD_REQUEST, f"{PAGE_KEY} is no key of this server's page; leave it out, or use the page")
+    return key
 
 
 def _own_names(settings: ServeSettings) -> frozenset[str]:

@@ -15,6 +15,8 @@ from typing import Any
 
 from monai_fedlora.clinic.deidentify import Deidentifier
 from monai_fedlora.clinic.studies import Study
+from monai_fedlora.serve.disk import Disk, Share
+from monai_fedlora.serve.pace import SPARED, Pace
 from monai_fedlora.serve.refusal import NOT_FOUND, TOO_MANY, Refused
 from monai_fedlora.serve.settings import ServeSettings
 from monai_fedlora.serve.uploads import StoredFile
@@ -37,6 +39,9 @@ class ServedStudy:
     Attributes:
         id: random.
         folder: its own.
+        pace: of its sender.
+        sent: what was sent fills so much of the disk.
+        kept: so do the files that are offered.
         name: what it is called.
         state: one of the constants above.
         error: why it failed, for its sender.
@@ -46,6 +51,9 @@ class ServedStudy:
 
     id: str
     folder: Path
+    pace: Pace
+    sent: Share
+    kept: Share
     name: str = ""
     state: str = WAITING
     error: str | None = None
@@ -86,7 +94,16 @@ class ServedStudy:
         self.state = state
 
     def offer(self, kind: str, file: Path) -> None:
-        """Let a file be seen."""
+        """Let a file be seen.
+
+        Raises:
+            Refused: the disk has no room for it.
+        """
+        try:
+            self.kept.take(file.stat().st_size)
+        except Refused:
+            file.unlink()
+            raise
         self.offered = {**self.offered, kind: file}
 
     def fail(self, reason: str) -> None:
@@ -100,15 +117,21 @@ class ServedStudy:
     def forget_upload(self) -> None:
         """Remove what was sent."""
         shutil.rmtree(self.upload, ignore_errors=True)
+        self.sent.give_back()
 
     def finish(self) -> None:
         """Nothing is written any more: remove what was sent, and everything if the study was removed meanwhile."""
-        shutil.rmtree(self.folder if self._removed else self.upload, ignore_errors=True)
+        if self._removed:
+            self.remove()
+        else:
+            self.forget_upload()
 
     def remove(self) -> None:
         """Remove everything; where the worker is at the study, its next step ends it."""
         self._removed = True
         shutil.rmtree(self.folder, ignore_errors=True)
+        self.sent.give_back()
+        self.kept.give_back()
 
 
 @dataclass(kw_only=True)
@@ -119,16 +142,18 @@ class Session:
         id: random, known to the browser alone.
         folder: of its studies.
         deidentifier: of its DICOM objects; images of one patient stay together within a session.
+        key: what its page shows beside the cookie; empty if it is no page.
         studies: by id.
-        arriving: how many studies are being sent.
+        arriving: those that are being sent.
         seen: when it last asked for something, on the store's clock.
     """
 
     id: str
     folder: Path
+    key: str = ""
     deidentifier: Deidentifier = field(default_factory=Deidentifier)
     studies: dict[str, ServedStudy] = field(default_factory=dict)
-    arriving: int = 0
+    arriving: dict[str, ServedStudy] = field(default_factory=dict)
     seen: float = 0.0
 
     def study(self, identity: str) -> ServedStudy:
@@ -144,7 +169,7 @@ class Session:
     @property
     def waiting(self) -> int:
         """How many studies are not finished, those that are being sent among them."""
-        return self.arriving + sum(study.state not in _FINISHED for study in self.studies.values())
+        return len(self.arriving) + sum(study.state not in _FINISHED for study in self.studies.values())
 
 
 class Sessions:
@@ -158,6 +183,7 @@ class Sessions:
 
     def __init__(self, root: Path, *, settings: ServeSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._root, self._settings, self._clock = root, settings, clock
+        self.disk = Disk(settings.max_disk_bytes)
         self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()
         self._key = secrets.token_bytes(32)
@@ -172,24 +198,29 @@ class Sessions:
         number, _, signature = identity.partition(".")
         return hmac.compare_digest(signature.encode("utf-8", "replace"), self._signature(number).encode())
 
-    def find(self, identity: str) -> Session:
+    def find(self, identity: str, key: str = "") -> Session:
         """The session of a browser.
+
+        Args:
+            identity: what its cookie says.
+            key: what its page says, which counts more: other programs of this machine can plant cookies.
 
         Raises:
             Refused: there is none.
         """
         with self._lock:
-            if identity not in self._sessions:
+            session = self._find(identity, key)
+            if session is None:
                 raise no_study()
-            session = self._sessions[identity]
             session.seen = self._clock()
             return session
 
     @contextmanager
-    def arrival(self, identity: str) -> Iterator[tuple[Session, ServedStudy]]:
+    def arrival(self, identity: str, key: str = "") -> Iterator[tuple[Session, ServedStudy]]:
         """Make room for a study that is being sent: a session, a new one if there is none, and an empty study.
 
-        A name that this server did not give is replaced by one that it gives.
+        A name that this server did not give is replaced by one that it gives; so is any name that a page comes with,
+        since others may know it. Where no more studies may wait, the latest sender makes room.
 
         The study becomes part of the session when the block ends well, and is removed otherwise.
 
@@ -197,18 +228,17 @@ class Sessions:
             Refused: too many studies wait, or the session keeps too many.
         """
         with self._lock:
-            session = self._sessions.get(identity)
+            session = self._find(identity, key)
             waiting = sum(other.waiting for other in self._sessions.values())
-            if waiting >= self._settings.max_waiting:
+            if waiting >= self._settings.max_waiting and not self._drop_latest():
                 raise Refused(TOO_MANY, f"{waiting} studies wait already; send this one when some are done")
             if session is not None and len(session.studies) >= self._settings.max_kept:
                 raise Refused(TOO_MANY, f"{len(session.studies)} studies are kept already; remove some of them")
             if session is None:
-                session = self._new_session(identity if self.is_issued(identity) else self.issue())
+                session = self._new_session(self.issue() if key or not self.is_issued(identity) else identity, key)
             session.seen = self._clock()
-            session.arriving += 1
-        identity = secrets.token_urlsafe(16)
-        study = ServedStudy(id=identity, folder=session.folder / identity)
+            study = self._new_study(session)
+            session.arriving[study.id] = study
         try:
             study.upload.mkdir(parents=True, mode=0o700)
             study.results.mkdir(mode=0o700)
@@ -223,7 +253,7 @@ class Sessions:
             raise
         finally:
             with self._lock:
-                session.arriving -= 1
+                session.arriving.pop(study.id, None)
 
     def remove_study(self, session: Session, identity: str) -> None:
         """Forget a study.
@@ -267,10 +297,36 @@ class Sessions:
     def _signature(self, number: str) -> str:
         return hmac.new(self._key, number.encode("utf-8", "replace"), "sha256").hexdigest()
 
-    def _new_session(self, identity: str) -> Session:
+    def _find(self, identity: str, key: str) -> Session | None:
+        if not key:
+            return self._sessions.get(identity)
+        same = (session for session in self._sessions.values() if hmac.compare_digest(session.key, key))
+        return next(same, None)
+
+    def _drop_latest(self) -> bool:
+        """Give up the sender that is behind most, if one is by far; whether there was one."""
+        arriving = [
+            (study.pace.late, session, study)
+            for session in self._sessions.values()
+            for study in session.arriving.values()
+        ]
+        late, session, study = max(arriving, key=lambda entry: entry[0], default=(0.0, None, None))
+        if session is None or study is None or late < SPARED:
+            return False
+        study.pace.drop()
+        del session.arriving[study.id]
+        return True
+
+    def _new_study(self, session: Session) -> ServedStudy:
+        identity = secrets.token_urlsafe(16)
+        pace = Pace(self._settings, clock=self._clock)
+        sent, kept = Share(self.disk), Share(self.disk)
+        return ServedStudy(id=identity, folder=session.folder / identity, pace=pace, sent=sent, kept=kept)
+
+    def _new_session(self, identity: str, key: str) -> Session:
         folder = self._root / secrets.token_hex(16)
         folder.mkdir(mode=0o700)
-        session = self._sessions[identity] = Session(id=identity, folder=folder)
+        session = self._sessions[identity] = Session(id=identity, folder=folder, key=key)
         return session
 
 

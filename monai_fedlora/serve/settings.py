@@ -24,18 +24,26 @@ class ServeSettings:
         port: TCP port.
         token: what every request has to bring; None only where nobody but this machine can connect.
         max_upload_bytes: of one study, as sent and unpacked (ours).
+        max_disk_bytes: of all studies together, what was sent, what of it is unpacked, and what is offered (ours).
         idle_minutes: after which what a session left is removed (ours).
         max_waiting: studies of all sessions that are being sent or wait to be classified (ours).
         max_kept: studies that one session may keep (ours).
+        head_seconds: for the head of a request (ours).
+        stall_seconds: that a sender may be silent, or behind the slowest rate, and a reader of an answer idle (ours).
+        slowest_rate: bytes a second that a sender reaches on average (ours).
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
     token: str | None = None
     max_upload_bytes: int = 2 << 30
+    max_disk_bytes: int = 16 << 30
     idle_minutes: float = 30.0
     max_waiting: int = 50
     max_kept: int = 200
+    head_seconds: float = 20.0
+    stall_seconds: float = 30.0
+    slowest_rate: float = 16384.0
 
     def __post_init__(self) -> None:
         """Check every value.
@@ -49,6 +57,10 @@ class ServeSettings:
             raise ConfigError(f"--port {self.port} is no port; give a number from 1 to 65535")
         if not 1 <= self.max_upload_bytes <= _LARGEST_UPLOAD:
             raise ConfigError(f"--max-upload must be more than 0 and at most {_LARGEST_UPLOAD >> 30} GiB")
+        if self.max_disk_bytes < self.max_upload_bytes:
+            raise ConfigError("--max-disk must be at least --max-upload: a study has to fit on the disk")
+        if not (self.head_seconds > 0 and self.stall_seconds > 0 and self.slowest_rate > 0):
+            raise ConfigError("senders need some time, and a rate")
         if not 0 < self.idle_minutes <= _LONGEST_IDLE:
             raise ConfigError(f"--idle-minutes {self.idle_minutes:g} must be more than 0 and at most {_LONGEST_IDLE}")
         if self.max_waiting < 1 or self.max_kept < 1:
@@ -58,7 +70,7 @@ class ServeSettings:
         if self.token is not None and not (len(self.token) >= SHORTEST_TOKEN and _is_plain(self.token)):
             raise ConfigError(
                 f"the token must have at least {SHORTEST_TOKEN} letters, digits or -._~, so that nobody guesses it; "
-                "leave --token out and one is made"
+                "leave it out where others can connect, or name a new --token-file, and one is made"
             )
 
     @property

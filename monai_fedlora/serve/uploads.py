@@ -83,6 +83,7 @@ async def receive(
     folder: Path,
     suffix: Callable[[str], str | None],
     limit: int,
+    take: Callable[[int], None],
 ) -> Received:
     """Write the files of a form's field ``files`` into a folder, under numbers.
 
@@ -92,6 +93,7 @@ async def receive(
         folder: is there, and empty.
         suffix: the ending for a name; None passes over the file.
         limit: bytes that all files may have together, whether they are kept or not.
+        take: told how many bytes are about to be written; refuses what the disk has no room for.
 
     Raises:
         Refused: this is no such form, it brings nothing, too much or too many files.
@@ -99,7 +101,7 @@ async def receive(
     kind, options = parse_options_header(content_type)
     if kind != _FORM or not options.get(b"boundary"):
         raise Refused(WRONG_TYPE, "files are sent as multipart/form-data; use the page, or curl -F files=@FILE")
-    sink = _Sink(folder=folder, suffix=suffix, limit=limit)
+    sink = _Sink(folder=folder, suffix=suffix, limit=limit, take=take)
     try:
         parser = MultipartParser(options[b"boundary"], sink.callbacks(), max_header_size=_LONGEST_HEADER)
         async for chunk in stream:
@@ -117,8 +119,10 @@ async def receive(
 class _Sink:
     """Callbacks of a parser of multipart forms."""
 
-    def __init__(self, *, folder: Path, suffix: Callable[[str], str | None], limit: int) -> None:
-        self.folder, self.suffix, self.limit = folder, suffix, limit
+    def __init__(
+        self, *, folder: Path, suffix: Callable[[str], str | None], limit: int, take: Callable[[int], None]
+    ) -> None:
+        self.folder, self.suffix, self.limit, self.take = folder, suffix, limit, take
         self.received = Received()
         self.ended = False
         self._size = self._parts = 0
@@ -175,6 +179,7 @@ class _Sink:
         if self._size > self.limit:
             raise Refused(TOO_LARGE, too_large(self.limit))
         if self._file is not None:
+            self.take(end - start)
             self._file.write(data[start:end])
 
     def _on_end(self) -> None:

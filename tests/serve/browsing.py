@@ -20,6 +20,7 @@ from monai_fedlora.clinic.predict import Prediction, predict_study
 from monai_fedlora.clinic.studies import find_studies
 from monai_fedlora.serve import volumes
 from monai_fedlora.serve.app import create_app
+from monai_fedlora.serve.protocol import server_config
 from monai_fedlora.serve.settings import ServeSettings
 
 LARGEST = 1 << 20
@@ -50,8 +51,9 @@ def _serving(model: Classifier, folder: Path) -> Iterator[str]:
         patch.setattr(tempfile, "tempdir", str(folder))
         patch.setattr(volumes, "HARDLY", 0.0)  # a micro model answers nearly alike whatever is hidden
         port = listener.getsockname()[1]
-        app = create_app(model, settings=ServeSettings(port=port, max_upload_bytes=LARGEST))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on", ws="none"))
+        settings = ServeSettings(port=port, max_upload_bytes=LARGEST)
+        app = create_app(model, settings=settings)
+        server = uvicorn.Server(server_config(app, settings))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         for _ in range(200):

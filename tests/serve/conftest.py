@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tempfile
 import time
 import zipfile
@@ -99,4 +100,4 @@ def finished(browser: TestClient, identity: str, *, state: str = "done") -> dict
 
 def stored(scratch: Path) -> list[Path]:
     """Files that a server keeps."""
-    return [path for path in scratch.rglob("*") if path.is_file()]
+    return [Path(folder) / name for folder, _, names in os.walk(scratch) for name in names]

@@ -62,7 +62,9 @@ def test_bundle_is_checked_first(capsys: pytest.CaptureFixture[str], tmp_path: P
         (["--max-upload", "inf"], "no size"),
         (["--max-upload", "-1"], "max-upload"),
         (["--idle-minutes", "0"], "idle-minutes"),
-        (["--token", "short"], "at least 16"),
+        (["--token", "a-token.of_23~characters"], "--token-file"),
+        (["--max-disk", "nan"], "no size"),
+        (["--max-disk", "1"], "max-disk"),
         (["--host", "a b"], "no address"),
     ],
 )
@@ -99,7 +101,7 @@ def started(monkeypatch: pytest.MonkeyPatch, classifier: Classifier) -> list[Ser
 def test_local_server_needs_no_token(started: list[ServeSettings], capsys: pytest.CaptureFixture[str]) -> None:
     port = free_port()
     assert cli.main(["serve", "B", "--port", str(port), "--max-upload", "0.5", "--idle-minutes", "5"]) == 0
-    assert started == [ServeSettings(port=port, max_upload_bytes=1 << 29, idle_minutes=5.0)]
+    assert started == [ServeSettings(port=port, max_upload_bytes=1 << 29, max_disk_bytes=1 << 32, idle_minutes=5.0)]
     output = capsys.readouterr().out
     assert output.count(f"open http://127.0.0.1:{port} ; Ctrl-C ends and removes everything\n") == 1
     assert "Not for clinical use" in output
@@ -114,6 +116,26 @@ def test_token_is_made_and_printed_where_others_can_connect(
     assert first != second
     assert len(first or "") >= 32
     assert capsys.readouterr().out.count(f"/?token={first} ;") == 1
+
+
+def test_token_that_the_user_keeps_is_not_said(
+    started: list[ServeSettings], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "token"
+    assert cli.main(["serve", "B", "--port", str(free_port()), "--token-file", str(file)]) == 0
+    monkeypatch.setenv("MONAI_FEDLORA_TOKEN", "a-token.of_23~characters")
+    assert cli.main(["serve", "B", "--port", str(free_port())]) == 0
+    assert [settings.token for settings in started] == [file.read_text().strip(), "a-token.of_23~characters"]
+    output = capsys.readouterr().out
+    assert output.count("/?token=TOKEN ;") == 2
+    assert str(file) in output
+    assert "MONAI_FEDLORA_TOKEN" in output
+    assert not any((settings.token or "") in output for settings in started)
+
+
+def test_refused_token_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["serve", "B", "--token", "a-token.of_23~characters"]) == 2
+    assert "a-token" not in "".join(capsys.readouterr())
 
 
 def test_viewer_that_is_not_there_is_said(
@@ -193,9 +215,13 @@ def test_end_of_the_terminal_removes_everything(exported: Exported, scratch: Pat
 
 @pytest.mark.slow
 def test_token_protects_the_real_command(exported: Exported, scratch: Path) -> None:
-    with running(exported.folder, scratch, "--host", "0.0.0.0") as (_, address):
+    with running(exported.folder, scratch, "--host", "0.0.0.0") as (process, address):
         local = address.replace(socket.gethostname(), "127.0.0.1")
         base = local.partition("/?")[0]
+        token = address.partition("token=")[2].encode()
+        assert len(token) >= 32
+        assert token not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        assert token not in Path(f"/proc/{process.pid}/environ").read_bytes()
         assert httpx2.get(base).status_code == 401
         with httpx2.Client(follow_redirects=True) as browser:
             opened = browser.get(local)

@@ -11,6 +11,7 @@ import pytest
 
 from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
 from monai_fedlora.data.records import FramePair, Photograph
+from monai_fedlora.serve.disk import Disk, Share
 from monai_fedlora.serve.kinds import make_study
 from monai_fedlora.serve.names import stored_suffix
 from monai_fedlora.serve.refusal import Refused
@@ -36,7 +37,7 @@ def received(folder: Path, *files: tuple[str, bytes], modality: str = "cine") ->
 
 def study(folder: Path, *files: tuple[str, bytes], modality: str = "cine") -> Study:
     found = received(folder, *files, modality=modality)
-    return make_study(found, modality=modality, folder=folder, limit=LIMIT)[0]
+    return make_study(found, modality=modality, folder=folder, limit=LIMIT, share=Share(Disk(1 << 30)))[0]
 
 
 def packed(*members: tuple[str | zipfile.ZipInfo, bytes]) -> bytes:
@@ -72,7 +73,11 @@ def test_photograph_is_one_file(tmp_path: Path) -> None:
 
 def test_archive_gives_its_members_and_is_removed(tmp_path: Path) -> None:
     archive = packed(("heart/IM1", DICOM), ("heart/", b""), ("heart/.hidden", DICOM), ("heart/report.pdf", b"x"))
-    found, files = make_study(received(tmp_path, ("P7.zip", archive)), modality="cine", folder=tmp_path, limit=LIMIT)
+    share = Share(Disk(1 << 30))
+    share.take(len(archive))
+    found, files = make_study(
+        received(tmp_path, ("P7.zip", archive)), modality="cine", folder=tmp_path, limit=LIMIT, share=share
+    )
     assert found == Study("P7", DicomFiles(tmp_path))
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [DICOM]
     assert [file.name for file in files] == ["P7.zip", "heart/IM1"]

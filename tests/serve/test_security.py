@@ -9,6 +9,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from monai_fedlora.serve.security import PAGE_KEY
 from tests.serve.conftest import ADDRESS, send, stranger
 
 TOKEN = "a-token.of_23~characters"
@@ -136,6 +137,46 @@ def test_access_of_one_server_opens_no_other(make_app: Make, locked: TestClient)
     with TestClient(make_app(token=TOKEN), base_url=ADDRESS) as other:
         other.cookies.update(locked.cookies)
         assert other.get("/api/model").status_code == 401
+
+
+def test_session_that_another_program_chose_gets_no_study(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cookies of a host are those of all its ports: another user's server can plant the name of its own session."""
+    monkeypatch.setattr(client.app.state.worker, "put", lambda *args: None)
+    content = bytes(128) + b"DICM"
+    attacker = stranger(client)
+    attacker.get("/")
+    unused = dict(attacker.cookies)
+    for planted in (unused, None):
+        if planted is None:
+            send(attacker, ("IM1", content))
+            planted = dict(attacker.cookies)
+        victim = stranger(client, cookies=planted, headers={PAGE_KEY: "5" * 63 + str(len(planted))})
+        identity = send(victim, ("IM1", content)).json()["id"]
+        assert attacker.get(f"/api/studies/{identity}").status_code == 404
+        assert stranger(client, cookies=planted).get(f"/api/studies/{identity}").status_code == 404
+        assert victim.get(f"/api/studies/{identity}").status_code == 200
+        victim.cookies.clear()
+        victim.cookies.update(planted)  # planted again
+        renewed = victim.get(f"/api/studies/{identity}")
+        assert renewed.status_code == 200
+        assert "set-cookie" in renewed.headers  # for images, which show the cookie alone
+        assert victim.delete("/api/session").status_code == 204
+        assert victim.get(f"/api/studies/{identity}").status_code == 404
+
+
+def test_studies_that_a_page_sends_at_once_share_a_session(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client.app.state.worker, "put", lambda *args: None)
+    pages = [stranger(client, headers={PAGE_KEY: "a" * 64}) for _ in range(3)]
+    ids = [send(page, ("IM1", bytes(128) + b"DICM")).json()["id"] for page in pages]
+    assert [pages[0].get(f"/api/studies/{identity}").status_code for identity in ids] == [200] * 3
+    other = stranger(client, headers={PAGE_KEY: "b" * 64})
+    assert [other.get(f"/api/studies/{identity}").status_code for identity in ids] == [404] * 3
+
+
+@pytest.mark.parametrize("key", ["x", "a" * 63, "a" * 65, "A" * 64, "g" * 64])
+def test_key_that_no_page_draws_is_refused(client: TestClient, key: str) -> None:
+    for method, path in (("POST", "/api/studies"), ("GET", "/api/studies/x"), ("DELETE", "/api/studies/x")):
+        assert client.request(method, path, headers={PAGE_KEY: key}).status_code == 400
 
 
 def test_every_answer_forbids_foreign_content(client: TestClient) -> None:

@@ -26,7 +26,14 @@ def fetch(chunks: Iterable[bytes], folder: Path, *, limit: int = 1000, content_t
             yield chunk
 
     return asyncio.run(
-        receive(stream(), content_type=content_type, folder=folder, suffix=lambda name: ".dcm", limit=limit)
+        receive(
+            stream(),
+            content_type=content_type,
+            folder=folder,
+            suffix=lambda name: ".dcm",
+            limit=limit,
+            take=lambda size: None,
+        )
     )
 
 

@@ -19,6 +19,9 @@ export class ApiError extends Error {
   }
 }
 
+const KEY = "monai-fedlora key";
+const key = ownKey();
+
 const SILENT = "The server does not answer. Look whether monai-fedlora serve is still running, then try again.";
 
 /** @returns {Promise<Model>} */
@@ -53,6 +56,7 @@ export function sendStudy(items, progress) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open("POST", "api/studies");
+    request.setRequestHeader("X-Page-Key", key);
     request.upload.addEventListener("progress", (event) => {
       if (event.lengthComputable) progress(event.loaded / event.total);
     });
@@ -71,13 +75,25 @@ async function call(method, address) {
   /** @type {Response} */
   let response;
   try {
-    response = await fetch(address, { method, cache: "no-store" });
+    response = await fetch(address, { method, cache: "no-store", headers: { "X-Page-Key": key } });
   } catch {
     throw new ApiError(SILENT, 0);
   }
   const answer = parsed(await response.text());
   if (!response.ok) throw failure(response.status, answer);
   return answer;
+}
+
+/** What this page shows beside the cookie: other servers of this machine can set cookies, and not read what is kept here. */
+function ownKey() {
+  const drawn = [...crypto.getRandomValues(new Uint8Array(32))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  try {
+    const kept = localStorage.getItem(KEY);
+    if (/^[0-9a-f]{64}$/.test(kept ?? "")) return kept;
+    localStorage.setItem(KEY, drawn);
+  } catch {  // storage is switched off: the key lasts as long as this page
+  }
+  return drawn;
 }
 
 /** @param {string} text @returns {any} null if it is no JSON */

@@ -1,0 +1,72 @@
+"""How much of the disk all studies of a server may fill, and which study fills how much."""
+
+from __future__ import annotations
+
+import threading
+
+from monai_fedlora.serve.refusal import DISK_FULL, Refused
+from monai_fedlora.serve.uploads import size_text
+
+
+class Disk:
+    """What is left for studies.
+
+    Args:
+        limit: bytes of all files of all sessions together: as sent, unpacked, and offered.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._used = 0
+
+    @property
+    def used(self) -> int:
+        """Bytes."""
+        return self._used
+
+    def take(self, size: int) -> None:
+        """Count bytes that are about to be written.
+
+        Raises:
+            Refused: there is no room for them.
+        """
+        with self._lock:
+            if self._used + size > self._limit:
+                raise Refused(
+                    DISK_FULL,
+                    f"the studies here would fill more than {size_text(self._limit)}; remove some, send this one "
+                    "later, or start with a larger --max-disk",
+                )
+            self._used += size
+
+    def give_back(self, size: int) -> None:
+        """Count bytes that were removed."""
+        with self._lock:
+            self._used -= size
+
+
+class Share:
+    """The bytes of one thing on a disk."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._size = 0
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> None:
+        """Count bytes that are about to be written.
+
+        Raises:
+            Refused: there is no room for them.
+        """
+        with self._lock:
+            self._disk.take(size)
+            self._size += size
+
+    def give_back(self, size: int | None = None) -> None:
+        """Count bytes that were removed; None for all."""
+        with self._lock:
+            size = self._size if size is None else size
+            self._size -= size
+            self._disk.give_back(size)

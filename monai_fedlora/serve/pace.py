@@ -1,0 +1,98 @@
+"""How long a sender is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Callable
+
+from monai_fedlora.serve.refusal import TIMED_OUT, Refused
+from monai_fedlora.serve.settings import ServeSettings
+
+SPARED = 5.0
+"""Seconds (ours) by which a sender may be late although others wait for its place."""
+_TICK = 1.0
+
+
+class Pace:
+    """Whether a sender keeps up.
+
+    It is late by the time since it was last heard of, or by what it took longer than the slowest rate would have,
+    whichever is more.
+
+    Args:
+        settings: how late it may be, and the slowest rate.
+        clock: seconds.
+    """
+
+    def __init__(self, settings: ServeSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._patience, self._rate, self._clock = settings.stall_seconds, settings.slowest_rate, clock
+        self._begin = self._heard = clock()
+        self._size = 0
+        self._has_ended = self._is_dropped = False
+
+    def hear(self, size: int) -> None:
+        """Note that bytes arrived."""
+        self._size += size
+        if size:
+            self._heard = self._clock()
+
+    def end(self) -> None:
+        """Everything arrived; it is late no more."""
+        self._has_ended = True
+
+    def drop(self) -> None:
+        """Wait for it no longer."""
+        self._is_dropped = True
+
+    @property
+    def late(self) -> float:
+        """Seconds; less than nothing when everything arrived."""
+        if self._has_ended:
+            return -math.inf
+        now = self._clock()
+        return max(now - self._heard, now - self._begin - self._size / self._rate)
+
+    def check(self) -> None:
+        """Look whether it is still waited for.
+
+        Raises:
+            Refused: it is too late, or another got its place.
+        """
+        if self._is_dropped or self.late > self._patience:
+            raise Refused(
+                TIMED_OUT, "the files stopped arriving, or came too slowly; look at the network and try again"
+            )
+
+    @property
+    def tick(self) -> float:
+        """Seconds between two looks."""
+        return min(_TICK, self._patience / 4)
+
+
+async def in_time(stream: AsyncIterator[bytes], pace: Pace) -> AsyncIterator[bytes]:
+    """Yield what a stream brings while its sender keeps up.
+
+    Raises:
+        Refused: it does not.
+    """
+    pieces = stream.__aiter__()
+    while True:
+        piece = asyncio.ensure_future(anext(pieces, None))
+        try:
+            while not piece.done():
+                await asyncio.wait({piece}, timeout=pace.tick)
+                if not piece.done():
+                    pace.check()
+        except BaseException:
+            piece.cancel()
+            await asyncio.gather(piece, return_exceptions=True)
+            raise
+        found = piece.result()
+        pace.check()
+        if found is None:
+            pace.end()
+            return
+        pace.hear(len(found))
+        yield found
