@@ -62,9 +62,13 @@ def tiny_photographs(count: int = 2, *, seed: int = 1) -> Tensor:
     return torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
 
 
+CLIP_TOWER: dict[str, Any] = {"pre_norm": True, "activation": "quick_gelu", "patch_bias": False}
+"""How CLIP's image encoder differs from a plain vision transformer."""
+
+
 def tiny_clip(*, seed: int = 0, depth: int = 3) -> VisionTransformer:
     """A :func:`tiny_vit` of CLIP's kind that compares with the texts of two classes, and the reader of these texts."""
-    network = tiny_vit(seed=seed, depth=depth, pre_norm=True, activation="quick_gelu", patch_bias=False)
+    network = tiny_vit(seed=seed, depth=depth, **CLIP_TOWER)
     settings = TextSettings(context=9, vocabulary=12, dim=8, depth=2, n_heads=2, embed_dim=10)
     tower = TextTransformer(settings).eval().requires_grad_(False)
     randomise(tower, "", seed=seed + 50, scale=0.5)

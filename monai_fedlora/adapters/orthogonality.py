@@ -7,9 +7,14 @@ of the adapters' weights or of their representations; the forms are ours)
     W1   sum_ij cos²(row i of A_g, row j of A_l)  =  || rownorm(A_g) rownorm(A_l)^T ||_F²             in [0, r²]
     W2   W1 + sum_ij cos²(column i of B_g, column j of B_l)                                           in [0, 2 r²]
     W3   cos²(B_g A_g, B_l A_l)                                                                       in [0, 1]
-    R    mean over the batch's tokens x of cos²(B_g A_g x, B_l A_l x)                                 in [0, 1]
+    R    mean over the inputs x of cos²(B_g A_g x, B_l A_l x)                                         in [0, 1]
 
-and the penalty is its mean over the layers. No d_out x d_in matrix and no d_out-long representation is built. The inner
+and the penalty is its mean over the layers, each of the same weight. In R the mean is over all vectors x that the layer
+was given in the forward pass, whatever their number: the tokens of the batch's images, as a rule. Where the readout
+takes the class token alone, the last block computes no more than it reads of it: its q, proj, fc1 and fc2 are given the
+class token of each image, and the v of a :class:`~monai_fedlora.networks.vit.VisionTransformer` each head's
+attention-weighted mean of the tokens (:mod:`monai_fedlora.networks.one_query`), or with dropout every token.
+No d_out x d_in matrix and no d_out-long representation is built. The inner
 products of all rows and columns are two 2r x 2r matrices per layer, in four r x r parts,
 
     G = A A^T  with  A = [A_g; A_l],        H = B^T B  with  B = [B_g, B_l],
@@ -73,8 +78,7 @@ def overlap(network: nn.Module, form: Form, *, detach_shared: bool = False) -> I
         for group in groups.values():
             factors = _Factors([layers[index] for index in group], detach_shared)
             if form == "R":
-                shared, private = (_take(codes, group, adapter) for adapter in (SHARED, PRIVATE))
-                overlaps.append(token_overlap(shared, private, factors.columns()))
+                overlaps += _token_overlaps(codes, group, factors.columns())
             elif form == "W3":
                 overlaps.append(product_overlap(factors.rows(), factors.columns()))
             elif form == "W2":
@@ -180,13 +184,25 @@ def _recorded_codes(layers: Sequence[Any], detach_shared: bool) -> Iterator[_Cod
         codes.clear()
 
 
-def _take(codes: _Codes, group: Sequence[int], adapter: str) -> Tensor:
-    """Move the codes of layers of equal shape out of the record: (L, T, r) in float32 or wider."""
+def _token_overlaps(codes: _Codes, group: Sequence[int], columns: Tensor) -> list[Tensor]:
+    """The overlap per token of the layers of a group, those with the same number of tokens at once."""
+    shared, private = (_take(codes, group, adapter) for adapter in (SHARED, PRIVATE))
+    places: dict[int, list[int]] = defaultdict(list)
+    for place, code in enumerate(shared):
+        places[len(code)].append(place)
+    overlaps = []
+    for alike in places.values():
+        first, second = (torch.stack([codes_of[place] for place in alike]) for codes_of in (shared, private))
+        overlaps.append(token_overlap(first, second, columns[alike]))
+    return overlaps
+
+
+def _take(codes: _Codes, group: Sequence[int], adapter: str) -> list[Tensor]:
+    """Move the codes of some layers out of the record: (T, r) each, in float32 or wider."""
     try:
         taken = [codes.pop((index, adapter)).flatten(0, -2) for index in group]
     except KeyError as error:
         raise FedLoraError(
             "the overlap of representations needs one forward pass with gradients before every call, and there was none"
         ) from error
-    stack = torch.stack(taken)
-    return stack.to(torch.promote_types(stack.dtype, torch.float32))
+    return [code.to(torch.promote_types(code.dtype, torch.float32)) for code in taken]

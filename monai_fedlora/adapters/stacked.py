@@ -24,12 +24,13 @@ class StackedLora(Linear):
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Map (..., d_in) to (..., d_out)."""
+        """Map (..., d_in) to (..., d_out); (d_in,) to (d_out,)."""
         names = plain_adapters(self)
         if args or kwargs or not names:
             result: Tensor = super().forward(x, *args, **kwargs)
             return result
-        codes = torch.cat([self.lora_A[name](self.lora_dropout[name](x)) for name in names], dim=-1).flatten(0, -2)
+        codes = torch.cat([self.lora_A[name](self.lora_dropout[name](x)) for name in names], dim=-1)
+        codes = codes.view(-1, codes.shape[-1])
         up = torch.cat([self.scaling[name] * self.lora_B[name].weight for name in names], dim=1)
         outputs: Tensor = self.base_layer(x)
         outputs.view(len(codes), len(up)).addmm_(codes, up.to(codes.dtype).t())

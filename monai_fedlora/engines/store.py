@@ -83,9 +83,12 @@ class Store:
         self._trusted = 0
         self._verified: set[str] = set()
         self._writable = limit > 0
+        self._has_refused = False
 
     def recall(self, key: str, make: Callable[[], Entry]) -> Entry:
         """Return the entry of ``key``; if there is no sound one, make it and keep it.
+
+        One that is larger than the limit is not kept, and nothing makes room for it.
 
         The tensors of a kept entry are views of the file, which is read as they are used.
         """
@@ -124,6 +127,9 @@ class Store:
             return
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in entry.items()}
         content = save(plain, {_CHECKSUM: _checksum(key, plain)})
+        if len(content) > self.limit:
+            self._refuse(len(content))
+            return
         try:
             self._make_room(len(content))
             path = self._path(key)
@@ -141,6 +147,18 @@ class Store:
         self._verified.add(key)
         self._used += len(content)
         self._trusted -= len(content)
+
+    def _refuse(self, size: int) -> None:
+        if not self._has_refused:
+            _log.warning(
+                "entries of %.3f GB are not kept in %s and are computed again where they are needed: the limit of all "
+                "entries together is %.3f GB; %s sets another one",
+                size / 1e9,
+                self.folder,
+                self.limit / 1e9,
+                CACHE_LIMIT,
+            )
+        self._has_refused = True
 
     def _make_room(self, size: int) -> None:
         if self._trusted < size or self._used + size > self.limit:

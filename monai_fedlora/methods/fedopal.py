@@ -27,7 +27,8 @@ class FedOpal(AveragedLora):
     adapters, rank 8, alpha 16, no dropout, the attention's q and v of every block, a shared head.
 
     Args:
-        orthogonality: "W1", rows of A; "W2", also columns of B; "W3", the products BA; "R", the outputs per token.
+        orthogonality: "W1", rows of A; "W2", also columns of B; "W3", the products BA; "R", the outputs for what
+            each layer was given, as a rule tokens.
         weight: factor lambda of the overlap in the loss, at least 0; 0 is dual LoRA to the bit.
         stop_gradient: "shared" lets the overlap move the private adapter only, "none" both.
     """

@@ -128,7 +128,7 @@ class Guard:
         if method in _READING:
             return
         origin = headers.get("origin")
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower()
+        foreign = origin is not None and _place(origin) != hosts[0].lower()
         if foreign or headers.get("sec-fetch-site") in _OTHER_SITES:
             raise Refused(FORBIDDEN, "the request comes from the page of another site; use the page of this server")
 
@@ -204,6 +204,14 @@ def _own_names(settings: ServeSettings) -> frozenset[str]:
     if settings.is_everywhere:
         names.add(socket.gethostname().lower())
     return frozenset(names)
+
+
+def _place(origin: str) -> str | None:
+    """Host and port of an ``Origin``, as a ``Host`` says them; None where it is no address."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _token_in_address(scope: Scope) -> str:

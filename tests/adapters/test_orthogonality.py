@@ -19,7 +19,7 @@ from monai_fedlora.adapters.orthogonality import FORMS, overlap, product_overlap
 from monai_fedlora.engines.features import FrozenInferer
 from monai_fedlora.errors import FedLoraError
 from monai_fedlora.networks.cinema import ConvViT
-from tests.helpers import randomise, tiny_images, tiny_network
+from tests.helpers import randomise, tiny_images, tiny_network, tiny_photographs, tiny_vit
 
 RANK = 3
 STATES = ("initial", "private fresh", "shared fresh", "trained")
@@ -107,6 +107,13 @@ def dense(network: ConvViT, form: str) -> float:
 
 
 def by_token(network: ConvViT) -> float:
+    """The mean over layers of the means over the 18 tokens of two images."""
+    squares = squares_by_layer(network, images(network)).values()
+    assert {len(each) for each in squares} == {2 * 9}
+    return sum(sum(each) / len(each) for each in squares) / len(squares)
+
+
+def squares_by_layer(network: nn.Module, x: Tensor) -> dict[str, list[float]]:
     """A loop over the outputs of every adapter, which the forward pass does not compute one by one."""
     outputs: dict[tuple[str, str], Tensor] = {}
     layers = lora_layers(network)
@@ -119,16 +126,14 @@ def by_token(network: ConvViT) -> float:
         for name, layer in layers.items()
         for adapter in (SHARED, PRIVATE)
     ]
-    network(images(network))
+    network(x)
     for hook in hooks:
         hook.remove()
-    means = []
+    found = {}
     for name in layers:
-        tokens = zip(outputs[name, SHARED].flatten(0, 1), outputs[name, PRIVATE].flatten(0, 1), strict=True)
-        squares = [float((p @ q) / (p.norm() * q.norm())) ** 2 if p.any() and q.any() else 0.0 for p, q in tokens]
-        assert len(squares) == 2 * 9
-        means.append(sum(squares) / len(squares))
-    return sum(means) / len(means)
+        tokens = zip(outputs[name, SHARED].flatten(0, -2), outputs[name, PRIVATE].flatten(0, -2), strict=True)
+        found[name] = [float((p @ q) / (p.norm() * q.norm())) ** 2 if p.any() and q.any() else 0.0 for p, q in tokens]
+    return found
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -403,6 +408,60 @@ def test_it_lies_between_zero_and_its_maximum_whatever_the_factors(
     ):
         assert result.shape == (1,)
         assert 0 <= result.item() <= most * (1 + 1e-6)
+
+
+# ---- representations: which tokens -------------------------------------------------------------------------
+
+EVERY_LAYER = ("q", "k", "v", "proj", "fc1", "fc2")
+ALL = 2 * 17
+"""Tokens of two photographs."""
+
+
+@pytest.mark.parametrize("detach", [False, True])
+@pytest.mark.parametrize(
+    ("readout", "dropout", "last"),
+    [
+        ("mean", 0.0, dict.fromkeys(EVERY_LAYER, ALL)),
+        ("cls", 0.0, {"q": 2, "k": ALL, "v": 2 * 2, "proj": 2, "fc1": 2, "fc2": 2}),
+        ("cls", 0.5, {"q": 2, "k": ALL, "v": ALL, "proj": 2, "fc1": 2, "fc2": 2}),
+    ],
+)
+def test_each_layer_has_the_tokens_that_it_computes_with(
+    readout: str, dropout: float, last: dict[str, int], detach: bool
+) -> None:
+    """Two heads and three blocks; the last one computes for the class token alone where nothing else is read."""
+    network = tiny_vit(readout=readout).double()
+    settings = LoraSettings(rank=RANK, blocks=0, targets=EVERY_LAYER, dropout=dropout)
+    attach_lora(network, settings, (SHARED, PRIVATE))
+    randomise(network, "lora_")
+    network.train()
+    x = tiny_photographs().double()
+    torch.manual_seed(3)
+    squares = squares_by_layer(network, x)
+    expected = {f"blocks.{b}.{network.target_names[role]}": ALL for b in range(2) for role in EVERY_LAYER}
+    expected |= {f"blocks.2.{network.target_names[role]}": count for role, count in last.items()}
+    assert {name: len(each) for name, each in squares.items()} == expected
+    torch.manual_seed(3)
+    with overlap(network, "R", detach_shared=detach) as mean:
+        network(x)
+        result = mean()
+    result.backward()
+    assert result.item() == pytest.approx(sum(sum(each) / len(each) for each in squares.values()) / 18, rel=1e-6)
+    reached = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.any()}
+    assert reached == {name for name, _ in network.named_parameters() if f".{PRIVATE}." in name} | (
+        set() if detach else {name for name, _ in network.named_parameters() if f".{SHARED}." in name}
+    )
+
+
+@pytest.mark.parametrize("readout", ["cls", "patch", "cls_patch"])
+def test_every_readout_of_a_convvit_has_an_overlap(readout: str) -> None:
+    network = tiny_network(readout=readout).double()
+    attach_lora(network, LoraSettings(rank=RANK, blocks=0), (SHARED, PRIVATE))
+    randomise(network, "lora_")
+    squares = squares_by_layer(network, images(network))
+    assert len(squares["encoder.blocks.2.attn.q"]) == (2 if readout == "cls" else 18)
+    expected = sum(sum(each) / len(each) for each in squares.values()) / 6
+    assert value(network, "R").item() == pytest.approx(expected, rel=1e-6)
 
 
 # ---- representations: which forward pass ------------------------------------------------------------------

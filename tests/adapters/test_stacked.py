@@ -46,7 +46,7 @@ def outcome(layer: StackedLora, forward: Callable[..., Tensor], x: Tensor) -> li
     return [output, *torch.autograd.grad((output * weights).sum(), leaves)]
 
 
-@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 1, 3), (0,)])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 1, 3), (0,), (2, 0, 3)])
 @pytest.mark.parametrize("adapters", [(SHARED,), ADAPTERS, (*ADAPTERS, "third")])
 @pytest.mark.parametrize("more", [{}, {"bias": False}, {"dropout": 0.5}])
 def test_numbers_and_gradients_are_pefts(

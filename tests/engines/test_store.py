@@ -134,6 +134,23 @@ def test_the_least_recently_used_entries_make_room_across_sites(folder: Path) ->
     assert sum(entry.size for entry in entries(folder.parent)) <= limit
 
 
+def test_an_entry_larger_than_the_limit_is_not_kept_and_evicts_nothing(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(folder, limit=10_000)
+    store.recall(KEY, make)
+    for number in range(2):
+        large = store.recall(key_of(number), lambda: make(2.0, size=10_000))
+        assert torch.equal(large["a"], make(2.0, size=10_000)["a"])
+        assert key_of(number) not in store
+    assert torch.equal(Store(folder, limit=10_000).recall(KEY, refuse)["a"], make()["a"])
+    (said,) = [record.message for record in caplog.records]
+    assert "limit" in said
+    assert CACHE_LIMIT in said
+    store.recall(key_of("small"), make)
+    assert key_of("small") in store
+
+
 def test_an_entry_that_another_process_removed_is_made_again(folder: Path) -> None:
     store = Store(folder, limit=LIMIT)
     store.recall(KEY, make)

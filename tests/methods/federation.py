@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from monai_fedlora.engines.trainer import ClassificationTrainer
 from monai_fedlora.federated.aggregation import SharedAverage
 from monai_fedlora.methods import Method, method_names
 from monai_fedlora.scope import Scope
-from tests.helpers import tiny_clip, tiny_images, tiny_network, tiny_photographs, tiny_vit
+from tests.helpers import CLIP_TOWER, tiny_clip, tiny_images, tiny_network, tiny_photographs, tiny_vit
 
 Payload = dict[str, np.ndarray]
 
@@ -37,8 +38,20 @@ class Family:
 
 FAMILIES = {"convvit": Family(tiny_network, tiny_images), "vit": Family(tiny_vit, tiny_photographs)}
 """With a linear head, which most methods run on."""
-NETWORKS = {**FAMILIES, "clip": Family(tiny_clip, tiny_photographs)}
-"""These, and one that compares with texts."""
+READOUTS = {
+    "convvit": Family(tiny_network, tiny_images),
+    "convvit-cls": Family(partial(tiny_network, readout="cls"), tiny_images),
+    "vit": Family(tiny_vit, tiny_photographs),
+    "vit-mean": Family(partial(tiny_vit, readout="mean"), tiny_photographs),
+    "clip-tower": Family(partial(tiny_vit, **CLIP_TOWER), tiny_photographs),
+    "dinov2": Family(partial(tiny_vit, layer_scale=True), tiny_photographs),
+}
+"""Every kind of backbone and readout, with a linear head."""
+CLIP = Family(tiny_clip, tiny_photographs)
+NETWORKS = {**FAMILIES, "clip": CLIP}
+"""The families, and one that compares with texts."""
+BACKBONES = {**READOUTS, "clip": CLIP}
+"""All that methods are tried on."""
 NEED_TEXTS = ("clip_adapter", "clip_zero_shot", "prompt_tuning")
 
 
@@ -58,7 +71,7 @@ def attached(method: Method, family: str = "convvit", *, seed: int = 3) -> Any:
 
 @functools.cache
 def _attached(method: Method, family: str, seed: int) -> Any:
-    network = NETWORKS[family].build()
+    network = BACKBONES[family].build()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         method.attach(network)
@@ -69,7 +82,7 @@ def logits(network: Any, family: str = "convvit", *, count: int = 2) -> Tensor:
     """What a network says to a few images, in evaluation mode."""
     network.eval()
     with torch.no_grad():
-        return network(NETWORKS[family].images(count))
+        return network(BACKBONES[family].images(count))
 
 
 def bits(tensors: dict[str, Tensor]) -> dict[str, bytes]:
@@ -81,7 +94,7 @@ class Cases(Dataset):
     """Images of two classes that differ in brightness, which a site's ``seed`` draws."""
 
     def __init__(self, family: str, count: int, seed: int) -> None:
-        self.images = NETWORKS[family].images(count, seed=seed)
+        self.images = BACKBONES[family].images(count, seed=seed)
         self.images[::2] += 0.5
 
     def __len__(self) -> int:

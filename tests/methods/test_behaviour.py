@@ -13,16 +13,20 @@ import torch
 
 from monai_fedlora.adapters.image_adapter import attach_image_adapter
 from monai_fedlora.adapters.lora import merge_lora
+from monai_fedlora.adapters.orthogonality import FORMS
 from monai_fedlora.adapters.side import attach_side
 from monai_fedlora.errors import ConfigError, PrivacyError
 from monai_fedlora.methods import Method, base, get_method, method_names, register
 from monai_fedlora.methods.clip_adapter import ClipAdapter
+from monai_fedlora.networks.cinema import VIEW
 from monai_fedlora.scope import DOWN, Role, Scope
 from tests.helpers import randomise, through_json
 from tests.methods.federation import (
+    BACKBONES,
     FAMILIES,
-    NETWORKS,
+    NEED_TEXTS,
     PAIRS,
+    READOUTS,
     Member,
     aggregated,
     alone,
@@ -81,7 +85,7 @@ def training_changes_what_is_trained_and_nothing_that_is_frozen(method: Method, 
 
 def an_untrained_method_gives_the_backbones_output(method: Method, family: str) -> None:
     network = attached(method, family)
-    expected = logits(NETWORKS[family].build(), family)
+    expected = logits(BACKBONES[family].build(), family)
     assert torch.equal(logits(network, family), expected)
     method.begin_round(network, 0)
     assert torch.equal(logits(network, family), expected)
@@ -128,7 +132,7 @@ def a_round_leaves_the_personal_model_in_view(method: Method, family: str) -> No
 
 def merged_into_plain(method: Method, network: Any, family: str) -> Any:
     """A network without anything that merging takes away, with the merged values."""
-    plain = NETWORKS[family].build(seed=8)
+    plain = BACKBONES[family].build(seed=8)
     if network.side is not None:
         attach_side(plain, network.side.settings)
     if isinstance(method, ClipAdapter):
@@ -142,7 +146,7 @@ def the_merged_model_gives_the_same_logits_with_the_plain_keys(method: Method, f
     expected = logits(network, family)
     plain = merged_into_plain(method, network, family)
     torch.testing.assert_close(logits(plain, family), expected, rtol=1e-5, atol=1e-5)
-    moved = (expected - logits(NETWORKS[family].build(), family)).abs().max()
+    moved = (expected - logits(BACKBONES[family].build(), family)).abs().max()
     assert (moved == 0) if method.name in TRAINS_NOTHING else (moved > 1e-3)
 
 
@@ -199,7 +203,7 @@ def values_that_are_not_finite_neither_leave_nor_enter(method: Method, family: s
 
 def the_manifest_follows_from_the_architecture_alone(method: Method, family: str) -> None:
     with torch.device("meta"):
-        network = NETWORKS[family].build()
+        network = BACKBONES[family].build()
         method.attach(network)
     assert method.scope(network).manifest == method.scope(attached(method, family)).manifest
 
@@ -284,6 +288,64 @@ def test_variant(variant: str, behaviour: Callable[[Method, str], None]) -> None
     behaviour(get_method(name, VARIANTS[variant]), families(name)[-1])
 
 
+# What a method's documentation offers beside its defaults.
+DOCUMENTED: dict[str, dict[str, Any]] = {
+    **VARIANTS,
+    **{f"fedopal-{form}": {"orthogonality": form} for form in FORMS},
+    "fedopal-R-stop": {"orthogonality": "R", "stop_gradient": "shared"},
+    "fedopal-R-private-head": {"orthogonality": "R", "head": "private"},
+    "fedopal-R-every-layer": {"orthogonality": "R", "targets": ["q", "k", "v", "proj", "fc1", "fc2"], "dropout": 0.1},
+    "fedopal-W2-stop": {"orthogonality": "W2", "stop_gradient": "shared", "targets": ["fc1", "fc2"]},
+    "dual_lora-targets": {"targets": ["k", "proj", "fc1"]},
+    "dual_lora-blocks": {"blocks": 0, "dropout": 0.1},
+    "dual_lora-product": {"averaging": "product"},
+    "feddpa-shared-alone": {"mix": 0.0, "private_share": 0.25},
+    "fedrep-shares": {"head_share": 0.25},
+    "ditto-weight": {"mu": 0.0},
+    "fedprox-adapters": {"mu": 0.5, "targets": ["fc1"]},
+    "fedsa_lora-blocks": {"blocks": 0},
+    "pfedst-joint": {"schedule": "joint", "rank": 2},
+    "prompt_tuning-random": {"start": "random"},
+}
+UNREAD: dict[str, tuple[str, ...]] = {"convvit-cls": ("enc_fusion_dict.", f"pred_head_dict.{VIEW}.")}
+"""What the keys of weights begin with that a readout leaves out."""
+
+
+def readouts(name: str, settings: dict[str, Any]) -> list[str]:
+    """What a variant runs on; where texts are read, that is one."""
+    if name in NEED_TEXTS or (name == "pfedst" and settings.get("classifier") != "linear"):
+        return ["clip"]
+    return list(READOUTS)
+
+
+@pytest.mark.parametrize(
+    ("variant", "readout"),
+    [(v, r) for v, settings in DOCUMENTED.items() for r in readouts(v.partition("-")[0], settings)],
+)
+def test_every_documented_variant_trains_goes_on_and_merges_with_every_readout(variant: str, readout: str) -> None:
+    method = get_method(variant.partition("-")[0], DOCUMENTED[variant])
+    member = Member(method, readout, cases=8 if method.phases(None) else 4)  # two steps, or two of each phase
+    before = bits(member.network.state_dict())
+    shared = alone(member, 0, member.initial())
+    trains = set(member.scope.manifest.up.entries) | set(member.scope.keys(Role.PRIVATE))
+    read = {key for key in trains if not key.startswith(UNREAD.get(readout, ()))}
+    after = member.network.state_dict()
+    assert all(torch.isfinite(tensor).all() for tensor in after.values())
+    assert read <= {key for key, value in bits(after).items() if value != before[key]} <= trains
+
+    stored = member.stored()
+    member.open(1, shared)
+    expected = logits(member.network, readout)
+    with torch.no_grad():
+        for key in trains:
+            member.network.state_dict()[key].add_(1.0)
+    member.restore(stored)
+    member.open(1, shared)
+    assert torch.equal(logits(member.network, readout), expected)
+    plain = merged_into_plain(method, member.network, readout)
+    torch.testing.assert_close(logits(plain, readout), expected, rtol=1e-5, atol=1e-5)
+
+
 # ---- a method of one's own ------------------------------------------------------------------------------
 
 
@@ -345,4 +407,4 @@ def test_an_adapter_that_is_random_changes_the_output(family: str) -> None:
     """Guards the comparisons above against a network that ignores its adapters."""
     network = attached(get_method("dual_lora"), family)
     randomise(network, "lora_B")
-    assert not torch.allclose(logits(network, family), logits(NETWORKS[family].build(), family), atol=1e-3)
+    assert not torch.allclose(logits(network, family), logits(BACKBONES[family].build(), family), atol=1e-3)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from monai_fedlora.serve.security import PAGE_KEY
@@ -63,15 +65,28 @@ def test_every_address_may_be_asked_where_all_are_served_but_no_foreign_name(mak
         {"Origin": "http://127.0.0.1:9999"},
         {"Origin": "http://localhost:8000"},
         {"Origin": "null"},
+        {"Origin": "http://["},
+        {"Origin": "http://[::1"},
+        {"Origin": "http://[127.0.0.1:8000]"},
+        {"Origin": "http://127.0.0.1:8000\u2100".encode()},
+        {"Origin": ""},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
     ],
 )
-def test_page_of_another_site_changes_nothing(client: TestClient, headers: dict[str, str]) -> None:
+def test_page_of_another_site_changes_nothing(client: TestClient, headers: dict[str, Any]) -> None:
     for method, path in (("POST", "/api/studies"), ("DELETE", "/api/session"), ("DELETE", "/api/studies/x")):
         answer = client.request(method, path, headers=headers)
         assert answer.status_code == 403
         assert "another site" in answer.json()["error"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(text=st.text(st.characters(max_codepoint=255, blacklist_characters="\r\n\0"), max_size=20), scheme=st.booleans())
+def test_no_origin_or_host_is_more_than_refused(client: TestClient, text: str, scheme: bool) -> None:
+    value = (f"http://{text}" if scheme else text).encode("latin-1")
+    assert client.delete("/api/session", headers={"Origin": value}).status_code == 403
+    assert client.get("/api/model", headers={"Host": value}).status_code in (200, 421)
 
 
 def test_own_page_and_programs_are_let_in(client: TestClient) -> None:
