@@ -27,3 +27,7 @@ class PrivacyError(FedLoraError):
 
 class ExportError(FedLoraError):
     """A run cannot be turned into a bundle."""
+
+
+class Aborted(FedLoraError):
+    """Work was given up because somebody asked for it; nothing of it is kept."""

@@ -17,7 +17,7 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
 from monai_fedlora.environment import PRIVATE_DIR, THREADS
-from monai_fedlora.errors import PrivacyError
+from monai_fedlora.errors import Aborted, PrivacyError
 from monai_fedlora.federated.context import (
     EVALUATE_TASK,
     TRAIN_TASK,
@@ -66,6 +66,9 @@ class SiteExecutor(Executor):
                 return make_reply(ReturnCode.TASK_UNKNOWN)
             with kept_in(_private_folder(fl_ctx) / "site.log"):
                 reply = self._answer(task_name, shareable, fl_ctx)
+        except Aborted:
+            self._site = None
+            return make_reply(ReturnCode.TASK_ABORTED)
         except Exception as error:
             self._site = None
             self._note(error, fl_ctx)

@@ -1,9 +1,11 @@
-"""The run's written record: ``results.json`` with every round, site and refusal, rewritten after each event."""
+"""The run's written record: ``results.json`` with every round, site and refusal."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +18,33 @@ RESULTS_NAME = "results.json"
 LAST_NAME = "shared.safetensors"
 BEST_NAME = "best_shared.safetensors"
 FORMAT = 1
+_LEAST_PAUSE = 0.5  # ours, seconds
+_BYTES_PER_SECOND = 16_000  # ours
 
 
 class RunRecord:
-    """Collects what happened in a run and keeps ``<folder>/results.json`` up to date.
+    """Collects what happened in a run and keeps ``<folder>/results.json`` readable all the time.
 
     The file holds ``plan``, ``manifest_digest``, ``payload_bytes``, ``status`` ("running" or "finished"),
     ``rounds`` (a list with, per site, the report and the bytes received from and sent to it, and how the accepted
     changes agree), ``final`` (per site) and ``refused`` (round, site, reason).
+
+    It is written whole, at the beginning of every round and at the end at once. In between it follows what happens
+    after half a second, or after so much longer as keeps it to 16 kB a second: a few sites are seen at work one by one,
+    and many sites over many rounds do not write gigabytes. What happened in that time is all that a killed run loses.
+
+    Args:
+        folder: receives the file.
+        plan: the experiment.
+        manifest: what may travel in it.
     """
 
     def __init__(self, *, folder: Path, plan: Plan, manifest: Manifest) -> None:
         self.path = folder / RESULTS_NAME
         self._started = time.time()
+        self._lock = threading.RLock()
+        self._due = 0.0
+        self._timer: threading.Timer | None = None
         self.value: dict[str, Any] = {
             "format": FORMAT,
             "version": __version__,
@@ -43,43 +59,70 @@ class RunRecord:
 
     def begin_round(self, number: int) -> None:
         """Open a round."""
-        self.value["rounds"].append({"round": number, "sites": {}})
-        self._write()
+        with self._event(at_once=True):
+            self.value["rounds"].append({"round": number, "sites": {}})
 
     def contribution(self, site: str, report: Mapping[str, Any]) -> None:
         """Note an accepted update of the current round."""
-        self.value["rounds"][-1]["sites"][site] = dict(report)
-        self._write()
+        with self._event():
+            self.value["rounds"][-1]["sites"][site] = dict(report)
 
     def refusal(self, number: int, site: str, reason: str) -> None:
         """Note that a site's answer was left out of a round, and why."""
-        self.value["refused"].append({"round": number, "site": site, "reason": reason})
-        self._write()
+        with self._event():
+            self.value["refused"].append({"round": number, "site": site, "reason": reason})
 
     def agreement(self, value: Mapping[str, Any] | None) -> None:
         """Note how the accepted changes of the current round lie to each other, if anything can be said."""
         if value is not None:
-            self.value["rounds"][-1]["agreement"] = dict(value)
-            self._write()
+            with self._event():
+                self.value["rounds"][-1]["agreement"] = dict(value)
 
     def end_round(self, *, score: float | None, traffic: Mapping[str, Mapping[str, int]]) -> None:
         """Close a round with the score of the model it started from and the bytes it moved, per site."""
-        current = self.value["rounds"][-1]
-        current["score"] = score
-        for site, counts in traffic.items():
-            current["sites"].setdefault(site, {}).update(counts)
-        self._write()
+        with self._event():
+            current = self.value["rounds"][-1]
+            current["score"] = score
+            for site, counts in traffic.items():
+                current["sites"].setdefault(site, {}).update(counts)
 
     def final(self, site: str, report: Mapping[str, Any]) -> None:
         """Note a site's evaluation of the last model."""
-        self.value["final"][site] = dict(report)
-        self._write()
+        with self._event():
+            self.value["final"][site] = dict(report)
 
     def finish(self) -> None:
         """Mark the run as complete."""
-        self.value["status"] = "finished"
-        self._write()
+        with self._event(at_once=True):
+            self.value["status"] = "finished"
+
+    def flush(self) -> None:
+        """Write what has not been written yet."""
+        with self._lock:
+            if self._timer is not None:
+                self._write()
+
+    @contextmanager
+    def _event(self, *, at_once: bool = False) -> Iterator[None]:
+        """Change the record, and write it now or when it is time."""
+        with self._lock:
+            yield
+            wait = self._due - time.monotonic()
+            if at_once or wait <= 0:
+                self._write()
+            elif self._timer is None:
+                self._timer = threading.Timer(wait, self._write_later)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _write_later(self) -> None:
+        with suppress(OSError, ValueError):  # whoever next writes at once is told
+            self.flush()
 
     def _write(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self.value["seconds"] = round(time.time() - self._started, 3)
         write_json(self.path, self.value)
+        self._due = time.monotonic() + max(_LEAST_PAUSE, self.path.stat().st_size / _BYTES_PER_SECOND)

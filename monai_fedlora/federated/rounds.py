@@ -75,27 +75,32 @@ def _run(
             frozen.share(site.network, site.scope.keys(Role.FROZEN))
             _rest(site)
             sites[name] = site
-    for number in range(plan.start_round, plan.start_round + plan.rounds):
-        record.begin_round(number)
-        average.begin(number, shared)
+    try:
+        for number in range(plan.start_round, plan.start_round + plan.rounds):
+            record.begin_round(number)
+            average.begin(number, shared)
+            for name, site in sites.items():
+                update = site.train_round(number, shared)
+                _rest(site)
+                try:
+                    average.accept(name, update.payload, update.report)
+                    record.contribution(name, update.report)
+                except Refusal as error:
+                    record.refusal(number, name, str(error))
+                on_progress(record.value)
+            record.agreement(average.agreement())
+            shared = average.aggregate()
+            files.save(shared, round_number=number, score=average.score())
+            record.end_round(score=average.score(), traffic={})
         for name, site in sites.items():
-            update = site.train_round(number, shared)
+            record.final(name, site.finish(shared))
             _rest(site)
-            try:
-                average.accept(name, update.payload, update.report)
-                record.contribution(name, update.report)
-            except Refusal as error:
-                record.refusal(number, name, str(error))
             on_progress(record.value)
-        record.agreement(average.agreement())
-        shared = average.aggregate()
-        files.save(shared, round_number=number, score=average.score())
-        record.end_round(score=average.score(), traffic={})
-    for name, site in sites.items():
-        record.final(name, site.finish(shared))
-        _rest(site)
-        on_progress(record.value)
-    record.finish()
+        record.finish()
+    finally:
+        record.flush()
+        for site in sites.values():
+            site.store.release()
     return record.value
 
 

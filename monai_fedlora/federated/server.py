@@ -66,6 +66,8 @@ class FlareRecord(FLComponent):
         elif event_type == AppEventType.ROUND_DONE:
             score = fl_ctx.get_prop(_SCORE)
             self.record.end_round(score=score, traffic=self._traffic.take(self._plan.sites))
+        elif event_type in (EventType.ABORT_TASK, EventType.END_RUN):
+            self.record.flush()
         elif event_type == EventType.BEFORE_TASK_RESULT_FILTER:
             self._note_sender(fl_ctx)
         elif event_type == EventType.AFTER_TASK_RESULT_FILTER and fl_ctx.get_prop(BLOCKED):

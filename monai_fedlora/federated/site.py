@@ -29,7 +29,7 @@ from monai_fedlora.engines.dataset import CaseDataset
 from monai_fedlora.engines.evidence import plain_outputs, run_and_keep
 from monai_fedlora.engines.seeds import mix
 from monai_fedlora.environment import BACKBONE
-from monai_fedlora.errors import ConfigError, FedLoraError, WeightsError
+from monai_fedlora.errors import Aborted, ConfigError, FedLoraError, WeightsError
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.state import SiteState, SiteStore
 from monai_fedlora.methods.build import DEMO
@@ -56,7 +56,7 @@ class Site:
         data_root: folder of prepared sites; None uses the site's own configuration
             (``MONAI_FEDLORA_DATA``, then the phantom that the bundle names under ``phantom``, hearts if it names none).
         backbone: path of the backbone file; None uses ``MONAI_FEDLORA_BACKBONE``, then the packaged demo weights.
-        should_stop: polled after every batch; training ends early when it returns True.
+        should_stop: polled after every batch; the round is given up when it returns True.
 
     Raises:
         ConfigError: the site's classes are not the plan's.
@@ -86,6 +86,7 @@ class Site:
         self.scope = plan.scope(self.network)
         self._optimiser: torch.optim.Optimizer = self._bundled("optimizer")
         self._trainer = self._bundled("train::trainer")
+        self._should_stop = should_stop
         self._trainer.add_event_handler(Events.ITERATION_COMPLETED, _terminate_if, should_stop)
         self._initial_private = self.scope.private_state(self.network)
         self._finished_round: int | None = None
@@ -153,6 +154,8 @@ class Site:
         Raises:
             PrivacyError: undeclared tensors from the server, or private state of another experiment.
             DataError: a patient file turned out to be unusable.
+            Aborted: ``should_stop`` ended the round, of which nothing is kept.
+            Busy: another process uses the site's private folder.
         """
         started = time.perf_counter()
         self._open(round_number, shared)
@@ -162,6 +165,8 @@ class Site:
             "validation": self.evaluate("validate"),
         }
         self._trainer.run_epochs(self.plan.local_epochs)
+        if self._should_stop():
+            raise Aborted(f"round {round_number} was given up on request")
         report["train_loss"] = float(self._trainer.state.metrics["train_loss"])
         payload, self._left_over = self.scope.update(self.network, sent=shared, left_over=self._left_over)
         self._save(round_number)
@@ -221,8 +226,10 @@ class Site:
     def _open(self, round_number: int, shared: Mapping[str, np.ndarray]) -> None:
         """Put the server's tensors beside the private ones that this round starts from."""
         self.scope.manifest.down.check(shared)
+        self.store.claim()
         self._wake()
         self._restore(round_number)
+        self._finished_round = None
         self.scope.load_shared(self.network, shared)
         self.method.begin_round(self.network, round_number)
         for name, parameter in self.network.named_parameters():

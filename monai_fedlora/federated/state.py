@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from monai_fedlora.errors import PrivacyError, WeightsError
+from monai_fedlora.federated.lock import FolderLock
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.files import load_tensors, save_tensors, sha256
 
@@ -59,10 +59,32 @@ class SiteStore:
         self.folder = Path(root) / plan.experiment / site
         self._plan = plan
         self._site = site
+        self._lock: FolderLock | None = None
+
+    def claim(self) -> None:
+        """Keep the folder from other processes until :meth:`release`, or until this process ends.
+
+        Raises:
+            Busy: another process has claimed it, probably a second run of the same experiment.
+        """
+        if self._lock is None:
+            self._prepare()
+            self._lock = FolderLock(self.folder, shared=True)
+
+    def release(self) -> None:
+        """Let other processes have the folder."""
+        self._lock = None
 
     def save(self, state: SiteState) -> None:
-        """Write the state of a round; older ones than the one before are removed."""
+        """Write the state of a round; older ones than the one before are removed.
+
+        So are those of later rounds first: the server has gone back, and what this site learnt after the round that it
+        went back to belongs to a run that is no more.
+        """
         self._prepare()
+        for number in self.rounds():
+            if number > state.round:
+                self._path(number).unlink()
         tensors = {f"private/{key}": value for key, value in state.private.items()}
         tensors |= {f"optimiser/{key}": value for key, value in state.optimiser.items()}
         tensors |= {f"left_over/{key}": value for key, value in state.left_over.items()}
@@ -102,9 +124,10 @@ class SiteStore:
             raise WeightsError(f"{path} is not a site state ({error}); remove it to start afresh") from error
 
     def clear(self) -> None:
-        """Remove all stored rounds and the final model of this experiment."""
-        if self.folder.is_dir():
-            shutil.rmtree(self.folder)
+        """Remove all stored rounds and the final model of this experiment, and nothing else."""
+        names = [self._path(number).name for number in self.rounds()]
+        for name in (*names, FINAL_NAME, EVIDENCE_NAME):
+            (self.folder / name).unlink(missing_ok=True)
 
     def save_final(self, *, shared: Mapping[str, Tensor], private: Mapping[str, Tensor], record: Any) -> Path:
         """Write the personal model: last shared and private tensors with the record of the run."""

@@ -249,6 +249,8 @@ def test_an_aborted_task_ends_training_and_the_next_one_starts_from_the_stored_s
     client.abort.trigger(True)
     assert client.train().get_return_code() == ReturnCode.TASK_ABORTED
     assert client.executor._site is None
+    assert not list(client.private.rglob("*.safetensors"))
+    assert not (client.private / "errors.log").exists()
     client.abort = Signal()
     assert client.train(round_number=1).get_return_code() == ReturnCode.OK
 

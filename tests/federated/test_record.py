@@ -1,14 +1,18 @@
-"""The record is a complete file after every event, for a live view and for a run that ends early."""
+"""The record is a complete file all the time, for a live view and for a run that ends early."""
 
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from monai_fedlora import __version__
+from monai_fedlora.federated import record as module
 from monai_fedlora.federated.record import RESULTS_NAME, RunRecord
 from tests.helpers import make_manifest, make_plan
 
@@ -19,6 +23,7 @@ def record(tmp_path: Path) -> RunRecord:
 
 
 def written(record: RunRecord) -> dict[str, Any]:
+    record.flush()
     return json.loads(record.path.read_text())
 
 
@@ -33,7 +38,7 @@ def test_a_record_says_what_was_agreed(record: RunRecord, tmp_path: Path) -> Non
     assert value["status"] == "running"
 
 
-def test_every_event_is_on_disk_at_once(record: RunRecord) -> None:
+def test_every_event_is_in_the_file(record: RunRecord) -> None:
     record.begin_round(0)
     assert written(record)["rounds"] == [{"round": 0, "sites": {}}]
     record.contribution("north", {"round": 0, "cases": 5, "train_loss": 0.5})
@@ -51,6 +56,60 @@ def test_every_event_is_on_disk_at_once(record: RunRecord) -> None:
     record.finish()
     assert written(record)["status"] == "finished"
     assert written(record)["seconds"] >= 0
+
+
+def test_a_round_that_begins_and_the_end_are_on_disk_at_once(record: RunRecord) -> None:
+    for number in range(3):
+        record.begin_round(number)
+        assert json.loads(record.path.read_text())["rounds"][-1] == {"round": number, "sites": {}}
+        record.contribution("north", {"round": number})
+    record.finish()
+    assert json.loads(record.path.read_text())["status"] == "finished"
+
+
+def test_what_happens_within_a_round_is_soon_on_disk(record: RunRecord) -> None:
+    record.begin_round(0)
+    record.contribution("north", {"round": 0})
+    record.refusal(0, "south", "NaN")
+    assert json.loads(record.path.read_text())["refused"] == []
+    deadline = time.monotonic() + 5
+    while not json.loads(record.path.read_text())["refused"] and time.monotonic() < deadline:
+        time.sleep(0.02)
+    value = json.loads(record.path.read_text())
+    assert (list(value["rounds"][0]["sites"]), len(value["refused"])) == (["north"], 1)
+
+
+def test_many_sites_over_many_rounds_write_little_more_than_a_file_a_round(
+    record: RunRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sites that answer one by one, every two seconds, in a record whose file grows and grows."""
+    now, written_bytes = [0.0], []
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(module.threading, "Timer", lambda *_: SimpleNamespace(start=int, cancel=int))
+    write = module.write_json
+    monkeypatch.setattr(
+        module, "write_json", lambda path, value: (write(path, value), written_bytes.append(path.stat().st_size))
+    )
+    report = {"cases": 20, "numbers": [0.123456789] * 40}
+    for number in range(20):
+        record.begin_round(number)
+        for site in range(16):
+            record.contribution(f"site-{site}", report)
+            now[0] += 2
+        record.end_round(score=0.5, traffic={})
+    record.finish()
+    assert sum(written_bytes) < 3 * 20 * written_bytes[-1]
+    assert sum(written_bytes) - written_bytes[-1] * 21 < 16_000 * now[0]
+
+
+def test_events_of_several_threads_are_all_kept(record: RunRecord) -> None:
+    record.begin_round(0)
+    threads = [Thread(target=record.contribution, args=(f"site-{n}", {"round": 0})) for n in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(written(record)["rounds"][0]["sites"]) == 32
 
 
 def test_rounds_follow_each_other(record: RunRecord) -> None:
@@ -81,6 +140,7 @@ def test_no_half_written_record_is_ever_seen(record: RunRecord, tmp_path: Path) 
         record.finish()
     assert written(record)["status"] == "running"
     assert [path.name for path in tmp_path.iterdir()] == [RESULTS_NAME]
+    record.value["rounds"].clear()
 
 
 def test_agreement_belongs_to_the_open_round_and_may_be_missing(record: RunRecord) -> None:

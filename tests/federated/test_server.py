@@ -121,6 +121,7 @@ class Server:
 
     @property
     def results(self) -> dict[str, Any]:
+        self.record.record.flush()
         return read_json(self.folder / "results.json")
 
 

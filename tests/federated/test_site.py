@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from monai_fedlora.engines.metrics import classification_metrics
-from monai_fedlora.errors import ConfigError, DataError, PrivacyError, WeightsError
+from monai_fedlora.errors import Aborted, ConfigError, DataError, PrivacyError, WeightsError
 from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.site import Site, Update
@@ -320,6 +320,7 @@ def test_private_state_of_another_site_is_refused(build: Build, prepared: Prepar
     site = build()
     shared = first_shared(site.plan, prepared)
     site.train_round(0, shared)
+    site.store.release()
     site.store.folder.rename(site.store.folder.with_name("site-2"))
     with pytest.raises(PrivacyError, match="another experiment, method, backbone or site"):
         build(name="site-2").train_round(1, shared)
@@ -358,16 +359,26 @@ def test_a_site_without_validation_and_test_cases_takes_part(prepared: Prepared,
     assert site.finish(update.payload)["test"] == {"private_on": {}, "private_off": {}}
 
 
-def test_training_ends_early_when_asked_to_stop(build: Build, prepared: Prepared) -> None:
-    polls: list[bool] = []
+def test_a_round_that_is_given_up_ends_early_and_leaves_nothing(build: Build, prepared: Prepared) -> None:
+    stopped = iter([False, False, False, True, True])  # in the first step of the second round
+    site = build(prepared.plan(local_epochs=2), should_stop=lambda: next(stopped, False))
+    shared = first_shared(site.plan, prepared)
+    first = site.train_round(0, shared)
+    before = files_in(site.store.folder)
+    with pytest.raises(Aborted):
+        site.train_round(1, first.payload)
+    assert next(stopped, None) is None
+    assert files_in(site.store.folder) == before
+    again, other = site.train_round(1, first.payload), build(site.plan).train_round(1, first.payload)
+    assert same_bits(again.payload, other.payload)
 
-    def stop() -> bool:
-        polls.append(True)
-        return True
 
-    site = build(prepared.plan(local_epochs=50), should_stop=stop)
-    site.train_round(0, first_shared(site.plan, prepared))
-    assert len(polls) == 1
+def test_a_round_that_is_given_up_in_its_last_step_is_not_finished(build: Build, prepared: Prepared) -> None:
+    stopped = iter([False, True, True])
+    site = build(should_stop=lambda: next(stopped))
+    with pytest.raises(Aborted):
+        site.train_round(0, first_shared(site.plan, prepared))
+    assert site.store.rounds() == []
 
 
 def test_local_keeps_everything(prepared: Prepared, tmp_path: Path) -> None:

@@ -151,13 +151,13 @@ def test_a_killed_run_goes_on_to_the_undisturbed_bits(prepared: Prepared, tmp_pa
 @pytest.mark.parametrize(
     "changes",
     [
-        {"method": "fedavg"},
-        {"method": "ditto"},
+        pytest.param({"method": "fedavg"}, marks=pytest.mark.long),
+        {"method": "ditto", "training": {"batch_size": 2, "warmup_epochs": 0}},
         {"method": "fedbn", "rounds": 3},
         {"method": "flexlora", "method_args": {"ranks": [2, 8]}},
         {"method": "local"},
     ],
-    ids=lambda changes: changes["method"],
+    ids=["fedavg", "ditto", "fedbn", "flexlora", "local"],
 )
 def test_a_killed_run_of_any_kind_of_method_goes_on(
     prepared: Prepared, tmp_path: Path, changes: dict[str, Any]

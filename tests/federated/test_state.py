@@ -123,6 +123,18 @@ def test_a_repeated_round_replaces_its_state(tmp_path: Path) -> None:
     assert same(store.load_before(1), make_state(0))
 
 
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=8))
+def test_after_going_back_nothing_of_a_later_round_is_found(tmp_path_factory: Any, saved: list[int]) -> None:
+    """Whatever rounds a site finished before, a round starts from what the last visit of an earlier one has left."""
+    store, alive = make_store(tmp_path_factory.mktemp("store")), dict[int, int]()
+    for visit, number in enumerate(saved):
+        store.save(make_state(number, epoch=visit))
+        alive = {n: v for n, v in alive.items() if n < number} | {number: visit}
+        for asked in range(number + 1, 14):
+            assert same(store.load_before(asked), make_state(number, epoch=visit))
+        assert sorted(store.rounds()) == sorted(alive)[-len(store.rounds()) :]
+
+
 def test_only_the_owner_can_enter_the_folder_and_read_the_files(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     store.folder.mkdir(parents=True, mode=0o755)
@@ -286,6 +298,16 @@ def test_evidence_is_bound_to_the_final_model(tmp_path: Path) -> None:
     assert (path.parent, list(tensors)) == (final.parent, ["test/logits"])
     assert metadata["final_sha256"] == sha256(final)
     assert load_tensors(store.save_evidence({}))[0] == {}
+
+
+def test_clearing_leaves_what_is_not_of_this_experiment(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    store.save(make_state(0))
+    store.save_final(shared={}, private={}, record={})
+    store.save_evidence({})
+    (store.folder / "notes.txt").write_text("mine")
+    store.clear()
+    assert [path.name for path in store.folder.iterdir()] == ["notes.txt"]
 
 
 def test_clearing_removes_this_site_of_this_experiment_only(tmp_path: Path) -> None:
