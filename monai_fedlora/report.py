@@ -1,75 +1,221 @@
-"""What a site may say about a round beside its tensors."""
+"""What a site may say about a round beside its tensors.
+
+A report is a channel beside the tensors, so that it is made to carry little. Counts have a limit, metrics have four
+decimals and the other numbers four significant digits. A confusion matrix has the plan's classes and adds up to the
+cases; what follows from it may come with it alone and has to follow. :func:`report_bits` says what is left.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from monai_fedlora.errors import PrivacyError
 
+MOST_CLASSES = 128
+"""Ours; the confusion matrices of as many take 66 kB each."""
+MOST_CASES = 10**7
+"""Largest count of cases, and of anything else that a report counts (ours)."""
+REPORTED = ("validation", "test")
+
 _COUNTS = ("round", "cases")
 _NUMBERS = ("seconds", "train_loss")
-_METRIC_GROUPS = ("validation", "test")
-_METRIC_VIEWS = ("private_on", "private_off")
+_VIEWS = ("private_on", "private_off")
+_FROM_MATRIX = ("balanced_accuracy", "sensitivity", "specificity", "mcc", "accuracy")
+_FREE = ("auroc", "ece")
 _METRICS = ("balanced_accuracy", "sensitivity", "specificity", "auroc", "mcc", "ece", "accuracy")
-_LARGEST_COUNT = 2**31 - 1
-_MOST_CLASSES = 32
+_MATRIX = "confusion_matrix"
+_LARGEST_NUMBER = 1e9
+_DIGITS, _DECIMALS, _FINEST = 4, 4, 6
 
 
-def check_report(report: Any) -> None:
+def round_report(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Round a site's own numbers to what a report may carry; everything else stays as it is."""
+    rounded: dict[str, Any] = {}
+    for key, value in report.items():
+        if key in _NUMBERS:
+            rounded[key] = _rounded(float(value))
+        elif key in REPORTED:
+            rounded[key] = {
+                view: {
+                    name: round(float(v), _DECIMALS) + 0.0 if name in _METRICS and v is not None else v
+                    for name, v in metrics.items()
+                }
+                for view, metrics in value.items()
+            }
+        else:
+            rounded[key] = value
+    return rounded
+
+
+def check_report(report: Any, *, classes: int, splits: Collection[str] = REPORTED) -> dict[str, Any]:
     """Accept what a site says about a round beside its tensors: a few named numbers and nothing else.
 
-    Allowed are the counts ``round`` and ``cases``, the numbers ``seconds`` and ``train_loss``, and the metrics of
-    ``{validation, test} x {private_on, private_off}``: in [-1, 1], or null where undefined, with the number of
-    cases ``n`` and a square confusion matrix of counts for at most 32 classes. No text can pass, so no file name
-    or path can; neither can text or an image spelt as one long number or a large matrix.
+    Allowed are the counts ``round`` and ``cases``, the numbers ``seconds`` and ``train_loss`` with four significant
+    digits, and the metrics of the ``splits`` x {private_on, private_off} with four decimals, or null where undefined,
+    with the number of cases ``n`` and a confusion matrix of counts that add up to it. Both views of a split are of the
+    same cases. No text can pass, so no file name or path can; neither can text or an image spelt as one long number
+    or a large matrix.
+
+    Args:
+        report: as it travelled.
+        classes: of the plan.
+        splits: those that the message may speak of; while a site trains, "validation" alone.
+
+    Returns:
+        The same in one order and with one type for each entry, so that neither says anything.
 
     Raises:
         PrivacyError: an entry is undeclared or not such a number.
     """
     if not isinstance(report, Mapping):
         raise PrivacyError(f"the report is a {type(report).__name__}, not a mapping")
-    for key, value in report.items():
-        if key in _COUNTS:
-            _check_count(key, value)
-        elif key in _NUMBERS:
-            _check_number(key, value)
-        elif key in _METRIC_GROUPS:
-            _check_metrics(key, value)
-        else:
+    for key in report:
+        if key not in (*_COUNTS, *splits, *_NUMBERS):
             raise PrivacyError(f"undeclared report entry {key!r}")
+    found: dict[str, Any] = {key: _count(key, report[key]) for key in _COUNTS if key in report}
+    found |= {key: _number(key, report[key]) for key in _NUMBERS if key in report}
+    return found | {split: _views(split, report[split], classes) for split in REPORTED if split in report}
 
 
-def _check_count(name: str, value: Any) -> None:
-    if type(value) is not int or not 0 <= value <= _LARGEST_COUNT:
-        raise PrivacyError(f"report entry {name!r} must be a whole number from 0 to {_LARGEST_COUNT}")
+def report_bits(*, classes: int, cases: int, splits: int = 1) -> float:
+    """How much a report can say at most, in bits.
+
+    The count is of reports that :func:`check_report` tells apart: of which entries there are, and of their values.
+
+    Args:
+        classes: of the plan.
+        cases: in each split; nobody can check this number, so that the site's own engineer has to insert it.
+        splits: in the report.
+    """
+    numbers = 2 * math.log2(MOST_CASES + 2) + 2 * math.log2(2 * _distinct_numbers() + 1)
+    cells = classes**2
+    matrices = (math.lgamma(cases + cells + 1) - math.lgamma(cells + 1) - math.lgamma(cases + 1)) / math.log(2)
+    counted = max(matrices, 0.0) + 2  # with the case count and without
+    metrics = len(_FREE) * math.log2(10**_DECIMALS + 3) + len(_FROM_MATRIX) * math.log2(3)
+    return numbers + splits * (1 + len(_VIEWS) * (1 + counted + metrics))
 
 
-def _check_number(name: str, value: Any, *, largest: float = _LARGEST_COUNT) -> None:
-    if type(value) not in (int, float) or not -largest <= value <= largest:
-        raise PrivacyError(f"report entry {name!r} must be a finite number from {-largest} to {largest}")
+def report_nbytes(*, classes: int) -> int:
+    """Bytes that a report takes at most in NVFlare's message, with room for the names of its entries."""
+    return 512 + len(REPORTED) * len(_VIEWS) * (512 + (5 * classes + 5) * classes)
 
 
-def _check_metrics(group: str, views: Any) -> None:
-    if not isinstance(views, Mapping) or set(views) - set(_METRIC_VIEWS):
-        raise PrivacyError(f"report entry {group!r} may only hold {', '.join(_METRIC_VIEWS)}")
-    for view, metrics in views.items():
-        if not isinstance(metrics, Mapping):
-            raise PrivacyError(f"report entry {group}.{view} is not a mapping of metrics")
-        for name, value in metrics.items():
-            if name == "confusion_matrix":
-                _check_confusion(f"{group}.{view}.{name}", value)
-            elif name == "n":
-                _check_count(f"{group}.{view}.{name}", value)
-            elif name not in _METRICS:
-                raise PrivacyError(f"undeclared metric {group}.{view}.{name!r}")
-            elif value is not None:
-                _check_number(f"{group}.{view}.{name}", value, largest=1)
+def _distinct_numbers() -> int:
+    """Values from 0 to the largest number that have the digits."""
+    return 10**_DIGITS + round((math.log10(_LARGEST_NUMBER) + _FINEST - _DIGITS) * 9 * 10 ** (_DIGITS - 1))
 
 
-def _check_confusion(name: str, rows: Any) -> None:
-    square = isinstance(rows, list) and all(isinstance(row, list) and len(row) == len(rows) for row in rows)
-    if not square or not 1 <= len(rows) <= _MOST_CLASSES:
-        raise PrivacyError(f"report entry {name!r} must be a square list of lists for at most {_MOST_CLASSES} classes")
-    for cell in (cell for row in rows for cell in row):
-        _check_count(name, cell)
+def _rounded(value: float) -> float:
+    return round(float(f"{value:.{_DIGITS}g}"), _FINEST) + 0.0 if math.isfinite(value) else value
+
+
+def _count(name: str, value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= MOST_CASES:
+        raise PrivacyError(f"report entry {name!r} must be a whole number from 0 to {MOST_CASES:,}")
+    return value
+
+
+def _number(name: str, value: Any) -> float:
+    if type(value) not in (int, float) or not -_LARGEST_NUMBER <= value <= _LARGEST_NUMBER:
+        raise PrivacyError(f"report entry {name!r} must be a finite number up to {_LARGEST_NUMBER:,.0f}")
+    if value != _rounded(value):
+        raise PrivacyError(
+            f"report entry {name!r} has more than {_DIGITS} significant digits; the site may run another version"
+        )
+    return float(value) + 0.0
+
+
+def _views(split: str, views: Any, classes: int) -> dict[str, dict[str, Any]]:
+    if not isinstance(views, Mapping) or set(views) - set(_VIEWS):
+        raise PrivacyError(f"report entry {split!r} may only hold {', '.join(_VIEWS)}")
+    found = {view: _metrics(f"{split}.{view}", views[view], classes) for view in _VIEWS if view in views}
+    said = [metrics for metrics in found.values() if "n" in metrics]
+    supports = [[sum(row) for row in metrics[_MATRIX]] for metrics in found.values() if _MATRIX in metrics]
+    if any(metrics["n"] != said[0]["n"] for metrics in said) or any(support != supports[0] for support in supports):
+        raise PrivacyError(f"report entry {split!r} must be about the same cases in both views")
+    return found
+
+
+def _metrics(place: str, metrics: Any, classes: int) -> dict[str, Any]:
+    if not isinstance(metrics, Mapping):
+        raise PrivacyError(f"report entry {place} is not a mapping of metrics")
+    if unknown := [name for name in metrics if name not in (*_METRICS, "n", _MATRIX)]:
+        raise PrivacyError(f"undeclared metric {place}.{unknown[0]!r}")
+    found: dict[str, Any] = {}
+    rows = _confusion(f"{place}.{_MATRIX}", metrics[_MATRIX], classes) if _MATRIX in metrics else []
+    derived = _derived(rows) if rows else {}
+    for name in _METRICS:
+        if name in metrics:
+            found[name] = _metric(f"{place}.{name}", metrics[name], least=-1.0 if name == "mcc" else 0.0)
+            if name in _FROM_MATRIX:
+                _check_derived(f"{place}.{name}", found[name], derived.get(name, math.nan))
+    if "n" in metrics:
+        found["n"] = _count(f"{place}.n", metrics["n"])
+    if rows:
+        found[_MATRIX] = rows
+        if found.setdefault("n", total := sum(map(sum, rows))) != total:
+            raise PrivacyError(f"report entry {place}.n must be the sum of the confusion matrix")
+    return found
+
+
+def _metric(name: str, value: Any, *, least: float) -> float | None:
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not least <= value <= 1:
+        raise PrivacyError(f"report entry {name!r} must be a number from {least:.0f} to 1, or null")
+    if value != round(value, _DECIMALS):
+        raise PrivacyError(
+            f"report entry {name!r} has more than {_DECIMALS} decimals; the site may run another version"
+        )
+    return float(value) + 0.0
+
+
+def _check_derived(name: str, value: float | None, expected: float | None) -> None:
+    """What follows from the matrix; a value between two roundings may be either."""
+    if value is None or expected is None:
+        agrees = value is expected
+    else:
+        agrees = abs(value - expected) <= 0.5 * 10**-_DECIMALS + 1e-9
+    if not agrees:
+        raise PrivacyError(f"report entry {name!r} does not follow from a confusion matrix beside it")
+
+
+def _confusion(name: str, rows: Any, classes: int) -> list[list[int]]:
+    square = isinstance(rows, list) and len(rows) == classes
+    if not square or not all(isinstance(row, list) and len(row) == classes for row in rows):
+        raise PrivacyError(f"report entry {name!r} must be {classes} lists of {classes} counts, the plan's classes")
+    found = [[_count(name, cell) for cell in row] for row in rows]
+    if sum(map(sum, found)) > MOST_CASES:
+        raise PrivacyError(f"report entry {name!r} counts more than {MOST_CASES:,} cases")
+    return found
+
+
+def _derived(rows: Sequence[Sequence[int]]) -> dict[str, float | None]:
+    """What :func:`monai_fedlora.engines.metrics.classification_metrics` makes of a confusion matrix."""
+    places, total = range(len(rows)), sum(map(sum, rows))
+    support, predicted = [sum(row) for row in rows], [sum(column) for column in zip(*rows, strict=True)]
+    hits = [rows[c][c] for c in places]
+    recall = [_ratio(hits[c], support[c]) for c in places]
+    rejected = [
+        _ratio(total - support[c] - predicted[c] + hits[c], total - support[c]) if support[c] else None for c in places
+    ]
+    spread = (total**2 - sum(p * p for p in predicted)) * (total**2 - sum(t * t for t in support))
+    covariance = sum(hits) * total - sum(t * p for t, p in zip(support, predicted, strict=True))
+    return {
+        "balanced_accuracy": _mean(recall),
+        "sensitivity": recall[1] if len(rows) == 2 else _mean(recall),
+        "specificity": recall[0] if len(rows) == 2 else _mean(rejected),
+        "mcc": covariance / math.sqrt(spread) if spread else 0.0,
+        "accuracy": _ratio(sum(hits), total),
+    }
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
 from monai_fedlora.commands.options import DEFAULT_BUNDLE, DEFAULT_SITES, find_backbone, parse_settings
 from monai_fedlora.errors import ConfigError
+
+_REPORTED_CASES = 1000
+"""For which the output says what a report can hold."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -40,7 +44,24 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         help="share of each tensor's values, those that changed most, that a site sends; the others wait (default: 1)",
     )
     parser.add_argument(
-        "--cases", metavar="SITE=N,...", help="announced training cases; an update claiming more is refused"
+        "--cases",
+        metavar="SITE=N,...",
+        help="announced training cases; an update claiming more is refused, and a site that announces none may have "
+        "no more than --max-share of the weight",
+    )
+    parser.add_argument(
+        "--max-share",
+        type=float,
+        default=0.75,
+        metavar="S",
+        help="largest share of a round's weight for a site without announced cases, from 0.5 (default: 0.75)",
+    )
+    parser.add_argument(
+        "--update-bound",
+        type=float,
+        default=5.0,
+        metavar="F",
+        help="clip a change that is more than F times as long as the median one (default: 5)",
     )
     parser.add_argument("--start-from", metavar="FILE", help="stored shared.safetensors, or a PEFT adapter folder")
     parser.add_argument("--resume", action="store_true", help="with --start-from: go on with the round after it")
@@ -65,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
     from monai_fedlora.methods import get_method
     from monai_fedlora.networks.weights import backbone_sha256
+    from monai_fedlora.report import report_bits
     from monai_fedlora.resources import bundle_prompts, bundle_setting
 
     settings = parse_settings(args.set)
@@ -86,6 +108,8 @@ def run(args: argparse.Namespace) -> int:
         "wire_dtype": args.wire,
         "top_k": args.top_k,
         "declared_cases": _cases(args.cases),
+        "max_share": args.max_share,
+        "update_bound": args.update_bound,
         "training": {k: v for k, v in settings.items() if k in TRAINING_SETTINGS},
     }
     if get_method(args.method, common["method_args"]).reads_text:
@@ -108,6 +132,12 @@ def run(args: argparse.Namespace) -> int:
         f"per site and round {len(manifest.up.entries)} tensors of {manifest.up.nbytes:,} bytes go up and "
         f"{len(manifest.down.entries)} of {manifest.down.nbytes:,} bytes come down; "
         f"they are listed in {args.output / 'app' / 'config' / 'manifest.json'}"
+    )
+    most = math.ceil(report_bits(classes=len(plan.classes), cases=_REPORTED_CASES) / 8)
+    console.print(
+        f"the report beside them can say at most {most:,} bytes, for {_REPORTED_CASES:,} validation cases; a change of "
+        f"more than {plan.update_bound:g} times the median length is clipped, and a site that has not declared its "
+        f"cases has at most {plan.max_share:.0%} of the weight"
     )
     console.print(f"next: monai-fedlora simulate {args.output} --workspace runs/{plan.experiment}", soft_wrap=True)
     return 0

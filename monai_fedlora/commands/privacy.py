@@ -30,7 +30,12 @@ def run(args: argparse.Namespace) -> int:
     if policy.exists():
         raise ConfigError(f"{policy} exists; merge by hand, or move it away first")
     write_json(approved, manifest.to_json())
-    gate = [{"path": "monai_fedlora.federated.filters.SharedOnly", "args": {"manifest": str(approved)}}]
+    gate = [
+        {
+            "path": "monai_fedlora.federated.filters.SharedOnly",
+            "args": {"manifest": str(approved), "classes": len(plan.classes)},
+        }
+    ]
     scope = {
         "name": "monai-fedlora",
         "properties": {},

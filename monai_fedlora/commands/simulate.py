@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
     from monai_fedlora.environment import THREADS
     from monai_fedlora.errors import ConfigError
+    from monai_fedlora.federated.limits import limits_said
     from monai_fedlora.federated.simulate import simulate
     from monai_fedlora.resources import job_template_path
 
@@ -74,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
     console.print(closing_table(results))
     for refusal in results["refused"]:
         said = f"refused in round {refusal['round']}: {refusal['site']}: {refusal['reason']}"
+        console.print(said, style="yellow", markup=False, soft_wrap=True)
+    for said in limits_said(results):
         console.print(said, style="yellow", markup=False, soft_wrap=True)
     console.print(f"results: {args.workspace / 'results.json'}", markup=False, soft_wrap=True)
     return 0

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from monai_fedlora.errors import PrivacyError
+from monai_fedlora.federated.limits import Lengths, UpdateBound, counted_cases, remembered
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.methods import Method
 from monai_fedlora.methods.rules import Payload
@@ -27,20 +28,29 @@ class Contribution:
     payload: Payload
     """Tensors, decoded."""
     report: Mapping[str, Any]
+    length: float
+    """Of its change, see :meth:`monai_fedlora.methods.Method.change_length`."""
+
+    @property
+    def cases(self) -> int:
+        """As the site claims."""
+        return int(self.report["cases"])
 
 
 class SharedAverage:
     """Collects a round's updates, refuses what must not count, and combines the rest by the method's rule.
 
-    Updates are combined in float64 in the order of the sites' names, so that the result does not depend on who
-    answers first.
+    Updates are combined in float64 in the order of the sites' names, and the limits on one site's part are computed
+    when a round closes, so that the result does not depend on who answers first.
 
     Args:
         method: says how updates are combined.
         manifest: the tensors that may arrive.
         sites: members of the federation; an update from anybody else is refused.
+        classes: number of them, see :func:`monai_fedlora.report.check_report`.
         declared_cases: announced case counts; a site without one is held to its first accepted count.
-        max_update_rms: largest accepted root-mean-square change per parameter.
+        max_share, update_bound, max_update_rms: limits, see :class:`Plan`.
+        earlier: lengths of the changes of the rounds before the first one.
     """
 
     def __init__(
@@ -49,27 +59,40 @@ class SharedAverage:
         method: Method,
         manifest: Manifest,
         sites: tuple[str, ...],
+        classes: int = 2,
         declared_cases: Mapping[str, int] | None = None,
+        max_share: float = 0.75,
+        update_bound: float = 5.0,
         max_update_rms: float = 1.0,
+        earlier: Lengths = (),
     ) -> None:
         self.method = method
         self.manifest = manifest
         self.sites = sites
+        self.classes = classes
+        self.max_share = max_share
+        self.update_bound = update_bound
         self.max_update_rms = max_update_rms
         self.contributions: dict[str, Contribution] = {}
-        self._declared = dict(declared_cases or {})
+        self._announced = frozenset(declared_cases or ())
+        self._most_cases = dict(declared_cases or {})
+        self._earlier = earlier
         self._round = -1
         self._reference: Payload = {}
 
     @classmethod
-    def of(cls, plan: Plan, manifest: Manifest) -> SharedAverage:
-        """The collector of a plan."""
+    def of(cls, plan: Plan, manifest: Manifest, *, earlier: Lengths = ()) -> SharedAverage:
+        """The collector of a plan, which goes on from rounds whose changes had the ``earlier`` lengths."""
         return cls(
             method=plan.build_method(),
             manifest=manifest,
             sites=plan.sites,
+            classes=len(plan.classes),
             declared_cases=plan.declared_cases,
+            max_share=plan.max_share,
+            update_bound=plan.update_bound,
             max_update_rms=plan.max_update_rms,
+            earlier=earlier,
         )
 
     def begin(self, round_number: int, reference: Payload) -> None:
@@ -80,10 +103,23 @@ class SharedAverage:
             reference: what was sent to the sites; kept when no update is accepted.
         """
         self.manifest.down.check(reference)
+        self._earlier = self.lengths
         self._round, self._reference, self.contributions = round_number, reference, {}
 
-    def accept(self, site: str, payload: Any, report: Any) -> None:
+    @property
+    def lengths(self) -> Lengths:
+        """Lengths of the changes so far, this round's last: what a later round, or a resumed run, needs of them."""
+        bound = self._bound()
+        return remembered(self._earlier, [min(c.length, bound.longest) for c in self._accepted().values()])
+
+    def _accepted(self) -> dict[str, Contribution]:
+        return dict(sorted(self.contributions.items()))
+
+    def accept(self, site: str, payload: Any, report: Any) -> Mapping[str, Any]:
         """Check one update as it travelled, decode and keep it.
+
+        Returns:
+            The report, see :func:`monai_fedlora.report.check_report`.
 
         Raises:
             Refusal: unknown or repeated site, wrong round, undeclared or malformed tensors or report, more
@@ -91,7 +127,7 @@ class SharedAverage:
         """
         try:
             self.manifest.up.check(payload)
-            check_report(report)
+            report = check_report(report, classes=self.classes, splits=("validation",))
         except PrivacyError as error:
             raise Refusal(str(error)) from error
         if site not in self.sites:
@@ -103,8 +139,8 @@ class SharedAverage:
         cases = report.get("cases", 0)
         if cases < 1:
             raise Refusal(f"the update claims {cases} training cases; at least one is needed")
-        if cases > self._declared.get(site, cases):
-            raise Refusal(f"the update claims {cases} training cases, {site} declared {self._declared[site]}")
+        if cases > self._most_cases.get(site, cases):
+            raise Refusal(f"the update claims {cases} training cases, {site} declared {self._most_cases[site]}")
         try:
             tensors = self.manifest.up.decoded(payload, self._reference)
         except PrivacyError as error:
@@ -112,8 +148,10 @@ class SharedAverage:
         change = self._change_rms(tensors)
         if not change <= self.max_update_rms:
             raise Refusal(f"the update changes parameters by {change:.3g} (rms), above {self.max_update_rms:.3g}")
-        self._declared.setdefault(site, cases)
-        self.contributions[site] = Contribution(tensors, report)
+        self._most_cases.setdefault(site, cases)
+        length = self.method.change_length(tensors, self._reference, self.manifest)
+        self.contributions[site] = Contribution(tensors, report, length)
+        return report
 
     def _change_rms(self, tensors: Payload) -> float:
         squares = elements = 0.0
@@ -122,18 +160,71 @@ class SharedAverage:
             elements += after.size
         return float(np.sqrt(squares / elements)) if elements else 0.0
 
+    def _bound(self) -> UpdateBound:
+        """Of the round as it stands; a federation of one site has nobody to protect from it."""
+        if len(self.sites) == 1:
+            return UpdateBound()
+        lengths = [contribution.length for contribution in self._accepted().values()]
+        return UpdateBound.of(lengths, self._earlier, factor=self.update_bound)
+
+    def _counted(self) -> dict[str, int]:
+        claimed = {site: contribution.cases for site, contribution in self._accepted().items()}
+        return counted_cases(claimed, declared=self._announced, max_share=self.max_share)
+
+    def limits(self) -> dict[str, Any] | None:
+        """What the limits on one site's part did to the round.
+
+        Returns:
+            ``usual`` and ``longest``, the median length of a change and the bound, None where there were too few
+            changes to say; ``rounds``, how many past rounds these are from too; ``clipped``, by site ``length`` and the
+            share ``kept`` of a change above the bound; ``weights``, by site the cases ``claimed`` and ``counted`` where
+            these differ. None where nobody was accepted.
+        """
+        if not self.contributions:
+            return None
+        bound, counted = self._bound(), self._counted()
+        accepted = self._accepted()
+        return {
+            "usual": _short(bound.usual),
+            "longest": None if bound.usual is None else _short(bound.longest),
+            "rounds": bound.rounds,
+            "clipped": {
+                site: {"length": _short(c.length), "kept": _short(bound.kept(c.length))}
+                for site, c in accepted.items()
+                if c.length > bound.longest
+            },
+            "weights": {
+                site: {"claimed": c.cases, "counted": counted[site]}
+                for site, c in accepted.items()
+                if counted[site] != c.cases
+            },
+        }
+
     def aggregate(self) -> dict[str, np.ndarray]:
         """Return the accepted updates combined, or the reference where none was accepted."""
         if not self.contributions:
             return {key: value.copy() for key, value in self._reference.items()}
-        accepted = [contribution for _, contribution in sorted(self.contributions.items())]
-        total = sum(contribution.report["cases"] for contribution in accepted)
-        updates = [(contribution.report["cases"] / total, contribution.payload) for contribution in accepted]
+        counted, bound = self._counted(), self._bound()
+        total = sum(counted.values())
+        updates, clipped = [], 0.0
+        for site, contribution in self._accepted().items():
+            weight, kept = counted[site] / total, bound.kept(contribution.length)
+            updates.append((weight * kept, contribution.payload))
+            clipped += weight * (1 - kept)
+        if clipped:
+            updates.append((clipped, self._unchanged()))
         combined = self.method.aggregate(updates, self._reference, self.manifest)
         down = self.manifest.down
         result = {key: np.array(value, dtype=down.entries[key].dtype) for key, value in combined.items()}
         down.check(result)
         return result
+
+    def _unchanged(self) -> Payload:
+        """The update of a site that changes nothing."""
+        return {
+            key: self._reference.get(key, np.zeros(entry.shape, entry.dtype))
+            for key, entry in self.manifest.up.entries.items()
+        }
 
     def agreement(self) -> dict[str, Any] | None:
         """Say how the accepted changes lie to each other, in numbers alone.
@@ -163,10 +254,14 @@ class SharedAverage:
         return {"sites": sites, "norms": [float(f"{norm:.6g}") for norm in norms.tolist()], "cosines": cosines}
 
     def score(self, metric: str = "balanced_accuracy") -> float | None:
-        """Case-weighted mean over accepted sites of a validation metric of the model they received."""
-        values = []
-        for _, contribution in sorted(self.contributions.items()):
+        """Mean over accepted sites, weighted as the average is, of a validation metric of the model they received."""
+        values, counted = [], self._counted()
+        for site, contribution in self._accepted().items():
             metrics = contribution.report.get("validation", {}).get("private_on", {})
             if metrics.get(metric) is not None:
-                values.append((contribution.report["cases"], metrics[metric]))
+                values.append((counted[site], metrics[metric]))
         return sum(n * v for n, v in values) / sum(n for n, _ in values) if values else None
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")

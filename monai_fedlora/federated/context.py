@@ -62,12 +62,28 @@ def metrics_message(report: dict[str, Any]) -> Shareable:
     return DXO(DataKind.METRICS, data=report).to_shareable()
 
 
+def refuse_unread(message: Any) -> None:
+    """Refuse a message whose tensors were left unread, see :mod:`monai_fedlora.federated.tensors`.
+
+    Raises:
+        PrivacyError: they were.
+    """
+    content = message.get("DXO") if isinstance(message, dict) else None
+    data = content.get("data") if isinstance(content, dict) else None
+    if isinstance(data, bytes):
+        raise PrivacyError(
+            f"the message is not a DXO with tensors, but with {len(data):,} bytes that were not read: they are no "
+            "safetensors file, or the message is longer than its manifest and a report can need"
+        )
+
+
 def open_message(message: Any, kind: DataKind) -> DXO:
     """Unwrap a message of the expected kind.
 
     Raises:
-        PrivacyError: it is not a DXO, or of another kind.
+        PrivacyError: it is not a DXO, was left unread, or is of another kind.
     """
+    refuse_unread(message)
     try:
         dxo = from_shareable(message)
     except Exception as error:

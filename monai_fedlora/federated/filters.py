@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from nvflare.apis.dxo import DataKind, from_shareable
@@ -13,8 +13,15 @@ from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from nvflare.apis.utils.fl_context_utils import add_job_audit_event
 
 from monai_fedlora.errors import FedLoraError, PrivacyError
-from monai_fedlora.federated.context import BLOCKED, MANIFEST_NAME, REPORT_KEY, load_manifest
-from monai_fedlora.report import check_report
+from monai_fedlora.federated.context import (
+    BLOCKED,
+    MANIFEST_NAME,
+    REPORT_KEY,
+    load_manifest,
+    load_plan,
+    refuse_unread,
+)
+from monai_fedlora.report import REPORTED, check_report
 from monai_fedlora.scope import Manifest
 
 _DXO = "DXO"
@@ -30,20 +37,25 @@ class SharedOnly(Filter):
     Works for task data and task results, on the site and on the server. Anything else (another kind of
     message, an undeclared key, shape or dtype, NaN, text in the report, an unknown part of the message, a header
     that a site's answer brings along, a message that cannot be checked) blocks the whole message. An error reply
-    passes as a bare return code of NVFlare's.
+    passes as a bare return code of NVFlare's. A report passes in one order of its entries, so that the order says
+    nothing.
 
     Args:
         manifest: file beside the job's configuration, or, in a site's own ``privacy.json``, the absolute path
             of the manifest that the site has approved.
+        classes: number of classes that a report may be about; None takes it from the job's plan.
     """
 
-    def __init__(self, manifest: str = MANIFEST_NAME) -> None:
+    def __init__(self, manifest: str = MANIFEST_NAME, classes: int | None = None) -> None:
         super().__init__()
         self.manifest = manifest
+        self.classes = classes
         self._loaded: Manifest | None = None
 
     def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
-        """Return the message unchanged (an error reply: its code alone), or raise ``ContentBlockedException``."""
+        """Return the message, the same in all it says (an error reply: its code alone), or raise
+        ``ContentBlockedException``.
+        """
         try:
             return self._checked(shareable, fl_ctx)
         except Exception as error:
@@ -77,25 +89,31 @@ class SharedOnly(Filter):
         return self.get_prop(FilterContextKey.CHAIN_TYPE) == FilterChainType.TASK_RESULT_CHAIN
 
     def _check_dxo(self, shareable: Shareable, fl_ctx: FLContext) -> None:
+        refuse_unread(shareable)
         try:
             dxo = from_shareable(shareable)
         except Exception as error:
             raise PrivacyError(f"the message is not a DXO ({type(error).__name__})") from None
         _refuse_others("entries of the DXO", shareable[_DXO], _DXO_PARTS)
         if dxo.data_kind == DataKind.METRICS:
-            check_report(dxo.data)
             _refuse_others("meta", dxo.meta, set())
+            shareable[_DXO]["data"] = self._report(dxo.data, REPORTED, fl_ctx)
         elif dxo.data_kind == DataKind.WEIGHTS:
             if self._loaded is None:
                 self._loaded = load_manifest(fl_ctx, self.manifest)
             (self._loaded.up if self._is_result() else self._loaded.down).check(dxo.data)
             _refuse_others("meta", dxo.meta, {REPORT_KEY})
             if REPORT_KEY in dxo.meta:
-                check_report(dxo.meta[REPORT_KEY])
+                shareable[_DXO]["meta"] = {REPORT_KEY: self._report(dxo.meta[REPORT_KEY], REPORTED[:1], fl_ctx)}
         else:
             raise PrivacyError(
                 f"only messages of kind {DataKind.WEIGHTS.value} and {DataKind.METRICS.value} may travel"
             )
+
+    def _report(self, report: Any, splits: Collection[str], fl_ctx: FLContext) -> dict[str, Any]:
+        if self.classes is None:
+            self.classes = len(load_plan(fl_ctx).classes)
+        return check_report(report, classes=self.classes, splits=splits)
 
 
 def _refuse_others(what: str, found: Iterable[Any], allowed: set[str]) -> None:

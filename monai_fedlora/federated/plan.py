@@ -22,6 +22,7 @@ from monai_fedlora.federated.training_settings import check_training
 from monai_fedlora.files import read_json
 from monai_fedlora.methods import Method, get_method
 from monai_fedlora.networks.prompts import Prompts
+from monai_fedlora.report import MOST_CLASSES
 from monai_fedlora.scope import Scope
 
 _SERVER = "server"
@@ -45,8 +46,12 @@ class Plan:
         backbone_sha256: hash of the backbone file that every site must hold on its own disk.
         seed: mixed with site and round for every random choice.
         declared_cases: training cases each site has announced; an update that claims more is refused. A site
-            without an entry is held to what its first accepted update claimed.
-        max_update_rms: largest root-mean-square change per parameter and round that is accepted (ours: 1.0).
+            without an entry is held to what its first accepted update claimed, and its weight is limited.
+        max_share: largest share of a round's weight for a site without declared cases, from 0.5 to 1 (ours: 0.75), see
+            :func:`monai_fedlora.federated.limits.counted_cases`; a site that answers alone has it all.
+        update_bound: how many times as long as the median change of a round one may be, at least 1; a longer one is
+            clipped (ours: 5.0), see :class:`monai_fedlora.federated.limits.UpdateBound`.
+        max_update_rms: largest root-mean-square change per parameter and round that is accepted at all (ours: 1.0).
         wire_dtype: type in which shared tensors travel: "float16" (ours) or "float32"; or "int8", in which changes go
             up in eight bits with a scale per block and tensors come down in float16. Sums are float64 in any case.
         top_k: share of each tensor's values, those with the largest changes, that a site sends in a round; 1 (ours)
@@ -69,6 +74,8 @@ class Plan:
     size: str = "small"
     seed: int = 0
     declared_cases: Mapping[str, int] = field(default_factory=dict)
+    max_share: float = 0.75
+    update_bound: float = 5.0
     max_update_rms: float = 1.0
     wire_dtype: str = "float16"
     top_k: float = 1.0
@@ -88,8 +95,11 @@ class Plan:
                 raise ConfigError(f"{name} must be different names, got {', '.join(words)}")
         if _SERVER in self.sites:
             raise ConfigError(f"sites: none can be called {_SERVER!r}, which is NVFlare's name for the server")
-        if len(self.classes) < 2:
-            raise ConfigError("classes: a classifier needs at least two")
+        if not 2 <= len(self.classes) <= MOST_CLASSES:
+            raise ConfigError(
+                f"there are {len(self.classes)} classes; a classifier needs at least two, and a report of confusion "
+                f"matrices has room for {MOST_CLASSES}"
+            )
         for name, least in (("rounds", 1), ("start_round", 0), ("local_epochs", 1), ("seed", 0)):
             _whole(name, getattr(self, name), least)
         if not isinstance(self.backbone_sha256, str) or not re.fullmatch(r"[0-9a-f]{64}", self.backbone_sha256):
@@ -109,6 +119,10 @@ class Plan:
             raise ConfigError(f"wire_dtype is {self.wire_dtype!r}; it is 'float16', 'float32' or 'int8'")
         if type(self.top_k) not in (int, float) or not 0 < self.top_k <= 1:
             raise ConfigError(f"top_k is {self.top_k!r}; it must be a share above 0 and at most 1")
+        if type(self.max_share) not in (int, float) or not 0.5 <= self.max_share <= 1:
+            raise ConfigError(f"max_share is {self.max_share!r}; it must be a share from 0.5 to 1")
+        if type(self.update_bound) not in (int, float) or not 1 <= self.update_bound < math.inf:
+            raise ConfigError(f"update_bound is {self.update_bound!r}; it must be a finite number of at least 1")
         if type(self.max_update_rms) not in (int, float) or not 0 < self.max_update_rms < math.inf:
             raise ConfigError(f"max_update_rms is {self.max_update_rms!r}; it must be a positive number")
         method = self.build_method()

@@ -26,8 +26,8 @@ class RunRecord:
     """Collects what happened in a run and keeps ``<folder>/results.json`` readable all the time.
 
     The file holds ``plan``, ``manifest_digest``, ``payload_bytes``, ``status`` ("running" or "finished"),
-    ``rounds`` (a list with, per site, the report and the bytes received from and sent to it, and how the accepted
-    changes agree), ``final`` (per site) and ``refused`` (round, site, reason).
+    ``rounds`` (a list with, per site, the report and the bytes received from and sent to it, how the accepted changes
+    agree, and what the limits on one site's part did), ``final`` (per site) and ``refused`` (round, site, reason).
 
     It is written whole, at the beginning of every round and at the end at once. In between it follows what happens
     after half a second, or after so much longer as keeps it to 16 kB a second: a few sites are seen at work one by one,
@@ -77,6 +77,12 @@ class RunRecord:
         if value is not None:
             with self._event():
                 self.value["rounds"][-1]["agreement"] = dict(value)
+
+    def limits(self, value: Mapping[str, Any] | None) -> None:
+        """Note what the limits on one site's part did to the current round, if anybody was accepted."""
+        if value is not None:
+            with self._event():
+                self.value["rounds"][-1]["limits"] = dict(value)
 
     def end_round(self, *, score: float | None, traffic: Mapping[str, Mapping[str, int]]) -> None:
         """Close a round with the score of the model it started from and the bytes it moved, per site."""

@@ -67,7 +67,7 @@ def _run(
     plan, manifest, shared = start.plan, start.manifest, start.shared
     record = RunRecord(folder=folder, plan=plan, manifest=manifest)
     files = SharedFiles(folder=folder, start=start)
-    average = SharedAverage.of(plan, manifest)
+    average = SharedAverage.of(plan, manifest, earlier=start.earlier)
     sites, frozen = {}, FrozenTensors()
     with reading_once():
         for name in plan.sites:
@@ -83,14 +83,14 @@ def _run(
                 update = site.train_round(number, shared)
                 _rest(site)
                 try:
-                    average.accept(name, update.payload, update.report)
-                    record.contribution(name, update.report)
+                    record.contribution(name, average.accept(name, update.payload, update.report))
                 except Refusal as error:
                     record.refusal(number, name, str(error))
                 on_progress(record.value)
             record.agreement(average.agreement())
+            record.limits(average.limits())
             shared = average.aggregate()
-            files.save(shared, round_number=number, score=average.score())
+            files.save(shared, round_number=number, score=average.score(), lengths=average.lengths)
             record.end_round(score=average.score(), traffic={})
         for name, site in sites.items():
             record.final(name, site.finish(shared))

@@ -33,13 +33,15 @@ from monai_fedlora.federated.context import (
     weights_message,
 )
 from monai_fedlora.federated.lean import import_peft
+from monai_fedlora.federated.limits import stored_lengths
 from monai_fedlora.federated.record import RunRecord
-from monai_fedlora.federated.start import SharedFiles, Start
-from monai_fedlora.federated.tensors import Tensors
+from monai_fedlora.federated.start import INITIAL_NAME, SharedFiles, Start
+from monai_fedlora.federated.tensors import Tensors, limit_messages, most_bytes
 from monai_fedlora.federated.traffic import TrafficMeter
 from monai_fedlora.report import check_report
 
 _SCORE = "monai_fedlora.score"
+_LENGTHS = "monai_fedlora.lengths"
 _SENDER = "monai_fedlora.sender"
 
 
@@ -57,8 +59,10 @@ class FlareRecord(FLComponent):
         """Follow the run's life cycle."""
         if event_type == EventType.START_RUN:
             self._plan = load_plan(fl_ctx)
-            self.record = RunRecord(folder=run_folder(fl_ctx), plan=self._plan, manifest=load_manifest(fl_ctx))
-            self._traffic = TrafficMeter(fl_ctx.get_engine().get_cell())
+            manifest, cell = load_manifest(fl_ctx), fl_ctx.get_engine().get_cell()
+            self.record = RunRecord(folder=run_folder(fl_ctx), plan=self._plan, manifest=manifest)
+            self._traffic = TrafficMeter(cell)
+            limit_messages(cell, most_bytes(manifest, classes=len(self._plan.classes)))
         elif event_type == AppEventType.ROUND_STARTED:
             self._traffic.take(self._plan.sites)
             self._failures.clear()
@@ -115,7 +119,9 @@ class SharedAggregator(Aggregator):
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Open each round on what is about to be sent."""
         if event_type == EventType.START_RUN:
-            self._average = SharedAverage.of(load_plan(fl_ctx), load_manifest(fl_ctx))
+            plan, stored = load_plan(fl_ctx), config_file(fl_ctx, INITIAL_NAME)
+            earlier = stored_lengths(stored, plan) if stored.is_file() else ()
+            self._average = SharedAverage.of(plan, load_manifest(fl_ctx), earlier=earlier)
         elif event_type == AppEventType.ROUND_STARTED:
             weights = fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.WEIGHTS]
             self._opened.begin(fl_ctx.get_prop(AppConstants.CURRENT_ROUND), weights)
@@ -132,7 +138,7 @@ class SharedAggregator(Aggregator):
         try:
             dxo = open_message(shareable, DataKind.WEIGHTS)
             report = dxo.get_meta_prop(REPORT_KEY)
-            self._opened.accept(site, dxo.data, report)
+            report = self._opened.accept(site, dxo.data, report)
         except Exception as error:
             _record(fl_ctx).refuse(site, _reason(error), fl_ctx)
             return False
@@ -149,6 +155,8 @@ class SharedAggregator(Aggregator):
             if site not in average.contributions and site not in noted:
                 _record(fl_ctx).refuse_missing(site, fl_ctx)
         _record(fl_ctx).record.agreement(average.agreement())
+        _record(fl_ctx).record.limits(average.limits())
+        fl_ctx.set_prop(_LENGTHS, average.lengths, private=True, sticky=True)
         fl_ctx.set_prop(_SCORE, average.score(), private=True, sticky=True)
         return weights_message(average.aggregate())
 
@@ -172,6 +180,7 @@ class SharedPersistor(ModelPersistor):
             model[ModelLearnableKey.WEIGHTS],
             round_number=fl_ctx.get_prop(AppConstants.CURRENT_ROUND),
             score=fl_ctx.get_prop(_SCORE),
+            lengths=fl_ctx.get_prop(_LENGTHS),
         )
 
 
@@ -192,7 +201,7 @@ class FinalEvaluation(ResponseProcessor):
             return True
         try:
             report = open_message(response, DataKind.METRICS).data
-            check_report(report)
+            report = check_report(report, classes=len(load_plan(fl_ctx).classes))
         except Exception as error:
             _record(fl_ctx).refuse(client.name, _reason(error), fl_ctx)
             return True

@@ -33,7 +33,7 @@ from monai_fedlora.errors import Aborted, ConfigError, FedLoraError, WeightsErro
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.state import SiteState, SiteStore
 from monai_fedlora.methods.build import DEMO
-from monai_fedlora.report import check_report
+from monai_fedlora.report import REPORTED, check_report, round_report
 from monai_fedlora.resources import bundle_path
 from monai_fedlora.scope import Role
 
@@ -171,8 +171,11 @@ class Site:
         payload, self._left_over = self.scope.update(self.network, sent=shared, left_over=self._left_over)
         self._save(round_number)
         report["seconds"] = time.perf_counter() - started
-        check_report(report)
-        return Update(payload, report)
+        return Update(payload, self._checked(report, "validation"))
+
+    def _checked(self, report: Mapping[str, Any], *splits: str) -> dict[str, Any]:
+        """The report as it travels, rounded."""
+        return check_report(round_report(report), classes=len(self.plan.classes), splits=splits)
 
     def rest(self) -> None:
         """Free what the next task brings or reads back from the disk: all that trains, with the optimiser's memory.
@@ -213,7 +216,7 @@ class Site:
             evidence |= {f"{name}/{key}": value for key, value in kept.items()}
         evidence |= self._plain_outputs()
         report["seconds"] = time.perf_counter() - started
-        check_report(report)
+        report = self._checked(report, *REPORTED)
         state = self.network.state_dict()
         self.store.save_final(
             shared={key: state[key] for key in self.scope.manifest.down.entries},

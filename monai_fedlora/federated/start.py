@@ -19,6 +19,7 @@ from monai_fedlora.federated.initial import (
     needs_backbone,
     save_shared,
 )
+from monai_fedlora.federated.limits import LENGTHS, Lengths, stored_lengths
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.record import BEST_NAME, LAST_NAME
 from monai_fedlora.scope import Manifest
@@ -38,11 +39,13 @@ class Start:
         plan: the experiment.
         manifest: what may travel.
         shared: shared tensors that the first round sends, by key, in the manifest's types.
+        earlier: lengths of the changes of the rounds before, see :class:`monai_fedlora.federated.limits.UpdateBound`.
     """
 
     plan: Plan
     manifest: Manifest
     shared: dict[str, np.ndarray]
+    earlier: Lengths = ()
 
     @classmethod
     def of_job(cls, config: Path, *, backbone: str | None = None) -> Start:
@@ -71,7 +74,8 @@ class Start:
             _check_goes_on(stored, plan)
         if not stored.is_file():
             return cls.of_plan(plan, backbone=backbone)
-        return cls(plan=plan, manifest=declared, shared=load_shared(stored, manifest=declared)[0])
+        shared, _ = load_shared(stored, manifest=declared)
+        return cls(plan=plan, manifest=declared, shared=shared, earlier=stored_lengths(stored, plan))
 
     @classmethod
     def of_plan(cls, plan: Plan, *, backbone: str | None = None) -> Start:
@@ -113,17 +117,24 @@ class SharedFiles:
         self._folder = folder
         self._plan = start.plan
         self._sent: Mapping[str, np.ndarray] = start.shared
+        self._lengths = start.earlier
         self._best = -1.0
 
-    def save(self, shared: Mapping[str, np.ndarray], *, round_number: int, score: float | None) -> None:
-        """Write what a round has brought, and what it started from if that scored best so far."""
+    def save(
+        self, shared: Mapping[str, np.ndarray], *, round_number: int, score: float | None, lengths: Lengths
+    ) -> None:
+        """Write what a round has brought, and what it started from if that scored best so far.
+
+        With them goes what a run that goes on from there has to know about the ``lengths`` of changes so far.
+        """
+        before = {LENGTHS: self._lengths}
         if score is not None and score > self._best:
             self._best = score
-            save_shared(
-                self._folder / BEST_NAME, self._sent, plan=self._plan, round_number=round_number - 1, score=score
-            )
-        save_shared(self._folder / LAST_NAME, shared, plan=self._plan, round_number=round_number)
-        self._sent = shared
+            best, number = self._folder / BEST_NAME, round_number - 1
+            save_shared(best, self._sent, plan=self._plan, round_number=number, score=score, **before)
+        after = {LENGTHS: lengths}
+        save_shared(self._folder / LAST_NAME, shared, plan=self._plan, round_number=round_number, **after)
+        self._sent, self._lengths = shared, lengths
 
 
 def _check_goes_on(stored: Path, plan: Plan) -> None:

@@ -3,22 +3,58 @@
 Left to itself, NVFlare announces arrays in the message and has the receiver fetch them, each in an archive of its own.
 For a low-rank update that is as many messages again, and hundreds of bytes around every tensor of a few thousand.
 
+The server does not open a message that is longer than its manifest and a report can need. By then NVFlare has received
+it whole and unpacked it (msgpack, into plain values and bytes), and has fetched and read arrays that a site did not put
+into this file; what these are, the gates check afterwards.
+
 Importing this module tells NVFlare how to read such a message, and without it a process cannot. The filters and the
 executor of a job import it; a site that runs an executor of its own without the filters has to import it there.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
 import safetensors.numpy
+from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey
 from nvflare.fuel.utils import fobs
 from nvflare.fuel.utils.fobs.datum import DatumManager
 
+from monai_fedlora.report import report_nbytes
+from monai_fedlora.scope import Manifest
+
+if TYPE_CHECKING:
+    from nvflare.fuel.f3.cellnet.cell import Cell
+
 LARGEST = 2**21
 """Bytes (ours, and the size of NVFlare's own chunks) above which tensors are fetched one by one."""
+
+_FRAME = 2**14
+"""Bytes (ours) for what NVFlare puts around an answer: 3 to 4 kB with a site's name of usual length."""
+_ENTRY = 128
+"""Bytes for shape, dtype and place of a tensor in a safetensors file, beside its name."""
+_MOST_BYTES = "monai_fedlora.most_bytes"
+
+
+def most_bytes(manifest: Manifest, *, classes: int) -> int:
+    """Length of the longest message that a site has reason to send."""
+    names = sum(len(key.encode()) + _ENTRY for key in manifest.up.entries)
+    return manifest.up.nbytes + names + report_nbytes(classes=classes) + _FRAME
+
+
+def limit_messages(cell: Cell, most: int) -> None:
+    """Have tensors in longer messages that arrive at this cell left unread."""
+    cell.update_fobs_context({_MOST_BYTES: most})
+
+
+def _is_too_long(data: bytes, manager: DatumManager | None) -> bool:
+    context = manager.get_fobs_context() if manager else {}
+    message = context.get(fobs.FOBSContextKey.MESSAGE)
+    length = message.get_header(MessageHeaderKey.PAYLOAD_LEN, 0) if message else 0
+    return max(length, len(data)) > context.get(_MOST_BYTES, math.inf)
 
 
 class Tensors(dict[str, np.ndarray]):
@@ -40,9 +76,14 @@ class TensorsDecomposer(fobs.Decomposer):
         return safetensors.numpy.save({key: np.asarray(value, order="C") for key, value in target.items()})
 
     def recompose(self, data: Any, manager: DatumManager | None = None) -> Any:
-        """Return the tensors; what is no safetensors file stays bytes, which every gate refuses."""
+        """Return the tensors; what is too long or no safetensors file stays bytes, which every gate refuses.
+
+        It is never an error: NVFlare ends a server's job that cannot decode an answer.
+        """
         if not isinstance(data, bytes):
             return Tensors(data) if isinstance(data, dict) else data
+        if _is_too_long(data, manager):
+            return data
         try:
             return Tensors(safetensors.numpy.load(data))
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods.checks import nearest
-from monai_fedlora.methods.rules import Payload, Updates, average
+from monai_fedlora.methods.rules import Payload, Updates, average, change_length
 from monai_fedlora.scope import Manifest, Scope
 
 _REGISTRY: dict[str, type[Method]] = {}
@@ -111,7 +111,9 @@ class Method(ABC):
         """Combine the updates of a round on the server, in float64.
 
         Args:
-            updates: accepted updates in the order of the sites' names, with weights n_k / n that add up to 1.
+            updates: accepted updates in the order of the sites' names, with weights n_k / n that add up to 1. Of an
+                update that is too long a part of its weight counts; the rest stays with what was sent, which then
+                comes last as one more update.
             reference: what was sent to the sites.
             manifest: what travels.
 
@@ -119,6 +121,16 @@ class Method(ABC):
             Everything that travels down.
         """
         return average(updates, manifest.down.entries)
+
+    def change_length(self, tensors: Payload, reference: Payload, manifest: Manifest) -> float:
+        """How far an update moves what :meth:`aggregate` combines: the Euclidean length of its change.
+
+        Args:
+            tensors: of one site.
+            reference: what was sent to the sites.
+            manifest: what travels.
+        """
+        return change_length(tensors, reference, manifest.up.entries)
 
     def for_site(self, index: int) -> Method:
         """The method with the settings of the site at this place in the federation's list."""

@@ -11,7 +11,7 @@ from monai_fedlora.adapters.lora import SHARED
 from monai_fedlora.methods.base import register
 from monai_fedlora.methods.lora import is_factor
 from monai_fedlora.methods.ranks import RankedLora
-from monai_fedlora.methods.rules import Payload, Updates, average_products, factor_keys
+from monai_fedlora.methods.rules import Payload, Updates, average_products, factor_keys, with_products_length
 from monai_fedlora.scope import Manifest
 
 
@@ -41,3 +41,7 @@ class FlexLora(RankedLora):
         """Average the products and, if it is shared, the head."""
         averaged = super().aggregate(updates, reference, manifest)
         return averaged | average_products(updates, factor_keys(manifest.entries))
+
+    def change_length(self, tensors: Payload, reference: Payload, manifest: Manifest) -> float:
+        """Of the products B A and of what is averaged beside them."""
+        return with_products_length(tensors, reference, manifest)

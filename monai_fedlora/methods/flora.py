@@ -14,7 +14,7 @@ from monai_fedlora.methods.base import register
 from monai_fedlora.methods.checks import check_whole
 from monai_fedlora.methods.lora import is_factor
 from monai_fedlora.methods.ranks import RankedLora
-from monai_fedlora.methods.rules import Payload, Updates, add_products, average, factor_keys
+from monai_fedlora.methods.rules import Payload, Updates, add_products, average, factor_keys, with_products_length
 from monai_fedlora.scope import DOWN, UP, Manifest
 
 
@@ -78,3 +78,7 @@ class Flora(RankedLora):
             key = f"{pair[0].partition('.lora_A.')[0]}.base_layer.{DELTA}"
             combined[key] = add_products(updates, reference[key], pair=pair, scale=self.lora.scale)
         return combined
+
+    def change_length(self, tensors: Payload, reference: Payload, manifest: Manifest) -> float:
+        """Of the dense updates s B A, which start at zero in every round, and of the head."""
+        return with_products_length(tensors, reference, manifest, scale=self.lora.scale)

@@ -13,7 +13,7 @@ from monai_fedlora.adapters.view import with_weights
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods.base import Method, register
 from monai_fedlora.methods.checks import check_choice
-from monai_fedlora.methods.rules import Payload, Updates, average_products, factor_keys
+from monai_fedlora.methods.rules import Payload, Updates, average_products, factor_keys, with_products_length
 from monai_fedlora.scope import Manifest
 
 SHARED_ONLY = {SHARED: 1.0, PRIVATE: 0.0}
@@ -110,6 +110,12 @@ class AveragedLora(LoraMethod):
         if self.averaging == "product":
             combined |= average_products(updates, factor_keys(manifest.entries))
         return combined
+
+    def change_length(self, tensors: Payload, reference: Payload, manifest: Manifest) -> float:
+        """Of what is averaged: the factors or their product, and what there is beside them."""
+        if self.averaging == "product":
+            return with_products_length(tensors, reference, manifest)
+        return super().change_length(tensors, reference, manifest)
 
 
 @register

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from monai_fedlora.scope import Manifest
+
 Payload = Mapping[str, np.ndarray]
 Updates = Sequence[tuple[float, Payload]]
 """Weight n_k / n and tensors of each site, in the order of the sites' names."""
@@ -62,6 +64,40 @@ def add_products(updates: Updates, reference: np.ndarray, *, pair: tuple[str, st
     a = np.concatenate([payload[key_a].astype(np.float64) for _, payload in updates])
     b = np.concatenate([weight * payload[key_b].astype(np.float64) for weight, payload in updates], axis=1)
     return reference.astype(np.float64) + scale * (b @ a)
+
+
+def change_length(tensors: Payload, reference: Payload, keys: Iterable[str]) -> float:
+    """Euclidean length of the change of some tensors; those that were not sent change from zero."""
+    squares = 0.0
+    for key in keys:
+        squares += float(np.square(tensors[key].astype(np.float64) - np.asarray(reference.get(key, 0.0), float)).sum())
+    return squares**0.5
+
+
+def products_length(
+    tensors: Payload, reference: Payload, pairs: Iterable[tuple[str, str]], *, scale: float = 1.0
+) -> float:
+    """Euclidean length of the changes s (B A - B_0 A_0), which are never built; factors not sent change from zero.
+
+    With the factors side by side, |[B, -B_0] [A; A_0]|^2 is the sum of the elementwise product of two matrices of
+    size 2 r.
+    """
+    squares = 0.0
+    for key_a, key_b in pairs:
+        a, b = tensors[key_a].astype(np.float64), tensors[key_b].astype(np.float64)
+        if key_a in reference:
+            a = np.concatenate([a, reference[key_a].astype(np.float64)])
+            b = np.concatenate([b, -reference[key_b].astype(np.float64)], axis=1)
+        squares += max(float(((a @ a.T) * (b.T @ b)).sum()), 0.0)
+    return scale * squares**0.5
+
+
+def with_products_length(tensors: Payload, reference: Payload, manifest: Manifest, *, scale: float = 1.0) -> float:
+    """Euclidean length of the change of all that goes up, with the factors of an adapter counted by their product."""
+    pairs = factor_keys(manifest.up.entries)
+    factors = {key for pair in pairs for key in pair}
+    others = change_length(tensors, reference, (key for key in manifest.up.entries if key not in factors))
+    return float(np.hypot(others, products_length(tensors, reference, pairs, scale=scale)))
 
 
 def _refactor(a: np.ndarray, b: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:

@@ -30,7 +30,14 @@ def page(run: FoundRun) -> str:
     """The report's HTML."""
     record = run.record
     parts = [_head(run), _result(record), _sites(record), _curves(record), _calibration(run), _confusion(record)]
-    parts += [_traffic(record), _agreement(record), _overlaps(run), _refused(record), _settings(record)]
+    parts += [
+        _traffic(record),
+        _agreement(record),
+        _overlaps(run),
+        _limits(record),
+        _refused(record),
+        _settings(record),
+    ]
     return document(_title(record), "<main>\n" + "\n".join(part for part in parts if part) + "\n</main>")
 
 
@@ -272,6 +279,35 @@ def _overlap(found: Overlap) -> list[str]:
         return [dims, MISSING, MISSING]
     angles = (found.angles[0], fmean(found.angles), found.angles[-1])
     return [dims, f"{found.share:.3f} ({found.by_chance:.3f})", " / ".join(f"{angle:.1f}" for angle in angles)]
+
+
+def _limits(record: Record) -> str:
+    rounds = [(entry.number + 1, entry.limits) for entry in record.rounds if entry.limits is not None]
+    if not rounds:
+        return ""
+    said = "<h2>Limits on one site's part</h2>\n"
+    if free := [str(number) for number, limits in rounds if limits.longest is None]:
+        said += (
+            f"<p>In {'rounds' if len(free) > 1 else 'round'} {', '.join(free)} there were too few changes to say how "
+            "long a usual one is, so that only the absolute limit held.</p>\n"
+        )
+    cut: list[list[Any]] = [
+        [number, site, _shown(length, ".4g"), _shown(limits.usual, ".4g"), _shown(limits.longest, ".4g"), f"{kept:.2%}"]
+        for number, limits in rounds
+        for site, (length, kept) in limits.clipped.items()
+    ]
+    weighed: list[list[Any]] = [
+        [number, site, _count(claimed), _count(counted)]
+        for number, limits in rounds
+        for site, (claimed, counted) in limits.weights.items()
+    ]
+    if cut:
+        head = ["round", "site", "length", "median", "bound", "counted"]
+        said += table(head, cut, caption="Changes above the bound, which were clipped to it")
+    if weighed:
+        caption = "Undeclared training cases that weighed less than claimed; job --cases declares them"
+        said += table(["round", "site", "claimed", "counted"], weighed, caption=caption)
+    return said if cut or weighed else said + "<p>No change was clipped, and all cases counted as claimed.</p>\n"
 
 
 def _refused(record: Record) -> str:

@@ -65,6 +65,22 @@ class Agreement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the limits on one site's part did to a round.
+
+    Attributes:
+        usual, longest: median length of a change and the bound; None where there were too few changes to say.
+        clipped: by site, the length of its change and the share that counted.
+        weights: by site, the training cases that it claimed and those that counted.
+    """
+
+    usual: float | None = None
+    longest: float | None = None
+    clipped: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    weights: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Round:
     """One round.
 
@@ -72,13 +88,14 @@ class Round:
         number: counted from 0.
         score: case-weighted mean validation balanced accuracy of the model that the round started from.
         answers: by site.
-        agreement: None where the record does not hold it.
+        agreement, limits: None where the record does not hold them.
     """
 
     number: int
     score: float | None
     answers: Mapping[str, Answer]
     agreement: Agreement | None
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +215,22 @@ def _round(value: Any, place: int) -> Round:
         score=number(entry.get("score")),
         answers={site: answer(report) for site, report in _mapping(entry.get("sites")).items()},
         agreement=_agreement(entry.get("agreement")),
+        limits=_limits(entry["limits"]) if isinstance(entry.get("limits"), Mapping) else None,
+    )
+
+
+def _limits(entry: Mapping[str, Any]) -> Limits:
+    clipped, weights = {}, {}
+    for site, change in _mapping(entry.get("clipped")).items():
+        length, kept = (number(_mapping(change).get(name)) for name in ("length", "kept"))
+        if length is not None and kept is not None:
+            clipped[site] = length, kept
+    for site, cases in _mapping(entry.get("weights")).items():
+        claimed, counted = (count(_mapping(cases).get(name)) for name in ("claimed", "counted"))
+        if claimed is not None and counted is not None:
+            weights[site] = claimed, counted
+    return Limits(
+        usual=number(entry.get("usual")), longest=number(entry.get("longest")), clipped=clipped, weights=weights
     )
 
 

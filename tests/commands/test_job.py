@@ -67,7 +67,8 @@ def test_the_defaults_make_a_job_for_four_sites(job: Command, tmp_path: Path, ba
 
 def test_every_option_reaches_the_plan(job: Command, tmp_path: Path) -> None:
     options = "--sites north,south --rounds 7 --local-epochs 2 --classes NOR,DCM,HCM --experiment trial --seed 3"
-    options += " --wire float32 --cases north=12,south=9 --set rank=4 --set head=private --set targets=attn.q,attn.kv"
+    options += " --wire float32 --cases north=12,south=9 --max-share 0.5 --update-bound 3"
+    options += " --set rank=4 --set head=private --set targets=attn.q,attn.kv"
     options += " --set learning_rate=0.01 --set augment=false --set class_weights=[1,2,3] --allow-listed"
     assert job(*options.split()) == 0
     plan = plan_of(tmp_path / "mine")
@@ -76,6 +77,7 @@ def test_every_option_reaches_the_plan(job: Command, tmp_path: Path) -> None:
     assert (plan.rounds, plan.local_epochs, plan.seed, plan.experiment) == (7, 2, 3, "trial")
     assert plan.wire_dtype == "float32"
     assert plan.declared_cases == {"north": 12, "south": 9}
+    assert (plan.max_share, plan.update_bound) == (0.5, 3.0)
     assert plan.method_args == {"rank": 4, "head": "private", "targets": ["attn.q", "attn.kv"]}
     assert plan.training == {"learning_rate": 0.01, "augment": False, "class_weights": [1, 2, 3]}
     assert not (tmp_path / "mine" / "app" / "custom").exists()
@@ -130,6 +132,9 @@ def test_every_method_gives_a_job(job: Command, tmp_path: Path, method: str) -> 
         (["--top-k", "1.5"], "top_k"),
         (["--cases", "site-1"], "SITE=N"),
         (["--cases", "site-1=many"], "SITE=N"),
+        (["--max-share", "0.2"], "max_share"),
+        (["--update-bound", "0.5"], "update_bound"),
+        (["--classes", ",".join(f"c{n}" for n in range(129))], "129 classes"),
         (["--cases", "site-9=4"], "site-9"),
         (["--cases", "site-1=0"], "site-1"),
         (["--size", "huge"], "huge"),

@@ -145,6 +145,22 @@ def test_refusals_are_shown_as_they_are(
     assert "results: [w]/results.json" in said
 
 
+def test_what_counted_for_less_is_shown(
+    calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = finished()
+    results["rounds"][1]["limits"] = {
+        "usual": 0.5,
+        "clipped": {"south": {"length": 800.0, "kept": 0.003125}},
+        "weights": {"south": {"claimed": 10_000_000, "counted": 72}},
+    }
+    calls["results"] = results
+    assert main(["simulate", str(tmp_path), "--workspace", "w"]) == 0
+    said = capsys.readouterr().out
+    assert "weighed down in round 1: south claimed 10,000,000 cases" in said
+    assert "clipped in round 1: south changed the shared tensors by 800, 1,600.0 times the median of 0.5" in said
+
+
 def test_a_failed_run_is_one_message(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,7 +14,7 @@ from monai_fedlora.errors import PrivacyError
 from monai_fedlora.federated.aggregation import Refusal, SharedAverage
 from monai_fedlora.methods import get_method
 from monai_fedlora.scope import Entry, Manifest
-from tests.helpers import make_manifest, make_payload
+from tests.helpers import make_manifest, make_payload, scored
 
 SITES = ("east", "north", "south", "west")
 MANIFEST = make_manifest()
@@ -30,7 +30,12 @@ def opened(
     *, manifest: Manifest = MANIFEST, declared: dict[str, int] | None = None, limit: float = 1e3, round_number: int = 0
 ) -> SharedAverage:
     average = SharedAverage(
-        method=METHOD, manifest=manifest, sites=SITES, declared_cases=declared, max_update_rms=limit
+        method=METHOD,
+        manifest=manifest,
+        sites=SITES,
+        declared_cases=declared,
+        update_bound=1e300,
+        max_update_rms=limit,
     )
     average.begin(round_number, make_payload(manifest, seed=99))
     return average
@@ -51,7 +56,7 @@ dtypes = st.sampled_from(["float16", "float32"])
 @given(updates, dtypes)
 def test_the_average_is_weighted_by_cases(values: dict[str, tuple[int, int]], dtype: str) -> None:
     manifest = make_manifest(dtype)
-    average = opened(manifest=manifest)
+    average = opened(manifest=manifest, declared=dict.fromkeys(SITES, 500))
     for site, (seed, cases) in values.items():
         average.accept(site, make_payload(manifest, seed), report(cases))
     result = average.aggregate()
@@ -76,7 +81,7 @@ def test_the_order_of_arrival_does_not_change_a_bit(
         average = opened(manifest=manifest)
         for site in order:
             seed, cases = values[site]
-            metrics = {"private_on": {"balanced_accuracy": seed / 1001}}
+            metrics = {"private_on": scored(seed / 1001)}
             average.accept(site, make_payload(manifest, seed), report(cases, validation=metrics))
         results.append(average.aggregate())
         scores.append(average.score())
@@ -105,7 +110,7 @@ def test_the_score_does_not_depend_on_the_order_of_arrival() -> None:
         average = opened()
         for site in order:
             cases, score = values[site]
-            metrics = {"private_on": {"balanced_accuracy": score}}
+            metrics = {"private_on": scored(score)}
             average.accept(site, make_payload(MANIFEST), report(cases, validation=metrics))
         scores.add(average.score())
     assert len(scores) == 1
@@ -358,10 +363,10 @@ def test_an_update_before_the_first_round_is_refused() -> None:
 def test_the_score_is_the_case_weighted_mean_of_the_sites_that_have_one() -> None:
     average = opened()
     average.accept(
-        "north", make_payload(MANIFEST), report(10, validation={"private_on": {"balanced_accuracy": 0.5, "auroc": 0.9}})
+        "north", make_payload(MANIFEST), report(10, validation={"private_on": {**scored(0.5), "auroc": 0.9}})
     )
-    average.accept("south", make_payload(MANIFEST), report(30, validation={"private_on": {"balanced_accuracy": 0.9}}))
-    average.accept("east", make_payload(MANIFEST), report(50, validation={"private_on": {"balanced_accuracy": None}}))
+    average.accept("south", make_payload(MANIFEST), report(30, validation={"private_on": scored(0.9)}))
+    average.accept("east", make_payload(MANIFEST), report(50, validation={"private_on": {"auroc": None}}))
     average.accept("west", make_payload(MANIFEST), report(70))
     assert average.score() == pytest.approx(0.8)
     assert average.score("auroc") == pytest.approx(0.9)

@@ -21,7 +21,7 @@ from nvflare.app_common.app_constant import AppConstants
 from monai_fedlora.federated.context import metrics_message, open_message, weights_message
 from monai_fedlora.federated.filters import SharedOnly
 from monai_fedlora.files import write_json
-from tests.helpers import make_manifest, make_payload
+from tests.helpers import make_manifest, make_payload, make_plan
 
 MANIFEST = make_manifest()
 REPORT = {"round": 3, "cases": 12, "seconds": 1.5, "validation": {"private_on": {"auroc": 0.75, "n": 4}}}
@@ -32,6 +32,7 @@ SECRET = "patient007"
 def fl_ctx(tmp_path_factory: pytest.TempPathFactory) -> FLContext:
     root = tmp_path_factory.mktemp("app")
     write_json(root / "config" / "manifest.json", MANIFEST.to_json())
+    write_json(root / "config" / "plan.json", make_plan().to_json())
     context = FLContext()
     context.set_prop(FLContextKey.APP_ROOT, str(root), private=True, sticky=False)
     return context
@@ -317,6 +318,7 @@ def test_without_a_job_folder_nothing_passes() -> None:
 def test_the_manifest_is_read_once_so_that_a_job_cannot_swap_it(fl_ctx: FLContext, tmp_path: Path) -> None:
     path = tmp_path / "config" / "manifest.json"
     write_json(path, MANIFEST.to_json())
+    write_json(path.with_name("plan.json"), make_plan().to_json())
     context = FLContext()
     context.set_prop(FLContextKey.APP_ROOT, str(tmp_path), private=True, sticky=False)
     shared_only = SharedOnly()
@@ -324,6 +326,43 @@ def test_the_manifest_is_read_once_so_that_a_job_cannot_swap_it(fl_ctx: FLContex
     write_json(path, {"secret": {"shape": [3], "dtype": "float32"}})
     with pytest.raises(ContentBlockedException):
         shared_only.process(weights_message({"secret": np.zeros(3, np.float32)}), context)
+
+
+# ---- reports --------------------------------------------------------------------------------------------
+
+
+def test_a_report_is_about_the_classes_of_the_plan(gate: Gate) -> None:
+    matrix = {"confusion_matrix": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}
+    assert "2 lists of 2 counts" in blocked(gate, with_meta(report={"validation": {"private_on": matrix}}))
+    assert "2 lists of 2 counts" in blocked(gate, metrics_message({"test": {"private_on": matrix}}))
+
+
+def test_a_site_can_name_the_classes_it_approved(fl_ctx: FLContext) -> None:
+    message = metrics_message({"test": {"private_on": {"confusion_matrix": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}}})
+    assert SharedOnly(classes=3).process(message, fl_ctx) is message
+
+
+def test_without_a_plan_no_report_passes(tmp_path: Path) -> None:
+    write_json(tmp_path / "config" / "manifest.json", MANIFEST.to_json())
+    context = FLContext()
+    context.set_prop(FLContextKey.APP_ROOT, str(tmp_path), private=True, sticky=False)
+    assert SharedOnly().process(weights_message(make_payload(MANIFEST)), context)
+    with pytest.raises(ContentBlockedException):
+        SharedOnly().process(good(), context)
+
+
+def test_an_update_says_nothing_of_the_test_cases(gate: Gate) -> None:
+    assert "undeclared report entry 'test'" in blocked(gate, with_meta(report={"test": {}}))
+
+
+def test_the_order_of_a_reports_entries_says_nothing(gate: Gate) -> None:
+    orders = [REPORT, dict(reversed(REPORT.items()))]
+    passed = [gate(weights_message(make_payload(MANIFEST), copy.deepcopy(report))) for report in orders]
+    one, other = (list(message["DXO"]["meta"]["report"]) for message in passed)
+    assert one == other
+    passed = [gate(metrics_message(copy.deepcopy(report))) for report in orders]
+    one, other = (list(message["DXO"]["data"]) for message in passed)
+    assert one == other
 
 
 # ---- opening a message ----------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
 from monai_fedlora.files import read_json, write_json
 from monai_fedlora.networks.prompts import Prompts
+from monai_fedlora.report import MOST_CLASSES
 from tests.helpers import make_plan, through_json, tiny_network
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
@@ -38,6 +39,8 @@ plans = st.fixed_dictionaries(
         "local_epochs": st.integers(1, 10),
         "size": words,
         "seed": st.integers(0, 2**31),
+        "max_share": st.floats(0.5, 1),
+        "update_bound": st.floats(1, 1e6),
         "max_update_rms": st.floats(1e-6, 1e6),
         "wire_dtype": st.sampled_from(["float16", "float32", "int8"]),
         "top_k": st.floats(0, 1, exclude_min=True),
@@ -81,7 +84,7 @@ def placed(place: str, value: Any) -> dict[str, Any]:
 PLACES = [
     *("experiment", "bundle", "method", "size", "backbone_sha256", "wire_dtype"),
     *("sites", "sites.[0]", "classes", "classes.[0]"),
-    *("rounds", "start_round", "local_epochs", "seed", "max_update_rms", "top_k"),
+    *("rounds", "start_round", "local_epochs", "seed", "max_share", "update_bound", "max_update_rms", "top_k"),
     *("declared_cases", "declared_cases.north", "declared_cases.{}"),
     *("training", "training.{}", "training.batch_size", "training.class_weights[]", "training.mixed_precision"),
     *("method_args", "method_args.{}", "method_args.rank", "method_args.head", "method_args.targets[]"),
@@ -192,6 +195,14 @@ def test_an_unknown_entry_is_named(name: str) -> None:
         {"wire_dtype": None},
         {"wire_dtype": "int4"},
         *({"top_k": value} for value in (0, -0.1, 1.1, True, "0.1", None, float("nan"))),
+        {"max_share": 0.49},
+        {"max_share": 1.01},
+        {"max_share": True},
+        {"max_share": float("nan")},
+        {"update_bound": 0.9},
+        {"update_bound": float("inf")},
+        {"update_bound": float("nan")},
+        {"update_bound": "5"},
         {"max_update_rms": 0},
         {"max_update_rms": -1.0},
         {"max_update_rms": float("nan")},
@@ -292,6 +303,8 @@ CHANGES: dict[str, Any] = {
     "size": "base",
     "seed": 5,
     "declared_cases": {"north": 3},
+    "max_share": 0.5,
+    "update_bound": 2.0,
     "max_update_rms": 0.5,
     "wire_dtype": "float32",
     "top_k": 0.1,
@@ -383,3 +396,19 @@ def test_prompts_and_methods_that_do_not_belong_together_are_refused() -> None:
 def test_prompts_in_a_plan_file_are_checked(prompts: Any) -> None:
     with pytest.raises(ConfigError):
         Plan.from_json({**text_plan().to_json(), "prompts": prompts})
+
+
+def test_a_plan_from_before_the_limits_still_loads(tmp_path: Path) -> None:
+    value = make_plan().to_json()
+    del value["max_share"], value["update_bound"]
+    path = tmp_path / "plan.json"
+    write_json(path, value)
+    assert Plan.load(path) == make_plan()
+
+
+@pytest.mark.parametrize("count", [33, MOST_CLASSES])
+def test_a_plan_has_as_many_classes_as_a_report_has_room_for(count: int) -> None:
+    classes = tuple(f"c{number}" for number in range(count))
+    assert make_plan(classes=classes).classes == classes
+    with pytest.raises(ConfigError, match=f"there are {MOST_CLASSES + 1} classes"):
+        make_plan(classes=tuple(f"c{number}" for number in range(MOST_CLASSES + 1)))

@@ -29,17 +29,18 @@ from monai_fedlora.federated.filters import SharedOnly
 from monai_fedlora.federated.initial import build_shared, save_shared
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.server import FinalEvaluation, FlareRecord, SharedAggregator, SharedPersistor
+from monai_fedlora.federated.tensors import most_bytes
 from monai_fedlora.files import load_tensors, read_json, write_json
 from monai_fedlora.scope import Manifest
 from tests.federated.conftest import same_bits
-from tests.helpers import make_manifest, make_payload, make_plan
+from tests.helpers import make_manifest, make_payload, make_plan, scored
 
 Payload = dict[str, np.ndarray]
 SITES = ("east", "north", "south")
 
 
 def report(round_number: int, cases: int = 10, accuracy: float | None = 0.5, **more: Any) -> dict[str, Any]:
-    validation = {"private_on": {"balanced_accuracy": accuracy, "n": 4}}
+    validation = {"private_on": {"n": 2000} if accuracy is None else scored(accuracy)}
     return {"round": round_number, "cases": cases, "validation": validation, **more}
 
 
@@ -57,10 +58,11 @@ class Server:
         core = SimpleNamespace(get_fobs_context=dict)
         for name in ("add_incoming_filter", "add_outgoing_reply_filter", "add_outgoing_request_filter"):
             setattr(core, name, lambda *_: None)
+        self.fobs_context: dict[str, Any] = {}
         engine = SimpleNamespace(
             get_component={RECORD_ID: self.record}.get,
             get_workspace=lambda: SimpleNamespace(get_run_dir=lambda job: str(self.folder)),
-            get_cell=lambda: SimpleNamespace(core_cell=core),
+            get_cell=lambda: SimpleNamespace(core_cell=core, update_fobs_context=self.fobs_context.update),
         )
         self.context = FLContext()
         self.set(FLContextKey.APP_ROOT, str(self.config.parent))
@@ -384,3 +386,59 @@ def test_the_final_evaluation_sends_the_last_tensors_and_notes_the_answers(
     assert server.results["status"] == "running"
     assert server.final.final_process(server.context)
     assert server.results["status"] == "finished"
+
+
+# ---- limits on one site's part --------------------------------------------------------------------------
+
+
+def changed(payload: Payload, times: float, seed: int) -> Payload:
+    noise = make_payload(make_manifest(), seed)
+    return {key: np.array(value + np.float32(times) * noise[key], np.float32) for key, value in payload.items()}
+
+
+def test_a_change_far_longer_than_the_others_is_clipped_and_written_down(server: Server) -> None:
+    sent = server.start()
+    answers = {site: (changed(sent, 0.01, seed), report(0)) for seed, site in enumerate(SITES)}
+    answers["south"] = (changed(sent, 16.0, 2), report(0))
+    new = server.round(0, answers)
+    limits = server.results["rounds"][0]["limits"]
+    assert set(limits["clipped"]) == {"south"}
+    assert limits["longest"] == pytest.approx(5 * limits["usual"], rel=1e-5)
+    moved = np.sqrt(sum(float(((new[key] - sent[key]) ** 2).sum()) for key in sent))
+    assert moved < limits["usual"] * 3
+    assert server.results["refused"] == []
+
+
+def test_a_resumed_run_goes_on_with_the_lengths_of_the_one_that_ended(tmp_path: Path, manifest: Manifest) -> None:
+    """Two sites, of whose last round's changes the usual length follows: the same bits as without the end."""
+    plan = make_plan(sites=SITES[:2], max_update_rms=100.0)
+    whole, half = (Server(tmp_path / name, plan, manifest) for name in ("whole", "half"))
+    for each in (whole, half):
+        save_shared(each.config / "initial_shared.safetensors", make_payload(manifest, 9), plan=plan, round_number=-1)
+
+    def play(server: Server, sent: Payload, numbers: range) -> Payload:
+        for number in numbers:
+            times = 16.0 if number == 2 else 0.01
+            answers = {"east": (changed(sent, 0.01, number), report(number))}
+            answers["north"] = (changed(sent, times, 9 + number), report(number))
+            sent = server.round(number, answers)
+        return sent
+
+    expected = play(whole, whole.start(), range(3))
+    play(half, half.start(), range(2))
+    resumed = Server(tmp_path / "resumed", make_plan(sites=SITES[:2], max_update_rms=100.0, start_round=2), manifest)
+    stored = half.folder / "shared.safetensors"
+    (resumed.config / "initial_shared.safetensors").write_bytes(stored.read_bytes())
+    assert same_bits(play(resumed, resumed.start(), range(2, 3)), expected)
+    assert resumed.results["rounds"][0]["limits"] == whole.results["rounds"][2]["limits"]
+    assert set(whole.results["rounds"][2]["limits"]["clipped"]) == {"north"}
+    ends = [load_tensors(each.folder / "shared.safetensors")[1]["update_lengths"] for each in (whole, resumed)]
+    assert ends[0] == ends[1]
+    assert "update_lengths" in load_tensors(resumed.folder / "best_shared.safetensors")[1]
+
+
+def test_the_server_opens_no_message_that_is_longer_than_needed(server: Server) -> None:
+    server.start()
+    (most,) = server.fobs_context.values()
+    assert most == most_bytes(server.manifest, classes=2)
+    assert server.manifest.up.nbytes < most < 25_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,16 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from nvflare.apis.dxo import DataKind
 from nvflare.apis.utils.decomposers import flare_decomposers
 from nvflare.app_common.decomposers import numpy_decomposers
+from nvflare.fuel.f3.cellnet.utils import decode_payload, encode_payload
+from nvflare.fuel.f3.message import Message
 from nvflare.fuel.utils import fobs
 
 from monai_fedlora.errors import PrivacyError
 from monai_fedlora.federated import tensors
 from monai_fedlora.federated.context import open_message, weights_message
-from monai_fedlora.federated.tensors import Tensors, TensorsDecomposer
+from monai_fedlora.federated.tensors import Tensors, TensorsDecomposer, limit_messages, most_bytes
+from monai_fedlora.report import MOST_CASES
+from monai_fedlora.scope import Entry, Manifest
 
 REPORT = {"round": 3, "cases": 5}
 DTYPES = (np.float16, np.float32, np.float64, np.int8, np.uint8, np.int32)
@@ -101,3 +106,45 @@ def test_other_kinds_of_data_are_refused(data: Any) -> None:
     message["DXO"]["data"] = TensorsDecomposer().recompose(data)
     with pytest.raises(PrivacyError, match="not a DXO"):
         open_message(message, DataKind.WEIGHTS)
+
+
+# ---- messages that are too long -------------------------------------------------------------------------
+
+
+def arrive(payload: dict[str, Any], *, most: int, report: dict[str, Any] | None = None) -> Any:
+    """Send a message to a cell with a limit, as NVFlare's streams do."""
+    context: dict[str, Any] = {}
+    limit_messages(SimpleNamespace(update_fobs_context=context.update), most)  # type: ignore[arg-type]
+    message = Message({}, weights_message(payload, report or REPORT))
+    encode_payload(message, fobs_ctx={})
+    decode_payload(message, fobs_ctx=context)
+    return message.payload
+
+
+@pytest.mark.parametrize("classes", [2, 40])
+def test_the_longest_honest_answer_is_read(classes: int) -> None:
+    manifest = Manifest(
+        {f"encoder.blocks.{n}.attn.q.lora_A.shared.weight": Entry((8, 96), "float16") for n in range(24)}
+    )
+    matrix = [[MOST_CASES] * classes] * classes
+    views = {
+        view: {"confusion_matrix": matrix, "n": MOST_CASES, "auroc": 0.5} for view in ("private_on", "private_off")
+    }
+    payload = {key: np.ones(entry.shape, entry.dtype) for key, entry in manifest.entries.items()}
+    answer = arrive(payload, most=most_bytes(manifest, classes=classes), report={**REPORT, "validation": views})
+    assert open_message(answer, DataKind.WEIGHTS).data.keys() == payload.keys()
+
+
+def test_a_longer_message_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = Manifest({"a": Entry((4,), "float32")})
+    most = most_bytes(manifest, classes=2)
+    read: list[int] = []
+    load = safetensors.numpy.load
+    monkeypatch.setattr(safetensors.numpy, "load", lambda data: (read.append(len(data)), load(data))[1])
+    long = {"a": np.zeros(most, np.uint8)}
+    padded = {**REPORT, "note": "x" * most}
+    for message in (arrive(long, most=most), arrive({"a": np.zeros(4, "f4")}, most=most, report=padded)):
+        with pytest.raises(PrivacyError, match=r"not a DXO with tensors, but with .* bytes that were not read"):
+            open_message(message, DataKind.WEIGHTS)
+    assert read == []
+    assert arrive({"a": np.zeros(4, "f4")}, most=most)["DXO"]["data"].keys() == {"a"}

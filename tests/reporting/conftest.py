@@ -60,8 +60,20 @@ def value() -> dict[str, Any]:
                         "norms": [0.5, 0.25],
                         "cosines": [[1.0, -0.375], [-0.375, 1.0]],
                     },
+                    "limits": {"usual": None, "longest": None, "rounds": 0, "clipped": {}, "weights": {}},
                 },
-                {"round": 1, "score": 0.75, "sites": {"north": answered(1, 0.75)}},
+                {
+                    "round": 1,
+                    "score": 0.75,
+                    "sites": {"north": answered(1, 0.75)},
+                    "limits": {
+                        "usual": 0.5,
+                        "longest": 2.5,
+                        "rounds": 1,
+                        "clipped": {"north": {"length": 10.0, "kept": 0.25}},
+                        "weights": {"north": {"claimed": 9000, "counted": 60}},
+                    },
+                },
             ],
             "final": {
                 site: {"round": 2, "cases": 20, "seconds": 1.0, "validation": views(score), "test": views(score)}

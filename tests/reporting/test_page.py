@@ -191,6 +191,21 @@ def test_what_was_refused_is_said_with_the_reason() -> None:
     assert found.table("What each site has")["south"] == ["20", "8", "8", "1", "1", "3"]
 
 
+def test_what_counted_for_less_is_said_with_both_numbers() -> None:
+    found = shown(value())
+    assert "In round 1 there were too few changes to say how long a usual one is" in found.text
+    assert found.tables["Changes above the bound, which were clipped to it"][1:] == [
+        ["2", "north", "10", "0.5", "2.5", "25.00%"]
+    ]
+    assert found.table("Undeclared training cases that weighed less")["2"] == ["north", "9,000", "60"]
+    for limits in ({"longest": 1.0}, {"longest": 1.0, "clipped": [], "weights": {"a": 3, "b": {"claimed": "x"}}}):
+        changed = value()
+        changed["rounds"] = [{"round": 0, "limits": limits}]
+        assert "No change was clipped, and all cases counted as claimed." in shown(changed).text
+        del changed["rounds"][0]["limits"]
+        assert "Limits on one site" not in shown(changed).text
+
+
 def test_bytes_are_those_that_were_counted() -> None:
     found = shown(value()).table("Bytes of all messages")
     assert found["1"] == ["1,200 / 3,400", "1,200 / 3,400"]
