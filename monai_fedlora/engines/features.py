@@ -56,10 +56,11 @@ def frozen_inferer(
 class FrozenInferer(Inferer):
     """Run what trains on kept outputs of what does not.
 
-    Outputs are found by a hash of the image's bytes and of the frozen weights that they went through. They are computed
-    for one image at a time, so that they do not depend on which images share a batch, and used as they are kept, so
-    that the first epoch computes with the same numbers as every other. Of a network that trains from its first layer on
-    nothing is kept.
+    Outputs are found by a hash of the image's bytes, of the frozen weights that they went through, of the settings of
+    the modules that hold these, and of the code. Of a network with a setting that cannot be described, they are kept in
+    memory and found by this inferer alone. They are computed for one image at a time, so that they do not depend on
+    which images share a batch, and used as they are kept, so that the first epoch computes with the same numbers as
+    every other. Of a network that trains from its first layer on nothing is kept.
 
     Args:
         dtype: type in which outputs are kept; one that float16 cannot hold is kept as it is.
@@ -81,13 +82,15 @@ class FrozenInferer(Inferer):
         self._left: int | None = None
         self._network: nn.Module | None = None
         self._part: FrozenPart | None = None
-        self._digest = ""
+        self._digest: str | None = None
+        self._own = Memory()
 
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Return the logits (B, C) of images (B, ...)."""
         if self._network is not network:
             self._network, self._part = network, frozen_part(unwrap(network))
-            self._digest = self._part.digest if self._part else ""
+            self._digest = self._part.digest if self._part else None
+            self._own = Memory()
             self._on_device.clear()
             self._left = None
             if self._part is None:
@@ -102,7 +105,8 @@ class FrozenInferer(Inferer):
     def _recall(self, image: Tensor, part: FrozenPart) -> Sequence[Tensor]:
         content = hashlib.sha256(as_bytes(image)).hexdigest()
         precision = torch.get_autocast_dtype(image.device.type) if _autocasts(image) else image.dtype
-        key = key_of(self._digest, content, tuple(image.shape), precision, image.device, self._dtype)
+        kind = (precision, torch.get_float32_matmul_precision(), image.device, self._dtype)
+        key = key_of(self._digest, content, tuple(image.shape), *kind)
 
         def make() -> Entry:
             outputs = part.compute(image.unsqueeze(0))
@@ -110,7 +114,8 @@ class FrozenInferer(Inferer):
 
         if key in self._on_device:
             return self._on_device[key]
-        entry = self._keeper.recall(key, make)
+        keeper = self._own if self._digest is None else self._keeper
+        entry = keeper.recall(key, make)
         parts = [entry[name].to(image.device, non_blocking=True) for name in sorted(entry)]
         self._leave_on_device(key, parts, image.device)
         return parts

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_fedlora.adapters.side import PREFIX
+from monai_fedlora.engines.memory import fingerprint
 from monai_fedlora.engines.store import as_bytes
 from monai_fedlora.networks.protocol import Backbone, Features, Taps
 
@@ -49,16 +50,43 @@ class FrozenPart(ABC):
         return (*blocks, *self.network.head_prefixes, PREFIX)
 
     @property
-    def digest(self) -> str:
-        """Hash of the weights and tables that an image passes, and of what is taken from them."""
+    def digest(self) -> str | None:
+        """Hash of all that decides what :meth:`compute` makes of an image, but for the code.
+
+        That is the weights and tables that an image passes, the class and the settings of every module that holds them
+        (heads of the attention, activations, epsilons, ...) and of the network itself, what the readout takes of the
+        last block, and what is taken from the network. What lies behind has no part in it, so that methods share it.
+
+        Returns:
+            Hexadecimal digits; None where a setting cannot be described, and another network could have the same.
+        """
         network, behind = self.network, self.prefixes_behind
-        kind = f"{type(self).__name__} {type(network).__qualname__} {list(self.blocks_behind())}"
+        kind = f"{_class(self)} {list(self.blocks_behind())} {network.reads_class_token_alone}"
         digest = hashlib.sha256(kind.encode())
+        for name, module in network.named_modules():
+            if not f"{name}.".startswith(behind):
+                described = fingerprint(_settings(module))
+                if described is None:
+                    return None
+                digest.update(f"{name} {_class(module)} {described}".encode())
         for name, tensor in sorted(network.state_dict().items()):
             if not name.startswith(behind):
                 digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
                 digest.update(as_bytes(tensor))
         return digest.hexdigest()
+
+
+_OF_ANY_MODULE = (*vars(nn.Module()), "_compiled_call_impl", "peft_config")
+"""Attributes that are no settings: parameters, hooks, the mode, a compiled form, and PEFT's notes about adapters."""
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """What a module was built with, as far as it is no tensor or module."""
+    return {name: value for name, value in sorted(vars(module).items()) if name not in _OF_ANY_MODULE}
+
+
+def _class(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 class FrozenPrefix(FrozenPart):

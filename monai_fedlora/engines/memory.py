@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import fields, is_dataclass
 from enum import Enum
-from types import FunctionType
+from types import BuiltinFunctionType, FunctionType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -67,7 +68,7 @@ def using(memory: Memory) -> Iterator[Memory]:
 
 
 def fingerprint(value: Any) -> str | None:
-    """Hash of what a transform, or a sequence of them, computes: its classes and all of their settings.
+    """Hash of what a transform, a sequence of them, or settings compute: classes and all of their values.
 
     Returns:
         Hexadecimal digits, equal for two that were built alike; None where a part of it cannot be described, such as
@@ -104,12 +105,19 @@ def _describe(value: Any) -> Iterator[bytes]:
             yield from _describe(item)
     elif isinstance(value, (set, frozenset)):
         yield from _describe(sorted(map(repr, value)))
-    elif isinstance(value, (type, FunctionType)):
-        if "<" in value.__qualname__:
+    elif isinstance(value, (type, FunctionType, BuiltinFunctionType)):
+        if "<" in value.__qualname__ or (isinstance(value, BuiltinFunctionType) and not _is_torchs(value)):
             raise _Unknown
         yield f"{value.__module__}.{value.__qualname__}".encode()
+    elif is_dataclass(value):
+        yield from _describe({field.name: getattr(value, field.name) for field in fields(value)})
     elif f"{kind.__module__}.".startswith(_ROOMS) and hasattr(value, "__dict__"):
         yield from _describe({name: part for name, part in vars(value).items() if not isinstance(part, _NO_SETTINGS)})
     else:
         raise _Unknown
     yield b"</>"
+
+
+def _is_torchs(function: BuiltinFunctionType) -> bool:
+    """Whether a function in C is one of torch, which has nothing but its name."""
+    return f"{function.__module__}".startswith("torch.") or function.__qualname__.startswith("_VariableFunctionsClass.")

@@ -25,6 +25,7 @@ import monai_fedlora
 from monai_fedlora.data.site import cache_folder
 from monai_fedlora.environment import CACHE_LIMIT
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.source_digest import source_digest
 
 _SUFFIX = ".safetensors"
 _CHECKSUM = "sha256"
@@ -59,9 +60,10 @@ def store_limit() -> int:
 
 
 def key_of(*parts: object) -> str:
-    """Hash of the texts of what an entry is computed from, and of the versions of what computes it."""
+    """Hash of the texts of what an entry is computed from, and of the code and versions of what computes it."""
     digest = hashlib.blake2b(digest_size=20)
-    for part in (monai_fedlora.__version__, monai.__version__, torch.__version__, *parts):
+    versions = (monai_fedlora.__version__, monai.__version__, torch.__version__)
+    for part in (*versions, source_digest(), *parts):
         text = str(part).encode()
         digest.update(len(text).to_bytes(8, "little"))
         digest.update(text)

@@ -84,7 +84,10 @@ class FlareRecord(FLComponent):
         if code == ReturnCode.TASK_RESULT_FILTER_ERROR:
             self._failures[name] = "blocked by the site's own filter"
         elif code != ReturnCode.OK:
-            self._failures[name] = f"the site answered {code!r:.60}; its errors.log may say more"
+            self._failures[name] = (
+                f"the site answered {code!r:.60}; what went wrong there is in errors.log in its own private folder "
+                "(MONAI_FEDLORA_PRIVATE_DIR at the site, else 'private' in its workspace), and is not sent"
+            )
 
     def refuse_missing(self, site: str, fl_ctx: FLContext) -> None:
         """Note that a site's answer to the current task did not get through, with what is known about it."""

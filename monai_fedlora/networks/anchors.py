@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -21,6 +22,7 @@ from monai_fedlora.networks.stored import find_weights
 from monai_fedlora.networks.text import TextSettings
 from monai_fedlora.networks.tokens import Tokens, find_tokens, read_tokens
 from monai_fedlora.networks.vit import ViTSettings
+from monai_fedlora.source_digest import source_digest
 
 _FORMAT = 1  # of an entry of the cache
 _SCALE = "logit_scale"
@@ -35,7 +37,8 @@ class TextAnchors:
         features: (C, E) float32, a row of length 1 per class.
         projection: (E, D) float32, of the image tower's pooled features.
         logit_scale: logarithm of what cosines are multiplied by.
-        digest: SHA-256 over the checkpoint, its tokens and every text; equal ones mean equal features.
+        digest: SHA-256 over the checkpoint, its tokens, every text, the tower's settings and the code; equal ones mean
+            equal features.
     """
 
     features: torch.Tensor
@@ -84,8 +87,8 @@ def text_anchors(
         size: name of its architecture.
         classes: names in label order, each different.
         prompts: how they are put into words; None for the defaults.
-        cache: folder in which features are kept under a name that follows from the checkpoint, its tokens and the
-            texts. From there they come without the text tower. None keeps nothing.
+        cache: folder in which features are kept under a name that follows from the checkpoint, its tokens, the
+            texts, the tower's settings and the code. From there they come without the text tower. None keeps nothing.
         sha256: of the checkpoint that the image tower is from; None for any.
 
     Raises:
@@ -102,7 +105,7 @@ def text_anchors(
             f"{sha256.lower()}; both towers must come from one checkpoint"
         )
     token_files = find_tokens(source)
-    digest = _digest(checkpoint, token_files, texts)
+    digest = _digest(checkpoint, token_files, texts, text)
     entry = cache / f"{digest}.safetensors" if cache else None
     if entry and (found := _recall(entry, digest, len(texts), text.embed_dim, image.dim)):
         return found
@@ -129,12 +132,13 @@ def read_clip(source: str | Path, size: str) -> tuple[Tokens, ClipText]:
     return tokens, load_clip_text(find_weights(source), text, dim=image.dim)
 
 
-def _digest(checkpoint: str, token_files: Sequence[Path], texts: Sequence[Sequence[str]]) -> str:
+def _digest(checkpoint: str, token_files: Sequence[Path], texts: Sequence[Sequence[str]], text: TextSettings) -> str:
     try:
         tokens = [files.sha256(path) for path in token_files]
     except OSError as error:
         raise WeightsError(f"{token_files[0].parent} cannot be read: {error}") from error
     key = {"format": _FORMAT, "checkpoint": checkpoint, "tokens": tokens, "texts": texts}
+    key |= {"tower": dataclasses.asdict(text), "code": source_digest(), "torch": torch.__version__}
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 

@@ -12,7 +12,7 @@ from monai_fedlora.errors import WeightsError
 from monai_fedlora.networks.stored import StoredTensor, StoredWeights, listed, opened
 from monai_fedlora.networks.text import TextSettings, TextTransformer
 from monai_fedlora.networks.vit import VisionTransformer
-from monai_fedlora.networks.vit_config import read_config
+from monai_fedlora.networks.vit_config import config_beside, read_config
 from monai_fedlora.networks.vit_layouts import CLIP
 
 _TEXT, _IMAGE, _PROJECTION, _SCALE = "text_model.", "vision_model.", "visual_projection.weight", "logit_scale"
@@ -87,8 +87,9 @@ def load_clip_text(stored: StoredWeights, settings: TextSettings, *, dim: int) -
             together; the message names the file and the keys.
     """
     path = stored.path
-    if stored.config is not None:
-        _check_config(stored.config, settings)
+    config = stored.config or config_beside(path)
+    if config is not None:
+        _check_config(config, settings)
     with torch.device("meta"):
         tower = TextTransformer(settings)
     own = {key: tuple(value.shape) for key, value in tower.state_dict().items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import logging
 import re
 import zipfile
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ _SAFETENSORS = ".safetensors"
 _PICKLED = (".bin", ".pt", ".pth")
 _IN_FOLDER = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _FLOATS = ("F64", "F32", "F16", "BF16")
+_log = logging.getLogger(__name__)
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 _NESTED = ("model", "state_dict", "teacher")
 
 
@@ -169,6 +172,7 @@ def find_weights(source: str | Path) -> StoredWeights:
     if name.startswith(HUB_PREFIX):
         repo, inside = _on_hub(name)
         if inside is not None:
+            _bring_config(name, repo, inside)
             return StoredWeights(parts=(_download(name, repo, inside),))
         return _in_folder(name, lambda wanted: _download(name, repo, wanted, optional=True))
     path = Path(source)
@@ -206,6 +210,17 @@ def _on_hub(source: str) -> tuple[str, str | None]:
         raise WeightsError(f"{source} is not of the form hf://owner/repo or hf://owner/repo/path/in/repo.safetensors")
     repo, inside = match.groups()
     return repo, inside
+
+
+def _bring_config(source: str, repo: str, inside: str) -> None:
+    """Download the description of an architecture beside a file of weights, if there is one and it can be reached."""
+    folder = f"{inside.rpartition('/')[0]}/" if "/" in inside else ""
+    try:
+        _download(source, repo, f"{folder}{CONFIG_NAME}", optional=True)
+    except WeightsError as error:
+        _log.warning(
+            "whether %s is of the architecture that is built is judged by its tensors alone: %s", source, error
+        )
 
 
 def _in_folder(name: str, get: Callable[[str], Path | None]) -> StoredWeights:
@@ -306,10 +321,9 @@ def _unpickled(path: Path) -> dict[str, StoredTensor]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged pickle can fail in any way
-        reason = str(error).strip().splitlines()
         raise WeightsError(
-            f"{path} is not a readable checkpoint ({reason[0] if reason else type(error).__name__}); it may be "
-            "truncated, or hold more than tensors, which is not accepted because it could run code"
+            f"{path} is not a readable checkpoint ({_reason(error)}); it may be truncated, or hold more than tensors, "
+            "which is not accepted because it could run code"
         ) from error
     for name in _NESTED:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
@@ -323,6 +337,15 @@ def _unpickled(path: Path) -> dict[str, StoredTensor]:
     if not tensors:
         raise WeightsError(f"{path} holds no tensors by name; give a state dict, or a checkpoint that holds one")
     return tensors
+
+
+def _reason(error: Exception) -> str:
+    """What a reader says in a line of plain text: what a pickle asks for beyond tensors, or else how it failed."""
+    text = _ESCAPES.sub("", str(error))
+    if asked := re.search(r"GLOBAL ([\w.]+)", text):
+        return f"it asks for {asked[1]}, which is no tensor"
+    lines = [line.strip() for line in text.splitlines() if line.strip() and "Weights only load failed" not in line]
+    return "".join(char for char in lines[0] if char.isprintable())[:200] if lines else type(error).__name__
 
 
 def _dtype_name(value: torch.Tensor) -> str:

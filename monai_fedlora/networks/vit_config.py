@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from monai_fedlora.errors import WeightsError
+from monai_fedlora import files
+from monai_fedlora.errors import FedLoraError, WeightsError
+from monai_fedlora.networks.stored import CONFIG_NAME
 from monai_fedlora.networks.vit import CHANNELS, ViTSettings
 
 _KNOWN_TYPES = ("vit", "vit_mae", "dinov2", "clip", "clip_vision_model")
@@ -51,6 +53,22 @@ def check_config(path: Path, settings: ViTSettings) -> None:
         different.append(f"layer_norm_eps is {config.layer_norm_eps} instead of {settings.norm_eps}")
     if different:
         raise WeightsError(f"{path} describes another architecture: {'; '.join(different)}; choose the size to fit")
+
+
+def config_beside(weights: Path) -> Path | None:
+    """The ``config.json`` of ``transformers`` beside a weights file; None where there is none, or one of another kind.
+
+    Names and shapes of tensors do not tell every architecture apart: CLIP with another activation has the same.
+    """
+    path = weights.parent / CONFIG_NAME
+    if not path.is_file():
+        return None
+    try:
+        content = files.read_json(path)
+    except FedLoraError:
+        return None
+    known = isinstance(content, dict) and content.get("model_type") in _KNOWN_TYPES
+    return path if known else None
 
 
 def read_config(path: Path) -> Any:

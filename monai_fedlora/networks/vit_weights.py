@@ -14,7 +14,7 @@ from monai_fedlora.errors import WeightsError
 from monai_fedlora.networks.position import resize_image_position
 from monai_fedlora.networks.stored import BackboneInfo, Shape, StoredTensor, StoredWeights, listed, opened
 from monai_fedlora.networks.vit import VisionTransformer
-from monai_fedlora.networks.vit_config import check_config
+from monai_fedlora.networks.vit_config import check_config, config_beside
 from monai_fedlora.networks.vit_layouts import LAYOUTS, UNSUPPORTED, Origin, ViTLayout, find_layout
 
 _CLS, _POSITION, _PATCH, _NORM = "embed.cls", "embed.position", "embed.patch.weight", ("norm.weight", "norm.bias")
@@ -52,8 +52,9 @@ def load_vision_transformer(
             file and the keys.
     """
     found, path = stored.check_pin(sha256), stored.path
-    if stored.config is not None:
-        check_config(stored.config, network.settings)
+    config = stored.config or config_beside(path)
+    if config is not None:
+        check_config(config, network.settings)
     targets = network.state_dict()
     with opened(stored, pickled=True) as tensors:
         plan = _plan(network, tensors, path, heads=heads)
@@ -133,12 +134,25 @@ def _check_shapes(plan: _Plan, network: VisionTransformer, tensors: Stored, path
             fits = _grid(found, plan, network) is not None
         else:
             fits = found == expected or (key == _CLS and found in (expected[1:], expected[2:]))
-        if not fits:
+        if not fits and key == _POSITION and found[-1:] == expected[-1:]:
+            wrong.append(_unfit_positions(str(origin.key), found, plan, network))
+        elif not fits:
             wrong.append(f"{origin.key} is {found} instead of {expected}")
     if wrong:
         raise WeightsError(
             f"{path} does not fit the network: {listed(wrong)}; it is probably of another size, patch or image shape"
         )
+
+
+def _unfit_positions(name: str, table: Shape, plan: _Plan, network: VisionTransformer) -> str:
+    """What is wrong with a table of positions of the right width."""
+    rows = math.prod(table[:-1])
+    counted = f"{rows} positions" + (", one of them the class token's" if plan.layout.class_position else "")
+    height, width = network.embed.grid
+    return (
+        f"{name} is {table}, with {counted} (read as {plan.layout.title}); {rows - plan.layout.class_position} patches "
+        f"are neither a square nor the network's {height} x {width}"
+    )
 
 
 def _grid(table: Shape, plan: _Plan, network: VisionTransformer) -> tuple[int, int] | None:

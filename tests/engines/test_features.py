@@ -1,3 +1,5 @@
+import dataclasses
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods import get_method
 from monai_fedlora.networks.cinema import ConvViT
 from monai_fedlora.networks.protocol import Features, Taps
+from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
 
 
 def network(method: str = "dual_lora", **settings) -> ConvViT:
@@ -34,9 +37,16 @@ def network(method: str = "dual_lora", **settings) -> ConvViT:
 
 
 def count_prefixes(built: ConvViT, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The blocks before which the network is cut, as it computes a prefix."""
     calls: list[int] = []
-    prefix = built.prefix
-    monkeypatch.setattr(built, "prefix", lambda x, block: calls.append(block) or prefix(x, block))
+    prefix = type(built).prefix
+
+    def count(self: ConvViT, x: torch.Tensor, block: int) -> Features:
+        if self is built:
+            calls.append(block)
+        return prefix(self, x, block)
+
+    monkeypatch.setattr(type(built), "prefix", count)
     return calls
 
 
@@ -172,6 +182,142 @@ def test_another_backbone_type_or_image_has_entries_of_its_own(tmp_path: Path) -
         logits = FrozenInferer(dtype=dtype, store=store)(batch, built)
         assert len(list(entries(tmp_path))) == before + len(images)
         torch.testing.assert_close(logits, built(batch), rtol=0, atol=2e-3)
+
+
+VIT = {"image_size": (16, 16), "patch": 4, "dim": 24, "depth": 3, "n_heads": 2}
+OTHER_VIT: dict[str, Any] = {
+    "image_size": (16, 32),
+    "patch": 8,
+    "dim": 12,
+    "depth": 2,
+    "n_heads": 4,
+    "mlp_ratio": 2,
+    "activation": "quick_gelu",
+    "norm_eps": 0.1,
+    "qkv_bias": False,
+    "patch_bias": False,
+    "pre_norm": True,
+    "layer_scale": True,
+    "readout": "mean",
+}
+"""Another value for every setting of a vision transformer."""
+CONVVIT = {
+    "image_size": (16, 16, 2),
+    "n_frames": 2,
+    "out_chans": 2,
+    "patch_size": (2, 2, 1),
+    "scale_factor": (2, 2, 1),
+    "conv_chans": (4, 8),
+    "conv_n_blocks": 1,
+    "embed_dim": 24,
+    "depth": 2,
+    "n_heads": 2,
+}
+OTHER_CONVVIT: dict[str, Any] = {
+    "image_size": (32, 16, 2),
+    "n_frames": 1,
+    "out_chans": 3,
+    "patch_size": (4, 4, 1),
+    "scale_factor": (1, 2, 1),
+    "conv_chans": (4, 6),
+    "conv_n_blocks": 2,
+    "embed_dim": 12,
+    "depth": 3,
+    "n_heads": 4,
+    "mlp_ratio": 2,
+    "readout": "cls",
+}
+NEVER_SEEN_BEHIND_THE_IMAGE = ("out_chans",)
+"""Settings that decide nothing of what is kept."""
+
+
+def of_settings(family: str, **changes: Any) -> torch.nn.Module:
+    """A network of which the head alone trains. Weights are drawn by name, so that equal ones fit several settings."""
+    if family == "vit":
+        built: Any = VisionTransformer(ViTSettings(**{**VIT, **changes}), out_chans=2)
+    else:
+        built = ConvViT(**{**CONVVIT, **changes})
+    with torch.no_grad():
+        for name, parameter in built.named_parameters():
+            seed = int.from_bytes(name.encode()[-6:], "little") % 2**31
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
+            parameter.requires_grad_(name.startswith(built.head_prefixes))
+    return built.eval()
+
+
+def images_for(family: str) -> torch.Tensor:
+    shape = (2, 3, 16, 16) if family == "vit" else (2, 2, 16, 16, 2)
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_every_setting_of_a_network_has_another_value_to_try() -> None:
+    assert set(OTHER_VIT) == {field.name for field in dataclasses.fields(ViTSettings)}
+    assert set(OTHER_CONVVIT) == set(inspect.signature(ConvViT).parameters)
+
+
+@pytest.mark.parametrize(
+    ("family", "name"), [*(("vit", name) for name in OTHER_VIT), *(("convvit", name) for name in OTHER_CONVVIT)]
+)
+def test_no_setting_of_a_network_meets_features_of_another_one(tmp_path: Path, family: str, name: str) -> None:
+    plain = of_settings(family)
+    changed = of_settings(family, **{name: (OTHER_VIT if family == "vit" else OTHER_CONVVIT)[name]})
+    digests = [frozen_part(each).digest for each in (plain, changed, of_settings(family))]
+    assert digests[0] == digests[2] is not None
+    assert (digests[0] == digests[1]) == (name in NEVER_SEEN_BEHIND_THE_IMAGE)
+    images = images_for(family)
+    if name == "n_frames":
+        images = images[:, :1]
+    for built in (plain, changed) if name != "n_frames" else (changed,):
+        store = Store(tmp_path / "site-1", limit=10**9)
+        with torch.no_grad():
+            kept = FrozenInferer(dtype="float32", store=store)(images, built)
+            torch.testing.assert_close(kept, built(images), rtol=1e-4, atol=1e-5)
+
+
+SETTINGS_OF_MODULES = {
+    "embed.norm.eps": 0.5,
+    "blocks.0.norm1.eps": 0.5,
+    "blocks.1.attn.n_heads": 4,
+    "blocks.1.attn.causal": True,
+    "blocks.0.mlp.activation": torch.tanh,
+    "embed.patch.stride": (4, 4, 1),
+    "anything": 1,
+}
+
+
+@pytest.mark.parametrize("path", SETTINGS_OF_MODULES)
+def test_a_setting_changed_by_hand_counts_too(path: str) -> None:
+    built = of_settings("vit", pre_norm=True)
+    before = frozen_part(built).digest
+    module, _, name = path.rpartition(".")
+    setattr(built.get_submodule(module), name, SETTINGS_OF_MODULES[path])
+    assert frozen_part(built).digest != before
+
+
+def test_methods_with_the_same_cut_share_what_lies_before_it() -> None:
+    names = ["dual_lora", "fedit", "feddpa", "flora", "fedsa_lora", "ffa_lora"]
+    assert len({frozen_part(network(name)).digest for name in names}) == 1
+    assert frozen_part(network("dual_lora", rank=3)).digest == frozen_part(network("dual_lora")).digest
+
+
+def test_a_network_that_cannot_be_described_meets_no_features_of_others(tmp_path: Path) -> None:
+    images, store = images_for("vit"), Store(tmp_path / "site-1", limit=10**9)
+    for factor in (1.0, 2.0):
+        built = of_settings("vit")
+        built.blocks[0].mlp.activation = lambda x, factor=factor: factor * x
+        assert frozen_part(built).digest is None
+        inferer = FrozenInferer(dtype="float32", store=store)
+        for _ in range(2):
+            torch.testing.assert_close(inferer(images, built), built(images), rtol=1e-4, atol=1e-5)
+    assert not list(entries(tmp_path))
+
+
+def test_other_code_makes_other_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built, images = of_settings("vit"), images_for("vit")
+    for number in (1, 2):
+        monkeypatch.setattr("monai_fedlora.engines.store.source_digest", lambda number=number: f"code {number}")
+        FrozenInferer(store=Store(tmp_path / "site-1", limit=10**9))(images, built)
+        assert len(list(entries(tmp_path))) == number * len(images)
 
 
 def test_it_is_off_unless_asked_for_and_refuses_images_that_never_come_again() -> None:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.transforms import Compose, Lambdad, ScaleIntensityd, SpatialPadd
 from PIL import Image
+from torch.nn import functional
 
 from monai_fedlora.engines.config import preprocessing
 from monai_fedlora.engines.dataset import CaseDataset
@@ -67,6 +68,8 @@ def test_transforms_that_were_built_alike_have_one_fingerprint() -> None:
 def test_what_cannot_be_described_has_no_fingerprint() -> None:
     assert fingerprint([Lambdad(keys="image", func=lambda image: image)]) is None
     assert fingerprint(open) is None
+    assert fingerprint("a".upper) is None
+    assert len({fingerprint(each) for each in (torch.tanh, torch.sigmoid, functional.gelu)} - {None}) == 3
     assert fingerprint([Lambdad(keys="image", func=halve)]) is not None
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from monai_fedlora.errors import ConfigError
+from monai_fedlora.errors import ConfigError, WeightsError
 from monai_fedlora.networks.weights import backbone_sha256, load_backbone
 from tests.networks.published import (
     STORED,
@@ -192,7 +192,22 @@ def test_a_file_of_the_hub_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyP
     torch.save({"model": STORED}, tmp_path / "some" / "w.pth")
     asked = hub(tmp_path, monkeypatch)
     load_backbone(network_of(), "hf://owner/repo/some/w.pth")
-    assert asked == ["owner/repo/some/w.pth"]
+    assert asked == ["owner/repo/some/config.json", "owner/repo/some/w.pth"]
+
+
+def test_a_file_of_the_hub_that_is_here_already_is_loaded_without_a_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save(STORED, tmp_path / "w.pth")
+
+    def download(*, repo_id: str, filename: str) -> str:
+        if filename != "w.pth":
+            raise LocalEntryNotFoundError("offline")
+        return str(tmp_path / filename)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    load_backbone(network_of(), "hf://owner/repo/w.pth")
+    assert "by its tensors alone" in caplog.text
 
 
 @pytest.mark.parametrize("error", [ConnectionError("no route to host"), LocalEntryNotFoundError("offline")])
@@ -215,3 +230,27 @@ def test_without_network_the_message_says_what_to_download_by_hand(
 @pytest.mark.parametrize("source", ["hf://repo", "hf://", "hf:///repo"])
 def test_a_malformed_hub_id_is_refused(source: str) -> None:
     assert_refused(network_of(), source, "hf://owner/repo")
+
+
+class Asks:
+    """What a pickle that runs a command holds."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return print, ("ran",)
+
+
+@pytest.mark.parametrize("content", [{"w": Asks()}, b"junk", b"", {"w": object}])
+def test_a_refused_checkpoint_is_a_line_of_plain_text(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "w.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(WeightsError) as refusal:
+        load_backbone(network_of(), path)
+    said = str(refusal.value)
+    assert said.isprintable()
+    assert "trust" not in said
+    assert str(path) in said
+    if isinstance(content, dict) and isinstance(content["w"], Asks):
+        assert "it asks for print" in said

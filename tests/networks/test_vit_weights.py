@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from monai_fedlora.errors import WeightsError
 from monai_fedlora.networks.vit import VisionTransformer
 from monai_fedlora.networks.weights import load_backbone
 from tests.networks.published import (
@@ -154,6 +156,38 @@ def test_every_block_and_the_feature_equal_the_familys_own(name: str, tmp_path: 
     assert (info.layout, info.heads) == ("pretrained", False)
     fresh = state_of(network_of(**family.options))
     assert {key for key, value in network.state_dict().items() if torch.equal(value, fresh[key])} == untouched
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_the_description_beside_a_file_is_read_too(tmp_path: Path, name: str) -> None:
+    """A CLIP that was trained with another activation has the same names and shapes."""
+    family = FAMILIES["clip"]
+    folder = family.save(randomised(family.build()), tmp_path / "clip")
+    if name.endswith(".bin"):
+        torch.save(load_file(folder / "model.safetensors"), folder / name)
+    load_backbone(network_of(**family.options), folder / name)
+    config = json.loads((folder / "config.json").read_text())
+    for place in (config, config.get("vision_config", {})):
+        place["hidden_act"] = "gelu"
+    (folder / "config.json").write_text(json.dumps(config))
+    for source in (folder, folder / name):
+        network = network_of(**family.options)
+        before = state_of(network)
+        with pytest.raises(WeightsError, match="hidden_act is gelu"):
+            load_backbone(network, source)
+        assert_same(state_of(network), before)
+    for foreign in ('{"architecture": "vit_tiny"}', '{"model_type": "bert"}', "[", "[]"):
+        (folder / "config.json").write_text(foreign)
+        load_backbone(network_of(**family.options), folder / name)
+
+
+def test_positions_that_fit_no_grid_are_counted(tmp_path: Path) -> None:
+    state = in_timms_names(network_of())
+    state["pos_embed"] = state["pos_embed"][:, 1:]  # the class token's is missing
+    save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match=r"pos_embed is .*one of them the class token's .* neither a square") as said:
+        load_backbone(network_of(), tmp_path / "w.safetensors")
+    assert "instead of" not in str(said.value)
 
 
 @pytest.mark.parametrize("name", RESIZABLE)
