@@ -17,3 +17,6 @@ SERVE_TOKEN = "MONAI_FEDLORA_TOKEN"
 
 CACHE_LIMIT = "MONAI_FEDLORA_CACHE_LIMIT"
 """Gigabytes on disk for preprocessed cases and outputs of frozen blocks; unset 20, and 0 keeps none."""
+
+SIGN_PASSPHRASE = "MONAI_FEDLORA_SIGN_PASSPHRASE"
+"""Passphrase of the key that signs an exported bundle, where it does not lie in a file."""

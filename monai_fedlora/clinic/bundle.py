@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from monai_fedlora.clinic.trust import Trust, read_trust
 from monai_fedlora.errors import ConfigError, DataError, WeightsError
 from monai_fedlora.export.check.checker import check_contents
 from monai_fedlora.export.check.contents import Contents, open_contents
-from monai_fedlora.export.check.findings import FOREIGN
+from monai_fedlora.export.check.findings import FOREIGN, VERIFIED
 from monai_fedlora.export.check.origin import NOT_MADE_HERE
+from monai_fedlora.export.keys import PublicKey
 from monai_fedlora.export.reference import METHOD
 
 CINE, IMAGE = "cine", "image"
@@ -127,13 +128,14 @@ class Classifier:
             raise DataError(f"the model refuses this image: {reason.partition('Error: ')[2] or reason}") from error
 
 
-def open_bundle(path: str | Path) -> Classifier:
+def open_bundle(path: str | Path, *, keys: Sequence[PublicKey] = ()) -> Classifier:
     """Check and open a bundle as `monai-fedlora export` writes it, onto a GPU if there is one.
 
     What is checked and loaded is one private copy, which is removed afterwards; nobody can exchange a file between.
 
     Args:
         path: the bundle's folder, or a zip that holds it.
+        keys: whose signature it must have, one of them; none asks for no signature.
 
     Raises:
         ConfigError: this is no exported bundle, or its configuration is not what an export writes.
@@ -144,7 +146,7 @@ def open_bundle(path: str | Path) -> Classifier:
     if not (bundle.is_file() or (bundle / _MODEL).is_file()):
         raise ConfigError(f"{bundle} is no exported bundle: it has no {_MODEL}; make one with monai-fedlora export")
     with open_contents(bundle) as contents:
-        report = check_contents(contents, bundle=bundle)
+        report = check_contents(contents, bundle=bundle, keys=keys)
         if report.verdict == FOREIGN:
             raise ConfigError(f"{bundle} {NOT_MADE_HERE}; only bundles of monai-fedlora export can be opened here")
         if findings := report.findings:
@@ -152,6 +154,8 @@ def open_bundle(path: str | Path) -> Classifier:
             raise WeightsError(
                 f"{bundle} does not pass monai-fedlora check ({problems}); do not use it, export it again"
             )
+        if keys and report.signature != VERIFIED:
+            raise WeightsError(f"{bundle} is not signed with a key that is trusted here; do not use it")
         if not isinstance(contents, Contents) or _MODEL not in contents.files:
             raise ConfigError(f"{bundle} is no exported bundle: it has no {_MODEL}; make one with monai-fedlora export")
         return _open(bundle, contents)

@@ -21,6 +21,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument(
         "--digest", metavar="SHA256", help="what the export printed; a bundle that was rewritten as a whole has another"
     )
+    parser.add_argument(
+        "--verify",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="PUBKEY",
+        help="the bundle must be signed with this public key (PEM), or with another one if it is given several times",
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser
 
@@ -32,8 +40,9 @@ def run(args: argparse.Namespace) -> int:
         0 if nothing is wrong, 1 if something is, 3 if the bundle was not made by this package.
     """
     from monai_fedlora.export.check.checker import check_bundle
+    from monai_fedlora.export.keys import read_public_keys
 
-    report = check_bundle(args.bundle, digest=args.digest)
+    report = check_bundle(args.bundle, digest=args.digest, keys=read_public_keys(args.verify))
     if args.json:
         import json
 
@@ -48,7 +57,7 @@ def _print(report: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from monai_fedlora.export.check.findings import RULES
+    from monai_fedlora.export.check.findings import NOT_VERIFIED, RULES, VERIFIED
 
     console = Console()
     table = Table(title=f"{escape(report.bundle)}: {report.kind} bundle, {report.files} files")
@@ -57,6 +66,8 @@ def _print(report: Any) -> None:
     for rule, text in RULES.items():
         found = sum(finding.rule == rule for finding in report.findings)
         result = "not looked at" if rule not in report.examined else f"{found} wrong" if found else "passed"
+        if rule == "signature" and result == "passed":
+            result = report.signature
         table.add_row(rule, text, result)
     console.print(table)
     for finding in report.findings:
@@ -64,4 +75,8 @@ def _print(report: Any) -> None:
         console.print(escape(line), soft_wrap=True, highlight=False)
     if report.digest:
         console.print(f"digest {report.digest}", soft_wrap=True, highlight=False)
+    if report.signature == VERIFIED:
+        console.print(f"signed with the key {report.signer}, which --verify names", soft_wrap=True, highlight=False)
+    elif report.signature == NOT_VERIFIED and report.passed:
+        console.print("signed, signature not verified: give --verify PUBKEY", soft_wrap=True, highlight=False)
     console.print(_VERDICTS[report.verdict], soft_wrap=True, highlight=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         action="store_true",
         help="leave the training cases' mean and covariance out, which tell unusual images",
     )
+    parser.add_argument(
+        "--sign", type=Path, metavar="KEY", help="sign the bundle with an elliptic-curve private key in a PEM file"
+    )
+    parser.add_argument(
+        "--sign-passphrase-file",
+        type=Path,
+        metavar="FILE",
+        help="file whose first line is the passphrase of an encrypted key (default: MONAI_FEDLORA_SIGN_PASSPHRASE)",
+    )
     return parser
 
 
@@ -66,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
     if exported.digest:
         console.print("its digest, to pass on by another way than the bundle, for monai-fedlora check --digest:")
         console.print(f"  {exported.digest}", soft_wrap=True, highlight=False)
+    if args.sign:
+        console.print("it is signed; whoever has the public key verifies it with monai-fedlora check --verify PUBKEY")
     console.print("to use it (for research only, not for clinical use):\n")
     console.print(escape(exported.usage), soft_wrap=True, highlight=False)
     return 0
@@ -74,15 +86,22 @@ def run(args: argparse.Namespace) -> int:
 def _export(args: argparse.Namespace) -> Any:
     from monai_fedlora.errors import ConfigError
     from monai_fedlora.export.bundle import export_bundle
+    from monai_fedlora.export.keys import read_signing_key
     from monai_fedlora.export.peft_folders import export_peft
 
+    if args.sign_passphrase_file and not args.sign:
+        raise ConfigError("--sign-passphrase-file is of a key; give the key with --sign")
     where = {"run": args.source, "site": args.site, "output": args.output, "backbone": args.backbone}
     if args.format == "bundle":
-        options = {"program": not args.no_pt2, "onnx": args.onnx, "packed": args.zip}
+        key = read_signing_key(args.sign, args.sign_passphrase_file) if args.sign else None
+        for warning in key.warnings if key else ():
+            print(f"warning: {warning}", file=sys.stderr)
+        options = {"program": not args.no_pt2, "onnx": args.onnx, "packed": args.zip, "key": key}
         return export_bundle(**where, **options, statistics=not args.no_statistics)
-    if args.zip or args.onnx or args.no_pt2 or args.no_statistics:
+    if args.zip or args.onnx or args.no_pt2 or args.no_statistics or args.sign:
         raise ConfigError(
-            "--zip, --onnx, --no-pt2 and --no-statistics are of bundles; leave them out, or leave out --format peft"
+            "--zip, --onnx, --no-pt2, --no-statistics and --sign are of bundles; leave them out, or leave out "
+            "--format peft"
         )
     return export_peft(**where)
 

@@ -40,6 +40,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument(
         "--no-overlay", action="store_true", help="do not look for the places that an answer hangs on (much faster)"
     )
+    parser.add_argument(
+        "--require-signature",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="PUBKEY",
+        help="the bundle must be signed with this public key (PEM), or with another one if it is given several times",
+    )
     return parser
 
 
@@ -56,10 +64,11 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.clinic.deidentify import Deidentifier
     from monai_fedlora.clinic.many import TABLE_NAME, DicomOutput, predict_all
     from monai_fedlora.clinic.studies import find_studies
+    from monai_fedlora.export.keys import read_public_keys
 
     if args.keep_identity and not args.dicom:
         raise ConfigError("--keep-identity says what is in the DICOM objects; give --dicom too")
-    classifier = open_bundle(args.bundle)
+    classifier = open_bundle(args.bundle, keys=read_public_keys(args.require_signature))
     studies = find_studies(args.inputs, modality=classifier.modality)
     console = Console()
     columns: Sequence[Any] = (

@@ -53,6 +53,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         metavar="MINUTES",
         help="time after which what a browser left is removed (default: 30)",
     )
+    parser.add_argument(
+        "--require-signature",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="PUBKEY",
+        help="the bundle must be signed with this public key (PEM), or with another one if it is given several times",
+    )
     return parser
 
 
@@ -68,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
             raise
         raise ConfigError("the page needs further packages: pip install 'monai-fedlora[serve]'") from error
     from monai_fedlora.clinic.bundle import open_bundle
+    from monai_fedlora.export.keys import read_public_keys
 
     if args.token is not None:
         raise ConfigError(
@@ -100,6 +109,11 @@ def run(args: argparse.Namespace) -> int:
         print(f"open {address} ; Ctrl-C ends and removes everything", flush=True)
 
     with listen(settings) as server:
-        run_server(open_bundle(args.bundle), settings=settings, server=server, on_ready=ready)
+        run_server(
+            open_bundle(args.bundle, keys=read_public_keys(args.require_signature)),
+            settings=settings,
+            server=server,
+            on_ready=ready,
+        )
     print("ended; everything was removed", flush=True)
     return 0

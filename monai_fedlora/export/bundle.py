@@ -19,6 +19,7 @@ from monai_fedlora.export.classifier import write_script
 from monai_fedlora.export.finished import FinishedModel, backbone_name, find_backbone, read_finished
 from monai_fedlora.export.folder import new_folder
 from monai_fedlora.export.inference import inference_config
+from monai_fedlora.export.keys import SigningKey
 from monai_fedlora.export.leakage import card_entry
 from monai_fedlora.export.licence import licence_text
 from monai_fedlora.export.measured import measured_leakage
@@ -28,6 +29,7 @@ from monai_fedlora.export.network import AssessingNetwork, ExportedNetwork
 from monai_fedlora.export.onnx_file import write_onnx
 from monai_fedlora.export.program import write_program
 from monai_fedlora.export.reference import Reference, fit_reference
+from monai_fedlora.export.signature import sign_bundle
 from monai_fedlora.export.usage import ONNX, PROGRAM, SCRIPT, WEIGHTS, inference_command, model_files, usage_text
 from monai_fedlora.export.weights import write_weights
 from monai_fedlora.export.written import check_models, check_passes
@@ -61,6 +63,7 @@ def export_bundle(
     onnx: bool = False,
     packed: bool = False,
     statistics: bool = True,
+    key: SigningKey | None = None,
 ) -> Exported:
     """Write a bundle: merged weights, models with the preprocessing inside, configuration, card and checksums.
 
@@ -79,6 +82,7 @@ def export_bundle(
         packed: create a zip file that holds the folder, called like it with the ending ``.zip``, in its place.
         statistics: let a personal model tell how far an image lies from the site's training cases, see
             :mod:`monai_fedlora.export.reference`.
+        key: sign the bundle with it, see :mod:`monai_fedlora.export.signature`.
 
     Raises:
         ConfigError: ONNX is asked for and not installed.
@@ -87,7 +91,7 @@ def export_bundle(
     """
     output = output.absolute()
     if packed:
-        options = {"program": program, "onnx": onnx, "statistics": statistics}
+        options = {"program": program, "onnx": onnx, "statistics": statistics, "key": key}
         return _export_packed(run=run, site=site, output=output, backbone=backbone, **options)
     with new_folder(output) as folder:
         model = read_finished(run, site)
@@ -125,7 +129,9 @@ def export_bundle(
         write_text(folder / "LICENSE", licence_text(backbone_name(source)))
         check_models(folder, scripted, modality)
         digest = write_checksums(folder)
-        check_passes(folder)
+        if key is not None:
+            sign_bundle(folder, key)
+        check_passes(folder, keys=[key.public] if key else [])
     return Exported(folder=output, metadata=metadata, usage=inference_command(output), digest=digest)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.check.checker import check_bundle
 from monai_fedlora.export.classifier import eager_classifier, quiet_torch
+from monai_fedlora.export.keys import PublicKey
 from monai_fedlora.export.modality import Modality
 from monai_fedlora.export.onnx_file import onnx_logits
 from monai_fedlora.export.program import program_probes, read_program
@@ -48,13 +50,17 @@ def check_models(folder: Path, network: nn.Module, modality: Modality) -> None:
             assert_equal(onnx_logits(folder / ONNX, image), logits(network, image), "the ONNX file gives other logits")
 
 
-def check_passes(folder: Path) -> None:
+def check_passes(folder: Path, *, keys: Sequence[PublicKey] = ()) -> None:
     """Refuse to hand out what ``monai-fedlora check`` would refuse to take.
+
+    Args:
+        folder: the bundle.
+        keys: what its signature, if it was signed, is verified with.
 
     Raises:
         ExportError: it would.
     """
-    if findings := check_bundle(folder).findings:
+    if findings := check_bundle(folder, keys=keys).findings:
         problems = "; ".join(f"{finding.file} {finding.problem}" for finding in findings[:3])
         raise ExportError(f"the bundle does not pass its own check: {problems}; nothing was written")
 

@@ -21,7 +21,10 @@ from monai_fedlora.export.check.checker import check_contents
 from monai_fedlora.export.check.findings import Report
 from monai_fedlora.export.checksums import write_checksums
 from monai_fedlora.export.classifier import copy_without_call_stacks
+from monai_fedlora.export.keys import read_public_key, read_signing_key
+from monai_fedlora.export.signature import sign_bundle
 from monai_fedlora.files import sha256
+from tests.export.signing import write_keys
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 
@@ -151,6 +154,35 @@ def test_nothing_stays_behind(copy: Path, tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(WeightsError):
         open_bundle(copy)
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_signature_can_be_demanded(copy: Path, exported: Exported, tmp_path: Path) -> None:
+    keys, others = write_keys(tmp_path), write_keys(tmp_path, "other")
+    trusted, other = read_public_key(keys.public), read_public_key(others.public)
+    bundle = copy.rename(tmp_path / exported.folder.name)
+    with pytest.raises(WeightsError, match="is not signed"):
+        open_bundle(bundle, keys=[trusted])
+    sign_bundle(bundle, read_signing_key(keys.private))
+    pack(bundle, tmp_path / "B.zip")
+    for path in (bundle, tmp_path / "B.zip"):
+        assert open_bundle(path, keys=[other, trusted]).modality == "cine"
+        assert open_bundle(path).modality == "cine"
+        with pytest.raises(WeightsError, match="is of another key"):
+            open_bundle(path, keys=[other])
+    (bundle / "LICENSE").write_text("another")
+    write_checksums(bundle)
+    assert open_bundle(bundle).modality == "cine"
+    with pytest.raises(WeightsError, match="LICENSE: is not what was signed"):
+        open_bundle(bundle, keys=[trusted])
+
+
+def test_a_signature_that_nobody_looked_at_is_none(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [read_public_key(write_keys(tmp_path).public)]
+    monkeypatch.setattr("monai_fedlora.export.check.checker.check_signature", lambda contents, *, keys: iter(()))
+    with pytest.raises(WeightsError, match="not signed with a key that is trusted here"):
+        open_bundle(exported.folder, keys=keys)
 
 
 def test_another_zip_is_no_bundle(tmp_path: Path) -> None:

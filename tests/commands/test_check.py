@@ -11,7 +11,10 @@ import pytest
 from monai_fedlora.cli import main
 from monai_fedlora.export.check.findings import RULES
 from monai_fedlora.export.checksums import write_checksums
+from monai_fedlora.export.keys import read_signing_key
+from monai_fedlora.export.signature import sign_bundle
 from monai_fedlora.resources import bundle_path
+from tests.export.signing import write_keys
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +33,7 @@ def test_a_bundle_that_passes_gives_zero_and_a_row_per_rule(bundle: Path, capsys
     printed = capsys.readouterr().out
     for rule, text in RULES.items():
         (line,) = [line for line in printed.splitlines() if text in line]
-        assert rule in line and "passed" in line
+        assert rule in line and ("unsigned" if rule == "signature" else "passed") in line
     assert "training bundle" in printed and "the bundle passed" in printed and "digest" not in printed
 
 
@@ -63,6 +66,25 @@ def test_the_digest_is_printed_and_compared(bundle: Path, capsys: pytest.Capture
     assert f"digest {digest}" in capsys.readouterr().out
     assert main(["check", str(bundle), "--digest", "0" * 64]) == 1
     assert "it is of another export" in capsys.readouterr().out
+
+
+def test_a_signature_is_asked_for_and_said(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys, others = write_keys(tmp_path), write_keys(tmp_path, "other")
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    bundle = bundle.rename(tmp_path / metadata["name"])
+    assert main(["check", str(bundle), "--verify", str(keys.public)]) == 1
+    assert "is not signed: it has no model.sig" in capsys.readouterr().out
+    sign_bundle(bundle, read_signing_key(keys.private))
+    assert main(["check", str(bundle)]) == 0
+    assert "signed, signature not verified: give --verify" in capsys.readouterr().out
+    assert main(["check", str(bundle), "--verify", str(others.public), "--verify", str(keys.public)]) == 0
+    fingerprint = read_signing_key(keys.private).public.fingerprint
+    assert f"signed with the key {fingerprint}, which --verify names" in capsys.readouterr().out
+    assert main(["check", str(bundle), "--verify", str(others.public), "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert (report["signature"], report["signer"], report["passed"]) == ("not verified", fingerprint, False)
+    assert main(["check", str(bundle), "--verify", str(keys.private)]) == 2
+    assert "holds a private key" in capsys.readouterr().err
 
 
 def test_letters_that_steer_a_terminal_are_not_printed(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

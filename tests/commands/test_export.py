@@ -13,6 +13,7 @@ from monai_fedlora.commands import export
 from monai_fedlora.errors import ConfigError, ExportError
 from monai_fedlora.export import bundle, peft_folders
 from monai_fedlora.export.bundle import Exported
+from tests.export.signing import write_keys
 
 ATTACK = {
     "name": "loss",
@@ -68,7 +69,7 @@ def test_summary_has_files_metrics_and_command(
 ) -> None:
     output = tmp_path / "B"
     assert export.run(parse("--run", "W", "--site", "site-1", "--output", str(output))) == 0
-    options = {"backbone": None, "program": True, "onnx": False, "packed": False, "statistics": True}
+    options = {"backbone": None, "program": True, "onnx": False, "packed": False, "statistics": True, "key": None}
     assert calls == [("bundle", {"run": Path("W"), "site": "site-1", "output": output, **options})]
     printed = capsys.readouterr().out
     for text in (
@@ -102,7 +103,33 @@ def test_files_of_a_bundle_are_chosen(calls: list[tuple[str, dict[str, Any]]], t
     assert {key: calls[0][1][key] for key in chosen} == chosen
 
 
-@pytest.mark.parametrize("option", ["--zip", "--onnx", "--no-pt2", "--no-statistics"])
+def test_a_key_is_read_before_anything_is_exported(
+    calls: list[tuple[str, dict[str, Any]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = write_keys(tmp_path, passphrase=b"secret")
+    words = ["--run", "W", "--site", "a", "--output", str(tmp_path / "B"), "--sign", str(keys.private)]
+    with pytest.raises(ConfigError, match="is encrypted"):
+        export.run(parse(*words))
+    assert calls == []
+    (tmp_path / "passphrase").write_text("secret\n")
+    (tmp_path / "passphrase").chmod(0o644)
+    assert export.run(parse(*words, "--sign-passphrase-file", str(tmp_path / "passphrase"))) == 0
+    assert calls[0][1]["key"].path == keys.private
+    said = capsys.readouterr()
+    assert "it is signed" in said.out
+    assert "warning: " in said.err and "passphrase can be read or written by others" in said.err
+    assert "key.pem" not in said.err
+    with pytest.raises(ConfigError, match="give the key with --sign"):
+        export.run(parse(*words[:-2], "--sign-passphrase-file", str(tmp_path / "passphrase")))
+
+
+def test_no_option_takes_a_passphrase() -> None:
+    parser = argparse.ArgumentParser()
+    options = export.add_parser(parser.add_subparsers())._option_string_actions
+    assert [name for name in options if "pass" in name] == ["--sign-passphrase-file"]
+
+
+@pytest.mark.parametrize("option", ["--zip", "--onnx", "--no-pt2", "--no-statistics", "--sign=K"])
 def test_peft_folders_have_no_such_files(tmp_path: Path, option: str) -> None:
     words = ["--run", "W", "--site", "a", "--output", str(tmp_path / "B"), "--format", "peft", option]
     with pytest.raises(ConfigError, match="are of bundles"):

@@ -16,6 +16,8 @@ from monai_fedlora.clinic.studies import Study
 from monai_fedlora.commands import predict
 from monai_fedlora.data.records import Photograph
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.export.keys import PublicKey
+from tests.export.signing import write_keys
 
 
 @dataclass
@@ -23,6 +25,7 @@ class Calls:
     """What was asked of the clinic, and what it answers."""
 
     opened: list[Path] = field(default_factory=list)
+    keys: tuple[PublicKey, ...] = ()
     studies: list[Study] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
@@ -32,8 +35,9 @@ class Calls:
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     made = Calls(outcomes=[Outcome(study="a", probabilities=(0.25, 0.75), predicted="ABN")])
 
-    def open_bundle(path: Path) -> argparse.Namespace:
+    def open_bundle(path: Path, *, keys: tuple[PublicKey, ...]) -> argparse.Namespace:
         made.opened.append(path)
+        made.keys = keys
         return argparse.Namespace(modality="image", classes=("NOR", "ABN"))
 
     def predict_all(classifier: Any, studies: list[Study], output: Path, **options: Any) -> list[Outcome]:
@@ -58,6 +62,20 @@ def test_inputs_and_output_are_passed_on(calls: Calls) -> None:
     assert calls.options["output"] == Path("O")
     assert calls.options["overlay"] is True
     assert calls.options["dicom"] is None
+
+
+def test_signatures_are_asked_for_with_every_key(
+    calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run() == 0
+    assert calls.keys == ()
+    words = [str(write_keys(tmp_path, name).public) for name in ("old", "new")]
+    assert run("--require-signature", words[0], "--require-signature", words[1]) == 0
+    assert [str(key.path) for key in calls.keys] == words
+    calls.opened.clear()
+    assert run("--require-signature", words[0], "--require-signature", "") == 2
+    assert "cannot be read" in capsys.readouterr().err
+    assert calls.opened == []
 
 
 def test_dicom_is_deidentified_unless_told_otherwise(calls: Calls) -> None:

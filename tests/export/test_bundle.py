@@ -21,8 +21,11 @@ from monai_fedlora.errors import ExportError
 from monai_fedlora.export import bundle, weights
 from monai_fedlora.export.bundle import Exported, export_bundle
 from monai_fedlora.export.check.checker import check_bundle
+from monai_fedlora.export.check.findings import VERIFIED
+from monai_fedlora.export.keys import read_public_key, read_signing_key
 from monai_fedlora.networks.cinema import ConvViT, convvit
 from monai_fedlora.transforms.cine import cine_preprocessing
+from tests.export.signing import write_keys
 
 from .conftest import CLASSES, MICRO, Run, temperature_of, write_pair
 from .running import failing_inference, infer, loaded_without_this_package, read_table, without_this_package
@@ -40,6 +43,9 @@ def probabilities(network: ConvViT, folder: Path, *, temperature: float) -> dict
         with torch.no_grad():
             found[study] = (network(image[None]) / temperature).softmax(dim=1)[0].tolist()
     return found
+
+
+PASSPHRASE = b"open sesame, please"
 
 
 def texts(bundle: Path) -> Iterator[tuple[str, bytes]]:
@@ -267,17 +273,26 @@ def test_difference_stops_the_export(run: Run, tmp_path: Path, monkeypatch: pyte
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_packed_bundle_is_the_folder_in_a_zip(run: Run, exported: Exported, tmp_path: Path) -> None:
+def test_a_packed_and_signed_bundle_is_the_folder_in_a_zip(run: Run, exported: Exported, tmp_path: Path) -> None:
+    keys = write_keys(tmp_path, passphrase=PASSPHRASE)
+    (tmp_path / "passphrase").write_bytes(PASSPHRASE)
+    key = read_signing_key(keys.private, tmp_path / "passphrase")
     before = {*tmp_path.iterdir(), tmp_path / "site-1 model.zip"}
-    found = export_bundle(**run.options(tmp_path / "site-1 model", program=False, packed=True))
+    found = export_bundle(**run.options(tmp_path / "site-1 model", program=False, packed=True, key=key))
     assert found.folder == tmp_path / "site-1 model.zip" and {*tmp_path.iterdir()} == before
-    assert check_bundle(found.folder, digest=found.digest).findings == ()
+    report = check_bundle(found.folder, digest=found.digest, keys=[read_public_key(keys.public)])
+    assert (report.findings, report.signature) == ((), VERIFIED)
     with zipfile.ZipFile(found.folder) as archive:
+        archive.extractall(tmp_path / "unpacked")
         names = {name.removeprefix("site-1 model/") for name in archive.namelist()}
         weights = archive.read("site-1 model/models/model.pt")
-    assert names == {str(p.relative_to(exported.folder)) for p in exported.folder.rglob("*") if p.is_file()} - {
-        "models/model.pt2"
-    }
+    plain = {str(p.relative_to(exported.folder)) for p in exported.folder.rglob("*") if p.is_file()}
+    assert names == plain - {"models/model.pt2"} | {"model.sig"}
+    size = (keys.scalar.bit_length() + 7) // 8
+    secrets = [keys.scalar.to_bytes(size, order) for order in ("big", "little")]  # type: ignore[arg-type]
+    secrets += [b"PRIVATE KEY", PASSPHRASE, *keys.private.read_bytes().splitlines()[1:-1], str(keys.private).encode()]
+    for name, content in texts(tmp_path / "unpacked"):
+        assert [secret for secret in secrets if secret in content] == [], name
     assert weights == (exported.folder / "models" / "model.pt").read_bytes()
     with pytest.raises(ExportError, match="exists"):
         export_bundle(**run.options(tmp_path / "site-1 model.zip", packed=True))

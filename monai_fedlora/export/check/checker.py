@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.check.configs import check_configs
 from monai_fedlora.export.check.contents import Contents, open_contents
-from monai_fedlora.export.check.findings import FOREIGN, Finding, Report
+from monai_fedlora.export.check.findings import FOREIGN, NOT_VERIFIED, UNSIGNED, VERIFIED, Finding, Report
 from monai_fedlora.export.check.layout import check_checksums, check_files, kind_of
 from monai_fedlora.export.check.metadata import check_metadata
 from monai_fedlora.export.check.models import check_models
 from monai_fedlora.export.check.origin import NOT_MADE_HERE, made_here
+from monai_fedlora.export.check.signature import check_signature, signature_of
 from monai_fedlora.export.checksums import CHECKSUMS_NAME
+from monai_fedlora.export.keys import PublicKey
 
-_RULES: dict[str, Callable[[Contents], Iterator[Finding]]] = {
+_Rule = Callable[[Contents], Iterator[Finding]]
+_RULES: dict[str, _Rule] = {
     "files": check_files,
     "checksums": check_checksums,
     "metadata": check_metadata,
@@ -24,28 +28,32 @@ _RULES: dict[str, Callable[[Contents], Iterator[Finding]]] = {
 }
 
 
-def check_bundle(bundle: Path, *, digest: str | None = None) -> Report:
+def check_bundle(bundle: Path, *, digest: str | None = None, keys: Sequence[PublicKey] = ()) -> Report:
     """Look at every file of a bundle without executing or loading anything of it.
 
     Args:
         bundle: its folder, or a zip that holds the folder.
         digest: what :func:`monai_fedlora.export.checksums.write_checksums` returned when the bundle was written; None
             does not compare it.
+        keys: whose signature the bundle must have, one of them; none asks for no signature.
 
     Raises:
         ExportError: there is no such file, or it cannot be read.
     """
     with open_contents(bundle) as contents:
-        return check_contents(contents, bundle=bundle, digest=digest)
+        return check_contents(contents, bundle=bundle, digest=digest, keys=keys)
 
 
-def check_contents(contents: Contents | list[Finding], *, bundle: Path, digest: str | None = None) -> Report:
+def check_contents(
+    contents: Contents | list[Finding], *, bundle: Path, digest: str | None = None, keys: Sequence[PublicKey] = ()
+) -> Report:
     """Judge what :func:`monai_fedlora.export.check.contents.open_contents` gave, so that it can be loaded afterwards.
 
     Args:
         contents: the copy, or what forbade to make it.
         bundle: where it was copied from.
         digest: as of :func:`check_bundle`.
+        keys: as of :func:`check_bundle`.
     """
     if not isinstance(contents, Contents):
         return Report(
@@ -65,7 +73,10 @@ def check_contents(contents: Contents | list[Finding], *, bundle: Path, digest: 
             examined=("container",),
             findings=(Finding(rule="files", file=".", problem=NOT_MADE_HERE),),
         )
-    findings = [finding for rule in _RULES for finding in _apply(rule, contents)]
+    rules: dict[str, _Rule] = {**_RULES, "signature": partial(check_signature, keys=keys)}
+    findings = [finding for rule, look in rules.items() for finding in _apply(rule, look, contents)]
+    envelope = signature_of(contents)
+    verified = bool(keys) and not any(finding.rule == "signature" for finding in findings)
     found = contents.digests.get(CHECKSUMS_NAME)
     if digest is not None and found != digest.strip().lower():
         problem = f"has the SHA-256 {found}, not the expected {digest}: it is of another export"
@@ -75,16 +86,18 @@ def check_contents(contents: Contents | list[Finding], *, bundle: Path, digest: 
         kind=kind_of(contents),
         digest=found,
         files=len(contents.files),
-        examined=("container", *_RULES),
+        examined=("container", *rules),
         findings=tuple(findings),
+        signature=UNSIGNED if envelope is None else VERIFIED if verified else NOT_VERIFIED,
+        signer=envelope.fingerprint if envelope else None,
     )
 
 
-def _apply(rule: str, contents: Contents) -> list[Finding]:
+def _apply(rule: str, look: _Rule, contents: Contents) -> list[Finding]:
     """Findings of one rule; what it could not get through counts as one."""
     findings = []
     try:
-        for finding in _RULES[rule](contents):
+        for finding in look(contents):
             findings.append(finding)
     except (ExportError, OSError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
         findings.append(Finding(rule=rule, file=".", problem=f"could not be examined: {error}"))

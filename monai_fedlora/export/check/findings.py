@@ -12,12 +12,16 @@ RULES = {
     "metadata": "MONAI's schema, and in agreement with the files",
     "configuration": "word for word what an export writes; in training, known targets and no expressions",
     "models": "tensors and arithmetic only in every model file",
+    "signature": "if there is one, a sound one; with --verify, a trusted key's, over every file",
 }
 """Every rule with what it looks at, in the order of a report."""
 
 PASSED, REFUSED, FOREIGN = "passed", "refused", "foreign"
 """What a check says of a bundle. One that is foreign was not made by this package: its rules do not fit it, so that
 there is nothing to say for or against it."""
+
+UNSIGNED, NOT_VERIFIED, VERIFIED = "unsigned", "not verified", "verified"
+"""What a check says of a bundle's signature."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,8 @@ class Report:
         files: number of files looked at.
         examined: the rules that were applied; after a finding in the container, or to a foreign bundle, no other is.
         findings: what is wrong, or why nothing can be said.
+        signature: :data:`UNSIGNED`, :data:`NOT_VERIFIED` (nobody asked, or it is wrong) or :data:`VERIFIED`.
+        signer: SHA-256 of the key that the signature names, which only :data:`VERIFIED` proves; None without one.
     """
 
     bundle: str
@@ -54,6 +60,8 @@ class Report:
     files: int
     examined: tuple[str, ...]
     findings: tuple[Finding, ...]
+    signature: str = UNSIGNED
+    signer: str | None = None
 
     @property
     def passed(self) -> bool:

@@ -11,6 +11,7 @@ from monai_fedlora.export.check.contents import Contents
 from monai_fedlora.export.check.findings import Finding
 from monai_fedlora.export.check.plain_json import read_plain_json
 from monai_fedlora.export.checksums import CHECKSUMS_NAME
+from monai_fedlora.export.signature import SIGNATURE_NAME
 
 EXPORTED = "exported"
 TRAINING = "training"
@@ -32,7 +33,11 @@ _DOCUMENTS = r"LICENSE|docs/[A-Za-z0-9_-]+\.(md|txt)"
 _KNOWN = {
     EXPORTED: re.compile(
         "|".join(
-            [_DOCUMENTS, r"configs/(inference|metadata)\.json", *map(re.escape, MODELS), re.escape(CHECKSUMS_NAME)]
+            [
+                _DOCUMENTS,
+                r"configs/(inference|metadata)\.json",
+                *map(re.escape, [*MODELS, CHECKSUMS_NAME, SIGNATURE_NAME]),
+            ]
         )
     ),
     TRAINING: re.compile(
@@ -42,6 +47,7 @@ _KNOWN = {
                 r"configs/([A-Za-z0-9_-]+/)?[A-Za-z0-9_-]+\.json",
                 r"configs/logging\.conf",
                 re.escape(CHECKSUMS_NAME),
+                re.escape(SIGNATURE_NAME),
             ]
         )
     ),
@@ -68,7 +74,7 @@ def check_files(contents: Contents) -> Iterator[Finding]:
 
 
 def check_checksums(contents: Contents) -> Iterator[Finding]:
-    """Every file but ``checksums.json`` has the listed digest, and every listed file is there.
+    """Every file but ``checksums.json`` and the signature has the listed digest, and every listed file is there.
 
     A bundle of configuration alone may do without the list.
     """
@@ -82,6 +88,8 @@ def check_checksums(contents: Contents) -> Iterator[Finding]:
         elif name not in contents.files:
             yield Finding(rule="checksums", file=name, problem="is listed but missing")
         elif name not in listed:
+            if name == SIGNATURE_NAME:  # made last, over the list as well
+                continue
             yield Finding(rule="checksums", file=name, problem="is not listed: it was added")
         elif contents.digests[name] != listed[name]:
             yield Finding(rule="checksums", file=name, problem="was changed or damaged: another SHA-256")
