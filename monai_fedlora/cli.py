@@ -10,6 +10,7 @@ from importlib import import_module
 
 from monai_fedlora import __version__
 from monai_fedlora.errors import FedLoraError
+from monai_fedlora.files import private_umask
 
 COMMANDS = (
     "data",
@@ -51,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run one command; what it writes is its user's alone.
 
     Returns:
         The command's exit code; 2 for a wrong command line or an error the user can mend (one line on
@@ -59,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     try:
-        return int(args.run(args))
+        with private_umask():
+            return int(args.run(args))
     except FedLoraError as error:
         if args.debug:
             raise

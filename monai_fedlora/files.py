@@ -9,7 +9,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from monai_fedlora.errors import FedLoraError, WeightsError
 
@@ -24,15 +25,57 @@ def for_the_owner(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder, and those above it that are missing, readable by their owner only from the start.
+
+    A folder that is there stays as it is.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return
+    if not path.parent.exists():
+        make_folder(path.parent)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+
+
+def open_new(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file that must not be there for writing; only its owner can read it.
+
+    Raises:
+        FileExistsError: it is there.
+    """
+    return open(path, "xb", opener=for_the_owner)
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file that only its owner can read, into a folder that is moved to its place when it is complete."""
+    with open(path, "wb", opener=for_the_owner) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def private_umask() -> Iterator[None]:
+    """Let everything that this process makes inside the block be its owner's alone, also what libraries write."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 @contextmanager
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``target`` that becomes ``target`` when the block succeeds.
 
     The file is flushed to disk before the rename; after an exception it is removed and ``target`` is
-    left as it was.
+    left as it was. File and missing folders are readable by their owner only from the start.
     """
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
     os.close(handle)
     temporary = Path(name)
@@ -101,13 +144,17 @@ def save_tensors(
     from safetensors.torch import save_file
 
     plain = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
-    with atomic_path(path) as temporary:
-        mode = temporary.stat().st_mode & 0o777
+    with (
+        atomic_path(path) as temporary,
+        TemporaryDirectory(prefix=f"{temporary.name}.", dir=temporary.parent) as scratch,
+    ):
         entries = dict(metadata or {})
         if len(entries) > 1:
             entries = {_METADATA: json.dumps(entries, sort_keys=True)}
-        save_file(plain, temporary, metadata=entries or None)
-        temporary.chmod(mode)
+        written = Path(scratch) / temporary.name  # safetensors makes a file of its own, which others could read
+        save_file(plain, written, metadata=entries or None)
+        written.chmod(0o600)
+        os.replace(written, temporary)
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

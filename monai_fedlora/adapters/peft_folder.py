@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from monai_fedlora.errors import FedLoraError, WeightsError
-from monai_fedlora.files import load_tensors, read_json, save_tensors
+from monai_fedlora.files import load_tensors, make_folder, read_json, save_tensors
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 CONFIG_NAME = "adapter_config.json"
@@ -36,7 +36,7 @@ def save_peft_folder(network: Any, adapter: str, folder: Path) -> None:
     }
     if not tensors:
         raise WeightsError(f"the network has no adapter called {adapter!r}")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     save_tensors(folder / WEIGHTS_NAME, tensors, {"format": "pt"})
     network.peft_config[adapter].save_pretrained(folder)
 

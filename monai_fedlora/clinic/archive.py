@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from monai_fedlora.errors import DataError
+from monai_fedlora.files import open_new
 from monai_fedlora.scratch import private_folder
 
 MAXIMUM_FILES = 20_000
@@ -66,7 +67,7 @@ def _unpack(archive: Path, scratch: Path) -> list[Path]:
                 if not _is_wanted(archive, member):
                     continue
                 found.append(scratch / f"{len(found):06d}")
-                with source.open(member) as packed, found[-1].open("wb") as plain:
+                with source.open(member) as packed, open_new(found[-1]) as plain:
                     while chunk := packed.read(_CHUNK):
                         size += len(chunk)
                         _check_bounds(archive, len(found), size)

@@ -22,7 +22,7 @@ from monai_fedlora.clinic.occlusion import need_captum
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, predict_study
 from monai_fedlora.clinic.studies import Study
 from monai_fedlora.errors import ConfigError, FedLoraError
-from monai_fedlora.files import atomic_path, write_json, write_text
+from monai_fedlora.files import atomic_path, make_folder, write_json, write_text
 
 TABLE_NAME = "predictions.csv"
 
@@ -89,7 +89,7 @@ def predict_all(
     if os.path.lexists(output):
         raise ConfigError(f"{output} exists; choose another output folder, or remove it")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(output.parent)
         output.mkdir(mode=0o700)
     except OSError as error:
         raise ConfigError(f"{output} cannot be made: {error}") from error

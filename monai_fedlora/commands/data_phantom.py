@@ -70,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
+    from monai_fedlora.files import make_folder
+
     start = perf_counter()
     layout = _LAYOUTS[args.layout]
     subjects = layout.subjects if args.patients is None else args.patients
@@ -80,11 +82,10 @@ def run(args: argparse.Namespace) -> int:
     output = Path(os.path.abspath(args.output))
     if output.exists():
         raise DataError(f"{output} exists already; name a new folder, or delete this one first")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.parent)
     staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
         writer(staging)
-        staging.chmod(0o755)
         os.rename(staging, output)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

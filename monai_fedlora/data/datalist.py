@@ -16,7 +16,7 @@ from typing import Any
 
 from monai_fedlora.data.cases import FILE_KEYS, FORMAT, SPLITS, Case, Datalist
 from monai_fedlora.errors import DataError, FedLoraError
-from monai_fedlora.files import read_json, write_json
+from monai_fedlora.files import make_folder, read_json, write_json
 
 __all__ = [
     "FILE_NAME",
@@ -168,7 +168,7 @@ def write_datalists(
             )
     existing = [datalist for datalist in read_prepared(output) if not (overwrite and datalist.site in names)]
     _check_together([*existing, *sites], output)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.parent)
     staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
         for datalist in sites:
@@ -193,7 +193,7 @@ def _move_in(staging: Path, output: Path, names: Sequence[str]) -> None:
                 target.parent.mkdir(mode=0o700)
                 made.append(target.parent)
             if target.exists():
-                old.parent.mkdir(parents=True)
+                make_folder(old.parent)
                 os.replace(target, old)
                 undo.append((old, target))
             os.replace(new, target)

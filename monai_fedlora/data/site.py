@@ -20,7 +20,7 @@ from monai_fedlora.data.pool import POOLED, pooled_data
 from monai_fedlora.data.splits import assign_splits
 from monai_fedlora.environment import DATA
 from monai_fedlora.errors import ConfigError, DataError
-from monai_fedlora.files import write_json
+from monai_fedlora.files import make_folder, write_json
 
 if TYPE_CHECKING:
     from monai_fedlora.data.phantom.vendors import Vendor
@@ -150,7 +150,7 @@ def _phantom_sites(phantom: str) -> list[str]:
 
 def _pool(datalists: Sequence[Path]) -> Path:
     folder = cache_folder() / "pool"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(folder)
     return pooled_data(datalists, folder=folder)
 
 
@@ -195,7 +195,7 @@ def _kept(site: str, key: dict[str, Any], what: str, make: Callable[[Path], None
     folder = cache_folder() / "phantom" / f"{site}-{digest}"
     if (folder / FILE_NAME).is_file():
         return folder / FILE_NAME
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     _log.info("making %s in %s", what, folder)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:

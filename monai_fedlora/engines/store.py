@@ -25,6 +25,7 @@ import monai_fedlora
 from monai_fedlora.data.site import cache_folder
 from monai_fedlora.environment import CACHE_LIMIT
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.files import make_folder
 from monai_fedlora.source_digest import source_digest
 
 _SUFFIX = ".safetensors"
@@ -136,7 +137,7 @@ class Store:
             self._make_room(len(content))
             path = self._path(key)
             for folder in (self.folder.parent, self.folder, path.parent):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_folder(folder)
             _replace(path, content)
         except OSError as error:
             self._writable = False

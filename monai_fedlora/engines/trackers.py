@@ -12,6 +12,7 @@ from monai.handlers import MLFlowHandler, TensorBoardStatsHandler, from_engine
 from monai.utils import is_scalar, path_to_sqlite_uri
 
 from monai_fedlora.engines.distributed import is_main
+from monai_fedlora.files import make_folder
 from monai_fedlora.trackers import TENSORBOARD, check_trackers
 
 
@@ -95,7 +96,7 @@ class Trackers:
                     **common,
                 ).attach(engine)
             else:
-                self.output_dir.mkdir(parents=True, exist_ok=True)
+                make_folder(self.output_dir)
                 _MLFlow(
                     tracking_uri=path_to_sqlite_uri(str(self.output_dir / "mlruns.db")),
                     experiment_name=self.experiment,

@@ -33,7 +33,7 @@ from monai_fedlora.export.signature import sign_bundle
 from monai_fedlora.export.usage import ONNX, PROGRAM, SCRIPT, WEIGHTS, inference_command, model_files, usage_text
 from monai_fedlora.export.weights import write_weights
 from monai_fedlora.export.written import check_models, check_passes
-from monai_fedlora.files import sha256, write_text
+from monai_fedlora.files import make_folder, sha256, write_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +150,7 @@ def _export_packed(*, output: Path, **options: Any) -> Exported:
     target = output if output.suffix == ".zip" else output.with_name(f"{output.name}.zip")
     if target.exists():
         raise ExportError(f"{target} exists; choose another output, or remove it")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
         exported = export_bundle(output=Path(scratch) / target.stem, **options)
         pack(exported.folder, target)

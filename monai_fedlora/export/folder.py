@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from monai_fedlora.errors import ExportError
+from monai_fedlora.files import make_folder
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     if os.path.lexists(target):
         raise ExportError(f"{target} exists; choose another output folder, or remove it")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         scratch = tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
     except OSError as error:
         raise ExportError(f"{target} cannot be created: {error}") from error

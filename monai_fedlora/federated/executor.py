@@ -30,7 +30,7 @@ from monai_fedlora.federated.context import (
 )
 from monai_fedlora.federated.lean import import_libraries
 from monai_fedlora.federated.logs import kept_in
-from monai_fedlora.files import for_the_owner
+from monai_fedlora.files import for_the_owner, make_folder
 
 if TYPE_CHECKING:
     from monai_fedlora.federated.site import Site
@@ -54,7 +54,12 @@ class SiteExecutor(Executor):
         self._abort = Signal()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """In the simulator, import what a site needs, and no more, while its process still waits for a task."""
+        """Keep what this process writes to its user.
+
+        In the simulator, also import what a site needs, and no more, while the process still waits for a task.
+        """
+        if event_type == EventType.START_RUN:
+            os.umask(0o077)
         if event_type == EventType.START_RUN and simulated(fl_ctx):
             import_libraries()
 
@@ -121,5 +126,5 @@ class SiteExecutor(Executor):
 def _private_folder(fl_ctx: FLContext) -> Path:
     configured = os.environ.get(PRIVATE_DIR)
     folder = Path(configured) if configured else Path(fl_ctx.get_prop(FLContextKey.WORKSPACE_ROOT)) / "private"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(folder)
     return folder

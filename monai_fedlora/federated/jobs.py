@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.files import write_json, write_text
+from monai_fedlora.files import make_folder, write_bytes, write_json, write_text
 from monai_fedlora.scope import Manifest
 
 _COMPONENTS = "monai_fedlora.federated"
@@ -40,7 +39,7 @@ def write_job(
     """
     if output.exists():
         raise ConfigError(f"{output} exists; choose another folder or remove it")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.parent)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
         job = Path(scratch) / output.name
         config = job / "app" / "config"
@@ -52,8 +51,7 @@ def write_job(
         if custom_folder:
             write_text(job / "app" / "custom" / "README.md", _CUSTOM_NOTE)
         if initial is not None:
-            shutil.copyfile(initial, config / "initial_shared.safetensors")
-        job.chmod(0o755)
+            write_bytes(config / "initial_shared.safetensors", initial.read_bytes())
         job.rename(output)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from nvflare.apis.client import Client
 from nvflare.apis.dxo import DataKind
 from nvflare.apis.event_type import EventType
@@ -58,6 +60,7 @@ class FlareRecord(FLComponent):
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Follow the run's life cycle."""
         if event_type == EventType.START_RUN:
+            os.umask(0o077)  # of the job's own process: what it writes is its user's alone
             self._plan = load_plan(fl_ctx)
             manifest, cell = load_manifest(fl_ctx), fl_ctx.get_engine().get_cell()
             self.record = RunRecord(folder=run_folder(fl_ctx), plan=self._plan, manifest=manifest)

@@ -17,7 +17,7 @@ from monai_fedlora.environment import BACKBONE, DATA, PRIVATE_DIR, THREADS
 from monai_fedlora.errors import FedLoraError
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.record import BEST_NAME, LAST_NAME, RESULTS_NAME
-from monai_fedlora.files import read_json
+from monai_fedlora.files import for_the_owner, make_folder, read_json, write_bytes
 from monai_fedlora.networks.stored import HUB_PREFIX
 
 _PRODUCTS = (RESULTS_NAME, LAST_NAME, BEST_NAME)
@@ -68,7 +68,7 @@ def simulate(
     plan = Plan.load(job / "app" / "config" / "plan.json")
     threads = min(threads or default_threads(len(plan.sites)), len(plan.sites))
     workspace = workspace.resolve()
-    workspace.mkdir(parents=True, exist_ok=True)
+    make_folder(workspace)
     for name in (*_PRODUCTS, *_SITE_LOGS):
         (workspace / name).unlink(missing_ok=True)
     nvflare_workspace = workspace / "nvflare"
@@ -92,9 +92,9 @@ def simulate(
     log = workspace / "simulator.log"
     server_folder = nvflare_workspace / "server"
     run_folder = server_folder / "simulate_job"
-    with log.open("w", encoding="utf-8") as stream:
+    with open(log, "w", encoding="utf-8", opener=for_the_owner) as stream:
         process = subprocess.Popen(
-            command, stdout=stream, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            command, stdout=stream, stderr=subprocess.STDOUT, env=environment, start_new_session=True, umask=0o077
         )
         try:
             _follow(process, server_folder, on_progress)
@@ -102,7 +102,7 @@ def simulate(
             _stop(process)
             for name in _PRODUCTS:
                 if (run_folder / name).is_file():
-                    shutil.copyfile(run_folder / name, workspace / name)
+                    write_bytes(workspace / name, (run_folder / name).read_bytes())
     results = read_json(workspace / RESULTS_NAME) if (workspace / RESULTS_NAME).is_file() else {}
     if not _finished(results):
         raise FedLoraError(_failure(log, workspace, plan, results))

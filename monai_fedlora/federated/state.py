@@ -19,7 +19,7 @@ from torch import Tensor
 from monai_fedlora.errors import PrivacyError, WeightsError
 from monai_fedlora.federated.lock import FolderLock
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.files import load_tensors, save_tensors, sha256
+from monai_fedlora.files import load_tensors, make_folder, save_tensors, sha256
 
 FINAL_NAME = "final.safetensors"
 EVIDENCE_NAME = "evidence.safetensors"
@@ -161,7 +161,7 @@ class SiteStore:
         return self.folder / f"round-{number:05d}.safetensors"
 
     def _prepare(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self.folder)
         for folder in (self.folder, self.folder.parent):
             folder.chmod(0o700)
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from monai_fedlora import files
 from monai_fedlora.errors import ConfigError, WeightsError
+from monai_fedlora.files import make_folder
 from monai_fedlora.networks.catalogue import architecture, architecture_names
 from monai_fedlora.networks.clip_text import ClipText, load_clip_text
 from monai_fedlora.networks.prompts import Prompts
@@ -173,7 +174,7 @@ def _keep(entry: Path, anchors: TextAnchors) -> None:
     """Write an entry that its owner alone can read; a folder that cannot be written to is no error."""
     tensors = _tensors(anchors)
     try:
-        entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(entry.parent)
         files.save_tensors(entry, tensors, {"digest": anchors.digest, "checksum": _checksum(tensors)})
     except OSError as error:
         _log.warning("the text features are not kept, %s cannot be written: %s", entry, error)

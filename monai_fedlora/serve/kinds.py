@@ -11,6 +11,7 @@ from monai_fedlora.clinic.studies import NIFTI, CineFile, DicomFiles, Study
 from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.check.archive import Limits, open_archive
+from monai_fedlora.files import open_new
 from monai_fedlora.serve.disk import Share
 from monai_fedlora.serve.names import ZIP, frame_of, is_hidden, shown_name, stem, stored_suffix
 from monai_fedlora.serve.refusal import BAD_REQUEST, WRONG_TYPE, Refused
@@ -76,7 +77,7 @@ def unpack(archive: StoredFile, folder: Path, limit: int, share: Share) -> list[
                 if suffix is None or suffix == ZIP:
                     continue
                 files.append(StoredFile(folder / f"m{len(files):06d}{suffix}", name))
-                with source.open(member) as packed, files[-1].path.open("xb") as plain:
+                with source.open(member) as packed, open_new(files[-1].path) as plain:
                     while chunk := packed.read(_CHUNK):
                         share.take(len(chunk))
                         plain.write(chunk)

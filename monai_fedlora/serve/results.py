@@ -14,7 +14,7 @@ from monai_fedlora.clinic.figure import draw_figure
 from monai_fedlora.clinic.predict import Prediction, explain, predict_loaded
 from monai_fedlora.clinic.reading import LoadedStudy, load_study
 from monai_fedlora.errors import ConfigError, DataError, PrivacyError
-from monai_fedlora.files import write_json
+from monai_fedlora.files import open_new, write_json
 from monai_fedlora.serve.sessions import CLASSIFYING, DONE, EXPLAINING, READING, ServedStudy
 from monai_fedlora.serve.volumes import network_affine, relevance_volume, write_cine, write_relevance
 
@@ -75,7 +75,8 @@ def _offer_images(study: ServedStudy, loaded: LoadedStudy) -> None:
         levels = np.rint(255 * loaded.image.permute(1, 2, 0).numpy()).astype(np.uint8)
         photograph = Image.fromarray(levels)
         photograph.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-        photograph.save(study.results / FILES["image"], format="PNG")
+        with open_new(study.results / FILES["image"]) as stream:
+            photograph.save(stream, format="PNG")
         study.offer("image", study.results / FILES["image"])
 
 
@@ -97,7 +98,8 @@ def _offer_overlay(study: ServedStudy, prediction: Prediction, loaded: LoadedStu
 def _offer_reports(study: ServedStudy, prediction: Prediction, deidentifier: Deidentifier) -> list[str]:
     """Write the figure and, of a DICOM study, report and capture; notes that say why there are none."""
     figure = draw_figure(prediction)
-    figure.save(study.results / FILES["figure"], format="PNG")
+    with open_new(study.results / FILES["figure"]) as stream:
+        figure.save(stream, format="PNG")
     study.offer("figure", study.results / FILES["figure"])
     if not prediction.sources:
         return []

@@ -15,6 +15,7 @@ from typing import Any
 
 from monai_fedlora.clinic.deidentify import Deidentifier
 from monai_fedlora.clinic.studies import Study
+from monai_fedlora.files import make_folder
 from monai_fedlora.serve.disk import Disk, Share
 from monai_fedlora.serve.pace import SPARED, Pace
 from monai_fedlora.serve.refusal import NOT_FOUND, TOO_MANY, Refused
@@ -240,8 +241,8 @@ class Sessions:
             study = self._new_study(session)
             session.arriving[study.id] = study
         try:
-            study.upload.mkdir(parents=True, mode=0o700)
-            study.results.mkdir(mode=0o700)
+            make_folder(study.upload)
+            make_folder(study.results)
             yield session, study
             with self._lock:
                 if self._sessions.get(session.id) is not session:

@@ -11,6 +11,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from monai_fedlora.clinic.archive import MAXIMUM_FILES
+from monai_fedlora.files import open_new
 from monai_fedlora.serve.names import is_hidden, shown_name
 from monai_fedlora.serve.refusal import BAD_REQUEST, TOO_LARGE, WRONG_TYPE, Refused
 
@@ -171,7 +172,7 @@ class _Sink:
             self.received.passed_over.append(name)
             return
         path = self.folder / f"{len(self.received.files):06d}{ending}"
-        self._file = path.open("xb")
+        self._file = open_new(path)
         self.received.files.append(StoredFile(path, name))
 
     def _on_data(self, data: bytes, start: int, end: int) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from monai_fedlora.clinic.figure import HARDLY
+from monai_fedlora.files import open_new
 from monai_fedlora.transforms.localise import crop_start, heart_centre, normalise_cine
 
 _LEVELS = 32767
@@ -101,7 +102,8 @@ def _write(path: Path, voxels: np.ndarray, affine: np.ndarray) -> None:
     image.set_sform(affine, code="scanner")
     image.set_qform(affine, code="scanner")
     image.header.set_xyzt_units("mm", "sec")
-    path.write_bytes(_packed(image))
+    with open_new(path) as stream:
+        stream.write(_packed(image))
 
 
 def _packed(image: nibabel.Nifti1Image) -> bytes:

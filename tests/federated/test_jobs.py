@@ -59,7 +59,7 @@ def test_a_job_has_these_files_and_no_code(job: Path) -> None:
         "app/custom/README.md",
     }
     assert [path.name for path in job.parent.iterdir()] == ["mine"]
-    assert stat.S_IMODE(job.stat().st_mode) == 0o755
+    assert stat.S_IMODE(job.stat().st_mode) == 0o700
 
 
 def test_plan_and_manifest_come_back(job: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from monai_fedlora.data.phantom.patient import PhantomPatient
 from monai_fedlora.data.phantom.render import LV, MYO, RV
 from monai_fedlora.data.phantom.vendors import Vendor
+from monai_fedlora.files import make_folder, write_bytes
 
 ACDC_LABELS = {RV: 1, MYO: 2, LV: 3}
 """From this package's labels to ACDC's."""
@@ -49,24 +50,24 @@ def write_acdc_patient(patient: PhantomPatient, folder: Path, *, cine: bool = Fa
         folder: made if it does not exist.
         cine: write ``<name>_4d.nii.gz`` too.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     name = folder.name
     ed, es = patient.ed_frame + 1, patient.es_frame + 1
     heart = patient.heart
-    (folder / "Info.cfg").write_text(
+    info = (
         f"ED: {ed}\nES: {es}\nGroup: {heart.group}\nHeight: {heart.height:.1f}\n"
-        f"NbFrame: {len(patient.image)}\nWeight: {heart.weight:.1f}\n",
-        encoding="utf-8",
+        f"NbFrame: {len(patient.image)}\nWeight: {heart.weight:.1f}\n"
     )
+    write_bytes(folder / "Info.cfg", info.encode())
     files = []
     for number in (ed, es):
         file = folder / f"{name}_frame{number:02d}.nii.gz"
-        file.write_bytes(encode(patient.image[number - 1], patient.spacing))
+        write_bytes(file, encode(patient.image[number - 1], patient.spacing))
         mask = relabel(patient.mask[number - 1], ACDC_LABELS)
-        (folder / f"{name}_frame{number:02d}_gt.nii.gz").write_bytes(encode(mask, patient.spacing))
+        write_bytes(folder / f"{name}_frame{number:02d}_gt.nii.gz", encode(mask, patient.spacing))
         files.append(file)
     if cine:
-        (folder / f"{name}_4d.nii.gz").write_bytes(encode(patient.image, patient.spacing))
+        write_bytes(folder / f"{name}_4d.nii.gz", encode(patient.image, patient.spacing))
     return FrameFiles(*files)
 
 
@@ -84,13 +85,13 @@ def write_mnms_patient(patient: PhantomPatient, vendor: Vendor, folder: Path) ->
     Returns:
         the patient's line for :func:`write_mnms_table`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     code = folder.name
-    (folder / f"{code}_sa.nii.gz").write_bytes(encode(patient.image, patient.spacing))
+    write_bytes(folder / f"{code}_sa.nii.gz", encode(patient.image, patient.spacing))
     mask = np.zeros_like(patient.mask)
     for frame in (patient.ed_frame, patient.es_frame):
         mask[frame] = relabel(patient.mask[frame], MNMS_LABELS)
-    (folder / f"{code}_sa_gt.nii.gz").write_bytes(encode(mask, patient.spacing))
+    write_bytes(folder / f"{code}_sa_gt.nii.gz", encode(mask, patient.spacing))
     heart = patient.heart
     cells = (
         code, vendor.name, vendor.code, _MNMS_CENTRE[vendor.code], patient.ed_frame, patient.es_frame, heart.age,
@@ -107,7 +108,7 @@ def write_mnms_table(rows: Sequence[MnmsRow], root: Path) -> Path:
     for index, row in enumerate(sorted(rows, key=lambda row: row.code)):
         writer.writerow((index, *row.cells))
     table = root / MNMS_TABLE
-    table.write_text(text.getvalue(), encoding="utf-8")
+    write_bytes(table, text.getvalue().encode())
     return table
 
 

@@ -24,6 +24,7 @@ from monai_fedlora.data.photo_phantom.lesions import CLASSES
 from monai_fedlora.data.photo_phantom.optics import encode
 from monai_fedlora.data.splits import assign_splits
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.files import make_folder, write_bytes
 
 __all__ = [
     "DERMATOSCOPES",
@@ -120,11 +121,11 @@ def write_fed_isic2019(
         progress: wraps the pictures to show how far the writing is.
     """
     folder = root / ISIC_FOLDER
-    folder.mkdir(parents=True)
+    make_folder(folder)
     table, metadata = [], []
     for member in progress(members):
         picture = make_dermoscopy(member.group, member.camera, member.seed, shot=member.shot, size=size)
-        (folder / f"{member.name}.jpg").write_bytes(encode(picture.pixels, member.camera.optics, ".jpg"))
+        write_bytes(folder / f"{member.name}.jpg", encode(picture.pixels, member.camera.optics, ".jpg"))
         target = CLASSES.index(member.group)
         fold = "train" if member.split == "training" else "test"
         marks = [float(name == member.group) for name in (*CLASSES, "UNK")]
@@ -149,21 +150,21 @@ def write_feddrg(
     """Write ``images`` and ``splits`` into ``root``; arguments as for :func:`write_fed_isic2019`."""
     kind = KINDS["fundus"]
     lists: dict[str, list[str]] = {}
-    (root / "splits").mkdir(parents=True)
+    make_folder(root / "splits")
     for member in progress(members):
         camera = member.camera
         path = f"{camera.domain}/{member.group}/{member.name}{camera.suffix}"
         file = root / "images" / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(
-            kind.file(member.group, camera, member.seed, shot=member.shot, size=size, suffix=camera.suffix)
+        make_folder(file.parent)
+        write_bytes(
+            file, kind.file(member.group, camera, member.seed, shot=member.shot, size=size, suffix=camera.suffix)
         )
         for name, split in (("train", "training"), ("crossval", "validation")):
             lines = lists.setdefault(f"{camera.domain}_{name}.txt", [])
             if member.split == split:
                 lines.append(f"{path} {kind.classes.index(member.group)}\n")
     for name, lines in lists.items():
-        (root / "splits" / name).write_text("".join(lines), encoding="utf-8")
+        write_bytes(root / "splits" / name, "".join(lines).encode())
 
 
 def _plan(
@@ -204,4 +205,4 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    path.write_text(text.getvalue(), encoding="utf-8")
+    write_bytes(path, text.getvalue().encode())

@@ -14,7 +14,7 @@ from monai_fedlora.data.photo_phantom.cohort import draw_units
 from monai_fedlora.data.photo_phantom.kinds import KINDS, Camera
 from monai_fedlora.data.splits import assign_splits
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.files import write_json
+from monai_fedlora.files import make_folder, write_bytes, write_json
 
 _IMAGES = "images"
 
@@ -95,12 +95,12 @@ def make_site(folder: Path, phantom: str, site: str, settings: PhotoPhantomSetti
     sizes = settings.training, settings.validation, settings.test
     splits = assign_splits(group_of, seed=settings.seed, fractions=[size / settings.pictures for size in sizes])
     cases: dict[str, list[Case]] = {"training": [], "validation": [], "test": []}
-    (folder / _IMAGES).mkdir()
+    make_folder(folder / _IMAGES)
     for number, (name, unit) in enumerate(zip(group_of, units, strict=True)):
         for shot in range(unit.pictures):
             subject = f"{name}_{shot + 1}"
             image = kind.file(unit.group, camera, (*seed, number), shot=shot, size=settings.size, suffix=".jpg")
-            (folder / _IMAGES / f"{subject}.jpg").write_bytes(image)
+            write_bytes(folder / _IMAGES / f"{subject}.jpg", image)
             label = classes.index(unit.group)
             case = Case(subject=subject, label=label, group=unit.group, unit=name, image=f"{subject}.jpg")
             cases[splits[name]].append(case)
