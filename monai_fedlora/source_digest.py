@@ -21,17 +21,22 @@ LIBRARIES = ("numpy", "pillow", "nibabel", "scipy")
 """Whose versions decide what files are read as, beside those of torch and MONAI."""
 
 
+TRAINING = (*COMPUTING, "adapters", "methods", "engines", "data", "federated", "scope.py", "encoding.py")
+"""These, and what else decides how a federation ends."""
+
+
 @cache
-def source_digest(package: Path = Path(__file__).parent) -> str:
-    """Hash of the names and bytes of the files in :data:`COMPUTING` and of the versions of :data:`LIBRARIES`.
+def source_digest(places: tuple[str, ...] = COMPUTING, package: Path = Path(__file__).parent) -> str:
+    """Hash of the names and bytes of some files of this package and of the versions of :data:`LIBRARIES`.
 
     Computed once per process, in which code does not change.
 
     Args:
+        places: folders and files, such as :data:`COMPUTING`.
         package: the folder of this package.
     """
     digest = hashlib.sha256()
-    for place in COMPUTING:
+    for place in places:
         path = package / place
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             content = file.read_bytes()

@@ -30,7 +30,7 @@ def copied(tmp_path: Path) -> Path:
 
 def digest_of(folder: Path) -> str:
     source_digest.cache_clear()
-    return source_digest(folder)
+    return source_digest(package=folder)
 
 
 def test_networks_and_transforms_are_among_what_computes() -> None:
@@ -63,4 +63,4 @@ def test_another_version_of_what_reads_files_counts(library: str, monkeypatch: p
 def test_it_is_computed_once_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
     first = digest_of(PACKAGE)
     monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail("the code was read again"))
-    assert source_digest(PACKAGE) == first
+    assert source_digest(package=PACKAGE) == first

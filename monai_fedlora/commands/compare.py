@@ -12,6 +12,8 @@ from monai_fedlora.commands.options import DEFAULT_BUNDLE, DEFAULT_SITES, find_b
 from monai_fedlora.errors import ConfigError
 
 EXIT_FAILED_RUNS = 1
+EXTRA = ("matplotlib.figure", "scipy.stats", "statsmodels.stats.multitest")
+"""What only the report needs."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -21,7 +23,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         help="run methods on the same data and write a report",
         description="Run several methods with several seeds on the same sites, splits and backbone, and write "
         "report.html, table.csv, results.csv and comparison.json. A finished run is kept; the same command goes on "
-        "where it was stopped, and further methods or seeds can be added.",
+        "where it was stopped and tries again what failed, and further methods or seeds can be added. Images, code or "
+        "settings that changed since are refused.",
     )
     parser.add_argument(
         "--methods",
@@ -67,8 +70,9 @@ def run(args: argparse.Namespace) -> int:
 
     from monai_fedlora.comparison.outcome import Outcome, write_files
     from monai_fedlora.comparison.report import write_report
-    from monai_fedlora.comparison.runner import run_missing, stored_results
+    from monai_fedlora.comparison.runner import FAILED, run_missing, stored_results
 
+    check_extra()
     console = Console()
     task, is_demo = _task(args)
     with _progress(task, console) as on_progress:
@@ -83,6 +87,14 @@ def run(args: argparse.Namespace) -> int:
     )
     for failure in failures:
         console.print(f"{failure.run.name}: {failure.reason}", style="red", markup=False, soft_wrap=True)
+    if failures:
+        console.print(
+            f"{len(failures)} of {len(task.comparison.runs())} runs failed; how is written in "
+            f"{args.output / FAILED}, and the same command tries them again",
+            style="red",
+            markup=False,
+            soft_wrap=True,
+        )
     if not outcome.results:
         return EXIT_FAILED_RUNS
     write_files(outcome, args.output)
@@ -94,11 +106,29 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_FAILED_RUNS if failures else 0
 
 
+def check_extra() -> None:
+    """Look for what the report is written with, before hours of runs.
+
+    Raises:
+        ConfigError: a package of the extra ``compare`` is not installed, or cannot be imported.
+    """
+    from importlib import import_module
+
+    for name in EXTRA:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise ConfigError(
+                f"the report of a comparison needs {name}, which cannot be imported ({error}); install it with "
+                "pip install 'monai-fedlora[compare]'"
+            ) from error
+
+
 def _task(args: argparse.Namespace) -> tuple[Any, bool]:
     """Everything the runs need, and whether the backbone is the packaged demo file."""
     import os
 
-    from monai_fedlora.comparison.data import content_hash, load_sites, prepared_sites
+    from monai_fedlora.comparison.data import data_hash, load_sites, prepared_sites
     from monai_fedlora.comparison.runner import Task
     from monai_fedlora.comparison.settings import Comparison, assigned
     from monai_fedlora.environment import DATA
@@ -126,7 +156,7 @@ def _task(args: argparse.Namespace) -> tuple[Any, bool]:
         size=size,
         backbone_sha256=digest,
         classes=datalists[sites[0]].classes,
-        data={site: content_hash(datalist) for site, datalist in datalists.items()},
+        data={site: data_hash(datalist) for site, datalist in datalists.items()},
         rounds=args.rounds,
         local_epochs=args.local_epochs,
         seeds=parse_seeds(args.seeds),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from monai_fedlora.data.cases import Datalist
@@ -12,6 +13,7 @@ from monai_fedlora.data.datalist import FILE_NAME, load_datalist, read_prepared
 from monai_fedlora.data.pool import POOLED
 from monai_fedlora.data.site import site_data
 from monai_fedlora.errors import DataError
+from monai_fedlora.files import sha256
 from monai_fedlora.resources import bundle_path
 
 
@@ -52,6 +54,25 @@ def load_sites(sites: Sequence[str], *, bundle: str, data_root: str | None) -> d
 def content_hash(datalist: Datalist) -> str:
     """Hash of what a datalist says: its cases, labels and splits, wherever the images lie."""
     return hashlib.sha256(json.dumps(datalist.to_json(image_root=""), sort_keys=True).encode()).hexdigest()
+
+
+def data_hash(datalist: Datalist) -> str:
+    """Hash of what a datalist says and of the bytes of its images, wherever they lie.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    files = sorted({file for _, case in datalist.all_cases() for file in case.files()})
+    digest = hashlib.sha256(content_hash(datalist).encode())
+    try:
+        with ThreadPoolExecutor() as threads:
+            for file, found in zip(
+                files, threads.map(lambda file: sha256(datalist.image_root / file), files), strict=True
+            ):
+                digest.update(f"{file} {found}".encode())
+    except OSError as error:
+        raise DataError(f"an image of {datalist.site} cannot be read: {error}") from error
+    return digest.hexdigest()
 
 
 def _phantom(bundle: str, site: str) -> Path:

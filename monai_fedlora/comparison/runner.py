@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import tempfile
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from typing import Any
 from monai_fedlora.comparison.settings import Comparison, Run, differences
 from monai_fedlora.data.cases import Datalist
 from monai_fedlora.errors import ConfigError, FedLoraError
-from monai_fedlora.files import read_json, write_json
+from monai_fedlora.files import read_json, write_json, write_text
 
-RUNS = "runs"
+RUNS, FAILED = "runs", "failed"
 _POLL_SECONDS = 0.5
 
 
@@ -33,10 +34,19 @@ class Task:
         """Where a run's result is kept."""
         return self.folder / RUNS / f"{run.name}.json"
 
+    def error_path(self, run: Run) -> Path:
+        """Where it is written how a run failed the last time; there is no such file once it has a result."""
+        return self.folder / FAILED / f"{run.name}.txt"
+
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that ended with an error."""
+    """A run that ended with an error.
+
+    Attributes:
+        run: which one.
+        reason: in a line.
+    """
 
     run: Run
     reason: str
@@ -74,8 +84,12 @@ def _check_same(path: Path, stored: Any, now: Mapping[str, Any]) -> None:
 def run_missing(task: Task, *, workers: int = 1, on_progress: Progress = lambda run, share: None) -> list[Failure]:
     """Do the runs that have no result yet and keep each result in a file of its own.
 
-    A run that fails does not stop the others. Every process computes with one thread, so that a result does not depend
-    on how many there are. Each keeps the images as preprocessed, and the features of the frozen blocks, in memory.
+    A run that fails, in whatever way, does not stop the others; how is written into the folder :data:`FAILED`, and the
+    next call tries it again. Where a process ends without a word, as one does that the system kills for want of memory,
+    each run that was going on is tried once more in a process of its own.
+
+    Every process computes with one thread, so that a result does not depend on how many there are. Each keeps the
+    images as preprocessed, and the features of the frozen blocks, in memory.
 
     Args:
         task: the comparison.
@@ -83,36 +97,54 @@ def run_missing(task: Task, *, workers: int = 1, on_progress: Progress = lambda 
         on_progress: told how far the runs are.
 
     Returns:
-        The runs that failed.
+        The runs that failed, in the order of the comparison.
 
     Raises:
         ConfigError: see :func:`stored_results`.
-        FedLoraError: a process ended unexpectedly.
     """
     stored = stored_results(task)
     missing = [run for run in task.comparison.runs() if run not in stored]
     if workers > 1 and len(missing) > 1:
-        return _in_processes(task, missing, min(workers, len(missing)), on_progress)
-    return _here(task, missing, on_progress)
+        reasons = _in_processes(task, missing, workers, on_progress)
+    else:
+        reasons = _here(task, missing, on_progress)
+    return [Failure(run, reasons[run]) for run in missing if run in reasons]
 
 
-def _here(task: Task, runs: list[Run], on_progress: Progress) -> list[Failure]:
+def _here(task: Task, runs: Sequence[Run], on_progress: Progress) -> dict[Run, str]:
     import torch
 
     from monai_fedlora.engines.memory import Memory
 
-    threads, memory, failures = torch.get_num_threads(), Memory(), []
+    threads, memory, reasons = torch.get_num_threads(), Memory(), {}
     torch.set_num_threads(1)
     try:
         for run in runs:
-            try:
-                _do(task, run, memory, on_progress)
-            except FedLoraError as error:
-                failures.append(Failure(run, str(error)))
+            if reason := _reason(task, run, memory, on_progress):
+                reasons[run], memory = reason, Memory()  # there may have been too little memory
             on_progress(run, 1.0)
     finally:
         torch.set_num_threads(threads)
-    return failures
+    return reasons
+
+
+def _reason(task: Task, run: Run, memory: Any, on_progress: Progress) -> str | None:
+    """Do a run and keep its result, or how it failed; returns why, in a line."""
+    try:
+        _do(task, run, memory, on_progress)
+    except Exception as error:  # any: one run of many, hours after the first
+        reason = _in_a_line(error)
+        write_text(task.error_path(run), f"{reason}\n\n{''.join(traceback.format_exception(error))}")
+        return reason
+    task.error_path(run).unlink(missing_ok=True)
+    return None
+
+
+def _in_a_line(error: Exception) -> str:
+    said = " ".join(str(error).split())
+    if isinstance(error, FedLoraError):
+        return said
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def _do(task: Task, run: Run, memory: Any, on_progress: Progress) -> None:
@@ -144,32 +176,73 @@ def _start_worker(task: Task, progress: Any) -> None:
     _worker.update(task=task, progress=progress, memory=Memory())
 
 
-def _work(run: Run) -> None:
-    _do(_worker["task"], run, _worker["memory"], lambda run, share: _worker["progress"].put((run, share)))
+def _work(run: Run) -> str | None:
+    _worker["progress"].put((run, 0.0))
+    return _reason(_worker["task"], run, _worker["memory"], lambda run, share: _worker["progress"].put((run, share)))
 
 
-def _in_processes(task: Task, runs: list[Run], workers: int, on_progress: Progress) -> list[Failure]:
+def _in_processes(task: Task, runs: Sequence[Run], workers: int, on_progress: Progress) -> dict[Run, str]:
+    reasons: dict[Run, str] = {}
+    waiting, lost = list(runs), list[Run]()
+    while waiting:
+        left, begun = _pool(task, waiting, min(workers, len(waiting)), on_progress, reasons)
+        ended = [run for run in left if run in begun] or left  # where none began, no process could
+        waiting = [run for run in left if run not in ended]
+        lost += ended
+    for run in lost:
+        if _pool(task, [run], 1, on_progress, reasons)[0]:
+            reasons[run] = _LOST
+            write_text(task.error_path(run), f"{_LOST}\n")
+            on_progress(run, 1.0)
+    return reasons
+
+
+_LOST = (
+    "its process ended without a word, the second time with no other beside it; that is what the system does to a "
+    "process for want of memory"
+)
+
+
+def _pool(
+    task: Task, runs: Sequence[Run], workers: int, on_progress: Progress, reasons: dict[Run, str]
+) -> tuple[list[Run], set[Run]]:
+    """Do runs in processes until all are done or one process ends unexpectedly.
+
+    Returns:
+        The runs that did not come to an end, and those that had begun.
+    """
     context = multiprocessing.get_context("spawn")
-    progress, failures = context.SimpleQueue(), []
+    progress: Any = context.SimpleQueue()
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(task, progress))
+    left, begun, futures = list(runs), set[Run](), {}
+
+    def hear() -> None:
+        while not progress.empty():
+            run, share = progress.get()
+            begun.add(run)
+            if share:
+                on_progress(run, share)
+
     try:
-        futures: dict[Future[None], Run] = {pool.submit(_work, run): run for run in runs}
-        while futures:
-            done, _ = wait(futures, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
-            while not progress.empty():
-                on_progress(*progress.get())
+        try:
+            futures = {pool.submit(_work, run): run for run in runs}
+        except BrokenProcessPool:
+            return left, begun
+        pending: set[Future[str | None]] = set(futures)
+        while pending:
+            done, pending = wait(pending, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
+            hear()
             for future in done:
-                run = futures.pop(future)
+                run = futures[future]
                 try:
-                    future.result()
-                except BrokenProcessPool as error:
-                    raise FedLoraError(
-                        f"a process ended unexpectedly during {run.name} or another run, probably for want of memory; "
-                        "finished runs are kept: start again with fewer --workers"
-                    ) from error
-                except FedLoraError as error:
-                    failures.append(Failure(run, str(error)))
+                    reason = future.result()
+                except BrokenProcessPool:
+                    continue
+                left.remove(run)
+                if reason:
+                    reasons[run] = reason
                 on_progress(run, 1.0)
+        hear()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    return failures
+    return [run for run in left if not task.path(run).is_file()], begun

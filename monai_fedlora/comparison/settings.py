@@ -16,6 +16,7 @@ from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
 from monai_fedlora.methods.base import get_method
 from monai_fedlora.resources import bundle_prompts
+from monai_fedlora.source_digest import TRAINING, source_digest
 
 TRAINING_DEFAULTS: Mapping[str, Any] = {"augment": False, "cache_features": True}
 """Training settings of a comparison where nothing else is said, as in the shipped demonstrations (ours).
@@ -57,7 +58,7 @@ class Comparison:
         size: named backbone.
         backbone_sha256: hash of the backbone's file.
         classes: class names in label order.
-        data: sites with the hash of what their datalist says.
+        data: sites with the hash of their cases, see :func:`monai_fedlora.comparison.data.data_hash`.
         rounds: of every federation.
         local_epochs: passes over a site's training cases per round.
         seeds: one run of every method for each.
@@ -160,7 +161,7 @@ class Comparison:
 
     def identity(self, run: Run) -> dict[str, Any]:
         """Everything a run's result depends on; a stored result with another identity is of another comparison."""
-        identity: dict[str, Any] = {"version": __version__, "plan": self.plan(run).to_json(), "data": dict(self.data)}
+        identity: dict[str, Any] = {**computed_by(), "plan": self.plan(run).to_json(), "data": dict(self.data)}
         if run.held_out:
             identity |= {"held_out": run.held_out, "new_site_cases": list(self.new_site_cases)}
         return identity
@@ -168,7 +169,7 @@ class Comparison:
     def common(self) -> dict[str, Any]:
         """What every run of a folder of results must agree on."""
         return {
-            "version": __version__,
+            **computed_by(),
             "bundle": self.bundle,
             "size": self.size,
             "backbone_sha256": self.backbone_sha256,
@@ -177,6 +178,15 @@ class Comparison:
             "rounds": self.rounds,
             "local_epochs": self.local_epochs,
         }
+
+
+def computed_by() -> dict[str, str]:
+    """The versions and the code that a result depends on."""
+    import monai
+    import torch
+
+    code = source_digest((*TRAINING, "comparison/execute.py", "comparison/newsite.py"))
+    return {"version": __version__, "torch": torch.__version__, "monai": monai.__version__, "code": code}
 
 
 def differences(one: Any, other: Any, *, name: str = "") -> list[str]:

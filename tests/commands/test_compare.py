@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from monai_fedlora.cli import main
 from monai_fedlora.commands.compare import parse_seeds, split_settings
 from monai_fedlora.comparison import execute as module
 from monai_fedlora.comparison.settings import Run
+from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.errors import ConfigError, FedLoraError
-from monai_fedlora.files import read_json
+from monai_fedlora.files import read_json, write_json
 from tests.comparison.conftest import invented, no_figures
 from tests.federated.conftest import Prepared, prepared
 
@@ -118,6 +121,76 @@ def test_failed_runs_are_named_and_the_others_reported(
     assert "ffa_lora-seed0: training diverged" in capsys.readouterr().out
     assert "training diverged" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert compare("--methods", "ffa_lora", "--seeds", "5,6") == 1
+
+
+def test_any_failure_is_named_and_the_others_reported(
+    compare: Command, plans: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    own = module.execute
+
+    def execute(comparison: Any, run: Run, **more: Any) -> dict[str, Any]:
+        if run.method == "local":
+            raise RuntimeError("out of memory")
+        return own(comparison, run, **more)
+
+    monkeypatch.setattr(module, "execute", execute)
+    assert compare("--methods", "fedit,local", "--seeds", "1") == 1
+    said = capsys.readouterr().out
+    assert "local-seed0: RuntimeError: out of memory" in said
+    assert "1 of 2 runs failed" in said
+    assert "RuntimeError: out of memory" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    (failed,) = read_json(tmp_path / "out" / "comparison.json")["failures"]
+    assert failed == {"run": "local-seed0", "reason": "RuntimeError: out of memory"}
+    monkeypatch.setattr(module, "execute", own)
+    plans.clear()
+    assert compare("--methods", "fedit,local", "--seeds", "1") == 0
+    assert list(plans) == ["local-seed0"]
+
+
+@pytest.mark.parametrize("missing", ["matplotlib", "statsmodels", "scipy"])
+def test_what_the_report_lacks_is_said_before_the_first_run(
+    compare: Command, plans: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any, missing: str
+) -> None:
+    for name in [name for name in sys.modules if name == missing or name.startswith(f"{missing}.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert compare("--methods", "fedit", "--seeds", "1") == 2
+    said = capsys.readouterr().err
+    assert missing in said
+    assert "[compare]" in said
+    assert plans == {}
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("change", ["an image", "the code"])
+def test_a_result_of_other_images_or_code_is_not_mixed_in(
+    prepared: Prepared,
+    plans: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: Any,
+    change: str,
+) -> None:
+    data, output = tmp_path / "data", tmp_path / "out"
+    for site in ("site-1", "site-2"):
+        datalist = load_datalist(prepared.data / site / "datalist.json")
+        for _, case in datalist.all_cases():
+            for file in case.files():
+                (data / site / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(datalist.image_root / file, data / site / file)
+        write_json(data / site / "datalist.json", datalist.to_json(image_root="."))
+    places = ["--data", str(data), "--backbone", str(prepared.backbone), "--output", str(output), "--seeds", "1"]
+    assert main(["compare", *places, "--methods", "fedit"]) == 0
+    before = (output / "runs" / "fedit-seed0.json").read_bytes()
+    if change == "an image":
+        image = data / "site-2" / datalist.test[0].files()[0]
+        image.write_bytes(image.read_bytes() + b"x")
+    else:
+        monkeypatch.setattr("monai_fedlora.comparison.settings.source_digest", lambda places: "other")
+    assert main(["compare", *places, "--methods", "fedit,local"]) == 2
+    assert ("data.site-2" if change == "an image" else "code: ") in capsys.readouterr().err
+    assert list(plans) == ["fedit-seed0"]
+    assert (output / "runs" / "fedit-seed0.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(

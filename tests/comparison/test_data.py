@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
 
-from monai_fedlora.comparison.data import content_hash, load_sites, prepared_sites
+from monai_fedlora.comparison.data import content_hash, data_hash, load_sites, prepared_sites
 from monai_fedlora.data import site as site_module
 from monai_fedlora.errors import DataError
 from monai_fedlora.files import read_json, write_json
@@ -65,3 +66,24 @@ def test_the_hash_is_of_what_is_said_and_not_of_where_the_images_lie(prepared: P
     moved = {"training": datalist.training[1:], "test": (*datalist.test, datalist.training[0])}
     others = [dataclasses.replace(datalist, training=relabelled), dataclasses.replace(datalist, **moved)]
     assert len({content_hash(each) for each in (datalist, *others)}) == 3
+
+
+def test_the_hash_of_the_data_is_of_every_byte_of_the_images(prepared: Prepared, tmp_path: Path) -> None:
+    datalist = load_sites(SITES[:1], bundle=BUNDLE, data_root=str(prepared.data))["site-1"]
+    for _, case in datalist.all_cases():
+        for file in case.files():
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(datalist.image_root / file, tmp_path / file)
+    copied = dataclasses.replace(datalist, image_root=tmp_path)
+    before = data_hash(datalist)
+    assert data_hash(copied) == before
+    for case in (copied.training[0], copied.test[-1]):
+        path = tmp_path / case.files()[-1]
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert data_hash(copied) != before
+        path.write_bytes(content)
+    assert data_hash(copied) == before
+    path.unlink()
+    with pytest.raises(DataError, match="site-1"):
+        data_hash(copied)

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from monai_fedlora.comparison import execute as module
+from monai_fedlora.comparison import runner
 from monai_fedlora.comparison.runner import Task, run_missing, stored_results
-from monai_fedlora.comparison.settings import Run
+from monai_fedlora.comparison.settings import Comparison, Run
 from monai_fedlora.errors import ConfigError, FedLoraError
 from monai_fedlora.files import read_json
 
 MakeTask = Callable[..., Task]
+
+
+RAISED: Iterator[BaseException] = iter(())
+"""What runs of fedprox fail with, one after the other."""
 
 
 @pytest.fixture
@@ -31,6 +42,8 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         on_progress(0.5)
         if run.method == "fedit" and run.seed == 1:
             raise FedLoraError("diverged")
+        if run.method == "fedprox":
+            raise next(RAISED)
         return {"identity": comparison.identity(run), "common": comparison.common(), "metrics": []}
 
     monkeypatch.setattr(module, "execute", execute)
@@ -101,7 +114,116 @@ def test_a_run_that_fails_stops_no_other_and_is_tried_again(
     assert len(stored_results(task)) == 3
     run_missing(task)
     assert done[4:] == ["fedit-seed1"]
-    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "failed"}
+    assert [path.name for path in (tmp_path / "failed").iterdir()] == ["fedit-seed1.txt"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("shapes\n  do not fit"), "RuntimeError: shapes do not fit"),
+        (MemoryError(), "MemoryError"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "OutOfMemoryError: CUDA out of memory"),
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero"),
+        (OSError(28, "No space left on device"), "OSError: [Errno 28] No space left on device"),
+        (AssertionError(), "AssertionError"),
+        (ImportError("no transformers"), "ImportError: no transformers"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_whatever_a_run_fails_with_the_others_go_on_and_it_is_tried_again(
+    make_task: MakeTask,
+    tmp_path: Path,
+    done: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    reason: str,
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "RAISED", iter([error]))
+    task = make_task(tmp_path, "fedprox", "dual_lora")
+    (failure,) = run_missing(task)
+    assert (failure.run.method, failure.reason) == ("fedprox", reason)
+    assert list(stored_results(task)) == [Run(method="dual_lora", seed=0)]
+    written = task.error_path(failure.run).read_text(encoding="utf-8")
+    assert written.startswith(f"{reason}\n")
+    assert "Traceback" in written
+    monkeypatch.setattr(module, "execute", lambda comparison, run, **_: {
+        "identity": comparison.identity(run), "common": comparison.common(), "metrics": []
+    })  # fmt: skip
+    assert run_missing(task) == []
+    assert len(stored_results(task)) == 2
+    assert list((tmp_path / "failed").iterdir()) == []
+
+
+def test_who_stops_it_stops_all(
+    make_task: MakeTask, tmp_path: Path, done: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "RAISED", iter([KeyboardInterrupt()]))
+    with pytest.raises(KeyboardInterrupt):
+        run_missing(make_task(tmp_path, "fedprox", "dual_lora"))
+    assert done == ["fedprox-seed0"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(data=st.data())
+def test_runs_whose_process_died_are_tried_alone_and_no_other_is_lost(
+    make_task: MakeTask, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Processes that end for some runs, always or beside others only, or before any run begins."""
+    task = make_task(tmp_path_factory.mktemp("out"), "dual_lora", "fedit", seeds=(0, 1, 2))
+    runs = task.comparison.runs()
+    kinds = st.sampled_from(["sound", "sound", "fails", "dies", "dies beside others"])
+    kind = {run: data.draw(kinds, label=run.name) for run in runs}
+    broken_start = data.draw(st.booleans(), label="no process can begin the first time")
+    pools: list[list[Run]] = []
+
+    def pool(
+        task: Task, batch: list[Run], workers: int, on_progress: Any, reasons: dict[Run, str]
+    ) -> tuple[list[Run], set[Run]]:
+        pools.append(list(batch))
+        if broken_start and len(pools) == 1:
+            return list(batch), set()
+        left, begun = list(batch), set()
+        for run in batch:
+            begun |= {run, *left[:workers]}
+            if kind[run] == "dies" or (kind[run] == "dies beside others" and len(batch) > 1):
+                return left, begun
+            if kind[run] == "fails":
+                reasons[run] = "failed"
+            left.remove(run)
+        return left, begun
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "_pool", pool)
+        failures = run_missing(task, workers=2)
+    found = {failure.run: failure.reason for failure in failures}
+    assert found.keys() == {run for run in runs if kind[run] in ("dies", "fails")}
+    assert all("memory" in reason for run, reason in found.items() if kind[run] == "dies")
+    assert {run for batch in pools for run in batch} == set(runs)
+    assert [failure.run for failure in failures] == [run for run in runs if run in found]
+
+
+class Deadly(Comparison):
+    """A comparison whose runs of fedit are killed in any process but the one that began it."""
+
+    def plan(self, run: Run) -> Any:
+        if run.method == "fedit" and multiprocessing.parent_process() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().plan(run)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_takes_no_other_run_with_it(make_task: MakeTask, tmp_path: Path) -> None:
+    from monai_fedlora.files import sha256
+    from monai_fedlora.resources import demo_weights_path
+
+    backbone = demo_weights_path()
+    task = make_task(tmp_path, "dual_lora", "fedit", "local", size="small", backbone_sha256=sha256(backbone))
+    deadly = Deadly(**{f.name: getattr(task.comparison, f.name) for f in dataclasses.fields(task.comparison)})
+    (failure,) = run_missing(dataclasses.replace(task, comparison=deadly, backbone=str(backbone)), workers=2)
+    assert failure.run.method == "fedit"
+    assert "memory" in failure.reason
+    assert [run.method for run in stored_results(task)] == ["dual_lora", "local"]
 
 
 def test_progress_is_told_run_by_run(make_task: MakeTask, tmp_path: Path, done: list[str]) -> None:
