@@ -20,6 +20,7 @@ COMMANDS = (
     "report",
     "compare",
     "export",
+    "audit",
     "predict",
     "serve",
     "check",

@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "monai_fedlora"
 
 # Rooms from the ground up: a room imports nothing from the rooms named beside it.
-_OUTPUTS = {"comparison", "reporting", "clinic", "serve", "commands", "cli"}
+_OUTPUTS = {"audit", "comparison", "reporting", "clinic", "serve", "commands", "cli"}
 _ABOVE_METHODS = {"federated", "export", *_OUTPUTS}
 _TRAINING = {"adapters", "methods", "engines", "federated"}
 FORBIDDEN_ROOMS = {
@@ -28,6 +28,7 @@ FORBIDDEN_ROOMS = {
     "engines": _ABOVE_METHODS,
     "federated": _OUTPUTS,
     "export": _OUTPUTS,
+    "audit": _OUTPUTS - {"audit", "clinic"},
     "clinic": {*_TRAINING, *_OUTPUTS} - {"clinic"},
     "comparison": _OUTPUTS - {"comparison"},
     "serve": {*_TRAINING, *_OUTPUTS} - {"serve", "clinic"},

@@ -20,9 +20,9 @@ from monai_fedlora.export.finished import FinishedModel, backbone_name, find_bac
 from monai_fedlora.export.folder import new_folder
 from monai_fedlora.export.inference import inference_config
 from monai_fedlora.export.keys import SigningKey
-from monai_fedlora.export.leakage import card_entry
+from monai_fedlora.export.leakage import card_entry, read_audit
 from monai_fedlora.export.licence import licence_text
-from monai_fedlora.export.measured import measured_leakage
+from monai_fedlora.export.measured import measured_leakage, with_audit
 from monai_fedlora.export.metadata import model_metadata
 from monai_fedlora.export.modalities import modality_of
 from monai_fedlora.export.network import AssessingNetwork, ExportedNetwork
@@ -114,7 +114,8 @@ def export_bundle(
             calibration=calibration,
             reference=reference,
         )
-        metadata["measured_leakage"] = card_entry(measured_leakage(model.evidence, reference, metadata))
+        leakage = with_audit(measured_leakage(model.evidence, reference, metadata), read_audit(model.path))
+        metadata["measured_leakage"] = card_entry(leakage)
         config = inference_config(model.plan.classes, modality.reading())
         write_script(scripted, modality, folder / SCRIPT, metadata=metadata, config=config)
         if program:

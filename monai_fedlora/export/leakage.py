@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,12 +25,15 @@ from monai_fedlora.export.tracing import (
     likelihood_ratio,
     temperature_pull,
 )
+from monai_fedlora.files import read_json, sha256
 
 TRAINING, VALIDATION, TEST, OUTSIDE = "training", "validation", "test", "outside"
 """The groups of cases: a site's splits, and cases of the same kind that no run has seen."""
 
 WEIGHTS = "weights"
 FORMAT = 1
+AUDIT_NAME = "audit.json"
+"""Beside a site's final model: the figures of ``monai-fedlora audit``. It never travels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +147,20 @@ class Leakage:
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ExportError(f"these are no figures of an audit ({error})") from error
+
+
+def read_audit(final: Path) -> Leakage | None:
+    """The figures of an audit of a final model, from the file beside it; None where there is none, or of another model.
+
+    Raises:
+        ExportError, FedLoraError: the file is damaged.
+    """
+    path = final.with_name(AUDIT_NAME)
+    if not path.is_file():
+        return None
+    value = read_json(path)
+    found = Leakage.from_json(value)
+    return found if value.get("final_sha256") == sha256(final) else None
 
 
 def strongest_first(attacks: Any) -> tuple[Attack, ...]:
@@ -355,7 +373,7 @@ def _cells(cases: Cases) -> Tensor:
 # ---- for the card ---------------------------------------------------------------------------------------
 
 
-def card_entry(leakage: Leakage, *, shadow_runs: int = 0) -> dict[str, Any]:
+def card_entry(leakage: Leakage) -> dict[str, Any]:
     """What a bundle says of itself: areas, intervals and numbers of patients, in two digits and nothing finer.
 
     The limits are rounded outwards. The figures are facts about the members too, and nothing limits formally what they
@@ -382,7 +400,6 @@ def card_entry(leakage: Leakage, *, shadow_runs: int = 0) -> dict[str, Any]:
         ],
         "not_measured": dict(leakage.not_measured),
         "warnings": list(leakage.warnings),
-        "shadow_runs": shadow_runs,
     }
 
 

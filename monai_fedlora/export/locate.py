@@ -28,6 +28,17 @@ def find_personal(run: Path, site: str) -> Path:
     return _only(mine, f"models of {site}")
 
 
+def personal_sites(run: Path) -> list[str]:
+    """The sites whose final models lie in a run, in order.
+
+    Raises:
+        ExportError: the run does not exist.
+        WeightsError: a file is damaged.
+    """
+    found = (load_tensors(path)[1].get("site") for path in _search(run, FINAL_NAME))
+    return sorted({site for site in found if site})
+
+
 def find_shared(run: Path) -> Path:
     """Return the server's last shared tensors.
 

@@ -18,6 +18,7 @@ from monai_fedlora.export.leakage import (
     described_means,
     feature_mean,
     measure,
+    strongest_first,
 )
 from monai_fedlora.export.reference import Reference, distances
 
@@ -50,6 +51,20 @@ def measured_leakage(evidence: Evidence, reference: Reference | str, metadata: M
             distances=distances(features, reference.mean, reference.precision) if known else None,  # type: ignore
         )
     return measure(groups, shipped_numbers(metadata, tensors))
+
+
+def with_audit(leakage: Leakage, audited: Leakage | None) -> Leakage:
+    """Add what an audit of the same model has measured beyond: attacks that need training, or cases from outside."""
+    if audited is None:
+        return leakage
+    known = {(attack.name, attack.target) for attack in leakage.attacks}
+    further = [attack for attack in audited.attacks if (attack.name, attack.target) not in known]
+    found = {f"{attack.name} on {attack.target}" for attack in further}
+    return Leakage(
+        attacks=strongest_first([*leakage.attacks, *further]),
+        not_measured={name: why for name, why in leakage.not_measured.items() if name not in found},
+        warnings=tuple(dict.fromkeys([*leakage.warnings, *audited.warnings])),
+    )
 
 
 def shipped_numbers(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Shipped:

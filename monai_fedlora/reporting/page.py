@@ -31,6 +31,7 @@ def page(run: FoundRun) -> str:
     record = run.record
     parts = [_head(run), _result(record), _sites(record), _curves(record), _calibration(run), _confusion(record)]
     parts += [
+        _leakage(run),
         _traffic(record),
         _agreement(record),
         _overlaps(run),
@@ -189,6 +190,36 @@ def _confusion(record: Record) -> str:
                 caption = f"{site}, test split, {VIEWS[view]}: a row per true, a column per predicted class"
                 said += table(["true class", *names, "all"], rows, caption=caption)
     return f"<h2>Confusion matrices</h2>\n{said}" if said else ""
+
+
+def _leakage(run: FoundRun) -> str:
+    """The audits' figures, the strongest attack of each site first."""
+    audits = {site: found.leakage for site, found in run.personal.items() if found.leakage is not None}
+    if not audits:
+        return ""
+    rows = [
+        [
+            site,
+            attack.target,
+            attack.name,
+            ", ".join(attack.members),
+            f"{attack.n_members} / {attack.n_others}",
+            f"{attack.auc:.3f} ({attack.interval_95[0]:.3f} to {attack.interval_95[1]:.3f})",
+            f"{attack.tpr:.3f} at {attack.fpr:.4f}",
+        ]
+        for site, leakage in audits.items()
+        for attack in leakage.attacks
+    ]
+    said = (
+        "<h2>Measured leakage</h2>\n<p class='note'>How well attacks tell the patients behind a site's model from "
+        "others, as monai-fedlora audit has measured it. An AUC of 0.5 is guessing, 1 is certainty; that no attack "
+        "finds more is no proof that none can.</p>\n"
+    )
+    for site, leakage in audits.items():
+        for warning in leakage.warnings:
+            said += f'<p class="warn">{escape(site)}: {escape(warning)}.</p>\n'
+    head = ["site", "attack on", "by", "members", "members / others", "AUC (95 %)", "TPR at FPR"]
+    return said + table(head, rows, caption="Membership inference, by patient")
 
 
 def _traffic(record: Record) -> str:

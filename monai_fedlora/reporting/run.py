@@ -13,6 +13,7 @@ import numpy as np
 
 from monai_fedlora.errors import FedLoraError, WeightsError
 from monai_fedlora.export.evidence import read_evidence
+from monai_fedlora.export.leakage import Leakage, read_audit
 from monai_fedlora.federated.record import FORMAT, RESULTS_NAME
 from monai_fedlora.federated.state import FINAL_NAME
 from monai_fedlora.files import load_tensors, read_json, sha256
@@ -46,10 +47,12 @@ class Personal:
         overlaps: column and row spaces of the shared and the private update, by adapted layer.
         reliability: filled bins of the test split, by their number from 0 to :data:`BINS` - 1; empty where the run
             kept no predictions.
+        leakage: what an audit of the model has measured; None where there was none.
     """
 
     overlaps: Mapping[str, tuple[Overlap, Overlap]]
     reliability: Mapping[int, Bin]
+    leakage: Leakage | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +151,9 @@ def _final(path: Path) -> tuple[dict[str, Any], Mapping[str, Any], str, Answer]:
 def _personal(path: Path, tensors: Mapping[str, Any]) -> Personal:
     factors = {key: value.double().numpy() for key, value in tensors.items() if ".lora_" in key}
     finite = all(np.isfinite(value).all() for value in factors.values())
-    return Personal(overlaps=layer_overlaps(factors) if finite else {}, reliability=_reliability(path))
+    return Personal(
+        overlaps=layer_overlaps(factors) if finite else {}, reliability=_reliability(path), leakage=read_audit(path)
+    )
 
 
 def _reliability(final: Path) -> dict[int, Bin]:

@@ -1,0 +1,124 @@
+"""``monai-fedlora audit``: membership inference against an own model, before it is let out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+EXIT_LEAKS = 1
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Add the sub-command."""
+    parser = subparsers.add_parser(
+        "audit",
+        help="measure what an own model tells of who was behind it",
+        description="Run membership inference against an own bundle or finished run with the data that it was made "
+        "from: loss, confidence, entropy, distance, tracing of every shipped statistic; for a run also LiRA with "
+        "shadow models. Beside a run's model the figures are kept for its report and its export.",
+    )
+    parser.add_argument(
+        "source", type=Path, metavar="BUNDLE|RUN", help="an exported bundle, or a run's workspace or private folder"
+    )
+    parser.add_argument("--data", metavar="PREPARED", help="folder of prepared sites (default: generated phantoms)")
+    parser.add_argument("--site", metavar="S", help="whose model; of a shared bundle, whose cases")
+    parser.add_argument(
+        "--outside",
+        metavar="PREPARED",
+        help="prepared folder with other cases of the same kind; 'phantom' for more phantoms of the site",
+    )
+    parser.add_argument(
+        "--shadows", type=int, metavar="N", help="shadow runs of LiRA (default: 8 for a run; 0 for none)"
+    )
+    parser.add_argument(
+        "--backbone",
+        metavar="FILE",
+        help="backbone file of a run (default: MONAI_FEDLORA_BACKBONE, then the demo weights)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    parser.add_argument(
+        "--fail-above",
+        type=float,
+        metavar="AUC",
+        help="exit with 1 if the upper 95 %% limit of any attack exceeds this, as a gate before an export",
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Attack, and say how well it went.
+
+    Returns:
+        0, or 1 if an attack exceeds ``--fail-above``.
+    """
+    from rich.console import Console
+
+    from monai_fedlora.audit.audit import audit_model
+    from monai_fedlora.errors import ConfigError
+    from monai_fedlora.export.leakage import AUDIT_NAME, by_reason
+    from monai_fedlora.files import write_json
+
+    if args.fail_above is not None and not 0.5 <= args.fail_above <= 1:
+        raise ConfigError(f"--fail-above is {args.fail_above:g}; an AUC that tells something lies between 0.5 and 1")
+    if args.json is not None and args.json.is_dir():
+        raise ConfigError(f"--json {args.json} is a folder; give the file to write")
+    console = Console()
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    found = audit_model(
+        args.source,
+        data=args.data,
+        site=args.site,
+        outside=args.outside,
+        shadows=args.shadows,
+        backbone=args.backbone,
+        say=say,
+    )
+    leakage, facts = found.leakage, found.facts
+    console.print(figures_table(found))
+    for why, names in by_reason(leakage.not_measured).items():
+        say(f"not measured: {', '.join(names)}: {why}")
+    for warning in leakage.warnings:
+        console.print(f"mind that {warning}", style="yellow", markup=False, soft_wrap=True)
+    say(
+        "AUC: how often a member scores above another patient; 0.5 is guessing, 1 certainty. That no attack here finds "
+        "more is no proof that none can."
+    )
+    for path in (None if found.final is None else found.final.with_name(AUDIT_NAME), args.json):
+        if path is not None:
+            write_json(path, found.to_json())
+            say(f"figures of {facts['site']}: {path}")
+    if args.fail_above is not None and leakage.upper_bound > args.fail_above:
+        said = f"the upper limit {leakage.upper_bound:.2f} exceeds {args.fail_above:g}: do not let this model out"
+        console.print(said, style="red", markup=False, soft_wrap=True)
+        return EXIT_LEAKS
+    return 0
+
+
+def figures_table(found: Any) -> Any:
+    """Every attack, the strongest first."""
+    from rich import box
+    from rich.table import Table
+
+    numbers = ", ".join(f"{count} {group}" for group, count in found.facts["patients"].items())
+    table = Table(title=f"measured leakage of {found.facts['audited']}: patients: {numbers}", box=box.SIMPLE)
+    for column in ("attack on", "by", "members"):
+        table.add_column(column)
+    for column in ("n", "others", "AUC (95 %)", "TPR", "at FPR"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for attack in found.leakage.attacks:
+        low, high = attack.interval_95
+        table.add_row(
+            attack.target,
+            attack.name,
+            ", ".join(attack.members),
+            str(attack.n_members),
+            str(attack.n_others),
+            f"{attack.auc:.3f} ({low:.3f} to {high:.3f})",
+            f"{attack.tpr:.3f}",
+            f"{attack.fpr:.4f}",
+        )
+    return table
