@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,23 @@ def open_bundle(path: str | Path, *, keys: Sequence[PublicKey] = ()) -> Classifi
         ExportError: it cannot be read or copied.
         WeightsError: it does not pass ``monai-fedlora check``, which nothing is loaded before, or is damaged.
     """
+    with open_with_files(path, keys=keys) as (classifier, _):
+        return classifier
+
+
+@contextmanager
+def open_with_files(path: str | Path, *, keys: Sequence[PublicKey] = ()) -> Iterator[tuple[Classifier, Contents]]:
+    """Open a bundle as :func:`open_bundle` does, and give the checked copy of its files with it.
+
+    Whoever needs more of a bundle than the classifier reads it there, never where the bundle lies.
+
+    Args:
+        path: as of :func:`open_bundle`.
+        keys: as of :func:`open_bundle`.
+
+    Raises:
+        ConfigError, ExportError, WeightsError: as of :func:`open_bundle`.
+    """
     bundle = Path(path).absolute()
     if not (bundle.is_file() or (bundle / _MODEL).is_file()):
         raise ConfigError(f"{bundle} is no exported bundle: it has no {_MODEL}; make one with monai-fedlora export")
@@ -158,7 +176,7 @@ def open_bundle(path: str | Path, *, keys: Sequence[PublicKey] = ()) -> Classifi
             raise WeightsError(f"{bundle} is not signed with a key that is trusted here; do not use it")
         if not isinstance(contents, Contents) or _MODEL not in contents.files:
             raise ConfigError(f"{bundle} is no exported bundle: it has no {_MODEL}; make one with monai-fedlora export")
-        return _open(bundle, contents)
+        yield _open(bundle, contents), contents
 
 
 def _open(bundle: Path, contents: Contents) -> Classifier:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from monai_fedlora.clinic.bundle import Classifier, open_bundle
+from monai_fedlora.clinic.bundle import Classifier, open_bundle, open_with_files
 from monai_fedlora.errors import ConfigError, DataError, WeightsError
 from monai_fedlora.export.archive import pack
 from monai_fedlora.export.bundle import Exported
@@ -144,6 +144,14 @@ def test_what_is_loaded_is_what_was_checked(
     assert found.probabilities(image) == classifier.probabilities(image)
     with pytest.raises(WeightsError, match=r"does not pass|cannot be read") if bundle == copy else nullcontext():
         assert open_bundle(bundle).modality == "image"
+
+
+def test_further_files_are_of_the_copy_that_was_checked(copy: Path, exported: Exported) -> None:
+    with open_with_files(copy) as (classifier, contents):
+        (copy / "models" / "model.pt").write_bytes(b"hostile")
+        assert classifier.sha256 == contents.digests["models/model.ts"]
+        assert sha256(contents.path("models/model.pt")) == sha256(exported.folder / "models" / "model.pt")
+    assert not contents.root.exists()
 
 
 def test_nothing_stays_behind(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
