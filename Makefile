@@ -30,7 +30,7 @@ $(STAMP): setup.cfg constraints.txt pyproject.toml
 	@touch $@
 
 demo: $(STAMP)  ## simulate four hospitals on synthetic hearts, results in runs/demo
-	$(BIN)/monai-fedlora simulate nvflare_jobs/dual_lora --workspace runs/demo
+	$(BIN)/monai-fedlora simulate nvflare_jobs/dual_lora --workspace runs/demo --overwrite
 
 test: $(STAMP)  ## the fast tests
 	$(BIN)/python -m pytest -m "$(FAST)" --numprocesses auto

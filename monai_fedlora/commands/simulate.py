@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+EXIT_INCOMPLETE = 1
+"""The run came to its end, and something is lacking that it should have done."""
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the sub-command."""
@@ -18,6 +21,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     )
     parser.add_argument("--data", metavar="D", help="folder of prepared sites (default: generated phantoms)")
     parser.add_argument("--backbone", metavar="FILE", help="backbone file (default: the demo weights)")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="remove what another run has left in W, and nothing else"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--threads", type=int, metavar="N", help="sites that run at once (default: all, within reason)")
     how.add_argument(
@@ -35,8 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
     from monai_fedlora.environment import THREADS
     from monai_fedlora.errors import ConfigError
-    from monai_fedlora.federated.limits import limits_said
-    from monai_fedlora.federated.simulate import simulate
+    from monai_fedlora.federated.simulate import last_error, simulate
     from monai_fedlora.resources import job_template_path
 
     job = args.job if args.job.is_dir() else job_template_path(args.job.name)
@@ -61,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
                 data_root=args.data,
                 backbone=args.backbone,
                 threads=int(os.environ.get(THREADS, "1")),
+                overwrite=args.overwrite,
                 on_progress=show,
             )
         else:
@@ -70,16 +76,35 @@ def run(args: argparse.Namespace) -> int:
                 data=args.data,
                 backbone=args.backbone,
                 threads=args.threads,
+                overwrite=args.overwrite,
                 on_progress=show,
             )
+    show_end(console, results, args.workspace, last_error(args.workspace))
+    return EXIT_INCOMPLETE if results["lacks"] else 0
+
+
+def show_end(console: Any, results: Mapping[str, Any], workspace: Path, error: str) -> None:
+    """The closing table with what was refused; in front of all what the run lacks, and why.
+
+    Args:
+        console: where to.
+        results: of a run that has come to its end.
+        workspace: of the run.
+        error: the last that a site has noted, or nothing.
+    """
+    from monai_fedlora.federated.limits import limits_said
+
+    refused = [f"refused in round {entry['round']}: {entry['site']}: {entry['reason']}" for entry in results["refused"]]
+    if results["lacks"]:
+        reasons = ["this run is incomplete", *results["lacks"], *([error] if error else [])]
+        console.print("\n".join(reasons), style="red", markup=False, soft_wrap=True)
+        console.print("\n".join(refused), style="yellow", markup=False, soft_wrap=True)
     console.print(closing_table(results))
-    for refusal in results["refused"]:
-        said = f"refused in round {refusal['round']}: {refusal['site']}: {refusal['reason']}"
-        console.print(said, style="yellow", markup=False, soft_wrap=True)
+    if refused and not results["lacks"]:
+        console.print("\n".join(refused), style="yellow", markup=False, soft_wrap=True)
     for said in limits_said(results):
         console.print(said, style="yellow", markup=False, soft_wrap=True)
-    console.print(f"results: {args.workspace / 'results.json'}", markup=False, soft_wrap=True)
-    return 0
+    console.print(f"results: {workspace / 'results.json'}", markup=False, soft_wrap=True)
 
 
 def progress_table(results: Mapping[str, Any]) -> Any:

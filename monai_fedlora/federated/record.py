@@ -18,6 +18,9 @@ RESULTS_NAME = "results.json"
 LAST_NAME = "shared.safetensors"
 BEST_NAME = "best_shared.safetensors"
 FORMAT = 1
+FINISHED, INCOMPLETE, RUNNING = "finished", "incomplete", "running"
+ENDED = (FINISHED, INCOMPLETE)
+"""States of a run that has come to its end."""
 _LEAST_PAUSE = 0.5  # ours, seconds
 _BYTES_PER_SECOND = 16_000  # ours
 
@@ -25,9 +28,12 @@ _BYTES_PER_SECOND = 16_000  # ours
 class RunRecord:
     """Collects what happened in a run and keeps ``<folder>/results.json`` readable all the time.
 
-    The file holds ``plan``, ``manifest_digest``, ``payload_bytes``, ``status`` ("running" or "finished"),
-    ``rounds`` (a list with, per site, the report and the bytes received from and sent to it, how the accepted changes
-    agree, and what the limits on one site's part did), ``final`` (per site) and ``refused`` (round, site, reason).
+    The file holds ``plan``, ``manifest_digest``, ``payload_bytes``, ``status``, ``rounds`` (a list with, per site, the
+    report and the bytes received from and sent to it, how the accepted changes agree, and what the limits on one site's part did),
+    ``final`` (per site),
+    ``refused`` (round, site, reason) and ``lacks``: what the run has not done, in words. The status is "running" until
+    the run's end, and for ever where that never came; then "finished", or "incomplete" where something is lacking
+    (see :func:`shortfalls`).
 
     It is written whole, at the beginning of every round and at the end at once. In between it follows what happens
     after half a second, or after so much longer as keeps it to 16 kB a second: a few sites are seen at work one by one,
@@ -51,7 +57,8 @@ class RunRecord:
             "plan": plan.to_json(),
             "manifest_digest": manifest.digest,
             "payload_bytes": manifest.up.nbytes,
-            "status": "running",
+            "status": RUNNING,
+            "lacks": [],
             "rounds": [],
             "final": {},
             "refused": [],
@@ -98,9 +105,10 @@ class RunRecord:
             self.value["final"][site] = dict(report)
 
     def finish(self) -> None:
-        """Mark the run as complete."""
+        """Note that the run has come to its end, and what it lacks."""
         with self._event(at_once=True):
-            self.value["status"] = "finished"
+            self.value["lacks"] = shortfalls(self.value)
+            self.value["status"] = INCOMPLETE if self.value["lacks"] else FINISHED
 
     def flush(self) -> None:
         """Write what has not been written yet."""
@@ -132,3 +140,25 @@ class RunRecord:
         self.value["seconds"] = round(time.time() - self._started, 3)
         write_json(self.path, self.value)
         self._due = time.monotonic() + max(_LEAST_PAUSE, self.path.stat().st_size / _BYTES_PER_SECOND)
+
+
+def shortfalls(results: Mapping[str, Any]) -> list[str]:
+    """What a run that has come to its end has not done, in words.
+
+    A site that was left out of some rounds is none of it, as long as it took part in one: that stands under
+    ``refused``. These are: no site was ever heard; a round in which none was; a site that never was; a site without an
+    evaluation of the last model, which therefore has no model of its own.
+    """
+    sites = results["plan"]["sites"]
+    heard = {
+        entry["round"]: {s for s, said in entry["sites"].items() if "round" in said} for entry in results["rounds"]
+    }
+    if not any(heard.values()):
+        found = ["no answer of any site counted: nothing was learnt, and the shared tensors are those of the start"]
+    else:
+        silent = [str(number + 1) for number, names in heard.items() if not names]
+        found = [f"no answer counted in round {', '.join(silent)}"] if silent else []
+        found += [
+            f"no answer of {site} ever counted" for site in sites if not any(site in each for each in heard.values())
+        ]
+    return found + [f"{site} has no evaluation of the last model" for site in sites if site not in results["final"]]

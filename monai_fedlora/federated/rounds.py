@@ -10,11 +10,14 @@ from typing import Any
 import torch
 
 from monai_fedlora.federated.aggregation import Refusal, SharedAverage
+from monai_fedlora.federated.lock import FolderLock
 from monai_fedlora.federated.one_backbone import FrozenTensors, return_freed_memory
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.record import RunRecord
 from monai_fedlora.federated.site import Site
 from monai_fedlora.federated.start import CONFIG, SharedFiles, Start
+from monai_fedlora.federated.workspace import PRIVATE, make_room
+from monai_fedlora.files import make_folder
 from monai_fedlora.networks.read_once import reading_once
 from monai_fedlora.scope import Role
 
@@ -26,6 +29,7 @@ def run_in_process(
     data_root: str | None = None,
     backbone: str | None = None,
     threads: int = 1,
+    overwrite: bool = False,
     on_progress: Callable[[Mapping[str, Any]], None] = lambda results: None,
 ) -> Mapping[str, Any]:
     """Run all rounds of a plan and the final evaluation, one site after the other, on one frozen backbone.
@@ -40,20 +44,26 @@ def run_in_process(
         backbone: path of the backbone file; None uses each site's own configuration.
         threads: that torch computes with on the CPU. The bits of the result depend on it, so that it is one, as in
             NVFlare's simulator, unless somebody asks for more.
+        overwrite: replace the results of another run, see :func:`make_room`.
         on_progress: called with the content of ``results.json`` whenever a site has answered.
 
     Returns:
-        The content of ``results.json``.
+        The content of ``results.json``. Its status is "finished", or "incomplete" if updates were refused so that a
+        round or a site went without any.
 
     Raises:
-        ConfigError, PrivacyError, WeightsError: see :class:`Start`.
+        ConfigError, PrivacyError, WeightsError: see :class:`Start`; or the folder holds the results of another run.
+        Busy: another run writes into the folder.
     """
     with _computing_with(threads):
         if isinstance(what, Plan):
             start = Start.of_plan(what, backbone=backbone)
         else:
             start = Start.of_job(what / CONFIG, backbone=backbone)
-        return _run(start, folder=folder, data_root=data_root, backbone=backbone, on_progress=on_progress)
+        make_folder(folder)
+        with FolderLock(folder):
+            make_room(folder, start.plan, overwrite=overwrite)
+            return _run(start, folder=folder, data_root=data_root, backbone=backbone, on_progress=on_progress)
 
 
 def _run(
@@ -71,7 +81,7 @@ def _run(
     sites, frozen = {}, FrozenTensors()
     with reading_once():
         for name in plan.sites:
-            site = Site(name=name, plan=plan, private_root=folder / "private", data_root=data_root, backbone=backbone)
+            site = Site(name=name, plan=plan, private_root=folder / PRIVATE, data_root=data_root, backbone=backbone)
             frozen.share(site.network, site.scope.keys(Role.FROZEN))
             _rest(site)
             sites[name] = site

@@ -15,14 +15,14 @@ from typing import Any
 
 from monai_fedlora.environment import BACKBONE, DATA, PRIVATE_DIR, THREADS
 from monai_fedlora.errors import FedLoraError
+from monai_fedlora.federated.lock import FolderLock
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.record import BEST_NAME, LAST_NAME, RESULTS_NAME
+from monai_fedlora.federated.record import ENDED, RESULTS_NAME
+from monai_fedlora.federated.workspace import NVFLARE, PRODUCTS, SERVER_RUN, make_room
 from monai_fedlora.files import for_the_owner, make_folder, read_json, write_bytes
 from monai_fedlora.networks.stored import HUB_PREFIX
 
-_PRODUCTS = (RESULTS_NAME, LAST_NAME, BEST_NAME)
 _ERRORS = "private/errors.log"
-_SITE_LOGS = (_ERRORS, "private/site.log")
 _SIMULATOR = "nvflare.private.fed.app.simulator.simulator"
 _TRACEBACK = "Traceback (most recent call last):"
 _MEMORY_OF_SITE = 3 << 29  # ours; a process with a frozen network of base size takes 1 GB
@@ -47,6 +47,7 @@ def simulate(
     data: str | None = None,
     backbone: str | None = None,
     threads: int | None = None,
+    overwrite: bool = False,
     on_progress: Callable[[Mapping[str, Any]], None] = lambda results: None,
 ) -> Mapping[str, Any]:
     """Run a job and return its results.
@@ -59,20 +60,40 @@ def simulate(
         backbone: backbone file for all simulated sites; None leaves ``MONAI_FEDLORA_BACKBONE`` as it is.
         threads: sites that run at once; None chooses by :func:`default_threads`. Results do not depend on it,
             and more than there are sites are as good as one for each.
+        overwrite: replace the results of another run, see :func:`make_room`.
         on_progress: called with the results so far whenever they change. An exception from it, like an interrupt
             from the keyboard, ends the run; what the server has stored by then is left to resume from.
 
+    Returns:
+        The content of ``results.json``. Its status is "finished", or "incomplete" if the run came to its end without
+        all that it should have done.
+
     Raises:
+        ConfigError: the workspace holds the results of another run.
+        Busy: another run writes into the workspace.
         FedLoraError: the folder is no job, or the run failed; the message names the log to read.
     """
     plan = Plan.load(job / "app" / "config" / "plan.json")
     threads = min(threads or default_threads(len(plan.sites)), len(plan.sites))
     workspace = workspace.resolve()
     make_folder(workspace)
-    for name in (*_PRODUCTS, *_SITE_LOGS):
-        (workspace / name).unlink(missing_ok=True)
-    nvflare_workspace = workspace / "nvflare"
-    shutil.rmtree(nvflare_workspace, ignore_errors=True)
+    with FolderLock(workspace) as lock:
+        make_room(workspace, plan, overwrite=overwrite)
+        shutil.rmtree(workspace / NVFLARE, ignore_errors=True)
+        return _run(job, plan, workspace, lock, data=data, backbone=backbone, threads=threads, on_progress=on_progress)
+
+
+def _run(
+    job: Path,
+    plan: Plan,
+    workspace: Path,
+    lock: FolderLock,
+    *,
+    data: str | None,
+    backbone: str | None,
+    threads: int,
+    on_progress: Callable[[Mapping[str, Any]], None],
+) -> Mapping[str, Any]:
     environment = {
         **os.environ,
         PRIVATE_DIR: str(workspace / "private"),
@@ -85,26 +106,30 @@ def simulate(
         _SIMULATOR,
         str(job.resolve()),
         "-w",
-        str(nvflare_workspace),
+        str(workspace / NVFLARE),
         "-t",
         str(threads),
     ]
     log = workspace / "simulator.log"
-    server_folder = nvflare_workspace / "server"
-    run_folder = server_folder / "simulate_job"
     with open(log, "w", encoding="utf-8", opener=for_the_owner) as stream:
         process = subprocess.Popen(
-            command, stdout=stream, stderr=subprocess.STDOUT, env=environment, start_new_session=True, umask=0o077
+            command,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+            umask=0o077,
+            pass_fds=(lock.descriptor,),  # if this process is killed, the simulator goes on, and so does the lock
         )
         try:
-            _follow(process, server_folder, on_progress)
+            _follow(process, workspace / SERVER_RUN.parent, on_progress)
         finally:
             _stop(process)
-            for name in _PRODUCTS:
-                if (run_folder / name).is_file():
-                    write_bytes(workspace / name, (run_folder / name).read_bytes())
+            for name in PRODUCTS:
+                if (workspace / SERVER_RUN / name).is_file():
+                    write_bytes(workspace / name, (workspace / SERVER_RUN / name).read_bytes())
     results = read_json(workspace / RESULTS_NAME) if (workspace / RESULTS_NAME).is_file() else {}
-    if not _finished(results):
+    if not _ended(results):
         raise FedLoraError(_failure(log, workspace, plan, results))
     return results
 
@@ -119,10 +144,10 @@ def _follow(process: subprocess.Popen, folder: Path, on_progress: Callable[[Mapp
 
     Of the seconds that NVFlare takes to end, those count until the sites are gone and the server's statistics written.
     """
-    results, statistics = folder / "simulate_job" / RESULTS_NAME, folder / _STATISTICS
+    results, statistics = folder / SERVER_RUN.name / RESULTS_NAME, folder / _STATISTICS
     seen = 0.0
     content: Mapping[str, Any] = {}
-    while process.poll() is None and not (_finished(content) and _is_json(statistics)):
+    while process.poll() is None and not (_ended(content) and _is_json(statistics)):
         time.sleep(0.2)
         if results.is_file() and results.stat().st_mtime > seen:
             seen, content = results.stat().st_mtime, read_json(results)
@@ -138,8 +163,8 @@ def _is_json(path: Path) -> bool:
     return True
 
 
-def _finished(results: Mapping[str, Any]) -> bool:
-    return results.get("status") == "finished"
+def _ended(results: Mapping[str, Any]) -> bool:
+    return results.get("status") in ENDED
 
 
 def _stop(process: subprocess.Popen) -> None:
@@ -154,12 +179,19 @@ def _stop(process: subprocess.Popen) -> None:
     process.wait()
 
 
+def last_error(workspace: Path) -> str:
+    """The last error that a site has noted, and where all are; empty where there is none."""
+    errors = workspace / _ERRORS
+    if not errors.is_file():
+        return ""
+    lines = [line for line in errors.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return f"the last error of a site was: {lines[-1] if lines else ''} (all in {errors})"
+
+
 def _failure(log: Path, workspace: Path, plan: Plan, results: Mapping[str, Any]) -> str:
     parts = [f"the simulation did not finish; its log is {log}"]
-    errors = workspace / _ERRORS
-    if errors.is_file():
-        last = [line for line in errors.read_text(encoding="utf-8").splitlines() if line.strip()][-1]
-        parts.append(f"the last error of a site was: {last} (all in {errors})")
+    if said := last_error(workspace):
+        parts.append(said)
     elif results.get("refused"):
         parts.append(f"last refusal: {results['refused'][-1]}")
     else:

@@ -61,7 +61,9 @@ def _head(run: FoundRun) -> str:
     planned = "" if record.last is None else f", planned up to round {record.last}"
     seconds = "" if record.seconds is None else f", {record.seconds:,.0f} seconds"
     said += f"<p>{plural(done, 'round')}{planned}, {len(record.classes)} classes{seconds}.</p>\n"
-    if record.status != "finished":
+    if record.status == "incomplete":
+        said += f'<p class="warn">This run came to its end incomplete: {escape("; ".join(record.lacks))}.</p>\n'
+    elif record.status != "finished":
         answered = len(record.rounds[-1].answers) if record.rounds else 0
         latest = record.rounds[-1].number + 1 if record.rounds else 0
         said += (

@@ -115,7 +115,8 @@ class Record:
         plan: as it was written, by any version.
         sites: of the plan, in its order.
         classes: of the plan.
-        status: "finished", "running", or "site" where only models of sites were found.
+        status: "finished", "incomplete", "running", or "site" where only models of sites were found.
+        lacks: what an incomplete run has not done, in words.
         last: number of rounds after which the plan ends, counted from the experiment's first.
         rounds: those that were opened, in order.
         final: by site, the evaluation of the last model.
@@ -136,6 +137,7 @@ class Record:
     payload: int | None
     seconds: float | None
     version: str
+    lacks: tuple[str, ...] = ()
 
 
 def parse_record(value: Any, source: str) -> Record:
@@ -175,6 +177,7 @@ def parse_record(value: Any, source: str) -> Record:
         payload=count(value.get("payload_bytes")),
         seconds=number(value.get("seconds")),
         version=str(value.get("version", "")),
+        lacks=_texts(value.get("lacks")),
     )
 
 

@@ -43,6 +43,7 @@ def finished(**changes: Any) -> dict[str, Any]:
         "rounds": rounds,
         "final": {"north": {"test": NORTH}, "south": {"test": SOUTH}},
         "refused": [],
+        "lacks": [],
     }
     return {**results, **changes}
 
@@ -119,7 +120,17 @@ def test_the_job_and_its_options_are_passed_on(calls: dict[str, Any], tmp_path: 
     options = ["--data", "d", "--backbone", "b", "--threads", "3"]
     assert main(["simulate", str(tmp_path), "--workspace", "w", *options]) == 0
     del calls["results"]
-    assert calls == {"job": tmp_path, "workspace": Path("w"), "data": "d", "backbone": "b", "threads": 3}
+    assert calls == {
+        "job": tmp_path,
+        "workspace": Path("w"),
+        "data": "d",
+        "backbone": "b",
+        "threads": 3,
+        "overwrite": False,
+    }
+    calls["results"] = finished()
+    assert main(["simulate", str(tmp_path), "--workspace", "w", "--overwrite"]) == 0
+    assert calls["overwrite"] is True
 
 
 def test_an_unknown_job_is_named(calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,6 +170,20 @@ def test_what_counted_for_less_is_shown(
     said = capsys.readouterr().out
     assert "weighed down in round 1: south claimed 10,000,000 cases" in said
     assert "clipped in round 1: south changed the shared tensors by 800, 1,600.0 times the median of 0.5" in said
+
+
+def test_an_incomplete_run_says_so_first_and_in_its_exit_code(
+    calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "w" / "private").mkdir(parents=True)
+    (tmp_path / "w" / "private" / "errors.log").write_text("Traceback\nDataError: a.nii is broken\n")
+    refused = [{"round": 1, "site": "south", "reason": "NaN"}]
+    calls["results"] = finished(status="incomplete", lacks=["south has no [evaluation]"], refused=refused)
+    assert main(["simulate", str(tmp_path), "--workspace", str(tmp_path / "w")]) == 1
+    said = capsys.readouterr().out
+    parts = ["incomplete", "south has no [evaluation]", "a.nii is broken", "south: NaN", "test split after"]
+    assert [said.index(part) for part in parts] == sorted(said.index(part) for part in parts)
+    assert said.count("south: NaN") == 1
 
 
 def test_a_failed_run_is_one_message(

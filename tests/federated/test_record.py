@@ -54,7 +54,7 @@ def test_every_event_is_in_the_file(record: RunRecord) -> None:
     assert written(record)["final"] == {"north": {"cases": 5}}
     assert written(record)["status"] == "running"
     record.finish()
-    assert written(record)["status"] == "finished"
+    assert written(record)["status"] == "incomplete"
     assert written(record)["seconds"] >= 0
 
 
@@ -64,7 +64,7 @@ def test_a_round_that_begins_and_the_end_are_on_disk_at_once(record: RunRecord) 
         assert json.loads(record.path.read_text())["rounds"][-1] == {"round": number, "sites": {}}
         record.contribution("north", {"round": number})
     record.finish()
-    assert json.loads(record.path.read_text())["status"] == "finished"
+    assert json.loads(record.path.read_text())["status"] == "incomplete"
 
 
 def test_what_happens_within_a_round_is_soon_on_disk(record: RunRecord) -> None:
@@ -141,6 +141,46 @@ def test_no_half_written_record_is_ever_seen(record: RunRecord, tmp_path: Path) 
     assert written(record)["status"] == "running"
     assert [path.name for path in tmp_path.iterdir()] == [RESULTS_NAME]
     record.value["rounds"].clear()
+
+
+def ended(record: RunRecord, rounds: list[str], final: str) -> tuple[str, str]:
+    """Status and shortfalls of a run; a letter is a site (north, south) whose answer counted."""
+    sites = {"n": "north", "s": "south"}
+    for number, names in enumerate(rounds):
+        record.begin_round(number)
+        for name in names:
+            record.contribution(sites[name], {"round": number, "cases": 5})
+        record.end_round(score=None, traffic={site: {"bytes_sent": 3} for site in sites.values()})
+    for name in final:
+        record.final(sites[name], {"round": len(rounds)})
+    record.finish()
+    return written(record)["status"], "; ".join(written(record)["lacks"])
+
+
+@pytest.mark.parametrize("rounds", [["ns", "ns"], ["ns", "n"], ["n", "s"], ["s", "ns"]])
+def test_a_run_in_which_every_site_and_every_round_counted_is_finished(record: RunRecord, rounds: list[str]) -> None:
+    assert ended(record, rounds, "ns") == ("finished", "")
+
+
+@pytest.mark.parametrize(
+    "rounds, final, lacks",
+    [
+        (["", ""], "ns", ["nothing was learnt"]),
+        (["", ""], "", ["nothing was learnt", "north has no evaluation", "south has no evaluation"]),
+        (["ns", ""], "ns", ["no answer counted in round 2"]),
+        (["", "ns", ""], "ns", ["no answer counted in round 1, 3"]),
+        (["n", "n"], "ns", ["no answer of south ever counted"]),
+        (["ns", "ns"], "n", ["south has no evaluation of the last model"]),
+        (["ns", "ns"], "", ["north has no", "south has no"]),
+    ],
+)
+def test_a_run_that_lacks_something_is_incomplete_and_says_what(
+    record: RunRecord, rounds: list[str], final: str, lacks: list[str]
+) -> None:
+    status, said = ended(record, rounds, final)
+    assert status == "incomplete"
+    assert said.count(";") == len(lacks) - 1
+    assert all(part in said for part in lacks)
 
 
 def test_agreement_belongs_to_the_open_round_and_may_be_missing(record: RunRecord) -> None:

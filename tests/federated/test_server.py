@@ -385,7 +385,8 @@ def test_the_final_evaluation_sends_the_last_tensors_and_notes_the_answers(
     assert "/data/patient007" not in audit()
     assert server.results["status"] == "running"
     assert server.final.final_process(server.context)
-    assert server.results["status"] == "finished"
+    assert server.results["status"] == "incomplete"
+    assert any("north" in line for line in server.results["lacks"])
 
 
 # ---- limits on one site's part --------------------------------------------------------------------------

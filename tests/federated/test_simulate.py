@@ -17,7 +17,9 @@ import pytest
 import torch
 
 from monai_fedlora.errors import ConfigError, FedLoraError
+from monai_fedlora.federated import lock
 from monai_fedlora.federated import simulate as module
+from monai_fedlora.federated.lock import Busy
 from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.federated.simulate import default_threads, simulate
 from monai_fedlora.files import load_tensors, read_json, write_json
@@ -70,7 +72,7 @@ class StandIn:
         write_json(self.job / "app" / "config" / "plan.json", make_plan().to_json())
 
     def __call__(self, *, threads: int | None = None, **wanted: Any) -> Mapping[str, Any]:
-        options = {key: wanted.pop(key) for key in ("on_progress", "data", "backbone") if key in wanted}
+        options = {key: wanted.pop(key) for key in ("on_progress", "data", "backbone", "overwrite") if key in wanted}
         write_json(self.job / "wanted.json", wanted)
         return simulate(self.job, workspace=self.workspace, threads=threads, **options)
 
@@ -95,6 +97,11 @@ def test_a_run_leaves_its_results_and_tensors_in_the_workspace(stand_in: StandIn
     assert (stand_in.workspace / "simulator.log").read_text() == "said 2\n\n"
 
 
+def test_a_run_that_came_to_its_end_incomplete_is_a_result(stand_in: StandIn) -> None:
+    wanted = {"status": "incomplete", "lacks": ["north has no evaluation"]}
+    assert stand_in(results=[wanted])["lacks"] == ["north has no evaluation"]
+
+
 def test_sites_are_told_where_their_things_are(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(stand_in.job.parent)
     monkeypatch.setenv("MONAI_FEDLORA_DATA", "/set/before")
@@ -106,7 +113,7 @@ def test_sites_are_told_where_their_things_are(stand_in: StandIn, monkeypatch: p
         "MONAI_FEDLORA_THREADS": "1",
     }
     monkeypatch.setenv("MONAI_FEDLORA_THREADS", "3")
-    seen = stand_in(results=[FINISHED], data="data")["environment"]
+    seen = stand_in(results=[FINISHED], data="data", overwrite=True)["environment"]
     assert seen["MONAI_FEDLORA_DATA"] == str(stand_in.job.parent / "data")
     assert seen["MONAI_FEDLORA_THREADS"] == "3"
 
@@ -133,11 +140,46 @@ def test_progress_is_shown_while_the_run_goes_on(stand_in: StandIn) -> None:
 
 def test_nothing_of_an_earlier_run_remains(stand_in: StandIn) -> None:
     stand_in(results=[FINISHED], files=["best_shared.safetensors"], private={"errors.log": "old\n", "site.log": "old"})
-    with pytest.raises(FedLoraError) as caught:
+    with pytest.raises(ConfigError, match="--overwrite"):
         stand_in(code=1)
+    assert (stand_in.workspace / "best_shared.safetensors").read_bytes() == b"new"
+    with pytest.raises(FedLoraError) as caught:
+        stand_in(code=1, overwrite=True)
     assert "old" not in str(caught.value)
     left = {path.name for path in stand_in.workspace.rglob("*") if path.is_file()}
-    assert left == {"simulator.log"}
+    assert left == {"simulator.log", ".lock"}
+
+
+def test_two_runs_do_not_share_a_workspace(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    def again(results: Mapping[str, Any]) -> None:
+        with pytest.raises(Busy):
+            simulate(stand_in.job, workspace=stand_in.workspace)
+
+    stand_in(results=[FINISHED], on_progress=again)
+
+
+def test_a_killed_simulation_whose_simulator_lives_on_keeps_its_workspace(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "_PATIENCE", 0.0)
+    write_json(stand_in.job / "wanted.json", {"hang": True})
+    code = "import sys; from pathlib import Path; from monai_fedlora.federated import simulate as m\n"
+    code += "m._SIMULATOR = 'stand_in_simulator'; m.simulate(Path(sys.argv[1]), workspace=Path(sys.argv[2]))"
+    command = [sys.executable, "-c", code, str(stand_in.job), str(stand_in.workspace)]
+    results = stand_in.workspace / "nvflare" / "server" / "simulate_job" / "results.json"
+    with subprocess.Popen(command) as process:
+        deadline = time.monotonic() + 60
+        while not results.is_file() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.kill()
+    pids = read_json(results)["pids"]
+    try:
+        assert alive(pids[0])
+        with pytest.raises(Busy, match=f"process {process.pid} "):
+            stand_in(results=[FINISHED])
+    finally:
+        for pid in pids:
+            psutil.Process(pid).kill()
 
 
 @pytest.mark.parametrize(

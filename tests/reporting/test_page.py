@@ -213,6 +213,12 @@ def test_bytes_are_those_that_were_counted() -> None:
     assert found["all"] == ["2,401 / 6,800", "1,200 / 3,400"]
 
 
+def test_an_incomplete_run_says_what_it_lacks() -> None:
+    found = shown({**value(), "status": "incomplete", "lacks": ["south has <no> evaluation"]})
+    assert "came to its end incomplete: south has <no> evaluation" in found.text
+    assert "not finished" not in found.text
+
+
 def test_an_unfinished_run_says_how_far_it_went() -> None:
     changed = {**value(), "status": "running", "final": {}}
     found = shown(changed)
