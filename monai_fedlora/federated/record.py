@@ -29,11 +29,10 @@ class RunRecord:
     """Collects what happened in a run and keeps ``<folder>/results.json`` readable all the time.
 
     The file holds ``plan``, ``manifest_digest``, ``payload_bytes``, ``status``, ``rounds`` (a list with, per site, the
-    report and the bytes received from and sent to it, how the accepted changes agree, and what the limits on one site's part did),
-    ``final`` (per site),
-    ``refused`` (round, site, reason) and ``lacks``: what the run has not done, in words. The status is "running" until
-    the run's end, and for ever where that never came; then "finished", or "incomplete" where something is lacking
-    (see :func:`shortfalls`).
+    report and the bytes received from and sent to it, how the accepted changes agree, and what the limits on one
+    site's part did), ``final`` (per site), ``refused`` (round, site, reason) and ``lacks``: what the run has not done,
+    in words. The status is "running" until the run's end, and for ever where that never came; then "finished", or
+    "incomplete" where something is lacking (see :func:`shortfalls`).
 
     It is written whole, at the beginning of every round and at the end at once. In between it follows what happens
     after half a second, or after so much longer as keeps it to 16 kB a second: a few sites are seen at work one by one,
