@@ -11,7 +11,7 @@ from threading import Lock
 from weakref import WeakValueDictionary
 
 from monai_fedlora.errors import FedLoraError
-from monai_fedlora.federated.logs import for_the_owner
+from monai_fedlora.files import for_the_owner
 
 LOCK_NAME = ".lock"
 _PATIENCE = 5.0  # ours: seconds in which a process of the same run that was told to end has ended
