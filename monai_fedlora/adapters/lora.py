@@ -63,7 +63,8 @@ class LoraSettings:
             raise ConfigError(f"dropout is {self.dropout!r}; it must be a number in [0, 1)")
         if type(self.blocks) is not int or self.blocks < 0:
             raise ConfigError(f"blocks is {self.blocks!r}; give the number of last blocks, or 0 for all")
-        if not self.targets or isinstance(self.targets, str) or not all(isinstance(t, str) for t in self.targets):
+        listed = isinstance(self.targets, (list, tuple)) and all(isinstance(target, str) for target in self.targets)
+        if not self.targets or not listed:
             raise ConfigError(f'targets is {self.targets!r}; give a list of linear layers, for example ["q", "v"]')
 
 

@@ -54,7 +54,8 @@ class SideSettings:
                 f"width is {self.width!r}; it must be a multiple of heads, {self.heads}, or 0 for an eighth of the "
                 "backbone's"
             )
-        if isinstance(self.taps, str) or not all(type(tap) is int and tap >= 0 for tap in self.taps):
+        listed = isinstance(self.taps, (list, tuple))
+        if not listed or not all(type(tap) is int and tap >= 0 for tap in self.taps):
             raise ConfigError(f"taps is {self.taps!r}; give the numbers of blocks, from 0 on, or none for all")
         if len(set(self.taps)) < len(self.taps):
             raise ConfigError(f"taps is {self.taps!r}, which names a block twice; its input is read once")

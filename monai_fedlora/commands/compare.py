@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from monai_fedlora.commands.options import DEFAULT_BUNDLE, DEFAULT_SITES, find_backbone, parse_settings
+from monai_fedlora.commands.options import DEFAULT_BUNDLE, DEFAULT_SITES, find_backbone, parse_settings, pin_backbone
 from monai_fedlora.errors import ConfigError
 
 EXIT_FAILED_RUNS = 1
@@ -141,11 +141,13 @@ def _task(args: argparse.Namespace) -> tuple[Any, bool]:
         raise ConfigError(f"--workers {args.workers}: at least one is needed")
     size = args.size or bundle_setting(args.bundle, "train", "size")
     backbone = find_backbone(size, args.backbone)
-    digest, demo = sha256_of(backbone), demo_weights(size)
+    demo = demo_weights(size)
     able = [name for name in method_names() if architecture(size).text or not get_method(name).reads_text]
     names = able if args.methods == "all" else args.methods.split(",")
     common, own = split_settings(parse_settings(args.set))
     methods = assigned(names, common, own)
+    texts = any(_reads_text(name, settings) for name, settings in methods.items())
+    digest = pin_backbone(size, backbone, texts=texts)
     data = args.data or os.environ.get(DATA)
     sites = args.sites.split(",") if args.sites else prepared_sites(data) if data else DEFAULT_SITES.split(",")
     datalists = load_sites(sites, bundle=args.bundle, data_root=data)
@@ -164,6 +166,13 @@ def _task(args: argparse.Namespace) -> tuple[Any, bool]:
         new_site_cases=_numbers("--cases-for-new", args.cases_for_new),
     )
     return Task(comparison, datalists, backbone, args.output), bool(demo) and digest == sha256_of(str(demo))
+
+
+def _reads_text(name: str, settings: Mapping[str, Any]) -> bool:
+    from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
+    from monai_fedlora.methods import get_method
+
+    return get_method(name, {k: v for k, v in settings.items() if k not in TRAINING_SETTINGS}).reads_text
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

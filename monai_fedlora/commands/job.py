@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from monai_fedlora.commands.options import DEFAULT_BUNDLE, DEFAULT_SITES, find_backbone, parse_settings
+from monai_fedlora.commands.options import DEFAULT_BUNDLE, DEFAULT_SITES, find_backbone, parse_settings, pin_backbone
 from monai_fedlora.errors import ConfigError
 
 _REPORTED_CASES = 1000
@@ -71,7 +71,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a setting of the method (rank=16, head=private) or of training (batch_size=8); may be repeated",
+        help="a setting of the method (rank=16, head=private, targets=q,v; a list of one: taps=5,) or of training "
+        "(batch_size=8); may be repeated",
     )
     return parser
 
@@ -80,12 +81,17 @@ def run(args: argparse.Namespace) -> int:
     """Write the folder and say what travels."""
     from rich.console import Console
 
-    from monai_fedlora.federated.initial import build_shared, check_resumable, needs_backbone, starting_point
+    from monai_fedlora.federated.initial import (
+        build_shared,
+        check_resumable,
+        check_steps,
+        needs_backbone,
+        starting_point,
+    )
     from monai_fedlora.federated.jobs import write_job
     from monai_fedlora.federated.plan import Plan
     from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
     from monai_fedlora.methods import get_method
-    from monai_fedlora.networks.weights import backbone_sha256
     from monai_fedlora.report import report_bits
     from monai_fedlora.resources import bundle_prompts, bundle_setting
 
@@ -93,17 +99,19 @@ def run(args: argparse.Namespace) -> int:
     size = args.size or bundle_setting(args.bundle, "train", "size")
     classes = args.classes.split(",") if args.classes else bundle_setting(args.bundle, "inference", "classes")
     backbone = find_backbone(size, args.backbone)
+    own = {k: v for k, v in settings.items() if k not in TRAINING_SETTINGS}
+    reads_text = get_method(args.method, own).reads_text
     common: dict[str, Any] = {
         "experiment": args.experiment or args.output.name,
         "bundle": args.bundle,
         "method": args.method,
-        "method_args": {k: v for k, v in settings.items() if k not in TRAINING_SETTINGS},
+        "method_args": own,
         "sites": tuple(args.sites.split(",")),
         "classes": tuple(classes),
         "rounds": args.rounds,
         "local_epochs": args.local_epochs,
         "size": size,
-        "backbone_sha256": backbone_sha256(backbone),
+        "backbone_sha256": pin_backbone(size, backbone, texts=reads_text),
         "seed": args.seed,
         "wire_dtype": args.wire,
         "top_k": args.top_k,
@@ -112,9 +120,11 @@ def run(args: argparse.Namespace) -> int:
         "update_bound": args.update_bound,
         "training": {k: v for k, v in settings.items() if k in TRAINING_SETTINGS},
     }
-    if get_method(args.method, common["method_args"]).reads_text:
+    if reads_text:
         common["prompts"] = bundle_prompts(args.bundle)
     plan = Plan(**common)
+    if plan.declared_cases:
+        check_steps(plan)
     manifest, _ = build_shared(plan, backbone=backbone if needs_backbone(plan) else None)
     with starting_point(args.start_from, plan=plan, manifest=manifest) as (initial, stored_round):
         if args.resume:

@@ -16,6 +16,8 @@ DEFAULT_SITES = "site-1,site-2,site-3,site-4"
 def parse_settings(items: Sequence[str]) -> dict[str, Any]:
     """Turn ``NAME=VALUE`` texts into settings: a value is JSON, else a list at commas, else a word.
 
+    Each part of a list is again JSON or a word: ``2,8`` is what ``[2,8]`` is, and ``2,`` a list of one.
+
     Raises:
         ConfigError: one has no equals sign.
     """
@@ -24,11 +26,46 @@ def parse_settings(items: Sequence[str]) -> dict[str, Any]:
         name, equals, text = item.partition("=")
         if not equals:
             raise ConfigError(f"--set {item}: write NAME=VALUE")
-        try:
-            settings[name] = json.loads(text)
-        except json.JSONDecodeError:
-            settings[name] = text.split(",") if "," in text else text
+        value = _value(text)
+        if value is text and "," in text:
+            settings[name] = [_value(part) for part in text.removesuffix(",").split(",")]
+        else:
+            settings[name] = value
     return settings
+
+
+def _value(text: str) -> Any:
+    """What a text says as JSON, or the text itself."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def pin_backbone(size: str, source: str, *, texts: bool = False) -> str:
+    """The hash to pin, of weights that were opened and fit the size; the network that they are read into has no memory.
+
+    Args:
+        size: named backbone.
+        source: see :func:`find_backbone`.
+        texts: whether a text tower and its tokens have to be there as well.
+
+    Raises:
+        ConfigError: there is no such size, or it has no text tower.
+        WeightsError: the file cannot be read, or its names and shapes are not those of the size.
+    """
+    import torch
+
+    from monai_fedlora.networks.anchors import read_clip
+    from monai_fedlora.networks.catalogue import build_backbone
+    from monai_fedlora.networks.weights import load_backbone
+
+    with torch.device("meta"):
+        network = build_backbone(size, out_chans=2)
+    pin = load_backbone(network, source, heads=False).sha256
+    if texts:
+        read_clip(source, size)
+    return pin
 
 
 def find_backbone(size: str, given: str | None) -> str:

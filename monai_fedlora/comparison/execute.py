@@ -136,4 +136,5 @@ def _at_new_site(
         if site.has_private_part and n <= len(datalist.training):
             part = fewer_cases(datalist, n, seed=run.seed)
             site = _new_site(comparison, run, part, folder / f"new-{n}", backbone)
-            yield {**entry, "cases": n, **site.personalised(tensors)}
+            if site.can_train:
+                yield {**entry, "cases": n, **site.personalised(tensors)}

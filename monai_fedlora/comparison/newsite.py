@@ -13,8 +13,10 @@ import numpy as np
 from monai.engines.utils import IterationEvents
 
 from monai_fedlora.data.cases import Case, Datalist
+from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.initial import load_shared
 from monai_fedlora.federated.site import Site
+from monai_fedlora.report import round_report
 from monai_fedlora.scope import Role
 
 
@@ -29,6 +31,18 @@ class NewSite(Site):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self._trainer.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._keep_shared)
+
+    def _check_steps(self) -> None:
+        """Nothing: this site can be asked without being trained, see :attr:`can_train`."""
+
+    @property
+    def can_train(self) -> bool:
+        """Whether its cases make a step for every phase of a round."""
+        try:
+            super()._check_steps()
+        except ConfigError:
+            return False
+        return True
 
     @property
     def has_private_part(self) -> bool:
@@ -50,14 +64,19 @@ class NewSite(Site):
         if context is None:
             return None
         with context:
-            return self._run_evaluator("test")[0]
+            return self._test_metrics()
 
     def personalised(self, shared: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Train the private part on the site's training cases; test metrics of the personal model."""
         self._open(0, shared)
         for _ in range(self.plan.rounds):
             self._trainer.run_epochs(self.plan.local_epochs)
-        return self._run_evaluator("test")[0]
+        return self._test_metrics()
+
+    def _test_metrics(self) -> dict[str, Any]:
+        """On the test split, rounded as those of members are."""
+        metrics: dict[str, Any] = round_report({"test": {"new": self._run_evaluator("test")[0]}})["test"]["new"]
+        return metrics
 
     def _keep_shared(self, engine: Any) -> None:
         """Drop the gradients of what travels, so that the optimiser leaves it alone."""

@@ -180,7 +180,8 @@ def _unseen(outcome: Outcome) -> str:
         "part, from its initial values, on that many of the new site's training cases (the smaller sets are parts of "
         "the larger ones), with as many passes over them as a member made; what the method shares, with the head where "
         f"it shares that, stays what the federation made of it. {markup.MISSING}: the method's shared tensors are no "
-        "model by themselves, or it has no private part. <i>local</i> trains everything on these cases alone.</p>\n"
+        "model by themselves, it has no private part, or so few cases make fewer steps than its phases need. "
+        "<i>local</i> trains everything on these cases alone.</p>\n"
     )
 
 

@@ -100,6 +100,22 @@ class MethodHandler:
         raise error
 
 
+def check_phases(phases: Sequence[Phase], *, cases: int, batch_size: int, accumulation_steps: int, epochs: int) -> None:
+    """Refuse a round in which not every phase gets a step.
+
+    Args:
+        phases: of the method; none for one that trains everything all the time.
+        cases: that are trained on.
+        batch_size, accumulation_steps, epochs: of a round.
+
+    Raises:
+        ConfigError: the cases make fewer optimiser steps than there are phases; the message says how many.
+    """
+    steps = epochs * math.ceil(math.ceil(cases / batch_size) / accumulation_steps)
+    if steps < len(phases):
+        phase_ends([phase.share for phase in phases], steps)
+
+
 def phase_ends(shares: Sequence[float], steps: int) -> list[int]:
     """The step before which each phase of a round ends; every phase gets at least one.
 

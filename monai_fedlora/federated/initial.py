@@ -62,6 +62,32 @@ def needs_backbone(plan: Plan) -> bool:
     return _shares_backbone(*_names_alone(plan))
 
 
+def check_steps(plan: Plan) -> None:
+    """Refuse a plan of which a site that declares its cases would train no round.
+
+    Raises:
+        ConfigError: a site's declared cases make fewer optimiser steps in a round than the method has phases, or the
+            bundle does not say its batch size.
+    """
+    from monai_fedlora.engines.method import check_phases
+    from monai_fedlora.resources import bundle_setting
+
+    phases = plan.build_method().phases(_names_alone(plan)[0])
+    if not phases:
+        return
+    batch, accumulated = (
+        plan.training[name] if name in plan.training else bundle_setting(plan.bundle, "train", name)
+        for name in ("batch_size", "accumulation_steps")
+    )
+    for site, cases in plan.declared_cases.items():
+        try:
+            check_phases(
+                phases, cases=cases, batch_size=batch, accumulation_steps=accumulated, epochs=plan.local_epochs
+            )
+        except ConfigError as error:
+            raise ConfigError(f"{site} declares {cases} training cases, in batches of {batch}: {error}") from None
+
+
 def _names_alone(plan: Plan) -> tuple[Any, Scope]:
     """The plan's network without values, and its scope."""
     from monai_fedlora.methods.build import UNTRAINED, build_network

@@ -27,6 +27,7 @@ from monai_fedlora.data.site import site_data
 from monai_fedlora.data.units import unit_numbers
 from monai_fedlora.engines.dataset import CaseDataset
 from monai_fedlora.engines.evidence import plain_outputs, run_and_keep
+from monai_fedlora.engines.method import check_phases
 from monai_fedlora.engines.seeds import mix
 from monai_fedlora.environment import BACKBONE
 from monai_fedlora.errors import Aborted, ConfigError, FedLoraError, WeightsError
@@ -59,7 +60,7 @@ class Site:
         should_stop: polled after every batch; the round is given up when it returns True.
 
     Raises:
-        ConfigError: the site's classes are not the plan's.
+        ConfigError: the site's classes are not the plan's, or its cases make fewer steps than the method has phases.
         DataError, WeightsError: the site's data or backbone cannot be used.
     """
 
@@ -88,6 +89,7 @@ class Site:
         self._trainer = self._bundled("train::trainer")
         self._should_stop = should_stop
         self._trainer.add_event_handler(Events.ITERATION_COMPLETED, _terminate_if, should_stop)
+        self._check_steps()
         self._initial_private = self.scope.private_state(self.network)
         self._finished_round: int | None = None
         self._left_over: Mapping[str, np.ndarray] = {}
@@ -101,6 +103,20 @@ class Site:
             )
         self._units = {split: unit_numbers(loaded.cases(split)) for split in SPLITS}
         return len(loaded.training)
+
+    def _check_steps(self) -> None:
+        """Refuse a plan of which this site would train no round, so that its initial values are never scored."""
+        batch = self._config.get("batch_size")
+        try:
+            check_phases(
+                self.method.phases(self.network),
+                cases=self._cases,
+                batch_size=batch,
+                accumulation_steps=self._config.get("accumulation_steps", 1),
+                epochs=self.plan.local_epochs,
+            )
+        except ConfigError as error:
+            raise ConfigError(f"{self.name} has {self._cases} training cases, in batches of {batch}: {error}") from None
 
     def _configure(self, datalist: Path, backbone: str) -> None:
         """Put the site's places and the plan's numbers into the bundle's configuration."""

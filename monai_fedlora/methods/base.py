@@ -17,6 +17,7 @@ from monai_fedlora.methods.checks import nearest
 from monai_fedlora.methods.rules import Payload, Updates, average, change_length
 from monai_fedlora.scope import Manifest, Scope
 
+_BEYOND_NUMBERS = 2**63
 _REGISTRY: dict[str, type[Method]] = {}
 
 Penalty = Callable[[], Tensor]
@@ -178,8 +179,19 @@ def get_method(name: str, hyperparameters: Mapping[str, Any] | None = None) -> M
         raise ConfigError(f"no method is called {name!r}{nearest(name, method_names())}")
     method = _REGISTRY[name]
     values = dict(hyperparameters or {})
-    known = [field.name for field in dataclasses.fields(method)]
+    fields = {field.name: field for field in dataclasses.fields(method)}
+    known = list(fields)
     for key in values:
         if key not in known:
             raise ConfigError(f"{name} has no setting {key!r}{nearest(key, known)}")
+        parts = values[key] if isinstance(values[key], (list, tuple)) else [values[key]]
+        if any(isinstance(part, int) and abs(part) >= _BEYOND_NUMBERS for part in parts):
+            raise ConfigError(f"{key} holds a number of 2^63 or more, which is none that {name} can compute with")
+        default = fields[key].default
+        if isinstance(default, tuple) and not isinstance(values[key], (list, tuple)):
+            example = ",".join(map(str, default)) or "2,5"
+            raise ConfigError(
+                f"{key} is {values[key]!r}, and {name} takes a list there, such as {example} or, for one, "
+                f"{example.partition(',')[0]}, with the comma"
+            )
     return method(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})

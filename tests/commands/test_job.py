@@ -14,6 +14,7 @@ from monai_fedlora.cli import main
 from monai_fedlora.federated.initial import build_shared, load_shared, save_shared
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.files import save_tensors, sha256, write_json
+from monai_fedlora.networks.catalogue import demo_weights
 from monai_fedlora.networks.cinema import convvit
 from monai_fedlora.resources import BUNDLES_VARIABLE
 from monai_fedlora.scope import Manifest
@@ -249,10 +250,52 @@ def test_a_size_without_demonstration_weights_needs_a_file(tmp_path: Path, capsy
     assert "give the file of its backbone with --backbone" in capsys.readouterr().err
 
 
-def test_a_backbone_may_be_a_folder_pinned_by_the_weights_in_it(job: Command, tmp_path: Path, backbone: Path) -> None:
+def test_a_backbone_may_be_a_folder_pinned_by_the_weights_in_it(job: Command, tmp_path: Path) -> None:
+    from transformers import ViTConfig
+
+    shape = {"hidden_size": 96, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 384}
     folder = tmp_path / "published"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(backbone.read_bytes())
-    assert job("--backbone", str(folder)) == 0
-    assert plan_of(tmp_path / "mine").backbone_sha256 == sha256(backbone)
+    ViTConfig(**shape, image_size=64, patch_size=8).save_pretrained(folder)
+    weights = demo_weights("vit_demo")
+    assert weights is not None
+    (folder / "model.safetensors").write_bytes(weights.read_bytes())
+    assert job("--size", "vit_demo", "--backbone", str(folder)) == 0
+    assert plan_of(tmp_path / "mine").backbone_sha256 == sha256(weights)
+
+
+def test_a_folder_is_not_pinned_for_a_size_that_is_loaded_from_a_file(
+    job: Command, tmp_path: Path, backbone: Path, capsys: Any
+) -> None:
+    (tmp_path / "published").mkdir()
+    (tmp_path / "published" / "config.json").write_text("{}")
+    (tmp_path / "published" / "model.safetensors").write_bytes(backbone.read_bytes())
+    assert job("--backbone", str(tmp_path / "published")) == 2
+    assert "published" in capsys.readouterr().err
+    assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize("content", [b"junk", b""])
+def test_a_backbone_that_no_site_could_load_makes_no_job(
+    job: Command, tmp_path: Path, capsys: Any, content: bytes
+) -> None:
+    (tmp_path / "junk.safetensors").write_bytes(content)
+    assert job("--backbone", str(tmp_path / "junk.safetensors")) == 2
+    assert "junk.safetensors" in capsys.readouterr().err
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_backbone_of_another_size_makes_no_job(job: Command, tmp_path: Path, capsys: Any) -> None:
+    assert job("--size", "base") == 2
+    assert "does not fit" in capsys.readouterr().err
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_site_whose_declared_cases_make_too_few_steps_is_named(job: Command, tmp_path: Path, capsys: Any) -> None:
+    sites = ("--sites", "north,south", "--set", "batch_size=8", "--set", "accumulation_steps=1")
+    assert job(*sites, "--cases", "north=9,south=8", method="fedrep") == 2
+    said = capsys.readouterr().err
+    assert "south declares 8 training cases" in said
+    assert "1 optimiser step for the method's 2 phases" in said
+    assert not (tmp_path / "mine").exists()
+    assert job(*sites, "--cases", "north=9,south=8", "--local-epochs", "2", method="fedrep") == 0
+    assert job(*sites, "--cases", "north=9,south=8", output="other", method="fedper") == 0

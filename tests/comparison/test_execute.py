@@ -134,3 +134,11 @@ def test_what_compares_with_texts_is_compared_at_members_and_at_a_new_site(
     if method == "clip_zero_shot":
         assert views(new)["site-2", "new", 0] == views(member)["site-2", "personal", None]
         assert (member["bytes_up"], member["bytes_down"]) == (0, 0)
+
+
+def test_a_new_site_with_too_few_cases_for_its_phases_has_no_number_and_ends_no_run(
+    do: Callable[..., dict[str, Any]],
+) -> None:
+    """Two cases in batches of two are one step, and the head and the base need one each."""
+    found = views(do("fedrep", held_out="site-3", unseen=("site-3",)))
+    assert found.keys() == {("site-3", "new", 4)}

@@ -401,3 +401,16 @@ def test_fedavg_sends_everything_that_trains(build: Build, prepared: Prepared) -
     assert all(not np.array_equal(before[key], value) for key, value in update.payload.items())
     test = build(site.plan).finish(update.payload)["test"]
     assert test["private_on"] == test["private_off"]
+
+
+@pytest.mark.parametrize("method", ["fedrep", "feddpa", "ditto"])
+def test_a_site_that_would_train_no_round_is_refused_before_anything_is_scored(
+    build: Build, prepared: Prepared, tmp_path: Path, method: str
+) -> None:
+    training = {"batch_size": 32, "warmup_epochs": 0}
+    with pytest.raises(
+        ConfigError, match=r"site-1 has \d+ training cases, in batches of 32: .*1 optimiser step .* 2 phases"
+    ):
+        build(prepared.plan(method=method, training=training))
+    assert files_in(tmp_path / "private") == {}
+    build(prepared.plan(method=method, training=training, local_epochs=2))
