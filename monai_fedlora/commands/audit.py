@@ -41,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "--fail-above",
         type=float,
         metavar="AUC",
-        help="exit with 1 if the upper 95 %% limit of any attack exceeds this, as a gate before an export",
+        help="exit with 1 if the upper 95 %% limit of any attack exceeds this or one could not be measured, as a gate",
     )
     return parser
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """Attack, and say how well it went.
 
     Returns:
-        0, or 1 if an attack exceeds ``--fail-above``.
+        0, or with ``--fail-above`` 1 if an attack exceeds it or could not be measured.
     """
     from rich.console import Console
 
@@ -91,11 +91,17 @@ def run(args: argparse.Namespace) -> int:
         if path is not None:
             write_json(path, found.to_json())
             say(f"figures of {facts['site']}: {path}")
-    if args.fail_above is not None and leakage.upper_bound > args.fail_above:
-        said = f"the upper limit {leakage.upper_bound:.2f} exceeds {args.fail_above:g}: do not let this model out"
-        console.print(said, style="red", markup=False, soft_wrap=True)
+    if reason := None if args.fail_above is None else _too_much(leakage, args.fail_above):
+        console.print(f"{reason}: do not let this model out", style="red", markup=False, soft_wrap=True)
         return EXIT_LEAKS
     return 0
+
+
+def _too_much(leakage: Any, limit: float) -> str | None:
+    """Why a gate stays closed; an attack that could not be measured may be the one that succeeds."""
+    if leakage.upper_bound > limit:
+        return f"the upper limit {leakage.upper_bound:.2f} exceeds {limit:g}"
+    return f"{len(leakage.not_measured)} attacks could not be measured" if leakage.not_measured else None
 
 
 def figures_table(found: Any) -> Any:

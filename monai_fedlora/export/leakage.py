@@ -145,7 +145,7 @@ class Leakage:
                 not_measured={str(name): str(why) for name, why in value["not_measured"].items()},
                 warnings=tuple(map(str, value["warnings"])),
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise ExportError(f"these are no figures of an audit ({error})") from error
 
 
@@ -153,13 +153,16 @@ def read_audit(final: Path) -> Leakage | None:
     """The figures of an audit of a final model, from the file beside it; None where there is none, or of another model.
 
     Raises:
-        ExportError, FedLoraError: the file is damaged.
+        ExportError, FedLoraError: the file is damaged; the message names it.
     """
     path = final.with_name(AUDIT_NAME)
     if not path.is_file():
         return None
     value = read_json(path)
-    found = Leakage.from_json(value)
+    try:
+        found = Leakage.from_json(value)
+    except ExportError as error:
+        raise ExportError(f"{path}: {error}; remove it, or run monai-fedlora audit again") from error
     return found if value.get("final_sha256") == sha256(final) else None
 
 

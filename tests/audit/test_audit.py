@@ -13,7 +13,7 @@ from monai_fedlora import cli
 from monai_fedlora.audit.audit import Audit, audit_model
 from monai_fedlora.audit.shadows import alone
 from monai_fedlora.data.datalist import load_datalist
-from monai_fedlora.errors import ConfigError, DataError, FedLoraError
+from monai_fedlora.errors import ConfigError, DataError, ExportError, FedLoraError
 from monai_fedlora.export.bundle import Exported, export_bundle
 from monai_fedlora.export.leakage import AUDIT_NAME, Leakage, read_audit
 from monai_fedlora.files import read_json, write_json
@@ -108,8 +108,11 @@ def test_a_run_trains_each_shadow_model_once_and_its_report_and_export_say_so(
 
     other = {**read_json(final.with_name(AUDIT_NAME)), "final_sha256": "0" * 64}
     write_json(final.with_name(AUDIT_NAME), other)
-    assert read_audit(final) is None  # of another model
     assert "LiRA" not in page(read_run(tmp_path / "W"))
+    assert read_audit(final) is None  # of another model
+    write_json(final.with_name(AUDIT_NAME), {"format": 1})
+    with pytest.raises(ExportError, match=r"audit\.json: these are no figures"):
+        read_audit(final)
 
 
 def test_another_split_with_as_many_cases_is_noticed(trained: Trained, tmp_path: Path) -> None:
@@ -146,6 +149,15 @@ def test_too_few_cases_are_an_error_and_leave_no_file(bundle: Exported, trained:
     with pytest.raises(DataError, match="--outside"):
         audit_model(bundle.folder, data=str(tmp_path))
     assert not (tmp_path / "a.json").exists()
+
+
+def test_a_gate_stays_closed_where_an_attack_could_not_be_measured(
+    bundle: Exported, trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["audit", str(bundle.folder), "--data", str(trained.data), "--fail-above", "1"]
+    assert cli.main(words) == 1
+    assert "could not be measured" in capsys.readouterr().out
+    assert cli.main([*words, "--outside", str(trained.outside)]) == 0
 
 
 @pytest.mark.parametrize("words", [["--fail-above", "0.4"], ["--fail-above", "1.5"]])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.bundle import Exported
@@ -103,6 +106,20 @@ def test_figures_survive_json_and_other_json_is_refused() -> None:
     for wrong in broken:
         with pytest.raises(ExportError, match="no figures of an audit"):
             Leakage.from_json(wrong)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["format", "attacks", "not_measured", "warnings"]), inner, max_size=4)
+        ),
+    )
+)
+def test_any_other_json_is_refused_by_name(value: Any) -> None:
+    with suppress(ExportError):
+        Leakage.from_json({"format": 1, **value} if isinstance(value, dict) else value)
 
 
 def test_the_card_holds_two_digits_with_the_limits_rounded_outwards() -> None:
