@@ -37,16 +37,18 @@ def round_report(report: Mapping[str, Any]) -> dict[str, Any]:
         if key in _NUMBERS:
             rounded[key] = _rounded(float(value))
         elif key in REPORTED:
-            rounded[key] = {
-                view: {
-                    name: round(float(v), _DECIMALS) + 0.0 if name in _METRICS and v is not None else v
-                    for name, v in metrics.items()
-                }
-                for view, metrics in value.items()
-            }
+            rounded[key] = {view: round_metrics(metrics) for view, metrics in value.items()}
         else:
             rounded[key] = value
     return rounded
+
+
+def round_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Round the metrics of one view."""
+    return {
+        name: round(float(value), _DECIMALS) + 0.0 if name in _METRICS and value is not None else value
+        for name, value in metrics.items()
+    }
 
 
 def check_report(report: Any, *, classes: int, splits: Collection[str] = REPORTED) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from monai_fedlora.errors import Aborted, ConfigError, FedLoraError, WeightsErro
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.state import SiteState, SiteStore
 from monai_fedlora.methods.build import DEMO
-from monai_fedlora.report import REPORTED, check_report, round_report
+from monai_fedlora.report import REPORTED, check_report, round_metrics, round_report
 from monai_fedlora.resources import bundle_path
 from monai_fedlora.scope import Role
 
@@ -273,7 +273,7 @@ class Site:
     def _run_evaluator(self, split: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         evaluator = self._bundled(f"{split}::evaluator")
         kept = run_and_keep(evaluator)
-        return dict(evaluator.state.metric_details.get("classification", {})), kept
+        return round_metrics(evaluator.state.metric_details.get("classification", {})), kept
 
     def _plain_outputs(self) -> dict[str, Tensor]:
         """What the personal model says of the cases of every split without augmentation, and whose images they are."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import safetensors
 import safetensors.numpy
+from nvflare.fuel.f3.cellnet.core_cell import CoreCell
 from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey
 from nvflare.fuel.utils import fobs
 from nvflare.fuel.utils.fobs.datum import DatumManager
@@ -46,8 +47,14 @@ def most_bytes(manifest: Manifest, *, classes: int) -> int:
 
 
 def limit_messages(cell: Cell, most: int) -> None:
-    """Have tensors in longer messages that arrive at this cell left unread."""
-    cell.update_fobs_context({_MOST_BYTES: most})
+    """Have tensors in longer messages that arrive in this process left unread.
+
+    Args:
+        cell: of the engine. A job's messages arrive at it, or in the simulator at another one of the same process.
+        most: bytes.
+    """
+    for each in (cell, *CoreCell.ALL_CELLS.values()):
+        each.update_fobs_context({_MOST_BYTES: most})
 
 
 def _is_too_long(data: bytes, manager: DatumManager | None) -> bool:

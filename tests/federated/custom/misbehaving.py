@@ -15,7 +15,7 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.private.fed.client import communicator
 
-import monai_fedlora.federated.tensors  # noqa: F401  # how tensors travel, which every site's filters know
+from monai_fedlora.federated.tensors import Tensors
 
 HONEST = "site-1"
 STEP = 1 / 1024
@@ -56,6 +56,25 @@ def missing(payload: Payload, report: dict[str, Any]) -> Shareable:
 
 def text(payload: Payload, report: dict[str, Any]) -> Shareable:
     return message(payload, {**report, "note": "patient007"})
+
+
+def wide_matrix(payload: Payload, report: dict[str, Any]) -> Shareable:
+    """A picture of 32 x 32 counts where the plan has two classes."""
+    return message(payload, {**report, "validation": {"private_on": {"confusion_matrix": [[7] * 32] * 32}}})
+
+
+def invented_metric(payload: Payload, report: dict[str, Any]) -> Shareable:
+    metrics = {"confusion_matrix": [[3, 1], [2, 4]], "accuracy": 0.9}
+    return message(payload, {**report, "validation": {"private_on": metrics}})
+
+
+def precise_number(payload: Payload, report: dict[str, Any]) -> Shareable:
+    return message(payload, {**report, "train_loss": 0.123456789})
+
+
+def overlong(payload: Payload, report: dict[str, Any]) -> Shareable:
+    """A megabyte beside the tensors, in the file that they travel in."""
+    return message(Tensors({**payload, "more": np.zeros(2**20, np.uint8)}), report)
 
 
 def another_kind(payload: Payload, report: dict[str, Any]) -> Shareable:
@@ -99,6 +118,10 @@ BLOCKED_BY_FILTERS = {
     private_in_disguise: "declared as float32",
     missing: "missing keys",
     text: "undeclared report entry 'note'",
+    wide_matrix: "must be 2 lists of 2 counts",
+    invented_metric: "does not follow from a confusion matrix",
+    precise_number: "more than 4 significant digits",
+    overlong: "1,[0-9,]* bytes that were not read",
     another_kind: "only messages of kind",
 }
 REFUSED_BY_AGGREGATOR = {
