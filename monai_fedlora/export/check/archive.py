@@ -18,6 +18,7 @@ from monai_fedlora.errors import ExportError
 _LOCAL = struct.Struct("<4s5H3I2H")
 _ENTRY_BYTES, _END_BYTES, _LARGE_END_BYTES = 46, 22, 76  # of the directory: an entry, its end, its end for large files
 _SLACK = 24  # bytes of a data descriptor that may follow a member
+_STREAMED, _UTF8 = 0x8, 0x800  # flags: sizes follow the member, its name is UTF-8
 _SMALL = 1 << 20
 _HIGHEST_RATIO = 100
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
@@ -31,12 +32,14 @@ class Limits:
     Attributes:
         members: number of entries.
         size: bytes of all entries, unpacked.
-        stored: whether entries must be stored without compression, as in every file that torch writes.
+        stored: whether entries must be stored without compression, as torch stores tensors.
+        exact: whether there may be no byte that torch does not write: no comments, no further fields of entries.
     """
 
     members: int
     size: int
     stored: bool = False
+    exact: bool = False
 
 
 class ArchiveError(ExportError):
@@ -55,6 +58,8 @@ def open_archive(stream: IO[bytes], limits: Limits) -> Iterator[zipfile.ZipFile]
         with zipfile.ZipFile(stream) as archive:
             _check_members(archive, limits)
             _check_layout(archive, stream)
+            if limits.exact:
+                _check_bytes(archive, stream)
             yield archive
     except _DAMAGE as error:
         raise ArchiveError(f"is not a sound zip file ({error})") from error
@@ -127,7 +132,7 @@ def _check_layout(archive: zipfile.ZipFile, stream: IO[bytes]) -> None:
         signature, _, flags, method, _, _, checksum, packed, size, name_length, extra_length = fields
         if signature != b"PK\x03\x04" or stream.read(name_length) != _raw_name(member):
             raise ArchiveError(f"{member.filename!r} has another name in its own header")
-        streamed, large = flags & 8, 0xFFFFFFFF in (packed, size)
+        streamed, large = flags & _STREAMED, 0xFFFFFFFF in (packed, size)
         own = (member.CRC, member.compress_size, member.file_size)
         if method != member.compress_type or (not streamed and not large and (checksum, packed, size) != own):
             raise ArchiveError(f"{member.filename!r} has another size in its own header")
@@ -143,5 +148,53 @@ def _check_layout(archive: zipfile.ZipFile, stream: IO[bytes]) -> None:
         raise ArchiveError("hidden bytes lie behind its directory")
 
 
+def _check_bytes(archive: zipfile.ZipFile, stream: IO[bytes]) -> None:
+    """Every byte is a header, a member, or what torch puts between them."""
+    members = sorted(archive.infolist(), key=lambda member: member.header_offset)
+    ends = [member.header_offset for member in members[1:]] + [archive.start_dir]
+    for member, end in zip(members, ends, strict=True):
+        if member.comment or member.flag_bits & ~(_STREAMED | _UTF8) or not _is_large_field(member.extra):
+            raise ArchiveError(f"{member.filename!r} has a comment or fields that torch does not write")
+        stream.seek(member.header_offset)
+        name_length, extra_length = _LOCAL.unpack(stream.read(_LOCAL.size))[-2:]
+        stream.seek(name_length, os.SEEK_CUR)
+        extra = stream.read(extra_length)
+        if not _is_padding(extra) and not _is_large_field(extra):
+            raise ArchiveError(f"{member.filename!r} has a field in its own header that torch does not write")
+        stream.seek(member.compress_size, os.SEEK_CUR)
+        between = stream.read(max(end - stream.tell(), 0))
+        sizes = (member.CRC, member.compress_size, member.file_size)
+        descriptors = {struct.pack(f"<4sI2{kind}", b"PK\x07\x08", *sizes) for kind in _widths(member)}
+        if between not in (descriptors if member.flag_bits & _STREAMED else {b""}):
+            raise ArchiveError(f"hidden bytes lie behind {member.filename!r}")
+    size = sum(_ENTRY_BYTES + len(_raw_name(member)) + len(member.extra) for member in members)
+    stream.seek(archive.start_dir + size)
+    rest = stream.read()[:-_END_BYTES]
+    large = _large_end(len(members), size, archive.start_dir, rest)
+    if rest and rest != large:
+        raise ArchiveError("hidden bytes lie behind its directory")
+
+
+def _widths(member: zipfile.ZipInfo) -> str:
+    return "Q" if max(member.compress_size, member.file_size) >= 0xFFFFFFFF else "IQ"
+
+
+def _large_end(count: int, size: int, start: int, rest: bytes) -> bytes:
+    """The end of a large file's directory, with the versions of whoever wrote it."""
+    versions = rest[12:16]
+    record = struct.pack("<4sQ4s2L4Q", b"PK\x06\x06", 44, versions, 0, 0, count, count, size, start)
+    return record + struct.pack("<4sLQL", b"PK\x06\x07", 0, start + size, 1)
+
+
+def _is_padding(extra: bytes) -> bool:
+    """Whether a header's fields are what torch aligns the next member with."""
+    return extra[:2] == b"FB" and extra[2:4] == struct.pack("<H", len(extra) - 4) and not extra[4:].strip(b"Z")
+
+
+def _is_large_field(extra: bytes) -> bool:
+    """Whether there is no field, or the one with the sizes of a large file."""
+    return not extra or (extra[:2] == b"\x01\x00" and len(extra) in (12, 20, 28) and extra[2] == len(extra) - 4)
+
+
 def _raw_name(member: zipfile.ZipInfo) -> bytes:
-    return member.orig_filename.encode("utf-8" if member.flag_bits & 0x800 else "cp437")
+    return member.orig_filename.encode("utf-8" if member.flag_bits & _UTF8 else "cp437")

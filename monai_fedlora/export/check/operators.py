@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from typing import Any
+
 from monai_fedlora.export.check.words import words
 
 ARITHMETIC = words(
@@ -45,3 +49,22 @@ SYMBOLIC = frozenset(
     }
 )
 """What an exported program uses beside, on sizes, and to refuse an image."""
+
+_GROWING = words("arange broadcast_to expand eye full ones pad repeat repeat_interleave zeros")
+_LARGEST_NUMBER = 1 << 31
+_LARGEST_TENSOR = 1 << 31  # elements
+_OPEN_END = (1 << 63) - 1  # of a slice
+
+
+def is_too_large(value: Any) -> bool:
+    """Whether a number that is written out is larger than any size, and no open end."""
+    return type(value) is int and abs(value) > _LARGEST_NUMBER and value != _OPEN_END
+
+
+def is_huge(name: str, numbers: Iterable[Any]) -> bool:
+    """Whether an operator makes a tensor that nobody has room for, by the numbers that are written out for it.
+
+    Those that are computed show when the model runs.
+    """
+    sizes = [abs(number) for number in numbers if type(number) is int and number]
+    return name in _GROWING and math.prod(sizes) > _LARGEST_TENSOR

@@ -11,12 +11,14 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
+
 from monai_fedlora.errors import ExportError
-from monai_fedlora.export.check.operators import ARITHMETIC, SYMBOLIC
+from monai_fedlora.export.check.operators import ARITHMETIC, SYMBOLIC, is_huge, is_too_large
 from monai_fedlora.export.check.plain_json import read_plain_json
 from monai_fedlora.export.check.words import words
 
-_OPERATOR = re.compile(r"torch\.ops\.aten\.(\w+)\.\w+")
+_OPERATOR = re.compile(r"torch\.ops\.aten\.(\w+)\.(\w+)")
 _SYMBOL = re.compile(r"[su][0-9]+")
 _BLOB = re.compile(r"(weight|tensor)_[0-9]+")
 _SIZE_PARTS = (ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.keyword, ast.UnaryOp, ast.USub)
@@ -24,6 +26,8 @@ _SIZE_FUNCTIONS = words(
     """Symbol Integer Add Mul Pow Min Max FloorDiv CleanDiv Mod PythonMod Eq Ne Equality Unequality StrictLessThan
     LessThan StrictGreaterThan GreaterThan And Or Not"""
 )
+_LONGEST_SIZE = 10_000
+_LARGEST_POWER = 4
 _CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 _EMPTY = ("guards_code", "metadata", "treespec_namedtuple_fields", "custom_obj_values")
 
@@ -62,8 +66,12 @@ def _entry_problems(key: str, part: Any) -> Iterator[str]:
     elif key == "expr_str":
         if not isinstance(part, str) or not _is_size(part):
             yield f"has the size {str(part)[:80]}, which is no plain expression"
+    elif key == "as_int" and is_too_large(part):
+        yield "has a number that is larger than any size"
+    elif key == "nodes" and isinstance(part, list):
+        yield from (f"makes a tensor that nobody has room for with {node['target']}" for node in filter(_is_huge, part))
     elif key == "range_constraints":
-        if not isinstance(part, dict) or not all(_SYMBOL.fullmatch(name) for name in part):
+        if not isinstance(part, dict) or not all(_is_range(*entry) for entry in part.items()):
             yield "has constraints on something that is no size"
     elif key in _EMPTY:
         if part:
@@ -77,7 +85,34 @@ def _entry_problems(key: str, part: Any) -> Iterator[str]:
 
 def _is_known(target: str) -> bool:
     found = _OPERATOR.fullmatch(target)
-    return target in SYMBOLIC or (found is not None and found[1] in ARITHMETIC)
+    return target in SYMBOLIC or (found is not None and found[1] in ARITHMETIC and not _writes(found[1], found[2]))
+
+
+def _writes(name: str, overload: str) -> bool:
+    """Whether an operator writes its result into a tensor that is there, or is none at all."""
+    schema = getattr(getattr(getattr(torch.ops.aten, name, None), overload, None), "_schema", None)
+    return schema is None or bool(schema.is_mutable)
+
+
+def _is_huge(node: Any) -> bool:
+    if not isinstance(node, dict) or not isinstance(node.get("target"), str):
+        return False
+    found = _OPERATOR.fullmatch(node["target"])
+    return found is not None and is_huge(found[1], _numbers(node.get("inputs")))
+
+
+def _numbers(value: Any) -> Iterator[Any]:
+    if isinstance(value, (dict, list)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(part)
+    elif type(value) is int:
+        yield value
+
+
+def _is_range(name: str, limits: Any) -> bool:
+    if not _SYMBOL.fullmatch(name) or not isinstance(limits, dict):
+        return False
+    return limits.keys() == {"min_val", "max_val"} and all(type(end) in (int, type(None)) for end in limits.values())
 
 
 def _is_name_of_an_input(part: Any) -> bool:
@@ -86,6 +121,8 @@ def _is_name_of_an_input(part: Any) -> bool:
 
 
 def _is_size(text: str) -> bool:
+    if len(text) > _LONGEST_SIZE:
+        return False
     try:
         tree = ast.parse(text, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -97,11 +134,30 @@ def _is_size(text: str) -> bool:
             return False
         if isinstance(node, ast.Constant) and not _is_number_or_symbol(node.value):
             return False
-    return True
+    powers = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _named(node.func, "Pow")]
+    return not powers or (len(powers) == 1 and _is_small_power(powers[0]))
+
+
+def _is_small_power(power: ast.Call) -> bool:
+    """Whether it is ``Pow(..., Integer(n))`` with a small n: sympy works out a large one at once."""
+    if len(power.args) != 2 or power.keywords:
+        return False
+    exponent = power.args[1]
+    if isinstance(exponent, ast.Call) and _named(exponent.func, "Integer") and len(exponent.args) == 1:
+        exponent = exponent.args[0]
+    if isinstance(exponent, ast.UnaryOp):
+        exponent = exponent.operand
+    return isinstance(exponent, ast.Constant) and type(exponent.value) is int and exponent.value <= _LARGEST_POWER
+
+
+def _named(node: ast.expr, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
 
 
 def _is_number_or_symbol(value: Any) -> bool:
-    return isinstance(value, (int, bool)) or (isinstance(value, str) and _SYMBOL.fullmatch(value) is not None)
+    return (isinstance(value, (int, bool)) and not is_too_large(value)) or (
+        isinstance(value, str) and _SYMBOL.fullmatch(value) is not None
+    )
 
 
 def _is_plain_structure(text: str) -> bool:

@@ -10,12 +10,13 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 
-from monai_fedlora.export.check.operators import ARITHMETIC, PRIMITIVES, SCRIPTING
+from monai_fedlora.export.check.operators import ARITHMETIC, PRIMITIVES, SCRIPTING, is_huge, is_too_large
+from monai_fedlora.export.check.script_types import annotated
 from monai_fedlora.export.check.words import words
 
 _PARTS = (
     *(ast.Module, ast.ClassDef, ast.FunctionDef, ast.arguments, ast.arg, ast.AnnAssign, ast.Assign, ast.Return),
-    *(ast.If, ast.For, ast.While, ast.Expr, ast.Pass, ast.Call, ast.keyword, ast.Attribute, ast.Name, ast.Subscript),
+    *(ast.If, ast.For, ast.Expr, ast.Pass, ast.Call, ast.keyword, ast.Attribute, ast.Name, ast.Subscript),
     *(ast.Load, ast.Store, ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.UnaryOp, ast.USub, ast.IfExp),
 )
 _TYPES = words("Device Dict Final List Module NamedTuple NoneType Optional Tensor Tuple bool float int number str")
@@ -24,6 +25,10 @@ _OWN = frozenset({"CONSTANTS", "__annotations__", "__torch__", "inf", "nan"})
 _METHOD = re.compile("assess|forward[0-9]*")
 _PACKAGES = ("__torch__.monai_fedlora.", "__torch__.torch.nn.")  # others could be classes written in C++
 _TORCH = ARITHMETIC | SCRIPTING
+_KEYWORDS = words("alpha approximate beta correction device dtype layout memory_format pin_memory rounding_mode scale")
+"""Arguments by name. Torch writes those alone so that it takes by name alone: of what it takes so, these are no place
+to write a result to, as ``out``, ``values`` and ``max`` are."""
+_MOST_ROUNDS = 10_000
 _ROOTS = {
     "torch": frozenset(f"torch.{name}" for name in _TORCH),
     "ops": frozenset(
@@ -62,11 +67,78 @@ def _objections(nodes: Sequence[ast.AST]) -> Iterator[str]:
         elif isinstance(node, ast.Name) and node not in seen:
             if node.id not in known and not (node.id in _FUNCTIONS and node in called):
                 yield f"uses the name {node.id}"
-        elif isinstance(node, ast.Call) and not isinstance(node.func, ast.Attribute):
+        elif isinstance(node, ast.Assign) and not all(map(_is_plain_target, node.targets)):
+            yield f"changes {ast.unparse(node.targets[0])[:80]} in place"
+        elif isinstance(node, ast.Constant) and is_too_large(node.value):
+            yield "has a number that is larger than any size"
+        if isinstance(node, ast.FunctionDef):
+            for loop in (part for part in ast.walk(node) if isinstance(part, ast.For)):
+                yield from _loop_objections(loop, node)
+        if isinstance(node, ast.Call):
+            yield from _call_objections(node)
+        if isinstance(node, ast.Call) and not isinstance(node.func, ast.Attribute):
             if not isinstance(node.func, ast.Name) or node.func.id not in functions:
                 yield f"calls {ast.unparse(node.func)[:80]}, which is no function of the archive"
             elif node.func.id == "getattr" and not (len(node.args) == 2 and isinstance(node.args[1], ast.Constant)):
                 yield "looks up an attribute that is not written out"
+
+
+def _call_objections(call: ast.Call) -> Iterator[str]:
+    """Object to results that are written to a tensor that is there, and to tensors of a size that nobody has room for.
+
+    Only numbers that are written out are looked at: those that are computed show when the model runs.
+    """
+    for keyword in call.keywords:
+        if keyword.arg not in _KEYWORDS:
+            yield f"gives {keyword.arg} by name"
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    numbers = [part.value for given in call.args for part in ast.walk(given) if isinstance(part, ast.Constant)]
+    if is_huge(name, numbers):
+        yield f"makes a tensor that nobody has room for with {name}"
+
+
+def _loop_objections(loop: ast.For, function: ast.FunctionDef) -> Iterator[str]:
+    """Object to loops inside of loops, and to those over anything but a few rounds, a length or dimensions."""
+    if any(isinstance(part, ast.For) for part in ast.walk(loop) if part is not loop):
+        yield "has a loop inside of a loop"
+    rounds = loop.iter
+    if not (isinstance(rounds, ast.Call) and isinstance(rounds.func, ast.Name) and rounds.func.id == "range"):
+        yield "has a loop over something other than a range"
+        return
+    end = rounds.args[0] if len(rounds.args) == 1 and not rounds.keywords else None
+    if isinstance(end, ast.Name):
+        given = [
+            node.value
+            for node in ast.walk(function)
+            if isinstance(node, ast.Assign)
+            and any(isinstance(part, ast.Name) and part.id == end.id for to in node.targets for part in ast.walk(to))
+        ]
+        taken = {part.arg for part in ast.walk(function) if isinstance(part, ast.arg)}
+        bounded = bool(given) and end.id not in taken and all(map(_is_number_of_dimensions, given))
+    elif isinstance(end, ast.Constant):
+        bounded = type(end.value) is int and end.value <= _MOST_ROUNDS
+    else:
+        bounded = end is not None and _calls(end, "torch.len")
+    if not bounded:
+        yield "has a loop without a known end"
+
+
+def _is_number_of_dimensions(value: ast.expr) -> bool:
+    """Whether it is ``torch.dim(x)``, or a few less."""
+    if _calls(value, "torch.sub") and isinstance(value, ast.Call) and len(value.args) == 2:
+        less = value.args[1].value if isinstance(value.args[1], ast.Constant) else None
+        return _calls(value.args[0], "torch.dim") and type(less) is int and less >= 0
+    return _calls(value, "torch.dim")
+
+
+def _calls(value: ast.expr, name: str) -> bool:
+    return isinstance(value, ast.Call) and ast.unparse(value.func) == name and not value.keywords
+
+
+def _is_plain_target(target: ast.expr) -> bool:
+    if isinstance(target, ast.Tuple):
+        return all(map(_is_plain_target, target.elts))
+    return isinstance(target, ast.Name) or annotated(target) is not None
 
 
 def _chain_objections(text: str, root: ast.AST, *, called: bool) -> Iterator[str]:
