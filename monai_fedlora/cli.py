@@ -25,6 +25,8 @@ COMMANDS = (
     "serve",
     "check",
     "methods",
+    "approve",
+    "policy",
     "privacy",
     "cache",
 )

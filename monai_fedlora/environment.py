@@ -20,3 +20,6 @@ CACHE_LIMIT = "MONAI_FEDLORA_CACHE_LIMIT"
 
 SIGN_PASSPHRASE = "MONAI_FEDLORA_SIGN_PASSPHRASE"
 """Passphrase of the key that signs an exported bundle, where it does not lie in a file."""
+
+POLICY = "MONAI_FEDLORA_POLICY"
+"""Path of a site's policy where there is no ``policy.json`` in an NVFlare kit's ``local/``, as in simulations."""

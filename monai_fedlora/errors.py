@@ -25,6 +25,10 @@ class PrivacyError(FedLoraError):
     """Something that must stay in the site was about to leave it, or the server sent something undeclared."""
 
 
+class PolicyError(PrivacyError):
+    """A job asks for what the site's own policy does not allow, or nobody can tell what the policy allows."""
+
+
 class ExportError(FedLoraError):
     """A run cannot be turned into a bundle."""
 

@@ -15,6 +15,7 @@ from hypothesis import settings
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REAL_DATA = "MONAI_FEDLORA_REAL_DATA"
+POLICY = "MONAI_FEDLORA_POLICY"
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 settings.register_profile("local", deadline=None, max_examples=50)
@@ -45,8 +46,18 @@ def real_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("MONAI_FEDLORA_") and name != REAL_DATA]:
+    for name in [name for name in os.environ if name.startswith("MONAI_FEDLORA_") and name not in (REAL_DATA, POLICY)]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _sites_may_be_tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Sites of a few cases take part; tests of the limits themselves set or unset ``MONAI_FEDLORA_POLICY``."""
+    path = tmp_path_factory.mktemp("policy") / "policy.json"
+    path.write_text('{"least_cases": 1, "least_steps": 1}')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(POLICY, str(path))
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -18,34 +18,14 @@ def run(args: argparse.Namespace) -> int:
     """Write ``privacy.json`` and the approved manifest beside it."""
     from rich.console import Console
 
-    from monai_fedlora.errors import ConfigError
-    from monai_fedlora.federated.plan import Plan
-    from monai_fedlora.files import write_json
-    from monai_fedlora.scope import Manifest
+    from monai_fedlora.federated.approval import Job, write_gate
 
-    config = args.job / "app" / "config"
-    manifest, plan = Manifest.load(config / "manifest.json"), Plan.load(config / "plan.json")
-    approved = (args.output / f"approved_manifest_{plan.experiment}.json").resolve()
-    policy = args.output / "privacy.json"
-    if policy.exists():
-        raise ConfigError(f"{policy} exists; merge by hand, or move it away first")
-    write_json(approved, manifest.to_json())
-    gate = [
-        {
-            "path": "monai_fedlora.federated.filters.SharedOnly",
-            "args": {"manifest": str(approved), "classes": len(plan.classes)},
-        }
-    ]
-    scope = {
-        "name": "monai-fedlora",
-        "properties": {},
-        "task_data_filters": gate,
-        "task_result_filters": gate,
-    }
-    write_json(policy, {"scopes": [scope], "default_scope": "monai-fedlora"})
+    job = Job.read(args.job)
+    path = write_gate(job, args.output)
     console = Console()
+    manifest = job.manifest
     up, down = manifest.up.nbytes, manifest.down.nbytes
-    console.print(f"{policy} lets exactly {len(manifest.entries)} tensors through ({up:,} bytes up, {down:,} down):")
+    console.print(f"{path} lets exactly {len(manifest.entries)} tensors through ({up:,} bytes up, {down:,} down):")
     for key, entry in manifest.entries.items():
         console.print(f"  {key}  {entry}", soft_wrap=True)
     return 0

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
-from nvflare.apis.fl_constant import FLContextKey, ServerCommandKey
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode, ServerCommandKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 
@@ -20,6 +20,8 @@ REPORT_KEY = "report"
 TRAIN_TASK = "train"
 EVALUATE_TASK = "validate"
 RECORD_ID = "record"
+REFUSED = ReturnCode.TASK_UNSUPPORTED
+"""How a site answers whose own policy does not allow the job; NVFlare itself never sends this code."""
 BLOCKED = "monai_fedlora.blocked"
 """Property of the context of a message that the filter has blocked: the reason."""
 

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nvflare.apis.dxo import DataKind
 from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
-from nvflare.apis.fl_constant import FLContextKey, ReturnCode
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode, WorkspaceConstants
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
 from monai_fedlora.environment import PRIVATE_DIR, THREADS
-from monai_fedlora.errors import Aborted, PrivacyError
+from monai_fedlora.errors import Aborted, PolicyError, PrivacyError
 from monai_fedlora.federated.context import (
     EVALUATE_TASK,
+    REFUSED,
     TRAIN_TASK,
     load_manifest,
     load_plan,
@@ -30,6 +32,7 @@ from monai_fedlora.federated.context import (
 )
 from monai_fedlora.federated.lean import import_libraries
 from monai_fedlora.federated.logs import kept_in
+from monai_fedlora.federated.policy import site_policy
 from monai_fedlora.files import for_the_owner, make_folder
 
 if TYPE_CHECKING:
@@ -43,6 +46,9 @@ class SiteExecutor(Executor):
     (``MONAI_FEDLORA_DATA``, ``MONAI_FEDLORA_BACKBONE``, ``MONAI_FEDLORA_PRIVATE_DIR``); the job only names the
     plan. What goes wrong is written to ``errors.log`` in the private folder, and what libraries log to ``site.log``
     there: NVFlare's own logs may be streamed to the server, so they only get the kind of error.
+
+    What the job may ask for stands in the site's ``local/policy.json``, see :mod:`monai_fedlora.federated.policy`. A
+    refusal reaches the server as the return code ``TASK_UNSUPPORTED`` alone; ``errors.log`` names the limit.
 
     On the CPU the number of torch threads is ``MONAI_FEDLORA_THREADS``; unset, it is one in the simulator,
     whose results then do not depend on how many sites run at once, and torch's default elsewhere.
@@ -77,7 +83,8 @@ class SiteExecutor(Executor):
         except Exception as error:
             self._site = None
             self._note(error, fl_ctx)
-            return make_reply(ReturnCode.EXECUTION_EXCEPTION)
+            refused = isinstance(error, PolicyError)
+            return make_reply(REFUSED if refused else ReturnCode.EXECUTION_EXCEPTION)
         if abort_signal.triggered:
             self._site = None
             return make_reply(ReturnCode.TASK_ABORTED)
@@ -104,6 +111,7 @@ class SiteExecutor(Executor):
             plan=load_plan(fl_ctx),
             private_root=_private_folder(fl_ctx),
             should_stop=lambda: self._abort.triggered,
+            policy=partial(site_policy, _local_folder(fl_ctx)),
         )
         if site.scope.manifest != load_manifest(fl_ctx):
             raise PrivacyError(
@@ -121,6 +129,11 @@ class SiteExecutor(Executor):
         except OSError as problem:
             details = f"errors.log in the site's private folder cannot be written ({type(problem).__name__})"
         self.log_error(fl_ctx, f"task failed with {type(error).__name__}; {details}", fire_event=False)
+
+
+def _local_folder(fl_ctx: FLContext) -> Path:
+    """Where the site keeps what its jobs cannot change."""
+    return Path(fl_ctx.get_prop(FLContextKey.WORKSPACE_ROOT)) / WorkspaceConstants.SITE_FOLDER_NAME
 
 
 def _private_folder(fl_ctx: FLContext) -> Path:

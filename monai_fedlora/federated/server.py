@@ -24,6 +24,7 @@ from monai_fedlora.federated.aggregation import SharedAverage
 from monai_fedlora.federated.context import (
     BLOCKED,
     RECORD_ID,
+    REFUSED,
     REPORT_KEY,
     config_file,
     load_manifest,
@@ -86,6 +87,8 @@ class FlareRecord(FLComponent):
         fl_ctx.set_prop(_SENDER, name, private=True, sticky=False)
         if code == ReturnCode.TASK_RESULT_FILTER_ERROR:
             self._failures[name] = "blocked by the site's own filter"
+        elif code == REFUSED:
+            self._failures[name] = "the site's own policy does not allow this job; its errors.log names the limit"
         elif code != ReturnCode.OK:
             self._failures[name] = (
                 f"the site answered {code!r:.60}; what went wrong there is in errors.log in its own private folder "

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from monai_fedlora.environment import BACKBONE, DATA, PRIVATE_DIR, THREADS
+from monai_fedlora.environment import BACKBONE, DATA, POLICY, PRIVATE_DIR, THREADS
 from monai_fedlora.errors import FedLoraError
 from monai_fedlora.federated.lock import FolderLock
 from monai_fedlora.federated.plan import Plan
@@ -99,7 +99,9 @@ def _run(
         PRIVATE_DIR: str(workspace / "private"),
         THREADS: os.environ.get(THREADS, "1"),
     }
-    environment |= {key: _absolute(v) for key, v in ((DATA, data), (BACKBONE, backbone)) if v}
+    environment |= {
+        key: _absolute(v) for key, v in ((DATA, data), (BACKBONE, backbone), (POLICY, os.environ.get(POLICY))) if v
+    }
     command = [
         sys.executable,
         "-m",

@@ -21,7 +21,7 @@ from ignite.engine import Events
 from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
-from monai_fedlora.data.cases import SPLITS
+from monai_fedlora.data.cases import SPLITS, Case
 from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.data.site import site_data
 from monai_fedlora.data.units import unit_numbers
@@ -31,7 +31,9 @@ from monai_fedlora.engines.method import check_phases
 from monai_fedlora.engines.seeds import mix
 from monai_fedlora.environment import BACKBONE
 from monai_fedlora.errors import Aborted, ConfigError, FedLoraError, WeightsError
+from monai_fedlora.federated.permit import EVALUATIONS, ROUNDS, Permit
 from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.policy import Policy, site_policy
 from monai_fedlora.federated.state import SiteState, SiteStore
 from monai_fedlora.methods.build import DEMO
 from monai_fedlora.report import REPORTED, check_report, round_metrics, round_report
@@ -58,8 +60,10 @@ class Site:
             (``MONAI_FEDLORA_DATA``, then the phantom that the bundle names under ``phantom``, hearts if it names none).
         backbone: path of the backbone file; None uses ``MONAI_FEDLORA_BACKBONE``, then the packaged demo weights.
         should_stop: polled after every batch; the round is given up when it returns True.
+        policy: returns the site's own limits, which are asked before every message.
 
     Raises:
+        PolicyError: the site's policy does not allow the job; nothing is trained and nothing leaves.
         ConfigError: the site's classes are not the plan's, or its cases make fewer steps than the method has phases.
         DataError, WeightsError: the site's data or backbone cannot be used.
     """
@@ -73,28 +77,36 @@ class Site:
         data_root: str | None = None,
         backbone: str | None = None,
         should_stop: Callable[[], bool] = lambda: False,
+        policy: Callable[[], Policy] = site_policy,
     ) -> None:
         self.name = name
         self.plan = plan
+        self._permit = Permit(read=policy, plan=plan, site=name, private_root=private_root)
+        self._permit.check()
         self.method = plan.site_method(name)
         self.store = SiteStore(root=private_root, plan=plan, site=name)
         self._config = ConfigParser()
         self._config.read_config(bundle_path(plan.bundle) / "configs" / "train.json")
         datalist = site_data(name, data_root=data_root, phantom=self._config.get("phantom", "cine"))
-        self._cases = self._check_data(datalist)
+        training = self._check_data(datalist)
+        self._cases = len(training)
+        self._permit.trains_on(training)
         self._configure(datalist, backbone or os.environ.get(BACKBONE) or DEMO)
         self.network: nn.Module = self._bundled("network")
         self.scope = plan.scope(self.network)
+        self._permit.sends(self.scope.manifest)
         self._optimiser: torch.optim.Optimizer = self._bundled("optimizer")
         self._trainer = self._bundled("train::trainer")
         self._should_stop = should_stop
         self._trainer.add_event_handler(Events.ITERATION_COMPLETED, _terminate_if, should_stop)
         self._check_steps()
+        self._permit.trains_on(training, getattr(self._trainer.loss_function, "weight", None))
+        self._permit.trains_with(self._trainer, self._optimiser, self.network)
         self._initial_private = self.scope.private_state(self.network)
         self._finished_round: int | None = None
         self._left_over: Mapping[str, np.ndarray] = {}
 
-    def _check_data(self, datalist: Path) -> int:
+    def _check_data(self, datalist: Path) -> tuple[Case, ...]:
         loaded = load_datalist(datalist)
         if tuple(loaded.classes) != self.plan.classes:
             raise ConfigError(
@@ -102,7 +114,7 @@ class Site:
                 "data with the same task and class list"
             )
         self._units = {split: unit_numbers(loaded.cases(split)) for split in SPLITS}
-        return len(loaded.training)
+        return loaded.training
 
     def _check_steps(self) -> None:
         """Refuse a plan of which this site would train no round, so that its initial values are never scored."""
@@ -169,11 +181,13 @@ class Site:
 
         Raises:
             PrivacyError: undeclared tensors from the server, or private state of another experiment.
+            PolicyError: the site's policy does not allow the round, or a message after so few steps.
             DataError: a patient file turned out to be unusable.
             Aborted: ``should_stop`` ended the round, of which nothing is kept.
             Busy: another process uses the site's private folder.
         """
         started = time.perf_counter()
+        self._permit.begin(ROUNDS)
         self._open(round_number, shared)
         report: dict[str, Any] = {
             "round": round_number,
@@ -185,6 +199,7 @@ class Site:
             raise Aborted(f"round {round_number} was given up on request")
         report["train_loss"] = float(self._trainer.state.metrics["train_loss"])
         payload, self._left_over = self.scope.update(self.network, sent=shared, left_over=self._left_over)
+        self._permit.end(ROUNDS)
         self._save(round_number)
         report["seconds"] = time.perf_counter() - started
         return Update(payload, self._checked(report, "validation"))
@@ -221,8 +236,12 @@ class Site:
 
         Returns:
             A report with the metrics of the validation and the test split.
+
+        Raises:
+            PolicyError: the site's policy does not allow it.
         """
         started = time.perf_counter()
+        self._permit.begin(EVALUATIONS)
         last = self.plan.start_round + self.plan.rounds
         self._open(last, shared)
         report: dict[str, Any] = {"round": last, "cases": self._cases}
@@ -233,6 +252,7 @@ class Site:
         evidence |= self._plain_outputs()
         report["seconds"] = time.perf_counter() - started
         report = self._checked(report, *REPORTED)
+        self._permit.end(EVALUATIONS)
         state = self.network.state_dict()
         self.store.save_final(
             shared={key: state[key] for key in self.scope.manifest.down.entries},

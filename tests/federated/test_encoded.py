@@ -282,7 +282,11 @@ def test_executors_that_start_anew_for_each_round_compute_the_run_in_one_process
     for name, value in {**prepared.environment, "MONAI_FEDLORA_PRIVATE_DIR": str(tmp_path / "private")}.items():
         monkeypatch.setenv(name, value)
     context = FLContext()
-    places = {FLContextKey.APP_ROOT: str(tmp_path / "job" / "app"), ReservedKey.IDENTITY_NAME: "site-1"}
+    places = {
+        FLContextKey.APP_ROOT: str(tmp_path / "job" / "app"),
+        FLContextKey.WORKSPACE_ROOT: str(tmp_path / "workspace"),
+        ReservedKey.IDENTITY_NAME: "site-1",
+    }
     for key, value in places.items():
         context.set_prop(key, value, private=True, sticky=False)
     gates = [

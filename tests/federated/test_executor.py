@@ -20,7 +20,7 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
-from monai_fedlora.federated.context import EVALUATE_TASK, TRAIN_TASK, open_message, weights_message
+from monai_fedlora.federated.context import EVALUATE_TASK, REFUSED, TRAIN_TASK, open_message, weights_message
 from monai_fedlora.federated.executor import SiteExecutor
 from monai_fedlora.federated.filters import SharedOnly
 from monai_fedlora.federated.initial import build_shared
@@ -183,6 +183,53 @@ def test_a_message_that_is_not_exact_is_answered_with_an_error(
 def test_a_round_without_a_number_is_answered_with_an_error(client: Client) -> None:
     reply = client.executor.execute(TRAIN_TASK, weights_message(client.shared), client.context, client.abort)
     assert reply.get_return_code() == ReturnCode.EXECUTION_EXCEPTION
+
+
+def asks_for_more(client: Client, workspace: Path) -> None:
+    write_json(workspace / "local" / "policy.json", {"least_cases": 100, "least_steps": 1})
+
+
+def asks_for_approval(client: Client, workspace: Path) -> None:
+    write_json(workspace / "local" / "policy.json", {"least_cases": 1, "least_steps": 1, "require_approval": True})
+
+
+def misspelt(client: Client, workspace: Path) -> None:
+    write_json(workspace / "local" / "policy.json", {"least_case": 1})
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        (asks_for_more, "PolicyError: least_cases: the site trains on 4 patients"),
+        (asks_for_approval, "PolicyError: require_approval: no approval fits this job of trial"),
+        (misspelt, "'least_case' is not a limit"),
+    ],
+)
+def test_what_the_sites_policy_does_not_allow_is_answered_with_a_bare_code(
+    client: Client,
+    tmp_path: Path,
+    streamed: Callable[[], str],
+    limit: Callable[[Client, Path], None],
+    said: str,
+) -> None:
+    limit(client, tmp_path / "workspace")
+    for task in (TRAIN_TASK, EVALUATE_TASK):
+        reply = SharedOnly().process(client.send(weights_message(client.shared), task), client.context)
+        assert reply.get_return_code() == REFUSED
+        assert set(reply) == {"__headers__"}
+    assert client.errors.count(said) == 2
+    assert "task failed with PolicyError" in streamed()
+    for secret in ("least_case", "require_approval", "policy.json", "4 patients"):
+        assert secret not in streamed()
+    assert {path.name for path in client.private.iterdir()} <= {"errors.log", "site.log"}
+
+
+def test_a_policy_that_tightens_ends_a_run_at_the_next_task(client: Client, tmp_path: Path) -> None:
+    assert client.train().get_return_code() == ReturnCode.OK
+    asks_for_more(client, tmp_path / "workspace")
+    assert client.train(round_number=1).get_return_code() == REFUSED
+    (tmp_path / "workspace" / "local" / "policy.json").unlink()
+    assert client.train(round_number=1).get_return_code() == ReturnCode.OK
 
 
 def unreadable_image(client: Client, prepared: Prepared, folder: Path) -> str:

@@ -105,10 +105,12 @@ def test_a_run_that_came_to_its_end_incomplete_is_a_result(stand_in: StandIn) ->
 def test_sites_are_told_where_their_things_are(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(stand_in.job.parent)
     monkeypatch.setenv("MONAI_FEDLORA_DATA", "/set/before")
+    monkeypatch.setenv("MONAI_FEDLORA_POLICY", "toys/policy.json")
     seen = stand_in(results=[FINISHED], backbone="some/file")["environment"]
     assert seen == {
         "MONAI_FEDLORA_DATA": "/set/before",
         "MONAI_FEDLORA_BACKBONE": str(stand_in.job.parent / "some/file"),
+        "MONAI_FEDLORA_POLICY": str(stand_in.job.parent / "toys/policy.json"),
         "MONAI_FEDLORA_PRIVATE_DIR": str(stand_in.workspace / "private"),
         "MONAI_FEDLORA_THREADS": "1",
     }

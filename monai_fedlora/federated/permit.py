@@ -1,0 +1,140 @@
+"""Whether a site may train for a job and send what it trained: its policy, applied to what the site sees itself."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from monai_fedlora.data.cases import Case
+from monai_fedlora.engines.method import phase_ends
+from monai_fedlora.errors import FedLoraError, PolicyError
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.policy import Policy, effective_patients
+from monai_fedlora.files import make_folder, read_json, write_json
+from monai_fedlora.scope import Manifest
+
+ROUNDS, EVALUATIONS = "rounds", "final evaluations"
+_FOLDER = ".messages"
+
+
+class Permit:
+    """Asks a site's policy, again before every message, so that an approval that was withdrawn ends a run.
+
+    A site tells it what it knows as it comes to know it, and :meth:`check` judges by what is known.
+
+    Args:
+        read: returns the policy that holds now.
+        plan: the experiment.
+        site: the site's name.
+        private_root: folder for private state. How many messages have left is kept there in
+            ``.messages/<experiment>/<site>.json``, which no round clears: a server that starts an experiment anew gets
+            no more of them.
+    """
+
+    def __init__(
+        self, *, read: Callable[[], Policy], plan: Plan, site: str, private_root: str | os.PathLike[str]
+    ) -> None:
+        self._read = read
+        self._plan = plan
+        self._counts = Path(private_root) / _FOLDER / plan.experiment / f"{site}.json"
+        self._patients: float | None = None
+        self._manifest: Manifest | None = None
+        self._planned: int | None = None
+        self._done = 0
+
+    def check(self) -> Policy:
+        """Refuse what the policy does not allow.
+
+        Raises:
+            PolicyError: the message names the limit.
+        """
+        policy = self._read()
+        policy.check_plan(self._plan)
+        if self._patients is not None:
+            policy.check_cases(self._patients)
+        if self._manifest is not None:
+            policy.check_approved(self._plan, self._manifest)
+        if self._planned is not None:
+            policy.check_steps(self._planned)
+        return policy
+
+    def trains_on(self, cases: Sequence[Case], class_weights: Sequence[float] | None = None) -> None:
+        """Learn which cases train, and how the loss weighs their classes; None for all alike."""
+        patients = [case.subject if case.unit is None else f"unit {case.unit}" for case in cases]
+        weights = [1.0 if class_weights is None else float(class_weights[case.label]) for case in cases]
+        self._patients = effective_patients(patients, weights)
+        self.check()
+
+    def sends(self, manifest: Manifest) -> None:
+        """Learn what travels."""
+        self._manifest = manifest
+        self.check()
+
+    def trains_with(self, trainer: Any, optimiser: Optimizer, network: nn.Module) -> None:
+        """Learn how many steps a round takes, and count those that are taken.
+
+        Steps in which nothing moves that leaves, as in a phase for the private head, do not count.
+
+        Args:
+            trainer: with the site's own loader.
+            optimiser: the trainer's.
+            network: attached to the plan's method.
+        """
+        leaving = set(self._manifest.up.entries) if self._manifest else set()
+        if not leaving:
+            return
+        per_epoch = math.ceil(len(trainer.data_loader) / getattr(trainer, "accumulation_steps", 1))
+        steps = per_epoch * self._plan.local_epochs
+        self._planned = steps
+        phases = self._plan.build_method().phases(network)
+        if 0 < len(phases) <= steps:  # with fewer steps than phases the trainer has more to say
+            ends = phase_ends([phase.share for phase in phases], steps)
+            lengths = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+            moving = [any(map(phase.trains, leaving)) for phase in phases]
+            self._planned = sum(length for length, moves in zip(lengths, moving, strict=True) if moves)
+        moved = [parameter for name, parameter in network.named_parameters() if name in leaving]
+
+        def count(*_: Any) -> None:
+            self._done += any(parameter.grad is not None for parameter in moved)
+
+        optimiser.register_step_post_hook(count)
+        self.check()
+
+    def begin(self, what: str) -> None:
+        """Ask before a message of this kind is computed: ``ROUNDS`` or ``EVALUATIONS``."""
+        self.check().check_count(what, self._count()[what])
+        self._done = 0
+
+    def end(self, what: str) -> None:
+        """Ask again before it leaves, by the steps that were taken, and count it."""
+        policy = self.check()
+        if what == ROUNDS and self._planned is not None:
+            policy.check_steps(self._done)
+        counts = self._count()
+        make_folder(self._counts.parent)
+        write_json(self._counts, {**counts, what: counts[what] + 1})
+
+    def _count(self) -> dict[str, int]:
+        counts = {ROUNDS: 0, EVALUATIONS: 0}
+        if not os.path.lexists(self._counts):
+            return counts
+        try:
+            value = read_json(self._counts)
+        except FedLoraError as error:
+            raise PolicyError(f"most_rounds: {error}; how many messages have left is not known") from error
+        if (
+            not isinstance(value, dict)
+            or set(value) != set(counts)
+            or any(type(n) is not int or n < 0 for n in value.values())
+        ):
+            raise PolicyError(
+                f"most_rounds: {self._counts} does not say how many messages have left; write it anew if you know: "
+                f"{counts}"
+            )
+        return value
