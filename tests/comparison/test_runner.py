@@ -218,12 +218,12 @@ def test_a_process_that_is_killed_takes_no_other_run_with_it(make_task: MakeTask
     from monai_fedlora.resources import demo_weights_path
 
     backbone = demo_weights_path()
-    task = make_task(tmp_path, "dual_lora", "fedit", "local", size="small", backbone_sha256=sha256(backbone))
+    task = make_task(tmp_path, "dual_lora", "fedit", size="small", backbone_sha256=sha256(backbone))
     deadly = Deadly(**{f.name: getattr(task.comparison, f.name) for f in dataclasses.fields(task.comparison)})
     (failure,) = run_missing(dataclasses.replace(task, comparison=deadly, backbone=str(backbone)), workers=2)
     assert failure.run.method == "fedit"
     assert "memory" in failure.reason
-    assert [run.method for run in stored_results(task)] == ["dual_lora", "local"]
+    assert [run.method for run in stored_results(task)] == ["dual_lora"]
 
 
 def test_progress_is_told_run_by_run(make_task: MakeTask, tmp_path: Path, done: list[str]) -> None:
