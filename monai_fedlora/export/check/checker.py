@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,10 +11,11 @@ from monai_fedlora.errors import ExportError
 from monai_fedlora.export.check.configs import check_configs
 from monai_fedlora.export.check.contents import Contents, open_contents
 from monai_fedlora.export.check.findings import FOREIGN, NOT_VERIFIED, UNSIGNED, VERIFIED, Finding, Report
-from monai_fedlora.export.check.layout import check_checksums, check_files, kind_of
+from monai_fedlora.export.check.layout import EXPORTED, check_checksums, check_files, kind_of
 from monai_fedlora.export.check.metadata import check_metadata
 from monai_fedlora.export.check.models import check_models
 from monai_fedlora.export.check.origin import NOT_MADE_HERE, made_here
+from monai_fedlora.export.check.probe import SCRIPT, run_problem
 from monai_fedlora.export.check.signature import check_signature, signature_of
 from monai_fedlora.export.checksums import CHECKSUMS_NAME
 from monai_fedlora.export.keys import PublicKey
@@ -28,20 +30,28 @@ _RULES: dict[str, _Rule] = {
 }
 
 
-def check_bundle(bundle: Path, *, digest: str | None = None, keys: Sequence[PublicKey] = ()) -> Report:
-    """Look at every file of a bundle without executing or loading anything of it.
+def check_bundle(
+    bundle: Path, *, digest: str | None = None, keys: Sequence[PublicKey] = (), run: bool = False
+) -> Report:
+    """Look at every file of a bundle without executing or loading anything of it, unless ``run`` asks for it.
 
     Args:
         bundle: its folder, or a zip that holds the folder.
         digest: what :func:`monai_fedlora.export.checksums.write_checksums` returned when the bundle was written; None
             does not compare it.
         keys: whose signature the bundle must have, one of them; none asks for no signature.
+        run: of an exported bundle that passes, let the model classify noise, see
+            :mod:`monai_fedlora.export.check.probe`.
 
     Raises:
         ExportError: there is no such file, or it cannot be read.
     """
     with open_contents(bundle) as contents:
-        return check_contents(contents, bundle=bundle, digest=digest, keys=keys)
+        report = check_contents(contents, bundle=bundle, digest=digest, keys=keys)
+        runs = run and report.passed and report.kind == EXPORTED
+        if runs and isinstance(contents, Contents) and (problem := run_problem(contents.root)):
+            report = replace(report, findings=(Finding(rule="models", file=SCRIPT, problem=problem),))
+        return report
 
 
 def check_contents(
