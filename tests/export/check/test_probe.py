@@ -19,6 +19,7 @@ def test_an_honest_model_runs(image_exported: Exported) -> None:
     assert check_bundle(image_exported.folder, run=True).passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "seconds", "message"),
     [
