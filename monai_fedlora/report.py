@@ -19,7 +19,7 @@ MOST_CASES = 10**7
 """Largest count of cases, and of anything else that a report counts (ours)."""
 REPORTED = ("validation", "test")
 
-_COUNTS = ("round", "cases")
+_COUNTS = ("round", "cases", "restored_rounds")
 _NUMBERS = ("seconds", "train_loss")
 _VIEWS = ("private_on", "private_off")
 _FROM_MATRIX = ("balanced_accuracy", "sensitivity", "specificity", "mcc", "accuracy")
@@ -54,7 +54,8 @@ def round_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
 def check_report(report: Any, *, classes: int, splits: Collection[str] = REPORTED) -> dict[str, Any]:
     """Accept what a site says about a round beside its tensors: a few named numbers and nothing else.
 
-    Allowed are the counts ``round`` and ``cases``, the numbers ``seconds`` and ``train_loss`` with four significant
+    Allowed are the counts ``round``, ``cases`` and ``restored_rounds`` (after how many rounds the site's own state
+    stood when it began, at most ``round``), the numbers ``seconds`` and ``train_loss`` with four significant
     digits, and the metrics of the ``splits`` x {private_on, private_off} with four decimals, or null where undefined,
     with the number of cases ``n`` and a confusion matrix of counts that add up to it. Both views of a split are of the
     same cases. No text can pass, so no file name or path can; neither can text or an image spelt as one long number
@@ -77,6 +78,8 @@ def check_report(report: Any, *, classes: int, splits: Collection[str] = REPORTE
         if key not in (*_COUNTS, *splits, *_NUMBERS):
             raise PrivacyError(f"undeclared report entry {key!r}")
     found: dict[str, Any] = {key: _count(key, report[key]) for key in _COUNTS if key in report}
+    if found.get("restored_rounds", 0) > found.get("round", 0):
+        raise PrivacyError("report entry 'restored_rounds' is more than the rounds there were")
     found |= {key: _number(key, report[key]) for key in _NUMBERS if key in report}
     return found | {split: _views(split, report[split], classes) for split in REPORTED if split in report}
 
@@ -91,7 +94,7 @@ def report_bits(*, classes: int, cases: int, splits: int = 1) -> float:
         cases: in each split; nobody can check this number, so that the site's own engineer has to insert it.
         splits: in the report.
     """
-    numbers = 2 * math.log2(MOST_CASES + 2) + 2 * math.log2(2 * _distinct_numbers() + 1)
+    numbers = len(_COUNTS) * math.log2(MOST_CASES + 2) + 2 * math.log2(2 * _distinct_numbers() + 1)
     cells = classes**2
     matrices = (math.lgamma(cases + cells + 1) - math.lgamma(cells + 1) - math.lgamma(cases + 1)) / math.log(2)
     counted = max(matrices, 0.0) + 2  # with the case count and without

@@ -20,7 +20,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("method", help="a name from `monai-fedlora methods`")
     parser.add_argument("--output", required=True, type=Path, metavar="J", help="job folder to create")
     parser.add_argument("--sites", default=DEFAULT_SITES, help=f"names, comma-separated (default: {DEFAULT_SITES})")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (default: 5)")
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help="rounds (default: 5; with --resume, as many as were left)"
+    )
     parser.add_argument("--local-epochs", type=int, default=1, metavar="N", help="epochs per round (default: 1)")
     parser.add_argument("--classes", help="class names in label order (default: the bundle's)")
     parser.add_argument("--experiment", help="name that keys private state (default: the job folder's name)")
@@ -65,6 +67,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     )
     parser.add_argument("--start-from", metavar="FILE", help="stored shared.safetensors, or a PEFT adapter folder")
     parser.add_argument("--resume", action="store_true", help="with --start-from: go on with the round after it")
+    parser.add_argument(
+        "--accept-changes",
+        action="store_true",
+        help="with --resume: go on with other settings than before; the plan says which",
+    )
     parser.add_argument("--allow-listed", action="store_true", help="no custom folder; sites allow-list the classes")
     parser.add_argument(
         "--set",
@@ -81,11 +88,14 @@ def run(args: argparse.Namespace) -> int:
     """Write the folder and say what travels."""
     from rich.console import Console
 
+    from monai_fedlora.federated.changes import listed
     from monai_fedlora.federated.initial import (
         build_shared,
+        changes_since,
         check_resumable,
         check_steps,
         needs_backbone,
+        rounds_left,
         starting_point,
     )
     from monai_fedlora.federated.jobs import write_job
@@ -108,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
         "method_args": own,
         "sites": tuple(args.sites.split(",")),
         "classes": tuple(classes),
-        "rounds": args.rounds,
+        "rounds": 5 if args.rounds is None else args.rounds,
         "local_epochs": args.local_epochs,
         "size": size,
         "backbone_sha256": pin_backbone(size, backbone, texts=reads_text),
@@ -131,13 +141,25 @@ def run(args: argparse.Namespace) -> int:
             if initial is None or stored_round is None:
                 raise ConfigError("--resume needs --start-from with a stored shared.safetensors, which knows its round")
             check_resumable(initial, plan=plan)
-            plan = Plan(**common, start_round=stored_round + 1)
+            common |= {
+                "start_round": stored_round + 1,
+                "rounds": rounds_left(initial) if args.rounds is None else args.rounds,
+            }
+            changes, accepted = changes_since(initial, plan=Plan(**common))
+            if changes and not args.accept_changes:
+                raise ConfigError(
+                    f"{initial} was stored with other settings than the job would have ({listed(changes)}); give the "
+                    "same ones to go on to the bits of a run that nobody disturbed, or add --accept-changes"
+                )
+            plan = Plan(**common, changed=tuple(sorted({*accepted, *changes})))
         write_job(plan, manifest, args.output, initial=initial, custom_folder=not args.allow_listed)
     console = Console()
     console.print(
         f"wrote {args.output}: {plan.method}, {len(plan.sites)} sites, rounds {plan.start_round} to "
         f"{plan.start_round + plan.rounds - 1}"
     )
+    if plan.changed:
+        console.print(f"not as in the rounds before: {', '.join(plan.changed)}", markup=False, soft_wrap=True)
     console.print(
         f"per site and round {len(manifest.up.entries)} tensors of {manifest.up.nbytes:,} bytes go up and "
         f"{len(manifest.down.entries)} of {manifest.down.nbytes:,} bytes come down; "

@@ -93,6 +93,7 @@ def show_end(console: Any, results: Mapping[str, Any], workspace: Path, error: s
         error: the last that a site has noted, or nothing.
     """
     from monai_fedlora.federated.limits import limits_said
+    from monai_fedlora.federated.record import restarts_said
 
     refused = [f"refused in round {entry['round']}: {entry['site']}: {entry['reason']}" for entry in results["refused"]]
     if results["lacks"]:
@@ -102,7 +103,7 @@ def show_end(console: Any, results: Mapping[str, Any], workspace: Path, error: s
     console.print(closing_table(results))
     if refused and not results["lacks"]:
         console.print("\n".join(refused), style="yellow", markup=False, soft_wrap=True)
-    for said in limits_said(results):
+    for said in (*restarts_said(results), *limits_said(results)):
         console.print(said, style="yellow", markup=False, soft_wrap=True)
     console.print(f"results: {workspace / 'results.json'}", markup=False, soft_wrap=True)
 

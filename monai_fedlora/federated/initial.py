@@ -16,6 +16,7 @@ from torch import Tensor
 
 from monai_fedlora.adapters.side import PREFIX
 from monai_fedlora.errors import ConfigError, PrivacyError, WeightsError
+from monai_fedlora.federated.changes import end_change, plan_changes
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.files import load_tensors, save_tensors
 from monai_fedlora.scope import Manifest, Role, Scope
@@ -168,6 +169,46 @@ def check_resumable(source: Path, *, plan: Plan) -> int:
     if number is None:
         raise ConfigError(f"{source} does not say after which round it was stored; it cannot be gone on from")
     return number
+
+
+def changes_since(source: Path, *, plan: Plan) -> tuple[dict[str, str], tuple[str, ...]]:
+    """What a plan that goes on from ``source`` does otherwise than the run that stored it.
+
+    Args:
+        source: a file that :func:`check_resumable` has accepted.
+        plan: the plan that goes on, with its ``start_round``.
+
+    Returns:
+        ``old -> new`` by the setting's name, and the names of those that were changed, and accepted, before.
+
+    Raises:
+        WeightsError: the file is damaged.
+    """
+    try:
+        before = json.loads(load_tensors(source)[1]["plan"])
+        accepted = tuple(str(name) for name in before.get("changed", ()))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{source} does not say by which plan it was stored ({error})") from error
+    return plan_changes(before, plan) | end_change(before, plan), accepted
+
+
+def rounds_left(source: Path) -> int:
+    """Rounds that the run which stored ``source`` had still to do.
+
+    Raises:
+        ConfigError: none, or the file does not say.
+        WeightsError: the file is damaged.
+    """
+    metadata = load_tensors(source)[1]
+    number = _stored_round(metadata)
+    try:
+        plan = json.loads(metadata["plan"])
+        left = int(plan.get("start_round", 0)) + int(plan["rounds"]) - (-1 if number is None else number) - 1
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{source} does not say how many rounds were left ({error}); give --rounds") from error
+    if left < 1:
+        raise ConfigError(f"the run that stored {source} had come to its end; give --rounds for more")
+    return left
 
 
 def _stored_round(metadata: Mapping[str, str]) -> int | None:

@@ -59,6 +59,8 @@ class Plan:
             :mod:`monai_fedlora.encoding`.
         training: overrides of the bundle's training settings, limited to numbers and plain words.
         prompts: how a method that reads texts puts the classes into words, the same at every site; None for others.
+        changed: names of settings that are not what they were in earlier rounds of the experiment, as whoever made the
+            job has accepted; a site refuses to go on with others.
     """
 
     experiment: str
@@ -81,6 +83,7 @@ class Plan:
     top_k: float = 1.0
     training: Mapping[str, Any] = field(default_factory=dict)
     prompts: Prompts | None = None
+    changed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("experiment", "bundle", "method", "size"):
@@ -93,6 +96,10 @@ class Plan:
                 _word(name, word)
             if len(set(words)) != len(words):
                 raise ConfigError(f"{name} must be different names, got {', '.join(words)}")
+        if not isinstance(self.changed, tuple):
+            raise ConfigError(f"changed is {self.changed!r}; it must be a list of names of settings")
+        for name in self.changed:
+            _word("changed", name)
         if _SERVER in self.sites:
             raise ConfigError(f"sites: none can be called {_SERVER!r}, which is NVFlare's name for the server")
         if not 2 <= len(self.classes) <= MOST_CLASSES:
@@ -196,6 +203,8 @@ class Plan:
         value = json.loads(json.dumps(dataclasses.asdict(self)))
         if self.prompts is None:
             del value["prompts"]
+        if not self.changed:
+            del value["changed"]
         return value
 
     @classmethod

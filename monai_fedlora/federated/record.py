@@ -30,9 +30,10 @@ class RunRecord:
 
     The file holds ``plan``, ``manifest_digest``, ``payload_bytes``, ``status``, ``rounds`` (a list with, per site, the
     report and the bytes received from and sent to it, how the accepted changes agree, and what the limits on one
-    site's part did), ``final`` (per site), ``refused`` (round, site, reason) and ``lacks``: what the run has not done,
-    in words. The status is "running" until the run's end, and for ever where that never came; then "finished", or
-    "incomplete" where something is lacking (see :func:`shortfalls`).
+    site's part did), ``final`` (per site), ``refused`` (round, site, reason), ``restarted`` (round, site, and the
+    rounds behind the state that it had) and ``lacks``: what the run has not done, in words. The status is "running"
+    until the run's end, and for ever where that never came; then "finished", or "incomplete" where something is
+    lacking (see :func:`shortfalls`).
 
     It is written whole, at the beginning of every round and at the end at once. In between it follows what happens
     after half a second, or after so much longer as keeps it to 16 kB a second: a few sites are seen at work one by one,
@@ -61,6 +62,7 @@ class RunRecord:
             "rounds": [],
             "final": {},
             "refused": [],
+            "restarted": [],
         }
 
     def begin_round(self, number: int) -> None:
@@ -71,7 +73,15 @@ class RunRecord:
     def contribution(self, site: str, report: Mapping[str, Any]) -> None:
         """Note an accepted update of the current round."""
         with self._event():
+            self._note_restart(site, report)
             self.value["rounds"][-1]["sites"][site] = dict(report)
+
+    def _note_restart(self, site: str, report: Mapping[str, Any]) -> None:
+        """Note a site whose own state is gone, or older than what it had when it last answered."""
+        had, number = report.get("restored_rounds"), report.get("round", 0)
+        answered = [entry["round"] + 1 for entry in self.value["rounds"] if "round" in entry["sites"].get(site, {})]
+        if had is not None and ((number and not had) or had < max(answered, default=0)):
+            self.value["restarted"].append({"round": number, "site": site, "restored_rounds": had})
 
     def refusal(self, number: int, site: str, reason: str) -> None:
         """Note that a site's answer was left out of a round, and why."""
@@ -101,6 +111,7 @@ class RunRecord:
     def final(self, site: str, report: Mapping[str, Any]) -> None:
         """Note a site's evaluation of the last model."""
         with self._event():
+            self._note_restart(site, report)
             self.value["final"][site] = dict(report)
 
     def finish(self) -> None:
@@ -139,6 +150,19 @@ class RunRecord:
         self.value["seconds"] = round(time.time() - self._started, 3)
         write_json(self.path, self.value)
         self._due = time.monotonic() + max(_LEAST_PAUSE, self.path.stat().st_size / _BYTES_PER_SECOND)
+
+
+def restarts_said(results: Mapping[str, Any]) -> list[str]:
+    """Sites that began a round without the state of the round before, one line each."""
+    found = []
+    for entry in results.get("restarted", []):
+        had = entry["restored_rounds"]
+        state = f"an older state of its own (after {had} rounds)" if had else "no state of its own"
+        found.append(
+            f"{entry['site']} began round {entry['round']} with {state}: its private part, optimiser and what it had "
+            "not sent are not those of its last round; its private folder was lost, replaced, or is another one"
+        )
+    return found
 
 
 def shortfalls(results: Mapping[str, Any]) -> list[str]:

@@ -104,6 +104,7 @@ class Site:
         self._permit.trains_with(self._trainer, self._optimiser, self.network)
         self._initial_private = self.scope.private_state(self.network)
         self._finished_round: int | None = None
+        self._restored_rounds = 0
         self._left_over: Mapping[str, np.ndarray] = {}
 
     def _check_data(self, datalist: Path) -> tuple[Case, ...]:
@@ -192,6 +193,7 @@ class Site:
         report: dict[str, Any] = {
             "round": round_number,
             "cases": self._cases,
+            "restored_rounds": self._restored_rounds,
             "validation": self.evaluate("validate"),
         }
         self._trainer.run_epochs(self.plan.local_epochs)
@@ -244,7 +246,11 @@ class Site:
         self._permit.begin(EVALUATIONS)
         last = self.plan.start_round + self.plan.rounds
         self._open(last, shared)
-        report: dict[str, Any] = {"round": last, "cases": self._cases}
+        report: dict[str, Any] = {
+            "round": last,
+            "cases": self._cases,
+            "restored_rounds": self._restored_rounds,
+        }
         evidence: dict[str, Tensor] = {}
         for split, name in (("validate", "validation"), ("test", "test")):
             report[name], kept = self._evaluate_and_keep(split)
@@ -317,10 +323,12 @@ class Site:
     def _restore(self, round_number: int) -> None:
         """Bring private tensors, optimiser and counters to the state this round starts from."""
         if self._finished_round == round_number - 1 and round_number > 0:
+            self._restored_rounds = round_number
             return
         if round_number == 0:
             self.store.clear()
         state = self.store.load_before(round_number)
+        self._restored_rounds = state.round + 1 if state else 0
         self.scope.load_private(self.network, state.private if state else self._initial_private)
         self._left_over = {key: value.numpy() for key, value in state.left_over.items()} if state else {}
         self._optimiser.state.clear()

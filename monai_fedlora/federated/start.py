@@ -11,9 +11,11 @@ import numpy as np
 
 from monai_fedlora.environment import BACKBONE
 from monai_fedlora.errors import ConfigError, PrivacyError
+from monai_fedlora.federated.changes import listed
 from monai_fedlora.federated.initial import (
     build_manifest,
     build_shared,
+    changes_since,
     check_resumable,
     load_shared,
     needs_backbone,
@@ -58,8 +60,8 @@ class Start:
             backbone: see :meth:`of_plan`.
 
         Raises:
-            ConfigError: the plan begins in a later round, and what it should go on from is missing or of another
-                experiment or round.
+            ConfigError: the plan begins in a later round, and what it should go on from is missing, of another
+                experiment or round, or of other settings than the plan says (see :attr:`Plan.changed`).
             PrivacyError: the job's manifest is not what its plan shares.
             WeightsError: stored tensors are damaged or do not fit.
         """
@@ -145,8 +147,14 @@ def _check_goes_on(stored: Path, plan: Plan) -> None:
             "--start-from and --resume"
         )
     number = check_resumable(stored, plan=plan)
+    changes, _ = changes_since(stored, plan=plan)
     if number != plan.start_round - 1:
         raise ConfigError(
             f"{stored} was stored after round {number}, and the plan begins in round {plan.start_round}; make the job "
             "again with --start-from and --resume"
+        )
+    if unsaid := {name: change for name, change in changes.items() if name not in plan.changed}:
+        raise ConfigError(
+            f"the plan goes on from {stored} with other settings ({listed(unsaid)}); make the job again with the same "
+            "ones, or with --accept-changes"
         )

@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from monai_fedlora.errors import PrivacyError, WeightsError
+from monai_fedlora.federated.changes import listed, plan_changes
 from monai_fedlora.federated.lock import FolderLock
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.files import load_tensors, make_folder, save_tensors, sha256
@@ -97,7 +98,8 @@ class SiteStore:
         """Return the newest state of a round before ``round_number``; None where the site has none at all.
 
         Raises:
-            PrivacyError: the file is of another experiment, or all stored rounds are later ones.
+            PrivacyError: the file is of another experiment or of other settings than the plan says, or all stored
+                rounds are later ones.
             WeightsError: the file is damaged.
         """
         rounds = self.rounds()
@@ -173,6 +175,22 @@ class SiteStore:
         }
 
     def _check(self, path: Path, metadata: Mapping[str, str]) -> None:
+        self._check_identity(path, metadata)
+        if unsaid := self._unsaid_changes(path, metadata):
+            raise PrivacyError(
+                f"{path} was stored with other settings than the job's plan has, and the plan does not say that they "
+                f"changed ({listed(unsaid)}); whoever makes the job has to accept that (job --resume --accept-changes)"
+            )
+
+    def _unsaid_changes(self, path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
+        try:
+            before = json.loads(metadata["plan"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(f"{path} is not a site state ({error}); remove it to start afresh") from error
+        changes = plan_changes(before, self._plan, at_site=True)
+        return {name: change for name, change in changes.items() if name not in self._plan.changed}
+
+    def _check_identity(self, path: Path, metadata: Mapping[str, str]) -> None:
         if metadata.get("fingerprint") != self._plan.fingerprint or metadata.get("site") != self._site:
             raise PrivacyError(
                 f"{path} belongs to another experiment, method, backbone or site than {self._plan.experiment!r} at "

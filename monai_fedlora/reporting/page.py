@@ -71,6 +71,8 @@ def _head(run: FoundRun) -> str:
             f"with {plural(answered, 'answer')}, and {len(record.final)} of {len(record.sites)} sites have a final "
             "evaluation.</p>\n"
         )
+    for line in record.restarted:
+        said += f'<p class="warn">{escape(line)}.</p>\n'
     for site, why in run.passed_over.items():
         said += f'<p class="warn">The model of {escape(site)} was passed over: {escape(why)}.</p>\n'
     return said

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from monai_fedlora.errors import FedLoraError
-from monai_fedlora.federated.record import FORMAT
+from monai_fedlora.federated.record import FORMAT, restarts_said
 
 ON, OFF = "private_on", "private_off"
 
@@ -117,6 +117,7 @@ class Record:
         classes: of the plan.
         status: "finished", "incomplete", "running", or "site" where only models of sites were found.
         lacks: what an incomplete run has not done, in words.
+        restarted: sites that began a round without the state of the one before, in words.
         last: number of rounds after which the plan ends, counted from the experiment's first.
         rounds: those that were opened, in order.
         final: by site, the evaluation of the last model.
@@ -138,6 +139,7 @@ class Record:
     seconds: float | None
     version: str
     lacks: tuple[str, ...] = ()
+    restarted: tuple[str, ...] = ()
 
 
 def parse_record(value: Any, source: str) -> Record:
@@ -178,6 +180,7 @@ def parse_record(value: Any, source: str) -> Record:
         seconds=number(value.get("seconds")),
         version=str(value.get("version", "")),
         lacks=_texts(value.get("lacks")),
+        restarted=tuple(restarts_said({"restarted": _restarts(value.get("restarted"))})),
     )
 
 
@@ -208,6 +211,15 @@ def number(value: Any) -> float | None:
 def count(value: Any) -> int | None:
     """A whole number from 0, or None."""
     return value if type(value) is int and value >= 0 else None
+
+
+def _restarts(value: Any) -> list[dict[str, Any]]:
+    keys = ("round", "restored_rounds")
+    found = [
+        {"site": str(entry.get("site", "")), **{key: count(entry.get(key)) for key in keys}}
+        for entry in map(_mapping, _list(value))
+    ]
+    return [entry for entry in found if None not in entry.values()]
 
 
 def _round(value: Any, place: int) -> Round:

@@ -196,6 +196,55 @@ def test_a_resumed_run_goes_on_with_the_next_round(job: Command, tmp_path: Path,
     load_shared(tmp_path / "second/app/config/initial_shared.safetensors", manifest=manifest)
 
 
+@pytest.fixture
+def interrupted(job: Command, tmp_path: Path) -> tuple[str, ...]:
+    """Options that go on with the experiment "first", which was stored after its round 1 of 5."""
+    assert job(output="first") == 0
+    plan = plan_of(tmp_path / "first")
+    save_shared(tmp_path / "shared.safetensors", build_shared(plan)[1], plan=plan, round_number=1)
+    return "--resume", "--experiment", "first", "--start-from", str(tmp_path / "shared.safetensors")
+
+
+def test_a_resumed_run_has_the_rounds_that_were_left(
+    job: Command, tmp_path: Path, interrupted: tuple[str, ...]
+) -> None:
+    assert job(*interrupted, output="second") == 0
+    plan = plan_of(tmp_path / "second")
+    assert (plan.start_round, plan.rounds, plan.changed) == (2, 3, ())
+
+
+@pytest.mark.parametrize(
+    "options, name, said",
+    [
+        (["--seed", "3"], "seed", "seed: 0 -> 3"),
+        (["--set", "learning_rate=0.5"], "training.learning_rate", "training.learning_rate: not set -> 0.5"),
+        (["--local-epochs", "2"], "local_epochs", "local_epochs: 1 -> 2"),
+        (["--wire", "float32"], "wire_dtype", "wire_dtype: float16 -> float32"),
+        (["--rounds", "7"], "rounds", "rounds: 5 in all -> 9 in all"),
+    ],
+)
+def test_other_settings_have_to_be_accepted_and_stand_in_the_plan(
+    job: Command, tmp_path: Path, interrupted: tuple[str, ...], capsys: Any, options: list[str], name: str, said: str
+) -> None:
+    assert job(*interrupted, *options, output="second") == 2
+    assert said in capsys.readouterr().err
+    assert job(*interrupted, *options, "--accept-changes", output="second") == 0
+    plan = plan_of(tmp_path / "second")
+    assert plan.changed == (name,)
+    again = tmp_path / "again.safetensors"
+    save_shared(again, build_shared(plan)[1], plan=plan, round_number=2)
+    arguments = ["--rounds", "6"] if name == "rounds" else options
+    assert job(*interrupted[:-1], str(again), *arguments, output="third") == 0
+    assert plan_of(tmp_path / "third").changed == (name,)
+
+
+def test_a_run_that_came_to_its_end_goes_on_only_for_rounds_that_are_named(
+    job: Command, tmp_path: Path, stored: Path, capsys: Any
+) -> None:
+    assert job("--resume", "--experiment", "first", "--start-from", str(stored), output="second") == 2
+    assert "--rounds" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("change", [[], ["--experiment", "first", "--set", "alpha=32"]], ids=["name", "alpha"])
 def test_resuming_another_experiment_is_refused(
     job: Command, tmp_path: Path, stored: Path, capsys: Any, change: list[str]

@@ -335,7 +335,8 @@ def test_what_was_left_over_is_sent_the_next_time(plan: Plan, prepared: Prepared
     manifest, shared = build_shared(plan)
     Site(name="site-1", plan=plan, private_root=tmp_path, **prepared.places).train_round(0, shared)
     before = left_over(tmp_path, 0)
-    still = dataclasses.replace(plan, training={**plan.training, "learning_rate": 1e-12})
+    changes = {"training": {**plan.training, "learning_rate": 1e-12}, "changed": ("training.learning_rate",)}
+    still = dataclasses.replace(plan, **changes)
     update = Site(name="site-1", plan=still, private_root=tmp_path, **prepared.places).train_round(1, shared)
     for key, value in manifest.up.decoded(update.payload, shared).items():
         if key in before:
@@ -357,7 +358,7 @@ def test_round_zero_forgets_what_was_left_over(plan: Plan, whole: Path, prepared
 def test_a_run_that_goes_on_without_encoding_forgets_it_too(plan: Plan, prepared: Prepared, tmp_path: Path) -> None:
     shared = build_shared(plan)[1]
     Site(name="site-1", plan=plan, private_root=tmp_path, **prepared.places).train_round(0, shared)
-    plain = dataclasses.replace(plan, wire_dtype="float16", top_k=1.0)
+    plain = dataclasses.replace(plan, wire_dtype="float16", top_k=1.0, changed=("top_k", "wire_dtype"))
     update = Site(name="site-1", plan=plain, private_root=tmp_path, **prepared.places).train_round(1, shared)
     build_shared(plain)[0].check(update.payload)
     assert left_over(tmp_path, 0) and not left_over(tmp_path, 1)

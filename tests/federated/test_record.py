@@ -13,7 +13,7 @@ import pytest
 
 from monai_fedlora import __version__
 from monai_fedlora.federated import record as module
-from monai_fedlora.federated.record import RESULTS_NAME, RunRecord
+from monai_fedlora.federated.record import RESULTS_NAME, RunRecord, restarts_said
 from tests.helpers import make_manifest, make_plan
 
 
@@ -181,6 +181,20 @@ def test_a_run_that_lacks_something_is_incomplete_and_says_what(
     assert status == "incomplete"
     assert said.count(";") == len(lacks) - 1
     assert all(part in said for part in lacks)
+
+
+def test_a_site_that_begins_without_the_state_it_had_is_noted(record: RunRecord) -> None:
+    states = [(0, 0, 0), (1, 1, 0), (2, 1, 2), (3, 3, 3)]
+    for number, north, south in states:
+        record.begin_round(number)
+        record.contribution("north", {"round": number, "restored_rounds": north})
+        record.contribution("south", {"round": number, "restored_rounds": south})
+    record.final("north", {"round": 4, "restored_rounds": 0})
+    record.final("south", {"round": 4})
+    noted = [(entry["round"], entry["site"], entry["restored_rounds"]) for entry in written(record)["restarted"]]
+    assert noted == [(1, "south", 0), (2, "north", 1), (4, "north", 0)]
+    said = restarts_said(written(record))
+    assert ("south began round 1 with no state" in said[0], "after 1 rounds" in said[1]) == (True, True)
 
 
 def test_agreement_belongs_to_the_open_round_and_may_be_missing(record: RunRecord) -> None:

@@ -83,7 +83,7 @@ def test_a_round_returns_exactly_the_manifest_and_a_report_that_may_travel(unint
         manifest.check(update.payload)
         assert check_report(update.report, classes=2, splits=("validation",)) == update.report
         assert update.report["round"] == number
-        assert set(update.report) == {"round", "cases", "validation", "train_loss", "seconds"}
+        assert set(update.report) == {"round", "cases", "restored_rounds", "validation", "train_loss", "seconds"}
 
 
 def test_the_reported_cases_are_those_of_the_training_split(uninterrupted: Run, prepared: Prepared) -> None:
@@ -164,7 +164,8 @@ def test_what_calibrates_the_final_model_is_kept_beside_it_and_nowhere_else(unin
         assert len(tensors[f"{split}/logits"]) == len(tensors[f"{split}/units"]) == count
         assert len(tensors[f"{split}/features"]) == count
         assert bool(torch.isfinite(tensors[f"{split}/features"]).all())
-    assert not [key for key in uninterrupted.final if key not in ("round", "cases", "validation", "test", "seconds")]
+    known = {"round", "cases", "restored_rounds", "validation", "test", "seconds"}
+    assert uninterrupted.final.keys() == known
 
 
 def test_round_zero_starts_fresh_even_where_an_older_run_left_its_state(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def test_a_job_without_stored_tensors_begins_at_its_seed(tmp_path: Path) -> None
 
 
 def test_a_job_with_stored_tensors_begins_with_them(tmp_path: Path) -> None:
-    later = dataclasses.replace(PLAN, start_round=1)
+    later = dataclasses.replace(PLAN, start_round=1, rounds=2)
     for plan, folder in ((PLAN, tmp_path / "anew"), (later, tmp_path / "on")):
         start = Start.of_job(job_of(plan, folder, stored=PLAN) / CONFIG)
         assert same_bits(start.shared, {key: value + 1 for key, value in build_shared(PLAN)[1].items()})
@@ -81,9 +82,20 @@ def test_a_job_whose_manifest_was_changed_is_refused(tmp_path: Path) -> None:
 def test_a_later_round_begins_only_with_what_the_round_before_has_left(
     tmp_path: Path, stored: Plan | None, after: int, said: str
 ) -> None:
-    job = job_of(dataclasses.replace(PLAN, start_round=1), tmp_path, stored=stored, after=after)
+    job = job_of(dataclasses.replace(PLAN, start_round=1, rounds=2), tmp_path, stored=stored, after=after)
     with pytest.raises(ConfigError, match=said):
         Start.of_job(job / CONFIG)
+
+
+def test_a_plan_that_goes_on_with_other_settings_has_to_say_so(tmp_path: Path) -> None:
+    later = dataclasses.replace(PLAN, start_round=1, rounds=3, seed=7, training={"batch_size": 2})
+    said = r"rounds: 3 in all -> 4 in all.*seed: 0 -> 7|seed: 0 -> 7.*rounds: 3 in all -> 4 in all"
+    with pytest.raises(ConfigError, match=said) as caught:
+        Start.of_job(job_of(later, tmp_path / "silent", stored=PLAN) / CONFIG)
+    assert "training.batch_size: not set -> 2" in str(caught.value)
+    assert "--accept-changes" in str(caught.value)
+    accepted = dataclasses.replace(later, changed=("rounds", "seed", "training.batch_size"))
+    assert Start.of_job(job_of(accepted, tmp_path / "said", stored=PLAN) / CONFIG).plan == accepted
 
 
 def test_a_plan_alone_cannot_begin_in_a_later_round() -> None:
@@ -120,7 +132,7 @@ def check_recovery(plan: Plan, prepared: Prepared, folder: Path, *, after: int =
 
     rest = folder / "jobs" / "rest"
     settings = [f"--set={name}={json.dumps(value)}" for name, value in {**plan.method_args, **plan.training}.items()]
-    settings += [f"--experiment={plan.experiment}", f"--sites={','.join(plan.sites)}", f"--rounds={plan.rounds - 1}"]
+    settings += [f"--experiment={plan.experiment}", f"--sites={','.join(plan.sites)}"]
     settings += [f"--backbone={prepared.backbone}", f"--size={plan.size}", f"--bundle={plan.bundle}"]
     settings += [f"--classes={','.join(plan.classes)}", f"--wire={plan.wire_dtype}", f"--top-k={plan.top_k}"]
     start = f"--start-from={killed / 'shared.safetensors'}"
@@ -145,6 +157,20 @@ def check_recovery(plan: Plan, prepared: Prepared, folder: Path, *, after: int =
 def test_a_killed_run_goes_on_to_the_undisturbed_bits(prepared: Prepared, tmp_path: Path) -> None:
     """With private adapters, moments of the optimiser, and changes that were not sent yet."""
     check_recovery(prepared.plan(wire_dtype="int8", top_k=0.1), prepared, tmp_path)
+
+
+def test_a_site_that_lost_its_private_folder_is_recorded(prepared: Prepared, tmp_path: Path) -> None:
+    plan = prepared.plan(method="local", rounds=1)
+    run_in_process(plan, folder=tmp_path / "run", **prepared.places)
+    later = dataclasses.replace(plan, start_round=1)
+    write_job(later, build_manifest(later), tmp_path / "job", initial=tmp_path / "run" / "shared.safetensors")
+    shutil.rmtree(tmp_path / "run" / "private" / "trial" / "site-2")
+    results = run_in_process(tmp_path / "job", folder=tmp_path / "run", **prepared.places)
+    assert results["restarted"] == [{"round": 1, "site": "site-2", "restored_rounds": 0}]
+    had = {site: report["restored_rounds"] for site, report in results["rounds"][0]["sites"].items()}
+    assert had == {"site-1": 1, "site-2": 0}
+    assert {report["restored_rounds"] for report in results["final"].values()} == {2}
+    assert results["status"] == "finished"
 
 
 @pytest.mark.slow

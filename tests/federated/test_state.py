@@ -167,16 +167,38 @@ def test_the_state_of_another_experiment_is_refused_and_named(tmp_path: Path, ch
     "change",
     [
         {"rounds": 9},
-        {"seed": 4},
-        {"local_epochs": 3},
-        {"training": {"batch_size": 1}},
-        {"wire_dtype": "int8"},
-        {"top_k": 0.1},
+        {"sites": ("north", "south", "east")},
+        {"declared_cases": {"north": 5}},
+        {"seed": 4, "changed": ("seed",)},
+        {"local_epochs": 3, "changed": ("local_epochs", "seed")},
+        {"training": {"batch_size": 1}, "changed": ("training.batch_size",)},
+        {"wire_dtype": "int8", "changed": ("wire_dtype",)},
+        {"top_k": 0.1, "changed": ("top_k",)},
     ],
 )
 def test_a_run_that_goes_on_with_other_settings_keeps_its_state(tmp_path: Path, change: dict[str, Any]) -> None:
     make_store(tmp_path).save(make_state(0))
     assert same(make_store(tmp_path, **change).load_before(1), make_state(0))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 4},
+        {"seed": 4, "changed": ("top_k",)},
+        {"local_epochs": 3},
+        {"training": {"learning_rate": 0.02}},
+        {"wire_dtype": "int8"},
+        {"bundle": "another"},
+    ],
+)
+def test_a_site_does_not_go_on_with_settings_whose_change_nobody_has_named(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    make_store(tmp_path).save(make_state(0))
+    name = next(iter(change.get("training", change)))
+    with pytest.raises(PrivacyError, match=f"{name}: .* -> .*--accept-changes"):
+        make_store(tmp_path, **change).load_before(1)
 
 
 def test_the_state_of_another_site_is_refused_and_named(tmp_path: Path) -> None:

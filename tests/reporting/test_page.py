@@ -213,6 +213,12 @@ def test_bytes_are_those_that_were_counted() -> None:
     assert found["all"] == ["2,401 / 6,800", "1,200 / 3,400"]
 
 
+def test_a_site_that_began_anew_is_named() -> None:
+    restarted = [{"round": 1, "site": "south", "restored_rounds": 0}, {"round": None, "site": 3}, "junk"]
+    found = shown({**value(), "restarted": restarted})
+    assert found.text.count("south began round 1 with no state of its own") == 1
+
+
 def test_an_incomplete_run_says_what_it_lacks() -> None:
     found = shown({**value(), "status": "incomplete", "lacks": ["south has <no> evaluation"]})
     assert "came to its end incomplete: south has <no> evaluation" in found.text
