@@ -13,7 +13,7 @@ import pytest
 from tests.docs.commands import NOT_RUN, Block, command_lines, shell_blocks
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs"
-GUIDES = ("researcher", "hospital-engineer", "clinician")
+GUIDES = ("researcher", "hospital-engineer", "clinician", "audit")
 LONGEST = 184
 """Lines that are not empty: a page of about 160."""
 MARK = "::: block "
