@@ -6,14 +6,16 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from monai_fedlora import cli
+from monai_fedlora.audit import audit
 from monai_fedlora.audit.audit import Audit, audit_model
 from monai_fedlora.audit.shadows import alone
 from monai_fedlora.data.datalist import load_datalist
-from monai_fedlora.errors import ConfigError, DataError, ExportError, FedLoraError
+from monai_fedlora.errors import ConfigError, DataError, ExportError, FedLoraError, PolicyError
 from monai_fedlora.export.bundle import Exported, export_bundle
 from monai_fedlora.export.leakage import AUDIT_NAME, Leakage, read_audit
 from monai_fedlora.files import read_json, write_json
@@ -113,6 +115,16 @@ def test_a_run_trains_each_shadow_model_once_and_its_report_and_export_say_so(
     write_json(final.with_name(AUDIT_NAME), {"format": 1})
     with pytest.raises(ExportError, match=r"audit\.json: these are no figures"):
         read_audit(final)
+
+
+def test_shadow_runs_that_the_site_s_limits_refuse_are_said(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise PolicyError("least_cases: too few")
+
+    monkeypatch.setattr(audit, "lira", refuse)
+    found = audit_model(trained.workspace, shadows=2, **trained.options)
+    assert found.leakage.not_measured["LiRA on weights"] == "least_cases: too few"
+    assert found.leakage.attacks
 
 
 def test_another_split_with_as_many_cases_is_noticed(trained: Trained, tmp_path: Path) -> None:
