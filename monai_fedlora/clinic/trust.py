@@ -19,7 +19,7 @@ class Reach:
     """Up to which distance from the training cases an image is like them.
 
     Attributes:
-        limit: Mahalanobis distance.
+        limit: distance, see :mod:`monai_fedlora.export.reference`.
         share: of the site's own cases, how many lie within it, in (0, 1).
         cases: number of training cases.
     """
@@ -34,7 +34,7 @@ class Reach:
             return []
         return [
             f"the image is unlike the {self.cases} cases that the model was trained on: its distance from them is "
-            f"{distance:.1f}, and {self.share:.0%} of the site's own cases are within {self.limit:.1f}"
+            f"{distance:.1f}, and about {self.share:.0%} of the site's own cases are within {self.limit:.1f}"
         ]
 
 

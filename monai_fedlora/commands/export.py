@@ -43,7 +43,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument(
         "--no-statistics",
         action="store_true",
-        help="leave the training cases' mean and covariance out, which tell unusual images",
+        help="leave the site's noisy mean and threshold out, which tell unusual images",
+    )
+    parser.add_argument(
+        "--public-data",
+        type=Path,
+        metavar="D",
+        help="prepared sites whose cases are public: unusual images are told better with them than with phantoms alone",
     )
     parser.add_argument(
         "--sign", type=Path, metavar="KEY", help="sign the bundle with an elliptic-curve private key in a PEM file"
@@ -84,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> Any:
+    from monai_fedlora.commands.progress import counting_bar
     from monai_fedlora.errors import ConfigError
     from monai_fedlora.export.bundle import export_bundle
     from monai_fedlora.export.keys import read_signing_key
@@ -97,11 +104,14 @@ def _export(args: argparse.Namespace) -> Any:
         for warning in key.warnings if key else ():
             print(f"warning: {warning}", file=sys.stderr)
         options = {"program": not args.no_pt2, "onnx": args.onnx, "packed": args.zip, "key": key}
-        return export_bundle(**where, **options, statistics=not args.no_statistics)
-    if args.zip or args.onnx or args.no_pt2 or args.no_statistics or args.sign:
+        with counting_bar("public images") as bar:
+            return export_bundle(
+                **where, **options, statistics=not args.no_statistics, public=args.public_data, on_public=bar
+            )
+    if args.zip or args.onnx or args.no_pt2 or args.no_statistics or args.public_data or args.sign:
         raise ConfigError(
-            "--zip, --onnx, --no-pt2, --no-statistics and --sign are of bundles; leave them out, or leave out "
-            "--format peft"
+            "--zip, --onnx, --no-pt2, --no-statistics, --public-data and --sign are of bundles; leave them out, or "
+            "leave out --format peft"
         )
     return export_peft(**where)
 

@@ -1,4 +1,4 @@
-"""The bar that shows how far a training is."""
+"""Bars that show how far long work is."""
 
 from __future__ import annotations
 
@@ -32,3 +32,14 @@ def epochs_bar(epochs: int, data: Sequence[CaseDataset]) -> Iterator[Callable[[i
             bar.update(task, completed=epoch, loss=f"loss {loss:.4f}")
 
         yield on_epoch
+
+
+@contextmanager
+def counting_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield what is to be called with how many are done, and how many there are; the bar vanishes at the end."""
+    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task(what, total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)

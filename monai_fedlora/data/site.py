@@ -103,8 +103,20 @@ def site_data(
                 f"--output {root}, or unset {DATA} to use a phantom"
             )
         return _pool(members)
+    return phantom_data(site, phantom=phantom, settings=settings)
+
+
+def phantom_data(
+    site: str, *, phantom: str = "cine", settings: PhantomSettings | PhotoPhantomSettings | None = None
+) -> Path:
+    """Return the path of the datalist of a site's phantom, whatever data the environment names.
+
+    Arguments and errors as for :func:`site_data`.
+    """
+    check_site_name(site)
+    _check_phantom(phantom)
     if site == POOLED:
-        return _pool([site_data(name, phantom=phantom, settings=settings) for name in _phantom_sites(phantom)])
+        return _pool([phantom_data(name, phantom=phantom, settings=settings) for name in phantom_sites(phantom)])
     if phantom == "cine":
         if settings is None or isinstance(settings, PhantomSettings):
             return _cine_phantom(site, settings or PhantomSettings())
@@ -137,7 +149,7 @@ def _numbered(count: int) -> list[str]:
     return [f"site-{number}" for number in range(1, count + 1)]
 
 
-def _phantom_sites(phantom: str) -> list[str]:
+def phantom_sites(phantom: str) -> list[str]:
     """Return the names of the sites whose phantoms have a vendor or camera of their own."""
     if phantom == "cine":
         from monai_fedlora.data.phantom.vendors import VENDORS

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.archive import pack
@@ -19,16 +21,24 @@ from monai_fedlora.export.classifier import write_script
 from monai_fedlora.export.finished import FinishedModel, backbone_name, find_backbone, read_finished
 from monai_fedlora.export.folder import new_folder
 from monai_fedlora.export.inference import inference_config
+from monai_fedlora.export.kept_reference import keep_reference, kept_reference
 from monai_fedlora.export.keys import SigningKey
 from monai_fedlora.export.leakage import card_entry, read_audit
 from monai_fedlora.export.licence import licence_text
 from monai_fedlora.export.measured import measured_leakage, with_audit
 from monai_fedlora.export.metadata import model_metadata
 from monai_fedlora.export.modalities import modality_of
+from monai_fedlora.export.modality import Modality
 from monai_fedlora.export.network import AssessingNetwork, ExportedNetwork
 from monai_fedlora.export.onnx_file import write_onnx
 from monai_fedlora.export.program import write_program
-from monai_fedlora.export.reference import Reference, fit_reference
+from monai_fedlora.export.public_images import public_features, public_images
+from monai_fedlora.export.reference import (
+    Reference,
+    check_patients,
+    fit_reference,
+    secret_generator,
+)
 from monai_fedlora.export.signature import sign_bundle
 from monai_fedlora.export.usage import ONNX, PROGRAM, SCRIPT, WEIGHTS, inference_command, model_files, usage_text
 from monai_fedlora.export.weights import write_weights
@@ -63,6 +73,8 @@ def export_bundle(
     onnx: bool = False,
     packed: bool = False,
     statistics: bool = True,
+    public: Path | None = None,
+    on_public: Callable[[int, int], None] = lambda done, total: None,
     key: SigningKey | None = None,
 ) -> Exported:
     """Write a bundle: merged weights, models with the preprocessing inside, configuration, card and checksums.
@@ -80,8 +92,10 @@ def export_bundle(
         program: also write the model as a program of `torch.export`, which holds the weights once more.
         onnx: also write the network as an ONNX file.
         packed: create a zip file that holds the folder, called like it with the ending ``.zip``, in its place.
-        statistics: let a personal model tell how far an image lies from the site's training cases, see
+        statistics: let a personal model tell how far an image lies from the site's patients, see
             :mod:`monai_fedlora.export.reference`.
+        public: folder of prepared sites whose cases are public, to choose the directions from beside phantoms.
+        on_public: called with the number of public images that the network has seen, and of all.
         key: sign the bundle with it, see :mod:`monai_fedlora.export.signature`.
 
     Raises:
@@ -91,14 +105,18 @@ def export_bundle(
     """
     output = output.absolute()
     if packed:
-        options = {"program": program, "onnx": onnx, "statistics": statistics, "key": key}
+        options: dict[str, Any] = {"program": program, "onnx": onnx, "statistics": statistics, "key": key}
+        options |= {"public": public, "on_public": on_public}
         return _export_packed(run=run, site=site, output=output, backbone=backbone, **options)
     with new_folder(output) as folder:
         model = read_finished(run, site)
         source = find_backbone(model.plan, backbone)
         modality = modality_of(model.plan)
         plain = write_weights(model, source, modality.probe(), folder / WEIGHTS)
-        calibration, reference = calibrate(model.evidence), _reference(model, wanted=statistics)
+        calibration = calibrate(model.evidence)
+        reference: Reference | str = "it was left out of this export"
+        if statistics:
+            reference = site_reference(model, plain, modality, public=public, on_public=on_public)
         network = ExportedNetwork(plain, temperature=calibration.temperature).eval()
         scripted = network
         if isinstance(reference, Reference):
@@ -136,12 +154,30 @@ def export_bundle(
     return Exported(folder=output, metadata=metadata, usage=inference_command(output), digest=digest)
 
 
-def _reference(model: FinishedModel, *, wanted: bool) -> Reference | str:
-    """The site's training cases as the network sees them, or why a bundle has no such thing."""
-    if not wanted:
-        return "it was left out of this export"
+def site_reference(
+    model: FinishedModel,
+    network: nn.Module,
+    modality: Modality,
+    *,
+    public: Path | None = None,
+    on_public: Callable[[int, int], None] = lambda done, total: None,
+) -> Reference | str:
+    """Where the site's patients lie, as an earlier export told it or drawn now; or why a bundle has no such thing.
+
+    Args:
+        model: the finished model.
+        network: the same, merged.
+        modality: of its images.
+        public: as for :func:`export_bundle`, like ``on_public``.
+    """
+    images = public_images(modality.phantom, prepared=public)
     try:
-        return fit_reference(model.evidence)
+        if (kept := kept_reference(model.path, images.description)) is not None:
+            return kept
+        check_patients(model.evidence)
+        features = public_features(network, images, modality, on_image=on_public)
+        drawn = fit_reference(model.evidence, features, description=images.description, generator=secret_generator())
+        return keep_reference(model.path, drawn)
     except ExportError as error:
         return str(error)
 

@@ -140,13 +140,16 @@ def distance_lines(reference: Mapping[str, Any]) -> list[str]:
     """Markdown lines: how the model tells unusual images, or why it does not."""
     if not reference["available"]:
         return [f"The model does not tell: {reference['reason']}."]
+    noise = reference["noise"]
     return [
         f"`{reference['file']}` has a second method: {reference['call']}. A distance above "
-        f"{reference['threshold']:.4g} is larger than that of {reference['quantile']:.0%} of the site's own cases "
-        f"({reference['training_cases']} for training, {reference['validation_cases']} for validation). "
-        f"It is the {reference['method']}.",
+        f"{reference['threshold']:.4g} is larger than that of about {reference['quantile']:.0%} of the site's "
+        f"{reference['patients']} training and validation patients. It is the {reference['method']}. The directions "
+        f"were chosen without patients, from {reference['directions_from']}.",
         "",
-        "The statistics that it needs are inside of that file; like the weights, they tell of the training cases.",
+        f"Mean and threshold are in this bundle with noise (standard deviation {noise['deviation']:g} in each "
+        f"direction, where images of one device spread by about 1): together they are ({noise['epsilon']:g}, "
+        f"{noise['delta']:g})-differentially private for {noise['unit']}. The weights carry no such guarantee.",
     ]
 
 

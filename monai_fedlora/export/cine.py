@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms import Spacingd
 from torch import Tensor, nn
 
+from monai_fedlora.export.foreign import CINE
 from monai_fedlora.export.modality import Modality, Reading
 from monai_fedlora.export.verify import probe_image
-from monai_fedlora.transforms.cine import spacing_arguments
+from monai_fedlora.transforms.cine import LoadCined, spacing_arguments
 from monai_fedlora.transforms.localise import CinePreprocessor
 
 
@@ -62,6 +65,8 @@ class Cine(Modality):
     spacing: tuple[float, float, float]
     channels = 2
     packages = ("nibabel",)
+    foreign = CINE
+    phantom = "cine"
     data_type = "nifti"
     image_classes = "channel 0 is end-diastole, channel 1 is end-systole"
     limitations = (
@@ -114,6 +119,12 @@ class Cine(Modality):
         x, y, z = self.architecture.image_size
         sizes = (x + x // 4, y + y // 3, z + 2), (x - x // 8, y + 5, max(z - 1, 1))
         return [1000 * probe_image((self.channels, *size)) for size in sizes]
+
+    def image(self, item: Mapping[str, Any]) -> Tensor:
+        """ED and ES on the network's grid."""
+        resample = Spacingd(keys="image", **spacing_arguments(self.spacing))
+        image = resample(LoadCined()(dict(item.items())))["image"]
+        return image.as_tensor() if isinstance(image, MetaTensor) else image
 
     def reading(self) -> Reading:
         """Pairs of files, see :func:`cine_reading`."""

@@ -316,14 +316,17 @@ def _warnings(groups: Mapping[str, Cases]) -> Iterator[str]:
             )
 
 
-def feature_mean(name: str, value: Tensor, count: int, project: Tensor | None = None) -> Mean:
-    """A mean of what the heads read of the training cases.
+def feature_mean(
+    name: str, value: Tensor, count: int, project: Tensor | None = None, members: tuple[str, ...] = (TRAINING,)
+) -> Mean:
+    """A mean of what the heads read of a site's cases.
 
     Args:
         name: what it is called.
         value: (K,).
-        count: number of training cases.
+        count: number of members.
         project: (D, K) that the features were multiplied by; None for K = D.
+        members: the splits that it is of.
     """
 
     def of(cases: Cases) -> Tensor:
@@ -332,7 +335,7 @@ def feature_mean(name: str, value: Tensor, count: int, project: Tensor | None = 
         features = cases.features.double()
         return features if project is None else features @ project.double()
 
-    return Mean(name=name, members=(TRAINING,), value=value, count=count, of=of)
+    return Mean(name=name, members=members, value=value, count=count, of=of)
 
 
 def described_means(metadata: Mapping[str, Any]) -> Iterator[Mean]:

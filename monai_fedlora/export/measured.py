@@ -11,6 +11,7 @@ from torch import Tensor
 from monai_fedlora.export.evidence import Evidence
 from monai_fedlora.export.leakage import (
     TRAINING,
+    VALIDATION,
     Cases,
     Leakage,
     Mean,
@@ -20,7 +21,7 @@ from monai_fedlora.export.leakage import (
     measure,
     strongest_first,
 )
-from monai_fedlora.export.reference import Reference, distances
+from monai_fedlora.export.reference import Reference
 
 NO_MEANING = "no attack here knows what it is a statistic of"
 
@@ -37,7 +38,7 @@ def measured_leakage(evidence: Evidence, reference: Reference | str, metadata: M
         return Leakage(attacks=(), not_measured={"everything": evidence.missing})
     if TRAINING not in evidence.logits:
         return Leakage(attacks=(), not_measured={"everything": "the run kept no predictions of its training cases"})
-    tensors = {} if isinstance(reference, str) else {"mean": reference.mean, "precision": reference.precision}
+    tensors = {} if isinstance(reference, str) else {"directions": reference.directions, "location": reference.location}
     temperature = float(metadata["calibration"]["temperature"])
     groups = {}
     for split, logits in evidence.logits.items():
@@ -48,7 +49,7 @@ def measured_leakage(evidence: Evidence, reference: Reference | str, metadata: M
             labels=evidence.labels[split],
             units=evidence.units.get(split, torch.arange(len(logits))),
             features=features,
-            distances=distances(features, reference.mean, reference.precision) if known else None,  # type: ignore
+            distances=reference.distances(features) if known else None,  # type: ignore
         )
     return measure(groups, shipped_numbers(metadata, tensors))
 
@@ -79,18 +80,24 @@ def shipped_numbers(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
     """
     calibration, reference = metadata["calibration"], metadata["out_of_distribution"]
     available = bool(reference["available"])
-    count = int(reference["training_cases"]) if available else 0
-    vectors, unknown = reference_means(tensors, count)
+    count, members = 0, (TRAINING,)  # type: tuple[int, tuple[str, ...]]
+    if available:  # bundles without a form hold the exact mean of the training cases
+        count = int(reference["patients" if "form" in reference else "training_cases"])
+        members = (TRAINING, VALIDATION) if "form" in reference else members
+    vectors, unknown = reference_means(tensors, count, members)
     return Shipped(
         vectors=tuple(vectors),
         means=tuple(described_means(metadata)),
         temperature=float(calibration["temperature"]) if calibration["fitted"] else None,
         threshold=float(reference["threshold"]) if available else None,
+        reference_of=members,
         unknown=unknown,
     )
 
 
-def reference_means(tensors: Mapping[str, Tensor], count: int) -> tuple[list[Mean], dict[str, str]]:
+def reference_means(
+    tensors: Mapping[str, Tensor], count: int, members: tuple[str, ...] = (TRAINING,)
+) -> tuple[list[Mean], dict[str, str]]:
     """Tell by their shapes what the tensors beside the weights are.
 
     A vector is a mean of what the heads read, or of its projection if there is a matrix (D, K) or (K, D) with K as long
@@ -98,7 +105,8 @@ def reference_means(tensors: Mapping[str, Tensor], count: int) -> tuple[list[Mea
 
     Args:
         tensors: by name.
-        count: number of training cases.
+        count: number of members.
+        members: the splits that the vectors are of.
 
     Returns:
         The means, and by name the tensors that are none of this, with the reason.
@@ -111,7 +119,7 @@ def reference_means(tensors: Mapping[str, Tensor], count: int) -> tuple[list[Mea
             project = None
             if narrow:
                 project = narrow[0] if narrow[0].shape[1] == len(value) else narrow[0].T
-            means.append(feature_mean(name, value, count, project))
+            means.append(feature_mean(name, value, count, project, members))
         elif value.ndim != 2:
             unknown[name] = NO_MEANING
     return means, unknown

@@ -149,7 +149,7 @@ def _further_limitations(calibration: Calibration, reference: Reference | str) -
         ]
     if isinstance(reference, Reference):
         found.append(
-            "The distance from the training cases tells some images that the model was not made for; one within the "
+            "The distance from the site's patients tells some images that the model was not made for; one within the "
             "threshold can still be wrong or of another kind."
         )
     return found

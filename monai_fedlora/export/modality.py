@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from monai_fedlora.export.foreign import Kind
 from monai_fedlora.export.verify import probe_image
 from monai_fedlora.networks.catalogue import Architecture
 
@@ -40,6 +41,7 @@ class Modality(ABC):
         data_type: of the files.
         image_classes: what the channels hold.
         limitations: of a model for such images, beside those of every model.
+        foreign: from an image to one that the model was not made for, by kind.
     """
 
     architecture: Architecture
@@ -48,6 +50,7 @@ class Modality(ABC):
     data_type: ClassVar[str]
     image_classes: ClassVar[str]
     limitations: ClassVar[tuple[str, ...]]
+    foreign: ClassVar[Mapping[str, Kind]]
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -57,6 +60,11 @@ class Modality(ABC):
     def probe(self) -> Tensor:
         """(1, \\*input_shape) noise for the network."""
         return probe_image(self.input_shape)
+
+    @property
+    @abstractmethod
+    def phantom(self) -> str:
+        """Which of `monai_fedlora.data.site.PHANTOMS` pictures the same."""
 
     @property
     @abstractmethod
@@ -88,6 +96,14 @@ class Modality(ABC):
     @abstractmethod
     def raw_probes(self) -> list[Tensor]:
         """Noise of two sizes for :meth:`preprocessor`."""
+
+    @abstractmethod
+    def image(self, item: Mapping[str, Any]) -> Tensor:
+        """Read a datalist's item (paths) into what the exported model takes, without the batch.
+
+        Raises:
+            DataError: a file cannot be used; the message names it.
+        """
 
     @abstractmethod
     def reading(self) -> Reading:

@@ -27,24 +27,24 @@ class ExportedNetwork(nn.Module):
 
 
 class AssessingNetwork(ExportedNetwork):
-    """The same, which can also tell how far an image lies from the site's training cases.
+    """The same, which can also tell how far an image lies from the site's patients.
 
     Args:
         network: a backbone, see :func:`monai_fedlora.networks.head_inputs.head_inputs`.
         temperature: above 0.
-        reference: the training cases.
+        reference: where the patients lie.
     """
 
-    mean: Tensor
-    precision: Tensor
+    directions: Tensor
+    location: Tensor
 
     def __init__(self, network: nn.Module, *, temperature: float, reference: Reference) -> None:
         super().__init__(network, temperature=temperature)
-        self.register_buffer("mean", reference.mean)
-        self.register_buffer("precision", reference.precision)
+        self.register_buffer("directions", reference.directions)
+        self.register_buffer("location", reference.location)
 
     def assess(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Calibrated logits (B, C) and distances (B)."""
         with head_inputs(self.network) as inputs:
             logits = self.network(image) / self.temperature
-        return logits, distances(joined(inputs), self.mean, self.precision)
+        return logits, distances(joined(inputs), self.directions, self.location)

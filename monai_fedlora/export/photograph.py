@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from monai_fedlora.export.foreign import PHOTOGRAPH
 from monai_fedlora.export.modality import Modality, Reading
 from monai_fedlora.export.verify import probe_image
 from monai_fedlora.transforms.photograph import PhotographPreprocessor
 from monai_fedlora.transforms.photograph_colour import shades_of_grey
-from monai_fedlora.transforms.photograph_file import EIGHT_BIT, FORMATS, SIXTEEN_BIT, SUFFIXES
+from monai_fedlora.transforms.photograph_file import EIGHT_BIT, FORMATS, SIXTEEN_BIT, SUFFIXES, read_photograph
 from monai_fedlora.transforms.photograph_geometry import resize
 
 _SUBJECTS = {
@@ -109,12 +111,18 @@ class Photograph(Modality):
     std: tuple[float, ...]
     channels = 3
     packages = ("pillow",)
+    foreign = PHOTOGRAPH
     data_type = "jpeg, png or tiff"
     image_classes = "channel 0 is red, channel 1 is green, channel 2 is blue"
     limitations = (
         "Any photograph is classified, whatever it shows; one of another kind, blurred or badly lit is not detected.",
         "Embedded colour profiles are not applied, and colour files of 16 bits are read at 8.",
     )
+
+    @property
+    def phantom(self) -> str:
+        """Of the same style; skin for plain photographs."""
+        return "fundus" if self.style == "fundus" else "dermoscopy"
 
     @property
     def subject(self) -> str:
@@ -173,6 +181,10 @@ class Photograph(Modality):
             lit = 0.05 + 0.95 * (row**2 + column**2 < 0.8)
             probes.append(probe_image((self.channels, height, width)) * lit)
         return probes
+
+    def image(self, item: Mapping[str, Any]) -> Tensor:
+        """Red, green and blue in [0, 1]."""
+        return torch.from_numpy(read_photograph(item["image"]))
 
     def reading(self) -> Reading:
         """Files of a folder, see :func:`photograph_reading`."""

@@ -1,18 +1,23 @@
-"""How far an image lies from the site's own training cases, for the model to say so.
+"""How far an image lies from what a site's patients look like to its model, without telling who they were.
 
-The vectors that the classification heads read of the training cases are described by their mean and a shrunk covariance
-(Ledoit and Wolf, Journal of Multivariate Analysis 2004, doi 10.1016/S0047-259X(03)00096-4). The distance of a new image
-is that of Mahalanobis, after Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples and
-Adversarial Attacks", NeurIPS 2018, here with one mean for all classes (ours), so that a class too small for a mean of
-its own does not matter.
+A mean and a precision matrix of what the heads read of n training cases, as Mahalanobis distances want them (Lee et
+al., NeurIPS 2018), identify these cases. Here the site adds k + 1 numbers with noise to a map that was made without it:
 
-These statistics are facts about the training cases. They are part of a site's own personal bundle alone, never of a
-shared one, and an export can leave them out.
+1. Public images, phantoms for the most part, and content that the model was not made for choose k directions
+   (:mod:`monai_fedlora.export.directions`), in which images of one scanner have a covariance near the identity.
+2. The site's patients say where in these directions they lie, as a noisy mean, and how far out they reach, as a noisy
+   quantile (:mod:`monai_fedlora.export.private_statistics`). Members are training and validation patients; several
+   images of a patient count as their mean.
+3. The distance of an image is the Euclidean one from that mean in these directions; beyond the quantile times what
+   public images say of their tail it is called unusual.
+
+The noise is drawn once for a model and kept beside it (:mod:`monai_fedlora.export.kept_reference`), so that exporting
+again tells nothing more. What the weights themselves tell is another matter, see the audit.
 """
 
 from __future__ import annotations
 
-import math
+import secrets
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,53 +25,82 @@ import torch
 from torch import Tensor
 
 from monai_fedlora.errors import ExportError
+from monai_fedlora.export.directions import MIDDLE, QUANTILE, SOURCE, PublicFeatures, find_directions
 from monai_fedlora.export.evidence import Evidence
+from monai_fedlora.export.private_statistics import Budget, epsilon, private_mean, private_quantile
 
-FEWEST_CASES = 20
-"""Training cases below which there is no reference (ours)."""
+FEWEST_PATIENTS = 20
+"""Training and validation patients below which there is no reference (ours)."""
 
-QUANTILE = 0.95
-"""Of the site's own cases, the share that lies within the threshold (ours)."""
+DELTA = 1e-5
+"""For which the differential privacy of the statistics is stated (ours)."""
 
-_FOLDS = 5
-SOURCE = (
-    "Mahalanobis distance from the training cases' mean (Lee et al., NeurIPS 2018; one mean for all classes) with the "
-    "covariance of Ledoit and Wolf 2004, of what the classification heads read"
-)
+FORM = "noisy mean in public directions"
 METHOD = "assess"
 """The scripted model's method that gives logits and distances; ``forward`` gives the logits alone."""
+
+_REACH = 2.0
+"""The site may lie this many times as far from the mean of the ordinary images as the farthest of them (ours)."""
+
+_RANGE = (0.25, 4.0)
+"""The quantile is looked for between these multiples of the spread of the ordinary images (ours)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """The training cases of a site, as the network sees them.
+    """A site's patients, as the network sees them.
 
     Attributes:
-        mean: (D,) float32.
-        precision: (D, D) float32, the inverse of the shrunk covariance.
-        threshold: distance that :data:`QUANTILE` of the site's own cases stay within.
-        training_cases: number of cases that mean and covariance are of.
-        validation_cases: number of further cases that the threshold is of.
+        directions: (D, k) float32.
+        location: (k,) float32, the noisy mean.
+        threshold: distance that about :data:`QUANTILE` of the site's patients stay within.
+        training_cases: of the site.
+        validation_cases: of the site.
+        patients: whose images these are.
+        deviation: standard deviation of the noise in each coordinate of ``location``, in units of the spread of images
+            of one scanner in one direction.
+        rho: zCDP of all releases from this model, see :mod:`monai_fedlora.export.private_statistics`.
+        public: what the directions were chosen from.
     """
 
-    mean: Tensor
-    precision: Tensor
+    directions: Tensor
+    location: Tensor
     threshold: float
     training_cases: int
     validation_cases: int
+    patients: int
+    deviation: float
+    rho: float
+    public: str
 
     def to_json(self) -> dict[str, Any]:
         """For the metadata; the statistics themselves stay in the model."""
         return {
             "available": True,
-            "method": SOURCE,
+            "form": FORM,
+            "method": f"Euclidean distance from the patients' noisy mean in {self.directions.shape[1]} directions "
+            f"({SOURCE}) of what the classification heads read",
             "threshold": self.threshold,
             "quantile": QUANTILE,
             "training_cases": self.training_cases,
             "validation_cases": self.validation_cases,
+            "patients": self.patients,
+            "directions": self.directions.shape[1],
+            "directions_from": self.public,
+            "noise": {
+                "deviation": float(f"{self.deviation:.3g}"),
+                "zcdp_rho": self.rho,
+                "epsilon": float(f"{epsilon(self.rho, DELTA):.3g}"),
+                "delta": DELTA,
+                "unit": "one patient replaced by another, given the trained network",
+            },
             "file": "models/model.ts",
             "call": f"{METHOD}(image) returns logits (batch, classes) and distances (batch)",
         }
+
+    def distances(self, features: Tensor) -> Tensor:
+        """(N,) of what the heads read, (N, D)."""
+        return distances(features, self.directions, self.location)
 
 
 def unavailable(reason: str) -> dict[str, Any]:
@@ -74,51 +108,86 @@ def unavailable(reason: str) -> dict[str, Any]:
     return {"available": False, "reason": reason}
 
 
-def fit_reference(evidence: Evidence) -> Reference:
-    """Describe the training cases.
+def distances(features: Tensor, directions: Tensor, location: Tensor) -> Tensor:
+    """Euclidean distances (N,) of (N, D) from a place (k,) in directions (D, k)."""
+    return (features.to(directions.dtype) @ directions - location).square().sum(dim=1).sqrt()
 
-    A distance of a case from statistics that it was part of would be too small. So the threshold is taken from the
-    validation cases, and from the training cases with each fifth of them measured from the statistics of the others. It
-    is the smallest distance that at least a share q of n + 1 exchangeable cases stays within, the (n + 1) q-th of the n
-    distances, or the largest.
+
+def fit_reference(
+    evidence: Evidence,
+    public: PublicFeatures,
+    *,
+    description: str,
+    generator: torch.Generator,
+    budget: Budget | None = None,
+) -> Reference:
+    """Choose directions, and place the site's patients in them with noise.
+
+    Args:
+        evidence: of the site.
+        public: what the same network's heads read of public images.
+        description: of the public images.
+        generator: of the noise; from the machine's own randomness.
+        budget: of the noise; None takes the default.
 
     Raises:
-        ExportError: nothing was kept, or there are too few training cases.
+        ExportError: nothing was kept, or there are too few patients or public images.
     """
-    if evidence.missing:
-        raise ExportError(evidence.missing)
-    training = evidence.features.get("training", torch.empty(0, 1)).double()
-    if len(training) < FEWEST_CASES:
-        raise ExportError(f"the site has {len(training)} training cases with features, fewer than {FEWEST_CASES}")
-    validation = evidence.features.get("validation", training[:0]).double()
-    mean, precision = _describe(training)
-    found = [distances(validation, mean, precision)]
-    for fold in range(_FOLDS):
-        inside = torch.arange(len(training)) % _FOLDS != fold
-        found.append(distances(training[~inside], *_describe(training[inside])))
-    ordered = torch.cat(found).sort().values
-    rank = min(math.ceil((len(ordered) + 1) * QUANTILE), len(ordered))
+    patients = check_patients(evidence)
+    budget = budget or Budget()
+    found = find_directions(public)
+    placed = patients @ found.matrix - found.origin
+    mean, deviation = private_mean(
+        placed, radius=_REACH * found.radius, spread=found.spread, rho=budget.mean, generator=generator
+    )
+    middle = private_quantile(
+        (placed - mean).norm(dim=1),
+        share=MIDDLE,
+        lowest=_RANGE[0] * found.spread,
+        highest=_RANGE[1] * found.spread,
+        rho=budget.quantile,
+        generator=generator,
+    )
     return Reference(
-        mean=mean.float(),
-        precision=precision.float(),
-        threshold=float(ordered[rank - 1]),
-        training_cases=len(training),
-        validation_cases=len(validation),
+        directions=found.matrix.float(),
+        location=(mean + found.origin).float(),
+        threshold=float(f"{middle * found.tail:.4g}"),
+        training_cases=len(evidence.features.get("training", ())),
+        validation_cases=len(evidence.features.get("validation", ())),
+        patients=len(patients),
+        deviation=deviation,
+        rho=budget.rho,
+        public=description,
     )
 
 
-def distances(features: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
-    """Mahalanobis distances (N,) of (N, D)."""
-    centred = features - mean
-    return ((centred @ precision) * centred).sum(dim=1).clamp(min=0.0).sqrt()
+def check_patients(evidence: Evidence) -> Tensor:
+    """What the heads read of training and validation patients, (patients, D) float64.
+
+    Raises:
+        ExportError: nothing was kept, or there are too few patients.
+    """
+    if evidence.missing:
+        raise ExportError(evidence.missing)
+    parts = [_by_patient(evidence, split) for split in ("training", "validation") if split in evidence.features]
+    patients = torch.cat(parts) if parts else torch.empty(0, 1)
+    if len(patients) < FEWEST_PATIENTS:
+        raise ExportError(
+            f"the site has {len(patients)} training and validation patients with features, fewer than {FEWEST_PATIENTS}"
+        )
+    return patients
 
 
-def _describe(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and inverse shrunk covariance."""
-    from sklearn.covariance import ledoit_wolf
+def _by_patient(evidence: Evidence, split: str) -> Tensor:
+    """(patients, D) float64: the mean over each patient's images."""
+    features = evidence.features[split].double()
+    if split not in evidence.units:
+        return features
+    patients, which = evidence.units[split].unique(return_inverse=True)
+    sums = features.new_zeros(len(patients), features.shape[1]).index_add(0, which, features)
+    return sums / which.bincount(minlength=len(patients))[:, None]
 
-    covariance, _ = ledoit_wolf(features.numpy())
-    factor, failed = torch.linalg.cholesky_ex(torch.from_numpy(covariance))
-    if int(failed):
-        raise ExportError("the network sees training cases alike, so that no distance can be told")
-    return features.mean(dim=0), torch.cholesky_inverse(factor)
+
+def secret_generator() -> torch.Generator:
+    """A generator that nobody can guess."""
+    return torch.Generator().manual_seed(secrets.randbits(63))

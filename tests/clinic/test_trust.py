@@ -14,8 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.spatial.distance import mahalanobis
-from sklearn.covariance import ledoit_wolf
+from scipy.spatial.distance import euclidean
 
 from monai_fedlora.clinic.bundle import Classifier, open_bundle
 from monai_fedlora.clinic.dicom_output import write_dicom
@@ -50,18 +49,16 @@ def unlike(doubts: tuple[str, ...]) -> list[str]:
     return [doubt for doubt in doubts if "unlike the 40 cases" in doubt]
 
 
-def test_distance_is_that_of_mahalanobis_from_the_training_cases(
+def test_distance_is_the_euclidean_one_from_the_kept_place_in_the_kept_directions(
     classifier: Classifier, stored_run: Run, noise: Study
 ) -> None:
     prediction = predict_study(classifier, noise, overlay=False)
     network = stored_run.networks["site-1"]
     with torch.no_grad(), head_inputs(network) as inputs:
         network(prediction.prepared[None])
-    tensors, _ = load_tensors(stored_run.personal().with_name("evidence.safetensors"))
-    training = tensors["training/features"].double().numpy()
-    covariance, _ = ledoit_wolf(training)
+    tensors, _ = load_tensors(stored_run.personal().with_name("reference.safetensors"))
     seen = joined(inputs)[0].double().numpy()
-    expected = mahalanobis(seen, training.mean(axis=0), np.linalg.inv(covariance))
+    expected = euclidean(seen @ tensors["0/directions"].double().numpy(), tensors["0/location"].double().numpy())
     assert prediction.distance == pytest.approx(expected, rel=1e-3)
 
 

@@ -69,7 +69,9 @@ def test_summary_has_files_metrics_and_command(
 ) -> None:
     output = tmp_path / "B"
     assert export.run(parse("--run", "W", "--site", "site-1", "--output", str(output))) == 0
-    options = {"backbone": None, "program": True, "onnx": False, "packed": False, "statistics": True, "key": None}
+    options = {"backbone": None, "program": True, "onnx": False, "packed": False, "statistics": True, "public": None}
+    options["key"] = None
+    assert callable(calls[0][1].pop("on_public"))
     assert calls == [("bundle", {"run": Path("W"), "site": "site-1", "output": output, **options})]
     printed = capsys.readouterr().out
     for text in (
@@ -97,9 +99,9 @@ def test_format_and_backbone_are_passed_on(calls: list[tuple[str, dict[str, Any]
 
 def test_files_of_a_bundle_are_chosen(calls: list[tuple[str, dict[str, Any]]], tmp_path: Path) -> None:
     words = ["--run", "W", "--site", "a", "--output", str(tmp_path / "B"), "--zip", "--onnx", "--no-pt2"]
-    words += ["--no-statistics"]
+    words += ["--no-statistics", "--public-data", "P"]
     export.run(parse(*words))
-    chosen = {"program": False, "onnx": True, "packed": True, "statistics": False}
+    chosen = {"program": False, "onnx": True, "packed": True, "statistics": False, "public": Path("P")}
     assert {key: calls[0][1][key] for key in chosen} == chosen
 
 

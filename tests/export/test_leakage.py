@@ -181,7 +181,6 @@ def test_a_bundle_says_what_was_measured(exported: Exported, image_exported: Exp
         assert found.metadata["measured_leakage"]["attacks"][0]["target"] in card
 
 
-@pytest.mark.xfail(reason="the reference is made of the training cases")
 def test_the_reference_does_not_tell_its_members(exported: Exported, image_exported: Exported) -> None:
     for found in (exported, image_exported):
         told = [attack for (_, target), attack in attacks_of(found).items() if target not in ("weights", "temperature")]

@@ -1,8 +1,9 @@
-"""The distance from the training cases: the formula, the threshold, and who gets to see it."""
+"""The distance from a site's patients: the formula, the noise, the threshold, and who gets to see it."""
 
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.spatial.distance import mahalanobis
 from torch import Tensor
 
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.bundle import Exported, export_bundle
 from monai_fedlora.export.card import distance_lines
+from monai_fedlora.export.directions import QUANTILE, PublicFeatures
 from monai_fedlora.export.evidence import Evidence
-from monai_fedlora.export.finished import read_finished
-from monai_fedlora.export.reference import QUANTILE, distances, fit_reference, unavailable
+from monai_fedlora.export.kept_reference import NAME, kept_reference
+from monai_fedlora.export.private_statistics import Budget
+from monai_fedlora.export.reference import Reference, fit_reference, secret_generator, unavailable
+from monai_fedlora.files import load_tensors
 from monai_fedlora.networks.head_inputs import head_inputs, joined
 
 from .conftest import Run
@@ -34,75 +35,112 @@ def features(n: int, *, seed: int = 0, dim: int = 6, shift: float = 0.0) -> Tens
     return torch.randn(n, dim, generator=generator) @ mixing + 3 + shift
 
 
-def shrunk_covariance(values: np.ndarray) -> np.ndarray:
-    """Ledoit and Wolf's estimate, term by term as in their paper."""
-    centred = values - values.mean(axis=0)
-    n, dim = centred.shape
-    sample = centred.T @ centred / n
-    target = np.trace(sample) / dim * np.eye(dim)
-    distance = ((sample - target) ** 2).sum() / dim
-    spread = sum(((np.outer(row, row) - sample) ** 2).sum() / dim for row in centred) / n**2
-    share = min(spread, distance) / distance
-    return share * target + (1 - share) * sample
+def public(dim: int = 6) -> PublicFeatures:
+    return PublicFeatures(
+        ordinary={str(device): features(32, seed=1000 + device, dim=dim, shift=device) for device in range(3)},
+        foreign={"noise": features(20, seed=2000, dim=dim) * 5},
+    )
 
 
-@given(n=st.integers(20, 80), dim=st.integers(2, 30), seed=st.integers(0, 99))
-def test_distances_are_mahalanobis_with_the_shrunk_covariance(n: int, dim: int, seed: int) -> None:
-    training, new = features(n, seed=seed, dim=dim), features(5, seed=seed + 1000, dim=dim, shift=2.0)
-    found = fit_reference(Evidence(features={"training": training}))
-    values = training.double().numpy()
-    inverse = np.linalg.inv(shrunk_covariance(values))
-    expected = [mahalanobis(row, values.mean(axis=0), inverse) for row in new.double().numpy()]
-    assert distances(new, found.mean, found.precision).tolist() == pytest.approx(expected, rel=1e-3)
+def fitted(evidence: Evidence, *, seed: int = 0, rho: float = 1.0) -> Reference:
+    budget = Budget(mean=0.75 * rho, quantile=0.25 * rho)
+    generator = torch.Generator().manual_seed(seed)
+    return fit_reference(evidence, public(), description="made for tests", generator=generator, budget=budget)
 
 
-def test_about_the_stated_share_of_similar_cases_lies_within_the_threshold() -> None:
-    shares = []
-    for seed in range(20):
-        found = fit_reference(
-            Evidence(features={"training": features(100, seed=seed), "validation": features(40, seed=seed + 100)})
+def test_distances_are_euclidean_in_the_directions() -> None:
+    found, new = fitted(Evidence(features={"training": features(80)})), features(5, seed=1000, shift=2.0)
+    moved = new.double().numpy() @ found.directions.double().numpy() - found.location.double().numpy()
+    assert found.distances(new).tolist() == pytest.approx(np.linalg.norm(moved, axis=1), rel=1e-4)
+
+
+def test_without_noise_the_location_is_the_mean_of_patients_and_not_of_images() -> None:
+    images = features(90)
+    units = torch.tensor([*range(30), *[0] * 60])  # the first patient has 61 images
+    found = fitted(Evidence(features={"training": images}, units={"training": units}), rho=1e12)
+    patients = torch.cat([torch.cat([images[:1], images[30:]]).mean(dim=0, keepdim=True), images[1:30]])
+    torch.testing.assert_close(found.location, patients.mean(dim=0) @ found.directions, rtol=1e-3, atol=1e-3)
+    assert (found.patients, found.training_cases) == (30, 90)
+
+
+def test_about_the_stated_share_of_similar_patients_lies_within_the_threshold_and_others_do_not() -> None:
+    shares, far = [], []
+    for seed in range(40):
+        evidence = Evidence(
+            features={"training": features(100, seed=seed), "validation": features(40, seed=seed + 100)}
         )
-        new = distances(features(500, seed=seed + 200), found.mean, found.precision)
-        shares.append(float((new <= found.threshold).float().mean()))
-        assert float((distances(features(50, shift=30.0), found.mean, found.precision) > found.threshold).min()) == 1
-        assert (found.training_cases, found.validation_cases) == (100, 40)
-    assert math.fsum(shares) / len(shares) == pytest.approx(QUANTILE, abs=0.02)
+        found = fitted(evidence, seed=seed)
+        shares.append(float((found.distances(features(500, seed=seed + 200)) <= found.threshold).float().mean()))
+        far.append(float((found.distances(features(50, shift=30.0)) > found.threshold).float().mean()))
+        assert (found.training_cases, found.validation_cases, found.patients) == (100, 40, 140)
+    assert math.fsum(shares) / len(shares) == pytest.approx(QUANTILE, abs=0.03)
+    assert min(far) == 1
+
+
+def test_nothing_that_is_shipped_is_a_number_of_one_patient() -> None:
+    """With the exact mean and threshold both are found among what the patients give; with noise they are not."""
+    evidence = Evidence(features={"training": features(44)})
+    exact, noisy = fitted(evidence, rho=1e12), fitted(evidence)
+    distances = exact.distances(features(44))
+    assert float((exact.location - features(44).mean(dim=0) @ exact.directions).abs().max()) < 1e-3
+    assert float((noisy.location - features(44).mean(dim=0) @ noisy.directions).abs().max()) > 0.05
+    assert float((distances - noisy.threshold).abs().min()) > 1e-4
+
+
+def test_the_same_generator_draws_the_same_noise_and_another_does_not() -> None:
+    evidence = Evidence(features={"training": features(44)})
+    assert torch.equal(fitted(evidence, seed=1).location, fitted(evidence, seed=1).location)
+    assert not torch.equal(fitted(evidence, seed=1).location, fitted(evidence, seed=2).location)
+    draws = {float(torch.rand((), generator=secret_generator())) for _ in range(8)}
+    assert len(draws) == 8
 
 
 @pytest.mark.parametrize(
     ("evidence", "message"),
     [
         (Evidence(missing="nothing was kept"), "nothing was kept"),
-        (Evidence(), "0 training cases"),
-        (Evidence(features={"training": features(19)}), "19 training cases with features, fewer than 20"),
-        (Evidence(features={"training": torch.ones(30, 4)}), "sees training cases alike"),
+        (Evidence(), "0 training and validation patients"),
+        (Evidence(features={"training": features(19)}), "19 training and validation patients with features, fewer"),
+        (
+            Evidence(features={"training": features(40)}, units={"training": torch.arange(40) // 3}),
+            "14 training and validation patients",
+        ),
     ],
 )
 def test_too_little_gives_no_reference(evidence: Evidence, message: str) -> None:
     with pytest.raises(ExportError, match=message):
-        fit_reference(evidence)
+        fitted(evidence)
     assert message in distance_lines(unavailable(message))[0]
 
 
 def test_the_script_tells_logits_and_distance(image_exported: Exported, image_run: Run) -> None:
     script = torch.jit.load(image_exported.folder / "models" / "model.ts")
     described = image_exported.metadata["out_of_distribution"]
-    reference = fit_reference(read_finished(image_run.workspace, "site-1").evidence)
+    reference = kept(image_run)
     raw, network = torch.rand(3, 3, 40, 52), image_run.networks["site-1"]
     with torch.no_grad(), head_inputs(network) as inputs:
         logits, found = script.assess(raw)
         network(script.preprocessor(raw))
     torch.testing.assert_close(logits, script(raw))
-    expected = distances(joined(inputs), reference.mean, reference.precision)
+    expected = reference.distances(joined(inputs))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
     assert described["threshold"] == reference.threshold > 0
     assert (described["available"], described["training_cases"], described["validation_cases"]) == (True, 40, 60)
     assert f"{reference.threshold:.4g}" in (image_exported.folder / "docs" / "README.md").read_text()
 
 
+def kept(run: Run) -> Reference:
+    """The reference that the export of site-1 has drawn."""
+    final = run.personal()
+    (found,) = json.loads(load_tensors(final.with_name(NAME))[1]["references"])
+    reference = kept_reference(final, found["public"])
+    assert reference is not None
+    return reference
+
+
 def holds_statistics(folder: Path) -> bool:
     script = torch.jit.load(io.BytesIO((folder / "models" / "model.ts").read_bytes()))
-    return hasattr(script, "assess") or any("precision" in name for name, _ in script.named_buffers())
+    return hasattr(script, "assess") or any("location" in name for name, _ in script.named_buffers())
 
 
 def test_only_a_personal_model_holds_statistics(exported: Exported, run: Run, tmp_path: Path) -> None:
@@ -120,12 +158,12 @@ def test_only_a_personal_model_holds_statistics(exported: Exported, run: Run, tm
 
 
 def test_weights_and_program_hold_no_statistics(exported: Exported, stored_run: Run) -> None:
-    reference = fit_reference(read_finished(stored_run.workspace, "site-1").evidence)
+    reference = kept(stored_run)
     program = torch.export.load(str(exported.folder / "models" / "model.pt2"))
     weights = torch.load(exported.folder / "models" / "model.pt", weights_only=True)
     tensors = [*program.state_dict.values(), *program.constants.values(), *weights.values()]
     assert len(tensors) > 50
-    for secret in (reference.mean, reference.precision):
+    for secret in (reference.location, reference.directions):
         assert not [1 for value in tensors if value.shape == secret.shape and torch.allclose(value, secret)]
 
 
