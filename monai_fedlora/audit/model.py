@@ -13,14 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from monai_fedlora.adapters.lora import merge_lora
-from monai_fedlora.clinic.bundle import Classifier, open_bundle
+from monai_fedlora.clinic.bundle import Classifier, open_with_files
 from monai_fedlora.clinic.reading import load_study
 from monai_fedlora.clinic.studies import CineFile, Study
 from monai_fedlora.data.cases import Case, Datalist
 from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.data.units import unit_numbers
 from monai_fedlora.errors import DataError, FedLoraError
-from monai_fedlora.export.check.contents import open_contents
 from monai_fedlora.export.leakage import Cases
 from monai_fedlora.export.reference import METHOD
 from monai_fedlora.methods.build import UNTRAINED, build_network
@@ -48,25 +47,20 @@ class OpenModel:
 
 
 def open_model(bundle: Path) -> OpenModel:
-    """Check and open a bundle.
+    """Check and open a bundle; all that is read of it is the copy that was checked.
 
     Raises:
-        ConfigError, WeightsError: as of :func:`monai_fedlora.clinic.bundle.open_bundle`.
+        ConfigError, ExportError, WeightsError: as of :func:`monai_fedlora.clinic.bundle.open_bundle`.
     """
-    import json
-
-    classifier = open_bundle(bundle)
-    with open_contents(bundle) as contents:
-        assert not isinstance(contents, list)  # it was opened already
-        metadata = json.loads(contents.read("configs/metadata.json"))
+    with open_with_files(bundle) as (classifier, contents):
         weights = torch.load(contents.path("models/model.pt"), weights_only=True, map_location="cpu")
     beside = {
         name.removeprefix(_INSIDE): value.cpu()
         for name, value in classifier.script.state_dict().items()
         if name.startswith(_INSIDE) and name.removeprefix(2 * _INSIDE) not in weights and value.is_floating_point()
     }
-    network = _plain(metadata, weights)
-    return OpenModel(classifier=classifier, metadata=metadata, network=network, tensors=beside)
+    network = _plain(classifier.metadata, weights)
+    return OpenModel(classifier=classifier, metadata=classifier.metadata, network=network, tensors=beside)
 
 
 def _plain(metadata: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module | None:

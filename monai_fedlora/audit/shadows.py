@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from monai_fedlora.export.evidence import read_evidence
 from monai_fedlora.export.finished import FinishedModel
 from monai_fedlora.export.leakage import TRAINING, WEIGHTS, Cases
 from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.policy import Policy
 from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.federated.state import FINAL_NAME
 from monai_fedlora.files import load_tensors, save_tensors, sha256, write_json
@@ -33,6 +35,11 @@ SEED = 20221
 
 FOLDER = "shadows"
 """Beside a site's final model: what its shadow runs said of the site's cases. It never travels."""
+
+NOTHING_LEAVES = Policy(least_cases=1, least_steps=1, most_rounds=sys.maxsize)
+"""The limits of shadow runs. A site's own limits are about its messages, and a shadow run has none: it is averaged with
+itself alone, in one process and a temporary folder. They would refuse it where half of the training patients are too
+few to hide in, or a job has to be approved, and these are the sites whose audit matters most."""
 
 _OWN, _OTHER = "own", "other"
 
@@ -179,7 +186,13 @@ def _train(plan: Plan, found: Pool, own: Datalist, inside: Tensor, backbone: str
         listed: Any = {"site": site, "image_root": found.root, **splits}
         datalist = dataclasses.replace(own, **listed)
         write_json(Path(scratch) / "data" / site / FILE_NAME, datalist.to_json())
-        run_in_process(plan, folder=Path(scratch) / "run", data_root=str(Path(scratch) / "data"), backbone=backbone)
+        run_in_process(
+            plan,
+            folder=Path(scratch) / "run",
+            data_root=str(Path(scratch) / "data"),
+            backbone=backbone,
+            policy=lambda: NOTHING_LEAVES,
+        )
         final = Path(scratch) / "run" / "private" / plan.experiment / site / FINAL_NAME
         evidence = read_evidence(final)
     if evidence.missing:

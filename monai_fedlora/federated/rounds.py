@@ -13,6 +13,7 @@ from monai_fedlora.federated.aggregation import Refusal, SharedAverage
 from monai_fedlora.federated.lock import FolderLock
 from monai_fedlora.federated.one_backbone import FrozenTensors, return_freed_memory
 from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.policy import Policy, site_policy
 from monai_fedlora.federated.record import RunRecord
 from monai_fedlora.federated.site import Site
 from monai_fedlora.federated.start import CONFIG, SharedFiles, Start
@@ -30,6 +31,7 @@ def run_in_process(
     backbone: str | None = None,
     threads: int = 1,
     overwrite: bool = False,
+    policy: Callable[[], Policy] = site_policy,
     on_progress: Callable[[Mapping[str, Any]], None] = lambda results: None,
 ) -> Mapping[str, Any]:
     """Run all rounds of a plan and the final evaluation, one site after the other, on one frozen backbone.
@@ -45,6 +47,7 @@ def run_in_process(
         threads: that torch computes with on the CPU. The bits of the result depend on it, so that it is one, as in
             NVFlare's simulator, unless somebody asks for more.
         overwrite: replace the results of another run, see :func:`make_room`.
+        policy: returns the limits of every site, see :class:`Site`.
         on_progress: called with the content of ``results.json`` whenever a site has answered.
 
     Returns:
@@ -53,6 +56,7 @@ def run_in_process(
 
     Raises:
         ConfigError, PrivacyError, WeightsError: see :class:`Start`; or the folder holds the results of another run.
+        PolicyError: a policy does not allow the plan.
         Busy: another run writes into the folder.
     """
     with _computing_with(threads):
@@ -63,7 +67,9 @@ def run_in_process(
         make_folder(folder)
         with FolderLock(folder):
             make_room(folder, start.plan, overwrite=overwrite)
-            return _run(start, folder=folder, data_root=data_root, backbone=backbone, on_progress=on_progress)
+            return _run(
+                start, folder=folder, data_root=data_root, backbone=backbone, policy=policy, on_progress=on_progress
+            )
 
 
 def _run(
@@ -72,6 +78,7 @@ def _run(
     folder: Path,
     data_root: str | None,
     backbone: str | None,
+    policy: Callable[[], Policy],
     on_progress: Callable[[Mapping[str, Any]], None],
 ) -> Mapping[str, Any]:
     plan, manifest, shared = start.plan, start.manifest, start.shared
@@ -81,7 +88,14 @@ def _run(
     sites, frozen = {}, FrozenTensors()
     with reading_once():
         for name in plan.sites:
-            site = Site(name=name, plan=plan, private_root=folder / PRIVATE, data_root=data_root, backbone=backbone)
+            site = Site(
+                name=name,
+                plan=plan,
+                private_root=folder / PRIVATE,
+                data_root=data_root,
+                backbone=backbone,
+                policy=policy,
+            )
             frozen.share(site.network, site.scope.keys(Role.FROZEN))
             _rest(site)
             sites[name] = site

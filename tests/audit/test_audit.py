@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from monai_fedlora import cli
 from monai_fedlora.audit import audit
 from monai_fedlora.audit.audit import Audit, audit_model
+from monai_fedlora.audit.model import open_model
 from monai_fedlora.audit.shadows import alone
+from monai_fedlora.clinic import bundle as checked
 from monai_fedlora.data.datalist import load_datalist
-from monai_fedlora.errors import ConfigError, DataError, ExportError, FedLoraError, PolicyError
+from monai_fedlora.errors import ConfigError, DataError, ExportError, FedLoraError
 from monai_fedlora.export.bundle import Exported, export_bundle
 from monai_fedlora.export.leakage import AUDIT_NAME, Leakage, read_audit
+from monai_fedlora.federated.policy import Policy
 from monai_fedlora.files import read_json, write_json
 from monai_fedlora.reporting.page import page
 from monai_fedlora.reporting.run import read_run
@@ -117,14 +121,44 @@ def test_a_run_trains_each_shadow_model_once_and_its_report_and_export_say_so(
         read_audit(final)
 
 
-def test_shadow_runs_that_the_site_s_limits_refuse_are_said(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limits_of_a_site_s_messages_do_not_hold_for_shadow_runs_which_send_none(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(trained.workspace, tmp_path / "W")
+    Policy(least_cases=10**6, most_rounds=1, methods=(), require_approval=True).save(tmp_path / "policy.json")
+    monkeypatch.setenv("MONAI_FEDLORA_POLICY", str(tmp_path / "policy.json"))
+    found = audit_model(tmp_path / "W", shadows=2, **trained.options)
+    assert "LiRA, 2 shadow runs" in {attack.name.removesuffix(", reversed") for attack in found.leakage.attacks}
+
+
+def test_shadow_runs_that_could_not_be_trained_are_said(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: Any, **options: Any) -> Any:
-        raise PolicyError("least_cases: too few")
+        raise DataError("too few")
 
     monkeypatch.setattr(audit, "lira", refuse)
     found = audit_model(trained.workspace, shadows=2, **trained.options)
-    assert found.leakage.not_measured["LiRA on weights"] == "least_cases: too few"
+    assert found.leakage.not_measured["LiRA on weights"] == "too few"
     assert found.leakage.attacks
+
+
+def test_what_is_attacked_is_the_copy_that_was_checked(
+    bundle: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copytree(bundle.folder, tmp_path / "bundle"))
+    check = checked.check_contents
+
+    def then_exchanged(*words: Any, **options: Any) -> Any:
+        report = check(*words, **options)
+        torch.save({"head.weight": torch.zeros(1)}, copy / "models" / "model.pt")
+        write_json(copy / "configs" / "metadata.json", {})
+        return report
+
+    monkeypatch.setattr(checked, "check_contents", then_exchanged)
+    opened, wanted = open_model(copy), open_model(bundle.folder)
+    assert opened.metadata == wanted.metadata
+    assert opened.network is not None and wanted.network is not None
+    found = opened.network.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in wanted.network.state_dict().items())
 
 
 def test_another_split_with_as_many_cases_is_noticed(trained: Trained, tmp_path: Path) -> None:

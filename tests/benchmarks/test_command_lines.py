@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from monai_fedlora.federated.policy import site_policy
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("[a-z]*.py"))
 RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
@@ -95,3 +97,20 @@ def test_make_says_which_benchmark_there_is_not(repository: Path) -> None:
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
     assert done.returncode != 0
     assert "has no local" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["upload", "many_sites", "frameworks"])
+def test_what_runs_sites_of_a_few_cases_allows_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MONAI_FEDLORA_POLICY", "")  # without any the built-in limits hold
+
+    def end(*_: Any) -> None:
+        raise SystemExit
+
+    module = loaded(name)
+    monkeypatch.setattr(module, "run", end)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
+    with pytest.raises(SystemExit):
+        module.main()
+    policy = site_policy()
+    assert (policy.least_cases, policy.least_steps) == (1, 1)
+    assert policy.source == str(BENCHMARKS / "policy.json")
