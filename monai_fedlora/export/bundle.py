@@ -37,7 +37,6 @@ from monai_fedlora.export.reference import (
     Reference,
     check_patients,
     fit_reference,
-    secret_generator,
 )
 from monai_fedlora.export.signature import sign_bundle
 from monai_fedlora.export.usage import ONNX, PROGRAM, SCRIPT, WEIGHTS, inference_command, model_files, usage_text
@@ -176,7 +175,7 @@ def site_reference(
             return kept
         check_patients(model.evidence)
         features = public_features(network, images, modality, on_image=on_public)
-        drawn = fit_reference(model.evidence, features, description=images.description, generator=secret_generator())
+        drawn = fit_reference(model.evidence, features, description=images.description)
         return keep_reference(model.path, drawn)
     except ExportError as error:
         return str(error)

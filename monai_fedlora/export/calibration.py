@@ -28,6 +28,10 @@ SURE = 3.841458820694124
 """A temperature is used if twice the gain in log-likelihood of the validation cases exceeds this, the 95 % point of the
 chi-squared distribution with one degree of freedom (likelihood-ratio test against T = 1; ours)."""
 
+_DIGITS, _DECIMALS = 3, 3
+"""Of the temperature, and of what it changes (ours). All digits of a mean over few patients would tell which patients
+of a larger group it is of: it would be the answer to a subset-sum problem."""
+
 SOURCE = 'temperature scaling, Guo et al., "On Calibration of Modern Neural Networks", ICML 2017'
 _STEPS = 100
 
@@ -37,10 +41,10 @@ class Calibration:
     """A temperature, and what it changes.
 
     Attributes:
-        temperature: the logits are divided by it; 1 where nothing was fitted.
+        temperature: the logits are divided by it, three digits; 1 where nothing was fitted.
         reason: why nothing was fitted; None where it was.
         splits: for "validation" and "test", where known, the number of cases ``n`` and the calibration error (``ece``)
-            and mean negative log-likelihood (``nll``) ``before`` and ``after``.
+            and mean negative log-likelihood (``nll``) ``before`` and ``after``, three decimals.
     """
 
     temperature: float
@@ -69,7 +73,7 @@ def calibrate(evidence: Evidence) -> Calibration:
         except ExportError as error:
             reason = str(error)
     splits = {
-        split: _effect(evidence.logits[split], evidence.labels[split], temperature)
+        split: _rounded(_effect(evidence.logits[split], evidence.labels[split], temperature))
         for split in ("validation", "test")
         if split in evidence.logits
     }
@@ -78,7 +82,7 @@ def calibrate(evidence: Evidence) -> Calibration:
 
 def _tested(logits: Tensor, labels: Tensor) -> float:
     """The fitted temperature, if the cases tell it from 1."""
-    temperature = fit_temperature(logits, labels)
+    temperature = float(f"{fit_temperature(logits, labels):.{_DIGITS}g}")
     effect = _effect(logits, labels, temperature)
     if 2 * effect["n"] * (effect["nll"]["before"] - effect["nll"]["after"]) < SURE:
         raise ExportError(
@@ -133,3 +137,10 @@ def _effect(logits: Tensor, labels: Tensor, temperature: float) -> dict[str, Any
         "ece": {"before": metrics[0], "after": metrics[1]},
         "nll": {"before": losses[0], "after": losses[1]},
     }
+
+
+def _rounded(effect: Mapping[str, Any]) -> dict[str, Any]:
+    """What of it may leave."""
+    numbers = {name: effect[name] for name in ("ece", "nll")}
+    rounded = {name: {when: round(n, _DECIMALS) for when, n in value.items()} for name, value in numbers.items()}
+    return {**effect, **rounded}

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from monai_fedlora.federated.state import EVIDENCE_NAME
+from monai_fedlora.federated.state import EVIDENCE_NAME, NOISE_KEY
 from monai_fedlora.files import load_tensors, sha256
 
 NOT_KEPT = "the run kept no predictions of this model's cases"
@@ -26,7 +26,9 @@ class Evidence:
         logits: (N, C) of the personal model.
         labels: (N,) class indices.
         features: (N, D) what its heads read.
-        units: (N,) a number per patient.
+        units: (N,) a number per patient, or per lesion or photograph where the site's list tells no patients.
+        noise_key: secret that the noise of released statistics is drawn from, the same in every copy of a run; None for
+            a run of an earlier version.
         missing: why there is nothing at all; None where there is something.
     """
 
@@ -34,6 +36,7 @@ class Evidence:
     labels: Mapping[str, Tensor] = field(default_factory=dict)
     features: Mapping[str, Tensor] = field(default_factory=dict)
     units: Mapping[str, Tensor] = field(default_factory=dict)
+    noise_key: str | None = field(default=None, repr=False)
     missing: str | None = None
 
 
@@ -67,4 +70,10 @@ def read_evidence(final: Path) -> Evidence:
             return no_evidence(NOT_FINITE)
         if kind in parts:
             parts[kind][split] = value
-    return Evidence(logits=parts["logits"], labels=parts["labels"], features=parts["features"], units=parts["units"])
+    return Evidence(
+        logits=parts["logits"],
+        labels=parts["labels"],
+        features=parts["features"],
+        units=parts["units"],
+        noise_key=metadata.get(NOISE_KEY),
+    )

@@ -12,11 +12,15 @@ al., NeurIPS 2018), identify these cases. Here the site adds k + 1 numbers with 
    public images say of their tail it is called unusual.
 
 The noise is drawn once for a model and kept beside it (:mod:`monai_fedlora.export.kept_reference`), so that exporting
-again tells nothing more. What the weights themselves tell is another matter, see the audit.
+again tells nothing more; a copy of the run that is exported elsewhere draws the same. Where the site's list tells no
+patients, what is protected is one lesion or photograph. What the weights themselves tell is another matter, see the
+audit.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +29,7 @@ import torch
 from torch import Tensor
 
 from monai_fedlora.errors import ExportError
-from monai_fedlora.export.directions import MIDDLE, QUANTILE, SOURCE, PublicFeatures, find_directions
+from monai_fedlora.export.directions import MIDDLE, QUANTILE, SOURCE, Directions, PublicFeatures, find_directions
 from monai_fedlora.export.evidence import Evidence
 from monai_fedlora.export.private_statistics import Budget, epsilon, private_mean, private_quantile
 
@@ -35,6 +39,10 @@ FEWEST_PATIENTS = 20
 DELTA = 1e-5
 """For which the differential privacy of the statistics is stated (ours)."""
 
+UNIT = (
+    "one patient (lesion or photograph, where the site's list tells no patients) replaced by another, given the "
+    "trained network"
+)
 FORM = "noisy mean in public directions"
 METHOD = "assess"
 """The scripted model's method that gives logits and distances; ``forward`` gives the logits alone."""
@@ -59,7 +67,7 @@ class Reference:
         patients: whose images these are.
         deviation: standard deviation of the noise in each coordinate of ``location``, in units of the spread of images
             of one scanner in one direction.
-        rho: zCDP of all releases from this model, see :mod:`monai_fedlora.export.private_statistics`.
+        rho: zCDP of all releases from this run's models, see :mod:`monai_fedlora.export.private_statistics`.
         public: what the directions were chosen from.
     """
 
@@ -92,7 +100,7 @@ class Reference:
                 "zcdp_rho": self.rho,
                 "epsilon": float(f"{epsilon(self.rho, DELTA):.3g}"),
                 "delta": DELTA,
-                "unit": "one patient replaced by another, given the trained network",
+                "unit": UNIT,
             },
             "file": "models/model.ts",
             "call": f"{METHOD}(image) returns logits (batch, classes) and distances (batch)",
@@ -118,7 +126,7 @@ def fit_reference(
     public: PublicFeatures,
     *,
     description: str,
-    generator: torch.Generator,
+    generator: torch.Generator | None = None,
     budget: Budget | None = None,
 ) -> Reference:
     """Choose directions, and place the site's patients in them with noise.
@@ -127,7 +135,8 @@ def fit_reference(
         evidence: of the site.
         public: what the same network's heads read of public images.
         description: of the public images.
-        generator: of the noise; from the machine's own randomness.
+        generator: of the noise; from the machine's own randomness. None takes the one of the run's own secret, or a
+            new one for a run without.
         budget: of the noise; None takes the default.
 
     Raises:
@@ -136,6 +145,7 @@ def fit_reference(
     patients = check_patients(evidence)
     budget = budget or Budget()
     found = find_directions(public)
+    generator = generator or noise_generator(evidence.noise_key, found, budget)
     placed = patients @ found.matrix - found.origin
     mean, deviation = private_mean(
         placed, radius=_REACH * found.radius, spread=found.spread, rho=budget.mean, generator=generator
@@ -165,11 +175,18 @@ def check_patients(evidence: Evidence) -> Tensor:
     """What the heads read of training and validation patients, (patients, D) float64.
 
     Raises:
-        ExportError: nothing was kept, or there are too few patients.
+        ExportError: nothing was kept, it is not known whose images they are, or there are too few patients.
     """
     if evidence.missing:
         raise ExportError(evidence.missing)
-    parts = [_by_patient(evidence, split) for split in ("training", "validation") if split in evidence.features]
+    splits = [split for split in ("training", "validation") if split in evidence.features]
+    if unknown := [split for split in splits if split not in evidence.units]:
+        raise ExportError(
+            f"the run did not keep which {' and '.join(unknown)} images are of one patient, so that no noise is known "
+            "to hide a patient; it was written by an earlier version, or trained on another kind of dataset: train it "
+            "again for a reference"
+        )
+    parts = [_by_patient(evidence, split) for split in splits]
     patients = torch.cat(parts) if parts else torch.empty(0, 1)
     if len(patients) < FEWEST_PATIENTS:
         raise ExportError(
@@ -181,13 +198,23 @@ def check_patients(evidence: Evidence) -> Tensor:
 def _by_patient(evidence: Evidence, split: str) -> Tensor:
     """(patients, D) float64: the mean over each patient's images."""
     features = evidence.features[split].double()
-    if split not in evidence.units:
-        return features
     patients, which = evidence.units[split].unique(return_inverse=True)
     sums = features.new_zeros(len(patients), features.shape[1]).index_add(0, which, features)
     return sums / which.bincount(minlength=len(patients))[:, None]
 
 
-def secret_generator() -> torch.Generator:
-    """A generator that nobody can guess."""
-    return torch.Generator().manual_seed(secrets.randbits(63))
+def noise_generator(key: str | None, directions: Directions, budget: Budget) -> torch.Generator:
+    """A generator that nobody can guess, and that draws the same for the same release alone.
+
+    Args:
+        key: the run's own secret; None for a run without, whose every generator is another.
+        directions: in which the patients are placed.
+        budget: of the noise.
+    """
+    if key is None:
+        return torch.Generator().manual_seed(secrets.randbits(63))
+    values = [directions.radius, directions.spread, directions.tail, budget.mean, budget.quantile]
+    digest = hashlib.sha256(json.dumps([key, values]).encode())
+    for tensor in (directions.matrix, directions.origin):
+        digest.update(tensor.double().contiguous().numpy().tobytes())
+    return torch.Generator().manual_seed(int.from_bytes(digest.digest()[:8], "big") >> 1)

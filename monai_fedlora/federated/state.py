@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ from monai_fedlora.files import load_tensors, make_folder, save_tensors, sha256
 
 FINAL_NAME = "final.safetensors"
 EVIDENCE_NAME = "evidence.safetensors"
+NOISE_KEY = "noise_key"
+"""Entry of the metadata of stored evidence."""
 _ROUND_NAME = re.compile(r"round-([0-9]{5,})\.safetensors")
 _KEPT = 2
 
@@ -144,14 +147,16 @@ class SiteStore:
         """Write what the personal model says of the site's cases, bound to the model just written.
 
         Like everything in this folder it never travels; an export makes the temperature and the reference of unusual
-        images from it, see :mod:`monai_fedlora.export.evidence`.
+        images from it, see :mod:`monai_fedlora.export.evidence`. It gets a secret of its own, so that copies of the run
+        that are exported apart draw the same noise.
 
         Args:
             tensors: ``<split>/logits`` (N, C), ``<split>/labels`` (N,), ``<split>/features`` (N, D) and
                 ``<split>/units`` (N,), a number per patient, of "training", "validation" and "test".
         """
         path = self.folder / EVIDENCE_NAME
-        save_tensors(path, tensors, {**self._identity(), "final_sha256": sha256(self.folder / FINAL_NAME)})
+        bound = {"final_sha256": sha256(self.folder / FINAL_NAME), NOISE_KEY: secrets.token_hex(32)}
+        save_tensors(path, tensors, {**self._identity(), **bound})
         return path
 
     def rounds(self) -> list[int]:

@@ -96,15 +96,28 @@ def test_the_error_of_calibration_is_given_before_and_after() -> None:
         effect = found.splits[split]
         for when, divisor in (("before", 1.0), ("after", found.temperature)):
             probabilities = (logits.double() / divisor).softmax(dim=1)
-            assert effect["ece"][when] == classification_metrics(probabilities, labels)["ece"]
+            assert effect["ece"][when] == pytest.approx(classification_metrics(probabilities, labels)["ece"], abs=5e-4)
             chosen = probabilities[torch.arange(len(labels)), labels]
-            assert effect["nll"][when] == pytest.approx(-float(chosen.log().mean()))
+            assert effect["nll"][when] == pytest.approx(-float(chosen.log().mean()), abs=5.01e-4)
         assert effect["nll"]["after"] < effect["nll"]["before"]
         assert effect["ece"]["after"] < effect["ece"]["before"]
         assert effect["n"] == 200
     text = "\n".join(calibration_lines(found.to_json()))
     assert f"temperature {found.temperature:.4g}" in text
     assert f"| test | 200 | {found.splits['test']['ece']['before']:.3f} |" in text
+
+
+def test_what_leaves_has_too_few_digits_to_tell_which_patients_a_mean_is_of() -> None:
+    """All digits of a mean over 12 of 24 known patients are given by these 12 alone; the few that leave by many."""
+    logits, labels = cases(7, n=24, factor=4.0)
+    members = torch.arange(24) % 2 == 0
+    evidence = Evidence(
+        logits={"validation": logits[members].repeat(4, 1)}, labels={"validation": labels[members].repeat(4)}
+    )
+    found = calibrate(evidence)
+    numbers = [found.splits["validation"][name][when] for name in ("ece", "nll") for when in ("before", "after")]
+    assert found.temperature == float(f"{found.temperature:.3g}") != 1.0
+    assert all(number == round(number, 3) for number in numbers)
 
 
 def of_validation(logits: Tensor, labels: Tensor) -> Evidence:
@@ -148,6 +161,7 @@ def test_without_a_fit_the_temperature_is_one_and_says_why(evidence: Evidence, m
 def test_every_file_of_an_export_gives_calibrated_logits(exported: Exported, stored_run: Run) -> None:
     model = read_finished(stored_run.workspace, "site-1")
     expected = fit_temperature(model.evidence.logits["validation"], model.evidence.labels["validation"])
+    expected = float(f"{expected:.3g}")
     described = exported.metadata["calibration"]
     assert described["temperature"] == expected and described["fitted"] is True and described["validation"]["n"] == 60
     script = torch.jit.load(exported.folder / "models" / "model.ts")

@@ -6,6 +6,7 @@ import io
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,11 @@ from torch import Tensor
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.bundle import Exported, export_bundle
 from monai_fedlora.export.card import distance_lines
-from monai_fedlora.export.directions import QUANTILE, PublicFeatures
+from monai_fedlora.export.directions import QUANTILE, PublicFeatures, find_directions
 from monai_fedlora.export.evidence import Evidence
 from monai_fedlora.export.kept_reference import NAME, kept_reference
 from monai_fedlora.export.private_statistics import Budget
-from monai_fedlora.export.reference import Reference, fit_reference, secret_generator, unavailable
+from monai_fedlora.export.reference import Reference, check_patients, fit_reference, noise_generator, unavailable
 from monai_fedlora.files import load_tensors
 from monai_fedlora.networks.head_inputs import head_inputs, joined
 
@@ -43,6 +44,9 @@ def public(dim: int = 6) -> PublicFeatures:
 
 
 def fitted(evidence: Evidence, *, seed: int = 0, rho: float = 1.0) -> Reference:
+    if not evidence.units:
+        units = {split: torch.arange(len(images)) for split, images in evidence.features.items()}
+        evidence = replace(evidence, units=units)
     budget = Budget(mean=0.75 * rho, quantile=0.25 * rho)
     generator = torch.Generator().manual_seed(seed)
     return fit_reference(evidence, public(), description="made for tests", generator=generator, budget=budget)
@@ -91,8 +95,36 @@ def test_the_same_generator_draws_the_same_noise_and_another_does_not() -> None:
     evidence = Evidence(features={"training": features(44)})
     assert torch.equal(fitted(evidence, seed=1).location, fitted(evidence, seed=1).location)
     assert not torch.equal(fitted(evidence, seed=1).location, fitted(evidence, seed=2).location)
-    draws = {float(torch.rand((), generator=secret_generator())) for _ in range(8)}
+    directions, budget = find_directions(public()), Budget()
+    draws = {float(torch.rand((), generator=noise_generator(None, directions, budget))) for _ in range(8)}
     assert len(draws) == 8
+
+
+def test_copies_of_a_run_draw_the_same_noise_for_the_same_release_alone() -> None:
+    images = features(44)
+    evidence = Evidence(features={"training": images}, units={"training": torch.arange(44)}, noise_key="secret")
+
+    def drawn(evidence: Evidence, found: PublicFeatures, budget: Budget | None = None) -> Tensor:
+        return fit_reference(evidence, found, description="made for tests", budget=budget).location
+
+    found = drawn(evidence, public())
+    others = PublicFeatures(ordinary=public().ordinary, foreign={"noise": features(20, seed=3) * 5})
+    directions, noise = find_directions(others), []
+    for of in (find_directions(public()), directions):
+        noise.append(torch.rand(2, generator=noise_generator("secret", of, Budget())))
+    assert torch.equal(found, drawn(evidence, public()))
+    assert not torch.equal(found, drawn(replace(evidence, noise_key="another"), public()))
+    assert not torch.equal(found, drawn(evidence, public(), Budget(mean=0.5)))
+    assert not torch.equal(*noise)
+
+
+def test_no_guarantee_is_given_for_patients_who_are_not_known() -> None:
+    """A run of an earlier version: forty photographs may be of two patients."""
+    units = {"training": torch.arange(40)}
+    for known in ({}, units):
+        evidence = Evidence(features={"training": features(40), "validation": features(9)}, units=known)
+        with pytest.raises(ExportError, match=r"did not keep which .*validation images are of one patient"):
+            check_patients(evidence)
 
 
 @pytest.mark.parametrize(

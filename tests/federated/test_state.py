@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from monai_fedlora import files
 from monai_fedlora.errors import PrivacyError, WeightsError
 from monai_fedlora.federated import state as state_module
-from monai_fedlora.federated.state import FINAL_NAME, SiteState, SiteStore
+from monai_fedlora.federated.state import FINAL_NAME, NOISE_KEY, SiteState, SiteStore
 from monai_fedlora.files import load_tensors, save_tensors, sha256
 from tests.helpers import make_plan
 
@@ -320,6 +320,13 @@ def test_evidence_is_bound_to_the_final_model(tmp_path: Path) -> None:
     assert (path.parent, list(tensors)) == (final.parent, ["test/logits"])
     assert metadata["final_sha256"] == sha256(final)
     assert load_tensors(store.save_evidence({}))[0] == {}
+
+
+def test_evidence_gets_a_secret_that_no_plan_tells(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    store.save_final(shared={"w": torch.ones(2)}, private={}, record={})
+    first, second = (load_tensors(store.save_evidence({}))[1][NOISE_KEY] for _ in range(2))
+    assert first != second and len(first) == len(second) == 64
 
 
 def test_clearing_leaves_what_is_not_of_this_experiment(tmp_path: Path) -> None:
