@@ -67,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
                 backbone=args.backbone,
                 threads=int(os.environ.get(THREADS, "1")),
                 overwrite=args.overwrite,
+                record_failures=True,
                 on_progress=show,
             )
         else:
@@ -116,12 +117,14 @@ def progress_table(results: Mapping[str, Any]) -> Any:
     table = Table(title=f"{plan['experiment']}: {plan['method']}, {results['seconds']:.0f} s")
     for column in ("round", *plan["sites"], "mean validation balanced accuracy"):
         table.add_column(column)
+    refused = {(entry["round"], entry["site"]) for entry in results["refused"]}
     for entry in results["rounds"]:
-        losses = [entry["sites"].get(site, {}).get("train_loss") for site in plan["sites"]]
+        losses = {site: entry["sites"].get(site, {}).get("train_loss") for site in plan["sites"]}
+        open_ = {site: "refused" if (entry["round"], site) in refused else "..." for site in plan["sites"]}
         score = entry.get("score")
         table.add_row(
             f"{entry['round'] + 1} of {plan['start_round'] + plan['rounds']}",
-            *("..." if loss is None else f"loss {loss:.3f}" for loss in losses),
+            *(open_[site] if loss is None else f"loss {loss:.3f}" for site, loss in losses.items()),
             "" if score is None else f"{score:.3f}",
         )
     if results["final"]:

@@ -20,7 +20,7 @@ from monai_fedlora.export.evidence import SHARED_MODEL, Evidence, no_evidence, r
 from monai_fedlora.export.locate import find_personal, find_shared
 from monai_fedlora.export.pooled import pooled_test
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.record import RESULTS_NAME
+from monai_fedlora.federated.record import INCOMPLETE, RESULTS_NAME, learnt
 from monai_fedlora.files import load_tensors, read_json
 from monai_fedlora.methods.build import build_network
 from monai_fedlora.networks.catalogue import Network, demo_weights
@@ -110,7 +110,7 @@ def read_shared(path: Path) -> FinishedModel:
     They are taken from the ``results.json`` beside the file if it is of the same, finished run.
 
     Raises:
-        ExportError: the file has no plan, or contradicts it.
+        ExportError: the file has no plan, or contradicts it; or that run came to its end and no site had trained.
         WeightsError: the file is damaged.
     """
     tensors, metadata = load_tensors(path)
@@ -120,7 +120,9 @@ def read_shared(path: Path) -> FinishedModel:
     rounds = int(metadata["round"]) + 1
     test = {}
     if (path.parent / RESULTS_NAME).is_file() and rounds == plan.start_round + plan.rounds:
-        pooled = pooled_test(read_json(path.parent / RESULTS_NAME), plan)
+        results = read_json(path.parent / RESULTS_NAME)
+        _check_learnt(path, plan, results)
+        pooled = pooled_test(results, plan)
         test = {"private_off": pooled} if pooled else {}
     return FinishedModel(
         path=path,
@@ -132,6 +134,21 @@ def read_shared(path: Path) -> FinishedModel:
         test=test,
         evidence=no_evidence(SHARED_MODEL),
     )
+
+
+def _check_learnt(path: Path, plan: Plan, results: Any) -> None:
+    """Refuse tensors that are those a run began with, as nothing that its sites sent counted."""
+    try:
+        if results["status"] != INCOMPLETE or learnt(results):
+            return
+        same = Plan.from_json(results["plan"]).fingerprint == plan.fingerprint
+    except (AttributeError, ConfigError, KeyError, TypeError):  # of something else
+        return
+    if same:
+        raise ExportError(
+            f"{path} holds what the run began with: no answer of any site counted, so that nobody has trained it; "
+            f"{RESULTS_NAME} beside it says under 'refused' why"
+        )
 
 
 def _plan(path: Path, metadata: Mapping[str, str]) -> Plan:

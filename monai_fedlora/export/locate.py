@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from monai_fedlora.errors import ExportError
-from monai_fedlora.federated.state import FINAL_NAME
+from monai_fedlora.federated.state import EARLIER, FINAL_NAME
 from monai_fedlora.files import load_tensors, sha256
 
 SHARED_NAME = "shared.safetensors"
@@ -61,7 +61,9 @@ def _search(run: Path, name: str) -> list[Path]:
         return [run]
     if not run.is_dir():
         raise ExportError(f"{run} does not exist; give the run's workspace or the site's private folder")
-    return [run / name] if (run / name).is_file() else sorted(run.rglob(name))
+    if (run / name).is_file():
+        return [run / name]
+    return sorted(path for path in run.rglob(name) if not path.parent.name.startswith(EARLIER))
 
 
 def _nothing(run: Path, site: str, owners: dict[Path, str | None]) -> str:

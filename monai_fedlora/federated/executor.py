@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import traceback
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,10 +29,11 @@ from monai_fedlora.federated.context import (
     simulated,
     weights_message,
 )
+from monai_fedlora.federated.failures import note
 from monai_fedlora.federated.lean import import_libraries
 from monai_fedlora.federated.logs import kept_in
 from monai_fedlora.federated.policy import site_policy
-from monai_fedlora.files import for_the_owner, make_folder
+from monai_fedlora.files import make_folder
 
 if TYPE_CHECKING:
     from monai_fedlora.federated.site import Site
@@ -123,9 +123,7 @@ class SiteExecutor(Executor):
     def _note(self, error: Exception, fl_ctx: FLContext) -> None:
         details = "details are in errors.log in the site's private folder"
         try:
-            path = _private_folder(fl_ctx) / "errors.log"
-            with open(path, "a", encoding="utf-8", opener=for_the_owner) as stream:
-                stream.write("".join(traceback.format_exception(error)) + "\n")
+            note(error, _private_folder(fl_ctx))
         except OSError as problem:
             details = f"errors.log in the site's private folder cannot be written ({type(problem).__name__})"
         self.log_error(fl_ctx, f"task failed with {type(error).__name__}; {details}", fire_event=False)

@@ -152,6 +152,11 @@ class RunRecord:
         self._due = time.monotonic() + max(_LEAST_PAUSE, self.path.stat().st_size / _BYTES_PER_SECOND)
 
 
+def learnt(results: Mapping[str, Any]) -> bool:
+    """Whether any answer of any site counted in any round."""
+    return any("round" in said for entry in results["rounds"] for said in entry["sites"].values())
+
+
 def restarts_said(results: Mapping[str, Any]) -> list[str]:
     """Sites that began a round without the state of the round before, one line each."""
     found = []
@@ -176,7 +181,7 @@ def shortfalls(results: Mapping[str, Any]) -> list[str]:
     heard = {
         entry["round"]: {s for s, said in entry["sites"].items() if "round" in said} for entry in results["rounds"]
     }
-    if not any(heard.values()):
+    if not learnt(results):
         found = ["no answer of any site counted: nothing was learnt, and the shared tensors are those of the start"]
     else:
         silent = [str(number + 1) for number, names in heard.items() if not names]

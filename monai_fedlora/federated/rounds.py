@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from monai_fedlora.federated.aggregation import Refusal, SharedAverage
 from monai_fedlora.federated.lock import FolderLock
-from monai_fedlora.federated.one_backbone import FrozenTensors, return_freed_memory
+from monai_fedlora.federated.members import Members
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.policy import Policy, site_policy
 from monai_fedlora.federated.record import RunRecord
@@ -19,8 +20,6 @@ from monai_fedlora.federated.site import Site
 from monai_fedlora.federated.start import CONFIG, SharedFiles, Start
 from monai_fedlora.federated.workspace import PRIVATE, make_room
 from monai_fedlora.files import make_folder
-from monai_fedlora.networks.read_once import reading_once
-from monai_fedlora.scope import Role
 
 
 def run_in_process(
@@ -31,6 +30,7 @@ def run_in_process(
     backbone: str | None = None,
     threads: int = 1,
     overwrite: bool = False,
+    record_failures: bool = False,
     policy: Callable[[], Policy] = site_policy,
     on_progress: Callable[[Mapping[str, Any]], None] = lambda results: None,
 ) -> Mapping[str, Any]:
@@ -47,6 +47,9 @@ def run_in_process(
         threads: that torch computes with on the CPU. The bits of the result depend on it, so that it is one, as in
             NVFlare's simulator, unless somebody asks for more.
         overwrite: replace the results of another run, see :func:`make_room`.
+        record_failures: go on without a site whose task fails, as NVFlare does: the failure is one of ``refused``, its
+            traceback is in ``private/errors.log``, and the site begins its next task as after a restart. Otherwise, and
+            where no site at all can begin, the error ends the run.
         policy: returns the limits of every site, see :class:`Site`.
         on_progress: called with the content of ``results.json`` whenever a site has answered.
 
@@ -58,6 +61,7 @@ def run_in_process(
         ConfigError, PrivacyError, WeightsError: see :class:`Start`; or the folder holds the results of another run.
         PolicyError: a policy does not allow the plan.
         Busy: another run writes into the folder.
+        FedLoraError, or whatever else a site's task raises: see ``record_failures``.
     """
     with _computing_with(threads):
         if isinstance(what, Plan):
@@ -67,46 +71,31 @@ def run_in_process(
         make_folder(folder)
         with FolderLock(folder):
             make_room(folder, start.plan, overwrite=overwrite)
-            return _run(
-                start, folder=folder, data_root=data_root, backbone=backbone, policy=policy, on_progress=on_progress
+            private = folder / PRIVATE
+            build = partial(
+                Site, plan=start.plan, private_root=private, data_root=data_root, backbone=backbone, policy=policy
             )
+            members = Members(start.plan.sites, build, private=private, record_failures=record_failures)
+            return _run(start, members, folder=folder, on_progress=on_progress)
 
 
 def _run(
-    start: Start,
-    *,
-    folder: Path,
-    data_root: str | None,
-    backbone: str | None,
-    policy: Callable[[], Policy],
-    on_progress: Callable[[Mapping[str, Any]], None],
+    start: Start, members: Members, *, folder: Path, on_progress: Callable[[Mapping[str, Any]], None]
 ) -> Mapping[str, Any]:
     plan, manifest, shared = start.plan, start.manifest, start.shared
     record = RunRecord(folder=folder, plan=plan, manifest=manifest)
     files = SharedFiles(folder=folder, start=start)
     average = SharedAverage.of(plan, manifest, earlier=start.earlier)
-    sites, frozen = {}, FrozenTensors()
-    with reading_once():
-        for name in plan.sites:
-            site = Site(
-                name=name,
-                plan=plan,
-                private_root=folder / PRIVATE,
-                data_root=data_root,
-                backbone=backbone,
-                policy=policy,
-            )
-            frozen.share(site.network, site.scope.keys(Role.FROZEN))
-            _rest(site)
-            sites[name] = site
     try:
+        members.begin()
         for number in range(plan.start_round, plan.start_round + plan.rounds):
             record.begin_round(number)
             average.begin(number, shared)
-            for name, site in sites.items():
-                update = site.train_round(number, shared)
-                _rest(site)
+            for name in plan.sites:
+                update = members.ask(name, partial(Site.train_round, round_number=number, shared=shared))
                 try:
+                    if isinstance(update, str):
+                        raise Refusal(update)
                     record.contribution(name, average.accept(name, update.payload, update.report))
                 except Refusal as error:
                     record.refusal(number, name, str(error))
@@ -116,15 +105,17 @@ def _run(
             shared = average.aggregate()
             files.save(shared, round_number=number, score=average.score(), lengths=average.lengths)
             record.end_round(score=average.score(), traffic={})
-        for name, site in sites.items():
-            record.final(name, site.finish(shared))
-            _rest(site)
+        for name in plan.sites:
+            report = members.ask(name, partial(Site.finish, shared=shared))
+            if isinstance(report, str):
+                record.refusal(plan.start_round + plan.rounds - 1, name, report)
+            else:
+                record.final(name, report)
             on_progress(record.value)
         record.finish()
     finally:
         record.flush()
-        for site in sites.values():
-            site.store.release()
+        members.release()
     return record.value
 
 
@@ -137,9 +128,3 @@ def _computing_with(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _rest(site: Site) -> None:
-    """Let a site that has answered take no room that the next one needs."""
-    site.rest()
-    return_freed_memory()

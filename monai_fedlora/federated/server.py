@@ -35,6 +35,7 @@ from monai_fedlora.federated.context import (
     simulated,
     weights_message,
 )
+from monai_fedlora.federated.failures import NOT_ALLOWED
 from monai_fedlora.federated.lean import import_peft
 from monai_fedlora.federated.limits import stored_lengths
 from monai_fedlora.federated.record import RunRecord
@@ -88,7 +89,7 @@ class FlareRecord(FLComponent):
         if code == ReturnCode.TASK_RESULT_FILTER_ERROR:
             self._failures[name] = "blocked by the site's own filter"
         elif code == REFUSED:
-            self._failures[name] = "the site's own policy does not allow this job; its errors.log names the limit"
+            self._failures[name] = NOT_ALLOWED
         elif code != ReturnCode.OK:
             self._failures[name] = (
                 f"the site answered {code!r:.60}; what went wrong there is in errors.log in its own private folder "

@@ -326,7 +326,7 @@ class Site:
             self._restored_rounds = round_number
             return
         if round_number == 0:
-            self.store.clear()
+            self.store.set_aside()
         state = self.store.load_before(round_number)
         self._restored_rounds = state.round + 1 if state else 0
         self.scope.load_private(self.network, state.private if state else self._initial_private)

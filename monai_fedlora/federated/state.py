@@ -7,6 +7,7 @@ cannot mix rounds. The folder is readable by its owner only.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import secrets
@@ -27,8 +28,11 @@ FINAL_NAME = "final.safetensors"
 EVIDENCE_NAME = "evidence.safetensors"
 NOISE_KEY = "noise_key"
 """Entry of the metadata of stored evidence."""
+EARLIER = "_earlier-"
+"""How the folders are called that keep what an experiment left before it began anew; no site is called so."""
 _ROUND_NAME = re.compile(r"round-([0-9]{5,})\.safetensors")
 _KEPT = 2
+_log = logging.getLogger("monai_fedlora.state")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,9 +134,40 @@ class SiteStore:
 
     def clear(self) -> None:
         """Remove all stored rounds and the final model of this experiment, and nothing else."""
-        names = [self._path(number).name for number in self.rounds()]
-        for name in (*names, FINAL_NAME, EVIDENCE_NAME):
-            (self.folder / name).unlink(missing_ok=True)
+        for path in self._stored():
+            path.unlink()
+
+    def set_aside(self) -> Path | None:
+        """Move all stored rounds and the final model of this experiment into ``_earlier-<n>``, and log that.
+
+        A server that sends round 0 may have lost its own state, or somebody has forgotten ``--resume``: what the site
+        has learnt is still there then.
+
+        Returns:
+            The folder, for its owner alone; None where there was nothing.
+        """
+        stored = self._stored()
+        if not stored:
+            return None
+        number = 1
+        while (earlier := self.folder / f"{EARLIER}{number}").exists():
+            number += 1
+        make_folder(earlier)
+        for path in stored:
+            path.replace(earlier / path.name)
+        _log.warning(
+            "experiment %r begins anew at %r: what it had left (%s) is now in %s; remove that if nobody needs it",
+            self._plan.experiment,
+            self._site,
+            ", ".join(path.name for path in stored),
+            earlier,
+        )
+        return earlier
+
+    def _stored(self) -> list[Path]:
+        names = [self._path(number).name for number in sorted(self.rounds())]
+        paths = [self.folder / name for name in (*names, FINAL_NAME, EVIDENCE_NAME)]
+        return [path for path in paths if path.is_file()]
 
     def save_final(self, *, shared: Mapping[str, Tensor], private: Mapping[str, Tensor], record: Any) -> Path:
         """Write the personal model: last shared and private tensors with the record of the run."""

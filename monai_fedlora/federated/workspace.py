@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_fedlora.errors import ConfigError, FedLoraError
+from monai_fedlora.federated.failures import ERRORS_NAME
 from monai_fedlora.federated.lock import LOCK_NAME
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.record import BEST_NAME, ENDED, LAST_NAME, RESULTS_NAME
@@ -19,7 +20,7 @@ PRIVATE = "private"
 NVFLARE = "nvflare"
 SERVER_RUN = Path(NVFLARE) / "server" / "simulate_job"
 """Where NVFlare's simulator lets the server write, until the run's end."""
-SITE_LOGS = ("errors.log", "site.log")
+SITE_LOGS = (ERRORS_NAME, "site.log")
 
 
 def make_room(workspace: Path, plan: Plan, *, overwrite: bool = False) -> None:

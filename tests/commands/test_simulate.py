@@ -92,6 +92,13 @@ def test_the_progress_table_shows_who_has_answered() -> None:
     ]
 
 
+def test_the_progress_table_shows_who_was_refused() -> None:
+    refused = [{"round": 1, "site": "south", "reason": "the site failed (DataError)"}]
+    rounds = [{"round": 1, "sites": {"north": {"train_loss": 0.75}}}]
+    found = rows(shown(progress_table(finished(refused=refused, rounds=rounds, final={}))).replace("│", " "))
+    assert found["2"] == ["of", "2", "loss", "0.750", "refused"]
+
+
 def test_an_open_round_has_no_score_yet() -> None:
     text = shown(progress_table(finished(rounds=[{"round": 0, "sites": {}}], final={})))
     assert "1 of 2" in text

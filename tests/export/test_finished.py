@@ -24,7 +24,7 @@ from monai_fedlora.export.finished import (
     read_shared,
     rebuild,
 )
-from monai_fedlora.files import load_tensors, save_tensors, sha256
+from monai_fedlora.files import load_tensors, save_tensors, sha256, write_json
 from monai_fedlora.networks.weights import backbone_sha256
 
 from .conftest import MICRO, Run
@@ -70,6 +70,18 @@ def test_shared_model_has_the_pooled_test_metrics(run: Run) -> None:
     assert pooled["n"] == sum(view["n"] for view in views)
     assert pooled["accuracy"] == pytest.approx(sum(view["accuracy"] * view["n"] for view in views) / pooled["n"])
     assert pooled["worst_site_balanced_accuracy"] == min(view["balanced_accuracy"] for view in views)
+
+
+def test_what_nobody_has_trained_is_no_shared_model(run: Run) -> None:
+    results = run.workspace / "results.json"
+    content = json.loads(results.read_text())
+    entries = [{"round": number, "sites": {"site-1": {"bytes_sent": 600}}} for number in range(run.plan.rounds)]
+    write_json(results, {**content, "status": "incomplete", "rounds": entries})
+    with pytest.raises(ExportError, match=r"nobody has trained it.*refused"):
+        read_finished(run.workspace, "shared")
+    entries[1]["sites"] = {"site-1": {"round": 1, "cases": 20}}
+    write_json(results, {**content, "status": "incomplete", "rounds": entries})
+    assert read_finished(run.workspace, "shared").test == {}
 
 
 @pytest.mark.parametrize("change", ["running", "other plan", "site missing", "best model", "no results"])

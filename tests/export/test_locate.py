@@ -10,6 +10,8 @@ import pytest
 
 from monai_fedlora.errors import ExportError, WeightsError
 from monai_fedlora.export.locate import find_personal, find_shared
+from monai_fedlora.federated.state import EARLIER
+from monai_fedlora.files import load_tensors, save_tensors
 
 from .conftest import Run
 
@@ -49,6 +51,14 @@ def test_two_experiments_are_listed(run: Run, make_run: Callable[..., Run]) -> N
         find_personal(run.workspace, "site-1")
     assert "hearts/site-1/final.safetensors" in str(error.value)
     assert "lungs/site-1/final.safetensors" in str(error.value)
+
+
+def test_what_an_experiment_had_left_before_it_began_anew_is_found_only_if_asked_for(run: Run) -> None:
+    earlier = run.personal().parent / f"{EARLIER}1"
+    tensors, metadata = load_tensors(run.personal())
+    save_tensors(earlier / "final.safetensors", tensors, metadata | {"record": "{}"})
+    assert find_personal(run.workspace, "site-1") == run.personal()
+    assert find_personal(earlier, "site-1") == earlier / "final.safetensors"
 
 
 def test_identical_copies_count_once(run: Run) -> None:

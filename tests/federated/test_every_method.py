@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.aggregation import SharedAverage
 from monai_fedlora.federated.initial import build_shared, needs_backbone
 from monai_fedlora.federated.plan import Plan
@@ -98,12 +97,3 @@ def check_run(plan: Plan, prepared: Prepared, tmp_path: Path) -> None:
     for site in plan.sites:
         finished = Site(name=site, plan=plan, private_root=tmp_path / "parts", **prepared.places).finish(shared)
         assert {**finished, "seconds": 0} == {**results["final"][site], "seconds": 0}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["ditto", "feddpa", "fedrep", "pfedst"])
-def test_a_site_with_too_few_steps_for_the_phases_says_so(name: str, prepared: Prepared, tmp_path: Path) -> None:
-    plan = dataclasses.replace(plan_of(name, prepared), training={"batch_size": 64, "warmup_epochs": 0})
-    site = Site(name=plan.sites[0], plan=plan, private_root=tmp_path, **prepared.places)
-    with pytest.raises(ConfigError, match="local_epochs"):
-        site.train_round(0, build_shared(plan)[1])

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.federated.aggregation import SharedAverage
 from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.one_backbone import FrozenTensors
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.federated.site import Site
-from monai_fedlora.files import load_tensors, read_json
+from monai_fedlora.federated.state import SiteState, SiteStore
+from monai_fedlora.files import load_tensors, read_json, write_json
 from monai_fedlora.networks.stored import StoredWeights
 from tests.federated.conftest import SITES, Prepared
 
@@ -102,6 +104,68 @@ def test_refused_updates_are_written_down_and_leave_the_tensors_alone(prepared: 
     stored = load_tensors(tmp_path / "shared.safetensors")[0]
     assert all(np.array_equal(stored[key].numpy(), value) for key, value in build_shared(plan)[1].items())
     assert set(results["final"]) == {"site-1"}
+
+
+@pytest.fixture
+def broken(prepared: Prepared, tmp_path: Path) -> dict[str, Any]:
+    """Places of the sites, of which site-2 lists an image that is not there."""
+    for site in SITES[:2]:
+        value = read_json(prepared.data / site / "datalist.json")
+        if site == "site-2":
+            value["training"][0]["ed"] = "patient-of-the-ward.nii.gz"
+        write_json(tmp_path / "data" / site / "datalist.json", value)
+    return {**prepared.places, "data_root": str(tmp_path / "data")}
+
+
+def test_a_site_that_fails_is_refused_and_the_others_go_on(
+    broken: dict[str, Any], prepared: Prepared, tmp_path: Path
+) -> None:
+    folder, alone = tmp_path / "run", tmp_path / "alone"
+    results = run_in_process(prepared.plan(rounds=1), folder=folder, record_failures=True, **broken)
+    assert results["rounds"][0]["sites"].keys() == results["final"].keys() == {"site-1"}
+    assert [(entry["round"], entry["site"]) for entry in results["refused"]] == [(0, "site-2")] * 2
+    assert all("failed (DataError)" in entry["reason"] for entry in results["refused"])
+    assert results["status"] == "incomplete"
+    assert "no answer of site-2 ever counted" in results["lacks"]
+    assert "patient-of-the-ward" not in (folder / "results.json").read_text()
+    errors = folder / "private" / "errors.log"
+    assert "patient-of-the-ward.nii.gz" in errors.read_text()
+    assert errors.stat().st_mode & 0o077 == 0
+    run_in_process(prepared.plan(rounds=1, sites=SITES[:1]), folder=alone, **prepared.places)
+    one, other = (load_tensors(run / "shared.safetensors")[0] for run in (folder, alone))
+    assert all(torch.equal(one[key], other[key]) for key in other)
+
+
+def test_a_site_that_failed_once_goes_on_as_after_a_restart(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, failures = SiteStore.save, ["site-2 in round 1"]
+
+    def once(self: SiteStore, state: SiteState) -> None:
+        if f"{self.folder.name} in round {state.round}" in failures:
+            failures.clear()
+            raise OSError("no space left on the disk of the ward")
+        save(self, state)
+
+    monkeypatch.setattr(SiteStore, "save", once)
+    results = run_in_process(prepared.plan(rounds=3), folder=tmp_path, record_failures=True, **prepared.places)
+    assert [(entry["round"], entry["site"]) for entry in results["refused"]] == [(1, "site-2")]
+    assert "the ward" not in results["refused"][0]["reason"]
+    assert results["rounds"][2]["sites"]["site-2"]["restored_rounds"] == 1
+    assert results["status"] == "finished"
+
+
+def test_a_failure_ends_the_run_unless_it_shall_be_recorded(
+    broken: dict[str, Any], prepared: Prepared, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="patient-of-the-ward"):
+        run_in_process(prepared.plan(rounds=1), folder=tmp_path / "run", **broken)
+
+
+def test_where_no_site_can_begin_the_run_does_not_either(prepared: Prepared, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has the classes"):
+        run_in_process(prepared.plan(classes=("NOR", "ILL")), folder=tmp_path, record_failures=True, **prepared.places)
+    assert not (tmp_path / "results.json").exists()
 
 
 def test_all_sites_train_on_one_backbone_and_as_they_would_with_their_own(

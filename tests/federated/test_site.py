@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -177,6 +178,12 @@ def test_round_zero_starts_fresh_even_where_an_older_run_left_its_state(
     again = site.train_round(0, shared)
     assert site.store.rounds() == [0]
     assert not (site.store.folder / "final.safetensors").exists()
+    assert {path.name for path in (site.store.folder / "_earlier-1").iterdir()} == {
+        "round-00000.safetensors",
+        "round-00001.safetensors",
+        "final.safetensors",
+        "evidence.safetensors",
+    }
     assert same_bits(again.payload, uninterrupted.updates[0].payload)
 
 
@@ -404,14 +411,15 @@ def test_fedavg_sends_everything_that_trains(build: Build, prepared: Prepared) -
     assert test["private_on"] == test["private_off"]
 
 
-@pytest.mark.parametrize("method", ["fedrep", "feddpa", "ditto"])
+@pytest.mark.parametrize("method", ["fedrep", "feddpa", "ditto", "pfedst"])
 def test_a_site_that_would_train_no_round_is_refused_before_anything_is_scored(
     build: Build, prepared: Prepared, tmp_path: Path, method: str
 ) -> None:
-    training = {"batch_size": 32, "warmup_epochs": 0}
+    alternating = {"classifier": "linear", "schedule": "alternate"} if method == "pfedst" else {}
+    plan = prepared.plan(method=method, method_args=alternating, training={"batch_size": 32, "warmup_epochs": 0})
     with pytest.raises(
         ConfigError, match=r"site-1 has \d+ training cases, in batches of 32: .*1 optimiser step .* 2 phases"
     ):
-        build(prepared.plan(method=method, training=training))
+        build(plan)
     assert files_in(tmp_path / "private") == {}
-    build(prepared.plan(method=method, training=training, local_epochs=2))
+    build(dataclasses.replace(plan, local_epochs=2))

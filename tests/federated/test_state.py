@@ -329,6 +329,28 @@ def test_evidence_gets_a_secret_that_no_plan_tells(tmp_path: Path) -> None:
     assert first != second and len(first) == len(second) == 64
 
 
+def test_an_experiment_that_begins_anew_keeps_what_it_had_left_and_says_where(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = make_store(tmp_path)
+    assert store.set_aside() is None
+    assert not caplog.records
+    for number in (1, 2):
+        store.save(make_state(7))
+        final = store.save_final(shared={"w": torch.full((2,), float(number))}, private={}, record={})
+        store.save_evidence({})
+        (store.folder / "notes.txt").write_text("mine")
+        content = final.read_bytes()
+        earlier = store.set_aside()
+        assert earlier == store.folder / f"_earlier-{number}"
+        assert (earlier / FINAL_NAME).read_bytes() == content
+        assert earlier.stat().st_mode & 0o077 == 0
+        assert str(earlier) in caplog.text
+        assert store.load_before(8) is None
+    assert sorted(path.name for path in store.folder.iterdir()) == ["_earlier-1", "_earlier-2", "notes.txt"]
+    assert make_store(earlier.parent, experiment="x").rounds() == []
+
+
 def test_clearing_leaves_what_is_not_of_this_experiment(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     store.save(make_state(0))
