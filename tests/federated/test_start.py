@@ -179,8 +179,8 @@ def test_a_site_that_lost_its_private_folder_is_recorded(prepared: Prepared, tmp
     [
         pytest.param({"method": "fedavg"}, marks=pytest.mark.long),
         {"method": "ditto", "training": {"batch_size": 2, "warmup_epochs": 0}},
-        {"method": "fedbn", "rounds": 3},
-        {"method": "flexlora", "method_args": {"ranks": [2, 8]}},
+        {"method": "fedbn"},
+        {"method": "flexlora", "method_args": {"ranks": [2, 8]}, "rounds": 3},
         {"method": "local"},
     ],
     ids=["fedavg", "ditto", "fedbn", "flexlora", "local"],
