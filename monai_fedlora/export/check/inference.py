@@ -20,7 +20,7 @@ from monai_fedlora.export.photograph import photograph_reading
 
 _CLASS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MOST_CLASSES = 10_000
-_LARGEST_STEP = 1000.0  # mm
+_SMALLEST_STEP, _LARGEST_STEP = 0.5, 1000.0  # mm; a study that is resampled to less fills the memory
 
 
 def inference_problems(config: Any, metadata: Any) -> Iterator[str]:
@@ -67,10 +67,13 @@ def _reading(image: Mapping[str, Any]) -> Reading:
         raise ExportError("the metadata name a kind of image that no export takes")
     spacing = image["spacing_mm"]
     plain = isinstance(spacing, list) and all(
-        type(step) in (int, float) and 0 < step <= _LARGEST_STEP for step in spacing
+        type(step) in (int, float) and _SMALLEST_STEP <= step <= _LARGEST_STEP for step in spacing
     )
     if not plain or len(spacing) != 3:
-        raise ExportError(f"the metadata name {shortened(spacing)} as the voxel size, which is no size in mm")
+        raise ExportError(
+            f"the metadata name {shortened(spacing)} as the voxel size, which is no size from {_SMALLEST_STEP:g} to "
+            f"{_LARGEST_STEP:g} mm"
+        )
     return cine_reading(spacing)
 
 

@@ -22,6 +22,9 @@ _PARTS = (
 _TYPES = words("Device Dict Final List Module NamedTuple NoneType Optional Tensor Tuple bool float int number str")
 _FUNCTIONS = words("annotate bool float getattr int range str unchecked_cast uninitialized")
 _OWN = frozenset({"CONSTANTS", "__annotations__", "__torch__", "inf", "nan"})
+_CAST = re.compile(r"(List\[)?(Tensor|bool|float|int|str)\]?")
+"""What a value may be taken for without a look at it: what torch looks at again wherever it is used. Attributes of an
+object it takes from where the declared class has them, which may lie behind the end of another one."""
 _METHOD = re.compile("assess|forward[0-9]*")
 _PACKAGES = ("__torch__.monai_fedlora.", "__torch__.torch.nn.")  # others could be classes written in C++
 _TORCH = ARITHMETIC | SCRIPTING
@@ -84,13 +87,18 @@ def _objections(nodes: Sequence[ast.AST]) -> Iterator[str]:
 
 
 def _call_objections(call: ast.Call) -> Iterator[str]:
-    """Object to results that are written to a tensor that is there, and to tensors of a size that nobody has room for.
+    """Object to results that are written to a tensor that is there, to objects that are taken for other ones, and to
+    tensors of a size that nobody has room for.
 
     Only numbers that are written out are looked at: those that are computed show when the model runs.
     """
     for keyword in call.keywords:
         if keyword.arg not in _KEYWORDS:
             yield f"gives {keyword.arg} by name"
+    if isinstance(call.func, ast.Name) and call.func.id == "unchecked_cast":
+        kind = ast.unparse(call.args[0]) if call.args else "nothing"
+        if not _CAST.fullmatch(kind):
+            yield f"takes a value for {kind[:80]} without a look at it"
     name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
     numbers = [part.value for given in call.args for part in ast.walk(given) if isinstance(part, ast.Constant)]
     if is_huge(name, numbers):

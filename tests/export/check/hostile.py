@@ -503,6 +503,19 @@ HOSTILE: dict[str, tuple[Change, str, str]] = {
         "models",
         "gives max by name",
     ),
+    "an object that is taken for another": (
+        code(
+            "block = unchecked_cast(__torch__.monai_fedlora.networks.vit.Block, self.preprocessor)\n"
+            "    mlp = block.mlp\n    fc2 = mlp.fc2\n    image = torch.add(image, torch.mean(fc2.weight))"
+        ),
+        "models",
+        "takes a value for __torch__.monai_fedlora.networks.vit.Block",
+    ),
+    "a pair that is taken for more": (
+        code("a, b, c, = unchecked_cast(Tuple[Tensor, Tensor, Tensor], (image, image))"),
+        "models",
+        "takes a value for Tuple",
+    ),
     "a value changed in place": (code("image[0] = image"), "models", "in place"),
     "memory looked at from elsewhere": (
         code("x = torch.as_strided(image, [1000], [1], 100000)"),

@@ -109,6 +109,7 @@ def test_a_text_of_another_kind_of_image_does_not_pass() -> None:
         metadata("MR", spacing_mm=[-1.0, 1.0, 1.0]),
         metadata("MR", spacing_mm=[True, 1.0, 1.0]),
         metadata("MR", spacing_mm=[1e9, 1.0, 1.0]),
+        metadata("MR", spacing_mm=[0.001, 0.001, 0.001]),
         metadata("photograph", ("$print(1)", "b")),
         metadata("photograph", ("a,b", "c")),
         metadata("photograph", ("a\n=HYPERLINK()", "c")),
