@@ -46,6 +46,7 @@ class Permit:
         self._patients: float | None = None
         self._manifest: Manifest | None = None
         self._planned: int | None = None
+        self._passed = 1.0
         self._done = 0
 
     def check(self) -> Policy:
@@ -57,7 +58,7 @@ class Permit:
         policy = self._read()
         policy.check_plan(self._plan)
         if self._patients is not None:
-            policy.check_cases(self._patients)
+            policy.check_cases(self._patients * self._passed)
         if self._manifest is not None:
             policy.check_approved(self._plan, self._manifest)
         if self._planned is not None:
@@ -98,6 +99,9 @@ class Permit:
             lengths = [end - start for start, end in zip([0, *ends], ends, strict=False)]
             moving = [any(map(phase.trains, leaving)) for phase in phases]
             self._planned = sum(length for length, moves in zip(lengths, moving, strict=True) if moves)
+            moved_in = [moves for length, moves in zip(lengths, moving, strict=True) for _ in range(length)]
+            fullest = max(sum(moved_in[start : start + per_epoch]) for start in range(0, steps, per_epoch))
+            self._passed = fullest / per_epoch  # of the cases at least, as no case comes twice in an epoch
         moved = [parameter for name, parameter in network.named_parameters() if name in leaving]
 
         def count(*_: Any) -> None:

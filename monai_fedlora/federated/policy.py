@@ -6,11 +6,12 @@ batch of eight still gave a quarter of its cases away. Therefore every message t
 least ``least_cases`` patients over at least ``least_steps`` optimiser steps, and an experiment gets no more than
 ``most_rounds`` of them, because messages about the same patients add up.
 
-Every round passes over all training cases, so that a message mixes all patients of the training split. They count as
-the loss weighs them, see :func:`effective_patients`: two photographs of one patient are one patient, and a plan whose
-class weights leave next to nothing but one case has asked for one case. Steps count where a tensor that leaves is
-moved. No size of a batch is asked for: what leaves is the sum of all steps, so that 16 patients hide in each other
-whether they come in 4 steps of 4 or in 16 of 1, and with larger batches ``least_steps`` asks for more epochs.
+A message mixes the patients that its tensors were trained on: all of the training split, unless a method trains what
+leaves in a part of the round alone; then those of the fullest epoch of that part. They count as the loss weighs them,
+see :func:`effective_patients`: two photographs of one patient are one patient, and a plan whose class weights leave
+next to nothing but one case has asked for one case. Steps count where a tensor that leaves is moved. No size of a batch
+is asked for: what leaves is the sum of all steps, so that 16 patients hide in each other whether they come in 4 steps
+of 4 or in 16 of 1, and with larger batches ``least_steps`` asks for more epochs.
 
 These limits make it harder to read patients out of a message. They prove nothing, as differential privacy would, and
 they do not stop a server that crafts the tensors it sends.
@@ -104,7 +105,8 @@ class Policy:
         if not patients >= self.least_cases:
             self._refuse(
                 "least_cases",
-                f"the site trains on {patients:.4g} patients, as the loss weighs them, of at least {self.least_cases}",
+                f"the site trains on {patients:.4g} patients what it would send, as the loss weighs them, of at least "
+                f"{self.least_cases}",
             )
 
     def check_steps(self, steps: int) -> None:

@@ -199,6 +199,23 @@ def test_a_step_of_the_private_head_alone_hides_nothing(prepared: Prepared, tmp_
     assert site._permit._done == 2
 
 
+@pytest.mark.parametrize(("epochs", "share", "patients"), [(1, 0.5, 2), (1, 0.75, 1), (2, 0.5, 4), (2, 0.75, 2)])
+def test_patients_whom_the_private_head_alone_saw_hide_nobody(
+    prepared: Prepared, tmp_path: Path, epochs: int, share: float, patients: int
+) -> None:
+    """Of four patients, one a step, the tensors that leave see those of their own phase alone."""
+    training = {"batch_size": 1, "warmup_epochs": 0}
+    plan = prepared.plan(method="fedrep", method_args={"head_share": share}, training=training, local_epochs=epochs)
+
+    def build(least: int) -> Site:
+        policy = Policy(least_cases=least, least_steps=1)
+        return Site(name="site-1", plan=plan, private_root=tmp_path, policy=lambda: policy, **prepared.places)
+
+    assert build(patients)
+    with pytest.raises(PolicyError, match=rf"^least_cases: .* {patients} patients"):
+        build(patients + 1)
+
+
 def test_a_site_that_sends_no_tensor_may_take_as_few_steps_as_it_likes(prepared: Prepared, tmp_path: Path) -> None:
     policy = Policy(least_cases=1, least_steps=50)
     plan = prepared.plan(method="local")

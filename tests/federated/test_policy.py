@@ -230,6 +230,7 @@ def changes(plan: Plan) -> dict[str, Any]:
         "wire_dtype": "int8",
         "top_k": 0.25,
         "training": {"batch_size": 3},
+        "changed": ("seed",),
     }
 
 
