@@ -15,7 +15,7 @@ from monai_fedlora.data.cases import Case
 from monai_fedlora.engines.method import phase_ends
 from monai_fedlora.errors import FedLoraError, PolicyError
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.policy import Policy, effective_patients
+from monai_fedlora.federated.policy import Policy, effective_patients, evenness
 from monai_fedlora.files import make_folder, read_json, write_json
 from monai_fedlora.scope import Manifest
 
@@ -46,7 +46,7 @@ class Permit:
         self._patients: float | None = None
         self._manifest: Manifest | None = None
         self._planned: int | None = None
-        self._passed = 1.0
+        self._passed = self._even = 1.0
         self._done = 0
 
     def check(self) -> Policy:
@@ -58,7 +58,7 @@ class Permit:
         policy = self._read()
         policy.check_plan(self._plan)
         if self._patients is not None:
-            policy.check_cases(self._patients * self._passed)
+            policy.check_cases(self._patients * self._passed * self._even)
         if self._manifest is not None:
             policy.check_approved(self._plan, self._manifest)
         if self._planned is not None:
@@ -90,7 +90,8 @@ class Permit:
         leaving = set(self._manifest.up.entries) if self._manifest else set()
         if not leaving:
             return
-        per_epoch = math.ceil(len(trainer.data_loader) / getattr(trainer, "accumulation_steps", 1))
+        batches = getattr(trainer, "accumulation_steps", 1)
+        per_epoch = math.ceil(len(trainer.data_loader) / batches)
         steps = per_epoch * self._plan.local_epochs
         self._planned = steps
         phases = self._plan.build_method().phases(network)
@@ -102,6 +103,10 @@ class Permit:
             moved_in = [moves for length, moves in zip(lengths, moving, strict=True) for _ in range(length)]
             fullest = max(sum(moved_in[start : start + per_epoch]) for start in range(0, steps, per_epoch))
             self._passed = fullest / per_epoch  # of the cases at least, as no case comes twice in an epoch
+        if (batch := getattr(trainer.data_loader, "batch_size", None)) is not None:
+            self._even = evenness(
+                len(trainer.data_loader.dataset), step=batch * batches, epochs=max(self._planned // per_epoch, 1)
+            )
         moved = [parameter for name, parameter in network.named_parameters() if name in leaving]
 
         def count(*_: Any) -> None:

@@ -11,7 +11,8 @@ leaves in a part of the round alone; then those of the fullest epoch of that par
 see :func:`effective_patients`: two photographs of one patient are one patient, and a plan whose class weights leave
 next to nothing but one case has asked for one case. Steps count where a tensor that leaves is moved. No size of a batch
 is asked for: what leaves is the sum of all steps, so that 16 patients hide in each other whether they come in 4 steps
-of 4 or in 16 of 1, and with larger batches ``least_steps`` asks for more epochs.
+of 4 or in 16 of 1, and with larger batches ``least_steps`` asks for more epochs. But every step counts alike, so that
+the few cases of an epoch's last, smaller batch count for more, see :func:`evenness`.
 
 These limits make it harder to read patients out of a message. They prove nothing, as differential privacy would, and
 they do not stop a server that crafts the tensors it sends.
@@ -227,6 +228,26 @@ def effective_patients(patients: Sequence[str], weights: Sequence[float]) -> flo
         return 0.0
     shares = [total / largest for total in totals.values()]
     return sum(shares) ** 2 / sum(share**2 for share in shares)
+
+
+def evenness(cases: int, *, step: int, epochs: int) -> float:
+    """By what share fewer patients a message is about, because the last step of an epoch is taken with what is left.
+
+    With 17 cases in steps of 16 one case in every epoch has a step of its own, as heavy as that of all others together.
+    It is another case in each epoch; the share is that of :func:`effective_patients`, from above 0 to 1.
+
+    Args:
+        cases: that train.
+        step: cases of a full step of the optimiser.
+        epochs: that are trained between two messages, at least 1.
+    """
+    left = cases % step
+    if not left or cases < step:
+        return 1.0
+    few = min(epochs * left, cases)
+    heavy, light = 1 / left + (epochs - 1) / step, epochs / step
+    total = few * heavy + (cases - few) * light
+    return min(total**2 / (few * heavy**2 + (cases - few) * light**2) / cases, 1.0)
 
 
 def _is_absent(path: Path) -> bool:

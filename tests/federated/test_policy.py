@@ -19,6 +19,7 @@ from monai_fedlora.federated.policy import (
     Approval,
     Policy,
     effective_patients,
+    evenness,
     job_hash,
     site_policy,
 )
@@ -232,6 +233,28 @@ def changes(plan: Plan) -> dict[str, Any]:
         "training": {"batch_size": 3},
         "changed": ("seed",),
     }
+
+
+@given(cases=st.integers(1, 60), step=st.integers(1, 30), epochs=st.integers(1, 6))
+def test_cases_of_a_small_last_step_count_as_often_as_the_steps_say(cases: int, step: int, epochs: int) -> None:
+    """Against what shuffled epochs really weigh, which is hardly less even: the same case is seldom left twice."""
+    weights = [0.0] * cases
+    for epoch in range(epochs):
+        order = [(number - epoch * (cases % step)) % cases for number in range(cases)]
+        for start in range(0, cases, step):
+            part = order[start : start + step]
+            for number in part:
+                weights[number] += 1 / len(part)
+    share = evenness(cases, step=step, epochs=epochs)
+    assert 0 < share <= 1
+    if cases % step == 0 or epochs * (cases % step) <= cases:
+        expected = effective_patients([str(number) for number in range(cases)], weights) / cases
+        assert share == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_case_that_has_every_second_step_for_itself_hides_in_few() -> None:
+    assert 17 * evenness(17, step=16, epochs=2) < 7
+    assert evenness(32, step=8, epochs=1) == evenness(5, step=8, epochs=1) == 1
 
 
 def approving(plan: Plan, manifest: Manifest) -> Policy:
