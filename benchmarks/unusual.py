@@ -234,7 +234,10 @@ def directions(seen: Mapping[str, Tensor], site: str, *, seed: int | None, own: 
     if seed is None:
         return exact(seen, find_directions(public, most=most))
     found = fit_reference(
-        Evidence(features={name: seen[name] for name in MEMBERS}),
+        Evidence(
+            features={name: seen[name] for name in MEMBERS},
+            units={name: torch.arange(len(seen[name])) for name in MEMBERS},  # a phantom for each patient
+        ),
         public,
         description="",
         generator=torch.Generator().manual_seed(seed),
