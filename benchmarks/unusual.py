@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from _machine import machine
+from _policy import allow_small_sites
 from _runs import plan_of
 from sklearn.covariance import ledoit_wolf
 from torch import Tensor
@@ -236,7 +237,7 @@ def directions(seen: Mapping[str, Tensor], site: str, *, seed: int | None, own: 
     found = fit_reference(
         Evidence(
             features={name: seen[name] for name in MEMBERS},
-            units={name: torch.arange(len(seen[name])) for name in MEMBERS},  # a phantom for each patient
+            units={name: torch.arange(len(seen[name])) for name in MEMBERS},
         ),
         public,
         description="",
@@ -333,7 +334,8 @@ def run(settings: Mapping[str, Any], workspace: Path) -> dict[str, Any]:
     told: dict[str, dict[str, list[float]]] = {name: {} for name in WAYS}
     detected: dict[str, dict[str, list[float]]] = {name: {} for name in WAYS}
     for split in range(settings["splits"]):
-        for site, seen in features_of(split, settings["job"], workspace).items():
+        features = features_of(split, settings["job"], workspace)
+        for site, seen in features.items():
             for name, way in WAYS.items():
                 draws = [way(seen, site, 1000 * split + 10 * int(site[-1]) + draw) for draw in range(NOISE_DRAWS)]
                 for values, measure in ((told[name], attacked), (detected[name], flagged)):
@@ -360,6 +362,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "results" / "unusual_dual_lora.json")
     args = parser.parse_args()
     settings = {"job": args.job, "splits": args.splits}
+    allow_small_sites()  # few of a drawn site's patients can be normal, and count much
     with tempfile.TemporaryDirectory() as scratch:
         ways = run(settings, args.workspace or Path(scratch))
     for name, way in ways.items():
