@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,15 @@ COMMANDS = (
 
 Each has ``add_parser(subparsers) -> ArgumentParser`` and ``run(args) -> int``, and imports heavy packages
 inside ``run``."""
+
+_MENDABLE = {
+    errno.EEXIST: "something else is there, such as a file in place of a folder; give another path",
+    errno.ENOTDIR: "a part of it is a file, not a folder; give another path",
+    errno.EISDIR: "it is a folder, not a file; give another path",
+    errno.EACCES: "permission denied; give another path, or ask for the right to it",
+    errno.EROFS: "the disk is read-only; give another path",
+}
+"""What the system refuses because of a path that the user gave."""
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -69,6 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.debug:
             raise
         print(_red("error:"), error, file=sys.stderr)
+        return EXIT_ERROR
+    except OSError as error:
+        if args.debug or error.filename is None or error.errno not in _MENDABLE:
+            raise
+        print(_red("error:"), f"{error.filename} cannot be used: {_MENDABLE[error.errno]}", file=sys.stderr)
         return EXIT_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

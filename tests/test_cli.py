@@ -8,6 +8,7 @@ import pkgutil
 import resource
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 import monai_fedlora
 from monai_fedlora import cli, commands
 from monai_fedlora.errors import ConfigError, PrivacyError
+from monai_fedlora.files import write_json
 
 
 @pytest.fixture
@@ -49,6 +51,20 @@ def test_expected_error_is_one_line_without_traceback(
     output = capsys.readouterr()
     assert output.err == f"error: {error}\n"
     assert output.out == ""
+
+
+@pytest.mark.parametrize("path", ["file", "file/folder"])
+def test_file_in_place_of_a_folder_is_one_line_that_names_it(
+    probe: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    vars(probe)["run"] = lambda args: write_json(tmp_path / path / "policy.json", {})
+    assert cli.main(["probe"]) == cli.EXIT_ERROR
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: {tmp_path / 'file'}") and line.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "mine"
+    with pytest.raises(OSError, match="file"):
+        cli.main(["--debug", "probe"])
 
 
 def test_debug_keeps_the_traceback(probe: ModuleType) -> None:

@@ -162,7 +162,8 @@ def open_with_files(path: str | Path, *, keys: Sequence[PublicKey] = ()) -> Iter
     """
     bundle = Path(path).absolute()
     if not (bundle.is_file() or (bundle / _MODEL).is_file()):
-        raise ConfigError(f"{bundle} is no exported bundle: it has no {_MODEL}; make one with monai-fedlora export")
+        why = f"it has no {_MODEL}" if bundle.exists() else "it does not exist"
+        raise ConfigError(f"{bundle} is no exported bundle: {why}; make one with monai-fedlora export")
     with open_contents(bundle) as contents:
         report = check_contents(contents, bundle=bundle, keys=keys)
         if report.verdict == FOREIGN:
@@ -170,7 +171,7 @@ def open_with_files(path: str | Path, *, keys: Sequence[PublicKey] = ()) -> Iter
         if findings := report.findings:
             problems = "; ".join(f"{finding.file}: {finding.problem}" for finding in findings[:3])
             raise WeightsError(
-                f"{bundle} does not pass monai-fedlora check ({problems}); do not use it, export it again"
+                f"{bundle} does not pass monai-fedlora check ({problems}); do not use it, ask its maker for another"
             )
         if keys and report.signature != VERIFIED:
             raise WeightsError(f"{bundle} is not signed with a key that is trusted here; do not use it")

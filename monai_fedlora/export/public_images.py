@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from monai_fedlora.data.datalist import load_datalist, read_prepared
 from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
 from monai_fedlora.data.site import PHANTOMS, PhantomSettings, phantom_data, phantom_sites
-from monai_fedlora.errors import ExportError
+from monai_fedlora.errors import DataError, ExportError
 from monai_fedlora.export.directions import PublicFeatures
 from monai_fedlora.export.modality import Modality
 from monai_fedlora.networks.head_inputs import head_inputs, joined
@@ -58,14 +58,17 @@ def public_images(phantom: str, *, prepared: Path | None = None) -> PublicImages
         prepared: folder of prepared sites whose cases are public, in addition to the phantoms.
 
     Raises:
-        DataError: the prepared folder cannot be used.
+        DataError: the prepared folder holds no site, or cannot be used.
         ExportError: it holds another kind of images.
     """
     ordinary: dict[str, Callable[[], Sequence[Item]]] = {
         f"phantom {site}": partial(_phantoms, phantom, site) for site in phantom_sites(phantom)
     }
     text = f"{PER_SCANNER} phantoms ({phantom}) of each of {len(ordinary)} devices"
-    for datalist in read_prepared(prepared) if prepared else ():
+    found = read_prepared(prepared) if prepared and prepared.is_dir() else ()
+    if prepared and not found:
+        raise DataError(f"--public-data {prepared} is no prepared folder: it holds no site's datalist.json")
+    for datalist in found:
         if (datalist.modality == "cine") != (phantom == "cine"):
             raise ExportError(f"{prepared}: {datalist.site} has another kind of images than the model's ({phantom})")
         items = [item for split in ("training", "validation", "test") for item in datalist.items(split)]

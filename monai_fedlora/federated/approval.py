@@ -114,6 +114,8 @@ def withdraw(job: Job, local: Path) -> Policy:
         PolicyError: the policy cannot be read.
     """
     path = local / FILE_NAME
+    if not os.path.lexists(path):
+        raise ConfigError(f"{path} does not exist: nothing was approved there; check --output")
     policy = Policy.load(path)
     kept = tuple(approval for approval in policy.approved if approval.sha256 != job.sha256)
     if len(kept) == len(policy.approved):

@@ -211,6 +211,12 @@ def test_withdrawing_needs_to_know_where(job: Path) -> None:
     assert main(["approve", str(job), "--withdraw"]) == 2
 
 
+def test_withdrawing_where_nothing_was_approved_says_so(job: Path, tmp_path: Path, capsys: Any) -> None:
+    assert approve(job, tmp_path / "wrong", "--withdraw") == 2
+    assert "nothing was approved there" in capsys.readouterr().err
+    assert not (tmp_path / "wrong").exists()
+
+
 def test_shipped_jobs_can_be_approved(repository: Path, tmp_path: Path) -> None:
     for app in sorted((repository / "nvflare_jobs").glob("*/app")):
         assert approve(app.parent, tmp_path / app.parent.name) == 0

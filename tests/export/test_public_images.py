@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from monai_fedlora.data.site import PhantomSettings, phantom_data, phantom_sites, site_data
 from monai_fedlora.environment import DATA
-from monai_fedlora.errors import ExportError
+from monai_fedlora.errors import DataError, ExportError
 from monai_fedlora.export import public_images as module
 from monai_fedlora.export.cine import Cine
 from monai_fedlora.export.photograph import Photograph
@@ -93,6 +93,14 @@ def test_cases_that_are_declared_public_are_devices_of_their_own(tmp_path: Path)
     assert "10 public cases of north" in images.description
     with pytest.raises(ExportError, match="another kind of images"):
         public_images("fundus", prepared=tmp_path / "prepared")
+
+
+@pytest.mark.parametrize("name", ["missing", "empty", "file"])
+def test_a_folder_without_public_sites_is_no_silent_default(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DataError, match="no prepared folder"):
+        public_images("cine", prepared=tmp_path / name)
 
 
 def test_a_network_that_hides_its_heads_is_refused() -> None:
