@@ -30,7 +30,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         help="the bundle must be signed with this public key (PEM), or with another one if it is given several times",
     )
     parser.add_argument(
-        "--run", action="store_true", help="let a model that passes classify noise, with limits on time and memory"
+        "--run",
+        dest="classify",
+        action="store_true",
+        help="let a model that passes classify noise, with limits on time and memory",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser
@@ -45,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.export.check.checker import check_bundle
     from monai_fedlora.export.keys import read_public_keys
 
-    report = check_bundle(args.bundle, digest=args.digest, keys=read_public_keys(args.verify), run=args.run)
+    report = check_bundle(args.bundle, digest=args.digest, keys=read_public_keys(args.verify), run=args.classify)
     if args.json:
         import json
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from monai_fedlora.cli import main
+from monai_fedlora.errors import ConfigError
 from monai_fedlora.export.check.findings import RULES
 from monai_fedlora.export.checksums import write_checksums
 from monai_fedlora.export.keys import read_signing_key
@@ -106,3 +107,18 @@ def test_a_foreign_bundle_has_a_status_of_its_own(tmp_path: Path, capsys: pytest
 def test_a_missing_bundle_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(tmp_path / "B")]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [[], ["--run"]])
+def test_the_model_runs_if_asked_for_and_else_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str]
+) -> None:
+    asked: list[object] = []
+
+    def check(*args: object, run: bool, **others: object) -> None:
+        asked.append(run)
+        raise ConfigError("seen")
+
+    monkeypatch.setattr("monai_fedlora.export.check.checker.check_bundle", check)
+    assert main(["check", str(tmp_path), *options]) == 2
+    assert asked == [bool(options)]
