@@ -105,6 +105,8 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.report import report_bits
     from monai_fedlora.resources import bundle_prompts, bundle_setting
 
+    if args.accept_changes and not args.resume:
+        raise ConfigError("--accept-changes is of --resume, which goes on with a stored run; leave it out")
     settings = parse_settings(args.set)
     size = args.size or bundle_setting(args.bundle, "train", "size")
     classes = args.classes.split(",") if args.classes else bundle_setting(args.bundle, "inference", "classes")

@@ -99,10 +99,20 @@ def test_format_and_backbone_are_passed_on(calls: list[tuple[str, dict[str, Any]
 
 def test_files_of_a_bundle_are_chosen(calls: list[tuple[str, dict[str, Any]]], tmp_path: Path) -> None:
     words = ["--run", "W", "--site", "a", "--output", str(tmp_path / "B"), "--zip", "--onnx", "--no-pt2"]
-    words += ["--no-statistics", "--public-data", "P"]
+    words += ["--no-statistics"]
     export.run(parse(*words))
-    chosen = {"program": False, "onnx": True, "packed": True, "statistics": False, "public": Path("P")}
+    chosen = {"program": False, "onnx": True, "packed": True, "statistics": False, "public": None}
     assert {key: calls[0][1][key] for key in chosen} == chosen
+
+
+def test_public_data_are_passed_on_where_they_are_used(calls: list[tuple[str, dict[str, Any]]], tmp_path: Path) -> None:
+    words = ["--run", "W", "--output", str(tmp_path / "B"), "--public-data", "P"]
+    for unused in (["--site", "shared"], ["--site", "a", "--no-statistics"], ["--site", "shared", "--format", "peft"]):
+        with pytest.raises(ConfigError, match="--public-data"):
+            export.run(parse(*words, *unused))
+    assert calls == []
+    export.run(parse(*words, "--site", "a"))
+    assert calls[0][1]["public"] == Path("P")
 
 
 def test_a_key_is_read_before_anything_is_exported(

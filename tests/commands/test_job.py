@@ -144,6 +144,7 @@ def test_every_method_gives_a_job(job: Command, tmp_path: Path, method: str) -> 
         (["--experiment", "a b"], "experiment"),
         (["--start-from", "absent.safetensors"], "absent.safetensors"),
         (["--resume"], "--start-from"),
+        (["--accept-changes"], "is of --resume"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
