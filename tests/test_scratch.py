@@ -20,6 +20,8 @@ WORK = """
 import os, signal, sys, time
 from monai_fedlora.scratch import private_folder
 
+for number in signal.SIGTERM, signal.SIGHUP:
+    signal.signal(number, signal.SIG_DFL)  # nohup, under which tests may run, leaves SIGHUP ignored
 with private_folder("outer-") as outer, private_folder("inner-") as inner:
     (inner / "model.ts").write_bytes(b"x")
     if sys.argv[1] == "child":
