@@ -32,6 +32,7 @@ from monai_fedlora.adapters.lora import merge_lora
 from monai_fedlora.data.cases import Case, Datalist
 from monai_fedlora.data.datalist import FILE_NAME, load_datalist
 from monai_fedlora.data.site import PhantomSettings, phantom_data
+from monai_fedlora.export.attacks import roc_area
 from monai_fedlora.export.cine import Cine
 from monai_fedlora.export.directions import QUANTILE, Directions, PublicFeatures, find_directions
 from monai_fedlora.export.evidence import Evidence
@@ -303,14 +304,7 @@ def attacked(way: Way, seen: Mapping[str, Tensor]) -> dict[str, float]:
         }
         for name, score in scores.items():
             pairs[name] = cross_scored(score, way.project(members).double(), way.project(others).double(), units)
-    return {name: separated(*pair) for name, pair in pairs.items()}
-
-
-def separated(members: Tensor, others: Tensor) -> float:
-    """Area under the ROC curve as it is, so that chance is half on average."""
-    ordered = others.double().sort().values
-    left, right = (torch.searchsorted(ordered, members.double(), right=side) for side in (False, True))
-    return float((left + right).double().mean() / (2 * len(others)))
+    return {name: roc_area(*(scores.double() for scores in pair)) for name, pair in pairs.items()}
 
 
 def flagged(way: Way, seen: Mapping[str, Tensor]) -> dict[str, float]:

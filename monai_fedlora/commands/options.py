@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,18 @@ from monai_fedlora.errors import ConfigError
 
 DEFAULT_BUNDLE = "cine_cmr_dual_lora_classification"
 DEFAULT_SITES = "site-1,site-2,site-3,site-4"
+
+
+def add_signature_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--require-signature`` to a command that opens a bundle."""
+    parser.add_argument(
+        "--require-signature",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="PUBKEY",
+        help="the bundle must be signed with this public key (PEM), or with another one if it is given several times",
+    )
 
 
 def parse_settings(items: Sequence[str]) -> dict[str, Any]:

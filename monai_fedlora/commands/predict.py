@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_fedlora.commands.options import add_signature_option
 from monai_fedlora.errors import ConfigError
 
 EXIT_FAILED_STUDIES = 1
@@ -40,14 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument(
         "--no-overlay", action="store_true", help="do not look for the places that an answer hangs on (much faster)"
     )
-    parser.add_argument(
-        "--require-signature",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="PUBKEY",
-        help="the bundle must be signed with this public key (PEM), or with another one if it is given several times",
-    )
+    add_signature_option(parser)
     return parser
 
 

@@ -6,6 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
+from monai_fedlora.commands.options import add_signature_option
 from monai_fedlora.environment import SERVE_TOKEN
 from monai_fedlora.errors import ConfigError
 
@@ -53,14 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         metavar="MINUTES",
         help="time after which what a browser left is removed (default: 30)",
     )
-    parser.add_argument(
-        "--require-signature",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="PUBKEY",
-        help="the bundle must be signed with this public key (PEM), or with another one if it is given several times",
-    )
+    add_signature_option(parser)
     return parser
 
 
