@@ -79,6 +79,9 @@ def run(args: argparse.Namespace) -> int:
         console.print("no test metrics were recorded for this model")
     if args.format == "bundle":
         console.print(leakage_line(exported.metadata["measured_leakage"]), soft_wrap=True, highlight=False)
+        if not exported.metadata["out_of_distribution"]["available"]:
+            reason = exported.metadata["out_of_distribution"]["reason"]
+            console.print(f"it does not tell unusual images: {escape(reason)}", soft_wrap=True, highlight=False)
     if exported.digest:
         console.print("its digest, to pass on by another way than the bundle, for monai-fedlora check --digest:")
         console.print(f"  {exported.digest}", soft_wrap=True, highlight=False)

@@ -25,6 +25,7 @@ ATTACK = {
 }
 METADATA = {
     "measured_leakage": {"measured": True, "attacks": [ATTACK]},
+    "out_of_distribution": {"available": False, "reason": "the site has 19 patients, fewer than 20"},
     "eval_metrics": {
         "test": {
             "private_on": {
@@ -82,6 +83,7 @@ def test_summary_has_files_metrics_and_command(
         "loss on the weights tells members from others with an AUC of 0.62 (0.45 to 0.77",
         "0.800 (0.500 to 0.950)",
         "0.700",
+        "it does not tell unusual images: the site has 19 patients, fewer than 20",
         "run [this] STUDIES",
         "a1b2" * 16,
     ):
