@@ -77,6 +77,7 @@ class Prediction:
             "distance": self._distance(),
             "calibration": None if model.trust.calibration is None else dict(model.trust.calibration),
             "frames": origin,
+            "trained_on": model.trust.origin.to_json(),
             "model": {"name": model.name, "version": model.version, "sha256": model.sha256},
         }
 
@@ -122,7 +123,7 @@ def predict_loaded(classifier: Classifier, loaded: LoadedStudy, *, name: str) ->
         study=name,
         classifier=classifier,
         probabilities=probabilities,
-        doubts=(*loaded.doubts, *unlike),
+        doubts=(*loaded.doubts, *unlike, *trust.origin.doubts()),
         notes=(*loaded.notes, *trust.notes),
         frames=loaded.frames,
         prepared=prepared,

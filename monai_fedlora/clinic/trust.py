@@ -1,17 +1,20 @@
-"""How far a bundle's answers can be trusted: what its export found out of calibration and of its training cases.
+"""How far a bundle's answers can be trusted: its calibration, its training cases, and what these were.
 
-Both stand in its metadata, see :mod:`monai_fedlora.export.calibration` and
-:mod:`monai_fedlora.export.reference`.
+All of it stands in its metadata, see :mod:`monai_fedlora.export.calibration`,
+:mod:`monai_fedlora.export.reference` and :mod:`monai_fedlora.export.trained_on`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from monai_fedlora.data.origin import MIXED, REAL, SYNTHETIC, UNKNOWN, Origin
 
 UNCALIBRATED = "the probabilities are not calibrated"
 NO_REFERENCE = "unusual images cannot be recognised"
+NO_ORIGIN = "it is not known what the model was trained on"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,64 @@ class Reach:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedOn:
+    """What images a model was trained on.
+
+    Attributes:
+        kind: of all images that moved what was trained: "synthetic", "mixed", "real" or "unknown".
+        name: of the site's own data set; None where nobody said it.
+        source: who made or published that; None where nobody said it.
+        backbone: ``name`` of the frozen backbone and ``kind`` of what that was pre-trained on: "synthetic", "published"
+            or "unknown". It is no reason for a doubt.
+    """
+
+    kind: str = UNKNOWN
+    name: str | None = None
+    source: str | None = None
+    backbone: Mapping[str, str] = field(default_factory=lambda: {"name": UNKNOWN, "kind": UNKNOWN})
+
+    @property
+    def summary(self) -> str:
+        """A line without a full stop, for banners and footers."""
+        called = f" ({', '.join(filter(None, (self.name, self.source)))})" if self.name or self.source else ""
+        said = {
+            SYNTHETIC: f"trained on synthetic images{called}",
+            MIXED: f"trained on synthetic images among others{called}",
+            REAL: f"trained on real images{called}",
+        }.get(self.kind, f"trained on images of unknown origin{called}")
+        pretrained = "; backbone pre-trained on synthetic images" if self.backbone["kind"] == SYNTHETIC else ""
+        return said + pretrained
+
+    def doubts(self) -> list[str]:
+        """What synthetic training images say to a reader of any answer; nothing where there were none."""
+        called = f" ({self.name})" if self.name else ""
+        if self.kind == SYNTHETIC:
+            return [
+                f"the model was trained on synthetic images alone{called}, so that its answer means nothing for a "
+                "real patient"
+            ]
+        if self.kind == MIXED:
+            return [
+                f"the model was trained on synthetic images among others{called}, so that its answer may mean nothing "
+                "for a real patient"
+            ]
+        return []
+
+    def notes(self) -> list[str]:
+        """What else a reader of any answer should know of it."""
+        found = []
+        if self.kind == UNKNOWN:
+            found.append(f"{NO_ORIGIN}: the bundle does not say whether the images it was trained on are real")
+        if self.kind == REAL and self.backbone["kind"] == SYNTHETIC:
+            found.append(f"the backbone ({self.backbone['name']}) was pre-trained on synthetic images")
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entries, as a bundle's metadata and a prediction have them."""
+        return {"kind": self.kind, "name": self.name, "source": self.source, "backbone": dict(self.backbone)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
     """What the metadata say.
 
@@ -46,11 +107,13 @@ class Trust:
         reach: of the training cases; None if the bundle has no statistics of them.
         calibration: ``temperature``, ``fitted``, ``reason`` and ``ece`` (expected calibration error on the test cases,
             None if unknown); empty if the metadata say nothing of it.
+        origin: of the training images.
         notes: sentences for whoever reads an answer.
     """
 
     reach: Reach | None = None
     calibration: Mapping[str, Any] | None = None
+    origin: TrainedOn = field(default_factory=TrainedOn)
     notes: tuple[str, ...] = ()
 
 
@@ -58,12 +121,21 @@ def read_trust(metadata: Mapping[str, Any]) -> Trust:
     """Read a bundle's metadata.
 
     Raises:
-        KeyError, TypeError, ValueError: an entry is there, and not as an export writes it.
+        ConfigError, KeyError, TypeError, ValueError: an entry is there, and not as an export writes it.
     """
     notes: list[str] = []
     calibration = _calibration(metadata.get("calibration"), notes)
     reach = _reach(metadata.get("out_of_distribution"), notes)
-    return Trust(reach=reach, calibration=calibration, notes=tuple(notes))
+    origin = _origin(metadata.get("training_data"))
+    return Trust(reach=reach, calibration=calibration, origin=origin, notes=(*notes, *origin.notes()))
+
+
+def _origin(entry: Mapping[str, Any] | None) -> TrainedOn:
+    if entry is None:
+        return TrainedOn()
+    said = Origin(**{name: entry[name] for name in ("kind", "name", "source")})
+    backbone = {name: str(entry["backbone"][name]) for name in ("name", "kind")}
+    return TrainedOn(kind=said.kind, name=said.name, source=said.source, backbone=backbone)
 
 
 def _calibration(entry: Mapping[str, Any] | None, notes: list[str]) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monai_fedlora.data.origin import UNKNOWN, Origin, check_kind
 from monai_fedlora.environment import BACKBONE
 from monai_fedlora.errors import ConfigError, ExportError
 from monai_fedlora.export.evidence import SHARED_MODEL, Evidence, no_evidence, read_evidence
@@ -21,6 +22,7 @@ from monai_fedlora.export.locate import find_personal, find_shared
 from monai_fedlora.export.pooled import pooled_test
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.record import INCOMPLETE, RESULTS_NAME, learnt
+from monai_fedlora.federated.state import TRAINED_ON
 from monai_fedlora.files import load_tensors, read_json
 from monai_fedlora.methods.build import build_network
 from monai_fedlora.networks.catalogue import Network, demo_weights
@@ -45,6 +47,9 @@ class FinishedModel:
         test: metrics of the test split by view ("private_on", "private_off").
         validation_cases: of the site; None where that is not recorded.
         evidence: what the run has kept of the site's cases.
+        origin: of the site's own cases; of unknown kind for the shared part, and for a run of an earlier version.
+        shared_origin: kind of all images that moved the shared part, see :mod:`monai_fedlora.data.origin`; None where
+            the method shares nothing that is trained.
     """
 
     path: Path
@@ -56,6 +61,8 @@ class FinishedModel:
     test: Mapping[str, Mapping[str, Any]]
     validation_cases: int | None = None
     evidence: Evidence = field(default_factory=no_evidence)
+    origin: Origin = field(default_factory=Origin)
+    shared_origin: str | None = UNKNOWN
 
 
 def read_finished(run: Path, site: str) -> FinishedModel:
@@ -91,6 +98,7 @@ def read_personal(path: Path, site: str) -> FinishedModel:
         if part not in ("shared", "private") or not slash:
             raise ExportError(f"{path} holds {key!r}, which belongs to no final model")
         tensors[name] = value
+    origin, shared_origin = _trained_on(path, metadata)
     return FinishedModel(
         path=path,
         plan=plan,
@@ -101,7 +109,22 @@ def read_personal(path: Path, site: str) -> FinishedModel:
         test=test,
         validation_cases=validation,
         evidence=read_evidence(path),
+        origin=origin,
+        shared_origin=shared_origin,
     )
+
+
+def _trained_on(path: Path, metadata: Mapping[str, str]) -> tuple[Origin, str | None]:
+    """What a site's model was trained on, as the run has stored it; unknown for a run of an earlier version."""
+    if TRAINED_ON not in metadata:
+        return Origin(), UNKNOWN
+    try:
+        said = json.loads(metadata[TRAINED_ON])
+        if said["shared"] is not None:
+            check_kind(said["shared"])
+        return Origin.from_json(said["site"]), said["shared"]
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        raise ExportError(f"{path} does not say what its model was trained on ({error}); it is damaged") from error
 
 
 def read_shared(path: Path) -> FinishedModel:

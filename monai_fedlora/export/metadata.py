@@ -16,6 +16,7 @@ from monai_fedlora.export.finished import FinishedModel, backbone_name
 from monai_fedlora.export.intervals import METHODS, with_intervals
 from monai_fedlora.export.modalities import modality_of
 from monai_fedlora.export.reference import Reference, unavailable
+from monai_fedlora.export.trained_on import training_data
 
 SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
 CLOSED_WORLD = "Knows only the classes listed; every study is given one of them."
@@ -82,6 +83,7 @@ def model_metadata(
             *_further_limitations(calibration, reference),
         ],
         "data_source": "cases of the participating sites; not part of this bundle",
+        "training_data": training_data(model, backbone=backbone),
         "data_type": modality.data_type,
         "image_classes": modality.image_classes,
         "preprocessing": modality.input_text,

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from monai_fedlora.data.cases import SPLITS, Case
 from monai_fedlora.data.datalist import load_datalist
+from monai_fedlora.data.origin import UNKNOWN, Origin
 from monai_fedlora.data.site import site_data
 from monai_fedlora.data.units import unit_numbers
 from monai_fedlora.engines.dataset import CaseDataset
@@ -264,6 +265,8 @@ class Site:
             shared={key: state[key] for key in self.scope.manifest.down.entries},
             private=self.scope.private_state(self.network),
             record=report,
+            origin=Origin(),
+            shared_origin=UNKNOWN if self.scope.manifest.up.entries else None,
         )
         self.store.save_evidence(evidence)
         return report

@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
+from monai_fedlora.data.origin import UNKNOWN, Origin
 from monai_fedlora.errors import PrivacyError, WeightsError
 from monai_fedlora.federated.changes import listed, plan_changes
 from monai_fedlora.federated.lock import FolderLock
@@ -26,12 +27,15 @@ from monai_fedlora.files import load_tensors, make_folder, save_tensors, sha256
 
 FINAL_NAME = "final.safetensors"
 EVIDENCE_NAME = "evidence.safetensors"
+TRAINED_ON = "trained_on"
+"""Entry of the metadata of stored tensors: what images moved them."""
 NOISE_KEY = "noise_key"
 """Entry of the metadata of stored evidence."""
 EARLIER = "_earlier-"
 """How the folders are called that keep what an experiment left before it began anew; no site is called so."""
 _ROUND_NAME = re.compile(r"round-([0-9]{5,})\.safetensors")
 _KEPT = 2
+_NOT_SAID = Origin()
 _log = logging.getLogger("monai_fedlora.state")
 
 
@@ -169,13 +173,31 @@ class SiteStore:
         paths = [self.folder / name for name in (*names, FINAL_NAME, EVIDENCE_NAME)]
         return [path for path in paths if path.is_file()]
 
-    def save_final(self, *, shared: Mapping[str, Tensor], private: Mapping[str, Tensor], record: Any) -> Path:
-        """Write the personal model: last shared and private tensors with the record of the run."""
+    def save_final(
+        self,
+        *,
+        shared: Mapping[str, Tensor],
+        private: Mapping[str, Tensor],
+        record: Any,
+        origin: Origin = _NOT_SAID,
+        shared_origin: str | None = UNKNOWN,
+    ) -> Path:
+        """Write the personal model: last shared and private tensors with the record of the run.
+
+        Args:
+            shared: by state-dict key.
+            private: by state-dict key.
+            record: of the run.
+            origin: of the site's own cases.
+            shared_origin: kind of all images that moved the shared tensors; None where none of these is trained.
+        """
         self._prepare()
         tensors = {f"shared/{key}": value for key, value in shared.items()}
         tensors |= {f"private/{key}": value for key, value in private.items()}
         path = self.folder / FINAL_NAME
-        save_tensors(path, tensors, {**self._identity(), "record": json.dumps(record)})
+        trained_on = {"site": origin.to_json(), "shared": shared_origin}
+        entries = {"record": json.dumps(record), TRAINED_ON: json.dumps(trained_on)}
+        save_tensors(path, tensors, {**self._identity(), **entries})
         return path
 
     def save_evidence(self, tensors: Mapping[str, Tensor]) -> Path:

@@ -149,7 +149,37 @@ def test_bundle_of_an_earlier_version_says_what_it_does_not_know() -> None:
     assert [note.partition(":")[0] for note in trust.notes] == [
         "the probabilities are not calibrated",
         "unusual images cannot be recognised",
+        "it is not known what the model was trained on",
     ]
+    assert (trust.origin.kind, trust.origin.doubts()) == ("unknown", [])
+
+
+@pytest.mark.parametrize(("kind", "doubts"), [("synthetic", 1), ("mixed", 1), ("real", 0), ("unknown", 0)])
+def test_model_trained_on_synthetic_images_doubts_every_study(
+    exported: Exported, classifier: Classifier, noise: Study, kind: str, doubts: int
+) -> None:
+    metadata = {**exported.metadata, "training_data": {**exported.metadata["training_data"], "kind": kind}}
+    trust = read_trust(metadata)
+    prediction = predict_study(replace(classifier, trust=trust), noise, overlay=False)
+    assert len([doubt for doubt in prediction.doubts if "synthetic" in doubt]) == doubts
+    assert prediction.to_json()["trained_on"] == trust.origin.to_json()
+    assert trust.origin.to_json()["kind"] == kind
+
+
+def test_backbone_of_synthetic_images_is_named_and_no_reason_for_a_doubt(exported: Exported) -> None:
+    entry = {**exported.metadata["training_data"], "backbone": {"name": "demo.safetensors", "kind": "synthetic"}}
+    trust = read_trust({**exported.metadata, "training_data": entry})
+    assert trust.origin.doubts() == []
+    assert any("demo.safetensors" in note and "synthetic" in note for note in trust.notes)
+
+
+@pytest.mark.parametrize(
+    "damage", [{"kind": "reel"}, {"kind": None}, {"name": "two\nlines"}, {"backbone": {}}, {"source": 3}]
+)
+def test_metadata_that_misstate_the_training_images_are_refused(exported: Exported, damage: dict[str, Any]) -> None:
+    entry = {**exported.metadata["training_data"], **damage}
+    with pytest.raises((ConfigError, KeyError, TypeError, ValueError)):
+        read_trust({**exported.metadata, "training_data": entry})
 
 
 @given(distance=st.floats(0, 1e6), limit=st.floats(0, 1e6))

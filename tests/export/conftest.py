@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from monai_fedlora.data.origin import Origin
 from monai_fedlora.engines.metrics import classification_metrics
 from monai_fedlora.export import bundle
 from monai_fedlora.export.bundle import Exported, export_bundle
@@ -48,6 +49,7 @@ MICRO_VIT = Architecture(
     std=(0.2, 0.25, 0.3),
     source="made for tests",
 )
+REAL_IMAGES = Origin(kind="real", name="acdc", source="made for tests")
 SITES = ("site-1", "clinic-b", "clinic-c")
 
 
@@ -135,12 +137,14 @@ def finished_run(
     size: str = "micro",
     sites: tuple[str, ...] = SITES,
     evidence: bool = True,
+    origin: Origin = REAL_IMAGES,
     **changes: Any,
 ) -> Run:
     """Write what a finished run of untrained, but random and distinct, trainable parts would have left.
 
     Args:
         evidence: also what it keeps of the site's cases; False for a run of an earlier version.
+        origin: of the cases of every site.
     """
     plan = Plan(
         experiment=experiment,
@@ -188,6 +192,8 @@ def finished_run(
             shared={key: state[key] for key in scope.manifest.down.entries},
             private=scope.private_state(network),
             record=record,
+            origin=origin,
+            shared_origin=origin.kind,
         )
         if evidence:
             store.save_evidence(kept(network, input_shape(size), seed=index))
