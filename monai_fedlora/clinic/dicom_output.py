@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +52,17 @@ def write_dicom(
         f"the DICOM header of {prediction.study} cannot be carried over to a report", "export the study again"
     ):
         carry = _carried if deidentifier is None else deidentifier.image
-        images = [carry(source) for source in prediction.sources]
+        images = [replace(source, dataset=carry(source.dataset)) for source in prediction.sources]
         objects = {
             REPORT_NAME: build_report(prediction, images),
-            FIGURE_NAME: build_capture(figure, images, prediction.source_frames),
+            FIGURE_NAME: build_capture(figure, images),
         }
     with quiet_pydicom():
         if deidentifier is not None:
             for made in objects.values():
                 mark(made)
             for number, image in enumerate(images, 1):
-                objects[f"{IMAGES_NAME}/{number:04d}.dcm"] = image
+                objects[f"{IMAGES_NAME}/{number:04d}.dcm"] = image.dataset
         return _write(objects, folder)
 
 

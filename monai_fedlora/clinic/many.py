@@ -25,6 +25,7 @@ from monai_fedlora.errors import ConfigError, FedLoraError
 from monai_fedlora.files import atomic_path, make_folder, write_json, write_text
 
 TABLE_NAME = "predictions.csv"
+NO_DICOM = "no DICOM objects were written: the study was not read from DICOM, so there is no study that they belong to"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class Outcome:
         probabilities: of the classes; empty if it could not be classified.
         predicted: name of the most probable class, or empty.
         doubts: as of :class:`monai_fedlora.clinic.predict.Prediction`.
+        notes: as of the same, and what was wanted and could not be.
         error: what went wrong, or empty. With a prediction: why its figure or DICOM objects were not written.
     """
 
@@ -43,6 +45,7 @@ class Outcome:
     probabilities: tuple[float, ...] = ()
     predicted: str = ""
     doubts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     error: str = ""
 
 
@@ -70,7 +73,8 @@ def predict_all(
 
     ``output`` receives ``studies/<study>.json`` and ``figures/<study>.png`` as soon as a study is done, with ``dicom``
     also ``dicom/<study>/``, and ``predictions.csv`` when all are: ``study``, the probability of each class,
-    ``prediction``, ``doubts`` and ``error``. Every file appears complete or not at all, readable by its owner only.
+    ``prediction``, ``doubts``, ``notes`` and ``error``. Every file appears complete or not at all, readable by its
+    owner only.
 
     Args:
         classifier: the model.
@@ -105,10 +109,11 @@ def table(classes: Sequence[str], outcomes: Sequence[Outcome]) -> str:
     """The text of ``predictions.csv``."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["study", *classes, "prediction", "doubts", "error"])
+    writer.writerow(["study", *classes, "prediction", "doubts", "notes", "error"])
     for outcome in outcomes:
         shares = [f"{share:.6f}" for share in outcome.probabilities] or [""] * len(classes)
-        writer.writerow([outcome.study, *shares, outcome.predicted, "; ".join(outcome.doubts), outcome.error])
+        said = ("; ".join(sentences) for sentences in (outcome.doubts, outcome.notes))
+        writer.writerow([outcome.study, *shares, outcome.predicted, *said, outcome.error])
     return text.getvalue()
 
 
@@ -130,16 +135,20 @@ def _one(classifier: Classifier, study: Study, output: Path, *, overlay: bool, d
             probabilities=prediction.probabilities,
             predicted=prediction.predicted,
             doubts=prediction.doubts,
+            notes=prediction.notes,
         )
         figure = draw_figure(prediction)
         _save(figure, output / "figures" / f"{name}.png")
-        if dicom is not None:
+        if dicom is not None and not prediction.sources:
+            outcome = replace(outcome, notes=(*outcome.notes, NO_DICOM))
+        elif dicom is not None:
             write_dicom(prediction, figure, output / "dicom" / name, deidentifier=dicom.deidentifier)
     except ConfigError:
         raise
     except (FedLoraError, OSError, MemoryError) as reason:
         outcome = replace(outcome, error=str(reason) or type(reason).__name__)
-    write_json(output / "studies" / f"{name}.json", content | {"error": outcome.error or None})
+    content |= {"notes": list(outcome.notes), "error": outcome.error or None}
+    write_json(output / "studies" / f"{name}.json", content)
     return outcome
 
 

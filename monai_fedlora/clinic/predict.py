@@ -12,6 +12,7 @@ from monai_fedlora.clinic.bundle import CINE, Classifier
 from monai_fedlora.clinic.frames_choice import FrameChoice
 from monai_fedlora.clinic.occlusion import occlusion_map
 from monai_fedlora.clinic.reading import LoadedStudy, load_study
+from monai_fedlora.clinic.sources import Source
 from monai_fedlora.clinic.studies import Study
 
 NOT_FOR_CLINICAL_USE = "Research only. Not a medical device, not for clinical use, not for diagnosis."
@@ -30,11 +31,9 @@ class Prediction:
         frames: how ED and ES were found; None where the files say, and for a photograph.
         prepared: what the network saw: (2, X, Y, Z) in [0, 1] or a normalised photograph (3, H, W).
         relevance: (X, Y) or (H, W), see :func:`monai_fedlora.clinic.occlusion.occlusion_map`; None if not asked for.
-        sources: the DICOM objects (pydicom datasets) with the images of ED, then of ES, base first; empty if it was not
-            read from DICOM.
+        sources: the DICOM objects with the images of ED, then of ES, base first; empty if it was not read from DICOM.
         distance: of the image from the model's training cases, see :mod:`monai_fedlora.export.reference`; None if the
             bundle has no statistics of them.
-        source_frames: the numbers, from 1, of these images in each object of ``sources``; empty for a classic one.
     """
 
     study: str
@@ -45,9 +44,8 @@ class Prediction:
     frames: FrameChoice | None
     prepared: Tensor
     relevance: Tensor | None
-    sources: tuple[Any, ...]
+    sources: tuple[Source, ...]
     distance: float | None = None
-    source_frames: tuple[tuple[int, ...], ...] = ()
 
     @property
     def best(self) -> int:
@@ -130,7 +128,6 @@ def predict_loaded(classifier: Classifier, loaded: LoadedStudy, *, name: str) ->
         relevance=None,
         sources=loaded.sources,
         distance=distance,
-        source_frames=loaded.source_frames,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,12 @@ from torch import Tensor
 
 from monai_fedlora.clinic.archive import study_files
 from monai_fedlora.clinic.bundle import CINE, Classifier
-from monai_fedlora.clinic.dicom_headers import ImageHeader, read_image_headers
-from monai_fedlora.clinic.dicom_pixels import check_size, read_dataset, read_voxels
+from monai_fedlora.clinic.dicom_headers import read_image_headers
+from monai_fedlora.clinic.dicom_pixels import check_size, read_voxels
 from monai_fedlora.clinic.dicom_stack import find_stack
 from monai_fedlora.clinic.frames_choice import FrameChoice, choose_frames
 from monai_fedlora.clinic.plausible import cine_doubts, photograph_doubts
+from monai_fedlora.clinic.sources import Source, read_sources
 from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
 from monai_fedlora.data.nifti import read_header
 from monai_fedlora.data.records import FramePair, Photograph
@@ -35,9 +35,7 @@ class LoadedStudy:
         frames: how ED and ES were found; None where the files say, and for a photograph.
         notes: what was decided that a reader should know.
         doubts: what speaks against the image being of the kind that the model was trained on.
-        sources: the DICOM objects (pydicom datasets) with the images of ED, then of ES, base first; empty if it was not
-            read from DICOM.
-        source_frames: the numbers, from 1, of these images in each object; empty for a classic one.
+        sources: the DICOM objects with the images of ED, then of ES, base first; empty if it was not read from DICOM.
         cine: grey levels of all frames (X, Y, Z, T) as read, ED and ES alone if there are two files; None for a
             photograph.
         cine_affine: (4, 4) voxel of ``cine`` to world in mm (right, anterior, superior).
@@ -48,8 +46,7 @@ class LoadedStudy:
     frames: FrameChoice | None = None
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
-    sources: tuple[Any, ...] = ()
-    source_frames: tuple[tuple[int, ...], ...] = ()
+    sources: tuple[Source, ...] = ()
     cine: np.ndarray | None = None
     cine_affine: np.ndarray | None = None
     image_affine: np.ndarray | None = None
@@ -119,20 +116,13 @@ def _load_dicom(files: DicomFiles, classifier: Classifier) -> LoadedStudy:
             for frame in (choice.ed, choice.es)
         )
         joined = _joined(ed, es, classifier)
-        by_file: dict[Path, list[ImageHeader]] = defaultdict(list)
-        for header in (*stack.of_frame(choice.ed), *stack.of_frame(choice.es)):
-            by_file[header.path].append(header)
-        sources = tuple(read_dataset(headers[0]) for headers in by_file.values())
+        sources = read_sources(stack.of_frame(choice.ed), stack.of_frame(choice.es))
     return LoadedStudy(
         image=joined.image,
         frames=choice,
         notes=stack.notes,
         doubts=(*stack.doubts, *choice.doubts, *joined.doubts),
         sources=sources,
-        source_frames=tuple(
-            tuple(sorted(header.frame for header in headers if header.frame is not None))
-            for headers in by_file.values()
-        ),
         cine=voxels,
         cine_affine=joined.affine,
         image_affine=joined.image_affine,

@@ -7,6 +7,7 @@ from typing import Any
 
 from monai_fedlora import __version__
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, Prediction
+from monai_fedlora.clinic.sources import Source
 
 MANUFACTURER = "MONAI-FedLoRA"
 CLASS_SCHEME = "99MONAIFEDLORA"
@@ -17,16 +18,18 @@ SERIES_NUMBER = 9001
 TITLE = "AI classification, research only"
 
 
-def build_report(prediction: Prediction, sources: Sequence[Any]) -> Any:
+def build_report(prediction: Prediction, sources: Sequence[Source]) -> Any:
     """Make the report of a study.
 
-    It says which model on which images found which class with which probability: a measurement group for the answer,
-    with the class, the distance from the training cases, the doubts, the notes and the notice that this is not for
-    clinical use, and one for each class, with its probability. Its status is preliminary and unverified.
+    It says which model on which images found which class with which probability: an image library with a group for
+    end-diastole and one for end-systole (TID 1600, cardiac cycle phase), a group for the answer (TID 1501) with the
+    class as an evaluation, the distance from the training cases as measurements, the doubts, the notes and the notice
+    that this is not for clinical use, and a group for each class with its probability. Its status is preliminary and
+    unverified.
 
     Args:
         prediction: of a study that was read from DICOM.
-        sources: the images (pydicom datasets) that it rests on; patient and study are copied from the first.
+        sources: the images that it rests on; patient and study are copied from the first.
 
     Returns:
         A ``highdicom.sr.ComprehensiveSR`` in the study of its sources.
@@ -62,10 +65,6 @@ def build_report(prediction: Prediction, sources: Sequence[Any]) -> Any:
             tracking_identifier=sr.TrackingIdentifier(uid=hd.UID(), identifier=label[:64]),
             algorithm_id=algorithm,
             finding_sites=[sr.FindingSite(anatomic_location=codes.SCT.Heart)],
-            source_images=[
-                sr.SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID, list(frames) or None)
-                for source, frames in zip(sources, prediction.source_frames, strict=True)
-            ],
             **content,
         )
 
@@ -75,6 +74,12 @@ def build_report(prediction: Prediction, sources: Sequence[Any]) -> Any:
             sr.QualitativeEvaluation(name=codes.SCT.Classification, value=classes[prediction.best])
         ],
         measurements=_distances(prediction),
+        source_images=[
+            sr.SourceImageForMeasurementGroup(
+                source.dataset.SOPClassUID, source.dataset.SOPInstanceUID, list(source.frames) or None
+            )
+            for source in sources
+        ],
     )
     doubts, notes = (f"Doubt: {text}." for text in prediction.doubts), (f"Note: {text}." for text in prediction.notes)
     for text in (NOT_FOR_CLINICAL_USE, *doubts, *notes):
@@ -89,13 +94,15 @@ def build_report(prediction: Prediction, sources: Sequence[Any]) -> Any:
         )
         for concept, share in zip(classes, prediction.probabilities, strict=True)
     ]
+    content = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=device),
+        procedure_reported=codes.SCT.CardiacMRI,
+        imaging_measurements=[answer, *chances],
+    )[0]
+    content.ContentSequence.insert(-1, _library(sources))  # the template wants it before the measurements
     report: Any = sr.ComprehensiveSR(
-        evidence=list(sources),
-        content=sr.MeasurementReport(
-            observation_context=sr.ObservationContext(observer_device_context=device),
-            procedure_reported=codes.SCT.CardiacMRI,
-            imaging_measurements=[answer, *chances],
-        )[0],
+        evidence=[source.dataset for source in sources],
+        content=content,
         series_instance_uid=hd.UID(),
         series_number=SERIES_NUMBER,
         sop_instance_uid=hd.UID(),
@@ -131,3 +138,31 @@ def _distances(prediction: Prediction) -> list[Any] | None:
             ("DISTANCELIMIT", "Limit of the distance from the training cases", model.trust.reach.limit),
         )
     ]
+
+
+def _library(sources: Sequence[Source]) -> Any:
+    """The images of both ends of the beat, in a group for each."""
+    from highdicom import sr
+    from pydicom.sr.codedict import codes
+
+    contains, context = sr.RelationshipTypeValues.CONTAINS, sr.RelationshipTypeValues.HAS_ACQ_CONTEXT
+    library = sr.ContainerContentItem(name=codes.DCM.ImageLibrary, relationship_type=contains)
+    library.ContentSequence = sr.ContentSequence()
+    for name, phase in (("ed", codes.SCT.EndDiastole), ("es", codes.SCT.EndSystole)):
+        group = sr.ContainerContentItem(name=codes.DCM.ImageLibraryGroup, relationship_type=contains)
+        group.ContentSequence = sr.ContentSequence(
+            [sr.CodeContentItem(name=codes.SCT.CardiacCyclePhase, value=phase, relationship_type=context)]
+        )
+        for source in sources:
+            if images := getattr(source, name):
+                group.ContentSequence.append(
+                    sr.ImageContentItem(
+                        name=codes.SCT.Source,
+                        referenced_sop_class_uid=source.dataset.SOPClassUID,
+                        referenced_sop_instance_uid=source.dataset.SOPInstanceUID,
+                        referenced_frame_numbers=list(source.referred(images)) or None,
+                        relationship_type=contains,
+                    )
+                )
+        library.ContentSequence.append(group)
+    return library

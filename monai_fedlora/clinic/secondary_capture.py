@@ -9,17 +9,17 @@ import numpy as np
 from PIL import Image
 
 from monai_fedlora.clinic.report_sr import MANUFACTURER, TITLE
+from monai_fedlora.clinic.sources import Source
 
 SERIES_NUMBER = 9002
 
 
-def build_capture(figure: Image.Image, sources: Sequence[Any], frames: Sequence[Sequence[int]]) -> Any:
+def build_capture(figure: Image.Image, sources: Sequence[Source]) -> Any:
     """Put a figure into the study of its sources.
 
     Args:
         figure: RGB, without the name of a patient.
-        sources: the images (pydicom datasets) that it was made from; patient and study are copied from the first.
-        frames: of each, the numbers of the frames that were used; none for a classic image.
+        sources: the images that it was made from; patient and study are copied from the first.
 
     Returns:
         A ``highdicom.sc.SCImage`` that refers to every source.
@@ -29,7 +29,7 @@ def build_capture(figure: Image.Image, sources: Sequence[Any], frames: Sequence[
     from pydicom.sr.codedict import codes
 
     capture: Any = hd.sc.SCImage.from_ref_dataset(
-        ref_dataset=sources[0],
+        ref_dataset=sources[0].dataset,
         pixel_array=np.asarray(figure.convert("RGB")),
         photometric_interpretation=hd.PhotometricInterpretationValues.RGB,
         bits_allocated=8,
@@ -49,11 +49,11 @@ def build_capture(figure: Image.Image, sources: Sequence[Any], frames: Sequence[
     capture.BurnedInAnnotation = "NO"
     capture.ImageComments = "Research only, not for clinical use. An aid, not evidence."
     references = []
-    for source, numbers in zip(sources, frames, strict=True):
-        reference = Dataset()
-        if numbers:
-            reference.ReferencedFrameNumber = list(numbers)
-        reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
+    for source in sources:
+        reference, image = Dataset(), source.dataset
+        if source.frames:
+            reference.ReferencedFrameNumber = list(source.frames)
+        reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
         reference.PurposeOfReferenceCodeSequence = [
             hd.sr.CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation)
         ]

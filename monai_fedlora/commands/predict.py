@@ -84,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
             console.print(f"{outcome.study}: {outcome.error}", style="red", markup=False, soft_wrap=True)
         for doubt in outcome.doubts:
             console.print(f"{outcome.study}: doubt: {doubt}", style="yellow", markup=False, soft_wrap=True)
+        for note in outcome.notes:
+            console.print(f"{outcome.study}: note: {note}", markup=False, soft_wrap=True)
     console.print(f"results: {args.output / TABLE_NAME}", markup=False, soft_wrap=True)
     console.print("Research only. Not for clinical use.", style="red")
     return EXIT_FAILED_STUDIES if any(outcome.error for outcome in outcomes) else 0

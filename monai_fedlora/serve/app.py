@@ -29,7 +29,7 @@ from monai_fedlora.serve.storage import Storage
 from monai_fedlora.serve.uploads import check_length, receive
 from monai_fedlora.serve.worker import Worker, torch_threads
 
-_TYPES = {".gz": "application/gzip", ".png": "image/png", ".dcm": "application/dicom", ".json": "application/json"}
+_TYPES = {".gz": "application/gzip", ".png": "image/png", ".zip": "application/zip", ".json": "application/json"}
 _LONGEST_SWEEP = 60.0
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 
 import numpy as np
 from PIL import Image
 
 from monai_fedlora.clinic.bundle import CINE, Classifier
 from monai_fedlora.clinic.deidentify import Deidentifier
-from monai_fedlora.clinic.dicom_output import FIGURE_NAME, REPORT_NAME, write_dicom
+from monai_fedlora.clinic.dicom_output import write_dicom
 from monai_fedlora.clinic.figure import draw_figure
 from monai_fedlora.clinic.predict import Prediction, explain, predict_loaded
 from monai_fedlora.clinic.reading import LoadedStudy, load_study
@@ -25,8 +26,7 @@ FILES = {
     "overlay": "overlay.nii.gz",
     "image": "image.png",
     "figure": "figure.png",
-    "report": "report.dcm",
-    "capture": "capture.dcm",
+    "dicom": "dicom.zip",
     "json": "result.json",
 }
 """Names of what is offered, by what it is."""
@@ -96,7 +96,11 @@ def _offer_overlay(study: ServedStudy, prediction: Prediction, loaded: LoadedStu
 
 
 def _offer_reports(study: ServedStudy, prediction: Prediction, deidentifier: Deidentifier) -> list[str]:
-    """Write the figure and, of a DICOM study, report and capture; notes that say why there are none."""
+    """Write the figure and, of a DICOM study, an archive of the report, the figure and the images that both refer to.
+
+    Returns:
+        Notes that say why there is no such archive.
+    """
     figure = draw_figure(prediction)
     with open_new(study.results / FILES["figure"]) as stream:
         figure.save(stream, format="PNG")
@@ -106,12 +110,16 @@ def _offer_reports(study: ServedStudy, prediction: Prediction, deidentifier: Dei
     study.enter(EXPLAINING)
     folder = study.folder / "dicom"
     try:
-        write_dicom(prediction, figure, folder, deidentifier=deidentifier)
+        written = write_dicom(prediction, figure, folder, deidentifier=deidentifier)
     except (ConfigError, DataError, PrivacyError) as error:
         return [f"there is no DICOM report: {error}"]
-    for kind, name in (("report", REPORT_NAME), ("capture", FIGURE_NAME)):
-        target = study.results / FILES[kind]
-        (folder / name).replace(target)
-        study.offer(kind, target)
-    shutil.rmtree(folder)  # the copies of the images that report and capture refer to
+    with (
+        open_new(study.results / FILES["dicom"]) as stream,
+        zipfile.ZipFile(stream, "w") as packed,
+    ):
+        for path in written:
+            member = zipfile.ZipInfo(str(path.relative_to(folder)))  # without the time of now
+            packed.writestr(member, path.read_bytes(), zipfile.ZIP_DEFLATED)
+    shutil.rmtree(folder)
+    study.offer("dicom", study.results / FILES["dicom"])
     return []

@@ -73,7 +73,7 @@ def image_dataset(
     dataset.Modality, dataset.Manufacturer, dataset.ReferringPhysicianName = "MR", "Maker", "House^Gregory"
     dataset.PatientName, dataset.PatientID = "Doeringer^Janette", "PID-Q4711-ZZQ"
     dataset.PatientBirthDate, dataset.PatientSex = "19500102", "F"
-    dataset.ScanningSequence, dataset.SequenceVariant, dataset.ScanOptions = "GR", "SS", ""
+    dataset.ScanningSequence, dataset.SequenceVariant, dataset.ScanOptions = "GR", "SS", "CG"
     dataset.MRAcquisitionType, dataset.EchoTime, dataset.EchoTrainLength = "2D", "1.6", "1"
     dataset.RepetitionTime, dataset.SliceThickness, dataset.PatientPosition = "3.2", "8", "HFS"
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.StudyID = study, series, "S1"

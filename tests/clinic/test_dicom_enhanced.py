@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
 
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.deidentify import Deidentifier
@@ -238,13 +239,20 @@ def test_report_and_figure_refer_to_the_frames(prediction: Prediction, tmp_path:
     order = shuffled(cine)
     frames = prediction.frames
     assert frames is not None
-    expected = sorted(number for number, index in enumerate(order, 1) if index % 10 in (frames.ed, frames.es))
-    assert list(prediction.source_frames[0]) == expected
-    answer, *chances = hd.sr.srread(tmp_path / "report.dcm").content.get_image_measurement_groups()
-    for group in (answer, *chances):
-        (reference,) = group.source_images
-        assert reference.referenced_sop_instance_uid == source.SOPInstanceUID
-        assert list(reference.referenced_frame_numbers) == expected
+    ends = [
+        sorted(number for number, index in enumerate(order, 1) if index % 10 == end) for end in (frames.ed, frames.es)
+    ]
+    expected = sorted([*ends[0], *ends[1]])
+    assert [list(source.ed), list(source.es), list(source.frames)] == [*ends, expected]
+    source = source.dataset
+    report = hd.sr.srread(tmp_path / "report.dcm")
+    (reference,) = report.content.get_image_measurement_groups()[0].source_images
+    assert reference.referenced_sop_instance_uid == source.SOPInstanceUID
+    assert list(reference.referenced_frame_numbers) == expected
+    (library,) = [item for item in report.ContentSequence if item.name == codes.DCM.ImageLibrary]
+    for group, numbers in zip(library.ContentSequence, ends, strict=True):
+        (image,) = group.ContentSequence[1:]
+        assert list(image.referenced_frame_numbers) == numbers
     figure = pydicom.dcmread(tmp_path / "figure.dcm")
     (shown,) = figure.SourceImageSequence
     assert (shown.ReferencedSOPClassUID, shown.ReferencedSOPInstanceUID) == (source.SOPClassUID, source.SOPInstanceUID)
@@ -256,7 +264,7 @@ def test_classic_images_are_referred_to_without_frames(classifier: Classifier, t
     folder = write_study(tmp_path / "classic", SHORT.repeat(5, 0).repeat(5, 1))
     prediction = predict_study(classifier, Study("p", DicomFiles(folder)), overlay=False)
     assert len(prediction.sources) == 8
-    assert prediction.source_frames == ((),) * 8
+    assert [source.frames for source in prediction.sources] == [()] * 8
 
 
 def test_enhanced_objects_are_not_deidentified(prediction: Prediction, tmp_path: Path) -> None:

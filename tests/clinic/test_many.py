@@ -17,7 +17,7 @@ from PIL import Image
 from monai_fedlora.clinic import many
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.deidentify import Deidentifier
-from monai_fedlora.clinic.many import DicomOutput, Outcome, file_name, predict_all, table
+from monai_fedlora.clinic.many import NO_DICOM, TABLE_NAME, DicomOutput, Outcome, file_name, predict_all, table
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE
 from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
 from monai_fedlora.errors import ConfigError
@@ -45,7 +45,7 @@ def test_a_bad_study_stops_none_of_the_others(classifier: Classifier, studies: l
     outcomes = predict_all(classifier, studies, tmp_path / "O", overlay=False, on_progress=seen.append)
     assert seen == outcomes
     good, bad, doubtful = rows(tmp_path / "O")
-    assert list(good) == ["study", "NOR", "ABN", "prediction", "doubts", "error"]
+    assert list(good) == ["study", "NOR", "ABN", "prediction", "doubts", "notes", "error"]
     assert (good["study"], good["error"]) == ("heart", "")
     assert good["doubts"].startswith("the image is unlike the 40 cases")
     assert float(good["NOR"]) + float(good["ABN"]) == pytest.approx(1, abs=2e-6)
@@ -86,7 +86,12 @@ def test_dicom_is_written_where_there_was_dicom_and_the_rest_is_told(
     assert (tmp_path / "O" / "dicom" / "heart" / "images").exists() == (deidentifier is not None)
     assert outcomes[0].error == ""
     assert outcomes[2].predicted
-    assert "not read from DICOM" in outcomes[2].error
+    assert outcomes[2].error == ""
+    assert NO_DICOM in outcomes[2].notes
+    assert (
+        NO_DICOM in json.loads((tmp_path / "O/studies" / f"{file_name(outcomes[2].study)}.json").read_text())["notes"]
+    )
+    assert NO_DICOM in (tmp_path / "O" / TABLE_NAME).read_text()
 
 
 def test_existing_output_is_left_alone(classifier: Classifier, studies: list[Study], tmp_path: Path) -> None:
@@ -127,9 +132,9 @@ def test_what_no_study_can_mend_stops_all(
 
 
 def test_table_quotes_what_needs_it() -> None:
-    outcome = Outcome(study='a, "b"', probabilities=(0.25, 0.75), predicted="y,z", doubts=("one", "two"), error="")
+    outcome = Outcome(study='a, "b"', probabilities=(0.25, 0.75), predicted="y,z", doubts=("one", "two"), notes=("3",))
     lines = list(csv.reader(table(["x", "y,z"], [outcome]).splitlines()))
-    assert lines[1] == ['a, "b"', "0.250000", "0.750000", "y,z", "one; two", ""]
+    assert lines[1] == ['a, "b"', "0.250000", "0.750000", "y,z", "one; two", "3", ""]
 
 
 @given(st.text(min_size=1), st.text(min_size=1))

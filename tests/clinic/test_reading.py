@@ -54,8 +54,9 @@ def test_pair_cine_and_dicom_are_one_image(
 
 def test_sources_are_the_images_of_both_frames_base_first(classifier: Classifier, stored_study: Path) -> None:
     sources = load_study(Study("p", DicomFiles(stored_study)), classifier).sources
-    assert [float(source.TriggerTime) for source in sources] == [10.0] * 6 + [10.0 + 50.0 * ES_FRAME] * 6
-    heights = [float(source.ImagePositionPatient[2]) for source in sources[:6]]
+    assert [float(source.dataset.TriggerTime) for source in sources] == [10.0] * 6 + [10.0 + 50.0 * ES_FRAME] * 6
+    assert [(source.ed, source.es, source.frames) for source in sources] == [((1,), (), ())] * 6 + [((), (1,), ())] * 6
+    heights = [float(source.dataset.ImagePositionPatient[2]) for source in sources[:6]]
     assert heights == sorted(heights, reverse=True)
 
 

@@ -7,6 +7,7 @@ import logging
 import re
 import socket
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from tests.serve.conftest import ADDRESS, finished, send, stored, stranger, zipp
 
 Make = Callable[..., FastAPI]
 PATIENT = (b"Doeringer", b"Janette", b"PID-Q4711-ZZQ")
-FILES = {"volume", "overlay", "figure", "report", "capture", "json"}
+FILES = {"volume", "overlay", "figure", "dicom", "json"}
 
 
 @pytest.fixture(autouse=True)
@@ -101,14 +102,20 @@ def test_dicom_study_comes_back_classified_with_everything_that_is_offered(
     assert np.asarray(overlay.dataobj).max() == 1.0
     assert content["json"].json() == study["result"]
     assert Image.open(io.BytesIO(content["figure"].content)).format == "PNG"
-    report = pydicom.dcmread(io.BytesIO(content["report"].content))
-    capture = pydicom.dcmread(io.BytesIO(content["capture"].content))
+    with zipfile.ZipFile(io.BytesIO(content["dicom"].content)) as archive:
+        objects = {name: archive.read(name) for name in archive.namelist()}
+    report, capture = (pydicom.dcmread(io.BytesIO(objects[name])) for name in ("report.dcm", "figure.dcm"))
     assert report.SOPClassUID.name == "Comprehensive SR Storage"
     assert capture.SOPClassUID.name == "Secondary Capture Image Storage"
     assert report.StudyInstanceUID == capture.StudyInstanceUID
     assert report.PatientIdentityRemoved == "YES"
+    images = {pydicom.dcmread(io.BytesIO(objects[name])).SOPInstanceUID for name in objects if "images/" in name}
+    assert len(images) == len(objects) - 2
+    for made in (report, capture):
+        assert {item.value for item in made.iterall() if item.keyword == "ReferencedSOPInstanceUID"} == images
+    for answer in (*(answer.content for answer in content.values()), *objects.values()):
+        assert not any(word in answer for word in PATIENT)
     for answer in content.values():
-        assert not any(word in answer.content for word in PATIENT)
         assert answer.headers["cache-control"] == "no-store"
         assert "heart" not in answer.headers["content-disposition"]
     assert content["volume"].headers["content-type"] == "application/gzip"
@@ -127,7 +134,7 @@ def test_pair_of_frames_has_two_frames_and_no_report(
 ) -> None:
     study = finished(client, send(client, *frames).json()["id"])
     assert study["name"] == "P1"
-    assert set(study["files"]) == FILES - {"report", "capture"}
+    assert set(study["files"]) == FILES - {"dicom"}
     volume = nifti(client.get(study["files"]["volume"]).content)
     np.testing.assert_array_equal(np.asarray(volume.dataobj), cine[..., [0, 4]])
 
@@ -434,7 +441,7 @@ def test_missing_report_is_noted(
 
     monkeypatch.setattr(results, "write_dicom", refuse)
     study = finished(client, send_heart(client, stored_study))
-    assert set(study["files"]) == FILES - {"report", "capture"}
+    assert set(study["files"]) == FILES - {"dicom"}
     assert f"there is no DICOM report: {error}" in study["result"]["notes"]
 
 

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,8 @@ def test_study_is_classified_by_the_real_command(exported: Exported, stored_stud
             time.sleep(0.1)
         assert study["state"] == "done", study["error"]
         assert study["result"]["prediction"] in ("NOR", "ABN")
-        report = pydicom.dcmread(io.BytesIO(browser.get(study["files"]["report"]).content))
+        with zipfile.ZipFile(io.BytesIO(browser.get(study["files"]["dicom"]).content)) as archive:
+            report = pydicom.dcmread(io.BytesIO(archive.read("report.dcm")))
         assert report.SOPClassUID.name == "Comprehensive SR Storage"
         assert report.PatientIdentityRemoved == "YES"
         assert len(folders(scratch)) == 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +88,15 @@ def test_the_report_can_be_taken_away(open_page: Any, address: str, heart: bytes
     page = open_page(address)
     choose(page, "heart.zip", heart)
     until_done(page)
-    for name in ("report", "capture", "json", "figure"):
+    for name in ("dicom", "json", "figure"):
         with page.expect_download() as started:
             page.locator(f"#download-{name}").click()
         started.value.save_as(tmp_path / name)
-    report = pydicom.dcmread(tmp_path / "report")
+    with zipfile.ZipFile(tmp_path / "dicom") as archive:
+        report, capture = (pydicom.dcmread(io.BytesIO(archive.read(name))) for name in ("report.dcm", "figure.dcm"))
     assert report.SOPClassUID == pydicom.uid.ComprehensiveSRStorage
     assert "Doeringer" not in str(report)
-    assert pydicom.dcmread(tmp_path / "capture").SOPClassUID == pydicom.uid.SecondaryCaptureImageStorage
+    assert capture.SOPClassUID == pydicom.uid.SecondaryCaptureImageStorage
     assert json.loads((tmp_path / "json").read_text())["notice"] == NOT_FOR_CLINICAL_USE
     assert Image.open(tmp_path / "figure").width > 500
 

@@ -9,7 +9,7 @@ import { FINAL, stateText } from "./list.js";
 import { canDraw } from "./viewer.js";
 
 const DOWNLOADS = [
-  ["figure", "Figure (PNG)"], ["json", "Result (JSON)"], ["report", "DICOM SR"], ["capture", "DICOM capture of the figure"],
+  ["figure", "Figure (PNG)"], ["json", "Result (JSON)"], ["dicom", "DICOM (zip: report, figure and their images)"],
 ];
 
 export class StudyPanel {
@@ -116,7 +116,7 @@ export class StudyPanel {
     }
     if (files.overlay) this.cine.addOverlay(files.overlay).catch((reason) => this.failed(reason));
     else if (state === "done") this.cine.withoutOverlay();
-    if (files.report) this.cine.showDirections();
+    if (files.dicom) this.cine.showDirections();
   }
 
   /** @param {any} reason */

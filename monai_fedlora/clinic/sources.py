@@ -1,0 +1,63 @@
+"""The DICOM objects that a prediction rests on, and which of their images show which end of the beat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from monai_fedlora.clinic.dicom_headers import ImageHeader
+from monai_fedlora.clinic.dicom_pixels import read_dataset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One DICOM object.
+
+    Attributes:
+        dataset: pydicom dataset, its pixels not compressed.
+        ed: numbers, from 1, of its images of end-diastole; a classic object has one image, number 1.
+        es: the same of end-systole.
+        multiframe: whether it is an enhanced object, in which images are referred to by their numbers.
+    """
+
+    dataset: Any
+    ed: tuple[int, ...]
+    es: tuple[int, ...]
+    multiframe: bool
+
+    @property
+    def frames(self) -> tuple[int, ...]:
+        """How to refer to its images, in their order: numbers from 1, none for a classic object."""
+        return self.referred(sorted({*self.ed, *self.es}))
+
+    def referred(self, images: Iterable[int]) -> tuple[int, ...]:
+        """The numbers of some of its images as a reference has them; none for a classic object."""
+        return tuple(images) if self.multiframe else ()
+
+
+def read_sources(ed: Iterable[ImageHeader], es: Iterable[ImageHeader]) -> tuple[Source, ...]:
+    """Read every object once, in the order of the first of its images.
+
+    Args:
+        ed: images of end-diastole, base first.
+        es: images of end-systole, base first.
+
+    Raises:
+        DataError: an object cannot be read or decoded; the message names the file.
+    """
+    ed, es = tuple(ed), tuple(es)
+    objects = {header.path: header for header in reversed((*ed, *es))}
+    return tuple(
+        Source(
+            dataset=read_dataset(objects[path]),
+            ed=_numbers(header for header in ed if header.path == path),
+            es=_numbers(header for header in es if header.path == path),
+            multiframe=objects[path].frame is not None,
+        )
+        for path in dict.fromkeys(header.path for header in (*ed, *es))
+    )
+
+
+def _numbers(headers: Iterable[ImageHeader]) -> tuple[int, ...]:
+    return tuple(sorted(header.frame or 1 for header in headers))
