@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from monai_fedlora.clinic.bundle import CINE
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, Prediction
+from monai_fedlora.clinic.state import NO_DOUBT_FOUND, state_sentences
 
 AN_AID = "an aid, not evidence"
 _PANEL, _GAP, _SIDE, _TOP, _LINE, _LOWEST = 320, 16, 400, 74, 22, 640
@@ -31,7 +32,8 @@ def draw_figure(prediction: Prediction) -> Image.Image:
     Returns:
         An RGB picture of about 1100 x 800 pixels: on the left the middle slices of end-diastole and end-systole, or the
         photograph, as the network sees them, and below the same with the places that the answer hangs on; on the right
-        the probabilities, the area of blood over the beat where frames were chosen, and doubts.
+        the probabilities, the area of blood over the beat where frames were chosen (counted
+        from 1), and the state with its reasons.
     """
     pictures = _pictures(prediction)
     rows = 1 if prediction.relevance is None else 2
@@ -40,7 +42,7 @@ def draw_figure(prediction: Prediction) -> Image.Image:
     canvas = Image.new("RGB", (width, max(height, _LOWEST)), _PAPER)
     draw = ImageDraw.Draw(canvas)
     model = prediction.classifier
-    _write(draw, (_GAP, 12), f"{_short(prediction.predicted, 40)}: {_percent(max(prediction.probabilities))}", size=26)
+    _write(draw, (_GAP, 12), _short(prediction.answer, 60), size=26)
     _write(draw, (_GAP, 46), f"model {_short(model.name, 20)} {model.version}, SHA-256 {model.sha256[:12]}", _PALE, 14)
     for column, (label, picture) in enumerate(pictures):
         left = _GAP + column * (_PANEL + _GAP)
@@ -63,7 +65,7 @@ def _pictures(prediction: Prediction) -> list[tuple[str, np.ndarray]]:
         middle = int(filled[len(filled) // 2]) if len(filled) else seen.shape[3] // 2
         frames = levels[..., middle].numpy()
         chosen = prediction.frames
-        ed, es = ("", "") if chosen is None else (f", frame {chosen.ed}", f", frame {chosen.es}")
+        ed, es = ("", "") if chosen is None else (f", frame {chosen.ed + 1}", f", frame {chosen.es + 1}")
         labels = (f"end-diastole{ed}", f"end-systole{es}")
         return [
             (label, np.repeat(255 * frame.T[..., None], 3, axis=2)) for label, frame in zip(labels, frames, strict=True)
@@ -102,17 +104,17 @@ def _side(draw: Any, prediction: Prediction, left: int) -> None:
         share = prediction.probabilities[index]
         _write(draw, (left, y), _short(prediction.classifier.classes[index], 16))
         draw.rectangle((left + 150, y + 3, left + 150 + round(180 * share), y + 17), fill=_BAR)
-        _write(draw, (left + 340, y), _percent(share))
+        _write(draw, (left + 340, y), prediction.percent(share))
         y += _LINE
     y += _GAP
     if prediction.frames is not None:
         y = _curve(draw, prediction, left, y) + _GAP
     if prediction.relevance is not None:
         y = _paragraph(draw, (left, y), _reading_aid(prediction), _INK) + _GAP
-    for text in prediction.doubts:
-        y = _paragraph(draw, (left, y), f"Doubt: {text}.", _ALARM)
-    for text in prediction.notes:
-        y = _paragraph(draw, (left, y), f"Note: {text}.", _INK)
+    stated = state_sentences(prediction.doubts, prediction.classifier.trust.blind)
+    for number, text in enumerate(prediction.sentences()):
+        alarm = number < len(stated) and prediction.state != NO_DOUBT_FOUND
+        y = _paragraph(draw, (left, y), text, _ALARM if alarm else _INK)
 
 
 def _curve(draw: Any, prediction: Prediction, left: int, top: int) -> int:
@@ -131,7 +133,7 @@ def _curve(draw: Any, prediction: Prediction, left: int, top: int) -> int:
     for name, frame in (("ED", frames.ed), ("ES", frames.es)):
         x, y = place(frame)
         draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=_ALARM)
-        _write(draw, (round(x) - 4, round(y) - 22), f"{name} {frame}", size=14)
+        _write(draw, (round(x) - 4, round(y) - 22), f"{name} {frame + 1}", size=14)
     return _paragraph(draw, (left, base + 8), frames.how + ".", _PALE)
 
 
@@ -141,7 +143,8 @@ def _reading_aid(prediction: Prediction) -> str:
     hidden = share * math.exp(-max(float(prediction.relevance.max()), 0.0))
     return (
         f"Red: hiding the place lowers the probability of {_short(prediction.predicted, 30)}, at most from "
-        f"{_percent(share)} to {_percent(hidden)}; blue: it raises it. This is what the network reacted to, {AN_AID}."
+        f"{prediction.percent(share)} to {prediction.percent(hidden)}; blue: it raises it. This is what the network "
+        f"reacted to, {AN_AID}."
     )
 
 
@@ -155,10 +158,6 @@ def _paragraph(draw: Any, corner: tuple[int, int], text: str, colour: Sequence[i
 
 def _write(draw: Any, corner: tuple[int, int], text: str, colour: Sequence[int] = _INK, size: int = 16) -> None:
     draw.text(corner, text, fill=tuple(colour), font=ImageFont.load_default(size))
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def _short(text: str, length: int) -> str:

@@ -20,6 +20,7 @@ from monai_fedlora.clinic.dicom_output import write_dicom
 from monai_fedlora.clinic.figure import draw_figure
 from monai_fedlora.clinic.occlusion import need_captum
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, predict_study
+from monai_fedlora.clinic.state import state_sentences
 from monai_fedlora.clinic.studies import Study
 from monai_fedlora.errors import ConfigError, FedLoraError
 from monai_fedlora.files import atomic_path, make_folder, write_json, write_text
@@ -36,16 +37,26 @@ class Outcome:
         study: its name.
         probabilities: of the classes; empty if it could not be classified.
         predicted: name of the most probable class, or empty.
-        doubts: as of :class:`monai_fedlora.clinic.predict.Prediction`.
-        notes: as of the same, and what was wanted and could not be.
+        answer: what people are told, or empty.
+        undecided, state, doubts: as of :class:`monai_fedlora.clinic.predict.Prediction`; the state is empty if it could
+            not be classified.
+        sentences: the state with its reasons for people.
+        notes: as of the prediction, and what was wanted and could not be.
+        ranges: lowest and highest probability of each class over what might have been shown just as well; empty if
+            nobody asked.
         error: what went wrong, or empty. With a prediction: why its figure or DICOM objects were not written.
     """
 
     study: str
     probabilities: tuple[float, ...] = ()
     predicted: str = ""
+    answer: str = ""
+    undecided: bool = False
+    state: str = ""
     doubts: tuple[str, ...] = ()
+    sentences: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    ranges: tuple[tuple[float, float], ...] = ()
     error: str = ""
 
 
@@ -73,8 +84,8 @@ def predict_all(
 
     ``output`` receives ``studies/<study>.json`` and ``figures/<study>.png`` as soon as a study is done, with ``dicom``
     also ``dicom/<study>/``, and ``predictions.csv`` when all are: ``study``, the probability of each class,
-    ``prediction``, ``doubts``, ``notes`` and ``error``. Every file appears complete or not at all, readable by its
-    owner only.
+    ``prediction``, ``undecided`` (yes or no), ``state``, ``doubts``, ``notes``, lowest and highest probability of each
+    class over small changes, and ``error``. Every file appears complete or not at all, readable by its owner only.
 
     Args:
         classifier: the model.
@@ -109,11 +120,16 @@ def table(classes: Sequence[str], outcomes: Sequence[Outcome]) -> str:
     """The text of ``predictions.csv``."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["study", *classes, "prediction", "doubts", "notes", "error"])
+    spans = [f"{name} {end}" for name in classes for end in ("lowest", "highest")]
+    writer.writerow(["study", *classes, "prediction", "undecided", "state", "doubts", "notes", *spans, "error"])
     for outcome in outcomes:
         shares = [f"{share:.6f}" for share in outcome.probabilities] or [""] * len(classes)
+        ends = [f"{end:.6f}" for span in outcome.ranges for end in span] or [""] * len(spans)
+        undecided = "" if not outcome.probabilities else "yes" if outcome.undecided else "no"
         said = ("; ".join(sentences) for sentences in (outcome.doubts, outcome.notes))
-        writer.writerow([outcome.study, *shares, outcome.predicted, *said, outcome.error])
+        writer.writerow(
+            [outcome.study, *shares, outcome.predicted, undecided, outcome.state, *said, *ends, outcome.error]
+        )
     return text.getvalue()
 
 
@@ -134,8 +150,13 @@ def _one(classifier: Classifier, study: Study, output: Path, *, overlay: bool, d
             outcome,
             probabilities=prediction.probabilities,
             predicted=prediction.predicted,
+            answer=prediction.answer,
+            undecided=prediction.undecided,
+            state=prediction.state,
             doubts=prediction.doubts,
+            sentences=state_sentences(prediction.doubts, classifier.trust.blind),
             notes=prediction.notes,
+            ranges=() if prediction.stability is None else prediction.stability.ranges(prediction.probabilities),
         )
         figure = draw_figure(prediction)
         _save(figure, output / "figures" / f"{name}.png")

@@ -13,6 +13,8 @@ from monai_fedlora.clinic.frames_choice import FrameChoice
 from monai_fedlora.clinic.occlusion import occlusion_map
 from monai_fedlora.clinic.reading import LoadedStudy, load_study
 from monai_fedlora.clinic.sources import Source
+from monai_fedlora.clinic.stability import Stability
+from monai_fedlora.clinic.state import contenders, is_undecided, percent, state_of, state_sentences
 from monai_fedlora.clinic.studies import Study
 
 NOT_FOR_CLINICAL_USE = "Research only. Not a medical device, not for clinical use, not for diagnosis."
@@ -34,6 +36,7 @@ class Prediction:
         sources: the DICOM objects with the images of ED, then of ES, base first; empty if it was not read from DICOM.
         distance: of the image from the model's training cases, see :mod:`monai_fedlora.export.reference`; None if the
             bundle has no statistics of them.
+        stability: the answers to what might have been shown just as well; None if nobody asked.
     """
 
     study: str
@@ -46,6 +49,7 @@ class Prediction:
     relevance: Tensor | None
     sources: tuple[Source, ...]
     distance: float | None = None
+    stability: Stability | None = None
 
     @property
     def best(self) -> int:
@@ -57,19 +61,59 @@ class Prediction:
         """Name of the most probable class."""
         return self.classifier.classes[self.best]
 
+    @property
+    def state(self) -> str:
+        """Whether it can be relied on, see :mod:`monai_fedlora.clinic.state`."""
+        return state_of(self.doubts, self.classifier.trust.blind)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether it is too near an even split to be called an answer."""
+        return is_undecided(self.probabilities, self._answers())
+
+    @property
+    def answer(self) -> str:
+        """What people are told, for example "ABN 57 %"."""
+        if not self.undecided:
+            return f"{self.predicted} {self.percent(self.probabilities[self.best])}"
+        between = contenders(self.probabilities, self._answers())
+        named = [f"{self.classifier.classes[index]} {self.percent(self.probabilities[index])}" for index in between]
+        return f"undecided: {' or '.join(named)}"
+
+    def percent(self, share: float) -> str:
+        """A probability in as many digits as people are shown."""
+        return percent(share, calibrated=self.classifier.trust.calibrated)
+
+    def sentences(self) -> tuple[str, ...]:
+        """State, doubts and notes for people."""
+        blind = self.classifier.trust.blind
+        notes = (f"Note: {note}." for note in self.notes if self.doubts or note not in blind)
+        return (*state_sentences(self.doubts, blind), *notes)
+
+    def _answers(self) -> tuple[int, ...]:
+        return () if self.stability is None else self.stability.answers
+
     def to_json(self) -> dict[str, Any]:
         """What a program needs to know; it names no patient and no file."""
-        model, frames = self.classifier, self.frames
+        model, frames, stability = self.classifier, self.frames, self.stability
         if frames is not None:
             areas = [round(area, 4) for area in frames.areas]
-            origin: dict[str, Any] | None = {"ed": frames.ed, "es": frames.es, "how": frames.how, "areas": areas}
+            origin: dict[str, Any] | None = {
+                "ed": frames.ed, "es": frames.es, "counted_from": 0, "how": frames.how, "areas": areas
+            }  # fmt: skip
         else:
             origin = {"how": "two files"} if model.modality == CINE else None
         return {
             "notice": NOT_FOR_CLINICAL_USE,
             "study": self.study,
             "prediction": self.predicted,
+            "answer": self.answer,
+            "undecided": self.undecided,
             "probabilities": dict(zip(model.classes, self.probabilities, strict=True)),
+            "shown": {name: self.percent(share) for name, share in zip(model.classes, self.probabilities, strict=True)},
+            "stability": None if stability is None else stability.to_json(model.classes, self.probabilities),
+            "state": self.state,
+            "state_text": " ".join(state_sentences(self.doubts, model.trust.blind)),
             "doubts": list(self.doubts),
             "notes": list(self.notes),
             "distance": self._distance(),

@@ -23,9 +23,9 @@ def build_report(prediction: Prediction, sources: Sequence[Source]) -> Any:
 
     It says which model on which images found which class with which probability: an image library with a group for
     end-diastole and one for end-systole (TID 1600, cardiac cycle phase), a group for the answer (TID 1501) with the
-    class as an evaluation, the distance from the training cases as measurements, the doubts, the notes and the notice
-    that this is not for clinical use, and a group for each class with its probability. Its status is preliminary and
-    unverified.
+    class as an evaluation, the distance from the training cases as measurements, the state with its reasons, the notes
+    and the notice that this is not for clinical use, and a group for each class with its probability. Its status is
+    preliminary and unverified.
 
     Args:
         prediction: of a study that was read from DICOM.
@@ -81,8 +81,8 @@ def build_report(prediction: Prediction, sources: Sequence[Source]) -> Any:
             for source in sources
         ],
     )
-    doubts, notes = (f"Doubt: {text}." for text in prediction.doubts), (f"Note: {text}." for text in prediction.notes)
-    for text in (NOT_FOR_CLINICAL_USE, *doubts, *notes):
+    undecided = (f"The answer is {prediction.answer}.",) if prediction.undecided else ()
+    for text in (NOT_FOR_CLINICAL_USE, *undecided, *prediction.sentences()):
         answer[0].ContentSequence.append(
             sr.TextContentItem(name=codes.DCM.Comment, value=text, relationship_type=sr.RelationshipTypeValues.CONTAINS)
         )

@@ -14,6 +14,7 @@ from monai_fedlora.data.origin import MIXED, REAL, SYNTHETIC, UNKNOWN, Origin
 
 UNCALIBRATED = "the probabilities are not calibrated"
 NO_REFERENCE = "unusual images cannot be recognised"
+NO_STATISTICS = "the bundle has no statistics of its training cases"
 NO_ORIGIN = "it is not known what the model was trained on"
 
 
@@ -109,12 +110,19 @@ class Trust:
             None if unknown); empty if the metadata say nothing of it.
         origin: of the training images.
         notes: sentences for whoever reads an answer.
+        blind: those of the notes that say why an answer without a doubt may have escaped it.
     """
 
     reach: Reach | None = None
     calibration: Mapping[str, Any] | None = None
     origin: TrainedOn = field(default_factory=TrainedOn)
     notes: tuple[str, ...] = ()
+    blind: tuple[str, ...] = (f"{NO_REFERENCE}: {NO_STATISTICS}",)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether a temperature was fitted."""
+        return self.calibration is not None and bool(self.calibration["fitted"])
 
 
 def read_trust(metadata: Mapping[str, Any]) -> Trust:
@@ -125,9 +133,12 @@ def read_trust(metadata: Mapping[str, Any]) -> Trust:
     """
     notes: list[str] = []
     calibration = _calibration(metadata.get("calibration"), notes)
-    reach = _reach(metadata.get("out_of_distribution"), notes)
+    blind: list[str] = []
+    reach = _reach(metadata.get("out_of_distribution"), blind)
     origin = _origin(metadata.get("training_data"))
-    return Trust(reach=reach, calibration=calibration, origin=origin, notes=(*notes, *origin.notes()))
+    blind += [note for note in origin.notes() if note.startswith(NO_ORIGIN)]
+    notes += [*blind, *(note for note in origin.notes() if note not in blind)]
+    return Trust(reach=reach, calibration=calibration, origin=origin, notes=tuple(notes), blind=tuple(blind))
 
 
 def _origin(entry: Mapping[str, Any] | None) -> TrainedOn:
@@ -155,9 +166,9 @@ def _calibration(entry: Mapping[str, Any] | None, notes: list[str]) -> dict[str,
     }
 
 
-def _reach(entry: Mapping[str, Any] | None, notes: list[str]) -> Reach | None:
+def _reach(entry: Mapping[str, Any] | None, blind: list[str]) -> Reach | None:
     if entry is None or not entry["available"]:
         reason = "" if entry is None else f" ({entry['reason']})"
-        notes.append(f"{NO_REFERENCE}: the bundle has no statistics of its training cases{reason}")
+        blind.append(f"{NO_REFERENCE}: {NO_STATISTICS}{reason}")
         return None
     return Reach(limit=float(entry["threshold"]), share=float(entry["quantile"]), cases=int(entry["training_cases"]))

@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.clinic.bundle import open_bundle
     from monai_fedlora.clinic.deidentify import Deidentifier
     from monai_fedlora.clinic.many import TABLE_NAME, DicomOutput, predict_all
+    from monai_fedlora.clinic.state import NO_DOUBT_FOUND
     from monai_fedlora.clinic.studies import find_studies
     from monai_fedlora.export.keys import read_public_keys
 
@@ -78,33 +79,40 @@ def run(args: argparse.Namespace) -> int:
             dicom=DicomOutput(deidentifier=None if args.keep_identity else Deidentifier()) if args.dicom else None,
             on_progress=lambda outcome: bar.advance(task),
         )
-    console.print(summary(classifier.classes, outcomes))
+    console.print(summary(classifier.classes, outcomes, calibrated=classifier.trust.calibrated))
     for outcome in outcomes:
         if outcome.error:
             console.print(f"{outcome.study}: {outcome.error}", style="red", markup=False, soft_wrap=True)
-        for doubt in outcome.doubts:
-            console.print(f"{outcome.study}: doubt: {doubt}", style="yellow", markup=False, soft_wrap=True)
+        if outcome.undecided:
+            console.print(f"{outcome.study}: {outcome.answer}", style="yellow", markup=False, soft_wrap=True)
+        stated = outcome.sentences if outcome.state != NO_DOUBT_FOUND else ()
+        for sentence in stated:
+            console.print(f"{outcome.study}: {sentence}", style="yellow", markup=False, soft_wrap=True)
         for note in outcome.notes:
-            console.print(f"{outcome.study}: note: {note}", markup=False, soft_wrap=True)
+            if not any(note in sentence for sentence in stated):
+                console.print(f"{outcome.study}: note: {note}", markup=False, soft_wrap=True)
     console.print(f"results: {args.output / TABLE_NAME}", markup=False, soft_wrap=True)
     console.print("Research only. Not for clinical use.", style="red")
     return EXIT_FAILED_STUDIES if any(outcome.error for outcome in outcomes) else 0
 
 
-def summary(classes: Sequence[str], outcomes: Sequence[Any]) -> Any:
-    """A table of the predictions."""
+def summary(classes: Sequence[str], outcomes: Sequence[Any], *, calibrated: bool) -> Any:
+    """A table of the predictions, in as many digits as ``calibrated`` probabilities have."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
+
+    from monai_fedlora.clinic.state import percent
 
     result = Table(box=box.SIMPLE)
     result.add_column("study")
     result.add_column("prediction")
     for name in classes:
         result.add_column(escape(name), justify="right")
-    result.add_column("doubts", justify="right")
+    result.add_column("state")
     for outcome in outcomes:
-        shares = [f"{share:.3f}" for share in outcome.probabilities] or [""] * len(classes)
-        answer = escape(outcome.predicted) or "failed"
-        result.add_row(escape(outcome.study), answer, *shares, str(len(outcome.doubts) or ""))
+        shares = [percent(share, calibrated=calibrated) for share in outcome.probabilities] or [""] * len(classes)
+        predicted = "undecided" if outcome.undecided else outcome.predicted
+        state = outcome.state.replace("_", " ")
+        result.add_row(escape(outcome.study), escape(predicted) or "failed", *shares, state)
     return result

@@ -151,7 +151,7 @@ def test_doubts_stand_in_the_report(prediction: Prediction, figure: Image.Image,
     doubted = replace(prediction, doubts=("it may be no heart",))
     write_dicom(doubted, figure, tmp_path, deidentifier=None)
     answer, *_ = hd.sr.srread(tmp_path / "report.dcm").content.get_image_measurement_groups()
-    assert "Doubt: it may be no heart." in [item.get("TextValue") for item in answer[0].ContentSequence]
+    assert "Doubtful because it may be no heart." in [item.get("TextValue") for item in answer[0].ContentSequence]
 
 
 def test_report_tells_end_diastole_and_end_systole_apart(prediction: Prediction, clean: Path) -> None:

@@ -116,17 +116,17 @@ def test_answer_model_notice_frames_and_doubts_are_said(heart: Prediction, words
     draw_figure(told)
     text = " ".join(words)
     for part in (
-        "ABN: 75.0 %",
+        "ABN 75.0 %",
         "NOR",
         "25.0 %",
         "site-1 model 1.0.0",
         told.classifier.sha256[:12],
         "Not a medical device",
-        "end-diastole, frame 0: an aid, not evidence",
-        "end-systole, frame 3",
-        "ED 0",
-        "ES 3",
-        "Doubt: it is no heart.",
+        "end-diastole, frame 1: an aid, not evidence",
+        "end-systole, frame 4",
+        "ED 1",
+        "ES 4",
+        "Doubtful because it is no heart.",
         "Note: two series.",
         "from 75.0 % to 27.6 %",
     ):

@@ -45,7 +45,10 @@ def test_a_bad_study_stops_none_of_the_others(classifier: Classifier, studies: l
     outcomes = predict_all(classifier, studies, tmp_path / "O", overlay=False, on_progress=seen.append)
     assert seen == outcomes
     good, bad, doubtful = rows(tmp_path / "O")
-    assert list(good) == ["study", "NOR", "ABN", "prediction", "doubts", "notes", "error"]
+    assert list(good) == [
+        "study", "NOR", "ABN", "prediction", "undecided", "state", "doubts", "notes",
+        "NOR lowest", "NOR highest", "ABN lowest", "ABN highest", "error",
+    ]  # fmt: skip
     assert (good["study"], good["error"]) == ("heart", "")
     assert good["doubts"].startswith("the image is unlike the 40 cases")
     assert float(good["NOR"]) + float(good["ABN"]) == pytest.approx(1, abs=2e-6)
@@ -132,9 +135,17 @@ def test_what_no_study_can_mend_stops_all(
 
 
 def test_table_quotes_what_needs_it() -> None:
-    outcome = Outcome(study='a, "b"', probabilities=(0.25, 0.75), predicted="y,z", doubts=("one", "two"), notes=("3",))
-    lines = list(csv.reader(table(["x", "y,z"], [outcome]).splitlines()))
-    assert lines[1] == ['a, "b"', "0.250000", "0.750000", "y,z", "one; two", "3", ""]
+    outcome = Outcome(
+        study='a, "b"', probabilities=(0.25, 0.75), predicted="y,z", state="doubtful", doubts=("one", "two"),
+        notes=("3",), ranges=((0.125, 0.5), (0.5, 0.875)), error="",
+    )  # fmt: skip
+    lines = list(csv.reader(table(["x", "y,z"], [outcome, Outcome(study="c", error="broken")]).splitlines()))
+    assert lines[0][-5:] == ["x lowest", "x highest", "y,z lowest", "y,z highest", "error"]
+    assert lines[1] == [
+        'a, "b"', "0.250000", "0.750000", "y,z", "no", "doubtful", "one; two", "3",
+        "0.125000", "0.500000", "0.500000", "0.875000", "",
+    ]  # fmt: skip
+    assert lines[2] == ["c", *[""] * 11, "broken"]
 
 
 @given(st.text(min_size=1), st.text(min_size=1))

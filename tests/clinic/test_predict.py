@@ -14,6 +14,7 @@ from PIL import Image
 
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, predict_study
+from monai_fedlora.clinic.state import DOUBTFUL
 from monai_fedlora.clinic.studies import DicomFiles, Study, find_studies
 from monai_fedlora.export.bundle import Exported
 from tests.clinic.hearts import ES_FRAME
@@ -112,6 +113,13 @@ def test_prediction_of_a_dicom_study_says_where_it_comes_from(classifier: Classi
     assert len(content["frames"]["areas"]) == 10
     assert [doubt[:19] for doubt in content["doubts"]] == ["the image is unlike"]
     assert content["notes"] == []
+    assert content["frames"]["counted_from"] == 0
+    assert content["state"] == prediction.state == DOUBTFUL
+    assert content["state_text"] == f"Doubtful because {prediction.doubts[0]}."
+    assert content["undecided"] is prediction.undecided
+    assert content["answer"] == prediction.answer
+    assert list(content["shown"]) == ["NOR", "ABN"]
+    assert content["trained_on"] == prediction.classifier.trust.origin.to_json()
 
 
 def test_json_names_neither_the_patient_nor_a_file(classifier: Classifier, stored_study: Path) -> None:

@@ -21,6 +21,7 @@ from monai_fedlora.clinic.dicom_output import write_dicom
 from monai_fedlora.clinic.figure import draw_figure
 from monai_fedlora.clinic.predict import predict_study
 from monai_fedlora.clinic.report_sr import CLASS_SCHEME
+from monai_fedlora.clinic.state import CANNOT_TELL, DOUBTFUL
 from monai_fedlora.clinic.studies import DicomFiles, Study
 from monai_fedlora.clinic.trust import Reach, read_trust
 from monai_fedlora.data.records import FramePair
@@ -71,7 +72,7 @@ def test_image_like_the_training_cases_is_not_doubted_and_another_is(
     assert near.distance is not None
     assert far.distance is not None
     assert near.distance <= limit < far.distance
-    assert unlike(near.doubts) == []
+    assert (unlike(near.doubts), far.state) == ([], DOUBTFUL)
     (doubt,) = unlike(far.doubts)
     assert f"{far.distance:.1f}" in doubt
     assert f"95% of the site's own cases are within {limit:.1f}" in doubt
@@ -110,7 +111,11 @@ def test_bundle_without_statistics_says_that_it_recognises_no_unusual_image(
     write_dicom(read, draw_figure(read), tmp_path / "O", deidentifier=None)
     answer, *_ = hd.sr.srread(tmp_path / "O" / "report.dcm").content.get_image_measurement_groups()
     assert answer.get_measurements() == []
-    assert f"Note: {note}." in [item.get("TextValue") for item in answer[0].ContentSequence]
+    told = replace(prediction, doubts=())
+    assert (told.state, told.to_json()["state_text"]) == (CANNOT_TELL, f"Cannot tell: {note}.")
+    assert told.sentences() == (f"Cannot tell: {note}.",)
+    assert (read.state, read.doubts) == (CANNOT_TELL, ())
+    assert f"Cannot tell: {note}." in [item.get("TextValue") for item in answer[0].ContentSequence]
 
 
 def test_calibrated_bundle_says_nothing_and_gives_the_numbers(exported: Exported, noise: Study) -> None:
@@ -145,7 +150,8 @@ def test_bundle_that_is_not_calibrated_says_so(exported: Exported, change: Mappi
 
 def test_bundle_of_an_earlier_version_says_what_it_does_not_know() -> None:
     trust = read_trust({"name": "old"})
-    assert (trust.reach, trust.calibration) == (None, None)
+    assert (trust.reach, trust.calibration, trust.calibrated) == (None, None, False)
+    assert trust.blind == trust.notes[1:]
     assert [note.partition(":")[0] for note in trust.notes] == [
         "the probabilities are not calibrated",
         "unusual images cannot be recognised",

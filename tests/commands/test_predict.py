@@ -13,6 +13,7 @@ from monai_fedlora import cli
 from monai_fedlora.clinic import bundle, many
 from monai_fedlora.clinic.many import Outcome
 from monai_fedlora.clinic.studies import Study
+from monai_fedlora.clinic.trust import Trust
 from monai_fedlora.commands import predict
 from monai_fedlora.data.records import Photograph
 from monai_fedlora.errors import ConfigError
@@ -29,16 +30,17 @@ class Calls:
     studies: list[Study] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
+    trust: Trust = field(default_factory=Trust)
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    made = Calls(outcomes=[Outcome(study="a", probabilities=(0.25, 0.75), predicted="ABN")])
+    made = Calls(outcomes=[Outcome(study="a", probabilities=(0.25, 0.75), predicted="ABN", state="no_doubt_found")])
 
     def open_bundle(path: Path, *, keys: tuple[PublicKey, ...]) -> argparse.Namespace:
         made.opened.append(path)
         made.keys = keys
-        return argparse.Namespace(modality="image", classes=("NOR", "ABN"))
+        return argparse.Namespace(modality="image", classes=("NOR", "ABN"), trust=made.trust)
 
     def predict_all(classifier: Any, studies: list[Study], output: Path, **options: Any) -> list[Outcome]:
         made.studies, made.options = studies, {"output": output, **options}
@@ -95,7 +97,7 @@ def test_identity_can_only_be_kept_in_dicom(calls: Calls, capsys: pytest.Capture
 def test_answers_are_shown_with_their_notice(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     assert run() == 0
     printed = capsys.readouterr().out
-    for part in ("a", "ABN", "0.250", "0.750", "results: O/predictions.csv", "Not for clinical use"):
+    for part in ("a", "ABN", "25 %", "75 %", "no doubt found", "results: O/predictions.csv", "Not for clinical use"):
         assert part in printed
 
 
@@ -104,11 +106,29 @@ def test_failures_and_doubts_are_named_and_failures_end_in_one(
 ) -> None:
     calls.outcomes += [
         Outcome(study="bad [x]", error="it is [broken]"),
-        Outcome(study="odd", probabilities=(0.5, 0.5), predicted="NOR", doubts=("it is grey",)),
+        Outcome(
+            study="odd",
+            probabilities=(0.5, 0.5),
+            predicted="NOR",
+            answer="undecided: NOR 50 % or ABN 50 %",
+            undecided=True,
+            state="doubtful",
+            doubts=("it is grey",),
+            sentences=("Doubtful because it is grey.",),
+        ),
+        Outcome(
+            study="new",
+            probabilities=(0.5, 0.5),
+            predicted="NOR",
+            state="cannot_tell",
+            sentences=("Cannot tell: there are no statistics.",),
+        ),
     ]
     assert run() == predict.EXIT_FAILED_STUDIES == 1
     printed = capsys.readouterr().out
-    for part in ("bad [x]: it is [broken]", "failed", "odd: doubt: it is grey"):
+    for part in ("bad [x]: it is [broken]", "failed", "odd: undecided: NOR 50 % or ABN 50 %",
+        "odd: Doubtful because it is grey.", "cannot tell", "new: Cannot tell: there are no statistics.",
+    ):  # fmt: skip
         assert part in printed
 
 
