@@ -19,7 +19,7 @@ import secrets
 from typing import Any
 
 from monai_fedlora.clinic.dicom_enhanced import ENHANCED_MR_IMAGE
-from monai_fedlora.clinic.dicom_headers import need_pydicom
+from monai_fedlora.clinic.dicom_files import need_pydicom
 from monai_fedlora.errors import PrivacyError
 
 KEPT = frozenset({

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from monai_fedlora.clinic.dicom_enhanced import ENHANCED_MR_IMAGE, GROUPS, classic_frames
-from monai_fedlora.errors import ConfigError, DataError, FedLoraError
+from monai_fedlora.clinic.dicom_files import DIRECTORY, naming_damage, read_object
+from monai_fedlora.errors import DataError
 
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
-_DIRECTORY = "1.2.840.10008.1.3.10"
-_DEFLATED = "1.2.840.10008.1.2.1.99"
 _LARGEST_SIDE = 4096
 _PHASES = frozenset({"P", "PHASE", "PHASE MAP", "PHASE CONTRAST", "VELOCITY", "VELOCITY MAP"})
 _TAGS = (
@@ -67,47 +64,6 @@ class ImageHeader:
         return np.cross(self.axes[0], self.axes[1])
 
 
-def need_pydicom() -> ModuleType:
-    """Return pydicom.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        import pydicom
-    except ImportError as error:
-        raise ConfigError("DICOM needs further packages: pip install 'monai-fedlora[dicom]'") from error
-    return pydicom
-
-
-@contextmanager
-def quiet_pydicom() -> Iterator[None]:
-    """Scanners break many rules of the standard that do not matter here; what matters is checked."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"(pydicom|highdicom)\b.*")
-        yield
-
-
-@contextmanager
-def naming_damage(what: str, advice: str) -> Iterator[None]:
-    """Use pydicom quietly; it reports damage in a dozen ways, often only when a value is looked at.
-
-    Args:
-        what: is damaged, for the message.
-        advice: what to do then.
-
-    Raises:
-        DataError: with both, instead of whatever is raised inside, but for our own errors.
-    """
-    try:
-        with quiet_pydicom():
-            yield
-    except FedLoraError:
-        raise
-    except Exception as error:
-        raise DataError(f"{what} ({error}); {advice}") from error
-
-
 def read_image_headers(files: Sequence[Path], origin: Path) -> list[ImageHeader]:
     """Read the MR images among the files of one study.
 
@@ -127,7 +83,7 @@ def read_image_headers(files: Sequence[Path], origin: Path) -> list[ImageHeader]
     if not datasets:
         raise DataError(f"{origin} holds no DICOM file")
     for keyword, what in (("StudyInstanceUID", "studies"), ("PatientID", "patients")):
-        different = {_text(path, dataset, keyword) for path, dataset in datasets}
+        different = {text for path, dataset in datasets if (text := _text(path, dataset, keyword))}
         if len(different) > 1:
             raise DataError(f"{origin} holds images of {len(different)} {what}; give one study at a time")
     headers: dict[tuple[str, int | None], ImageHeader] = {}
@@ -142,20 +98,11 @@ def read_image_headers(files: Sequence[Path], origin: Path) -> list[ImageHeader]
 
 
 def _read(path: Path) -> Any:
-    """The dataset of a DICOM file; None if it is another kind of file."""
-    pydicom = need_pydicom()
-    from pydicom.errors import InvalidDicomError
-
-    with _reading(path):
-        try:
-            meta = pydicom.filereader.read_file_meta_info(path)
-            if meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
-                return None
-            if meta.get("TransferSyntaxUID") == _DEFLATED:
-                raise DataError(f"{path} is compressed as a whole (deflated), which is not read; export it again")
-            return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
-        except InvalidDicomError:
-            return None
+    """The header of a DICOM file; None if it is another kind of file."""
+    dataset = read_object(path, _TAGS)
+    if dataset is None or dataset.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY:
+        return None
+    return dataset
 
 
 def _reading(path: Path) -> AbstractContextManager[None]:
@@ -176,7 +123,9 @@ def _header(path: Path, dataset: Any, frame: int | None) -> ImageHeader:
     if not (0 < rows <= _LARGEST_SIDE and 0 < columns <= _LARGEST_SIDE):
         raise DataError(f"{path} has {columns} x {rows} pixels, which no MR image has")
     with _reading(path):
-        is_grey = dataset.get("SamplesPerPixel") == 1 and dataset.get("PhotometricInterpretation") == "MONOCHROME2"
+        is_grey = (dataset.get("SamplesPerPixel") or 1) == 1 and (
+            dataset.get("PhotometricInterpretation") or "MONOCHROME2"
+        ) == "MONOCHROME2"
     if not is_grey:
         raise DataError(f"{path} does not hold grey levels (MONOCHROME2); export the original images")
     down, across = _numbers(path, dataset, "PixelSpacing", 2)

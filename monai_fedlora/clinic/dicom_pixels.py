@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from monai_fedlora.clinic.dicom_enhanced import classic_frames
-from monai_fedlora.clinic.dicom_headers import ImageHeader, naming_damage, need_pydicom
+from monai_fedlora.clinic.dicom_files import EXPLICIT_BIG, EXPLICIT_LITTLE, naming_damage, read_object
+from monai_fedlora.clinic.dicom_headers import ImageHeader
 from monai_fedlora.clinic.dicom_stack import Stack
 from monai_fedlora.errors import DataError
 
@@ -52,33 +54,55 @@ def check_size(shape: tuple[int, ...], origin: str) -> None:
 
 
 def read_dataset(image: ImageHeader) -> Any:
-    """The whole DICOM object of an image, its pixels not compressed and without what may hide beside them.
+    """The whole DICOM object of an image, in explicit VR little endian and without what may hide beside its pixels.
 
     Old scanners keep overlays, which can be text, in the unused bits of the pixels; these bits are cleared.
 
     Raises:
         DataError: it cannot be read or decoded.
     """
-    pydicom = need_pydicom()
+    dataset = read_object(image.path)
     with naming_damage(f"{image.path} cannot be decoded", "export it again, uncompressed"):
-        dataset = pydicom.dcmread(image.path)
         check_size((dataset.Columns, dataset.Rows, int(dataset.get("NumberOfFrames") or 1)), str(image.path))
+        _fill_in(dataset)
         if dataset.file_meta.TransferSyntaxUID.is_compressed:
             dataset.decompress(generate_instance_uid=False)
-        _clear_unused_bits(dataset)
+        words = _clean_words(dataset)
+        dataset.add_new(
+            "PixelData", "OB" if words.itemsize == 1 else "OW", words.tobytes() + b"\0" * (words.nbytes % 2)
+        )
+        dataset.file_meta.TransferSyntaxUID = type(dataset.file_meta.TransferSyntaxUID)(EXPLICIT_LITTLE)
         return dataset
 
 
-def _clear_unused_bits(dataset: Any) -> None:
+def _fill_in(dataset: Any) -> None:
+    """Say what an image leaves empty and its other attributes imply."""
+    implied = {
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "BitsStored": dataset.BitsAllocated,
+        "HighBit": (dataset.get("BitsStored") or dataset.BitsAllocated) - 1,
+        "PixelRepresentation": 0,
+    }
+    for keyword, value in implied.items():
+        if dataset.get(keyword) in (None, ""):
+            setattr(dataset, keyword, value)
+
+
+def _clean_words(dataset: Any) -> np.ndarray:
+    """The stored values, little endian, without what is in the bits beside them."""
     allocated, stored = dataset.BitsAllocated, dataset.BitsStored
     if allocated not in (8, 16) or not 0 < stored <= allocated or dataset.HighBit != stored - 1:
         raise ValueError(f"{stored} of {allocated} bits up to bit {dataset.HighBit} are no usual grey levels")
-    order = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
+    raw = dataset.PixelData
+    if dataset.file_meta.TransferSyntaxUID == EXPLICIT_BIG and dataset["PixelData"].VR == "OW":
+        raw = np.frombuffer(raw, ">u2").astype("<u2").tobytes()  # a word holds two pixels of 8 bits
     kind = "i" if dataset.PixelRepresentation else "u"
     count = dataset.Rows * dataset.Columns * int(dataset.get("NumberOfFrames") or 1)
-    words = np.frombuffer(dataset.PixelData, f"{order}{kind}{allocated // 8}", count=count)
+    words = np.frombuffer(raw, f"<{kind}{allocated // 8}", count=count)
     spare = allocated - stored
-    dataset.PixelData = ((words << spare) >> spare).tobytes()
+    cleaned: np.ndarray = (words << spare) >> spare
+    return cleaned
 
 
 def _grey_levels(images: Sequence[ImageHeader]) -> list[np.ndarray]:
@@ -88,9 +112,7 @@ def _grey_levels(images: Sequence[ImageHeader]) -> list[np.ndarray]:
     with naming_damage(f"{first.path} has unusable pixels", "copy it again from the source"):
         pixels = dataset.pixel_array
         frames = [dataset] if first.frame is None else classic_frames(first.path, dataset)
-        scales = [
-            [float(frames[(image.frame or 1) - 1].get(name, unit)) for name, unit in _RESCALE] for image in images
-        ]
+        scales = [[_scale(frames[(image.frame or 1) - 1], name, unit) for name, unit in _RESCALE] for image in images]
     expected = first.shape[::-1] if len(frames) == 1 else (len(frames), *first.shape[::-1])
     if pixels.shape != expected:
         raise DataError(f"{first.path} has {pixels.shape} pixels, and its header says {expected}")
@@ -99,3 +121,12 @@ def _grey_levels(images: Sequence[ImageHeader]) -> list[np.ndarray]:
         pixels[(image.frame or 1) - 1].astype(np.float32) * np.float32(slope) + np.float32(intercept)
         for image, (slope, intercept) in zip(images, scales, strict=True)
     ]
+
+
+def _scale(frame: Any, keyword: str, unit: float) -> float:
+    """A number for rescaling; an empty attribute is an absent one."""
+    value = frame.get(keyword)
+    number = unit if value in (None, "") else float(value)
+    if not math.isfinite(number) or (keyword == "RescaleSlope" and number == 0):
+        raise ValueError(f"{number} is no {keyword}")
+    return number

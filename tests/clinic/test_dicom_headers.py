@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from monai_fedlora.clinic.dicom_headers import ImageHeader, read_image_headers
 from monai_fedlora.errors import ConfigError, DataError
@@ -105,13 +104,6 @@ def test_study_without_dicom_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no DICOM")
     with pytest.raises(DataError, match="holds no DICOM file"):
         read_image_headers([tmp_path / "notes.txt"], tmp_path)
-
-
-def test_file_compressed_as_a_whole_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
-    dataset = make()
-    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-    with pytest.raises(DataError, match="deflated"):
-        read(dataset, folder=tmp_path)
 
 
 def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,35 @@ def test_unused_bits_are_cleared(tmp_path: Path, dtype: type, value: int) -> Non
     np.testing.assert_array_equal(stored, value)
 
 
+@pytest.mark.parametrize("value", [None, ""])
+def test_empty_attributes_are_absent_ones(tmp_path: Path, value: Any) -> None:
+    pixels = np.arange(120, dtype=np.uint16).reshape(12, 10)
+    dataset = image_dataset(pixels, position=(0, 0, 0), series="1.2.3", study="1.2", number=1, trigger_time=0.0)
+    for keyword in (
+        "RescaleSlope", "RescaleIntercept", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",
+        "PhotometricInterpretation", "NumberOfFrames",
+    ):  # fmt: skip
+        setattr(dataset, keyword, None if keyword[:3] in ("Bit", "Hig", "Pix", "Sam") else value)
+    (header,) = read_image_headers([save(dataset, tmp_path / "image")], tmp_path)
+    np.testing.assert_array_equal(read_voxels(stack_of(header))[..., 0, 0], pixels)
+
+
+@pytest.mark.parametrize("value", ["0", "1e400"])
+def test_a_scale_that_is_none_is_refused_by_name(tmp_path: Path, value: str) -> None:
+    header = write(tmp_path / "image", np.ones((12, 10), np.uint16), RescaleSlope=value)
+    with pytest.raises(DataError, match=r"image has unusable pixels .*RescaleSlope"):
+        read_voxels(stack_of(header))
+
+
+@pytest.mark.parametrize("bits", [7, 9, 10, 12, 13, 15])
+@pytest.mark.parametrize("kind", [np.int16, np.uint16])
+def test_any_number_of_stored_bits_is_read(tmp_path: Path, bits: int, kind: Any) -> None:
+    low = -(1 << bits - 1) if kind == np.int16 else 0
+    pixels = np.random.default_rng(bits).integers(low, low + (1 << bits), (12, 10)).astype(kind)
+    header = write(tmp_path / "image", pixels, BitsStored=bits, HighBit=bits - 1)
+    np.testing.assert_array_equal(read_voxels(stack_of(header))[..., 0, 0], pixels)
+
+
 @pytest.mark.parametrize(
     "changes", [{"PixelData": b"short"}, {"PixelData": None}, {"HighBit": 3}, {"BitsAllocated": 12}, {"BitsStored": 0}]
 )

@@ -1,0 +1,41 @@
+"""Files of several DICOM studies, told apart by what they say themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from monai_fedlora.clinic.dicom_files import naming_damage, read_object
+from monai_fedlora.errors import DataError
+
+OTHERS = ""
+
+
+def group_by_study(files: Iterable[Path]) -> dict[str, list[Path]]:
+    """Sort files by the DICOM study that they belong to.
+
+    Args:
+        files: of a folder or archive.
+
+    Returns:
+        The files of each study, by study instance UID, in the order given. Those that belong to none, because they are
+        no DICOM, damaged, a directory of media, or without the UID, are listed under :data:`OTHERS`, which is missing
+        where there are none. One study's files with the others are what
+        :func:`monai_fedlora.clinic.dicom_headers.read_image_headers` reads.
+
+    Raises:
+        ConfigError: pydicom is not installed.
+    """
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        found.setdefault(_study(file), []).append(file)
+    return found
+
+
+def _study(path: Path) -> str:
+    try:
+        dataset = read_object(path, ["StudyInstanceUID"])
+        with naming_damage(f"{path} is a damaged DICOM file", "copy it again from the source"):
+            return str((dataset or {}).get("StudyInstanceUID") or OTHERS)
+    except DataError:
+        return OTHERS
