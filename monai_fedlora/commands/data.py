@@ -132,6 +132,12 @@ def _add_dataset(datasets: argparse._SubParsersAction, name: str, dataset: _Data
         help="full: load every image as training will (default: header)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace sites of the same name")
+    parser.add_argument(
+        "--synthetic",
+        action="store_true",
+        help="the images were generated, which every model trained on them will say (phantoms of this package say it "
+        "themselves)",
+    )
     if name == "csv":
         _add_csv(parser)
         return
@@ -192,6 +198,8 @@ def _prepare(args: argparse.Namespace) -> int:
     console.print(_table(prepared.datalists))
     for note in [*prepared.notes, *_absent(args.dataset, records)]:
         console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
+    for said in _origins(prepared.datalists):
+        console.print(said, markup=False, soft_wrap=True)
     everything = read_prepared(args.output)
     console.print(
         f"{args.output} now has {', '.join(datalist.site for datalist in everything)} "
@@ -222,6 +230,7 @@ def _reader(dataset: str) -> Any:
 
 
 def _settings(args: argparse.Namespace, records: Sequence[Record]) -> Settings:
+    from monai_fedlora.data.phantom_mark import published
     from monai_fedlora.data.prepare import Settings
     from monai_fedlora.data.records import Photograph
 
@@ -230,8 +239,9 @@ def _settings(args: argparse.Namespace, records: Sequence[Record]) -> Settings:
     photographs = all(isinstance(record.images, Photograph) for record in records)
     by = args.by or _DATASETS[args.dataset].by[0]
     normal = str(getattr(args, "normal", None) or getattr(reader, "NORMAL", "NOR"))
+    dataset = (args.dataset_name or args.source.stem) if is_csv else args.dataset
     return Settings(
-        dataset=(args.dataset_name or args.source.stem) if is_csv else args.dataset,
+        dataset=dataset,
         groups=getattr(reader, "GROUPS", ()),
         normal=normal,
         task=args.task or ("multiclass" if photographs else "binary"),
@@ -245,6 +255,7 @@ def _settings(args: argparse.Namespace, records: Sequence[Record]) -> Settings:
         published_split=not is_csv and args.published_split,
         draw_test=photographs,
         limit=args.limit,
+        origin=published(dataset, getattr(reader, "SOURCE", None), synthetic=args.synthetic),
     )
 
 
@@ -254,6 +265,18 @@ def _absent(dataset: str, records: Sequence[Record]) -> list[str]:
     here = {record.centre for record in records}
     absent = [centre for centre in published if centre not in here]
     return [f"{dataset} has the centres {', '.join(published)}; this copy lacks {', '.join(absent)}"] if absent else []
+
+
+def _origins(datalists: Sequence[Datalist]) -> list[str]:
+    """Name what models trained on the sites will say they were trained on, a line for each kind."""
+    found: dict[Any, list[str]] = {}
+    for datalist in datalists:
+        found.setdefault(datalist.origin, []).append(datalist.site)
+    hint = "; if they were generated, prepare them again with --synthetic, as models say what they were trained on"
+    return [
+        f"{', '.join(sites)}: {origin.kind} images ({origin.name}){hint * (origin.kind == 'real')}"
+        for origin, sites in found.items()
+    ]
 
 
 def _load_all(datalists: Sequence[Datalist]) -> None:

@@ -6,10 +6,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from monai_fedlora.data.cases import Datalist
 from monai_fedlora.data.datalist import FILE_NAME, load_datalist, read_prepared
+from monai_fedlora.data.origin import Origin
 from monai_fedlora.data.pool import POOLED
 from monai_fedlora.data.site import site_data
 from monai_fedlora.errors import DataError
@@ -52,8 +54,9 @@ def load_sites(sites: Sequence[str], *, bundle: str, data_root: str | None) -> d
 
 
 def content_hash(datalist: Datalist) -> str:
-    """Hash of what a datalist says: its cases, labels and splits, wherever the images lie."""
-    return hashlib.sha256(json.dumps(datalist.to_json(image_root=""), sort_keys=True).encode()).hexdigest()
+    """Hash of what a datalist says: its cases, labels and splits, wherever the images lie and come from."""
+    content = replace(datalist, origin=Origin()).to_json(image_root="")
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def data_hash(datalist: Datalist) -> str:

@@ -23,6 +23,9 @@ from monai_fedlora.data.records import (
 from monai_fedlora.data.rows import whole_number
 from monai_fedlora.errors import DataError
 
+SOURCE = "Bernard et al., IEEE TMI 37(11):2514-2525, 2018"
+"""Who published it."""
+
 GROUPS = ("NOR", "MINF", "DCM", "HCM", "RV")
 """The groups of the dataset, normal first."""
 

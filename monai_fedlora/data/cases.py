@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from monai_fedlora.data.origin import Origin
 from monai_fedlora.errors import ConfigError
 
 FORMAT = 1
@@ -67,6 +68,7 @@ class Datalist:
         image_root: absolute folder the image paths start from.
         seed: seed of the split.
         training, validation, test: the cases; training is never empty.
+        origin: whether the images are synthetic or real, and where they come from.
     """
 
     site: str
@@ -78,6 +80,7 @@ class Datalist:
     training: tuple[Case, ...]
     validation: tuple[Case, ...] = ()
     test: tuple[Case, ...] = ()
+    origin: Origin = field(default_factory=Origin)
 
     def cases(self, split: str) -> tuple[Case, ...]:
         """Return the cases of a split.
@@ -133,6 +136,8 @@ class Datalist:
             "image_root": str(self.image_root) if image_root is None else image_root,
             "seed": self.seed,
         }
+        if self.origin != Origin():
+            head["source"] = self.origin.to_json()
         return head | {split: [case.to_json() for case in self.cases(split)] for split in SPLITS}
 
     def _item(self, case: Case) -> dict[str, str | int]:

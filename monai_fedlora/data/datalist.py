@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from monai_fedlora.data.cases import FILE_KEYS, FORMAT, SPLITS, Case, Datalist
-from monai_fedlora.errors import DataError, FedLoraError
+from monai_fedlora.data.origin import Origin, recognised
+from monai_fedlora.errors import ConfigError, DataError, FedLoraError
 from monai_fedlora.files import make_folder, read_json, write_json
 
 __all__ = [
@@ -39,6 +40,7 @@ _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _IMAGE_KEYS = ({"image"}, {"ed", "es"}, {"cine", "ed_frame", "es_frame"})
 _CASE_KEYS = {"subject", "label", "group", "unit"}
 _LIST_KEYS = {"format", "site", "dataset", "task", "classes", "image_root", "seed", *SPLITS}
+_SOURCE = "source"
 
 
 def check_site_name(site: str) -> None:
@@ -259,20 +261,29 @@ def _parse(value: Any, path: Path) -> Datalist:
         raise DataError(
             f"{path} has datalist format {value.get('format')!r:.20}, and this version reads {FORMAT}; prepare it again"
         )
-    _check_keys(value, expected=_LIST_KEYS, where=str(path))
+    _check_keys(value, expected=_LIST_KEYS, allowed={_SOURCE}, where=str(path))
     classes = _typed(value, "classes", list, str(path))
     if not all(isinstance(name, str) and name for name in classes):
         raise DataError(f"{path}: classes must be a list of names")
     root = Path(_text(value, "image_root", str(path)))
+    dataset = _text(value, "dataset", str(path))
     return Datalist(
         site=_text(value, "site", str(path)),
-        dataset=_text(value, "dataset", str(path)),
+        dataset=dataset,
         task=_text(value, "task", str(path)),
         classes=tuple(classes),
         image_root=Path(os.path.abspath(path.parent / root)),
         seed=_typed(value, "seed", int, str(path)),
         **{split: _cases(_typed(value, split, list, str(path)), split, path) for split in SPLITS},
+        origin=_origin(value[_SOURCE], path) if _SOURCE in value else recognised(dataset),
     )
+
+
+def _origin(entry: Any, path: Path) -> Origin:
+    try:
+        return Origin.from_json(entry)
+    except ConfigError as error:
+        raise DataError(f"{path}: {_SOURCE} is not where images come from: {error}; prepare the data again") from error
 
 
 def _cases(entries: Sequence[Any], split: str, path: Path) -> tuple[Case, ...]:
@@ -298,10 +309,10 @@ def _case(entry: Any, where: str) -> Case:
     return Case(subject=subject, label=label, group=group, **texts, **frames)
 
 
-def _check_keys(value: Mapping[str, Any], *, expected: set[str], where: str) -> None:
+def _check_keys(value: Mapping[str, Any], *, expected: set[str], allowed: set[str], where: str) -> None:
     if missing := expected - set(value):
         raise DataError(f"{where} lacks {', '.join(sorted(missing))}")
-    if unknown := set(value) - expected:
+    if unknown := set(value) - expected - allowed:
         raise DataError(f"{where} has the unknown field {', '.join(sorted(unknown))}")
 
 

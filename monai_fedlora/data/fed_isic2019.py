@@ -17,6 +17,9 @@ from monai_fedlora.data.records import Record, check_unique
 from monai_fedlora.data.rows import Row, read_header_row, read_rows
 from monai_fedlora.errors import DataError
 
+SOURCE = "Ogier du Terrail et al., FLamby, NeurIPS 2022; images of ISIC 2019"
+"""Who published it."""
+
 GROUPS = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
 """The classes in the order of FLamby's targets 0 to 7."""
 

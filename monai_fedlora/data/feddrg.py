@@ -18,6 +18,9 @@ from monai_fedlora.data.records import Record, check_unique
 from monai_fedlora.data.rows import whole_number
 from monai_fedlora.errors import DataError
 
+SOURCE = "Che et al., MICCAI 2023"
+"""Who published it."""
+
 GROUPS = ("nodr", "mild_npdr", "moderate_npdr", "severe_npdr", "pdr")
 """The class folders in the order of the grades 0 to 4."""
 

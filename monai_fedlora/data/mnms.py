@@ -15,6 +15,9 @@ from monai_fedlora.data.records import Cine, Record, check_unique, cine_spacing,
 from monai_fedlora.data.rows import Row, read_header_row, read_rows
 from monai_fedlora.errors import DataError
 
+SOURCE = "Campello et al., IEEE TMI 40(12):3543-3554, 2021"
+"""Who published it."""
+
 GROUPS = ("NOR", "DCM", "HCM", "HHD", "ARV", "AHS", "IHD", "LVNC", "Other")
 """The pathologies of the dataset, normal first."""
 

@@ -12,6 +12,9 @@ from monai_fedlora.data.records import FramePair, Record, check_unique, known_gr
 from monai_fedlora.data.rows import Row, read_rows
 from monai_fedlora.errors import DataError
 
+SOURCE = "Martin-Isla et al., IEEE JBHI 27(7):3302-3313, 2023"
+"""Who published it."""
+
 GROUPS = ("NOR", "LV", "HCM", "ARR", "FALL", "CIA", "RV", "TRI")
 """The diseases of the dataset, normal first."""
 

@@ -82,6 +82,6 @@ def together(kinds: Iterable[str]) -> str:
 
 def recognised(dataset: str) -> Origin:
     """The origin of a data set of which nothing but the name is known: this package's phantoms have names of theirs."""
-    if _PHANTOM_SETS.fullmatch(dataset):
-        return Origin(kind=SYNTHETIC, name=dataset, source=PHANTOMS)
-    return Origin(name=dataset or None)
+    if all(_PHANTOM_SETS.fullmatch(part) for part in dataset.split("+")):
+        return Origin(kind=SYNTHETIC, name=dataset[:_LONGEST], source=PHANTOMS)
+    return Origin()

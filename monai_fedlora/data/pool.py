@@ -11,6 +11,7 @@ from pathlib import Path
 
 from monai_fedlora.data.cases import FILE_KEYS, SPLITS, Case, Datalist
 from monai_fedlora.data.datalist import FILE_NAME, check_datalist, load_datalist
+from monai_fedlora.data.origin import Origin, together
 from monai_fedlora.errors import DataError
 from monai_fedlora.files import write_json
 
@@ -51,6 +52,7 @@ def pool(datalists: Sequence[Datalist], *, site: str = POOLED) -> Datalist:
         image_root=root,
         seed=first.seed,
         **{split: tuple(_moved(case, d, root) for d in datalists for case in d.cases(split)) for split in SPLITS},
+        origin=_origin(datalists),
     )
     check_datalist(pooled, name=f"the pool of {', '.join(names)}")
     return pooled
@@ -82,6 +84,23 @@ def _moved(case: Case, datalist: Datalist, root: Path) -> Case:
         unit=None if case.unit is None else f"{datalist.site}.{case.unit}",
         **{key: (below / file).as_posix() for key, file in files.items() if file is not None},
     )
+
+
+def _origin(datalists: Sequence[Datalist]) -> Origin:
+    origins = [datalist.origin for datalist in datalists]
+    return Origin(
+        kind=together(origin.kind for origin in origins),
+        name=_listed([origin.name for origin in origins]),
+        source=_listed([origin.source for origin in origins]),
+    )
+
+
+def _listed(said: Sequence[str | None]) -> str | None:
+    """All of them, or the first and how many more."""
+    texts = list(dict.fromkeys(text for text in said if text))
+    if len(texts) > 3:
+        return f"{texts[0]} and {len(texts) - 1} more"
+    return ", ".join(texts)[:200] or None
 
 
 def _kind(datalist: Datalist) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from monai_fedlora.data.cases import SPLITS, Case, Datalist
 from monai_fedlora.data.datalist import check_site_name
+from monai_fedlora.data.origin import Origin
+from monai_fedlora.data.phantom_mark import origin_of
 from monai_fedlora.data.records import FramePair, Photograph, Record
 from monai_fedlora.data.splits import FRACTIONS, assign_splits, check_fractions, group_by_name, group_by_spacing
 from monai_fedlora.data.units import keep_published_apart, take_subset, unit_labels, unit_of
@@ -40,6 +42,7 @@ class Settings:
             patients or lesions are left out.
         draw_test: where the published split has no test patient, draw them; otherwise that is an error.
         limit: largest number of records of a site, or None for all; see :func:`~monai_fedlora.data.units.take_subset`.
+        origin: what is said of the images; files that are marked as phantoms contradict it, and are believed.
     """
 
     dataset: str
@@ -56,6 +59,7 @@ class Settings:
     published_split: bool = False
     draw_test: bool = False
     limit: int | None = None
+    origin: Origin = field(default_factory=Origin)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +244,9 @@ def _datalists(
                 image_root=root,
                 seed=settings.seed,
                 **{split: tuple(members) for split, members in cases.items()},
+                origin=origin_of(
+                    (record.files()[0] for record in records), dataset=settings.dataset, said=settings.origin
+                ),
             )
         )
     return tuple(datalists)

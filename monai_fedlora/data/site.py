@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_fedlora.data.cases import Case, Datalist
 from monai_fedlora.data.datalist import FILE_NAME, check_site_name
+from monai_fedlora.data.origin import recognised
 from monai_fedlora.data.pool import POOLED, pooled_data
 from monai_fedlora.data.splits import assign_splits
 from monai_fedlora.environment import DATA
@@ -249,5 +250,6 @@ def _make(folder: Path, site: str, vendor: Vendor, settings: PhantomSettings) ->
         image_root=folder / _IMAGES,
         seed=settings.seed,
         **{split: tuple(members) for split, members in cases.items()},
+        origin=recognised(f"phantom-{site}"),
     )
     write_json(folder / FILE_NAME, datalist.to_json(image_root=_IMAGES))

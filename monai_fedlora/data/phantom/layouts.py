@@ -18,6 +18,7 @@ import numpy as np
 from monai_fedlora.data.phantom.patient import PhantomPatient
 from monai_fedlora.data.phantom.render import LV, MYO, RV
 from monai_fedlora.data.phantom.vendors import Vendor
+from monai_fedlora.data.phantom_mark import MARK
 from monai_fedlora.files import make_folder, write_bytes
 
 ACDC_LABELS = {RV: 1, MYO: 2, LV: 3}
@@ -124,7 +125,7 @@ def encode(volume: np.ndarray, spacing: tuple[float, float, float]) -> bytes:
     """Return the ``.nii.gz`` file of a (Z, Y, X) volume or a (T, Z, Y, X) cine.
 
     The file's axes are x, y, z (, t), its affine holds the voxel size and puts the origin in the middle.
-    Compression favours speed over size: noise hardly compresses.
+    The header says that it is a phantom. Compression favours speed over size: noise hardly compresses.
     """
     import nibabel
 
@@ -137,6 +138,7 @@ def encode(volume: np.ndarray, spacing: tuple[float, float, float]) -> bytes:
     header.set_qform(affine, code="scanner")
     header.set_xyzt_units("mm", "sec")
     header["vox_offset"] = 352
+    header["descrip"] = MARK
     if volume.ndim == 4:
         header["pixdim"][4] = 0.9 / len(volume)
     raw = header.binaryblock + bytes(4) + np.ascontiguousarray(volume).tobytes()

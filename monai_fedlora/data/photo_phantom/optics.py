@@ -8,6 +8,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from monai_fedlora.data.phantom_mark import MARK
+
 Array = np.ndarray
 
 
@@ -89,7 +91,7 @@ def blur_matrix(size: int, sigma: float) -> Array:
 
 
 def encode(pixels: Array, optics: Optics, suffix: str) -> bytes:
-    """Return the file of a picture: ``.jpg`` with the camera's quality, or ``.png``.
+    """Return the file of a picture, which says that it is a phantom: ``.jpg`` with the camera's quality, or ``.png``.
 
     Args:
         pixels: (Y, X, 3) uint8.
@@ -97,11 +99,14 @@ def encode(pixels: Array, optics: Optics, suffix: str) -> bytes:
         suffix: ``.jpg`` or ``.png``.
     """
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
     file = io.BytesIO()
     picture = Image.fromarray(pixels)
     if suffix == ".jpg":
-        picture.save(file, "JPEG", quality=optics.quality, subsampling=optics.chroma)
+        picture.save(file, "JPEG", quality=optics.quality, subsampling=optics.chroma, comment=MARK)
     else:
-        picture.save(file, "PNG", compress_level=1)
+        text = PngInfo()
+        text.add_text("Comment", MARK.decode())
+        picture.save(file, "PNG", compress_level=1, pnginfo=text)
     return file.getvalue()

@@ -8,6 +8,7 @@ from typing import Any
 
 from monai_fedlora.data.cases import Case, Datalist
 from monai_fedlora.data.datalist import FILE_NAME
+from monai_fedlora.data.origin import recognised
 from monai_fedlora.data.phantom.cohort import name_seed
 from monai_fedlora.data.photo_phantom import VERSION
 from monai_fedlora.data.photo_phantom.cohort import draw_units
@@ -112,5 +113,6 @@ def make_site(folder: Path, phantom: str, site: str, settings: PhotoPhantomSetti
         image_root=folder / _IMAGES,
         seed=settings.seed,
         **{split: tuple(members) for split, members in cases.items()},
+        origin=recognised(f"phantom-{phantom}-{site}"),
     )
     write_json(folder / FILE_NAME, datalist.to_json(image_root=_IMAGES))
