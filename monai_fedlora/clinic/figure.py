@@ -5,25 +5,30 @@ The picture names neither the study nor the patient, so that it can travel with 
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from monai_fedlora.clinic.bundle import CINE
+from monai_fedlora.clinic.overlay import (
+    AN_AID,
+    FULL,
+    THRESHOLD,
+    explain_overlay,
+    in_depth,
+    is_shown,
+    lay_over,
+    points,
+)
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, Prediction
 from monai_fedlora.clinic.state import NO_DOUBT_FOUND, state_sentences
 
-AN_AID = "an aid, not evidence"
 _PANEL, _GAP, _SIDE, _TOP, _LINE, _LOWEST = 320, 16, 400, 74, 22, 640
 _PAPER, _INK, _PALE, _BAR, _ALARM = (255, 255, 255), (25, 25, 25), (150, 150, 150), (52, 101, 164), (178, 34, 34)
-_FOR, _AGAINST = np.array([255.0, 70.0, 0.0]), np.array([0.0, 120.0, 255.0])
-HARDLY = 0.01
-"""Largest difference of log-probabilities that is not worth showing."""
-_MOST_OPAQUE = 0.6
 
 
 def draw_figure(prediction: Prediction) -> Image.Image:
@@ -48,10 +53,9 @@ def draw_figure(prediction: Prediction) -> Image.Image:
         left = _GAP + column * (_PANEL + _GAP)
         _paste(canvas, draw, (left, _TOP), picture, label)
         if prediction.relevance is not None:
-            relevance = prediction.relevance.numpy()
-            shaded = _shade(picture, relevance.T if model.modality == CINE else relevance)
-            caption = f"{label}: {AN_AID}" if shaded is not picture else f"{label}: no single place changes the answer"
-            _paste(canvas, draw, (left, _TOP + _PANEL + _LINE + _GAP), shaded, caption)
+            shaded = lay_over(picture, _as_shown(prediction.relevance, prediction))
+            caption = AN_AID if is_shown(prediction.relevance) else "no single place changes the answer"
+            _paste(canvas, draw, (left, _TOP + _PANEL + _LINE + _GAP), shaded, f"{label}: {caption}")
     _side(draw, prediction, _GAP + len(pictures) * (_PANEL + _GAP))
     return canvas
 
@@ -61,9 +65,7 @@ def _pictures(prediction: Prediction) -> list[tuple[str, np.ndarray]]:
     seen, model = prediction.prepared, prediction.classifier
     levels = model.visible(seen)
     if model.modality == CINE:
-        filled = seen.abs().sum(dim=(0, 1, 2)).nonzero().flatten()
-        middle = int(filled[len(filled) // 2]) if len(filled) else seen.shape[3] // 2
-        frames = levels[..., middle].numpy()
+        frames = levels[..., _middle(seen)].numpy()
         chosen = prediction.frames
         ed, es = ("", "") if chosen is None else (f", frame {chosen.ed + 1}", f", frame {chosen.es + 1}")
         labels = (f"end-diastole{ed}", f"end-systole{es}")
@@ -73,19 +75,18 @@ def _pictures(prediction: Prediction) -> list[tuple[str, np.ndarray]]:
     return [("as the network sees it", 255 * levels.permute(1, 2, 0).numpy())]
 
 
-def _shade(picture: np.ndarray, relevance: np.ndarray) -> np.ndarray:
-    """Colour a picture: red where it speaks for the answer, blue where against, the stronger the more opaque.
+def _middle(seen: Tensor) -> int:
+    """The slice that is shown of (2, X, Y, Z): the middle one of those that are there."""
+    filled = seen.abs().sum(dim=(0, 1, 2)).nonzero().flatten()
+    return int(filled[len(filled) // 2]) if len(filled) else seen.shape[3] // 2
 
-    Args:
-        picture: (height, width, 3) levels in 0..255.
-        relevance: (height, width).
-    """
-    largest = float(np.abs(relevance).max())
-    if largest < HARDLY:
-        return picture
-    opacity = _MOST_OPAQUE * np.abs(relevance / largest)[..., None]
-    colour = np.where(relevance[..., None] > 0, _FOR, _AGAINST)
-    return (1 - opacity) * picture + opacity * colour
+
+def _as_shown(relevance: Tensor, prediction: Prediction) -> np.ndarray:
+    """(height, width) of what is laid over the pictures."""
+    if prediction.classifier.modality != CINE:
+        return relevance.numpy()
+    seen = prediction.prepared
+    return in_depth(relevance, seen)[..., _middle(seen)].numpy().T
 
 
 def _paste(canvas: Image.Image, draw: Any, corner: tuple[int, int], picture: np.ndarray, caption: str) -> None:
@@ -110,7 +111,7 @@ def _side(draw: Any, prediction: Prediction, left: int) -> None:
     if prediction.frames is not None:
         y = _curve(draw, prediction, left, y) + _GAP
     if prediction.relevance is not None:
-        y = _paragraph(draw, (left, y), _reading_aid(prediction), _INK) + _GAP
+        y = _legend(draw, prediction, left, y) + _GAP
     stated = state_sentences(prediction.doubts, prediction.classifier.trust.blind)
     for number, text in enumerate(prediction.sentences()):
         alarm = number < len(stated) and prediction.state != NO_DOUBT_FOUND
@@ -121,7 +122,7 @@ def _curve(draw: Any, prediction: Prediction, left: int, top: int) -> int:
     """The area of blood over the beat with both frames marked; returns where it ends."""
     frames = prediction.frames
     assert frames is not None
-    _write(draw, (left, top), "area of blood by frame, found without a mask", size=14)
+    _write(draw, (left, top), "area of blood by frame (from 1), found without a mask", size=14)
     low, high = min(frames.areas), max(frames.areas)
     width, height, base = 360, 80, top + _LINE + 100
 
@@ -137,14 +138,31 @@ def _curve(draw: Any, prediction: Prediction, left: int, top: int) -> int:
     return _paragraph(draw, (left, base + 8), frames.how + ".", _PALE)
 
 
-def _reading_aid(prediction: Prediction) -> str:
+def _legend(draw: Any, prediction: Prediction, left: int, top: int) -> int:
+    """The colours' scale on a grey level, and what they mean; returns where it ends."""
     assert prediction.relevance is not None
-    share = prediction.probabilities[prediction.best]
-    hidden = share * math.exp(-max(float(prediction.relevance.max()), 0.0))
-    return (
-        f"Red: hiding the place lowers the probability of {_short(prediction.predicted, 30)}, at most from "
-        f"{prediction.percent(share)} to {prediction.percent(hidden)}; blue: it raises it. This is what the network "
-        f"reacted to, {AN_AID}."
+    if is_shown(prediction.relevance):
+        width, height = 360, 14
+        steps = np.linspace(-FULL, FULL, width)
+        bar = lay_over(np.full((1, width, 3), 128.0), steps[None])[0].round().astype(int)
+        for column, colour in enumerate(bar.tolist()):
+            draw.line((left + column, top, left + column, top + height), fill=tuple(colour))
+        for share, text in (
+            (0.0, f"-{points(FULL)}"),
+            (0.5, f"less than {points(THRESHOLD)}"),
+            (1.0, f"+{points(FULL)}"),
+        ):
+            anchor = {0.0: "la", 0.5: "ma", 1.0: "ra"}[share]
+            draw.text(
+                (left + share * width, top + height + 3),
+                text,
+                fill=_INK,
+                font=ImageFont.load_default(12),
+                anchor=anchor,
+            )
+        top += height + 24
+    return _paragraph(
+        draw, (left, top), explain_overlay(prediction.relevance, answer=_short(prediction.predicted, 30)), _INK
     )
 
 

@@ -42,10 +42,10 @@ def need_captum() -> Any:
 def occlusion_map(
     classifier: Classifier, prepared: Tensor, *, target: int, on_batch: Callable[[], None] = lambda: None
 ) -> Tensor:
-    """How much the evidence for a class falls when a place is hidden.
+    """How much the probability of a class falls when a place is hidden.
 
     A square window of the image plane is set to the mean of its channel and slice, in all slices and both frames of a
-    cine at once, and the fall of the class's log-probability is given to the pixels of the window; overlapping windows
+    cine at once, and the fall of the class's probability is given to the pixels of the window; overlapping windows
     are averaged. Windows reach half over the border, so that as many cover a pixel there as elsewhere.
 
     Args:
@@ -55,8 +55,8 @@ def occlusion_map(
         on_batch: called before the network sees some covered images; what it raises ends the search.
 
     Returns:
-        (X, Y) or (H, W) differences of natural logarithms: positive where the place speaks for the class, negative
-        where it speaks against it.
+        (X, Y) or (H, W) differences of probabilities in [-1, 1]: positive where the place speaks for the class,
+        negative where it speaks against it. How they are coloured: :mod:`monai_fedlora.clinic.overlay`.
 
     Raises:
         ConfigError: Captum is not installed.
@@ -71,7 +71,7 @@ def occlusion_map(
 
     def answers(images: Tensor) -> Tensor:
         on_batch()
-        return classifier.batch_log_probabilities(inside(images))
+        return classifier.batch_log_probabilities(inside(images)).exp()
 
     hidden = prepared.mean(dim=(1, 2), keepdim=True).expand_as(prepared)
     fall = method(answers).attribute(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from monai_fedlora.clinic.bundle import CINE, Classifier
+from monai_fedlora.clinic.overlay import scale
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE
 from monai_fedlora.serve.names import accepted_suffixes
 
@@ -34,6 +35,7 @@ def describe_model(classifier: Classifier) -> dict[str, Any]:
         "limits": [str(sentence) for sentence in metadata.get("limitations", [])],
         "intended_use": str(metadata.get("intended_use", "")),
         "accepts": list(accepted_suffixes(classifier.modality)),
+        "overlay": scale(),
         "card": model_card(metadata),
     }
 

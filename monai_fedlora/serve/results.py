@@ -8,6 +8,7 @@ import zipfile
 import numpy as np
 from PIL import Image
 
+from monai_fedlora.clinic import overlay
 from monai_fedlora.clinic.bundle import CINE, Classifier
 from monai_fedlora.clinic.deidentify import Deidentifier
 from monai_fedlora.clinic.dicom_output import write_dicom
@@ -17,7 +18,7 @@ from monai_fedlora.clinic.reading import LoadedStudy, load_study
 from monai_fedlora.errors import ConfigError, DataError, PrivacyError
 from monai_fedlora.files import open_new, write_json
 from monai_fedlora.serve.sessions import CLASSIFYING, DONE, EXPLAINING, READING, ServedStudy
-from monai_fedlora.serve.volumes import network_affine, relevance_volume, write_cine, write_relevance
+from monai_fedlora.serve.volumes import network_affine, write_cine, write_overlay
 
 LONGEST_SIDE = 2048
 """Pixels of a photograph that is shown (ours)."""
@@ -31,7 +32,9 @@ FILES = {
 }
 """Names of what is offered, by what it is."""
 UNKNOWN_PLACE = "the model cuts out its window in a way of its own, so the overlay cannot be laid on the images"
-NO_PLACE = "no single place changes the answer, so there is no overlay"
+NO_PLACE = (
+    f"hiding no single place changes the answer by {overlay.points(overlay.THRESHOLD)} or more, so there is no overlay"
+)
 
 
 def classify(study: ServedStudy, classifier: Classifier, *, deidentifier: Deidentifier) -> None:
@@ -61,7 +64,7 @@ def classify(study: ServedStudy, classifier: Classifier, *, deidentifier: Deiden
         notes.append(f"there is no overlay: {error}")
     study.enter(EXPLAINING)
     notes += [*_offer_overlay(study, prediction, loaded), *_offer_reports(study, prediction, deidentifier)]
-    study.result = result | {"notes": [*result["notes"], *notes]}
+    study.result = result | {"notes": [*result["notes"], *notes], "overlay": _explained(prediction)}
     write_json(study.results / FILES["json"], study.result)
     study.offer("json", study.results / FILES["json"])
     study.enter(DONE)
@@ -80,17 +83,24 @@ def _offer_images(study: ServedStudy, loaded: LoadedStudy) -> None:
         study.offer("image", study.results / FILES["image"])
 
 
+def _explained(prediction: Prediction) -> str | None:
+    """What the colours mean, in words; None if nothing was searched."""
+    if prediction.relevance is None:
+        return None
+    return overlay.explain_overlay(prediction.relevance, answer=prediction.predicted)
+
+
 def _offer_overlay(study: ServedStudy, prediction: Prediction, loaded: LoadedStudy) -> list[str]:
     """Write the overlay of a cine; notes that say why there is none."""
     if prediction.classifier.modality != CINE or loaded.image_affine is None or prediction.relevance is None:
         return []
-    volume = relevance_volume(prediction.relevance, prediction.prepared)
-    if volume is None:
+    if not overlay.is_shown(prediction.relevance):
         return [NO_PLACE]
     affine = network_affine(loaded.image, prediction.prepared, loaded.image_affine)
     if affine is None:
         return [UNKNOWN_PLACE]
-    write_relevance(study.results / FILES["overlay"], volume, affine)
+    volume = overlay.in_depth(prediction.relevance, prediction.prepared)
+    write_overlay(study.results / FILES["overlay"], overlay.colours(volume.numpy()), affine)
     study.offer("overlay", study.results / FILES["overlay"])
     return []
 

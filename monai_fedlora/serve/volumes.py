@@ -1,4 +1,4 @@
-"""A cine and the places that an answer hangs on, as NIfTI volumes that a viewer lays on each other.
+"""A cine and the coloured places that an answer hangs on, as NIfTI volumes that a viewer lays on each other.
 
 Both have affines in the patient's frame. The second lies on the grid that the network saw: a window of the resampled
 image, which the exported model cuts out by itself. Where it did so is found by doing the same again, and known only if
@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_fedlora.clinic.figure import HARDLY
 from monai_fedlora.files import open_new
 from monai_fedlora.transforms.localise import crop_start, heart_centre, normalise_cine
 
 _LEVELS = 32767
 _NEAR = 1e-3
+_RGBA = np.dtype([(channel, "u1") for channel in "RGBA"])
 
 
 def write_cine(path: Path, voxels: np.ndarray, affine: np.ndarray) -> None:
@@ -33,36 +33,20 @@ def write_cine(path: Path, voxels: np.ndarray, affine: np.ndarray) -> None:
     _write(path, _whole_numbers(voxels), affine)
 
 
-def write_relevance(path: Path, relevance: np.ndarray, affine: np.ndarray) -> None:
-    """Write what :func:`relevance_volume` gives, as it is."""
-    _write(path, relevance, affine)
+def write_overlay(path: Path, colours: np.ndarray, affine: np.ndarray) -> None:
+    """Write colours.
 
-
-def relevance_volume(relevance: Tensor, prepared: Tensor) -> np.ndarray | None:
-    """What speaks for the answer, on the network's grid.
+    A border of one transparent voxel is added on all sides: viewers draw the outermost voxels on beyond their grid.
 
     Args:
-        relevance: (X, Y) or (X, Y, Z), differences of logarithms as of :mod:`monai_fedlora.clinic.occlusion`.
-        prepared: (2, X, Y, Z), what the network saw.
-
-    Returns:
-        (X, Y, Z) float32 from 0 to 1, 0 where the network saw nothing; None if no place matters.
+        path: ends in ``.nii.gz``.
+        colours: (X, Y, Z, 4) uint8 of :func:`monai_fedlora.clinic.overlay.colours`.
+        affine: (4, 4) voxel to world in mm.
     """
-    if float(relevance.abs().max()) < HARDLY or float(relevance.max()) <= 0:
-        return None
-    share = (relevance / relevance.max()).clamp(0, 1)
-    spread = share[..., None].expand(prepared.shape[1:]) if share.dim() == 2 else share
-    seen = prepared.abs().amax(dim=0)
-    inside = torch.ones_like(seen)
-    for axis in range(3):
-        others = [other for other in range(3) if other != axis]
-        filled = seen.amax(dim=others).nonzero().flatten()
-        shape = [1, 1, 1]
-        shape[axis] = -1
-        span = torch.zeros(seen.shape[axis])
-        span[int(filled[0]) : int(filled[-1]) + 1] = 1
-        inside = inside * span.view(shape)
-    return (spread * inside).numpy().astype(np.float32)
+    padded = np.ascontiguousarray(np.pad(colours, [(1, 1), (1, 1), (1, 1), (0, 0)]))
+    moved = np.array(affine, dtype=float)
+    moved[:3, 3] -= moved[:3, :3].sum(axis=1)
+    _write(path, padded.view(_RGBA)[..., 0], moved)
 
 
 def network_affine(image: Tensor, prepared: Tensor, affine: np.ndarray) -> np.ndarray | None:

@@ -14,6 +14,7 @@ from monai_fedlora.clinic import figure
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.figure import draw_figure
 from monai_fedlora.clinic.frames_choice import FrameChoice
+from monai_fedlora.clinic.overlay import lay_over
 from monai_fedlora.clinic.predict import Prediction
 
 FRAMES = FrameChoice(ed=0, es=3, how="ED: first; ES: smallest", areas=(0.3, 0.2, 0.1, 0.0, 0.1, 0.3), doubts=())
@@ -109,6 +110,16 @@ def test_relevance_that_changes_nothing_is_not_blown_up(heart: Prediction, words
     assert any("no single place changes the answer" in text for text in words)
 
 
+def test_a_weak_map_is_weaker_than_a_strong_one_and_has_the_colours_of_the_page(heart: Prediction) -> None:
+    weak, strong = torch.zeros(32, 32), torch.zeros(32, 32)
+    weak[2:10, 18:26], strong[2:10, 18:26] = 0.02, 0.2
+    seen = replace(heart, prepared=torch.full((2, 32, 32, 4), 0.5))
+    levels = [panel(draw_figure(replace(seen, relevance=one)), 0, row=1)[220, 60] for one in (weak, strong)]
+    for level, change in zip(levels, (0.02, 0.2), strict=True):
+        np.testing.assert_allclose(level, lay_over(np.full((1, 1, 3), 127.5), np.array([[change]]))[0, 0], atol=1.5)
+    assert levels[0][0] - levels[0][2] < levels[1][0] - levels[1][2] - 60
+
+
 def test_answer_model_notice_frames_and_doubts_are_said(heart: Prediction, words: list[str]) -> None:
     told = replace(
         heart, frames=FRAMES, doubts=("it is no heart",), notes=("two series",), relevance=torch.ones(32, 32)
@@ -128,7 +139,8 @@ def test_answer_model_notice_frames_and_doubts_are_said(heart: Prediction, words
         "ES 4",
         "Doubtful because it is no heart.",
         "Note: two series.",
-        "from 75.0 % to 27.6 %",
+        "Less than 1 point is not",
+        "by up to 100 points",
     ):
         assert part in text
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import uvicorn
 
+from monai_fedlora.clinic import overlay
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.predict import Prediction, predict_study
 from monai_fedlora.clinic.studies import find_studies
-from monai_fedlora.serve import volumes
 from monai_fedlora.serve.app import create_app
 from monai_fedlora.serve.protocol import server_config
 from monai_fedlora.serve.settings import ServeSettings
@@ -49,7 +49,7 @@ def _serving(model: Classifier, folder: Path) -> Iterator[str]:
     """A server on a free port; gives its address."""
     with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as listener:
         patch.setattr(tempfile, "tempdir", str(folder))
-        patch.setattr(volumes, "HARDLY", 0.0)  # a micro model answers nearly alike whatever is hidden
+        patch.setattr(overlay, "THRESHOLD", 0.0)  # a micro model answers nearly alike whatever is hidden
         port = listener.getsockname()[1]
         settings = ServeSettings(port=port, max_upload_bytes=LARGEST)
         app = create_app(model, settings=settings)

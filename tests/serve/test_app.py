@@ -20,6 +20,7 @@ from nibabel import FileHolder, Nifti1Image
 from PIL import Image
 from starlette.testclient import TestClient
 
+from monai_fedlora.clinic import overlay
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.predict import predict_study
 from monai_fedlora.clinic.studies import find_studies
@@ -89,7 +90,8 @@ def test_dicom_study_comes_back_classified_with_everything_that_is_offered(
     study = finished(client, send_heart(client, stored_study))
     (same,) = find_studies([stored_study], modality="cine")
     expected = predict_study(classifier, same).to_json()
-    assert study["result"] == expected
+    assert study["result"]["overlay"].startswith("Red: hiding the place lowers the probability")
+    assert {name: value for name, value in study["result"].items() if name != "overlay"} == expected
     assert study["error"] is None
     assert study["name"] == "heart"
     assert set(study["files"]) == FILES
@@ -98,8 +100,8 @@ def test_dicom_study_comes_back_classified_with_everything_that_is_offered(
     volume, overlay = nifti(content["volume"].content), nifti(content["overlay"].content)
     np.testing.assert_array_equal(np.asarray(volume.dataobj), cine)
     np.testing.assert_allclose(volume.affine, affine_of(cine), atol=1e-3)
-    assert overlay.shape == (32, 32, 4)
-    assert np.asarray(overlay.dataobj).max() == 1.0
+    assert overlay.shape == (34, 34, 6)
+    assert np.asarray(overlay.dataobj)["A"].max() > 150
     assert content["json"].json() == study["result"]
     assert Image.open(io.BytesIO(content["figure"].content)).format == "PNG"
     with zipfile.ZipFile(io.BytesIO(content["dicom"].content)) as archive:
@@ -457,7 +459,7 @@ def test_overlay_that_cannot_be_placed_is_left_out_and_noted(
 def test_answer_that_hangs_on_no_place_has_no_overlay(
     client: TestClient, frames: list[tuple[str, bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(results, "relevance_volume", lambda *args: None)
+    monkeypatch.setattr(overlay, "THRESHOLD", 1.5)
     study = finished(client, send(client, *frames).json()["id"])
     assert "overlay" not in study["files"]
     assert results.NO_PLACE in study["result"]["notes"]
@@ -531,7 +533,7 @@ def test_model_says_what_it_takes_and_where_the_limits_are(make_app: Make, class
         model = browser.get("/api/model").json()
     assert set(model) == {
         "name", "version", "sha256", "modality", "classes", "notice", "limits", "intended_use", "accepts",
-        "max_upload_bytes", "viewer", "card",
+        "max_upload_bytes", "viewer", "card", "overlay",
     }  # fmt: skip
     assert model["max_upload_bytes"] == 12345
     assert model["sha256"] == classifier.sha256

@@ -12,10 +12,11 @@ from nibabel.affines import apply_affine
 from scipy.ndimage import map_coordinates
 
 from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.clinic.overlay import colours, in_depth
 from monai_fedlora.clinic.reading import LoadedStudy, load_study
 from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
 from monai_fedlora.data.records import FramePair
-from monai_fedlora.serve.volumes import network_affine, relevance_volume, write_cine, write_relevance
+from monai_fedlora.serve.volumes import network_affine, write_cine, write_overlay
 from tests.clinic.hearts import affine_of, write_nifti
 
 SHEARED = np.array([[1.2, 0.1, 0.3, -40.0], [0.05, -1.3, 0.2, 60.0], [0.0, 0.2, 8.0, 5.0], [0.0, 0.0, 0.0, 1.0]])
@@ -41,23 +42,17 @@ def test_constant_cine_is_written(tmp_path: Path) -> None:
     assert nibabel.load(tmp_path / "v.nii.gz").shape == (2, 3, 4, 5)
 
 
-def test_relevance_is_a_share_where_the_network_saw_something() -> None:
-    prepared = torch.zeros(2, 6, 6, 4)
-    prepared[:, 1:5, :, :3] = 0.5
-    relevance = torch.linspace(-1, 2, 36).view(6, 6)
-    volume = relevance_volume(relevance, prepared)
-    assert volume is not None
-    assert volume.shape == (6, 6, 4)
-    expected = (relevance / 2).clamp(0, 1).numpy()
-    for place in range(3):
-        np.testing.assert_allclose(volume[1:5, :, place], expected[1:5])
-    assert volume[0].max() == volume[5].max() == volume[..., 3].max() == 0
-    assert 0 <= volume.min() <= volume.max() <= 1
-
-
-@pytest.mark.parametrize("relevance", [torch.zeros(6, 6), torch.full((6, 6), 0.004), torch.full((6, 6), -1.0)])
-def test_there_is_no_overlay_where_no_place_speaks_for_the_answer(relevance: torch.Tensor) -> None:
-    assert relevance_volume(relevance, torch.ones(2, 6, 6, 4)) is None
+def test_colours_come_back_with_a_border_of_nothing(tmp_path: Path) -> None:
+    """Viewers draw the outermost voxels on beyond the grid; these are transparent."""
+    painted = colours(np.linspace(-0.3, 0.3, 120).reshape(4, 5, 6))
+    write_overlay(tmp_path / "o.nii.gz", painted, SHEARED)
+    image = nibabel.load(tmp_path / "o.nii.gz")
+    found = np.asarray(image.dataobj)
+    assert found.shape == (6, 7, 8)
+    channels = np.stack([found[name] for name in "RGBA"], axis=-1)
+    np.testing.assert_array_equal(channels[1:-1, 1:-1, 1:-1], painted)
+    assert channels[0].max() == channels[:, -1].max() == channels[:, :, 0].max() == 0
+    np.testing.assert_allclose(apply_affine(image.affine, (1, 1, 1)), SHEARED[:3, 3], atol=1e-4)
 
 
 def studies(stored_study: Path, cine: np.ndarray, folder: Path) -> dict[str, Study]:
@@ -127,14 +122,12 @@ def test_peak_of_the_overlay_lies_where_the_place_is(
     relevance[11, 17] = 1.0
     assert loaded.image_affine is not None
     affine = network_affine(loaded.image, prepared, loaded.image_affine)
-    volume = relevance_volume(relevance, prepared)
     assert affine is not None
-    assert volume is not None
-    write_relevance(tmp_path / "o.nii.gz", volume, affine)
+    write_overlay(tmp_path / "o.nii.gz", colours(in_depth(relevance, prepared).numpy()), affine)
     write_cine(tmp_path / "v.nii.gz", loaded.cine, loaded.cine_affine)
     overlay, shown = nibabel.load(tmp_path / "o.nii.gz"), nibabel.load(tmp_path / "v.nii.gz")
-    peak = np.unravel_index(np.asarray(overlay.dataobj).argmax(), overlay.shape)
-    assert peak[:2] == (11, 17)
+    peak = np.unravel_index(np.asarray(overlay.dataobj)["A"].argmax(), overlay.shape)
+    assert peak[:2] == (12, 18)
     voxel = apply_affine(np.linalg.inv(shown.affine) @ overlay.affine, peak)
     ed = shown.dataobj[..., 0 if loaded.frames is None else loaded.frames.ed]
     sampled = map_coordinates(np.asarray(ed, dtype=float), voxel[:, None], order=1)[0]

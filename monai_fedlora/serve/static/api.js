@@ -1,12 +1,14 @@
 /** The server's interface. Every failure is an ApiError whose message is a sentence for the reader. */
 
 /**
+ * @typedef {{unit: string, threshold: number, full: number, colours: {points: number, rgba: number[]}[]}} Scale
  * @typedef {{name: string, version: string, sha256: string, modality: string, classes: string[], notice: string,
  *   limits: string[], intended_use: string, accepts: string[], max_upload_bytes: number, viewer: boolean,
- *   card: Record<string, string>}} Model
+ *   overlay: Scale, card: Record<string, string>}} Model
  * @typedef {{ed?: number, es?: number, how: string, areas?: number[]}} Frames
  * @typedef {{notice: string, study: string, prediction: string, probabilities: Record<string, number>,
- *   doubts: string[], notes: string[], frames: Frames | null}} Result
+ *   doubts: string[], notes: string[], frames: Frames | null, overlay?: string | null}} Result `overlay` says what its
+ *   colours mean
  * @typedef {{id: string, name: string, state: string, error: string | null, result: Result | null,
  *   files: Record<string, string>, sent?: number}} Study `sent` is the share while this page sends it
  */

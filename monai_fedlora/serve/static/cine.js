@@ -2,27 +2,29 @@
 
 import { edgeLetters } from "./directions.js";
 import { element } from "./dom.js";
+import { legend } from "./legend.js";
 import { CineViewer } from "./viewer.js";
 import { Zoom } from "./zoom.js";
 
 const FRAMES_PER_SECOND = 20;  // at most; a beat takes about a second
-const NOT_EVIDENCE = "An aid, not evidence: it shows what the network reacted to, not whether that is a sign of disease.";
+const NOT_EVIDENCE = "It does not show whether that is a sign of disease.";
 
 export class CinePanel {
   /**
    * @param {{ed: number, es: number}} frames numbers from 0
-   * @param {string} answer class that the overlay speaks for
+   * @param {import("./api.js").Scale} scale of the overlay's colours
    * @param {(frame: number) => void} moved told the frame that is shown
    */
-  constructor(frames, answer, moved) {
+  constructor(frames, scale, moved) {
     this.frames = frames;
-    this.answer = answer;
+    this.legend = legend(scale);
+    this.legend.hidden = true;
     this.moved = moved;
     /** @type {CineViewer | null} */
     this.viewer = null;
     this.frame = frames.ed;
     this.timer = 0;
-    this.overlayAddress = "";
+    this.overlayAddress = this.overlayMeans = "";
     this.directed = false;
     this.canvas = element("canvas", {
       tabindex: 0, role: "application", "aria-label": "Short-axis cine. Left and right change "
@@ -43,7 +45,7 @@ export class CinePanel {
       [edge, element("span", { class: `edge ${edge}`, "aria-hidden": "true" })]));
     this.overlay = element("input", { type: "checkbox", disabled: true, change: () => this.blend() });
     this.opacity = slider(0.1, 1, 0.05, () => this.blend());
-    this.opacity.value = "0.7";
+    this.opacity.value = "1";
     this.opacity.disabled = true;
     this.overlayText = element("p", { class: "quiet" }, "The overlay is not there yet.");
     this.node = element("div", { class: "viewer" },
@@ -59,7 +61,7 @@ export class CinePanel {
           labelled("Zoom", this.zoom.slider), labelled("Brightness", this.brightness)),
         element("div", { class: "row" }, labelled("Show the places the answer hangs on", this.overlay, "after"),
           labelled("Opacity", this.opacity)),
-        this.overlayText));
+        this.legend, this.overlayText));
   }
 
   /** @param {string} address of the cine; the panel has to be in the page */
@@ -72,16 +74,17 @@ export class CinePanel {
     this.layOut(false);
     this.show(this.frame);
     if (this.directed) this.showDirections();
-    if (this.overlayAddress) await this.addOverlay(this.overlayAddress);
+    if (this.overlayAddress) await this.addOverlay(this.overlayAddress, this.overlayMeans);
     this.node.dataset.ready = "true";
   }
 
-  /** @param {string} address */
-  async addOverlay(address) {
-    this.overlayAddress = address;
+  /** @param {string} address @param {string} means what its colours say, in words */
+  async addOverlay(address, means) {
+    [this.overlayAddress, this.overlayMeans] = [address, means];
     if (!this.viewer || this.viewer.overlay) return;
     await this.viewer.addOverlay(address);
-    this.overlayText.textContent = `Red: hiding the place lowers the probability of ${this.answer}. ${NOT_EVIDENCE}`;
+    this.overlayText.textContent = `${means} ${NOT_EVIDENCE}`;
+    this.legend.hidden = false;
     this.overlay.disabled = false;
     this.blend();
   }
@@ -93,9 +96,9 @@ export class CinePanel {
     for (const [edge, text] of Object.entries(edgeLetters(this.viewer.acquired))) this.letters[edge].textContent = text;
   }
 
-  /** Say that there will be no overlay. */
-  withoutOverlay() {
-    if (!this.overlayAddress) this.overlayText.textContent = "There is no overlay for this study.";
+  /** Say that there will be no overlay. @param {string} why */
+  withoutOverlay(why) {
+    if (!this.overlayAddress) this.overlayText.textContent = why;
   }
 
   /** Stop, and free what the graphics card holds. */

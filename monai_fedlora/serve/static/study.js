@@ -110,12 +110,13 @@ export class StudyPanel {
     }
     if (!this.cine) {
       const { ed = 0, es = 1 } = result.frames ?? {};
-      this.cine = new CinePanel({ ed, es }, result.prediction, (frame) => this.mark(frame));
+      this.cine = new CinePanel({ ed, es }, this.model.overlay, (frame) => this.mark(frame));
       this.images.replaceChildren(imagesHeading(), this.cine.node);
       this.cine.open(files.volume).catch((reason) => this.failed(reason));
     }
-    if (files.overlay) this.cine.addOverlay(files.overlay).catch((reason) => this.failed(reason));
-    else if (state === "done") this.cine.withoutOverlay();
+    if (files.overlay && result.overlay) {
+      this.cine.addOverlay(files.overlay, result.overlay).catch((reason) => this.failed(reason));
+    } else if (state === "done") this.cine.withoutOverlay(result.overlay || "There is no overlay for this study.");
     if (files.dicom) this.cine.showDirections();
   }
 

@@ -1,10 +1,6 @@
 /** The cine in NiiVue: frames, slices and the overlay, shown in the plane in which they were acquired. */
 
 const BRIGHTEST = 0.5;  // of the range of grey levels, that the slider leaves in view at its end
-const RED = { R: [255, 255], G: [70, 70], B: [0, 0], A: [0, 255], I: [0, 255] };  // as in the figure
-const OPAQUE = 0.999;  // overlay value from which its colour covers; below, opacity falls with the square of the value
-const BY_VALUE = 1;  // NiiVue's colour map type that does so
-
 /** Whether this browser can draw volumes. */
 export function canDraw() {
   return Boolean(document.createElement("canvas").getContext("webgl2"));
@@ -47,16 +43,10 @@ export class CineViewer {
 
   /**
    * Load the overlay; it is drawn once {@link showOverlay} says so.
-   * @param {string} address of a 3D NIfTI file with values in [0, 1]
+   * @param {string} address of a 3D NIfTI file of colours with opacity, drawn as they are
    */
   async addOverlay(address) {
-    const overlay = await this.library.NVImage.loadFromUrl({
-      url: address, name: "overlay.nii.gz", colormap: "gray", opacity: 0, cal_min: OPAQUE, cal_max: 1,
-    });
-    overlay.img = overlay.img.map(Math.sqrt);  // so that opacity falls with the value itself
-    overlay.colormapType = BY_VALUE;
-    this.view.addColormap("red for the answer", RED);
-    overlay.colormap = "red for the answer";
+    const overlay = await this.library.NVImage.loadFromUrl({ url: address, name: "overlay.nii.gz", opacity: 0 });
     place(overlay, product(product(this.plane, inverse(this.acquired)), overlay.hdr.affine));
     this.view.addVolume(overlay);
     this.overlay = overlay;
