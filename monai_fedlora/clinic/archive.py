@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
+from monai_fedlora.clinic.naming import is_of_system
 from monai_fedlora.errors import DataError
 from monai_fedlora.files import open_new
 from monai_fedlora.scratch import private_folder
@@ -16,14 +17,26 @@ from monai_fedlora.scratch import private_folder
 MAXIMUM_FILES = 20_000
 MAXIMUM_BYTES = 8 << 30
 _CHUNK = 1 << 20
+_UTF8, _ENCRYPTED = 0x800, 0x1  # flags of a member
+_LINK, _KIND = 0o120000, 0o170000
+
+
+def is_archive(path: PurePath) -> bool:
+    """Whether a file is a zip archive, by its name."""
+    return path.suffix.lower() == ".zip"
 
 
 @contextmanager
-def study_files(path: Path) -> Iterator[list[Path]]:
-    """Yield every file of a folder and its sub-folders, or of a zip archive, in order of their names.
+def study_files(path: Path, members: Collection[str] = ()) -> Iterator[list[Path]]:
+    """Yield every file of a folder and its sub-folders, or of a zip archive, in order of their names; or one file.
 
     An archive is unpacked into a temporary, owner-only folder that is removed at the end, under numbers in place of
-    the names in it. Links and hidden files are left out.
+    the names in it; an error that is raised meanwhile names the members. Links, hidden files and those of the system
+    are left out.
+
+    Args:
+        path: the folder, archive or file.
+        members: which files to take, by their paths in the folder or archive; empty means all.
 
     Raises:
         DataError: there is no such folder or archive; it has more files or bytes than a study has
@@ -31,24 +44,102 @@ def study_files(path: Path) -> Iterator[list[Path]]:
             outside itself.
     """
     if path.is_dir():
-        yield _walk(path)
-    elif path.suffix.lower() == ".zip" and path.is_file():
-        with private_folder("monai-fedlora-") as scratch:
-            yield _unpack(path, scratch)
+        yield [path / member for member in members] if members else _walk(path)
+    elif is_archive(path) and path.is_file():
+        with unpacked(path, [PurePosixPath(member) for member in members]) as files:
+            yield list(files.values())
     elif path.is_file():
-        raise DataError(f"{path} is a single file; a DICOM study is given as its folder, or as a zip archive of it")
+        yield [path]
     else:
         raise DataError(f"{path} does not exist; give a study's folder, zip archive or files")
+
+
+@contextmanager
+def unpacked(archive: Path, members: Sequence[PurePosixPath] = ()) -> Iterator[dict[PurePosixPath, Path]]:
+    """Unpack members of a zip archive into a temporary, owner-only folder that is removed at the end.
+
+    Args:
+        archive: the archive.
+        members: which, by their paths in it; empty means all but links, hidden files and those of the system.
+
+    Yields:
+        Where each member lies, under a number with the ending of its name. Errors of the block name the members.
+
+    Raises:
+        DataError: as of :func:`study_files`; or a member is not there.
+    """
+    with private_folder("monai-fedlora-") as scratch:
+        files = _unpack(archive, scratch, members)
+        try:
+            yield files
+        except DataError as error:
+            text = str(error)
+            for member, file in files.items():
+                text = text.replace(str(file), str(archive / member))
+            raise DataError(text) from error
+
+
+@contextmanager
+def reading_archive(archive: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip archive.
+
+    Raises:
+        DataError: it is no zip archive, or what is read inside the block is damaged.
+    """
+    try:
+        with zipfile.ZipFile(archive) as source:
+            yield source
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"{archive} cannot be unpacked ({error}); make the archive again") from error
+
+
+def find_members(archive: Path, source: zipfile.ZipFile) -> dict[PurePosixPath, zipfile.ZipInfo]:
+    """The files in a zip archive but for links, by their paths in it.
+
+    Raises:
+        DataError: there are too many or too large ones, one is encrypted, or a name leads outside or occurs twice.
+    """
+    members = source.infolist()
+    _check_bounds(archive, len(members), sum(member.file_size for member in members))
+    found: dict[PurePosixPath, zipfile.ZipInfo] = {}
+    for member in members:
+        name = _name(member)
+        place = PurePosixPath(name)
+        if place.is_absolute() or ".." in place.parts or "\0" in name:
+            raise DataError(f"{archive} names a file outside itself, {name!r:.80}; it is not safe to unpack")
+        if member.flag_bits & _ENCRYPTED:
+            raise DataError(f"{archive} is encrypted; unpack it and give the folder")
+        if name.endswith("/") or (member.external_attr >> 16) & _KIND == _LINK:
+            continue
+        if place in found:
+            raise DataError(f"{archive} holds {name!r:.80} twice; make the archive again")
+        found[place] = member
+    return found
+
+
+def _name(member: zipfile.ZipInfo) -> str:
+    r"""The path of a member with ``/`` between folders, also where Windows wrote ``\``.
+
+    A name that is not marked as UTF-8 is read as that where it can be, since a Mac writes it so.
+    """
+    name = member.orig_filename
+    if not member.flag_bits & _UTF8:
+        raw = name.encode("cp437")
+        try:
+            name = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            name = raw.decode("cp437")
+    return name.replace("\\", "/")
 
 
 def _walk(folder: Path) -> list[Path]:
     found: list[Path] = []
     size = 0
     for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not is_of_system(PurePath(name)))
         for name in sorted(names):
             file = Path(root) / name
-            if name.startswith(".") or file.is_symlink() or not file.is_file():
+            if is_of_system(PurePath(name)) or file.is_symlink() or not file.is_file():
                 continue
             found.append(file)
             size += file.stat().st_size
@@ -56,35 +147,26 @@ def _walk(folder: Path) -> list[Path]:
     return found
 
 
-def _unpack(archive: Path, scratch: Path) -> list[Path]:
-    found: list[Path] = []
+def _unpack(archive: Path, scratch: Path, wanted: Sequence[PurePosixPath]) -> dict[PurePosixPath, Path]:
+    found: dict[PurePosixPath, Path] = {}
     size = 0
-    try:
-        with zipfile.ZipFile(archive) as source:
-            members = sorted(source.infolist(), key=lambda member: member.filename)
-            _check_bounds(archive, len(members), sum(member.file_size for member in members))
-            for member in members:
-                if not _is_wanted(archive, member):
-                    continue
-                found.append(scratch / f"{len(found):06d}")
-                with source.open(member) as packed, open_new(found[-1]) as plain:
-                    while chunk := packed.read(_CHUNK):
-                        size += len(chunk)
-                        _check_bounds(archive, len(found), size)
-                        plain.write(chunk)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError) as error:
-        raise DataError(f"{archive} cannot be unpacked ({error}); make the archive again") from error
+    with reading_archive(archive) as source:
+        members = find_members(archive, source)
+        for name in wanted or sorted(name for name in members if not is_of_system(name)):
+            if name not in members:
+                raise DataError(f"{archive} holds no {name}; make the archive again")
+            found[name] = scratch / f"{len(found):06d}{_ending(name)}"
+            with source.open(members[name]) as packed, open_new(found[name]) as plain:
+                while chunk := packed.read(_CHUNK):
+                    size += len(chunk)
+                    _check_bounds(archive, len(found), size)
+                    plain.write(chunk)
     return found
 
 
-def _is_wanted(archive: Path, member: zipfile.ZipInfo) -> bool:
-    place = PurePosixPath(member.filename.replace("\\", "/"))
-    if place.is_absolute() or ".." in place.parts or ":" in member.filename:
-        raise DataError(f"{archive} names a file outside itself, {member.filename!r:.80}; it is not safe to unpack")
-    if member.flag_bits & 1:
-        raise DataError(f"{archive} is encrypted; unpack it and give the folder")
-    is_link = (member.external_attr >> 16) & 0o170000 == 0o120000
-    return not (member.is_dir() or is_link or any(part.startswith(".") or part == "__MACOSX" for part in place.parts))
+def _ending(name: PurePosixPath) -> str:
+    """The last endings of a name, if they are plain words: some readers go by them."""
+    return "".join(part for part in name.suffixes[-2:] if part[1:].isalnum() and part.isascii() and len(part) < 8)
 
 
 def _check_bounds(origin: Path, files: int, size: int) -> None:

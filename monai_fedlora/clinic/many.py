@@ -15,17 +15,19 @@ from typing import Any
 from PIL import Image
 
 from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.clinic.defects import reason_of
 from monai_fedlora.clinic.deidentify import Deidentifier
 from monai_fedlora.clinic.dicom_output import write_dicom
 from monai_fedlora.clinic.figure import draw_figure
 from monai_fedlora.clinic.occlusion import need_captum
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, predict_study
 from monai_fedlora.clinic.state import state_sentences
-from monai_fedlora.clinic.studies import Study
-from monai_fedlora.errors import ConfigError, FedLoraError
+from monai_fedlora.clinic.studies import LeftOut, Study
+from monai_fedlora.errors import ConfigError
 from monai_fedlora.files import atomic_path, make_folder, write_json, write_text
 
 TABLE_NAME = "predictions.csv"
+LEFT_OUT_NAME = "left_out.csv"
 NO_DICOM = "no DICOM objects were written: the study was not read from DICOM, so there is no study that they belong to"
 
 
@@ -78,6 +80,7 @@ def predict_all(
     *,
     overlay: bool = True,
     dicom: DicomOutput | None = None,
+    left_out: Sequence[LeftOut] = (),
     on_progress: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """Classify studies and write what was found.
@@ -85,7 +88,8 @@ def predict_all(
     ``output`` receives ``studies/<study>.json`` and ``figures/<study>.png`` as soon as a study is done, with ``dicom``
     also ``dicom/<study>/``, and ``predictions.csv`` when all are: ``study``, the probability of each class,
     ``prediction``, ``undecided`` (yes or no), ``state``, ``doubts``, ``notes``, lowest and highest probability of each
-    class over small changes, and ``error``. Every file appears complete or not at all, readable by its owner only.
+    class over small changes, and ``error``. ``left_out.csv`` names the files that belong to no study,
+    if there are any. Every file appears complete or not at all, readable by its owner only.
 
     Args:
         classifier: the model.
@@ -93,11 +97,11 @@ def predict_all(
         output: folder to create.
         overlay: also show in the figures which places the answers hang on.
         dicom: also write DICOM objects, for studies that were read from DICOM.
+        left_out: files that belong to no study.
         on_progress: called after every study.
 
     Raises:
-        ConfigError: ``output`` exists or cannot be made; or a package for a kind of file, or for the overlay, is not
-            installed.
+        ConfigError: ``output`` exists or cannot be made; or a package for the overlay is not installed.
     """
     if overlay:
         need_captum()
@@ -108,6 +112,9 @@ def predict_all(
         output.mkdir(mode=0o700)
     except OSError as error:
         raise ConfigError(f"{output} cannot be made: {error}") from error
+    if left_out:
+        rows = [("file", "reason"), *((entry.file, entry.reason) for entry in left_out)]
+        write_text(output / LEFT_OUT_NAME, _csv(rows))
     outcomes = []
     for study in studies:
         outcomes.append(_one(classifier, study, output, overlay=overlay, dicom=dicom))
@@ -118,19 +125,15 @@ def predict_all(
 
 def table(classes: Sequence[str], outcomes: Sequence[Outcome]) -> str:
     """The text of ``predictions.csv``."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
     spans = [f"{name} {end}" for name in classes for end in ("lowest", "highest")]
-    writer.writerow(["study", *classes, "prediction", "undecided", "state", "doubts", "notes", *spans, "error"])
+    rows = [["study", *classes, "prediction", "undecided", "state", "doubts", "notes", *spans, "error"]]
     for outcome in outcomes:
         shares = [f"{share:.6f}" for share in outcome.probabilities] or [""] * len(classes)
         ends = [f"{end:.6f}" for span in outcome.ranges for end in span] or [""] * len(spans)
         undecided = "" if not outcome.probabilities else "yes" if outcome.undecided else "no"
         said = ("; ".join(sentences) for sentences in (outcome.doubts, outcome.notes))
-        writer.writerow(
-            [outcome.study, *shares, outcome.predicted, undecided, outcome.state, *said, *ends, outcome.error]
-        )
-    return text.getvalue()
+        rows.append([outcome.study, *shares, outcome.predicted, undecided, outcome.state, *said, *ends, outcome.error])
+    return _csv(rows)
 
 
 def file_name(study: str) -> str:
@@ -164,13 +167,17 @@ def _one(classifier: Classifier, study: Study, output: Path, *, overlay: bool, d
             outcome = replace(outcome, notes=(*outcome.notes, NO_DICOM))
         elif dicom is not None:
             write_dicom(prediction, figure, output / "dicom" / name, deidentifier=dicom.deidentifier)
-    except ConfigError:
-        raise
-    except (FedLoraError, OSError, MemoryError) as reason:
-        outcome = replace(outcome, error=str(reason) or type(reason).__name__)
+    except Exception as error:  # a defect must not stop the other studies
+        outcome = replace(outcome, error=reason_of(error))
     content |= {"notes": list(outcome.notes), "error": outcome.error or None}
     write_json(output / "studies" / f"{name}.json", content)
     return outcome
+
+
+def _csv(rows: Sequence[Sequence[str]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def _save(figure: Image.Image, path: Path) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from monai_fedlora.clinic.archive import study_files
+from monai_fedlora.clinic.archive import study_files, unpacked
 from monai_fedlora.clinic.bundle import CINE, Classifier
 from monai_fedlora.clinic.dicom_headers import read_image_headers
 from monai_fedlora.clinic.dicom_pixels import check_size, read_voxels
@@ -18,7 +18,7 @@ from monai_fedlora.clinic.dicom_stack import find_stack
 from monai_fedlora.clinic.frames_choice import FrameChoice, choose_frames
 from monai_fedlora.clinic.plausible import cine_doubts, photograph_doubts
 from monai_fedlora.clinic.sources import Source, read_sources
-from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
+from monai_fedlora.clinic.studies import CineFile, DicomFiles, Packed, Study, Unusable
 from monai_fedlora.data.nifti import read_header
 from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.errors import DataError
@@ -59,7 +59,17 @@ def load_study(study: Study, classifier: Classifier) -> LoadedStudy:
         ConfigError: a package for this kind of file is not installed.
         DataError: the study cannot be used, or is not what the model takes; the message names the file.
     """
+    loaded = _load(study, classifier)
+    return replace(loaded, notes=(*study.notes, *loaded.notes)) if study.notes else loaded
+
+
+def _load(study: Study, classifier: Classifier) -> LoadedStudy:
     files = study.files
+    if isinstance(files, Unusable):
+        raise DataError(files.reason)
+    if isinstance(files, Packed):
+        with unpacked(files.archive, [PurePosixPath(path) for path in files.paths]) as places:
+            return _load(replace(study, files=files.placed(places)), classifier)
     if isinstance(files, Photograph) != (classifier.modality != CINE):
         takes = "short-axis cines" if classifier.modality == CINE else "photographs (JPEG, PNG or TIFF files)"
         raise DataError(f"{study.name} is not what the model takes; {classifier.name} classifies {takes}")
@@ -105,7 +115,7 @@ def _load_cine(files: CineFile, classifier: Classifier) -> LoadedStudy:
 
 
 def _load_dicom(files: DicomFiles, classifier: Classifier) -> LoadedStudy:
-    with study_files(files.path) as paths:
+    with study_files(files.path, files.members) as paths:
         stack = find_stack(read_image_headers(paths, files.path), files.path)
         voxels = read_voxels(stack)
         choice = choose_frames(

@@ -21,7 +21,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         description="Classify studies with a bundle that monai-fedlora export made, and write predictions.csv, and for "
         "each study a JSON file and a figure. Research only: not a medical device, not for clinical use.",
         epilog="INPUT of a cine model: NIfTI files <study>_ed.nii.gz with <study>_es.nii.gz, a 4D NIfTI file, a folder "
-        "or zip archive with a DICOM study; of a photograph model: JPEG, PNG or TIFF files; or a folder of such files; "
+        "or zip archive with a DICOM study; of a photograph model: JPEG, PNG or TIFF files; or a folder or zip archive "
+        "of such files, of many patients too; "
         "or a csv with a column study and, per line, ed and es, or cine or folder (of a DICOM study) with or without "
         "ed_frame and es_frame, or image.",
     )
@@ -56,27 +57,33 @@ def run(args: argparse.Namespace) -> int:
 
     from monai_fedlora.clinic.bundle import open_bundle
     from monai_fedlora.clinic.deidentify import Deidentifier
-    from monai_fedlora.clinic.many import TABLE_NAME, DicomOutput, predict_all
+    from monai_fedlora.clinic.finding import count_and_name, find_studies
+    from monai_fedlora.clinic.many import LEFT_OUT_NAME, TABLE_NAME, DicomOutput, predict_all
     from monai_fedlora.clinic.state import NO_DOUBT_FOUND
-    from monai_fedlora.clinic.studies import find_studies
     from monai_fedlora.export.keys import read_public_keys
 
     if args.keep_identity and not args.dicom:
         raise ConfigError("--keep-identity says what is in the DICOM objects; give --dicom too")
     classifier = open_bundle(args.bundle, keys=read_public_keys(args.require_signature))
-    studies = find_studies(args.inputs, modality=classifier.modality)
     console = Console()
+    with console.status("looking for studies") as status:
+        found = find_studies(
+            args.inputs,
+            modality=classifier.modality,
+            on_file=lambda count: status.update(f"looking for studies: {count} files"),
+        )
     columns: Sequence[Any] = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("studies", total=len(studies))
+        task = bar.add_task("studies", total=len(found.studies))
         outcomes = predict_all(
             classifier,
-            studies,
+            found.studies,
             args.output,
             overlay=not args.no_overlay,
             dicom=DicomOutput(deidentifier=None if args.keep_identity else Deidentifier()) if args.dicom else None,
+            left_out=found.left_out,
             on_progress=lambda outcome: bar.advance(task),
         )
     console.print(summary(classifier.classes, outcomes, calibrated=classifier.trust.calibrated))
@@ -91,6 +98,9 @@ def run(args: argparse.Namespace) -> int:
         for note in outcome.notes:
             if not any(note in sentence for sentence in stated):
                 console.print(f"{outcome.study}: note: {note}", markup=False, soft_wrap=True)
+    if found.left_out:
+        text = f"left out, see {LEFT_OUT_NAME}: {count_and_name(found.left_out)}"
+        console.print(text, style="yellow", markup=False, soft_wrap=True)
     console.print(f"results: {args.output / TABLE_NAME}", markup=False, soft_wrap=True)
     console.print("Research only. Not for clinical use.", style="red")
     return EXIT_FAILED_STUDIES if any(outcome.error for outcome in outcomes) else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,30 +57,36 @@ def read_header_row(path: Path) -> tuple[str, ...]:
     return tuple(_parse(path)[0][1])
 
 
-def read_rows(path: Path, *, required: Sequence[str]) -> list[Row]:
+def read_rows(path: Path, *, required: Sequence[str], on_bad: Callable[[str, str], None] | None = None) -> list[Row]:
     """Read a csv with a header line, separated by commas, semicolons or tabs; empty lines are skipped.
 
     Args:
         path: the file, UTF-8 with or without a byte order mark.
         required: columns that must exist.
+        on_bad: called with place and fault of every line that is left out because it has another length than the
+            header; by default such a line is an error.
 
     Raises:
-        DataError: the file is missing, not text, lacks a column, names one twice, or has a line of another
-            length than the header.
+        DataError: the file is missing, not text, lacks a column or names one twice, or has a bad line.
     """
     (_, names), *lines = _parse(path)
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
         raise DataError(f"{path}:1: the column {twice[0]} occurs twice")
     if missing := [column for column in required if column not in names]:
         raise DataError(f"{path}:1: column {', '.join(missing)} is missing; the columns are {', '.join(names)}")
-    rows = []
+    rows, bad = [], 0
     for number, cells in lines:
         if not any(cells):
             continue
-        if len(cells) != len(names):
-            raise DataError(f"{path}:{number}: {len(cells)} cells, but the header has {len(names)}")
-        rows.append(Row(f"{path}:{number}", dict(zip(names, cells, strict=True))))
-    if not rows:
+        if len(cells) == len(names):
+            rows.append(Row(f"{path}:{number}", dict(zip(names, cells, strict=True))))
+            continue
+        bad += 1
+        fault = f"{path}:{number}: {len(cells)} cells, but the header has {len(names)}"
+        if on_bad is None:
+            raise DataError(fault)
+        on_bad(f"{path}:{number}", fault)
+    if not rows and not bad:
         raise DataError(f"{path} has a header and no patient")
     return rows
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from monai_fedlora.clinic.archive import MAXIMUM_FILES
 from monai_fedlora.clinic.bundle import CINE
-from monai_fedlora.clinic.studies import NIFTI, CineFile, DicomFiles, Study
+from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
+from monai_fedlora.clinic.volumes import NIFTI
 from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.check.archive import Limits, open_archive

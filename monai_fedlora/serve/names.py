@@ -6,7 +6,7 @@ import unicodedata
 from pathlib import PurePosixPath
 
 from monai_fedlora.clinic.bundle import CINE
-from monai_fedlora.clinic.studies import NIFTI, PAIR
+from monai_fedlora.clinic.volumes import NIFTI, PAIR
 from monai_fedlora.transforms.photograph_file import SUFFIXES as PHOTOGRAPHS
 
 ZIP, DICOM = ".zip", ".dcm"

@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from monai_fedlora.serve.defects import describe_defect
+from monai_fedlora.clinic.defects import describe_defect
 from monai_fedlora.serve.refusal import BAD_REQUEST, DEFECT, FORBIDDEN, MISDIRECTED, UNAUTHORISED, Refused
 from monai_fedlora.serve.settings import LOOPBACK_NAME, ServeSettings, is_loopback
 

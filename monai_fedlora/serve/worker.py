@@ -13,9 +13,9 @@ from importlib import import_module
 import torch
 
 from monai_fedlora.clinic.bundle import CINE, IMAGE, Classifier
+from monai_fedlora.clinic.defects import describe_defect
 from monai_fedlora.environment import THREADS
 from monai_fedlora.errors import ConfigError, FedLoraError
-from monai_fedlora.serve.defects import describe_defect
 from monai_fedlora.serve.results import classify
 from monai_fedlora.serve.sessions import Removed, ServedStudy, Session
 

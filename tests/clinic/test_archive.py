@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import io
+import re
 import stat
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from monai_fedlora.clinic import archive
-from monai_fedlora.clinic.archive import study_files
+from monai_fedlora.clinic.archive import study_files, unpacked
 from monai_fedlora.errors import DataError
 
 
@@ -53,12 +54,40 @@ def test_hidden_files_links_and_leftovers_of_a_mac_are_left_out(tmp_path: Path) 
             assert [file.read_bytes() for file in files] == [b"image"]
 
 
-@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/etc/evil", "..\\evil", "C:/evil", "a/.."])
+@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/etc/evil", "..\\evil", "a/.."])
 def test_names_that_lead_outside_are_refused(tmp_path: Path, name: str) -> None:
     packed = pack(tmp_path / "p.zip", {"good": b"1", name: b"2"})
     with pytest.raises(DataError, match="a file outside itself"), study_files(packed):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["p.zip"]
+
+
+def test_names_of_other_systems_are_only_names(tmp_path: Path) -> None:
+    content = {"10:30:00/IM1": b"1", "C:\\MR\\IM2": b"2", "M\u00fcller/IM3": b"3", "皮肤.dcm": b"4"}
+    packed = pack(tmp_path / "p.zip", content)
+    with study_files(packed) as files:
+        assert sorted(file.read_bytes() for file in files) == [b"1", b"2", b"3", b"4"]
+    with unpacked(packed, [PurePosixPath("C:/MR/IM2")]) as places:
+        assert [file.read_bytes() for file in places.values()] == [b"2"]
+    unmarked = re.sub(rb"(PK(?:\x03\x04..|\x01\x02....))\x00\x08", rb"\1\0\0", packed.read_bytes(), flags=re.DOTALL)
+    (tmp_path / "mac.zip").write_bytes(unmarked)  # as a Mac's archiver writes
+    with unpacked(tmp_path / "mac.zip") as places:
+        assert PurePosixPath("皮肤.dcm") in places and PurePosixPath("Müller/IM3") in places
+
+
+def test_chosen_members_alone_are_unpacked_and_named_in_errors(tmp_path: Path) -> None:
+    packed = pack(tmp_path / "p.zip", {"a/x.nii.gz": b"x", "y.NII": b"y"})
+    with (
+        pytest.raises(DataError, match=rf"{packed}/a/x\.nii\.gz is broken"),
+        unpacked(packed, [PurePosixPath("a/x.nii.gz")]) as places,
+    ):
+        (file,) = places.values()
+        assert file.name.endswith(".nii.gz") and file.read_bytes() == b"x"
+        raise DataError(f"{file} is broken")
+    with pytest.raises(DataError, match="holds no z"), unpacked(packed, [PurePosixPath("z")]):
+        pass
+    with study_files(tmp_path, ["p.zip"]) as files:
+        assert files == [packed]
 
 
 def test_a_bomb_is_refused_by_what_it_declares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,10 +131,11 @@ def test_encrypted_archive_is_refused(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize(("name", "message"), [("image.dcm", "a single file"), ("nothing", "does not exist")])
-def test_what_is_no_folder_and_no_archive_is_refused(tmp_path: Path, name: str, message: str) -> None:
+def test_single_file_is_the_study_and_what_is_not_there_none(tmp_path: Path) -> None:
     (tmp_path / "image.dcm").touch()
-    with pytest.raises(DataError, match=message), study_files(tmp_path / name):
+    with study_files(tmp_path / "image.dcm") as files:
+        assert files == [tmp_path / "image.dcm"]
+    with pytest.raises(DataError, match="does not exist"), study_files(tmp_path / "nothing"):
         pass
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
 import stat
 import sys
 from pathlib import Path
@@ -17,9 +19,10 @@ from PIL import Image
 from monai_fedlora.clinic import many
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.deidentify import Deidentifier
+from monai_fedlora.clinic.finding import find_studies
 from monai_fedlora.clinic.many import NO_DICOM, TABLE_NAME, DicomOutput, Outcome, file_name, predict_all, table
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE
-from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
+from monai_fedlora.clinic.studies import CineFile, DicomFiles, LeftOut, Study
 from monai_fedlora.errors import ConfigError
 from tests.clinic.hearts import affine_of, write_nifti
 
@@ -126,12 +129,77 @@ def test_no_table_appears_before_all_is_done(
     assert {path.name for path in (tmp_path / "O").rglob("*") if path.is_file()} == {"heart.json", "heart.png"}
 
 
-def test_what_no_study_can_mend_stops_all(
+@pytest.mark.parametrize("error", [IndexError("list index out of range"), ConfigError("a package is missing")])
+def test_whatever_happens_at_one_study_costs_that_study_alone(
+    classifier: Classifier, studies: list[Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    predict = many.predict_study
+
+    def failing(classifier: Classifier, study: Study, *, overlay: bool) -> object:
+        if study.name == "missing":
+            raise error
+        return predict(classifier, study, overlay=overlay)
+
+    monkeypatch.setattr(many, "predict_study", failing)
+    predict_all(classifier, studies, tmp_path / "O", overlay=False)
+    good, bad, last = rows(tmp_path / "O")
+    assert good["prediction"] and last["prediction"] and not bad["prediction"]
+    if isinstance(error, ConfigError):
+        assert bad["error"] == "a package is missing"
+    else:
+        assert bad["error"].startswith("the study met a defect of this program (IndexError at ")
+    assert json.loads((tmp_path / "O" / "studies" / "missing.json").read_text())["error"] == bad["error"]
+
+
+def test_missing_package_is_the_reason_of_the_studies_that_need_it(
     classifier: Classifier, studies: list[Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(ConfigError, match="further packages"):
-        predict_all(classifier, studies, tmp_path / "O", overlay=False)
+    predict_all(classifier, studies, tmp_path / "O", overlay=False)
+    dicom, _, nifti = rows(tmp_path / "O")
+    assert "further packages" in dicom["error"]
+    assert nifti["prediction"]
+
+
+def test_names_in_any_encoding_are_written_everywhere(image_classifier: Classifier, tmp_path: Path) -> None:
+    levels = np.random.default_rng(1).integers(60, 200, (40, 50, 3), dtype=np.uint8)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    names = ["a.png", os.fsdecode(b"l\xe9sion.png"), os.fsdecode(b"b\xe9.png"), "皮肤.png"]
+    for name in names:
+        Image.fromarray(levels).save(folder / name)
+    (folder / names[2]).write_bytes(b"no picture")
+    found = find_studies([folder], modality="image")
+    predict_all(image_classifier, found.studies, tmp_path / "O", overlay=False)
+    table = {row["study"]: row for row in rows(tmp_path / "O")}
+    assert list(table) == ["a", r"b\xe9", r"l\xe9sion", "皮肤"]
+    assert table[r"l\xe9sion"]["prediction"] and table["皮肤"]["prediction"]
+    assert r"b\xe9.png" in table[r"b\xe9"]["error"]
+    assert len(list((tmp_path / "O" / "figures").iterdir())) == 3
+
+
+def test_studies_in_an_archive_are_the_same_as_outside(image_classifier: Classifier, tmp_path: Path) -> None:
+    levels = np.random.default_rng(1).integers(60, 200, (40, 50, 3), dtype=np.uint8)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(levels).save(folder / "a.png")
+    (folder / "b.png").write_bytes(b"no picture")
+    archive = Path(shutil.make_archive(str(folder), "zip", folder))
+    answers = []
+    for place, origin in (("P", folder), ("Z", archive)):
+        found = find_studies([origin], modality="image")
+        predict_all(image_classifier, found.studies, tmp_path / place, overlay=False)
+        first, second = rows(tmp_path / place)
+        answers.append({**first, "error": second["error"].replace(str(origin), "")})
+    assert answers[0] == answers[1]
+    assert "/b.png" in answers[0]["error"]
+
+
+def test_files_that_are_left_out_are_listed(classifier: Classifier, studies: list[Study], tmp_path: Path) -> None:
+    left_out = [LeftOut("x/a, b.txt", "no image"), LeftOut("x/c.pdf", "no image")]
+    predict_all(classifier, studies[1:2], tmp_path / "O", left_out=left_out, overlay=False)
+    with (tmp_path / "O" / "left_out.csv").open(newline="") as stream:
+        assert list(csv.reader(stream)) == [["file", "reason"], ["x/a, b.txt", "no image"], ["x/c.pdf", "no image"]]
 
 
 def test_table_quotes_what_needs_it() -> None:

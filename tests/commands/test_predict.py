@@ -34,7 +34,10 @@ class Calls:
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png"):
+        Path(name).touch()
     made = Calls(outcomes=[Outcome(study="a", probabilities=(0.25, 0.75), predicted="ABN", state="no_doubt_found")])
 
     def open_bundle(path: Path, *, keys: tuple[PublicKey, ...]) -> argparse.Namespace:
@@ -60,7 +63,7 @@ def run(*words: str) -> int:
 def test_inputs_and_output_are_passed_on(calls: Calls) -> None:
     assert run() == 0
     assert calls.opened == [Path("B")]
-    assert calls.studies == [Study("a", Photograph(Path("a.png"))), Study("b", Photograph(Path("b.png")))]
+    assert list(calls.studies) == [Study("a", Photograph(Path("a.png"))), Study("b", Photograph(Path("b.png")))]
     assert calls.options["output"] == Path("O")
     assert calls.options["overlay"] is True
     assert calls.options["dicom"] is None
@@ -130,6 +133,21 @@ def test_failures_and_doubts_are_named_and_failures_end_in_one(
         "odd: Doubtful because it is grey.", "cannot tell", "new: Cannot tell: there are no statistics.",
     ):  # fmt: skip
         assert part in printed
+
+
+def test_files_that_are_left_out_are_counted_and_named(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("folder").mkdir()
+    for name in ("c.png", "notes.txt", "more.txt"):
+        (Path("folder") / name).touch()
+    assert cli.main(["predict", "B", "folder", "--output", "O"]) == 0
+    assert "left_out.csv: 2 files (folder/more.txt, folder/notes.txt): no photograph" in capsys.readouterr().out
+    assert [entry.file for entry in calls.options["left_out"]] == ["folder/more.txt", "folder/notes.txt"]
+
+
+def test_mistyped_input_leaves_no_folder(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["predict", "B", "a.pgn", "b.png", "--output", "O"]) == cli.EXIT_ERROR
+    assert "a.pgn does not exist; is the name mistyped?" in capsys.readouterr().err
+    assert not Path("O").exists()
 
 
 @pytest.mark.parametrize("missing", ["BUNDLE", "INPUT", "--output"])

@@ -17,8 +17,8 @@ import uvicorn
 
 from monai_fedlora.clinic import overlay
 from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.clinic.finding import find_studies
 from monai_fedlora.clinic.predict import Prediction, predict_study
-from monai_fedlora.clinic.studies import find_studies
 from monai_fedlora.serve.app import create_app
 from monai_fedlora.serve.protocol import server_config
 from monai_fedlora.serve.settings import ServeSettings
@@ -141,7 +141,7 @@ def heart(stored_study: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes
 @pytest.fixture(scope="module")
 def expected(classifier: Classifier, stored_study: Path) -> Prediction:
     """What the program without a page says of :func:`heart`."""
-    (study,) = find_studies([stored_study], modality=classifier.modality)
+    (study,) = find_studies([stored_study], modality=classifier.modality).studies
     return predict_study(classifier, study, overlay=False)
 
 

@@ -22,8 +22,8 @@ from starlette.testclient import TestClient
 
 from monai_fedlora.clinic import overlay
 from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.clinic.finding import find_studies
 from monai_fedlora.clinic.predict import predict_study
-from monai_fedlora.clinic.studies import find_studies
 from monai_fedlora.errors import ConfigError, PrivacyError
 from monai_fedlora.serve import app as app_module
 from monai_fedlora.serve import results, worker
@@ -88,7 +88,7 @@ def test_dicom_study_comes_back_classified_with_everything_that_is_offered(
     client: TestClient, classifier: Classifier, stored_study: Path, cine: np.ndarray
 ) -> None:
     study = finished(client, send_heart(client, stored_study))
-    (same,) = find_studies([stored_study], modality="cine")
+    (same,) = find_studies([stored_study], modality="cine").studies
     expected = predict_study(classifier, same).to_json()
     assert study["result"]["overlay"].startswith("Red: hiding the place lowers the probability")
     assert {name: value for name, value in study["result"].items() if name != "overlay"} == expected

@@ -1,0 +1,93 @@
+"""What studies are called: names that every table, page and terminal can hold, no two alike."""
+
+from __future__ import annotations
+
+import contextlib
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import PurePath
+
+from monai_fedlora.data.rows import Row
+
+_SYSTEM = frozenset(
+    {"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "$recycle.bin", "system volume information"}
+)
+
+
+def printable(text: str) -> str:
+    r"""The text with ``\xe9`` for each byte that is no UTF-8, and ``\x1b`` or ``\u202e`` for what steers a terminal."""
+    with contextlib.suppress(UnicodeEncodeError):  # of a lone surrogate that stands for no byte
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(
+        character.encode("unicode_escape").decode() if _steers(character) else character for character in text
+    )
+
+
+def is_of_system(path: PurePath) -> bool:
+    """Whether a file is hidden, or one that a Mac, Windows or an archiver puts beside those of people."""
+    return any(part.startswith(".") or part.lower() in _SYSTEM for part in path.parts if part not in (".", ".."))
+
+
+def names_of_file(path: PurePath, ending: str) -> tuple[str, ...]:
+    """What the study of a file may be called, shortest first: without ending, with it, with ever more folders.
+
+    Args:
+        path: the file, below as many folders as may be part of its name.
+        ending: of the file's name, or of what is beside the study's name in it.
+    """
+    parts = [printable(part) for part in path.parts if part not in (path.anchor, "..")]
+    short, name = printable(path.name.removesuffix(ending)) or parts[-1], parts[-1]
+    longer = ["/".join([*parts[-count:-1], last]) for count in range(2, len(parts) + 1) for last in (short, name)]
+    return (short, name, *longer)
+
+
+def names_of_folder(path: PurePath) -> tuple[str, ...]:
+    """What the study of a folder may be called, shortest first: the folder's name, with ever more folders."""
+    parts = [printable(part) for part in path.parts if part not in (path.anchor, "..")] or ["study"]
+    return tuple("/".join(parts[-count:]) for count in range(1, len(parts) + 1))
+
+
+def names_of_row(row: Row) -> tuple[str, ...]:
+    """What the study of a table's line may be called: as its column says, or with the line too."""
+    table, _, line = row.origin.rpartition(":")
+    study = printable(row.cells.get("study", ""))
+    place = f"{printable(PurePath(table).name)}, line {line}"
+    return (study, f"{study} ({place})") if study else (place,)
+
+
+def told_apart(choices: Sequence[Sequence[str]]) -> list[str]:
+    """Choose a name for each study, no two alike.
+
+    Studies whose names are the same get their next longer ones; where none are left, the later get a number.
+
+    Args:
+        choices: names of each, shortest first, one at least.
+    """
+    depth = [0] * len(choices)
+    while True:
+        names = [names[depth[index]] for index, names in enumerate(choices)]
+        often = Counter(names)
+        clashing = [i for i, name in enumerate(names) if often[name] > 1 and depth[i] + 1 < len(choices[i])]
+        if not clashing:
+            return _numbered(names)
+        for index in clashing:
+            depth[index] += 1
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    taken, given = set(names), []
+    seen: set[str] = set()
+    for name in names:
+        chosen, number = name, 1
+        while chosen in seen or (number > 1 and chosen in taken):
+            number += 1
+            chosen = f"{name} ({number})"
+        seen.add(chosen)
+        given.append(chosen)
+    return given
+
+
+def _steers(character: str) -> bool:
+    kind = unicodedata.category(character)
+    return kind[0] == "C" or kind in ("Zl", "Zp")

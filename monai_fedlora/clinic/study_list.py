@@ -1,0 +1,69 @@
+"""A csv that names studies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from monai_fedlora.clinic.naming import names_of_row
+from monai_fedlora.clinic.studies import CineFile, DicomFiles, Files, Unusable
+from monai_fedlora.data.records import FramePair, Photograph
+from monai_fedlora.data.rows import Row, read_rows
+from monai_fedlora.errors import DataError
+
+_COLUMNS = ("ed", "es", "cine", "image", "folder")
+
+
+def read_list(table: Path) -> list[tuple[tuple[str, ...], Files]]:
+    """Read a csv with a column ``study`` and, per line, ``ed`` and ``es``, or ``cine``, ``image`` or ``folder``.
+
+    Paths are relative to the csv; ``folder`` may name a zip archive. Where a line has ``cine`` or ``folder``, the
+    columns ``ed_frame`` and ``es_frame`` may name the frames, counted from 0. A line that names no image, several, or
+    no study, is an unusable study, so that it costs nothing but itself.
+
+    Returns:
+        What each study may be called, shortest first, and its files, in the order of the lines.
+
+    Raises:
+        DataError: the csv cannot be read, or has no such columns.
+    """
+    found: list[tuple[int, tuple[str, ...], Files]] = []
+
+    def keep(row: Row, files: Files) -> None:
+        found.append((int(row.origin.rpartition(":")[2]), names_of_row(row), files))
+
+    for row in read_rows(
+        table, required=["study"], on_bad=lambda origin, fault: keep(Row(origin, {}), Unusable(fault))
+    ):
+        try:
+            row.text("study")
+            keep(row, _listed(row, table.parent))
+        except DataError as error:
+            keep(row, Unusable(str(error)))
+    return [(names, files) for _, names, files in sorted(found, key=lambda entry: entry[0])]
+
+
+def _listed(row: Row, folder: Path) -> Files:
+    given = [column for column in _COLUMNS if row.cells.get(column)]
+
+    def file(column: str) -> Path:
+        return Path(os.path.abspath(folder / row.text(column)))
+
+    if given == ["ed", "es"]:
+        return FramePair(file("ed"), file("es"))
+    if given == ["image"]:
+        return Photograph(file("image"))
+    if given == ["cine"]:
+        return CineFile(file("cine"), _frames(row))
+    if given == ["folder"]:
+        return DicomFiles(file("folder"), _frames(row))
+    raise DataError(
+        f"{row.origin}: give ed and es, or cine, image or folder, and leave the other columns empty; "
+        f"given: {', '.join(given) or 'none'}"
+    )
+
+
+def _frames(row: Row) -> tuple[int, int] | None:
+    if not (row.cells.get("ed_frame") or row.cells.get("es_frame")):
+        return None
+    return row.integer("ed_frame"), row.integer("es_frame")
