@@ -1,6 +1,7 @@
 """One picture per study: what the network saw, what it answered, and which places the answer hangs on.
 
-The picture names neither the study nor the patient, so that it can travel with de-identified results.
+The picture names neither the study nor the patient, so that it can travel with de-identified results; where it may be
+named, :mod:`monai_fedlora.clinic.figure_title` does so.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from monai_fedlora.clinic.defects import reason_of
 from monai_fedlora.clinic.deidentify import Deidentifier
 from monai_fedlora.clinic.dicom_output import write_dicom
 from monai_fedlora.clinic.figure import draw_figure
+from monai_fedlora.clinic.figure_title import add_title
 from monai_fedlora.clinic.occlusion import need_captum
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, predict_study
 from monai_fedlora.clinic.state import state_sentences
@@ -162,7 +163,7 @@ def _one(classifier: Classifier, study: Study, output: Path, *, overlay: bool, d
             ranges=() if prediction.stability is None else prediction.stability.ranges(prediction.probabilities),
         )
         figure = draw_figure(prediction)
-        _save(figure, output / "figures" / f"{name}.png")
+        _save(add_title(figure, study.name), output / "figures" / f"{name}.png")
         if dicom is not None and not prediction.sources:
             outcome = replace(outcome, notes=(*outcome.notes, NO_DICOM))
         elif dicom is not None:

@@ -17,19 +17,18 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.serve.card import describe_model
 from monai_fedlora.serve.kinds import make_study
-from monai_fedlora.serve.names import stored_suffix
-from monai_fedlora.serve.pace import in_time
+from monai_fedlora.serve.names import stored_suffix, typed_name
+from monai_fedlora.serve.offers import describe, describe_session, download
+from monai_fedlora.serve.pace import Pace, in_time
 from monai_fedlora.serve.pages import INDEX, KINDS, VIEWER, find_pages
 from monai_fedlora.serve.refusal import DISK_FULL, NOT_FOUND, TIMED_OUT, Refused
-from monai_fedlora.serve.results import FILES
-from monai_fedlora.serve.security import Guard, page_key, session_of, set_session_cookie
-from monai_fedlora.serve.sessions import ServedStudy, Session, Sessions
+from monai_fedlora.serve.security import Guard, page_key, session_of, set_session_cookie, upload_id
+from monai_fedlora.serve.sessions import Session, Sessions
 from monai_fedlora.serve.settings import ServeSettings
 from monai_fedlora.serve.storage import Storage
-from monai_fedlora.serve.uploads import check_length, receive
+from monai_fedlora.serve.uploads import check_length, read_json, receive
 from monai_fedlora.serve.worker import Worker, torch_threads
 
-_TYPES = {".gz": "application/gzip", ".png": "image/png", ".zip": "application/zip", ".json": "application/json"}
 _LONGEST_SWEEP = 60.0
 
 
@@ -70,8 +69,15 @@ def create_app(classifier: Classifier, *, settings: ServeSettings) -> FastAPI:
     def sessions_of(request: Request) -> Sessions:
         return request.app.state.sessions
 
-    def find_session(request: Request) -> Session:
-        return sessions_of(request).find(session_of(request.cookies, settings), page_key(request.headers))
+    def find_session(request: Request, *, is_used: bool = True) -> Session:
+        identity, key = session_of(request.cookies, settings), page_key(request.headers)
+        return sessions_of(request).find(identity, key, is_used=is_used)
+
+    def answer(request: Request, session: Session, content: dict) -> Response:
+        response = JSONResponse(content)
+        if session.id != session_of(request.cookies, settings):  # images and downloads show the cookie alone
+            set_session_cookie(response, settings, session.id)
+        return response
 
     @app.get("/")
     async def index(request: Request) -> Response:
@@ -94,7 +100,8 @@ def create_app(classifier: Classifier, *, settings: ServeSettings) -> FastAPI:
         check_length(request.headers.get("content-length"), limit)
         try:
             key = page_key(request.headers)
-            with sessions_of(request).arrival(session_of(request.cookies, settings), key) as (session, study):
+            upload, identity = upload_id(request.headers), session_of(request.cookies, settings)
+            with sessions_of(request).arrival(identity, key, upload) as (session, study):
                 received = await receive(
                     in_time(request.stream(), study.pace),
                     content_type=request.headers.get("content-type", ""),
@@ -117,29 +124,45 @@ def create_app(classifier: Classifier, *, settings: ServeSettings) -> FastAPI:
                 raise
             raise Refused(DISK_FULL, "this machine's disk is full; remove studies, or make room") from error
         request.app.state.worker.put(session, study)
-        response = JSONResponse({"id": study.id, "name": study.name}, status_code=202)
+        response = JSONResponse(describe(study), status_code=202)
         set_session_cookie(response, settings, session.id)
         return response
 
     @app.get("/api/studies/{identity}")
     async def get_study(request: Request, identity: str) -> Response:
         session = find_session(request)
-        response = JSONResponse(_describe(session.study(identity)))
-        if session.id != session_of(request.cookies, settings):  # images and downloads show the cookie alone
-            set_session_cookie(response, settings, session.id)
-        return response
+        return answer(request, session, describe(session.study(identity)))
+
+    @app.put("/api/studies/{identity}/name")
+    async def put_name(request: Request, identity: str) -> Response:
+        content = await read_json(in_time(request.stream(), Pace(settings)))
+        name = typed_name(str(content.get("name", "")))
+        session = find_session(request)
+        return answer(request, session, describe(sessions_of(request).rename(session, identity, name)))
 
     @app.get("/api/studies/{identity}/{name}")
     async def get_file(request: Request, identity: str, name: str) -> Response:
-        offered = {path.name: path for path in find_session(request).study(identity).offered.values()}
-        if name not in offered:
+        study = find_session(request).study(identity)
+        kinds = {path.name: kind for kind, path in study.offered.items()}
+        if name not in kinds:
             raise Refused(NOT_FOUND, f"this study has no {name[:40]!r}; look again when it is done")
-        return _download(offered[name], identity)
+        return await run_in_threadpool(download, study, kinds[name])
 
     @app.delete("/api/studies/{identity}")
     async def delete_study(request: Request, identity: str) -> Response:
         await run_in_threadpool(sessions_of(request).remove_study, find_session(request), identity)
         return Response(status_code=204)
+
+    @app.get("/api/session")
+    async def get_session(request: Request) -> Response:
+        try:
+            session = find_session(request, is_used="used" in request.query_params)
+        except Refused as error:
+            if error.status != NOT_FOUND:
+                raise
+            return JSONResponse(describe_session(None, seconds_left=0))  # a browser that sent nothing, or all expired
+        left = sessions_of(request).seconds_left(session)
+        return answer(request, session, describe_session(session, seconds_left=left))
 
     @app.delete("/api/session")
     async def delete_session(request: Request) -> Response:
@@ -157,29 +180,10 @@ async def _sweep(sessions: Sessions, settings: ServeSettings) -> None:
         await run_in_threadpool(sessions.remove_idle)
 
 
-def _describe(study: ServedStudy) -> dict:
-    state, offered = study.state, study.offered
-    return {
-        "id": study.id,
-        "name": study.name,
-        "state": state,
-        "error": study.error,
-        "result": study.result,
-        "files": {kind: f"/api/studies/{study.id}/{FILES[kind]}" for kind in offered},
-    }
-
-
 def _page(pages: dict[str, Path], name: str) -> Response:
     if name not in pages:
         raise Refused(NOT_FOUND, "there is no such page; open the address that was printed at the start")
     return FileResponse(pages[name], media_type=KINDS[pages[name].suffix], headers={"Cache-Control": "no-cache"})
-
-
-def _download(path: Path, identity: str) -> Response:
-    """A file under a name that tells studies apart and says nothing about the patient."""
-    kind = "inline" if path.suffix == ".png" else "attachment"
-    name = f"{identity[:8]}-{path.name}"
-    return FileResponse(path, media_type=_TYPES[path.suffix], filename=name, content_disposition_type=kind)
 
 
 async def _say_refused(request: Request, error: Exception) -> Response:

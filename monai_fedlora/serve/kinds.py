@@ -14,12 +14,11 @@ from monai_fedlora.errors import ExportError
 from monai_fedlora.export.check.archive import Limits, open_archive
 from monai_fedlora.files import open_new
 from monai_fedlora.serve.disk import Share
-from monai_fedlora.serve.names import ZIP, frame_of, is_hidden, shown_name, stem, stored_suffix
+from monai_fedlora.serve.names import ZIP, frame_of, is_hidden, loose_name, shown_name, stem, stored_suffix
 from monai_fedlora.serve.refusal import BAD_REQUEST, WRONG_TYPE, Refused
 from monai_fedlora.serve.uploads import Received, StoredFile
 
 _CHUNK = 1 << 20
-_UNNAMED = "study"
 _MAGIC, _MAGIC_AT = b"DICM", 128
 
 
@@ -50,7 +49,7 @@ def make_study(
         return Study(stem(files[0].name), Photograph(files[0].path)), tuple(files)
     archives = [file for file in files if file.path.name.endswith(ZIP)]
     if not archives:
-        return _cine(files, _folder_name(files[0].name), folder), tuple(files)
+        return _cine(files, _name_of(files), folder), tuple(files)
     if len(files) > 1:
         raise Refused(BAD_REQUEST, "an archive arrived together with other files; send one study at a time")
     files = unpack(archives[0], folder, limit, share)
@@ -104,7 +103,7 @@ def _cine(files: Sequence[StoredFile], name: str, folder: Path) -> Study:
     if len(volumes) == 1 and not found:
         return Study(stem(volumes[0].name), CineFile(volumes[0].path))
     if len(volumes) == 2 and len(found) == 2 and len(studies) == 1:
-        return Study(studies.pop() or _UNNAMED, FramePair(found["ed"], found["es"]))
+        return Study(studies.pop() or stem(volumes[0].name), FramePair(found["ed"], found["es"]))
     if len(volumes) == 1:
         raise Refused(BAD_REQUEST, f"{volumes[0].name} is one of two frames; send NAME_ed and NAME_es together")
     raise Refused(
@@ -119,9 +118,10 @@ def _is_dicom(path: Path) -> bool:
         return stream.read(len(_MAGIC)) == _MAGIC
 
 
-def _folder_name(name: str) -> str:
-    first, slash, _ = name.partition("/")
-    return first if slash else _UNNAMED
+def _name_of(files: Sequence[StoredFile]) -> str:
+    """The folder that was sent; of loose files what they are called."""
+    first, slash, _ = files[0].name.partition("/")
+    return first if slash else loose_name([file.name for file in files])
 
 
 def _nothing(passed_over: Sequence[str]) -> str:

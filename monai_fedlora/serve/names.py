@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from monai_fedlora.clinic.bundle import CINE
 from monai_fedlora.clinic.volumes import NIFTI, PAIR
+from monai_fedlora.serve.refusal import BAD_REQUEST, Refused
 from monai_fedlora.transforms.photograph_file import SUFFIXES as PHOTOGRAPHS
 
 ZIP, DICOM = ".zip", ".dcm"
 _DICOM_SUFFIXES = (DICOM, ".dicom", ".ima")
 _LONGEST_PART, _MOST_PARTS = 100, 8
+_LONGEST_TYPED, _LONGEST_IN_FILE = 60, 40
 _MAC_FOLDER = "__MACOSX"
 
 
@@ -50,7 +54,7 @@ def stored_suffix(name: str, modality: str) -> str | None:
 def stem(name: str) -> str:
     """The last part of a shown name without its ending."""
     file = name.rpartition("/")[2]
-    for suffix in (*NIFTI, ZIP, *PHOTOGRAPHS):
+    for suffix in (*NIFTI, ZIP, *_DICOM_SUFFIXES, *PHOTOGRAPHS):
         if file.lower().endswith(suffix) and len(file) > len(suffix):
             return file[: -len(suffix)]
     return file
@@ -60,6 +64,43 @@ def frame_of(name: str) -> tuple[str, str] | None:
     """(study, "ed" or "es") of ``<study>_ed.nii.gz`` and ``<study>_es.nii.gz``; None of any other name."""
     match = PAIR.fullmatch(name.rpartition("/")[2])
     return (match["study"], match["frame"].lower()) if match else None
+
+
+def loose_name(names: Sequence[str]) -> str:
+    """What a study is called whose files lie in no folder: after themselves."""
+    first = stem(min(names))
+    return first if len(names) == 1 else f"{first} and {len(names) - 1} more"
+
+
+def typed_name(given: str) -> str:
+    """A name that a reader chose, in one line and without control characters.
+
+    Raises:
+        Refused: nothing is left of it, or it is too long.
+    """
+    name = " ".join(unicodedata.normalize("NFC", _plain(given)).split())
+    if not name or len(name) > _LONGEST_TYPED:
+        raise Refused(BAD_REQUEST, f"a name has 1 to {_LONGEST_TYPED} characters; choose another")
+    return name
+
+
+def comparable(name: str) -> str:
+    """The same for names that look alike: in capitals or not, composed or not."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def file_part(name: str) -> str:
+    """A name as a part of a file's name: letters and digits of any script, nothing with a meaning of its own."""
+    composed = unicodedata.normalize("NFC", name)
+    kept = "".join(sign if unicodedata.category(sign)[0] in "LMN" or sign == "-" else "_" for sign in composed)
+    return re.sub("_+", "_", kept)[:_LONGEST_IN_FILE].strip("_-") or "study"
+
+
+def _plain(text: str) -> str:
+    """Without control characters; white space stays space."""
+    return "".join(
+        " " if sign.isspace() else sign for sign in text if sign.isspace() or unicodedata.category(sign)[0] != "C"
+    )
 
 
 def _clean(part: str) -> str:

@@ -13,6 +13,7 @@ from monai_fedlora.serve.settings import ServeSettings
 SPARED = 5.0
 """Seconds (ours) by which a sender may be late although others wait for its place."""
 _TICK = 1.0
+_LATE = "the files stopped arriving, or came too slowly; look at the network and try again"
 
 
 class Pace:
@@ -30,7 +31,8 @@ class Pace:
         self._patience, self._rate, self._clock = settings.stall_seconds, settings.slowest_rate, clock
         self._begin = self._heard = clock()
         self._size = 0
-        self._has_ended = self._is_dropped = False
+        self._has_ended = False
+        self._dropped = ""
 
     def hear(self, size: int) -> None:
         """Note that bytes arrived."""
@@ -42,9 +44,9 @@ class Pace:
         """Everything arrived; it is late no more."""
         self._has_ended = True
 
-    def drop(self) -> None:
+    def drop(self, reason: str = _LATE) -> None:
         """Wait for it no longer."""
-        self._is_dropped = True
+        self._dropped = reason
 
     @property
     def late(self) -> float:
@@ -60,10 +62,8 @@ class Pace:
         Raises:
             Refused: it is too late, or another got its place.
         """
-        if self._is_dropped or self.late > self._patience:
-            raise Refused(
-                TIMED_OUT, "the files stopped arriving, or came too slowly; look at the network and try again"
-            )
+        if self._dropped or self.late > self._patience:
+            raise Refused(TIMED_OUT, self._dropped or _LATE)
 
     @property
     def tick(self) -> float:

@@ -51,6 +51,7 @@ HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
 PAGE_KEY = "X-Page-Key"
+UPLOAD_ID = "X-Upload-Id"
 _KEY = re.compile("[0-9a-f]{64}")
 _READING = frozenset({"GET", "HEAD"})
 _OTHER_SITES = frozenset({"cross-site", "same-site"})
@@ -195,6 +196,18 @@ def page_key(headers: Mapping[str, str]) -> str:
     if key and not _KEY.fullmatch(key):
         raise Refused(BAD_REQUEST, f"{PAGE_KEY} is no key of this server's page; leave it out, or use the page")
     return key
+
+
+def upload_id(headers: Mapping[str, str]) -> str:
+    """By which the page that sends a study knows it again, after a reload too; empty if it does not say.
+
+    Raises:
+        Refused: it is no such number.
+    """
+    given = headers.get(UPLOAD_ID, "")
+    if given and not _KEY.fullmatch(given):
+        raise Refused(BAD_REQUEST, f"{UPLOAD_ID} is no number of this server's page; leave it out, or use the page")
+    return given
 
 
 def _own_names(settings: ServeSettings) -> frozenset[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
+import itertools
 import secrets
 import shutil
 import threading
@@ -17,16 +19,19 @@ from monai_fedlora.clinic.deidentify import Deidentifier
 from monai_fedlora.clinic.studies import Study
 from monai_fedlora.files import make_folder
 from monai_fedlora.serve.disk import Disk, Share
+from monai_fedlora.serve.names import comparable
 from monai_fedlora.serve.pace import SPARED, Pace
-from monai_fedlora.serve.refusal import NOT_FOUND, TOO_MANY, Refused
+from monai_fedlora.serve.refusal import BAD_REQUEST, NOT_FOUND, TOO_MANY, Refused
 from monai_fedlora.serve.settings import ServeSettings
 from monai_fedlora.serve.uploads import StoredFile
 
-WAITING, READING, CLASSIFYING, EXPLAINING, DONE, FAILED = (
-    "waiting", "reading", "classifying", "explaining", "done", "failed",
+SENDING, WAITING, READING, CLASSIFYING, EXPLAINING, DONE, FAILED = (
+    "sending", "waiting", "reading", "classifying", "explaining", "done", "failed",
 )  # fmt: skip
 _FINISHED = frozenset({DONE, FAILED})
 _UPLOAD, _RESULTS = "upload", "results"
+_SHORT = 8
+_UNWANTED = "the study was removed while it was being sent"
 
 
 class Removed(Exception):
@@ -43,7 +48,9 @@ class ServedStudy:
         pace: of its sender.
         sent: what was sent fills so much of the disk.
         kept: so do the files that are offered.
-        name: what it is called.
+        upload_id: by which the page that sends it knows it again; empty if it has none.
+        name: what it is called, which no other study of the session is.
+        is_pseudonym: whether its reader chose the name, so that it may go where a patient's name may not.
         state: one of the constants above.
         error: why it failed, for its sender.
         result: what the model says, from the state "explaining" on.
@@ -55,7 +62,9 @@ class ServedStudy:
     pace: Pace
     sent: Share
     kept: Share
+    upload_id: str = ""
     name: str = ""
+    is_pseudonym: bool = False
     state: str = WAITING
     error: str | None = None
     result: dict[str, Any] | None = None
@@ -63,6 +72,16 @@ class ServedStudy:
     _source: Study | None = None
     _files: tuple[StoredFile, ...] = ()
     _removed: bool = False
+
+    @property
+    def short_id(self) -> str:
+        """A few signs that tell it from every other study, wherever its files go."""
+        return hashlib.sha256(self.id.encode()).hexdigest()[:_SHORT]
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether nobody wants it any more."""
+        return self._removed
 
     @property
     def upload(self) -> Path:
@@ -157,6 +176,16 @@ class Session:
     arriving: dict[str, ServedStudy] = field(default_factory=dict)
     seen: float = 0.0
 
+    def free_name(self, wanted: str) -> str:
+        """A name that no study of this session has: the one that is wanted, or that with a number."""
+        names = (wanted if number == 1 else f"{wanted} ({number})" for number in itertools.count(1))
+        return next(name for name in names if not self.has(name))
+
+    def has(self, name: str, *, beside: str = "") -> bool:
+        """Whether a study is called so, or looks as if it were; the one with the id ``beside`` does not count."""
+        taken = (comparable(study.name) for identity, study in self.studies.items() if identity != beside)
+        return comparable(name) in taken
+
     def study(self, identity: str) -> ServedStudy:
         """A study by id.
 
@@ -199,12 +228,13 @@ class Sessions:
         number, _, signature = identity.partition(".")
         return hmac.compare_digest(signature.encode("utf-8", "replace"), self._signature(number).encode())
 
-    def find(self, identity: str, key: str = "") -> Session:
+    def find(self, identity: str, key: str = "", *, is_used: bool = True) -> Session:
         """The session of a browser.
 
         Args:
             identity: what its cookie says.
             key: what its page says, which counts more: other programs of this machine can plant cookies.
+            is_used: whether somebody asks, and not a page by itself; only the former keeps a session from ending.
 
         Raises:
             Refused: there is none.
@@ -213,17 +243,28 @@ class Sessions:
             session = self._find(identity, key)
             if session is None:
                 raise no_study()
-            session.seen = self._clock()
+            if is_used:
+                session.seen = self._clock()
             return session
 
+    def seconds_left(self, session: Session) -> float:
+        """Until a session ends if nobody asks for anything, and none of its studies is unfinished."""
+        return max(0.0, session.seen + 60 * self._settings.idle_minutes - self._clock())
+
     @contextmanager
-    def arrival(self, identity: str, key: str = "") -> Iterator[tuple[Session, ServedStudy]]:
+    def arrival(self, identity: str, key: str = "", upload_id: str = "") -> Iterator[tuple[Session, ServedStudy]]:
         """Make room for a study that is being sent: a session, a new one if there is none, and an empty study.
 
         A name that this server did not give is replaced by one that it gives; so is any name that a page comes with,
         since others may know it. Where no more studies may wait, the latest sender makes room.
 
-        The study becomes part of the session when the block ends well, and is removed otherwise.
+        The study becomes part of the session when the block ends well, and is removed otherwise. Where its name is
+        taken it gets another.
+
+        Args:
+            identity: what a browser's cookie says.
+            key: what its page says.
+            upload_id: by which the page knows the study again.
 
         Raises:
             Refused: too many studies wait, or the session keeps too many.
@@ -238,16 +279,17 @@ class Sessions:
             if session is None:
                 session = self._new_session(self.issue() if key or not self.is_issued(identity) else identity, key)
             session.seen = self._clock()
-            study = self._new_study(session)
+            study = self._new_study(session, upload_id)
             session.arriving[study.id] = study
         try:
             make_folder(study.upload)
             make_folder(study.results)
             yield session, study
             with self._lock:
-                if self._sessions.get(session.id) is not session:
+                if self._sessions.get(session.id) is not session or study.id not in session.arriving:
                     raise no_study()
                 session.seen = self._clock()
+                study.name = session.free_name(study.name)
                 session.studies[study.id] = study
         except BaseException:
             study.remove()
@@ -256,13 +298,30 @@ class Sessions:
             with self._lock:
                 session.arriving.pop(study.id, None)
 
+    def rename(self, session: Session, identity: str, name: str) -> ServedStudy:
+        """Call a study by a pseudonym.
+
+        Raises:
+            Refused: the session has none of this id, or another of this name.
+        """
+        with self._lock:
+            study = session.study(identity)
+            if session.has(name, beside=identity):
+                raise Refused(BAD_REQUEST, f"another study here is called {name!r}; choose another name")
+            study.name, study.is_pseudonym = name, True
+        return study
+
     def remove_study(self, session: Session, identity: str) -> None:
-        """Forget a study.
+        """Forget a study, also one that is being sent.
 
         Raises:
             Refused: the session has none of this id.
         """
         with self._lock:
+            arriving = session.arriving.pop(identity, None)
+            if arriving is not None:
+                arriving.pace.drop(_UNWANTED)
+                return
             study = session.study(identity)
             del session.studies[identity]
         study.remove()
@@ -271,6 +330,8 @@ class Sessions:
         """Forget a session and all its studies."""
         with self._lock:
             self._sessions.pop(session.id, None)
+            for study in session.arriving.values():
+                study.pace.drop(_UNWANTED)
         for study in list(session.studies.values()):
             study.remove()
         shutil.rmtree(session.folder, ignore_errors=True)
@@ -318,11 +379,13 @@ class Sessions:
         del session.arriving[study.id]
         return True
 
-    def _new_study(self, session: Session) -> ServedStudy:
+    def _new_study(self, session: Session, upload_id: str) -> ServedStudy:
         identity = secrets.token_urlsafe(16)
         pace = Pace(self._settings, clock=self._clock)
         sent, kept = Share(self.disk), Share(self.disk)
-        return ServedStudy(id=identity, folder=session.folder / identity, pace=pace, sent=sent, kept=kept)
+        return ServedStudy(
+            id=identity, folder=session.folder / identity, pace=pace, sent=sent, kept=kept, upload_id=upload_id
+        )
 
     def _new_session(self, identity: str, key: str) -> Session:
         folder = self._root / secrets.token_hex(16)

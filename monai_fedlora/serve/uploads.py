@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 FIELD = b"files"
 _FORM = b"multipart/form-data"
 _LONGEST_HEADER = 1 << 14
+_LONGEST_JSON = 1 << 13
 """Bytes (ours): of a file's name with its folders, percent signs and all."""
 _OVERHEAD = 1 << 16
 """Bytes of a request beside its files' that are let in, and as many again per 256 files."""
@@ -115,6 +117,26 @@ async def receive(
     if not sink.ended:
         raise Refused(BAD_REQUEST, "the files did not arrive to their end; send them again")
     return sink.received
+
+
+async def read_json(stream: AsyncIterator[bytes]) -> dict[str, Any]:
+    """The short JSON object that the body of a request is.
+
+    Raises:
+        Refused: it brings none, or a long one.
+    """
+    content = b""
+    async for chunk in stream:
+        content += chunk
+        if len(content) > _LONGEST_JSON:
+            raise Refused(TOO_LARGE, f"at most {_LONGEST_JSON} bytes are taken here; write less")
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise Refused(BAD_REQUEST, "a JSON object is expected; use the page")
+    return found
 
 
 class _Sink:

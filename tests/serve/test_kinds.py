@@ -57,7 +57,12 @@ def link(name: str) -> zipfile.ZipInfo:
 def test_dicom_files_are_the_folder_they_lie_in(tmp_path: Path) -> None:
     found = study(tmp_path, ("heart/IM1", DICOM), ("heart/notes.txt", b"x"), ("heart/README", b"x"))
     assert found == Study("heart", DicomFiles(tmp_path))
-    assert study(tmp_path, ("IM1.dcm", DICOM)).name == "study"
+
+
+def test_loose_files_are_called_after_themselves(tmp_path: Path) -> None:
+    assert study(tmp_path, ("IM1.dcm", DICOM)).name == "IM1"
+    assert study(tmp_path, ("scan0007", DICOM)).name == "scan0007"
+    assert study(tmp_path, ("IM2.dcm", DICOM), ("IM1.dcm", DICOM), ("IM3.dcm", DICOM)).name == "IM1 and 2 more"
 
 
 def test_nifti_files_are_a_cine_or_a_pair(tmp_path: Path) -> None:

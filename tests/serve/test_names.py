@@ -13,7 +13,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from monai_fedlora.serve.names import frame_of, is_hidden, shown_name, stem, stored_suffix
+from monai_fedlora.serve.names import (
+    comparable,
+    file_part,
+    frame_of,
+    is_hidden,
+    shown_name,
+    stem,
+    stored_suffix,
+    typed_name,
+)
+from monai_fedlora.serve.refusal import Refused
 from monai_fedlora.serve.uploads import Received, receive
 
 NAMES = st.text(max_size=300) | st.lists(
@@ -101,3 +111,47 @@ def test_frames_and_hidden_files_are_told_by_their_names() -> None:
     assert not is_hidden("study/IM1")
     assert stem("a/b.nii.gz") == "b"
     assert stem("IM0001") == "IM0001"
+
+
+@given(NAMES)
+@example("-rf")
+@example("..")
+@example("Иванов Иван")
+@example("\u202egnp.exe")
+def test_part_of_a_file_name_is_plain_in_any_script(name: str) -> None:
+    part = file_part(name)
+    assert 0 < len(part) <= 40
+    assert not part.startswith((".", "-", "_"))
+    assert all(unicodedata.category(sign)[0] in "LMN" or sign in "-_" for sign in part)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"), [("P1", "P1"), ("Иванов, Иван", "Иванов_Иван"), ("张三", "张三"), ("..", "study")]
+)
+def test_part_of_a_file_name_says_the_name(name: str, part: str) -> None:
+    assert file_part(name) == part
+
+
+@given(NAMES)
+def test_typed_name_is_one_short_line_or_refused(name: str) -> None:
+    try:
+        typed = typed_name(name)
+    except Refused as refusal:
+        assert refusal.status == 400
+        return
+    assert 0 < len(typed) <= 60
+    assert not any(unicodedata.category(sign)[0] == "C" for sign in typed)
+    assert typed_name(typed) == typed == typed.strip()
+
+
+@pytest.mark.parametrize("name", ["", " ", "\x00\u200b", "x" * 61])
+def test_name_of_nothing_or_of_a_page_is_refused(name: str) -> None:
+    with pytest.raises(Refused, match="1 to 60 characters"):
+        typed_name(name)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("Heart", "heart"), ("Mu\u0308ller", "M\u00fcller"), ("ＡＢ１", "ab1"), ("STRASSE", "straße")]
+)
+def test_names_that_look_alike_are_the_same(one: str, other: str) -> None:
+    assert comparable(one) == comparable(other)

@@ -168,3 +168,53 @@ def test_reason_names_files_as_their_sender_does(sessions: Sessions) -> None:
     study.fail(f"{study.upload / '000000.dcm'} is damaged; {study.upload} holds nothing else")
     assert study.error == "heart/IM1 is damaged; P1 holds nothing else"
     assert study.state == FAILED
+
+
+def test_studies_of_one_name_are_told_apart(sessions: Sessions) -> None:
+    session, first = arrive(sessions, state=DONE)
+    _, second = arrive(sessions, session.id, state=DONE)
+    _, third = arrive(sessions, session.id, state=DONE)
+    assert [study.name for study in (first, second, third)] == ["P1", "P1 (2)", "P1 (3)"]
+    assert len({study.short_id for study in (first, second, third)}) == 3
+    other, same = arrive(sessions, state=DONE)
+    assert other is not session
+    assert same.name == "P1"  # nobody learns what others call theirs
+
+
+def test_pseudonym_is_one_that_no_other_study_of_the_session_has(sessions: Sessions) -> None:
+    session, first = arrive(sessions, state=DONE)
+    _, second = arrive(sessions, session.id, state=DONE)
+    assert not first.is_pseudonym
+    sessions.rename(session, first.id, "case 7")
+    assert (first.name, first.is_pseudonym) == ("case 7", True)
+    sessions.rename(session, first.id, "Case 7")
+    with pytest.raises(Refused, match="another study here is called 'CASE 7'"):
+        sessions.rename(session, second.id, "CASE 7")
+    assert second.name == "P1 (2)"
+
+
+def test_page_that_looks_by_itself_keeps_nothing(sessions: Sessions, clock: Clock) -> None:
+    session, _ = arrive(sessions, state=DONE)
+    clock.now += 400
+    sessions.find(session.id, is_used=False)
+    assert sessions.seconds_left(session) == 200
+    clock.now += 201
+    assert sessions.seconds_left(session) == 0
+    assert sessions.remove_idle() == 1
+
+
+def test_study_that_is_removed_while_it_is_sent_is_not_taken_in(sessions: Sessions, scratch: Path) -> None:
+    with pytest.raises(Refused), sessions.arrival("") as (session, study):
+        (study.upload / "x").write_bytes(b"x")
+        sessions.remove_study(session, study.id)
+        with pytest.raises(Refused, match="was removed while it was being sent"):
+            study.pace.check()
+    assert session.studies == session.arriving == {}
+    assert stored(scratch) == []
+
+
+def test_sender_learns_that_everything_was_removed(sessions: Sessions) -> None:
+    with pytest.raises(Refused), sessions.arrival("") as (session, study):
+        sessions.remove(session)
+        with pytest.raises(Refused, match="was removed while it was being sent"):
+            study.pace.check()

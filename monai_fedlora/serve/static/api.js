@@ -9,8 +9,10 @@
  * @typedef {{notice: string, study: string, prediction: string, probabilities: Record<string, number>,
  *   doubts: string[], notes: string[], frames: Frames | null, overlay?: string | null}} Result `overlay` says what its
  *   colours mean
- * @typedef {{id: string, name: string, state: string, error: string | null, result: Result | null,
- *   files: Record<string, string>, sent?: number}} Study `sent` is the share while this page sends it
+ * @typedef {{id: string, short_id: string, upload_id: string, name: string, is_pseudonym: boolean, state: string,
+ *   error: string | null, result: Result | null, files: Record<string, string>, sent?: number}} Study `sent` is the
+ *   share while this page sends it
+ * @typedef {{studies: Study[], seconds_left: number | null}} Session
  */
 
 export class ApiError extends Error {
@@ -41,6 +43,20 @@ export function removeStudy(id) {
   return call("DELETE", `api/studies/${encodeURIComponent(id)}`);
 }
 
+/**
+ * All studies of this browser, whichever of its tabs sent them.
+ * @param {boolean} used whether a reader asks, which keeps the studies for longer, and not the page by itself
+ * @returns {Promise<Session>}
+ */
+export function getSession(used) {
+  return call("GET", used ? "api/session?used" : "api/session");
+}
+
+/** @param {string} id @param {string} name @returns {Promise<Study>} */
+export function renameStudy(id, name) {
+  return call("PUT", `api/studies/${encodeURIComponent(id)}/name`, { name });
+}
+
 /** @returns {Promise<null>} */
 export function removeSession() {
   return call("DELETE", "api/session");
@@ -49,16 +65,18 @@ export function removeSession() {
 /**
  * Send one study.
  * @param {import("./grouping.js").Item[]} items
+ * @param {string} upload by which the study is known again, see {@link randomKey}
  * @param {(share: number) => void} progress called with the share sent, in [0, 1]
- * @returns {Promise<{id: string, name: string}>}
+ * @returns {Promise<Study>}
  */
-export function sendStudy(items, progress) {
+export function sendStudy(items, upload, progress) {
   const form = new FormData();
   for (const { file, path } of items) form.append("files", file, path);
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open("POST", "api/studies");
     request.setRequestHeader("X-Page-Key", key);
+    request.setRequestHeader("X-Upload-Id", upload);
     request.upload.addEventListener("progress", (event) => {
       if (event.lengthComputable) progress(event.loaded / event.total);
     });
@@ -72,12 +90,18 @@ export function sendStudy(items, progress) {
   });
 }
 
-/** @param {string} method @param {string} address @returns {Promise<any>} */
-async function call(method, address) {
+/** 256 random bits, as the server takes them. */
+export function randomKey() {
+  return [...crypto.getRandomValues(new Uint8Array(32))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** @param {string} method @param {string} address @param {any} [content] @returns {Promise<any>} */
+async function call(method, address, content) {
   /** @type {Response} */
   let response;
   try {
-    response = await fetch(address, { method, cache: "no-store", headers: { "X-Page-Key": key } });
+    const body = content === undefined ? null : JSON.stringify(content);
+    response = await fetch(address, { method, body, cache: "no-store", headers: { "X-Page-Key": key } });
   } catch {
     throw new ApiError(SILENT, 0);
   }
@@ -88,7 +112,7 @@ async function call(method, address) {
 
 /** What this page shows beside the cookie: other servers of this machine can set cookies, and not read what is kept here. */
 function ownKey() {
-  const drawn = [...crypto.getRandomValues(new Uint8Array(32))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  const drawn = randomKey();
   try {
     const kept = localStorage.getItem(KEY);
     if (/^[0-9a-f]{64}$/.test(kept ?? "")) return kept;

@@ -37,11 +37,23 @@ export function showList(studies, chosen, choose) {
 }
 
 /**
+ * Say until when the studies are kept.
+ * @param {number | null} left seconds, if nobody does anything
+ */
+export function showExpiry(left) {
+  const place = byId("list-expiry");
+  place.hidden = left === null;
+  if (left === null) return;
+  const time = new Date(Date.now() + 1000 * left).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  place.textContent = `All of them are removed at ${time} if nobody does anything here until then.`;
+}
+
+/**
  * One line about a study.
  * @param {import("./api.js").Study} study
  */
 export function summary({ state, result, sent }) {
-  if (state === "sending") return `is being sent, ${Math.floor(100 * (sent ?? 0))} %`;
+  if (state === "sending") return sent === undefined ? "is being sent by another tab" : `is being sent, ${Math.floor(100 * sent)} %`;
   if (!result || state === "failed") return stateText(state);
   const answer = `${result.prediction} ${percent(result.probabilities[result.prediction])}`;
   return `${result.doubts.length ? "doubtful: " : ""}${answer}${FINAL.has(state) ? "" : `; ${stateText(state)}`}`;
@@ -51,7 +63,8 @@ export function summary({ state, result, sent }) {
 function row(study, current, choose) {
   return element("li", { "data-id": study.id },
     element("button", { type: "button", "aria-current": current ? "true" : null, click: () => choose(study.id) },
-      element("span", { class: "name" }, study.name),
+      element("span", { class: "name" }, study.name || "A study", study.short_id
+        ? element("span", { class: "short-id" }, ` ${study.short_id}`) : null),
       element("span", { class: `state ${kind(study)}` }, summary(study))));
 }
 

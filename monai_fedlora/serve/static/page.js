@@ -1,15 +1,20 @@
 /** The page of `monai-fedlora serve`: what it knows, and who tells whom. */
 
 import { showModel, size } from "./about.js";
-import { ApiError, getModel, getStudy, removeSession, removeStudy, sendStudy } from "./api.js";
+import {
+  ApiError, getModel, getSession, getStudy, randomKey, removeSession, removeStudy, renameStudy, sendStudy,
+} from "./api.js";
 import { byId, message } from "./dom.js";
 import { studiesOf } from "./grouping.js";
-import { FINAL, showList, summary } from "./list.js";
+import { FINAL, showExpiry, showList, summary } from "./list.js";
 import { watchLoading } from "./load.js";
+import { began, cutOff, ended, isRunning } from "./sending.js";
 import { StudyPanel } from "./study.js";
+import { agreed, refuse, said, say } from "./talk.js";
 
-const KEPT = "monai-fedlora studies";  // so that a reload finds them again; only identifiers, no names
-const PAUSE = 700;  // milliseconds between two questions
+const PAUSE = 700;  // milliseconds between two questions about a study that is not finished
+const SOON = 2000;  // until the next look at what other tabs send
+const LATER = 15000;  // until the next look at what other tabs did
 
 /** @type {import("./api.js").Model} */
 let model;
@@ -18,6 +23,9 @@ const studies = new Map();
 /** @type {StudyPanel | null} */
 let panel = null;
 let asking = false;
+let isUsed = true;  // whether a reader did something since the last look
+let changes = 0;  // what this page did to its studies, so that an older list of them is not taken for a newer
+let timer = 0;
 
 start();
 
@@ -30,13 +38,51 @@ async function start() {
     return;
   }
   showModel(model);
-  for (const id of JSON.parse(sessionStorage.getItem(KEPT) ?? "[]")) {
-    studies.set(id, { id, name: "", state: "waiting", error: null, result: null, files: {} });
-  }
   watchLoading(receive);
   byId("remove-all").addEventListener("click", removeAll);
-  if (studies.size) choose([...studies.keys()][studies.size - 1], false);
+  for (const name of ["pointerdown", "keydown"]) document.addEventListener(name, () => { isUsed = true; });
+  window.addEventListener("focus", look);
+  await look();
+  const last = [...studies.values()].filter(({ state }) => state !== "sending").pop();
+  if (last && !panel) choose(last.id, false);
+}
+
+/** Bring the studies up to date with the server's: other tabs send and remove some, and time does. */
+async function look() {
+  window.clearTimeout(timer);
+  const before = changes;
+  let foreign = false;
+  try {
+    const used = isUsed;
+    isUsed = false;
+    const { studies: found, seconds_left: left } = await getSession(used);
+    if (before === changes) {
+      foreign = take(found);
+      showExpiry(left);
+    }
+  } catch {  // whoever asks about a study says so; this is tried again
+  }
+  window.clearTimeout(timer);
+  timer = window.setTimeout(look, foreign ? SOON : LATER);
+}
+
+/** @param {import("./api.js").Study[]} found @returns {boolean} whether another tab is sending one of them */
+function take(found) {
+  const own = [...studies.values()].filter(({ upload_id: upload }) => isRunning(upload));
+  const others = found.filter(({ upload_id: upload }) => !isRunning(upload));
+  for (const id of [...studies.keys()]) {
+    if (!own.concat(others).some((study) => study.id === id)) forget(id);
+  }
+  studies.clear();
+  for (const study of [...others, ...own]) studies.set(study.id, study);
+  const lost = cutOff(found);
+  if (lost) {
+    byId("load-error").append(message(`${lost === 1 ? "A study was" : `${lost} studies were`} still being sent when this `
+      + "page was left or loaded again. Nothing of that was kept; send it again."));
+  }
+  draw();
   void ask();
+  return others.some(({ state }) => state === "sending");
 }
 
 /** @param {import("./grouping.js").Item[]} items */
@@ -52,22 +98,28 @@ async function send({ name, items }) {
     refuse(name, `It has ${size(bytes)}, and this server takes ${size(model.max_upload_bytes)}. Send one series only.`);
     return;
   }
-  const provisional = `sending ${name}`;
-  const outgoing = { id: provisional, name, state: "sending", sent: 0, error: null, result: null, files: {} };
-  studies.set(provisional, outgoing);
+  const upload = randomKey();
+  const outgoing = {
+    id: `sending ${upload}`, short_id: "", upload_id: upload, name, is_pseudonym: false, state: "sending", sent: 0,
+    error: null, result: null, files: {},
+  };
+  studies.set(outgoing.id, outgoing);
+  began(upload);
   draw();
   try {
-    const { id, name: given } = await sendStudy(items, (share) => {
+    const study = await sendStudy(items, upload, (share) => {
       outgoing.sent = share;
       draw();
     });
-    studies.set(id, { id, name: given, state: "waiting", error: null, result: null, files: {} });
-    say(`${given} was sent.`);
-    choose(id, false);
+    studies.set(study.id, study);
+    say(`${study.name} was sent.`);
+    choose(study.id, false);
   } catch (error) {
     refuse(name, said(error));
   } finally {
-    studies.delete(provisional);
+    changes += 1;
+    studies.delete(outgoing.id);
+    ended(upload);
     draw();
   }
   void ask();
@@ -111,7 +163,9 @@ function choose(id, focus = true) {
   if (!study || study.state === "sending") return;
   if (panel?.id !== id) {
     panel?.close();
-    panel = new StudyPanel(byId("study"), model, id, () => void remove(id));
+    panel = new StudyPanel(byId("study"), model, id, {
+      remove: () => void remove(id), rename: (name) => rename(id, name),
+    });
   }
   draw();
   if (focus) panel.heading.focus();
@@ -134,8 +188,24 @@ async function remove(id) {
   byId("choose-files").focus();
 }
 
+/** @param {string} id @param {string} name chosen by the reader @returns {Promise<string>} what went wrong, or "" */
+async function rename(id, name) {
+  try {
+    const study = await renameStudy(id, name);
+    changes += 1;
+    if (studies.has(id)) studies.set(id, study);
+  } catch (error) {
+    return said(error);
+  }
+  draw();
+  say(`The study is called ${studies.get(id)?.name} now.`);
+  return "";
+}
+
 async function removeAll() {
-  if (!(await agreed("Remove every study of this session with its images and results from this server?"))) return;
+  const question = "Remove every study that this browser has sent, in this tab and in others, with its images and "
+    + "results from this server?";
+  if (!(await agreed(question))) return;
   try {
     await removeSession();
   } catch (error) {
@@ -149,6 +219,7 @@ async function removeAll() {
 
 /** @param {string} id */
 function forget(id) {
+  changes += 1;
   studies.delete(id);
   if (panel?.id === id) {
     panel.close();
@@ -159,38 +230,10 @@ function forget(id) {
   draw();
 }
 
-/** @param {string} question @returns {Promise<boolean>} */
-function agreed(question) {
-  const dialog = byId("confirm");
-  byId("confirm-text").textContent = question;
-  dialog.returnValue = "keep";
-  dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "remove"), { once: true });
-  });
-}
-
 /** Bring the list and the chosen study up to date. */
 function draw() {
   const known = [...studies.values()];
   showList(known, panel?.id ?? null, choose);
-  const kept = known.filter(({ state }) => state !== "sending").map(({ id }) => id);
-  sessionStorage.setItem(KEPT, JSON.stringify(kept));
   const study = panel && studies.get(panel.id);
   if (panel && study) panel.update(study);
-}
-
-/** @param {string} name @param {string} why */
-function refuse(name, why) {
-  byId("load-error").append(message(why.includes(name) ? why : `${name}: ${why}`));
-}
-
-/** @param {string} text read out by screen readers */
-function say(text) {
-  byId("status").textContent = text;
-}
-
-/** @param {unknown} error */
-function said(error) {
-  return error instanceof Error ? error.message : String(error);
 }

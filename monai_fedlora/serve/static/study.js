@@ -6,6 +6,7 @@ import { CinePanel } from "./cine.js";
 import { areaCurve } from "./curve.js";
 import { element, message, sentence } from "./dom.js";
 import { FINAL, stateText } from "./list.js";
+import { NamePlate } from "./naming.js";
 import { canDraw } from "./viewer.js";
 
 const DOWNLOADS = [
@@ -17,12 +18,13 @@ export class StudyPanel {
    * @param {HTMLElement} place where it is shown
    * @param {import("./api.js").Model} model
    * @param {string} id
-   * @param {() => void} remove
+   * @param {{remove: () => void, rename: (name: string) => Promise<string>}} actions `rename` gives what went wrong
    */
-  constructor(place, model, id, remove) {
+  constructor(place, model, id, { remove, rename }) {
     this.model = model;
     this.id = id;
-    this.heading = element("h2", { tabindex: -1, id: "study-heading" });
+    this.name = new NamePlate(rename);
+    this.heading = this.name.heading;
     this.state = element("div", {});
     this.said = element("div", {});
     this.frames = element("div", {});
@@ -39,7 +41,7 @@ export class StudyPanel {
     this.written = new Map();
     place.setAttribute("aria-labelledby", "study-heading");
     place.replaceChildren(
-      element("div", { class: "study-head" }, this.heading,
+      element("div", { class: "study-head" }, this.name.node,
         element("button", { type: "button", id: "remove", class: "danger", click: remove }, "Remove this study")),
       this.state, this.said, this.columns);
     place.hidden = false;
@@ -50,9 +52,9 @@ export class StudyPanel {
    * @param {import("./api.js").Study} study
    */
   update(study) {
-    const { name, state, error, result, files } = study;
+    const { state, error, result, files } = study;
     this.latest = study;
-    this.heading.textContent = name;
+    this.name.show(study);
     this.put(this.state, [state, error], () => [
       state === "failed" ? message(error ?? "This study could not be classified.") : null,
       FINAL.has(state) ? null : element("p", { class: "quiet" }, sentence(stateText(state)))]);

@@ -1,0 +1,84 @@
+"""What is given out of studies: what became of them, and their files under names that cannot be mixed up.
+
+A name that nobody typed is that of a file or folder, and may be a patient's. It is for whoever sent the study: on the
+page, on the figure and in its file's name. DICOM objects are de-identified, so neither they nor their files' names have
+it; a pseudonym, which a reader typed, and the study's short id may go anywhere.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from starlette.responses import FileResponse, Response
+
+from monai_fedlora.clinic.figure_title import add_title
+from monai_fedlora.serve.names import file_part
+from monai_fedlora.serve.results import FILES
+from monai_fedlora.serve.sessions import SENDING, ServedStudy, Session, no_study
+
+_TYPES = {".gz": "application/gzip", ".png": "image/png", ".zip": "application/zip", ".json": "application/json"}
+_OF_DICOM = "dicom"
+_SHOWN = frozenset({"figure", "image"})
+
+
+def describe(study: ServedStudy) -> dict[str, Any]:
+    """A study as the page knows it."""
+    state, offered = study.state, study.offered
+    return {
+        "id": study.id,
+        "short_id": study.short_id,
+        "upload_id": study.upload_id,
+        "name": study.name,
+        "is_pseudonym": study.is_pseudonym,
+        "state": state,
+        "error": study.error,
+        "result": study.result and study.result | {"study": study.name},
+        "files": {kind: f"/api/studies/{study.id}/{FILES[kind]}" for kind in offered},
+    }
+
+
+def describe_session(session: Session | None, *, seconds_left: float) -> dict[str, Any]:
+    """All studies of a browser, whichever of its tabs sent them, those that are being sent among them."""
+    if session is None:
+        return {"studies": [], "seconds_left": None}
+    arriving = [describe(study) | {"state": SENDING} for study in list(session.arriving.values())]
+    studies = [describe(study) for study in list(session.studies.values())]
+    return {"studies": [*studies, *arriving], "seconds_left": round(seconds_left)}
+
+
+def download(study: ServedStudy, kind: str) -> Response:
+    """A file that is offered, called after its study.
+
+    The figure has the study's name above it, and the result has it as the name that the study has now.
+
+    Raises:
+        Refused: the study was removed meanwhile.
+    """
+    path = study.offered[kind]
+    called = study.name if study.is_pseudonym or kind != _OF_DICOM else "study"
+    name = f"{file_part(called)}-{study.short_id}-{path.name}"
+    media, place = _TYPES[path.suffix], "inline" if kind in _SHOWN else "attachment"
+    response = FileResponse(path, media_type=media, filename=name, content_disposition_type=place)
+    try:
+        content = _renamed(study, kind, path)
+    except FileNotFoundError as error:
+        raise no_study() from error
+    if content is None:
+        return response
+    headers = {"content-disposition": response.headers["content-disposition"]}
+    return Response(content, media_type=media, headers=headers)
+
+
+def _renamed(study: ServedStudy, kind: str, path: Path) -> bytes | None:
+    """What depends on the study's name; None for what does not."""
+    if kind == "json":
+        return (json.dumps(describe(study)["result"], indent=1, sort_keys=True) + "\n").encode()
+    if kind != "figure":
+        return None
+    with Image.open(path) as figure, io.BytesIO() as stream:
+        add_title(figure, f"{study.name} ({study.short_id})").save(stream, format="PNG")
+        return stream.getvalue()
