@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from monai_fedlora import __version__
+from monai_fedlora.commands.parser import Parser
 from monai_fedlora.errors import FedLoraError
 from monai_fedlora.files import private_umask
 
@@ -52,11 +53,11 @@ EXIT_INTERRUPTED = 130
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line; ``args.run`` is the chosen sub-command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="monai-fedlora",
         description="Personalised, parameter-efficient federated fine-tuning of vision foundation models.",
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:

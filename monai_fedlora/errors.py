@@ -4,6 +4,15 @@ Each message says what is wrong, what probably caused it and what to do. The com
 without a traceback.
 """
 
+import difflib
+from collections.abc import Sequence
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """How an error goes on after an unknown word: the known word that looks most like it, or all of them."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; choose from {', '.join(known)}"
+
 
 class FedLoraError(Exception):
     """Base of every error this package raises on purpose."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_fedlora.errors import ConfigError, WeightsError
+from monai_fedlora.errors import ConfigError, WeightsError, nearest
 from monai_fedlora.files import read_json
 
 if TYPE_CHECKING:
@@ -122,8 +122,8 @@ def _folder(name: str, kind: str, roots: Sequence[Path], *, hint: str) -> Path:
         if (root / name).is_dir():
             return (root / name).resolve()
     looked_at = ", ".join(str(root) for root in roots)
-    known = ", ".join(_names(roots)) or "none"
-    raise ConfigError(f"there is no {kind} {name!r} (looked in {looked_at}; found: {known}); check the name or {hint}")
+    near = nearest(name, _names(roots) or ["none"])
+    raise ConfigError(f"there is no {kind} {name!r}{near} (looked in {looked_at}); or {hint}")
 
 
 def _names(roots: Sequence[Path]) -> list[str]:

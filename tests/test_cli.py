@@ -67,6 +67,31 @@ def test_file_in_place_of_a_folder_is_one_line_that_names_it(
         cli.main(["--debug", "probe"])
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("simulat jobs/x --workspace w", "argument COMMAND: 'simulat' is unknown; did you mean 'simulate'?"),
+        ("simulate jobs/x --worksapce w", "--workspace; --worksapce is unknown; did you mean '--workspace'?"),
+        ("methods --clases 3", "unrecognized arguments: --clases 3; did you mean '--classes'?"),
+        ("data adcd", "argument DATASET: 'adcd' is unknown; did you mean 'acdc'?"),
+        ("job x --output y --wire flot16", "argument --wire: 'flot16' is unknown; did you mean 'float16'?"),
+        ("check --zzz", "the following arguments are required: bundle; --zzz is unknown"),
+    ],
+)
+def test_mistyped_word_brings_the_one_that_was_meant(capsys: pytest.CaptureFixture[str], given: str, said: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(given.split())
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(said)
+
+
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_version_is_told(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([option])
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"monai-fedlora {monai_fedlora.__version__}\n")
+
+
 def test_debug_keeps_the_traceback(probe: ModuleType) -> None:
     vars(probe)["run"] = raising(ConfigError("bad"))
     with pytest.raises(ConfigError, match="bad"):

@@ -42,15 +42,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Show the job, and write the approval where it was asked for."""
-    from rich.console import Console
-
+    from monai_fedlora.commands.console import open_console
     from monai_fedlora.errors import ConfigError
     from monai_fedlora.federated.approval import Job, approve, withdraw
     from monai_fedlora.federated.policy import FILE_NAME
 
     if args.withdraw and args.output is None:
         raise ConfigError("give --output DIR, the site's local/ folder, to withdraw an approval there")
-    job, console = Job.read(args.job), Console()
+    job, console = Job.read(args.job), open_console()
     if args.withdraw:
         withdraw(job, args.output)
         console.print(f"withdrawn from {args.output / FILE_NAME}: {job.sha256}", soft_wrap=True)

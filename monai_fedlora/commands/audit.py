@@ -52,9 +52,8 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0, or with ``--fail-above`` 1 if an attack exceeds it or could not be measured.
     """
-    from rich.console import Console
-
     from monai_fedlora.audit.audit import audit_model
+    from monai_fedlora.commands.console import open_console
     from monai_fedlora.errors import ConfigError
     from monai_fedlora.export.leakage import AUDIT_NAME, by_reason
     from monai_fedlora.files import write_json
@@ -63,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--fail-above is {args.fail_above:g}; an AUC that tells something lies between 0.5 and 1")
     if args.json is not None and args.json.is_dir():
         raise ConfigError(f"--json {args.json} is a folder; give the file to write")
-    console = Console()
+    console = open_console()
 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)

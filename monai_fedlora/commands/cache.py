@@ -19,15 +19,15 @@ def run(args: argparse.Namespace) -> int:
     """Print the size of every site's store, or delete the stores."""
     import shutil
 
-    from rich.console import Console
     from rich.table import Table
 
+    from monai_fedlora.commands.console import open_console
     from monai_fedlora.data.datalist import check_site_name
     from monai_fedlora.engines.store import entries, store_limit, store_root
 
     if args.site:
         check_site_name(args.site)
-    root, console = store_root(), Console()
+    root, console = store_root(), open_console()
     found = [entry for entry in entries(root) if args.site in (None, entry.path.parent.parent.name)]
     sites = sorted({entry.path.parent.parent for entry in found})
     if args.action == "wipe":

@@ -59,13 +59,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(report: Any) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    from monai_fedlora.commands.console import open_console
     from monai_fedlora.export.check.findings import NOT_VERIFIED, RULES, VERIFIED
 
-    console = Console()
+    console = open_console()
     table = Table(title=f"{escape(report.bundle)}: {report.kind} bundle, {report.files} files")
     for column in ("rule", "what it asks for", "result"):
         table.add_column(column)

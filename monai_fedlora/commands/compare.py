@@ -66,14 +66,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Run what is missing and write the report."""
-    from rich.console import Console
-
+    from monai_fedlora.commands.console import open_console
     from monai_fedlora.comparison.outcome import Outcome, write_files
     from monai_fedlora.comparison.report import write_report
     from monai_fedlora.comparison.runner import FAILED, run_missing, stored_results
 
     check_extra()
-    console = Console()
+    console = open_console()
     task, is_demo = _task(args)
     with _progress(task, console) as on_progress:
         failures = run_missing(task, workers=args.workers, on_progress=on_progress)

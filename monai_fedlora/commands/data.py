@@ -183,13 +183,12 @@ def _fractions(text: str) -> tuple[float, ...]:
 def _prepare(args: argparse.Namespace) -> int:
     from time import perf_counter
 
-    from rich.console import Console
-
+    from monai_fedlora.commands.console import open_console
     from monai_fedlora.data.datalist import read_prepared, write_datalists
     from monai_fedlora.data.prepare import prepare
 
     start = perf_counter()
-    console = Console(highlight=False)
+    console = open_console(highlight=False)
     records = _read(args)
     prepared = prepare(records, _settings(args, records), existing=read_prepared(args.output))
     if args.check == "full":

@@ -68,8 +68,7 @@ def run(args: argparse.Namespace) -> int:
     import tempfile
     from time import perf_counter
 
-    from rich.console import Console
-
+    from monai_fedlora.commands.console import open_console
     from monai_fedlora.files import make_folder
 
     start = perf_counter()
@@ -89,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         os.rename(staging, output)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    Console(highlight=False).print(
+    open_console(highlight=False).print(
         f"{output} now has {subjects} made-up {layout.noun} ({perf_counter() - start:.1f} s).\n"
         f"Next: monai-fedlora data {args.layout} --source {output} --output PREPARED",
         markup=False,

@@ -65,11 +65,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Export, and say what was written, how good it is and how to run it."""
-    from rich.console import Console
     from rich.markup import escape
 
+    from monai_fedlora.commands.console import open_console
+
     exported = _export(args)
-    console = Console()
+    console = open_console()
     console.print(f"wrote {escape(str(exported.folder))}", soft_wrap=True, highlight=False)
     for name, size in _sizes(exported.folder).items():
         console.print(f"  {escape(name):40} {size:>13,} bytes", highlight=False)

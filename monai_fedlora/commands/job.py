@@ -86,8 +86,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Write the folder and say what travels."""
-    from rich.console import Console
-
+    from monai_fedlora.commands.console import open_console
     from monai_fedlora.federated.changes import listed
     from monai_fedlora.federated.initial import (
         build_shared,
@@ -155,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
                 )
             plan = Plan(**common, changed=tuple(sorted({*accepted, *changes})))
         write_job(plan, manifest, args.output, initial=initial, custom_folder=not args.allow_listed)
-    console = Console()
+    console = open_console()
     console.print(
         f"wrote {args.output}: {plan.method}, {len(plan.sites)} sites, rounds {plan.start_round} to "
         f"{plan.start_round + plan.rounds - 1}"

@@ -16,9 +16,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
     import torch
-    from rich.console import Console
     from rich.table import Table
 
+    from monai_fedlora.commands.console import open_console
     from monai_fedlora.methods import get_method, method_names
     from monai_fedlora.methods.build import UNTRAINED, build_network
     from monai_fedlora.networks.catalogue import architecture
@@ -39,10 +39,9 @@ def run(args: argparse.Namespace) -> int:
         numbers = shared, manifest.up.nbytes, manifest.down.nbytes
         travels = [f"{number:,}" for number in numbers] if method.most_sites != 1 else ["-"] * 3
         table.add_row(name, method.summary, f"{sum(trained.values()):,}", *travels, method.source)
-    Console().print(table)
-    Console().print(
-        "Bytes per site and round, in float16. A method's settings can change them; these are its defaults."
-    )
+    console = open_console()
+    console.print(table)
+    console.print("Bytes per site and round, in float16. A method's settings can change them; these are its defaults.")
     if not_here:
-        Console().print(f"{', '.join(not_here)}: compare images with texts and need a CLIP, for example clip_base_16.")
+        console.print(f"{', '.join(not_here)}: compare images with texts and need a CLIP, for example clip_base_16.")
     return 0

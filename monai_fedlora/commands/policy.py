@@ -45,12 +45,10 @@ def run(args: argparse.Namespace) -> int:
     """Write the file, and show the limits."""
     import os
 
-    from rich.console import Console
-
-    from monai_fedlora.errors import ConfigError
+    from monai_fedlora.commands.console import open_console
+    from monai_fedlora.errors import ConfigError, nearest
     from monai_fedlora.federated.policy import FILE_NAME, Policy, site_policy
     from monai_fedlora.methods import method_names
-    from monai_fedlora.methods.checks import nearest
 
     given = {name: value for name in _MEANINGS if (value := getattr(args, name)) is not None}
     for name in {"methods", "bundles"} & given.keys():
@@ -58,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     for method in given.get("methods", ()):
         if method not in method_names():
             raise ConfigError(f"--methods: no method is called {method!r}{nearest(method, method_names())}")
-    console = Console()
+    console = open_console()
     if args.output is None:
         if given:
             raise ConfigError("give --output DIR, the site's local/ folder, to write these limits")

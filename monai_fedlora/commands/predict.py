@@ -52,7 +52,6 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0, or 1 if a study failed.
     """
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from monai_fedlora.clinic.bundle import open_bundle
@@ -60,12 +59,13 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.clinic.finding import count_and_name, find_studies
     from monai_fedlora.clinic.many import LEFT_OUT_NAME, TABLE_NAME, DicomOutput, predict_all
     from monai_fedlora.clinic.state import NO_DOUBT_FOUND
+    from monai_fedlora.commands.console import open_console
     from monai_fedlora.export.keys import read_public_keys
 
     if args.keep_identity and not args.dicom:
         raise ConfigError("--keep-identity says what is in the DICOM objects; give --dicom too")
     classifier = open_bundle(args.bundle, keys=read_public_keys(args.require_signature))
-    console = Console()
+    console = open_console()
     with console.status("looking for studies") as status:
         found = find_studies(
             args.inputs,

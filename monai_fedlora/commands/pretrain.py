@@ -57,9 +57,9 @@ def run(args: argparse.Namespace) -> int:
     from operator import itemgetter
 
     from monai.data import Dataset
-    from rich.console import Console
     from torch.utils.data import ConcatDataset
 
+    from monai_fedlora.commands.console import open_console
     from monai_fedlora.commands.progress import epochs_bar
     from monai_fedlora.engines.config import augmentation, preprocessing
     from monai_fedlora.engines.dataset import CaseDataset
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
             provenance=args.provenance,
             on_epoch=on_epoch,
         )
-    Console().print(f"{args.output}  SHA-256 {sha256(args.output)}", soft_wrap=True)
+    open_console().print(f"{args.output}  SHA-256 {sha256(args.output)}", soft_wrap=True)
     return 0
 
 

@@ -16,13 +16,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Write ``privacy.json`` and the approved manifest beside it."""
-    from rich.console import Console
-
+    from monai_fedlora.commands.console import open_console
     from monai_fedlora.federated.approval import Job, write_gate
 
     job = Job.read(args.job)
     path = write_gate(job, args.output)
-    console = Console()
+    console = open_console()
     manifest = job.manifest
     up, down = manifest.up.nbytes, manifest.down.nbytes
     console.print(f"{path} lets exactly {len(manifest.entries)} tensors through ({up:,} bytes up, {down:,} down):")

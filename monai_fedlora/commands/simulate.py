@@ -36,9 +36,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Run and show."""
-    from rich.console import Console
     from rich.live import Live
 
+    from monai_fedlora.commands.console import open_console
     from monai_fedlora.environment import THREADS
     from monai_fedlora.errors import ConfigError
     from monai_fedlora.federated.simulate import last_error, simulate
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             f"{job} has no custom folder (--allow-listed), and NVFlare's simulator has no allow-list for its classes; "
             "add --in-process, or write the same job without --allow-listed to try it"
         )
-    console = Console()
+    console = open_console()
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         live.update("starting the server and the sites ...")
 

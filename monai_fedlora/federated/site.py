@@ -31,7 +31,7 @@ from monai_fedlora.engines.evidence import plain_outputs, run_and_keep
 from monai_fedlora.engines.method import check_phases
 from monai_fedlora.engines.seeds import mix
 from monai_fedlora.environment import BACKBONE
-from monai_fedlora.errors import Aborted, ConfigError, FedLoraError, WeightsError
+from monai_fedlora.errors import Aborted, ConfigError, FedLoraError, WeightsError, nearest
 from monai_fedlora.federated.permit import EVALUATIONS, ROUNDS, Permit
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.policy import Policy, site_policy
@@ -155,8 +155,10 @@ class Site:
         if self.plan.prompts is not None:
             overrides["prompts"] = list(self.plan.prompts.templates)
             overrides["class_texts"] = dict(self.plan.prompts.class_texts)
-        if unknown := set(overrides) - set(self._config.get()):
-            raise ConfigError(f"the bundle {self.plan.bundle} has no settings {', '.join(sorted(unknown))}")
+        known = set(self._config.get())
+        if unknown := set(overrides) - known:
+            word = min(unknown)
+            raise ConfigError(f"the bundle {self.plan.bundle} has no setting {word!r}{nearest(word, sorted(known))}")
         for key, value in overrides.items():
             self._config[key] = value
 

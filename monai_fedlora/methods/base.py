@@ -12,8 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from monai_fedlora.errors import ConfigError
-from monai_fedlora.methods.checks import nearest
+from monai_fedlora.errors import ConfigError, nearest
 from monai_fedlora.methods.rules import Payload, Updates, average, change_length
 from monai_fedlora.scope import Manifest, Scope
 

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
-from monai_fedlora.errors import ConfigError
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """How an error goes on after an unknown word: the known word that looks most like it, or all of them."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; choose from {', '.join(known)}"
+from monai_fedlora.errors import ConfigError, nearest
 
 
 def check_choice(name: str, value: Any, known: Sequence[str]) -> None:

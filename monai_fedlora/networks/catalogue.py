@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from monai_fedlora.errors import ConfigError
+from monai_fedlora.errors import ConfigError, nearest
 from monai_fedlora.networks.cinema import SIZES, ConvViT, ConvViTSize, convvit
 from monai_fedlora.networks.text import TextSettings
 from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
@@ -163,7 +163,7 @@ def architecture(name: str) -> Architecture:
     if name in SIZES:
         return Architecture(name=name, shape=SIZES[name], source=_CINEMA)
     if name not in _IMAGE:
-        raise ConfigError(f"there is no network size {name!r}; choose from {', '.join(architecture_names())}")
+        raise ConfigError(f"there is no network size {name!r}{nearest(name, architecture_names())}")
     return _IMAGE[name]
 
 

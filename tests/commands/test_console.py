@@ -1,0 +1,43 @@
+"""What is piped is whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from rich.table import Table
+
+from monai_fedlora.commands.console import open_console
+from monai_fedlora.methods import get_method, method_names
+
+
+def wide() -> Table:
+    table = Table("name", "words")
+    table.add_row("n" * 90, "w " * 60 + "end")
+    return table
+
+
+def test_piped_table_cuts_and_wraps_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    open_console().print(wide())
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "nnn" in line]
+    assert "n" * 90 in line
+    assert "w w end" in line
+
+
+def test_a_width_that_is_asked_for_is_kept(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    open_console().print(wide())
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
+
+
+def test_every_method_is_named_in_full_in_a_pipe() -> None:
+    command = [sys.executable, "-m", "monai_fedlora.cli", "methods"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    for name in method_names():
+        (row,) = [line for line in lines if line.startswith(f"│ {name} ")]
+        assert get_method(name).summary in row
+        assert get_method(name).source in row
