@@ -111,8 +111,8 @@ def figures_table(found: Any) -> Any:
     numbers = ", ".join(f"{count} {group}" for group, count in found.facts["patients"].items())
     table = Table(title=f"measured leakage of {found.facts['audited']}: patients: {numbers}", box=box.SIMPLE)
     for column in ("attack on", "by", "members"):
-        table.add_column(column)
-    for column in ("n", "others", "AUC (95 %)", "TPR", "at FPR"):
+        table.add_column(column, overflow="fold")
+    for column in ("n", "others", "AUC\n(95 %)", "TPR", "at FPR"):
         table.add_column(column, justify="right", no_wrap=True)
     for attack in found.leakage.attacks:
         low, high = attack.interval_95
@@ -122,7 +122,7 @@ def figures_table(found: Any) -> Any:
             ", ".join(attack.members),
             str(attack.n_members),
             str(attack.n_others),
-            f"{attack.auc:.3f} ({low:.3f} to {high:.3f})",
+            f"{attack.auc:.3f}\n({low:.3f}-{high:.3f})",
             f"{attack.tpr:.3f}",
             f"{attack.fpr:.4f}",
         )

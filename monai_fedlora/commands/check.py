@@ -68,7 +68,7 @@ def _print(report: Any) -> None:
     console = open_console()
     table = Table(title=f"{escape(report.bundle)}: {report.kind} bundle, {report.files} files")
     for column in ("rule", "what it asks for", "result"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for rule, text in RULES.items():
         found = sum(finding.rule == rule for finding in report.findings)
         result = "not looked at" if rule not in report.examined else f"{found} wrong" if found else "passed"

@@ -99,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
     write_files(outcome, args.output)
     report = write_report(outcome, args.output)
     console.print(closing_table(outcome))
+    console.print(outcome.verdict, markup=False, soft_wrap=True)
     if task.comparison.unseen:
         console.print(unseen_table(outcome))
     console.print(f"report: {report}", markup=False, soft_wrap=True)

@@ -301,7 +301,9 @@ def _table(datalists: Sequence[Datalist]) -> Any:
 
     from monai_fedlora.data.cases import SPLITS
 
-    table = Table("site", "class")
+    table = Table()
+    for column in ("site", "class"):
+        table.add_column(column, overflow="fold")
     for column in (*SPLITS, "all"):
         table.add_column(column, justify="right")
     for datalist in datalists:

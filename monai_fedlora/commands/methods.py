@@ -23,7 +23,9 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.methods.build import UNTRAINED, build_network
     from monai_fedlora.networks.catalogue import architecture
 
-    table = Table("method", "what it does", "trained", "shared", "bytes up", "bytes down", "source")
+    table = Table()
+    for head in ("method", "what it does", "trained", "shared", "bytes up", "bytes down", "source"):
+        table.add_column(head, no_wrap=head == "method", overflow="fold")
     reads_text, not_here = architecture(args.size).text is not None, []
     for name in method_names():
         method = get_method(name)

@@ -76,7 +76,7 @@ def limits_table(policy: Policy) -> Table:
 
     table = Table(title=policy.source, box=None, title_justify="left", padding=(0, 2, 0, 0))
     for column in ("limit", "", ""):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for name, meaning in _MEANINGS.items():
         value = getattr(policy, name)
         shown = "all" if value is None else ", ".join(value) or "none" if isinstance(value, tuple) else str(value)

@@ -116,7 +116,7 @@ def progress_table(results: Mapping[str, Any]) -> Any:
     plan = results["plan"]
     table = Table(title=f"{plan['experiment']}: {plan['method']}, {results['seconds']:.0f} s")
     for column in ("round", *plan["sites"], "mean validation balanced accuracy"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     refused = {(entry["round"], entry["site"]) for entry in results["refused"]}
     for entry in results["rounds"]:
         losses = {site: entry["sites"].get(site, {}).get("train_loss") for site in plan["sites"]}

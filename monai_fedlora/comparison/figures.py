@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ def draw(width: float, height: float, plot: Callable[[Any], None]) -> str:
 
 
 def seeds_figure(rows: Sequence[Row], summaries: Sequence[Summary], *, chance: float) -> str:
-    """Mean over sites and worst site of every method, one mark per seed, a bar at their mean."""
+    """Mean over sites and worst site of every method: a mark per seed, a bar at their mean, whiskers of one spread."""
 
     def plot(axes: Any) -> None:
         for place, summary in enumerate(summaries):
@@ -62,10 +62,12 @@ def seeds_figure(rows: Sequence[Row], summaries: Sequence[Summary], *, chance: f
                 axes.scatter(points, [at] * len(points), s=22, color=colour, marker=marker, label=label)
                 if points:
                     axes.plot([fmean(points)] * 2, [at - 0.13, at + 0.13], color=colour)
+                if len(points) > 1:
+                    axes.errorbar(fmean(points), at, xerr=stdev(points), color=colour, capsize=2, linewidth=0.8)
         axes.axvline(chance, color="0.6", linestyle=":", linewidth=1)
         axes.set_yticks(range(len(summaries)), [summary.method for summary in summaries])
         axes.invert_yaxis()
-        axes.set_xlabel(f"{LABEL}, one mark per seed; dotted: chance with all classes")
+        axes.set_xlabel(f"{LABEL}: a mark per seed, their mean and standard deviation; dotted: chance with all classes")
         axes.grid(axis="x", color="0.92")
         axes.set_axisbelow(True)
         axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
@@ -79,18 +81,26 @@ def sites_figure(summaries: Sequence[Summary], sites: Sequence[str], counts: Seq
 
     def plot(axes: Any) -> None:
         low, high = (float(np.nanmin(values)), float(np.nanmax(values))) if np.isfinite(values).any() else (0, 1)
-        axes.imshow(values, cmap="cividis", vmin=low, vmax=max(high, low + 1e-6), aspect="auto")
+        shown = axes.imshow(values, cmap="Blues", vmin=low, vmax=max(high, low + 1e-6), aspect="auto")
         for (row, column), value in np.ndenumerate(values):
             if np.isfinite(value):
-                dark = value < (low + high) / 2
-                axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if dark else "black")
+                ink = _readable(shown.cmap(shown.norm(value)))
+                axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=9)
+        axes.figure.colorbar(shown, ax=axes, label=LABEL, shrink=0.9)
         axes.set_xticks(range(len(sites)), [f"{site}\n{n} test cases" for site, n in zip(sites, counts, strict=True)])
         axes.set_yticks(range(len(summaries)), [summary.method for summary in summaries])
         axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)
 
-    return draw(max(4.0, 1.6 + 1.25 * len(sites)), 0.9 + 0.32 * len(summaries), plot)
+    return draw(max(5.0, 2.6 + 1.25 * len(sites)), 0.9 + 0.32 * len(summaries), plot)
+
+
+def _readable(colour: Sequence[float]) -> str:
+    """Black or white, whichever has the greater contrast (WCAG 2) on a colour (red, green, blue in [0, 1], ...)."""
+    linear = [level / 12.92 if level <= 0.04045 else ((level + 0.055) / 1.055) ** 2.4 for level in colour[:3]]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "black" if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else "white"
 
 
 def unseen_figure(summaries: Sequence[Summary], *, chance: float) -> str:

@@ -31,7 +31,8 @@ th[scope=row] { font-weight: 400; vertical-align: top; }
 caption { text-align: left; color: #444; padding-bottom: 0.3rem; }
 th:first-child, td:first-child, .text th, .text td { text-align: left; }
 table:not(.text) td { white-space: nowrap; }
-img { max-width: 100%; height: auto; display: block; margin: 1rem 0; }
+figure { margin: 1rem 0; } img { max-width: 100%; height: auto; display: block; }
+figcaption { color: #444; font-size: 0.92rem; margin-top: 0.3rem; }
 .note { color: #444; font-size: 0.92rem; } .warn { border-left: 4px solid #D55E00; padding-left: 0.8rem; }
 code { font-size: 0.9em; overflow-wrap: anywhere; }
 </style>
@@ -72,10 +73,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, text: bool = Fa
     return f'<div class="wide"><table{" class=text" if text else ""}>\n{said}{top}{lines}\n</table></div>\n'
 
 
-def image(svg: str, alternative: str) -> str:
-    """An SVG image inside the page, and the text for who cannot see it."""
-    data = base64.b64encode(svg.encode()).decode()
-    return f'<img alt="{escape(alternative)}" src="data:image/svg+xml;base64,{data}">\n'
+def image(svg: str, text: str) -> str:
+    """An SVG image inside the page; ``text`` is its caption, and stands for it where it cannot be seen."""
+    data, said = base64.b64encode(svg.encode()).decode(), escape(text)
+    source = f"data:image/svg+xml;base64,{data}"
+    return f'<figure><img alt="{said}" src="{source}"><figcaption>{said}</figcaption></figure>\n'
 
 
 def number(value: Average | None) -> str:

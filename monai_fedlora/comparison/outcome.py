@@ -64,6 +64,22 @@ class Outcome:
         return ties(self.summaries)
 
     @property
+    def verdict(self) -> str:
+        """Which method has the highest mean, or which ones tie; empty without a result."""
+        if not self.ties:
+            return ""
+        best, *others = self.ties
+        if len(self.comparison.seeds) == 1:
+            equal = f"A tie: {best} and {', '.join(others)} have the same mean" if others else f"{best} is highest"
+            return f"{equal}; with one seed, nobody can say how much of that is chance."
+        if others:
+            return (
+                f"A tie: {best} is highest, and the seeds do not tell it from {', '.join(others)} (within one standard "
+                "deviation over seeds)."
+            )
+        return f"{best} is highest, by more than one standard deviation over seeds."
+
+    @property
     def missing(self) -> int:
         """Number of runs without a result."""
         return len(self.comparison.runs()) - len(self.results)

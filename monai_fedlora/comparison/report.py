@@ -48,22 +48,8 @@ def _head(outcome: Outcome) -> str:
         f"{markup.plural(comparison.rounds, 'round')} of {epochs}, {seeds}. All methods ran on the same cases, splits "
         "and backbone, by the code that a federation between hospitals runs.</p>\n"
     )
-    if first and len(comparison.seeds) == 1:
-        said += (
-            f"<p>The highest mean is that of <b>{escape(first[0])}</b>; with one seed, nobody can say how much of that "
-            "is chance.</p>\n"
-        )
-    elif len(first) > 1:
-        others = ", ".join(map(escape, first[1:]))
-        said += (
-            f"<p>The highest mean is that of <b>{escape(first[0])}</b>, and the seeds do not tell it from {others}: "
-            "the difference is within one standard deviation over seeds.</p>\n"
-        )
-    elif first:
-        said += (
-            f"<p>The highest mean is that of <b>{escape(first[0])}</b>, by more than one standard deviation over seeds."
-            "</p>\n"
-        )
+    if first:
+        said += f"<p>{escape(outcome.verdict)}</p>\n"
     if outcome.missing:
         said += f'<p class="warn">{outcome.missing} of {len(comparison.runs())} runs have no result.</p>\n'
     if outcome.failures:

@@ -12,6 +12,9 @@ from monai_fedlora.comparison.results import NEW, PERSONAL, SHARED, Row, by_site
 KEY = "balanced_accuracy"
 """The metric that methods are ranked and tested by (ours, after Med-DualLoRA's headline)."""
 
+TIE = 1e-9
+"""Difference up to which two means are the same: that of rounding (ours)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Average:
@@ -34,7 +37,7 @@ class Summary:
         score: :data:`KEY`, mean over sites, of the sites' personal models.
         auroc: the same of the area under the ROC curve, over the sites where it is defined.
         worst: :data:`KEY` of the worst site of each seed.
-        worst_site: the site with the lowest mean over seeds.
+        worst_site: the site with the lowest mean over seeds; several, with commas, where they tie.
         sites: :data:`KEY` by site.
         shared: as ``score``, of the model without its private part at sites that took part; None where it is no model.
         unseen: by number of training cases (0: at once), as ``score`` over the sites that were held out.
@@ -96,11 +99,17 @@ def summarise(rows: Sequence[Row], method: str) -> Summary:
         score=over_sites(personal, KEY),
         auroc=over_sites(personal, "auroc"),
         worst=average([min(found) for found in _by_seed(values).values()]),
-        worst_site=min(sites, key=lambda site: sites[site].mean, default=None),
+        worst_site=", ".join(lowest({site: found.mean for site, found in sites.items()})) or None,
         sites=sites,
         shared=over_sites(chosen(own, view=SHARED), KEY),
         unseen={n: found for n in cases if (found := over_sites(chosen(new, cases=n), KEY))},
     )
+
+
+def lowest(values: Mapping[str, float]) -> list[str]:
+    """The names with the lowest value; several where they tie."""
+    least = min(values.values(), default=0.0)
+    return [name for name, value in values.items() if value <= least + TIE]
 
 
 def over_sites(rows: Iterable[Row], metric: str) -> Average | None:
@@ -165,5 +174,5 @@ def ties(summaries: Sequence[Summary]) -> list[str]:
     return [
         s.method
         for s in ranked
-        if s is ranked[0] or (s.score and best.mean - s.score.mean <= max(best.spread or 0.0, s.score.spread or 0.0))
+        if s is ranked[0] or (s.score and best.mean - s.score.mean <= max(best.spread or TIE, s.score.spread or TIE))
     ]

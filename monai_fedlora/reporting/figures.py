@@ -81,7 +81,7 @@ def reliability(curves: Mapping[str, Mapping[int, Bin]]) -> str:
         title="Reliability of the personal models on the test split",
         description="Share of right answers by confidence of the answer; a line on the diagonal is calibrated. "
         "The table below has every number.",
-        ticks={place: f"{(place + 0.5) / BINS:.2f}" for place in range(BINS)},
+        ticks={place: f"{(place + 0.5) / BINS:.2g}" for place in range(BINS)},
         x_label="confidence (middle of the bin)",
         y_label="share right",
         low=0.0,

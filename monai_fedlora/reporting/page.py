@@ -9,6 +9,7 @@ from typing import Any
 
 from monai_fedlora import __version__
 from monai_fedlora.comparison.markup import MISSING, document, plural, table
+from monai_fedlora.comparison.statistics import lowest
 from monai_fedlora.reporting import figures
 from monai_fedlora.reporting.figures import KEY, VIEWS, label, mean_of, view_values
 from monai_fedlora.reporting.record import OFF, ON, Answer, Metrics, Record, Round
@@ -86,10 +87,12 @@ def _result(record: Record) -> str:
     said = "<h2>Result</h2>\n"
     personal = {site: found[ON].values[KEY] for site, found in tested.items() if KEY in found.get(ON, Metrics()).values}
     if personal:
-        worst = min(personal, key=personal.__getitem__)
+        worst = lowest(personal)
+        named = " and ".join(f"<b>{escape(site)}</b>" for site in worst)
+        is_worst = f"the worst site is {named}" if len(worst) == 1 else f"the worst sites tie: {named}"
         said += (
             f"<p>Mean balanced accuracy {fmean(personal.values()):.3f} over {plural(len(personal), 'site')}, each with "
-            f"the same weight; the worst site is <b>{escape(worst)}</b> with {personal[worst]:.3f}.</p>\n"
+            f"the same weight; {is_worst} with {personal[worst[0]]:.3f}.</p>\n"
         )
     for view in views:
         found = {site: each[view] for site, each in tested.items() if view in each}

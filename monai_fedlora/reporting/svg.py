@@ -48,11 +48,11 @@ def line_chart(
         lines: by their name in the legend.
         title, description: read aloud in place of the picture.
         ticks: texts below the places of the x axis.
-        low, high: ends of the y axis; None takes those of the values.
+        low, high: ends of the y axis; None takes the round numbers around the values.
         diagonal: whether a grey line runs from corner to corner.
 
     Returns:
-        An ``svg`` element, or nothing where no line has a point.
+        A ``figure`` with an ``svg`` and its title as the caption, or nothing where no line has a point.
     """
     values = [value for line in lines.values() for value in line.points.values()]
     if not values or not ticks:
@@ -60,6 +60,8 @@ def line_chart(
     low, high = min(values) if low is None else low, max(values) if high is None else high
     if not low < high:
         low, high = low - 0.5, high + 0.5
+    steps = round_steps(low, high)
+    low, high = min(low, steps[0]), max(high, steps[-1])
     first, last = min(ticks), max(max(ticks), min(ticks) + 1)
     height = max(_HEIGHT, _TOP + _BOTTOM + _LINE * len(lines))
     floor = height - _BOTTOM
@@ -73,11 +75,10 @@ def line_chart(
         f'style="max-width: 100%; height: auto" font-size="12" font-family="system-ui, sans-serif" fill="#1a1a1a">',
         f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-text">{escape(description)}</desc>',
     ]
-    for step in range(5):
-        value = low + (high - low) * step / 4
+    for value in steps:
         x, y = at(first, value)
         parts.append(f'<line x1="{x}" y1="{y}" x2="{_PLOT}" y2="{y}" stroke="#e4e4e4"/>')
-        parts.append(_text(x - 6, y + 4, f"{value:.3g}", anchor="end"))
+        parts.append(_text(x - 6, y + 4, f"{value:.4g}", anchor="end"))
     for place, text in _thinned(ticks):
         parts.append(_text(at(place, low)[0], floor + 16, text, anchor="middle"))
     parts.append(_text((_LEFT + _PLOT) / 2, floor + 36, x_label, anchor="middle"))
@@ -95,7 +96,16 @@ def line_chart(
         y = _TOP + 8 + _LINE * place
         parts.append(f'<line x1="{_PLOT + 14}" y1="{y}" x2="{_PLOT + 44}" y2="{y}" {look}/>')
         parts.append(_text(_PLOT + 50, y + 4, label if len(label) <= 28 else label[:27] + "…"))
-    return "\n".join((*parts, "</svg>\n"))
+    return "\n".join(("<figure>", *parts, f"</svg><figcaption>{escape(title)}</figcaption></figure>\n"))
+
+
+def round_steps(low: float, high: float) -> list[float]:
+    """Four to eight round numbers, evenly apart, whose first and last enclose the range from ``low`` to ``high``."""
+    width = (high - low) / 5
+    scale = 10.0 ** math.floor(math.log10(width))
+    step = next(size * scale for size in (1, 2, 2.5, 5, 10) if size * scale >= width * (1 - 1e-9))
+    start, end = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(place * step, 12) for place in range(start, end + 1)]
 
 
 def _look(place: int, line: Line) -> str:
@@ -120,7 +130,7 @@ def _pieces(line: Line, ticks: Mapping[int, str], at: Callable[[float, float], t
 
 def _thinned(ticks: Mapping[int, str]) -> Sequence[tuple[int, str]]:
     ordered = sorted(ticks.items())
-    return ordered[:: math.ceil(len(ordered) / 16)]
+    return ordered[:: math.ceil(len(ordered) / 12)]
 
 
 def _text(x: float, y: float, text: str, *, anchor: str = "start") -> str:

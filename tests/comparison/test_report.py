@@ -114,7 +114,7 @@ def test_the_main_table_has_means_worst_sites_and_bytes(make_outcome: Callable[.
 @pytest.mark.usefixtures("no_figures")
 def test_a_tie_is_said_to_be_one(make_outcome: Callable[..., Outcome]) -> None:
     close = page(make_outcome("dual_lora", "local"))
-    assert "the seeds do not tell it from local" in close
+    assert "A tie: dual_lora is highest, and the seeds do not tell it from local" in close
     assert len(re.findall(r"<td><b>0\.", close)) == 2
     clear = page(make_outcome("dual_lora", "fedit"))
     assert "by more than one standard deviation" in clear
