@@ -11,6 +11,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from monai_fedlora.data.origin import KINDS, UNKNOWN
 from monai_fedlora.errors import PrivacyError
 
 MOST_CLASSES = 128
@@ -21,6 +22,8 @@ REPORTED = ("validation", "test")
 
 _COUNTS = ("round", "cases", "restored_rounds")
 _NUMBERS = ("seconds", "train_loss")
+IMAGES = "images"
+"""Entry that says whether images are synthetic or real, as a place in :data:`monai_fedlora.data.origin.KINDS`."""
 _VIEWS = ("private_on", "private_off")
 _FROM_MATRIX = ("balanced_accuracy", "sensitivity", "specificity", "mcc", "accuracy")
 _FREE = ("auroc", "ece")
@@ -55,11 +58,11 @@ def check_report(report: Any, *, classes: int, splits: Collection[str] = REPORTE
     """Accept what a site says about a round beside its tensors: a few named numbers and nothing else.
 
     Allowed are the counts ``round``, ``cases`` and ``restored_rounds`` (after how many rounds the site's own state
-    stood when it began, at most ``round``), the numbers ``seconds`` and ``train_loss`` with four significant
-    digits, and the metrics of the ``splits`` x {private_on, private_off} with four decimals, or null where undefined,
-    with the number of cases ``n`` and a confusion matrix of counts that add up to it. Both views of a split are of the
-    same cases. No text can pass, so no file name or path can; neither can text or an image spelt as one long number
-    or a large matrix.
+    stood when it began, at most ``round``), the kind of the training ``images`` as one of four numbers, the numbers
+    ``seconds`` and ``train_loss`` with four significant digits, and the metrics of the ``splits`` x {private_on,
+    private_off} with four decimals, or null where undefined, with the number of cases ``n`` and a confusion matrix of
+    counts that add up to it. Both views of a split are of the same cases. No text can pass, so no file name or path
+    can; neither can text or an image spelt as one long number or a large matrix.
 
     Args:
         report: as it travelled.
@@ -75,13 +78,27 @@ def check_report(report: Any, *, classes: int, splits: Collection[str] = REPORTE
     if not isinstance(report, Mapping):
         raise PrivacyError(f"the report is a {type(report).__name__}, not a mapping")
     for key in report:
-        if key not in (*_COUNTS, *splits, *_NUMBERS):
+        if key not in (*_COUNTS, IMAGES, *splits, *_NUMBERS):
             raise PrivacyError(f"undeclared report entry {key!r}")
     found: dict[str, Any] = {key: _count(key, report[key]) for key in _COUNTS if key in report}
     if found.get("restored_rounds", 0) > found.get("round", 0):
         raise PrivacyError("report entry 'restored_rounds' is more than the rounds there were")
+    if IMAGES in report:
+        if type(report[IMAGES]) is not int or not 0 <= report[IMAGES] < len(KINDS):
+            raise PrivacyError(f"report entry {IMAGES!r} must be a whole number from 0 to {len(KINDS) - 1}")
+        found[IMAGES] = report[IMAGES]
     found |= {key: _number(key, report[key]) for key in _NUMBERS if key in report}
     return found | {split: _views(split, report[split], classes) for split in REPORTED if split in report}
+
+
+def images_said(kind: str) -> int:
+    """How a report says a kind of images."""
+    return KINDS.index(kind)
+
+
+def images_of(report: Mapping[str, Any]) -> str:
+    """The kind of images that a checked report names; "unknown" where it names none."""
+    return KINDS[report[IMAGES]] if IMAGES in report else UNKNOWN
 
 
 def report_bits(*, classes: int, cases: int, splits: int = 1) -> float:
@@ -95,6 +112,7 @@ def report_bits(*, classes: int, cases: int, splits: int = 1) -> float:
         splits: in the report.
     """
     numbers = len(_COUNTS) * math.log2(MOST_CASES + 2) + 2 * math.log2(2 * _distinct_numbers() + 1)
+    numbers += math.log2(len(KINDS) + 1)
     cells = classes**2
     matrices = (math.lgamma(cases + cells + 1) - math.lgamma(cells + 1) - math.lgamma(cases + 1)) / math.log(2)
     counted = max(matrices, 0.0) + 2  # with the case count and without

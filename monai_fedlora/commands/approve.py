@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from monai_fedlora.federated.approval import Job
 
 _NUMBERS = (
-    "each round the number of training cases, training loss, seconds and the metrics on the validation cases, in the "
-    "end those on the test cases: balanced_accuracy, accuracy, sensitivity, specificity, auroc, mcc, ece, n, "
-    "confusion_matrix"
+    "each round the number of training cases, whether their images are synthetic or real, training loss, seconds and "
+    "the metrics on the validation cases, in the end those on the test cases: balanced_accuracy, accuracy, "
+    "sensitivity, specificity, auroc, mcc, ece, n, confusion_matrix"
 )
 _SHOWN = {
     *("experiment", "bundle", "method", "method_args", "sites", "classes", "rounds", "start_round", "local_epochs"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,9 @@ def run(args: argparse.Namespace) -> int:
         check_steps,
         needs_backbone,
         rounds_left,
+        start_origin,
         starting_point,
+        stored_start,
     )
     from monai_fedlora.federated.jobs import write_job
     from monai_fedlora.federated.plan import Plan
@@ -138,11 +141,14 @@ def run(args: argparse.Namespace) -> int:
         check_steps(plan)
     manifest, _ = build_shared(plan, backbone=backbone if needs_backbone(plan) else None)
     with starting_point(args.start_from, plan=plan, manifest=manifest) as (initial, stored_round):
-        if args.resume:
+        if not args.resume:
+            plan = replace(plan, start=start_origin(args.start_from))
+        else:
             if initial is None or stored_round is None:
                 raise ConfigError("--resume needs --start-from with a stored shared.safetensors, which knows its round")
             check_resumable(initial, plan=plan)
             common |= {
+                "start": stored_start(initial),
                 "start_round": stored_round + 1,
                 "rounds": rounds_left(initial) if args.rounds is None else args.rounds,
             }
@@ -161,6 +167,12 @@ def run(args: argparse.Namespace) -> int:
     )
     if plan.changed:
         console.print(f"not as in the rounds before: {', '.join(plan.changed)}", markup=False, soft_wrap=True)
+    if plan.start is not None:
+        console.print(
+            f"starts from {plan.start.name}, of {plan.start.kind} images; every model of this run will say so",
+            markup=False,
+            soft_wrap=True,
+        )
     console.print(
         f"per site and round {len(manifest.up.entries)} tensors of {manifest.up.nbytes:,} bytes go up and "
         f"{len(manifest.down.entries)} of {manifest.down.nbytes:,} bytes come down; "

@@ -20,6 +20,7 @@ from monai_fedlora.errors import ConfigError, ExportError
 from monai_fedlora.export.evidence import SHARED_MODEL, Evidence, no_evidence, read_evidence
 from monai_fedlora.export.locate import find_personal, find_shared
 from monai_fedlora.export.pooled import pooled_test
+from monai_fedlora.federated.initial import stored_images
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.record import INCOMPLETE, RESULTS_NAME, learnt
 from monai_fedlora.federated.state import TRAINED_ON
@@ -156,6 +157,7 @@ def read_shared(path: Path) -> FinishedModel:
         cases=None,
         test=test,
         evidence=no_evidence(SHARED_MODEL),
+        shared_origin=stored_images(path, metadata),
     )
 
 

@@ -25,17 +25,18 @@ def training_data(model: FinishedModel, *, backbone: str) -> dict[str, Any]:
 
     Returns:
         ``kind`` of all images that moved what was trained; ``name`` and ``source`` of the site's own; ``parts``: the
-        kinds of the ``site``'s own images, of those that moved what is ``shared``, and of those behind what the shared
-        part had to ``start`` from, None where there is no such part; ``backbone``: its ``name`` and the ``kind`` of
-        what it was pre-trained on.
+        kinds of the ``site``'s own images and of all that moved what is ``shared``, None where there is no such part,
+        and what the shared part had to ``start`` from, None where a seed drew it; ``backbone``: its ``name`` and the
+        ``kind`` of what it was pre-trained on.
     """
-    own, start = model.origin, None
-    parts = {"site": own.kind if model.site else None, "shared": model.shared_origin, "start": start}
+    own, start = model.origin, model.plan.start
+    kinds = {"site": own.kind if model.site else None, "shared": model.shared_origin}
+    found = [*kinds.values(), start.kind if start is not None and model.shared_origin is not None else None]
     return {
-        "kind": together(kind for kind in parts.values() if kind is not None),
+        "kind": together(kind for kind in found if kind is not None),
         "name": own.name,
         "source": own.source,
-        "parts": parts,
+        "parts": {**kinds, "start": start.to_json() if start is not None else None},
         "backbone": {"name": _name(backbone), "kind": backbone_kind(model.plan, backbone)},
     }
 

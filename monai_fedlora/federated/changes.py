@@ -13,7 +13,7 @@ from monai_fedlora.federated.plan import Plan
 _OF_THE_SERVER = ("declared_cases", "max_share", "max_update_rms", "sites", "update_bound")
 """Settings that do not change what a site computes."""
 _FLAT = ("method_args", "training")
-_NO_SETTING = ("changed", "rounds", "start_round")
+_NO_SETTING = ("changed", "rounds", "start", "start_round")
 
 
 def plan_changes(before: Any, after: Plan, *, at_site: bool = False) -> dict[str, str]:

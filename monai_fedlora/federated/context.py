@@ -55,7 +55,7 @@ def sender(answer: Shareable) -> str:
 
 
 def weights_message(payload: dict[str, Any], report: dict[str, Any] | None = None) -> Shareable:
-    """Wrap shared tensors, and on the way to the server the report."""
+    """Wrap shared tensors, and a report: a site's, or what the server says about the tensors."""
     return DXO(DataKind.WEIGHTS, data=Tensors(payload), meta={REPORT_KEY: report} if report else {}).to_shareable()
 
 

@@ -21,6 +21,7 @@ from monai_fedlora.errors import Aborted, PolicyError, PrivacyError
 from monai_fedlora.federated.context import (
     EVALUATE_TASK,
     REFUSED,
+    REPORT_KEY,
     TRAIN_TASK,
     load_manifest,
     load_plan,
@@ -34,6 +35,7 @@ from monai_fedlora.federated.lean import import_libraries
 from monai_fedlora.federated.logs import kept_in
 from monai_fedlora.federated.policy import site_policy
 from monai_fedlora.files import make_folder
+from monai_fedlora.report import check_report, images_of
 
 if TYPE_CHECKING:
     from monai_fedlora.federated.site import Site
@@ -92,9 +94,12 @@ class SiteExecutor(Executor):
 
     def _answer(self, task_name: str, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
         self._site = self._site or self._build_site(fl_ctx)
-        shared = open_message(shareable, DataKind.WEIGHTS).data
+        dxo = open_message(shareable, DataKind.WEIGHTS)
+        shared = dxo.data
         if task_name == EVALUATE_TASK:
-            return metrics_message(self._site.finish(shared))
+            said = dxo.get_meta_prop(REPORT_KEY) or {}
+            images = images_of(check_report(said, classes=2, splits=()))  # without splits there are no classes
+            return metrics_message(self._site.finish(shared, images=images))
         update = self._site.train_round(int(shareable.get_header(AppConstants.CURRENT_ROUND)), shared)
         return weights_message(update.payload, update.report)
 

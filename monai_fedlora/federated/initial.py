@@ -15,11 +15,15 @@ import torch
 from torch import Tensor
 
 from monai_fedlora.adapters.side import PREFIX
-from monai_fedlora.errors import ConfigError, PrivacyError, WeightsError
+from monai_fedlora.data.origin import UNKNOWN, Origin, check_kind, together
+from monai_fedlora.errors import ConfigError, FedLoraError, PrivacyError, WeightsError
 from monai_fedlora.federated.changes import end_change, plan_changes
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.files import load_tensors, save_tensors
+from monai_fedlora.files import load_tensors, read_json, save_tensors, sha256
 from monai_fedlora.scope import Manifest, Role, Scope
+
+IMAGES = "images"
+"""Entry of the metadata of stored shared tensors: kind of all images that have moved them."""
 
 
 def build_shared(plan: Plan, *, backbone: str | None = None) -> tuple[Manifest, dict[str, np.ndarray]]:
@@ -118,6 +122,98 @@ def save_shared(path: Path, payload: Mapping[str, np.ndarray], *, plan: Plan, ro
     }
     metadata |= {key: json.dumps(value) for key, value in extra.items()}
     save_tensors(path, {key: torch.from_numpy(np.array(value)) for key, value in payload.items()}, metadata)
+
+
+def stored_images(path: Path, metadata: Mapping[str, str]) -> str:
+    """Kind of all images that have moved stored shared tensors; "unknown" for those of an earlier version.
+
+    Raises:
+        WeightsError: the metadata hold something else.
+    """
+    if IMAGES not in metadata:
+        return UNKNOWN
+    try:
+        kind = json.loads(metadata[IMAGES])
+        if kind is not None:
+            check_kind(kind)
+    except (ConfigError, ValueError) as error:
+        raise WeightsError(f"{path} does not say what images its tensors come from ({error}); it is damaged") from error
+    return UNKNOWN if kind is None else str(kind)
+
+
+def start_origin(source: str | None) -> Origin | None:
+    """What is known of the images behind what a run starts from, with the name of that.
+
+    A PEFT folder is known by the export that it is part of, as long as its weights are those of the export.
+
+    Args:
+        source: as of :func:`starting_point`.
+
+    Raises:
+        WeightsError: stored tensors are damaged.
+    """
+    if source is None:
+        return None
+    path = Path(source)
+    if path.is_dir():
+        return _peft_origin(path)
+    metadata = load_tensors(path)[1]
+    try:
+        plan, number = json.loads(metadata["plan"]), int(metadata["round"])
+        name = f"shared part of {plan['experiment']} after {number + 1} rounds"
+        before = Origin.from_json(plan["start"]).name if "start" in plan else None
+    except (ConfigError, KeyError, TypeError, ValueError):
+        name, before = path.name, None
+    return Origin(
+        kind=stored_images(path, metadata),
+        name=_line(name),
+        source=_line(f"which started from: {before}") if before else None,
+    )
+
+
+def stored_start(source: Path) -> Origin | None:
+    """What the run that stored shared tensors had itself started from; None where that is its seed, or not known.
+
+    Raises:
+        WeightsError: the file is damaged.
+    """
+    try:
+        plan = json.loads(load_tensors(source)[1]["plan"])
+        return Origin.from_json(plan["start"]) if plan.get("start") is not None else None
+    except (AttributeError, ConfigError, KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{source} does not say by which plan it was stored ({error})") from error
+
+
+def _peft_origin(folder: Path) -> Origin:
+    """What the export says that a PEFT folder of this package's lies in; only its name where none does."""
+    weights = folder / "adapter_model.safetensors"
+    for home, name in ((folder.parent, f"{folder.name}/{weights.name}"), (folder, weights.name)):
+        try:
+            said = read_json(home / "metadata.json")
+            if said["provenance"]["files_sha256"][name] != sha256(weights):
+                continue
+            data = said["training_data"]
+            kind = data["parts"]["shared"] or data["kind"]
+            return Origin(kind=kind, name=_line(str(said["name"])), source=data["source"])
+        except (ConfigError, FedLoraError, KeyError, OSError, TypeError, ValueError):
+            continue
+    return Origin(name=_line(folder.absolute().name))
+
+
+def _line(text: str) -> str | None:
+    """A text that an origin can hold."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)[:200].strip() or None
+
+
+def job_images(stored: Path, plan: Plan) -> str | None:
+    """Kind of the images behind what a job starts from; None where its plan's seed draws that.
+
+    Raises:
+        WeightsError: the stored tensors are damaged.
+    """
+    if not stored.is_file():
+        return None
+    return together([stored_images(stored, load_tensors(stored)[1]), *([plan.start.kind] if plan.start else [])])
 
 
 def load_shared(path: Path, *, manifest: Manifest) -> tuple[dict[str, np.ndarray], dict[str, str]]:

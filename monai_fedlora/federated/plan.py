@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from monai_fedlora.data.origin import Origin
 from monai_fedlora.encoding import Encoding
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.training_settings import check_training
@@ -61,6 +62,8 @@ class Plan:
         prompts: how a method that reads texts puts the classes into words, the same at every site; None for others.
         changed: names of settings that are not what they were in earlier rounds of the experiment, as whoever made the
             job has accepted; a site refuses to go on with others.
+        start: of the images behind the shared tensors that the experiment's first round starts from, which are named
+            there too; None where the seed draws these tensors.
     """
 
     experiment: str
@@ -84,6 +87,7 @@ class Plan:
     training: Mapping[str, Any] = field(default_factory=dict)
     prompts: Prompts | None = None
     changed: tuple[str, ...] = ()
+    start: Origin | None = None
 
     def __post_init__(self) -> None:
         for name in ("experiment", "bundle", "method", "size"):
@@ -205,6 +209,8 @@ class Plan:
             del value["prompts"]
         if not self.changed:
             del value["changed"]
+        if self.start is None:
+            del value["start"]
         return value
 
     @classmethod
@@ -223,6 +229,8 @@ class Plan:
         try:
             if "prompts" in entries:
                 entries["prompts"] = Prompts.from_json(entries["prompts"])
+            if "start" in entries:
+                entries["start"] = Origin.from_json(entries["start"])
             return cls(**entries)
         except TypeError as error:
             raise ConfigError(f"the plan is incomplete or has a wrong type: {error}") from error

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from monai_fedlora import __version__
+from monai_fedlora.data.origin import together
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.files import write_json
+from monai_fedlora.report import images_of
 from monai_fedlora.scope import Manifest
 
 RESULTS_NAME = "results.json"
@@ -31,7 +33,9 @@ class RunRecord:
     The file holds ``plan``, ``manifest_digest``, ``payload_bytes``, ``status``, ``rounds`` (a list with, per site, the
     report and the bytes received from and sent to it, how the accepted changes agree, and what the limits on one
     site's part did), ``final`` (per site), ``refused`` (round, site, reason), ``restarted`` (round, site, and the
-    rounds behind the state that it had) and ``lacks``: what the run has not done, in words. The status is "running"
+    rounds behind the state that it had), ``training_data`` (the ``kind`` of all images that have moved the shared
+    tensors, that of each of the ``sites``, and what the run had to ``start`` from) and ``lacks``: what the run has not
+    done, in words. The status is "running"
     until the run's end, and for ever where that never came; then "finished", or "incomplete" where something is
     lacking (see :func:`shortfalls`).
 
@@ -43,20 +47,27 @@ class RunRecord:
         folder: receives the file.
         plan: the experiment.
         manifest: what may travel in it.
+        images: kind of the images behind the tensors that the run starts from; None where a seed has drawn them.
     """
 
-    def __init__(self, *, folder: Path, plan: Plan, manifest: Manifest) -> None:
+    def __init__(self, *, folder: Path, plan: Plan, manifest: Manifest, images: str | None = None) -> None:
         self.path = folder / RESULTS_NAME
         self._started = time.time()
         self._lock = threading.RLock()
         self._due = 0.0
         self._timer: threading.Timer | None = None
+        self._images = [] if images is None else [images]
         self.value: dict[str, Any] = {
             "format": FORMAT,
             "version": __version__,
             "plan": plan.to_json(),
             "manifest_digest": manifest.digest,
             "payload_bytes": manifest.up.nbytes,
+            "training_data": {
+                "kind": together(self._images),
+                "sites": {},
+                "start": plan.start.to_json() if plan.start else None,
+            },
             "status": RUNNING,
             "lacks": [],
             "rounds": [],
@@ -75,6 +86,19 @@ class RunRecord:
         with self._event():
             self._note_restart(site, report)
             self.value["rounds"][-1]["sites"][site] = dict(report)
+            self._note_images(site, report)
+
+    def _note_images(self, site: str, report: Mapping[str, Any]) -> None:
+        """Note what images have moved the shared tensors; what once has stays."""
+        said: dict[str, Any] = self.value["training_data"]
+        kinds = {images_of(report)} | ({said["sites"][site]} if site in said["sites"] else set())
+        said["sites"][site] = together(kinds)
+        said["kind"] = together([*self._images, *said["sites"].values()])
+
+    @property
+    def images(self) -> str:
+        """Kind of all images that have moved the shared tensors."""
+        return str(self.value["training_data"]["kind"])
 
     def _note_restart(self, site: str, report: Mapping[str, Any]) -> None:
         """Note a site whose own state is gone, or older than what it had when it last answered."""

@@ -83,7 +83,7 @@ def _run(
     start: Start, members: Members, *, folder: Path, on_progress: Callable[[Mapping[str, Any]], None]
 ) -> Mapping[str, Any]:
     plan, manifest, shared = start.plan, start.manifest, start.shared
-    record = RunRecord(folder=folder, plan=plan, manifest=manifest)
+    record = RunRecord(folder=folder, plan=plan, manifest=manifest, images=start.images)
     files = SharedFiles(folder=folder, start=start)
     average = SharedAverage.of(plan, manifest, earlier=start.earlier)
     try:
@@ -103,10 +103,16 @@ def _run(
             record.agreement(average.agreement())
             record.limits(average.limits())
             shared = average.aggregate()
-            files.save(shared, round_number=number, score=average.score(), lengths=average.lengths)
+            files.save(
+                shared,
+                round_number=number,
+                score=average.score(),
+                lengths=average.lengths,
+                images=record.images,
+            )
             record.end_round(score=average.score(), traffic={})
         for name in plan.sites:
-            report = members.ask(name, partial(Site.finish, shared=shared))
+            report = members.ask(name, partial(Site.finish, shared=shared, images=record.images))
             if isinstance(report, str):
                 record.refusal(plan.start_round + plan.rounds - 1, name, report)
             else:

@@ -36,13 +36,14 @@ from monai_fedlora.federated.context import (
     weights_message,
 )
 from monai_fedlora.federated.failures import NOT_ALLOWED
+from monai_fedlora.federated.initial import job_images
 from monai_fedlora.federated.lean import import_peft
 from monai_fedlora.federated.limits import stored_lengths
 from monai_fedlora.federated.record import RunRecord
 from monai_fedlora.federated.start import INITIAL_NAME, SharedFiles, Start
 from monai_fedlora.federated.tensors import Tensors, limit_messages, most_bytes
 from monai_fedlora.federated.traffic import TrafficMeter
-from monai_fedlora.report import check_report
+from monai_fedlora.report import IMAGES, check_report, images_said
 
 _SCORE = "monai_fedlora.score"
 _LENGTHS = "monai_fedlora.lengths"
@@ -65,7 +66,8 @@ class FlareRecord(FLComponent):
             os.umask(0o077)  # of the job's own process: what it writes is its user's alone
             self._plan = load_plan(fl_ctx)
             manifest, cell = load_manifest(fl_ctx), fl_ctx.get_engine().get_cell()
-            self.record = RunRecord(folder=run_folder(fl_ctx), plan=self._plan, manifest=manifest)
+            images = job_images(config_file(fl_ctx, INITIAL_NAME), self._plan)
+            self.record = RunRecord(folder=run_folder(fl_ctx), plan=self._plan, manifest=manifest, images=images)
             self._traffic = TrafficMeter(cell)
             limit_messages(cell, most_bytes(manifest, classes=len(self._plan.classes)))
         elif event_type == AppEventType.ROUND_STARTED:
@@ -191,6 +193,7 @@ class SharedPersistor(ModelPersistor):
             round_number=fl_ctx.get_prop(AppConstants.CURRENT_ROUND),
             score=fl_ctx.get_prop(_SCORE),
             lengths=fl_ctx.get_prop(_LENGTHS),
+            images=_record(fl_ctx).record.images,
         )
 
 
@@ -201,8 +204,9 @@ class FinalEvaluation(ResponseProcessor):
     """
 
     def create_task_data(self, task_name: str, fl_ctx: FLContext) -> Shareable:
-        """Return the last shared tensors."""
-        return weights_message(fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.WEIGHTS])
+        """Return the last shared tensors, and the kind of all images that have moved them."""
+        images = {IMAGES: images_said(_record(fl_ctx).record.images)}
+        return weights_message(fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.WEIGHTS], images)
 
     def process_client_response(self, client: Client, task_name: str, response: Shareable, fl_ctx: FLContext) -> bool:
         """Note one site's metrics; a bad answer is noted as a refusal and never ends the run."""

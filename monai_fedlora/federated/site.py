@@ -11,7 +11,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from monai_fedlora.data.cases import SPLITS, Case
 from monai_fedlora.data.datalist import load_datalist
-from monai_fedlora.data.origin import UNKNOWN, Origin
+from monai_fedlora.data.origin import UNKNOWN, together
 from monai_fedlora.data.site import site_data
 from monai_fedlora.data.units import unit_numbers
 from monai_fedlora.engines.dataset import CaseDataset
@@ -37,7 +37,7 @@ from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.policy import Policy, site_policy
 from monai_fedlora.federated.state import SiteState, SiteStore
 from monai_fedlora.methods.build import DEMO
-from monai_fedlora.report import REPORTED, check_report, round_metrics, round_report
+from monai_fedlora.report import IMAGES, REPORTED, check_report, images_said, round_metrics, round_report
 from monai_fedlora.resources import bundle_path
 from monai_fedlora.scope import Role
 
@@ -106,6 +106,7 @@ class Site:
         self._initial_private = self.scope.private_state(self.network)
         self._finished_round: int | None = None
         self._restored_rounds = 0
+        self._earlier_images: tuple[str, ...] = ()
         self._left_over: Mapping[str, np.ndarray] = {}
 
     def _check_data(self, datalist: Path) -> tuple[Case, ...]:
@@ -116,6 +117,7 @@ class Site:
                 "data with the same task and class list"
             )
         self._units = {split: unit_numbers(loaded.cases(split)) for split in SPLITS}
+        self._origin = loaded.origin if loaded.origin.name else replace(loaded.origin, name=loaded.dataset[:200])
         return loaded.training
 
     def _check_steps(self) -> None:
@@ -197,6 +199,7 @@ class Site:
             "round": round_number,
             "cases": self._cases,
             "restored_rounds": self._restored_rounds,
+            IMAGES: images_said(self._all_images()),
             "validation": self.evaluate("validate"),
         }
         self._trainer.run_epochs(self.plan.local_epochs)
@@ -236,8 +239,16 @@ class Site:
         places = {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}
         return [places[key] for key in (*self.scope.keys(Role.PRIVATE), *self.scope.manifest.down.entries)]
 
-    def finish(self, shared: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    def _all_images(self) -> str:
+        """Kind of the site's images, and of those that it had in earlier rounds."""
+        return together([self._origin.kind, *self._earlier_images])
+
+    def finish(self, shared: Mapping[str, np.ndarray], *, images: str = UNKNOWN) -> dict[str, Any]:
         """Evaluate the last shared tensors with the own private part and store the personal model.
+
+        Args:
+            shared: the server's tensors.
+            images: kind of all images that have moved them, as the server knows it from all sites.
 
         Returns:
             A report with the metrics of the validation and the test split.
@@ -267,8 +278,8 @@ class Site:
             shared={key: state[key] for key in self.scope.manifest.down.entries},
             private=self.scope.private_state(self.network),
             record=report,
-            origin=Origin(),
-            shared_origin=UNKNOWN if self.scope.manifest.up.entries else None,
+            origin=replace(self._origin, kind=self._all_images()),
+            shared_origin=images if self.scope.manifest.up.entries else None,
         )
         self.store.save_evidence(evidence)
         return report
@@ -334,6 +345,7 @@ class Site:
             self.store.set_aside()
         state = self.store.load_before(round_number)
         self._restored_rounds = state.round + 1 if state else 0
+        self._earlier_images = (state.images,) if state else ()
         self.scope.load_private(self.network, state.private if state else self._initial_private)
         self._left_over = {key: value.numpy() for key, value in state.left_over.items()} if state else {}
         self._optimiser.state.clear()
@@ -349,6 +361,7 @@ class Site:
                 private=self.scope.private_state(self.network),
                 optimiser=self._optimiser_tensors(),
                 left_over={key: torch.from_numpy(value) for key, value in self._left_over.items()},
+                images=self._all_images(),
             )
         )
         self._finished_round = round_number

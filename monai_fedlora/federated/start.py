@@ -13,10 +13,12 @@ from monai_fedlora.environment import BACKBONE
 from monai_fedlora.errors import ConfigError, PrivacyError
 from monai_fedlora.federated.changes import listed
 from monai_fedlora.federated.initial import (
+    IMAGES,
     build_manifest,
     build_shared,
     changes_since,
     check_resumable,
+    job_images,
     load_shared,
     needs_backbone,
     save_shared,
@@ -42,12 +44,14 @@ class Start:
         manifest: what may travel.
         shared: shared tensors that the first round sends, by key, in the manifest's types.
         earlier: lengths of the changes of the rounds before, see :class:`monai_fedlora.federated.limits.UpdateBound`.
+        images: kind of the images behind the shared tensors; None where the plan's seed has drawn them.
     """
 
     plan: Plan
     manifest: Manifest
     shared: dict[str, np.ndarray]
     earlier: Lengths = ()
+    images: str | None = None
 
     @classmethod
     def of_job(cls, config: Path, *, backbone: str | None = None) -> Start:
@@ -77,7 +81,8 @@ class Start:
         if not stored.is_file():
             return cls.of_plan(plan, backbone=backbone)
         shared, _ = load_shared(stored, manifest=declared)
-        return cls(plan=plan, manifest=declared, shared=shared, earlier=stored_lengths(stored, plan))
+        images, earlier = job_images(stored, plan), stored_lengths(stored, plan)
+        return cls(plan=plan, manifest=declared, shared=shared, earlier=earlier, images=images)
 
     @classmethod
     def of_plan(cls, plan: Plan, *, backbone: str | None = None) -> Start:
@@ -120,23 +125,25 @@ class SharedFiles:
         self._plan = start.plan
         self._sent: Mapping[str, np.ndarray] = start.shared
         self._lengths = start.earlier
+        self._images = start.images
         self._best = -1.0
 
     def save(
-        self, shared: Mapping[str, np.ndarray], *, round_number: int, score: float | None, lengths: Lengths
+        self, shared: Mapping[str, np.ndarray], *, round_number: int, score: float | None, lengths: Lengths, images: str
     ) -> None:
         """Write what a round has brought, and what it started from if that scored best so far.
 
-        With them goes what a run that goes on from there has to know about the ``lengths`` of changes so far.
+        With them goes what a run that goes on from there has to know about the ``lengths`` of changes so far, and the
+        kind of all ``images`` that have moved them.
         """
-        before = {LENGTHS: self._lengths}
+        before = {LENGTHS: self._lengths, IMAGES: self._images}
         if score is not None and score > self._best:
             self._best = score
             best, number = self._folder / BEST_NAME, round_number - 1
             save_shared(best, self._sent, plan=self._plan, round_number=number, score=score, **before)
-        after = {LENGTHS: lengths}
+        after = {LENGTHS: lengths, IMAGES: images}
         save_shared(self._folder / LAST_NAME, shared, plan=self._plan, round_number=round_number, **after)
-        self._sent, self._lengths = shared, lengths
+        self._sent, self._lengths, self._images = shared, lengths, images
 
 
 def _check_goes_on(stored: Path, plan: Plan) -> None:

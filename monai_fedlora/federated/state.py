@@ -18,8 +18,8 @@ from typing import Any
 
 from torch import Tensor
 
-from monai_fedlora.data.origin import UNKNOWN, Origin
-from monai_fedlora.errors import PrivacyError, WeightsError
+from monai_fedlora.data.origin import UNKNOWN, Origin, check_kind
+from monai_fedlora.errors import ConfigError, PrivacyError, WeightsError
 from monai_fedlora.federated.changes import listed, plan_changes
 from monai_fedlora.federated.lock import FolderLock
 from monai_fedlora.federated.plan import Plan
@@ -49,6 +49,7 @@ class SiteState:
         private: private tensors by state-dict key.
         optimiser: optimiser tensors by ``<parameter name>/<slot>``.
         left_over: what the encodings of shared tensors left out so far, by state-dict key, for the next update.
+        images: kind of all images that were trained on so far.
     """
 
     round: int
@@ -56,6 +57,7 @@ class SiteState:
     private: Mapping[str, Tensor]
     optimiser: Mapping[str, Tensor]
     left_over: Mapping[str, Tensor] = field(default_factory=dict)
+    images: str = UNKNOWN
 
 
 class SiteStore:
@@ -101,7 +103,8 @@ class SiteStore:
         tensors |= {f"optimiser/{key}": value for key, value in state.optimiser.items()}
         tensors |= {f"left_over/{key}": value for key, value in state.left_over.items()}
         numbers = {"round": state.round, "epoch": state.epoch}
-        save_tensors(self._path(state.round), tensors, {**self._identity(), "numbers": json.dumps(numbers)})
+        entries = {"numbers": json.dumps(numbers), TRAINED_ON: state.images}
+        save_tensors(self._path(state.round), tensors, {**self._identity(), **entries})
         for number in sorted(self.rounds())[:-_KEPT]:
             self._path(number).unlink()
 
@@ -127,13 +130,15 @@ class SiteStore:
         self._check(path, metadata)
         try:
             numbers = {key: int(value) for key, value in json.loads(metadata["numbers"]).items()}
+            check_kind(images := metadata.get(TRAINED_ON, UNKNOWN))
             return SiteState(
                 private=_part(tensors, "private/"),
                 optimiser=_part(tensors, "optimiser/"),
                 left_over=_part(tensors, "left_over/"),
+                images=images,
                 **numbers,
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, ConfigError, KeyError, TypeError, ValueError) as error:
             raise WeightsError(f"{path} is not a site state ({error}); remove it to start afresh") from error
 
     def clear(self) -> None:

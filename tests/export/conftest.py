@@ -197,7 +197,7 @@ def finished_run(
         )
         if evidence:
             store.save_evidence(kept(network, input_shape(size), seed=index))
-    save_shared(workspace / "shared.safetensors", shared, plan=plan, round_number=2)
+    save_shared(workspace / "shared.safetensors", shared, plan=plan, round_number=2, images=origin.kind)
     write_json(workspace / "results.json", results)
     return Run(workspace=workspace, plan=plan, backbone=backbone, networks=networks)
 

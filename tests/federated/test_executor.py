@@ -170,7 +170,7 @@ def test_a_message_that_is_not_exact_is_answered_with_an_error(
             self.manifest.check(shared)
             raise AssertionError("it was accepted")
 
-        def finish(self, shared: Any) -> None:
+        def finish(self, shared: Any, *, images: str) -> None:
             self.train_round(0, shared)
 
     monkeypatch.setattr(client.executor, "_build_site", lambda context: Idle())

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from monai_fedlora.data.origin import Origin
 from monai_fedlora.errors import PolicyError
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.policy import (
@@ -232,6 +233,7 @@ def changes(plan: Plan) -> dict[str, Any]:
         "top_k": 0.25,
         "training": {"batch_size": 3},
         "changed": ("seed",),
+        "start": Origin(kind="synthetic", name="trial"),
     }
 
 

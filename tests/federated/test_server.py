@@ -22,6 +22,7 @@ from nvflare.app_common.app_event_type import AppEventType
 from nvflare.app_common.shareablegenerators.full_model_shareable_generator import FullModelShareableGenerator
 from nvflare.fuel.sec.audit import AuditService
 
+from monai_fedlora.data.origin import KINDS
 from monai_fedlora.errors import FedLoraError, PrivacyError, WeightsError
 from monai_fedlora.federated import start
 from monai_fedlora.federated.context import RECORD_ID, metrics_message, open_message, weights_message
@@ -367,6 +368,8 @@ def test_the_final_evaluation_sends_the_last_tensors_and_notes_the_answers(
     last = server.round(0, {"east": (make_payload(manifest, 1), report(0))})
     message = server.final.create_task_data("validate", server.context)
     assert same_bits(open_message(message, DataKind.WEIGHTS).data, last)
+    assert open_message(message, DataKind.WEIGHTS).meta["report"] == {"images": KINDS.index("unknown")}
+    assert SharedOnly().process(message, server.context) is message
     good = {"round": 1, "cases": 10, "test": {"private_on": {"auroc": 0.75}}}
     answers = {
         "east": metrics_message(good),

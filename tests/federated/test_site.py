@@ -84,7 +84,9 @@ def test_a_round_returns_exactly_the_manifest_and_a_report_that_may_travel(unint
         manifest.check(update.payload)
         assert check_report(update.report, classes=2, splits=("validation",)) == update.report
         assert update.report["round"] == number
-        assert set(update.report) == {"round", "cases", "restored_rounds", "validation", "train_loss", "seconds"}
+        assert set(update.report) == {
+            *("round", "cases", "images", "restored_rounds", "validation", "train_loss", "seconds")
+        }
 
 
 def test_the_reported_cases_are_those_of_the_training_split(uninterrupted: Run, prepared: Prepared) -> None:
