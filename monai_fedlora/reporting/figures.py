@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from monai_fedlora.export.intervals import with_intervals
+from monai_fedlora.reporting.forest import Estimate, forest_plot
 from monai_fedlora.reporting.record import OFF, ON, Answer, Metrics, Record
 from monai_fedlora.reporting.run import BINS, Bin
 from monai_fedlora.reporting.svg import Line, line_chart
@@ -54,6 +56,37 @@ def curve(record: Record, view: str) -> str:
         low=0.0,
         high=1.0,
     )
+
+
+def test_scores(record: Record) -> str:
+    """Balanced accuracy of every site's test cases with its interval, with the private part on and off."""
+    views = [view for view in VIEWS if any(view in answer.test for answer in record.final.values())]
+    rows = {
+        site: [_estimate(record.final[site].test.get(view)) for view in views]
+        for site in record.sites
+        if site in record.final
+    }
+    return forest_plot(
+        "test-scores",
+        rows,
+        series=[VIEWS[view] for view in views],
+        title="Test balanced accuracy with 95 % intervals; dotted: chance",
+        description="A row per site. Where two intervals overlap widely, the test cases do not tell the two apart. The "
+        "tables above have the values.",
+        x_label="balanced accuracy",
+        chance=1 / len(record.classes) if record.classes else None,
+    )
+
+
+def _estimate(metrics: Metrics | None) -> Estimate | None:
+    """Balanced accuracy and its interval, where the confusion matrix is known."""
+    if metrics is None or KEY not in metrics.values:
+        return None
+    found = with_intervals({KEY: metrics.values[KEY], "confusion_matrix": metrics.confusion})[KEY]
+    if found["interval_95"] is None:
+        return None
+    low, high = found["interval_95"]
+    return Estimate(value=found["value"], low=low, high=high)
 
 
 def losses(record: Record) -> str:

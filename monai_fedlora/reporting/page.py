@@ -104,7 +104,7 @@ def _result(record: Record) -> str:
         rows.append(["mean", "", *map(_shown, means)])
         caption = f"Test split, {VIEWS[view]}; {MISSING}: undefined there, and left out of the mean"
         said += table(["site", "cases", *_METRICS.values()], rows, caption=caption)
-    return said
+    return said + figures.test_scores(record)
 
 
 def _sites(record: Record) -> str:

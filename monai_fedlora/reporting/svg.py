@@ -78,10 +78,10 @@ def line_chart(
     for value in steps:
         x, y = at(first, value)
         parts.append(f'<line x1="{x}" y1="{y}" x2="{_PLOT}" y2="{y}" stroke="#e4e4e4"/>')
-        parts.append(_text(x - 6, y + 4, f"{value:.4g}", anchor="end"))
+        parts.append(svg_text(x - 6, y + 4, f"{value:.4g}", anchor="end"))
     for place, text in _thinned(ticks):
-        parts.append(_text(at(place, low)[0], floor + 16, text, anchor="middle"))
-    parts.append(_text((_LEFT + _PLOT) / 2, floor + 36, x_label, anchor="middle"))
+        parts.append(svg_text(at(place, low)[0], floor + 16, text, anchor="middle"))
+    parts.append(svg_text((_LEFT + _PLOT) / 2, floor + 36, x_label, anchor="middle"))
     turned = f'transform="translate(13 {(floor + _TOP) / 2}) rotate(-90)" text-anchor="middle"'
     parts.append(f"<text {turned}>{escape(y_label)}</text>")
     if diagonal:
@@ -95,7 +95,7 @@ def line_chart(
             parts.append(f'<circle cx="{x}" cy="{y}" r="2.5" fill="{colour}"/>')
         y = _TOP + 8 + _LINE * place
         parts.append(f'<line x1="{_PLOT + 14}" y1="{y}" x2="{_PLOT + 44}" y2="{y}" {look}/>')
-        parts.append(_text(_PLOT + 50, y + 4, label if len(label) <= 28 else label[:27] + "…"))
+        parts.append(svg_text(_PLOT + 50, y + 4, label if len(label) <= 28 else label[:27] + "…"))
     return "\n".join(("<figure>", *parts, f"</svg><figcaption>{escape(title)}</figcaption></figure>\n"))
 
 
@@ -133,5 +133,6 @@ def _thinned(ticks: Mapping[int, str]) -> Sequence[tuple[int, str]]:
     return ordered[:: math.ceil(len(ordered) / 12)]
 
 
-def _text(x: float, y: float, text: str, *, anchor: str = "start") -> str:
+def svg_text(x: float, y: float, text: str, *, anchor: str = "start") -> str:
+    """A text at a place; ``anchor`` is "start", "middle" or "end"."""
     return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'
