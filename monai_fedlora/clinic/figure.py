@@ -30,25 +30,32 @@ from monai_fedlora.clinic.state import NO_DOUBT_FOUND, state_sentences
 
 _PANEL, _GAP, _SIDE, _TOP, _LINE, _LOWEST = 320, 16, 400, 74, 22, 640
 _PAPER, _INK, _PALE, _BAR, _ALARM = (255, 255, 255), (25, 25, 25), (150, 150, 150), (52, 101, 164), (178, 34, 34)
+_WHOLE = 110
+"""Pixels of a bar of 100 %."""
+_RANGES = "lines and grey numbers: over {} small changes of frames and crop"
 
 
 def draw_figure(prediction: Prediction) -> Image.Image:
     """Draw a prediction.
 
     Returns:
-        An RGB picture of about 1100 x 800 pixels: on the left the middle slices of end-diastole and end-systole, or the
-        photograph, as the network sees them, and below the same with the places that the answer hangs on; on the right
-        the probabilities, the area of blood over the beat where frames were chosen (counted
-        from 1), and the state with its reasons.
+        An RGB picture of about 1100 x 800 pixels, higher where there is much to say: on the left the middle slices of
+        end-diastole and end-systole, or the photograph, as the network sees them, and below the same with the places
+        that the answer hangs on; on the right the probabilities with their ranges over small changes, the area of blood
+        over the beat where frames were chosen (counted from 1), and the state with its reasons.
     """
     pictures = _pictures(prediction)
     rows = 1 if prediction.relevance is None else 2
     width = _GAP + len(pictures) * (_PANEL + _GAP) + _SIDE + _GAP
+    side = _GAP + len(pictures) * (_PANEL + _GAP)
     height = _TOP + rows * (_PANEL + _LINE + _GAP) + 2 * _GAP
-    canvas = Image.new("RGB", (width, max(height, _LOWEST)), _PAPER)
+    told = _side(ImageDraw.Draw(Image.new("RGB", (1, 1))), prediction, side) + _GAP
+    canvas = Image.new("RGB", (width, max(height, told, _LOWEST)), _PAPER)
     draw = ImageDraw.Draw(canvas)
     model = prediction.classifier
-    _write(draw, (_GAP, 12), _short(prediction.answer, 60), size=26)
+    sure = prediction.state == NO_DOUBT_FOUND
+    heading = f"{_short(prediction.answer, 44)}: {prediction.state.replace('_', ' ')}"
+    _write(draw, (_GAP, 12), heading, _INK if sure else _ALARM, 26)
     _write(draw, (_GAP, 46), f"model {_short(model.name, 20)} {model.version}, SHA-256 {model.sha256[:12]}", _PALE, 14)
     for column, (label, picture) in enumerate(pictures):
         left = _GAP + column * (_PANEL + _GAP)
@@ -57,7 +64,7 @@ def draw_figure(prediction: Prediction) -> Image.Image:
             shaded = lay_over(picture, _as_shown(prediction.relevance, prediction))
             caption = AN_AID if is_shown(prediction.relevance) else "no single place changes the answer"
             _paste(canvas, draw, (left, _TOP + _PANEL + _LINE + _GAP), shaded, f"{label}: {caption}")
-    _side(draw, prediction, _GAP + len(pictures) * (_PANEL + _GAP))
+    _side(draw, prediction, side)
     return canvas
 
 
@@ -98,16 +105,25 @@ def _paste(canvas: Image.Image, draw: Any, corner: tuple[int, int], picture: np.
     _write(draw, (corner[0], corner[1] + _PANEL + 2), caption, size=14)
 
 
-def _side(draw: Any, prediction: Prediction, left: int) -> None:
+def _side(draw: Any, prediction: Prediction, left: int) -> int:
+    """All words and numbers beside the pictures; returns where they end."""
     _paragraph(draw, (left, 18), NOT_FOR_CLINICAL_USE, _ALARM)
     y = _TOP
     order = sorted(range(len(prediction.probabilities)), key=prediction.probabilities.__getitem__, reverse=True)
     for index in order[:10]:
         share = prediction.probabilities[index]
         _write(draw, (left, y), _short(prediction.classifier.classes[index], 16))
-        draw.rectangle((left + 150, y + 3, left + 150 + round(180 * share), y + 17), fill=_BAR)
-        _write(draw, (left + 340, y), prediction.percent(share))
+        draw.rectangle((left + 150, y + 3, left + 150 + round(_WHOLE * share), y + 17), fill=_BAR)
+        if prediction.ranges:
+            low, high = (left + 150 + round(_WHOLE * end) for end in prediction.ranges[index])
+            draw.line((low, y + 10, high, y + 10), fill=_INK, width=2)
+            for end in (low, high):
+                draw.line((end, y + 6, end, y + 14), fill=_INK, width=2)
+        _write(draw, (left + 160 + _WHOLE, y), prediction.percent(share))
+        _write(draw, (left + 228 + _WHOLE, y), prediction.range_text(index), _PALE, 14)
         y += _LINE
+    if prediction.stability is not None:
+        y = _paragraph(draw, (left, y + 4), _RANGES.format(len(prediction.stability.changes)), _PALE)
     y += _GAP
     if prediction.frames is not None:
         y = _curve(draw, prediction, left, y) + _GAP
@@ -117,6 +133,7 @@ def _side(draw: Any, prediction: Prediction, left: int) -> None:
     for number, text in enumerate(prediction.sentences()):
         alarm = number < len(stated) and prediction.state != NO_DOUBT_FOUND
         y = _paragraph(draw, (left, y), text, _ALARM if alarm else _INK)
+    return y
 
 
 def _curve(draw: Any, prediction: Prediction, left: int, top: int) -> int:

@@ -160,7 +160,7 @@ def _one(classifier: Classifier, study: Study, output: Path, *, overlay: bool, d
             doubts=prediction.doubts,
             sentences=state_sentences(prediction.doubts, classifier.trust.blind),
             notes=prediction.notes,
-            ranges=() if prediction.stability is None else prediction.stability.ranges(prediction.probabilities),
+            ranges=prediction.ranges,
         )
         figure = draw_figure(prediction)
         _save(add_title(figure, study.name), output / "figures" / f"{name}.png")

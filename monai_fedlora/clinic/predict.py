@@ -13,8 +13,8 @@ from monai_fedlora.clinic.frames_choice import FrameChoice
 from monai_fedlora.clinic.occlusion import occlusion_map
 from monai_fedlora.clinic.reading import LoadedStudy, load_study
 from monai_fedlora.clinic.sources import Source
-from monai_fedlora.clinic.stability import Stability
-from monai_fedlora.clinic.state import contenders, is_undecided, percent, state_of, state_sentences
+from monai_fedlora.clinic.stability import Stability, find_stability
+from monai_fedlora.clinic.state import contenders, is_undecided, percent, span, state_of, state_sentences
 from monai_fedlora.clinic.studies import Study
 
 NOT_FOR_CLINICAL_USE = "Research only. Not a medical device, not for clinical use, not for diagnosis."
@@ -84,6 +84,15 @@ class Prediction:
         """A probability in as many digits as people are shown."""
         return percent(share, calibrated=self.classifier.trust.calibrated)
 
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        """Lowest and highest probability of each class over small changes; empty if nobody asked."""
+        return () if self.stability is None else self.stability.ranges(self.probabilities)
+
+    def range_text(self, index: int) -> str:
+        """The range of a class for people, for example "51 to 60 %"; empty if nobody asked."""
+        return span(*self.ranges[index], calibrated=self.classifier.trust.calibrated) if self.ranges else ""
+
     def sentences(self) -> tuple[str, ...]:
         """State, doubts and notes for people."""
         blind = self.classifier.trust.blind
@@ -112,6 +121,7 @@ class Prediction:
             "probabilities": dict(zip(model.classes, self.probabilities, strict=True)),
             "shown": {name: self.percent(share) for name, share in zip(model.classes, self.probabilities, strict=True)},
             "stability": None if stability is None else stability.to_json(model.classes, self.probabilities),
+            "shown_range": {name: self.range_text(index) for index, name in enumerate(model.classes)},
             "state": self.state,
             "state_text": " ".join(state_sentences(self.doubts, model.trust.blind)),
             "doubts": list(self.doubts),
@@ -146,13 +156,16 @@ def predict_study(classifier: Classifier, study: Study, *, overlay: bool = True)
     return explain(prediction) if overlay else prediction
 
 
-def predict_loaded(classifier: Classifier, loaded: LoadedStudy, *, name: str) -> Prediction:
+def predict_loaded(
+    classifier: Classifier, loaded: LoadedStudy, *, name: str, on_batch: Callable[[], None] = lambda: None
+) -> Prediction:
     """Classify a study that was read, without the places that the answer hangs on.
 
     Args:
         classifier: the model that the study was read for.
         loaded: from :func:`monai_fedlora.clinic.reading.load_study`.
         name: of the study.
+        on_batch: called now and then; what it raises ends the classification.
 
     Raises:
         DataError: the model refuses the image.
@@ -161,17 +174,21 @@ def predict_loaded(classifier: Classifier, loaded: LoadedStudy, *, name: str) ->
     trust = classifier.trust
     unlike = [] if distance is None or trust.reach is None else trust.reach.doubts(distance)
     prepared = classifier.prepare(loaded.image)
+    stability, refused = find_stability(classifier, loaded, prepared, probabilities, on_batch=on_batch)
+    best = max(range(len(probabilities)), key=probabilities.__getitem__)
+    unstable = [] if stability is None else stability.doubts(classifier.classes, best)
     return Prediction(
         study=name,
         classifier=classifier,
         probabilities=probabilities,
-        doubts=(*loaded.doubts, *unlike, *trust.origin.doubts()),
-        notes=(*loaded.notes, *trust.notes),
+        doubts=(*loaded.doubts, *unlike, *unstable, *trust.origin.doubts()),
+        notes=(*loaded.notes, *trust.notes, *refused),
         frames=loaded.frames,
         prepared=prepared,
         relevance=None,
         sources=loaded.sources,
         distance=distance,
+        stability=stability,
     )
 
 

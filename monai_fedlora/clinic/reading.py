@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -40,6 +41,8 @@ class LoadedStudy:
             photograph.
         cine_affine: (4, 4) voxel of ``cine`` to world in mm (right, anterior, superior).
         image_affine: (4, 4) voxel of ``image`` to the same world.
+        with_frames: gives ``image`` with two other frames of the cine, numbers from 0, as ED and ES; None where there
+            are no others.
     """
 
     image: Tensor
@@ -50,6 +53,7 @@ class LoadedStudy:
     cine: np.ndarray | None = None
     cine_affine: np.ndarray | None = None
     image_affine: np.ndarray | None = None
+    with_frames: Callable[[int, int], Tensor] | None = None
 
 
 def load_study(study: Study, classifier: Classifier) -> LoadedStudy:
@@ -111,6 +115,7 @@ def _load_cine(files: CineFile, classifier: Classifier) -> LoadedStudy:
         cine=voxels,
         cine_affine=joined.affine,
         image_affine=joined.image_affine,
+        with_frames=_chooser(voxels, joined.affine, classifier),
     )
 
 
@@ -136,6 +141,7 @@ def _load_dicom(files: DicomFiles, classifier: Classifier) -> LoadedStudy:
         cine=voxels,
         cine_affine=joined.affine,
         image_affine=joined.image_affine,
+        with_frames=_chooser(voxels, joined.affine, classifier),
     )
 
 
@@ -166,19 +172,24 @@ class _Joined:
     doubts: tuple[str, ...]
 
 
-def _joined(ed: Frame, es: Frame, classifier: Classifier) -> _Joined:
-    from monai.data import MetaTensor
-    from monai.transforms import Spacing
+def _chooser(cine: np.ndarray, affine: np.ndarray, classifier: Classifier) -> Callable[[int, int], Tensor]:
+    """What gives the image with other frames of a cine (X, Y, Z, T)."""
+    return lambda ed, es: _resampled(np.stack([cine[..., ed], cine[..., es]]), affine, classifier)[0]
 
+
+def _joined(ed: Frame, es: Frame, classifier: Classifier) -> _Joined:
     frames, affine = join_frames(ed, es)
     x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
     doubts = cine_doubts(frames, spacing=(x, y, z))
+    image, image_affine = _resampled(frames, affine, classifier)
+    return _Joined(frames=frames, affine=affine, image=image, image_affine=image_affine, doubts=tuple(doubts))
+
+
+def _resampled(frames: np.ndarray, affine: np.ndarray, classifier: Classifier) -> tuple[Tensor, np.ndarray]:
+    """Both frames (2, X, Y, Z) as the model takes them, and the affine of that."""
+    from monai.data import MetaTensor
+    from monai.transforms import Spacing
+
     image = MetaTensor(torch.from_numpy(frames), affine=torch.from_numpy(affine))
     resampled: Any = Spacing(**classifier.resampling or {})(image)
-    return _Joined(
-        frames=frames,
-        affine=affine,
-        image=resampled.as_tensor(),
-        image_affine=resampled.affine.numpy(),
-        doubts=tuple(doubts),
-    )
+    return resampled.as_tensor(), resampled.affine.numpy()

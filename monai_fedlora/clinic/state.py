@@ -59,6 +59,12 @@ def contenders(probabilities: Sequence[float], answers: Sequence[int] = ()) -> l
     return [index for place, index in enumerate(order) if place == 0 or index in near]
 
 
+def span(low: float, high: float, *, calibrated: bool) -> str:
+    """A range of probabilities for people, digits as of :func:`percent`."""
+    ends = [percent(end, calibrated=calibrated) for end in (low, high)]
+    return ends[0] if ends[0] == ends[1] else f"{ends[0].removesuffix(' %')} to {ends[1]}"
+
+
 def percent(share: float, *, calibrated: bool) -> str:
     """A probability for people: whole percents, with one decimal where probabilities are calibrated.
 

@@ -107,12 +107,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def summary(classes: Sequence[str], outcomes: Sequence[Any], *, calibrated: bool) -> Any:
-    """A table of the predictions, in as many digits as ``calibrated`` probabilities have."""
+    """A table of the predictions, in as many digits as ``calibrated`` probabilities have, with their ranges."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
 
-    from monai_fedlora.clinic.state import percent
+    from monai_fedlora.clinic.state import percent, span
 
     result = Table(box=box.SIMPLE)
     result.add_column("study")
@@ -122,6 +122,9 @@ def summary(classes: Sequence[str], outcomes: Sequence[Any], *, calibrated: bool
     result.add_column("state")
     for outcome in outcomes:
         shares = [percent(share, calibrated=calibrated) for share in outcome.probabilities] or [""] * len(classes)
+        ranges = [span(low, high, calibrated=calibrated) for low, high in outcome.ranges]
+        if ranges:
+            shares = [f"{share} ({ends})" for share, ends in zip(shares, ranges, strict=True)]
         predicted = "undecided" if outcome.undecided else outcome.predicted
         state = outcome.state.replace("_", " ")
         result.add_row(escape(outcome.study), escape(predicted) or "failed", *shares, state)

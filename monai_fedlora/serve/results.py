@@ -52,7 +52,7 @@ def classify(study: ServedStudy, classifier: Classifier, *, deidentifier: Deiden
     loaded = load_study(study.source, classifier)
     study.forget_upload()
     study.enter(CLASSIFYING)
-    prediction = predict_loaded(classifier, loaded, name=study.name)
+    prediction = predict_loaded(classifier, loaded, name=study.name, on_batch=lambda: study.enter(CLASSIFYING))
     result = prediction.to_json()
     study.result = result
     study.enter(EXPLAINING)

@@ -16,6 +16,7 @@ from monai_fedlora.clinic.figure import draw_figure
 from monai_fedlora.clinic.frames_choice import FrameChoice
 from monai_fedlora.clinic.overlay import lay_over
 from monai_fedlora.clinic.predict import Prediction
+from monai_fedlora.clinic.stability import Stability
 
 FRAMES = FrameChoice(ed=0, es=3, how="ED: first; ES: smallest", areas=(0.3, 0.2, 0.1, 0.0, 0.1, 0.3), doubts=())
 
@@ -127,7 +128,7 @@ def test_answer_model_notice_frames_and_doubts_are_said(heart: Prediction, words
     draw_figure(told)
     text = " ".join(words)
     for part in (
-        "ABN 75.0 %",
+        "ABN 75.0 %: doubtful",
         "NOR",
         "25.0 %",
         "site-1 model 1.0.0",
@@ -159,8 +160,44 @@ def test_the_middle_of_the_slices_that_are_there_is_shown(heart: Prediction) -> 
     np.testing.assert_allclose(levels, 153, atol=1)
 
 
-def test_many_classes_and_long_words_fit(heart: Prediction) -> None:
+def test_many_classes_and_long_words_fit(heart: Prediction, monkeypatch: pytest.MonkeyPatch) -> None:
+    corners: list[tuple[int, int]] = []
+    monkeypatch.setattr(figure, "_write", lambda draw, corner, *words, **style: corners.append(corner))
     many = replace(heart.classifier, classes=tuple(f"class {number} with a long name" for number in range(40)))
     shares = (0.61, *[0.01] * 39)
     told = replace(heart, classifier=many, probabilities=shares, doubts=("a long doubt " * 20,) * 5)
-    assert draw_figure(told).size == draw_figure(heart).size
+    picture = draw_figure(told)
+    assert picture.size[0] == draw_figure(heart).size[0]
+    lowest = max(corner[1] for corner in corners)
+    assert draw_figure(heart).size[1] < lowest + 19 <= picture.size[1]
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_range_over_small_changes_is_drawn_and_told_in_as_many_digits_as_the_answer(
+    heart: Prediction, words: list[str], calibrated: bool
+) -> None:
+    model = heart.classifier
+    trust = replace(model.trust, calibration={**(model.trust.calibration or {}), "fitted": calibrated})
+    seen = Stability(probabilities=((0.3123, 0.6877), (0.2, 0.8)), changes=("a", "b"))
+    told = replace(heart, classifier=replace(model, trust=trust), stability=seen)
+    draw_figure(told)
+    expected = ("75.0 %", "68.8 to 80.0 %", "20.0 to 31.2 %") if calibrated else ("75 %", "69 to 80 %", "20 to 31 %")
+    assert set(expected) <= set(words)
+
+
+@pytest.mark.parametrize(
+    ("shares", "doubts", "blind", "heading"),
+    [
+        ((0.25, 0.75), (), (), "ABN 75.0 %: no doubt found"),
+        ((0.25, 0.75), ("it is grey",), ("c",), "ABN 75.0 %: doubtful"),
+        ((0.25, 0.75), (), ("c",), "ABN 75.0 %: cannot tell"),
+        ((0.52, 0.48), (), (), "undecided: NOR 52.0 % or ABN 48.0 %: no doubt found"),
+    ],
+)
+def test_heading_has_the_answer_and_its_state(
+    heart: Prediction, words: list[str], shares: tuple[float, ...], doubts: tuple[str, ...], blind: tuple[str, ...],
+    heading: str,
+) -> None:  # fmt: skip
+    model = replace(heart.classifier, trust=replace(heart.classifier.trust, blind=blind))
+    draw_figure(replace(heart, classifier=model, probabilities=shares, doubts=doubts))
+    assert heading in words

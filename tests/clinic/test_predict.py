@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.clinic.finding import find_studies
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, predict_study
 from monai_fedlora.clinic.state import DOUBTFUL
-from monai_fedlora.clinic.studies import DicomFiles, Study, find_studies
+from monai_fedlora.clinic.studies import DicomFiles, Study
 from monai_fedlora.export.bundle import Exported
 from tests.clinic.hearts import ES_FRAME
 from tests.export.conftest import write_pair
@@ -37,9 +38,9 @@ sys.meta_path.insert(0, Blocker())
 from monai_fedlora.clinic import dicom_output, figure, many
 from monai_fedlora.clinic.bundle import open_bundle
 from monai_fedlora.clinic.predict import predict_study
-from monai_fedlora.clinic.studies import find_studies
+from monai_fedlora.clinic.finding import find_studies
 classifier = open_bundle(sys.argv[1])
-for study in find_studies(sys.argv[2:], modality=classifier.modality):
+for study in find_studies(sys.argv[2:], modality=classifier.modality).studies:
     print(study.name, *predict_study(classifier, study, overlay=False).probabilities)
 """
 
@@ -65,7 +66,7 @@ def test_probabilities_are_those_of_the_bundle_run_by_monai(
     exported: Exported, classifier: Classifier, pairs: Path, tmp_path: Path
 ) -> None:
     _, expected = read_table(infer(exported.folder, pairs, tmp_path / "O"))
-    studies = find_studies([pairs], modality="cine")
+    studies = find_studies([pairs], modality="cine").studies
     found = {study.name: predict_study(classifier, study, overlay=False).probabilities for study in studies}
     assert found.keys() == expected.keys() == {"p1", "p.2 b", "oblique"}
     for study, shares in found.items():
@@ -75,11 +76,11 @@ def test_probabilities_are_those_of_the_bundle_run_by_monai(
 def test_json_says_where_the_frames_come_from(
     classifier: Classifier, image_classifier: Classifier, pairs: Path, tmp_path: Path
 ) -> None:
-    study, *_ = find_studies([pairs], modality="cine")
+    study, *_ = find_studies([pairs], modality="cine").studies
     assert predict_study(classifier, study, overlay=False).to_json()["frames"] == {"how": "two files"}
     levels = np.random.default_rng(0).integers(90, 200, (60, 80, 3), dtype=np.uint8)
     Image.fromarray(levels).save(tmp_path / "a.png")
-    (study,) = find_studies([tmp_path / "a.png"], modality="image")
+    (study,) = find_studies([tmp_path / "a.png"], modality="image").studies
     assert predict_study(image_classifier, study, overlay=False).to_json()["frames"] is None
 
 
@@ -93,7 +94,7 @@ def test_probabilities_of_photographs_are_those_of_the_bundle_run_by_monai(
     Image.fromarray(levels[..., 0]).save(folder / "grey.png")
     Image.fromarray(np.dstack([levels, levels[..., 1]]), "RGBA").save(folder / "clear.tif")
     _, expected = read_table(infer(image_exported.folder, folder, tmp_path / "O"))
-    for study in find_studies([folder], modality="image"):
+    for study in find_studies([folder], modality="image").studies:
         found = predict_study(image_classifier, study, overlay=False).probabilities
         assert found == pytest.approx(expected.pop(study.name), abs=1e-6)
     assert expected == {}
