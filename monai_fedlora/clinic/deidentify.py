@@ -18,7 +18,7 @@ import hmac
 import secrets
 from typing import Any
 
-from monai_fedlora.clinic.dicom_enhanced import ENHANCED_MR_IMAGE
+from monai_fedlora.clinic.dicom_enhanced import MULTIFRAME
 from monai_fedlora.clinic.dicom_files import need_pydicom
 from monai_fedlora.errors import PrivacyError
 
@@ -79,13 +79,13 @@ class Deidentifier:
         """Return a copy of a DICOM image without identities.
 
         Args:
-            dataset: pydicom dataset, its pixels not compressed. It is not changed.
+            dataset: pydicom dataset, explicit VR little endian, its pixels not compressed. It is not changed.
 
         Raises:
             PrivacyError: the image says that text is burned into its pixels, or is an enhanced one.
         """
         pydicom = need_pydicom()
-        if dataset.get("SOPClassUID") == ENHANCED_MR_IMAGE:
+        if dataset.get("SOPClassUID") in MULTIFRAME:
             raise PrivacyError(
                 "the images are enhanced (multi-frame) ones, whose functional groups are not de-identified; no "
                 "de-identified DICOM was written. Export them as classic MR images, or keep the identity "
@@ -101,6 +101,8 @@ class Deidentifier:
             if element.keyword not in KEPT or element.VR == "SQ" or _is_misplaced(element, dataset):
                 continue
             value = element.value
+            if element.is_empty:
+                continue
             if element.VR == "UI" and element.keyword != "SOPClassUID":
                 value = self.uid(str(value))
             clean.add_new(element.tag, element.VR, value)

@@ -12,9 +12,18 @@ from typing import Any
 
 from monai_fedlora.errors import DataError
 
-ENHANCED_MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4.1"
+MULTIFRAME = ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4")
+"""SOP classes: Enhanced MR Image, and Legacy Converted Enhanced MR Image, which archives make of classic images."""
 GROUPS = ("NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 """What has to be read of an object before its frames can be told."""
+
+_CONVERTED = ("UnassignedPerFrameConvertedAttributesSequence", "UnassignedSharedConvertedAttributesSequence")
+
+
+def _converted(keyword: str) -> tuple[tuple[str, str], ...]:
+    """Where a legacy converted object keeps what a classic image said and no functional group says."""
+    return tuple((sequence, keyword) for sequence in _CONVERTED)
+
 
 _PLACES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "PixelSpacing": (("PixelMeasuresSequence", "PixelSpacing"),),
@@ -23,9 +32,17 @@ _PLACES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "TriggerTime": (
         ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
         ("CardiacSynchronizationSequence", "ActualCardiacTriggerDelayTime"),
+        *_converted("TriggerTime"),
     ),
-    "InstanceNumber": (("FrameContentSequence", "TemporalPositionIndex"),),
-    "ImageType": (("MRImageFrameTypeSequence", "FrameType"),),
+    "TemporalPositionIdentifier": (
+        ("FrameContentSequence", "TemporalPositionIndex"),
+        *_converted("TemporalPositionIdentifier"),
+    ),
+    "InstanceNumber": _converted("InstanceNumber"),
+    "AcquisitionNumber": (("FrameContentSequence", "FrameAcquisitionNumber"),),
+    "InversionTime": (("MRModifierSequence", "InversionTimes"), *_converted("InversionTime")),
+    "EchoTime": (("MREchoSequence", "EffectiveEchoTime"), *_converted("EchoTime")),
+    "ImageType": (("MRImageFrameTypeSequence", "FrameType"), *_converted("ImageType")),
     "RescaleSlope": (("PixelValueTransformationSequence", "RescaleSlope"),),
     "RescaleIntercept": (("PixelValueTransformationSequence", "RescaleIntercept"),),
 }
@@ -43,7 +60,7 @@ def classic_frames(path: Path, dataset: Any) -> list[Any]:
 
     Returns:
         By frame, a pydicom dataset with what concerns all frames and the attributes of :data:`_PLACES` that are known.
-        Without a temporal position, ``InstanceNumber`` is the number of the frame.
+        ``InstanceNumber`` is the number of the frame, unless a legacy converted object says the classic image's.
 
     Raises:
         DataError: there are no functional groups, or not as many as frames.
@@ -68,6 +85,8 @@ def classic_frames(path: Path, dataset: Any) -> list[Any]:
         frame.ImageType = dataset.get("ImageType")
         for keyword, places in _PLACES.items():
             value = _value((group, shared), places)
+            if keyword == "InversionTime" and isinstance(value, Sequence):
+                value = value[0]
             if value is not None:
                 setattr(frame, keyword, f"{value:.9g}" if type(value) is float else value)
         component = _value((group, shared), (_COMPONENT,))

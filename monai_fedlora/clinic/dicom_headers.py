@@ -1,29 +1,32 @@
-"""What the images of a DICOM study say about themselves, without their pixels."""
+"""What the images of a DICOM study say about themselves, without their pixels, and which files hold none."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from monai_fedlora.clinic.dicom_enhanced import ENHANCED_MR_IMAGE, GROUPS, classic_frames
+from monai_fedlora.clinic.dicom_enhanced import GROUPS, MULTIFRAME, classic_frames
 from monai_fedlora.clinic.dicom_files import DIRECTORY, naming_damage, read_object
+from monai_fedlora.clinic.dicom_kinds import why_no_cine
+from monai_fedlora.clinic.omissions import Unused, summarise
 from monai_fedlora.errors import DataError
 
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 _LARGEST_SIDE = 4096
-_PHASES = frozenset({"P", "PHASE", "PHASE MAP", "PHASE CONTRAST", "VELOCITY", "VELOCITY MAP"})
 _TAGS = (
-    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
-    "Modality", "PatientID", "ImageType", "InstanceNumber", "TriggerTime", "Rows", "Columns", "PixelSpacing",
-    "ImagePositionPatient", "ImageOrientationPatient", "SamplesPerPixel", "PhotometricInterpretation",
-    *GROUPS,
+    "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "PatientID",
+    "ImageType", "InstanceNumber", "AcquisitionNumber", "TemporalPositionIdentifier", "TriggerTime",
+    "NominalCardiacTriggerDelayTime", "InversionTime", "EchoTime", "Rows", "Columns", "PixelSpacing",
+    "ImagePositionPatient", "ImageOrientationPatient", "SamplesPerPixel", "PhotometricInterpretation", *GROUPS,
 )  # fmt: skip
+_FOREIGN = "no DICOM"
+_DAMAGED = "damaged, so that a part of the heart may be missing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +40,16 @@ class ImageHeader:
         series: series instance UID.
         series_number: of that series, 0 if it has none.
         description: of that series.
-        instance_number: place in the series, or in time or the object in an enhanced one; None if it has none.
+        instance_number: place in the series, or in an enhanced object; None if it has none.
         trigger_time: ms after the R wave, None if unknown.
         shape: (columns, rows).
         spacing: distance (of columns, of rows) in mm.
         position: (3,) of the first pixel, mm, patient coordinates (left, posterior, superior).
         axes: (2, 3) unit vectors along a row and along a column.
+        acquisition: number of the acquisition that it is of, None if it has none.
+        temporal_position: place in time, None if it has none.
+        inversion_time: ms, None if unknown.
+        echo_time: ms, None if unknown.
     """
 
     path: Path
@@ -57,19 +64,58 @@ class ImageHeader:
     spacing: tuple[float, float]
     position: np.ndarray
     axes: np.ndarray
+    acquisition: int | None = None
+    temporal_position: int | None = None
+    inversion_time: float | None = None
+    echo_time: float | None = None
 
     @property
     def normal(self) -> np.ndarray:
         """(3,) unit vector across the image."""
         return np.cross(self.axes[0], self.axes[1])
 
+    @property
+    def centre(self) -> np.ndarray:
+        """(3,) of the middle of the image, mm, patient coordinates."""
+        return self.position + 0.5 * ((np.array(self.shape) - 1) * self.spacing) @ self.axes
 
-def read_image_headers(files: Sequence[Path], origin: Path) -> list[ImageHeader]:
+    def unused(self, why: str, *, is_doubt: bool = False) -> Unused:
+        """The same as what was not used."""
+        return Unused(
+            path=self.path,
+            why=why,
+            series=self.series,
+            series_number=self.series_number,
+            description=self.description,
+            is_doubt=is_doubt,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyImages:
+    """The images of a study, and what its other files are.
+
+    Attributes:
+        headers: of the MR images that a cine may be made of.
+        unused: images and files that are none of these.
+        notes: what a reader should know.
+    """
+
+    headers: tuple[ImageHeader, ...]
+    unused: tuple[Unused, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class _UnusableError(Exception):
+    """An image lacks what it needs; the text says what."""
+
+
+def read_image_headers(files: Sequence[Path], origin: Path) -> StudyImages:
     """Read the MR images among the files of one study.
 
-    An enhanced (multi-frame) object counts as its frames. Files that are not DICOM, directories of media and MR objects
-    without a place in the patient (as scanned reports) are left out; of several files with one instance, all but the
-    first.
+    An enhanced (multi-frame) object counts as its frames. Whatever else lies there is counted with its reason: files
+    that are no DICOM or damaged, directories of media, objects of other kinds, copies, images that show something else
+    (:mod:`monai_fedlora.clinic.dicom_kinds`), that have no place in the patient or are no grey levels.
 
     Args:
         files: the study's.
@@ -77,110 +123,176 @@ def read_image_headers(files: Sequence[Path], origin: Path) -> list[ImageHeader]
 
     Raises:
         ConfigError: pydicom is not installed.
-        DataError: there is no MR image, or there are several studies or patients; or a file is damaged.
+        DataError: there is no MR image that can be used, there are several studies or patients, or two different images
+            have one UID.
     """
-    datasets = [(path, dataset) for path in files if (dataset := _read(path)) is not None]
-    if not datasets:
-        raise DataError(f"{origin} holds no DICOM file")
-    for keyword, what in (("StudyInstanceUID", "studies"), ("PatientID", "patients")):
-        different = {text for path, dataset in datasets if (text := _text(path, dataset, keyword))}
-        if len(different) > 1:
-            raise DataError(f"{origin} holds images of {len(different)} {what}; give one study at a time")
     headers: dict[tuple[str, int | None], ImageHeader] = {}
-    for path, dataset in datasets:
-        for frame, image in _images(path, dataset):
-            if "ImagePositionPatient" in image and not _is_phase(path, image):
-                header = _header(path, image, frame)
-                headers.setdefault((header.uid, frame), header)
+    unused: list[Unused] = []
+    identities: dict[str, set[str]] = {"StudyInstanceUID": set(), "PatientID": set()}
+    damage: list[str] = []
+    for path in files:
+        try:
+            with naming_damage(f"{path} is a damaged DICOM file", "copy it again from the source"):
+                dataset = read_object(path, _TAGS)
+                if dataset is not None:
+                    for keyword, known in identities.items():
+                        known.add(_text(dataset, keyword))
+                images = list(_images(path, dataset))
+        except DataError as error:
+            damage.append(str(error))
+            unused.append(Unused(path=path, why=_DAMAGED, is_doubt=True))
+            continue
+        for image in images:
+            if isinstance(image, Unused):
+                unused.append(image)
+                continue
+            first = headers.setdefault((image.uid, image.frame), image)
+            if first is not image:
+                unused.append(_copy(first, image))
+    notes = _check_identities(identities, origin)
     if not headers:
-        raise DataError(f"{origin} holds no MR image that can be used: {_what_else(datasets)}")
-    return list(headers.values())
+        if all(one.why == _FOREIGN for one in unused):
+            raise DataError(f"{origin} holds no DICOM file")
+        raise DataError(
+            f"{origin} holds no MR image that can be used; {_what_else(unused, damage)}; export the short-axis cine as "
+            "MR images with their positions in the patient"
+        )
+    return StudyImages(headers=tuple(headers.values()), unused=tuple(unused), notes=notes)
 
 
-def _read(path: Path) -> Any:
-    """The header of a DICOM file; None if it is another kind of file."""
-    dataset = read_object(path, _TAGS)
-    if dataset is None or dataset.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY:
-        return None
-    return dataset
+def _images(path: Path, dataset: Any) -> Iterator[ImageHeader | Unused]:
+    """The MR images of a file, or what it is instead."""
+    if dataset is None:
+        yield Unused(path=path, why=_FOREIGN)
+        return
+    kind = dataset.get("SOPClassUID")
+    if dataset.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY:
+        yield Unused(path=path, why="a directory of media (DICOMDIR)")
+        return
+    if kind not in (MR_IMAGE, *MULTIFRAME):
+        yield Unused(path=path, why=f"no MR image but {_kind_name(kind)}")
+        return
+    frames = enumerate(classic_frames(path, dataset), 1) if kind in MULTIFRAME else [(None, dataset)]
+    for frame, image in frames:
+        other = why_no_cine(_values(image, "ImageType"))
+        try:
+            if other is None:
+                yield _header(path, image, frame)
+                continue
+            why = other
+        except _UnusableError as error:
+            why = str(error)
+        yield Unused(
+            path=path,
+            why=why,
+            series=_text(image, "SeriesInstanceUID"),
+            series_number=_integer(image, "SeriesNumber") or 0,
+            description=_text(image, "SeriesDescription"),
+            lacks=other is None,
+        )
 
 
-def _reading(path: Path) -> AbstractContextManager[None]:
-    return naming_damage(f"{path} is a damaged DICOM file", "copy it again from the source")
+def _copy(first: ImageHeader, second: ImageHeader) -> Unused:
+    same = (
+        first.series == second.series
+        and first.instance_number == second.instance_number
+        and first.trigger_time == second.trigger_time
+        and np.array_equal(first.position, second.position)
+        and np.array_equal(first.axes, second.axes)
+    )
+    if not same:
+        raise DataError(
+            f"{first.path} and {second.path} are different images with one SOP instance UID; export the study again "
+            "from the scanner"
+        )
+    return second.unused("copies of images that are there")
 
 
-def _images(path: Path, dataset: Any) -> list[tuple[int | None, Any]]:
-    """The MR images of a file, with their frame numbers in an enhanced object."""
-    with _reading(path):
-        kind = dataset.get("SOPClassUID")
-        if kind == ENHANCED_MR_IMAGE:
-            return list(enumerate(classic_frames(path, dataset), 1))
-        return [(None, dataset)] if kind == MR_IMAGE else []
+def _check_identities(identities: dict[str, set[str]], origin: Path) -> tuple[str, ...]:
+    studies = identities["StudyInstanceUID"] - {""}
+    if len(studies) > 1:
+        raise DataError(f"{origin} holds images of {len(studies)} studies; give one study at a time")
+    codes = identities["PatientID"] - {""}
+    spellings = {re.sub(r"[\W_]+", "", code).casefold().lstrip("0") for code in codes}
+    if len(spellings) > 1:
+        raise DataError(f"{origin} holds images of {len(spellings)} patients; give one study at a time")
+    return () if len(codes) < 2 else (f"the patient's code is written in {len(codes)} ways",)
+
+
+def _kind_name(kind: Any) -> str:
+    name = getattr(kind, "name", "")
+    return "of a private kind" if not name or name == str(kind) else name
 
 
 def _header(path: Path, dataset: Any, frame: int | None) -> ImageHeader:
-    rows, columns = (int(_numbers(path, dataset, name, 1)[0]) for name in ("Rows", "Columns"))
+    rows, columns = (int(_numbers(dataset, name, 1)[0]) for name in ("Rows", "Columns"))
     if not (0 < rows <= _LARGEST_SIDE and 0 < columns <= _LARGEST_SIDE):
-        raise DataError(f"{path} has {columns} x {rows} pixels, which no MR image has")
-    with _reading(path):
-        is_grey = (dataset.get("SamplesPerPixel") or 1) == 1 and (
-            dataset.get("PhotometricInterpretation") or "MONOCHROME2"
-        ) == "MONOCHROME2"
-    if not is_grey:
-        raise DataError(f"{path} does not hold grey levels (MONOCHROME2); export the original images")
-    down, across = _numbers(path, dataset, "PixelSpacing", 2)
-    axes = np.array(_numbers(path, dataset, "ImageOrientationPatient", 6)).reshape(2, 3)
+        raise _UnusableError(f"{columns} x {rows} pixels, which no MR image has")
+    samples, levels = dataset.get("SamplesPerPixel") or 1, dataset.get("PhotometricInterpretation") or "MONOCHROME2"
+    if samples != 1 or levels != "MONOCHROME2":
+        raise _UnusableError("no grey levels (MONOCHROME2)")
+    down, across = _numbers(dataset, "PixelSpacing", 2)
+    if min(down, across) <= 0:
+        raise _UnusableError("no usable PixelSpacing")
+    axes = np.array(_numbers(dataset, "ImageOrientationPatient", 6)).reshape(2, 3)
     if not np.allclose(axes @ axes.T, np.eye(2), atol=1e-3):
-        raise DataError(f"{path} has an impossible orientation {axes.ravel().tolist()}; export the study again")
-    uid, series = (_text(path, dataset, keyword) for keyword in ("SOPInstanceUID", "SeriesInstanceUID"))
+        raise _UnusableError("an impossible orientation")
+    uid, series = (_text(dataset, keyword) for keyword in ("SOPInstanceUID", "SeriesInstanceUID"))
     if not (uid and series):
-        raise DataError(f"{path} has no instance or series UID; export the study again from the scanner")
-    number = _optional(path, dataset, "InstanceNumber")
+        raise _UnusableError("no instance or series UID")
+    trigger = _optional(dataset, "TriggerTime")
     return ImageHeader(
         path=path,
         uid=uid,
         frame=frame,
         series=series,
-        series_number=int(_optional(path, dataset, "SeriesNumber") or 0),
-        description=_text(path, dataset, "SeriesDescription"),
-        instance_number=None if number is None else int(number),
-        trigger_time=_optional(path, dataset, "TriggerTime"),
+        series_number=_integer(dataset, "SeriesNumber") or 0,
+        description=_text(dataset, "SeriesDescription"),
+        instance_number=_integer(dataset, "InstanceNumber"),
+        trigger_time=_optional(dataset, "NominalCardiacTriggerDelayTime") if trigger is None else trigger,
         shape=(columns, rows),
         spacing=(across, down),
-        position=np.array(_numbers(path, dataset, "ImagePositionPatient", 3)),
+        position=np.array(_numbers(dataset, "ImagePositionPatient", 3)),
         axes=axes,
+        acquisition=_integer(dataset, "AcquisitionNumber"),
+        temporal_position=_integer(dataset, "TemporalPositionIdentifier"),
+        inversion_time=_optional(dataset, "InversionTime"),
+        echo_time=_optional(dataset, "EchoTime"),
     )
 
 
-def _numbers(path: Path, dataset: Any, keyword: str, count: int) -> tuple[float, ...]:
-    with naming_damage(f"{path} has no usable {keyword}", "export the study again from the scanner"):
+def _numbers(dataset: Any, keyword: str, count: int) -> tuple[float, ...]:
+    try:
         value = dataset[keyword].value
         numbers = tuple(float(number) for number in (value if count > 1 else [value]))
+    except Exception as error:  # pydicom reports damage in a dozen ways
+        raise _UnusableError(f"no usable {keyword}") from error
     if len(numbers) != count or not all(map(math.isfinite, numbers)):
-        raise DataError(f"{path} has {len(numbers)} numbers as {keyword}, and {count} finite ones are needed")
+        raise _UnusableError(f"no usable {keyword}")
     return numbers
 
 
-def _optional(path: Path, dataset: Any, keyword: str) -> float | None:
+def _optional(dataset: Any, keyword: str) -> float | None:
     try:
-        with _reading(path):
-            is_there = dataset.get(keyword) not in (None, "")
-    except DataError:
+        return _numbers(dataset, keyword, 1)[0]
+    except _UnusableError:
         return None
-    return _numbers(path, dataset, keyword, 1)[0] if is_there else None
 
 
-def _is_phase(path: Path, dataset: Any) -> bool:
-    """Whether an image shows velocities or phases, which some scanners store beside the grey levels."""
-    with _reading(path):
-        return not _PHASES.isdisjoint(dataset.get("ImageType") or ())
+def _integer(dataset: Any, keyword: str) -> int | None:
+    number = _optional(dataset, keyword)
+    return None if number is None else int(number)
 
 
-def _text(path: Path, dataset: Any, keyword: str) -> str:
-    with _reading(path):
-        return str(dataset.get(keyword) or "")
+def _values(dataset: Any, keyword: str) -> Sequence[Any]:
+    value = dataset.get(keyword)
+    return () if value is None else [value] if isinstance(value, str) else list(value)
 
 
-def _what_else(datasets: Sequence[tuple[Path, Any]]) -> str:
-    modalities = sorted({_text(path, dataset, "Modality") or "unknown" for path, dataset in datasets})
-    return f"its modality is {', '.join(modalities)}, and MR images with a position in the patient are needed"
+def _text(dataset: Any, keyword: str) -> str:
+    return str(dataset.get(keyword) or "").strip()
+
+
+def _what_else(unused: Sequence[Unused], damage: Sequence[str]) -> str:
+    omissions = [str(omission) for omission in summarise(unused)]
+    return "; ".join([*omissions, *damage[:1]])

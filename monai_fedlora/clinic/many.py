@@ -159,7 +159,7 @@ def _one(classifier: Classifier, study: Study, output: Path, *, overlay: bool, d
             state=prediction.state,
             doubts=prediction.doubts,
             sentences=state_sentences(prediction.doubts, classifier.trust.blind),
-            notes=prediction.notes,
+            notes=(*prediction.notes, *prediction.quotes),
             ranges=prediction.ranges,
         )
         figure = draw_figure(prediction)

@@ -11,6 +11,7 @@ from torch import Tensor
 from monai_fedlora.clinic.bundle import CINE, Classifier
 from monai_fedlora.clinic.frames_choice import FrameChoice
 from monai_fedlora.clinic.occlusion import occlusion_map
+from monai_fedlora.clinic.omissions import Omission
 from monai_fedlora.clinic.reading import LoadedStudy, load_study
 from monai_fedlora.clinic.sources import Source
 from monai_fedlora.clinic.stability import Stability, find_stability
@@ -37,6 +38,9 @@ class Prediction:
         distance: of the image from the model's training cases, see :mod:`monai_fedlora.export.reference`; None if the
             bundle has no statistics of them.
         stability: the answers to what might have been shown just as well; None if nobody asked.
+        omissions: what of a DICOM study was not used; notes and doubts name it.
+        quotes: what the files call what was used and what was not. They may name a person, and stay in tables and on
+            the page of who gave the study: figure and DICOM objects have the notes without them.
     """
 
     study: str
@@ -50,6 +54,8 @@ class Prediction:
     sources: tuple[Source, ...]
     distance: float | None = None
     stability: Stability | None = None
+    omissions: tuple[Omission, ...] = ()
+    quotes: tuple[str, ...] = ()
 
     @property
     def best(self) -> int:
@@ -103,7 +109,7 @@ class Prediction:
         return () if self.stability is None else self.stability.answers
 
     def to_json(self) -> dict[str, Any]:
-        """What a program needs to know; it names no patient and no file."""
+        """What a program needs to know; but for the quotes among its notes it names no patient and no file."""
         model, frames, stability = self.classifier, self.frames, self.stability
         if frames is not None:
             areas = [round(area, 4) for area in frames.areas]
@@ -125,7 +131,8 @@ class Prediction:
             "state": self.state,
             "state_text": " ".join(state_sentences(self.doubts, model.trust.blind)),
             "doubts": list(self.doubts),
-            "notes": list(self.notes),
+            "notes": [*self.notes, *self.quotes],
+            "left_out": [omission.to_json() for omission in self.omissions],
             "distance": self._distance(),
             "calibration": None if model.trust.calibration is None else dict(model.trust.calibration),
             "frames": origin,
@@ -189,6 +196,8 @@ def predict_loaded(
         sources=loaded.sources,
         distance=distance,
         stability=stability,
+        omissions=loaded.omissions,
+        quotes=loaded.quotes,
     )
 
 

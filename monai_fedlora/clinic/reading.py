@@ -17,6 +17,7 @@ from monai_fedlora.clinic.dicom_headers import read_image_headers
 from monai_fedlora.clinic.dicom_pixels import check_size, read_voxels
 from monai_fedlora.clinic.dicom_stack import find_stack
 from monai_fedlora.clinic.frames_choice import FrameChoice, choose_frames
+from monai_fedlora.clinic.omissions import Omission
 from monai_fedlora.clinic.plausible import cine_doubts, photograph_doubts
 from monai_fedlora.clinic.sources import Source, read_sources
 from monai_fedlora.clinic.studies import CineFile, DicomFiles, Packed, Study, Unusable
@@ -36,6 +37,8 @@ class LoadedStudy:
         frames: how ED and ES were found; None where the files say, and for a photograph.
         notes: what was decided that a reader should know.
         doubts: what speaks against the image being of the kind that the model was trained on.
+        omissions: what of a DICOM study was not used; notes and doubts name it.
+        quotes: what the files call what was used and what was not, which may name a person.
         sources: the DICOM objects with the images of ED, then of ES, base first; empty if it was not read from DICOM.
         cine: grey levels of all frames (X, Y, Z, T) as read, ED and ES alone if there are two files; None for a
             photograph.
@@ -49,6 +52,8 @@ class LoadedStudy:
     frames: FrameChoice | None = None
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    omissions: tuple[Omission, ...] = ()
+    quotes: tuple[str, ...] = ()
     sources: tuple[Source, ...] = ()
     cine: np.ndarray | None = None
     cine_affine: np.ndarray | None = None
@@ -136,6 +141,8 @@ def _load_dicom(files: DicomFiles, classifier: Classifier) -> LoadedStudy:
         image=joined.image,
         frames=choice,
         notes=stack.notes,
+        omissions=stack.omissions,
+        quotes=stack.quotes,
         doubts=(*stack.doubts, *choice.doubts, *joined.doubts),
         sources=sources,
         cine=voxels,

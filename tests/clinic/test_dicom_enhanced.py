@@ -123,7 +123,7 @@ def test_temporal_positions_order_frames_without_trigger_times(tmp_path: Path) -
     np.testing.assert_array_equal(voxels, SHORT)
     np.testing.assert_allclose(stack.affine, affine_of(SHORT), atol=1e-3)
     assert stack.times is None
-    assert "order of their instance numbers" in stack.notes[0]
+    assert "order of their instance numbers" in stack.notes[1]
 
 
 def test_frames_own_groups_win_over_shared_ones(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_every_encoding_gives_the_same_image_and_the_same_clean_copy(
 ) -> None:
     pixels = (PIXELS + 60).astype(kind) if kind != np.int16 else PIXELS
     (tmp_path / "IM").write_bytes(stored(make(pixels), syntax, bare=bare))
-    (header,) = read_image_headers([tmp_path / "IM"], tmp_path)
+    (header,) = read_image_headers([tmp_path / "IM"], tmp_path).headers
     assert (header.series, header.trigger_time, header.shape) == ("1.2.3", 40.0, (12, 10))
     dataset = read_dataset(header)
     np.testing.assert_array_equal(dataset.pixel_array.T, pixels)

@@ -25,7 +25,7 @@ def stack_of(*headers: ImageHeader) -> Stack:
 def write(path: Path, pixels: np.ndarray, **changes: Any) -> ImageHeader:
     settings = {"position": (0, 0, 0), "series": "1.2.3", "study": "1.2", "number": 1, "trigger_time": 0.0}
     save(image_dataset(pixels, **settings | changes), path)
-    (header,) = read_image_headers([path], path.parent)
+    (header,) = read_image_headers([path], path.parent).headers
     return header
 
 
@@ -51,7 +51,7 @@ def test_compressed_images_give_the_same_levels(tmp_path: Path, syntax: str) -> 
     dataset = read_dataset(plain)
     dataset.compress(syntax, generate_instance_uid=False)
     save(dataset, tmp_path / "packed")
-    (packed,) = read_image_headers([tmp_path / "packed"], tmp_path)
+    (packed,) = read_image_headers([tmp_path / "packed"], tmp_path).headers
     np.testing.assert_array_equal(read_voxels(stack_of(packed)), read_voxels(stack_of(plain)))
     copy = read_dataset(packed)
     assert not copy.file_meta.TransferSyntaxUID.is_compressed
@@ -72,7 +72,7 @@ def test_lossless_jpeg_of_an_archive_is_read(tmp_path: Path) -> None:
     writer.SetFile(reader.GetFile())
     writer.SetImage(change.GetOutput())
     assert writer.Write()
-    (packed,) = read_image_headers([tmp_path / "packed"], tmp_path)
+    (packed,) = read_image_headers([tmp_path / "packed"], tmp_path).headers
     np.testing.assert_array_equal(read_voxels(stack_of(packed)), pixels[..., None, None])
 
 
@@ -96,7 +96,7 @@ def test_empty_attributes_are_absent_ones(tmp_path: Path, value: Any) -> None:
         "PhotometricInterpretation", "NumberOfFrames",
     ):  # fmt: skip
         setattr(dataset, keyword, None if keyword[:3] in ("Bit", "Hig", "Pix", "Sam") else value)
-    (header,) = read_image_headers([save(dataset, tmp_path / "image")], tmp_path)
+    (header,) = read_image_headers([save(dataset, tmp_path / "image")], tmp_path).headers
     np.testing.assert_array_equal(read_voxels(stack_of(header))[..., 0, 0], pixels)
 
 

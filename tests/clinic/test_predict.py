@@ -113,7 +113,8 @@ def test_prediction_of_a_dicom_study_says_where_it_comes_from(classifier: Classi
     assert (content["frames"]["ed"], content["frames"]["es"]) == (0, ES_FRAME)
     assert len(content["frames"]["areas"]) == 10
     assert [doubt[:19] for doubt in content["doubts"]] == ["the image is unlike"]
-    assert content["notes"] == []
+    assert content["notes"] == ["the cine is series 5: 6 slices of 10 frames", "series 5 is 'cine sax'"]
+    assert content["left_out"] == []
     assert content["frames"]["counted_from"] == 0
     assert content["state"] == prediction.state == DOUBTFUL
     assert content["state_text"] == f"Doubtful because {prediction.doubts[0]}."

@@ -49,7 +49,10 @@ def test_pair_cine_and_dicom_are_one_image(
         torch.testing.assert_close(loaded.image, expected.image, rtol=1e-5, atol=1e-2)
         assert loaded.frames is not None
         assert (loaded.frames.ed, loaded.frames.es) == (0, ES_FRAME)
-        assert (loaded.notes, loaded.doubts) == ((), ())
+        assert loaded.doubts == ()
+        is_dicom = isinstance(source, DicomFiles)
+        assert loaded.notes == (("the cine is series 5: 6 slices of 10 frames",) if is_dicom else ())
+        assert loaded.quotes == (("series 5 is 'cine sax'",) if is_dicom else ())
 
 
 def test_sources_are_the_images_of_both_frames_base_first(classifier: Classifier, stored_study: Path) -> None:

@@ -1,0 +1,307 @@
+"""Find the short-axis cine among the series of a study, and say of all others why they are not it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from monai_fedlora.clinic.dicom_headers import ImageHeader, StudyImages
+from monai_fedlora.clinic.dicom_kinds import differ
+from monai_fedlora.clinic.dicom_time import SHORTEST_BEAT_MS
+from monai_fedlora.clinic.omissions import Unused, summarise
+from monai_fedlora.errors import DataError
+from monai_fedlora.transforms.frames import MINIMUM_SLICES
+
+MINIMUM_FRAMES, USUAL_FRAMES = 6, 10
+"""Frames of a cine, and frames below which another cine is preferred (ours)."""
+UNEVEN = 0.15
+"""Share by which the distance of two slices may differ from the others' (ours)."""
+_TO_BASE = np.array([-1.0, 1.0, 1.0]) / np.sqrt(3.0)
+"""From the apex of a heart to its base: to the right, backwards and upwards (patient coordinates; ours)."""
+_NEAR_SHORT_AXIS = 0.7
+"""Cosine of the largest angle between an image's normal and :data:`_TO_BASE` (ours); a patient's axes have 0.58."""
+_NEARLY_PARALLEL = np.cos(np.radians(15.0))
+_SAME_PLACE_MM = 0.5
+_NEARLY_AS_MANY = 2 / 3
+"""Of the slices of the longest short axis, what another must have to be preferred for its frames (ours)."""
+_REACH = 3.5
+"""Distances of slices beyond a cine's ends up to which others are taken for its continuation (ours)."""
+_MISSING = ", so that a part of the heart may be missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Cine:
+    """Parallel slices: the images of every place along their normal, in order of the projection on it."""
+
+    slices: list[list[ImageHeader]]
+    normal: np.ndarray
+
+    @property
+    def towards_base(self) -> float:
+        """Cosine of the angle between the normal and the direction from a heart's apex to its base."""
+        return float(self.normal @ _TO_BASE)
+
+    @property
+    def is_short_axis(self) -> bool:
+        """Whether the normal points along the usual axis of a heart, either way."""
+        return abs(self.towards_base) >= _NEAR_SHORT_AXIS
+
+    @property
+    def frames(self) -> int:
+        """Images that most slices have."""
+        return Counter(map(len, self.slices)).most_common(1)[0][0]
+
+    @property
+    def series(self) -> set[str]:
+        """The UIDs of its series."""
+        return {image.series for place in self.slices for image in place}
+
+    @property
+    def lasts(self) -> bool:
+        """Whether the images of a slice say that they are of different times of the beat."""
+        times = [image.trigger_time for image in self.slices[0] if image.trigger_time is not None]
+        return bool(times) and max(times) - min(times) >= SHORTEST_BEAT_MS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """The short-axis cine of a study.
+
+    Attributes:
+        cine: its slices.
+        unused: all other images and files of the study.
+        notes: which series it is.
+    """
+
+    cine: Cine
+    unused: tuple[Unused, ...]
+    notes: tuple[str, ...]
+
+
+def choose_cine(images: StudyImages, origin: Path) -> Chosen:
+    """Choose the short-axis cine of a study.
+
+    A cine has at least 3 parallel slices of equal matrix with at least 6 frames (ours) whose inversion and echo times
+    do not differ. It is one series, or series of fewer slices together, of which a repeated slice counts as acquired
+    last; series that continue each other at equal distances are one cine. Of several cines those count whose normal
+    points along the heart; of those with nearly as many slices as the longest, rather those of at least 10 frames, then
+    those whose trigger times span a beat, then the one with most slices.
+
+    Args:
+        images: of the study.
+        origin: the folder or archive, for messages.
+
+    Raises:
+        DataError: there is no such cine, or several.
+    """
+    others = {uid: why for uid, series in _by_series(images.headers).items() if (why := _why_no_cine(series))}
+    rest = [image for image in images.headers if image.series not in others]
+    cines = [cine for group in _parallel(rest) for cine in _cines(group)]
+    if not cines:
+        excluded = [image.unused(others[image.series]) for image in images.headers if image.series in others]
+        there = [_summary(rest), *map(str, summarise([*images.unused, *excluded]))]
+        raise DataError(
+            f"{origin} holds no short-axis cine: at least {MINIMUM_SLICES} parallel slices with {MINIMUM_FRAMES} "
+            f"frames each are needed, and there is {'; '.join(filter(None, there))}"
+        )
+    chosen = _best(cines)
+    if len(chosen) > 1:
+        names = "; ".join(sorted(_names(cine) for cine in chosen))
+        raise DataError(
+            f"{origin} holds {len(chosen)} cines of {len(chosen[0].slices)} slices that could be the short axis: "
+            f"{names}; leave one of them in the folder"
+        )
+    cine = chosen[0]
+    unused = [replace(one, is_doubt=one.is_doubt or (one.lacks and one.series in cine.series)) for one in images.unused]
+    numbers = sorted({image.series_number for place in cine.slices for image in place})
+    note = f"the cine is {_numbered(numbers)}: {len(cine.slices)} slices of {cine.frames} frames"
+    return Chosen(
+        cine=cine,
+        unused=(*unused, *_left(images.headers, cine, cines, others)),
+        notes=(note, *images.notes),
+    )
+
+
+def _best(cines: Sequence[Cine]) -> list[Cine]:
+    short = [cine for cine in cines if cine.is_short_axis] or list(cines)
+    most = max(len(cine.slices) for cine in short)
+    ranks = {
+        index: (cine.frames >= USUAL_FRAMES, cine.lasts, len(cine.slices))
+        for index, cine in enumerate(short)
+        if len(cine.slices) >= _NEARLY_AS_MANY * most
+    }
+    best = max(ranks.values())
+    return [short[index] for index, rank in ranks.items() if rank == best]
+
+
+def series_name(image: ImageHeader) -> str:
+    """A series as people know it."""
+    return _numbered([image.series_number]) + (f", {image.description!r:.64}" if image.description else "")
+
+
+def _numbered(numbers: Sequence[int]) -> str:
+    return f"series {', '.join(map(str, numbers))}" if any(numbers) else "a series without a number"
+
+
+def _names(cine: Cine) -> str:
+    return " and ".join(sorted({series_name(image) for place in cine.slices for image in place}))
+
+
+def _by_series(images: Iterable[ImageHeader]) -> dict[str, list[ImageHeader]]:
+    series: dict[str, list[ImageHeader]] = defaultdict(list)
+    for image in images:
+        series[image.series].append(image)
+    return series
+
+
+def _places(series: Sequence[ImageHeader]) -> list[list[ImageHeader]]:
+    return [place for group in _parallel(series) for place in _slices(group, group[0].normal)]
+
+
+def _why_no_cine(series: Sequence[ImageHeader]) -> str | None:
+    """Why a series is no cine, by what differs among its images of one place."""
+    for place in _places(series):
+        if differ([image.inversion_time for image in place]):
+            return "inversion times differ within a slice"
+        if differ([image.echo_time for image in place]):
+            return "echo times differ within a slice"
+    return None
+
+
+def _parallel(headers: Iterable[ImageHeader]) -> list[list[ImageHeader]]:
+    """Group images by orientation, matrix and pixel size."""
+    groups: list[list[ImageHeader]] = []
+    for header in headers:
+        for group in groups:
+            first = group[0]
+            if (
+                header.shape == first.shape
+                and np.allclose(header.spacing, first.spacing, rtol=1e-3)
+                and np.allclose(header.axes, first.axes, atol=5e-3)
+            ):
+                group.append(header)
+                break
+        else:
+            groups.append([header])
+    return groups
+
+
+def _cines(group: Sequence[ImageHeader]) -> list[Cine]:
+    """The cines among parallel images: all series as one if they continue each other, or else every series of enough
+    slices, and all those of fewer slices together."""
+    normal = group[0].normal
+    series = [_last_acquisitions(_slices(images, normal)) for images in _by_series(group).values()]
+    moving = [slices for slices in series if max(map(len, slices)) >= MINIMUM_FRAMES]
+    if (joined := _joined(moving, normal)) is not None:
+        return [joined]
+    cines = [Cine(slices, normal) for slices in moving if len(slices) >= MINIMUM_SLICES]
+    loose = [image for slices in moving if len(slices) < MINIMUM_SLICES for place in slices for image in place]
+    together = [_last_series(place) for place in _slices(loose, normal)]
+    return [*cines, Cine(together, normal)] if len(together) >= MINIMUM_SLICES else cines
+
+
+def _joined(series: Sequence[list[list[ImageHeader]]], normal: np.ndarray) -> Cine | None:
+    """All series as one cine: none repeats a slice, and slices are of equal distances and numbers of frames."""
+    together = _slices((image for slices in series for place in slices for image in place), normal)
+    frames = {len(place) for place in together}
+    if len(together) != sum(map(len, series)) or len(frames) != 1 or len(together) < MINIMUM_SLICES:
+        return None
+    distances = np.diff([place[0].position @ normal for place in together])
+    usual = np.median(distances)
+    return Cine(together, normal) if (np.abs(distances - usual) <= UNEVEN * usual).all() else None
+
+
+def _slices(images: Iterable[ImageHeader], normal: np.ndarray) -> list[list[ImageHeader]]:
+    places: list[list[ImageHeader]] = []
+    last = -np.inf
+    for image in sorted(images, key=lambda image: (float(image.position @ normal), image.uid, image.frame or 0)):
+        projection = float(image.position @ normal)
+        if projection - last > _SAME_PLACE_MM:
+            places.append([])
+        places[-1].append(image)
+        last = projection
+    return places
+
+
+def _last_acquisitions(slices: list[list[ImageHeader]]) -> list[list[ImageHeader]]:
+    """Of slices that were acquired again within a series, the last acquisition with as many frames as the others."""
+    usual = Counter(map(len, slices)).most_common(1)[0][0]
+    return [_last_of(place, usual) if len(place) > usual else place for place in slices]
+
+
+def _last_of(place: list[ImageHeader], usual: int) -> list[ImageHeader]:
+    by_acquisition: dict[int, list[ImageHeader]] = defaultdict(list)
+    for image in place:
+        by_acquisition[image.acquisition or 0].append(image)
+    whole = [number for number, images in by_acquisition.items() if len(images) == usual]
+    return by_acquisition[max(whole)] if whole and usual >= MINIMUM_FRAMES else place
+
+
+def _last_series(place: Sequence[ImageHeader]) -> list[ImageHeader]:
+    last = max((image.series_number, image.series) for image in place)
+    return [image for image in place if (image.series_number, image.series) == last]
+
+
+def _left(
+    headers: Iterable[ImageHeader], cine: Cine, cines: Sequence[Cine], others: Mapping[str, str]
+) -> Iterator[Unused]:
+    """Why each image is not part of the cine that was chosen."""
+    used = {(image.uid, image.frame) for place in cine.slices for image in place}
+    left = _by_series(image for image in headers if (image.uid, image.frame) not in used)
+    for uid, images in left.items():
+        rivals = [rival for rival in cines if rival is not cine and uid in rival.series]
+        for place in _places(images):
+            if uid in others:
+                why, is_doubt = others[uid], False
+            elif uid in cine.series:
+                why, is_doubt = _why_not_with_its_series(place, cine)
+            else:
+                why, is_doubt = _why_not(place, cine, rivals)
+            for image in place:
+                yield image.unused(why, is_doubt=is_doubt)
+
+
+def _why_not_with_its_series(place: Sequence[ImageHeader], cine: Cine) -> tuple[str, bool]:
+    if len(_parallel([place[0], cine.slices[0][0]])) == 1:
+        return "acquired again later", False
+    return f"another matrix, pixel size or orientation than the slices used{_MISSING}", True
+
+
+def _why_not(place: Sequence[ImageHeader], cine: Cine, rivals: Sequence[Cine]) -> tuple[str, bool]:
+    if len(place) < MINIMUM_FRAMES:
+        return f"fewer than {MINIMUM_FRAMES} frames a slice", False
+    if _continues(place, cine, rivals):
+        return f"slices beyond those used, which cannot be joined to them{_MISSING}", True
+    if any(not rival.is_short_axis for rival in rivals):
+        return "a cine that is no short axis", False
+    if rivals:
+        return "a cine of fewer slices or frames", False
+    return f"a cine of fewer than {MINIMUM_SLICES} slices of one matrix and orientation", False
+
+
+def _continues(place: Sequence[ImageHeader], cine: Cine, rivals: Sequence[Cine]) -> bool:
+    """Whether a slice goes on where the cine ends, and is no part of another that reaches into it."""
+    if abs(place[0].normal @ cine.normal) < _NEARLY_PARALLEL:
+        return False
+    ends = [float(cine.slices[index][0].centre @ cine.normal) for index in (0, -1)]
+    step = (ends[1] - ends[0]) / (len(cine.slices) - 1)
+
+    def beyond(image: ImageHeader) -> float:
+        projection = float(image.centre @ cine.normal)
+        return max(ends[0] - projection, projection - ends[1]) / step
+
+    reaches_in = any(beyond(other[0]) < 0.5 for rival in rivals for other in rival.slices)
+    return 0.5 <= beyond(place[0]) < _REACH and not reaches_in
+
+
+def _summary(headers: Sequence[ImageHeader]) -> str:
+    parts = []
+    for images in list(_by_series(headers).values())[:6]:
+        directions = len(_parallel(images))
+        places = len({np.round(image.position, 1).tobytes() for image in images})
+        parts.append(f"{series_name(images[0])}: {len(images)} images at {places} places in {directions} orientations")
+    return "; ".join(parts)
