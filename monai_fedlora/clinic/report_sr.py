@@ -8,12 +8,18 @@ from typing import Any
 from monai_fedlora import __version__
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, Prediction
 from monai_fedlora.clinic.sources import Source
+from monai_fedlora.clinic.state import CANNOT_TELL, DOUBTFUL, NO_DOUBT_FOUND
 
 MANUFACTURER = "MONAI-FedLoRA"
 CLASS_SCHEME = "99MONAIFEDLORA"
 """Coding scheme of the classes, which are what the training sites called them, and of the distance from the training
 cases: no public code says these. Its version is the beginning of the model's SHA-256."""
 
+_STATES = {
+    NO_DOUBT_FOUND: ("NODOUBTFOUND", "No doubt found"),
+    DOUBTFUL: ("DOUBTFUL", "Doubtful"),
+    CANNOT_TELL: ("CANNOTTELL", "Cannot tell whether it is doubtful"),
+}
 SERIES_NUMBER = 9001
 TITLE = "AI classification, research only"
 
@@ -53,12 +59,24 @@ def build_report(prediction: Prediction, sources: Sequence[Source]) -> Any:
         version=model.version,
         family=codes.DCM.ArtificialIntelligence,
         manufacturer=MANUFACTURER,
-        parameters=[f"SHA-256 of model.ts: {model.sha256}", f"monai-fedlora {__version__}"],
+        parameters=[
+            f"SHA-256 of model.ts: {model.sha256}",
+            f"monai-fedlora {__version__}",
+            model.trust.origin.summary,
+        ],
     )
-    classes = [
-        sr.CodedConcept(f"CLASS{index}", CLASS_SCHEME, name[:64], scheme_version=model.sha256[:16])
-        for index, name in enumerate(model.classes)
-    ]
+
+    def concept(code: str, meaning: str) -> Any:
+        return sr.CodedConcept(code, CLASS_SCHEME, meaning[:64], scheme_version=model.sha256[:16])
+
+    classes = [concept(f"CLASS{index}", name) for index, name in enumerate(model.classes)]
+    certainty = sr.QualitativeEvaluation(
+        name=concept("STATE", "State of the answer"), value=concept(*_STATES[prediction.state])
+    )
+    decided = sr.QualitativeEvaluation(
+        name=concept("DECISION", "Whether the answer is decided"),
+        value=concept("UNDECIDED", "Undecided") if prediction.undecided else concept("DECIDED", "Decided"),
+    )
 
     def group(label: str, **content: Any) -> Any:
         return sr.MeasurementsAndQualitativeEvaluations(
@@ -71,7 +89,9 @@ def build_report(prediction: Prediction, sources: Sequence[Source]) -> Any:
     answer = group(
         TITLE,
         qualitative_evaluations=[
-            sr.QualitativeEvaluation(name=codes.SCT.Classification, value=classes[prediction.best])
+            sr.QualitativeEvaluation(name=codes.SCT.Classification, value=classes[prediction.best]),
+            certainty,
+            decided,
         ],
         measurements=_distances(prediction),
         source_images=[
@@ -88,11 +108,11 @@ def build_report(prediction: Prediction, sources: Sequence[Source]) -> Any:
         )
     chances = [
         group(
-            f"Probability of {concept.meaning}",
-            finding_type=concept,
+            f"Probability of {found.meaning}",
+            finding_type=found,
             measurements=[sr.Measurement(name=codes.DCM.Probability, value=share, unit=codes.UCUM.NoUnits)],
         )
-        for concept, share in zip(classes, prediction.probabilities, strict=True)
+        for found, share in zip(classes, prediction.probabilities, strict=True)
     ]
     content = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=device),

@@ -147,6 +147,33 @@ def test_report_says_the_answer_in_codes(prediction: Prediction, kept: Path) -> 
     assert (report.VerificationFlag, report.PreliminaryFlag) == ("UNVERIFIED", "PRELIMINARY")
 
 
+@pytest.mark.parametrize(
+    ("doubts", "reach", "state"),
+    [
+        (("it may be no heart",), True, "Doubtful"),
+        ((), True, "No doubt found"),
+        ((), False, "Cannot tell whether it is doubtful"),
+    ],
+)
+def test_state_and_origin_are_coded(
+    prediction: Prediction, figure: Image.Image, tmp_path: Path, doubts: tuple[str, ...], reach: bool, state: str
+) -> None:
+    trust = replace(prediction.classifier.trust, blind=() if reach else ("the bundle has no statistics",))
+    said = replace(
+        prediction,
+        doubts=doubts,
+        probabilities=(0.5, 0.5),
+        classifier=replace(prediction.classifier, trust=trust),
+    )
+    write_dicom(said, figure, tmp_path, deidentifier=None)
+    answer, *_ = hd.sr.srread(tmp_path / "report.dcm").content.get_image_measurement_groups()
+    found = {item.name.meaning: item.value.meaning for item in answer.get_qualitative_evaluations()}
+    assert found["State of the answer"] == state
+    assert found["Whether the answer is decided"] == "Undecided"
+    assert trust.origin.summary in [item.get("TextValue") for item in answer[0].ContentSequence]
+    assert "Error" not in output_of("dciodvfy", "-new", tmp_path / "report.dcm")
+
+
 def test_doubts_stand_in_the_report(prediction: Prediction, figure: Image.Image, tmp_path: Path) -> None:
     doubted = replace(prediction, doubts=("it may be no heart",))
     write_dicom(doubted, figure, tmp_path, deidentifier=None)
