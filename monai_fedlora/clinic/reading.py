@@ -24,7 +24,7 @@ from monai_fedlora.clinic.studies import CineFile, DicomFiles, Packed, Study, Un
 from monai_fedlora.data.nifti import read_header
 from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.errors import DataError
-from monai_fedlora.transforms.frames import Frame, join_frames, make_frame, read_frames
+from monai_fedlora.transforms.frames import Frame, join_frames, make_frame, read_cine, read_frames
 from monai_fedlora.transforms.photograph_file import read_photograph
 
 
@@ -100,7 +100,7 @@ def _load_pair(files: FramePair, classifier: Classifier) -> LoadedStudy:
     notes = () if shared == ed.voxels.shape[2] == es.voxels.shape[2] else (f"the frames share {shared} slices",)
     return LoadedStudy(
         image=joined.image,
-        notes=notes,
+        notes=(*dict.fromkeys((*ed.notes, *es.notes)), *notes),
         doubts=joined.doubts,
         cine=np.moveaxis(joined.frames, 0, -1),
         cine_affine=joined.affine,
@@ -109,13 +109,18 @@ def _load_pair(files: FramePair, classifier: Classifier) -> LoadedStudy:
 
 
 def _load_cine(files: CineFile, classifier: Classifier) -> LoadedStudy:
-    voxels, spacing = _read_cine(files.file)
-    choice = choose_frames(voxels, spacing_mm=spacing, given=files.frames)
-    ed, es = read_frames({"cine": files.file, "ed_frame": choice.ed, "es_frame": choice.es})
+    check_size(read_header(files.file, axes=4).shape, str(files.file))
+    voxels, affine, notes = read_cine(files.file)
+    x, y = np.linalg.norm(affine[:3, :2], axis=0).tolist()
+    choice = choose_frames(voxels, spacing_mm=float(np.sqrt(x * y)), given=files.frames)
+    ed, es = (
+        make_frame(np.ascontiguousarray(voxels[..., frame]), affine, files.file) for frame in (choice.ed, choice.es)
+    )
     joined = _joined(ed, es, classifier)
     return LoadedStudy(
         image=joined.image,
         frames=choice,
+        notes=notes,
         doubts=(*choice.doubts, *joined.doubts),
         cine=voxels,
         cine_affine=joined.affine,
@@ -150,22 +155,6 @@ def _load_dicom(files: DicomFiles, classifier: Classifier) -> LoadedStudy:
         image_affine=joined.image_affine,
         with_frames=_chooser(voxels, joined.affine, classifier),
     )
-
-
-def _read_cine(path: Path) -> tuple[np.ndarray, float]:
-    """All frames of a 4D file, float32, and their in-plane pixel width in mm."""
-    import nibabel
-
-    header = read_header(path, axes=4)
-    check_size(header.shape, str(path))
-    try:
-        with np.errstate(over="ignore", invalid="ignore"):
-            voxels = np.asanyarray(nibabel.load(path).dataobj).astype(np.float32)  # type: ignore[attr-defined]
-    except Exception as error:  # nibabel, gzip and zlib report damage in a dozen ways
-        raise DataError(f"{path} cannot be read to its end ({error}); copy it again from the source") from error
-    if not np.isfinite(voxels).all():
-        raise DataError(f"{path} has voxels that are not finite numbers; export it again from the scanner's images")
-    return voxels, float(np.sqrt(header.spacing[0] * header.spacing[1]))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,12 +13,13 @@ from pathlib import Path
 from monai_fedlora.data.records import (
     Cine,
     FramePair,
+    Geometry,
     Record,
     check_frames_differ,
     check_unique,
-    cine_spacing,
+    cine_geometry,
     known_group,
-    pair_spacing,
+    pair_geometry,
 )
 from monai_fedlora.data.rows import whole_number
 from monai_fedlora.errors import DataError
@@ -74,12 +75,13 @@ def _patient(folder: Path, split: str | None) -> Record:
     text, line = _field(fields, "Group", info)
     group = known_group(text, GROUPS, origin=f"{info}:{line}")
     check_frames_differ(ed, es, origin=str(info))
-    images, spacing = _images(folder, ed, es)
+    images, geometry = _images(folder, ed, es)
     return Record(
         subject=folder.name,
         origin=str(info),
         images=images,
-        spacing=spacing,
+        spacing=geometry.spacing,
+        notes=geometry.notes,
         group=group,
         vendor="siemens",
         centre="dijon",
@@ -87,15 +89,15 @@ def _patient(folder: Path, split: str | None) -> Record:
     )
 
 
-def _images(folder: Path, ed: int, es: int) -> tuple[FramePair | Cine, float]:
+def _images(folder: Path, ed: int, es: int) -> tuple[FramePair | Cine, Geometry]:
     frames = [_existing(folder / f"{folder.name}_frame{number:02d}") for number in (ed, es)]
     whole = _existing(folder / f"{folder.name}_4d")
     if frames[0] and frames[1]:
         pair = FramePair(frames[0], frames[1])
-        return pair, pair_spacing(pair)
+        return pair, pair_geometry(pair)
     if whole:
         cine = Cine(whole, ed - 1, es - 1)
-        return cine, cine_spacing(cine, origin=str(folder / "Info.cfg"))
+        return cine, cine_geometry(cine, origin=str(folder / "Info.cfg"))
     phase, number = ("ED", ed) if not frames[0] else ("ES", es)
     raise DataError(
         f"{folder} has neither {folder.name}_frame{number:02d}.nii.gz ({phase}) nor {folder.name}_4d.nii.gz; "

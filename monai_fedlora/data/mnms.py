@@ -11,7 +11,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from monai_fedlora.data.records import Cine, Record, check_unique, cine_spacing, known_group, vendor_name
+from monai_fedlora.data.records import Cine, Record, check_unique, cine_geometry, known_group, vendor_name
 from monai_fedlora.data.rows import Row, read_header_row, read_rows
 from monai_fedlora.errors import DataError
 
@@ -89,6 +89,7 @@ def _patient(row: Row, folders: dict[str, tuple[Path, str]]) -> Record:
         raise DataError(f"{row.origin}: no folder has {code}_sa.nii.gz; download the patient again or delete the line")
     folder, split = folders[code]
     images = Cine(folder / f"{code}_sa.nii.gz", row.integer("ED"), row.integer("ES"))
+    geometry = cine_geometry(images, origin=row.origin)
     group = None
     if "Pathology" in row.cells:
         group = known_group(row.text("Pathology"), GROUPS, origin=row.origin)
@@ -96,7 +97,8 @@ def _patient(row: Row, folders: dict[str, tuple[Path, str]]) -> Record:
         subject=code,
         origin=row.origin,
         images=images,
-        spacing=cine_spacing(images, origin=row.origin),
+        spacing=geometry.spacing,
+        notes=geometry.notes,
         group=group,
         vendor=_vendor(row),
         centre=str(row.integer("Centre")),

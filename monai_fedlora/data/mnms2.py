@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from monai_fedlora.data.records import FramePair, Record, check_unique, known_group, pair_spacing, vendor_name
+from monai_fedlora.data.records import FramePair, Record, check_unique, known_group, pair_geometry, vendor_name
 from monai_fedlora.data.rows import Row, read_rows
 from monai_fedlora.errors import DataError
 
@@ -47,11 +47,13 @@ def _patient(row: Row, folder: Path) -> Record:
     if not 1 <= code <= _LAST:
         raise DataError(f"{row.origin}: SUBJECT_CODE {code} is not one of the dataset's 1 to {_LAST}")
     images = FramePair(*(folder / subject / f"{subject}_SA_{phase}.nii.gz" for phase in ("ED", "ES")))
+    geometry = pair_geometry(images)
     return Record(
         subject=subject,
         origin=row.origin,
         images=images,
-        spacing=pair_spacing(images),
+        spacing=geometry.spacing,
+        notes=geometry.notes,
         group=known_group(row.text("DISEASE"), GROUPS, origin=row.origin),
         vendor=vendor_name(row.text("VENDOR")),
         split=_split(code),

@@ -1,4 +1,10 @@
-"""What a NIfTI file says about itself, checked without loading its voxels."""
+"""What a NIfTI file says about itself, checked without loading its voxels.
+
+A header may place its voxels three times: by ``pixdim``, which has the lengths of their edges, by the *sform* and by
+the *qform*. Readers take the sform where its code is not 0. There are published collections, ACDC among them, whose
+sform has voxels of 1 mm beside a right pixdim and qform; `open_volume` takes what agrees with pixdim, which is what
+MONAI's ``NibabelReader`` does with files of three axes.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from monai_fedlora.errors import DataError
 
 _GZIP_MODULUS = 1 << 32
+_SAME_STEP = 0.01
+"""Relative difference up to which two voxel sizes are the same (ours)."""
+_MM = {1: ("metre", 1000.0), 3: ("micron", 0.001)}
+"""Spatial units of ``xyzt_units`` other than mm (2) and unknown (0)."""
+_POSSIBLE_MM = (0.1, 100.0)
+"""Edges that a voxel of an image of a body can have (ours)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,19 +34,44 @@ class Header:
 
     Attributes:
         shape: voxels along each axis; (x, y, z) or (x, y, z, t).
-        spacing: distance of voxels along x, y and z in mm, by the file's affine.
+        spacing: distance of voxels along x, y and z in mm.
+        notes: what was decided that a reader should know.
     """
 
     shape: tuple[int, ...]
     spacing: tuple[float, float, float]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Volume:
+    """An image whose header is sound, and whose voxels were not read.
+
+    Attributes:
+        header: its geometry.
+        affine: (4, 4) float64, voxel to world in mm (right, anterior, superior).
+        proxy: nibabel's array proxy of the voxels, of the shape of the header.
+    """
+
+    header: Header
+    affine: np.ndarray
+    proxy: Any
 
 
 def read_header(path: Path, *, axes: int) -> Header:
-    """Read and check the header of a NIfTI file, ``.nii`` or ``.nii.gz``.
+    """Read and check the header of a NIfTI file; see :func:`open_volume`."""
+    return open_volume(path, axes=axes).header
+
+
+def open_volume(path: Path, *, axes: int) -> Volume:
+    """Open a NIfTI file, ``.nii`` or ``.nii.gz``; its voxels are not read.
 
     Checked: the number of axes, positive sizes, positive finite spacing, independent axes, a real number
     type, and that the file is as long as its header says. The length of a compressed file is taken from the
     last four bytes of gzip; only where they disagree is the file decompressed to find out.
+
+    Axes of one voxel behind the third are dropped. Where the sform contradicts pixdim, the qform is taken if it agrees.
+    Positions in metre or micron are converted to mm, unless the numbers can only be mm. Each of the last two is a note.
 
     Args:
         path: the file.
@@ -42,18 +81,17 @@ def read_header(path: Path, *, axes: int) -> Header:
         DataError: the file is missing, unreadable, truncated or has the wrong geometry; the message names it.
     """
     image = _open(path)
-    shape = tuple(int(size) for size in image.shape)
-    if len(shape) != axes:
-        kind = "one frame (x, y, z)" if axes == 3 else "a cine (x, y, z, t)"
-        raise DataError(f"{path} has {len(shape)} axes {shape}, and {kind} has {axes}")
-    if min(shape) < 1:
-        raise DataError(f"{path} has no voxels: its shape is {shape}")
-    spacing = _spacing(path, image)
+    shape = _shape(path, image, axes)
+    affine, notes = _affine(path, image)
+    spacing = _spacing(path, image, affine)
+    factor, unit_notes = _unit(image, spacing)
+    affine[:3] *= factor
+    x, y, z = (step * factor for step in spacing)
     dtype = image.get_data_dtype()
     if dtype.kind not in "iuf":
         raise DataError(f"{path} holds {dtype} voxels, not grey values")
     _check_length(path, int(image.dataobj.offset) + math.prod(shape) * dtype.itemsize)
-    return Header(shape, spacing)
+    return Volume(Header(shape, (x, y, z), (*notes, *unit_notes)), affine, image.dataobj.reshape(shape))
 
 
 def _open(path: Path) -> Any:
@@ -64,7 +102,7 @@ def _open(path: Path) -> Any:
 
     if not path.is_file():
         raise DataError(f"{path} does not exist or is not a file")
-    if not path.name.endswith((".nii", ".nii.gz")):
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
         raise DataError(f"{path} is not NIfTI: its name must end in .nii or .nii.gz")
     damage = (
         ImageFileError,
@@ -85,17 +123,79 @@ def _open(path: Path) -> Any:
     return image
 
 
-def _spacing(path: Path, image: Any) -> tuple[float, float, float]:
+def _shape(path: Path, image: Any, axes: int) -> tuple[int, ...]:
+    """Return the sizes without trailing axes of one voxel."""
+    full = tuple(int(size) for size in image.shape)
+    if min(full, default=0) < 1:
+        raise DataError(f"{path} has no voxels: its shape is {full}")
+    shape = full
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) == axes:
+        return shape
+    kind = "one frame (x, y, z)" if axes == 3 else "a cine (x, y, z, t)"
+    advice = ""
+    if (len(shape), axes) == (3, 4):
+        advice = "; two frames are given as two files, <study>_ed.nii.gz and <study>_es.nii.gz"
+    elif (len(shape), axes) == (4, 3):
+        advice = "; give the file as a cine"
+    raise DataError(f"{path} has {len(full)} axes {full}, and {kind} has {axes}{advice}")
+
+
+def _affine(path: Path, image: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the sform or the qform, whichever agrees with pixdim, in the header's unit, and what to say of it.
+
+    An sform of other rounding than pixdim gives way to a qform that is the same but for rounding, so that the numbers
+    are those of MONAI's reader.
+    """
+    affine = np.array(image.affine, dtype=np.float64)
+    if int(image.header["sform_code"]) == 0:
+        return affine, ()
+    declared = np.array(image.header.get_zooms()[:3], dtype=np.float64)
+    qform = _qform(image)
+    if _agrees(affine, declared):
+        exact = np.allclose(declared, _steps(affine))
+        if not exact and qform is not None and np.allclose(qform, affine, rtol=0.01, atol=0.01 * declared.min()):
+            return qform, ()
+        return affine, ()
+    if int(image.header["qform_code"]) != 0 and qform is not None and _agrees(qform, declared):
+        return qform, ("the sform of the file contradicts pixdim; the qform, which agrees with it, was used",)
+    raise DataError(
+        f"{path} contradicts itself: its voxels are {_times(declared)} mm by pixdim and {_times(_steps(affine))} mm "
+        "by its affine, and no qform agrees with pixdim; convert it again from the source"
+    )
+
+
+def _qform(image: Any) -> np.ndarray | None:
+    """Return the affine of the quaternion in the precision of an sform; None if it is none."""
+    try:
+        qform = np.asarray(image.header.get_qform(), dtype=np.float32).astype(np.float64)
+    except Exception:  # nibabel and numpy report a quaternion that is none in several ways
+        return None
+    return qform if np.isfinite(qform).all() else None
+
+
+def _agrees(affine: np.ndarray, declared: np.ndarray) -> bool:
+    return bool(np.allclose(declared, _steps(affine), rtol=_SAME_STEP, atol=0))
+
+
+def _steps(affine: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(affine[:3, :3], axis=0)
+
+
+def _times(numbers: np.ndarray) -> str:
+    return " x ".join(f"{number:.4g}" for number in numbers)
+
+
+def _spacing(path: Path, image: Any, affine: np.ndarray) -> tuple[float, float, float]:
     """Return the voxel sizes of the affine.
 
     Without an sform the affine rests on pixdim, whose zero and negative values nibabel repairs; here they
     are refused, because the repaired size (1 mm) is an invention.
     """
     import nibabel
-    import numpy as np
-    from nibabel.affines import voxel_sizes
 
-    x, y, z = (float(step) for step in voxel_sizes(image.affine))
+    x, y, z = (float(step) for step in _steps(affine))
     declared: tuple[float, ...] = (x, y, z)
     if int(image.header["sform_code"]) == 0:
         with nibabel.openers.Opener(str(path)) as stream:
@@ -103,13 +203,26 @@ def _spacing(path: Path, image: Any) -> tuple[float, float, float]:
         declared = tuple(float(step) for step in raw["pixdim"][1:4])
     if not all(math.isfinite(step) and step > 0 for step in (x, y, z, *declared)):
         raise DataError(f"{path} has voxel spacing {declared} mm; it must be positive, so convert the file again")
-    if abs(np.linalg.det(image.affine[:3, :3])) < 1e-3 * x * y * z:
+    if abs(np.linalg.det(affine[:3, :3])) < 1e-3 * x * y * z:
         raise DataError(f"{path} has an affine whose axes are not independent; convert the file again")
     return x, y, z
 
 
+def _unit(image: Any, spacing: tuple[float, float, float]) -> tuple[float, tuple[str, ...]]:
+    """Return what to multiply positions with to get mm, and what to say of it."""
+    name, factor = _MM.get(int(image.header["xyzt_units"]) & 7, ("mm", 1.0))
+    low, high = _POSSIBLE_MM
+    if factor == 1.0:
+        return 1.0, ()
+    if all(low <= step * factor <= high for step in spacing):
+        return factor, (f"the positions in the file are in {name} and were converted to mm",)
+    if all(low <= step <= high for step in spacing):
+        return 1.0, (f"the file says that its positions are in {name}, which cannot be; they were taken as mm",)
+    return factor, ()
+
+
 def _check_length(path: Path, expected: int) -> None:
-    if not path.name.endswith(".gz"):
+    if not path.name.lower().endswith(".gz"):
         length = path.stat().st_size
     elif _declared_gzip_length(path) == expected % _GZIP_MODULUS:
         return

@@ -89,6 +89,7 @@ def prepare(records: Sequence[Record], settings: Settings, *, existing: Sequence
     labels, notes = _labels(records, classes, settings)
     kept = [record for record in records if record.subject in labels]
     notes += _unit_notes(kept)
+    notes += _record_notes(kept)
     draw: tuple[str, ...] = ("validation",)
     if settings.published_split:
         kept, more = _published(kept, settings)
@@ -118,6 +119,18 @@ def _unit_notes(records: Sequence[Record]) -> list[str]:
     if not alone:
         return []
     return [f"{alone} of {len(records)} images have no known patient or lesion, so each of them is split on its own"]
+
+
+def _record_notes(records: Sequence[Record]) -> list[str]:
+    """What the reader noted, with the number of records and the first of them."""
+    noted: dict[str, list[str]] = {}
+    for record in records:
+        for note in record.notes:
+            noted.setdefault(note, []).append(record.subject)
+    return [
+        f"{len(subjects)} of {len(records)} ({', '.join(subjects[:3])}{', ...' if len(subjects) > 3 else ''}): {note}"
+        for note, subjects in noted.items()
+    ]
 
 
 def _published(records: Sequence[Record], settings: Settings) -> tuple[list[Record], list[str]]:

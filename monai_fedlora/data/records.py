@@ -52,6 +52,7 @@ class Record:
         vendor: the scanner's manufacturer, or None.
         centre: the acquiring centre, or the value of the site column of a table, or None.
         split: ``training``, ``validation`` or ``test`` where the dataset publishes one, or None.
+        notes: what was decided in reading it that the user should know, in words that are the same for all records.
     """
 
     subject: str
@@ -63,6 +64,7 @@ class Record:
     vendor: str | None = None
     centre: str | None = None
     split: str | None = None
+    notes: tuple[str, ...] = ()
 
     def files(self) -> tuple[Path, ...]:
         """Return the image files."""
@@ -70,8 +72,16 @@ class Record:
         return (images.ed, images.es) if isinstance(images, FramePair) else (images.file,)
 
 
-def pair_spacing(images: FramePair) -> float:
-    """Check the headers of two frame files and return their in-plane spacing in mm.
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """In-plane distance of voxels, mm (geometric mean of x and y), and what was decided in reading the headers."""
+
+    spacing: float
+    notes: tuple[str, ...]
+
+
+def pair_geometry(images: FramePair) -> Geometry:
+    """Check the headers of two frame files.
 
     The two may differ in their number of slices, not in the plane.
 
@@ -85,11 +95,11 @@ def pair_spacing(images: FramePair) -> float:
             f"{images.ed} {ed.shape} at {ed.spacing} mm and {images.es} {es.shape} at {es.spacing} mm "
             "are not on the same grid; they must be two frames of one series"
         )
-    return _in_plane(ed)
+    return _geometry(ed, es)
 
 
-def cine_spacing(images: Cine, *, origin: str) -> float:
-    """Check the header of a 4D file against its frame numbers and return its in-plane spacing in mm.
+def cine_geometry(images: Cine, *, origin: str) -> Geometry:
+    """Check the header of a 4D file against its frame numbers.
 
     Raises:
         DataError: the file is missing, damaged or not 4D, or a frame is not in it.
@@ -101,7 +111,7 @@ def cine_spacing(images: Cine, *, origin: str) -> float:
                 f"{origin}: {name} is frame {frame} counted from 0, but {images.file} has {header.shape[3]} frames"
             )
     check_frames_differ(images.ed, images.es, origin=origin)
-    return _in_plane(header)
+    return _geometry(header)
 
 
 def check_frames_differ(ed: int, es: int, *, origin: str) -> None:
@@ -158,5 +168,6 @@ def vendor_name(text: str) -> str:
     return "ge" if re.match(r"(ge|general electric)\b", words.strip()) else text.strip()
 
 
-def _in_plane(header: Header) -> float:
-    return math.sqrt(header.spacing[0] * header.spacing[1])
+def _geometry(*headers: Header) -> Geometry:
+    x, y, _ = headers[0].spacing
+    return Geometry(math.sqrt(x * y), tuple(dict.fromkeys(note for header in headers for note in header.notes)))

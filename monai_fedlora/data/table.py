@@ -14,8 +14,8 @@ from monai_fedlora.data.records import (
     Photograph,
     Record,
     check_unique,
-    cine_spacing,
-    pair_spacing,
+    cine_geometry,
+    pair_geometry,
 )
 from monai_fedlora.data.rows import Row, read_header_row, read_rows
 from monai_fedlora.errors import DataError
@@ -101,10 +101,10 @@ def _patient(row: Row, folder: Path, columns: Columns) -> Record:
     if row.cells.get(columns.cine):
         ed, es = (row.integer(column) - columns.first_frame for column in (columns.ed, columns.es))
         images = Cine(_path(row, columns.cine, folder), ed, es)
-        spacing = cine_spacing(images, origin=row.origin)
+        geometry = cine_geometry(images, origin=row.origin)
     elif row.cells.get(columns.ed_image) or row.cells.get(columns.es_image):
         images = FramePair(*(_path(row, column, folder) for column in (columns.ed_image, columns.es_image)))
-        spacing = pair_spacing(images)
+        geometry = pair_geometry(images)
     else:
         raise DataError(
             f"{row.origin}: no image; fill {columns.ed_image} and {columns.es_image} (two 3D files), or "
@@ -115,7 +115,8 @@ def _patient(row: Row, folder: Path, columns: Columns) -> Record:
         subject=row.text(columns.subject),
         origin=row.origin,
         images=images,
-        spacing=spacing,
+        spacing=geometry.spacing,
+        notes=geometry.notes,
         group=row.text(columns.label),
         centre=row.text(columns.site) if columns.site else None,
     )

@@ -72,9 +72,10 @@ def take_subset(
     members: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         members[unit_of(record)].append(record)
-    strata: dict[tuple[int, str | None], list[str]] = defaultdict(list)
+    strata: dict[tuple[int, str], list[str]] = defaultdict(list)
     for unit, label in unit_labels(records, labels).items():
-        strata[label, members[unit][0].split if by_split else None].append(unit)
+        split = min(record.split or "" for record in members[unit]) if by_split else ""
+        strata[label, split].append(unit)
     places: dict[str, tuple[float, tuple[str, str]]] = {}
     for units in strata.values():
         size = sum(len(members[unit]) for unit in units)

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from monai_fedlora.data.nifti import read_header
+from monai_fedlora.data.nifti import Volume, open_volume
 from monai_fedlora.errors import DataError
+from monai_fedlora.transforms.grey_levels import check_grey_levels, check_time_axis, not_finite
 
 MINIMUM_SLICES = 3
 IN_PLANE_MM = (0.2, 5.0)
@@ -32,11 +33,13 @@ class Frame:
         voxels: (X, Y, Z) float32 grey levels, finite and not constant.
         affine: (4, 4) float64, voxel to world in mm.
         path: the file it came from, for messages.
+        notes: what was decided in reading the file that a reader should know.
     """
 
     voxels: np.ndarray
     affine: np.ndarray
     path: Path
+    notes: tuple[str, ...] = ()
 
 
 def read_frames(item: Mapping[str, Any]) -> tuple[Frame, Frame]:
@@ -59,13 +62,14 @@ def read_frames(item: Mapping[str, Any]) -> tuple[Frame, Frame]:
     )
 
 
-def make_frame(voxels: np.ndarray, affine: np.ndarray, path: Path) -> Frame:
+def make_frame(voxels: np.ndarray, affine: np.ndarray, path: Path, notes: tuple[str, ...] = ()) -> Frame:
     """Put one time point together; fields as of :class:`Frame`.
 
     Raises:
-        DataError: the voxels are not finite or all equal, or it is not a plausible short-axis stack.
+        DataError: the voxels are not finite, all equal or the labels of a segmentation, or it is not a plausible
+            short-axis stack.
     """
-    frame = Frame(_checked(voxels, path), affine, path)
+    frame = Frame(_checked(voxels, path), affine, path, notes)
     _check_geometry(frame)
     return frame
 
@@ -105,8 +109,29 @@ def join_frames(ed: Frame, es: Frame) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([ed.voxels[..., first:last], es.voxels[..., first - offset : last - offset]]), affine
 
 
+def read_cine(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Read all frames of a 4D file.
+
+    Returns:
+        voxels (X, Y, Z, T) float32, affine (4, 4) float64 in mm, and what a reader should know.
+
+    Raises:
+        DataError: the file is damaged, its voxels are not finite or no grey levels, time is not on the fourth axis, or
+            a frame is no plausible short-axis stack.
+    """
+    volume = open_volume(path, axes=4)
+    voxels = _scaled(_stored(volume, path), volume, path)
+    if not np.isfinite(voxels).all():
+        raise DataError(not_finite(voxels, path))
+    check_time_axis(voxels, path)
+    check_grey_levels(voxels[..., 0], path)
+    _check_geometry(Frame(voxels[..., 0], volume.affine, path))
+    return voxels, volume.affine, volume.header.notes
+
+
 def _read_cine(path: Path, item: Mapping[str, Any]) -> tuple[Frame, Frame]:
-    frames = read_header(path, axes=4).shape[3]
+    volume = open_volume(path, axes=4)
+    frames = volume.header.shape[3]
     wanted = []
     for key in ("ed_frame", "es_frame"):
         try:
@@ -120,58 +145,48 @@ def _read_cine(path: Path, item: Mapping[str, Any]) -> tuple[Frame, Frame]:
     ed, es = wanted
     if ed == es:
         raise DataError(f"{path}: ED and ES are both frame {ed}; the heart does not contract between them")
-    span = slice(min(wanted), max(wanted) + 1, abs(ed - es))
-    image = _open(path)
-    voxels = _voxels(image, path, span)
-    first, second = (make_frame(voxels[..., int(frame != min(wanted))], image.affine, path) for frame in wanted)
+    stored = _stored(volume, path)
+    check_time_axis(stored, path)
+    voxels = _scaled(stored[..., wanted], volume, path)
+    first, second = (make_frame(voxels[..., n], volume.affine, path, volume.header.notes) for n in range(2))
     return first, second
 
 
 def _read_frame(path: Path) -> Frame:
-    read_header(path, axes=3)
-    image = _open(path)
-    return make_frame(_voxels(image, path), image.affine, path)
-
-
-def _open(path: Path) -> Any:
-    """Open a file whose header is sound so far, with qform and sform reconciled as MONAI's reader does."""
-    import nibabel
-    from monai.data.utils import correct_nifti_header_if_necessary
-
-    image: Any = nibabel.load(path)
-    declared = image.header.get_zooms()[:3]
-    spacing = np.linalg.norm(image.affine[:3, :3], axis=0)
-    if not np.allclose(declared, spacing, rtol=0.01):
-        raise DataError(
-            f"{path} contradicts itself: its voxels are {_times(declared)} mm by pixdim and {_times(spacing)} mm "
-            "by its affine; convert it again from the source"
-        )
-    try:
-        return correct_nifti_header_if_necessary(image)
-    except Exception as error:  # a quaternion or affine that MONAI or nibabel cannot decompose
-        raise DataError(f"{path} has an unusable orientation ({error}); convert it again from the source") from error
+    volume = open_volume(path, axes=3)
+    return make_frame(_scaled(_stored(volume, path), volume, path), volume.affine, path, volume.header.notes)
 
 
 def _times(numbers: Iterable[float]) -> str:
     return " x ".join(f"{number:.4g}" for number in numbers)
 
 
-def _voxels(image: Any, path: Path, frames: slice | None = None) -> np.ndarray:
+def _stored(volume: Volume, path: Path) -> np.ndarray:
+    """The numbers in the file, before slope and intercept."""
     try:
-        proxy = image.dataobj
-        voxels = np.asanyarray(proxy if frames is None else proxy[..., frames])
-        with np.errstate(over="ignore", invalid="ignore"):
-            return voxels.astype(np.float32)
+        return np.asanyarray(volume.proxy.get_unscaled())
     except Exception as error:  # nibabel, gzip and zlib report damage in a dozen ways
         raise DataError(f"{path} cannot be read to its end ({error}); copy it again from the source") from error
+
+
+def _scaled(stored: np.ndarray, volume: Volume, path: Path) -> np.ndarray:
+    """Grey levels, float32, with the bits of nibabel's own scaling."""
+    from nibabel.volumeutils import apply_read_scaling
+
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return apply_read_scaling(stored, volume.proxy.slope, volume.proxy.inter).astype(np.float32)
+    except Exception as error:
+        raise DataError(f"{path} has a slope or intercept that cannot be applied ({error})") from error
 
 
 def _checked(voxels: np.ndarray, path: Path) -> np.ndarray:
     low, high = voxels.min(), voxels.max()
     if not np.isfinite(high - low):
-        raise DataError(f"{path} has voxels that are not finite numbers; export it again from the scanner's images")
+        raise DataError(not_finite(voxels, path))
     if low == high:
         raise DataError(f"{path} is blank: every voxel is {low}; choose another frame or export it again")
+    check_grey_levels(voxels, path)
     return voxels
 
 

@@ -59,6 +59,10 @@ def pairs(tmp_path: Path) -> Path:
         affine[:3, :3] = turn @ image.affine[:3, :3]
         oblique = nibabel.Nifti1Image(np.asanyarray(image.dataobj), affine)
         nibabel.save(oblique, folder / f"oblique_{frame}.nii.gz")
+        published = nibabel.Nifti1Image(oblique.dataobj, None)  # as ACDC is: the sform of 1 mm is wrong
+        published.header.set_qform(affine, 1)
+        published.header.set_sform(np.diag([-1.0, -1.0, 1.0, 1.0]), 1)
+        nibabel.save(nibabel.Nifti1Image(oblique.dataobj, None, published.header), folder / f"acdc_{frame}.nii.gz")
     return folder
 
 
@@ -68,15 +72,16 @@ def test_probabilities_are_those_of_the_bundle_run_by_monai(
     _, expected = read_table(infer(exported.folder, pairs, tmp_path / "O"))
     studies = find_studies([pairs], modality="cine").studies
     found = {study.name: predict_study(classifier, study, overlay=False).probabilities for study in studies}
-    assert found.keys() == expected.keys() == {"p1", "p.2 b", "oblique"}
+    assert found.keys() == expected.keys() == {"p1", "p.2 b", "oblique", "acdc"}
     for study, shares in found.items():
         assert shares == pytest.approx(expected[study], abs=1e-6)
+    assert found["acdc"] == pytest.approx(found["oblique"], abs=1e-4)
 
 
 def test_json_says_where_the_frames_come_from(
     classifier: Classifier, image_classifier: Classifier, pairs: Path, tmp_path: Path
 ) -> None:
-    study, *_ = find_studies([pairs], modality="cine").studies
+    *_, study = find_studies([pairs], modality="cine").studies
     assert predict_study(classifier, study, overlay=False).to_json()["frames"] == {"how": "two files"}
     levels = np.random.default_rng(0).integers(90, 200, (60, 80, 3), dtype=np.uint8)
     Image.fromarray(levels).save(tmp_path / "a.png")

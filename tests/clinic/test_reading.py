@@ -135,6 +135,52 @@ def test_more_voxels_than_a_cine_has_are_refused(
         load_study(study, classifier)
 
 
+def unit_sform(source: Path, path: Path) -> Path:
+    """The same file with an sform of 1 mm beside a right pixdim and qform, as ACDC is published."""
+    image = nibabel.load(source)
+    changed = nibabel.Nifti1Image(np.asarray(image.dataobj), None)  # type: ignore[attr-defined]
+    changed.header.set_qform(image.affine, 1)  # type: ignore[attr-defined]
+    changed.header.set_sform(np.diag([-1.0, -1.0, 1.0, 1.0]), 1)
+    nibabel.save(nibabel.Nifti1Image(changed.dataobj, None, changed.header), path)
+    return path
+
+
+def test_acdc_as_published_is_read_by_its_qform_with_a_note(
+    classifier: Classifier, files: Path, tmp_path: Path
+) -> None:
+    expected = load_study(pair(files), classifier)
+    ed, es = (unit_sform(files / f"p_{end}.nii.gz", tmp_path / f"p_{end}.nii.gz") for end in ("ed", "es"))
+    loaded = load_study(Study("p", FramePair(ed, es)), classifier)
+    torch.testing.assert_close(loaded.image, expected.image, rtol=1e-5, atol=1e-2)
+    assert ["sform" in note for note in loaded.notes] == [True]
+    whole = load_study(Study("p", CineFile(unit_sform(files / "p.nii.gz", tmp_path / "p.nii.gz"))), classifier)
+    torch.testing.assert_close(whole.image, expected.image, rtol=1e-5, atol=1e-2)
+    assert ["sform" in note for note in whole.notes] == [True]
+
+
+def test_positions_in_micron_are_converted_and_in_no_unit_refused(
+    classifier: Classifier, cine: np.ndarray, files: Path, tmp_path: Path
+) -> None:
+    affine = affine_of(cine)
+    affine[:3] *= 1000
+    image = nibabel.Nifti1Image(cine, affine)
+    image.header.set_xyzt_units("micron", "sec")
+    nibabel.save(image, tmp_path / "micron.nii.gz")
+    loaded = load_study(Study("p", CineFile(tmp_path / "micron.nii.gz")), classifier)
+    torch.testing.assert_close(loaded.image, load_study(pair(files), classifier).image, rtol=1e-4, atol=1e-2)
+    assert ["micron" in note for note in loaded.notes] == [True]
+    write_nifti(tmp_path / "large.nii.gz", cine, affine)
+    with pytest.raises(DataError, match=r"large\.nii\.gz has 44 x 40 x 6 voxels of 4000 x 4000 x 1e\+04 mm.*units"):
+        load_study(Study("p", CineFile(tmp_path / "large.nii.gz")), classifier)
+
+
+def test_segmentation_is_refused(classifier: Classifier, cine: np.ndarray, tmp_path: Path) -> None:
+    labels = np.digitize(cine, [100, 250, 350]).astype(np.uint8)
+    write_nifti(tmp_path / "A0_sa_gt.nii.gz", labels, affine_of(cine))
+    with pytest.raises(DataError, match=r"A0_sa_gt\.nii\.gz .*segmentation"):
+        load_study(Study("A0_sa_gt", CineFile(tmp_path / "A0_sa_gt.nii.gz")), classifier)
+
+
 def test_blank_frame_is_refused(classifier: Classifier, cine: np.ndarray, tmp_path: Path) -> None:
     blank = cine.copy()
     blank[..., 3] = 7

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from monai_fedlora.data.nifti import Header, read_header
+from monai_fedlora.data.nifti import Header, open_volume, read_header
 from monai_fedlora.errors import DataError
 
 
@@ -68,6 +68,7 @@ def test_dependent_axes_are_refused(tmp_path):
     flat.header.set_sform(affine, code=1)
     broken = nibabel.Nifti1Image(flat.dataobj, None, flat.header)
     broken.header.set_sform(affine, code=1)
+    broken.header.set_zooms((1.0, 1.0, 1.0))
     (tmp_path / "a.nii").write_bytes(broken.header.binaryblock + bytes(4) + bytes(6 * 5 * 4 * 2))
     with pytest.raises(DataError, match="not independent"):
         read_header(tmp_path / "a.nii", axes=3)
@@ -136,3 +137,105 @@ def test_any_damaged_header_gives_a_data_error_or_positive_geometry(tmp_path: Pa
     assert min(header.shape) >= 1
     assert min(header.spacing) > 0
     assert np.isfinite(header.spacing).all()
+
+
+def with_forms(*, sform=None, qform=None, zooms=(1.5, 1.25, 10.0), codes=(1, 1)) -> nibabel.Nifti1Image:
+    """An image whose header has these forms as they are; nibabel would make them agree."""
+    made = nibabel.Nifti1Image(image().get_fdata(dtype=np.float32), None)
+    if qform is not None:
+        made.header.set_qform(qform, codes[1])
+    made.header.set_sform(sform, 0 if sform is None else codes[0])
+    made.header["pixdim"][1:4] = zooms
+    return nibabel.Nifti1Image(made.dataobj, None, made.header)
+
+
+def write(path: Path, made: nibabel.Nifti1Image) -> Path:
+    path.write_bytes(made.header.binaryblock + bytes(4) + np.asarray(made.dataobj, "<f4").tobytes(order="F"))
+    return path
+
+
+RIGHT = np.diag([-1.5, -1.25, 10.0, 1.0])
+UNIT = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def test_the_form_that_agrees_with_pixdim_is_taken(tmp_path):
+    taken = open_volume(write(tmp_path / "a.nii", with_forms(sform=UNIT, qform=RIGHT)), axes=3)
+    np.testing.assert_allclose(taken.affine, RIGHT)
+    assert taken.header.spacing == pytest.approx((1.5, 1.25, 10.0))
+    assert [note for note in taken.header.notes if "sform" in note] == list(taken.header.notes) != []
+    usual = open_volume(write(tmp_path / "b.nii", with_forms(sform=RIGHT, qform=-RIGHT)), axes=3)
+    np.testing.assert_allclose(usual.affine, RIGHT)
+    assert usual.header.notes == ()
+
+
+def test_a_file_is_refused_where_neither_form_agrees_with_pixdim(tmp_path):
+    with pytest.raises(DataError, match=r"a\.nii contradicts itself: its voxels are 1\.5 x 1\.25 x 10 mm by pixdim"):
+        read_header(write(tmp_path / "a.nii", with_forms(sform=UNIT, qform=RIGHT, codes=(1, 0))), axes=3)
+
+
+def turn(a: float, b: float, c: float) -> np.ndarray:
+    quaternion = np.array([1.0, a, b, c])
+    return nibabel.quaternions.quat2mat(quaternion / np.linalg.norm(quaternion))
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_what_is_read_is_what_monai_reads_or_is_refused(tmp_path, data):
+    """Forms of any direction, of the lengths of pixdim, of others or but for rounding, with codes or without."""
+    from monai.data import NibabelReader
+
+    angle, lengths = st.floats(-1, 1), np.array([1.5, 1.25, 10.0])
+    forms = []
+    for _ in range(2):
+        scale = data.draw(st.sampled_from([1.0, 1.0, 1.0 + 2e-3, 1.3, 1 / 1.5]))
+        form = np.eye(4)
+        form[:3, :3] = turn(*(data.draw(angle) for _ in range(3))) * lengths * scale
+        form[:3, 3] = [data.draw(st.floats(-200, 200)) for _ in range(3)]
+        forms.append(form)
+    codes = data.draw(st.sampled_from([(1, 0), (1, 1), (0, 1), (2, 1)]))
+    path = write(tmp_path / "a.nii", with_forms(sform=forms[0] if codes[0] else None, qform=forms[1], codes=codes))
+    try:
+        volume = open_volume(path, axes=3)
+    except DataError:
+        assert codes[1] == 0
+        assert not np.allclose(np.linalg.norm(forms[0][:3, :3], axis=0), lengths, rtol=0.01)
+        return
+    np.testing.assert_allclose(volume.header.spacing, lengths, rtol=0.01)
+    np.testing.assert_allclose(np.linalg.norm(volume.affine[:3, :3], axis=0), volume.header.spacing)
+    near = codes[0] and np.allclose(np.linalg.norm(forms[0][:3, :3], axis=0), lengths, rtol=0.01)
+    if near and not np.allclose(np.linalg.norm(forms[0][:3, :3], axis=0), lengths):
+        np.testing.assert_allclose(volume.affine, forms[0], rtol=0.01, atol=0.11)
+        return
+    np.testing.assert_array_equal(volume.affine, NibabelReader().read(path).affine)
+
+
+@pytest.mark.parametrize(
+    ("unit", "scale", "note"),
+    [("micron", 1000.0, "were converted to mm"), ("meter", 0.001, "were converted to mm"), ("mm", 1.0, None),
+     ("unknown", 1.0, None), ("micron", 1.0, "which cannot be"), ("meter", 1.0, "which cannot be")],
+)  # fmt: skip
+def test_positions_in_other_units_become_mm(tmp_path, unit, scale, note):
+    made = image(spacing=tuple(scale * step for step in (1.5, 1.25, 10.0)))
+    made.header.set_xyzt_units(unit, "sec")
+    made.to_filename(tmp_path / "a.nii")
+    volume = open_volume(tmp_path / "a.nii", axes=3)
+    assert volume.header.spacing == pytest.approx((1.5, 1.25, 10.0))
+    np.testing.assert_allclose(volume.affine, np.diag([1.5, 1.25, 10.0, 1.0]), rtol=1e-6)
+    assert [note in line for line in volume.header.notes] == ([True] if note else [])
+
+
+@pytest.mark.parametrize(("shape", "axes"), [((6, 5, 4, 1), 3), ((6, 5, 4, 1, 1), 3), ((6, 5, 4, 7, 1), 4)])
+def test_axes_of_one_voxel_at_the_end_are_dropped(tmp_path, shape, axes):
+    image(shape).to_filename(tmp_path / "a.nii.gz")
+    volume = open_volume(tmp_path / "a.nii.gz", axes=axes)
+    assert volume.header.shape == volume.proxy.shape == shape[:axes]
+
+
+def test_capital_endings_are_read(tmp_path):
+    image().to_filename(tmp_path / "a.nii.gz")
+    (tmp_path / "a.nii.gz").rename(tmp_path / "A.NII.GZ")
+    volume = open_volume(tmp_path / "A.NII.GZ", axes=3)
+    np.testing.assert_array_equal(np.asanyarray(volume.proxy), image().get_fdata())
+    (tmp_path / "A.NII.GZ").write_bytes((tmp_path / "A.NII.GZ").read_bytes()[:-30])
+    with pytest.raises(DataError, match=r"A\.NII\.GZ is (not a readable|truncated)"):
+        read_header(tmp_path / "A.NII.GZ", axes=3)

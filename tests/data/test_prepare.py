@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -288,3 +289,9 @@ def test_whatever_is_prepared_has_no_lesion_on_two_sides_and_keeps_published_ima
             assert (case.unit, case.group) == (origin[case.subject].unit, origin[case.subject].group)
             if published and origin[case.subject].split in ("test", "validation"):
                 assert split == origin[case.subject].split
+
+
+def test_what_the_reader_noted_is_said_once_with_the_number_of_records():
+    records = [replace(record, notes=("the qform was used",)) for record in cohort({"NOR": 8, "DCM": 8})]
+    notes = prepare([*records[:-1], replace(records[-1], notes=())], settings()).notes
+    assert [note for note in notes if "qform" in note] == ["15 of 16 (p000, p001, p002, ...): the qform was used"]

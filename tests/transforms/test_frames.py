@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monai_fedlora.errors import DataError
-from monai_fedlora.transforms.frames import join_frames, read_frames
+from monai_fedlora.transforms.frames import join_frames, read_cine, read_frames
 
 
 def joined(item):
@@ -101,7 +101,9 @@ def test_truncated_uncompressed_file_is_named(tmp_path, heart, nifti, keep):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda v: v[..., None], "4 axes"),
+        (lambda v: np.stack([v, v], axis=-1), "4 axes"),
+        (lambda v: (v > 150).astype(np.uint8), "only 2 different levels.*segmentation"),
+        (lambda v: ((v // 13).astype(np.uint8)[::8, ::8]).repeat(8, 0).repeat(8, 1), "areas of equal.*segm"),
         (lambda v: v[..., 0], "2 axes"),
         (lambda v: v[..., :2], "at least 3 slices"),
         (lambda v: np.moveaxis(v, 2, 0), "last axis"),
@@ -204,6 +206,106 @@ def test_wrong_frame_numbers_are_refused(tmp_path, heart, nifti, frames, words):
     cine = np.moveaxis(np.concatenate([heart(shape=(20, 20, 4))] * 3), 0, -1)
     path = nifti(tmp_path / "cine.nii.gz", cine)
     refused({"cine": path, "ed_frame": frames[0], "es_frame": frames[1]}, "cine.nii.gz", words)
+
+
+def test_a_frame_may_have_axes_of_one_voxel_behind_the_third(pair, tmp_path, heart, nifti):
+    expected = joined(pair)[0]
+    nifti(tmp_path / "es.nii.gz", heart()[1][..., None])
+    nifti(tmp_path / "ed.nii.gz", heart()[0][..., None, None])
+    np.testing.assert_array_equal(joined(pair)[0], expected)
+
+
+def unit_sform(path, code=1):
+    """Give a file an sform of 1 mm and a qform that is turned by half about z, as ACDC is published."""
+    image = nibabel.load(path)
+    step_x, step_y, step_z = (float(step) for step in image.header.get_zooms()[:3])
+    changed = nibabel.Nifti1Image(np.asarray(image.dataobj), None)
+    changed.header.set_zooms(image.header.get_zooms())
+    changed.header.set_qform(np.diag([-step_x, -step_y, step_z, 1.0]), code)
+    changed.header.set_sform(np.diag([-1.0, -1.0, 1.0, 1.0]), 1)
+    nibabel.save(nibabel.Nifti1Image(changed.dataobj, None, changed.header), path)
+
+
+def test_an_sform_that_contradicts_pixdim_gives_way_to_the_qform_and_is_noted(pair):
+    expected = joined(pair)[0]
+    for key in ("ed", "es"):
+        unit_sform(pair[key])
+    frames = read_frames(pair)
+    voxels, affine = join_frames(*frames)
+    np.testing.assert_array_equal(voxels, expected)
+    np.testing.assert_allclose(affine, np.diag([-2, -2, 10, 1]))
+    assert all("sform of the file contradicts pixdim" in note for frame in frames for note in frame.notes)
+
+
+def test_a_qform_without_a_code_does_not_replace_an_sform(pair):
+    unit_sform(pair["es"], code=0)
+    refused(pair, "es.nii.gz", "contradicts itself")
+
+
+def moving_cine(frames=6) -> np.ndarray:
+    """(X, Y, Z, T): anatomy that differs from slice to slice, and little of it moves."""
+    rng = np.random.default_rng(0)
+    cine = rng.normal(200, 60, (10, 10, 5)).repeat(6, 0).repeat(6, 1)[..., None].repeat(frames, -1)
+    for frame in range(frames):
+        cine[24 : 36 - frame, 24 : 36 - frame, :, frame] += 300
+    return (cine + rng.normal(0, 4, cine.shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("read", [read_cine, lambda path: read_frames({"cine": path, "ed_frame": 0, "es_frame": 2})])
+def test_time_on_the_third_axis_is_refused(tmp_path, nifti, read):
+    cine = moving_cine()
+    read(nifti(tmp_path / "good.nii", cine))
+    with pytest.raises(DataError, match=r"time\.nii.*\(x, y, t, z\)"):
+        read(nifti(tmp_path / "time.nii", np.moveaxis(cine, 3, 2)))
+
+
+def test_a_whole_cine_is_read_with_the_bits_of_its_frames(tmp_path, nifti):
+    image = nibabel.Nifti1Image(moving_cine(), np.diag([2.0, 2, 10, 1]))
+    image.header.set_data_dtype(np.int16)
+    nibabel.save(image, tmp_path / "cine.nii.gz")
+    voxels, affine, notes = read_cine(tmp_path / "cine.nii.gz")
+    np.testing.assert_array_equal(voxels, np.asanyarray(nibabel.load(tmp_path / "cine.nii.gz").dataobj, "f4"))
+    ed, es = read_frames({"cine": tmp_path / "cine.nii.gz", "ed_frame": 4, "es_frame": 1})
+    np.testing.assert_array_equal(ed.voxels, voxels[..., 4])
+    np.testing.assert_array_equal(es.voxels, voxels[..., 1])
+    np.testing.assert_array_equal(affine, np.diag([2.0, 2, 10, 1]))
+    assert notes == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda v: (v > 250).astype(np.uint8), "segmentation"),
+        (lambda v: v[:, :, :1], "at least 3 slices"),
+        (lambda v: np.where(v == v.max(), np.nan, v), "not finite"),
+        (lambda v: v[..., 0], "3 axes.*two files"),
+        (lambda v: v[..., :1], "4 axes.*two files"),
+        (lambda v: v[..., None, :], "5 axes"),
+    ],
+)
+def test_an_unusable_cine_is_refused(tmp_path, nifti, change, words):
+    with pytest.raises(DataError, match=rf"cine\.nii.*{words}"):
+        read_cine(nifti(tmp_path / "cine.nii", change(moving_cine())))
+
+
+@pytest.mark.parametrize(("slope", "inter"), [(0, 0), (np.nan, np.nan), (0, 7), (np.inf, 0)])
+def test_a_slope_of_nothing_means_unscaled(tmp_path, heart, nifti, slope, inter):
+    ed, es = (frame.astype(np.int16) for frame in heart())
+    item = {"ed": nifti(tmp_path / "ed.nii", ed), "es": nifti(tmp_path / "es.nii", es)}
+    raw = bytearray(item["es"].read_bytes())
+    raw[112:120] = np.array([slope, inter], "<f4").tobytes()
+    item["es"].write_bytes(raw)
+    np.testing.assert_array_equal(joined(item)[0][1], es)
+
+
+@pytest.mark.parametrize(("slope", "inter"), [(1, np.nan), (1, np.inf)])
+def test_an_intercept_that_is_no_number_is_refused(tmp_path, heart, nifti, slope, inter):
+    ed, es = (frame.astype(np.int16) for frame in heart())
+    item = {"ed": nifti(tmp_path / "ed.nii", ed), "es": nifti(tmp_path / "es.nii", es)}
+    raw = bytearray(item["es"].read_bytes())
+    raw[112:120] = np.array([slope, inter], "<f4").tobytes()
+    item["es"].write_bytes(raw)
+    refused(item, "es.nii")
 
 
 @pytest.fixture(scope="module")
