@@ -11,6 +11,7 @@ COMPUTING = (
     "networks",
     "transforms",
     "data/nifti.py",
+    "data/nifti_forms.py",
     "engines/frozen.py",
     "engines/features.py",
     "engines/stored_cases.py",

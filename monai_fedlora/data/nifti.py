@@ -1,10 +1,4 @@
-"""What a NIfTI file says about itself, checked without loading its voxels.
-
-A header may place its voxels three times: by ``pixdim``, which has the lengths of their edges, by the *sform* and by
-the *qform*. Readers take the sform where its code is not 0. There are published collections, ACDC among them, whose
-sform has voxels of 1 mm beside a right pixdim and qform; `open_volume` takes what agrees with pixdim, which is what
-MONAI's ``NibabelReader`` does with files of three axes.
-"""
+"""What a NIfTI file says about itself, checked without loading its voxels."""
 
 from __future__ import annotations
 
@@ -13,15 +7,14 @@ import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from monai_fedlora.errors import DataError
 
+if TYPE_CHECKING:
+    import numpy as np
+
 _GZIP_MODULUS = 1 << 32
-_SAME_STEP = 0.01
-"""Relative difference up to which two voxel sizes are the same (ours)."""
 _MM = {1: ("metre", 1000.0), 3: ("micron", 0.001)}
 """Spatial units of ``xyzt_units`` other than mm (2) and unknown (0)."""
 _POSSIBLE_MM = (0.1, 100.0)
@@ -80,9 +73,11 @@ def open_volume(path: Path, *, axes: int) -> Volume:
     Raises:
         DataError: the file is missing, unreadable, truncated or has the wrong geometry; the message names it.
     """
+    from monai_fedlora.data.nifti_forms import chosen_affine
+
     image = _open(path)
     shape = _shape(path, image, axes)
-    affine, notes = _affine(path, image)
+    affine, notes = chosen_affine(image, path)
     spacing = _spacing(path, image, affine)
     factor, unit_notes = _unit(image, spacing)
     affine[:3] *= factor
@@ -142,51 +137,6 @@ def _shape(path: Path, image: Any, axes: int) -> tuple[int, ...]:
     raise DataError(f"{path} has {len(full)} axes {full}, and {kind} has {axes}{advice}")
 
 
-def _affine(path: Path, image: Any) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the sform or the qform, whichever agrees with pixdim, in the header's unit, and what to say of it.
-
-    An sform of other rounding than pixdim gives way to a qform that is the same but for rounding, so that the numbers
-    are those of MONAI's reader.
-    """
-    affine = np.array(image.affine, dtype=np.float64)
-    if int(image.header["sform_code"]) == 0:
-        return affine, ()
-    declared = np.array(image.header.get_zooms()[:3], dtype=np.float64)
-    qform = _qform(image)
-    if _agrees(affine, declared):
-        exact = np.allclose(declared, _steps(affine))
-        if not exact and qform is not None and np.allclose(qform, affine, rtol=0.01, atol=0.01 * declared.min()):
-            return qform, ()
-        return affine, ()
-    if int(image.header["qform_code"]) != 0 and qform is not None and _agrees(qform, declared):
-        return qform, ("the sform of the file contradicts pixdim; the qform, which agrees with it, was used",)
-    raise DataError(
-        f"{path} contradicts itself: its voxels are {_times(declared)} mm by pixdim and {_times(_steps(affine))} mm "
-        "by its affine, and no qform agrees with pixdim; convert it again from the source"
-    )
-
-
-def _qform(image: Any) -> np.ndarray | None:
-    """Return the affine of the quaternion in the precision of an sform; None if it is none."""
-    try:
-        qform = np.asarray(image.header.get_qform(), dtype=np.float32).astype(np.float64)
-    except Exception:  # nibabel and numpy report a quaternion that is none in several ways
-        return None
-    return qform if np.isfinite(qform).all() else None
-
-
-def _agrees(affine: np.ndarray, declared: np.ndarray) -> bool:
-    return bool(np.allclose(declared, _steps(affine), rtol=_SAME_STEP, atol=0))
-
-
-def _steps(affine: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(affine[:3, :3], axis=0)
-
-
-def _times(numbers: np.ndarray) -> str:
-    return " x ".join(f"{number:.4g}" for number in numbers)
-
-
 def _spacing(path: Path, image: Any, affine: np.ndarray) -> tuple[float, float, float]:
     """Return the voxel sizes of the affine.
 
@@ -194,8 +144,9 @@ def _spacing(path: Path, image: Any, affine: np.ndarray) -> tuple[float, float, 
     are refused, because the repaired size (1 mm) is an invention.
     """
     import nibabel
+    import numpy as np
 
-    x, y, z = (float(step) for step in _steps(affine))
+    x, y, z = (float(step) for step in np.linalg.norm(affine[:3, :3], axis=0))
     declared: tuple[float, ...] = (x, y, z)
     if int(image.header["sform_code"]) == 0:
         with nibabel.openers.Opener(str(path)) as stream:
