@@ -23,8 +23,9 @@ from monai_fedlora.transforms.photograph_file import SUFFIXES
 OTHER_PHOTOGRAPHS = frozenset(
     f".{ending}"
     for ending in (
-        "3fr", "arw", "avif", "cr2", "cr3", "dcm", "dng", "eps", "gif", "heic", "heif", "ico", "j2k", "jp2", "jpf",
-        "jpx", "jxl", "nef", "orf", "pbm", "pcx", "pgm", "ppm", "psd", "raf", "raw", "rw2", "svg", "tga", "wdp",
+        "3fr", "arw", "avif", "bmp", "cr2", "cr3", "dcm", "dib", "dng", "eps", "gif", "heic", "heif", "ico", "j2k",
+        "jp2", "jpf", "jpx", "jxl", "nef", "orf", "pbm", "pcx", "pgm", "ppm", "psd", "raf", "raw", "rw2", "svg", "tga",
+        "wdp", "webp",
     )
 )  # fmt: skip
 """Endings of pictures that are not read: whoever puts one beside photographs means it to be classified."""

@@ -8,23 +8,43 @@ from typing import Any
 from monai_fedlora.export.modality import Reading
 
 PREDICTIONS_NAME = "predictions.csv"
+_CAUSE = (
+    "(lambda deeper: deeper(deeper, error))"
+    "(lambda deeper, found: deeper(deeper, found.__cause__) if found.__cause__ else found)"
+)
+"""The first of the errors that led to one."""
+_REASON = (
+    r"(re.findall(r'(?m)^[\w.]*(?:Error|Exception): (.+)', str(error)) or "
+    "[' '.join(str(error).split())[:300] or type(error).__name__])[0]"
+)
+"""What it says; of a reader that tried several ways, and of a script, the first line that names an error."""
+_PRINTABLE = "text.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')"
 
 
 def inference_config(classes: Sequence[str], reading: Reading) -> dict[str, Any]:
     """Return the content of ``configs/inference.json``.
 
-    It classifies every study in ``dataset_dir`` and writes one table, at the end. An earlier table is removed first.
+    It classifies every study in ``dataset_dir`` in a run of its own, so that one that fails ends none of the others,
+    and writes one table at the end: ``study``, the probability of each class, and ``error``, which names the files and
+    why they could not be classified. Bytes of names that are no UTF-8 are written as ``\\xe9``. An earlier table is
+    removed first. If a study failed, the run ends with an error that says so, after the table was written.
 
     Args:
         classes: class names in label order.
         reading: how studies are found and read.
     """
     return {
-        "imports": list(reading.imports),
+        "imports": [
+            *reading.imports,
+            "$import csv",
+            "$import io",
+            "$import re",
+            "$import ignite.engine as ignite_engine",
+        ],
         "bundle_root": ".",
         "dataset_dir": "studies",
         "output_dir": "predictions",
-        "csv_header": ",".join(["study", *classes]),
+        "columns": ["study", *classes, "error"],
         **reading.entries,
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
         "network_def": "$torch.jit.load(@bundle_root + '/models/model.ts', map_location=@device)",
@@ -57,16 +77,6 @@ def inference_config(classes: Sequence[str], reading: Reading) -> dict[str, Any]
             "_target_": "Compose",
             "transforms": [{"_target_": "Activationsd", "keys": "pred", "softmax": True}],
         },
-        "table": {"_target_": "monai.data.CSVSaver", "output_dir": "@output_dir", "filename": PREDICTIONS_NAME},
-        "handlers": [
-            {"_target_": "StatsHandler", "iteration_log": False},
-            {
-                "_target_": "ClassificationSaver",
-                "saver": "@table",
-                "batch_transform": "$lambda batch: [{'filename_or_obj': item['study']} for item in batch]",
-                "output_transform": "$monai.handlers.from_engine(['pred'])",
-            },
-        ],
         "evaluator": {
             "_target_": "SupervisedEvaluator",
             "device": "@device",
@@ -74,7 +84,38 @@ def inference_config(classes: Sequence[str], reading: Reading) -> dict[str, Any]
             "network": "@network",
             "inferer": "@inferer",
             "postprocessing": "@postprocessing",
-            "val_handlers": "@handlers",
+            "epoch_length": 1,
         },
-        "run": ["$@table.save(np.empty(0), {'filename_or_obj': @csv_header})", "$@evaluator.run()"],
+        "rows": "$[]",
+        "one_study": "$lambda index: monai.data.DataLoader(torch.utils.data.Subset(@dataset, [index]), batch_size=1)",
+        "item_of": "$lambda engine: @datalist[engine.data_loader.dataset.indices[0]]",
+        "files_of": "$lambda item: ' and '.join([item['image']] if isinstance(item['image'], str) else item['image'])",
+        "cause": f"$lambda error: {_CAUSE}",
+        "reason": f"$lambda error: {_REASON}",
+        "keep": "$lambda engine: @rows.append([@item_of(engine)['study'], "
+        "*engine.state.output[0]['pred'].flatten().tolist(), ''])",
+        "keep_error": "$lambda engine, error: @rows.append([@item_of(engine)['study'], "
+        "*[''] * (len(@columns) - 2), @files_of(@item_of(engine)) + ': ' + @reason(@cause(error))])",
+        "printable": f"$lambda text: {_PRINTABLE}",
+        "table": f"$pathlib.Path(@output_dir) / '{PREDICTIONS_NAME}'",
+        "table_text": "$lambda stream: (csv.writer(stream, lineterminator='\\n').writerows([@columns, *@rows]), "
+        "@printable(stream.getvalue()))[1]",
+        "failed": "$lambda: [row for row in @rows if row[-1]]",
+        "fail": "$lambda text: (_ for _ in ()).throw(RuntimeError(text))",
+        "stop_if_studies_failed": "$lambda: @failed() and @fail(str(len(@failed())) + ' of ' + str(len(@rows)) + "
+        "' studies could not be classified, see ' + str(@table) + ': ' + "
+        "@printable('; '.join(row[-1] for row in @failed()[:3])))",
+        "initialize": [
+            "$@table.unlink(missing_ok=True)",
+            "$@evaluator.add_event_handler(ignite_engine.Events.ITERATION_COMPLETED, @keep)",
+            "$@evaluator.add_event_handler(ignite_engine.Events.EXCEPTION_RAISED, @keep_error)",
+        ],
+        "run": [
+            "$(@rows.clear(), @table.unlink(missing_ok=True))",
+            "$[(setattr(@evaluator, 'data_loader', @one_study(index)), @evaluator.run()) "
+            "for index in range(len(@datalist))]",
+            "$(@table.parent.mkdir(parents=True, exist_ok=True), "
+            "@table.write_text(@table_text(io.StringIO(newline='')), encoding='utf-8'))",
+            "$@stop_if_studies_failed()",
+        ],
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,11 +204,14 @@ class Photograph(Modality):
         return "a float tensor (batch, 3, H, W) with levels from 0 to 1"
 
 
-def photograph_reading() -> Reading:
+def photograph_reading(endings: Sequence[str] = SUFFIXES) -> Reading:
     """Read every JPEG, PNG and TIFF file of a folder as `photograph_file.read_photograph` does, with Pillow alone.
 
     A study is called by its file's name without the ending, or with it where another file has the same. An empty
     folder is one file called ``*``, which is then found missing.
+
+    Args:
+        endings: of the files' names, in lower case.
     """
     single_page = "(image.format == 'MPO' or getattr(image, 'n_frames', 1) == 1)"
     tag = "getattr(image, 'tag_v2', {}).get"
@@ -226,7 +229,7 @@ def photograph_reading() -> Reading:
         imports=("$import pathlib", "$import PIL.Image as Image", "$import PIL.ImageOps as ImageOps"),
         entries={
             "folder": "$pathlib.Path(@dataset_dir)",
-            "endings": list(SUFFIXES),
+            "endings": list(endings),
             "formats": list(FORMATS),
             "sixteen_bit": list(SIXTEEN_BIT),
             "modes": [*EIGHT_BIT, *SIXTEEN_BIT],

@@ -72,9 +72,9 @@ Needs Python with {needs} and `fire`; nothing else of what it was trained with.
     python -m monai.bundle run --config_file {name}/configs/inference.json --bundle_root {name} \\
         --dataset_dir STUDIES --output_dir PREDICTIONS
 
-`PREDICTIONS/{PREDICTIONS_NAME}` then has one row per study with the probability of each class. If any study cannot
-be read or lacks one of its files, the run fails and no table is written; the last study named in the output is the
-one to look at.
+`PREDICTIONS/{PREDICTIONS_NAME}` then has one row per study with the probability of each class. A study that cannot
+be read or lacks one of its files ends none of the others: its row has an `error` that names the files instead, and
+the run ends with an error once the table is written.
 
 In a program, `{SCRIPT}` takes {modality.tensor_text} and returns logits:
 

@@ -13,7 +13,7 @@ import numpy as np
 from monai_fedlora.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "TIFF")
-SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff")
+SUFFIXES = (".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L")
 """Pillow's modes of grey files with more than 8 bits; it reads colour files of 16 bits at 8."""
 EIGHT_BIT = ("1", "CMYK", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "YCbCr")

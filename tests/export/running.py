@@ -58,9 +58,21 @@ assert not {name.partition(".")[0] for name in sys.modules} & set(Blocker.blocke
 
 
 def read_table(path: Path) -> tuple[list[str], dict[str, list[float]]]:
-    with path.open(newline="") as stream:
-        header, *rows = csv.reader(stream)
-    return header, {row[0]: [float(value) for value in row[1:]] for row in rows}
+    """The columns of a table without an error, and its rows by study."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        (*header, last), *rows = csv.reader(stream)
+    assert last == "error"
+    assert not [row for row in rows if row[-1]]
+    return header, {row[0]: [float(value) for value in row[1:-1]] for row in rows}
+
+
+def read_errors(path: Path) -> dict[str, str]:
+    """The errors of a table, by study, empty for one that was classified."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows:
+        assert bool(row["error"]) != bool("".join(text for name, text in row.items() if name not in ("study", "error")))
+    return {row["study"]: row["error"] for row in rows}
 
 
 def infer(bundle: Path, studies: Path, output: Path) -> Path:
@@ -85,12 +97,13 @@ def infer(bundle: Path, studies: Path, output: Path) -> Path:
 
 @contextmanager
 def failing_inference(bundle: Path, studies: Path, output: Path) -> Iterator[Callable[[], str]]:
-    """Expect the inference to fail without a table; gives the text of all causes."""
+    """Expect the inference to fail, without a table of before; gives the text of all causes."""
     output.mkdir()
     (output / "predictions.csv").write_text("study,NOR,ABN\nearlier,0.5,0.5\n")
     with pytest.raises(Exception) as error:
         infer(bundle, studies, output)
-    assert not (output / "predictions.csv").exists()
+    if (output / "predictions.csv").exists():
+        assert "earlier" not in (output / "predictions.csv").read_text()
 
     def causes() -> str:
         texts, link = [], error.value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import zipfile
@@ -28,7 +29,14 @@ from monai_fedlora.transforms.cine import cine_preprocessing
 from tests.export.signing import write_keys
 
 from .conftest import CLASSES, MICRO, Run, temperature_of, write_pair
-from .running import failing_inference, infer, loaded_without_this_package, read_table, without_this_package
+from .running import (
+    failing_inference,
+    infer,
+    loaded_without_this_package,
+    read_errors,
+    read_table,
+    without_this_package,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::DeprecationWarning:torch")
 
@@ -163,6 +171,31 @@ def test_unusable_voxels_are_refused(
         assert message in causes()
 
 
+def test_bad_studies_end_none_of_the_others(exported: Exported, stored_run: Run, studies: Path, tmp_path: Path) -> None:
+    path = studies / "a_3_ed.nii.gz"
+    image = nibabel.load(path)
+    nibabel.save(nibabel.Nifti1Image(np.full(image.shape, np.nan, dtype=np.float32), image.affine), path)
+    (studies / "p.2 b_es.nii.gz").write_bytes(b"no archive")
+    for frame in ("ed", "es"):
+        shutil.copy(studies / f"p1_{frame}.nii.gz", studies / os.fsdecode(b"l\xe9sion, 2_%s.nii.gz" % frame.encode()))
+    (studies / "q_ed.nii.gz").touch()
+    with failing_inference(exported.folder, studies, tmp_path / "O") as causes:
+        assert "3 of 5 studies could not be classified, see " in causes()
+    errors = read_errors(tmp_path / "O" / "predictions.csv")
+    assert list(errors) == sorted(errors) == ["a_3", r"l\xe9sion, 2", "p.2 b", "p1", "q"]
+    assert [study for study, error in errors.items() if not error] == [r"l\xe9sion, 2", "p1"]
+    assert f"{path} and " in errors["a_3"] and "not finite numbers" in errors["a_3"]
+    assert f"{studies}/p.2 b_es.nii.gz" in errors["p.2 b"]
+    assert f"{studies}/q_es.nii.gz" in errors["q"]
+    (studies / "q_ed.nii.gz").unlink()
+    for name in ("a_3", "p.2 b"):
+        for frame in ("ed", "es"):
+            (studies / f"{name}_{frame}.nii.gz").unlink()
+    _, rows = read_table(infer(exported.folder, studies, tmp_path / "O"))
+    expected = probabilities(stored_run.networks["site-1"], studies, temperature=temperature_of(exported))
+    assert rows["p1"] == rows[r"l\xe9sion, 2"] == pytest.approx(expected["p1"], abs=1e-4)
+
+
 def test_log_names_the_study_that_fails(
     exported: Exported, studies: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -170,7 +203,7 @@ def test_log_names_the_study_that_fails(
     with failing_inference(exported.folder, studies, tmp_path / "O"):
         pass
     shown = [record.getMessage() for record in caplog.records if record.name == "DataStats"]
-    assert "p.2 b" in shown[-1]
+    assert "p.2 b" in shown[1]
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 32, 32, 4), (2, 32, 32, 4), (1, 2, 32, 32)])
@@ -206,7 +239,7 @@ def test_monai_verifies_inputs_and_outputs(exported: Exported) -> None:
 def test_configuration_needs_nothing_of_this_package(exported: Exported) -> None:
     text = (exported.folder / "configs" / "inference.json").read_text()
     assert "monai_fedlora" not in text
-    assert text.count('"$') <= 11
+    assert text.count('"$') <= 35
 
 
 def test_monai_loads_the_script_with_its_metadata(exported: Exported, stored_run: Run) -> None:
@@ -328,4 +361,5 @@ def test_printed_command_runs_where_only_monai_is_installed(
     assert failed.returncode != 0
     assert f"{studies}/p1_es.nii.gz" in failed.stderr
     assert "p1" in failed.stdout
-    assert not (tmp_path / "O" / "predictions.csv").exists()
+    errors = read_errors(tmp_path / "O" / "predictions.csv")
+    assert [study for study, error in errors.items() if error] == ["p1"]

@@ -29,7 +29,7 @@ from monai_fedlora.transforms.photograph import photograph_preprocessing
 from monai_fedlora.transforms.photograph_file import read_photograph
 
 from .conftest import CLASSES, MICRO_VIT, Run, temperature_of
-from .running import failing_inference, infer, read_table, without_this_package
+from .running import failing_inference, infer, read_errors, read_table, without_this_package
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::DeprecationWarning:torch")
 
@@ -240,7 +240,10 @@ def test_what_training_refuses_is_refused(
     with failing_inference(image_exported.folder, photographs, tmp_path / "O") as causes:
         assert re.search(message, causes())
     shown = [record.getMessage() for record in caplog.records if record.name == "DataStats"]
-    assert "bad" in shown[-1]
+    assert sum("bad" in text for text in shown) == 1
+    errors = read_errors(tmp_path / "O" / "predictions.csv")
+    assert [study for study, error in errors.items() if error] == ["bad"]
+    assert f"{photographs}/bad.tif: " in errors["bad"]
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from monai_fedlora.errors import ExportError
+from monai_fedlora.export.check.earlier import PHOTOGRAPH_ENDINGS, config_of_one_run
 from monai_fedlora.export.check.words import shortened
 from monai_fedlora.export.cine import cine_reading
 from monai_fedlora.export.inference import inference_config
 from monai_fedlora.export.modality import Reading
 from monai_fedlora.export.photograph import photograph_reading
+from monai_fedlora.transforms.photograph_file import SUFFIXES
 
 _CLASS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MOST_CLASSES = 10_000
@@ -42,7 +44,7 @@ def same_json(first: Any, second: Any) -> bool:
 
 
 def _known_configs(metadata: Any) -> Iterator[Any]:
-    """Every configuration that an export has written for such a model: one so far.
+    """Every configuration that an export has written for such a model.
 
     An exporter whose texts change yields its earlier ones here too, so that older bundles keep passing.
     """
@@ -58,11 +60,12 @@ def _known_configs(metadata: Any) -> Iterator[Any]:
     if not all(isinstance(name, str) and _CLASS.fullmatch(name) for name in classes):
         raise ExportError("the metadata name a class that is no plain word")
     yield json.loads(json.dumps(inference_config(classes, reading)))
+    yield json.loads(json.dumps(config_of_one_run(classes, _reading(image, endings=PHOTOGRAPH_ENDINGS))))
 
 
-def _reading(image: Mapping[str, Any]) -> Reading:
+def _reading(image: Mapping[str, Any], endings: Sequence[str] = SUFFIXES) -> Reading:
     if image["modality"] == "photograph":
-        return photograph_reading()
+        return photograph_reading(endings)
     if image["modality"] != "MR":
         raise ExportError("the metadata name a kind of image that no export takes")
     spacing = image["spacing_mm"]
