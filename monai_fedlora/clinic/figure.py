@@ -75,7 +75,7 @@ def _pictures(prediction: Prediction) -> list[tuple[str, np.ndarray]]:
     if model.modality == CINE:
         frames = levels[..., _middle(seen)].numpy()
         chosen = prediction.frames
-        ed, es = ("", "") if chosen is None else (f", {chosen.called(chosen.ed)}", f", {chosen.called(chosen.es)}")
+        ed, es = ("", "") if chosen is None else (f", frame {chosen.ed + 1}", f", frame {chosen.es + 1}")
         labels = (f"end-diastole{ed}", f"end-systole{es}")
         return [
             (label, np.repeat(255 * frame.T[..., None], 3, axis=2)) for label, frame in zip(labels, frames, strict=True)
@@ -133,7 +133,7 @@ def _side(draw: Any, prediction: Prediction, left: int) -> int:
     for number, text in enumerate(prediction.sentences()):
         alarm = number < len(stated) and prediction.state != NO_DOUBT_FOUND
         y = _paragraph(draw, (left, y), text, _ALARM if alarm else _INK)
-    return y
+    return _paragraph(draw, (left, y), f"The model was {prediction.classifier.trust.origin.summary}.", _INK)
 
 
 def _curve(draw: Any, prediction: Prediction, left: int, top: int) -> int:

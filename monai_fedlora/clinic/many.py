@@ -89,8 +89,8 @@ def predict_all(
     ``output`` receives ``studies/<study>.json`` and ``figures/<study>.png`` as soon as a study is done, with ``dicom``
     also ``dicom/<study>/``, and ``predictions.csv`` when all are: ``study``, the probability of each class,
     ``prediction``, ``undecided`` (yes or no), ``state``, ``doubts``, ``notes``, lowest and highest probability of each
-    class over small changes, and ``error``. ``left_out.csv`` names the files that belong to no study,
-    if there are any. Every file appears complete or not at all, readable by its owner only.
+    class over small changes, what the model was ``trained_on``, and ``error``. ``left_out.csv`` names the files that
+    belong to no study, if there are any. Every file appears complete or not at all, readable by its owner only.
 
     Args:
         classifier: the model.
@@ -120,20 +120,21 @@ def predict_all(
     for study in studies:
         outcomes.append(_one(classifier, study, output, overlay=overlay, dicom=dicom))
         on_progress(outcomes[-1])
-    write_text(output / TABLE_NAME, table(classifier.classes, outcomes))
+    write_text(output / TABLE_NAME, table(classifier.classes, outcomes, trained_on=classifier.trust.origin.summary))
     return outcomes
 
 
-def table(classes: Sequence[str], outcomes: Sequence[Outcome]) -> str:
-    """The text of ``predictions.csv``."""
+def table(classes: Sequence[str], outcomes: Sequence[Outcome], *, trained_on: str = "") -> str:
+    """The text of ``predictions.csv``; its last columns say what the model was trained on, and what went wrong."""
     spans = [f"{name} {end}" for name in classes for end in ("lowest", "highest")]
-    rows = [["study", *classes, "prediction", "undecided", "state", "doubts", "notes", *spans, "error"]]
+    rows = [["study", *classes, "prediction", "undecided", "state", "doubts", "notes", *spans, "trained_on", "error"]]
     for outcome in outcomes:
         shares = [f"{share:.6f}" for share in outcome.probabilities] or [""] * len(classes)
         ends = [f"{end:.6f}" for span in outcome.ranges for end in span] or [""] * len(spans)
         undecided = "" if not outcome.probabilities else "yes" if outcome.undecided else "no"
         said = ("; ".join(sentences) for sentences in (outcome.doubts, outcome.notes))
-        rows.append([outcome.study, *shares, outcome.predicted, undecided, outcome.state, *said, *ends, outcome.error])
+        answer = [*shares, outcome.predicted, undecided, outcome.state, *said, *ends]
+        rows.append([outcome.study, *answer, trained_on, outcome.error])
     return _csv(rows)
 
 

@@ -102,7 +102,8 @@ def build_report(prediction: Prediction, sources: Sequence[Source]) -> Any:
         ],
     )
     undecided = (f"The answer is {prediction.answer}.",) if prediction.undecided else ()
-    for text in (NOT_FOR_CLINICAL_USE, *undecided, *prediction.sentences()):
+    origin = f"The model was {model.trust.origin.summary}."
+    for text in (NOT_FOR_CLINICAL_USE, *undecided, *prediction.sentences(), origin):
         answer[0].ContentSequence.append(
             sr.TextContentItem(name=codes.DCM.Comment, value=text, relationship_type=sr.RelationshipTypeValues.CONTAINS)
         )

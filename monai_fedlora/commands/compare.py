@@ -100,6 +100,9 @@ def run(args: argparse.Namespace) -> int:
     report = write_report(outcome, args.output)
     console.print(closing_table(outcome))
     console.print(outcome.verdict, markup=False, soft_wrap=True)
+    if outcome.of_images:
+        style = "yellow"
+        console.print(f"Images: {outcome.images}; these numbers say nothing about real patients.", style=style)
     if task.comparison.unseen:
         console.print(unseen_table(outcome))
     console.print(f"report: {report}", markup=False, soft_wrap=True)

@@ -49,8 +49,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "--public-data",
         type=Path,
         metavar="D",
-        help="prepared sites whose cases are public: unusual images are told better with them than with "
-        "phantoms alone, and by a shared model with them alone",
+        help="prepared sites whose cases are public: unusual images are told better with them than with phantoms alone",
     )
     parser.add_argument(
         "--sign", type=Path, metavar="KEY", help="sign the bundle with an elliptic-curve private key in a PEM file"
@@ -79,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
         console.print(metrics_table(exported.metadata))
     else:
         console.print("no test metrics were recorded for this model")
+    for line in advice(exported.metadata, run=args.source, output=args.output):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     if args.format == "bundle":
         console.print(leakage_line(exported.metadata["measured_leakage"]), soft_wrap=True, highlight=False)
         if not exported.metadata["out_of_distribution"]["available"]:
@@ -98,13 +99,17 @@ def _export(args: argparse.Namespace) -> Any:
     from monai_fedlora.commands.progress import counting_bar
     from monai_fedlora.errors import ConfigError
     from monai_fedlora.export.bundle import export_bundle
+    from monai_fedlora.export.finished import SHARED_SITE
     from monai_fedlora.export.keys import read_signing_key
     from monai_fedlora.export.peft_folders import export_peft
 
     if args.sign_passphrase_file and not args.sign:
         raise ConfigError("--sign-passphrase-file is of a key; give the key with --sign")
-    if args.public_data and args.no_statistics:
-        raise ConfigError("--public-data is for a distance, which --no-statistics leaves out; leave it out")
+    if args.public_data and (args.no_statistics or args.site == SHARED_SITE):
+        raise ConfigError(
+            "--public-data is for the distance from a site's own patients, which "
+            f"{'--no-statistics leaves out' if args.no_statistics else 'a shared model does not have'}; leave it out"
+        )
     where = {"run": args.source, "site": args.site, "output": args.output, "backbone": args.backbone}
     if args.format == "bundle":
         key = read_signing_key(args.sign, args.sign_passphrase_file) if args.sign else None
@@ -132,6 +137,34 @@ def _sizes(folder: Path) -> dict[str, int]:
             return {member.filename: member.file_size for member in archive.infolist()}
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.stat().st_size for path in paths}
+
+
+def advice(metadata: Mapping[str, Any], *, run: Path, output: Path) -> list[str]:
+    """What the model was trained on, and whether the shared one does better, with the command that exports that."""
+    import shlex
+
+    from monai_fedlora.clinic.trust import read_trust
+    from monai_fedlora.errors import ExportError
+    from monai_fedlora.export.finished import SHARED_SITE
+    from monai_fedlora.export.locate import find_shared
+    from monai_fedlora.export.personal_or_shared import KEY, SHARED
+
+    origin = read_trust(metadata).origin
+    lines = [f"{origin.summary}{''.join(f'; {doubt}' for doubt in origin.doubts())}"]
+    entry = metadata.get(KEY)
+    if entry is None:
+        return lines
+    lines.append(entry["said"])
+    if entry["better"] == SHARED:
+        try:
+            find_shared(run)
+        except ExportError:
+            lines.append("the shared one is at the federation's server; export it there with --site shared")
+        else:
+            where = output.with_name(f"{output.stem}-shared")
+            command = ["monai-fedlora", "export", "--run", str(run), "--site", SHARED_SITE, "--output", str(where)]
+            lines.append(f"to export the shared one instead: {shlex.join(command)}")
+    return lines
 
 
 def leakage_line(entry: Mapping[str, Any]) -> str:

@@ -87,6 +87,9 @@ def run(args: argparse.Namespace) -> int:
             on_progress=lambda outcome: bar.advance(task),
         )
     console.print(summary(classifier.classes, outcomes, calibrated=classifier.trust.calibrated))
+    origin = classifier.trust.origin
+    style = "red" if origin.doubts() else None
+    console.print(f"the model was {origin.summary}", style=style, markup=False, soft_wrap=True)
     for outcome in outcomes:
         if outcome.error:
             console.print(f"{outcome.study}: {outcome.error}", style="red", markup=False, soft_wrap=True)

@@ -18,6 +18,7 @@ from monai_fedlora.comparison.runner import Failure
 from monai_fedlora.comparison.settings import Comparison, Run
 from monai_fedlora.comparison.statistics import Average, PairedTest, Summary, paired_tests, summarise, ties
 from monai_fedlora.data.cases import SPLITS, Datalist
+from monai_fedlora.data.origin import MIXED, SYNTHETIC, together
 from monai_fedlora.files import write_json, write_text
 
 TABLE_NAME, ROWS_NAME, JSON_NAME = "table.csv", "results.csv", "comparison.json"
@@ -80,6 +81,16 @@ class Outcome:
         return f"{best} is highest, by more than one standard deviation over seeds."
 
     @property
+    def images(self) -> str:
+        """Whether the sites' images are synthetic, real or both, see :mod:`monai_fedlora.data.origin`."""
+        return together(self.datalists[site].origin.kind for site in self.comparison.sites)
+
+    @property
+    def of_images(self) -> str:
+        """What a caption says of synthetic images; empty where none is known to be."""
+        return {SYNTHETIC: ", synthetic images", MIXED: ", partly synthetic images"}.get(self.images, "")
+
+    @property
     def missing(self) -> int:
         """Number of runs without a result."""
         return len(self.comparison.runs()) - len(self.results)
@@ -138,6 +149,7 @@ def table(outcome: Outcome) -> list[dict[str, Any]]:
         test = tests.get(summary.method)
         for name in ("reference", "difference", "pairs", "p", "p_holm"):
             row[name] = getattr(test, name) if test else None
+        row["images"] = outcome.images
         result.append(row)
     return result
 
@@ -159,8 +171,10 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
                 for method in comparison.methods
             },
         },
+        "images": outcome.images,
         "cases": {
-            site: {"dataset": datalist.dataset} | {split: list(datalist.counts(split)) for split in SPLITS}
+            site: {"dataset": datalist.dataset, "source": datalist.origin.to_json()}
+            | {split: list(datalist.counts(split)) for split in SPLITS}
             for site, datalist in outcome.datalists.items()
         },
         "summaries": [dataclasses.asdict(summary) for summary in outcome.summaries],

@@ -11,6 +11,7 @@ from monai_fedlora.comparison.outcome import JSON_NAME, ROWS_NAME, TABLE_NAME, O
 from monai_fedlora.comparison.results import PERSONAL, chosen
 from monai_fedlora.comparison.statistics import smallest_p
 from monai_fedlora.data.cases import SPLITS
+from monai_fedlora.data.origin import MIXED, REAL, SYNTHETIC, UNKNOWN
 from monai_fedlora.files import write_text
 from monai_fedlora.methods.base import get_method
 
@@ -50,6 +51,7 @@ def _head(outcome: Outcome) -> str:
     )
     if first:
         said += f"<p>{escape(outcome.verdict)}</p>\n"
+    said = said.replace("</h1>\n", f"</h1>\n{_images(outcome)}", 1)
     if outcome.missing:
         said += f'<p class="warn">{outcome.missing} of {len(comparison.runs())} runs have no result.</p>\n'
     if outcome.failures:
@@ -57,6 +59,17 @@ def _head(outcome: Outcome) -> str:
             ["run", "reason"], [[f.run.name, f.reason] for f in outcome.failures], text=True
         )
     return said
+
+
+def _images(outcome: Outcome) -> str:
+    """A warning where images are synthetic; a line where they are real or nobody knows."""
+    said = {
+        SYNTHETIC: "All images of this comparison are <b>synthetic</b>: its numbers say nothing about real patients.",
+        MIXED: "Some of the images of this comparison are <b>synthetic</b>; see the data sets below.",
+        REAL: "All images of this comparison are real, as their sites say.",
+        UNKNOWN: "Whether the images of this comparison are real or synthetic is not known of all sites.",
+    }[kind := outcome.images]
+    return f"<p{' class=warn' if kind in (SYNTHETIC, MIXED) else ''}>{said}</p>\n"
 
 
 def _main_table(outcome: Outcome) -> str:
@@ -82,14 +95,17 @@ def _main_table(outcome: Outcome) -> str:
     marks = figures.seeds_figure(outcome.rows, outcome.summaries, chance=1 / len(outcome.comparison.classes))
     return (
         "<h2>Result</h2>\n"
-        + markup.table(head, rows)
+        + markup.table(head, rows, caption=f"Test cases of the sites{outcome.of_images}")
         + '<p class="note">Means over sites, each site with the same weight, ± standard deviation over seeds. Bold: '
         "the best, and what lies within the larger standard deviation of the two (a tie). The worst site is taken "
         "anew for each seed; in brackets the site with the lowest mean. A class without test cases at a site is left "
         f"out of its balanced accuracy. {markup.MISSING}: the method has no model without its private parts, or is no "
         "federation. Bytes are those of the tensors, per site and round, without framing. Seconds are measured on "
         "this machine, without reading images and computing frozen features, which runs share.</p>\n"
-        + markup.image(marks, "Balanced accuracy of every method: mean over sites and worst site, one mark per seed")
+        + markup.image(
+            marks,
+            f"Balanced accuracy of every method{outcome.of_images}: mean over sites and worst site, one mark per seed",
+        )
     )
 
 
@@ -97,7 +113,7 @@ def _by_site(outcome: Outcome) -> str:
     sites = outcome.comparison.sites
     counts = [len(outcome.datalists[site].test) for site in sites]
     cases = [
-        [site, outcome.datalists[site].dataset]
+        [site, outcome.datalists[site].dataset, outcome.datalists[site].origin.kind]
         + [" / ".join(map(str, outcome.datalists[site].counts(split))) for split in SPLITS]
         for site in sites
     ]
@@ -106,10 +122,10 @@ def _by_site(outcome: Outcome) -> str:
         "<h2>By site</h2>\n"
         + markup.image(
             figures.sites_figure(outcome.summaries, sites, counts),
-            "Balanced accuracy of every method at every site, mean over seeds",
+            f"Balanced accuracy of every method at every site, mean over seeds{outcome.of_images}",
         )
         + f'<p class="note">Balanced accuracy of the personal models, mean over seeds. Cases per class '
-        f"({escape(classes)}):</p>\n" + markup.table(["site", "data set", *SPLITS], cases, text=True)
+        f"({escape(classes)}):</p>\n" + markup.table(["site", "data set", "images", *SPLITS], cases, text=True)
     )
 
 

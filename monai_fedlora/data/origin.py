@@ -12,6 +12,8 @@ from monai_fedlora.errors import ConfigError
 SYNTHETIC, MIXED, REAL, UNKNOWN = "synthetic", "mixed", "real", "unknown"
 KINDS = (SYNTHETIC, MIXED, REAL, UNKNOWN)
 """What images can be; the place of a kind in this tuple is how a report says it."""
+PUBLISHED = "published"
+"""Kind of a backbone whose makers say themselves what it was pre-trained on."""
 PHANTOMS = "phantoms of monai-fedlora"
 """Source of the images that this package makes."""
 

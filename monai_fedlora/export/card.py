@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from monai_fedlora.data.origin import MIXED, REAL, SYNTHETIC, UNKNOWN
+from monai_fedlora.export.finished import SHARED_SITE
 from monai_fedlora.export.leakage import leakage_lines
+from monai_fedlora.export.personal_or_shared import KEY, SHARED
 
 VIEWS = {"private_on": "personal model", "private_off": "shared part alone"}
 
@@ -44,9 +47,14 @@ def model_card(metadata: Mapping[str, Any], *, usage: str) -> str:
         "",
         f"**{metadata['intended_use']}**",
         "",
+        "## Training images",
+        "",
+        *training_lines(metadata["training_data"]),
+        "",
         "## Performance",
         "",
         *performance(metadata),
+        *own_or_shared_lines(metadata.get(KEY)),
         "",
         "## Calibration",
         "",
@@ -81,6 +89,46 @@ def model_card(metadata: Mapping[str, Any], *, usage: str) -> str:
         *(f"- {text}" for text in metadata["references"]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def training_lines(said: Mapping[str, Any]) -> list[str]:
+    """Markdown lines: what images the model was trained on, and what follows from that."""
+    called = ", ".join(filter(None, (said["name"], said["source"])))
+    lines = [f"**{_TRAINED[said['kind']]}**"]
+    if called:
+        lines += ["", f"The site's own data set: {called}."]
+    parts = said.get("parts", {})
+    facts = {
+        "The site's own images": parts.get("site"),
+        "All images that moved the shared part, as its sites say": parts.get("shared"),
+    }
+    lines += ["", *(f"- {label}: {kind}" for label, kind in facts.items() if kind)]
+    if start := parts.get("start"):
+        lines.append(f"- The shared part started from: {start['name'] or 'stored tensors'} ({start['kind']} images)")
+    backbone = said["backbone"]
+    pretrained = {
+        "synthetic": "synthetic images of this package's phantoms, which by itself is no reason to doubt an answer",
+        "published": "what its publishers say",
+    }.get(backbone["kind"], "images that this bundle does not know")
+    return [*lines, f"- The frozen backbone {backbone['name']} was pre-trained on {pretrained}"]
+
+
+def own_or_shared_lines(entry: Mapping[str, Any] | None) -> list[str]:
+    """Markdown lines: whether the shared model does better on the site's own test cases; nothing for a shared one."""
+    if entry is None:
+        return []
+    said = f"{entry['said'][0].upper()}{entry['said'][1:]}."
+    if entry["better"] != SHARED:
+        return ["", said]
+    return ["", f"**{said}** The shared one is exported with `--site {SHARED_SITE}` in place of the site's name."]
+
+
+_TRAINED = {
+    SYNTHETIC: "Trained on synthetic images alone. Its answers mean nothing for real patients.",
+    MIXED: "Trained on synthetic images among others. Its answers may mean nothing for real patients.",
+    REAL: "Trained on real images.",
+    UNKNOWN: "Whether it was trained on real or on synthetic images is not known.",
+}
 
 
 def performance(metadata: Mapping[str, Any]) -> list[str]:
@@ -140,13 +188,6 @@ def distance_lines(reference: Mapping[str, Any]) -> list[str]:
     """Markdown lines: how the model tells unusual images, or why it does not."""
     if not reference["available"]:
         return [f"The model does not tell: {reference['reason']}."]
-    if "public_cases" in reference:
-        return [
-            f"`{reference['file']}` has a second method: {reference['call']}. A distance above "
-            f"{reference['threshold']:.4g} is larger than that of about {reference['quantile']:.0%} of "
-            f"{reference['public_cases']} public cases, which are not the model's training cases. It is the "
-            f"{reference['method']}. It was found without any site's patients, from {reference['directions_from']}."
-        ]
     noise = reference["noise"]
     return [
         f"`{reference['file']}` has a second method: {reference['call']}. A distance above "

@@ -24,6 +24,7 @@ class Evidence:
 
     Attributes:
         logits: (N, C) of the personal model.
+        shared_logits: (N, C) of the model without its private part, of the test split.
         labels: (N,) class indices.
         features: (N, D) what its heads read.
         units: (N,) a number per patient, or per lesion or photograph where the site's list tells no patients.
@@ -33,6 +34,7 @@ class Evidence:
     """
 
     logits: Mapping[str, Tensor] = field(default_factory=dict)
+    shared_logits: Mapping[str, Tensor] = field(default_factory=dict)
     labels: Mapping[str, Tensor] = field(default_factory=dict)
     features: Mapping[str, Tensor] = field(default_factory=dict)
     units: Mapping[str, Tensor] = field(default_factory=dict)
@@ -63,7 +65,8 @@ def read_evidence(final: Path) -> Evidence:
     tensors, metadata = load_tensors(path)
     if metadata.get("final_sha256") != sha256(final):
         return no_evidence(OTHER_MODEL)
-    parts: dict[str, dict[str, Tensor]] = {"logits": {}, "labels": {}, "features": {}, "units": {}}
+    kinds = ("logits", "shared_logits", "labels", "features", "units")
+    parts: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
     for key, value in tensors.items():
         split, _, kind = key.partition("/")
         if not bool(torch.isfinite(value).all()):
@@ -72,6 +75,7 @@ def read_evidence(final: Path) -> Evidence:
             parts[kind][split] = value
     return Evidence(
         logits=parts["logits"],
+        shared_logits=parts["shared_logits"],
         labels=parts["labels"],
         features=parts["features"],
         units=parts["units"],

@@ -99,7 +99,7 @@ def read_personal(path: Path, site: str) -> FinishedModel:
         if part not in ("shared", "private") or not slash:
             raise ExportError(f"{path} holds {key!r}, which belongs to no final model")
         tensors[name] = value
-    origin, shared_origin = _trained_on(path, metadata)
+    origin, shared_origin = trained_on(path, metadata)
     return FinishedModel(
         path=path,
         plan=plan,
@@ -115,8 +115,21 @@ def read_personal(path: Path, site: str) -> FinishedModel:
     )
 
 
-def _trained_on(path: Path, metadata: Mapping[str, str]) -> tuple[Origin, str | None]:
-    """What a site's model was trained on, as the run has stored it; unknown for a run of an earlier version."""
+def trained_on(path: Path, metadata: Mapping[str, str] | None = None) -> tuple[Origin, str | None]:
+    """What a site's model was trained on, as the run has stored it; unknown for a run of an earlier version.
+
+    Args:
+        path: of the model.
+        metadata: of the file, where it was read already.
+
+    Returns:
+        The origin of the site's own images, and the kind of all that moved the shared part, None if it has none.
+
+    Raises:
+        ExportError: the file says something else.
+        WeightsError: the file is damaged.
+    """
+    metadata = load_tensors(path)[1] if metadata is None else metadata
     if TRAINED_ON not in metadata:
         return Origin(), UNKNOWN
     try:

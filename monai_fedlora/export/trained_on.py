@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from monai_fedlora.data.origin import SYNTHETIC, UNKNOWN, together
+from monai_fedlora.data.origin import PUBLISHED, SYNTHETIC, UNKNOWN, together
 from monai_fedlora.networks.catalogue import demo_weights
 from monai_fedlora.networks.weights import HUB_PREFIX, backbone_sha256
 
 if TYPE_CHECKING:
     from monai_fedlora.export.finished import FinishedModel
     from monai_fedlora.federated.plan import Plan
-
-PUBLISHED = "published"
-"""Kind of a backbone whose makers say themselves what it was pre-trained on."""
 
 
 def training_data(model: FinishedModel, *, backbone: str) -> dict[str, Any]:

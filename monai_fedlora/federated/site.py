@@ -303,13 +303,15 @@ class Site:
         return self._evaluate_and_keep(split)[0]
 
     def _evaluate_and_keep(self, split: str) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:
-        """The metrics of both views, and logits and labels of the personal one."""
+        """The metrics of both views, logits and labels of the personal one, and logits of the shared one."""
         metrics, kept = self._run_evaluator(split)
         views = {"private_on": metrics}
         context = self.method.shared_only(self.network)
         if context is not None:
             with context:
-                views["private_off"] = self._run_evaluator(split)[0]
+                views["private_off"], shared = self._run_evaluator(split)
+            if "logits" in shared:
+                kept = {**kept, "shared_logits": shared["logits"]}
         return views, kept
 
     def _run_evaluator(self, split: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -213,8 +213,9 @@ class SiteStore:
         that are exported apart draw the same noise.
 
         Args:
-            tensors: ``<split>/logits`` (N, C), ``<split>/labels`` (N,), ``<split>/features`` (N, D) and
-                ``<split>/units`` (N,), a number per patient, of "training", "validation" and "test".
+            tensors: ``<split>/logits`` and ``<split>/shared_logits`` (N, C), ``<split>/labels`` (N,),
+                ``<split>/features`` (N, D) and ``<split>/units`` (N,), a number per patient, of "training",
+                "validation" and "test".
         """
         path = self.folder / EVIDENCE_NAME
         bound = {"final_sha256": sha256(self.folder / FINAL_NAME), NOISE_KEY: secrets.token_hex(32)}

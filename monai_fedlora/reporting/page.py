@@ -10,6 +10,8 @@ from typing import Any
 from monai_fedlora import __version__
 from monai_fedlora.comparison.markup import MISSING, document, plural, table
 from monai_fedlora.comparison.statistics import lowest
+from monai_fedlora.data.origin import MIXED, REAL, SYNTHETIC, UNKNOWN, together
+from monai_fedlora.export.personal_or_shared import SHARED, TIE, judged
 from monai_fedlora.reporting import figures
 from monai_fedlora.reporting.figures import KEY, VIEWS, label, mean_of, view_values
 from monai_fedlora.reporting.record import OFF, ON, Answer, Metrics, Record, Round
@@ -30,7 +32,15 @@ _METRICS = {
 def page(run: FoundRun) -> str:
     """The report's HTML."""
     record = run.record
-    parts = [_head(run), _result(record), _sites(record), _curves(record), _calibration(run), _confusion(record)]
+    parts = [
+        _head(run),
+        _images(run),
+        _result(run),
+        _sites(record),
+        _curves(record),
+        _calibration(run),
+        _confusion(record),
+    ]
     parts += [
         _leakage(run),
         _traffic(record),
@@ -79,7 +89,8 @@ def _head(run: FoundRun) -> str:
     return said
 
 
-def _result(record: Record) -> str:
+def _result(run: FoundRun) -> str:
+    record = run.record
     tested = {site: record.final[site].test for site in record.sites if site in record.final}
     views = [view for view in (ON, OFF) if any(view in found for found in tested.values())]
     if not views:
@@ -94,6 +105,13 @@ def _result(record: Record) -> str:
             f"<p>Mean balanced accuracy {fmean(personal.values()):.3f} over {plural(len(personal), 'site')}, each with "
             f"the same weight; {is_worst} with {personal[worst[0]]:.3f}.</p>\n"
         )
+    for site, each in tested.items():
+        if ON in each and OFF in each:
+            personal_model = run.personal.get(site)
+            entry = judged(_plain(each[ON]), _plain(each[OFF]), pairs=personal_model.pairs if personal_model else None)
+            if entry["better"] in (SHARED, TIE):
+                offer = "; export --site shared gives the shared one" if entry["better"] == SHARED else ""
+                said += f'<p class="warn">{escape(site)}: {escape(entry["said"])}{offer}.</p>\n'
     for view in views:
         found = {site: each[view] for site, each in tested.items() if view in each}
         rows: list[list[Any]] = [
@@ -105,6 +123,43 @@ def _result(record: Record) -> str:
         caption = f"Test split, {VIEWS[view]}; {MISSING}: undefined there, and left out of the mean"
         said += table(["site", "cases", *_METRICS.values()], rows, caption=caption)
     return said + figures.test_scores(record)
+
+
+def _plain(metrics: Metrics) -> dict[str, Any]:
+    return {**metrics.values, "n": metrics.n, "confusion_matrix": [list(row) for row in metrics.confusion]}
+
+
+def _images(run: FoundRun) -> str:
+    """Whether what was trained has seen synthetic or real images, first of all."""
+    record = run.record
+    kinds = {site: found.images for site, found in run.personal.items()}
+    kind = record.images or together(kinds.values())
+    called = {
+        site: ", ".join(filter(None, (found.origin.name, found.origin.source))) for site, found in run.personal.items()
+    }
+    said = "<h2>Training images</h2>\n"
+    warn = kind in (SYNTHETIC, MIXED)
+    said += f"<p{' class=warn' if warn else ''}>{_SAID[kind]}</p>\n"
+    if record.start:
+        said += f"<p>The shared part started from {escape(record.start)}.</p>\n"
+    rows = [
+        [
+            site,
+            record.site_images.get(site, run.personal[site].origin.kind if site in run.personal else UNKNOWN),
+            called.get(site) or MISSING,
+        ]
+        for site in record.sites
+    ]
+    caption = "As each site says; names of data sets are known where the models of sites lie here, and do not travel"
+    return said + table(["site", "images", "data set"], rows, text=True, caption=caption)
+
+
+_SAID = {
+    SYNTHETIC: "All training images were synthetic: no number here says anything about real patients.",
+    MIXED: "Some of the training images were synthetic: what is shared was moved by them at every site.",
+    REAL: "All training images were real, as the sites say.",
+    UNKNOWN: "Whether the training images were real or synthetic is not known of all sites.",
+}
 
 
 def _sites(record: Record) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from monai_fedlora.data.origin import KINDS, UNKNOWN
 from monai_fedlora.errors import FedLoraError
 from monai_fedlora.federated.record import FORMAT, restarts_said
 
@@ -125,6 +126,9 @@ class Record:
         payload: bytes of the tensors that a site sends in a round.
         seconds: so far.
         version: of the package that wrote it.
+        images: kind of all images that have moved the shared tensors; None where the record does not say.
+        site_images: by site, the kind of its training images, as it says.
+        start: what the run's shared tensors started from and the kind of the images behind that; empty for a seed.
     """
 
     plan: Mapping[str, Any]
@@ -140,6 +144,9 @@ class Record:
     version: str
     lacks: tuple[str, ...] = ()
     restarted: tuple[str, ...] = ()
+    images: str | None = None
+    site_images: Mapping[str, str] = field(default_factory=dict)
+    start: str = ""
 
 
 def parse_record(value: Any, source: str) -> Record:
@@ -160,6 +167,7 @@ def parse_record(value: Any, source: str) -> Record:
             f"monai-fedlora that wrote it ({value.get('version', 'not recorded')})"
         )
     plan = value["plan"]
+    data = _mapping(value.get("training_data"))
     sites = _texts(plan.get("sites"))
     if not sites:
         raise FedLoraError(f"{source} names no sites in its plan; it may be damaged")
@@ -180,6 +188,9 @@ def parse_record(value: Any, source: str) -> Record:
         seconds=number(value.get("seconds")),
         version=str(value.get("version", "")),
         lacks=_texts(value.get("lacks")),
+        images=data["kind"] if data.get("kind") in KINDS else None,
+        site_images={str(site): kind for site, kind in _mapping(data.get("sites")).items() if kind in KINDS},
+        start=_start(plan.get("start")),
         restarted=tuple(restarts_said({"restarted": _restarts(value.get("restarted"))})),
     )
 
@@ -196,6 +207,11 @@ def answer(value: Any) -> Answer:
         validation=_views(report.get("validation")),
         test=_views(report.get("test")),
     )
+
+
+def _start(value: Any) -> str:
+    start = _mapping(value)
+    return f"{start.get('name') or 'stored tensors'} ({start.get('kind', UNKNOWN)} images)" if start else ""
 
 
 def number(value: Any) -> float | None:

@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from monai_fedlora.data.origin import UNKNOWN, Origin, together
 from monai_fedlora.errors import FedLoraError, WeightsError
 from monai_fedlora.export.evidence import read_evidence
+from monai_fedlora.export.finished import trained_on
 from monai_fedlora.export.leakage import Leakage, read_audit
+from monai_fedlora.export.personal_or_shared import discordant
 from monai_fedlora.federated.record import FORMAT, RESULTS_NAME
 from monai_fedlora.federated.state import FINAL_NAME
 from monai_fedlora.files import load_tensors, read_json, sha256
@@ -48,11 +51,18 @@ class Personal:
         reliability: filled bins of the test split, by their number from 0 to :data:`BINS` - 1; empty where the run
             kept no predictions.
         leakage: what an audit of the model has measured; None where there was none.
+        origin: of the site's own images; of unknown kind where the run is of an earlier version.
+        images: kind of all images that moved the model.
+        pairs: test cases that the personal model alone gets right, and that the shared one alone does; None where the
+            run kept no predictions of both.
     """
 
     overlaps: Mapping[str, tuple[Overlap, Overlap]]
     reliability: Mapping[int, Bin]
     leakage: Leakage | None = None
+    origin: Origin = field(default_factory=Origin)
+    images: str = UNKNOWN
+    pairs: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,8 +161,14 @@ def _final(path: Path) -> tuple[dict[str, Any], Mapping[str, Any], str, Answer]:
 def _personal(path: Path, tensors: Mapping[str, Any]) -> Personal:
     factors = {key: value.double().numpy() for key, value in tensors.items() if ".lora_" in key}
     finite = all(np.isfinite(value).all() for value in factors.values())
+    origin, shared = trained_on(path)
     return Personal(
-        overlaps=layer_overlaps(factors) if finite else {}, reliability=_reliability(path), leakage=read_audit(path)
+        overlaps=layer_overlaps(factors) if finite else {},
+        reliability=_reliability(path),
+        leakage=read_audit(path),
+        origin=origin,
+        images=together([origin.kind, *([] if shared is None else [shared])]),
+        pairs=discordant(read_evidence(path)),
     )
 
 

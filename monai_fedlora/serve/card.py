@@ -32,11 +32,12 @@ def describe_model(classifier: Classifier) -> dict[str, Any]:
         "modality": "cine" if classifier.modality == CINE else "photograph",
         "classes": list(classifier.classes),
         "notice": NOT_FOR_CLINICAL_USE,
+        "trained_on": {**classifier.trust.origin.to_json(), "summary": classifier.trust.origin.summary},
         "limits": [str(sentence) for sentence in metadata.get("limitations", [])],
         "intended_use": str(metadata.get("intended_use", "")),
         "accepts": list(accepted_suffixes(classifier.modality)),
         "overlay": scale(),
-        "card": model_card(metadata),
+        "card": model_card(metadata) | {"Training images": classifier.trust.origin.summary},
     }
 
 

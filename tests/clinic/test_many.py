@@ -50,9 +50,10 @@ def test_a_bad_study_stops_none_of_the_others(classifier: Classifier, studies: l
     good, bad, doubtful = rows(tmp_path / "O")
     assert list(good) == [
         "study", "NOR", "ABN", "prediction", "undecided", "state", "doubts", "notes",
-        "NOR lowest", "NOR highest", "ABN lowest", "ABN highest", "error",
+        "NOR lowest", "NOR highest", "ABN lowest", "ABN highest", "trained_on", "error",
     ]  # fmt: skip
     assert (good["study"], good["error"]) == ("heart", "")
+    assert good["trained_on"] == classifier.trust.origin.summary
     assert good["doubts"].startswith("the image is unlike the 40 cases")
     assert float(good["NOR"]) + float(good["ABN"]) == pytest.approx(1, abs=2e-6)
     assert good["prediction"] == max(("NOR", "ABN"), key=lambda name: float(good[name]))
@@ -207,13 +208,14 @@ def test_table_quotes_what_needs_it() -> None:
         study='a, "b"', probabilities=(0.25, 0.75), predicted="y,z", state="doubtful", doubts=("one", "two"),
         notes=("3",), ranges=((0.125, 0.5), (0.5, 0.875)), error="",
     )  # fmt: skip
-    lines = list(csv.reader(table(["x", "y,z"], [outcome, Outcome(study="c", error="broken")]).splitlines()))
-    assert lines[0][-5:] == ["x lowest", "x highest", "y,z lowest", "y,z highest", "error"]
+    outcomes = [outcome, Outcome(study="c", error="broken")]
+    lines = list(csv.reader(table(["x", "y,z"], outcomes, trained_on="trained on a, b").splitlines()))
+    assert lines[0][-6:] == ["x lowest", "x highest", "y,z lowest", "y,z highest", "trained_on", "error"]
     assert lines[1] == [
         'a, "b"', "0.250000", "0.750000", "y,z", "no", "doubtful", "one; two", "3",
-        "0.125000", "0.500000", "0.500000", "0.875000", "",
+        "0.125000", "0.500000", "0.500000", "0.875000", "trained on a, b", "",
     ]  # fmt: skip
-    assert lines[2] == ["c", *[""] * 11, "broken"]
+    assert lines[2] == ["c", *[""] * 11, "trained on a, b", "broken"]
 
 
 @given(st.text(min_size=1), st.text(min_size=1))

@@ -141,6 +141,36 @@ def test_subspaces_are_those_of_the_models(finished: Path) -> None:
             assert largest == pytest.approx(found[0], abs=0.06)
 
 
+@pytest.mark.parametrize(("kind", "warned"), [("synthetic", True), ("mixed", True), ("real", False), (None, False)])
+def test_the_images_that_were_trained_on_are_said_before_any_result(kind: str | None, warned: bool) -> None:
+    changed = value()
+    changed["plan"]["start"] = {"kind": "synthetic", "name": "shared part of trial after 2 rounds", "source": None}
+    if kind is not None:
+        changed["training_data"] = {"kind": kind, "sites": {"north": kind}, "start": None}
+    found = shown(changed)
+    assert found.headings.index("Training images") < found.headings.index("Result")
+    assert found.table("As each site says")["north"] == [kind or "unknown", "n/a"]
+    assert ("synthetic" in found.text.partition("The shared part started")[0]) == (warned or kind is None)
+    assert "shared part of trial after 2 rounds (synthetic images)" in found.text
+
+
+def test_the_data_sets_of_the_models_that_lie_here_are_named(finished: Path) -> None:
+    found = Page(page(read_run(finished)))
+    rows = found.table("As each site says")
+    assert {rows[site][1] for site in ("site-1", "site-2")} == {"phantom"}
+
+
+def test_a_site_for_which_the_shared_model_is_better_is_told(finished: Path) -> None:
+    changed = value()
+    test = changed["final"]["north"]["test"]
+    test["private_on"] |= {"balanced_accuracy": 0.375, "confusion_matrix": [[2, 2], [3, 1]]}
+    test["private_off"] |= {"balanced_accuracy": 0.875, "confusion_matrix": [[4, 0], [1, 3]]}
+    text = shown(changed).text
+    assert "north: on the site's own 8 test cases the shared model does better than the personal one" in text
+    assert "0.875 against 0.375" in text and "--site shared" in text
+    assert read_run(finished).personal["site-1"].pairs is not None
+
+
 def test_the_page_needs_no_other_machine(finished: Path) -> None:
     html = page(read_run(finished))
     assert "default-src 'none'" in html

@@ -542,10 +542,12 @@ def test_model_says_what_it_takes_and_where_the_limits_are(make_app: Make, class
         model = browser.get("/api/model").json()
     assert set(model) == {
         "name", "version", "sha256", "modality", "classes", "notice", "limits", "intended_use", "accepts",
-        "max_upload_bytes", "viewer", "card", "overlay",
+        "max_upload_bytes", "viewer", "card", "overlay", "trained_on",
     }  # fmt: skip
     assert model["max_upload_bytes"] == 12345
     assert model["sha256"] == classifier.sha256
+    origin = classifier.trust.origin
+    assert model["trained_on"] == {**origin.to_json(), "summary": origin.summary}
 
 
 @pytest.mark.parametrize(("text", "threads"), [("3", 3), (None, None)])

@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from monai_fedlora.data.origin import MIXED, PUBLISHED, SYNTHETIC, UNKNOWN, Origin, check_kind, recognised, together
+from monai_fedlora.errors import ConfigError
 from monai_fedlora.export.check.contents import Contents
 from monai_fedlora.export.check.findings import Finding
 from monai_fedlora.export.check.layout import EXPORTED, kind_of
@@ -34,6 +36,7 @@ def check_metadata(contents: Contents) -> Iterator[Finding]:
         yield _finding(f"{error.json_path} does not fit the schema: {error.message[:200]}")
     if kind_of(contents) == EXPORTED:
         yield from _check_provenance(metadata, contents)
+        yield from training_data_problems(metadata)
 
 
 def _check_provenance(metadata: Any, contents: Contents) -> Iterator[Finding]:
@@ -52,6 +55,35 @@ def _check_provenance(metadata: Any, contents: Contents) -> Iterator[Finding]:
     for name, digest in listed.items():
         if name in contents.files and sha256(contents.path(name)) != digest:
             yield _finding(f"provenance names another SHA-256 for {name} than it has")
+
+
+def training_data_problems(metadata: Any) -> Iterator[Finding]:
+    """What the metadata say of the training images is whole, and does not contradict itself.
+
+    Bundles of earlier versions say nothing, which readers take for unknown.
+    """
+    if not isinstance(metadata, Mapping) or "training_data" not in metadata:
+        if isinstance(metadata, Mapping) and "personal_or_shared" in metadata:
+            yield _finding("training_data is missing, which every export that says personal_or_shared has")
+        return
+    said = metadata["training_data"]
+    try:
+        parts, backbone = said["parts"], said["backbone"]
+        own = Origin(kind=said["kind"], name=said["name"], source=said["source"])
+        start = None if parts["start"] is None else Origin.from_json(parts["start"])
+        kinds = [kind for kind in (parts["site"], parts["shared"]) if kind is not None]
+        kinds += [start.kind] if start is not None and parts["shared"] is not None else []
+        for kind in kinds:
+            check_kind(kind)
+        if backbone["kind"] not in (SYNTHETIC, PUBLISHED, UNKNOWN) or not isinstance(backbone["name"], str):
+            raise ConfigError(f"the backbone is of the kind {backbone['kind']!r:.40}")
+    except (ConfigError, KeyError, TypeError) as error:
+        yield _finding(f"training_data are not what an export writes: {error}")
+        return
+    if together(kinds) != own.kind:
+        yield _finding(f"training_data call the images {own.kind}, and their parts {', '.join(kinds) or 'nothing'}")
+    if own.name and recognised(own.name).kind == SYNTHETIC and own.kind not in (SYNTHETIC, MIXED):
+        yield _finding(f"training_data call {own.name} {own.kind}, which is a name of this package's phantoms")
 
 
 def _finding(problem: str) -> Finding:

@@ -7,6 +7,11 @@ export function showModel(model) {
   byId("model-name").textContent = `Model ${model.name}`;
   byId("model-version").textContent = `version ${model.version}, SHA-256 ${model.sha256.slice(0, 12)}…`;
   byId("notice").textContent = model.notice;
+  const synthetic = ["synthetic", "mixed"].includes(model.trained_on.kind);
+  byId("trained-on").textContent = synthetic
+    ? `Not for real patients: this model was ${model.trained_on.summary}.`
+    : `This model was ${model.trained_on.summary}.`;
+  byId("trained-on").className = synthetic ? "notice" : "quiet";
   document.title = `${model.name}: research only`;
   byId("drop-text").textContent = model.modality === "cine"
     ? "Drop a short-axis cine here: a DICOM folder, a zip archive or NIfTI files."
