@@ -99,8 +99,11 @@ def run(args: argparse.Namespace) -> int:
         for sentence in stated:
             console.print(f"{outcome.study}: {sentence}", style="yellow", markup=False, soft_wrap=True)
         for note in outcome.notes:
-            if not any(note in sentence for sentence in stated):
+            if note not in classifier.trust.notes:
                 console.print(f"{outcome.study}: note: {note}", markup=False, soft_wrap=True)
+    if any(outcome.state for outcome in outcomes):
+        for note in classifier.trust.notes:
+            console.print(f"of the model: {note}", markup=False, soft_wrap=True)
     if found.left_out:
         text = f"left out, see {LEFT_OUT_NAME}: {count_and_name(found.left_out)}"
         console.print(text, style="yellow", markup=False, soft_wrap=True)

@@ -30,7 +30,7 @@ class Calls:
     studies: list[Study] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
-    trust: Trust = field(default_factory=Trust)
+    trust: Trust = field(default_factory=lambda: Trust(notes=("nothing is calibrated",)))
 
 
 @pytest.fixture
@@ -38,7 +38,17 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
     monkeypatch.chdir(tmp_path)
     for name in ("a.png", "b.png"):
         Path(name).touch()
-    made = Calls(outcomes=[Outcome(study="a", probabilities=(0.25, 0.75), predicted="ABN", state="no_doubt_found")])
+    made = Calls(
+        outcomes=[
+            Outcome(
+                study="a",
+                probabilities=(0.25, 0.75),
+                predicted="ABN",
+                state="no_doubt_found",
+                notes=("nothing is calibrated",),
+            )
+        ]
+    )
 
     def open_bundle(path: Path, *, keys: tuple[PublicKey, ...]) -> argparse.Namespace:
         made.opened.append(path)
@@ -100,6 +110,8 @@ def test_identity_can_only_be_kept_in_dicom(calls: Calls, capsys: pytest.Capture
 def test_answers_are_shown_with_their_notice(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     assert run() == 0
     printed = capsys.readouterr().out
+    assert printed.count(f"of the model: {calls.trust.notes[0]}") == 1
+    assert printed.count(calls.trust.notes[0]) == 1
     for part in ("a", "ABN", "25 %", "75 %", "no doubt found", "results: O/predictions.csv", "Not for clinical use"):
         assert part in printed
 
