@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -228,17 +229,30 @@ def _slices(images: Iterable[ImageHeader], normal: np.ndarray) -> list[list[Imag
 
 
 def _last_acquisitions(slices: list[list[ImageHeader]]) -> list[list[ImageHeader]]:
-    """Of slices that were acquired again within a series, the last acquisition with as many frames as the others."""
-    usual = Counter(map(len, slices)).most_common(1)[0][0]
-    return [_last_of(place, usual) if len(place) > usual else place for place in slices]
+    """Of slices that were acquired again within a series, the last acquisition with as many frames as most."""
+    runs = [_acquisitions(place) for place in slices]
+    usual = Counter(len(run) for place in runs for run in place).most_common(1)[0][0]
+    images = Counter(map(len, slices)).most_common(1)[0][0]
+    last = []
+    for place, acquisitions in zip(slices, runs, strict=True):
+        whole = [run for run in acquisitions if len(run) == usual >= MINIMUM_FRAMES]
+        is_repeated = len(place) > images or _overlap(acquisitions)
+        last.append(whole[-1] if whole and is_repeated else place)
+    return last
 
 
-def _last_of(place: list[ImageHeader], usual: int) -> list[ImageHeader]:
-    by_acquisition: dict[int, list[ImageHeader]] = defaultdict(list)
+def _acquisitions(place: Iterable[ImageHeader]) -> list[list[ImageHeader]]:
+    runs: dict[int, list[ImageHeader]] = defaultdict(list)
     for image in place:
-        by_acquisition[image.acquisition or 0].append(image)
-    whole = [number for number, images in by_acquisition.items() if len(images) == usual]
-    return by_acquisition[max(whole)] if whole and usual >= MINIMUM_FRAMES else place
+        runs[image.acquisition or 0].append(image)
+    return [runs[number] for number in sorted(runs)]
+
+
+def _overlap(runs: Sequence[Sequence[ImageHeader]]) -> bool:
+    """Whether acquisitions show the same part of the beat, rather than one part each."""
+    times = [sorted(image.trigger_time for image in run if image.trigger_time is not None) for run in runs]
+    ends = sorted((time[0], time[-1]) for time in times if time)
+    return any(later[0] < earlier[1] for earlier, later in itertools.pairwise(ends))
 
 
 def _last_series(place: Sequence[ImageHeader]) -> list[ImageHeader]:

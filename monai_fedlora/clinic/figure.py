@@ -75,7 +75,7 @@ def _pictures(prediction: Prediction) -> list[tuple[str, np.ndarray]]:
     if model.modality == CINE:
         frames = levels[..., _middle(seen)].numpy()
         chosen = prediction.frames
-        ed, es = ("", "") if chosen is None else (f", frame {chosen.ed + 1}", f", frame {chosen.es + 1}")
+        ed, es = ("", "") if chosen is None else (f", {chosen.called(chosen.ed)}", f", {chosen.called(chosen.es)}")
         labels = (f"end-diastole{ed}", f"end-systole{es}")
         return [
             (label, np.repeat(255 * frame.T[..., None], 3, axis=2)) for label, frame in zip(labels, frames, strict=True)

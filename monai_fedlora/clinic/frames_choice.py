@@ -42,6 +42,7 @@ class FrameChoice:
         how: in words.
         areas: see :func:`blood_areas`.
         doubts: what speaks against the choice.
+        times_ms: of all frames after the R wave; None where the files do not say.
     """
 
     ed: int
@@ -49,6 +50,11 @@ class FrameChoice:
     how: str
     areas: tuple[float, ...]
     doubts: tuple[str, ...]
+    times_ms: tuple[float, ...] | None = None
+
+    def called(self, frame: int) -> str:
+        """A frame for people, who count from 1: "frame 8 (310 ms)", or without a time where that is unknown."""
+        return f"frame {frame + 1}" + ("" if self.times_ms is None else f" ({self.times_ms[frame]:.0f} ms)")
 
 
 def choose_frames(cine: np.ndarray, *, spacing_mm: float, given: tuple[int, int] | None = None) -> FrameChoice:

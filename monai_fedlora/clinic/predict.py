@@ -113,8 +113,10 @@ class Prediction:
         model, frames, stability = self.classifier, self.frames, self.stability
         if frames is not None:
             areas = [round(area, 4) for area in frames.areas]
+            times = None if frames.times_ms is None else [round(time, 3) for time in frames.times_ms]
             origin: dict[str, Any] | None = {
-                "ed": frames.ed, "es": frames.es, "counted_from": 0, "how": frames.how, "areas": areas
+                "ed": frames.ed, "es": frames.es, "counted_from": 0, "how": frames.how, "areas": areas,
+                "trigger_ms": times,
             }  # fmt: skip
         else:
             origin = {"how": "two files"} if model.modality == CINE else None

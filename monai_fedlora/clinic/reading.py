@@ -140,6 +140,7 @@ def _load_dicom(files: DicomFiles, classifier: Classifier) -> LoadedStudy:
             make_frame(np.ascontiguousarray(voxels[..., frame]), stack.affine, files.path)
             for frame in (choice.ed, choice.es)
         )
+        choice = replace(choice, times_ms=stack.times)
         joined = _joined(ed, es, classifier)
         sources = read_sources(stack.of_frame(choice.ed), stack.of_frame(choice.es))
     return LoadedStudy(

@@ -161,7 +161,7 @@ def _moved(classifier: Classifier, prepared: Tensor) -> list[tuple[str, Tensor]]
 
 def _voxel_mm(classifier: Classifier) -> float:
     """In-plane width of a voxel of what the network sees."""
-    return float((classifier.resampling or {})["pixdim"][0])
+    return float(classifier.metadata["network_data_format"]["inputs"]["image"]["spacing_mm"][0])
 
 
 def _slid(image: Tensor, axis: int, step: int) -> Tensor:

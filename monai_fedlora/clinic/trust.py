@@ -25,17 +25,24 @@ class Reach:
     Attributes:
         limit: distance, see :mod:`monai_fedlora.export.reference`.
         share: of the site's own cases, how many lie within it, in (0, 1).
-        cases: number of training cases.
+        cases: number of training cases; of public cases where these stand in.
+        public: whether they do, because the model is of no site's cases.
     """
 
     limit: float
     share: float
     cases: int
+    public: bool = False
 
     def doubts(self, distance: float) -> list[str]:
         """What a distance beyond the limit says to a reader; nothing within it."""
         if distance <= self.limit:
             return []
+        if self.public:
+            return [
+                f"the image is unlike the {self.cases} public cases that this shared model is compared with: its "
+                f"distance from them is {distance:.1f}, and about {self.share:.0%} of them are within {self.limit:.1f}"
+            ]
         return [
             f"the image is unlike the {self.cases} cases that the model was trained on: its distance from them is "
             f"{distance:.1f}, and about {self.share:.0%} of the site's own cases are within {self.limit:.1f}"
@@ -136,6 +143,8 @@ def read_trust(metadata: Mapping[str, Any]) -> Trust:
     blind: list[str] = []
     reach = _reach(metadata.get("out_of_distribution"), blind)
     origin = _origin(metadata.get("training_data"))
+    if reach is not None and reach.public:
+        notes.append(f"unusual images are told by {reach.cases} public cases, not by those that the model learned from")
     blind += [note for note in origin.notes() if note.startswith(NO_ORIGIN)]
     if better := _shared_is_better(metadata.get("personal_or_shared")):
         notes.append(better)
@@ -178,4 +187,10 @@ def _reach(entry: Mapping[str, Any] | None, blind: list[str]) -> Reach | None:
         reason = "" if entry is None else f" ({entry['reason']})"
         blind.append(f"{NO_REFERENCE}: {NO_STATISTICS}{reason}")
         return None
-    return Reach(limit=float(entry["threshold"]), share=float(entry["quantile"]), cases=int(entry["training_cases"]))
+    public = "public_cases" in entry
+    return Reach(
+        limit=float(entry["threshold"]),
+        share=float(entry["quantile"]),
+        cases=int(entry["public_cases" if public else "training_cases"]),
+        public=public,
+    )

@@ -49,7 +49,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "--public-data",
         type=Path,
         metavar="D",
-        help="prepared sites whose cases are public: unusual images are told better with them than with phantoms alone",
+        help="prepared sites whose cases are public: unusual images are told better with them than with "
+        "phantoms alone, and by a shared model with them alone",
     )
     parser.add_argument(
         "--sign", type=Path, metavar="KEY", help="sign the bundle with an elliptic-curve private key in a PEM file"
@@ -99,17 +100,13 @@ def _export(args: argparse.Namespace) -> Any:
     from monai_fedlora.commands.progress import counting_bar
     from monai_fedlora.errors import ConfigError
     from monai_fedlora.export.bundle import export_bundle
-    from monai_fedlora.export.finished import SHARED_SITE
     from monai_fedlora.export.keys import read_signing_key
     from monai_fedlora.export.peft_folders import export_peft
 
     if args.sign_passphrase_file and not args.sign:
         raise ConfigError("--sign-passphrase-file is of a key; give the key with --sign")
-    if args.public_data and (args.no_statistics or args.site == SHARED_SITE):
-        raise ConfigError(
-            "--public-data is for the distance from a site's own patients, which "
-            f"{'--no-statistics leaves out' if args.no_statistics else 'a shared model does not have'}; leave it out"
-        )
+    if args.public_data and args.no_statistics:
+        raise ConfigError("--public-data is for a distance, which --no-statistics leaves out; leave it out")
     where = {"run": args.source, "site": args.site, "output": args.output, "backbone": args.backbone}
     if args.format == "bundle":
         key = read_signing_key(args.sign, args.sign_passphrase_file) if args.sign else None

@@ -33,11 +33,8 @@ from monai_fedlora.export.network import AssessingNetwork, ExportedNetwork
 from monai_fedlora.export.onnx_file import write_onnx
 from monai_fedlora.export.program import write_program
 from monai_fedlora.export.public_images import public_features, public_images
-from monai_fedlora.export.reference import (
-    Reference,
-    check_patients,
-    fit_reference,
-)
+from monai_fedlora.export.public_reference import NO_PUBLIC, fit_public_reference
+from monai_fedlora.export.reference import Place, check_patients, fit_reference
 from monai_fedlora.export.signature import sign_bundle
 from monai_fedlora.export.usage import ONNX, PROGRAM, SCRIPT, WEIGHTS, inference_command, model_files, usage_text
 from monai_fedlora.export.weights import write_weights
@@ -92,8 +89,9 @@ def export_bundle(
         onnx: also write the network as an ONNX file.
         packed: create a zip file that holds the folder, called like it with the ending ``.zip``, in its place.
         statistics: let a personal model tell how far an image lies from the site's patients, see
-            :mod:`monai_fedlora.export.reference`.
-        public: folder of prepared sites whose cases are public, to choose the directions from beside phantoms.
+            :mod:`monai_fedlora.export.reference`, and a shared one how far from ``public`` cases.
+        public: folder of prepared sites whose cases are public, to choose the directions from beside phantoms; of a
+            shared model also those that the distance is measured from.
         on_public: called with the number of public images that the network has seen, and of all.
         key: sign the bundle with it, see :mod:`monai_fedlora.export.signature`.
 
@@ -113,12 +111,12 @@ def export_bundle(
         modality = modality_of(model.plan)
         plain = write_weights(model, source, modality.probe(), folder / WEIGHTS)
         calibration = calibrate(model.evidence)
-        reference: Reference | str = "it was left out of this export"
+        reference: Place | str = "it was left out of this export"
         if statistics:
             reference = site_reference(model, plain, modality, public=public, on_public=on_public)
         network = ExportedNetwork(plain, temperature=calibration.temperature).eval()
         scripted = network
-        if isinstance(reference, Reference):
+        if isinstance(reference, Place):
             scripted = AssessingNetwork(plain, temperature=calibration.temperature, reference=reference).eval()
         files = model_files(modality, program=program, onnx=onnx)
         metadata = model_metadata(
@@ -160,8 +158,10 @@ def site_reference(
     *,
     public: Path | None = None,
     on_public: Callable[[int, int], None] = lambda done, total: None,
-) -> Reference | str:
+) -> Place | str:
     """Where the site's patients lie, as an earlier export told it or drawn now; or why a bundle has no such thing.
+
+    For a shared model it is where public cases lie, if there are any.
 
     Args:
         model: the finished model.
@@ -169,8 +169,13 @@ def site_reference(
         modality: of its images.
         public: as for :func:`export_bundle`, like ``on_public``.
     """
+    if model.site is None and public is None:
+        return NO_PUBLIC
     images = public_images(modality.phantom, prepared=public)
     try:
+        if model.site is None:
+            features = public_features(network, images, modality, on_image=on_public)
+            return fit_public_reference(features, images.cases, description=images.description)
         if (kept := kept_reference(model.path, images.description)) is not None:
             return kept
         check_patients(model.evidence)

@@ -188,6 +188,13 @@ def distance_lines(reference: Mapping[str, Any]) -> list[str]:
     """Markdown lines: how the model tells unusual images, or why it does not."""
     if not reference["available"]:
         return [f"The model does not tell: {reference['reason']}."]
+    if "public_cases" in reference:
+        return [
+            f"`{reference['file']}` has a second method: {reference['call']}. A distance above "
+            f"{reference['threshold']:.4g} is larger than that of about {reference['quantile']:.0%} of "
+            f"{reference['public_cases']} public cases, which are not the model's training cases. It is the "
+            f"{reference['method']}. It was found without any site's patients, from {reference['directions_from']}."
+        ]
     noise = reference["noise"]
     return [
         f"`{reference['file']}` has a second method: {reference['call']}. A distance above "

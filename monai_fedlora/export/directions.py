@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -87,6 +87,35 @@ def find_directions(public: PublicFeatures, *, most: int = MOST) -> Directions:
         spread=spread,
         tail=spread / float(distances.quantile(MIDDLE)),
     )
+
+
+def find_public_place(
+    public: PublicFeatures, names: Collection[str], *, most: int = MOST
+) -> tuple[Tensor, Tensor, float]:
+    """Directions, and where some groups of ordinary images lie in them.
+
+    Args:
+        public: all images.
+        names: of these groups.
+        most: directions at most.
+
+    Returns:
+        The map (D, k); the mean (k,) of the groups' means; and the distance from it that :data:`QUANTILE` of their
+        images stay within, while these had no part in map and mean, a fourth of them at a time.
+
+    Raises:
+        ExportError: as of :func:`find_directions`.
+    """
+    matrix = find_directions(public, most=most).matrix
+    foreign = [group.double() for group in public.foreign.values()]
+    found = []
+    for fold in range(_FOLDS):
+        parts = {name: _parted(group.double(), fold) for name, group in public.ordinary.items()}
+        without = _discriminants([others for others, _ in parts.values()], foreign, most)
+        place = torch.stack([parts[name][0].mean(dim=0) for name in names]).mean(dim=0)
+        found += [((parts[name][1] - place) @ without).norm(dim=1) for name in names]
+    place = torch.stack([public.ordinary[name].double().mean(dim=0) for name in names]).mean(dim=0)
+    return matrix, place @ matrix, float(torch.cat(found).quantile(QUANTILE))
 
 
 def _parted(group: Tensor, fold: int) -> tuple[Tensor, Tensor]:

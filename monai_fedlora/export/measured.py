@@ -21,12 +21,12 @@ from monai_fedlora.export.leakage import (
     measure,
     strongest_first,
 )
-from monai_fedlora.export.reference import Reference
+from monai_fedlora.export.reference import Place
 
 NO_MEANING = "no attack here knows what it is a statistic of"
 
 
-def measured_leakage(evidence: Evidence, reference: Reference | str, metadata: Mapping[str, Any]) -> Leakage:
+def measured_leakage(evidence: Evidence, reference: Place | str, metadata: Mapping[str, Any]) -> Leakage:
     """Run the attacks that need no training on a site's own cases.
 
     Args:
@@ -79,12 +79,13 @@ def shipped_numbers(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
         KeyError, TypeError, ValueError: the metadata are not what an export writes.
     """
     calibration, reference = metadata["calibration"], metadata["out_of_distribution"]
-    available = bool(reference["available"])
+    of_members = "public_cases" not in reference
+    available = bool(reference["available"]) and of_members
     count, members = 0, (TRAINING,)  # type: tuple[int, tuple[str, ...]]
     if available:  # bundles without a form hold the exact mean of the training cases
         count = int(reference["patients" if "form" in reference else "training_cases"])
         members = (TRAINING, VALIDATION) if "form" in reference else members
-    vectors, unknown = reference_means(tensors, count, members)
+    vectors, unknown = reference_means(tensors, count, members) if of_members else ([], {})
     return Shipped(
         vectors=tuple(vectors),
         means=tuple(described_means(metadata)),

@@ -16,7 +16,7 @@ from monai_fedlora.export.finished import FinishedModel, backbone_name
 from monai_fedlora.export.intervals import METHODS, with_intervals
 from monai_fedlora.export.modalities import modality_of
 from monai_fedlora.export.personal_or_shared import KEY, personal_or_shared
-from monai_fedlora.export.reference import Reference, unavailable
+from monai_fedlora.export.reference import Place, Reference, unavailable
 from monai_fedlora.export.trained_on import training_data
 
 SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
@@ -38,7 +38,7 @@ def model_metadata(
     packages: Sequence[str],
     files_sha256: Mapping[str, str],
     calibration: Calibration,
-    reference: Reference | str,
+    reference: Place | str,
     files: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Return the content of ``metadata.json``.
@@ -140,7 +140,7 @@ def model_metadata(
     return json.loads(json.dumps(metadata))
 
 
-def _further_limitations(calibration: Calibration, reference: Reference | str) -> list[str]:
+def _further_limitations(calibration: Calibration, reference: Place | str) -> list[str]:
     if calibration.reason is None:
         found = [
             "The probabilities were calibrated on the site's own validation cases; elsewhere, or after a change of the "
@@ -155,6 +155,11 @@ def _further_limitations(calibration: Calibration, reference: Reference | str) -
         found.append(
             "The distance from the site's patients tells some images that the model was not made for; one within the "
             "threshold can still be wrong or of another kind."
+        )
+    elif isinstance(reference, Place):
+        found.append(
+            "The distance from public cases tells some images that the model was not made for; one within the "
+            "threshold can still be wrong or of another kind, and one beyond it like the training cases."
         )
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from monai_fedlora.export.reference import Reference, distances
+from monai_fedlora.export.reference import Place, distances
 from monai_fedlora.networks.head_inputs import head_inputs, joined
 
 
@@ -27,18 +27,18 @@ class ExportedNetwork(nn.Module):
 
 
 class AssessingNetwork(ExportedNetwork):
-    """The same, which can also tell how far an image lies from the site's patients.
+    """The same, which can also tell how far an image lies from those that are nothing unusual.
 
     Args:
         network: a backbone, see :func:`monai_fedlora.networks.head_inputs.head_inputs`.
         temperature: above 0.
-        reference: where the patients lie.
+        reference: where these lie.
     """
 
     directions: Tensor
     location: Tensor
 
-    def __init__(self, network: nn.Module, *, temperature: float, reference: Reference) -> None:
+    def __init__(self, network: nn.Module, *, temperature: float, reference: Place) -> None:
         super().__init__(network, temperature=temperature)
         self.register_buffer("directions", reference.directions)
         self.register_buffer("location", reference.location)

@@ -43,11 +43,13 @@ class PublicImages:
         ordinary: gives datalist items, by scanner or camera.
         foreign: gives items of another kind altogether, by kind.
         description: of both, for a bundle's metadata.
+        cases: names of the ordinary ones that are cases of patients.
     """
 
     ordinary: Mapping[str, Callable[[], Sequence[Item]]]
     foreign: Mapping[str, Callable[[], Sequence[Item]]]
     description: str
+    cases: tuple[str, ...] = ()
 
 
 def public_images(phantom: str, *, prepared: Path | None = None) -> PublicImages:
@@ -65,6 +67,7 @@ def public_images(phantom: str, *, prepared: Path | None = None) -> PublicImages
         f"phantom {site}": partial(_phantoms, phantom, site) for site in phantom_sites(phantom)
     }
     text = f"{PER_SCANNER} phantoms ({phantom}) of each of {len(ordinary)} devices"
+    cases: list[str] = []
     found = read_prepared(prepared) if prepared and prepared.is_dir() else ()
     if prepared and not found:
         raise DataError(f"--public-data {prepared} is no prepared folder: it holds no site's datalist.json")
@@ -74,10 +77,11 @@ def public_images(phantom: str, *, prepared: Path | None = None) -> PublicImages
         items = [item for split in ("training", "validation", "test") for item in datalist.items(split)]
         items = items[:: -(-len(items) // MOST_OF_A_SITE)]
         ordinary[f"public {datalist.site}"] = partial(list, items)
+        cases.append(f"public {datalist.site}")
         text += f", {len(items)} public cases of {datalist.site} ({datalist.dataset})"
     others = [kind for kind in PHANTOMS if kind not in ("cine", phantom)] if phantom != "cine" else []
     foreign = {f"phantom {kind}": partial(_phantoms, kind, "site-1") for kind in others}
-    return PublicImages(ordinary=ordinary, foreign=foreign, description=text)
+    return PublicImages(ordinary=ordinary, foreign=foreign, description=text, cases=tuple(cases))
 
 
 def _phantoms(phantom: str, site: str) -> list[Item]:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,12 @@ FORM = "noisy mean in public directions"
 METHOD = "assess"
 """The scripted model's method that gives logits and distances; ``forward`` gives the logits alone."""
 
+ASSESSMENT = {
+    "file": "models/model.ts",
+    "call": f"{METHOD}(image) returns logits (batch, classes) and distances (batch)",
+}
+"""Where in a bundle the distance is, for its metadata."""
+
 _REACH = 2.0
 """The site may lie this many times as far from the mean of the ordinary images as the farthest of them (ours)."""
 
@@ -55,31 +62,48 @@ _RANGE = (0.25, 4.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reference:
-    """A site's patients, as the network sees them.
+class Place(ABC):
+    """Where images that are nothing unusual lie, as the network sees them.
 
     Attributes:
         directions: (D, k) float32.
-        location: (k,) float32, the noisy mean.
-        threshold: distance that about :data:`QUANTILE` of the site's patients stay within.
-        training_cases: of the site.
-        validation_cases: of the site.
-        patients: whose images these are.
-        deviation: standard deviation of the noise in each coordinate of ``location``, in units of the spread of images
-            of one scanner in one direction.
-        rho: zCDP of all releases from this run's models, see :mod:`monai_fedlora.export.private_statistics`.
+        location: (k,) float32, of their mean.
+        threshold: distance that about :data:`QUANTILE` of them stay within.
         public: what the directions were chosen from.
     """
 
     directions: Tensor
     location: Tensor
     threshold: float
+    public: str
+
+    def distances(self, features: Tensor) -> Tensor:
+        """(N,) of what the heads read, (N, D)."""
+        return distances(features, self.directions, self.location)
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """For the metadata; the statistics themselves stay in the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference(Place):
+    """A site's patients, as the network sees them; mean and threshold with noise.
+
+    Attributes:
+        training_cases: of the site.
+        validation_cases: of the site.
+        patients: whose images these are.
+        deviation: standard deviation of the noise in each coordinate of ``location``, in units of the spread of images
+            of one scanner in one direction.
+        rho: zCDP of all releases from this run's models, see :mod:`monai_fedlora.export.private_statistics`.
+    """
+
     training_cases: int
     validation_cases: int
     patients: int
     deviation: float
     rho: float
-    public: str
 
     def to_json(self) -> dict[str, Any]:
         """For the metadata; the statistics themselves stay in the model."""
@@ -102,13 +126,8 @@ class Reference:
                 "delta": DELTA,
                 "unit": UNIT,
             },
-            "file": "models/model.ts",
-            "call": f"{METHOD}(image) returns logits (batch, classes) and distances (batch)",
+            **ASSESSMENT,
         }
-
-    def distances(self, features: Tensor) -> Tensor:
-        """(N,) of what the heads read, (N, D)."""
-        return distances(features, self.directions, self.location)
 
 
 def unavailable(reason: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from monai_fedlora.errors import DataError
+from monai_fedlora.transforms.jpeg_data import missing_data
 
 FORMATS = ("JPEG", "PNG", "TIFF")
 SUFFIXES = (".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
@@ -19,6 +20,7 @@ SIXTEEN_BIT = ("I;16", "I;16B", "I;16L")
 EIGHT_BIT = ("1", "CMYK", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "YCbCr")
 MINIMUM_SIDE = 32
 MAXIMUM_PIXELS = 1 << 26
+_JPEG = ("JPEG", "MPO")
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
@@ -37,8 +39,8 @@ def read_photograph(path: str | Path) -> np.ndarray:
         (3, H, W) float32 red, green and blue in [0, 1].
 
     Raises:
-        DataError: the file is missing, damaged, blank, of another format or number type, of several pages, smaller
-            than 32 pixels (ours) on a side or larger than 2**26 pixels (ours); the message names it.
+        DataError: the file is missing, damaged, incomplete, blank, of another format or number type, of several pages,
+            smaller than 32 pixels (ours) on a side or larger than 2**26 pixels (ours); the message names it.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -50,6 +52,8 @@ def read_photograph(path: str | Path) -> np.ndarray:
             check_header(image, path)
             white = 2.0 ** _bits(image) - 1.0
             image.load()
+            if image.format in _JPEG and (missing := missing_data(path.read_bytes(), image)):
+                raise DataError(f"{path} is incomplete: {missing}; copy it again from the source")
             ImageOps.exif_transpose(image, in_place=True)
             levels = _levels(image, white)
     except DataError:

@@ -112,6 +112,42 @@ def test_the_same_heart_gives_the_same_prediction(
     np.testing.assert_array_equal(prediction.prepared, classic.prepared)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("change", [{}, {"TriggerTime": "0"}, {"RescaleSlope": "2", "RescaleIntercept": "-7"}])
+def test_legacy_converted_objects_are_read_as_the_classic_images_they_were_made_of(
+    tmp_path: Path, change: dict[str, str]
+) -> None:
+    images = classic_images(SHORT, shuffled(SHORT), **change)
+    made = hd.legacy.LegacyConvertedEnhancedMRImage(
+        images, series_instance_uid=hd.UID(), series_number=5, sop_instance_uid=hd.UID(), instance_number=1
+    )
+    for number, image in enumerate(images):
+        image.InstanceNumber = shuffled(SHORT)[number] + 1
+    expected, expected_voxels = read(tmp_path / "classic", *images)
+    found, voxels = read(tmp_path / "converted", made)
+    assert (found.times, found.doubts) == (expected.times, expected.doubts)
+    np.testing.assert_array_equal(voxels, expected_voxels)
+    np.testing.assert_allclose(found.affine, expected.affine, atol=1e-6)
+    with pytest.raises(PrivacyError, match="enhanced"):
+        Deidentifier().image(made)
+
+
+@pytest.mark.parametrize("sequence", ["MRModifierSequence", "MREchoSequence"])
+def test_frames_of_several_inversion_or_echo_times_are_no_cine(tmp_path: Path, sequence: str) -> None:
+    def change(group: Dataset, number: int) -> None:
+        item = Dataset()
+        item.EffectiveEchoTime, item.InversionTimes = 1.0 + number, [100.0 * number]
+        setattr(group, sequence, [item])
+
+    maps = enhanced_dataset(classic_images(SHORT), change=change)
+    maps.SeriesInstanceUID, maps.SeriesNumber = "1.2.3.9", 40
+    stack, voxels = read(tmp_path, maps, *classic_images(SHORT))
+    np.testing.assert_array_equal(voxels, SHORT)
+    (omission,) = stack.omissions
+    assert (omission.count, omission.series) == (24, (40,))
+    assert "times differ within a slice" in omission.why
+
+
 def test_temporal_positions_order_frames_without_trigger_times(tmp_path: Path) -> None:
     order = shuffled(SHORT)
 

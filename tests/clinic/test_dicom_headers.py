@@ -56,7 +56,7 @@ def test_what_an_image_may_leave_out_is_none(tmp_path: Path, value: str | None) 
     assert (header.series_number, header.description) == (0, "")
 
 
-def test_other_files_copies_phases_and_reports_are_left_out(tmp_path: Path) -> None:
+def test_other_files_copies_phases_and_reports_are_counted(tmp_path: Path) -> None:
     first = make()
     (tmp_path / "notes.txt").write_text("no DICOM")
     directory = make(SOPClassUID="1.2.840.10008.1.3.10")
@@ -64,8 +64,90 @@ def test_other_files_copies_phases_and_reports_are_left_out(tmp_path: Path) -> N
     capture = make(ImagePositionPatient=None)
     phase = make(ImageType=["ORIGINAL", "PRIMARY", "P", "ND"])
     files = [save(one, tmp_path / str(i)) for i, one in enumerate((first, first, directory, report, capture, phase))]
-    headers = read_image_headers([tmp_path / "notes.txt", *files], tmp_path).headers
-    assert [header.path for header in headers] == [tmp_path / "0"]
+    images = read_image_headers([tmp_path / "notes.txt", *files], tmp_path)
+    assert [header.path for header in images.headers] == [tmp_path / "0"]
+    assert [(one.path.name, one.why) for one in images.unused] == [
+        ("notes.txt", "no DICOM"),
+        ("1", "copies of images that are there"),
+        ("2", "a directory of media (DICOMDIR)"),
+        ("3", "no MR image but Comprehensive SR Storage"),
+        ("4", "no usable ImagePositionPatient"),
+        ("5", "phases, velocities or parts of complex numbers"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "no grey levels (MONOCHROME2)"),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, "no grey levels (MONOCHROME2)"),
+        ({"PixelSpacing": None}, "no usable PixelSpacing"),
+        ({"PixelSpacing": ""}, "no usable PixelSpacing"),
+        ({"ImagePositionPatient": None}, "no usable ImagePositionPatient"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "PixelSpacing": None}, "localisers"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "T1 MAP"]}, "parametric maps"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.11"}, "no MR image but Basic Text SR Storage"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.104.1"}, "no MR image but Encapsulated PDF Storage"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.59"}, "no MR image but Key Object Selection Document Storage"),
+        (
+            {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.11.1"},
+            "no MR image but Grayscale Softcopy Presentation State Storage",
+        ),
+        ({"SOPClassUID": "1.2.3.4"}, "no MR image but of a private kind"),
+    ],
+)
+def test_an_unusable_object_beside_a_good_one_blocks_nothing_and_is_counted(
+    tmp_path: Path, changes: dict[str, Any], why: str
+) -> None:
+    other = make(series="1.2.9", SeriesNumber=9, SeriesDescription="beside", **changes)
+    files = [save(make(), tmp_path / "good"), save(other, tmp_path / "other")]
+    images = read_image_headers(files, tmp_path)
+    assert [header.path.name for header in images.headers] == ["good"]
+    (unused,) = images.unused
+    assert (unused.path.name, unused.why, unused.is_doubt) == ("other", why, False)
+    is_image = why[:11] != "no MR image"
+    assert (unused.series_number, unused.description) == ((9, "beside") if is_image else (0, ""))
+
+
+def test_a_damaged_file_beside_good_ones_is_doubted(tmp_path: Path) -> None:
+    good = save(make(), tmp_path / "good")
+    (tmp_path / "cut").write_bytes(good.read_bytes()[:300])
+    images = read_image_headers([good, tmp_path / "cut"], tmp_path)
+    assert len(images.headers) == 1
+    assert [(one.path.name, one.is_doubt) for one in images.unused] == [("cut", True)]
+
+
+def test_different_images_with_one_uid_are_refused(tmp_path: Path) -> None:
+    first, second = make(), make(number=8)
+    second.SOPInstanceUID = second.file_meta.MediaStorageSOPInstanceUID = first.SOPInstanceUID
+    with pytest.raises(DataError, match=r"/0 and .*/1 are different images with one SOP instance UID"):
+        read(first, second, folder=tmp_path)
+
+
+@pytest.mark.parametrize("code", ["PID Q4711 ZZQ", "pid-q4711-zzq", "", None, "0PID-Q4711-ZZQ"])
+def test_one_patient_may_be_written_in_several_ways(tmp_path: Path, code: str | None) -> None:
+    files = [save(one, tmp_path / str(n)) for n, one in enumerate((make(), make(number=8, PatientID=code)))]
+    images = read_image_headers(files, tmp_path)
+    assert len(images.headers) == 2
+    assert images.notes == (("the patient's code is written in 2 ways",) if code else ())
+
+
+@pytest.mark.parametrize(
+    "keyword",
+    ["PatientID", "SeriesNumber", "SeriesDescription", "TriggerTime", "InstanceNumber", "AcquisitionNumber",
+     "InversionTime", "EchoTime", "ImageType", "StudyInstanceUID", "TemporalPositionIdentifier"],
+)  # fmt: skip
+def test_empty_attributes_mean_absent_ones(tmp_path: Path, keyword: str) -> None:
+    absent, empty = make(), make(number=8)
+    empty.add_new(keyword, pydicom.datadict.dictionary_VR(keyword), None)
+    if keyword in absent:
+        delattr(absent, keyword)
+    values, names = [], ("series_number", "description", "trigger_time", "acquisition", "instance_number", "echo_time")
+    for one in (absent, empty):
+        one.InstanceNumber = None if keyword == "InstanceNumber" else 7
+        (header,) = read_image_headers([save(one, tmp_path / "image")], tmp_path).headers
+        values.append([getattr(header, name) for name in names])
+    assert values[0] == values[1]
 
 
 @pytest.mark.parametrize(

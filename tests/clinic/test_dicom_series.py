@@ -130,6 +130,19 @@ def test_a_slice_acquired_again_in_its_series_counts_as_acquired_last() -> None:
     assert left(stack) == {"acquired again later": 8}
 
 
+def test_a_stack_acquired_twice_in_its_series_counts_as_acquired_last() -> None:
+    again = [replace(h, uid=f"{h.uid}.2", acquisition=2, path=h.path.with_name("again")) for h in cine()]
+    stack = find([*again, *(replace(header, acquisition=1) for header in cine())])
+    assert {header.path.name for place in stack.images for header in place} == {"again"}
+    assert left(stack) == {"acquired again later": 40}
+
+
+def test_parts_of_a_beat_acquired_one_after_the_other_are_one_cine() -> None:
+    stack = find([replace(h, acquisition=(h.instance_number or 0) % 100 // 6) for h in cine(frames=12)])
+    assert stack.shape == (64, 48, 5, 12)
+    assert stack.omissions == ()
+
+
 def test_an_acquisition_that_was_broken_off_does_not_replace_a_slice() -> None:
     again = [
         replace(h, uid=f"{h.uid}.2", acquisition=2, trigger_time=None, instance_number=900) for h in cine([2], frames=3)

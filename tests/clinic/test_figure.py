@@ -122,9 +122,8 @@ def test_a_weak_map_is_weaker_than_a_strong_one_and_has_the_colours_of_the_page(
 
 
 def test_answer_model_notice_frames_and_doubts_are_said(heart: Prediction, words: list[str]) -> None:
-    told = replace(
-        heart, frames=FRAMES, doubts=("it is no heart",), notes=("two series",), relevance=torch.ones(32, 32)
-    )
+    timed = replace(FRAMES, times_ms=(10.0, 60.4, 110.0, 160.4, 210.0, 260.0))
+    told = replace(heart, frames=timed, doubts=("it is no heart",), notes=("two series",), relevance=torch.ones(32, 32))
     draw_figure(told)
     text = " ".join(words)
     for part in (
@@ -134,8 +133,8 @@ def test_answer_model_notice_frames_and_doubts_are_said(heart: Prediction, words
         "site-1 model 1.0.0",
         told.classifier.sha256[:12],
         "Not a medical device",
-        "end-diastole, frame 1: an aid, not evidence",
-        "end-systole, frame 4",
+        "end-diastole, frame 1 (10 ms): an aid, not evidence",
+        "end-systole, frame 4 (160 ms)",
         "ED 1",
         "ES 4",
         "Doubtful because it is no heart.",

@@ -113,3 +113,14 @@ def test_real_lesions_hardly_ever_raise_a_doubt(real_data: Path) -> None:
     doubted = [file.name for file in files if photograph_doubts(read_photograph(file), style="dermoscopy")]
     assert len(files) > 300
     assert len(doubted) <= 0.01 * len(files)
+
+
+def test_saturated_levels_empty_slices_and_alike_slices_are_doubted() -> None:
+    frames = pair()
+    (doubt,) = cine_doubts(np.minimum(frames, 140), spacing=SPACING)[:1]
+    assert "saturated" in doubt
+    frames[..., -2:] = 0
+    assert "2 of 6 slices are empty" in cine_doubts(frames, spacing=SPACING)
+    patient = make_patient("NOR", VENDORS["C"], 1, frames=8)
+    time_third = patient.image[:, [3, 5]].transpose(1, 3, 2, 0)
+    assert any("third axis time" in doubt for doubt in cine_doubts(time_third, spacing=patient.spacing))

@@ -121,6 +121,7 @@ def test_prediction_of_a_dicom_study_says_where_it_comes_from(classifier: Classi
     assert content["notes"] == ["the cine is series 5: 6 slices of 10 frames", "series 5 is 'cine sax'"]
     assert content["left_out"] == []
     assert content["frames"]["counted_from"] == 0
+    assert content["frames"]["trigger_ms"] == [10.0 + 50.0 * frame for frame in range(10)]
     assert content["state"] == prediction.state == DOUBTFUL
     assert content["state_text"] == f"Doubtful because {prediction.doubts[0]}."
     assert content["undecided"] is prediction.undecided

@@ -43,7 +43,7 @@ def classifier_of(answer: Callable[[Tensor], list[float]], *, modality: str = CI
 
     return Namespace(
         modality=modality,
-        resampling={"pixdim": [2.0, 2.0, 8.0]},
+        metadata={"network_data_format": {"inputs": {"image": {"spacing_mm": [2.0, 2.0, 8.0]}}}},
         prepare=lambda image: image,
         batch_log_probabilities=log_probabilities,
     )

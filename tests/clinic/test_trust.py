@@ -188,6 +188,22 @@ def test_metadata_that_misstate_the_training_images_are_refused(exported: Export
         read_trust({**exported.metadata, "training_data": entry})
 
 
+@pytest.mark.realdata
+@pytest.mark.parametrize(("kind", "state"), [("synthetic", DOUBTFUL), ("mixed", DOUBTFUL), ("unknown", CANNOT_TELL)])
+def test_no_model_of_other_than_real_hearts_answers_of_a_real_one_without_a_doubt(
+    real_data: Path, exported: Exported, classifier: Classifier, kind: str, state: str
+) -> None:
+    """Not even where its statistics, stability and calibration find nothing to say."""
+    metadata = {**exported.metadata, "training_data": {**exported.metadata["training_data"], "kind": kind}}
+    metadata["out_of_distribution"] = {**metadata["out_of_distribution"], "threshold": 1e9}
+    model = replace(classifier, trust=read_trust(metadata))
+    prediction = predict_study(model, Study("p", DicomFiles(real_data / "sunnybrook_dicom" / "SCD0000301")))
+    if kind == "unknown":
+        prediction = replace(prediction, doubts=())
+    assert prediction.state == state
+    assert any("synthetic" in doubt for doubt in prediction.doubts) == (state == DOUBTFUL)
+
+
 @given(distance=st.floats(0, 1e6), limit=st.floats(0, 1e6))
 def test_doubt_is_raised_beyond_the_limit_alone(distance: float, limit: float) -> None:
     assert bool(Reach(limit=limit, share=0.95, cases=3).doubts(distance)) == (distance > limit)

@@ -108,13 +108,15 @@ def test_files_of_a_bundle_are_chosen(calls: list[tuple[str, dict[str, Any]]], t
 
 
 def test_public_data_are_passed_on_where_they_are_used(calls: list[tuple[str, dict[str, Any]]], tmp_path: Path) -> None:
-    words = ["--run", "W", "--output", str(tmp_path / "B"), "--public-data", "P"]
-    for unused in (["--site", "shared"], ["--site", "a", "--no-statistics"], ["--site", "shared", "--format", "peft"]):
+    words = ["--run", "W", "--public-data", "P", "--output"]
+    without = ["--no-statistics"]
+    for unused in (["--site", "shared", *without], ["--site", "a", *without], ["--site", "shared", "--format", "peft"]):
         with pytest.raises(ConfigError, match="--public-data"):
-            export.run(parse(*words, *unused))
+            export.run(parse(*words, str(tmp_path / "B"), *unused))
     assert calls == []
-    export.run(parse(*words, "--site", "a"))
-    assert calls[0][1]["public"] == Path("P")
+    for site in ("a", "shared"):
+        export.run(parse(*words, str(tmp_path / site), "--site", site))
+        assert calls.pop()[1]["public"] == Path("P")
 
 
 def test_a_key_is_read_before_anything_is_exported(
