@@ -18,8 +18,8 @@ import torch
 from monai_fedlora import cli
 from monai_fedlora.clinic.bundle import open_bundle
 from monai_fedlora.clinic.deidentify import Deidentifier
+from monai_fedlora.clinic.finding import find_studies
 from monai_fedlora.clinic.many import DicomOutput, predict_all
-from monai_fedlora.clinic.studies import find_studies
 from monai_fedlora.export.archive import pack
 from monai_fedlora.export.bundle import export_bundle
 from monai_fedlora.federated.initial import build_shared, save_shared
@@ -119,7 +119,7 @@ def test_export_and_prediction_are_their_owners_alone(
     def export_and_predict(folder: Path) -> None:
         export_bundle(**stored_run.options(folder / "bundle"), program=False)
         pack(folder / "bundle", folder / "packed" / "bundle.zip")
-        studies = find_studies([stored_study], modality="cine")
+        studies = find_studies([stored_study], modality="cine").studies
         dicom = DicomOutput(deidentifier=Deidentifier())
         predict_all(open_bundle(folder / "bundle"), studies, folder / "P", dicom=dicom)
 

@@ -57,35 +57,41 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.clinic.bundle import open_bundle
     from monai_fedlora.clinic.deidentify import Deidentifier
     from monai_fedlora.clinic.finding import count_and_name, find_studies
+    from monai_fedlora.clinic.helper import Helper, isolated
     from monai_fedlora.clinic.many import LEFT_OUT_NAME, TABLE_NAME, DicomOutput, predict_all
     from monai_fedlora.clinic.state import NO_DOUBT_FOUND
+    from monai_fedlora.clinic.threads import torch_threads
     from monai_fedlora.commands.console import open_console
     from monai_fedlora.export.keys import read_public_keys
 
     if args.keep_identity and not args.dicom:
         raise ConfigError("--keep-identity says what is in the DICOM objects; give --dicom too")
-    classifier = open_bundle(args.bundle, keys=read_public_keys(args.require_signature))
+    keys = read_public_keys(args.require_signature)
+    torch_threads()
     console = open_console()
-    with console.status("looking for studies") as status:
-        found = find_studies(
-            args.inputs,
-            modality=classifier.modality,
-            on_file=lambda count: status.update(f"looking for studies: {count} files"),
-        )
     columns: Sequence[Any] = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("studies", total=len(found.studies))
-        outcomes = predict_all(
-            classifier,
-            found.studies,
-            args.output,
-            overlay=not args.no_overlay,
-            dicom=DicomOutput(deidentifier=None if args.keep_identity else Deidentifier()) if args.dicom else None,
-            left_out=found.left_out,
-            on_progress=lambda outcome: bar.advance(task),
-        )
+    with Helper(args.bundle, keys=args.require_signature) as helper:
+        helper.start()  # it loads while this process does
+        classifier = isolated(open_bundle(args.bundle, keys=keys), helper)
+        with console.status("looking for studies") as status:
+            found = find_studies(
+                args.inputs,
+                modality=classifier.modality,
+                on_file=lambda count: status.update(f"looking for studies: {count} files"),
+            )
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task("studies", total=len(found.studies))
+            outcomes = predict_all(
+                classifier,
+                found.studies,
+                args.output,
+                overlay=not args.no_overlay,
+                dicom=DicomOutput(deidentifier=None if args.keep_identity else Deidentifier()) if args.dicom else None,
+                left_out=found.left_out,
+                on_progress=lambda outcome: bar.advance(task),
+            )
     console.print(summary(classifier.classes, outcomes, calibrated=classifier.trust.calibrated))
     origin = classifier.trust.origin
     style = "red" if origin.doubts() else None

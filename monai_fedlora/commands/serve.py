@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
             raise
         raise ConfigError("the page needs further packages: pip install 'monai-fedlora[serve]'") from error
     from monai_fedlora.clinic.bundle import open_bundle
+    from monai_fedlora.clinic.helper import Helper, isolated
     from monai_fedlora.export.keys import read_public_keys
 
     if args.token is not None:
@@ -102,12 +103,10 @@ def run(args: argparse.Namespace) -> int:
             print(f"TOKEN is what {args.token_file or SERVE_TOKEN} holds", flush=True)
         print(f"open {address} ; Ctrl-C ends and removes everything", flush=True)
 
-    with listen(settings) as server:
-        run_server(
-            open_bundle(args.bundle, keys=read_public_keys(args.require_signature)),
-            settings=settings,
-            server=server,
-            on_ready=ready,
-        )
+    keys = read_public_keys(args.require_signature)
+    with listen(settings) as server, Helper(args.bundle, keys=args.require_signature) as helper:
+        helper.start()  # it loads while this process does
+        classifier = isolated(open_bundle(args.bundle, keys=keys), helper)
+        run_server(classifier, settings=settings, server=server, on_ready=ready)
     print("ended; everything was removed", flush=True)
     return 0

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.clinic.threads import torch_threads
 from monai_fedlora.serve.card import describe_model
 from monai_fedlora.serve.kinds import make_study
 from monai_fedlora.serve.names import stored_suffix, typed_name
@@ -27,7 +28,7 @@ from monai_fedlora.serve.sessions import Session, Sessions
 from monai_fedlora.serve.settings import ServeSettings
 from monai_fedlora.serve.storage import Storage
 from monai_fedlora.serve.uploads import check_length, read_json, receive
-from monai_fedlora.serve.worker import Worker, torch_threads
+from monai_fedlora.serve.worker import Worker
 
 _LONGEST_SWEEP = 60.0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import queue
 import threading
 import time
@@ -13,33 +12,16 @@ from importlib import import_module
 import torch
 
 from monai_fedlora.clinic.bundle import CINE, IMAGE, Classifier
-from monai_fedlora.clinic.defects import describe_defect
-from monai_fedlora.environment import THREADS
-from monai_fedlora.errors import ConfigError, FedLoraError
+from monai_fedlora.clinic.defects import describe_defect, reason_of
+from monai_fedlora.errors import FedLoraError
 from monai_fedlora.serve.results import classify
 from monai_fedlora.serve.sessions import Removed, ServedStudy, Session
 
 logger = logging.getLogger(__name__)
 
-USUAL_THREADS = 4
-"""Of torch, where nothing is said (ours): the page and other programs of the machine keep some."""
 _PATIENCE = 10.0
 """Seconds that the end waits for the study that is being classified (ours)."""
 _SLOW_PACKAGES = {CINE: ("monai.data", "monai.transforms", "captum.attr", "highdicom"), IMAGE: ("captum.attr",)}
-
-
-def torch_threads() -> int:
-    """How many threads torch may use: ``MONAI_FEDLORA_THREADS``, else :data:`USUAL_THREADS` or fewer.
-
-    Raises:
-        ConfigError: the variable is no number from 1.
-    """
-    text = os.environ.get(THREADS)
-    if text is None:
-        return min(USUAL_THREADS, torch.get_num_threads())
-    if not text.isdecimal() or int(text) < 1:
-        raise ConfigError(f"{THREADS}={text} is no number of threads; give 1 or more")
-    return int(text)
 
 
 class Worker:
@@ -95,11 +77,9 @@ def _attempt(study: ServedStudy, classifier: Classifier, session: Session) -> st
         return "a study was classified"
     except Removed:
         return "a study was removed"
-    except (FedLoraError, OSError, MemoryError) as error:
-        study.fail(str(error) or type(error).__name__)
-        return f"a study failed ({type(error).__name__})"
     except Exception as error:  # a defect must not stop the other studies
-        study.fail(f"the study met a defect of this program ({type(error).__name__}); please report it")
-        return f"a study failed ({describe_defect(error)})"
+        study.fail(reason_of(error))
+        is_said = isinstance(error, (FedLoraError, OSError, MemoryError))
+        return f"a study failed ({type(error).__name__ if is_said else describe_defect(error)})"
     finally:
         study.finish()

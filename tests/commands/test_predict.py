@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from monai_fedlora import cli
-from monai_fedlora.clinic import bundle, many
+from monai_fedlora.clinic import bundle, helper, many
 from monai_fedlora.clinic.many import Outcome
 from monai_fedlora.clinic.studies import Study
 from monai_fedlora.clinic.trust import Trust
@@ -62,6 +62,8 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
         return made.outcomes
 
     monkeypatch.setattr(bundle, "open_bundle", open_bundle)
+    monkeypatch.setattr(helper.Helper, "start", lambda self: None)
+    monkeypatch.setattr(helper, "isolated", lambda classifier, helper: classifier)
     monkeypatch.setattr(many, "predict_all", predict_all)
     return made
 

@@ -27,7 +27,7 @@ from monai_fedlora.clinic.finding import find_studies
 from monai_fedlora.clinic.predict import predict_study
 from monai_fedlora.errors import ConfigError, PrivacyError
 from monai_fedlora.serve import app as app_module
-from monai_fedlora.serve import results, worker
+from monai_fedlora.serve import results
 from monai_fedlora.serve.sessions import Removed
 from tests.clinic.hearts import affine_of, write_nifti
 from tests.serve.conftest import ADDRESS, finished, send, stored, stranger, zipped
@@ -548,18 +548,3 @@ def test_model_says_what_it_takes_and_where_the_limits_are(make_app: Make, class
     assert model["sha256"] == classifier.sha256
     origin = classifier.trust.origin
     assert model["trained_on"] == {**origin.to_json(), "summary": origin.summary}
-
-
-@pytest.mark.parametrize(("text", "threads"), [("3", 3), (None, None)])
-def test_threads_are_capped(monkeypatch: pytest.MonkeyPatch, text: str | None, threads: int | None) -> None:
-    if text is not None:
-        monkeypatch.setenv("MONAI_FEDLORA_THREADS", text)
-        assert worker.torch_threads() == threads
-    assert 1 <= worker.torch_threads() <= worker.USUAL_THREADS
-
-
-@pytest.mark.parametrize("text", ["0", "many", ""])
-def test_number_of_threads_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setenv("MONAI_FEDLORA_THREADS", text)
-    with pytest.raises(ConfigError, match="number of threads"):
-        worker.torch_threads()
