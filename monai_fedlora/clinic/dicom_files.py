@@ -69,6 +69,12 @@ def naming_damage(what: str, advice: str) -> Iterator[None]:
         raise DataError(f"{what} ({error}); {advice}") from error
 
 
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM, with or without preamble and mark, by its first bytes."""
+    with open(path, "rb") as stream:
+        return _start(stream) is not None
+
+
 def read_object(path: Path, tags: Sequence[str] | None = None) -> Any:
     """Read a file as DICOM.
 

@@ -117,7 +117,10 @@ def choose_cine(images: StudyImages, origin: Path) -> Chosen:
             f"{names}; leave one of them in the folder"
         )
     cine = chosen[0]
-    unused = [replace(one, is_doubt=one.is_doubt or (one.lacks and one.series in cine.series)) for one in images.unused]
+    unused = [
+        replace(one, why=f"{one.why}{_MISSING}", is_doubt=True) if one.lacks and one.series in cine.series else one
+        for one in images.unused
+    ]
     numbers = sorted({image.series_number for place in cine.slices for image in place})
     note = f"the cine is {_numbered(numbers)}: {len(cine.slices)} slices of {cine.frames} frames"
     return Chosen(
@@ -290,11 +293,20 @@ def _why_not(place: Sequence[ImageHeader], cine: Cine, rivals: Sequence[Cine]) -
         return f"fewer than {MINIMUM_FRAMES} frames a slice", False
     if _continues(place, cine, rivals):
         return f"slices beyond those used, which cannot be joined to them{_MISSING}", True
+    if not rivals and _repeats(place, cine):
+        return "another acquisition of slices that are there", False
     if any(not rival.is_short_axis for rival in rivals):
         return "a cine that is no short axis", False
     if rivals:
         return "a cine of fewer slices or frames", False
     return f"a cine of fewer than {MINIMUM_SLICES} slices of one matrix and orientation", False
+
+
+def _repeats(place: Sequence[ImageHeader], cine: Cine) -> bool:
+    """Whether a slice lies where one of the cine does, with the same matrix and orientation."""
+    projection = place[0].position @ cine.normal
+    near = any(abs(projection - there[0].position @ cine.normal) < _SAME_PLACE_MM for there in cine.slices)
+    return near and len(_parallel([place[0], cine.slices[0][0]])) == 1
 
 
 def _continues(place: Sequence[ImageHeader], cine: Cine, rivals: Sequence[Cine]) -> bool:

@@ -7,7 +7,7 @@ along the columns, then the rows, as in ACDC and M&Ms: what a model learned from
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,12 +52,13 @@ class Stack:
         return tuple(images[frame] for images in self.images)
 
 
-def find_stack(images: StudyImages, origin: Path) -> Stack:
+def find_stack(images: StudyImages, origin: Path, *, names: Mapping[Path, str] | None = None) -> Stack:
     """Choose and order the short-axis cine of a study, and count everything else.
 
     Args:
         images: of the study.
         origin: the folder or archive, for messages.
+        names: what people call the files, if not as they are called where they lie.
 
     Raises:
         DataError: there is no short-axis cine, or several (:func:`monai_fedlora.clinic.dicom_series.choose_cine`); a
@@ -87,7 +88,7 @@ def find_stack(images: StudyImages, origin: Path) -> Stack:
         notes=(*notes, *timing.notes),
         doubts=(*doubts, *timing.doubts),
         omissions=omissions,
-        quotes=quote(chosen.unused, sorted(used), origin),
+        quotes=quote(chosen.unused, sorted(used), names or {}),
     )
 
 

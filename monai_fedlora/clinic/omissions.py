@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,19 +86,19 @@ def summarise(unused: Iterable[Unused]) -> tuple[Omission, ...]:
     return tuple(sorted(found, key=lambda omission: not omission.is_doubt))
 
 
-def quote(unused: Sequence[Unused], used: Iterable[tuple[int, str]], origin: Path) -> tuple[str, ...]:
+def quote(unused: Sequence[Unused], used: Iterable[tuple[int, str]], names: Mapping[Path, str]) -> tuple[str, ...]:
     """What the files themselves call what was used and what was not, which may name a person.
 
     Args:
         unused: images and files.
         used: number and description of the series that were used.
-        origin: the study's folder or archive; files elsewhere, as unpacked ones, have no names worth telling.
+        names: what people call the files; those that are missing there are called as they are.
     """
     series = {number: text for number, text in used if text}
     for one in unused:
         if one.series and one.description:
             series.setdefault(one.series_number, one.description)
-    files = sorted({one.path.name for one in unused if not one.series and one.path.is_relative_to(origin)})
+    files = sorted({names.get(one.path, one.path.name) for one in unused if not one.series})
     sentences = []
     if series:
         sentences.append("; ".join(f"series {number} is {text!r:.66}" for number, text in sorted(series.items())))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from monai_fedlora.clinic.archive import study_files, unpacked
+from monai_fedlora.clinic.archive import is_archive, study_files, unpacked
 from monai_fedlora.clinic.bundle import CINE, Classifier
 from monai_fedlora.clinic.dicom_headers import read_image_headers
 from monai_fedlora.clinic.dicom_pixels import check_size, read_voxels
@@ -129,9 +130,22 @@ def _load_cine(files: CineFile, classifier: Classifier) -> LoadedStudy:
     )
 
 
-def _load_dicom(files: DicomFiles, classifier: Classifier) -> LoadedStudy:
+@contextmanager
+def _named(files: DicomFiles) -> Iterator[dict[Path, str]]:
+    """The files of a DICOM study, with what people call them."""
+    if is_archive(files.path) and files.path.is_file():
+        with unpacked(files.path, [PurePosixPath(member) for member in files.members]) as places:
+            yield {place: str(member) for member, place in places.items()}
+        return
+    names = dict(files.names)
     with study_files(files.path, files.members) as paths:
-        stack = find_stack(read_image_headers(paths, files.path), files.path)
+        inside = {path: str(path.relative_to(files.path)) if path != files.path else path.name for path in paths}
+        yield {path: names.get(name, name) for path, name in inside.items()}
+
+
+def _load_dicom(files: DicomFiles, classifier: Classifier) -> LoadedStudy:
+    with _named(files) as paths:
+        stack = find_stack(read_image_headers(list(paths), files.path), files.path, names=paths)
         voxels = read_voxels(stack)
         choice = choose_frames(
             voxels, spacing_mm=float(np.sqrt(np.prod(stack.images[0][0].spacing))), given=files.frames

@@ -25,11 +25,13 @@ class DicomFiles:
         path: the folder or archive, or a single object with many frames.
         frames: counted from 0.
         members: which of its files are the study's, by their paths in it; empty means all.
+        names: what people call its files, as (path in it, name); files that are missing there are called as they are.
     """
 
     path: Path
     frames: tuple[int, int] | None = None
     members: tuple[str, ...] = ()
+    names: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from monai_fedlora.clinic.archive import MAXIMUM_FILES
 from monai_fedlora.clinic.bundle import CINE
+from monai_fedlora.clinic.dicom_files import is_dicom
 from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
 from monai_fedlora.clinic.volumes import NIFTI
 from monai_fedlora.data.records import FramePair, Photograph
@@ -19,7 +20,6 @@ from monai_fedlora.serve.refusal import BAD_REQUEST, WRONG_TYPE, Refused
 from monai_fedlora.serve.uploads import Received, StoredFile
 
 _CHUNK = 1 << 20
-_MAGIC, _MAGIC_AT = b"DICM", 128
 
 
 def make_study(
@@ -92,10 +92,10 @@ def unpack(archive: StoredFile, folder: Path, limit: int, share: Share) -> list[
 def _cine(files: Sequence[StoredFile], name: str, folder: Path) -> Study:
     volumes = [file for file in files if file.path.name.endswith(NIFTI)]
     if not volumes:
-        if not any(_is_dicom(file.path) for file in files):
+        if not any(is_dicom(file.path) for file in files):
             raise Refused(WRONG_TYPE, f"none of {_count(len(files))} is a DICOM image; {_takes(CINE)}")
-        return Study(name, DicomFiles(folder))
-    if any(_is_dicom(file.path) for file in files if file not in volumes):
+        return Study(name, DicomFiles(folder, names=tuple((file.path.name, file.name) for file in files)))
+    if any(is_dicom(file.path) for file in files if file not in volumes):
         raise Refused(BAD_REQUEST, "DICOM and NIfTI files arrived together; send one study at a time")
     frames = [frame_of(file.name) for file in volumes]
     found = {frame[1]: file.path for frame, file in zip(frames, volumes, strict=True) if frame}
@@ -110,12 +110,6 @@ def _cine(files: Sequence[StoredFile], name: str, folder: Path) -> Study:
         BAD_REQUEST,
         f"{len(volumes)} NIfTI files arrived as one study; send one 4D cine, or NAME_ed and NAME_es with the same NAME",
     )
-
-
-def _is_dicom(path: Path) -> bool:
-    with path.open("rb") as stream:
-        stream.seek(_MAGIC_AT)
-        return stream.read(len(_MAGIC)) == _MAGIC
 
 
 def _name_of(files: Sequence[StoredFile]) -> str:

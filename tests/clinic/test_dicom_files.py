@@ -23,7 +23,7 @@ from pydicom.uid import (
 
 from monai_fedlora.clinic import dicom_files
 from monai_fedlora.clinic.deidentify import Deidentifier
-from monai_fedlora.clinic.dicom_files import read_object
+from monai_fedlora.clinic.dicom_files import is_dicom, read_object
 from monai_fedlora.clinic.dicom_headers import read_image_headers
 from monai_fedlora.clinic.dicom_pixels import read_dataset
 from monai_fedlora.errors import ConfigError, DataError
@@ -77,6 +77,7 @@ def test_every_encoding_gives_the_same_image_and_the_same_clean_copy(
 ) -> None:
     pixels = (PIXELS + 60).astype(kind) if kind != np.int16 else PIXELS
     (tmp_path / "IM").write_bytes(stored(make(pixels), syntax, bare=bare))
+    assert is_dicom(tmp_path / "IM")
     (header,) = read_image_headers([tmp_path / "IM"], tmp_path).headers
     assert (header.series, header.trigger_time, header.shape) == ("1.2.3", 40.0, (12, 10))
     dataset = read_dataset(header)
@@ -147,6 +148,7 @@ def test_deflated_bombs_without_mark_are_not_inflated_either(tmp_path: Path, mon
 def test_other_files_are_no_dicom(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
     assert read_object(tmp_path / "file", ["PatientID"]) is None
+    assert not is_dicom(tmp_path / "file")
 
 
 @given(st.binary(max_size=300))

@@ -152,6 +152,14 @@ def test_an_acquisition_that_was_broken_off_does_not_replace_a_slice() -> None:
     assert sum(left(stack).values()) == 3
 
 
+def test_a_slice_that_was_acquired_again_as_a_series_of_its_own_is_counted() -> None:
+    again = renamed(cine([2]), series="9", series_number=9)
+    assert left(find([*again, *cine()])) == {"another acquisition of slices that are there": 8}
+    slices = [renamed(cine([place]), series=f"1.{place}", series_number=10 + place) for place in range(5)]
+    stack = find([*again, *(header for series in slices for header in series)])
+    assert left(stack) == {"another acquisition of slices that are there": 8}
+
+
 def test_every_other_series_is_counted_with_its_reason() -> None:
     series = {
         "fewer than 6 frames a slice": renamed(cine(frames=1), series="3", series_number=3),

@@ -42,11 +42,11 @@ def test_quotes_name_series_and_files() -> None:
         image(40, "maps", description="T1 MOLLI"), image(7, "few"),
         Unused(path=FOLDER / "deep" / "b.txt", why="no DICOM"), Unused(path=Path("/elsewhere/000001"), why="no DICOM"),
     ]  # fmt: skip
-    assert quote(unused, [(5, "sax"), (6, "")], FOLDER) == (
+    assert quote(unused, [(5, "sax"), (6, "")], {Path("/elsewhere/000001"): "scan/a.txt"}) == (
         "series 5 is 'sax'; series 40 is 'T1 MOLLI'",
-        "files that were left out: b.txt",
+        "files that were left out: b.txt, scan/a.txt",
     )
-    assert quote([], [(5, "")], FOLDER) == ()
+    assert quote([], [(5, "")], {}) == ()
 
 
 def test_long_lists_end_with_their_number() -> None:

@@ -230,6 +230,19 @@ def test_empty_attributes_mean_absent_ones_from_file_to_clean_copy(
     assert "FrameOfReferenceUID" not in clean
 
 
+@pytest.mark.parametrize("kind", ["folder", "zip", "renamed"])
+def test_files_that_are_no_images_are_called_as_people_call_them(
+    classifier: Classifier, study_folder: Path, tmp_path: Path, kind: str
+) -> None:
+    (study_folder / "deep").mkdir()
+    (study_folder / "deep" / "notes.txt").write_text("no DICOM")
+    files = DicomFiles(study_folder, names=(("deep/notes.txt", "letter"),) if kind == "renamed" else ())
+    if kind == "zip":
+        files = DicomFiles(Path(shutil.make_archive(str(tmp_path / "packed"), "zip", study_folder)))
+    loaded = load_study(Study("p", files), classifier)
+    assert loaded.quotes[1] == f"files that were left out: {'letter' if kind == 'renamed' else 'deep/notes.txt'}"
+
+
 def test_table_and_json_name_what_was_left_out_and_figure_and_report_name_no_person(
     classifier: Classifier, study_folder: Path, tmp_path: Path
 ) -> None:

@@ -54,9 +54,16 @@ def link(name: str) -> zipfile.ZipInfo:
     return member
 
 
+def test_dicom_without_preamble_is_dicom(tmp_path: Path) -> None:
+    found = study(tmp_path, ("heart/IM1", b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100"))
+    assert isinstance(found.files, DicomFiles)
+
+
 def test_dicom_files_are_the_folder_they_lie_in(tmp_path: Path) -> None:
     found = study(tmp_path, ("heart/IM1", DICOM), ("heart/notes.txt", b"x"), ("heart/README", b"x"))
-    assert found == Study("heart", DicomFiles(tmp_path))
+    assert found == Study(
+        "heart", DicomFiles(tmp_path, names=(("000000.dcm", "heart/IM1"), ("000001.dcm", "heart/README")))
+    )
 
 
 def test_loose_files_are_called_after_themselves(tmp_path: Path) -> None:
@@ -83,7 +90,7 @@ def test_archive_gives_its_members_and_is_removed(tmp_path: Path) -> None:
     found, files = make_study(
         received(tmp_path, ("P7.zip", archive)), modality="cine", folder=tmp_path, limit=LIMIT, share=share
     )
-    assert found == Study("P7", DicomFiles(tmp_path))
+    assert found == Study("P7", DicomFiles(tmp_path, names=(("m000000.dcm", "heart/IM1"),)))
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [DICOM]
     assert [file.name for file in files] == ["P7.zip", "heart/IM1"]
 
