@@ -26,6 +26,7 @@ COMMANDS = (
     "audit",
     "predict",
     "serve",
+    "feedback",
     "check",
     "methods",
     "approve",

@@ -24,8 +24,8 @@ from monai_fedlora.clinic.occlusion import need_captum
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, predict_study
 from monai_fedlora.clinic.state import state_sentences
 from monai_fedlora.clinic.studies import LeftOut, Study
-from monai_fedlora.errors import ConfigError
-from monai_fedlora.files import atomic_path, make_folder, write_json, write_text
+from monai_fedlora.errors import ConfigError, DataError
+from monai_fedlora.files import atomic_path, make_folder, read_json, write_json, write_text
 
 TABLE_NAME = "predictions.csv"
 LEFT_OUT_NAME = "left_out.csv"
@@ -142,6 +142,23 @@ def file_name(study: str) -> str:
     """A file name for a study's name: the same where that is safe, otherwise with a hash, so that no two are equal."""
     safe = re.sub(r"[^A-Za-z0-9_-]+", "_", study)[:80]
     return safe if safe == study else f"{safe}-{hashlib.sha256(study.encode()).hexdigest()[:8]}"
+
+
+def find_result(output: Path, study: str) -> dict[str, Any]:
+    """What :func:`predict_all` wrote of a study.
+
+    Raises:
+        DataError: there is nothing of this study, or no such folder.
+    """
+    path = output / "studies" / f"{file_name(study)}.json"
+    if not path.is_file():
+        raise DataError(
+            f"{output} holds no result of {study!r}; give a folder of predict, and a name of its {TABLE_NAME}"
+        )
+    result = read_json(path)
+    if not isinstance(result, dict):
+        raise DataError(f"{path} is no result of predict")
+    return result
 
 
 def _one(classifier: Classifier, study: Study, output: Path, *, overlay: bool, dicom: DicomOutput | None) -> Outcome:

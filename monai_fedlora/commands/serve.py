@@ -54,6 +54,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         metavar="MINUTES",
         help="time after which what a browser left is removed (default: 30)",
     )
+    parser.add_argument(
+        "--feedback",
+        type=Path,
+        metavar="FOLDER",
+        help="let readers say whether they agree, and keep it in FOLDER/feedback.csv, which stays (default: keep none)",
+    )
     add_signature_option(parser)
     return parser
 
@@ -70,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
             raise
         raise ConfigError("the page needs further packages: pip install 'monai-fedlora[serve]'") from error
     from monai_fedlora.clinic.bundle import open_bundle
+    from monai_fedlora.clinic.feedback import FEEDBACK_NAME, check_table
     from monai_fedlora.clinic.helper import Helper, isolated
     from monai_fedlora.export.keys import read_public_keys
 
@@ -90,7 +97,10 @@ def run(args: argparse.Namespace) -> int:
         max_upload_bytes=round(args.max_upload * _GIB),
         max_disk_bytes=round(disk * _GIB),
         idle_minutes=args.idle_minutes,
+        feedback=args.feedback,
     )
+    if args.feedback is not None:
+        check_table(args.feedback)
 
     def ready() -> None:
         if VIEWER not in find_pages():
@@ -101,6 +111,8 @@ def run(args: argparse.Namespace) -> int:
         print("Research only. Not for clinical use.", flush=True)
         if token and not is_secret:
             print(f"TOKEN is what {args.token_file or SERVE_TOKEN} holds", flush=True)
+        if args.feedback is not None:
+            print(f"whether readers agree stays in {args.feedback / FEEDBACK_NAME}", flush=True)
         print(f"open {address} ; Ctrl-C ends and removes everything", flush=True)
 
     keys = read_public_keys(args.require_signature)
@@ -108,5 +120,5 @@ def run(args: argparse.Namespace) -> int:
         helper.start()  # it loads while this process does
         classifier = isolated(open_bundle(args.bundle, keys=keys), helper)
         run_server(classifier, settings=settings, server=server, on_ready=ready)
-    print("ended; everything was removed", flush=True)
+    print(f"ended; {'everything was' if args.feedback is None else 'all studies were'} removed", flush=True)
     return 0

@@ -17,6 +17,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.threads import torch_threads
 from monai_fedlora.serve.card import describe_model
+from monai_fedlora.serve.feedback import keep_feedback
 from monai_fedlora.serve.kinds import make_study
 from monai_fedlora.serve.names import stored_suffix, typed_name
 from monai_fedlora.serve.offers import describe, describe_session, download
@@ -47,6 +48,7 @@ def create_app(classifier: Classifier, *, settings: ServeSettings) -> FastAPI:
     """
     model, pages, threads = describe_model(classifier), find_pages(), torch_threads()
     model |= {"max_upload_bytes": settings.max_upload_bytes, "viewer": VIEWER in pages}
+    model |= {"keeps_feedback": settings.feedback is not None}
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -140,6 +142,14 @@ def create_app(classifier: Classifier, *, settings: ServeSettings) -> FastAPI:
         name = typed_name(str(content.get("name", "")))
         session = find_session(request)
         return answer(request, session, describe(sessions_of(request).rename(session, identity, name)))
+
+    @app.post("/api/studies/{identity}/feedback")
+    async def post_feedback(request: Request, identity: str) -> Response:
+        content = await read_json(in_time(request.stream(), Pace(settings)))
+        session = find_session(request)
+        study = session.study(identity)
+        await run_in_threadpool(keep_feedback, study, content, folder=settings.feedback)
+        return answer(request, session, describe(study))
 
     @app.get("/api/studies/{identity}/{name}")
     async def get_file(request: Request, identity: str, name: str) -> Response:

@@ -37,6 +37,7 @@ def describe(study: ServedStudy) -> dict[str, Any]:
         "state": state,
         "error": study.error,
         "result": study.result and study.result | {"study": study.name},
+        "opinion": study.opinion and {name: getattr(study.opinion, name) for name in ("opinion", "instead", "because")},
         "files": {kind: f"/api/studies/{study.id}/{FILES[kind]}" for kind in offered},
     }
 

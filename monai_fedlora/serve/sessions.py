@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_fedlora.clinic.deidentify import Deidentifier
+from monai_fedlora.clinic.feedback import Opinion
 from monai_fedlora.clinic.studies import Study
 from monai_fedlora.files import make_folder
 from monai_fedlora.serve.disk import Disk, Share
@@ -55,6 +56,8 @@ class ServedStudy:
         error: why it failed, for its sender.
         result: what the model says, from the state "explaining" on.
         offered: file in ``results`` by what it is.
+        opinion: what its reader said of the answer last, as it was kept; None if nothing was.
+        opinions: how many were kept.
     """
 
     id: str
@@ -69,6 +72,8 @@ class ServedStudy:
     error: str | None = None
     result: dict[str, Any] | None = None
     offered: dict[str, Path] = field(default_factory=dict)
+    opinion: Opinion | None = None
+    opinions: int = 0
     _source: Study | None = None
     _files: tuple[StoredFile, ...] = ()
     _removed: bool = False

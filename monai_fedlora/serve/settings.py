@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 
 from monai_fedlora.errors import ConfigError
 
@@ -31,6 +32,7 @@ class ServeSettings:
         head_seconds: for the head of a request (ours).
         stall_seconds: that a sender may be silent, or behind the slowest rate, and a reader of an answer idle (ours).
         slowest_rate: bytes a second that a sender reaches on average (ours).
+        feedback: folder in which is kept whether readers agree; None keeps nothing.
     """
 
     host: str = "127.0.0.1"
@@ -44,6 +46,7 @@ class ServeSettings:
     head_seconds: float = 20.0
     stall_seconds: float = 30.0
     slowest_rate: float = 16384.0
+    feedback: Path | None = None
 
     def __post_init__(self) -> None:
         """Check every value.
