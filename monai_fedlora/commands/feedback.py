@@ -65,11 +65,10 @@ def _keep(args: argparse.Namespace) -> None:
 
 
 def _summarise(tables: Sequence[Path]) -> None:
-    from rich.console import Console
-
     from monai_fedlora.clinic.feedback import DISAGREE, agreements, last_opinions, read_opinions
+    from monai_fedlora.commands.console import open_console
 
-    console = Console()
+    console = open_console()
     found = [opinion for table in tables for opinion in last_opinions(read_opinions(table))]
     for sha256 in dict.fromkeys(opinion.sha256 for opinion in found):
         opinions = [opinion for opinion in found if opinion.sha256 == sha256]

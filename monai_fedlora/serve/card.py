@@ -8,6 +8,7 @@ from typing import Any
 from monai_fedlora.clinic.bundle import CINE, Classifier
 from monai_fedlora.clinic.overlay import scale
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE
+from monai_fedlora.export.personal_or_shared import KEY, METRIC, SHARED
 from monai_fedlora.serve.names import accepted_suffixes
 
 _LONGEST = 300
@@ -38,6 +39,8 @@ def describe_model(classifier: Classifier) -> dict[str, Any]:
         "accepts": list(accepted_suffixes(classifier.modality)),
         "overlay": scale(),
         "card": model_card(metadata) | {"Training images": classifier.trust.origin.summary},
+        "blind": list(classifier.trust.blind),
+        "warnings": model_warnings(metadata),
     }
 
 
@@ -60,6 +63,26 @@ def model_card(metadata: Mapping[str, Any]) -> dict[str, str]:
         "Exported": origin.get("exported"),
     }
     return {label: str(text)[:_LONGEST] for label, text in entries.items() if text not in (None, "")}
+
+
+def model_warnings(metadata: Mapping[str, Any]) -> list[str]:
+    """What a reader has to know before any answer: that the shared model did better than this personal one."""
+    if _mapping(metadata, "provenance").get("kind") != "personal":
+        return []
+    found = _mapping(metadata, KEY)
+    if not found:  # a bundle of an earlier version
+        views = _mapping(_mapping(metadata, "eval_metrics"), "test")
+        own, other = (_mapping(_mapping(views, view), METRIC).get("value") for view in ("private_on", "private_off"))
+        if own is None or other is None or own >= other:
+            return []
+        said = "on the site's own test cases the shared model does better than the personal one: balanced accuracy "
+        said += f"{other:.3f} against {own:.3f}"
+        found = {"better": SHARED, "said": said}
+    return (
+        [f"{found['said']}; the shared one (export --site shared) may serve better"]
+        if found["better"] == SHARED
+        else []
+    )
 
 
 def _test_entries(metadata: Mapping[str, Any], *, personal: bool) -> dict[str, str]:

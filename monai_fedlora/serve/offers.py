@@ -22,6 +22,7 @@ from monai_fedlora.serve.sessions import SENDING, ServedStudy, Session, no_study
 
 _TYPES = {".gz": "application/gzip", ".png": "image/png", ".zip": "application/zip", ".json": "application/json"}
 _OF_DICOM = "dicom"
+_NAMED = frozenset({"figure", "json"})
 _SHOWN = frozenset({"figure", "image"})
 
 
@@ -38,7 +39,7 @@ def describe(study: ServedStudy) -> dict[str, Any]:
         "error": study.error,
         "result": study.result and study.result | {"study": study.name},
         "opinion": study.opinion and {name: getattr(study.opinion, name) for name in ("opinion", "instead", "because")},
-        "files": {kind: f"/api/studies/{study.id}/{FILES[kind]}" for kind in offered},
+        "files": {kind: _address(study, kind) for kind in offered},
     }
 
 
@@ -72,6 +73,12 @@ def download(study: ServedStudy, kind: str) -> Response:
         return response
     headers = {"content-disposition": response.headers["content-disposition"]}
     return Response(content, media_type=media, headers=headers)
+
+
+def _address(study: ServedStudy, kind: str) -> str:
+    """Where a file is found; another one where its content is another, so that no browser shows the old one."""
+    version = f"?{study.renamed}" if study.renamed and kind in _NAMED else ""
+    return f"/api/studies/{study.id}/{FILES[kind]}{version}"
 
 
 def _renamed(study: ServedStudy, kind: str, path: Path) -> bytes | None:

@@ -51,7 +51,7 @@ class ServedStudy:
         kept: so do the files that are offered.
         upload_id: by which the page that sends it knows it again; empty if it has none.
         name: what it is called, which no other study of the session is.
-        is_pseudonym: whether its reader chose the name, so that it may go where a patient's name may not.
+        renamed: how often its reader chose the name; such a one may go where a patient's name may not.
         state: one of the constants above.
         error: why it failed, for its sender.
         result: what the model says, from the state "explaining" on.
@@ -67,7 +67,7 @@ class ServedStudy:
     kept: Share
     upload_id: str = ""
     name: str = ""
-    is_pseudonym: bool = False
+    renamed: int = 0
     state: str = WAITING
     error: str | None = None
     result: dict[str, Any] | None = None
@@ -84,9 +84,9 @@ class ServedStudy:
         return hashlib.sha256(self.id.encode()).hexdigest()[:_SHORT]
 
     @property
-    def is_removed(self) -> bool:
-        """Whether nobody wants it any more."""
-        return self._removed
+    def is_pseudonym(self) -> bool:
+        """Whether its reader chose the name."""
+        return self.renamed > 0
 
     @property
     def upload(self) -> Path:
@@ -313,7 +313,7 @@ class Sessions:
             study = session.study(identity)
             if session.has(name, beside=identity):
                 raise Refused(BAD_REQUEST, f"another study here is called {name!r}; choose another name")
-            study.name, study.is_pseudonym = name, True
+            study.name, study.renamed = name, study.renamed + 1
         return study
 
     def remove_study(self, session: Session, identity: str) -> None:

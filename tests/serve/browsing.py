@@ -45,13 +45,13 @@ _NAMELESS = """() => [...document.querySelectorAll("button, input, a, canvas, im
 
 
 @contextmanager
-def _serving(model: Classifier, folder: Path) -> Iterator[str]:
-    """A server on a free port; gives its address."""
+def serving(model: Classifier, folder: Path, **options: Any) -> Iterator[str]:
+    """A server on a free port, with further settings; gives its address."""
     with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as listener:
         patch.setattr(tempfile, "tempdir", str(folder))
         patch.setattr(overlay, "THRESHOLD", 0.0)  # a micro model answers nearly alike whatever is hidden
         port = listener.getsockname()[1]
-        settings = ServeSettings(port=port, max_upload_bytes=LARGEST)
+        settings = ServeSettings(port=port, max_upload_bytes=LARGEST, **options)
         app = create_app(model, settings=settings)
         server = uvicorn.Server(server_config(app, settings))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -71,14 +71,14 @@ def _serving(model: Classifier, folder: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def address(classifier: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server of the cine model."""
-    with _serving(classifier, tmp_path_factory.mktemp("served")) as found:
+    with serving(classifier, tmp_path_factory.mktemp("served")) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
 def image_address(image_classifier: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server of the photograph model."""
-    with _serving(image_classifier, tmp_path_factory.mktemp("served")) as found:
+    with serving(image_classifier, tmp_path_factory.mktemp("served")) as found:
         yield found
 
 

@@ -178,7 +178,7 @@ def test_result_is_there_while_places_are_looked_for(
     identity = send(client, *frames).json()["id"]
     assert client.get(f"/api/studies/{identity}").json() == {
         "id": identity, "short_id": short_id(identity), "upload_id": "", "name": "P1", "is_pseudonym": False,
-        "state": "waiting", "error": None, "result": None, "files": {},
+        "state": "waiting", "error": None, "result": None, "opinion": None, "files": {},
     }  # fmt: skip
     waiting.open()
     final = finished(client, identity)
@@ -542,7 +542,7 @@ def test_model_says_what_it_takes_and_where_the_limits_are(make_app: Make, class
         model = browser.get("/api/model").json()
     assert set(model) == {
         "name", "version", "sha256", "modality", "classes", "notice", "limits", "intended_use", "accepts",
-        "max_upload_bytes", "viewer", "card", "overlay", "trained_on",
+        "max_upload_bytes", "viewer", "card", "overlay", "trained_on", "blind", "warnings", "keeps_feedback",
     }  # fmt: skip
     assert model["max_upload_bytes"] == 12345
     assert model["sha256"] == classifier.sha256

@@ -16,7 +16,7 @@ LINES = 250
 TEXT = 4.5  # contrast that WCAG 2.1 asks of text (level AA), and below of what borders a control
 EDGE = 3.0
 SCRIPTS = sorted(FOLDER.glob("*.js"))
-WRITTEN = [*SCRIPTS, FOLDER / INDEX, FOLDER / "page.css"]
+WRITTEN = [*SCRIPTS, FOLDER / INDEX, *sorted(FOLDER.glob("*.css"))]
 PAIRS = [
     ("ink", "paper", TEXT),
     ("ink", "panel", TEXT),

@@ -1,17 +1,17 @@
 /** Who the model is, and what it cannot do: shown before any answer. */
 
-import { byId, element, sentence } from "./dom.js";
+import { byId, element, message, sentence } from "./dom.js";
 
 /** @param {import("./api.js").Model} model */
 export function showModel(model) {
   byId("model-name").textContent = `Model ${model.name}`;
   byId("model-version").textContent = `version ${model.version}, SHA-256 ${model.sha256.slice(0, 12)}…`;
   byId("notice").textContent = model.notice;
-  const synthetic = ["synthetic", "mixed"].includes(model.trained_on.kind);
-  byId("trained-on").textContent = synthetic
-    ? `Not for real patients: this model was ${model.trained_on.summary}.`
-    : `This model was ${model.trained_on.summary}.`;
-  byId("trained-on").className = synthetic ? "notice" : "quiet";
+  const { kind, summary } = model.trained_on;
+  const synthetic = ["synthetic", "mixed"].includes(kind);
+  byId("origin").textContent = `${synthetic ? "Not for real patients: this" : "This"} model was ${summary}.`;
+  byId("origin").className = synthetic ? "origin notice" : kind === "real" ? "origin" : "origin warned";
+  byId("warnings").replaceChildren(...model.warnings.map((warning) => message(warning)));
   document.title = `${model.name}: research only`;
   byId("drop-text").textContent = model.modality === "cine"
     ? "Drop a short-axis cine here: a DICOM folder, a zip archive or NIfTI files."

@@ -4,14 +4,19 @@
  * @typedef {{unit: string, threshold: number, full: number, colours: {points: number, rgba: number[]}[]}} Scale
  * @typedef {{name: string, version: string, sha256: string, modality: string, classes: string[], notice: string,
  *   limits: string[], intended_use: string, accepts: string[], max_upload_bytes: number, viewer: boolean,
- *   overlay: Scale, card: Record<string, string>}} Model
+ *   overlay: Scale, card: Record<string, string>, keeps_feedback: boolean,
+ *   trained_on: {kind: string, summary: string}, blind: string[], warnings: string[]}} Model `blind` says what of any
+ *   image it cannot tell
  * @typedef {{ed?: number, es?: number, how: string, areas?: number[]}} Frames
- * @typedef {{notice: string, study: string, prediction: string, probabilities: Record<string, number>,
- *   doubts: string[], notes: string[], frames: Frames | null, overlay?: string | null}} Result `overlay` says what its
- *   colours mean
+ * @typedef {{answers: number, range: Record<string, number[]>, classes: string[], moved: string[]}} Stability
+ * @typedef {{notice: string, study: string, prediction: string, answer: string, undecided: boolean, state: string,
+ *   probabilities: Record<string, number>, shown: Record<string, string>, stability: Stability | null,
+ *   doubts: string[], notes: string[], calibration: {fitted: boolean} | null, frames: Frames | null,
+ *   overlay?: string | null}} Result `shown` are the probabilities for people; `overlay` says what its colours mean
+ * @typedef {{opinion: string, instead: string, because: string}} Opinion
  * @typedef {{id: string, short_id: string, upload_id: string, name: string, is_pseudonym: boolean, state: string,
- *   error: string | null, result: Result | null, files: Record<string, string>, sent?: number}} Study `sent` is the
- *   share while this page sends it
+ *   error: string | null, result: Result | null, files: Record<string, string>, opinion?: Opinion | null,
+ *   sent?: number}} Study `sent` is the share while this page sends it
  * @typedef {{studies: Study[], seconds_left: number | null}} Session
  */
 
@@ -55,6 +60,11 @@ export function getSession(used) {
 /** @param {string} id @param {string} name @returns {Promise<Study>} */
 export function renameStudy(id, name) {
   return call("PUT", `api/studies/${encodeURIComponent(id)}/name`, { name });
+}
+
+/** @param {string} id @param {Opinion} opinion @returns {Promise<Study>} */
+export function sendOpinion(id, opinion) {
+  return call("POST", `api/studies/${encodeURIComponent(id)}/feedback`, opinion);
 }
 
 /** @returns {Promise<null>} */

@@ -101,6 +101,12 @@ export class CinePanel {
     if (!this.overlayAddress) this.overlayText.textContent = why;
   }
 
+  /** Draw again what is shown; gives where, so that it can be copied before the browser takes it away. */
+  repaint() {
+    this.viewer?.view.drawScene();
+    return this.viewer ? [this.canvas] : [];
+  }
+
   /** Stop, and free what the graphics card holds. */
   close() {
     this.stop();

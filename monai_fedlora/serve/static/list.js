@@ -1,6 +1,7 @@
 /** The list of this session's studies. */
 
-import { byId, element, percent } from "./dom.js";
+import { stateWord } from "./answer.js";
+import { byId, element } from "./dom.js";
 
 /** States after which nothing changes any more. */
 export const FINAL = new Set(["done", "failed"]);
@@ -55,8 +56,8 @@ export function showExpiry(left) {
 export function summary({ state, result, sent }) {
   if (state === "sending") return sent === undefined ? "is being sent by another tab" : `is being sent, ${Math.floor(100 * sent)} %`;
   if (!result || state === "failed") return stateText(state);
-  const answer = `${result.prediction} ${percent(result.probabilities[result.prediction])}`;
-  return `${result.doubts.length ? "doubtful: " : ""}${answer}${FINAL.has(state) ? "" : `; ${stateText(state)}`}`;
+  const word = stateWord(result);
+  return `${word ? `${word}: ` : ""}${result.answer}${FINAL.has(state) ? "" : `; ${stateText(state)}`}`;
 }
 
 /** @param {import("./api.js").Study} study @param {boolean} current @param {(id: string) => void} choose */
@@ -71,6 +72,6 @@ function row(study, current, choose) {
 /** @param {import("./api.js").Study} study */
 function kind({ state, result }) {
   if (state === "failed") return "bad";
-  if (result?.doubts.length) return "doubt";
+  if (result && stateWord(result)) return "doubt";
   return state === "done" ? "" : "busy";
 }

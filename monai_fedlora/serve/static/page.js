@@ -2,13 +2,15 @@
 
 import { showModel, size } from "./about.js";
 import {
-  ApiError, getModel, getSession, getStudy, randomKey, removeSession, removeStudy, renameStudy, sendStudy,
+  ApiError, getModel, getSession, getStudy, randomKey, removeSession, removeStudy, renameStudy, sendOpinion,
+  sendStudy,
 } from "./api.js";
 import { byId, message } from "./dom.js";
 import { studiesOf } from "./grouping.js";
 import { FINAL, showExpiry, showList, summary } from "./list.js";
 import { watchLoading } from "./load.js";
-import { began, cutOff, ended, isRunning } from "./sending.js";
+import { watchPrinting } from "./print.js";
+import { began, cutOff, ended, isRunning, outgoing } from "./sending.js";
 import { StudyPanel } from "./study.js";
 import { agreed, refuse, said, say } from "./talk.js";
 
@@ -39,6 +41,7 @@ async function start() {
   }
   showModel(model);
   watchLoading(receive);
+  watchPrinting(() => panel);
   byId("remove-all").addEventListener("click", removeAll);
   for (const name of ["pointerdown", "keydown"]) document.addEventListener(name, () => { isUsed = true; });
   window.addEventListener("focus", look);
@@ -76,10 +79,7 @@ function take(found) {
   studies.clear();
   for (const study of [...others, ...own]) studies.set(study.id, study);
   const lost = cutOff(found);
-  if (lost) {
-    byId("load-error").append(message(`${lost === 1 ? "A study was" : `${lost} studies were`} still being sent when this `
-      + "page was left or loaded again. Nothing of that was kept; send it again."));
-  }
+  if (lost) byId("load-error").append(message(lost));
   draw();
   void ask();
   return others.some(({ state }) => state === "sending");
@@ -99,16 +99,13 @@ async function send({ name, items }) {
     return;
   }
   const upload = randomKey();
-  const outgoing = {
-    id: `sending ${upload}`, short_id: "", upload_id: upload, name, is_pseudonym: false, state: "sending", sent: 0,
-    error: null, result: null, files: {},
-  };
-  studies.set(outgoing.id, outgoing);
+  const sending = outgoing(name, upload);
+  studies.set(sending.id, sending);
   began(upload);
   draw();
   try {
     const study = await sendStudy(items, upload, (share) => {
-      outgoing.sent = share;
+      sending.sent = share;
       draw();
     });
     studies.set(study.id, study);
@@ -118,7 +115,7 @@ async function send({ name, items }) {
     refuse(name, said(error));
   } finally {
     changes += 1;
-    studies.delete(outgoing.id);
+    studies.delete(sending.id);
     ended(upload);
     draw();
   }
@@ -164,7 +161,9 @@ function choose(id, focus = true) {
   if (panel?.id !== id) {
     panel?.close();
     panel = new StudyPanel(byId("study"), model, id, {
-      remove: () => void remove(id), rename: (name) => rename(id, name),
+      remove: () => void remove(id),
+      rename: (name) => change(id, renameStudy(id, name), ({ name: given }) => `The study is called ${given} now.`),
+      give: (opinion) => change(id, sendOpinion(id, opinion), () => "Your opinion was kept."),
     });
   }
   draw();
@@ -188,18 +187,22 @@ async function remove(id) {
   byId("choose-files").focus();
 }
 
-/** @param {string} id @param {string} name chosen by the reader @returns {Promise<string>} what went wrong, or "" */
-async function rename(id, name) {
+/**
+ * Take in a study that the server has changed.
+ * @param {string} id @param {Promise<import("./api.js").Study>} asked @param {(study: import("./api.js").Study) => string} told
+ * @returns {Promise<string>} what went wrong, or ""
+ */
+async function change(id, asked, told) {
   try {
-    const study = await renameStudy(id, name);
+    const study = await asked;
     changes += 1;
     if (studies.has(id)) studies.set(id, study);
+    draw();
+    say(told(study));
+    return "";
   } catch (error) {
     return said(error);
   }
-  draw();
-  say(`The study is called ${studies.get(id)?.name} now.`);
-  return "";
 }
 
 async function removeAll() {

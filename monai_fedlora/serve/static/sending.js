@@ -29,7 +29,19 @@ export function isRunning(upload) {
 }
 
 /**
- * How many uploads a reload, or the end of the page, cut off; each is told once.
+ * A study as long as this page sends it.
+ * @param {string} name @param {string} upload
+ * @returns {import("./api.js").Study}
+ */
+export function outgoing(name, upload) {
+  return {
+    id: `sending ${upload}`, short_id: "", upload_id: upload, name, is_pseudonym: false, state: "sending", sent: 0,
+    error: null, result: null, files: {},
+  };
+}
+
+/**
+ * Says that a reload, or the end of the page, cut uploads off; each is told once, and "" if there is none.
  * @param {import("./api.js").Study[]} studies all that the server has
  */
 export function cutOff(studies) {
@@ -37,7 +49,9 @@ export function cutOff(studies) {
   const lost = open.filter((upload) => !states.has(upload));
   open = open.filter((upload) => states.get(upload) === "sending");
   keep();
-  return lost.length;
+  if (!lost.length) return "";
+  return `${lost.length === 1 ? "A study was" : `${lost.length} studies were`} still being sent when this page was left or `
+    + "loaded again. Nothing of that was kept; send it again.";
 }
 
 /** @returns {string[]} */

@@ -1,12 +1,13 @@
 /** The chosen study: limits, doubts, answer, images, downloads. */
 
 import { onlyClasses } from "./about.js";
-import { answerBox, doubtsBox, notesBox } from "./answer.js";
+import { answerBox, notesBox, stateBox } from "./answer.js";
 import { CinePanel } from "./cine.js";
 import { areaCurve } from "./curve.js";
 import { element, message, sentence } from "./dom.js";
 import { FINAL, stateText } from "./list.js";
 import { NamePlate } from "./naming.js";
+import { OpinionBox } from "./opinion.js";
 import { canDraw } from "./viewer.js";
 
 const DOWNLOADS = [
@@ -18,9 +19,10 @@ export class StudyPanel {
    * @param {HTMLElement} place where it is shown
    * @param {import("./api.js").Model} model
    * @param {string} id
-   * @param {{remove: () => void, rename: (name: string) => Promise<string>}} actions `rename` gives what went wrong
+   * @param {{remove: () => void, rename: (name: string) => Promise<string>,
+   *   give: (opinion: import("./api.js").Opinion) => Promise<string>}} actions the latter two give what went wrong
    */
-  constructor(place, model, id, { remove, rename }) {
+  constructor(place, model, id, { remove, rename, give }) {
     this.model = model;
     this.id = id;
     this.name = new NamePlate(rename);
@@ -29,10 +31,12 @@ export class StudyPanel {
     this.said = element("div", {});
     this.frames = element("div", {});
     this.images = element("section", { class: "images", "aria-labelledby": "images-heading" });
+    this.opinion = new OpinionBox(model.keeps_feedback, give);
     this.rest = element("div", {});
     this.answer = element("div", {});
     this.columns = element("div", { class: "columns", hidden: true },
-      element("div", { class: "column" }, this.answer, this.frames, this.rest), this.images);
+      element("div", { class: "column" }, this.answer, this.opinion.node, this.frames, this.rest), this.images);
+    this.paper = element("div", { class: "on-paper" });
     /** @type {CinePanel | null} */
     this.cine = null;
     /** @type {(frame: number) => void} */
@@ -43,7 +47,7 @@ export class StudyPanel {
     place.replaceChildren(
       element("div", { class: "study-head" }, this.name.node,
         element("button", { type: "button", id: "remove", class: "danger", click: remove }, "Remove this study")),
-      this.state, this.said, this.columns);
+      this.state, this.said, this.columns, this.paper);
     place.hidden = false;
   }
 
@@ -60,10 +64,11 @@ export class StudyPanel {
       FINAL.has(state) ? null : element("p", { class: "quiet" }, sentence(stateText(state)))]);
     if (!result) return;
     this.columns.hidden = false;
-    this.put(this.said, result.doubts, () => [doubtsBox(result.doubts), this.limits()]);
-    this.put(this.answer, result.probabilities, () => [answerBox(result)]);
+    this.put(this.said, [result.state, result.doubts], () => [stateBox(result, this.model.blind), this.limits()]);
+    this.put(this.answer, [result.probabilities, result.stability], () => [answerBox(result)]);
+    this.opinion.show(study);
     this.put(this.frames, result.frames, () => this.framesOf(result.frames));
-    this.put(this.rest, [result.notes, files], () => [notesBox(result.notes), downloads(files)]);
+    this.put(this.rest, [result.notes, files], () => [notesBox(result, this.model.blind), downloads(files)]);
     if (this.model.modality === "cine") this.showCine(state, result, files);
     else this.put(this.images, [state, files.image, files.figure], () => photograph(files, state));
   }
@@ -120,6 +125,7 @@ export class StudyPanel {
       this.cine.addOverlay(files.overlay, result.overlay).catch((reason) => this.failed(reason));
     } else if (state === "done") this.cine.withoutOverlay(result.overlay || "There is no overlay for this study.");
     if (files.dicom) this.cine.showDirections();
+    this.put(this.paper, files.figure, () => [files.figure ? picture(files.figure, FIGURE) : null]);
   }
 
   /** @param {any} reason */
