@@ -107,6 +107,12 @@ export class CinePanel {
     return this.viewer ? [this.canvas] : [];
   }
 
+  /** What is shown, in words. */
+  caption() {
+    const slice = this.sliceSlider.disabled ? "All slices" : `Slice ${this.sliceText.textContent}`;
+    return `${slice}, frame ${this.frameText.textContent}.${this.overlay.checked ? " With the places the answer hangs on." : ""}`;
+  }
+
   /** Stop, and free what the graphics card holds. */
   close() {
     this.stop();

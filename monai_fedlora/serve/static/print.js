@@ -15,6 +15,8 @@ export function watchPrinting(shown) {
     document.body.classList.toggle("has-study", panel !== null);
     heading(panel ? `${panel.latest.name} (${panel.latest.short_id})` : "");
     for (const canvas of panel?.cine?.repaint() ?? []) copy(canvas);
+    const viewer = document.querySelector(".viewer");
+    if (panel?.cine && viewer) viewer.append(element("p", { class: "still caption" }, panel.cine.caption()));
   });
   window.addEventListener("afterprint", () => {
     for (const still of document.querySelectorAll(".still")) still.remove();
