@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath, PurePosixPath
 
-from monai_fedlora.clinic.naming import is_of_system
+from monai_fedlora.data.system_files import is_of_system
 from monai_fedlora.errors import DataError
 from monai_fedlora.files import open_new
 from monai_fedlora.scratch import private_folder

@@ -12,11 +12,12 @@ from monai_fedlora.clinic.archive import is_archive, unpacked
 from monai_fedlora.clinic.bundle import CINE
 from monai_fedlora.clinic.dicom_studies import OTHERS, group_by_study
 from monai_fedlora.clinic.listing import OF_SYSTEM, Listing, Reader, list_archive, list_folder
-from monai_fedlora.clinic.naming import is_of_system, names_of_file, names_of_folder, printable, told_apart
+from monai_fedlora.clinic.naming import names_of_file, names_of_folder, printable, told_apart
 from monai_fedlora.clinic.studies import CineFile, DicomFiles, Files, LeftOut, Packed, Study, Unusable
 from monai_fedlora.clinic.study_list import read_list
 from monai_fedlora.clinic.volumes import INFO, Arranged, arrange_volumes, ending_of
 from monai_fedlora.data.records import FramePair, Photograph
+from monai_fedlora.data.system_files import is_of_system
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.transforms.photograph_file import SUFFIXES
 

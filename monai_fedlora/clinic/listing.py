@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from monai_fedlora.clinic.archive import find_members, reading_archive
-from monai_fedlora.clinic.naming import is_of_system, printable
+from monai_fedlora.clinic.naming import printable
 from monai_fedlora.clinic.studies import LeftOut
+from monai_fedlora.data.system_files import is_of_system
 from monai_fedlora.errors import DataError
 
 MAXIMUM_FILES = 200_000

@@ -10,10 +10,6 @@ from pathlib import PurePath
 
 from monai_fedlora.data.rows import Row
 
-_SYSTEM = frozenset(
-    {"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "$recycle.bin", "system volume information"}
-)
-
 
 def printable(text: str) -> str:
     r"""The text with ``\xe9`` for each byte that is no UTF-8, and ``\x1b`` or ``\u202e`` for what steers a terminal."""
@@ -22,11 +18,6 @@ def printable(text: str) -> str:
     return "".join(
         character.encode("unicode_escape").decode() if _steers(character) else character for character in text
     )
-
-
-def is_of_system(path: PurePath) -> bool:
-    """Whether a file is hidden, or one that a Mac, Windows or an archiver puts beside those of people."""
-    return any(part.startswith(".") or part.lower() in _SYSTEM for part in path.parts if part not in (".", ".."))
 
 
 def names_of_file(path: PurePath, ending: str) -> tuple[str, ...]:

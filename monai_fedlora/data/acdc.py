@@ -106,7 +106,7 @@ def _images(folder: Path, ed: int, es: int) -> tuple[FramePair | Cine, Geometry]
 
 
 def _existing(stem: Path) -> Path | None:
-    candidates = (stem.with_name(stem.name + suffix) for suffix in (".nii.gz", ".nii"))
+    candidates = (stem.with_name(stem.name + suffix) for suffix in (".nii.gz", ".nii", ".NII.GZ", ".NII"))
     return next((path for path in candidates if path.is_file()), None)
 
 

@@ -9,10 +9,11 @@ diagnosis is there.
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from monai_fedlora.data.records import Cine, Record, check_unique, cine_geometry, known_group, vendor_name
 from monai_fedlora.data.rows import Row, read_header_row, read_rows
+from monai_fedlora.data.system_files import is_of_system
 from monai_fedlora.errors import DataError
 
 SOURCE = "Campello et al., IEEE TMI 40(12):3543-3554, 2021"
@@ -52,7 +53,7 @@ def read_mnms(source: Path) -> list[Record]:
     records = [_patient(row, folders) for row in read_rows(table, required=_REQUIRED)]
     check_unique(records)
     if unlisted := sorted(set(folders) - {record.subject for record in records}):
-        raise DataError(f"{folders[unlisted[0]][0]} is not listed in {table}, so its frames are unknown")
+        raise DataError(f"{folders[unlisted[0]][0].parent} is not listed in {table}, so its frames are unknown")
     return sorted(records, key=lambda record: record.subject)
 
 
@@ -60,6 +61,8 @@ def _find_table(root: Path) -> Path:
     """Return the csv of the dataset, the edition with pathologies if both are there."""
     columns = {}
     for path in sorted([*root.glob("*.csv"), *root.parent.glob("*.csv")]):
+        if is_of_system(PurePath(path.name)):
+            continue
         with suppress(DataError):
             columns[path] = read_header_row(path)
     tables = [path for path, names in columns.items() if _CODE in names]
@@ -73,13 +76,17 @@ def _find_table(root: Path) -> Path:
 def _patient_folders(root: Path) -> dict[str, tuple[Path, str]]:
     found: dict[str, tuple[Path, str]] = {}
     for name, split in _FOLDERS:
-        for image in sorted((root / name).glob("*/*_sa.nii.gz")):
+        for image in sorted((root / name).glob("*/*_[sS][aA].[nN][iI][iI].[gG][zZ]")):
+            if is_of_system(image.relative_to(root)):
+                continue
             code = image.parent.name
-            if image.name != f"{code}_sa.nii.gz":
+            if image.name.lower() != f"{code}_sa.nii.gz".lower():
                 raise DataError(f"{image} does not carry the name of its folder; it should be {code}_sa.nii.gz")
             if code in found:
-                raise DataError(f"subject {code} lies in {found[code][0]} and in {image.parent}; keep one of the two")
-            found[code] = (image.parent, split)
+                raise DataError(
+                    f"subject {code} lies in {found[code][0].parent} and in {image.parent}; keep one of the two"
+                )
+            found[code] = (image, split)
     return found
 
 
@@ -87,8 +94,8 @@ def _patient(row: Row, folders: dict[str, tuple[Path, str]]) -> Record:
     code = row.text(_CODE)
     if code not in folders:
         raise DataError(f"{row.origin}: no folder has {code}_sa.nii.gz; download the patient again or delete the line")
-    folder, split = folders[code]
-    images = Cine(folder / f"{code}_sa.nii.gz", row.integer("ED"), row.integer("ES"))
+    file, split = folders[code]
+    images = Cine(file, row.integer("ED"), row.integer("ES"))
     geometry = cine_geometry(images, origin=row.origin)
     group = None
     if "Pathology" in row.cells:

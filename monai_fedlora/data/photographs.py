@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from monai_fedlora.data.image_header import check_image_header
 from monai_fedlora.data.records import Photograph
+from monai_fedlora.data.system_files import is_of_system
 from monai_fedlora.errors import DataError
 from monai_fedlora.transforms.photograph_file import SUFFIXES
 
@@ -67,6 +68,6 @@ def _files(folder: Path) -> dict[str, list[Path]]:
     files: dict[str, list[Path]] = defaultdict(list)
     if folder.is_dir():
         for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in SUFFIXES:
+            if path.suffix.lower() in SUFFIXES and not is_of_system(PurePath(path.name)):
                 files[path.stem].append(path)
     return files

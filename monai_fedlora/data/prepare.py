@@ -10,6 +10,7 @@ from pathlib import Path
 
 from monai_fedlora.data.cases import SPLITS, Case, Datalist
 from monai_fedlora.data.datalist import check_site_name
+from monai_fedlora.data.identical import link_identical
 from monai_fedlora.data.origin import Origin
 from monai_fedlora.data.phantom_mark import origin_of
 from monai_fedlora.data.records import FramePair, Photograph, Record
@@ -85,6 +86,7 @@ def prepare(records: Sequence[Record], settings: Settings, *, existing: Sequence
     check_fractions(settings.fractions)
     if (settings.sites is not None) != (settings.by == "spacing" and settings.site is None):
         raise ConfigError("the number of sites belongs to sites by spacing, and these need it: --by spacing --sites K")
+    records = link_identical(records)
     classes = _classes(records, settings)
     labels, notes = _labels(records, classes, settings)
     kept = [record for record in records if record.subject in labels]

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from monai_fedlora.data.csv_text import read_cells
 from monai_fedlora.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a csv: its cells by column name, stripped, and where it stands."""
+    """One line of a csv: its cells by column name, stripped, where it stands, and what was decided in reading it."""
 
     origin: str
     cells: dict[str, str]
+    notes: tuple[str, ...] = ()
 
     def text(self, column: str) -> str:
         """Return a cell.
@@ -26,7 +27,7 @@ class Row:
         """
         if value := self.cells.get(column, ""):
             return value
-        raise DataError(f"{self.origin}: {column} is empty")
+        raise DataError(f"{self.origin}: {column} is empty (as are NA, nan and null)")
 
     def integer(self, column: str) -> int:
         """Return a whole number; ``12`` and ``12.0`` are both twelve.
@@ -54,14 +55,16 @@ def read_header_row(path: Path) -> tuple[str, ...]:
     Raises:
         DataError: the file is missing, not text or empty.
     """
-    return tuple(_parse(path)[0][1])
+    return read_cells(path).lines[0][1]
 
 
 def read_rows(path: Path, *, required: Sequence[str], on_bad: Callable[[str, str], None] | None = None) -> list[Row]:
-    """Read a csv with a header line, separated by commas, semicolons or tabs; empty lines are skipped.
+    """Read a csv with a header line, see :func:`~monai_fedlora.data.csv_text.read_cells`; empty lines are skipped.
+
+    A line may have more or fewer separators at its end than the header, if the cells there are empty and unnamed.
 
     Args:
-        path: the file, UTF-8 with or without a byte order mark.
+        path: the file.
         required: columns that must exist.
         on_bad: called with place and fault of every line that is left out because it has another length than the
             header; by default such a line is an error.
@@ -69,7 +72,8 @@ def read_rows(path: Path, *, required: Sequence[str], on_bad: Callable[[str, str
     Raises:
         DataError: the file is missing, not text, lacks a column or names one twice, or has a bad line.
     """
-    (_, names), *lines = _parse(path)
+    read = read_cells(path)
+    (_, names), *lines = read.lines
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
         raise DataError(f"{path}:1: the column {twice[0]} occurs twice")
     if missing := [column for column in required if column not in names]:
@@ -78,8 +82,8 @@ def read_rows(path: Path, *, required: Sequence[str], on_bad: Callable[[str, str
     for number, cells in lines:
         if not any(cells):
             continue
-        if len(cells) == len(names):
-            rows.append(Row(f"{path}:{number}", dict(zip(names, cells, strict=True))))
+        if not any(cells[len(names) :]) and not any(names[len(cells) :]):
+            rows.append(Row(f"{path}:{number}", dict(zip(names, cells, strict=False)), read.notes))
             continue
         bad += 1
         fault = f"{path}:{number}: {len(cells)} cells, but the header has {len(names)}"
@@ -89,20 +93,3 @@ def read_rows(path: Path, *, required: Sequence[str], on_bad: Callable[[str, str
     if not rows and not bad:
         raise DataError(f"{path} has a header and no patient")
     return rows
-
-
-def _parse(path: Path) -> list[tuple[int, list[str]]]:
-    if not path.is_file():
-        raise DataError(f"{path} does not exist or is not a file")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            first = stream.readline()
-            stream.seek(0)
-            delimiter = next((mark for mark in ",;\t" if mark in first), ",")
-            reader = csv.reader(stream, strict=True, delimiter=delimiter)
-            lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a readable csv: {error}") from error
-    if not lines:
-        raise DataError(f"{path} is empty")
-    return lines

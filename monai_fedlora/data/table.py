@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from monai_fedlora.data.records import (
     pair_geometry,
 )
 from monai_fedlora.data.rows import Row, read_header_row, read_rows
+from monai_fedlora.data.table_words import settle_codes, settle_labels
 from monai_fedlora.errors import DataError
 
 
@@ -58,8 +58,8 @@ def read_table(source: Path, columns: Columns | None = None) -> list[Record]:
         columns: the names of its columns.
 
     Returns:
-        Records sorted by subject; ``centre`` is the site column, ``group`` the label column. A photograph's label
-        ``3.0`` is ``3``.
+        Records sorted by subject; ``centre`` is the site column, ``group`` the label column. Labels that differ in
+        capitals alone are one, ``3.0`` is ``3``, and codes that are all whole numbers are read as such.
 
     Raises:
         DataError: a column, cell or image is missing or wrong, or a patient or photograph occurs twice.
@@ -70,7 +70,9 @@ def read_table(source: Path, columns: Columns | None = None) -> list[Record]:
         required.insert(0, columns.subject)
     if columns.unit != Columns().unit:
         required.append(columns.unit)
-    rows = read_rows(source, required=required)
+    rows = settle_labels(read_rows(source, required=required), columns.label)
+    for column in (columns.subject, columns.unit, columns.site):
+        rows = rows if column is None else settle_codes(rows, column)
     records = [
         _photograph(row, source.parent, columns)
         if row.cells.get(columns.image)
@@ -91,8 +93,9 @@ def _photograph(row: Row, folder: Path, columns: Columns) -> Record:
         origin=row.origin,
         images=Photograph(file),
         unit=row.cells.get(columns.unit) or None,
-        group=re.sub(r"^([0-9]+)\.0+$", r"\1", row.text(columns.label)),
+        group=row.text(columns.label),
         centre=row.text(columns.site) if columns.site else None,
+        notes=row.notes,
     )
 
 
@@ -116,7 +119,7 @@ def _patient(row: Row, folder: Path, columns: Columns) -> Record:
         origin=row.origin,
         images=images,
         spacing=geometry.spacing,
-        notes=geometry.notes,
+        notes=(*geometry.notes, *row.notes),
         group=row.text(columns.label),
         centre=row.text(columns.site) if columns.site else None,
     )

@@ -7,6 +7,7 @@ import csv
 import gzip
 import os
 from pathlib import Path
+from zlib import crc32
 
 import nibabel
 import numpy as np
@@ -32,7 +33,9 @@ def run(*words: object) -> int:
 def image(path: Path, *, spacing: float = 1.5) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     voxels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
-    path.write_bytes(gzip.compress(nibabel.Nifti1Image(voxels, np.diag([spacing, spacing, 10, 1])).to_bytes(), 1))
+    made = nibabel.Nifti1Image(voxels, np.diag([spacing, spacing, 10, 1]))
+    made.header["descrip"] = b"%08x" % crc32(str(path).encode())  # no two files are equal
+    path.write_bytes(gzip.compress(made.to_bytes(), 1))
 
 
 @pytest.fixture
@@ -52,19 +55,20 @@ def acdc(tmp_path: Path) -> Path:
 def table(tmp_path: Path) -> Path:
     """Eight patients of one site, without RV."""
     path = tmp_path / "hospital" / "patients.csv"
-    for phase in ("ed", "es"):
-        image(path.parent / f"{phase}.nii.gz")
+    for number in range(8):
+        for phase in ("ed", "es"):
+            image(path.parent / f"{phase}{number}.nii.gz")
     with path.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["subject", "where", "label", "ed_image", "es_image"])
         for number in range(8):
-            writer.writerow([f"s{number}", "GE", GROUPS[number % 4], "ed.nii.gz", "es.nii.gz"])
+            writer.writerow([f"s{number}", "GE", GROUPS[number % 4], f"ed{number}.nii.gz", f"es{number}.nii.gz"])
     return path
 
 
 def photograph(path: Path, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    levels = np.random.default_rng(seed).integers(0, 256, (32, 40, 3), dtype=np.uint8)
+    levels = np.random.default_rng([seed, crc32(str(path).encode())]).integers(0, 256, (32, 40, 3), dtype=np.uint8)
     Image.fromarray(levels).save(path, quality=30)
 
 

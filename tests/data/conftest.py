@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import gzip
 import io
+import struct
 from collections.abc import Callable
 from pathlib import Path
+from zlib import crc32
 
 import nibabel
 import numpy as np
@@ -22,9 +24,14 @@ def _encoded(shape: tuple[int, ...], spacing: tuple[float, ...]) -> bytes:
     return nibabel.Nifti1Image(voxels, np.diag([*spacing, 1.0])).to_bytes()
 
 
+def _mark(path: Path) -> bytes:
+    return b"%08x" % crc32(str(path).encode())
+
+
 def _write(path: Path, shape: tuple[int, ...] = (4, 4, 3), spacing: tuple[float, ...] = (1.5, 1.5, 10)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = _encoded(tuple(shape), tuple(spacing))
+    content = content[:148] + _mark(path) + content[156:]  # in the header's description, so that no two files are equal
     if path.name.endswith(".gz"):
         content = gzip.compress(content, 1)
     path.write_bytes(content)
@@ -47,7 +54,18 @@ def _photograph(kind: str, size: tuple[int, int], mode: str) -> bytes:
 
 def _write_photograph(path: Path, size: tuple[int, int] = (40, 36), mode: str = "RGB") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_photograph(FORMATS[path.suffix.lower()], size, mode))
+    kind = FORMATS[path.suffix.lower()]
+    content, mark = _photograph(kind, size, mode), _mark(path)
+    if kind == "JPEG":  # a comment that differs from file to file
+        content = content[:2] + b"\xff\xfe" + struct.pack(">H", 2 + len(mark)) + mark + content[2:]
+    elif kind == "PNG":
+        chunk = b"tEXt" + b"mark\0" + mark
+        content = (
+            content[:33] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", crc32(chunk)) + content[33:]
+        )
+    else:
+        content += mark
+    path.write_bytes(content)
 
 
 @pytest.fixture

@@ -131,3 +131,13 @@ def test_any_garbled_cell_gives_a_data_error_or_a_known_group(root, line, column
         assert isinstance(record.images, Cine)
         assert 0 <= record.images.ed < 20
         assert 0 <= record.images.es < 20
+
+
+def test_what_a_mac_puts_beside_files_is_passed_over_and_capital_endings_are_read(root):
+    for folder in (root / "Testing/D7Q8R9", root / "Testing/__MACOSX/D7Q8R9", root / "Testing/__MACOSX"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "._D7Q8R9_sa.nii.gz").write_bytes(b"\0\5\x16\7")
+    (root / f"._{NAME}").write_bytes(b"\0\5\x16\7")
+    file = root / "Testing/D7Q8R9/D7Q8R9_sa.nii.gz"
+    file.rename(file.with_name("D7Q8R9_SA.NII.GZ"))
+    assert read_mnms(root)[3].images == Cine(file.with_name("D7Q8R9_SA.NII.GZ"), 19, 8)

@@ -38,7 +38,7 @@ def test_semicolons_and_tabs_are_read_too(tmp_path, mark):
         (b"subject,label\na,b\nc,d,e\n", r"a\.csv:3: 3 cells"),
         (b"subject,label\na\n", r"a\.csv:2: 1 cells"),
         (b'subject,label\n"a,b\n', "not a readable csv"),
-        (b"subject,label\n\xff\xfe,b\n", "not a readable csv"),
+        (b"subject,label\n\xff\x01,b\n", "not a readable csv"),
     ],
 )
 def test_faults_are_named(tmp_path, content, message):
@@ -81,10 +81,55 @@ def test_what_a_csv_writer_wrote_is_read_back(tmp_path, cells):
     text = io.StringIO(newline="")
     csv.writer(text).writerows([("x", "y"), *cells])
     (tmp_path / "a.csv").write_bytes(text.getvalue().encode())
-    expected = [(x.strip(), y.strip()) for x, y in cells if x.strip() or y.strip()]
+    nothing = ("nan", "n/a", "#n/a", "<na>", "null")
+    known = [["" if c.strip() == "NA" or c.strip().lower() in nothing else c.strip() for c in line] for line in cells]
+    expected = [(x, y) for x, y in known if x or y]
     try:
         rows = read_rows(tmp_path / "a.csv", required=["x", "y"])
     except DataError:
         assert not expected
         return
     assert [(row.cells["x"], row.cells["y"]) for row in rows] == expected
+
+
+TABLE = "subject,label\nMüller,b c\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "notes"),
+    [
+        (TABLE.encode(), 0),
+        (TABLE.encode("utf-8-sig"), 0),
+        (TABLE.encode("utf-16"), 0),
+        (TABLE.encode("utf-16-le"), 0),
+        (b"\xfe\xff" + TABLE.encode("utf-16-be"), 0),
+        (TABLE.encode("latin-1"), 1),
+        (TABLE.replace("\n", "\r\n").encode("cp1252"), 1),
+        (TABLE.replace(",", ";").encode(), 0),
+        (("sep=;\n" + TABLE.replace(",", ";")).encode(), 0),
+        (("sep=,\r\n" + TABLE).encode("utf-8-sig"), 0),
+        (TABLE.replace("\n", ",\n").encode(), 0),
+        (TABLE.replace("c\n", "c,,\n").encode(), 0),
+        (TABLE.replace("label\n", "label,\n").encode(), 0),
+        (b'"subject","label"\n"M\xc3\xbcller","b c"\n', 0),
+    ],
+)
+def test_a_table_is_read_whatever_program_wrote_it(tmp_path, content, notes):
+    (tmp_path / "a.csv").write_bytes(content)
+    (row,) = read_rows(tmp_path / "a.csv", required=["subject", "label"])
+    assert (row.text("subject"), row.text("label"), len(row.notes)) == ("Müller", "b c", notes)
+    assert row.origin.endswith(":3" if content.lstrip(b"\xef\xbb\xbf").startswith(b"sep") else ":2")
+
+
+def test_quoted_commas_do_not_decide_on_the_separator(tmp_path):
+    (tmp_path / "a.csv").write_text('"a, b, c";d\n"1, 2";3\n')
+    assert read_rows(tmp_path / "a.csv", required=["d"])[0].cells == {"a, b, c": "1, 2", "d": "3"}
+
+
+@pytest.mark.parametrize("cell", ["nan", "NaN", "NA", "<NA>", "N/A", "null", " "])
+def test_what_programs_write_for_nothing_is_nothing(tmp_path, cell):
+    (tmp_path / "a.csv").write_text(f"subject,label\na,{cell}\nNaomi,None\n")
+    rows = read_rows(tmp_path / "a.csv", required=["subject"])
+    assert [row.cells["label"] for row in rows] == ["", "None"]
+    with pytest.raises(DataError, match=r"a\.csv:2: label is empty \(as are NA"):
+        rows[0].text("label")

@@ -1,0 +1,79 @@
+"""From the bytes of a csv to its cells, whatever program wrote it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from monai_fedlora.errors import DataError
+
+_DELIMITERS = ",;\t"
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+_NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f]")
+_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_MISSING = frozenset({"nan", "n/a", "#n/a", "<na>", "null"})
+"""What programs write for nothing, in capitals or not; ``NA`` counts in capitals alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Lines of a csv with their numbers, from 1, and what was decided in reading them."""
+
+    lines: tuple[tuple[int, tuple[str, ...]], ...]
+    notes: tuple[str, ...]
+
+
+def read_cells(path: Path) -> Cells:
+    """Read a csv, separated by commas, semicolons or tabs.
+
+    UTF-8 and UTF-16 are read; other text is taken as Latin-1 (Windows-1252), with a note. A first line ``sep=;``, as
+    Excel writes and reads it, names the separator; otherwise the header has most of it, quoted text aside. Cells are
+    stripped; those that say that nothing is known (``NA``, ``nan``, ``null``) are empty.
+
+    Raises:
+        DataError: the file is missing, no text, no csv or empty.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} does not exist or is not a file")
+    try:
+        text, notes = _decoded(path.read_bytes())
+        first = text.splitlines()[0] if text.strip() else ""
+        named = _SEPARATOR_LINE.fullmatch(first)
+        skipped = 1 if named else 0
+        stream = io.StringIO(text, newline="")
+        if named:
+            stream.readline()
+        reader = csv.reader(stream, strict=True, delimiter=named[1] if named else _delimiter(first))
+        lines = [(reader.line_num + skipped, tuple(_value(cell.strip()) for cell in cells)) for cells in reader]
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise DataError(f"{path} is not a readable csv: {error}") from error
+    if not lines:
+        raise DataError(f"{path} is empty")
+    return Cells(tuple(lines), notes)
+
+
+def _decoded(content: bytes) -> tuple[str, tuple[str, ...]]:
+    for mark, encoding in _MARKS:
+        if content.startswith(mark):
+            return content.decode(encoding), ()
+    if content[1:400:2].count(0) > len(content[1:400:2]) // 2:
+        return content.decode("utf-16-le"), ()
+    try:
+        return content.decode("utf-8"), ()
+    except UnicodeDecodeError:
+        text = content.decode("cp1252", "replace")
+        if _NO_TEXT.search(text):
+            raise
+        return text, ("the csv is not UTF-8 and was read as Latin-1; look at its accents",)
+
+
+def _delimiter(header: str) -> str:
+    plain = re.sub(r'"[^"]*"', "", header)
+    return max(_DELIMITERS, key=lambda mark: plain.count(mark))
+
+
+def _value(cell: str) -> str:
+    return "" if cell == "NA" or cell.lower() in _MISSING else cell
