@@ -21,9 +21,9 @@ from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.data.units import unit_numbers
 from monai_fedlora.errors import DataError, FedLoraError
 from monai_fedlora.export.leakage import Cases
-from monai_fedlora.export.reference import METHOD
 from monai_fedlora.methods.build import UNTRAINED, build_network
 from monai_fedlora.networks.head_inputs import head_inputs, joined
+from monai_fedlora.transforms.orientation import all_orders
 
 _INSIDE = "network."
 """Prefix of what a script holds behind its preprocessing; twice, of the network's weights."""
@@ -109,20 +109,19 @@ def observe(model: OpenModel, datalist: Datalist, split: str, on_case: Any = lam
 def _ask(model: OpenModel, case: Case, datalist: Datalist) -> tuple[Tensor, Tensor | None, Tensor | None]:
     classifier, study = model.classifier, Study(name=case.subject, files=_files(case, datalist))
     try:
-        prepared = classifier.prepare(load_study(study, classifier).image)[None]
-        inside = classifier.script.network
-        with torch.no_grad():
-            if classifier.trust.reach is None:
-                logits, distance = inside(prepared.to(classifier.device)), None
-            else:
-                logits, distance = getattr(inside, METHOD)(prepared.to(classifier.device))
+        loaded = load_study(study, classifier)
+        affine = None if loaded.image_affine is None else torch.from_numpy(loaded.image_affine)
+        prepared = classifier.prepare(loaded.image, affine)[None]
+        if classifier.takes_affine and loaded.orientation == "placeholder":
+            prepared = all_orders(prepared[0])
+        logits, distance = classifier.answer(loaded.image, affine)
     except (DataError, RuntimeError, torch.jit.Error) as error:
         raise DataError(f"case {case.subject} of {datalist.site} cannot be used: {error}") from error
     features = None
     if model.network is not None:
         with torch.no_grad(), head_inputs(model.network) as inputs:
             model.network(prepared)
-        features = joined(inputs) if inputs else None
+        features = joined(inputs).mean(dim=0, keepdim=True) if inputs else None
     return logits.cpu(), features, None if distance is None else distance.cpu()
 
 

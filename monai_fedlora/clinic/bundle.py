@@ -43,7 +43,9 @@ class Classifier:
         classes: names, in the order of the logits.
         modality: "cine" or "image".
         style: of photographs: "dermoscopy", "fundus" or "plain"; None for cines.
-        resampling: arguments of MONAI's ``Spacing`` before the model; None for photographs.
+        spacing: voxel size (x, y, z) of the network's input in mm; None for photographs.
+        resampling: arguments of MONAI's ``Spacing`` before the model, for a bundle of an earlier version whose module
+            knows no orientation and takes the image alone; None for later ones and for photographs.
         script: the TorchScript module: ``preprocessor``, then ``network``.
         device: where it computes.
         trust: how far its answers can be trusted.
@@ -57,17 +59,25 @@ class Classifier:
     classes: tuple[str, ...]
     modality: str
     style: str | None
+    spacing: tuple[float, float, float] | None = None
     resampling: Mapping[str, Any] | None
     script: torch.jit.ScriptModule
     device: torch.device
     trust: Trust = field(default_factory=Trust)
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
-    def probabilities(self, image: Tensor) -> tuple[float, ...]:
+    @property
+    def takes_affine(self) -> bool:
+        """Whether the module brings the axes of an image to one order by its affine."""
+        return self.modality == CINE and self.resampling is None
+
+    def probabilities(self, image: Tensor, affine: Tensor | None = None) -> tuple[float, ...]:
         """Classify one image.
 
         Args:
-            image: cine (2, X, Y, Z), resampled; photograph (3, H, W) in [0, 1].
+            image: cine (2, X, Y, Z); photograph (3, H, W) in [0, 1].
+            affine: (4, 4) voxel of a cine to world in mm; None for one of the network's voxel size whose orientation
+                nobody knows. A bundle that knows no orientation looks at the image alone, which has to be resampled.
 
         Returns:
             Softmax of the logits, by class.
@@ -75,13 +85,14 @@ class Classifier:
         Raises:
             DataError: the model refuses the image, or gives something that is not finite.
         """
-        return self.assess(image)[0]
+        return self.assess(image, affine)[0]
 
-    def assess(self, image: Tensor) -> tuple[tuple[float, ...], float | None]:
+    def assess(self, image: Tensor, affine: Tensor | None = None) -> tuple[tuple[float, ...], float | None]:
         """Classify one image, and measure how far it lies from the training cases.
 
         Args:
             image: as of :meth:`probabilities`.
+            affine: as of :meth:`probabilities`.
 
         Returns:
             Softmax of the logits, by class; Mahalanobis distance, None if the bundle has no statistics.
@@ -89,11 +100,8 @@ class Classifier:
         Raises:
             DataError: as of :meth:`probabilities`.
         """
-        if self.trust.reach is None:
-            logits, distance = self._run(self.script, image[None]), None
-        else:
-            logits, distances = self._run(getattr(self.script, METHOD), image[None])
-            distance = float(distances[0])
+        logits, distances = self.answer(image, affine)
+        distance = None if distances is None else float(distances[0])
         found = logits.softmax(dim=1)[0].cpu()
         if len(found) != len(self.classes):
             raise DataError(f"the model gives {len(found)} classes, and its metadata name {', '.join(self.classes)}")
@@ -101,9 +109,34 @@ class Classifier:
             raise DataError("the prediction is not finite; the image or the model is damaged")
         return tuple(found.double().tolist()), distance
 
-    def prepare(self, image: Tensor) -> Tensor:
-        """What the network itself sees of an image as of :meth:`probabilities`; without the batch, on the CPU."""
-        return self._run(self.script.preprocessor, image[None])[0].cpu()
+    def answer(self, image: Tensor, affine: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The module's own answer to one image as of :meth:`probabilities`.
+
+        Returns:
+            Logits (1, classes), and the distance (1) if the bundle has statistics.
+
+        Raises:
+            DataError: the model refuses the image.
+        """
+        inputs = self._inputs(image, affine)
+        if self.trust.reach is None:
+            return self._run(self.script, *inputs), None
+        logits, distances = self._run(getattr(self.script, METHOD), *inputs)
+        return logits, distances
+
+    def prepare(self, image: Tensor, affine: Tensor | None = None) -> Tensor:
+        """What the network itself sees of an image as of :meth:`probabilities`; without the batch, on the CPU.
+
+        Of a cine whose affine tells no orientation this is the first of 16 orders, see
+        :func:`monai_fedlora.transforms.orientation.all_orders`.
+        """
+        return self._run(self.script.preprocessor, *self._inputs(image, affine))[0].cpu()
+
+    def _inputs(self, image: Tensor, affine: Tensor | None) -> tuple[Tensor, ...]:
+        """What the module takes, with the batch."""
+        if not self.takes_affine or affine is None:
+            return (image[None],)
+        return image[None], affine[None]
 
     def visible(self, prepared: Tensor) -> Tensor:
         """Levels in [0, 1] of what :meth:`prepare` gave, for people: a photograph's normalisation is undone."""
@@ -120,10 +153,10 @@ class Classifier:
         """(B, classes) of several (B, ...) at once, otherwise as :meth:`log_probabilities`."""
         return self._run(self.script.network, prepared).log_softmax(dim=1).cpu()
 
-    def _run(self, module: Callable[[Tensor], Any], images: Tensor) -> Any:
+    def _run(self, module: Callable[..., Any], *inputs: Tensor) -> Any:
         try:
             with torch.no_grad():
-                return module(images.to(self.device))
+                return module(*(tensor.to(self.device) for tensor in inputs))
         except (RuntimeError, torch.jit.Error) as error:
             reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
             raise DataError(f"the model refuses this image: {reason.partition('Error: ')[2] or reason}") from error
@@ -198,6 +231,7 @@ def _open(bundle: Path, contents: Contents) -> Classifier:
             classes=tuple(str(channels[str(index)]) for index in range(len(channels))),
             modality=modality,
             style=str(image["style"]) if modality == IMAGE else None,
+            spacing=_spacing(image) if modality == CINE else None,
             resampling=_resampling(inference) if modality == CINE else None,
             script=script,
             device=device,
@@ -218,8 +252,13 @@ def _load(model: Path, bundle: Path, device: torch.device) -> torch.jit.ScriptMo
         raise WeightsError(f"{bundle}: {_MODEL} cannot be read ({reason}); copy it again from the source") from error
 
 
-def _resampling(inference: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of ``Spacingd``; they hold no expression, because nothing here would evaluate it."""
+def _spacing(image: Mapping[str, Any]) -> tuple[float, float, float]:
+    x, y, z = (float(step) for step in image["spacing_mm"])
+    return x, y, z
+
+
+def _resampling(inference: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The arguments of ``Spacingd``, if there is one; they hold no expression, as nothing here would evaluate it."""
     steps = inference["preprocessing"]["transforms"]
-    spacing = next(step for step in steps if step["_target_"] == "Spacingd")
-    return {name: value for name, value in spacing.items() if name not in ("_target_", "keys")}
+    spacing = next((step for step in steps if step["_target_"] == "Spacingd"), None)
+    return spacing and {name: value for name, value in spacing.items() if name not in ("_target_", "keys")}

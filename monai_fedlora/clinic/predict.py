@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from monai_fedlora.clinic.bundle import CINE, Classifier
 from monai_fedlora.clinic.frames_choice import FrameChoice
 from monai_fedlora.clinic.occlusion import occlusion_map
 from monai_fedlora.clinic.omissions import Omission
+from monai_fedlora.clinic.orders import orders_text
 from monai_fedlora.clinic.reading import LoadedStudy, load_study
 from monai_fedlora.clinic.sources import Source
 from monai_fedlora.clinic.stability import Stability, find_stability
@@ -179,10 +181,12 @@ def predict_loaded(
     Raises:
         DataError: the model refuses the image.
     """
-    probabilities, distance = classifier.assess(loaded.image)
+    affine = None if loaded.image_affine is None else torch.from_numpy(loaded.image_affine)
+    probabilities, distance = classifier.assess(loaded.image, affine)
     trust = classifier.trust
     unlike = [] if distance is None or trust.reach is None else trust.reach.doubts(distance)
-    prepared = classifier.prepare(loaded.image)
+    prepared = classifier.prepare(loaded.image, affine)
+    order_notes, order_doubts = orders_text(classifier, loaded, prepared)
     stability, refused = find_stability(classifier, loaded, prepared, probabilities, on_batch=on_batch)
     best = max(range(len(probabilities)), key=probabilities.__getitem__)
     unstable = [] if stability is None else stability.doubts(classifier.classes, best)
@@ -190,8 +194,8 @@ def predict_loaded(
         study=name,
         classifier=classifier,
         probabilities=probabilities,
-        doubts=(*loaded.doubts, *unlike, *unstable, *trust.origin.doubts()),
-        notes=(*loaded.notes, *trust.notes, *refused),
+        doubts=(*loaded.doubts, *unlike, *order_doubts, *unstable, *trust.origin.doubts()),
+        notes=(*loaded.notes, *trust.notes, *order_notes, *refused),
         frames=loaded.frames,
         prepared=prepared,
         relevance=None,

@@ -25,8 +25,10 @@ from monai_fedlora.clinic.studies import CineFile, DicomFiles, Packed, Study, Un
 from monai_fedlora.data.nifti import read_header
 from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.errors import DataError
-from monai_fedlora.transforms.frames import Frame, join_frames, make_frame, read_cine, read_frames
+from monai_fedlora.transforms.frames import Frame, join_frames, make_frame, oriented_or_refused, read_cine, read_frames
+from monai_fedlora.transforms.orientation import is_known, orient_like
 from monai_fedlora.transforms.photograph_file import read_photograph
+from monai_fedlora.transforms.resampling import resample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,19 +36,22 @@ class LoadedStudy:
     """A study, read.
 
     Attributes:
-        image: what the model takes: (2, X, Y, Z) resampled cine, or (3, H, W) photograph in [0, 1].
+        image: what the model takes: (2, X, Y, Z) resampled cine in the one order of axes
+            (:mod:`monai_fedlora.transforms.orientation`), or (3, H, W) photograph in [0, 1].
         frames: how ED and ES were found; None where the files say, and for a photograph.
         notes: what was decided that a reader should know.
         doubts: what speaks against the image being of the kind that the model was trained on.
         omissions: what of a DICOM study was not used; notes and doubts name it.
         quotes: what the files call what was used and what was not, which may name a person.
         sources: the DICOM objects with the images of ED, then of ES, base first; empty if it was not read from DICOM.
-        cine: grey levels of all frames (X, Y, Z, T) as read, ED and ES alone if there are two files; None for a
-            photograph.
+        cine: grey levels of all frames (X, Y, Z, T) in the one order of axes, ED and ES alone if there are two files;
+            None for a photograph.
         cine_affine: (4, 4) voxel of ``cine`` to world in mm (right, anterior, superior).
         image_affine: (4, 4) voxel of ``image`` to the same world.
         with_frames: gives ``image`` with two other frames of the cine, numbers from 0, as ED and ES; None where there
             are no others.
+        orientation: "known", or "placeholder" where the file does not tell how the patient lies: the model then
+            averages over all 16 orders of the axes. None for a photograph.
     """
 
     image: Tensor
@@ -60,6 +65,7 @@ class LoadedStudy:
     cine_affine: np.ndarray | None = None
     image_affine: np.ndarray | None = None
     with_frames: Callable[[int, int], Tensor] | None = None
+    orientation: str | None = None
 
 
 def load_study(study: Study, classifier: Classifier) -> LoadedStudy:
@@ -96,7 +102,7 @@ def _load_pair(files: FramePair, classifier: Classifier) -> LoadedStudy:
     for path in (files.ed, files.es):
         check_size(read_header(path, axes=3).shape, str(path))
     ed, es = read_frames({"ed": files.ed, "es": files.es})
-    joined = _joined(ed, es, classifier)
+    joined = _joined(ed, es, classifier, stored=ed.stored)
     shared = joined.frames.shape[3]
     notes = () if shared == ed.voxels.shape[2] == es.voxels.shape[2] else (f"the frames share {shared} slices",)
     return LoadedStudy(
@@ -106,18 +112,20 @@ def _load_pair(files: FramePair, classifier: Classifier) -> LoadedStudy:
         cine=np.moveaxis(joined.frames, 0, -1),
         cine_affine=joined.affine,
         image_affine=joined.image_affine,
+        orientation=joined.orientation,
     )
 
 
 def _load_cine(files: CineFile, classifier: Classifier) -> LoadedStudy:
     check_size(read_header(files.file, axes=4).shape, str(files.file))
-    voxels, affine, notes = read_cine(files.file)
+    read, stored, notes = read_cine(files.file)
+    voxels, affine = oriented_or_refused(read, stored, files.file)
     x, y = np.linalg.norm(affine[:3, :2], axis=0).tolist()
     choice = choose_frames(voxels, spacing_mm=float(np.sqrt(x * y)), given=files.frames)
     ed, es = (
         make_frame(np.ascontiguousarray(voxels[..., frame]), affine, files.file) for frame in (choice.ed, choice.es)
     )
-    joined = _joined(ed, es, classifier)
+    joined = _joined(ed, es, classifier, stored=stored)
     return LoadedStudy(
         image=joined.image,
         frames=choice,
@@ -126,7 +134,8 @@ def _load_cine(files: CineFile, classifier: Classifier) -> LoadedStudy:
         cine=voxels,
         cine_affine=joined.affine,
         image_affine=joined.image_affine,
-        with_frames=_chooser(voxels, joined.affine, classifier),
+        with_frames=_chooser(voxels, joined.affine, classifier, stored=stored),
+        orientation=joined.orientation,
     )
 
 
@@ -146,16 +155,15 @@ def _named(files: DicomFiles) -> Iterator[dict[Path, str]]:
 def _load_dicom(files: DicomFiles, classifier: Classifier) -> LoadedStudy:
     with _named(files) as paths:
         stack = find_stack(read_image_headers(list(paths), files.path), files.path, names=paths)
-        voxels = read_voxels(stack)
+        voxels, affine = oriented_or_refused(read_voxels(stack), stack.affine, files.path)
         choice = choose_frames(
             voxels, spacing_mm=float(np.sqrt(np.prod(stack.images[0][0].spacing))), given=files.frames
         )
         ed, es = (
-            make_frame(np.ascontiguousarray(voxels[..., frame]), stack.affine, files.path)
-            for frame in (choice.ed, choice.es)
+            make_frame(np.ascontiguousarray(voxels[..., frame]), affine, files.path) for frame in (choice.ed, choice.es)
         )
         choice = replace(choice, times_ms=stack.times)
-        joined = _joined(ed, es, classifier)
+        joined = _joined(ed, es, classifier, stored=stack.affine)
         sources = read_sources(stack.of_frame(choice.ed), stack.of_frame(choice.es))
     return LoadedStudy(
         image=joined.image,
@@ -168,39 +176,59 @@ def _load_dicom(files: DicomFiles, classifier: Classifier) -> LoadedStudy:
         cine=voxels,
         cine_affine=joined.affine,
         image_affine=joined.image_affine,
-        with_frames=_chooser(voxels, joined.affine, classifier),
+        with_frames=_chooser(voxels, joined.affine, classifier, stored=stack.affine),
+        orientation=joined.orientation,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Joined:
-    """Both frames (2, X, Y, Z) with their affine, the same resampled, and doubts about them."""
+    """Both frames (2, X, Y, Z) with their affine, the same resampled, whether they are oriented, and doubts."""
 
     frames: np.ndarray
     affine: np.ndarray
     image: Tensor
     image_affine: np.ndarray
+    orientation: str
     doubts: tuple[str, ...]
 
 
-def _chooser(cine: np.ndarray, affine: np.ndarray, classifier: Classifier) -> Callable[[int, int], Tensor]:
+def _chooser(
+    cine: np.ndarray, affine: np.ndarray, classifier: Classifier, *, stored: np.ndarray
+) -> Callable[[int, int], Tensor]:
     """What gives the image with other frames of a cine (X, Y, Z, T)."""
-    return lambda ed, es: _resampled(np.stack([cine[..., ed], cine[..., es]]), affine, classifier)[0]
+    return lambda ed, es: _resampled(np.stack([cine[..., ed], cine[..., es]]), affine, classifier, stored=stored)[0]
 
 
-def _joined(ed: Frame, es: Frame, classifier: Classifier) -> _Joined:
+def _joined(ed: Frame, es: Frame, classifier: Classifier, *, stored: np.ndarray) -> _Joined:
+    """Put both frames together; ``stored`` is the affine of the file's own order of axes."""
     frames, affine = join_frames(ed, es)
     x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
     doubts = cine_doubts(frames, spacing=(x, y, z))
-    image, image_affine = _resampled(frames, affine, classifier)
-    return _Joined(frames=frames, affine=affine, image=image, image_affine=image_affine, doubts=tuple(doubts))
+    image, image_affine = _resampled(frames, affine, classifier, stored=stored)
+    return _Joined(
+        frames=frames,
+        affine=affine,
+        image=image,
+        image_affine=image_affine,
+        orientation="known" if is_known(torch.from_numpy(affine), list(frames.shape[1:])) else "placeholder",
+        doubts=tuple(doubts),
+    )
 
 
-def _resampled(frames: np.ndarray, affine: np.ndarray, classifier: Classifier) -> tuple[Tensor, np.ndarray]:
-    """Both frames (2, X, Y, Z) as the model takes them, and the affine of that."""
+def _resampled(
+    frames: np.ndarray, affine: np.ndarray, classifier: Classifier, *, stored: np.ndarray
+) -> tuple[Tensor, np.ndarray]:
+    """Both frames (2, X, Y, Z) as the model takes them, and the affine of that.
+
+    A bundle that knows no orientation takes them in the file's own order, as MONAI resamples them.
+    """
+    if classifier.resampling is None:
+        image, moved = resample(torch.from_numpy(frames), torch.from_numpy(affine), list(classifier.spacing or ()))
+        return image, moved.numpy()
     from monai.data import MetaTensor
     from monai.transforms import Spacing
 
-    image = MetaTensor(torch.from_numpy(frames), affine=torch.from_numpy(affine))
-    resampled: Any = Spacing(**classifier.resampling or {})(image)
-    return resampled.as_tensor(), resampled.affine.numpy()
+    voxels, matrix = orient_like(frames, affine, stored)
+    found: Any = Spacing(**classifier.resampling)(MetaTensor(torch.from_numpy(voxels), affine=torch.from_numpy(matrix)))
+    return found.as_tensor(), found.affine.numpy()

@@ -126,6 +126,7 @@ def _with_other_frames(classifier: Classifier, loaded: LoadedStudy) -> tuple[lis
     chosen, found, refused = loaded.frames, [], []
     if chosen is None or loaded.with_frames is None:
         return [], []
+    affine = None if loaded.image_affine is None else torch.from_numpy(loaded.image_affine)
     frames = len(chosen.areas)
     for name, end, other in (("end-diastole", "ed", chosen.es), ("end-systole", "es", chosen.ed)):
         for word, step in (("earlier", -1), ("later", 1)):
@@ -135,7 +136,7 @@ def _with_other_frames(classifier: Classifier, loaded: LoadedStudy) -> tuple[lis
             change = f"{name} one frame {word}"
             pair = (frame, chosen.es) if end == "ed" else (chosen.ed, frame)
             try:
-                found.append((change, classifier.prepare(loaded.with_frames(*pair))))
+                found.append((change, classifier.prepare(loaded.with_frames(*pair), affine)))
             except DataError as error:
                 refused.append(f"the answer with {change} is not known: {error}")
     return found, refused

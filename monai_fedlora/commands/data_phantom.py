@@ -53,6 +53,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "--frames", type=int, metavar="T", help="frames of a beat (default: 12 for mnms; 2, ED and ES, for acdc)"
     )
     parser.add_argument(
+        "--orientation",
+        choices=("known", "placeholder"),
+        help="whether the affines of hearts tell how the patients lie (default: known); placeholder for the positive "
+        "diagonal that published collections hold, ACDC for one",
+    )
+    parser.add_argument(
         "--size",
         type=int,
         metavar="PX",
@@ -116,7 +122,8 @@ def _hearts(args: argparse.Namespace, patients: int, codes: list[str]) -> Callab
     ]
     members = plan(patients, vendors_named(codes), args.seed)
     progress = partial(track, description="drawing hearts", transient=True)
-    return partial(write, members=members, frames=frames, progress=progress)
+    oriented = args.orientation != "placeholder"
+    return partial(write, members=members, frames=frames, oriented=oriented, progress=progress)
 
 
 def _photographs(args: argparse.Namespace, images: int, codes: list[str]) -> Callable[[Path], None]:
@@ -132,6 +139,8 @@ def _photographs(args: argparse.Namespace, images: int, codes: list[str]) -> Cal
         raise ConfigError("--size needs 32 or more")
     if args.frames is not None:
         raise ConfigError(f"--frames is for beating hearts; {args.layout} has photographs")
+    if args.orientation is not None:
+        raise ConfigError(f"--orientation is for hearts; {args.layout} has photographs")
     if args.layout == "fed_isic2019":
         cameras = layouts.cameras_named(layouts.DERMATOSCOPES, codes)
         write = partial(layouts.write_fed_isic2019, members=layouts.plan_fed_isic2019(images, cameras, args.seed))

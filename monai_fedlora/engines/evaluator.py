@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from monai_fedlora.engines.distributed import unwrap
 from monai_fedlora.engines.epoch_metrics import ClassificationMetrics
+from monai_fedlora.engines.orders import mean_logits, unknown_orientations
 from monai_fedlora.engines.precision import Precision, autocast
 
 _log = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ _log = logging.getLogger(__name__)
 
 class ClassificationEvaluator(SupervisedEvaluator):
     """Evaluate a classification network on batches with ``image`` and, where known, ``label``.
+
+    Of a cine whose file does not tell an orientation, the logits are averaged over all orders of its axes.
 
     Args:
         device: where to compute.
@@ -85,7 +88,9 @@ class ClassificationEvaluator(SupervisedEvaluator):
         images, labels = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
         self.state.output = {Keys.IMAGE: images, Keys.LABEL: labels}
         with self.mode(self.network), self._autocast():
-            self.state.output[Keys.PRED] = self.inferer(images, self.network).float()
+            unknown = unknown_orientations(batchdata)
+            logits = mean_logits(images, unknown, lambda some: self.inferer(some, self.network))
+            self.state.output[Keys.PRED] = logits.float()
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return self.state.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from monai_fedlora.engines.dataset import CaseDataset
 from monai_fedlora.networks.head_inputs import head_inputs, joined
+from monai_fedlora.transforms.cine import PLACEHOLDER
+from monai_fedlora.transforms.orientation import all_orders
 
 
 def run_and_keep(evaluator: Any) -> dict[str, Tensor]:
@@ -52,15 +55,28 @@ def plain_outputs(
 
     Returns:
         ``logits`` (N, C) and ``features`` (N, D), what the heads read, in float32, and ``labels`` (N,), in the order of
-        the cases; nothing without a case, and no features where the network does not show them.
+        the cases; nothing without a case, and no features where the network does not show them. Of a cine whose file
+        does not tell an orientation, both are means over all orders of its axes.
     """
     found: dict[str, list[Tensor]] = {"logits": [], "features": [], "labels": []}
     with eval_mode(network), head_inputs(network) as inputs, torch.no_grad():
         for start in range(0, len(dataset), batch_size):
             items = [dataset.plain(index) for index in range(start, min(start + batch_size, len(dataset)))]
-            logits = inferer(torch.stack([item[Keys.IMAGE] for item in items]).to(device), network)
-            found["logits"].append(logits.float().cpu())
             found["labels"].append(torch.tensor([int(item[Keys.LABEL]) for item in items]))
-            if inputs:
-                found["features"].append(joined(inputs).cpu())
+            for images, together in _runs(items):
+                logits = inferer(images.to(device), network).float().cpu()
+                found["logits"].append(logits.mean(dim=0, keepdim=True) if together else logits)
+                if inputs:
+                    features = joined(inputs).cpu()
+                    found["features"].append(features.mean(dim=0, keepdim=True) if together else features)
     return {name: torch.cat(rows) for name, rows in found.items() if rows}
+
+
+def _runs(items: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Tensor, bool]]:
+    """What goes through the network at once: the images, or all orders of one of unknown orientation (True)."""
+    if not any(item.get(PLACEHOLDER, False) for item in items):
+        yield torch.stack([item[Keys.IMAGE] for item in items]), False
+        return
+    for item in items:
+        lost = bool(item.get(PLACEHOLDER, False))
+        yield (all_orders(item[Keys.IMAGE]) if lost else item[Keys.IMAGE][None]), lost

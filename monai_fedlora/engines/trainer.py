@@ -21,6 +21,7 @@ from torch.utils.data.distributed import DistributedSampler
 from monai_fedlora.engines.dataset import CaseDataset
 from monai_fedlora.engines.distributed import rank
 from monai_fedlora.engines.modes import set_training_mode
+from monai_fedlora.engines.orders import in_order_of_epoch
 from monai_fedlora.engines.precision import Precision, autocast
 from monai_fedlora.engines.sampler import CaseSampler
 from monai_fedlora.engines.seeds import seed_everything
@@ -35,6 +36,9 @@ class ClassificationTrainer(SupervisedTrainer):
     (seed, epoch), so that a process that continues at an epoch computes what an uninterrupted one would have;
     a loss or gradient that is not finite stops training with the names of the subjects. Where nothing of the network
     trains, an epoch computes the loss alone.
+
+    Cines whose files do not tell an orientation are shown in another order of their axes in every epoch
+    (:mod:`monai_fedlora.engines.orders`).
 
     A handler of ``IterationEvents.LOSS_COMPLETED`` may replace ``engine.state.output["loss"]``, for instance
     to add a penalty. The mean loss of an epoch is in ``engine.state.metrics["train_loss"]``.
@@ -129,6 +133,7 @@ class ClassificationTrainer(SupervisedTrainer):
 
     def _iteration(self, engine: Any, batchdata: Any) -> dict:
         images, labels = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
+        images = in_order_of_epoch(images, batchdata, self.state.epoch)
         self.state.output = {Keys.IMAGE: images, Keys.LABEL: labels}
         place = (self.state.iteration - 1) % self.state.epoch_length
         first = place - place % self.accumulation_steps

@@ -9,13 +9,14 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Optional
 
 import torch
 from torch import Tensor, nn
 
 from monai_fedlora.export.modality import Modality
 from monai_fedlora.files import atomic_path
+from monai_fedlora.transforms.orientation import all_orders, is_known
 
 
 class Classifier(nn.Module):
@@ -50,16 +51,78 @@ class AssessingClassifier(Classifier):
         return self.network.assess(self.preprocessor(image))  # type: ignore[operator]
 
 
+class CineClassifier(nn.Module):
+    """:class:`Classifier` for images with an affine, which averages the logits over all orders of axes of an image
+    whose affine does not tell an orientation, or that comes without one.
+
+    Args:
+        preprocessor: maps images and affines to what the network takes, and refuses unusable ones.
+        network: maps that to logits.
+    """
+
+    def __init__(self, preprocessor: nn.Module, network: nn.Module) -> None:
+        super().__init__()
+        self.preprocessor = preprocessor
+        self.network = network
+
+    def forward(self, image: Tensor, affine: Optional[Tensor] = None) -> Tensor:  # noqa: UP045  for TorchScript
+        """Logits (B, classes) of raw images (B, 2, X, Y, Z) with affines (B, 4, 4)."""
+        prepared = self.preprocessor(image, affine)
+        shape = [image.shape[2], image.shape[3], image.shape[4]]
+        rows: list[Tensor] = []
+        for index in range(len(prepared)):
+            one = prepared[index]
+            if affine is not None and is_known(affine[index], shape):
+                rows.append(self.network(one.unsqueeze(0)))
+            else:
+                rows.append(self.network(all_orders(one)).mean(dim=0, keepdim=True))
+        return torch.cat(rows)
+
+
+class AssessingCineClassifier(CineClassifier):
+    """The same with a second method, see :class:`AssessingClassifier`.
+
+    Args:
+        preprocessor: as in :class:`CineClassifier`.
+        network: one with ``assess`` and ``assess_together``, see
+            :class:`monai_fedlora.export.network.AssessingNetwork`.
+    """
+
+    @torch.jit.export
+    def assess(
+        self,
+        image: Tensor,
+        affine: Optional[Tensor] = None,  # noqa: UP045  for TorchScript
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (B, classes) and distances (B) of raw images; without an orientation, of all orders together."""
+        prepared = self.preprocessor(image, affine)
+        shape = [image.shape[2], image.shape[3], image.shape[4]]
+        rows: list[Tensor] = []
+        distances: list[Tensor] = []
+        for index in range(len(prepared)):
+            one = prepared[index]
+            if affine is not None and is_known(affine[index], shape):
+                logits, distance = self.network.assess(one.unsqueeze(0))  # type: ignore[operator]
+            else:
+                logits, distance = self.network.assess_together(all_orders(one))  # type: ignore[operator]
+            rows.append(logits)
+            distances.append(distance)
+        return torch.cat(rows), torch.cat(distances)
+
+
 def eager_classifier(network: nn.Module, modality: Modality) -> nn.Module:
     """The module in plain Python, in evaluation mode; with ``assess`` where the network has it."""
-    kind = AssessingClassifier if hasattr(network, "assess") else Classifier
+    plain, assessing = (
+        (CineClassifier, AssessingCineClassifier) if modality.takes_affine else (Classifier, AssessingClassifier)
+    )
+    kind = assessing if hasattr(network, "assess") else plain
     return kind(modality.preprocessor(), network).eval()
 
 
 def scripted_classifier(network: nn.Module, modality: Modality) -> torch.jit.ScriptModule:
     """The module in TorchScript: the preprocessor scripted, so that it takes any size, and the network traced."""
     example = torch.zeros(1, *modality.input_shape)
-    methods = {name: example for name in ("forward", "assess") if hasattr(network, name)}
+    methods = {name: example for name in ("forward", "assess", "assess_together") if hasattr(network, name)}
     with quiet_torch(), torch.no_grad():
         traced = torch.jit.trace_module(network.eval(), methods, check_trace=False)
         return torch.jit.script(eager_classifier(traced, modality))

@@ -85,6 +85,7 @@ def inference_config(classes: Sequence[str], reading: Reading) -> dict[str, Any]
             "inferer": "@inferer",
             "postprocessing": "@postprocessing",
             "epoch_length": 1,
+            **({} if reading.prepare_batch is None else {"prepare_batch": reading.prepare_batch}),
         },
         "rows": "$[]",
         "one_study": "$lambda index: monai.data.DataLoader(torch.utils.data.Subset(@dataset, [index]), batch_size=1)",

@@ -23,11 +23,13 @@ class Reading:
         entries: by name; ``datalist`` among them lists dictionaries with ``study`` and ``image``.
         transforms: from such a dictionary to a float tensor ``image`` (channels, \\*spatial), as the exported model
             takes it.
+        prepare_batch: expression for what the model takes of a batch beside that; None for nothing.
     """
 
     imports: Sequence[str]
     entries: Mapping[str, Any]
     transforms: Sequence[Mapping[str, Any]]
+    prepare_batch: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,8 @@ class Modality(ABC):
     Attributes:
         architecture: of the backbone.
         channels: of an image.
+        takes_affine: whether the exported model takes the affine of an image too, see
+            :mod:`monai_fedlora.transforms.orientation`.
         packages: what reading an image needs beside MONAI.
         data_type: of the files.
         image_classes: what the channels hold.
@@ -46,6 +50,7 @@ class Modality(ABC):
 
     architecture: Architecture
     channels: ClassVar[int]
+    takes_affine: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]]
     data_type: ClassVar[str]
     image_classes: ClassVar[str]
@@ -87,19 +92,22 @@ class Modality(ABC):
 
     @abstractmethod
     def preprocessor(self) -> nn.Module:
-        """From images of any size to what the network takes; refuses unusable images and can be scripted."""
+        """From images of any size, and affines where it takes them, to what the network takes.
+
+        It refuses unusable images and can be scripted.
+        """
 
     def plain_preprocessor(self) -> nn.Module | None:
         """The same as one fixed series of operations, which `torch.export` can follow; None where there is none."""
         return None
 
     @abstractmethod
-    def raw_probes(self) -> list[Tensor]:
-        """Noise of two sizes for :meth:`preprocessor`."""
+    def raw_probes(self) -> list[tuple[Tensor, ...]]:
+        """Noise of two sizes: what :meth:`preprocessor` takes."""
 
     @abstractmethod
-    def image(self, item: Mapping[str, Any]) -> Tensor:
-        """Read a datalist's item (paths) into what the exported model takes, without the batch.
+    def inputs(self, item: Mapping[str, Any]) -> tuple[Tensor, ...]:
+        """Read a datalist's item (paths) into what the exported model takes, the image first, without the batch.
 
         Raises:
             DataError: a file cannot be used; the message names it.

@@ -48,3 +48,10 @@ class AssessingNetwork(ExportedNetwork):
         with head_inputs(self.network) as inputs:
             logits = self.network(image) / self.temperature
         return logits, distances(joined(inputs), self.directions, self.location)
+
+    def assess_together(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Calibrated logits (1, C) and the distance (1) of several images of one patient: of their mean."""
+        with head_inputs(self.network) as inputs:
+            logits = self.network(images) / self.temperature
+        features = joined(inputs).mean(dim=0, keepdim=True)
+        return logits.mean(dim=0, keepdim=True), distances(features, self.directions, self.location)

@@ -172,19 +172,19 @@ class Photograph(Modality):
             style=self.style, image_size=self.architecture.image_size, mean=self.mean, std=self.std
         )
 
-    def raw_probes(self) -> list[Tensor]:
+    def raw_probes(self) -> list[tuple[Tensor, ...]]:
         """A lit disc in a wide and in a high photograph."""
-        probes = []
+        probes: list[tuple[Tensor, ...]] = []
         for height, width in ((150, 200), (257, 96)):
             row = torch.linspace(-1, 1, height)[:, None] * height / min(height, width)
             column = torch.linspace(-1, 1, width)[None] * width / min(height, width)
             lit = 0.05 + 0.95 * (row**2 + column**2 < 0.8)
-            probes.append(probe_image((self.channels, height, width)) * lit)
+            probes.append((probe_image((self.channels, height, width)) * lit,))
         return probes
 
-    def image(self, item: Mapping[str, Any]) -> Tensor:
+    def inputs(self, item: Mapping[str, Any]) -> tuple[Tensor, ...]:
         """Red, green and blue in [0, 1]."""
-        return torch.from_numpy(read_photograph(item["image"]))
+        return (torch.from_numpy(read_photograph(item["image"])),)
 
     def reading(self) -> Reading:
         """Files of a folder, see :func:`photograph_reading`."""

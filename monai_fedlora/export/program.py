@@ -58,7 +58,7 @@ def program_probes(modality: Modality) -> list[Tensor]:
     """Two batches of one that the program takes: raw images, or prepared ones."""
     raw = modality.raw_probes()
     if modality.plain_preprocessor() is not None:
-        return raw
+        return [image for (image,) in raw]
     prepare = modality.preprocessor().eval()
     with torch.no_grad():
-        return [prepare(image) for image in raw]
+        return [prepare(*inputs) for inputs in raw]

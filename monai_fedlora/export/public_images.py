@@ -19,6 +19,7 @@ from monai_fedlora.errors import DataError, ExportError
 from monai_fedlora.export.directions import PublicFeatures
 from monai_fedlora.export.modality import Modality
 from monai_fedlora.networks.head_inputs import head_inputs, joined
+from monai_fedlora.transforms.orientation import all_orders, is_known
 
 PER_SCANNER = 32
 """Phantoms of each scanner or camera (ours)."""
@@ -120,33 +121,39 @@ def public_features(
     total += sum(map(len, foreign_items.values()))
     stream = _stream(ordinary_items, foreign_items, modality)
     with torch.no_grad(), eval_mode(network), head_inputs(network) as inputs:
-        for done, (ordinary, name, image) in enumerate(stream, start=1):
+        for done, (ordinary, name, raw) in enumerate(stream, start=1):
             try:
-                prepared = preprocessor(image[None].float())
+                prepared = preprocessor(raw[0][None].float(), *(part[None] for part in raw[1:]))
             except ValueError:
                 if ordinary:
                     raise
             else:
-                network(prepared)
+                network(_every_order(prepared, *raw))
                 if not inputs:
                     raise ExportError("the network does not show what its heads read")
-                found[ordinary].setdefault(name, []).append(joined(inputs))
+                found[ordinary].setdefault(name, []).append(joined(inputs).mean(dim=0, keepdim=True))
             on_image(done, total)
     groups = [{name: torch.cat(rows) for name, rows in found[ordinary].items()} for ordinary in (True, False)]
     return PublicFeatures(ordinary=groups[0], foreign=groups[1])
 
 
+def _every_order(prepared: Tensor, image: Tensor, affine: Tensor | None = None) -> Tensor:
+    """What goes through the network of one image (1, ...): of one whose affine tells no orientation all orders."""
+    known = affine is None or is_known(affine, list(image.shape[1:]))
+    return prepared if known else all_orders(prepared[0])
+
+
 def _stream(
     ordinary: Mapping[str, Sequence[Item]], foreign: Mapping[str, Sequence[Item]], modality: Modality
-) -> Iterator[tuple[bool, str, Tensor]]:
+) -> Iterator[tuple[bool, str, tuple[Tensor, ...]]]:
     """Every image with whether it is an ordinary one, and of which group."""
     for scanner, items in ordinary.items():
         for index, item in enumerate(items):
-            image = modality.image(item)
-            yield True, scanner, image
+            image, *rest = modality.inputs(item)
+            yield True, scanner, (image, *rest)
             if index < PER_KIND:
                 for kind, change in modality.foreign.items():
-                    yield False, kind, change(image)
+                    yield False, kind, (change(image), *rest)
     for kind, items in foreign.items():
         for item in items:
-            yield False, kind, modality.image(item)
+            yield False, kind, modality.inputs(item)

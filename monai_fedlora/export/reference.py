@@ -50,7 +50,7 @@ METHOD = "assess"
 
 ASSESSMENT = {
     "file": "models/model.ts",
-    "call": f"{METHOD}(image) returns logits (batch, classes) and distances (batch)",
+    "call": f"{METHOD}, with the arguments of the model, returns logits (batch, classes) and distances (batch)",
 }
 """Where in a bundle the distance is, for its metadata."""
 

@@ -20,16 +20,16 @@ def probe_image(shape: tuple[int, ...]) -> Tensor:
     return torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def logits(network: nn.Module, image: Tensor) -> Tensor:
+def logits(network: nn.Module, *inputs: Tensor) -> Tensor:
     """The network's output without gradients."""
     with torch.no_grad():
-        return network(image)
+        return network(*inputs)
 
 
-def assessed(model: Any, image: Tensor) -> tuple[Tensor, Tensor]:
+def assessed(model: Any, *inputs: Tensor) -> tuple[Tensor, Tensor]:
     """A model's logits and distances without gradients."""
     with torch.no_grad():
-        return model.assess(image)
+        return model.assess(*inputs)
 
 
 def exported_view(model: FinishedModel, network: nn.Module) -> AbstractContextManager[None]:

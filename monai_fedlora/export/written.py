@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,10 @@ def check_models(folder: Path, network: nn.Module, modality: Modality) -> None:
     """
     eager = eager_classifier(network, modality)
     script = _script(folder)
-    for image in modality.raw_probes():
-        assert_equal(logits(script, image), logits(eager, image), "the TorchScript module gives other logits")
+    for inputs in modality.raw_probes():
+        assert_equal(logits(script, *inputs), logits(eager, *inputs), "the TorchScript module gives other logits")
         if hasattr(eager, "assess"):
-            for found, expected in zip(assessed(script, image), assessed(eager, image), strict=True):
+            for found, expected in zip(assessed(script, *inputs), assessed(eager, *inputs), strict=True):
                 assert_equal(found, expected, "the TorchScript module gives other logits or distances")
     if (folder / PROGRAM).exists():
         with quiet_torch():
@@ -46,7 +47,7 @@ def check_models(folder: Path, network: nn.Module, modality: Modality) -> None:
             assert_equal(logits(program, image), logits(same, image), "the exported program gives other logits")
     if (folder / ONNX).exists():
         prepare = modality.preprocessor()
-        for image in map(prepare, modality.raw_probes()):
+        for image in starmap(prepare, modality.raw_probes()):
             assert_equal(onnx_logits(folder / ONNX, image), logits(network, image), "the ONNX file gives other logits")
 
 

@@ -1,8 +1,7 @@
 """Cine short-axis pipeline as MONAI dictionary transforms.
 
-Between the file and the network lie exactly three steps: read ED and ES, resample, `normalise_cine`. The first
-two can be written with MONAI's own transforms (`spacing_arguments`) and the third scripted
-(`localise.CinePreprocessor`), which is how an exported bundle does without this package.
+Between the file and the network lie exactly four steps: read ED and ES, bring them to one order of axes, resample,
+normalise around the heart. The last three are `localise.CinePreprocessor`, which an exported bundle carries.
 """
 
 from __future__ import annotations
@@ -20,41 +19,28 @@ from monai.transforms import (
     RandGaussianNoised,
     ScaleIntensityRanged,
     SelectItemsd,
-    Spacingd,
     Transform,
 )
 
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.transforms.frames import join_frames, read_frames
 from monai_fedlora.transforms.localise import normalise_cine
+from monai_fedlora.transforms.orientation import is_known
+from monai_fedlora.transforms.resampling import resample
 
 IMAGE = "image"
-KEPT_KEYS = (IMAGE, "label", "subject")
+PLACEHOLDER = "placeholder"
+"""Key of a boolean tensor: the file does not tell how the patient lies; all 16 orders of its axes count alike."""
 
-
-def spacing_arguments(spacing: Sequence[float]) -> dict[str, Any]:
-    """Every argument of MONAI's ``Spacingd`` that decides what comes out, ready for a JSON config.
-
-    Slices are always resampled too: in some collections their distance goes with the diagnosis, and the number
-    of slices would give the class away. The axis order is kept. ``Spacingd`` keeps the first voxel of a stack
-    along the world axes in place and centres an oblique one; the two differ by less than a voxel.
-    """
-    return {
-        "pixdim": [float(step) for step in spacing],
-        "diagonal": False,
-        "mode": "bilinear",
-        "padding_mode": "border",
-        "align_corners": True,
-        "scale_extent": False,
-        "dtype": "float32",
-    }
+KEPT_KEYS = (IMAGE, PLACEHOLDER, "label", "subject")
 
 
 class LoadCined(Transform):
     """Read ``ed`` and ``es``, or ``cine`` with ``ed_frame`` and ``es_frame``, into ``image``.
 
-    ``image`` is a float32 MetaTensor (2, X, Y, Z), ED then ES, in the file's axis order and with its affine.
-    All other keys stay. How stacks of different length are joined: `frames.join_frames`.
+    ``image`` is a float32 MetaTensor (2, X, Y, Z), ED then ES, in the one order of axes and with its affine;
+    ``placeholder`` is a boolean tensor, see :data:`PLACEHOLDER`. All other keys stay. How stacks of different length
+    are joined: `frames.join_frames`.
 
     Raises:
         DataError: a file cannot be used; the message names it.
@@ -63,10 +49,26 @@ class LoadCined(Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         ed, es = read_frames(data)  # type: ignore[arg-type]
         voxels, affine = join_frames(ed, es)
-        image = MetaTensor(
-            torch.from_numpy(voxels), affine=torch.from_numpy(affine), meta={"filename_or_obj": str(ed.path)}
-        )
-        return {**data, IMAGE: image}
+        matrix = torch.from_numpy(affine)
+        image = MetaTensor(torch.from_numpy(voxels), affine=matrix, meta={"filename_or_obj": str(ed.path)})
+        return {**data, IMAGE: image, PLACEHOLDER: torch.tensor(not is_known(matrix, list(voxels.shape[1:])))}
+
+
+class ResampleCined(Transform):
+    """`resampling.resample` on ``image``, a MetaTensor (2, X, Y, Z).
+
+    Args:
+        spacing: wanted voxel size (x, y, z) in mm.
+    """
+
+    def __init__(self, *, spacing: Sequence[float]) -> None:
+        self.spacing = [float(step) for step in spacing]
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        image = data[IMAGE]
+        voxels, affine = resample(image.as_tensor(), image.affine, self.spacing)
+        name = {"filename_or_obj": image.meta["filename_or_obj"]}
+        return {**data, IMAGE: MetaTensor(voxels, affine=affine, meta=name)}
 
 
 class NormaliseCined(Transform):
@@ -89,8 +91,8 @@ class NormaliseCined(Transform):
 def cine_preprocessing(*, image_size: Sequence[int], spacing: Sequence[float]) -> list[Callable]:
     """Deterministic transforms from a datalist item to what the network takes.
 
-    The item afterwards holds ``image`` (plain float32 tensor (2, \\*image_size) in [0, 1]) and, where present,
-    ``label`` and ``subject``, and nothing else, so that any items collate.
+    The item afterwards holds ``image`` (plain float32 tensor (2, \\*image_size) in [0, 1]), ``placeholder`` (see
+    :data:`PLACEHOLDER`) and, where present, ``label`` and ``subject``, and nothing else, so that any items collate.
 
     Args:
         image_size: voxels (x, y, z) of the network's input.
@@ -102,7 +104,7 @@ def cine_preprocessing(*, image_size: Sequence[int], spacing: Sequence[float]) -
     _checked(image_size, spacing)
     return [
         LoadCined(),
-        Spacingd(keys=IMAGE, **spacing_arguments(spacing)),
+        ResampleCined(spacing=spacing),
         NormaliseCined(image_size=image_size, spacing=spacing),
         EnsureTyped(keys=IMAGE, dtype=torch.float32, track_meta=False),
         SelectItemsd(keys=KEPT_KEYS, allow_missing_keys=True),

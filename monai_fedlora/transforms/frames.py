@@ -1,7 +1,7 @@
 """Read the ED and ES frame of a short-axis cine and put them on one grid, or say why that cannot be.
 
-Array order is kept: reorienting an oblique stack to world axes can move the slice axis. What a resampling
-bundle computes from the same files with MONAI's own ``LoadImaged`` is bit for bit the same.
+Every frame is brought to the one order of axes of :mod:`monai_fedlora.transforms.orientation`, as the exported model
+does with what MONAI's own ``LoadImaged`` reads from the same files.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from monai_fedlora.data.nifti import Volume, open_volume
 from monai_fedlora.errors import DataError
 from monai_fedlora.transforms.grey_levels import check_grey_levels, check_time_axis, not_finite
+from monai_fedlora.transforms.orientation import orient_array
 
 MINIMUM_SLICES = 3
 IN_PLANE_MM = (0.2, 5.0)
@@ -30,15 +31,17 @@ class Frame:
     """One time point of a short-axis stack.
 
     Attributes:
-        voxels: (X, Y, Z) float32 grey levels, finite and not constant.
+        voxels: (X, Y, Z) float32 grey levels, finite and not constant, in the one order of axes.
         affine: (4, 4) float64, voxel to world in mm.
         path: the file it came from, for messages.
         notes: what was decided in reading the file that a reader should know.
+        stored: (4, 4) float64, the affine of the voxels in the order in which the file has them.
     """
 
     voxels: np.ndarray
     affine: np.ndarray
     path: Path
+    stored: np.ndarray
     notes: tuple[str, ...] = ()
 
 
@@ -63,15 +66,29 @@ def read_frames(item: Mapping[str, Any]) -> tuple[Frame, Frame]:
 
 
 def make_frame(voxels: np.ndarray, affine: np.ndarray, path: Path, notes: tuple[str, ...] = ()) -> Frame:
-    """Put one time point together; fields as of :class:`Frame`.
+    """Put one time point together; fields as of :class:`Frame`, but axes in any order.
 
     Raises:
         DataError: the voxels are not finite, all equal or the labels of a segmentation, or it is not a plausible
             short-axis stack.
     """
-    frame = Frame(_checked(voxels, path), affine, path, notes)
+    oriented, moved = oriented_or_refused(voxels, affine, path)
+    frame = Frame(_checked(oriented, path), moved, path, np.asarray(affine, dtype=np.float64), notes)
     _check_geometry(frame)
     return frame
+
+
+def oriented_or_refused(voxels: np.ndarray, affine: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """An array (X, Y, Z) or (X, Y, Z, T) in the one order of axes, and its affine.
+
+    Raises:
+        DataError: the affine cannot be, or nothing tells the axis of the slices.
+    """
+    try:
+        oriented, moved = orient_array(voxels, affine)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; convert the file again from the source") from error
+    return np.ascontiguousarray(oriented), moved
 
 
 def join_frames(ed: Frame, es: Frame) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +127,7 @@ def join_frames(ed: Frame, es: Frame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_cine(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Read all frames of a 4D file.
+    """Read all frames of a 4D file, in the file's own order of axes.
 
     Returns:
         voxels (X, Y, Z, T) float32, affine (4, 4) float64 in mm, and what a reader should know.
@@ -123,9 +140,10 @@ def read_cine(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     voxels = _scaled(_stored(volume, path), volume, path)
     if not np.isfinite(voxels).all():
         raise DataError(not_finite(voxels, path))
-    check_time_axis(voxels, path)
-    check_grey_levels(voxels[..., 0], path)
-    _check_geometry(Frame(voxels[..., 0], volume.affine, path))
+    oriented, moved = oriented_or_refused(voxels, volume.affine, path)
+    check_time_axis(oriented, path)
+    check_grey_levels(oriented[..., 0], path)
+    _check_geometry(Frame(oriented[..., 0], moved, path, volume.affine))
     return voxels, volume.affine, volume.header.notes
 
 
@@ -146,7 +164,7 @@ def _read_cine(path: Path, item: Mapping[str, Any]) -> tuple[Frame, Frame]:
     if ed == es:
         raise DataError(f"{path}: ED and ES are both frame {ed}; the heart does not contract between them")
     stored = _stored(volume, path)
-    check_time_axis(stored, path)
+    check_time_axis(oriented_or_refused(stored, volume.affine, path)[0], path)
     voxels = _scaled(stored[..., wanted], volume, path)
     first, second = (make_frame(voxels[..., n], volume.affine, path, volume.header.notes) for n in range(2))
     return first, second
@@ -191,18 +209,16 @@ def _checked(voxels: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _check_geometry(frame: Frame) -> None:
-    """Refuse what cannot be a short-axis stack with its slices on the last axis."""
+    """Refuse what cannot be a short-axis stack."""
     shape = frame.voxels.shape
     spacing = np.linalg.norm(frame.affine[:3, :3], axis=0)
     x, y, z = (float(step) for step in spacing)
     text = f"{frame.path} has {_times(shape)} voxels of {_times(spacing)} mm"
-    if shape[2] > min(shape[:2]) or max(x, y) > 1.01 * z:
-        raise DataError(
-            f"{text}: that is not a stack with its slices on the last axis; reorder the axes to (x, y, slice)"
-        )
+    if shape[2] > min(shape[:2]):
+        raise DataError(f"{text}: a short-axis stack has fewer slices than an image has rows or columns")
     if shape[2] < MINIMUM_SLICES:
         raise DataError(f"{text}: a short-axis stack needs at least {MINIMUM_SLICES} slices; is this a long-axis view?")
-    if not (IN_PLANE_MM[0] <= min(x, y) and max(x, y) <= IN_PLANE_MM[1]):
+    if not (0.999 * IN_PLANE_MM[0] <= min(x, y) and max(x, y) <= 1.001 * IN_PLANE_MM[1]):
         raise DataError(f"{text}: a heart cannot be seen at that voxel size; are the units of the header mm?")
     if not SLICE_DISTANCE_MM[0] <= z <= SLICE_DISTANCE_MM[1]:
         raise DataError(f"{text}: that is no slice distance of a short-axis stack; are the units mm?")

@@ -13,6 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from monai_fedlora.transforms.orientation import orient
+from monai_fedlora.transforms.resampling import resample
+
 
 def _smooth(maps: Tensor, sigma: float) -> Tensor:
     """Gaussian blur of (N, H, W) maps with zeros outside; sigma in pixels."""
@@ -162,13 +165,24 @@ def normalise_cine(image: Tensor, size: tuple[int, int, int], spacing_mm: float)
 
 
 class CinePreprocessor(nn.Module):
-    """`normalise_cine` as a module that can be scripted in front of an exported network."""
+    """One order of axes, the network's voxel size, and `normalise_cine`, as a module that can be scripted."""
 
-    def __init__(self, size: tuple[int, int, int], spacing_mm: float) -> None:
+    def __init__(self, size: tuple[int, int, int], spacing: tuple[float, float, float]) -> None:
         super().__init__()
         self.size = (int(size[0]), int(size[1]), int(size[2]))
-        self.spacing_mm = float(spacing_mm)
+        self.spacing = (float(spacing[0]), float(spacing[1]), float(spacing[2]))
 
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, 2, X, Y, Z) grey levels on the network's grid -> (B, 2, \\*size) in [0, 1]."""
-        return torch.stack([normalise_cine(one, self.size, self.spacing_mm) for one in image])
+    def forward(self, image: Tensor, affine: Tensor) -> Tensor:
+        """(B, 2, X, Y, Z) grey levels in any order of axes with (B, 4, 4) affines -> (B, 2, \\*size) in [0, 1]."""
+        prepared: list[Tensor] = []
+        for index in range(len(image)):
+            oriented, moved = orient(image[index], affine[index])
+            resampled, _ = resample(oriented, moved, [self.spacing[0], self.spacing[1], self.spacing[2]])
+            prepared.append(normalise_cine(resampled, self.size, self.spacing[0]))
+        return torch.stack(prepared)
+
+    @torch.jit.export
+    def unknown(self, image: Tensor) -> Tensor:
+        """(B, 4, 4) affines of images (B, 2, X, Y, Z) of the network's voxel size whose orientation nobody knows."""
+        steps = torch.tensor([self.spacing[0], self.spacing[1], self.spacing[2], 1.0], dtype=torch.float64)
+        return (torch.eye(4, dtype=torch.float64) * steps).unsqueeze(0).expand(len(image), 4, 4).to(image.device)

@@ -24,6 +24,7 @@ from monai_fedlora.export.classifier import copy_without_call_stacks
 from monai_fedlora.export.keys import read_public_key, read_signing_key
 from monai_fedlora.export.signature import sign_bundle
 from monai_fedlora.files import sha256
+from monai_fedlora.transforms.orientation import all_orders, reference_affine
 from tests.export.signing import write_keys
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
@@ -56,9 +57,20 @@ def test_classifier_knows_what_the_export_wrote(exported: Exported, classifier: 
     assert classifier.classes == ("NOR", "ABN")
     assert classifier.modality == "cine"
     assert classifier.style is None
-    assert classifier.resampling is not None
-    assert classifier.resampling["pixdim"] == [5.0, 5.0, 10.0]
+    assert classifier.resampling is None
+    assert classifier.takes_affine
+    assert classifier.spacing == (5.0, 5.0, 10.0)
     assert classifier.sha256 == sha256(exported.folder / "models" / "model.ts")
+
+
+def test_without_an_orientation_the_logits_of_all_orders_are_averaged(classifier: Classifier) -> None:
+    image = 100 * torch.rand(2, 40, 37, 5, generator=torch.Generator().manual_seed(0))
+    diagonal = torch.diag(torch.tensor([5.0, 5.0, 10.0, 1.0], dtype=torch.float64))
+    with torch.no_grad():
+        logits = classifier.script.network(all_orders(classifier.prepare(image, diagonal)))
+    assert classifier.probabilities(image, diagonal) == pytest.approx(logits.mean(dim=0).softmax(dim=0).tolist())
+    assert classifier.assess(image) == classifier.assess(image, diagonal)
+    assert len({round(float(value), 5) for value in logits[:, 0]}) == 16
 
 
 def test_classifier_of_photographs_knows_its_style(image_classifier: Classifier) -> None:
@@ -68,8 +80,9 @@ def test_classifier_of_photographs_knows_its_style(image_classifier: Classifier)
 
 def test_preprocessing_and_network_in_turn_equal_the_model(classifier: Classifier) -> None:
     image = 100 * torch.rand(2, 40, 37, 5, generator=torch.Generator().manual_seed(0))
-    whole = classifier.probabilities(image)
-    in_turn = classifier.log_probabilities(classifier.prepare(image)).exp()
+    affine = reference_affine((4.0, 4.0, 8.0))
+    whole = classifier.probabilities(image, affine)
+    in_turn = classifier.log_probabilities(classifier.prepare(image, affine)).exp()
     torch.testing.assert_close(torch.tensor(whole), in_turn, check_dtype=False)
     assert sum(whole) == pytest.approx(1)
 
@@ -227,7 +240,7 @@ def test_expressions_are_not_evaluated(copy: Path, tmp_path: Path) -> None:
         if name == "inference.json":
             content["imports"] = [f"$open({str(trap)!r}, 'w')"]
             content["network"] = f"$open({str(trap)!r}, 'w')"
-            content["preprocessing"]["transforms"][3]["mode"] = f"$open({str(trap)!r}, 'w')"
+            content["preprocessing"]["transforms"][2]["keys"] = f"$open({str(trap)!r}, 'w')"
 
     rewrite(copy, lay)
     with pytest.raises(WeightsError, match=r"configs/inference\.json"):

@@ -29,6 +29,7 @@ from monai_fedlora.errors import ConfigError
 from monai_fedlora.export.bundle import Exported, export_bundle
 from monai_fedlora.files import load_tensors
 from monai_fedlora.networks.head_inputs import head_inputs, joined
+from monai_fedlora.transforms.orientation import reference_affine
 from tests.clinic.hearts import write_nifti
 from tests.export.conftest import Run
 
@@ -38,9 +39,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::De
 @pytest.fixture
 def noise(tmp_path: Path) -> Study:
     """A pair of stacks of what the model of the fixtures knows its training cases to be: noise."""
-    generator = np.random.default_rng(3)
+    generator, affine = np.random.default_rng(3), reference_affine((5.0, 5.0, 10.0)).numpy()
     files = [
-        write_nifti(tmp_path / f"p_{frame}.nii", generator.random((32, 32, 4), np.float32), np.diag([5.0, 5, 10, 1]))
+        write_nifti(tmp_path / f"p_{frame}.nii", generator.random((32, 32, 4), np.float32), affine)
         for frame in ("ed", "es")
     ]
     return Study("p", FramePair(*files))

@@ -29,6 +29,7 @@ from monai_fedlora.networks.cinema import ConvViTSize
 from monai_fedlora.networks.head_inputs import head_inputs, joined
 from monai_fedlora.networks.vit import ViTSettings
 from monai_fedlora.scope import Role
+from monai_fedlora.transforms.orientation import reference_affine
 
 CLASSES = ("NOR", "ABN")
 MICRO = ConvViTSize(
@@ -269,25 +270,33 @@ def run(stored_run: Run, tmp_path: Path) -> Run:
     return replace(stored_run, workspace=tmp_path / "W")
 
 
-def write_pair(folder: Path, study: str, *, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> None:
+def write_pair(
+    folder: Path,
+    study: str,
+    *,
+    shape: tuple[int, int, int],
+    spacing: tuple[float, float, float],
+    placeholder: bool = False,
+) -> None:
     """Write ``<study>_ed.nii.gz`` and ``<study>_es.nii.gz``: noise and a bright disc that shrinks."""
+    affine = np.diag([*spacing, 1.0]) if placeholder else reference_affine(spacing).numpy()
     generator = np.random.default_rng(len(study) + shape[0])
     x, y = np.meshgrid(*(np.arange(size) - size / 2 for size in shape[:2]), indexing="ij")
     radius = np.hypot(x * spacing[0], y * spacing[1])[..., None]
     for frame, size in (("ed", 30), ("es", 18)):
         voxels = 200 * (radius < size) + generator.normal(100, 10, shape)
-        image = nibabel.Nifti1Image(voxels.astype(np.int16), np.diag([*spacing, 1.0]))
+        image = nibabel.Nifti1Image(voxels.astype(np.int16), affine)
         nibabel.save(image, folder / f"{study}_{frame}.nii.gz")
 
 
 @pytest.fixture
 def studies(tmp_path: Path) -> Path:
-    """A folder with three studies of different size and resolution."""
+    """A folder with three studies of different size and resolution, the last without an orientation."""
     folder = tmp_path / "studies"
     folder.mkdir()
     write_pair(folder, "p1", shape=(60, 50, 5), spacing=(4.0, 4.0, 10.0))
     write_pair(folder, "p.2 b", shape=(90, 100, 9), spacing=(1.5, 1.8, 8.0))
-    write_pair(folder, "a_3", shape=(24, 30, 3), spacing=(4.0, 4.0, 10.0))
+    write_pair(folder, "a_3", shape=(24, 30, 3), spacing=(4.0, 4.0, 10.0), placeholder=True)
     return folder
 
 

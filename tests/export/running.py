@@ -47,8 +47,10 @@ workflow.initialize()
 assert workflow.check_properties() == []
 with torch.no_grad():
     for item in workflow.dataset:
-        logits, distance = network.assess(item["image"][None])
-        assert torch.equal(logits, network(item["image"][None])) and distance.shape == (1,)
+        image = item["image"]
+        inputs = [image.as_tensor()[None], image.affine[None]] if hasattr(image, "affine") else [image[None]]
+        logits, distance = network.assess(*inputs)
+        assert torch.equal(logits, network(*inputs)) and distance.shape == (1,)
         print("found", item["study"], *logits.softmax(dim=1)[0].tolist(), sep=",")
 workflow.run()
 workflow.finalize()

@@ -17,6 +17,7 @@ from monai_fedlora.export.modalities import modality_of
 from monai_fedlora.export.onnx_file import onnx_logits, write_onnx
 from monai_fedlora.export.verify import TOLERANCE
 from monai_fedlora.networks.catalogue import build_backbone
+from monai_fedlora.transforms.orientation import reference_affine
 
 from .conftest import Run
 
@@ -33,7 +34,8 @@ def test_onnxruntime_gives_the_logits_of_the_script(request: pytest.FixtureReque
     for batch in (1, 2, 3):
         raw = torch.rand(batch, *((2, 40, 37, 6) if kind == "stored_run" else (3, 50, 41)))
         with torch.no_grad():
-            prepared, expected = script.preprocessor(raw), script(raw)
+            affines = [reference_affine((5.0, 5.0, 10.0)).expand(batch, 4, 4)] if kind == "stored_run" else []
+            prepared, expected = script.preprocessor(raw, *affines), script(raw, *affines)
         torch.testing.assert_close(onnx_logits(path, prepared), expected, rtol=0, atol=TOLERANCE)
     assert check_bundle(exported.folder).passed
     content = path.read_bytes()

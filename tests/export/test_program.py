@@ -22,6 +22,7 @@ from monai_fedlora.export.photograph import CheckedPhotograph, PlainPhotograph
 from monai_fedlora.export.program import program_probes, read_program, write_program
 from monai_fedlora.export.verify import TOLERANCE, logits
 from monai_fedlora.networks.catalogue import build_backbone
+from monai_fedlora.transforms.orientation import reference_affine
 from monai_fedlora.transforms.photograph import PhotographPreprocessor
 
 from .conftest import MICRO_VIT, Run
@@ -62,8 +63,9 @@ def test_prepared_hearts_give_the_logits_of_the_script(exported: Exported) -> No
     script, program = script_of(exported.folder), program_of(exported.folder)
     raw = 1000 * torch.rand(3, 2, 40, 37, 6)
     with torch.no_grad():
-        prepared = script.preprocessor(raw)
-        torch.testing.assert_close(program(prepared), script(raw), rtol=0, atol=TOLERANCE)
+        affine = reference_affine((5.0, 5.0, 10.0)).expand(3, 4, 4)
+        prepared = script.preprocessor(raw, affine)
+        torch.testing.assert_close(program(prepared), script(raw, affine), rtol=0, atol=TOLERANCE)
         with pytest.raises(RuntimeError, match=r"shape\[2\]"):
             program(raw)
     described = exported.metadata["model_files"]["models/model.pt2"]
@@ -76,7 +78,7 @@ def test_fundus_photographs_are_prepared_outside(make_image_run: Callable[..., R
     network = build_backbone("micro_vit", out_chans=2).eval()
     write_program(network, modality, tmp_path / "model.pt2", metadata={})
     eager = eager_classifier(network, modality)
-    for raw, prepared in zip(modality.raw_probes(), program_probes(modality), strict=True):
+    for (raw,), prepared in zip(modality.raw_probes(), program_probes(modality), strict=True):
         found = logits(read_program(tmp_path / "model.pt2"), prepared)
         torch.testing.assert_close(found, logits(eager, raw), rtol=0, atol=TOLERANCE)
 

@@ -13,6 +13,9 @@ from monai_fedlora.transforms.localise import (
     normalise_cine,
     percentile,
 )
+from monai_fedlora.transforms.orientation import reference_affine
+
+AFFINE = reference_affine((2.0, 2.0, 10.0))[None]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 
@@ -126,27 +129,27 @@ def test_padding_does_not_enter_the_percentiles(heart):
 
 
 def test_scripted_code_gives_the_same_bits_on_any_shape(heart):
-    module = CinePreprocessor((48, 48, 8), 2.0)
+    module = CinePreprocessor((48, 48, 8), (2.0, 2.0, 10.0))
     scripted = torch.jit.script(module)
     for shape in [(96, 88, 9), (40, 70, 3), (80, 80, 14)]:
         image = torch.from_numpy(heart(shape=shape))
         expected = normalise_cine(image, (48, 48, 8), 2.0)
-        assert torch.equal(scripted(image[None])[0], expected)
-        assert torch.equal(module(image[None])[0], expected)
+        assert torch.equal(scripted(image[None], AFFINE)[0], expected)
+        assert torch.equal(module(image[None], AFFINE)[0], expected)
 
 
 def test_scripted_module_keeps_following_the_heart_inside_a_traced_one(heart, tmp_path):
     class Exported(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.prepare = torch.jit.script(CinePreprocessor((48, 48, 8), 2.0))
+            self.prepare = torch.jit.script(CinePreprocessor((48, 48, 8), (2.0, 2.0, 10.0)))
 
-        def forward(self, image):
-            return self.prepare(image).mean(dim=(2, 3, 4))
+        def forward(self, image, affine):
+            return self.prepare(image, affine).mean(dim=(2, 3, 4))
 
-    traced = torch.jit.trace(Exported(), torch.from_numpy(heart())[None], check_trace=False)
+    traced = torch.jit.trace(Exported(), (torch.from_numpy(heart())[None], AFFINE), check_trace=False)
     traced.save(str(tmp_path / "model.ts"))
     traced = torch.jit.load(str(tmp_path / "model.ts"))
     other = torch.from_numpy(heart(shape=(70, 110, 12), centre_mm=(60.0, 130.0)))
     expected = normalise_cine(other, (48, 48, 8), 2.0).mean(dim=(1, 2, 3))
-    assert torch.allclose(traced(other[None])[0], expected, atol=1e-6)
+    assert torch.allclose(traced(other[None], AFFINE)[0], expected, atol=1e-6)

@@ -9,9 +9,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from monai.transforms import Spacingd
 
-from monai_fedlora.transforms.cine import LoadCined, spacing_arguments
+from monai_fedlora.transforms.cine import LoadCined, ResampleCined
 from monai_fedlora.transforms.localise import crop_start, heart_centre
 
 ROOT = os.environ.get("MONAI_FEDLORA_REAL_DATA")
@@ -45,7 +44,7 @@ def box_mm(mask, spacing):
 def measure(patients, step, width_mm=160.0):
     """Per patient: mm to the LV's centroid, and whether the LV and the RV lie inside the crop."""
     results = []
-    resample = Spacingd(keys="image", **spacing_arguments((step, step, 10.0)))
+    resample = ResampleCined(spacing=(step, step, 10.0))
     for ed, es, mask_path, left, right in patients:
         image = resample(LoadCined()({"ed": ed, "es": es}))["image"].as_tensor()
         centre = heart_centre(image, step)

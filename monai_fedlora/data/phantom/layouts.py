@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from monai_fedlora.data.phantom.geometry import stored
 from monai_fedlora.data.phantom.patient import PhantomPatient
 from monai_fedlora.data.phantom.render import LV, MYO, RV
 from monai_fedlora.data.phantom.vendors import Vendor
@@ -43,13 +44,16 @@ class FrameFiles:
     es: Path
 
 
-def write_acdc_patient(patient: PhantomPatient, folder: Path, *, cine: bool = False) -> FrameFiles:
+def write_acdc_patient(
+    patient: PhantomPatient, folder: Path, *, cine: bool = False, oriented: bool = True
+) -> FrameFiles:
     """Write ``Info.cfg``, the two frames and their masks into ``folder``, whose name is the patient's.
 
     Args:
         patient: the patient.
         folder: made if it does not exist.
         cine: write ``<name>_4d.nii.gz`` too.
+        oriented: whether the affines tell how the patient lies; those of ACDC itself do not.
     """
     make_folder(folder)
     name = folder.name
@@ -63,12 +67,12 @@ def write_acdc_patient(patient: PhantomPatient, folder: Path, *, cine: bool = Fa
     files = []
     for number in (ed, es):
         file = folder / f"{name}_frame{number:02d}.nii.gz"
-        write_bytes(file, encode(patient.image[number - 1], patient.spacing))
+        write_bytes(file, encode(patient.image[number - 1], patient, oriented=oriented))
         mask = relabel(patient.mask[number - 1], ACDC_LABELS)
-        write_bytes(folder / f"{name}_frame{number:02d}_gt.nii.gz", encode(mask, patient.spacing))
+        write_bytes(folder / f"{name}_frame{number:02d}_gt.nii.gz", encode(mask, patient, oriented=oriented))
         files.append(file)
     if cine:
-        write_bytes(folder / f"{name}_4d.nii.gz", encode(patient.image, patient.spacing))
+        write_bytes(folder / f"{name}_4d.nii.gz", encode(patient.image, patient, oriented=oriented))
     return FrameFiles(*files)
 
 
@@ -80,19 +84,25 @@ class MnmsRow:
     cells: tuple[str, ...]
 
 
-def write_mnms_patient(patient: PhantomPatient, vendor: Vendor, folder: Path) -> MnmsRow:
+def write_mnms_patient(patient: PhantomPatient, vendor: Vendor, folder: Path, *, oriented: bool = True) -> MnmsRow:
     """Write the 4D image and its mask (empty but at ED and ES) into ``folder``, whose name is the patient's code.
+
+    Args:
+        patient: the patient.
+        vendor: the machine.
+        folder: made if it does not exist.
+        oriented: whether the affines tell how the patient lies.
 
     Returns:
         the patient's line for :func:`write_mnms_table`.
     """
     make_folder(folder)
     code = folder.name
-    write_bytes(folder / f"{code}_sa.nii.gz", encode(patient.image, patient.spacing))
+    write_bytes(folder / f"{code}_sa.nii.gz", encode(patient.image, patient, oriented=oriented))
     mask = np.zeros_like(patient.mask)
     for frame in (patient.ed_frame, patient.es_frame):
         mask[frame] = relabel(patient.mask[frame], MNMS_LABELS)
-    write_bytes(folder / f"{code}_sa_gt.nii.gz", encode(mask, patient.spacing))
+    write_bytes(folder / f"{code}_sa_gt.nii.gz", encode(mask, patient, oriented=oriented))
     heart = patient.heart
     cells = (
         code, vendor.name, vendor.code, _MNMS_CENTRE[vendor.code], patient.ed_frame, patient.es_frame, heart.age,
@@ -121,19 +131,23 @@ def relabel(mask: np.ndarray, labels: dict[int, int]) -> np.ndarray:
     return table[mask]
 
 
-def encode(volume: np.ndarray, spacing: tuple[float, float, float]) -> bytes:
-    """Return the ``.nii.gz`` file of a (Z, Y, X) volume or a (T, Z, Y, X) cine.
+def encode(volume: np.ndarray, patient: PhantomPatient, *, oriented: bool = True) -> bytes:
+    """Return the ``.nii.gz`` file of a (Z, Y, X) volume or a (T, Z, Y, X) cine of a patient.
 
-    The file's axes are x, y, z (, t), its affine holds the voxel size and puts the origin in the middle.
     The header says that it is a phantom. Compression favours speed over size: noise hardly compresses.
+
+    Args:
+        volume: the image, or a mask of it.
+        patient: whose it is.
+        oriented: store the axes as the vendor does, with an affine that tells how the patient lies; else as they are in
+            the picture, with a positive diagonal.
     """
     import nibabel
 
+    voxels, affine = stored(volume, patient.spacing, patient.directions if oriented else None, patient.vendor)
     header = nibabel.Nifti1Header()
-    header.set_data_dtype(volume.dtype)
-    header.set_data_shape(volume.shape[::-1])
-    affine = np.diag([*spacing, 1.0])
-    affine[:3, 3] = -affine[:3, :3] @ (np.array(volume.shape[:-4:-1]) - 1) / 2
+    header.set_data_dtype(voxels.dtype)
+    header.set_data_shape(voxels.shape)
     header.set_sform(affine, code="scanner")
     header.set_qform(affine, code="scanner")
     header.set_xyzt_units("mm", "sec")
@@ -141,7 +155,7 @@ def encode(volume: np.ndarray, spacing: tuple[float, float, float]) -> bytes:
     header["descrip"] = MARK
     if volume.ndim == 4:
         header["pixdim"][4] = 0.9 / len(volume)
-    raw = header.binaryblock + bytes(4) + np.ascontiguousarray(volume).tobytes()
+    raw = header.binaryblock + bytes(4) + voxels.tobytes(order="F")
     strategy = zlib.Z_DEFAULT_STRATEGY if volume.dtype == np.uint8 else zlib.Z_HUFFMAN_ONLY
     packer = zlib.compressobj(1, zlib.DEFLATED, 31, 9, strategy)
     return packer.compress(raw) + packer.flush()

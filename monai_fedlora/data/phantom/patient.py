@@ -9,6 +9,7 @@ import numpy as np
 
 from monai_fedlora.data.phantom import acquisition, anatomy, body, render
 from monai_fedlora.data.phantom.canvas import Grid
+from monai_fedlora.data.phantom.geometry import draw_directions
 from monai_fedlora.data.phantom.pathology import Heart, draw_heart
 from monai_fedlora.data.phantom.vendors import Vendor
 
@@ -25,6 +26,8 @@ class PhantomPatient:
         spacing: (x, y, z) mm.
         ed_frame, es_frame: 0-based.
         heart: the numbers behind it.
+        directions: (3, 3) of the picture's axes in the patient, see :mod:`monai_fedlora.data.phantom.geometry`.
+        vendor: letter of the maker.
     """
 
     image: np.ndarray
@@ -33,6 +36,8 @@ class PhantomPatient:
     ed_frame: int
     es_frame: int
     heart: Heart
+    directions: np.ndarray
+    vendor: str
 
 
 def make_patient(group: str, vendor: Vendor, seed: int | tuple[int, ...], *, frames: int = 2) -> PhantomPatient:
@@ -47,8 +52,8 @@ def make_patient(group: str, vendor: Vendor, seed: int | tuple[int, ...], *, fra
     Raises:
         ConfigError: unknown group.
     """
-    streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(5)]
-    numbers, shape_rng, body_rng, texture, noise = streams
+    streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(6)]
+    numbers, shape_rng, body_rng, texture, noise, lying = streams
     heart = draw_heart(group, vendor, numbers)
     z = _slices(heart, vendor, numbers)
     cut = anatomy.surfaces(heart, z, anatomy.contraction(frames), vendor.slice_distance, shape_rng)
@@ -109,6 +114,8 @@ def make_patient(group: str, vendor: Vendor, seed: int | tuple[int, ...], *, fra
         ed_frame=0,
         es_frame=anatomy.systolic_frame(frames),
         heart=heart,
+        directions=draw_directions(lying),
+        vendor=vendor.code,
     )
 
 

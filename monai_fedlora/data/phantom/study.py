@@ -55,7 +55,12 @@ def plan_mnms(patients: int, vendors: Sequence[Vendor], seed: int) -> list[Membe
 
 
 def write_acdc(
-    root: Path, members: Sequence[Member], *, frames: int = 2, progress: Callable[[Sequence[Member]], Iterable[Member]]
+    root: Path,
+    members: Sequence[Member],
+    *,
+    frames: int = 2,
+    oriented: bool = True,
+    progress: Callable[[Sequence[Member]], Iterable[Member]],
 ) -> None:
     """Write ``database/{training,testing}`` into ``root``; with more than two frames the 4D files too.
 
@@ -63,23 +68,29 @@ def write_acdc(
         root: a folder the caller moves to its place afterwards.
         members: the patients.
         frames: frames of a beat.
+        oriented: whether the affines tell how the patients lie.
         progress: wraps the patients to show how far the writing is.
     """
     for member in progress(members):
         patient = make_patient(member.group, member.vendor, member.seed, frames=frames)
         folder = root / "database" / _ACDC_FOLDERS[member.split] / member.name
-        write_acdc_patient(patient, folder, cine=frames > 2)
+        write_acdc_patient(patient, folder, cine=frames > 2, oriented=oriented)
 
 
 def write_mnms(
-    root: Path, members: Sequence[Member], *, frames: int = 12, progress: Callable[[Sequence[Member]], Iterable[Member]]
+    root: Path,
+    members: Sequence[Member],
+    *,
+    frames: int = 12,
+    oriented: bool = True,
+    progress: Callable[[Sequence[Member]], Iterable[Member]],
 ) -> None:
     """Write ``OpenDataset`` and its csv into ``root``; arguments as for :func:`write_acdc`."""
     rows: list[MnmsRow] = []
     for member in progress(members):
         patient = make_patient(member.group, member.vendor, member.seed, frames=frames)
         folder = root / "OpenDataset" / _MNMS_FOLDERS[member.split] / member.name
-        rows.append(write_mnms_patient(patient, member.vendor, folder))
+        rows.append(write_mnms_patient(patient, member.vendor, folder, oriented=oriented))
     write_mnms_table(rows, root / "OpenDataset")
 
 

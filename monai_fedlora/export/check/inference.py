@@ -14,7 +14,7 @@ from typing import Any
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.check.earlier import PHOTOGRAPH_ENDINGS, config_of_one_run
 from monai_fedlora.export.check.words import shortened
-from monai_fedlora.export.cine import cine_reading
+from monai_fedlora.export.cine import AFFINE, cine_reading, resampled_cine_reading
 from monai_fedlora.export.inference import inference_config
 from monai_fedlora.export.modality import Reading
 from monai_fedlora.export.photograph import photograph_reading
@@ -59,8 +59,10 @@ def _known_configs(metadata: Any) -> Iterator[Any]:
         raise ExportError("the metadata do not name classes and images as an export does") from error
     if not all(isinstance(name, str) and _CLASS.fullmatch(name) for name in classes):
         raise ExportError("the metadata name a class that is no plain word")
-    yield json.loads(json.dumps(inference_config(classes, reading)))
-    yield json.loads(json.dumps(config_of_one_run(classes, _reading(image, endings=PHOTOGRAPH_ENDINGS))))
+    if image["modality"] == "photograph" or "affine" in image:
+        yield json.loads(json.dumps(inference_config(classes, reading)))
+    if "affine" not in image:
+        yield json.loads(json.dumps(config_of_one_run(classes, _reading(image, endings=PHOTOGRAPH_ENDINGS))))
 
 
 def _reading(image: Mapping[str, Any], endings: Sequence[str] = SUFFIXES) -> Reading:
@@ -77,7 +79,11 @@ def _reading(image: Mapping[str, Any], endings: Sequence[str] = SUFFIXES) -> Rea
             f"the metadata name {shortened(spacing)} as the voxel size, which is no size from {_SMALLEST_STEP:g} to "
             f"{_LARGEST_STEP:g} mm"
         )
-    return cine_reading(spacing)
+    if "affine" not in image:
+        return resampled_cine_reading(spacing)
+    if image["affine"] != AFFINE:
+        raise ExportError("the metadata name an affine in words that no export writes")
+    return cine_reading()
 
 
 def _differences(found: Any, known: Any, place: str) -> Iterator[str]:

@@ -36,7 +36,7 @@ SCRIPTING = words(
 )
 """What TorchScript's code uses beside, on numbers, texts and lists."""
 
-PRIMITIVES = words("NumToTensor RaiseException device dtype max min unchecked_cast")
+PRIMITIVES = words("NumToTensor RaiseException abs device dtype max min unchecked_cast")
 """``ops.prim`` of TorchScript."""
 
 SYMBOLIC = frozenset(

@@ -51,8 +51,9 @@ def _main(bundle: Path, memory: int) -> None:
     image = metadata["network_data_format"]["inputs"]["image"]
     size = (64, 80) if image["modality"] == "photograph" else (64, 60, 4)
     batch = torch.rand(1, int(image["num_channels"]), *size, generator=torch.Generator().manual_seed(0))
+    affines = [torch.diag(torch.tensor([1.4, 1.4, 8.0, 1.0], dtype=torch.float64))[None]] if "affine" in image else []
     with torch.no_grad():
-        logits = torch.jit.load(str(bundle / SCRIPT), map_location="cpu").eval()(batch)
+        logits = torch.jit.load(str(bundle / SCRIPT), map_location="cpu").eval()(batch, *affines)
     if logits.dim() != 2 or not bool(torch.isfinite(logits).all()):
         raise ValueError("the model gives no finite logits for a small image")
 

@@ -25,7 +25,7 @@ _OWN = frozenset({"CONSTANTS", "__annotations__", "__torch__", "inf", "nan"})
 _CAST = re.compile(r"(List\[)?(Tensor|bool|float|int|str)\]?")
 """What a value may be taken for without a look at it: what torch looks at again wherever it is used. Attributes of an
 object it takes from where the declared class has them, which may lie behind the end of another one."""
-_METHOD = re.compile("assess|forward[0-9]*")
+_METHOD = re.compile("assess(_together)?|forward[0-9]*|unknown")
 _PACKAGES = ("__torch__.monai_fedlora.", "__torch__.torch.nn.")  # others could be classes written in C++
 _TORCH = ARITHMETIC | SCRIPTING
 _KEYWORDS = words("alpha approximate beta correction device dtype layout memory_format pin_memory rounding_mode scale")

@@ -5,6 +5,7 @@ import dataclasses
 import nibabel
 import numpy as np
 import pytest
+import torch
 
 from monai_fedlora.data.acdc import read_acdc
 from monai_fedlora.data.mnms import read_mnms
@@ -22,6 +23,8 @@ from monai_fedlora.data.phantom.patient import make_patient
 from monai_fedlora.data.phantom.render import LV, MYO, RV
 from monai_fedlora.data.phantom.vendors import VENDORS
 from monai_fedlora.data.records import Cine
+from monai_fedlora.transforms.frames import read_frames
+from monai_fedlora.transforms.orientation import is_known
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +32,10 @@ def beat():
     return make_patient("RV", VENDORS["D"], 0, frames=5)
 
 
-def test_a_file_holds_voxels_size_and_type(tmp_path) -> None:
+def test_a_file_holds_voxels_size_and_type(beat, tmp_path) -> None:
     volume = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
     path = tmp_path / "a.nii.gz"
-    path.write_bytes(encode(volume, (1.5, 1.25, 8.0)))
+    path.write_bytes(encode(volume, dataclasses.replace(beat, spacing=(1.5, 1.25, 8.0)), oriented=False))
     image = nibabel.Nifti1Image.from_filename(path)
     assert image.shape == (4, 3, 2) and image.get_data_dtype() == np.int16
     np.testing.assert_array_equal(np.asarray(image.dataobj), volume.transpose())
@@ -40,10 +43,35 @@ def test_a_file_holds_voxels_size_and_type(tmp_path) -> None:
     assert image.header["sform_code"] == image.header["qform_code"] == 1
 
 
+@pytest.mark.parametrize("vendor", "ABCD")
+def test_files_of_every_vendor_come_back_in_the_pictures_order(vendor, tmp_path) -> None:
+    """What reaches the network is the picture as it was drawn, so that backbones of earlier phantoms still fit."""
+    patients = [make_patient("NOR", VENDORS[vendor], seed) for seed in range(2)]
+    for patient in patients:
+        folder = tmp_path / f"patient{id(patient)}"
+        files = write_acdc_patient(patient, folder)
+        ed, es = read_frames({"ed": files.ed, "es": files.es})
+        np.testing.assert_array_equal(ed.voxels, patient.image[0].transpose())
+        np.testing.assert_array_equal(es.voxels, patient.image[1].transpose())
+        assert is_known(torch.from_numpy(ed.affine), list(ed.voxels.shape))
+        np.testing.assert_allclose(ed.affine[:3, :3] / patient.spacing, patient.directions, atol=1e-5)
+        stored = nibabel.load(files.ed)
+        np.testing.assert_allclose(stored.get_qform(), stored.get_sform(), atol=1e-3)
+    assert not np.allclose(patients[0].directions, patients[1].directions, atol=0.02)
+
+
+def test_a_lost_orientation_is_a_positive_diagonal(scan, tmp_path) -> None:
+    patient = scan("NOR", "C")
+    files = write_acdc_patient(patient, tmp_path / "patient001", oriented=False)
+    image = nibabel.load(files.ed)
+    np.testing.assert_array_equal(image.affine[:3, :3], np.diag(np.float32(patient.spacing)))
+    np.testing.assert_array_equal(np.asarray(image.dataobj), patient.image[0].transpose())
+
+
 def test_acdc_layout_is_read_back(scan, tmp_path) -> None:
     patient = scan("HCM")
     folder = tmp_path / "training" / "patient007"
-    files = write_acdc_patient(patient, folder, cine=True)
+    files = write_acdc_patient(patient, folder, cine=True, oriented=False)
     (record,) = read_acdc(tmp_path)
     assert (record.subject, record.group, record.split) == ("patient007", "HCM", "training")
     assert (record.images.ed, record.images.es) == (files.ed, files.es)
@@ -61,7 +89,7 @@ def test_acdc_layout_is_read_back(scan, tmp_path) -> None:
 
 def test_mnms_layout_is_read_back(beat, tmp_path) -> None:
     folder = tmp_path / "OpenDataset" / "Training" / "Labeled" / "A0B1C2"
-    row = write_mnms_patient(beat, VENDORS["D"], folder)
+    row = write_mnms_patient(beat, VENDORS["D"], folder, oriented=False)
     table = write_mnms_table([row], tmp_path / "OpenDataset")
     (record,) = read_mnms(tmp_path)
     assert (record.subject, record.group, record.vendor, record.centre) == ("A0B1C2", "ARV", "canon", "5")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.check.inference import inference_problems, same_json
-from monai_fedlora.export.cine import cine_reading
+from monai_fedlora.export.cine import AFFINE, cine_reading
 from monai_fedlora.export.inference import inference_config
 from monai_fedlora.export.photograph import photograph_reading
 from monai_fedlora.files import read_json
@@ -33,19 +33,28 @@ def metadata(modality: str, classes: tuple[str, ...] = ("NOR", "ABN"), **image: 
     }
 
 
-CINE = metadata("MR", spacing_mm=[1.5, 1.5, 10.0])
+CINE = metadata("MR", spacing_mm=[1.5, 1.5, 10.0], affine=AFFINE)
+CINE_WITHOUT_AFFINE = metadata("MR", spacing_mm=[1.5, 1.5, 10.0])
 PHOTOGRAPH = metadata("photograph")
 
 
 def config(kind: dict[str, Any]) -> Any:
     """What an export writes today for CINE or PHOTOGRAPH."""
-    reading = cine_reading((1.5, 1.5, 10.0)) if kind is CINE else photograph_reading()
+    reading = cine_reading() if kind is CINE else photograph_reading()
     return json.loads(json.dumps(inference_config(("NOR", "ABN"), reading)))
 
 
 @pytest.mark.parametrize("path", sorted(WRITTEN.glob("*.json")), ids=lambda path: path.stem)
 def test_every_text_that_an_export_has_written_passes(path: Path) -> None:
-    assert list(inference_problems(read_json(path), CINE if path.stem.startswith("cine") else PHOTOGRAPH)) == []
+    kinds = {"cine_2026_11": CINE_WITHOUT_AFFINE, "photograph_2026_11": PHOTOGRAPH}
+    latest = CINE if path.stem.startswith("cine") else PHOTOGRAPH
+    assert list(inference_problems(read_json(path), kinds.get(path.stem, latest))) == []
+
+
+def test_a_module_without_orientation_is_not_fed_an_affine_nor_the_other_way_round() -> None:
+    old = read_json(WRITTEN / "cine_2026_11.json")
+    assert list(inference_problems(old, CINE))
+    assert list(inference_problems(config(CINE), CINE_WITHOUT_AFFINE))
 
 
 @pytest.mark.parametrize("kind", [CINE, PHOTOGRAPH], ids=["cine", "photograph"])
@@ -106,6 +115,7 @@ def test_a_text_of_another_kind_of_image_does_not_pass() -> None:
         metadata("MR"),
         metadata("MR", spacing_mm=["$x", 1.0, 1.0]),
         metadata("MR", spacing_mm=[1.0, 1.0]),
+        metadata("MR", spacing_mm=[1.0, 1.0, 1.0], affine="$print(1)"),
         metadata("MR", spacing_mm=[-1.0, 1.0, 1.0]),
         metadata("MR", spacing_mm=[True, 1.0, 1.0]),
         metadata("MR", spacing_mm=[1e9, 1.0, 1.0]),

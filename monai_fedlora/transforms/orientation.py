@@ -1,0 +1,233 @@
+"""One order of axes for every short-axis stack, whatever order its file stores.
+
+Plain torch without MONAI and TorchScript-able: training, prediction and the exported module run this code.
+
+Of the 48 orders and flips in which a stack can be stored, the slices go last, and of the 16 that remain (8 in the image
+plane, 2 of the slices) the one whose axes lie nearest to those of a fixed reference view is taken: the largest sum of
+the three cosines. One sum for all axes changes its mind far from a typical view, at turns of about 45 degrees in plane,
+where rules per axis (MONAI's ``Orientationd``) do so in the middle of what double-oblique views really are.
+
+The reference looks from the apex to the base, the anterior wall up and the right ventricle at the left, as short axes
+are shown (Cerqueira et al., "Standardized myocardial segmentation", Circulation 2002), with the heart's axis 45 degrees
+to the left and 29 degrees down (ours): the first axis runs to the patient's left and back, the second downwards, the
+third from base to apex. It mirrors the world, since the slices come towards the viewer.
+
+A stack along the world's axes is no short-axis view of anybody: converters write such an affine where they have lost
+the orientation ("placeholder"). The same holds, rarely, for a stack in the middle between two orders. Then there is no
+right order, and all 16 count alike: :func:`all_orders`.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+N_ORDERS = 16
+
+
+def reference_view() -> Tensor:
+    """(3, 3) float64: each column is the direction of an axis of the reference, in the patient."""
+    half, down = math.sqrt(0.5), 0.48  # left and front alike; the sine of 29 degrees
+    level = math.sqrt(1.0 - down * down)
+    left = [-half, half * down, -half * level]
+    front = [-half, -half * down, half * level]
+    return torch.tensor(left + front + [0.0, -level, -down], dtype=torch.float64).reshape(3, 3)
+
+
+def reference_affine(spacing: tuple[float, float, float]) -> Tensor:
+    """(4, 4) affine of a stack exactly in the reference view.
+
+    Args:
+        spacing: voxel size in mm.
+    """
+    affine = torch.eye(4, dtype=torch.float64)
+    affine[:3, :3] = reference_view() * torch.tensor(list(spacing), dtype=torch.float64)
+    return affine
+
+
+def slice_axis(affine: Tensor, shape: list[int]) -> int:
+    """The axis along which the slices of a stack follow each other.
+
+    The axis whose voxels are 1.25 times as far apart as those of any other; without one, the axis with the fewest
+    voxels (ours).
+
+    Args:
+        affine: (4, 4) voxel to world in mm.
+        shape: voxels along the three axes.
+
+    Raises:
+        ValueError: neither tells.
+    """
+    spacing = affine[:3, :3].double().square().sum(dim=0).sqrt()
+    farthest = int(spacing.argmax())
+    if int((spacing * 1.25 > spacing.max()).sum()) == 1:
+        return farthest
+    counts = torch.tensor(shape)
+    if int((counts == counts.min()).sum()) > 1:
+        raise ValueError("cannot tell the axis of the slices: neither voxel sizes nor numbers of voxels do")
+    return int(counts.argmin())
+
+
+def reading_order(affine: Tensor, shape: list[int]) -> tuple[list[int], list[bool], bool]:
+    """How to reorder a stack.
+
+    Args:
+        affine: (4, 4) voxel to world in mm (right, anterior, superior).
+        shape: voxels along the three axes.
+
+    Returns:
+        For each new axis the old one, and whether it runs backwards; whether the affine tells an orientation. Where it
+        does not, only the slices are moved.
+
+    Raises:
+        ValueError: the affine is not finite or its axes are not independent, or it does not tell the slices' axis.
+    """
+    matrix = affine[:3, :3].double()
+    spacing = matrix.square().sum(dim=0).sqrt()
+    if not bool(torch.isfinite(affine).all()) or float(spacing.min()) <= 0.0:
+        raise ValueError("the affine has no finite positive voxel sizes")
+    directions = matrix / spacing
+    x, y, z = directions[0], directions[1], directions[2]
+    volume = (x * (y.roll(1) * z.roll(2) - y.roll(2) * z.roll(1))).sum().abs()
+    if float(volume) < 1e-3:
+        raise ValueError("the axes of the affine are not independent")
+    last = slice_axis(affine, shape)
+    first, second = (1 if last == 0 else 0), (1 if last == 2 else 2)
+    # the cosine between each old axis and each axis of the reference
+    cosines = torch.matmul(directions.transpose(0, 1), reference_view().to(affine.device))
+    straight = float(cosines[first, 0].abs() + cosines[second, 1].abs())
+    crossed = float(cosines[second, 0].abs() + cosines[first, 1].abs())
+    axes = [first, second, last] if straight >= crossed else [second, first, last]
+    chosen = [float(cosines[axes[0], 0]), float(cosines[axes[1], 1]), float(cosines[last, 2])]
+    # what the next best order loses: by two exchanged axes, or by one turned round
+    margin = min(abs(straight - crossed), 2.0 * abs(chosen[0]), 2.0 * abs(chosen[1]), 2.0 * abs(chosen[2]))
+    along_world = float(directions.abs().amax(dim=0).min()) > 0.99985  # cos 1 degree
+    if along_world or margin < 0.05:
+        return [first, second, last], [False, False, False], False
+    return axes, [chosen[0] < 0.0, chosen[1] < 0.0, chosen[2] < 0.0], True
+
+
+def is_known(affine: Tensor, shape: list[int]) -> bool:
+    """Whether an affine tells how the patient lies; False for a placeholder. See :func:`reading_order`."""
+    return reading_order(affine, shape)[2]
+
+
+def reordered_affine(affine: Tensor, shape: list[int], axes: list[int], backwards: list[bool]) -> Tensor:
+    """The affine (4, 4) of a reordered stack.
+
+    Args:
+        affine: of the stack as it was.
+        shape: its voxels.
+        axes: for each new axis the old one.
+        backwards: whether each new axis runs backwards.
+    """
+    origin = affine[:, 3]
+    columns: list[Tensor] = []
+    for new in range(3):
+        column = affine[:, axes[new]]
+        if backwards[new]:
+            origin = origin + column * float(shape[axes[new]] - 1)
+            column = -column
+        columns.append(column)
+    columns.append(origin)
+    return torch.stack(columns, dim=1)
+
+
+def orient(image: Tensor, affine: Tensor) -> tuple[Tensor, Tensor]:
+    """Bring a stack to the one order. Doing it again changes nothing.
+
+    Args:
+        image: (C, X, Y, Z) in any of the 48 orders.
+        affine: (4, 4) voxel to world in mm (right, anterior, superior).
+
+    Returns:
+        The same voxels, slices last, and their affine.
+
+    Raises:
+        ValueError: as of :func:`reading_order`.
+    """
+    shape = [image.shape[1], image.shape[2], image.shape[3]]
+    axes, backwards, _ = reading_order(affine, shape)
+    moved = image.permute([0, axes[0] + 1, axes[1] + 1, axes[2] + 1])
+    flipped: list[int] = []
+    for new in range(3):
+        if backwards[new]:
+            flipped.append(new + 1)
+    return moved.flip(flipped), reordered_affine(affine, shape, axes, backwards)
+
+
+def orient_array(voxels: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`orient` for an array (X, Y, Z) or (X, Y, Z, T); a view of it is returned, with a new affine.
+
+    Raises:
+        ValueError: as of :func:`reading_order`.
+    """
+    matrix, shape = torch.from_numpy(np.asarray(affine, dtype=np.float64)), list(voxels.shape[:3])
+    axes, backwards, _ = reading_order(matrix, shape)
+    moved = np.transpose(voxels, (*axes, *range(3, voxels.ndim)))
+    moved = moved[tuple(slice(None, None, -1) if back else slice(None) for back in backwards)]
+    return moved, reordered_affine(matrix, shape, axes, backwards).numpy()
+
+
+def orient_like(voxels: np.ndarray, affine: np.ndarray, like: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bring a stack to the order of another affine of the same stack, where that has the slices last.
+
+    Args:
+        voxels: (C, X, Y, Z).
+        affine: (4, 4) of ``voxels``.
+        like: (4, 4), the affine of the same stack in another order.
+
+    Returns:
+        The reordered voxels and their affine; both as they are if ``like`` has the slices elsewhere.
+    """
+    ours, theirs = (matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0) for matrix in (affine, like))
+    cosines = theirs.T @ ours
+    axes = [int(np.abs(row).argmax()) for row in cosines]
+    if axes not in ([0, 1, 2], [1, 0, 2]):
+        return voxels, affine
+    backwards = [bool(cosines[new, axis] < 0) for new, axis in enumerate(axes)]
+    moved = np.transpose(voxels, (0, *(axis + 1 for axis in axes)))
+    steps = (slice(None), *(slice(None, None, -1) if back else slice(None) for back in backwards))
+    moved = moved[steps]
+    found = reordered_affine(torch.from_numpy(affine), list(voxels.shape[1:]), axes, backwards)
+    return np.ascontiguousarray(moved), found.numpy()
+
+
+def all_orders(image: Tensor) -> Tensor:
+    """What the network sees of a stack whose orientation is lost, in all 16 orders.
+
+    Order 0 is the image itself. Slices of zeros behind the last one, which fill a short stack up, stay behind.
+
+    Args:
+        image: (C, X, X, Z) of :func:`monai_fedlora.transforms.localise.normalise_cine`.
+
+    Returns:
+        (16, C, X, X, Z).
+    """
+    orders: list[Tensor] = []
+    for number in range(16):
+        orders.append(one_order(image, number))
+    return torch.stack(orders)
+
+
+def one_order(image: Tensor, number: int) -> Tensor:
+    """One of :func:`all_orders`, (C, X, X, Z).
+
+    Raises:
+        ValueError: there is no such order, or the image plane is not square.
+    """
+    if not 0 <= number < 16 or image.shape[1] != image.shape[2]:
+        raise ValueError("expected an order from 0 to 15 and a square image plane")
+    moved = image.transpose(1, 2) if number % 2 == 1 else image
+    flipped: list[int] = []
+    if number // 2 % 2 == 1:
+        flipped.append(1)
+    if number // 4 % 2 == 1:
+        flipped.append(2)
+    moved = moved.flip(flipped)
+    if number // 8 == 1:
+        filled = moved.abs().amax(dim=[0, 1, 2]).nonzero()
+        last = int(filled.max()) + 1 if filled.numel() > 0 else 0
+        moved = torch.cat([moved[..., :last].flip([3]), moved[..., last:]], dim=3)
+    return moved
