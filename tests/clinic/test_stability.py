@@ -44,7 +44,7 @@ def classifier_of(answer: Callable[[Tensor], list[float]], *, modality: str = CI
     return Namespace(
         modality=modality,
         metadata={"network_data_format": {"inputs": {"image": {"spacing_mm": [2.0, 2.0, 8.0]}}}},
-        prepare=lambda image: image,
+        prepare=lambda image, affine=None: image,
         batch_log_probabilities=log_probabilities,
     )
 
@@ -126,7 +126,7 @@ def test_answer_that_changes_is_a_doubt_that_says_what_moved() -> None:
 
 
 def test_change_that_the_model_refuses_or_gives_no_number_for_is_a_note() -> None:
-    def prepare(image: Tensor) -> Tensor:
+    def prepare(image: Tensor, affine: object = None) -> Tensor:
         if float(image[0, 0, 0, 0]) == 7:
             raise DataError("the model refuses this image: it is blank")
         return image
