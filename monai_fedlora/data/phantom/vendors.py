@@ -7,7 +7,8 @@ Every number is ours, chosen so that the four sites differ in the ways real ones
 * sharpness: the part of k-space that was acquired and how it was filtered, hence Gibbs ringing or blur;
 * noise: its level; the magnitude of complex noise is Rician;
 * geometry: pixel size, matrix, slice distance, number of slices;
-* orientation: how the chest lies in the picture, and a fixed turn or mirror of the stored array;
+* orientation: how the chest lies in the picture, a fixed turn or mirror of the picture that no affine tells, and the
+  order of axes in which files store it, which the affine tells (``geometry``);
 * what passes for a normal heart: body height of the people a site sees, how dark the trabeculated layer
   looks (a dark layer reads as a thicker wall and a smaller cavity), and the share of the stroke that a
   prospectively triggered cine misses;
@@ -47,7 +48,7 @@ class Vendor:
         pixel: in-plane pixel size, mm.  matrix: pixels (x, y) before ``quarter_turns``.
         slice_distance: distance between slice centres, mm.  slices: fewest and most slices of a stack.
         circular: whether the picture is black outside a circle.
-        view: mean rotation of the chest in the picture, degrees.  quarter_turns, mirrored: how the array is stored.
+        view: mean rotation of the chest in the picture, degrees.  quarter_turns, mirrored: of the picture, untold.
         trabeculation: 0 draws the trabeculated layer as blood, 1 as dark as muscle.
         ink: strength of the dark line where fat meets water, 0..1.
         height: mean body height of the people scanned, cm.
