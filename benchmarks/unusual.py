@@ -143,7 +143,8 @@ def seen_by(
         rows = []
         with torch.no_grad(), head_inputs(network) as inputs:
             for item in items:
-                network(preprocessor(change(modality.image(item))[None].float()))
+                image, *rest = modality.inputs(item)
+                network(preprocessor(change(image)[None].float(), *(part[None] for part in rest)))
                 rows.append(joined(inputs))
         return torch.cat(rows)
 

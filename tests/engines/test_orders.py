@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from monai.inferers import SimpleInferer
 from torch import nn
@@ -10,8 +9,8 @@ from torch import nn
 from monai_fedlora.engines.dataset import CaseDataset, case_loader
 from monai_fedlora.engines.evaluator import ClassificationEvaluator
 from monai_fedlora.engines.evidence import plain_outputs, run_and_keep
-from monai_fedlora.engines.features import FrozenInferer
 from monai_fedlora.engines.orders import in_order_of_epoch, order_of_epoch
+from monai_fedlora.engines.trainer import ClassificationTrainer
 from monai_fedlora.transforms.orientation import N_ORDERS, all_orders
 
 SHAPE = (2, 6, 6, 3)
@@ -20,15 +19,15 @@ SHAPE = (2, 6, 6, 3)
 class Places(nn.Module):
     """Logits that change with the order of the axes."""
 
+    head_prefixes = ("head.",)
+
     def __init__(self) -> None:
         super().__init__()
-        self.seen: list[torch.Tensor] = []
         self.head = nn.Linear(216, 2)
         with torch.no_grad():
             self.head.weight.copy_(torch.randn(2, 216, generator=torch.Generator().manual_seed(0)))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        self.seen.append(image.detach())
         return self.head(image.flatten(1))
 
 
@@ -72,23 +71,39 @@ def test_photographs_and_older_batches_stay_as_they_are() -> None:
     assert in_order_of_epoch(images, {"subject": ["a", "b"]}, 1) is images
 
 
-@pytest.mark.parametrize("inferer", [SimpleInferer(), FrozenInferer()])
-def test_evaluation_and_what_is_kept_of_it_are_means_of_the_logits(inferer) -> None:
+def test_evaluation_and_what_is_kept_of_it_are_means_of_the_logits() -> None:
     network, items = Places().eval(), cases(True, False, True)
     with torch.no_grad():
-        expected = torch.stack(
-            [
-                network(all_orders(item["image"])).mean(dim=0)
-                if item["placeholder"]
-                else network(item["image"][None])[0]
-                for item in items
-            ]
-        )
+        shown = [all_orders(item["image"]) if item["placeholder"] else item["image"][None] for item in items]
+        expected = torch.stack([network(images).mean(dim=0) for images in shown])
     dataset = CaseDataset(items, [])
     evaluator = ClassificationEvaluator(
-        device="cpu", val_data_loader=case_loader(dataset, batch_size=2), network=network, inferer=inferer
+        device="cpu", val_data_loader=case_loader(dataset, batch_size=2), network=network, inferer=SimpleInferer()
     )
     torch.testing.assert_close(run_and_keep(evaluator)["logits"], expected)
-    found = plain_outputs(network, dataset, inferer=inferer, device=torch.device("cpu"), batch_size=2)
+    found = plain_outputs(network, dataset, inferer=SimpleInferer(), device=torch.device("cpu"), batch_size=2)
     torch.testing.assert_close(found["logits"], expected)
+    torch.testing.assert_close(found["features"], torch.stack([images.flatten(1).mean(dim=0) for images in shown]))
     assert found["labels"].tolist() == [0, 1, 0]
+
+
+def test_training_shows_another_order_in_every_epoch() -> None:
+    items, seen = cases(True, False), []
+
+    class Watching(SimpleInferer):
+        def __call__(self, inputs, network, *args, **kwargs):
+            seen.append(inputs.clone())
+            return super().__call__(inputs, network, *args, **kwargs)
+
+    network = Places()
+    ClassificationTrainer(
+        device="cpu",
+        max_epochs=N_ORDERS,
+        train_data_loader=case_loader(CaseDataset(items, [], views=4), batch_size=2),
+        network=network,
+        optimizer=torch.optim.SGD(network.parameters(), lr=0.0),
+        loss_function=nn.CrossEntropyLoss(),
+        inferer=Watching(),
+    ).run()
+    assert len({images[0].numpy().tobytes() for images in seen}) == N_ORDERS
+    assert {images[1].numpy().tobytes() for images in seen} == {items[1]["image"].numpy().tobytes()}
