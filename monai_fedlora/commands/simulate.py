@@ -102,6 +102,9 @@ def show_end(console: Any, results: Mapping[str, Any], workspace: Path, error: s
         console.print("\n".join(reasons), style="red", markup=False, soft_wrap=True)
         console.print("\n".join(refused), style="yellow", markup=False, soft_wrap=True)
     console.print(closing_table(results))
+    if said := results.get("training_data"):
+        alarm = "yellow" if said["kind"] in ("synthetic", "mixed") else None
+        console.print(f"training images, as the sites say: {said['kind']}", style=alarm, markup=False)
     if refused and not results["lacks"]:
         console.print("\n".join(refused), style="yellow", markup=False, soft_wrap=True)
     for said in (*restarts_said(results), *limits_said(results)):

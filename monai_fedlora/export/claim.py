@@ -85,7 +85,8 @@ def _known(metadata: Mapping[str, Any]) -> dict[int, str]:
         f"abstract: {TO_FILL_IN}",
         3: f"{metadata['intended_use']} Clinical background: {TO_FILL_IN}",
         6: f"A model for research: {task}.",
-        7: f"Cases of {_count(origin['participating_sites'], 'site')}. Which, and from when: {TO_FILL_IN}",
+        7: f"Cases of {_count(origin['participating_sites'], 'site')}; {_images(metadata['training_data'])}. Which, "
+        f"and from when: {TO_FILL_IN}",
         9: metadata["preprocessing"],
         11: f"Classes: {metadata['label_classes']}. Their clinical definition: {TO_FILL_IN}",
         19: f"{_cases(metadata)} How that number came about: {TO_FILL_IN}",
@@ -119,6 +120,11 @@ def _known(metadata: Mapping[str, Any]) -> dict[int, str]:
 
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def _images(said: Mapping[str, Any]) -> str:
+    called = ", ".join(filter(None, (said["name"], said["source"])))
+    return f"kind of the training images: {said['kind']}" + (f" (the site's own: {called})" if called else "")
 
 
 def _cases(metadata: Mapping[str, Any]) -> str:
