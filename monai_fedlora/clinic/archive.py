@@ -103,7 +103,7 @@ def find_members(archive: Path, source: zipfile.ZipFile) -> dict[PurePosixPath, 
     _check_bounds(archive, len(members), sum(member.file_size for member in members))
     found: dict[PurePosixPath, zipfile.ZipInfo] = {}
     for member in members:
-        name = _name(member)
+        name = member_name(member)
         place = PurePosixPath(name)
         if place.is_absolute() or ".." in place.parts or "\0" in name:
             raise DataError(f"{archive} names a file outside itself, {name!r:.80}; it is not safe to unpack")
@@ -117,7 +117,7 @@ def find_members(archive: Path, source: zipfile.ZipFile) -> dict[PurePosixPath, 
     return found
 
 
-def _name(member: zipfile.ZipInfo) -> str:
+def member_name(member: zipfile.ZipInfo) -> str:
     r"""The path of a member with ``/`` between folders, also where Windows wrote ``\``.
 
     A name that is not marked as UTF-8 is read as that where it can be, since a Mac writes it so.

@@ -49,14 +49,14 @@ class Found:
 
 @dataclass
 class _Search:
-    """What is found on the way: names to choose from, files and notes of each study."""
+    """What is found on the way: names to choose from and files of each study."""
 
     modality: str
     on_file: Callable[[int], None]
     studies: list[tuple[tuple[str, ...], Files]] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     arranged: dict[Path, Arranged] = field(default_factory=dict)
-    notes: dict[Files, str] = field(default_factory=dict)
+    quotes: dict[Files, str] = field(default_factory=dict)
 
 
 def find_studies(
@@ -95,8 +95,8 @@ def find_studies(
         if len(search.studies) == before + 1:
             beside = [entry for entry in search.left_out[left:] if entry.reason != OF_SYSTEM]
             if beside:
-                search.notes[search.studies[-1][1]] = f"left out beside it: {count_and_name(beside)}"
-    studies = _named(search.studies, search.notes)
+                search.quotes[search.studies[-1][1]] = f"left out beside it: {count_and_name(beside)}"
+    studies = _named(search.studies, search.quotes)
     reasons = [study.files.reason for study in studies if isinstance(study.files, Unusable)]
     if len(reasons) == len(studies):
         more = f"; and {len(reasons) - _CHOSEN} more" if len(reasons) > _CHOSEN else ""
@@ -129,13 +129,14 @@ def count_and_name(left_out: Sequence[LeftOut]) -> str:
     )
 
 
-def _named(found: Sequence[tuple[tuple[str, ...], Files]], notes: Mapping[Files, str]) -> list[Study]:
-    different = {files: names for names, files in reversed(found)}
-    ordered = dict.fromkeys(files for _, files in found)
-    names = told_apart([different[files] for files in ordered])
+def _named(found: Sequence[tuple[tuple[str, ...], Files]], quotes: Mapping[Files, str]) -> list[Study]:
+    """Studies with names; one that was given twice is one, and the same images under two names are two."""
+    different = {(names[0], files): names for names, files in reversed(found)}
+    ordered = list(dict.fromkeys((names[0], files) for names, files in found))
+    chosen = told_apart([different[entry] for entry in ordered])
     return [
-        Study(name, files, (notes[files],) if files in notes else ())
-        for name, files in zip(names, ordered, strict=True)
+        Study(name, files, (quotes[files],) if files in quotes else ())
+        for name, (_, files) in zip(chosen, ordered, strict=True)
     ]
 
 

@@ -76,7 +76,7 @@ def load_study(study: Study, classifier: Classifier) -> LoadedStudy:
         DataError: the study cannot be used, or is not what the model takes; the message names the file.
     """
     loaded = _load(study, classifier)
-    return replace(loaded, notes=(*study.notes, *loaded.notes)) if study.notes else loaded
+    return replace(loaded, quotes=(*loaded.quotes, *study.quotes))
 
 
 def _load(study: Study, classifier: Classifier) -> LoadedStudy:

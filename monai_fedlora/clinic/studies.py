@@ -80,12 +80,12 @@ class Study:
     Attributes:
         name: what the results call it.
         files: where the images are.
-        notes: what a reader should know of how they were found.
+        quotes: which files beside them were left out; their names may name a person.
     """
 
     name: str
     files: Files
-    notes: tuple[str, ...] = ()
+    quotes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

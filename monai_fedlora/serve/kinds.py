@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
-from monai_fedlora.clinic.archive import MAXIMUM_FILES
+from monai_fedlora.clinic.archive import MAXIMUM_FILES, member_name
 from monai_fedlora.clinic.bundle import CINE
 from monai_fedlora.clinic.dicom_files import is_dicom
-from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
-from monai_fedlora.clinic.volumes import NIFTI
+from monai_fedlora.clinic.finding import count_and_name
+from monai_fedlora.clinic.studies import CineFile, DicomFiles, LeftOut, Study, Unusable
+from monai_fedlora.clinic.volumes import INFO, NIFTI, arrange_volumes
 from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.check.archive import Limits, open_archive
 from monai_fedlora.files import open_new
 from monai_fedlora.serve.disk import Share
-from monai_fedlora.serve.names import ZIP, frame_of, is_hidden, loose_name, shown_name, stem, stored_suffix
+from monai_fedlora.serve.names import ZIP, is_hidden, loose_name, shown_name, stem, stored_suffix
 from monai_fedlora.serve.refusal import BAD_REQUEST, WRONG_TYPE, Refused
 from monai_fedlora.serve.uploads import Received, StoredFile
 
 _CHUNK = 1 << 20
+_INFO_BYTES = 1 << 16
+_PASSED_OVER = "of no kind that the model takes"
 
 
 def make_study(
@@ -40,6 +44,14 @@ def make_study(
     Raises:
         Refused: there is nothing that the model takes, or several studies; or an archive is damaged or dangerous.
     """
+    study, files = _make_study(received, modality=modality, folder=folder, limit=limit, share=share)
+    passed_over = [LeftOut(name, _PASSED_OVER) for name in received.passed_over if not is_hidden(name)]
+    return replace(study, quotes=(*study.quotes, *_quotes(passed_over))), files
+
+
+def _make_study(
+    received: Received, *, modality: str, folder: Path, limit: int, share: Share
+) -> tuple[Study, tuple[StoredFile, ...]]:
     files = list(received.files)
     if not files:
         raise Refused(WRONG_TYPE, f"{_nothing(received.passed_over)}; {_takes(modality)}")
@@ -69,10 +81,10 @@ def unpack(archive: StoredFile, folder: Path, limit: int, share: Share) -> list[
     try:
         with (
             archive.path.open("rb") as stream,
-            open_archive(stream, Limits(members=MAXIMUM_FILES, size=limit)) as source,
+            open_archive(stream, Limits(members=MAXIMUM_FILES, size=limit, named=False)) as source,
         ):
             for member in source.infolist():
-                name = shown_name(member.filename)
+                name = shown_name(member_name(member))
                 suffix = None if member.is_dir() or is_hidden(name) else stored_suffix(name, CINE)
                 if suffix is None or suffix == ZIP:
                     continue
@@ -97,19 +109,33 @@ def _cine(files: Sequence[StoredFile], name: str, folder: Path) -> Study:
         return Study(name, DicomFiles(folder, names=tuple((file.path.name, file.name) for file in files)))
     if any(is_dicom(file.path) for file in files if file not in volumes):
         raise Refused(BAD_REQUEST, "DICOM and NIfTI files arrived together; send one study at a time")
-    frames = [frame_of(file.name) for file in volumes]
-    found = {frame[1]: file.path for frame, file in zip(frames, volumes, strict=True) if frame}
-    studies = {frame and frame[0] for frame in frames}
-    if len(volumes) == 1 and not found:
-        return Study(stem(volumes[0].name), CineFile(volumes[0].path))
-    if len(volumes) == 2 and len(found) == 2 and len(studies) == 1:
-        return Study(studies.pop() or stem(volumes[0].name), FramePair(found["ed"], found["es"]))
+    return _volumes(volumes, [file for file in files if PurePosixPath(file.name).name == INFO])
+
+
+def _volumes(volumes: Sequence[StoredFile], info: Sequence[StoredFile]) -> Study:
+    places = {Path(file.name): file.path for file in volumes}
+    read_info = (lambda: info[0].path.read_bytes()[:_INFO_BYTES].decode("utf-8-sig", "replace")) if info else None
+    arranged = arrange_volumes(sorted(places), read_info=read_info)
+    if len(arranged.studies) == 1 and len(places) == len(volumes):
+        (names, files), left_out = arranged.studies[0], arranged.left_out
+        quotes = _quotes([LeftOut(str(path), reason) for path, reason in left_out.items()])
+        if isinstance(files, Unusable):
+            raise Refused(BAD_REQUEST, files.reason)
+        if isinstance(files, CineFile):
+            return Study(names[0], CineFile(places[files.file], files.frames), quotes)
+        if isinstance(files, FramePair) and {files.ed, files.es} <= places.keys():
+            return Study(names[0], FramePair(places[files.ed], places[files.es]), quotes)
     if len(volumes) == 1:
         raise Refused(BAD_REQUEST, f"{volumes[0].name} is one of two frames; send NAME_ed and NAME_es together")
     raise Refused(
         BAD_REQUEST,
         f"{len(volumes)} NIfTI files arrived as one study; send one 4D cine, or NAME_ed and NAME_es with the same NAME",
     )
+
+
+def _quotes(left_out: Sequence[LeftOut]) -> tuple[str, ...]:
+    """What is said of files that were sent and not used."""
+    return (f"left out: {count_and_name(left_out)}",) if left_out else ()
 
 
 def _name_of(files: Sequence[StoredFile]) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from monai_fedlora.clinic.bundle import CINE
-from monai_fedlora.clinic.volumes import NIFTI, PAIR
+from monai_fedlora.clinic.naming import is_of_system
+from monai_fedlora.clinic.volumes import INFO, NIFTI
 from monai_fedlora.serve.refusal import BAD_REQUEST, Refused
 from monai_fedlora.transforms.photograph_file import SUFFIXES as PHOTOGRAPHS
 
@@ -16,7 +17,7 @@ ZIP, DICOM = ".zip", ".dcm"
 _DICOM_SUFFIXES = (DICOM, ".dicom", ".ima")
 _LONGEST_PART, _MOST_PARTS = 100, 8
 _LONGEST_TYPED, _LONGEST_IN_FILE = 60, 40
-_MAC_FOLDER = "__MACOSX"
+_INFO_SUFFIX = ".cfg"
 
 
 def accepted_suffixes(modality: str) -> tuple[str, ...]:
@@ -35,7 +36,7 @@ def shown_name(given: str) -> str:
 
 def is_hidden(name: str) -> bool:
     """Whether a shown name is of a file that its system hides, or of what a Mac leaves in archives."""
-    return any(part.startswith(".") or part == _MAC_FOLDER for part in name.split("/"))
+    return is_of_system(PurePosixPath(name))
 
 
 def stored_suffix(name: str, modality: str) -> str | None:
@@ -47,6 +48,8 @@ def stored_suffix(name: str, modality: str) -> str | None:
     for suffix in accepted_suffixes(modality):
         if file.endswith(suffix):
             return DICOM if suffix in _DICOM_SUFFIXES else suffix
+    if modality == CINE and file == INFO.lower():
+        return _INFO_SUFFIX
     ending = file.rpartition(".")[2] if "." in file else ""
     return DICOM if modality == CINE and (not ending or ending.isdigit()) else None
 
@@ -58,12 +61,6 @@ def stem(name: str) -> str:
         if file.lower().endswith(suffix) and len(file) > len(suffix):
             return file[: -len(suffix)]
     return file
-
-
-def frame_of(name: str) -> tuple[str, str] | None:
-    """(study, "ed" or "es") of ``<study>_ed.nii.gz`` and ``<study>_es.nii.gz``; None of any other name."""
-    match = PAIR.fullmatch(name.rpartition("/")[2])
-    return (match["study"], match["frame"].lower()) if match else None
 
 
 def loose_name(names: Sequence[str]) -> str:

@@ -151,7 +151,7 @@ def test_acdc_patient_is_the_frames_that_info_names(tmp_path: Path) -> None:
         ("patient061_frame01_gt.nii.gz", "a segmentation of another file"),
         ("patient061_frame12_gt.nii.gz", "a segmentation of another file"),
     }
-    assert "3 file" not in found.studies[0].notes[0] and "left out beside it" in found.studies[0].notes[0]
+    assert "3 file" not in found.studies[0].quotes[0] and "left out beside it" in found.studies[0].quotes[0]
     assert cines(files[1]) == cines(files[3], files[1]) == [pair]
     assert cines(files[0])[0].files == CineFile(files[0])
     with pytest.raises(DataError, match="a segmentation of another file"):

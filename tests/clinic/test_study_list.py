@@ -60,9 +60,10 @@ def test_bad_line_costs_itself_alone(tmp_path: Path, line: str, message: str) ->
 
 def test_lines_of_one_name_are_told_apart(tmp_path: Path) -> None:
     table = tmp_path / "list.csv"
-    table.write_text("study,cine\na,a.nii\na,b.nii\na,a.nii\n")
-    names = [study.name for study in find_studies([table], modality="cine").studies]
-    assert names == ["a (list.csv, line 2)", "a (list.csv, line 3)"]
+    table.write_text("study,cine\na,a.nii\na,b.nii\na,a.nii\nb,a.nii\n")
+    studies = find_studies([table], modality="cine").studies
+    assert [study.name for study in studies] == ["a (list.csv, line 2)", "a (list.csv, line 3)", "b"]
+    assert studies[2].files == studies[0].files
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,6 @@ from hypothesis import strategies as st
 from monai_fedlora.serve.names import (
     comparable,
     file_part,
-    frame_of,
-    is_hidden,
     shown_name,
     stem,
     stored_suffix,
@@ -100,17 +98,6 @@ def test_shown_name_is_a_short_plain_path_that_stays_the_same(name: str) -> None
 def test_kind_follows_from_the_ending(name: str, cine: str | None, image: str | None) -> None:
     assert stored_suffix(name, "cine") == cine
     assert stored_suffix(name, "image") == image
-
-
-def test_frames_and_hidden_files_are_told_by_their_names() -> None:
-    assert frame_of("folder/P1_ED.nii.gz") == ("P1", "ed")
-    assert frame_of("P1_es.nii") == ("P1", "es")
-    assert frame_of("P1.nii.gz") is None
-    assert is_hidden("study/.DS_Store")
-    assert is_hidden("__MACOSX/study/IM1")
-    assert not is_hidden("study/IM1")
-    assert stem("a/b.nii.gz") == "b"
-    assert stem("IM0001") == "IM0001"
 
 
 @given(NAMES)

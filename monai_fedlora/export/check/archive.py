@@ -34,12 +34,15 @@ class Limits:
         size: bytes of all entries, unpacked.
         stored: whether entries must be stored without compression, as torch stores tensors.
         exact: whether there may be no byte that torch does not write: no comments, no further fields of entries.
+        named: whether entries are written under their names, which then have to be plain; otherwise they may have any
+            that leads nowhere else.
     """
 
     members: int
     size: int
     stored: bool = False
     exact: bool = False
+    named: bool = True
 
 
 class ArchiveError(ExportError):
@@ -82,10 +85,18 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
 def unsafe_path(name: str) -> str | None:
     """Why a member's name must not become a file; None where it may."""
     parts = name.split("/")
-    if name.startswith("/") or ".." in parts or "." in parts or "" in parts:
-        return "leads outside of the archive or is no plain path"
+    if reason := leads_outside(name):
+        return reason
     if any(not _CLEAN_PART.fullmatch(part) or part != part.strip() for part in parts):
         return "has characters that a file name should not have"
+    return None
+
+
+def leads_outside(name: str) -> str | None:
+    """Why a member's name is no path within the archive; None where it is one."""
+    parts = name.split("/")
+    if ".." in parts or "." in parts or "" in parts:
+        return "leads outside of the archive or is no plain path"
     return None
 
 
@@ -102,7 +113,7 @@ def _check_members(archive: zipfile.ZipFile, limits: Limits) -> None:
         name = member.filename.rstrip("/") if member.is_dir() else member.filename
         if member.orig_filename != member.filename:
             raise ArchiveError(f"{member.orig_filename!r} has a name with a hidden end")
-        if reason := unsafe_path(name):
+        if reason := unsafe_path(name) if limits.named else leads_outside(name.replace("\\", "/")):
             raise ArchiveError(f"{name!r} {reason}")
         if name.casefold() in seen:
             raise ArchiveError(f"{name!r} occurs twice")
