@@ -44,7 +44,7 @@ def test_list_names_each_kind_of_study(tmp_path: Path) -> None:
         ("p,a.nii,,,1,", "es_frame is empty"),
         ("p,a.nii,,,1,last", "es_frame must be a whole number"),
         ("p,a.nii", "2 cells, but the header has 6"),
-        ("p,a.nii,,,,,,", "8 cells, but the header has 6"),
+        ("p,a.nii,,,,,x,y", "8 cells, but the header has 6"),
     ],
 )
 def test_bad_line_costs_itself_alone(tmp_path: Path, line: str, message: str) -> None:
