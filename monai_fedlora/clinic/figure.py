@@ -25,6 +25,7 @@ from monai_fedlora.clinic.overlay import (
     lay_over,
     points,
 )
+from monai_fedlora.clinic.placement import NO_MARKERS
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, Prediction
 from monai_fedlora.clinic.state import NO_DOUBT_FOUND, state_sentences
 
@@ -59,7 +60,9 @@ def draw_figure(prediction: Prediction) -> Image.Image:
     _write(draw, (_GAP, 46), f"model {_short(model.name, 20)} {model.version}, SHA-256 {model.sha256[:12]}", _PALE, 14)
     for column, (label, picture) in enumerate(pictures):
         left = _GAP + column * (_PANEL + _GAP)
-        _paste(canvas, draw, (left, _TOP), picture, label)
+        where = "" if prediction.placement is None else f", {prediction.placement.called(_middle(prediction.prepared))}"
+        _paste(canvas, draw, (left, _TOP), picture, label + where)
+        _mark(draw, (left, _TOP), picture, prediction)
         if prediction.relevance is not None:
             shaded = lay_over(picture, _as_shown(prediction.relevance, prediction))
             caption = AN_AID if is_shown(prediction.relevance) else "no single place changes the answer"
@@ -105,6 +108,23 @@ def _paste(canvas: Image.Image, draw: Any, corner: tuple[int, int], picture: np.
     _write(draw, (corner[0], corner[1] + _PANEL + 2), caption, size=14)
 
 
+def _mark(draw: Any, corner: tuple[int, int], picture: np.ndarray, prediction: Prediction) -> None:
+    """Write at the edges of a picture which way of the patient they point, if that is known."""
+    edges = None if prediction.placement is None else prediction.placement.edges
+    if edges is None:
+        return
+    scale = _PANEL / max(picture.shape[:2])
+    height, width = (scale * side for side in picture.shape[:2])
+    (x, y), font = corner, ImageFont.load_default(16)
+    for text, at, anchor in (
+        (edges.left, (x + 5, y + height / 2), "lm"),
+        (edges.right, (x + width - 5, y + height / 2), "rm"),
+        (edges.top, (x + width / 2, y + 5), "mt"),
+        (edges.bottom, (x + width / 2, y + height - 5), "mb"),
+    ):
+        draw.text(at, text, fill=_PAPER, font=font, anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0))
+
+
 def _side(draw: Any, prediction: Prediction, left: int) -> int:
     """All words and numbers beside the pictures; returns where they end."""
     _paragraph(draw, (left, 18), NOT_FOR_CLINICAL_USE, _ALARM)
@@ -133,6 +153,8 @@ def _side(draw: Any, prediction: Prediction, left: int) -> int:
     for number, text in enumerate(prediction.sentences()):
         alarm = number < len(stated) and prediction.state != NO_DOUBT_FOUND
         y = _paragraph(draw, (left, y), text, _ALARM if alarm else _INK)
+    if prediction.placement is not None and prediction.placement.edges is None:
+        y = _paragraph(draw, (left, y), f"{NO_MARKERS[0].upper()}{NO_MARKERS[1:]}.", _INK)
     return _paragraph(draw, (left, y), f"The model was {prediction.classifier.trust.origin.summary}.", _INK)
 
 

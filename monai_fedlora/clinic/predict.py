@@ -14,6 +14,7 @@ from monai_fedlora.clinic.frames_choice import FrameChoice
 from monai_fedlora.clinic.occlusion import occlusion_map
 from monai_fedlora.clinic.omissions import Omission
 from monai_fedlora.clinic.orders import orders_text
+from monai_fedlora.clinic.placement import Placement, place
 from monai_fedlora.clinic.reading import LoadedStudy, load_study
 from monai_fedlora.clinic.sources import Source
 from monai_fedlora.clinic.stability import Stability, find_stability
@@ -43,6 +44,7 @@ class Prediction:
         omissions: what of a DICOM study was not used; notes and doubts name it.
         quotes: what the files call what was used and what was not. They may name a person, and stay in tables and on
             the page of who gave the study: figure and DICOM objects have the notes without them.
+        placement: where the slices that the network saw lie in the patient; None for a photograph, or if nobody looked.
     """
 
     study: str
@@ -58,6 +60,7 @@ class Prediction:
     stability: Stability | None = None
     omissions: tuple[Omission, ...] = ()
     quotes: tuple[str, ...] = ()
+    placement: Placement | None = None
 
     @property
     def best(self) -> int:
@@ -140,6 +143,7 @@ class Prediction:
             "distance": self._distance(),
             "calibration": None if model.trust.calibration is None else dict(model.trust.calibration),
             "frames": origin,
+            "orientation": None if self.placement is None else self.placement.orientation,
             "trained_on": model.trust.origin.to_json(),
             "model": {"name": model.name, "version": model.version, "sha256": model.sha256},
         }
@@ -204,6 +208,7 @@ def predict_loaded(
         stability=stability,
         omissions=loaded.omissions,
         quotes=loaded.quotes,
+        placement=place(loaded, prepared),
     )
 
 

@@ -85,7 +85,7 @@ def test_a_slice_lies_as_it_was_acquired_and_can_be_enlarged(open_page: Any, add
     until_done(page)
     page.wait_for_function("() => document.querySelector('.edge.top').textContent")
     letters = {name: page.locator(f".edge.{name}").inner_text() for name in ("left", "right", "top", "bottom")}
-    assert letters == {"left": "RA", "right": "LP", "top": "SL", "bottom": "IR"}
+    assert letters == {"left": "RA", "right": "LP", "top": "HL", "bottom": "FR"}
 
     whole = pixels(page)
     height, width = whole.shape[:2]

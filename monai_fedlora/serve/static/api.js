@@ -11,7 +11,7 @@
  * @typedef {{answers: number, range: Record<string, number[]>, classes: string[], moved: string[]}} Stability
  * @typedef {{notice: string, study: string, prediction: string, answer: string, undecided: boolean, state: string,
  *   probabilities: Record<string, number>, shown: Record<string, string>, stability: Stability | null,
- *   doubts: string[], notes: string[], calibration: {fitted: boolean} | null, frames: Frames | null,
+ *   doubts: string[], notes: string[], orientation: string | null, calibration: {fitted: boolean} | null, frames: Frames | null,
  *   overlay?: string | null}} Result `shown` are the probabilities for people; `overlay` says what its colours mean
  * @typedef {{opinion: string, instead: string, because: string}} Opinion
  * @typedef {{id: string, short_id: string, upload_id: string, name: string, is_pseudonym: boolean, state: string,

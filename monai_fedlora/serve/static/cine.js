@@ -25,7 +25,8 @@ export class CinePanel {
     this.frame = frames.ed;
     this.timer = 0;
     this.overlayAddress = this.overlayMeans = "";
-    this.directed = false;
+    /** @type {boolean | null} */
+    this.isDirected = null;  // whether the file says how the patient lay; null until that is known
     this.canvas = element("canvas", {
       tabindex: 0, role: "application", "aria-label": "Short-axis cine. Left and right change "
         + "the frame, up and down the slice, with Shift they move an enlarged image.",
@@ -73,7 +74,7 @@ export class CinePanel {
     this.showSlice(Math.floor(this.viewer.slices / 2));
     this.layOut(false);
     this.show(this.frame);
-    if (this.directed) this.showDirections();
+    if (this.isDirected !== null) this.showDirections(this.isDirected);
     if (this.overlayAddress) await this.addOverlay(this.overlayAddress, this.overlayMeans);
     this.node.dataset.ready = "true";
   }
@@ -89,11 +90,12 @@ export class CinePanel {
     this.blend();
   }
 
-  /** Name the edges; only where the file says how the patient lay. */
-  showDirections() {
-    this.directed = true;
-    if (!this.viewer || this.letters.left.textContent) return;
-    for (const [edge, text] of Object.entries(edgeLetters(this.viewer.acquired))) this.letters[edge].textContent = text;
+  /** @param {boolean} known whether the file says how the patient lay, so that the edges can be named */
+  showDirections(known) {
+    this.isDirected = known;
+    if (!this.viewer || this.letters.bottom.textContent) return;
+    const letters = edgeLetters(this.viewer.acquired, known);
+    for (const [edge, text] of Object.entries(letters)) this.letters[edge].textContent = text;
   }
 
   /** Say that there will be no overlay. @param {string} why */

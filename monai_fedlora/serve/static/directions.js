@@ -1,14 +1,17 @@
 /** Which way of the patient the edges of an image point. */
 
-const NAMES = [["R", "L"], ["A", "P"], ["S", "I"]];  // towards a positive and a negative end of the world's axes
+const NAMES = [["R", "L"], ["A", "P"], ["H", "F"]];  // towards a positive and a negative end of the world's axes
 const LEAST = 0.3;  // share of a direction that is named
+const UNKNOWN = "right and left are not marked: the file does not say how the patient lay";
 
 /**
  * Letters for the edges of a slice whose columns run to the right and rows downwards.
  * @param {number[][]} affine (4, 4) voxel to world in mm: right, anterior, superior
+ * @param {boolean} known whether the file says how the patient lay; without, there are no letters, and that is said
  * @returns {{left: string, right: string, top: string, bottom: string}} such as "AL", the larger share first
  */
-export function edgeLetters(affine) {
+export function edgeLetters(affine, known) {
+  if (!known) return { left: "", right: "", top: "", bottom: UNKNOWN };
   const [across, down] = [0, 1].map((column) => [0, 1, 2].map((axis) => affine[axis][column]));
   return { left: letters(reverse(across)), right: letters(across), top: letters(reverse(down)), bottom: letters(down) };
 }

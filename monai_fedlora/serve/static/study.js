@@ -124,7 +124,7 @@ export class StudyPanel {
     if (files.overlay && result.overlay) {
       this.cine.addOverlay(files.overlay, result.overlay).catch((reason) => this.failed(reason));
     } else if (state === "done") this.cine.withoutOverlay(result.overlay || "There is no overlay for this study.");
-    if (files.dicom) this.cine.showDirections();
+    this.cine.showDirections(result.orientation === "known");
     this.put(this.paper, files.figure, () => [files.figure ? picture(files.figure, FIGURE) : null]);
   }
 
