@@ -174,7 +174,8 @@ def _curve(draw: Any, prediction: Prediction, left: int, top: int) -> int:
     for name, frame in (("ED", frames.ed), ("ES", frames.es)):
         x, y = place(frame)
         draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=_ALARM)
-        _write(draw, (round(x) - 4, round(y) - 22), f"{name} {frame + 1}", size=14)
+        beside = min(round(x) - 4, left + width - 100)
+        _write(draw, (beside, round(y) - 22), f"{name} {frames.called(frame).removeprefix('frame ')}", size=14)
     return _paragraph(draw, (left, base + 8), frames.how + ".", _PALE)
 
 

@@ -43,6 +43,7 @@ class FrameChoice:
         areas: see :func:`blood_areas`.
         doubts: what speaks against the choice.
         times_ms: of all frames after the R wave; None where the files do not say.
+        by_person: whether somebody chose them.
     """
 
     ed: int
@@ -51,6 +52,7 @@ class FrameChoice:
     areas: tuple[float, ...]
     doubts: tuple[str, ...]
     times_ms: tuple[float, ...] | None = None
+    by_person: bool = False
 
     def called(self, frame: int) -> str:
         """A frame for people, who count from 1: "frame 8 (310 ms)", or without a time where that is unknown."""
@@ -74,9 +76,8 @@ def choose_frames(cine: np.ndarray, *, spacing_mm: float, given: tuple[int, int]
     areas = blood_areas(cine, spacing_mm=spacing_mm)
     if given:
         ed, es = given
-        if ed == es or not (0 <= ed < frames and 0 <= es < frames):
-            raise DataError(f"frames {ed} and {es} cannot be ED and ES of a cine with the frames 0 to {frames - 1}")
-        return FrameChoice(ed=ed, es=es, how="given", areas=tuple(areas.tolist()), doubts=())
+        check_frames(ed, es, frames=frames)
+        return FrameChoice(ed=ed, es=es, how="given", areas=tuple(areas.tolist()), doubts=(), by_person=True)
     smooth = (np.roll(areas, 1) + 2 * areas + np.roll(areas, -1)) / 4 if frames > 4 else areas
     es = int(smooth.argmin())
     span = float(areas.max() - areas.min())
@@ -99,6 +100,18 @@ def choose_frames(cine: np.ndarray, *, spacing_mm: float, given: tuple[int, int]
         areas=tuple(areas.tolist()),
         doubts=tuple(doubts),
     )
+
+
+def check_frames(ed: int, es: int, *, frames: int) -> None:
+    """Refuse numbers that cannot be end-diastole and end-systole.
+
+    Raises:
+        DataError: they are equal, or not among the frames of the cine.
+    """
+    if ed == es or not (0 <= ed < frames and 0 <= es < frames):
+        raise DataError(
+            f"frames {ed} and {es} (counted from 0) cannot be ED and ES of a cine with the frames 0 to {frames - 1}"
+        )
 
 
 def blood_areas(cine: np.ndarray, *, spacing_mm: float) -> np.ndarray:

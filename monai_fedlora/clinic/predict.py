@@ -116,15 +116,14 @@ class Prediction:
     def to_json(self) -> dict[str, Any]:
         """What a program needs to know; but for the quotes among its notes it names no patient and no file."""
         model, frames, stability = self.classifier, self.frames, self.stability
+        origin: dict[str, Any] | None = {"how": "two files"} if model.modality == CINE else None
         if frames is not None:
             areas = [round(area, 4) for area in frames.areas]
             times = None if frames.times_ms is None else [round(time, 3) for time in frames.times_ms]
-            origin: dict[str, Any] | None = {
-                "ed": frames.ed, "es": frames.es, "counted_from": 0, "how": frames.how, "areas": areas,
-                "trigger_ms": times,
+            origin = {
+                "ed": frames.ed, "es": frames.es, "counted_from": 0, "how": frames.how, "by_person": frames.by_person,
+                "areas": areas, "trigger_ms": times,
             }  # fmt: skip
-        else:
-            origin = {"how": "two files"} if model.modality == CINE else None
         return {
             "notice": NOT_FOR_CLINICAL_USE,
             "study": self.study,

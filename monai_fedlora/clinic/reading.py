@@ -16,7 +16,7 @@ from monai_fedlora.clinic.archive import is_archive, study_files, unpacked
 from monai_fedlora.clinic.bundle import CINE, Classifier
 from monai_fedlora.clinic.dicom_headers import read_image_headers
 from monai_fedlora.clinic.dicom_pixels import check_size, read_voxels
-from monai_fedlora.clinic.dicom_stack import find_stack
+from monai_fedlora.clinic.dicom_stack import Stack, find_stack
 from monai_fedlora.clinic.frames_choice import FrameChoice, choose_frames
 from monai_fedlora.clinic.omissions import Omission
 from monai_fedlora.clinic.plausible import cine_doubts, photograph_doubts
@@ -52,6 +52,8 @@ class LoadedStudy:
             are no others.
         orientation: "known", or "placeholder" where the file does not tell how the patient lies: the model then
             averages over all 16 orders of the axes. None for a photograph.
+        stack: the images of a cine that was read from DICOM.
+        resampled: gives ``image`` for two frames (2, X, Y, Z) on the grid of ``cine``; None where there are no others.
     """
 
     image: Tensor
@@ -66,6 +68,8 @@ class LoadedStudy:
     image_affine: np.ndarray | None = None
     with_frames: Callable[[int, int], Tensor] | None = None
     orientation: str | None = None
+    stack: Stack | None = None
+    resampled: Callable[[np.ndarray], Tensor] | None = None
 
 
 def load_study(study: Study, classifier: Classifier) -> LoadedStudy:
@@ -134,8 +138,9 @@ def _load_cine(files: CineFile, classifier: Classifier) -> LoadedStudy:
         cine=voxels,
         cine_affine=joined.affine,
         image_affine=joined.image_affine,
-        with_frames=_chooser(voxels, joined.affine, classifier, stored=stored),
+        with_frames=frame_chooser(voxels, joined.resampled),
         orientation=joined.orientation,
+        resampled=joined.resampled,
     )
 
 
@@ -176,28 +181,29 @@ def _load_dicom(files: DicomFiles, classifier: Classifier) -> LoadedStudy:
         cine=voxels,
         cine_affine=joined.affine,
         image_affine=joined.image_affine,
-        with_frames=_chooser(voxels, joined.affine, classifier, stored=stack.affine),
+        with_frames=frame_chooser(voxels, joined.resampled),
         orientation=joined.orientation,
+        stack=stack,
+        resampled=joined.resampled,
     )
+
+
+def frame_chooser(cine: np.ndarray, resampled: Callable[[np.ndarray], Tensor]) -> Callable[[int, int], Tensor]:
+    """What gives the image with other frames of a cine (X, Y, Z, T)."""
+    return lambda ed, es: resampled(np.stack([cine[..., ed], cine[..., es]]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Joined:
-    """Both frames (2, X, Y, Z) with their affine, the same resampled, whether they are oriented, and doubts."""
+    """Both frames (2, X, Y, Z) with their affine, the same resampled and how, whether they are oriented, and doubts."""
 
     frames: np.ndarray
     affine: np.ndarray
     image: Tensor
     image_affine: np.ndarray
     orientation: str
+    resampled: Callable[[np.ndarray], Tensor]
     doubts: tuple[str, ...]
-
-
-def _chooser(
-    cine: np.ndarray, affine: np.ndarray, classifier: Classifier, *, stored: np.ndarray
-) -> Callable[[int, int], Tensor]:
-    """What gives the image with other frames of a cine (X, Y, Z, T)."""
-    return lambda ed, es: _resampled(np.stack([cine[..., ed], cine[..., es]]), affine, classifier, stored=stored)[0]
 
 
 def _joined(ed: Frame, es: Frame, classifier: Classifier, *, stored: np.ndarray) -> _Joined:
@@ -212,6 +218,7 @@ def _joined(ed: Frame, es: Frame, classifier: Classifier, *, stored: np.ndarray)
         image=image,
         image_affine=image_affine,
         orientation="known" if is_known(torch.from_numpy(affine), list(frames.shape[1:])) else "placeholder",
+        resampled=lambda others: _resampled(others, affine, classifier, stored=stored)[0],
         doubts=tuple(doubts),
     )
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
@@ -23,7 +24,7 @@ from monai_fedlora.serve.names import stored_suffix, typed_name
 from monai_fedlora.serve.offers import describe, describe_session, download
 from monai_fedlora.serve.pace import Pace, in_time
 from monai_fedlora.serve.pages import INDEX, KINDS, VIEWER, find_pages
-from monai_fedlora.serve.refusal import DISK_FULL, NOT_FOUND, TIMED_OUT, Refused
+from monai_fedlora.serve.refusal import BAD_REQUEST, DISK_FULL, NOT_FOUND, TIMED_OUT, Refused
 from monai_fedlora.serve.security import Guard, page_key, session_of, set_session_cookie, upload_id
 from monai_fedlora.serve.sessions import Session, Sessions
 from monai_fedlora.serve.settings import ServeSettings
@@ -151,6 +152,16 @@ def create_app(classifier: Classifier, *, settings: ServeSettings) -> FastAPI:
         await run_in_threadpool(keep_feedback, study, content, folder=settings.feedback)
         return answer(request, session, describe(study))
 
+    @app.put("/api/studies/{identity}/frames")
+    async def put_frames(request: Request, identity: str) -> Response:
+        content = await read_json(in_time(request.stream(), Pace(settings)))
+        session = find_session(request)
+        study = sessions_of(request).choose_frames(session, identity, *frame_numbers(content), keep="volume")
+        request.app.state.worker.put(session, study)
+        response = answer(request, session, describe(study))
+        response.status_code = 202
+        return response
+
     @app.get("/api/studies/{identity}/{name}")
     async def get_file(request: Request, identity: str, name: str) -> Response:
         study = find_session(request).study(identity)
@@ -182,6 +193,18 @@ def create_app(classifier: Classifier, *, settings: ServeSettings) -> FastAPI:
         return Response(status_code=204)
 
     return app
+
+
+def frame_numbers(content: Mapping[str, Any]) -> tuple[int, int]:
+    """ED and ES, from 0, of a request.
+
+    Raises:
+        Refused: they are no whole numbers.
+    """
+    ed, es = content.get("ed"), content.get("es")
+    if type(ed) is not int or type(es) is not int:
+        raise Refused(BAD_REQUEST, "frames are two whole numbers, ed and es, counted from 0; use the page")
+    return ed, es
 
 
 async def _sweep(sessions: Sessions, settings: ServeSettings) -> None:

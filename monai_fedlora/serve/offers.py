@@ -21,7 +21,7 @@ from monai_fedlora.serve.results import FILES
 from monai_fedlora.serve.sessions import SENDING, ServedStudy, Session, no_study
 
 _TYPES = {".gz": "application/gzip", ".png": "image/png", ".zip": "application/zip", ".json": "application/json"}
-_OF_DICOM = "dicom"
+_OF_DICOM, _VOLUME = "dicom", "volume"
 _NAMED = frozenset({"figure", "json"})
 _SHOWN = frozenset({"figure", "image"})
 
@@ -39,6 +39,8 @@ def describe(study: ServedStudy) -> dict[str, Any]:
         "error": study.error,
         "result": study.result and study.result | {"study": study.name},
         "opinion": study.opinion and {name: getattr(study.opinion, name) for name in ("opinion", "instead", "because")},
+        "can_choose_frames": study.cine is not None and _VOLUME in offered,
+        "chosen": study.chosen and {"ed": study.chosen[0], "es": study.chosen[1], "counted_from": 0},
         "files": {kind: _address(study, kind) for kind in offered},
     }
 
@@ -62,7 +64,8 @@ def download(study: ServedStudy, kind: str) -> Response:
     """
     path = study.offered[kind]
     called = study.name if study.is_pseudonym or kind != _OF_DICOM else "study"
-    name = f"{file_part(called)}-{study.short_id}-{path.name}"
+    again = f"answer{study.answers}-" if study.answers > 1 else ""
+    name = f"{file_part(called)}-{study.short_id}-{again}{path.name}"
     media, place = _TYPES[path.suffix], "inline" if kind in _SHOWN else "attachment"
     response = FileResponse(path, media_type=media, filename=name, content_disposition_type=place)
     try:
@@ -77,8 +80,10 @@ def download(study: ServedStudy, kind: str) -> Response:
 
 def _address(study: ServedStudy, kind: str) -> str:
     """Where a file is found; another one where its content is another, so that no browser shows the old one."""
-    version = f"?{study.renamed}" if study.renamed and kind in _NAMED else ""
-    return f"/api/studies/{study.id}/{FILES[kind]}{version}"
+    again = [f"answer={study.answers}"] if study.answers > 1 and kind != _VOLUME else []
+    named = [f"name={study.renamed}"] if study.renamed and kind in _NAMED else []
+    version = "&".join((*again, *named))
+    return f"/api/studies/{study.id}/{FILES[kind]}{version and '?'}{version}"
 
 
 def _renamed(study: ServedStudy, kind: str, path: Path) -> bytes | None:

@@ -17,6 +17,7 @@ from monai_fedlora.clinic.predict import Prediction, explain, predict_loaded
 from monai_fedlora.clinic.reading import LoadedStudy, load_study
 from monai_fedlora.errors import ConfigError, DataError, PrivacyError
 from monai_fedlora.files import open_new, write_json
+from monai_fedlora.serve.chosen import Unchanged, keep_cine, read_again
 from monai_fedlora.serve.sessions import CLASSIFYING, DONE, EXPLAINING, READING, ServedStudy
 from monai_fedlora.serve.volumes import network_affine, write_cine, write_overlay
 
@@ -41,7 +42,7 @@ def classify(study: ServedStudy, classifier: Classifier, *, deidentifier: Deiden
     """Take a study from "waiting" to "done".
 
     What was sent is removed as soon as it was read, and the result is there before the places are looked for that
-    the answer hangs on.
+    the answer hangs on. Where a person chose the frames, what was kept of the cine takes its place.
 
     Raises:
         ConfigError: a package for this kind of file is not installed.
@@ -49,15 +50,23 @@ def classify(study: ServedStudy, classifier: Classifier, *, deidentifier: Deiden
         Removed: the study was removed meanwhile.
     """
     study.enter(READING)
-    loaded = load_study(study.source, classifier)
-    study.forget_upload()
+    if study.chosen is None or study.cine is None:
+        loaded = load_study(study.source, classifier)
+        study.cine = keep_cine(loaded, study.images, deidentifier=deidentifier, share=study.kept)
+        study.forget_upload()
+    else:
+        ed, es = study.chosen
+        loaded, deidentifier = read_again(study.cine, study.offered["volume"], ed=ed, es=es), Unchanged()
     study.enter(CLASSIFYING)
     prediction = predict_loaded(classifier, loaded, name=study.name, on_batch=lambda: study.enter(CLASSIFYING))
     result = prediction.to_json()
     study.result = result
     study.enter(EXPLAINING)
-    _offer_images(study, loaded)
+    if "volume" not in study.offered:
+        _offer_images(study, loaded)
     notes = []
+    if study.chosen is not None and study.cine is not None and study.cine.missing:
+        notes.append(f"there is no DICOM report: {study.cine.missing}")
     try:
         prediction = explain(prediction, on_batch=lambda: study.enter(EXPLAINING))
     except ConfigError as error:

@@ -17,12 +17,15 @@ from typing import Any
 
 from monai_fedlora.clinic.deidentify import Deidentifier
 from monai_fedlora.clinic.feedback import Opinion
+from monai_fedlora.clinic.frames_choice import check_frames
 from monai_fedlora.clinic.studies import Study
+from monai_fedlora.errors import DataError
 from monai_fedlora.files import make_folder
+from monai_fedlora.serve.chosen import KeptCine
 from monai_fedlora.serve.disk import Disk, Share
 from monai_fedlora.serve.names import comparable
 from monai_fedlora.serve.pace import SPARED, Pace
-from monai_fedlora.serve.refusal import BAD_REQUEST, NOT_FOUND, TOO_MANY, Refused
+from monai_fedlora.serve.refusal import BAD_REQUEST, CONFLICT, NOT_FOUND, TOO_MANY, Refused
 from monai_fedlora.serve.settings import ServeSettings
 from monai_fedlora.serve.uploads import StoredFile
 
@@ -30,7 +33,7 @@ SENDING, WAITING, READING, CLASSIFYING, EXPLAINING, DONE, FAILED = (
     "sending", "waiting", "reading", "classifying", "explaining", "done", "failed",
 )  # fmt: skip
 _FINISHED = frozenset({DONE, FAILED})
-_UPLOAD, _RESULTS = "upload", "results"
+_UPLOAD, _RESULTS, _IMAGES = "upload", "results", "images"
 _SHORT = 8
 _UNWANTED = "the study was removed while it was being sent"
 
@@ -58,6 +61,9 @@ class ServedStudy:
         offered: file in ``results`` by what it is.
         opinion: what its reader said of the answer last, as it was kept; None if nothing was.
         opinions: how many were kept.
+        cine: what is kept so that other frames can be chosen; None if there is nothing to choose from.
+        chosen: the frames (ED, ES) from 0 that a person chose; None before.
+        answers: how many were begun.
     """
 
     id: str
@@ -74,6 +80,9 @@ class ServedStudy:
     offered: dict[str, Path] = field(default_factory=dict)
     opinion: Opinion | None = None
     opinions: int = 0
+    cine: KeptCine | None = None
+    chosen: tuple[int, int] | None = None
+    answers: int = 1
     _source: Study | None = None
     _files: tuple[StoredFile, ...] = ()
     _removed: bool = False
@@ -97,6 +106,11 @@ class ServedStudy:
     def results(self) -> Path:
         """Folder of what is offered."""
         return self.folder / _RESULTS
+
+    @property
+    def images(self) -> Path:
+        """Folder of de-identified images, see :mod:`monai_fedlora.serve.chosen`."""
+        return self.folder / _IMAGES
 
     @property
     def source(self) -> Study:
@@ -130,6 +144,23 @@ class ServedStudy:
             file.unlink()
             raise
         self.offered = {**self.offered, kind: file}
+
+    def begin_again(self, ed: int, es: int, *, keep: str) -> None:
+        """Wait for another answer; the one of before is gone from now on.
+
+        Args:
+            ed: end-diastole that a person chose, from 0.
+            es: end-systole, likewise.
+            keep: kind of the file that is no part of an answer.
+        """
+        self.chosen, self.answers = (ed, es), self.answers + 1
+        self.result = self.error = self.opinion = None
+        gone = {kind: file for kind, file in self.offered.items() if kind != keep}
+        self.offered = {kind: file for kind, file in self.offered.items() if kind == keep}
+        for file in gone.values():
+            self.kept.give_back(file.stat().st_size)
+            file.unlink()
+        self.state = WAITING
 
     def fail(self, reason: str) -> None:
         """End, and say why in the sender's own names of the files."""
@@ -330,6 +361,36 @@ class Sessions:
             study = session.study(identity)
             del session.studies[identity]
         study.remove()
+
+    def choose_frames(self, session: Session, identity: str, ed: int, es: int, *, keep: str) -> ServedStudy:
+        """Let a study wait for an answer with frames that a person chose.
+
+        Args:
+            session: of the study.
+            identity: of the study.
+            ed: end-diastole, from 0.
+            es: end-systole, from 0.
+            keep: kind of the file that is no part of an answer.
+
+        Raises:
+            Refused: the session has none of this id, it is not finished, has no such frames or none to choose from, or
+                too many studies wait.
+        """
+        with self._lock:
+            study = session.study(identity)
+            if study.state not in _FINISHED:
+                raise Refused(CONFLICT, "this study is not finished; choose its frames when it is")
+            if study.cine is None or keep not in study.offered or study.cine.loaded.frames is None:
+                raise Refused(NOT_FOUND, "this study has no frames to choose from: only whole cines have")
+            try:
+                check_frames(ed, es, frames=len(study.cine.loaded.frames.areas))
+            except DataError as error:
+                raise Refused(BAD_REQUEST, str(error)) from error
+            if sum(other.waiting for other in self._sessions.values()) >= self._settings.max_waiting:
+                raise Refused(TOO_MANY, "too many studies wait already; choose the frames when some are done")
+            session.seen = self._clock()
+            study.begin_again(ed, es, keep=keep)
+        return study
 
     def remove(self, session: Session) -> None:
         """Forget a session and all its studies."""

@@ -30,7 +30,7 @@ def write_cine(path: Path, voxels: np.ndarray, affine: np.ndarray) -> None:
         voxels: (X, Y, Z, T) grey levels.
         affine: (4, 4) voxel to world in mm.
     """
-    _write(path, _whole_numbers(voxels), affine)
+    _write(path, _exact(voxels), affine)
 
 
 def write_overlay(path: Path, colours: np.ndarray, affine: np.ndarray) -> None:
@@ -73,12 +73,11 @@ def network_affine(image: Tensor, prepared: Tensor, affine: np.ndarray) -> np.nd
     return moved
 
 
-def _whole_numbers(voxels: np.ndarray) -> np.ndarray:
-    """The levels in 16 bits, as they are where they fit, else stretched over the range."""
-    low, high = float(voxels.min()), float(voxels.max())
-    if low >= -_LEVELS and high <= _LEVELS and (voxels == np.rint(voxels)).all():
+def _exact(voxels: np.ndarray) -> np.ndarray:
+    """The levels as they are, in 16 bits where they fit, so that what is read back gives the same answer."""
+    if float(voxels.min()) >= -_LEVELS and float(voxels.max()) <= _LEVELS and (voxels == np.rint(voxels)).all():
         return voxels.astype(np.int16)
-    return np.rint((voxels - low) * (_LEVELS / max(high - low, 1e-30))).astype(np.int16)
+    return voxels.astype(np.float32)
 
 
 def _write(path: Path, voxels: np.ndarray, affine: np.ndarray) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.predict import Prediction
 from monai_fedlora.serve.pages import FOLDER, VIEWER
+from tests.clinic.hearts import write_nifti
 from tests.serve.browsing import choose, nameless, table, until_done
 
 pytestmark = pytest.mark.slow
@@ -26,7 +28,23 @@ def slider(page: Any, name: str) -> Any:
 
 def pixels(page: Any) -> np.ndarray:
     """(height, width, 3) of the canvas."""
-    return np.asarray(Image.open(BytesIO(page.locator("canvas").screenshot())).convert("RGB")).astype(int)
+    page.evaluate("scrollTo(0, 0)")  # below the banner that stays in view
+    return picture_of(page.locator(".stage"))
+
+
+def picture_of(element: Any) -> np.ndarray:
+    """(height, width, 3) of an element of the page."""
+    return np.asarray(Image.open(BytesIO(element.screenshot())).convert("RGB")).astype(int)
+
+
+def drag(page: Any, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Drag over the canvas, from its corner."""
+    page.evaluate("scrollTo(0, 0)")
+    place = page.locator(".stage canvas").bounding_box()
+    page.mouse.move(place["x"] + start[0], place["y"] + start[1])
+    page.mouse.down()
+    page.mouse.move(place["x"] + end[0], place["y"] + end[1], steps=3)
+    page.mouse.up()
 
 
 def redness(picture: np.ndarray) -> int:
@@ -45,25 +63,25 @@ def test_the_viewer_shows_frames_slices_and_overlay(
     assert expected.frames is not None
     first = pixels(page)
     assert (first.max(axis=2) > 60).mean() > 0.2
-    assert "end-diastole" in page.get_by_text("of 0 to 9").inner_text()
+    assert page.locator(".frames .value").inner_text().endswith("of 10, end-diastole")
     page.wait_for_timeout(500)
     assert (pixels(page) == first).all(), "the cine runs although nobody started it"
 
-    slider(page, "Frame").fill(str(expected.frames.es))
+    slider(page, "Frame").fill(str(expected.frames.es + 1))
     contracted = pixels(page)
     assert np.abs(contracted - first).max() > 60
-    page.get_by_role("button", name=re.compile("^ED")).click()
+    page.get_by_role("button", name=re.compile("^ED .*show")).click()
     assert np.abs(pixels(page) - first).max() < 8
-    page.get_by_role("button", name=re.compile("^ES")).click()
+    page.get_by_role("button", name=re.compile("^ES .*show")).click()
     assert np.abs(pixels(page) - contracted).max() < 8
     slider(page, "Slice").fill("0")
     assert np.abs(pixels(page) - contracted).max() > 60
 
-    page.locator("canvas").focus()
+    page.locator(".stage canvas").focus()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowRight")
     assert page.get_by_text("2 of 6", exact=True).is_visible()
-    assert slider(page, "Frame").input_value() == str((expected.frames.es + 1) % 10)
+    assert slider(page, "Frame").input_value() == str((expected.frames.es + 1) % 10 + 1)
     single = pixels(page)
     page.get_by_role("button", name="All slices").click()
     assert np.abs(pixels(page) - single).max() > 60
@@ -100,16 +118,154 @@ def test_a_slice_lies_as_it_was_acquired_and_can_be_enlarged(open_page: Any, add
     slider(page, "Zoom").fill("2")
     enlarged = pixels(page)
     assert np.abs(enlarged - whole).max() > 60
-    place = page.locator("canvas").bounding_box()
-    page.mouse.move(place["x"] + 100, place["y"] + 100)
-    page.mouse.down()
-    page.mouse.move(place["x"] + 160, place["y"] + 140, steps=3)
-    page.mouse.up()
+    drag(page, (100, 100), (160, 140))
     moved = pixels(page)
     overlap = np.abs(moved[60:-60, 80:-80] - enlarged[20:-100, 20:-140])
     assert (overlap > 40).mean() < 0.02
     slider(page, "Zoom").fill("1")
     assert np.abs(pixels(page) - whole).max() < 8
+
+
+@with_viewer
+def test_end_diastole_is_shown_beside_end_systole(
+    open_page: Any, address: str, heart: bytes, expected: Prediction
+) -> None:
+    page = open_page(address)
+    choose(page, "heart.zip", heart)
+    page.wait_for_selector("[data-ready]")
+    until_done(page)
+    page.get_by_role("button", name="ED beside ES").click()
+    page.evaluate("scrollTo(0, 0)")
+    sides = [picture_of(canvas)[:, :280] for canvas in page.locator(".pair canvas").all()]
+    assert np.abs(sides[0] - sides[1]).max() > 60
+    assert page.locator(".phase").all_inner_texts()[0].startswith("ED, frame 1")
+    slider(page, "Slice").fill("0")
+    page.evaluate("scrollTo(0, 0)")
+    assert np.abs(picture_of(page.locator(".pair canvas").first)[:, :280] - sides[0]).max() > 60
+    assert page.get_by_role("button", name="Play").is_disabled()
+    page.get_by_role("button", name="One slice").click()
+    assert page.locator(".pair").is_hidden()
+
+
+@with_viewer
+def test_contrast_is_set_by_sliders_and_by_dragging_and_reset(open_page: Any, address: str, heart: bytes) -> None:
+    page = open_page(address)
+    choose(page, "heart.zip", heart)
+    page.wait_for_selector("[data-ready]")
+    until_done(page)
+    plain = pixels(page)
+    slider(page, "Level").fill("190")
+    assert pixels(page).mean() < plain.mean() - 20
+    page.get_by_role("button", name="Reset contrast").click()
+    assert np.abs(pixels(page) - plain).max() < 3
+    page.get_by_role("button", name="Contrast", exact=True).click()
+    drag(page, (100, 100), (100, 40))
+    assert pixels(page).mean() > plain.mean() + 5
+    page.get_by_role("button", name="Reset contrast").click()
+    drag(page, (100, 100), (220, 100))
+    inside = slice(80, -80), slice(140, -140)
+    assert pixels(page)[inside].std() < plain[inside].std() - 1
+
+
+@with_viewer
+def test_a_distance_is_measured_with_the_true_size_of_voxels(open_page: Any, address: str, heart: bytes) -> None:
+    """By keys ten voxels of 4 mm; by pointer the bright mark of the made-up heart, nine rows high."""
+    page = open_page(address)
+    choose(page, "heart.zip", heart)
+    page.wait_for_selector("[data-ready]")
+    until_done(page)
+    page.get_by_role("button", name="Measure").click()
+    page.locator(".stage canvas").focus()
+    for key in ("Enter", "Shift+ArrowLeft", "Enter"):
+        page.keyboard.press(key)
+    assert page.locator(".calipers text").text_content() == "40.0 mm"
+    assert page.get_by_text("Distance: 40.0 mm, slice 4.").is_visible()
+    page.keyboard.press("Delete")
+    assert page.locator(".calipers text").count() == 0
+
+    place = page.locator(".stage canvas").bounding_box()
+    scale = min(place["width"] / 44, place["height"] / 40)
+    top, bottom = (place["height"] / 2 + scale * (row - 20) for row in (3, 12))
+    column = place["width"] / 2 + scale * (4 - 22)
+    drag(page, (column, top), (column, bottom))
+    assert float(page.locator(".calipers text").text_content().split()[0]) == pytest.approx(36, abs=0.5)
+    slider(page, "Zoom").fill("2")
+    ends = [float(page.locator(".calipers .outline").get_attribute(name)) for name in ("y1", "y2")]
+    assert ends[1] - ends[0] == pytest.approx(2 * (bottom - top), abs=1)
+    slider(page, "Slice").fill("1")
+    assert page.locator(".calipers text").count() == 0
+
+
+@with_viewer
+def test_where_every_voxel_is_one_millimetre_distances_are_in_pixels(
+    open_page: Any, address: str, cine: np.ndarray, tmp_path: Path
+) -> None:
+    path = write_nifti(tmp_path / "cine.nii.gz", cine, np.eye(4))
+    page = open_page(address)
+    choose(page, path.name, path.read_bytes())
+    page.wait_for_selector("[data-ready]")
+    page.get_by_role("button", name="Measure").click()
+    page.locator(".stage canvas").focus()
+    for key in ("Enter", "Shift+ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    assert page.locator(".calipers text").text_content().startswith("10.0 pixels")
+
+
+@with_viewer
+def test_other_frames_are_chosen_and_the_answer_is_computed_again(
+    open_page: Any, address: str, heart: bytes, expected: Prediction
+) -> None:
+    page = open_page(address)
+    choose(page, "heart.zip", heart)
+    page.wait_for_selector("[data-ready]")
+    until_done(page)
+    figure = page.locator("#download-figure").get_attribute("href")
+    assert page.get_by_role("button", name="Compute again").is_disabled()
+    slider(page, "Frame").fill("10")
+    page.get_by_role("button", name="Take this frame as ED").click()
+    page.get_by_label("ES frame").fill("6")
+    assert "still that of the frames before" in page.locator(".phases").inner_text()
+    page.evaluate(
+        """new MutationObserver(() => {
+          if (document.querySelector(".best")) return;
+          window.left = document.querySelectorAll(".doubts, .curve, #download-figure").length;
+        }).observe(document.body, { childList: true, subtree: true })"""
+    )
+    page.get_by_label("ES frame").press("Enter")
+    page.wait_for_function("() => window.left === 0")
+    assert page.locator(".stage canvas").is_visible()
+    until_done(page)
+    assert page.locator("#download-figure").get_attribute("href") != figure
+    said = page.locator("#study").inner_text()
+    assert "chosen by a person" in said.lower()
+    assert "A person chose frame 10" in said
+    assert page.get_by_role("button", name=re.compile("^ED 10, show")).count() == 1
+    page.wait_for_selector(".viewer input[type=checkbox]:enabled")
+    page.get_by_label("Show the places the answer hangs on").check()
+    assert redness(pixels(page)) > 30
+    assert nameless(page) == []
+
+
+@with_viewer
+def test_speed_changes_how_fast_frames_follow(open_page: Any, address: str, heart: bytes) -> None:
+    page = open_page(address)
+    choose(page, "heart.zip", heart)
+    page.wait_for_selector("[data-ready]")
+    intervals = page.evaluate(
+        """async () => {
+          const { Player } = await import("/static/player.js");
+          const given = [];
+          window.setInterval = (step, every) => { given.push(every); return 1; };
+          const player = new Player(() => {});
+          player.begin(25, Array.from({ length: 25 }, (_, frame) => 32 * frame));
+          for (const speed of ["1", "0.5", "2"]) { player.speed.value = speed; player.start(); }
+          player.begin(25, null);
+          player.speed.value = "1";
+          player.start();
+          return given;
+        }"""
+    )
+    assert intervals == pytest.approx([32, 64, 25, 40])
 
 
 @with_viewer
@@ -157,7 +313,7 @@ def test_without_a_viewer_the_figure_is_shown_with_a_sentence(
     until_done(page)
     assert sentence in page.locator(".images").inner_text()
     page.wait_for_function("() => document.querySelector('.images img').naturalWidth > 500")
-    assert page.locator("canvas").count() == 0
+    assert page.locator(".stage canvas").count() == 0
 
 
 def opened(page: Any) -> Any:
@@ -195,7 +351,7 @@ def test_the_keyboard_is_enough(open_page: Any, address: str, heart: bytes) -> N
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "study-heading"
     tab_to("All limits")
-    tab_to("DICOM SR")
+    tab_to("DICOM (zip")
     with page.expect_download():
         page.keyboard.press("Enter")
     page.locator("#study-heading").focus()

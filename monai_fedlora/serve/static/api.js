@@ -7,7 +7,8 @@
  *   overlay: Scale, card: Record<string, string>, keeps_feedback: boolean,
  *   trained_on: {kind: string, summary: string}, blind: string[], warnings: string[]}} Model `blind` says what of any
  *   image it cannot tell
- * @typedef {{ed?: number, es?: number, how: string, areas?: number[]}} Frames
+ * @typedef {{ed?: number, es?: number, how: string, areas?: number[], trigger_ms?: number[] | null,
+ *   by_person?: boolean}} Frames counted from 0
  * @typedef {{answers: number, range: Record<string, number[]>, classes: string[], moved: string[]}} Stability
  * @typedef {{notice: string, study: string, prediction: string, answer: string, undecided: boolean, state: string,
  *   probabilities: Record<string, number>, shown: Record<string, string>, stability: Stability | null,
@@ -16,7 +17,8 @@
  * @typedef {{opinion: string, instead: string, because: string}} Opinion
  * @typedef {{id: string, short_id: string, upload_id: string, name: string, is_pseudonym: boolean, state: string,
  *   error: string | null, result: Result | null, files: Record<string, string>, opinion?: Opinion | null,
- *   sent?: number}} Study `sent` is the share while this page sends it
+ *   can_choose_frames?: boolean, chosen?: {ed: number, es: number} | null, sent?: number}} Study `sent` is the share
+ *   while this page sends it
  * @typedef {{studies: Study[], seconds_left: number | null}} Session
  */
 
@@ -65,6 +67,11 @@ export function renameStudy(id, name) {
 /** @param {string} id @param {Opinion} opinion @returns {Promise<Study>} */
 export function sendOpinion(id, opinion) {
   return call("POST", `api/studies/${encodeURIComponent(id)}/feedback`, opinion);
+}
+
+/** @param {string} id @param {number} ed @param {number} es frames from 0 @returns {Promise<Study>} */
+export function chooseFrames(id, ed, es) {
+  return call("PUT", `api/studies/${encodeURIComponent(id)}/frames`, { ed, es });
 }
 
 /** @returns {Promise<null>} */

@@ -1,93 +1,124 @@
 /** The viewer of a cine with its controls. */
 
+import { Caliper } from "./caliper.js";
+import { Contrast } from "./contrast.js";
+import { button, choice, labelled, slider } from "./controls.js";
 import { edgeLetters } from "./directions.js";
 import { element } from "./dom.js";
-import { legend } from "./legend.js";
+import { frameText } from "./frames.js";
+import { Overlay } from "./overlay.js";
+import { Pair } from "./pair.js";
+import { Player } from "./player.js";
 import { CineViewer } from "./viewer.js";
 import { Zoom } from "./zoom.js";
 
-const FRAMES_PER_SECOND = 20;  // at most; a beat takes about a second
-const NOT_EVIDENCE = "It does not show whether that is a sign of disease.";
+const KEYS = "Left and right change the frame, up and down the slice, with Shift they move an enlarged image. While "
+  + "measuring, the arrow keys move a cross, and Enter sets an end of the distance.";
 
 export class CinePanel {
   /**
-   * @param {{ed: number, es: number}} frames numbers from 0
+   * @param {import("./api.js").Frames} frames ED and ES from 0, times in ms if they are known
    * @param {import("./api.js").Scale} scale of the overlay's colours
-   * @param {(frame: number) => void} moved told the frame that is shown
+   * @param {{moved: (frame: number) => void, suggest: ((name: "ed" | "es", frame: number) => void) | null}} told
+   *   of the frame that is shown, and of one that a reader takes for ED or ES; null where they cannot be chosen
    */
-  constructor(frames, scale, moved) {
-    this.frames = frames;
-    this.legend = legend(scale);
-    this.legend.hidden = true;
+  constructor(frames, scale, { moved, suggest }) {
     this.moved = moved;
     /** @type {CineViewer | null} */
     this.viewer = null;
-    this.frame = frames.ed;
-    this.timer = 0;
-    this.overlayAddress = this.overlayMeans = "";
+    this.view = "one";
+    this.drags = "move";
     /** @type {boolean | null} */
     this.isDirected = null;  // whether the file says how the patient lay; null until that is known
     this.canvas = element("canvas", {
-      tabindex: 0, role: "application", "aria-label": "Short-axis cine. Left and right change "
-        + "the frame, up and down the slice, with Shift they move an enlarged image.",
+      tabindex: 0, role: "application", "aria-label": `Short-axis cine. ${KEYS}`,
       keydown: (/** @type {KeyboardEvent} */ event) => this.key(event),
       wheel: (/** @type {WheelEvent} */ event) => this.wheel(event),
+      pointerdown: (/** @type {PointerEvent} */ event) => this.canvas.setPointerCapture(event.pointerId),
+      pointermove: (/** @type {PointerEvent} */ event) => this.drag(event),
     });
-    this.play = button("Play", () => (this.timer ? this.stop() : this.start()));
-    this.frameSlider = slider(0, 1, 1, () => this.show(Number(this.frameSlider.value)));
+    this.player = new Player(() => this.show(this.frame + 1));
+    this.frameSlider = slider(1, 1, 1, () => this.go(Number(this.frameSlider.value) - 1));
     this.frameText = element("span", { class: "value" });
     this.sliceSlider = slider(0, 1, 1, () => this.showSlice(Number(this.sliceSlider.value)));
     this.sliceText = element("span", { class: "value" });
-    this.views = ["One slice", "All slices"].map((label) => button(label, () => this.layOut(label === "All slices")));
-    this.brightness = slider(-1, 1, 0.05, () => this.viewer?.brighten(Number(this.brightness.value)));
-    this.brightness.value = "0";
-    this.zoom = new Zoom(this.canvas, () => this.viewer);
+    this.views = choice("View", [["one", "One slice"], ["all", "All slices"], ["pair", "ED beside ES"]],
+      (value) => this.layOut(value));
+    this.dragging = choice("Dragging and arrow keys", [["move", "Move"], ["contrast", "Contrast"], ["measure", "Measure"]],
+      (value) => this.dragFor(value));
+    this.contrast = new Contrast((low, high) => {
+      this.viewer?.window(low, high);
+      this.drawn();
+    });
+    this.zoom = new Zoom(this.canvas, () => this.viewer, () => this.drawn());
+    this.caliper = new Caliper(this.canvas, {
+      size: () => this.viewer?.size() ?? [1, 1], toScreen: (place) => this.viewer?.toScreen(place) ?? [0, 0],
+      toImage: (at) => this.viewer?.toImage(at) ?? [0, 0], where: () => (this.view === "one" ? `slice ${Number(this.sliceSlider.value) + 1}` : ""),
+      distance: (one, other) => this.viewer?.distance(one, other) ?? "",
+    });
+    this.pair = new Pair();
     this.letters = Object.fromEntries(["left", "right", "top", "bottom"].map((edge) =>
       [edge, element("span", { class: `edge ${edge}`, "aria-hidden": "true" })]));
-    this.overlay = element("input", { type: "checkbox", disabled: true, change: () => this.blend() });
-    this.opacity = slider(0.1, 1, 0.05, () => this.blend());
-    this.opacity.value = "1";
-    this.opacity.disabled = true;
-    this.overlayText = element("p", { class: "quiet" }, "The overlay is not there yet.");
+    this.overlay = new Overlay(scale, (opacity) => {
+      this.viewer?.showOverlay(opacity);
+      this.drawn();
+    });
+    this.jumps = element("span", { class: "jumps" });
+    this.stage = element("div", { class: "stage" }, this.canvas, this.caliper.drawn);
+    this.setFrames(frames);
     this.node = element("div", { class: "viewer" },
-      element("div", { class: "screen" }, this.canvas, ...Object.values(this.letters)),
+      element("div", { class: "screen" }, this.stage, this.pair.node, ...Object.values(this.letters)),
       element("div", { class: "controls" },
-        element("div", { class: "row" }, this.play, ...[["ED", "end-diastole", frames.ed], ["ES", "end-systole", frames.es]]
-          .map(([name, phase, frame]) => element("button", {
-            type: "button", click: () => this.go(Number(frame)), "aria-label": `${name} ${frame}, show ${phase}`,
-          }, `${name} ${frame}`)),
-          element("div", { class: "views", role: "group", "aria-label": "View" }, ...this.views)),
+        element("div", { class: "row" }, this.player.play, this.player.speedLabel, this.jumps, this.views.node),
         element("div", { class: "row frames" }, labelled("Frame", this.frameSlider), this.frameText),
+        suggest ? element("div", { class: "row" }, ...[["ed", "ED"], ["es", "ES"]].map(([name, label]) => button(
+          `Take this frame as ${label}`, () => suggest(/** @type {"ed" | "es"} */ (name), this.frame)))) : null,
         element("div", { class: "row" }, labelled("Slice", this.sliceSlider), this.sliceText,
-          labelled("Zoom", this.zoom.slider), labelled("Brightness", this.brightness)),
-        element("div", { class: "row" }, labelled("Show the places the answer hangs on", this.overlay, "after"),
-          labelled("Opacity", this.opacity)),
-        this.legend, this.overlayText));
+          labelled("Zoom", this.zoom.slider)),
+        element("div", { class: "row" }, element("span", {}, "Dragging"), this.dragging.node),
+        this.contrast.node, this.caliper.node, this.overlay.node));
+  }
+
+  /** @param {import("./api.js").Frames} frames */
+  setFrames(frames) {
+    const { ed = 0, es = 1, trigger_ms: times } = frames;
+    if (this.frames?.ed === ed && this.frames.es === es) return;
+    this.frames = { ed, es };
+    this.times = times ?? null;
+    this.frame ??= ed;
+    this.jumps.replaceChildren(...[["ED", "end-diastole", ed], ["ES", "end-systole", es]].map(([name, phase, frame]) =>
+      button(`${name} ${Number(frame) + 1}`, () => this.go(Number(frame)),
+        { "aria-label": `${name} ${Number(frame) + 1}, show ${phase}` })));
+    if (this.viewer) this.show(this.frame);
   }
 
   /** @param {string} address of the cine; the panel has to be in the page */
   async open(address) {
     this.viewer = await CineViewer.open(this.canvas, address);
-    this.frameSlider.max = String(this.viewer.frames - 1);
+    this.frameSlider.max = String(this.viewer.frames);
     this.sliceSlider.max = String(this.viewer.slices - 1);
-    this.play.disabled = this.frameSlider.disabled = this.viewer.frames < 2;
+    this.frameSlider.disabled = this.viewer.frames < 2;
+    this.player.begin(this.viewer.frames, this.times);
+    const [darkest, brightest, low, high] = this.viewer.levels();
+    this.contrast.begin(darkest, brightest, low, high);
     this.showSlice(Math.floor(this.viewer.slices / 2));
-    this.layOut(false);
+    this.layOut("one");
     this.show(this.frame);
+    new ResizeObserver(() => this.drawn()).observe(this.stage);
     if (this.isDirected !== null) this.showDirections(this.isDirected);
-    if (this.overlayAddress) await this.addOverlay(this.overlayAddress, this.overlayMeans);
+    if (this.overlay.address) await this.addOverlay(this.overlay.address, this.overlay.means);
     this.node.dataset.ready = "true";
   }
 
   /** @param {string} address @param {string} means what its colours say, in words */
-  async addOverlay(address, means) {
-    [this.overlayAddress, this.overlayMeans] = [address, means];
-    if (!this.viewer || this.viewer.overlay) return;
-    await this.viewer.addOverlay(address);
-    this.overlayText.textContent = `${means} ${NOT_EVIDENCE}`;
-    this.legend.hidden = false;
-    this.overlay.disabled = false;
-    this.blend();
+  addOverlay(address, means) {
+    return this.overlay.take(address, means, this.viewer);
+  }
+
+  /** Take away what belongs to an answer that is computed again. */
+  forgetAnswer() {
+    this.viewer?.removeOverlay();
+    this.overlay.forget();
   }
 
   /** @param {boolean} known whether the file says how the patient lay, so that the edges can be named */
@@ -100,24 +131,26 @@ export class CinePanel {
 
   /** Say that there will be no overlay. @param {string} why */
   withoutOverlay(why) {
-    if (!this.overlayAddress) this.overlayText.textContent = why;
+    if (!this.overlay.address) this.overlay.forget(why);
   }
 
   /** Draw again what is shown; gives where, so that it can be copied before the browser takes it away. */
   repaint() {
     this.viewer?.view.drawScene();
-    return this.viewer ? [this.canvas] : [];
+    this.drawn();
+    return this.viewer && this.view !== "pair" ? [this.canvas] : [];
   }
 
   /** What is shown, in words. */
   caption() {
-    const slice = this.sliceSlider.disabled ? "All slices" : `Slice ${this.sliceText.textContent}`;
-    return `${slice}, frame ${this.frameText.textContent}.${this.overlay.checked ? " With the places the answer hangs on." : ""}`;
+    const slice = this.view === "all" ? "All slices" : `Slice ${this.sliceText.textContent}`;
+    const frame = this.view === "pair" ? "ED beside ES" : `frame ${this.frameText.textContent}`;
+    return `${slice}, ${frame}.${this.overlay.shown.checked ? " With the places the answer hangs on." : ""}`;
   }
 
   /** Stop, and free what the graphics card holds. */
   close() {
-    this.stop();
+    this.player.stop();
     this.viewer?.close();
   }
 
@@ -128,28 +161,17 @@ export class CinePanel {
     this.viewer.showFrame(this.frame);
     const { ed, es } = this.frames;
     const phase = this.frame === ed ? ", end-diastole" : this.frame === es ? ", end-systole" : "";
-    this.frameSlider.value = String(this.frame);
-    this.frameText.textContent = `${this.frame} of 0 to ${this.viewer.frames - 1}${phase}`;
+    this.frameSlider.value = String(this.frame + 1);
+    this.frameText.textContent = `${frameText(this.frame, this.times)} of ${this.viewer.frames}${phase}`;
     this.frameSlider.setAttribute("aria-valuetext", this.frameText.textContent);
     this.moved(this.frame);
+    this.drawn();
   }
 
   /** @param {number} frame */
   go(frame) {
-    this.stop();
+    this.player.stop();
     this.show(frame);
-  }
-
-  start() {
-    const rate = Math.min(FRAMES_PER_SECOND, this.viewer?.frames ?? 1);
-    this.timer = window.setInterval(() => this.show(this.frame + 1), 1000 / rate);
-    this.play.textContent = "Pause";
-  }
-
-  stop() {
-    window.clearInterval(this.timer);
-    this.timer = 0;
-    this.play.textContent = "Play";
   }
 
   /** @param {number} slice from 0 */
@@ -160,34 +182,61 @@ export class CinePanel {
     this.sliceText.textContent = `${shown + 1} of ${this.viewer.slices}`;
     this.sliceSlider.setAttribute("aria-valuetext", this.sliceText.textContent);
     this.viewer.showSlice(shown);
+    this.drawn();
   }
 
-  /** @param {boolean} all whether all slices are shown at once */
-  layOut(all) {
-    if (all) this.viewer?.showAll();
+  /** @param {string} view "one", "all" slices, or the "pair" of ED and ES */
+  layOut(view) {
+    this.view = view;
+    this.views.press(view);
+    if (view === "pair") this.player.stop();
+    this.stage.classList.toggle("half", view === "pair");
+    this.pair.node.hidden = view !== "pair";
+    this.viewer?.fit();
+    if (view === "all") this.viewer?.showAll();
     else this.showSlice(Number(this.sliceSlider.value));
-    this.sliceSlider.disabled = this.zoom.slider.disabled = all;
-    for (const letter of Object.values(this.letters)) letter.hidden = all;
-    this.views.forEach((view, index) => view.setAttribute("aria-pressed", String(all === (index === 1))));
+    this.sliceSlider.disabled = this.zoom.slider.disabled = view === "all";
+    this.player.play.disabled = this.frameSlider.disabled = view === "pair" || (this.viewer?.frames ?? 0) < 2;
+    for (const letter of Object.values(this.letters)) letter.hidden = view !== "one";
+    if (view !== "one" && this.drags === "measure") this.dragFor("move");
+    this.drawn();
   }
 
-  /** Draw the overlay as its switch and slider say. */
-  blend() {
-    this.opacity.disabled = !this.overlay.checked;
-    this.viewer?.showOverlay(this.overlay.checked ? Number(this.opacity.value) : 0);
+  /** After the viewer has drawn something: bring what lies upon it up to date. */
+  drawn() {
+    if (!this.viewer) return;
+    if (this.view === "pair") {
+      const { ed, es } = this.frames;
+      const named = [["ED", ed], ["ES", es]].map(([name, frame]) => [`${name}, frame ${frameText(Number(frame), this.times)}`, frame]);
+      this.pair.draw(this.viewer, /** @type {[string, number][]} */ (named));
+    }
+    this.caliper.draw();
+  }
+
+  /** @param {string} what dragging and arrow keys do: "move", "contrast" or "measure" */
+  dragFor(what) {
+    if (what === "measure" && this.view !== "one") this.layOut("one");
+    this.drags = what;
+    this.dragging.press(what);
+    this.caliper.use(what === "measure");
   }
 
   /** @param {KeyboardEvent} event */
   key(event) {
-    if (this.zoom.key(event)) {
-      event.preventDefault();
-      return;
-    }
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    if (this.caliper.key(event) || this.zoom.key(event)) return event.preventDefault();
     const frames = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     const slices = { ArrowUp: -1, ArrowDown: 1 }[event.key];
-    if (frames) this.go(this.frame + frames);
+    if (frames && !this.frameSlider.disabled) this.go(this.frame + frames);
     if (slices && !this.sliceSlider.disabled) this.showSlice(Number(this.sliceSlider.value) + slices);
     if (frames || slices) event.preventDefault();
+  }
+
+  /** @param {PointerEvent} event */
+  drag(event) {
+    if (!this.canvas.hasPointerCapture(event.pointerId)) return;
+    if (this.drags === "contrast") this.contrast.drag(event.movementX, event.movementY);
+    else if (this.drags === "move" && !this.zoom.slider.disabled) this.zoom.drag(event.movementX, event.movementY);
   }
 
   /** @param {WheelEvent} event */
@@ -196,20 +245,4 @@ export class CinePanel {
     event.preventDefault();
     this.showSlice(Number(this.sliceSlider.value) + Math.sign(event.deltaY));
   }
-}
-
-/** @param {string} label @param {() => void} click */
-function button(label, click) {
-  return element("button", { type: "button", click }, label);
-}
-
-/** @param {number} min @param {number} max @param {number} step @param {() => void} input */
-function slider(min, max, step, input) {
-  return element("input", { type: "range", min, max, step, input });
-}
-
-/** @param {string} label @param {any} control @param {"before" | "after"} [where] of the control */
-function labelled(label, control, where = "before") {
-  const text = element("span", {}, label);
-  return element("label", {}, ...(where === "before" ? [text, control] : [control, text]));
 }

@@ -1,6 +1,7 @@
 /** The area of blood over the beat, with end-diastole, end-systole and the frame that is shown. */
 
 import { drawing } from "./dom.js";
+import { frameText } from "./frames.js";
 
 const WIDTH = 320;
 const HEIGHT = 130;
@@ -8,10 +9,10 @@ const EDGE = { left: 12, right: 12, top: 26, bottom: 24 };
 
 /**
  * Draw the curve.
- * @param {{ed: number, es: number, areas: number[]}} frames
+ * @param {{ed: number, es: number, areas: number[], trigger_ms?: number[] | null}} frames from 0
  * @returns {{svg: SVGElement, mark: (frame: number) => void}} the drawing, and how to move its line to a frame
  */
-export function areaCurve({ ed, es, areas }) {
+export function areaCurve({ ed, es, areas, trigger_ms: times }) {
   const [low, high] = [Math.min(...areas), Math.max(...areas)];
   const across = (WIDTH - EDGE.left - EDGE.right) / Math.max(areas.length - 1, 1);
   const base = HEIGHT - EDGE.bottom;
@@ -22,14 +23,15 @@ export function areaCurve({ ed, es, areas }) {
   const line = drawing("line", { class: "now", x1: x(0), x2: x(0), y1: EDGE.top - 8, y2: base });
   const svg = drawing("svg", {
     class: "curve", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img",
-    "aria-label": `Area of blood over ${areas.length} frames: end-diastole at frame ${ed}, `
-      + `end-systole at frame ${es}.`,
+    "aria-label": `Area of blood over ${areas.length} frames: end-diastole at frame ${frameText(ed, times)}, `
+      + `end-systole at frame ${frameText(es, times)}.`,
   },
   drawing("line", { class: "axis", x1: EDGE.left, x2: WIDTH - EDGE.right, y1: base, y2: base }),
   line,
   drawing("polyline", { class: "area", points }),
   ...marked("ED", ed), ...marked("ES", es),
-  text("0", x(0), base + 16, "middle"), text(`${areas.length - 1}`, x(areas.length - 1), base + 16, "middle"),
+  text(frameText(0, times), x(0), base + 16, "start"),
+  text(frameText(areas.length - 1, times), x(areas.length - 1), base + 16, "end"),
   text("frame", WIDTH / 2, base + 16, "middle"));
   return {
     svg,
@@ -44,7 +46,7 @@ export function areaCurve({ ed, es, areas }) {
       ? drawing("circle", { class: "mark", cx: x(frame), cy: y(frame), r: 5 })
       : drawing("rect", { class: "mark", x: x(frame) - 4.5, y: y(frame) - 4.5, width: 9, height: 9 });
     const anchor = frame < areas.length / 8 ? "start" : frame > (7 * areas.length) / 8 ? "end" : "middle";
-    return [shape, text(`${name} ${frame}`, x(frame), y(frame) - 10, anchor)];
+    return [shape, text(`${name} ${frame + 1}`, x(frame), y(frame) - 10, anchor)];
   }
 }
 

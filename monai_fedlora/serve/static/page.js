@@ -2,8 +2,8 @@
 
 import { showModel, size } from "./about.js";
 import {
-  ApiError, getModel, getSession, getStudy, randomKey, removeSession, removeStudy, renameStudy, sendOpinion,
-  sendStudy,
+  ApiError, chooseFrames, getModel, getSession, getStudy, randomKey, removeSession, removeStudy, renameStudy,
+  sendOpinion, sendStudy,
 } from "./api.js";
 import { byId, message } from "./dom.js";
 import { studiesOf } from "./grouping.js";
@@ -164,6 +164,7 @@ function choose(id, focus = true) {
       remove: () => void remove(id),
       rename: (name) => change(id, renameStudy(id, name), ({ name: given }) => `The study is called ${given} now.`),
       give: (opinion) => change(id, sendOpinion(id, opinion), () => "Your opinion was kept."),
+      again: (ed, es) => change(id, chooseFrames(id, ed, es), () => "The answer is being computed again."),
     });
   }
   draw();
@@ -199,6 +200,7 @@ async function change(id, asked, told) {
     if (studies.has(id)) studies.set(id, study);
     draw();
     say(told(study));
+    void ask();
     return "";
   } catch (error) {
     return said(error);

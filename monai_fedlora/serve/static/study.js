@@ -5,9 +5,11 @@ import { answerBox, notesBox, stateBox } from "./answer.js";
 import { CinePanel } from "./cine.js";
 import { areaCurve } from "./curve.js";
 import { element, message, sentence } from "./dom.js";
+import { frameText } from "./frames.js";
 import { FINAL, stateText } from "./list.js";
 import { NamePlate } from "./naming.js";
 import { OpinionBox } from "./opinion.js";
+import { PhaseChooser } from "./phases.js";
 import { canDraw } from "./viewer.js";
 
 const DOWNLOADS = [
@@ -20,9 +22,11 @@ export class StudyPanel {
    * @param {import("./api.js").Model} model
    * @param {string} id
    * @param {{remove: () => void, rename: (name: string) => Promise<string>,
-   *   give: (opinion: import("./api.js").Opinion) => Promise<string>}} actions the latter two give what went wrong
+   *   give: (opinion: import("./api.js").Opinion) => Promise<string>,
+   *   again: (ed: number, es: number) => Promise<string>}} actions the last three give what went wrong, or ""
    */
-  constructor(place, model, id, { remove, rename, give }) {
+  constructor(place, model, id, { remove, rename, give, again }) {
+    this.again = again;
     this.model = model;
     this.id = id;
     this.name = new NamePlate(rename);
@@ -41,7 +45,9 @@ export class StudyPanel {
     this.cine = null;
     /** @type {(frame: number) => void} */
     this.mark = () => {};
-    this.trouble = "";
+    /** @type {PhaseChooser | null} */
+    this.phases = null;
+    this.trouble = this.opened = "";
     this.written = new Map();
     place.setAttribute("aria-labelledby", "study-heading");
     place.replaceChildren(
@@ -59,18 +65,40 @@ export class StudyPanel {
     const { state, error, result, files } = study;
     this.latest = study;
     this.name.show(study);
+    this.phases?.finished(FINAL.has(state));
     this.put(this.state, [state, error], () => [
       state === "failed" ? message(error ?? "This study could not be classified.") : null,
       FINAL.has(state) ? null : element("p", { class: "quiet" }, sentence(stateText(state)))]);
-    if (!result) return;
+    if (!result) {
+      if (!this.columns.hidden) this.withoutAnswer(study);
+      return;
+    }
     this.columns.hidden = false;
     this.put(this.said, [result.state, result.doubts], () => [stateBox(result, this.model.blind), this.limits()]);
     this.put(this.answer, [result.probabilities, result.stability], () => [answerBox(result)]);
     this.opinion.show(study);
-    this.put(this.frames, result.frames, () => this.framesOf(result.frames));
+    this.put(this.frames, [result.frames, study.can_choose_frames], () => this.framesOf(result.frames));
     this.put(this.rest, [result.notes, files], () => [notesBox(result, this.model.blind), downloads(files)]);
     if (this.model.modality === "cine") this.showCine(state, result, files);
     else this.put(this.images, [state, files.image, files.figure], () => photograph(files, state));
+  }
+
+  /**
+   * Take away all that the answer of before has left, while another is computed or when it could not be.
+   * @param {import("./api.js").Study} study
+   */
+  withoutAnswer(study) {
+    const { state, chosen } = study;
+    this.opinion.show(study);
+    this.put(this.paper, null, () => []);
+    for (const place of [this.said, this.answer, this.rest]) this.put(place, null, () => []);
+    if (chosen) {
+      this.put(this.frames, [chosen, FINAL.has(state)], () => [framesHeading(),
+        element("p", {}, `ED frame ${chosen.ed + 1} and ES frame ${chosen.es + 1} were chosen. The answer of before is gone.`),
+        state === "failed" && this.phases ? this.phases.node : null]);
+    }
+    if (this.cine) this.cine.forgetAnswer();
+    else this.put(this.images, [], () => [imagesHeading(), missing(state)]);
   }
 
   /** Stop what runs, before another study is shown. */
@@ -94,17 +122,22 @@ export class StudyPanel {
   /** @param {import("./api.js").Frames | null} frames */
   framesOf(frames) {
     if (!frames) return [];
-    const heading = element("h3", {}, "End-diastole and end-systole");
+    const heading = framesHeading();
     if (frames.ed === undefined || frames.es === undefined || !frames.areas) {
       return [heading, element("p", {}, "The two frames were given as two files; nothing was searched.")];
     }
-    const curve = areaCurve({ ed: frames.ed, es: frames.es, areas: frames.areas });
+    const { ed, es, areas, trigger_ms: times } = frames;
+    const curve = areaCurve({ ed, es, areas, trigger_ms: times });
     this.mark = curve.mark;
+    this.phases = this.latest.can_choose_frames
+      ? new PhaseChooser({ ed, es }, areas.length, (one, other) => this.again(one, other)) : null;
+    this.phases?.finished(FINAL.has(this.latest.state));
     return [heading,
-      element("p", {}, `End-diastole (ED) is frame ${frames.ed}, end-systole (ES) frame ${frames.es}, counted from 0.`),
+      element("p", {}, `End-diastole (ED) is frame ${frameText(ed, times)}, end-systole (ES) frame `
+        + `${frameText(es, times)}, of ${areas.length} frames.`),
       element("figure", {}, curve.svg, element("figcaption", { class: "quiet" }, "Area of blood over the frames, found "
         + "without a mask. Look at both frames: a wrong one makes the answer wrong.")),
-      element("p", { class: "quiet" }, sentence(frames.how))];
+      element("p", { class: frames.by_person ? "reminder" : "quiet" }, sentence(frames.how)), this.phases && this.phases.node];
   }
 
   /** @param {string} state @param {import("./api.js").Result} result @param {Record<string, string>} files */
@@ -116,8 +149,13 @@ export class StudyPanel {
       return;
     }
     if (!this.cine) {
-      const { ed = 0, es = 1 } = result.frames ?? {};
-      this.cine = new CinePanel({ ed, es }, this.model.overlay, (frame) => this.mark(frame));
+      this.cine = new CinePanel(result.frames ?? { how: "" }, this.model.overlay, {
+        moved: (frame) => this.mark(frame),
+        suggest: this.phases && ((name, frame) => this.phases?.set(name, frame)),
+      });
+    } else if (result.frames) this.cine.setFrames(result.frames);
+    if (this.opened !== files.volume) {
+      this.opened = files.volume;
       this.images.replaceChildren(imagesHeading(), this.cine.node);
       this.cine.open(files.volume).catch((reason) => this.failed(reason));
     }
@@ -134,6 +172,10 @@ export class StudyPanel {
     this.trouble = `The viewer could not show the images (${reason?.message ?? reason}).`;
     this.update(this.latest);
   }
+}
+
+function framesHeading() {
+  return element("h3", {}, "End-diastole and end-systole");
 }
 
 function imagesHeading() {

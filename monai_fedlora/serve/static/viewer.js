@@ -1,6 +1,6 @@
 /** The cine in NiiVue: frames, slices and the overlay, shown in the plane in which they were acquired. */
 
-const BRIGHTEST = 0.5;  // of the range of grey levels, that the slider leaves in view at its end
+const SAME = 1e-6;
 /** Whether this browser can draw volumes. */
 export function canDraw() {
   return Boolean(document.createElement("canvas").getContext("webgl2"));
@@ -37,7 +37,9 @@ export class CineViewer {
     this.plane = inPlane(volume.hdr.pixDims);
     place(volume, this.plane);
     view.addVolume(volume);
-    [this.darkest, this.brightest] = [volume.cal_min, volume.cal_max];
+    this.zoom = 1;
+    /** @type {[number, number]} */
+    this.centre = [0, 0];
     this.showSlice(Math.floor(this.slices / 2));
   }
 
@@ -50,6 +52,12 @@ export class CineViewer {
     place(overlay, product(product(this.plane, inverse(this.acquired)), overlay.hdr.affine));
     this.view.addVolume(overlay);
     this.overlay = overlay;
+  }
+
+  /** Take the overlay away. */
+  removeOverlay() {
+    if (this.overlay) this.view.removeVolume(this.overlay);
+    this.overlay = null;
   }
 
   /** @param {number} opacity in [0, 1]; 0 hides the overlay */
@@ -87,6 +95,7 @@ export class CineViewer {
    * @param {[number, number]} centre mm to the right of and above the middle
    */
   look(zoom, centre) {
+    [this.zoom, this.centre] = [zoom, centre];
     const { mnMM, mxMM } = this.view.screenFieldOfViewExtendedVox(this.library.SLICE_TYPE.AXIAL);
     const pan = centre.map((offset, axis) => {
       const middle = (mnMM[axis] + mxMM[axis]) / 2;
@@ -106,10 +115,72 @@ export class CineViewer {
     return Math.max(width / this.view.canvas.clientWidth, height / this.view.canvas.clientHeight);
   }
 
-  /** @param {number} level from -1 (dark) to 1 (bright) */
-  brighten(level) {
-    this.volume.cal_max = this.brightest - level * BRIGHTEST * (this.brightest - this.darkest);
+  /** Columns and rows of a slice. */
+  size() {
+    return [this.volume.hdr.dims[1], this.volume.hdr.dims[2]];
+  }
+
+  /**
+   * Where a place of the slice is drawn, in pixels of the page from the canvas's corner.
+   * @param {[number, number]} place column and row
+   * @returns {[number, number]}
+   */
+  toScreen([column, row]) {
+    const [x, y] = this.steps();
+    const [width, height] = this.extent();
+    const scale = this.zoom / this.millimetres();
+    const right = (column + 0.5) * x - width / 2 - this.centre[0];
+    const up = height / 2 - (row + 0.5) * y - this.centre[1];
+    return [this.view.canvas.clientWidth / 2 + right * scale, this.view.canvas.clientHeight / 2 - up * scale];
+  }
+
+  /**
+   * The opposite of {@link toScreen}.
+   * @param {[number, number]} at
+   * @returns {[number, number]}
+   */
+  toImage([across, down]) {
+    const [x, y] = this.steps();
+    const [width, height] = this.extent();
+    const scale = this.zoom / this.millimetres();
+    const right = (across - this.view.canvas.clientWidth / 2) / scale + this.centre[0] + width / 2;
+    const below = (down - this.view.canvas.clientHeight / 2) / scale - this.centre[1] + height / 2;
+    return [right / x - 0.5, below / y - 0.5];
+  }
+
+  /**
+   * The distance of two places of a slice in the patient, in words; in pixels where every voxel is said to be 1 mm wide
+   * in all directions, as files say that do not know.
+   * @param {[number, number]} one @param {[number, number]} other
+   */
+  distance(one, other) {
+    const [columns, rows] = [other[0] - one[0], other[1] - one[1]];
+    if (this.volume.hdr.pixDims.slice(1, 4).every((/** @type {number} */ step) => Math.abs(step - 1) < SAME)) {
+      return `${Math.hypot(columns, rows).toFixed(1)} pixels (the file knows no size)`;
+    }
+    return `${Math.hypot(...this.acquired.slice(0, 3).map(([x, y]) => x * columns + y * rows)).toFixed(1)} mm`;
+  }
+
+  /** Width and height of a pixel of the slice as drawn, in mm. */
+  steps() {
+    return [this.plane[0][0], -this.plane[1][1]];
+  }
+
+  /** Darkest and brightest level there is, and those that are drawn from black to white at first. */
+  levels() {
+    const { global_min: darkest, global_max: brightest, cal_min: low, cal_max: high } = this.volume;
+    return [darkest, brightest, low, high];
+  }
+
+  /** @param {number} low @param {number} high levels that are drawn from black to white */
+  window(low, high) {
+    [this.volume.cal_min, this.volume.cal_max] = [low, high];
     this.view.updateGLVolume();
+  }
+
+  /** Fit into a place whose size changed. */
+  fit() {
+    this.view.resizeListener();
   }
 
   /** Free what the graphics card holds. */

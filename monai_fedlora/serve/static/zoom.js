@@ -11,23 +11,22 @@ export class Zoom {
   /**
    * @param {HTMLCanvasElement} canvas
    * @param {() => import("./viewer.js").CineViewer | null} viewer gives the viewer once it is there
+   * @param {() => void} moved
    */
-  constructor(canvas, viewer) {
+  constructor(canvas, viewer, moved) {
+    this.moved = moved;
     this.canvas = canvas;
     this.viewer = viewer;
     /** @type {[number, number]} */
     this.centre = [0, 0];  // mm to the right of and above the middle
     this.slider = element("input", { type: "range", min: 1, max: CLOSEST, step: 0.1, input: () => this.move(0, 0) });
     this.slider.value = "1";
-    canvas.addEventListener("pointerdown", (event) => canvas.setPointerCapture(event.pointerId));
-    canvas.addEventListener("pointermove", (event) => this.drag(event));
   }
 
-  /** @param {PointerEvent} event */
-  drag(event) {
-    if (!this.canvas.hasPointerCapture(event.pointerId)) return;
+  /** @param {number} across @param {number} down pixels of the page */
+  drag(across, down) {
     const scale = (this.viewer()?.millimetres() ?? 0) / Number(this.slider.value);
-    this.move(-scale * event.movementX, scale * event.movementY);
+    this.move(-scale * across, scale * down);
   }
 
   /**
@@ -49,6 +48,7 @@ export class Zoom {
     const [x, y] = [this.centre[0] + right, this.centre[1] + up];
     this.centre = [within(x, (width / 2) * (1 - 1 / zoom)), within(y, (height / 2) * (1 - 1 / zoom))];
     viewer?.look(zoom, this.centre);
+    this.moved();
   }
 }
 
