@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     )
     parser.add_argument(
         "--no-overlay", action="store_true", help="do not look for the places that an answer hangs on (much faster)"
+    )
+    parser.add_argument(
+        "--pseudonym",
+        metavar="NAME",
+        help="what results and figure call the one study that is given, instead of its file's name, which reasons of "
+        "failure still say; for many, name them in the column study of a csv",
     )
     add_signature_option(parser)
     return parser
@@ -81,11 +88,12 @@ def run(args: argparse.Namespace) -> int:
                 modality=classifier.modality,
                 on_file=lambda count: status.update(f"looking for studies: {count} files"),
             )
+        studies = found.studies if args.pseudonym is None else _called(args.pseudonym, found.studies)
         with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task("studies", total=len(found.studies))
+            task = bar.add_task("studies", total=len(studies))
             outcomes = predict_all(
                 classifier,
-                found.studies,
+                studies,
                 args.output,
                 overlay=not args.no_overlay,
                 dicom=DicomOutput(deidentifier=None if args.keep_identity else Deidentifier()) if args.dicom else None,
@@ -116,6 +124,24 @@ def run(args: argparse.Namespace) -> int:
     console.print(f"results: {args.output / TABLE_NAME}", markup=False, soft_wrap=True)
     console.print("Research only. Not for clinical use.", style="red")
     return EXIT_FAILED_STUDIES if any(outcome.error for outcome in outcomes) else 0
+
+
+def _called(name: str, studies: Sequence[Any]) -> list[Any]:
+    """The one study under another name.
+
+    Raises:
+        ConfigError: there are several, or the name is none.
+    """
+    from monai_fedlora.clinic.naming import printable
+
+    chosen = printable(" ".join(name.split()))
+    if not chosen or len(studies) != 1:
+        raise ConfigError(
+            f"--pseudonym names one study, and {len(studies)} are given"
+            if chosen
+            else "--pseudonym is empty; give a name"
+        )
+    return [replace(studies[0], name=chosen)]
 
 
 def summary(classes: Sequence[str], outcomes: Sequence[Any], *, calibrated: bool) -> Any:

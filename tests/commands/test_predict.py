@@ -103,6 +103,16 @@ def test_dicom_is_deidentified_unless_told_otherwise(calls: Calls) -> None:
     assert calls.options["dicom"].deidentifier is None
 
 
+def test_one_study_may_be_called_by_a_pseudonym(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["predict", "B", "a.png", "--output", "O", "--pseudonym", " case\n7 "]) == 0
+    assert list(calls.studies) == [Study("case 7", Photograph(Path("a.png")))]
+    calls.studies.clear()
+    assert run("--pseudonym", "case 7") == cli.EXIT_ERROR
+    assert "names one study, and 2 are given" in capsys.readouterr().err
+    assert cli.main(["predict", "B", "a.png", "--output", "O", "--pseudonym", " "]) == cli.EXIT_ERROR
+    assert calls.studies == []
+
+
 def test_identity_can_only_be_kept_in_dicom(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--keep-identity") == cli.EXIT_ERROR
     assert "give --dicom too" in capsys.readouterr().err
