@@ -106,18 +106,14 @@ RESEALED: dict[str, tuple[Callable[[Path], Any], str, str]] = {
         "'monai_fedlora.files.write_text'}], which no export writes",
     ),
     "table elsewhere": (
-        lambda b: change_json(
-            b / "configs" / "inference.json", lambda config: config["table"].update(output_dir="/root/.ssh")
-        ),
+        lambda b: edit_config(b, "table", "$pathlib.Path('/root/.ssh') / 'predictions.csv'"),
         "configuration",
-        "table::output_dir is '/root/.ssh', which no export writes; it is '@output_dir'",
+        "table is \"$pathlib.Path('/root/.ssh') / 'predictions.csv'\", which no export writes; it is ",
     ),
     "table of another name": (
-        lambda b: change_json(
-            b / "configs" / "inference.json", lambda config: config["table"].update(filename="authorized_keys")
-        ),
+        lambda b: edit_config(b, "table", "$pathlib.Path(@output_dir) / 'authorized_keys'"),
         "configuration",
-        "table::filename is 'authorized_keys'",
+        "table is \"$pathlib.Path(@output_dir) / 'authorized_keys'\"",
     ),
     "second table": (
         lambda b: edit_config(b, "other", {"_target_": "monai.data.CSVSaver", "output_dir": "/", "filename": "x"}),
