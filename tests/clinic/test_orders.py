@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 
 import nibabel
@@ -201,3 +202,46 @@ def test_a_known_orientation_says_nothing(classifier: Classifier, cine: np.ndarr
 def test_a_bundle_that_knows_no_orientation_says_so(classifier: Classifier) -> None:
     assert NOT_ORIENTED.startswith("this bundle was exported by an earlier version")
     assert classifier.takes_affine
+
+
+ROOT = os.environ.get("MONAI_FEDLORA_REAL_DATA")
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not ROOT, reason="MONAI_FEDLORA_REAL_DATA names no folder")
+def test_a_real_heart_gives_one_answer_in_every_order(classifier: Classifier, tmp_path: Path) -> None:
+    """All 48 orders of NIfTI, and a turn by half and rows from below in DICOM."""
+    source = Path(str(ROOT)) / "sunnybrook_dicom" / "SCD0000301"
+    expected = answers(classifier, Study("p", DicomFiles(source)))
+    loaded = load_study(Study("p", DicomFiles(source)), classifier)
+    assert loaded.frames is not None and loaded.cine is not None and loaded.cine_affine is not None
+    for new_axes, backwards in ALL_48:
+        affine = torch.from_numpy(loaded.cine_affine)
+        moved = reordered_affine(affine, list(loaded.cine.shape[:3]), list(new_axes), list(backwards)).numpy()
+        steps = tuple(slice(None, None, -1) if back else slice(None) for back in backwards)
+        for name, frame in (("ed", loaded.frames.ed), ("es", loaded.frames.es)):
+            voxels = np.transpose(loaded.cine[..., frame], new_axes)[steps]
+            write_nifti(tmp_path / f"p_{name}.nii", np.ascontiguousarray(voxels), moved)
+        study = Study("p", FramePair(tmp_path / "p_ed.nii", tmp_path / "p_es.nii"))
+        assert answers(classifier, study) == pytest.approx(expected, abs=NEAR), (new_axes, backwards)
+    for turns in (1, 2):
+        folder = tmp_path / f"turned {turns}"
+        folder.mkdir()
+        for number, path in enumerate(sorted(source.glob("*.dcm"))):
+            dataset = pydicom.dcmread(path)
+            _turn(dataset, columns=turns == 2)
+            dataset.save_as(folder / f"{number:03d}.dcm")
+        assert answers(classifier, Study("p", DicomFiles(folder))) == pytest.approx(expected, abs=NEAR)
+
+
+def _turn(dataset: Dataset, *, columns: bool) -> None:
+    """Store an image with its rows from below, and its columns from the right, and say so in the geometry."""
+    across, down = np.array(dataset.ImageOrientationPatient, float).reshape(2, 3)
+    place, pixels = np.array(dataset.ImagePositionPatient, float), dataset.pixel_array[::-1]
+    place, down = place + down * float(dataset.PixelSpacing[0]) * (dataset.Rows - 1), -down
+    if columns:
+        place, across = place + across * float(dataset.PixelSpacing[1]) * (dataset.Columns - 1), -across
+        pixels = pixels[:, ::-1]
+    dataset.ImageOrientationPatient = [f"{value:.8f}" for value in (*across, *down)]
+    dataset.ImagePositionPatient = [f"{value:.6f}" for value in place]
+    dataset.PixelData = np.ascontiguousarray(pixels).tobytes()

@@ -26,7 +26,7 @@ from monai_fedlora.export.check.findings import VERIFIED
 from monai_fedlora.export.keys import read_public_key, read_signing_key
 from monai_fedlora.networks.cinema import ConvViT, convvit
 from monai_fedlora.transforms.cine import cine_preprocessing
-from monai_fedlora.transforms.orientation import all_orders, reference_affine
+from monai_fedlora.transforms.orientation import all_orders, reference_affine, reordered_affine
 from tests.export.signing import write_keys
 
 from .conftest import CLASSES, MICRO, Run, temperature_of, write_pair
@@ -332,6 +332,25 @@ def test_a_packed_and_signed_bundle_is_the_folder_in_a_zip(run: Run, exported: E
     assert weights == (exported.folder / "models" / "model.pt").read_bytes()
     with pytest.raises(ExportError, match="exists"):
         export_bundle(**run.options(tmp_path / "site-1 model.zip", packed=True))
+
+
+def test_one_heart_gives_one_answer_in_every_order_of_its_files(exported: Exported, tmp_path: Path) -> None:
+    """By MONAI alone: the module reorders what MONAI reads by the affine that the configuration hands over."""
+    studies, orders = tmp_path / "studies", {"a": "012", "b": "210", "c": "120", "d": "021"}
+    studies.mkdir()
+    write_pair(tmp_path, "p", shape=(60, 50, 5), spacing=(4.0, 4.0, 10.0))
+    for number, (study, order) in enumerate(orders.items()):
+        for frame in ("ed", "es"):
+            image = nibabel.load(tmp_path / f"p_{frame}.nii.gz")
+            axes, backwards = [int(axis) for axis in order], [bool(number >> axis & 1) for axis in range(3)]
+            affine = reordered_affine(torch.from_numpy(image.affine), list(image.shape), axes, backwards).numpy()
+            steps = tuple(slice(None, None, -1) if back else slice(None) for back in backwards)
+            voxels = np.ascontiguousarray(np.transpose(np.asarray(image.dataobj), axes)[steps])
+            nibabel.save(nibabel.Nifti1Image(voxels, affine), studies / f"{study}_{frame}.nii.gz")
+    _, rows = read_table(infer(exported.folder, studies, tmp_path / "O"))
+    assert list(rows) == list(orders)
+    for row in rows.values():
+        assert row == pytest.approx(rows["a"], abs=1e-4)
 
 
 @pytest.mark.slow

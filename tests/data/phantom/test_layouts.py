@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from monai.transforms import Compose
 
 from monai_fedlora.data.acdc import read_acdc
 from monai_fedlora.data.mnms import read_mnms
@@ -23,6 +24,7 @@ from monai_fedlora.data.phantom.patient import make_patient
 from monai_fedlora.data.phantom.render import LV, MYO, RV
 from monai_fedlora.data.phantom.vendors import VENDORS
 from monai_fedlora.data.records import Cine
+from monai_fedlora.transforms.cine import cine_preprocessing
 from monai_fedlora.transforms.frames import read_frames
 from monai_fedlora.transforms.orientation import is_known
 
@@ -58,6 +60,20 @@ def test_files_of_every_vendor_come_back_in_the_pictures_order(vendor, tmp_path)
         stored = nibabel.load(files.ed)
         np.testing.assert_allclose(stored.get_qform(), stored.get_sform(), atol=1e-3)
     assert not np.allclose(patients[0].directions, patients[1].directions, atol=0.02)
+
+
+@pytest.mark.parametrize("vendor", "ABCD")
+def test_the_network_sees_the_same_picture_with_and_without_an_orientation(vendor, tmp_path) -> None:
+    """So figures that were measured with phantoms without one hold to rounding."""
+    patient = make_patient("DCM", VENDORS[vendor], 3)
+    pipeline = Compose(cine_preprocessing(image_size=(48, 48, 8), spacing=(3.3, 3.3, 10.0)))
+    images = []
+    for oriented in (True, False):
+        files = write_acdc_patient(patient, tmp_path / f"patient{oriented:d}", oriented=oriented)
+        item = pipeline({"ed": files.ed, "es": files.es})
+        assert bool(item["placeholder"]) is not oriented
+        images.append(item["image"])
+    torch.testing.assert_close(images[0], images[1], atol=1e-5, rtol=0)
 
 
 def test_a_lost_orientation_is_a_positive_diagonal(scan, tmp_path) -> None:
