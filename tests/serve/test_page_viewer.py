@@ -388,6 +388,19 @@ def test_a_photograph_is_shown_with_its_figure(
     )
     assert page.locator(".images img").first.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [120, 90]
     assert "not evidence" in page.locator(".images").inner_text()
+    page.locator(".photo .stage").focus()
+    for key in ("Enter", "Shift+ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    assert page.locator(".calipers text").text_content() == "10.0 pixels"
+    page.keyboard.press("Delete")
+    page.evaluate("scrollTo(0, 0)")
+    plain = picture_of(page.locator(".photo .stage"))
+    slider(page, "Level").fill("190")
+    page.evaluate("scrollTo(0, 0)")
+    assert picture_of(page.locator(".photo .stage")).mean() < plain.mean() - 15
+    page.get_by_role("button", name="Reset contrast").click()
+    page.evaluate("scrollTo(0, 0)")
+    assert np.abs(picture_of(page.locator(".photo .stage")) - plain).mean() < 2
     assert nameless(page) == []
 
 

@@ -10,6 +10,7 @@ import { FINAL, stateText } from "./list.js";
 import { NamePlate } from "./naming.js";
 import { OpinionBox } from "./opinion.js";
 import { PhaseChooser } from "./phases.js";
+import { PhotoPanel } from "./photo.js";
 import { canDraw } from "./viewer.js";
 
 const DOWNLOADS = [
@@ -43,6 +44,8 @@ export class StudyPanel {
     this.paper = element("div", { class: "on-paper" });
     /** @type {CinePanel | null} */
     this.cine = null;
+    /** @type {PhotoPanel | null} */
+    this.photo = null;
     /** @type {(frame: number) => void} */
     this.mark = () => {};
     /** @type {PhaseChooser | null} */
@@ -80,7 +83,7 @@ export class StudyPanel {
     this.put(this.frames, [result.frames, study.can_choose_frames], () => this.framesOf(result.frames));
     this.put(this.rest, [result.notes, files], () => [notesBox(result, this.model.blind), downloads(files)]);
     if (this.model.modality === "cine") this.showCine(state, result, files);
-    else this.put(this.images, [state, files.image, files.figure], () => photograph(files, state));
+    else this.showPhotograph(state, files);
   }
 
   /**
@@ -166,6 +169,12 @@ export class StudyPanel {
     this.put(this.paper, files.figure, () => [files.figure ? picture(files.figure, FIGURE) : null]);
   }
 
+  /** @param {string} state @param {Record<string, string>} files */
+  showPhotograph(state, files) {
+    if (files.image) this.photo ??= new PhotoPanel(files.image);
+    this.put(this.images, [state, files.image, files.figure], () => [imagesHeading(), this.photo?.node ?? null, ...photograph(files, state)]);
+  }
+
   /** @param {any} reason */
   failed(reason) {
     this.cine?.close();
@@ -198,7 +207,7 @@ const FIGURE = "Figure: what the network saw, its answer, and below the places t
 
 /** @param {Record<string, string>} files @param {string} state */
 function photograph(files, state) {
-  return [imagesHeading(), files.image ? picture(files.image, "The photograph as it was sent") : null,
+  return [
     files.figure ? element("figure", {}, picture(files.figure, FIGURE), element("figcaption", { class: "quiet" },
       "The places the answer hangs on are an aid, not evidence: they show what the network reacted to, not whether that "
       + "is a sign of disease.")) : missing(state)];
