@@ -69,14 +69,15 @@ export function notesBox({ notes, state }, blind) {
 }
 
 /** @param {import("./api.js").Result} result @param {string} name of the most probable class */
-function rangeText({ stability, calibration }, name) {
+function rangeText({ stability, calibration, frames }, name) {
+  const changes = frames?.areas ? "ED and ES a frame earlier or later, the window shifted a little" : "the window shifted a little";
   const digits = calibration?.fitted ? 1 : 0;
   const [low, high] = (stability?.range[name] ?? []).map((share) => (100 * share).toFixed(digits));
   const span = low === high ? `stays at ${low}` : `goes from ${low} to ${high}`;
   const moved = stability?.moved.length
     ? ` The most probable class is another one with: ${stability.moved.join("; ")}.` : " The class stays the same.";
-  return element("p", { class: "range" }, `Shown nearly the same ${stability?.answers} times (ED and ES a frame earlier or later, `
-    + `the window shifted a little), the probability of ${name} ${span}\u00a0%.${moved}`);
+  return element("p", { class: "range" }, `Shown nearly the same ${stability?.answers} times (${changes}), `
+    + `the probability of ${name} ${span}\u00a0%.${moved}`);
 }
 
 /** @param {number} share @param {number[]} [range] lowest and highest */
