@@ -47,8 +47,13 @@ def names_of_row(row: Row) -> tuple[str, ...]:
     return (study, f"{study} ({place})") if study else (place,)
 
 
+def comparable(name: str) -> str:
+    """The same for names that look alike or that a file system holds for one: in capitals or not, composed or not."""
+    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).split())
+
+
 def told_apart(choices: Sequence[Sequence[str]]) -> list[str]:
-    """Choose a name for each study, no two alike.
+    """Choose a name for each study, no two alike, see :func:`comparable`.
 
     Studies whose names are the same get their next longer ones; where none are left, the later get a number.
 
@@ -58,8 +63,8 @@ def told_apart(choices: Sequence[Sequence[str]]) -> list[str]:
     depth = [0] * len(choices)
     while True:
         names = [names[depth[index]] for index, names in enumerate(choices)]
-        often = Counter(names)
-        clashing = [i for i, name in enumerate(names) if often[name] > 1 and depth[i] + 1 < len(choices[i])]
+        often = Counter(map(comparable, names))
+        clashing = [i for i, name in enumerate(names) if often[comparable(name)] > 1 and depth[i] + 1 < len(choices[i])]
         if not clashing:
             return _numbered(names)
         for index in clashing:
@@ -67,14 +72,14 @@ def told_apart(choices: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _numbered(names: Sequence[str]) -> list[str]:
-    taken, given = set(names), []
+    taken, given = {comparable(name) for name in names}, []
     seen: set[str] = set()
     for name in names:
         chosen, number = name, 1
-        while chosen in seen or (number > 1 and chosen in taken):
+        while comparable(chosen) in seen or (number > 1 and comparable(chosen) in taken):
             number += 1
             chosen = f"{name} ({number})"
-        seen.add(chosen)
+        seen.add(comparable(chosen))
         given.append(chosen)
     return given
 

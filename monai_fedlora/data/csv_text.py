@@ -59,8 +59,9 @@ def _decoded(content: bytes) -> tuple[str, tuple[str, ...]]:
     for mark, encoding in _MARKS:
         if content.startswith(mark):
             return content.decode(encoding), ()
-    if content[1:400:2].count(0) > len(content[1:400:2]) // 2:
-        return content.decode("utf-16-le"), ()
+    for first, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if content[first:400:2].count(0) > len(content[first:400:2]) // 2:
+            return content.decode(encoding), ()
     try:
         return content.decode("utf-8"), ()
     except UnicodeDecodeError:

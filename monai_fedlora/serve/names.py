@@ -81,11 +81,6 @@ def typed_name(given: str) -> str:
     return name
 
 
-def comparable(name: str) -> str:
-    """The same for names that look alike: in capitals or not, composed or not."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-
-
 def file_part(name: str) -> str:
     """A name as a part of a file's name: letters and digits of any script, nothing with a meaning of its own."""
     composed = unicodedata.normalize("NFC", name)

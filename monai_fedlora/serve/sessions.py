@@ -18,12 +18,12 @@ from typing import Any
 from monai_fedlora.clinic.deidentify import Deidentifier
 from monai_fedlora.clinic.feedback import Opinion
 from monai_fedlora.clinic.frames_choice import check_frames
+from monai_fedlora.clinic.naming import comparable
 from monai_fedlora.clinic.studies import Study
 from monai_fedlora.errors import DataError
 from monai_fedlora.files import make_folder
 from monai_fedlora.serve.chosen import KeptCine
 from monai_fedlora.serve.disk import Disk, Share
-from monai_fedlora.serve.names import comparable
 from monai_fedlora.serve.pace import SPARED, Pace
 from monai_fedlora.serve.refusal import BAD_REQUEST, CONFLICT, NOT_FOUND, TOO_MANY, Refused
 from monai_fedlora.serve.settings import ServeSettings

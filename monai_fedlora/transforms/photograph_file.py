@@ -12,6 +12,7 @@ import numpy as np
 
 from monai_fedlora.errors import DataError
 from monai_fedlora.transforms.jpeg_data import missing_data
+from monai_fedlora.transforms.png_data import is_incomplete
 
 FORMATS = ("JPEG", "PNG", "TIFF")
 SUFFIXES = (".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
@@ -54,6 +55,8 @@ def read_photograph(path: str | Path) -> np.ndarray:
             image.load()
             if image.format in _JPEG and (missing := missing_data(path.read_bytes(), image)):
                 raise DataError(f"{path} is incomplete: {missing}; copy it again from the source")
+            if image.format == "PNG" and is_incomplete(path.read_bytes(), image):
+                raise DataError(f"{path} is incomplete: its last rows are missing; copy it again from the source")
             ImageOps.exif_transpose(image, in_place=True)
             levels = _levels(image, white)
     except DataError:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monai_fedlora.clinic.naming import names_of_file, names_of_folder, printable, told_apart
+from monai_fedlora.clinic.naming import comparable, names_of_file, names_of_folder, printable, told_apart
 from monai_fedlora.data.system_files import is_of_system
 
 
@@ -36,6 +36,14 @@ def test_no_two_studies_have_one_name(choices: list[list[str]]) -> None:
     assert told_apart(choices) == names
 
 
+def test_names_that_look_alike_or_share_a_file_on_a_mac_are_told_apart() -> None:
+    assert told_apart([["heart", "heart.nii"], ["Heart", "Heart.NII.GZ"]]) == ["heart.nii", "Heart.NII.GZ"]
+    assert told_apart([["m\u00fcller"], ["mu\u0308ller"], ["a b"], ["a  b "]]) == [
+        "m\u00fcller", "mu\u0308ller (2)", "a b", "a  b  (2)",
+    ]  # fmt: skip
+    assert told_apart([["a"], ["A"], ["A (2)"]]) == ["a", "A (3)", "A (2)"]
+
+
 def test_names_grow_until_they_differ() -> None:
     paths = ["x/lesion.jpg", "x/lesion.png", "y/lesion.png", "x/other.png"]
     names = told_apart([names_of_file(PurePosixPath(path), PurePosixPath(path).suffix) for path in paths])
@@ -48,3 +56,10 @@ def test_names_grow_until_they_differ() -> None:
 def test_files_of_the_system_are_known(name: str) -> None:
     assert is_of_system(PurePosixPath(name))
     assert not is_of_system(PurePosixPath("../a.b_c/Thumbs.dbx/IM_0001"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("Heart", "heart"), ("Mu\u0308ller", "M\u00fcller"), ("ＡＢ１", "ab1"), ("STRASSE", "straße")]
+)
+def test_names_that_look_alike_are_the_same(one: str, other: str) -> None:
+    assert comparable(one) == comparable(other)

@@ -102,6 +102,7 @@ TABLE = "subject,label\nMüller,b c\n"
         (TABLE.encode("utf-8-sig"), 0),
         (TABLE.encode("utf-16"), 0),
         (TABLE.encode("utf-16-le"), 0),
+        (TABLE.encode("utf-16-be"), 0),
         (b"\xfe\xff" + TABLE.encode("utf-16-be"), 0),
         (TABLE.encode("latin-1"), 1),
         (TABLE.replace("\n", "\r\n").encode("cp1252"), 1),

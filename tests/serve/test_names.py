@@ -14,7 +14,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from monai_fedlora.serve.names import (
-    comparable,
     file_part,
     shown_name,
     stem,
@@ -135,10 +134,3 @@ def test_typed_name_is_one_short_line_or_refused(name: str) -> None:
 def test_name_of_nothing_or_of_a_page_is_refused(name: str) -> None:
     with pytest.raises(Refused, match="1 to 60 characters"):
         typed_name(name)
-
-
-@pytest.mark.parametrize(
-    ("one", "other"), [("Heart", "heart"), ("Mu\u0308ller", "M\u00fcller"), ("ＡＢ１", "ab1"), ("STRASSE", "straße")]
-)
-def test_names_that_look_alike_are_the_same(one: str, other: str) -> None:
-    assert comparable(one) == comparable(other)
