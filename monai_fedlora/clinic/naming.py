@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import unicodedata
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import PurePath
 
@@ -55,7 +55,8 @@ def comparable(name: str) -> str:
 def told_apart(choices: Sequence[Sequence[str]]) -> list[str]:
     """Choose a name for each study, no two alike, see :func:`comparable`.
 
-    Studies whose names are the same get their next longer ones; where none are left, the later get a number.
+    Studies whose names are the same get their next longer ones; where none are left, or longer ones are the same too,
+    the later get a number.
 
     Args:
         choices: names of each, shortest first, one at least.
@@ -63,8 +64,11 @@ def told_apart(choices: Sequence[Sequence[str]]) -> list[str]:
     depth = [0] * len(choices)
     while True:
         names = [names[depth[index]] for index, names in enumerate(choices)]
-        often = Counter(map(comparable, names))
-        clashing = [i for i, name in enumerate(names) if often[comparable(name)] > 1 and depth[i] + 1 < len(choices[i])]
+        groups: dict[str, list[int]] = defaultdict(list)
+        for index, name in enumerate(names):
+            groups[comparable(name)].append(index)
+        different = [group for group in groups.values() if len({tuple(choices[index]) for index in group}) > 1]
+        clashing = [index for group in different for index in group if depth[index] + 1 < len(choices[index])]
         if not clashing:
             return _numbered(names)
         for index in clashing:

@@ -6,6 +6,8 @@ patient: the bounds (ours) are wide, and an image that passes can still differ f
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 
@@ -53,6 +55,7 @@ def cine_doubts(frames: np.ndarray, *, spacing: tuple[float, float, float]) -> l
     change = float(np.abs(frames[0] - frames[1]).mean()) / max(float(frames.std()), 1e-12)
     if change < _SAME_FRAME:
         return [*doubts, "the two frames are nearly the same image; the heart does not contract between them"]
+    doubts += _mirror_doubts(frames)
     ed, es = blood_areas(np.stack([frames[0], frames[1]], axis=-1), spacing_mm=in_plane)
     if es > ed + _EXCHANGED:
         doubts.append("there is more blood at end-systole than at end-diastole; the two may be exchanged")
@@ -74,12 +77,30 @@ def _slice_doubts(frames: np.ndarray, *, distance: float) -> list[str]:
     contrast = (frames.max(axis=(1, 2)) - frames.min(axis=(1, 2))).min(axis=0)  # (Z,)
     if empty := int((contrast <= _EMPTY_SLICE * float(frames.max() - frames.min())).sum()):
         doubts.append(f"{empty} of {frames.shape[3]} slices are empty")
-    width, height = (size // 4 * 4 for size in frames.shape[1:3])
-    cells = frames[:, :width, :height].reshape(2, width // 4, 4, height // 4, 4, -1).mean(axis=(2, 4))
+    cells = _cells(frames)
     alike = float(np.abs(np.diff(cells, axis=3)).mean()) < _ALIKE * float(cells.std())
     if alike and distance >= _FAR_MM:
         doubts.append("neighbouring slices are nearly the same image; is the third axis time?")
     return doubts
+
+
+def _mirror_doubts(frames: np.ndarray) -> list[str]:
+    """Look whether one frame resembles the other more with axes reversed.
+
+    In 80 patients of ACDC the correlation of their frames is 0.86 and more as they are, and 0.59 and less otherwise.
+    """
+    ed, es = (cells - cells.mean() for cells in _cells(frames))
+    as_it_is = float((ed * es).sum())
+    reversals = [axes for count in (1, 2, 3) for axes in itertools.combinations(range(3), count)]
+    if max(float((ed * np.flip(es, axes)).sum()) for axes in reversals) <= as_it_is:
+        return []
+    return ["the two frames fit better with the slices, rows or columns of one reversed; one may be stored otherwise"]
+
+
+def _cells(frames: np.ndarray) -> np.ndarray:
+    """(2, X // 4, Y // 4, Z) means of 4 x 4 voxels of each slice."""
+    width, height = (size // 4 * 4 for size in frames.shape[1:3])
+    return frames[:, :width, :height].reshape(2, width // 4, 4, height // 4, 4, -1).mean(axis=(2, 4))
 
 
 def photograph_doubts(levels: np.ndarray, *, style: str | None) -> list[str]:

@@ -17,11 +17,12 @@ from monai_fedlora.clinic.studies import CineFile, Files, Unusable
 from monai_fedlora.data.records import FramePair
 
 NIFTI = (".nii", ".nii.gz")
-PAIR = re.compile(r"(?P<study>.+)_(?P<frame>ed|es)(?P<ending>\.nii(\.gz)?)", re.IGNORECASE)
+_ANY_NAME = re.IGNORECASE | re.DOTALL  # a name may hold a line break
+PAIR = re.compile(r"(?P<study>.+)_(?P<frame>ed|es)(?P<ending>\.nii(\.gz)?)", _ANY_NAME)
 INFO = "Info.cfg"
-_NUMBERED = re.compile(r"(?P<study>.+)_frame(?P<number>\d{1,4})(?P<ending>\.nii(\.gz)?)", re.IGNORECASE)
-_WHOLE = re.compile(r"(?P<study>.+)_4d(?P<ending>\.nii(\.gz)?)", re.IGNORECASE)
-_LABELS = re.compile(r"(?P<image>.+)_(gt|seg|segmentation|mask|label|labels)(?P<ending>\.nii(\.gz)?)", re.IGNORECASE)
+_NUMBERED = re.compile(r"(?P<study>.+)_frame(?P<number>\d{1,4})(?P<ending>\.nii(\.gz)?)", _ANY_NAME)
+_WHOLE = re.compile(r"(?P<study>.+)_4d(?P<ending>\.nii(\.gz)?)", _ANY_NAME)
+_LABELS = re.compile(r"(?P<image>.+)_(gt|seg|segmentation|mask|label|labels)(?P<ending>\.nii(\.gz)?)", _ANY_NAME)
 _LINE = re.compile(r"^\s*(?P<frame>ED|ES)\s*:\s*(?P<number>\d{1,4})\s*$", re.MULTILINE)
 
 

@@ -134,7 +134,7 @@ def _shape(path: Path, image: Any, axes: int) -> tuple[int, ...]:
         advice = "; two frames are given as two files, <study>_ed.nii.gz and <study>_es.nii.gz"
     elif (len(shape), axes) == (4, 3):
         advice = "; give the file as a cine"
-    raise DataError(f"{path} has {len(full)} axes {full}, and {kind} has {axes}{advice}")
+    raise DataError(f"{path} has {len(shape)} axes, its shape is {full}, and {kind} has {axes}{advice}")
 
 
 def _spacing(path: Path, image: Any, affine: np.ndarray) -> tuple[float, float, float]:

@@ -44,6 +44,11 @@ def test_a_pair_is_one_study_however_it_is_given(tmp_path: Path, ed: str, es: st
     assert cines(*inputs) == [Study("p", FramePair(first, second))]
 
 
+def test_a_line_break_in_a_name_parts_no_pair(tmp_path: Path) -> None:
+    first, second = touch(tmp_path, "a\nb_ed.nii.gz", "a\nb_es.nii.gz")
+    assert cines(tmp_path) == [Study("a\\nb", FramePair(first, second))]
+
+
 def test_missing_partner_is_looked_for_when_the_study_is_read(tmp_path: Path) -> None:
     (ed,) = touch(tmp_path, "fred_ed.nii.gz")
     assert cines(ed) == cines(tmp_path) == [Study("fred", FramePair(ed, tmp_path / "fred_es.nii.gz"))]

@@ -44,6 +44,11 @@ def test_names_that_look_alike_or_share_a_file_on_a_mac_are_told_apart() -> None
     assert told_apart([["a"], ["A"], ["A (2)"]]) == ["a", "A (3)", "A (2)"]
 
 
+def test_names_that_longer_ones_would_not_tell_apart_stay_short() -> None:
+    assert told_apart([["a", "x/a"], ["a", "x/a"], ["b", "x/b"]]) == ["a", "a (2)", "b"]
+    assert told_apart([["a", "x/a"], ["a", "x/a"], ["a", "y/a"]]) == ["x/a", "x/a (2)", "y/a"]
+
+
 def test_names_grow_until_they_differ() -> None:
     paths = ["x/lesion.jpg", "x/lesion.png", "y/lesion.png", "x/other.png"]
     names = told_apart([names_of_file(PurePosixPath(path), PurePosixPath(path).suffix) for path in paths])

@@ -55,6 +55,13 @@ def test_exchanged_frames_are_doubted() -> None:
     assert "may be exchanged" in doubt
 
 
+@pytest.mark.parametrize("axes", [(2,), (0,), (1,), (0, 1), (0, 2), (0, 1, 2)])
+def test_frames_stored_in_different_orders_are_doubted(axes: tuple[int, ...]) -> None:
+    ed, es = pair()
+    doubts = cine_doubts(np.stack([ed, np.flip(es, axes)]), spacing=SPACING)
+    assert any("of one reversed" in doubt for doubt in doubts)
+
+
 def test_motion_at_the_border_is_doubted() -> None:
     (doubt,) = cine_doubts(pair()[:, 15:], spacing=SPACING)
     assert "from the border" in doubt
