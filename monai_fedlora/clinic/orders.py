@@ -1,4 +1,4 @@
-"""What is said of a cine whose file does not tell how the patient lies."""
+"""A cine whose file does not tell how the patient lies, or whose bundle does not ask."""
 
 from __future__ import annotations
 
@@ -12,37 +12,34 @@ NOT_ORIENTED = (
     "this bundle was exported by an earlier version and knows no orientation: the same images stored in another order "
     "of axes can get another answer; export the model again"
 )
+NOT_KNOWN = (
+    f"the file does not tell how the patient lies; the answer is that of the mean logits over all {N_ORDERS} orders of "
+    "its axes"
+)
+ANOTHER_ORDER = "the axes in another order"
 
 
-def orders_text(
-    classifier: Classifier, loaded: LoadedStudy, prepared: Tensor
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Look at the answers in all orders of the axes.
+def order_notes(classifier: Classifier, loaded: LoadedStudy) -> tuple[str, ...]:
+    """What a reader should know of the order in which the model sees the axes; nothing where the file says it."""
+    if classifier.modality != CINE:
+        return ()
+    if not classifier.takes_affine:
+        return (NOT_ORIENTED,)
+    return (NOT_KNOWN,) if _has_no_order(classifier, loaded) else ()
+
+
+def in_other_orders(classifier: Classifier, loaded: LoadedStudy, prepared: Tensor) -> list[tuple[str, Tensor]]:
+    """What the network sees in every order of the axes, where none is the right one; else nothing.
 
     Args:
         classifier: the model.
         loaded: the study.
         prepared: what the network sees of it in the first order.
-
-    Returns:
-        Notes, and doubts: that the class changes with the order.
-
-    Raises:
-        DataError: the model refuses the image.
     """
-    if classifier.modality != CINE:
-        return (), ()
-    if not classifier.takes_affine:
-        return (NOT_ORIENTED,), ()
-    if loaded.orientation != "placeholder":
-        return (), ()
-    answers = classifier.batch_log_probabilities(all_orders(prepared)).exp()
-    classes = sorted({int(index) for index in answers.argmax(dim=1)})
-    low, high = answers.amin(dim=0).tolist(), answers.amax(dim=0).tolist()
-    spread = ", ".join(
-        f"{name} {first:.2f} to {last:.2f}" for name, first, last in zip(classifier.classes, low, high, strict=True)
-    )
-    why = f"the file does not tell how the patient lies; over all {N_ORDERS} orders of its axes the model says {spread}"
-    if len(classes) > 1:
-        return (), (f"{why}, so that the class depends on the order",)
-    return (f"{why}; the answer is that of their mean logits",), ()
+    if not _has_no_order(classifier, loaded):
+        return []
+    return [(ANOTHER_ORDER, image) for image in all_orders(prepared)]
+
+
+def _has_no_order(classifier: Classifier, loaded: LoadedStudy) -> bool:
+    return loaded.orientation == "placeholder" and classifier.takes_affine

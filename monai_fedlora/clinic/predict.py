@@ -13,7 +13,7 @@ from monai_fedlora.clinic.bundle import CINE, Classifier
 from monai_fedlora.clinic.frames_choice import FrameChoice
 from monai_fedlora.clinic.occlusion import occlusion_map
 from monai_fedlora.clinic.omissions import Omission
-from monai_fedlora.clinic.orders import orders_text
+from monai_fedlora.clinic.orders import order_notes
 from monai_fedlora.clinic.placement import Placement, place
 from monai_fedlora.clinic.reading import LoadedStudy, load_study
 from monai_fedlora.clinic.sources import Source
@@ -189,7 +189,6 @@ def predict_loaded(
     trust = classifier.trust
     unlike = [] if distance is None or trust.reach is None else trust.reach.doubts(distance)
     prepared = classifier.prepare(loaded.image, affine)
-    order_notes, order_doubts = orders_text(classifier, loaded, prepared)
     stability, refused = find_stability(classifier, loaded, prepared, probabilities, on_batch=on_batch)
     best = max(range(len(probabilities)), key=probabilities.__getitem__)
     unstable = [] if stability is None else stability.doubts(classifier.classes, best)
@@ -197,8 +196,8 @@ def predict_loaded(
         study=name,
         classifier=classifier,
         probabilities=probabilities,
-        doubts=(*loaded.doubts, *unlike, *order_doubts, *unstable, *trust.origin.doubts()),
-        notes=(*loaded.notes, *trust.notes, *order_notes, *refused),
+        doubts=(*loaded.doubts, *unlike, *unstable, *trust.origin.doubts()),
+        notes=(*loaded.notes, *trust.notes, *order_notes(classifier, loaded), *refused),
         frames=loaded.frames,
         prepared=prepared,
         relevance=None,

@@ -4,11 +4,13 @@ Which frame is end-diastole and which end-systole is uncertain by about a frame,
 millimetres; how a photograph was framed is chance. So the network is asked again with each of both frames one earlier
 and one later, where there is a cine, and with the crop moved in all four directions; for a photograph also with a
 smaller crop. The heart is looked for again with other frames. A moved crop repeats the edge of what the network saw,
-because no more is known of it (all ours).
+because no more is known of it (all ours). Where a file has lost the orientation, so that the answer is a mean over all
+orders of the axes, the answers to these orders count as well.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from monai_fedlora.clinic.bundle import CINE, Classifier
+from monai_fedlora.clinic.orders import in_other_orders
 from monai_fedlora.clinic.reading import LoadedStudy
 from monai_fedlora.errors import DataError
 
@@ -33,11 +36,11 @@ _AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stability:
-    """The answers to one study over small changes of what is shown.
+    """The answers to one study over changes of what is shown that mean nothing.
 
     Attributes:
         probabilities: of the classes, one row per change; the answer to the study itself is not among them.
-        changes: in words, one per row.
+        changes: in words, one per row; several rows may be of one kind.
     """
 
     probabilities: tuple[tuple[float, ...], ...]
@@ -54,16 +57,25 @@ class Stability:
 
     def moved(self, best: int) -> tuple[str, ...]:
         """The changes after which another class than ``best`` is the most probable one."""
-        return tuple(change for change, answer in zip(self.changes, self.answers, strict=True) if answer != best)
+        pairs = zip(self.changes, self.answers, strict=True)
+        return tuple(dict.fromkeys(change for change, answer in pairs if answer != best))
 
     def doubts(self, classes: Sequence[str], best: int) -> list[str]:
         """What another class than ``best`` says to a reader, with what brings it about; nothing without one."""
-        by_class: dict[int, list[str]] = {}
+        by_class: dict[int, Counter[str]] = {}
         for change, answer in zip(self.changes, self.answers, strict=True):
             if answer != best:
-                by_class.setdefault(answer, []).append(f"with {change}")
-        said = "; ".join(f"{classes[answer]} {', '.join(changes)}" for answer, changes in by_class.items())
-        return [f"small changes of what is shown change the answer: it is {said}"] if said else []
+                by_class.setdefault(answer, Counter())[f"with {change}"] += 1
+        kinds = Counter(f"with {change}" for change in self.changes)
+
+        def named(change: str, times: int) -> str:
+            return change if kinds[change] == 1 else f"{change} ({times} of {kinds[change]})"
+
+        said = "; ".join(
+            f"{classes[answer]} {', '.join(named(change, times) for change, times in found.items())}"
+            for answer, found in by_class.items()
+        )
+        return [f"changes of what is shown that mean nothing change the answer: it is {said}"] if said else []
 
     def to_json(self, classes: Sequence[str], probabilities: Sequence[float]) -> dict[str, Any]:
         """For programs; ``probabilities`` are the study's own."""
@@ -101,8 +113,12 @@ def find_stability(
     changed += _moved(classifier, prepared)
     rows, changes = [], []
     own = _asked(classifier, [("", prepared)], on_batch)[0]
-    for (change, _), found in zip(changed, _asked(classifier, changed, on_batch), strict=True):
-        row = (torch.tensor(probabilities, dtype=torch.float64).log() + found - own).softmax(dim=0)
+    given = torch.tensor(probabilities, dtype=torch.float64).log()
+    moved = [given + found - own for found in _asked(classifier, changed, on_batch)]
+    orders = in_other_orders(classifier, loaded, prepared)
+    moved += _asked(classifier, orders, on_batch)
+    for (change, _), logits in zip([*changed, *orders], moved, strict=True):
+        row = logits.softmax(dim=0)
         if bool(torch.isfinite(row).all()):
             rows.append(tuple(row.tolist()))
             changes.append(change)

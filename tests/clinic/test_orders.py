@@ -20,12 +20,12 @@ from pydicom.uid import (
 )
 
 from monai_fedlora.clinic.bundle import Classifier
-from monai_fedlora.clinic.orders import NOT_ORIENTED
+from monai_fedlora.clinic.orders import ANOTHER_ORDER, NOT_KNOWN, NOT_ORIENTED
 from monai_fedlora.clinic.predict import Prediction, predict_study
 from monai_fedlora.clinic.reading import load_study
 from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
 from monai_fedlora.data.records import FramePair
-from monai_fedlora.transforms.orientation import reordered_affine
+from monai_fedlora.transforms.orientation import N_ORDERS, all_orders, reordered_affine
 from tests.clinic.hearts import ES_FRAME, affine_of, axes, write_nifti, write_study
 
 NEAR = 1e-4
@@ -175,9 +175,17 @@ def test_a_lost_orientation_is_said_with_the_range_of_the_answers(
     study = pair(tmp_path, cine, np.diag([4.0, 4.0, 10.0, 1.0]))
     assert load_study(study, classifier).orientation == "placeholder"
     prediction = predicted(classifier, study)
-    said = [text for text in (*prediction.notes, *prediction.doubts) if "does not tell how the patient lies" in text]
-    assert len(said) == 1
-    assert all(f"{name} 0." in said[0] for name in classifier.classes)
+    assert NOT_KNOWN in prediction.notes
+    loaded = load_study(study, classifier)
+    assert loaded.image_affine is not None
+    prepared = classifier.prepare(loaded.image, torch.from_numpy(loaded.image_affine))
+    in_orders = classifier.batch_log_probabilities(all_orders(prepared)).double().exp()
+    assert prediction.stability is not None
+    ranges = prediction.stability.ranges(prediction.probabilities)
+    for index, (low, high) in enumerate(ranges):
+        assert low <= float(in_orders[:, index].min()) + 1e-6
+        assert high >= float(in_orders[:, index].max()) - 1e-6
+    assert prediction.stability.changes.count(ANOTHER_ORDER) == N_ORDERS
 
 
 def test_a_class_that_depends_on_the_order_is_a_doubt(
@@ -189,9 +197,14 @@ def test_a_class_that_depends_on_the_order_is_a_doubt(
 
     monkeypatch.setattr(Classifier, "batch_log_probabilities", by_corner)
     study = pair(tmp_path, cine, np.diag([4.0, 4.0, 10.0, 1.0]))
-    doubts = [doubt for doubt in predicted(classifier, study).doubts if "depends on the order" in doubt]
+    prediction = predicted(classifier, study)
+    doubts = [doubt for doubt in prediction.doubts if ANOTHER_ORDER in doubt]
     assert len(doubts) == 1
-    assert "NOR 0.30 to 0.60" in doubts[0]
+    assert f"of {N_ORDERS})" in doubts[0]
+    assert prediction.undecided
+    assert prediction.stability is not None
+    low, high = prediction.stability.ranges(prediction.probabilities)[classifier.classes.index("NOR")]
+    assert low <= 0.3 + 1e-6 and high >= 0.6 - 1e-6
 
 
 def test_a_known_orientation_says_nothing(classifier: Classifier, cine: np.ndarray, tmp_path: Path) -> None:
