@@ -47,6 +47,11 @@ class Cine:
         return float(self.normal @ _TO_BASE)
 
     @property
+    def from_apex(self) -> Cine:
+        """The same with its normal towards the base, in whichever order rows and columns are stored."""
+        return self if self.towards_base >= 0 else Cine(self.slices[::-1], -self.normal)
+
+    @property
     def is_short_axis(self) -> bool:
         """Whether the normal points along the usual axis of a heart, either way."""
         return abs(self.towards_base) >= _NEAR_SHORT_AXIS

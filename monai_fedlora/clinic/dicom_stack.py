@@ -66,14 +66,12 @@ def find_stack(images: StudyImages, origin: Path, *, names: Mapping[Path, str] |
             (:func:`monai_fedlora.clinic.dicom_time.order_frames`).
     """
     chosen = choose_cine(images, origin)
-    cine, omissions = chosen.cine, summarise(chosen.unused)
+    cine, omissions = chosen.cine.from_apex, summarise(chosen.unused)
     missing = tuple(str(omission) for omission in omissions if omission.is_doubt)
     doubts = list(missing)
     notes = [*chosen.notes, *(str(omission) for omission in omissions if not omission.is_doubt)]
     if not cine.is_short_axis:
         doubts.append("the slices do not lie across the usual axis of a heart; they may not be the short axis")
-    elif cine.towards_base < 0:
-        doubts.append("the images are seen from the base; base and apex may be exchanged")
     base_first = cine.slices[::-1]
     _check_complete(base_first, missing, origin)
     step = _step(base_first, cine, missing, origin)

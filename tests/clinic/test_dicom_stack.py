@@ -197,9 +197,19 @@ def test_a_cine_that_is_no_short_axis_is_doubted() -> None:
     assert "may not be the short axis" in doubt
 
 
-def test_a_short_axis_seen_from_the_base_is_doubted() -> None:
-    (doubt,) = find(cine(plane=axes()[::-1].copy())).doubts
-    assert "base and apex may be exchanged" in doubt
+@pytest.mark.parametrize("turn", [lambda plane: plane[::-1], lambda plane: plane * [[1], [-1]]])
+def test_a_short_axis_stored_mirrored_goes_from_base_to_apex_without_a_doubt(turn: Any) -> None:
+    """Rows from below or columns as rows: the images' own normal then points to the apex."""
+    towards_apex = 8.0 * np.cross(*axes())
+    stored = [
+        image(place, frame, plane=turn(axes()), position=np.array([10.0, 20.0, 30.0]) - place * towards_apex)
+        for place in range(5)
+        for frame in range(8)
+    ]
+    stack = find(stored)
+    assert stack.doubts == ()
+    assert names(stack) == EXPECTED
+    np.testing.assert_allclose(stack.affine[:3, 2], towards_apex * [1, 1, -1], atol=1e-9)
 
 
 @pytest.mark.parametrize(("slices", "frames"), [(2, 20), (9, 5)])
