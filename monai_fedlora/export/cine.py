@@ -13,6 +13,7 @@ from monai_fedlora.export.foreign import CINE
 from monai_fedlora.export.modality import Modality, Reading
 from monai_fedlora.export.verify import probe_image
 from monai_fedlora.transforms.cine import LoadCined, ResampleCined
+from monai_fedlora.transforms.grey_levels import FEWEST_LEVELS
 from monai_fedlora.transforms.localise import CinePreprocessor
 
 AFFINE = "second argument, (batch, 4, 4): voxel to world in mm, right, anterior, superior"
@@ -30,6 +31,7 @@ class CheckedCine(nn.Module):
     def __init__(self, preprocessor: CinePreprocessor) -> None:
         super().__init__()
         self.preprocessor = preprocessor
+        self.fewest_levels = FEWEST_LEVELS
 
     def forward(self, image: Tensor, affine: Optional[Tensor] = None) -> Tensor:  # noqa: UP045  for TorchScript
         """Prepare ED and ES.
@@ -43,7 +45,8 @@ class CheckedCine(nn.Module):
             What the network takes.
 
         Raises:
-            ValueError: the shape is another, a voxel is not finite, a frame is blank, or the affine cannot be.
+            ValueError: the shape is another, a voxel is not finite, a frame is blank or a label map, or the affine
+                cannot be.
         """
         if image.dim() != 5 or image.shape[1] != 2:
             raise ValueError("expected (batch, 2, X, Y, Z): the end-diastolic and the end-systolic frame as channels")
@@ -58,6 +61,10 @@ class CheckedCine(nn.Module):
         contrast = frames.amax(dim=2) - frames.amin(dim=2)
         if bool((contrast <= rounding * frames.abs().amax(dim=2)).any()):
             raise ValueError("a frame is blank: all its voxels are equal; check the files")
+        ordered = frames.sort(dim=2)[0]
+        levels = (ordered[:, :, 1:] != ordered[:, :, :-1]).sum(dim=2) + 1
+        if bool((levels <= self.fewest_levels).any()):
+            raise ValueError("a frame has so few different levels that it is a segmentation (label map) and no image")
         return self.preprocessor(image, affine)
 
 

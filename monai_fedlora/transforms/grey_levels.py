@@ -12,7 +12,8 @@ import numpy as np
 
 from monai_fedlora.errors import DataError
 
-_FEWEST_LEVELS = 12
+FEWEST_LEVELS = 12
+"""A volume of no more different levels, unless all are equal, holds labels."""
 _EQUAL_NEIGHBOURS = 0.85
 _CELL = 4
 _TIME_IS_SMOOTHER = 0.6
@@ -29,7 +30,7 @@ def check_grey_levels(voxels: np.ndarray, path: Path) -> None:
         DataError: there are hardly any levels, or whole numbers that are mostly the same in neighbouring voxels.
     """
     levels = np.unique(voxels)
-    if 2 <= len(levels) <= _FEWEST_LEVELS:
+    if 2 <= len(levels) <= FEWEST_LEVELS:
         raise DataError(
             f"{path} has only {len(levels)} different levels: it is a segmentation (label map) and no image; give the "
             "image itself"

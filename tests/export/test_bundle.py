@@ -173,6 +173,17 @@ def test_unusable_voxels_are_refused(
         assert message in causes()
 
 
+def test_a_segmentation_is_no_study(exported: Exported, studies: Path, tmp_path: Path) -> None:
+    path = studies / "p1_ed.nii.gz"
+    image = nibabel.load(path)
+    levels = np.asarray(image.dataobj)
+    labels = np.digitize(levels, np.quantile(levels, [0.5, 0.7, 0.9])).astype(np.uint8)
+    nibabel.save(nibabel.Nifti1Image(labels, image.affine), path)
+    with failing_inference(exported.folder, studies, tmp_path / "O") as causes:
+        assert "label map" in causes()
+    assert "label map" in read_errors(tmp_path / "O" / "predictions.csv")["p1"]
+
+
 def test_bad_studies_end_none_of_the_others(exported: Exported, stored_run: Run, studies: Path, tmp_path: Path) -> None:
     path = studies / "a_3_ed.nii.gz"
     image = nibabel.load(path)

@@ -308,7 +308,7 @@ HOSTILE: dict[str, tuple[Change, str, str]] = {
     ),
     "a debugger": (config(lambda c: c["inferer"].update(_mode_="debug")), "configuration", "which no export writes"),
     "another place for the table": (
-        config(lambda c: c["table"].update(output_dir="/root/.ssh")),
+        config(lambda c: c.update(table="$pathlib.Path('/root/.ssh') / 'predictions.csv'")),
         "configuration",
         "which no export writes",
     ),
