@@ -32,6 +32,8 @@ OTHER_PHOTOGRAPHS = frozenset(
 """Endings of pictures that are not read: whoever puts one beside photographs means it to be classified."""
 _INFO_BYTES = 1 << 16
 _CHOSEN = 3
+BESIDE = "left out beside it: "
+"""How the note on a study's files that were left out begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def find_studies(
         if len(search.studies) == before + 1:
             beside = [entry for entry in search.left_out[left:] if entry.reason != OF_SYSTEM]
             if beside:
-                search.quotes[search.studies[-1][1]] = f"left out beside it: {count_and_name(beside)}"
+                search.quotes[search.studies[-1][1]] = f"{BESIDE}{count_and_name(beside)}"
     studies = _named(search.studies, search.quotes)
     reasons = [study.files.reason for study in studies if isinstance(study.files, Unusable)]
     if len(reasons) == len(studies):

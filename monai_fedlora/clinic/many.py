@@ -29,6 +29,7 @@ from monai_fedlora.files import atomic_path, make_folder, read_json, write_json,
 
 TABLE_NAME = "predictions.csv"
 LEFT_OUT_NAME = "left_out.csv"
+FIGURES = "figures"
 NO_DICOM = "no DICOM objects were written: the study was not read from DICOM, so there is no study that they belong to"
 
 
@@ -181,7 +182,7 @@ def _one(classifier: Classifier, study: Study, output: Path, *, overlay: bool, d
             ranges=prediction.ranges,
         )
         figure = draw_figure(prediction)
-        _save(add_title(figure, study.name), output / "figures" / f"{name}.png")
+        _save(add_title(figure, study.name), output / FIGURES / f"{name}.png")
         if dicom is not None and not prediction.sources:
             outcome = replace(outcome, notes=(*outcome.notes, NO_DICOM))
         elif dicom is not None:

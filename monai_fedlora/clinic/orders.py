@@ -13,8 +13,8 @@ NOT_ORIENTED = (
     "of axes can get another answer; export the model again"
 )
 NOT_KNOWN = (
-    f"the file does not tell how the patient lies; the answer is that of the mean logits over all {N_ORDERS} orders of "
-    "its axes"
+    f"the file does not tell how the patient lies; the answer is the average over all {N_ORDERS} ways in which its "
+    "axes may lie"
 )
 ANOTHER_ORDER = "the axes in another order"
 

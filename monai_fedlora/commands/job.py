@@ -184,7 +184,12 @@ def run(args: argparse.Namespace) -> int:
         f"more than {plan.update_bound:g} times the median length is clipped, and a site that has not declared its "
         f"cases has at most {plan.max_share:.0%} of the weight"
     )
-    console.print(f"next: monai-fedlora simulate {args.output} --workspace runs/{plan.experiment}", soft_wrap=True)
+    console.print(
+        f"next: monai-fedlora simulate {args.output} --workspace runs/{plan.experiment} --data PREPARED "
+        "(without --data: on made-up images)",
+        markup=False,
+        soft_wrap=True,
+    )
     return 0
 
 

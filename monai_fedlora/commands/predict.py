@@ -63,10 +63,10 @@ def run(args: argparse.Namespace) -> int:
 
     from monai_fedlora.clinic.bundle import open_bundle
     from monai_fedlora.clinic.deidentify import Deidentifier
-    from monai_fedlora.clinic.finding import count_and_name, find_studies
+    from monai_fedlora.clinic.finding import BESIDE, count_and_name, find_studies
     from monai_fedlora.clinic.helper import Helper, isolated
-    from monai_fedlora.clinic.many import LEFT_OUT_NAME, TABLE_NAME, DicomOutput, predict_all
-    from monai_fedlora.clinic.state import NO_DOUBT_FOUND
+    from monai_fedlora.clinic.many import FIGURES, LEFT_OUT_NAME, TABLE_NAME, DicomOutput, predict_all
+    from monai_fedlora.clinic.state import NO_DOUBT_FOUND, state_sentences
     from monai_fedlora.clinic.threads import torch_threads
     from monai_fedlora.commands.console import open_console
     from monai_fedlora.export.keys import read_public_keys
@@ -102,18 +102,24 @@ def run(args: argparse.Namespace) -> int:
             )
     console.print(summary(classifier.classes, outcomes, calibrated=classifier.trust.calibrated))
     origin = classifier.trust.origin
-    style = "red" if origin.doubts() else None
-    console.print(f"the model was {origin.summary}", style=style, markup=False, soft_wrap=True)
+    of_all = origin.doubts()  # said once, and not again of each study
+    for doubt in of_all:
+        console.print(f"every answer is doubtful because {doubt}", style="red", markup=False, soft_wrap=True)
+    if not of_all:
+        console.print(f"the model was {origin.summary}", markup=False, soft_wrap=True)
     for outcome in outcomes:
         if outcome.error:
             console.print(f"{outcome.study}: {outcome.error}", style="red", markup=False, soft_wrap=True)
         if outcome.undecided:
             console.print(f"{outcome.study}: {outcome.answer}", style="yellow", markup=False, soft_wrap=True)
         stated = outcome.sentences if outcome.state != NO_DOUBT_FOUND else ()
+        if outcome.doubts and of_all:
+            own = [doubt for doubt in outcome.doubts if doubt not in of_all]
+            stated = state_sentences(own, ()) if own else ()
         for sentence in stated:
             console.print(f"{outcome.study}: {sentence}", style="yellow", markup=False, soft_wrap=True)
         for note in outcome.notes:
-            if note not in classifier.trust.notes:
+            if note not in classifier.trust.notes and not note.startswith(BESIDE):
                 console.print(f"{outcome.study}: note: {note}", markup=False, soft_wrap=True)
     if any(outcome.state for outcome in outcomes):
         for note in classifier.trust.notes:
@@ -121,6 +127,8 @@ def run(args: argparse.Namespace) -> int:
     if found.left_out:
         text = f"left out, see {LEFT_OUT_NAME}: {count_and_name(found.left_out)}"
         console.print(text, style="yellow", markup=False, soft_wrap=True)
+    if any(outcome.state for outcome in outcomes):
+        console.print(f"figures, to look at first: {args.output / FIGURES}", markup=False, soft_wrap=True)
     console.print(f"results: {args.output / TABLE_NAME}", markup=False, soft_wrap=True)
     console.print("Research only. Not for clinical use.", style="red")
     return EXIT_FAILED_STUDIES if any(outcome.error for outcome in outcomes) else 0

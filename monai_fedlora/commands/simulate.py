@@ -141,8 +141,9 @@ def closing_table(results: Mapping[str, Any]) -> Any:
     from rich.table import Table
 
     plan = results["plan"]
+    how_long = "1 round" if plan["rounds"] == 1 else f"{plan['rounds']} rounds"
     table = Table(
-        title=f"{plan['experiment']}: test split after {plan['rounds']} rounds ({results['seconds']:.0f} s)",
+        title=f"{plan['experiment']}: test split after {how_long} ({results['seconds']:.0f} s)",
         box=box.SIMPLE,
         padding=(0, 1, 0, 0),
     )

@@ -11,9 +11,11 @@ import pytest
 
 from monai_fedlora import cli
 from monai_fedlora.clinic import bundle, helper, many
+from monai_fedlora.clinic.finding import BESIDE
 from monai_fedlora.clinic.many import Outcome
+from monai_fedlora.clinic.state import state_sentences
 from monai_fedlora.clinic.studies import Study
-from monai_fedlora.clinic.trust import Trust
+from monai_fedlora.clinic.trust import TrainedOn, Trust
 from monai_fedlora.commands import predict
 from monai_fedlora.data.records import Photograph
 from monai_fedlora.errors import ConfigError
@@ -157,6 +159,31 @@ def test_failures_and_doubts_are_named_and_failures_end_in_one(
         "odd: Doubtful because it is grey.", "cannot tell", "new: Cannot tell: there are no statistics.",
     ):  # fmt: skip
         assert part in printed
+
+
+def test_what_holds_of_every_study_is_said_once(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    origin = TrainedOn(kind="synthetic", name="toys")
+    calls.trust = Trust(origin=origin, notes=())
+    (of_all,) = origin.doubts()
+    for name, own in (("plain", ()), ("grey", ("it is grey",))):
+        doubts = (*own, of_all)
+        calls.outcomes.append(
+            Outcome(
+                study=name,
+                probabilities=(0.1, 0.9),
+                predicted="ABN",
+                state="doubtful",
+                doubts=doubts,
+                sentences=state_sentences(doubts, ()),
+                notes=(f"{BESIDE}2 files (x.txt, y.txt): no photograph",),
+            )
+        )
+    assert run() == 0
+    printed = capsys.readouterr().out
+    assert printed.count(of_all) == 1 and "every answer is doubtful" in printed
+    assert "grey: Doubtful because it is grey." in printed and "plain: " not in printed
+    assert BESIDE not in printed
+    assert printed.index("O/figures") < printed.index("O/predictions.csv")
 
 
 def test_files_that_are_left_out_are_counted_and_named(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,11 +57,13 @@ export function answerBox(result) {
 }
 
 /**
- * What was decided on the way, or null.
- * @param {import("./api.js").Result} result @param {string[]} blind as of {@link stateBox}
+ * What was decided on the way and is not said above, or null.
+ * @param {import("./api.js").Result} result @param {import("./api.js").Model} model
  */
-export function notesBox({ notes, state }, blind) {
-  const others = notes.filter((note) => state !== "cannot_tell" || !blind.includes(note));
+export function notesBox({ notes, state }, { blind, warnings }) {
+  const above = (/** @type {string} */ note) => (state === "cannot_tell" && blind.includes(note))
+    || warnings.some((warning) => warning.startsWith(note));
+  const others = notes.filter((note) => !above(note));
   if (!others.length) return null;
   return element("section", { "aria-labelledby": "notes-heading" },
     element("h3", { id: "notes-heading" }, "Notes"),

@@ -81,7 +81,7 @@ export class StudyPanel {
     this.put(this.answer, [result.probabilities, result.stability], () => [answerBox(result)]);
     this.opinion.show(study);
     this.put(this.frames, [result.frames, study.can_choose_frames], () => this.framesOf(result.frames));
-    this.put(this.rest, [result.notes, files], () => [notesBox(result, this.model.blind), downloads(files)]);
+    this.put(this.rest, [result.notes, files], () => [notesBox(result, this.model), downloads(files)]);
     if (this.model.modality === "cine") this.showCine(state, result, files);
     else this.showPhotograph(state, files);
   }
