@@ -26,6 +26,8 @@ _ALIKE = 0.05
 _FAR_MM = 4.0
 """Neighbouring slices so far apart differ by 0.12 and more of the contrast in the same patients, frames of a cine by
 0.03."""
+_SLANT = 5.0
+"""Degrees that two axes of an image may be off a right angle (ours)."""
 _LIT = 0.15  # sum of red, green and blue, below which a pixel belongs to the dark surroundings
 _GREY = 0.03
 _FLAT = 0.02
@@ -66,6 +68,18 @@ def cine_doubts(frames: np.ndarray, *, spacing: tuple[float, float, float]) -> l
             f"what moves most lies {max(border, 0):.0f} mm from the border of the image; it may not be the heart"
         )
     return doubts
+
+
+def affine_doubts(affine: np.ndarray) -> list[str]:
+    """Look at the affine (4, 4) of an image, voxel to world, whose axes a model takes to be at right angles."""
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    cosines = np.abs(directions.T @ directions - np.eye(3))
+    slant = float(np.degrees(np.arcsin(min(float(cosines.max()), 1.0))))
+    if slant <= _SLANT:
+        return []
+    return [
+        f"two axes of the image are {90 - slant:.0f} instead of 90 degrees apart; the model takes it to be straight"
+    ]
 
 
 def _slice_doubts(frames: np.ndarray, *, distance: float) -> list[str]:

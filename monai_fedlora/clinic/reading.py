@@ -19,7 +19,7 @@ from monai_fedlora.clinic.dicom_pixels import check_size, read_voxels
 from monai_fedlora.clinic.dicom_stack import Stack, find_stack
 from monai_fedlora.clinic.frames_choice import FrameChoice, choose_frames
 from monai_fedlora.clinic.omissions import Omission
-from monai_fedlora.clinic.plausible import cine_doubts, photograph_doubts
+from monai_fedlora.clinic.plausible import affine_doubts, cine_doubts, photograph_doubts
 from monai_fedlora.clinic.sources import Source, read_sources
 from monai_fedlora.clinic.studies import CineFile, DicomFiles, Packed, Study, Unusable
 from monai_fedlora.data.nifti import read_header
@@ -80,7 +80,7 @@ def load_study(study: Study, classifier: Classifier) -> LoadedStudy:
         DataError: the study cannot be used, or is not what the model takes; the message names the file.
     """
     loaded = _load(study, classifier)
-    return replace(loaded, quotes=(*loaded.quotes, *study.quotes))
+    return replace(loaded, quotes=() if study.is_pseudonym else (*loaded.quotes, *study.quotes))
 
 
 def _load(study: Study, classifier: Classifier) -> LoadedStudy:
@@ -210,7 +210,7 @@ def _joined(ed: Frame, es: Frame, classifier: Classifier, *, stored: np.ndarray)
     """Put both frames together; ``stored`` is the affine of the file's own order of axes."""
     frames, affine = join_frames(ed, es)
     x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
-    doubts = cine_doubts(frames, spacing=(x, y, z))
+    doubts = [*cine_doubts(frames, spacing=(x, y, z)), *affine_doubts(affine)]
     image, image_affine = _resampled(frames, affine, classifier, stored=stored)
     return _Joined(
         frames=frames,

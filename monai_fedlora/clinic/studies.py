@@ -81,11 +81,13 @@ class Study:
         name: what the results call it.
         files: where the images are.
         quotes: which files beside them were left out; their names may name a person.
+        is_pseudonym: whether the name stands for another that may name a person; then no result quotes the files.
     """
 
     name: str
     files: Files
     quotes: tuple[str, ...] = ()
+    is_pseudonym: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,7 +149,7 @@ def _called(name: str, studies: Sequence[Any]) -> list[Any]:
             if chosen
             else "--pseudonym is empty; give a name"
         )
-    return [replace(studies[0], name=chosen)]
+    return [replace(studies[0], name=chosen, is_pseudonym=True)]
 
 
 def summary(classes: Sequence[str], outcomes: Sequence[Any], *, calibrated: bool) -> Any:

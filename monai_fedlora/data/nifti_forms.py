@@ -15,6 +15,8 @@ import numpy as np
 
 from monai_fedlora.errors import DataError
 
+_TURN = 5.0
+"""Degrees between axes of both forms from which they are not the same (ours)."""
 _SAME_STEP = 0.01
 """Relative difference up to which two voxel sizes are the same (ours)."""
 
@@ -45,6 +47,11 @@ def chosen_affine(image: Any, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
         exact = np.allclose(declared, _steps(affine))
         if not exact and qform is not None and np.allclose(qform, affine, rtol=0.01, atol=0.01 * declared.min()):
             return qform, ()
+        if int(image.header["qform_code"]) != 0 and qform is not None and _is_turned(qform, affine):
+            return affine, (
+                "the sform and the qform of the file lay the patient differently; the sform was used, and other "
+                "programs may use the qform",
+            )
         return affine, ()
     if int(image.header["qform_code"]) != 0 and qform is not None and _agrees(qform, declared):
         return qform, ("the sform of the file contradicts pixdim; the qform, which agrees with it, was used",)
@@ -65,6 +72,12 @@ def _qform(image: Any) -> np.ndarray | None:
 
 def _agrees(affine: np.ndarray, declared: np.ndarray) -> bool:
     return bool(np.allclose(declared, _steps(affine), rtol=_SAME_STEP, atol=0))
+
+
+def _is_turned(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether an axis runs elsewhere by one of two affines than by the other."""
+    cosines = (first[:3, :3] * second[:3, :3]).sum(axis=0) / (_steps(first) * _steps(second))
+    return bool(cosines.min() < np.cos(np.radians(_TURN)))
 
 
 def _steps(affine: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ if pixels are missing. Bytes too many, which cameras write and libjpeg warns of 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 from collections.abc import Sequence
@@ -26,8 +27,14 @@ _SCAN, _END, _RESTART = 0xDA, 0xD9, 0xDD
 _AFTER_SCAN = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
 _RESTARTS = re.compile(rb"\xff([\xd0-\xd7])")
 _NOISE = bytes((109 + 37 * n + n // 7 * 101) % 255 for n in range(4096))
+MAXIMUM_SCANS = 256
+"""Scans that a JPEG file may have (ours); encoders write up to some dozens, and each costs a pass over the picture."""
 _EVEN = 3
 """Levels (of 255) within which a block counts as flat: one that was never decoded is."""
+
+
+class TooManyScans(Exception):
+    """A file would take minutes or hours to decode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,16 @@ class _Structure:
     scans: tuple[_Scan, ...]
 
 
+def check_scans(content: bytes) -> None:
+    """Count the scans of a JPEG file, which may be damaged, before it is decoded.
+
+    Raises:
+        TooManyScans: it has more than :data:`MAXIMUM_SCANS`.
+    """
+    with contextlib.suppress(IndexError, ValueError):  # damage is looked for when it is decoded
+        _read_structure(content)
+
+
 def missing_data(content: bytes, image: Any) -> str | None:
     """Say what a JPEG file lacks.
 
@@ -78,6 +95,7 @@ def _read_structure(content: bytes) -> _Structure:
 
     Raises:
         IndexError, ValueError: the walk leaves the file.
+        TooManyScans: there are more than :data:`MAXIMUM_SCANS`.
     """
     place, interval = 2, 0
     width = height = 0
@@ -105,6 +123,8 @@ def _read_structure(content: bytes) -> _Structure:
             parts = [body[6 + 3 * n : 9 + 3 * n] for n in range(body[5])]
             sampling = {part[0]: (part[1] >> 4, part[1] & 15) for part in parts}
         elif marker == _SCAN:
+            if len(scans) == MAXIMUM_SCANS:
+                raise TooManyScans
             end = _AFTER_SCAN.search(content, place)
             if end is None:
                 raise ValueError("no marker behind a scan")

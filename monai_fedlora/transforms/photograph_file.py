@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from monai_fedlora.errors import DataError
-from monai_fedlora.transforms.jpeg_data import missing_data
+from monai_fedlora.transforms.jpeg_data import MAXIMUM_SCANS, TooManyScans, check_scans, missing_data
 from monai_fedlora.transforms.png_data import is_incomplete
 
 FORMATS = ("JPEG", "PNG", "TIFF")
@@ -52,6 +52,8 @@ def read_photograph(path: str | Path) -> np.ndarray:
         with Image.open(path, formats=FORMATS) as image:
             check_header(image, path)
             white = 2.0 ** _bits(image) - 1.0
+            if image.format in _JPEG:
+                check_scans(path.read_bytes())
             image.load()
             if image.format in _JPEG and (missing := missing_data(path.read_bytes(), image)):
                 raise DataError(f"{path} is incomplete: {missing}; copy it again from the source")
@@ -61,6 +63,11 @@ def read_photograph(path: str | Path) -> np.ndarray:
             levels = _levels(image, white)
     except DataError:
         raise
+    except TooManyScans as error:
+        raise DataError(
+            f"{path} has more than {MAXIMUM_SCANS} scans, which no camera writes and which take very long to decode; "
+            "export the photograph again"
+        ) from error
     except UnidentifiedImageError as error:
         raise DataError(
             f"{path} is not a JPEG, PNG or TIFF file that can be read; export the photograph again"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from monai_fedlora.clinic.plausible import cine_doubts, photograph_doubts
+from monai_fedlora.clinic.plausible import affine_doubts, cine_doubts, photograph_doubts
 from monai_fedlora.data.phantom.patient import make_patient
 from monai_fedlora.data.phantom.vendors import VENDORS
 from monai_fedlora.data.photo_phantom.dermatoscopes import DERMATOSCOPES
@@ -131,3 +131,15 @@ def test_saturated_levels_empty_slices_and_alike_slices_are_doubted() -> None:
     patient = make_patient("NOR", VENDORS["C"], 1, frames=8)
     time_third = patient.image[:, [3, 5]].transpose(1, 3, 2, 0)
     assert any("third axis time" in doubt for doubt in cine_doubts(time_third, spacing=patient.spacing))
+
+
+@pytest.mark.parametrize(
+    ("axis", "degrees", "is_doubted"), [(1, 2, False), (1, 20, True), (2, -20, True), (2, 0, False)]
+)
+def test_axes_that_are_not_at_right_angles_are_doubted(axis: int, degrees: float, is_doubted: bool) -> None:
+    turned, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
+    slant = np.eye(3)
+    slant[0, axis] = np.tan(np.radians(degrees))
+    affine = np.eye(4)
+    affine[:3, :3] = turned @ slant * SPACING
+    assert bool(affine_doubts(affine)) is is_doubted

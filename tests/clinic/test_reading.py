@@ -55,6 +55,11 @@ def test_pair_cine_and_dicom_are_one_image(
         assert loaded.quotes == (("series 5 is 'cine sax'",) if is_dicom else ())
 
 
+def test_under_a_pseudonym_nothing_is_quoted_that_may_name_a_person(classifier: Classifier, stored_study: Path) -> None:
+    loaded = load_study(Study("p", DicomFiles(stored_study), ("left out: SMITH.txt",), is_pseudonym=True), classifier)
+    assert loaded.quotes == () and loaded.notes != ()
+
+
 def test_sources_are_the_images_of_both_frames_base_first(classifier: Classifier, stored_study: Path) -> None:
     sources = load_study(Study("p", DicomFiles(stored_study)), classifier).sources
     assert [float(source.dataset.TriggerTime) for source in sources] == [10.0] * 6 + [10.0 + 50.0 * ES_FRAME] * 6

@@ -107,7 +107,7 @@ def test_dicom_is_deidentified_unless_told_otherwise(calls: Calls) -> None:
 
 def test_one_study_may_be_called_by_a_pseudonym(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["predict", "B", "a.png", "--output", "O", "--pseudonym", " case\n7 "]) == 0
-    assert list(calls.studies) == [Study("case 7", Photograph(Path("a.png")))]
+    assert list(calls.studies) == [Study("case 7", Photograph(Path("a.png")), is_pseudonym=True)]
     calls.studies.clear()
     assert run("--pseudonym", "case 7") == cli.EXIT_ERROR
     assert "names one study, and 2 are given" in capsys.readouterr().err

@@ -163,9 +163,18 @@ def test_the_form_that_agrees_with_pixdim_is_taken(tmp_path):
     np.testing.assert_allclose(taken.affine, RIGHT)
     assert taken.header.spacing == pytest.approx((1.5, 1.25, 10.0))
     assert [note for note in taken.header.notes if "sform" in note] == list(taken.header.notes) != []
-    usual = open_volume(write(tmp_path / "b.nii", with_forms(sform=RIGHT, qform=-RIGHT)), axes=3)
+    usual = open_volume(write(tmp_path / "b.nii", with_forms(sform=RIGHT, qform=RIGHT)), axes=3)
     np.testing.assert_allclose(usual.affine, RIGHT)
     assert usual.header.notes == ()
+
+
+def test_forms_that_lay_the_patient_differently_are_noted(tmp_path):
+    """A reader that prefers the qform turns such a heart round, as `RIGHT` and its negative do."""
+    turned = open_volume(write(tmp_path / "a.nii", with_forms(sform=RIGHT, qform=-RIGHT)), axes=3)
+    np.testing.assert_allclose(turned.affine, RIGHT)
+    assert len(turned.header.notes) == 1
+    without = open_volume(write(tmp_path / "b.nii", with_forms(sform=RIGHT, qform=-RIGHT, codes=(1, 0))), axes=3)
+    assert without.header.notes == ()
 
 
 def test_a_file_is_refused_where_neither_form_agrees_with_pixdim(tmp_path):

@@ -107,3 +107,11 @@ def test_damaged_files_are_read_or_refused(tmp_path_factory, data):
     except DataError:
         return
     assert np.isfinite(levels).all()
+
+
+def test_scans_without_end_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
+    content = encoded(picture(), progressive=True)
+    last = content.rindex(b"\xff\xda")
+    (tmp_path / "endless.jpg").write_bytes(content[:-2] + content[last:-2] * 20_000 + b"\xff\xd9")
+    with pytest.raises(DataError, match=r"endless\.jpg has more than 256 scans"):
+        read_photograph(tmp_path / "endless.jpg")
