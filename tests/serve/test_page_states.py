@@ -79,6 +79,13 @@ def test_answer_that_nobody_can_vouch_for_says_why_once(told: Callable[..., Any]
     assert page.locator("#list .state").inner_text() == "cannot tell: ABN 75 %"
 
 
+def test_note_that_stands_above_all_studies_is_not_said_again(told: Callable[..., Any]) -> None:
+    page = told({"notes": ["the shared one does better", "two series"]}, warnings=["the shared one does better; so"])
+    assert page.locator("#warnings").inner_text().count("does better") == 1
+    assert page.locator("#study").inner_text().count("does better") == 0
+    assert page.get_by_text("two series").count() == 1
+
+
 def test_even_split_is_called_undecided(told: Callable[..., Any]) -> None:
     page = told(SPLIT | {"state": "doubtful", "doubts": ["it is no heart"]})
     assert page.locator("#answer-heading").inner_text() == "Undecided"

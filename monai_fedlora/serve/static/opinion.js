@@ -18,7 +18,7 @@ export class OpinionBox {
   /** @param {import("./api.js").Study} study */
   show({ result, opinion, state }) {
     this.node.hidden = !result || state !== "done";
-    const now = JSON.stringify([result?.prediction, opinion]);
+    const now = JSON.stringify([result?.prediction, result?.undecided, opinion]);
     if (this.node.hidden || this.shown === now) return;
     this.shown = now;
     this.node.replaceChildren(
@@ -29,7 +29,7 @@ export class OpinionBox {
   }
 
   /** @param {import("./api.js").Result} result @param {import("./api.js").Opinion | null} opinion */
-  asked({ prediction, probabilities }, opinion) {
+  asked({ prediction, probabilities, undecided }, opinion) {
     const others = Object.keys(probabilities).filter((name) => name !== prediction);
     const reason = element("textarea", { id: "opinion-reason", rows: 2, maxlength: LONGEST, required: true });
     const instead = element("select", { id: "opinion-instead" }, element("option", { value: "" }, "not said"),
@@ -52,7 +52,8 @@ export class OpinionBox {
       if (!form.hidden) reason.focus();
     } }, "Disagree, because …");
     return [
-      element("p", {}, `Is ${prediction} right? What you say stays on this server, under the study's pseudonym, or else `
+      element("p", {}, `${undecided ? `The model does not choose. Would its most probable class, ${prediction}, be right?`
+        : `Is ${prediction} right?`} What you say stays on this server, under the study's pseudonym, or else `
         + "under its sign."),
       opinion ? element("p", { class: "kept" }, kept(opinion, prediction)) : null,
       element("div", { class: "buttons" }, element("button", { type: "button", id: "agree", click: () =>
