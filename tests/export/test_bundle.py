@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -184,7 +185,12 @@ def test_a_segmentation_is_no_study(exported: Exported, studies: Path, tmp_path:
     assert "label map" in read_errors(tmp_path / "O" / "predictions.csv")["p1"]
 
 
-def test_bad_studies_end_none_of_the_others(exported: Exported, stored_run: Run, studies: Path, tmp_path: Path) -> None:
+def test_bad_studies_end_none_of_the_others(
+    exported: Exported, stored_run: Run, studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        logging.root.manager, "disable", logging.CRITICAL
+    )  # no worker sends bytes that are no text
     path = studies / "a_3_ed.nii.gz"
     image = nibabel.load(path)
     nibabel.save(nibabel.Nifti1Image(np.full(image.shape, np.nan, dtype=np.float32), image.affine), path)
