@@ -8,6 +8,7 @@ from typing import Any
 from monai_fedlora.export.modality import Reading
 
 PREDICTIONS_NAME = "predictions.csv"
+LEFT_OUT_NAME = "left_out.csv"
 _CAUSE = (
     "(lambda deeper: deeper(deeper, error))"
     "(lambda deeper, found: deeper(deeper, found.__cause__) if found.__cause__ else found)"
@@ -27,7 +28,8 @@ def inference_config(classes: Sequence[str], reading: Reading) -> dict[str, Any]
     It classifies every study in ``dataset_dir`` in a run of its own, so that one that fails ends none of the others,
     and writes one table at the end: ``study``, the probability of each class, and ``error``, which names the files and
     why they could not be classified. Bytes of names that are no UTF-8 are written as ``\\xe9``. An earlier table is
-    removed first. If a study failed, the run ends with an error that says so, after the table was written.
+    removed first. If a study failed, the run ends with an error that says so, after the table was written. Files of the
+    folder that belong to no study are counted and named, on standard output and in ``left_out.csv``.
 
     Args:
         classes: class names in label order.
@@ -87,6 +89,11 @@ def inference_config(classes: Sequence[str], reading: Reading) -> dict[str, Any]
             "epoch_length": 1,
             **({} if reading.prepare_batch is None else {"prepare_batch": reading.prepare_batch}),
         },
+        "used": "$lambda: {file for item in @datalist for file in "
+        "([item['image']] if isinstance(item['image'], str) else item['image'])}",
+        "left_out": "$sorted(path.name for path in @folder.glob('[!.]*') "
+        "if path.is_file() and str(path) not in @used())",
+        "list_of_left_out": f"$pathlib.Path(@output_dir) / '{LEFT_OUT_NAME}'",
         "rows": "$[]",
         "one_study": "$lambda index: monai.data.DataLoader(torch.utils.data.Subset(@dataset, [index]), batch_size=1)",
         "item_of": "$lambda engine: @datalist[engine.data_loader.dataset.indices[0]]",
@@ -99,7 +106,7 @@ def inference_config(classes: Sequence[str], reading: Reading) -> dict[str, Any]
         "*[''] * (len(@columns) - 2), @files_of(@item_of(engine)) + ': ' + @reason(@cause(error))])",
         "printable": f"$lambda text: {_PRINTABLE}",
         "table": f"$pathlib.Path(@output_dir) / '{PREDICTIONS_NAME}'",
-        "table_text": "$lambda stream: (csv.writer(stream, lineterminator='\\n').writerows([@columns, *@rows]), "
+        "csv_text": "$lambda stream, rows: (csv.writer(stream, lineterminator='\\n').writerows(rows), "
         "@printable(stream.getvalue()))[1]",
         "failed": "$lambda: [row for row in @rows if row[-1]]",
         "fail": "$lambda text: (_ for _ in ()).throw(RuntimeError(text))",
@@ -112,11 +119,15 @@ def inference_config(classes: Sequence[str], reading: Reading) -> dict[str, Any]
             "$@evaluator.add_event_handler(ignite_engine.Events.EXCEPTION_RAISED, @keep_error)",
         ],
         "run": [
-            "$(@rows.clear(), @table.unlink(missing_ok=True))",
+            "$(@rows.clear(), @table.unlink(missing_ok=True), @list_of_left_out.unlink(missing_ok=True))",
+            "$@left_out and print(@printable(str(len(@left_out)) + ' files belong to no study and were left out: ' + "
+            "', '.join(@left_out)))",
             "$[(setattr(@evaluator, 'data_loader', @one_study(index)), @evaluator.run()) "
             "for index in range(len(@datalist))]",
             "$(@table.parent.mkdir(parents=True, exist_ok=True), "
-            "@table.write_text(@table_text(io.StringIO(newline='')), encoding='utf-8'))",
+            "@table.write_text(@csv_text(io.StringIO(newline=''), [@columns, *@rows]), encoding='utf-8'))",
+            "$@left_out and @list_of_left_out.write_text(@csv_text(io.StringIO(newline=''), "
+            "[['file'], *[[name] for name in @left_out]]), encoding='utf-8')",
             "$@stop_if_studies_failed()",
         ],
     }

@@ -188,9 +188,7 @@ def test_a_segmentation_is_no_study(exported: Exported, studies: Path, tmp_path:
 def test_bad_studies_end_none_of_the_others(
     exported: Exported, stored_run: Run, studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        logging.root.manager, "disable", logging.CRITICAL
-    )  # no worker sends bytes that are no text
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # no worker sends bytes that are no text
     path = studies / "a_3_ed.nii.gz"
     image = nibabel.load(path)
     nibabel.save(nibabel.Nifti1Image(np.full(image.shape, np.nan, dtype=np.float32), image.affine), path)
@@ -198,8 +196,11 @@ def test_bad_studies_end_none_of_the_others(
     for frame in ("ed", "es"):
         shutil.copy(studies / f"p1_{frame}.nii.gz", studies / os.fsdecode(b"l\xe9sion, 2_%s.nii.gz" % frame.encode()))
     (studies / "q_ed.nii.gz").touch()
+    (studies / "r_sa.nii").touch()
+    (studies / "notes, 1.txt").touch()
     with failing_inference(exported.folder, studies, tmp_path / "O") as causes:
         assert "3 of 5 studies could not be classified, see " in causes()
+    assert (tmp_path / "O" / "left_out.csv").read_text() == 'file\n"notes, 1.txt"\nr_sa.nii\n'
     errors = read_errors(tmp_path / "O" / "predictions.csv")
     assert list(errors) == sorted(errors) == ["a_3", r"l\xe9sion, 2", "p.2 b", "p1", "q"]
     assert [study for study, error in errors.items() if not error] == [r"l\xe9sion, 2", "p1"]
