@@ -13,6 +13,7 @@ import torch
 
 from monai_fedlora.clinic.frames_choice import blood_areas
 from monai_fedlora.transforms.localise import heart_centre
+from monai_fedlora.transforms.orientation import view_angle
 
 _COVERED_MM = (50.0, 200.0)
 _BORDER_MM = 30.0
@@ -28,6 +29,9 @@ _FAR_MM = 4.0
 0.03."""
 _SLANT = 5.0
 """Degrees that two axes of an image may be off a right angle (ours)."""
+_UNUSUAL_VIEW = 35.0
+"""Degrees from the reference view beyond which the orientation is doubted (ours): a published patient lies 5 from it,
+and 53 or more with the signs of one or two of the world's axes exchanged."""
 _LIT = 0.15  # sum of red, green and blue, below which a pixel belongs to the dark surroundings
 _GREY = 0.03
 _FLAT = 0.02
@@ -82,12 +86,30 @@ def affine_doubts(affine: np.ndarray) -> list[str]:
     ]
 
 
+def view_doubts(affine: np.ndarray, shape: tuple[int, ...]) -> list[str]:
+    """Look whether a stack lies as short axes do; where its axes are the world's, nothing can be said.
+
+    Not every wrong sign is seen: with all three exchanged, the axes run along the same lines.
+
+    Args:
+        affine: (4, 4) voxel to world in mm (right, anterior, superior).
+        shape: voxels along the three axes.
+    """
+    angle = view_angle(torch.from_numpy(affine), list(shape))
+    if angle is None or angle <= _UNUSUAL_VIEW:
+        return []
+    return [
+        f"the images lie {angle:.0f} degrees from the usual short-axis view: if the file's orientation is wrong, so is "
+        "the answer"
+    ]
+
+
 def _slice_doubts(frames: np.ndarray, *, distance: float) -> list[str]:
     """Look at what an image of slices cannot have: clipped levels, empty slices, slices that are hardly different."""
     doubts = []
     clipped = float((frames == frames.max(axis=(1, 2, 3), keepdims=True)).mean())
     if clipped > _CLIPPED:
-        doubts.append(f"{clipped:.0%} of the voxels have the largest level; the image is saturated or no image")
+        doubts.append(f"{100 * clipped:.0f} % of the voxels have the largest level; the image is saturated or no image")
     contrast = (frames.max(axis=(1, 2)) - frames.min(axis=(1, 2))).min(axis=0)  # (Z,)
     if empty := int((contrast <= _EMPTY_SLICE * float(frames.max() - frames.min())).sum()):
         doubts.append(f"{empty} of {frames.shape[3]} slices are empty")
@@ -141,6 +163,6 @@ def photograph_doubts(levels: np.ndarray, *, style: str | None) -> list[str]:
     shares = (lit / lit.sum(axis=0)).mean(axis=1)
     for (colour, (low, high)), share in zip(_TISSUE.items(), shares, strict=True):
         if not low <= share <= high:
-            doubts.append(f"the colours are those of neither skin nor retina: {share:.0%} {colour}")
+            doubts.append(f"the colours are those of neither skin nor retina: {100 * share:.0f} % {colour}")
             break
     return doubts

@@ -32,7 +32,8 @@ class Prediction:
         study: name of the study.
         classifier: the model.
         probabilities: of its classes.
-        doubts: why the image may not be of the kind that the model was trained on; its answer then means nothing.
+        doubts: why the image may not be of the kind that the model was trained on; its answer then means nothing. The
+            strongest first: what the model was trained on, the image, its distance, the stability of the answer.
         notes: what was decided on the way.
         frames: how ED and ES were found; None where the files say, and for a photograph.
         prepared: what the network saw: (2, X, Y, Z) in [0, 1] or a normalised photograph (3, H, W).
@@ -196,7 +197,7 @@ def predict_loaded(
         study=name,
         classifier=classifier,
         probabilities=probabilities,
-        doubts=(*loaded.doubts, *unlike, *unstable, *trust.origin.doubts()),
+        doubts=(*trust.origin.doubts(), *loaded.doubts, *unlike, *unstable),
         notes=(*loaded.notes, *trust.notes, *order_notes(classifier, loaded), *refused),
         frames=loaded.frames,
         prepared=prepared,

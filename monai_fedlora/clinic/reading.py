@@ -19,7 +19,7 @@ from monai_fedlora.clinic.dicom_pixels import check_size, read_voxels
 from monai_fedlora.clinic.dicom_stack import Stack, find_stack
 from monai_fedlora.clinic.frames_choice import FrameChoice, choose_frames
 from monai_fedlora.clinic.omissions import Omission
-from monai_fedlora.clinic.plausible import affine_doubts, cine_doubts, photograph_doubts
+from monai_fedlora.clinic.plausible import affine_doubts, cine_doubts, photograph_doubts, view_doubts
 from monai_fedlora.clinic.sources import Source, read_sources
 from monai_fedlora.clinic.studies import CineFile, DicomFiles, Packed, Study, Unusable
 from monai_fedlora.data.nifti import read_header
@@ -211,6 +211,8 @@ def _joined(ed: Frame, es: Frame, classifier: Classifier, *, stored: np.ndarray)
     frames, affine = join_frames(ed, es)
     x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
     doubts = [*cine_doubts(frames, spacing=(x, y, z)), *affine_doubts(affine)]
+    if classifier.takes_affine:
+        doubts += view_doubts(affine, frames.shape[1:])
     image, image_affine = _resampled(frames, affine, classifier, stored=stored)
     return _Joined(
         frames=frames,

@@ -166,13 +166,13 @@ def _moved(classifier: Classifier, prepared: Tensor) -> list[tuple[str, Tensor]]
         size, right, down = f"{step * voxel:.3g} mm", 1, 2
     else:
         step = max(1, round(SHIFT_SHARE * prepared.shape[2]))
-        size, right, down = f"{step / prepared.shape[2]:.0%}", 2, 1
+        size, right, down = f"{100 * step / prepared.shape[2]:.0f} %", 2, 1
     found = [
         (f"the crop moved {word} by {size}", _slid(prepared, axis, sign * step))
         for word, axis, sign in (("right", right, 1), ("left", right, -1), ("down", down, 1), ("up", down, -1))
     ]
     if classifier.modality != CINE:
-        found.append((f"the crop smaller by {2 * step / prepared.shape[2]:.0%}", _enlarged(prepared, step)))
+        found.append((f"the crop smaller by {200 * step / prepared.shape[2]:.0f} %", _enlarged(prepared, step)))
     return found
 
 

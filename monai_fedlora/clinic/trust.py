@@ -25,7 +25,9 @@ class Reach:
     Attributes:
         limit: distance, see :mod:`monai_fedlora.export.reference`.
         share: of the site's own cases, how many lie within it, in (0, 1).
-        cases: number of training cases; of public cases where these stand in.
+        cases: number of those that the limit comes from: the site's training and validation patients (photographs or
+            lesions where its list tells no patients), training cases in bundles of earlier versions, or public cases
+            where these stand in.
         public: whether they do, because the model is of no site's cases.
     """
 
@@ -38,14 +40,10 @@ class Reach:
         """What a distance beyond the limit says to a reader; nothing within it."""
         if distance <= self.limit:
             return []
-        if self.public:
-            return [
-                f"the image is unlike the {self.cases} public cases that this shared model is compared with: its "
-                f"distance from them is {distance:.1f}, and about {self.share:.0%} of them are within {self.limit:.1f}"
-            ]
+        cases, whose = ("public cases", "them") if self.public else ("cases", "the site's own cases")
         return [
-            f"the image is unlike the {self.cases} cases that the model was trained on: its distance from them is "
-            f"{distance:.1f}, and about {self.share:.0%} of the site's own cases are within {self.limit:.1f}"
+            f"the image is unlike the {self.cases} {cases} that the model's limit comes from (distance {distance:.1f}, "
+            f"limit {self.limit:.1f}: about {100 * self.share:.0f} % of {whose} lie within)"
         ]
 
 
@@ -172,7 +170,11 @@ def _calibration(entry: Mapping[str, Any] | None, notes: list[str]) -> dict[str,
     test = entry.get("test") or {}
     error = test["ece"]["after"] if test else None
     if not entry["fitted"]:
-        off = f"; on {test['n']} test cases they were off by {error:.0%} on average" if test else ""
+        off = (
+            f"; on {test['n']} test cases they were off by {100 * test['ece']['after']:.0f} % on average"
+            if test
+            else ""
+        )
         notes.append(f"{UNCALIBRATED} ({entry['reason']}){off}")
     return {
         "temperature": float(entry["temperature"]),
@@ -188,9 +190,10 @@ def _reach(entry: Mapping[str, Any] | None, blind: list[str]) -> Reach | None:
         blind.append(f"{NO_REFERENCE}: {NO_STATISTICS}{reason}")
         return None
     public = "public_cases" in entry
+    own = "patients" if "patients" in entry else "training_cases"
     return Reach(
         limit=float(entry["threshold"]),
         share=float(entry["quantile"]),
-        cases=int(entry["public_cases" if public else "training_cases"]),
+        cases=int(entry["public_cases" if public else own]),
         public=public,
     )

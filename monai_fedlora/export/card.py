@@ -191,14 +191,14 @@ def distance_lines(reference: Mapping[str, Any]) -> list[str]:
     if "public_cases" in reference:
         return [
             f"`{reference['file']}` has a second method: {reference['call']}. A distance above "
-            f"{reference['threshold']:.4g} is larger than that of about {reference['quantile']:.0%} of "
+            f"{reference['threshold']:.4g} is larger than that of about {100 * reference['quantile']:.0f} % of "
             f"{reference['public_cases']} public cases, which are not the model's training cases. It is the "
             f"{reference['method']}. It was found without any site's patients, from {reference['directions_from']}."
         ]
     noise = reference["noise"]
     return [
         f"`{reference['file']}` has a second method: {reference['call']}. A distance above "
-        f"{reference['threshold']:.4g} is larger than that of about {reference['quantile']:.0%} of the site's "
+        f"{reference['threshold']:.4g} is larger than that of about {100 * reference['quantile']:.0f} % of the site's "
         f"{reference['patients']} training and validation patients. It is the {reference['method']}. The directions "
         f"were chosen without patients, from {reference['directions_from']}.",
         "",

@@ -113,6 +113,34 @@ def is_known(affine: Tensor, shape: list[int]) -> bool:
     return reading_order(affine, shape)[2]
 
 
+def view_angle(affine: Tensor, shape: list[int]) -> float | None:
+    """How far a stack lies from the reference view, in degrees.
+
+    Of its orders the nearest counts, which :func:`orient` takes where there is one. The sum of its three cosines is
+    read as the trace of a rotation, 1 + 2 cos(angle); a mirrored stack, which no rotation brings there, has the angle
+    of the same sum.
+
+    Args:
+        affine: (4, 4) voxel to world in mm (right, anterior, superior).
+        shape: voxels along the three axes.
+
+    Returns:
+        Degrees in [0, 180]; None for axes along the world's, which say nothing.
+
+    Raises:
+        ValueError: the affine does not tell the slices' axis.
+    """
+    directions = affine[:3, :3].double() / affine[:3, :3].double().norm(dim=0)
+    if float(directions.abs().amax(dim=0).min()) > 0.99985:  # cos 1 degree, as in reading_order
+        return None
+    last = slice_axis(affine, shape)
+    first, second = (axis for axis in range(3) if axis != last)
+    cosines = (directions.T @ reference_view().to(affine.device)).abs()
+    in_plane = max(cosines[first, 0] + cosines[second, 1], cosines[second, 0] + cosines[first, 1])
+    cosine = (float(in_plane + cosines[last, 2]) - 1.0) / 2.0
+    return math.degrees(math.acos(min(max(cosine, -1.0), 1.0)))
+
+
 def reordered_affine(affine: Tensor, shape: list[int], axes: list[int], backwards: list[bool]) -> Tensor:
     """The affine (4, 4) of a reordered stack.
 

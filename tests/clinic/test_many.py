@@ -54,7 +54,7 @@ def test_a_bad_study_stops_none_of_the_others(classifier: Classifier, studies: l
     ]  # fmt: skip
     assert (good["study"], good["error"]) == ("heart", "")
     assert good["trained_on"] == classifier.trust.origin.summary
-    assert good["doubts"].startswith("the image is unlike the 40 cases")
+    assert good["doubts"].startswith("the image is unlike the 100 cases")
     assert float(good["NOR"]) + float(good["ABN"]) == pytest.approx(1, abs=2e-6)
     assert good["prediction"] == max(("NOR", "ABN"), key=lambda name: float(good[name]))
     assert (bad["study"], bad["NOR"], bad["prediction"]) == ("missing", "", "")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from monai_fedlora.clinic.plausible import affine_doubts, cine_doubts, photograph_doubts
+from monai_fedlora.clinic.dicom_headers import read_image_headers
+from monai_fedlora.clinic.dicom_pixels import read_voxels
+from monai_fedlora.clinic.dicom_stack import find_stack
+from monai_fedlora.clinic.plausible import affine_doubts, cine_doubts, photograph_doubts, view_doubts
+from monai_fedlora.data.phantom.geometry import draw_directions
 from monai_fedlora.data.phantom.patient import make_patient
 from monai_fedlora.data.phantom.vendors import VENDORS
 from monai_fedlora.data.photo_phantom.dermatoscopes import DERMATOSCOPES
@@ -16,7 +21,7 @@ from monai_fedlora.data.photo_phantom.dermoscopy import make_dermoscopy
 from monai_fedlora.data.photo_phantom.fundus import make_fundus
 from monai_fedlora.data.photo_phantom.fundus_cameras import FUNDUS_CAMERAS
 from monai_fedlora.transforms.photograph_file import read_photograph
-from tests.clinic.hearts import ES_FRAME, SPACING, beating_heart
+from tests.clinic.hearts import ES_FRAME, SPACING, affine_of, beating_heart
 
 
 def pair() -> np.ndarray:
@@ -75,9 +80,9 @@ def test_skin_raises_no_doubt(style: str) -> None:
 @pytest.mark.parametrize(
     ("levels", "message"),
     [
-        (skin(blue=0.9, red=0.3), r"neither skin nor retina: \d+% red"),
-        (skin(green=0.95, red=0.8, blue=0.6), r"neither skin nor retina: \d+% green"),
-        (skin(red=0.6, green=0.35, blue=0.85), r"neither skin nor retina: \d+% blue"),
+        (skin(blue=0.9, red=0.3), r"neither skin nor retina: \d+ % red"),
+        (skin(green=0.95, red=0.8, blue=0.6), r"neither skin nor retina: \d+ % green"),
+        (skin(red=0.6, green=0.35, blue=0.85), r"neither skin nor retina: \d+ % blue"),
         (np.repeat(skin()[:1], 3, axis=0), "grey"),
         (0.01 * skin(), "nearly black or white"),
         (np.full((3, 60, 80), 0.99, np.float32), "nearly black or white"),
@@ -143,3 +148,33 @@ def test_axes_that_are_not_at_right_angles_are_doubted(axis: int, degrees: float
     affine = np.eye(4)
     affine[:3, :3] = turned @ slant * SPACING
     assert bool(affine_doubts(affine)) is is_doubted
+
+
+@pytest.mark.parametrize("signs", [(-1, -1, 1), (-1, 1, 1), (1, -1, 1), (1, 1, -1), (-1, 1, -1), (1, -1, -1)])
+@pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))
+def test_wrong_signs_of_the_worlds_axes_are_doubted_in_every_order_of_the_file(
+    signs: tuple[int, ...], axes: tuple[int, ...]
+) -> None:
+    right = affine_of(beating_heart())[:, [*axes, 3]]
+    shape = tuple(np.array([44, 40, 6])[list(axes)].tolist())
+    assert view_doubts(right, shape) == []
+    (doubt,) = view_doubts(np.diag([*signs, 1.0]) @ right, shape)
+    assert int(re.findall(r"lie (\d+) degrees", doubt)[0]) > 50
+
+
+@pytest.mark.parametrize("number", range(30))
+def test_views_of_phantoms_are_usual_ones_and_axes_of_the_world_say_nothing(number: int) -> None:
+    affine, shape = np.eye(4), (44, 40, 6)
+    affine[:3, :3] = draw_directions(np.random.default_rng(number)) * SPACING
+    assert view_doubts(affine, shape) == []
+    assert view_doubts(np.diag([*SPACING, 1.0]), shape) == []
+
+
+@pytest.mark.realdata
+def test_a_real_view_is_usual_and_written_in_the_wrong_convention_is_not(real_data: Path) -> None:
+    folder = real_data / "sunnybrook_dicom" / "SCD0000301"
+    stack = find_stack(read_image_headers(sorted(folder.iterdir()), folder), folder)
+    shape = read_voxels(stack).shape[:3]
+    assert view_doubts(stack.affine, shape) == []
+    for signs in ((-1, -1, 1), (-1, 1, 1), (1, -1, 1), (1, 1, -1)):
+        assert len(view_doubts(np.diag([*signs, 1.0]) @ stack.affine, shape)) == 1

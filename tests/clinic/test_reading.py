@@ -55,6 +55,17 @@ def test_pair_cine_and_dicom_are_one_image(
         assert loaded.quotes == (("series 5 is 'cine sax'",) if is_dicom else ())
 
 
+@pytest.mark.parametrize("signs", [(-1, -1, 1), (-1, 1, 1), (1, -1, 1), (1, 1, -1)])
+def test_a_world_of_wrong_signs_is_doubted_unless_the_bundle_knows_no_orientation(
+    classifier: Classifier, cine: np.ndarray, tmp_path: Path, signs: tuple[int, int, int]
+) -> None:
+    study = Study("p", CineFile(write_nifti(tmp_path / "p.nii", cine, np.diag([*signs, 1.0]) @ affine_of(cine))))
+    (doubt,) = load_study(study, classifier).doubts
+    assert "from the usual short-axis view" in doubt
+    old = replace(classifier, resampling={"pixdim": [5.0, 5.0, 10.0]})
+    assert load_study(study, old).doubts == ()
+
+
 def test_under_a_pseudonym_nothing_is_quoted_that_may_name_a_person(classifier: Classifier, stored_study: Path) -> None:
     loaded = load_study(Study("p", DicomFiles(stored_study), ("left out: SMITH.txt",), is_pseudonym=True), classifier)
     assert loaded.quotes == () and loaded.notes != ()

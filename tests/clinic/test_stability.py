@@ -108,7 +108,7 @@ def test_crop_is_moved_as_the_figure_shows_it(modality: str, shape: tuple[int, .
         ):  # fmt: skip
             if f"moved {word}" in change:
                 assert spot == expected
-    assert ("the crop smaller by 8%" in found.changes) == (modality == IMAGE)
+    assert ("the crop smaller by 8 %" in found.changes) == (modality == IMAGE)
 
 
 def test_answer_that_changes_is_a_doubt_that_says_what_moved() -> None:

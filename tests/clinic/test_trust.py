@@ -48,7 +48,7 @@ def noise(tmp_path: Path) -> Study:
 
 
 def unlike(doubts: tuple[str, ...]) -> list[str]:
-    return [doubt for doubt in doubts if "unlike the 40 cases" in doubt]
+    return [doubt for doubt in doubts if "unlike the 100 cases" in doubt]
 
 
 def test_distance_is_the_euclidean_one_from_the_kept_place_in_the_kept_directions(
@@ -75,8 +75,8 @@ def test_image_like_the_training_cases_is_not_doubted_and_another_is(
     assert near.distance <= limit < far.distance
     assert (unlike(near.doubts), far.state) == ([], DOUBTFUL)
     (doubt,) = unlike(far.doubts)
-    assert f"{far.distance:.1f}" in doubt
-    assert f"95% of the site's own cases are within {limit:.1f}" in doubt
+    assert f"distance {far.distance:.1f}," in doubt
+    assert f"limit {limit:.1f}: about 95 % of the site's own cases lie within)" in doubt
     assert far.to_json()["distance"] == {"value": round(far.distance, 4), "limit": round(limit, 4)}
 
 
@@ -169,6 +169,7 @@ def test_model_trained_on_synthetic_images_doubts_every_study(
     trust = read_trust(metadata)
     prediction = predict_study(replace(classifier, trust=trust), noise, overlay=False)
     assert len([doubt for doubt in prediction.doubts if "synthetic" in doubt]) == doubts
+    assert prediction.doubts[:doubts] == tuple(trust.origin.doubts())
     assert prediction.to_json()["trained_on"] == trust.origin.to_json()
     assert trust.origin.to_json()["kind"] == kind
 
@@ -208,6 +209,16 @@ def test_no_model_of_other_than_real_hearts_answers_of_a_real_one_without_a_doub
 @given(distance=st.floats(0, 1e6), limit=st.floats(0, 1e6))
 def test_doubt_is_raised_beyond_the_limit_alone(distance: float, limit: float) -> None:
     assert bool(Reach(limit=limit, share=0.95, cases=3).doubts(distance)) == (distance > limit)
+
+
+def test_cases_are_those_that_the_limit_comes_from(exported: Exported) -> None:
+    entry = dict(exported.metadata["out_of_distribution"])
+    entry |= {"patients": 31, "training_cases": 25, "validation_cases": 9}
+    reach = read_trust({"out_of_distribution": entry}).reach
+    assert reach is not None and reach.cases == 31
+    del entry["patients"]  # as earlier versions wrote it
+    reach = read_trust({"out_of_distribution": entry}).reach
+    assert reach is not None and reach.cases == 25
 
 
 def test_model_that_cannot_measure_what_its_metadata_promise_is_refused(

@@ -22,6 +22,7 @@ from monai_fedlora.transforms.orientation import (
     reference_view,
     reordered_affine,
     slice_axis,
+    view_angle,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
@@ -114,6 +115,22 @@ def test_a_stack_between_two_orders_is_told_to_be_of_none():
     between = Rotation.from_rotvec(np.radians(45) * reference_view()[:, 2].numpy())
     assert not is_known(tilted(between), SHAPE)
     assert is_known(tilted(Rotation.from_rotvec(np.radians(42) * reference_view()[:, 2].numpy())), SHAPE)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 4.0, 20.0, 40.0])
+@pytest.mark.parametrize("axis", range(3))
+def test_angle_to_the_reference_is_that_of_the_tilt_in_every_order(axis, degrees):
+    turn = Rotation.from_rotvec(np.radians(degrees) * reference_view()[:, axis].numpy())
+    affine = tilted(turn)
+    for axes, backwards in ALL_48:
+        image, matrix = stored(stack(), affine, axes, backwards)
+        assert view_angle(matrix, list(image.shape[1:])) == pytest.approx(degrees, abs=0.5)
+
+
+def test_axes_of_the_world_have_no_angle_and_a_stack_between_two_orders_a_large_one():
+    assert view_angle(torch.diag(torch.tensor([1.4, 1.4, 8.0, 1.0])), SHAPE) is None
+    between = Rotation.from_rotvec(np.radians(45) * reference_view()[:, 2].numpy())
+    assert view_angle(tilted(between), SHAPE) == pytest.approx(45, abs=0.5)
 
 
 def test_orienting_again_changes_nothing():
