@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import hashlib
 import io
+import json
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from monai_fedlora.clinic.cells import guarded, unguarded
 from monai_fedlora.data.rows import Row, read_rows
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.export.intervals import Interval, wilson
@@ -27,8 +30,6 @@ FEEDBACK_NAME = "feedback.csv"
 AGREE, DISAGREE = "agree", "disagree"
 LONGEST_REASON = 500
 """Characters (ours)."""
-_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
-_GUARD = "'"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,7 @@ class Opinion:
         opinion: "agree" or "disagree" with ``prediction``.
         instead: the class that the reader names; empty if none.
         because: the reader's reason, in one line; empty if none.
+        answer: what tells the answer from every other, also of the same study; empty in a table of before it was kept.
     """
 
     time: str
@@ -60,9 +62,12 @@ class Opinion:
     opinion: str
     instead: str
     because: str
+    answer: str
 
 
 COLUMNS = tuple(field.name for field in fields(Opinion))
+_EARLIER = COLUMNS[:-1]
+"""Of a table without ``answer``, which is still read and continued."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +77,7 @@ class Agreement:
     Attributes:
         group: of which answers, in words.
         agreed: how many of them.
-        total: number of studies, at least 1.
+        total: number of answers, at least 1.
     """
 
     group: str
@@ -91,7 +96,13 @@ class Agreement:
 
 
 def opinion_on(
-    result: Mapping[str, Any], *, agrees: bool, because: str = "", instead: str = "", study: str | None = None
+    result: Mapping[str, Any],
+    *,
+    agrees: bool,
+    because: str = "",
+    instead: str = "",
+    study: str | None = None,
+    answer: str | None = None,
 ) -> Opinion:
     """A reader's opinion on an answer.
 
@@ -101,6 +112,7 @@ def opinion_on(
         because: why; needed of a reader who disagrees. It must name nobody.
         instead: the class that the reader who disagrees would have given.
         study: what the table calls it; None takes the result's name.
+        answer: what tells it from every other; None takes a hash of the result.
 
     Raises:
         DataError: there is no answer, or the reader says too little, too much, or a class that the model does not know.
@@ -131,6 +143,7 @@ def opinion_on(
         opinion=AGREE if agrees else DISAGREE,
         instead=instead,
         because=reason,
+        answer=_sign(result) if answer is None else answer,
     )
 
 
@@ -149,7 +162,7 @@ def keep_opinion(opinion: Opinion, folder: Path) -> Path:
         make_folder(folder)
         with _locked(folder):
             before = _text(path)
-            line = [_guarded(str(getattr(opinion, name))) for name in COLUMNS]
+            line = [guarded(str(getattr(opinion, name))) for name in COLUMNS]
             line[COLUMNS.index("probability")] = f"{opinion.probability:.6f}"
             write_text(path, before + _line(line))
     except OSError as error:
@@ -180,12 +193,15 @@ def read_opinions(path: Path) -> list[Opinion]:
         DataError: there is none, or a line is none of these.
     """
     path = path / FEEDBACK_NAME if path.is_dir() else path
-    return [_opinion(row) for row in read_rows(path, required=COLUMNS)]
+    return [_opinion(row) for row in read_rows(path, required=_EARLIER)]
 
 
 def last_opinions(opinions: Iterable[Opinion]) -> list[Opinion]:
-    """One for each study and model: whoever says something of a study again has changed their mind."""
-    return list({(opinion.study, opinion.sha256): opinion for opinion in opinions}.values())
+    """One for each answer of a model: whoever says something of an answer again has changed their mind.
+
+    Where the table does not say which answer was meant, it is that of the study.
+    """
+    return list({_key(opinion): opinion for opinion in opinions}.values())
 
 
 def agreements(opinions: Sequence[Opinion]) -> list[Agreement]:
@@ -206,8 +222,17 @@ def agreements(opinions: Sequence[Opinion]) -> list[Agreement]:
     ]
 
 
+def _key(opinion: Opinion) -> tuple[str, str, str]:
+    return (opinion.sha256, opinion.answer, "" if opinion.answer else opinion.study)
+
+
+def _sign(result: Mapping[str, Any]) -> str:
+    content = json.dumps(result, sort_keys=True).encode()
+    return f"result-{hashlib.sha256(content).hexdigest()[:16]}"
+
+
 def _opinion(row: Row) -> Opinion:
-    cells = {name: _unguarded(row.cells[name]) for name in COLUMNS}
+    cells = {name: unguarded(row.cells.get(name, "")) for name in COLUMNS}
     try:
         probability = float(cells.pop("probability"))
     except ValueError:
@@ -228,23 +253,26 @@ def _text(path: Path) -> str:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is no text; move it away, and a new table is begun") from error
+    if text.partition("\n")[0].rstrip() == _line(_EARLIER).rstrip():
+        text = _continued(text)
     if not text.startswith(_line(COLUMNS).rstrip()):
         raise DataError(f"{path} is no table of opinions, or another program has changed it; move it away")
     return text if text.endswith("\n") else text + "\n"
+
+
+def _continued(text: str) -> str:
+    """An earlier table with the columns of now."""
+    try:
+        _, *lines = csv.reader(io.StringIO(text, newline=""))
+    except csv.Error:
+        return text
+    return _line(COLUMNS) + "".join(_line([*cells, ""]) for cells in lines if cells)
 
 
 def _line(cells: Sequence[str]) -> str:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue()
-
-
-def _guarded(cell: str) -> str:
-    return _GUARD + cell if cell.startswith((*_FORMULA, _GUARD)) else cell
-
-
-def _unguarded(cell: str) -> str:
-    return cell.removeprefix(_GUARD)
 
 
 def _is_plain(sign: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.clinic.cells import guarded, unguarded
 from monai_fedlora.clinic.defects import reason_of
 from monai_fedlora.clinic.deidentify import Deidentifier
 from monai_fedlora.clinic.dicom_output import write_dicom
@@ -126,7 +127,10 @@ def predict_all(
 
 
 def table(classes: Sequence[str], outcomes: Sequence[Outcome], *, trained_on: str = "") -> str:
-    """The text of ``predictions.csv``; its last columns say what the model was trained on, and what went wrong."""
+    """The text of ``predictions.csv``; its last columns say what the model was trained on, and what went wrong.
+
+    Every cell is guarded, see :mod:`monai_fedlora.clinic.cells`.
+    """
     spans = [f"{name} {end}" for name in classes for end in ("lowest", "highest")]
     rows = [["study", *classes, "prediction", "undecided", "state", "doubts", "notes", *spans, "trained_on", "error"]]
     for outcome in outcomes:
@@ -148,11 +152,16 @@ def file_name(study: str) -> str:
 def find_result(output: Path, study: str) -> dict[str, Any]:
     """What :func:`predict_all` wrote of a study.
 
+    Args:
+        output: its folder.
+        study: the name, also as a cell of the table guards it.
+
     Raises:
         DataError: there is nothing of this study, or no such folder.
     """
-    path = output / "studies" / f"{file_name(study)}.json"
-    if not path.is_file():
+    places = [output / "studies" / f"{file_name(name)}.json" for name in (study, unguarded(study))]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
         raise DataError(
             f"{output} holds no result of {study!r}; give a folder of predict, and a name of its {TABLE_NAME}"
         )
@@ -196,7 +205,7 @@ def _one(classifier: Classifier, study: Study, output: Path, *, overlay: bool, d
 
 def _csv(rows: Sequence[Sequence[str]]) -> str:
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([guarded(cell) for cell in row] for row in rows)
     return text.getvalue()
 
 

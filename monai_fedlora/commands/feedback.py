@@ -36,7 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "summarise",
         help="how often readers agreed, with 95 %% intervals",
         description="How often readers agreed: over all, by predicted class, by state and of undecided answers, each "
-        "with a 95 %% interval (Wilson score). Of several opinions on a study the last counts.",
+        "with a 95 %% interval (Wilson score). Of several opinions on an answer the last counts.",
     )
     summarise.add_argument(
         "tables", nargs="+", type=Path, metavar="TABLE", help="feedback.csv, or a folder that holds one"
@@ -93,7 +93,7 @@ def _table(rows: Sequence[Any]) -> Any:
     table = Table(box=box.SIMPLE)
     for title, side in (
         ("answers", "left"),
-        ("studies", "right"),
+        ("number", "right"),
         ("agreed", "right"),
         ("share", "right"),
         ("95 % interval", "right"),

@@ -29,6 +29,7 @@ _SHOWN = frozenset({"figure", "image"})
 def describe(study: ServedStudy) -> dict[str, Any]:
     """A study as the page knows it."""
     state, offered = study.state, study.offered
+    opinion = study.opinion if study.opinion and study.opinion.answer == study.answer_id else None
     return {
         "id": study.id,
         "short_id": study.short_id,
@@ -38,7 +39,8 @@ def describe(study: ServedStudy) -> dict[str, Any]:
         "state": state,
         "error": study.error,
         "result": study.result and study.result | {"study": study.name},
-        "opinion": study.opinion and {name: getattr(study.opinion, name) for name in ("opinion", "instead", "because")},
+        "opinion": opinion and {name: getattr(opinion, name) for name in ("opinion", "instead", "because")},
+        "answer": study.answers,
         "can_choose_frames": study.cine is not None and _VOLUME in offered,
         "chosen": study.chosen and {"ed": study.chosen[0], "es": study.chosen[1], "counted_from": 0},
         "files": {kind: _address(study, kind) for kind in offered},
@@ -57,7 +59,8 @@ def describe_session(session: Session | None, *, seconds_left: float) -> dict[st
 def download(study: ServedStudy, kind: str) -> Response:
     """A file that is offered, called after its study.
 
-    The figure has the study's name above it, and the result has it as the name that the study has now.
+    The figure has the study's name above it, and the result has it as the name that the study has now. Where that is a
+    pseudonym, the result quotes neither files nor series.
 
     Raises:
         Refused: the study was removed meanwhile.
@@ -89,7 +92,10 @@ def _address(study: ServedStudy, kind: str) -> str:
 def _renamed(study: ServedStudy, kind: str, path: Path) -> bytes | None:
     """What depends on the study's name; None for what does not."""
     if kind == "json":
-        return (json.dumps(describe(study)["result"], indent=1, sort_keys=True) + "\n").encode()
+        result = describe(study)["result"]
+        if result and study.is_pseudonym:
+            result["notes"] = [note for note in result["notes"] if note not in study.quotes]
+        return (json.dumps(result, indent=1, sort_keys=True) + "\n").encode()
     if kind != "figure":
         return None
     with Image.open(path) as figure, io.BytesIO() as stream:

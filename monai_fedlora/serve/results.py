@@ -60,7 +60,7 @@ def classify(study: ServedStudy, classifier: Classifier, *, deidentifier: Deiden
     study.enter(CLASSIFYING)
     prediction = predict_loaded(classifier, loaded, name=study.name, on_batch=lambda: study.enter(CLASSIFYING))
     result = prediction.to_json()
-    study.result = result
+    study.quotes, study.result = prediction.quotes, result
     study.enter(EXPLAINING)
     if "volume" not in study.offered:
         _offer_images(study, loaded)

@@ -58,6 +58,7 @@ class ServedStudy:
         state: one of the constants above.
         error: why it failed, for its sender.
         result: what the model says, from the state "explaining" on.
+        quotes: those of its notes that call files and series as its sender does.
         offered: file in ``results`` by what it is.
         opinion: what its reader said of the answer last, as it was kept; None if nothing was.
         opinions: how many were kept.
@@ -77,6 +78,7 @@ class ServedStudy:
     state: str = WAITING
     error: str | None = None
     result: dict[str, Any] | None = None
+    quotes: tuple[str, ...] = ()
     offered: dict[str, Path] = field(default_factory=dict)
     opinion: Opinion | None = None
     opinions: int = 0
@@ -91,6 +93,11 @@ class ServedStudy:
     def short_id(self) -> str:
         """A few signs that tell it from every other study, wherever its files go."""
         return hashlib.sha256(self.id.encode()).hexdigest()[:_SHORT]
+
+    @property
+    def answer_id(self) -> str:
+        """What tells the answer of now from every other."""
+        return f"{self.short_id}-answer{self.answers}"
 
     @property
     def is_pseudonym(self) -> bool:

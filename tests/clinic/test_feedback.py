@@ -122,6 +122,34 @@ def test_table_that_a_spreadsheet_saved_is_read_and_a_broken_line_named(tmp_path
         read_opinions(path)
 
 
+def test_answers_of_one_study_and_studies_of_one_name_are_told_apart() -> None:
+    other = RESULT | {"probabilities": {"NOR": 0.125, "ABN": 0.875}}
+    told = [opinion_on(result, agrees=True) for result in (RESULT, other, RESULT)]
+    assert last_opinions(told) == [told[2], told[1]]
+    names = [("case 7", "a-answer1"), ("case 7", "a-answer2"), ("case 7", "b-answer1"), ("case 8", "a-answer1")]
+    named = [opinion_on(RESULT, agrees=True, study=name, answer=sign) for name, sign in names]
+    assert last_opinions(named) == [named[3], *named[1:3]], "another name makes no other answer"
+
+
+def test_table_without_answers_is_read_and_continued(tmp_path: Path) -> None:
+    kept = [opinion_on(RESULT, agrees=agrees, because='a, "b"', study=study, answer="") for study, agrees in
+            (("P1", False), ("P1", True), ("P2", False))]  # fmt: skip
+    for opinion in kept:
+        path = keep_opinion(opinion, tmp_path)
+    header, *lines = path.read_text(encoding="utf-8").splitlines()
+    earlier = "\n".join([header.removesuffix(",answer"), *(line.removesuffix(",") for line in lines)]) + "\n"
+    for text in (earlier, "\ufeff" + earlier.replace("\n", "\r\n")):
+        path.write_text(text, encoding="utf-8", newline="")
+        assert read_opinions(path) == kept
+        assert last_opinions(read_opinions(path)) == kept[1:]
+        check_table(tmp_path)
+        path.write_text(text, encoding="utf-8", newline="")
+        new = opinion_on(RESULT, agrees=True)
+        keep_opinion(new, tmp_path)
+        assert new.answer
+        assert read_opinions(path) == [*kept, new]
+
+
 def test_folder_that_cannot_be_written_to_is_said_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ConfigError, match="opinions cannot be kept"):
@@ -146,11 +174,11 @@ def test_writers_wait_for_each_other(tmp_path: Path) -> None:
 def test_agreement_is_counted_by_class_and_state_of_the_last_opinions() -> None:
     agree, disagree = (opinion_on(RESULT, agrees=agrees, because="x") for agrees in (True, False))
     told = [
-        replace(disagree, study="a"),
-        replace(agree, study="a"),
-        replace(disagree, study="b", undecided="yes"),
-        replace(agree, study="c", prediction="NOR", state="no_doubt_found"),
-        replace(disagree, study="a", sha256="b" * 64),
+        replace(disagree, study="a", answer="1"),
+        replace(agree, study="a", answer="1"),
+        replace(disagree, study="b", answer="2", undecided="yes"),
+        replace(agree, study="c", answer="3", prediction="NOR", state="no_doubt_found"),
+        replace(disagree, study="a", answer="1", sha256="b" * 64),
     ]
     last = [opinion for opinion in last_opinions(told) if opinion.sha256 == "a" * 64]
     assert [opinion.study for opinion in last] == ["a", "b", "c"]

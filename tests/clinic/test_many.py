@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import shutil
 import stat
 import sys
+import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +21,20 @@ from PIL import Image
 
 from monai_fedlora.clinic import many
 from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.clinic.cells import unguarded
 from monai_fedlora.clinic.deidentify import Deidentifier
 from monai_fedlora.clinic.finding import find_studies
-from monai_fedlora.clinic.many import NO_DICOM, TABLE_NAME, DicomOutput, Outcome, file_name, predict_all, table
+from monai_fedlora.clinic.many import (
+    NO_DICOM,
+    TABLE_NAME,
+    DicomOutput,
+    Outcome,
+    file_name,
+    find_result,
+    predict_all,
+    table,
+)
+from monai_fedlora.clinic.naming import printable
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE
 from monai_fedlora.clinic.studies import CineFile, DicomFiles, LeftOut, Study
 from monai_fedlora.errors import ConfigError
@@ -216,6 +230,31 @@ def test_table_quotes_what_needs_it() -> None:
         "0.125000", "0.500000", "0.500000", "0.875000", "trained on a, b", "",
     ]  # fmt: skip
     assert lines[2] == ["c", *[""] * 11, "trained on a, b", "broken"]
+
+
+@given(st.text(min_size=1), st.sampled_from(["", "=", "+", "-", "@", "'", " =", "\t=", "\r\n@", "\x1b[2J", "\uff1d"]))
+def test_no_cell_of_the_table_is_a_formula_or_steers_a_terminal(text: str, start: str) -> None:
+    said = start + text
+    outcome = Outcome(
+        study=said, probabilities=(1.0,), predicted="x", state="doubtful", doubts=(said,), notes=(said,), error=said
+    )
+    header, cells = csv.reader(io.StringIO(table(["x"], [outcome]), newline=""))
+    found = dict(zip(header, cells, strict=True))
+    for name in ("study", "doubts", "notes", "error"):
+        assert not found[name].lstrip().startswith(tuple("=+-@\uff1d\uff0b\uff0d\uff20"))
+        assert not any(unicodedata.category(sign)[0] == "C" for sign in found[name])
+        assert unguarded(found[name]) == printable(said)
+
+
+def test_result_is_found_by_the_name_that_the_table_shows(
+    classifier: Classifier, studies: list[Study], tmp_path: Path
+) -> None:
+    study = replace(studies[1], name="-P7")
+    predict_all(classifier, [study], tmp_path / "O", left_out=[LeftOut("=1+1.txt", "no image")], overlay=False)
+    (row,) = rows(tmp_path / "O")
+    assert row["study"] == "'-P7"
+    assert find_result(tmp_path / "O", "-P7") == find_result(tmp_path / "O", row["study"])
+    assert "'=1+1.txt" in (tmp_path / "O" / "left_out.csv").read_text()
 
 
 @given(st.text(min_size=1), st.text(min_size=1))

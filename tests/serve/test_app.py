@@ -178,8 +178,8 @@ def test_result_is_there_while_places_are_looked_for(
     identity = send(client, *frames).json()["id"]
     assert client.get(f"/api/studies/{identity}").json() == {
         "id": identity, "short_id": short_id(identity), "upload_id": "", "name": "P1", "is_pseudonym": False,
-        "state": "waiting", "error": None, "result": None, "opinion": None, "can_choose_frames": False, "chosen": None,
-        "files": {},
+        "state": "waiting", "error": None, "result": None, "opinion": None, "answer": 1, "can_choose_frames": False,
+        "chosen": None, "files": {},
     }  # fmt: skip
     waiting.open()
     final = finished(client, identity)

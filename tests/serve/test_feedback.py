@@ -11,10 +11,10 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from monai_fedlora.clinic.feedback import read_opinions
-from monai_fedlora.serve import feedback
+from monai_fedlora.clinic.feedback import last_opinions, read_opinions
+from monai_fedlora.serve import feedback, results
 from tests.clinic.hearts import affine_of, write_nifti
-from tests.serve.conftest import ADDRESS, finished, send
+from tests.serve.conftest import ADDRESS, finished, send, zipped
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def keeping(make_app: Callable[..., FastAPI], table: Path) -> Iterator[TestClien
 
 
 def give(browser: TestClient, identity: str, **content: Any) -> Any:
-    return browser.post(f"/api/studies/{identity}/feedback", json=content)
+    return browser.post(f"/api/studies/{identity}/feedback", json={"answer": 1} | content)
 
 
 def test_opinion_is_kept_under_a_pseudonym_or_the_sign(
@@ -65,7 +65,8 @@ def test_opinion_is_kept_under_a_pseudonym_or_the_sign(
 @pytest.mark.parametrize(
     "content",
     [{}, {"opinion": "maybe"}, {"opinion": "disagree"}, {"opinion": "disagree", "because": 7}, {"opinion": ["agree"]},
-     {"opinion": "disagree", "because": "x", "instead": "none"}],
+     {"opinion": "disagree", "because": "x", "instead": "none"}, {"opinion": "agree", "answer": None},
+     {"opinion": "agree", "answer": True}, {"opinion": "agree", "answer": "1"}],
 )  # fmt: skip
 def test_opinion_that_is_none_is_refused(
     keeping: TestClient, frames: list[tuple[str, bytes]], table: Path, content: dict[str, Any]
@@ -92,3 +93,25 @@ def test_nobody_fills_the_disk_with_opinions(
     identity = finished(keeping, send(keeping, *frames).json()["id"])["id"]
     assert [give(keeping, identity, opinion="agree").status_code for _ in range(3)] == [200, 200, 429]
     assert len(read_opinions(table)) == 2
+
+
+def test_opinion_on_an_answer_of_before_is_refused_and_answers_are_told_apart(
+    keeping: TestClient, stored_study: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "explain", lambda prediction, **options: prediction)
+    study = finished(keeping, send(keeping, ("heart.zip", zipped(stored_study))).json()["id"])
+    assert study["answer"] == 1
+    assert give(keeping, study["id"], opinion="agree").status_code == 200
+    keeping.put(f"/api/studies/{study['id']}/frames", json={"ed": 9, "es": 5})
+    for _ in range(2):  # while the other answer is computed, and when it is there
+        refused = give(keeping, study["id"], opinion="agree", answer=1)
+        assert refused.status_code == 409
+        assert "another answer" in refused.json()["error"]
+        study = finished(keeping, study["id"])
+        assert (study["answer"], study["opinion"]) == (2, None)
+    keeping.put(f"/api/studies/{study['id']}/name", json={"name": "case 7"})
+    assert give(keeping, study["id"], opinion="disagree", because="x", answer=2).json()["opinion"]
+    assert give(keeping, study["id"], opinion="agree", answer=2).status_code == 200
+    told = read_opinions(table)
+    assert [opinion.answer for opinion in told] == [f"{study['short_id']}-answer{number}" for number in (1, 2, 2)]
+    assert last_opinions(told) == [told[0], told[2]]

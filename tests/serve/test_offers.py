@@ -83,6 +83,19 @@ def test_files_are_called_after_their_study_but_dicom_after_a_pseudonym_alone(
         assert not any(b"Doeringer" in packed.read(name) or "Doeringer" in name for name in packed.namelist())
 
 
+def test_result_of_a_study_with_a_pseudonym_quotes_neither_files_nor_series(
+    client: TestClient, frames: list[tuple[str, bytes]]
+) -> None:
+    study = finished(client, send(client, *frames, ("Doeringer notes.txt", b"x")).json()["id"])
+    address = study["files"]["json"]
+    notes = client.get(address).json()["notes"]
+    quotes = [note for note in notes if "Doeringer notes.txt" in note]
+    assert len(quotes) == 1
+    client.put(f"/api/studies/{study['id']}/name", json={"name": "case 7"})
+    assert client.get(address).json()["notes"] == [note for note in notes if note not in quotes]
+    assert client.get(f"/api/studies/{study['id']}").json()["result"]["notes"] == notes, "its sender's page"
+
+
 def test_figure_has_the_name_above_it_and_the_dicom_object_has_the_figure_without(
     client: TestClient, stored_study: Path
 ) -> None:

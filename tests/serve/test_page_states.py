@@ -135,6 +135,30 @@ def test_reader_agrees_or_says_why_not(keeping: tuple[str, Path], open_page: Any
     assert "the wall is thick" in page.locator(".kept").inner_text()
 
 
+def test_opinion_lands_on_no_answer_that_its_reader_has_not_seen(
+    keeping: tuple[str, Path], open_page: Any, heart: bytes
+) -> None:
+    address, folder = keeping
+    page = open_page(address)
+    choose(page, "heart.zip", heart)
+    until_done(page)
+    page.route("**/api/session*", lambda route: route.abort())  # this tab does not hear of the other one
+    identity = page.evaluate("document.querySelector('#download-json').getAttribute('href').split('/')[3]")
+    status = page.evaluate(
+        """async (id) => (await fetch(`api/studies/${id}/frames`, { method: "PUT", body: '{"ed": 9, "es": 5}',
+            headers: { "X-Page-Key": localStorage.getItem("monai-fedlora key") } })).status""",
+        identity,
+    )
+    assert status == 202
+    page.get_by_role("button", name="Agree", exact=True).click()
+    page.wait_for_selector(".opinion [role=alert]:has-text('another answer')")
+    assert "frame 10" in page.locator("#study").inner_text()
+    assert not (folder / "feedback.csv").exists()
+    page.get_by_role("button", name="Agree", exact=True).click()
+    page.wait_for_selector(".kept")
+    assert [opinion.answer[-1] for opinion in read_opinions(folder)] == ["2"]
+
+
 def images_of(paper: bytes) -> list[tuple[int, int]]:
     """Width and height of every picture of a PDF."""
     found = re.findall(rb"/Subtype\s*/Image\s*/Width (\d+)\s*/Height (\d+)", paper)

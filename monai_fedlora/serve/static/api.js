@@ -16,9 +16,9 @@
  *   overlay?: string | null}} Result `shown` are the probabilities for people; `overlay` says what its colours mean
  * @typedef {{opinion: string, instead: string, because: string}} Opinion
  * @typedef {{id: string, short_id: string, upload_id: string, name: string, is_pseudonym: boolean, state: string,
- *   error: string | null, result: Result | null, files: Record<string, string>, opinion?: Opinion | null,
- *   can_choose_frames?: boolean, chosen?: {ed: number, es: number} | null, sent?: number}} Study `sent` is the share
- *   while this page sends it
+ *   error: string | null, result: Result | null, files: Record<string, string>, opinion?: Opinion | null, answer: number,
+ *   can_choose_frames?: boolean, chosen?: {ed: number, es: number} | null, sent?: number}} Study `answer` is the number
+ *   of its answer, from 1; `sent` is the share while this page sends it
  * @typedef {{studies: Study[], seconds_left: number | null}} Session
  */
 
@@ -64,7 +64,7 @@ export function renameStudy(id, name) {
   return call("PUT", `api/studies/${encodeURIComponent(id)}/name`, { name });
 }
 
-/** @param {string} id @param {Opinion} opinion @returns {Promise<Study>} */
+/** @param {string} id @param {Opinion & {answer: number}} opinion @returns {Promise<Study>} */
 export function sendOpinion(id, opinion) {
   return call("POST", `api/studies/${encodeURIComponent(id)}/feedback`, opinion);
 }

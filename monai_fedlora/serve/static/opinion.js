@@ -7,37 +7,37 @@ const LONGEST = 500;  // characters, as the server takes them
 export class OpinionBox {
   /**
    * @param {boolean} isKept whether the server keeps opinions
-   * @param {(content: {opinion: string, because: string, instead: string}) => Promise<string>} give gives what went wrong
+   * @param {(content: import("./api.js").Opinion & {answer: number}) => Promise<string>} give gives what went wrong
    */
   constructor(isKept, give) {
     this.isKept = isKept;
     this.give = give;
+    this.trouble = element("div", { role: "alert" });
     this.node = element("section", { class: "opinion", "aria-labelledby": "opinion-heading", hidden: true });
   }
 
   /** @param {import("./api.js").Study} study */
-  show({ result, opinion, state }) {
+  show({ result, opinion, answer, state }) {
     this.node.hidden = !result || state !== "done";
-    const now = JSON.stringify([result?.prediction, result?.undecided, opinion]);
+    const now = JSON.stringify([answer, result?.prediction, result?.undecided, opinion]);
     if (this.node.hidden || this.shown === now) return;
     this.shown = now;
     this.node.replaceChildren(
       element("h3", { id: "opinion-heading" }, "Do you agree?"),
-      ...(this.isKept ? this.asked(/** @type {any} */ (result), opinion) : [element("p", { class: "quiet" },
+      ...(this.isKept ? this.asked(/** @type {any} */ (result), answer, opinion) : [element("p", { class: "quiet" },
         "This server keeps no opinions. Started with --feedback FOLDER it does, so that a site can measure how often its "
         + "readers agree.")]));
   }
 
-  /** @param {import("./api.js").Result} result @param {import("./api.js").Opinion | null} opinion */
-  asked({ prediction, probabilities, undecided }, opinion) {
+  /** @param {import("./api.js").Result} result @param {number} answer @param {import("./api.js").Opinion | null} opinion */
+  asked({ prediction, probabilities, undecided }, answer, opinion) {
     const others = Object.keys(probabilities).filter((name) => name !== prediction);
     const reason = element("textarea", { id: "opinion-reason", rows: 2, maxlength: LONGEST, required: true });
     const instead = element("select", { id: "opinion-instead" }, element("option", { value: "" }, "not said"),
       ...others.map((name) => element("option", { value: name }, name)));
-    const trouble = element("div", { role: "alert" });
     const send = async (/** @type {{opinion: string, because: string, instead: string}} */ content) => {
-      const wrong = await this.give(content);
-      trouble.replaceChildren(...(wrong ? [message(wrong)] : []));
+      const wrong = await this.give({ ...content, answer });
+      this.trouble.replaceChildren(...(wrong ? [message(wrong)] : []));
     };
     const form = element("form", { class: "naming", hidden: true, submit: (/** @type {Event} */ event) => {
       event.preventDefault();
@@ -58,7 +58,7 @@ export class OpinionBox {
       opinion ? element("p", { class: "kept" }, kept(opinion, prediction)) : null,
       element("div", { class: "buttons" }, element("button", { type: "button", id: "agree", click: () =>
         send({ opinion: "agree", because: "", instead: "" }) }, "Agree"), disagree),
-      form, trouble,
+      form, this.trouble,
     ].filter((node) => node !== null);
   }
 }

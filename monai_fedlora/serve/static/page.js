@@ -203,8 +203,20 @@ async function change(id, asked, told) {
     void ask();
     return "";
   } catch (error) {
+    if (error instanceof ApiError && error.status === 409) await again(id);
     return said(error);
   }
+}
+
+/** Show what another tab has made of a study. @param {string} id */
+async function again(id) {
+  try {
+    await askAbout(id);
+  } catch {  // whoever looks next says so
+    return;
+  }
+  draw();
+  void ask();
 }
 
 async function removeAll() {

@@ -23,7 +23,7 @@ export class StudyPanel {
    * @param {import("./api.js").Model} model
    * @param {string} id
    * @param {{remove: () => void, rename: (name: string) => Promise<string>,
-   *   give: (opinion: import("./api.js").Opinion) => Promise<string>,
+   *   give: (opinion: import("./api.js").Opinion & {answer: number}) => Promise<string>,
    *   again: (ed: number, es: number) => Promise<string>}} actions the last three give what went wrong, or ""
    */
   constructor(place, model, id, { remove, rename, give, again }) {
