@@ -139,7 +139,7 @@ def test_opinion_lands_on_no_answer_that_its_reader_has_not_seen(
     keeping: tuple[str, Path], open_page: Any, heart: bytes
 ) -> None:
     address, folder = keeping
-    page = open_page(address)
+    page = open_page(address, expected="Failed to load resource")
     choose(page, "heart.zip", heart)
     until_done(page)
     page.route("**/api/session*", lambda route: route.abort())  # this tab does not hear of the other one

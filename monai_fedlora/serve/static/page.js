@@ -203,13 +203,13 @@ async function change(id, asked, told) {
     void ask();
     return "";
   } catch (error) {
-    if (error instanceof ApiError && error.status === 409) await again(id);
+    if (error instanceof ApiError && error.status === 409) await lookAgain(id);
     return said(error);
   }
 }
 
 /** Show what another tab has made of a study. @param {string} id */
-async function again(id) {
+async function lookAgain(id) {
   try {
     await askAbout(id);
   } catch {  // whoever looks next says so
