@@ -48,7 +48,9 @@ def choose_again(loaded: LoadedStudy, *, ed: int, es: int) -> LoadedStudy:
         loaded,
         image=chooser(ed, es),
         with_frames=chooser,
-        frames=replace(before, ed=ed, es=es, how="chosen by a person", doubts=(), by_person=True),
+        frames=replace(
+            before, ed=ed, es=es, how="chosen by a person", doubts=(), by_person=True, found=(before.ed, before.es)
+        ),
         doubts=(*(doubt for doubt in loaded.doubts if doubt not in {*before.doubts, *old}), *new),
         notes=(*loaded.notes, f"a person chose {chosen}; the program had found {found} (counted from 1)"),
         sources=(),

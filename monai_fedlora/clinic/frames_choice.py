@@ -44,6 +44,7 @@ class FrameChoice:
         doubts: what speaks against the choice.
         times_ms: of all frames after the R wave; None where the files do not say.
         by_person: whether somebody chose them.
+        found: ED and ES that the program had found before, from 0; None where nobody chose others.
     """
 
     ed: int
@@ -53,6 +54,7 @@ class FrameChoice:
     doubts: tuple[str, ...]
     times_ms: tuple[float, ...] | None = None
     by_person: bool = False
+    found: tuple[int, int] | None = None
 
     def called(self, frame: int) -> str:
         """A frame for people, who count from 1: "frame 8 (310 ms)", or without a time where that is unknown."""

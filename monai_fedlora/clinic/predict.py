@@ -123,7 +123,7 @@ class Prediction:
             times = None if frames.times_ms is None else [round(time, 3) for time in frames.times_ms]
             origin = {
                 "ed": frames.ed, "es": frames.es, "counted_from": 0, "how": frames.how, "by_person": frames.by_person,
-                "areas": areas, "trigger_ms": times,
+                "found": None if frames.found is None else list(frames.found), "areas": areas, "trigger_ms": times,
             }  # fmt: skip
         return {
             "notice": NOT_FOR_CLINICAL_USE,

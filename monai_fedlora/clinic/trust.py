@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from monai_fedlora.clinic.compared import compared
 from monai_fedlora.data.origin import MIXED, REAL, SYNTHETIC, UNKNOWN, Origin
 
 UNCALIBRATED = "the probabilities are not calibrated"
@@ -144,15 +145,10 @@ def read_trust(metadata: Mapping[str, Any]) -> Trust:
     if reach is not None and reach.public:
         notes.append(f"unusual images are told by {reach.cases} public cases, not by those that the model learned from")
     blind += [note for note in origin.notes() if note.startswith(NO_ORIGIN)]
-    if better := _shared_is_better(metadata.get("personal_or_shared")):
-        notes.append(better)
+    if (beside := compared(metadata)) is not None:
+        notes.append(beside.sentence)
     notes += [*blind, *(note for note in origin.notes() if note not in blind)]
     return Trust(reach=reach, calibration=calibration, origin=origin, notes=tuple(notes), blind=tuple(blind))
-
-
-def _shared_is_better(entry: Mapping[str, Any] | None) -> str | None:
-    """What a reader of a personal model's answers should know; None where nothing speaks for the shared one."""
-    return str(entry["said"]) if entry is not None and entry["better"] == "shared" else None
 
 
 def _origin(entry: Mapping[str, Any] | None) -> TrainedOn:

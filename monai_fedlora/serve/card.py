@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from monai_fedlora.clinic.bundle import CINE, Classifier
+from monai_fedlora.clinic.compared import KEY, compared
 from monai_fedlora.clinic.overlay import scale
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE
-from monai_fedlora.export.personal_or_shared import KEY, METRIC, SHARED
 from monai_fedlora.serve.names import accepted_suffixes
 
 _LONGEST = 300
@@ -40,6 +40,7 @@ def describe_model(classifier: Classifier) -> dict[str, Any]:
         "overlay": scale(),
         "card": model_card(metadata) | {"Training images": classifier.trust.origin.summary},
         "blind": list(classifier.trust.blind),
+        "origin_doubts": classifier.trust.origin.doubts(),
         "warnings": model_warnings(metadata),
     }
 
@@ -59,6 +60,7 @@ def model_card(metadata: Mapping[str, Any]) -> dict[str, str]:
         "Validation cases": origin.get("validation_cases"),
         "Backbone": _joined(backbone.get("file"), backbone.get("size")),
         **_test_entries(metadata, personal=origin.get("kind") == "personal"),
+        "Beside the shared model": _mapping(metadata, KEY).get("said"),
         "Calibration": _calibration(_mapping(metadata, "calibration")),
         "Exported": origin.get("exported"),
     }
@@ -67,22 +69,8 @@ def model_card(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 def model_warnings(metadata: Mapping[str, Any]) -> list[str]:
     """What a reader has to know before any answer: that the shared model did better than this personal one."""
-    if _mapping(metadata, "provenance").get("kind") != "personal":
-        return []
-    found = _mapping(metadata, KEY)
-    if not found:  # a bundle of an earlier version
-        views = _mapping(_mapping(metadata, "eval_metrics"), "test")
-        own, other = (_mapping(_mapping(views, view), METRIC).get("value") for view in ("private_on", "private_off"))
-        if own is None or other is None or own >= other:
-            return []
-        said = "on the site's own test cases the shared model does better than the personal one: balanced accuracy "
-        said += f"{other:.3f} against {own:.3f}"
-        found = {"better": SHARED, "said": said}
-    return (
-        [f"{found['said']}; the shared one (export --site shared) may serve better"]
-        if found["better"] == SHARED
-        else []
-    )
+    found = compared(metadata)
+    return [found.sentence] if found is not None and found.warns else []
 
 
 def _test_entries(metadata: Mapping[str, Any], *, personal: bool) -> dict[str, str]:

@@ -85,7 +85,9 @@ def test_export_card_answers_and_terminal_say_that_the_shared_model_does_better(
     assert entry["better"] == "shared"
     assert json.loads((exported.folder / "configs" / "metadata.json").read_text())["personal_or_shared"] == entry
     assert entry["said"][1:] in (exported.folder / "docs" / "README.md").read_text()
-    assert entry["said"] in read_trust(exported.metadata).notes
+    (note,) = (note for note in read_trust(exported.metadata).notes if "shared" in note)
+    assert f"({entry['n']} case" in note
+    assert "balanced accuracy" not in note
     *_, said, command = advice(exported.metadata, run=run.workspace, output=tmp_path / "B")
     assert said == entry["said"]
     assert command.endswith(

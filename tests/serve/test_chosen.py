@@ -61,6 +61,7 @@ def test_answer_is_that_of_the_chosen_frames(
     frames = result["frames"]
     assert (frames["ed"], frames["es"], frames["counted_from"], frames["by_person"]) == (ED, ES, 0, True)
     assert frames["how"] == "chosen by a person"
+    assert frames["found"] == [heart["result"]["frames"][name] for name in ("ed", "es")]
     assert any("a person chose frame 10" in note and "counted from 1" in note for note in result["notes"])
 
 

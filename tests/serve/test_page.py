@@ -83,7 +83,7 @@ def test_doubts_come_first_and_the_answer_is_called_doubtful(open_page: Any, add
     until_done(page)
     assert page.locator("#state-heading").inner_text() == "Doubtful because"
     assert "The slices cover 30 mm" in page.locator(".state-box").inner_text()
-    assert page.locator("#answer-heading").inner_text() in ("Doubtful answer", "Undecided")
+    assert page.locator("#answer-heading").inner_text() in ("Answer of the model", "Undecided")
     assert page.locator(".best").inner_text().startswith("Doubtful:")
     assert page.locator(".state-box").bounding_box()["y"] < page.locator(".best").bounding_box()["y"]
     assert "doubtful" in page.locator("#list").inner_text()

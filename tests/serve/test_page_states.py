@@ -86,10 +86,33 @@ def test_note_that_stands_above_all_studies_is_not_said_again(told: Callable[...
     assert page.get_by_text("two series").count() == 1
 
 
+SYNTHETIC = "the model was trained on synthetic images alone"
+
+
+@pytest.mark.parametrize(
+    ("doubts", "moved", "is_said"),
+    [
+        ([SYNTHETIC], [], False),
+        (["its answer changes", SYNTHETIC], ["ED a frame later"], False),
+        (["no heart", SYNTHETIC], [], True),
+    ],
+    ids=["origin", "origin and answer", "image"],
+)  # fmt: skip
+def test_kind_of_image_is_doubted_only_where_the_image_is(
+    told: Callable[..., Any], doubts: list[str], moved: list[str], is_said: bool
+) -> None:
+    page = told(
+        {"state": "doubtful", "doubts": doubts, "stability": STABLE | {"moved": moved}}, origin_doubts=[SYNTHETIC]
+    )
+    assert page.locator(".state-box li").count() == len(doubts)
+    assert ("may not be of the kind" in page.locator(".state-box").inner_text()) is is_said
+
+
 def test_even_split_is_called_undecided(told: Callable[..., Any]) -> None:
     page = told(SPLIT | {"state": "doubtful", "doubts": ["it is no heart"]})
     assert page.locator("#answer-heading").inner_text() == "Undecided"
-    assert page.locator(".best").inner_text() == "Doubtful: undecided: ABN 52 % or NOR 48 %."
+    assert page.locator(".best").inner_text() == "Doubtful: ABN 52 % or NOR 48 %"
+    assert page.locator("#list .state").inner_text() == "doubtful, undecided: ABN 52 % or NOR 48 %"
     assert "another one with: ED a frame later" in page.locator(".range").inner_text()
 
 

@@ -239,6 +239,9 @@ def test_other_frames_are_chosen_and_the_answer_is_computed_again(
     said = page.locator("#study").inner_text()
     assert "chosen by a person" in said.lower()
     assert "A person chose frame 10" in said
+    caption = page.locator("figcaption", has_text="Area of blood").inner_text()
+    assert f"The program had found frame {expected.frames.ed + 1} (" in caption
+    assert f"and frame {expected.frames.es + 1} (" in caption
     assert page.get_by_role("button", name=re.compile("^ED 10, show")).count() == 1
     page.wait_for_selector(".viewer input[type=checkbox]:enabled")
     page.get_by_label("Show the places the answer hangs on").check()
@@ -414,6 +417,27 @@ def test_every_control_has_a_name_and_headings_are_in_order(open_page: Any, addr
     assert levels.count(1) == 1
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
     assert {page.locator(tag).count() for tag in ("header", "main", "nav")} == {1}
+
+
+@pytest.mark.parametrize(("width", "beside"), [(1280, True), (390, False)])
+def test_images_are_read_first_and_the_question_last(
+    open_page: Any, address: str, heart: bytes, width: int, beside: bool
+) -> None:
+    page = open_page(address, viewport={"width": width, "height": 844})
+    choose(page, "heart.zip", heart)
+    until_done(page)
+    headings = page.locator("#study h3").all()
+    assert [heading.get_attribute("id") or heading.inner_text() for heading in headings] == [
+        "state-heading", "images-heading", "answer-heading", "End-diastole and end-systole", "notes-heading",
+        "downloads-heading", "opinion-heading",
+    ]  # fmt: skip
+    images, *others = [heading.bounding_box() for heading in headings[1:]]
+    assert [place["y"] for place in others] == sorted(place["y"] for place in others)
+    if beside:
+        assert images["x"] > others[0]["x"] + others[0]["width"]
+        assert abs(images["y"] - others[0]["y"]) < 5
+    else:
+        assert images["y"] < others[0]["y"]
 
 
 @pytest.mark.parametrize("size", [(1024, 700), (512, 350)], ids=["small screen", "the same at 200 %"])

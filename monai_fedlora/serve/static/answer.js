@@ -21,16 +21,34 @@ export function stateWord({ state }) {
 }
 
 /**
- * The state with its reasons.
- * @param {import("./api.js").Result} result @param {string[]} blind what of any image the model cannot tell
+ * The classes that an undecided answer is between, as "NOR 52 % or ABN 48 %".
+ * @param {string} answer
  */
-export function stateBox({ state, doubts }, blind) {
+function between(answer) {
+  return answer.replace(/^undecided: /, "");
+}
+
+/**
+ * State and answer in one line, with one colon at most.
+ * @param {import("./api.js").Result} result
+ */
+export function oneLine(result) {
+  const words = [stateWord(result), result.undecided ? "undecided" : ""].filter(Boolean).join(", ");
+  return `${words ? `${words}: ` : ""}${between(result.answer)}`;
+}
+
+/**
+ * The state with its reasons.
+ * @param {import("./api.js").Result} result @param {import("./api.js").Model} model
+ */
+export function stateBox({ state, doubts, stability }, { blind, origin_doubts: origin }) {
   const [heading, meaning] = STATES[state] ?? STATES.cannot_tell;
   const reasons = state === "doubtful" ? doubts : state === "no_doubt_found" ? [] : blind;
+  const ofTheImage = doubts.filter((doubt) => !origin.includes(doubt)).length > (stability?.moved.length ? 1 : 0);
   return element("section", { class: `state-box ${state}`, "aria-labelledby": "state-heading" },
     element("h3", { id: "state-heading" }, heading),
     reasons.length ? element("ul", {}, ...reasons.map((reason) => element("li", {}, sentence(reason)))) : null,
-    element("p", {}, meaning));
+    state === "doubtful" && !ofTheImage ? null : element("p", {}, meaning));
 }
 
 /**
@@ -41,8 +59,8 @@ export function answerBox(result) {
   const { state, undecided, shown, answer, stability } = result;
   const doubtful = state === "doubtful";
   const rows = Object.entries(result.probabilities).sort((one, other) => other[1] - one[1]);
-  const heading = undecided ? "Undecided" : doubtful ? "Doubtful answer" : "Answer of the model";
-  const best = undecided ? sentence(answer) : answer;
+  const heading = undecided ? "Undecided" : "Answer of the model";
+  const best = undecided ? between(answer) : answer;
   const kind = `answer${doubtful ? " doubtful" : ""}${undecided ? " undecided" : ""}`;
   return element("section", { class: kind, "aria-labelledby": "answer-heading" },
     element("h3", { id: "answer-heading" }, heading),

@@ -5,10 +5,11 @@
  * @typedef {{name: string, version: string, sha256: string, modality: string, classes: string[], notice: string,
  *   limits: string[], intended_use: string, accepts: string[], max_upload_bytes: number, viewer: boolean,
  *   overlay: Scale, card: Record<string, string>, keeps_feedback: boolean,
- *   trained_on: {kind: string, summary: string}, blind: string[], warnings: string[]}} Model `blind` says what of any
- *   image it cannot tell
+ *   trained_on: {kind: string, summary: string}, blind: string[], origin_doubts: string[], warnings: string[]}} Model
+ *   `blind` says what of any image it cannot tell, `origin_doubts` what its training images make doubtful in any answer
  * @typedef {{ed?: number, es?: number, how: string, areas?: number[], trigger_ms?: number[] | null,
- *   by_person?: boolean}} Frames counted from 0
+ *   by_person?: boolean, found?: number[] | null}} Frames counted from 0; `found` are the program's ED and ES where a
+ *   person chose others
  * @typedef {{answers: number, range: Record<string, number[]>, classes: string[], moved: string[]}} Stability
  * @typedef {{notice: string, study: string, prediction: string, answer: string, undecided: boolean, state: string,
  *   probabilities: Record<string, number>, shown: Record<string, string>, stability: Stability | null,

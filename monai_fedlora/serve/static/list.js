@@ -1,6 +1,6 @@
 /** The list of this session's studies. */
 
-import { stateWord } from "./answer.js";
+import { oneLine, stateWord } from "./answer.js";
 import { byId, element } from "./dom.js";
 
 /** States after which nothing changes any more. */
@@ -56,8 +56,7 @@ export function showExpiry(left) {
 export function summary({ state, result, sent }) {
   if (state === "sending") return sent === undefined ? "is being sent by another tab" : `is being sent, ${Math.floor(100 * sent)} %`;
   if (!result || state === "failed") return stateText(state);
-  const word = stateWord(result);
-  return `${word ? `${word}: ` : ""}${result.answer}${FINAL.has(state) ? "" : `; ${stateText(state)}`}`;
+  return `${oneLine(result)}${FINAL.has(state) ? "" : `; ${stateText(state)}`}`;
 }
 
 /** @param {import("./api.js").Study} study @param {boolean} current @param {(id: string) => void} choose */

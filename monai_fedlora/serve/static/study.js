@@ -40,7 +40,7 @@ export class StudyPanel {
     this.rest = element("div", {});
     this.answer = element("div", {});
     this.columns = element("div", { class: "columns", hidden: true },
-      element("div", { class: "column" }, this.answer, this.opinion.node, this.frames, this.rest), this.images);
+      this.images, element("div", { class: "column" }, this.answer, this.frames, this.rest, this.opinion.node));
     this.paper = element("div", { class: "on-paper" });
     /** @type {CinePanel | null} */
     this.cine = null;
@@ -77,7 +77,7 @@ export class StudyPanel {
       return;
     }
     this.columns.hidden = false;
-    this.put(this.said, [result.state, result.doubts], () => [stateBox(result, this.model.blind), this.limits()]);
+    this.put(this.said, [result.state, result.doubts], () => [stateBox(result, this.model), this.limits()]);
     this.put(this.answer, [result.probabilities, result.stability], () => [answerBox(result)]);
     this.opinion.show(study);
     this.put(this.frames, [result.frames, study.can_choose_frames], () => this.framesOf(result.frames));
@@ -139,7 +139,8 @@ export class StudyPanel {
       element("p", {}, `End-diastole (ED) is frame ${frameText(ed, times)}, end-systole (ES) frame `
         + `${frameText(es, times)}, of ${areas.length} frames.`),
       element("figure", {}, curve.svg, element("figcaption", { class: "quiet" }, "Area of blood over the frames, found "
-        + "without a mask. Look at both frames: a wrong one makes the answer wrong.")),
+        + `without a mask. ${frames.found ? `The program had found frame ${frameText(frames.found[0], times)} for ED and frame `
+        + `${frameText(frames.found[1], times)} for ES. ` : ""}Look at both frames: a wrong one makes the answer wrong.`)),
       element("p", { class: frames.by_person ? "reminder" : "quiet" }, sentence(frames.how)), this.phases && this.phases.node];
   }
 

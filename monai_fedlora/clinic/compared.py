@@ -1,0 +1,92 @@
+"""What a reader of a personal model's answers is told of the shared model, from the numbers that an export stored.
+
+How sure it is, with the test and its figures, stands in the bundle's card, see
+:mod:`monai_fedlora.export.personal_or_shared`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+KEY = "personal_or_shared"
+"""Entry of a bundle's metadata."""
+_LEVEL = 0.05
+_METRIC = "balanced_accuracy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """How a personal model did beside the shared one, for a reader.
+
+    Attributes:
+        sentence: without a full stop.
+        warns: whether the shared model did better and not by chance alone as far as the numbers tell, so that it is
+            said before any answer; otherwise it is a note.
+    """
+
+    sentence: str
+    warns: bool
+
+
+def compared(metadata: Mapping[str, Any]) -> Compared | None:
+    """Read a bundle's metadata; None for a shared model, and where nothing speaks for the shared one.
+
+    Raises:
+        KeyError, TypeError, ValueError: the entry is there, and not as an export writes it.
+    """
+    entry = metadata.get(KEY)
+    if entry is None:
+        return _of_earlier(metadata)
+    if entry["better"] not in ("shared", "tie"):
+        return None
+    return _told(entry.get("n"), warns=entry["better"] == "shared" and not _by_chance(entry, metadata))
+
+
+def _told(cases: int | None, *, warns: bool) -> Compared:
+    count = "" if cases is None else f" ({cases} case{'' if cases == 1 else 's'})"
+    if warns:
+        return Compared(
+            sentence="on this hospital's own test cases the shared model did better than this personal one"
+            f"{count}; ask for the shared one",
+            warns=True,
+        )
+    return Compared(
+        sentence=f"on this hospital's own test cases{count} this personal model and the shared one could not be told "
+        "apart",
+        warns=False,
+    )
+
+
+def _by_chance(entry: Mapping[str, Any], metadata: Mapping[str, Any]) -> bool:
+    if entry.get("p") is not None:
+        return float(entry["p"]) >= _LEVEL
+    return _overlap(*(_tested(metadata, view).get("interval_95") for view in ("private_on", "private_off")))
+
+
+def _of_earlier(metadata: Mapping[str, Any]) -> Compared | None:
+    """What the test metrics say where a bundle of an earlier version has no entry."""
+    provenance = metadata.get("provenance")
+    if not isinstance(provenance, Mapping) or provenance.get("kind") != "personal":
+        return None
+    personal, shared = (_tested(metadata, view) for view in ("private_on", "private_off"))
+    mine, theirs = personal.get("value"), shared.get("value")
+    if mine is None or theirs is None or mine >= theirs:
+        return None
+    cases = metadata["eval_metrics"]["test"]["private_on"].get("n")
+    return _told(cases, warns=not _overlap(personal.get("interval_95"), shared.get("interval_95")))
+
+
+def _tested(metadata: Mapping[str, Any], view: str) -> Mapping[str, Any]:
+    found: Any = metadata
+    for key in ("eval_metrics", "test", view, _METRIC):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def _overlap(one: Any, other: Any) -> bool:
+    """Whether two 95 % intervals have values in common; not known to where one is missing."""
+    if one is None or other is None:
+        return False
+    return bool(max(one[0], other[0]) <= min(one[1], other[1]))
