@@ -35,8 +35,8 @@ def inverted(image: Tensor) -> Tensor:
     return 1 - _levels(image)
 
 
-def label_map(image: Tensor) -> Tensor:
-    """Five levels, as a segmentation has."""
+def five_levels(image: Tensor) -> Tensor:
+    """Five levels, as a poster has."""
     return torch.floor(_levels(image).clamp(max=0.8) * 5) / 5
 
 
@@ -65,7 +65,6 @@ def long_axis(image: Tensor) -> Tensor:
 CINE: Mapping[str, Kind] = {
     "three slices": few_slices,
     "inverted contrast": inverted,
-    "label map": label_map,
     "noise": noise,
     "computed tomography": computed_tomography,
     "one frame twice": still,
@@ -101,7 +100,7 @@ def tiles(image: Tensor) -> Tensor:
 
 PHOTOGRAPH: Mapping[str, Kind] = {
     "negative": inverted,
-    "five levels": label_map,
+    "five levels": five_levels,
     "noise": noise,
     "no colour": grey,
     "out of focus": out_of_focus,

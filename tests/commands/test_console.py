@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -36,7 +37,9 @@ def test_a_width_that_is_asked_for_is_kept(capsys: pytest.CaptureFixture[str], m
 
 def test_every_method_is_named_in_full_in_a_pipe() -> None:
     command = [sys.executable, "-m", "monai_fedlora.cli", "methods"]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    lines = done.stdout.splitlines()
     for name in method_names():
         (row,) = [line for line in lines if line.startswith(f"│ {name} ")]
         assert get_method(name).summary in row

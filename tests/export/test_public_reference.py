@@ -69,12 +69,13 @@ def published(monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_shared_bundle_measures_from_public_cases_alone(run: Run, published: Path, tmp_path: Path) -> None:
+    kept = set(run.workspace.rglob("reference.safetensors"))
     exported = export_bundle(**run.options(tmp_path / "B", "shared", program=False, public=published))
     entry = exported.metadata["out_of_distribution"]
     assert (entry["available"], entry["public_cases"]) == (True, 24)
     assert not {"noise", "patients", "training_cases"} & set(entry)
     assert "24 public cases" in (exported.folder / "docs" / "README.md").read_text()
-    assert not list(run.workspace.rglob("reference.safetensors"))
+    assert set(run.workspace.rglob("reference.safetensors")) == kept
     classifier = open_bundle(exported.folder)
     reach = classifier.trust.reach
     assert reach is not None
