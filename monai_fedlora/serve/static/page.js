@@ -203,20 +203,10 @@ async function change(id, asked, told) {
     void ask();
     return "";
   } catch (error) {
-    if (error instanceof ApiError && error.status === 409) await lookAgain(id);
+    if (error instanceof ApiError && error.status === 409) await askAbout(id).then(draw, () => {});
+    void ask();
     return said(error);
   }
-}
-
-/** Show what another tab has made of a study. @param {string} id */
-async function lookAgain(id) {
-  try {
-    await askAbout(id);
-  } catch {  // whoever looks next says so
-    return;
-  }
-  draw();
-  void ask();
 }
 
 async function removeAll() {
