@@ -175,7 +175,15 @@ class ServedStudy:
             reason = reason.replace(str(file.path), file.name)
         for folder in (self.upload, self.folder):
             reason = reason.replace(str(folder), self.name)
+        if "volume" not in self.offered:
+            self._forget_images()
         self.error, self.state = reason, FAILED
+
+    def _forget_images(self) -> None:
+        """Remove what another choice of frames would need, where there is nothing to choose from."""
+        self.cine = None
+        self.kept.give_back(sum(file.stat().st_size for file in self.images.glob("*")))
+        shutil.rmtree(self.images, ignore_errors=True)
 
     def forget_upload(self) -> None:
         """Remove what was sent."""

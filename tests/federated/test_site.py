@@ -305,7 +305,7 @@ def test_a_setting_that_the_bundle_does_not_have_is_named(
     del config["save_checkpoints"]
     write_json(tmp_path / "bundles" / "reduced" / "configs" / "train.json", config)
     monkeypatch.setenv("MONAI_FEDLORA_BUNDLES", str(tmp_path / "bundles"))
-    with pytest.raises(ConfigError, match="bundle reduced has no settings save_checkpoints"):
+    with pytest.raises(ConfigError, match="bundle reduced has no setting 'save_checkpoints'"):
         build(prepared.plan(bundle="reduced"))
 
 
