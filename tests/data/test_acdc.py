@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,21 @@ def test_both_folders_are_read_with_their_published_split(tmp_path, patient):
         ]
     assert {(r.vendor, r.centre, round(r.spacing, 3)) for r in records} == {("siemens", "dijon", 1.5)}
     assert [r.split for r in read_acdc(tmp_path / "database" / "testing")] == ["test"]
+
+
+def test_files_as_published_are_read_by_the_form_that_agrees_with_their_voxel_sizes(tmp_path, patient):
+    """An sform of 1 mm, while the qform, half a turn about z, and pixdim tell the truth."""
+    folder = patient(tmp_path, 1)
+    for file in folder.glob("*.nii.gz"):
+        header = bytearray(gzip.decompress(file.read_bytes()))
+        spacing = struct.unpack_from("<3f", header, 80)
+        struct.pack_into("<hh6f", header, 252, 1, 1, 0, 0, 1, 0, 0, 0)
+        struct.pack_into("<12f", header, 280, -1, 0, 0, 0, 0, -1, 0, 0, 0, 0, 1, 0)
+        file.write_bytes(gzip.compress(bytes(header)))
+    (record,) = read_acdc(tmp_path)
+    assert record.spacing == pytest.approx(spacing[0])
+    assert spacing[0] != 1
+    assert any("sform" in note for note in record.notes)
 
 
 def test_a_plain_folder_of_patients_has_no_published_split(tmp_path, patient):
