@@ -157,17 +157,9 @@ def keep_opinion(opinion: Opinion, folder: Path) -> Path:
         ConfigError: the folder cannot be made or written to.
         DataError: what lies there is no such table.
     """
-    path = folder / FEEDBACK_NAME
-    try:
-        make_folder(folder)
-        with _locked(folder):
-            before = _text(path)
-            line = [guarded(str(getattr(opinion, name))) for name in COLUMNS]
-            line[COLUMNS.index("probability")] = f"{opinion.probability:.6f}"
-            write_text(path, before + _line(line))
-    except OSError as error:
-        raise ConfigError(f"the opinion cannot be kept in {path}: {error}") from error
-    return path
+    line = [guarded(str(getattr(opinion, name))) for name in COLUMNS]
+    line[COLUMNS.index("probability")] = f"{opinion.probability:.6f}"
+    return _extend(folder, _line(line), failing="the opinion cannot be kept in")
 
 
 def check_table(folder: Path) -> None:
@@ -177,13 +169,7 @@ def check_table(folder: Path) -> None:
         ConfigError: the folder cannot be made or written to.
         DataError: what lies there is no such table.
     """
-    path = folder / FEEDBACK_NAME
-    try:
-        make_folder(folder)
-        with _locked(folder):
-            write_text(path, _text(path))
-    except OSError as error:
-        raise ConfigError(f"opinions cannot be kept in {path}: {error}") from error
+    _extend(folder, "", failing="opinions cannot be kept in")
 
 
 def read_opinions(path: Path) -> list[Opinion]:
@@ -244,6 +230,18 @@ def _opinion(row: Row) -> Opinion:
     ):
         raise DataError(f"{row.origin} is no opinion as monai-fedlora keeps it; take the line out, or mend it")
     return Opinion(probability=probability, **cells)
+
+
+def _extend(folder: Path, lines: str, *, failing: str) -> Path:
+    """Write the table of a folder again with more lines; ``failing`` begins the sentence of an error."""
+    path = folder / FEEDBACK_NAME
+    try:
+        make_folder(folder)
+        with _locked(folder):
+            write_text(path, _text(path) + lines)
+    except OSError as error:
+        raise ConfigError(f"{failing} {path}: {error}") from error
+    return path
 
 
 def _text(path: Path) -> str:

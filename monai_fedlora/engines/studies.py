@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_fedlora.data.rows import read_rows
+from monai_fedlora.data.system_files import is_of_system
 from monai_fedlora.engines.config import open_datalist
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.transforms.photograph_file import SUFFIXES
@@ -54,7 +55,7 @@ def _pairs(folder: Path) -> list[dict[str, Any]]:
     studies: dict[str, dict[str, str]] = {}
     for file in sorted(folder.iterdir()):
         match = _PAIR.fullmatch(file.name)
-        if not match or file.name.startswith("."):
+        if not match or is_of_system(Path(file.name)):
             continue
         frames = studies.setdefault(match["study"], {})
         frame = match["frame"].lower()
@@ -73,7 +74,7 @@ def _photographs(folder: Path) -> list[Path]:
     found = [
         file.absolute()
         for file in folder.iterdir()
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+        if file.suffix.lower() in SUFFIXES and not is_of_system(Path(file.name)) and file.is_file()
     ]
     if not found:
         raise DataError(f"{folder} holds no photograph; their names end in {', '.join(SUFFIXES)}")
