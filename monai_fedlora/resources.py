@@ -6,13 +6,10 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from monai_fedlora.errors import ConfigError, WeightsError, nearest
 from monai_fedlora.files import read_json
-
-if TYPE_CHECKING:
-    from monai_fedlora.networks.prompts import Prompts
 
 BUNDLES_VARIABLE = "MONAI_FEDLORA_BUNDLES"
 DEMO_WEIGHTS = "demo_backbone.safetensors"
@@ -37,6 +34,15 @@ def bundle_path(name: str) -> Path:
     return _folder(name, "bundle", _bundle_roots(), hint=f"set ${BUNDLES_VARIABLE} to the folder that holds it")
 
 
+def bundle_configs(name: str) -> list[Path]:
+    """Return the files that together configure a bundle's training, in the order in which MONAI merges them.
+
+    Raises:
+        ConfigError: see :func:`bundle_path`.
+    """
+    return [bundle_path(name) / "configs" / "train.json"]
+
+
 def bundle_setting(name: str, config: str, key: str) -> Any:
     """Return what a bundle's configuration says under a top-level key.
 
@@ -48,24 +54,6 @@ def bundle_setting(name: str, config: str, key: str) -> Any:
     if not isinstance(content, dict) or key not in content:
         raise ConfigError(f"{path} does not say {key}; give it on the command line")
     return content[key]
-
-
-def bundle_prompts(name: str) -> Prompts:
-    """Return how a bundle's training puts classes into words.
-
-    Raises:
-        ConfigError: there is no such bundle, or it says nothing of it, or nothing sensible.
-    """
-    from monai_fedlora.networks.prompts import Prompts
-
-    try:
-        templates, texts = (bundle_setting(name, "train", key) for key in ("prompts", "class_texts"))
-    except ConfigError:
-        raise ConfigError(
-            f"the bundle {name} has no prompts for a method that compares images with texts; choose a bundle that has "
-            "prompts and class_texts, such as image_2d_pfedst_classification"
-        ) from None
-    return Prompts.from_json({"templates": templates, "class_texts": texts})
 
 
 def list_bundles() -> list[str]:

@@ -10,8 +10,7 @@ from pathlib import Path
 COMPUTING = (
     "networks",
     "transforms",
-    "data/nifti.py",
-    "data/nifti_forms.py",
+    "formats",
     "engines/frozen.py",
     "engines/features.py",
     "engines/stored_cases.py",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 
@@ -15,24 +16,20 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "monai_fedlora"
 
-# Rooms from the ground up: a room imports nothing from the rooms named beside it.
-_OUTPUTS = {"audit", "comparison", "reporting", "clinic", "serve", "commands", "cli"}
-_ABOVE_METHODS = {"federated", "export", *_OUTPUTS}
+# Rooms from the ground up: a folder or a module of the package imports those before it, and none behind it.
+ORDER = (
+    *("errors", "environment", "source_digest", "files", "scratch", "trackers", "encoding", "resources"),
+    *("formats", "transforms", "data", "report", "networks", "adapters", "scope", "methods", "engines", "federated"),
+    *("export", "clinic", "audit", "comparison", "reporting", "serve", "commands", "cli"),
+)
 _TRAINING = {"adapters", "methods", "engines", "federated"}
-FORBIDDEN_ROOMS = {
-    "networks": {"adapters", "methods", *_ABOVE_METHODS},
-    "adapters": {"methods", *_ABOVE_METHODS},
-    "methods": _ABOVE_METHODS,
-    "data": {"adapters", "methods", *_ABOVE_METHODS},
-    "transforms": {"adapters", "methods", *_ABOVE_METHODS},
-    "engines": _ABOVE_METHODS,
-    "federated": _OUTPUTS,
-    "export": _OUTPUTS,
-    "audit": _OUTPUTS - {"audit", "clinic"},
-    "clinic": {*_TRAINING, *_OUTPUTS} - {"clinic"},
-    "comparison": _OUTPUTS - {"comparison"},
-    "serve": {*_TRAINING, *_OUTPUTS} - {"serve", "clinic"},
-    "reporting": _OUTPUTS - {"reporting", "comparison"},
+# Rooms that know nothing of each other although one stands above the other.
+APART = {
+    "networks": {"formats", "transforms", "data", "report"},
+    "clinic": _TRAINING,
+    "comparison": {"clinic", "audit"},
+    "reporting": {"clinic", "audit"},
+    "serve": {*_TRAINING, "audit", "comparison", "reporting"},
 }
 FORBIDDEN_EVERYWHERE = {
     "torchvision",
@@ -73,20 +70,57 @@ def within(name: str, package: str) -> bool:
     return name == package or name.startswith(package + ".")
 
 
-@pytest.mark.parametrize("room", FORBIDDEN_ROOMS)
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+
+
+def room_of(name: str) -> str:
+    return name.split(".")[1]
+
+
+@cache
+def arrows() -> dict[str, dict[str, int]]:
+    """For every module those of the package that it imports, and in which line; also inside functions and for types.
+
+    The package's own ``__init__`` is left out: for users it names what lies in all rooms.
+    """
+    modules = {name_of(path): path for path in sources("monai_fedlora")}
+    found: dict[str, dict[str, int]] = {name: {} for name in modules if name != "monai_fedlora"}
+    for module, lines in found.items():
+        for name, line in imported(modules[module]):
+            while "." in name and name not in modules:
+                name = name.rpartition(".")[0]
+            if name in found and name != module:
+                lines.setdefault(name, line)
+    return found
+
+
+@pytest.mark.parametrize("room", ORDER)
 def test_rooms_import_downwards_only(room: str) -> None:
+    allowed = {*ORDER[: ORDER.index(room) + 1]} - APART.get(room, set())
     wrong = [
-        f"{path.relative_to(REPOSITORY)}:{line} imports {name}"
-        for path in sources(f"monai_fedlora/{room}")
-        for name, line in imported(path)
-        if any(within(name, f"monai_fedlora.{other}") for other in FORBIDDEN_ROOMS[room])
+        f"{module}:{line} imports {name}"
+        for module, lines in arrows().items()
+        for name, line in lines.items()
+        if room_of(module) == room and room_of(name) not in allowed
     ]
     assert wrong == []
 
 
-def test_every_room_has_a_rule() -> None:
-    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert rooms - {"commands"} == set(FORBIDDEN_ROOMS)
+def test_every_room_has_its_place_in_the_order() -> None:
+    assert {room_of(module) for module in arrows()} == set(ORDER)
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    try:
+        TopologicalSorter(arrows()).prepare()
+    except CycleError as error:
+        pytest.fail(" is imported by ".join(error.args[1]))
+
+
+def test_inside_the_package_its_table_of_names_is_not_used() -> None:
+    used = {name for path in sources("monai_fedlora") for name, _ in imported(path) if name.count(".") == 1}
+    assert {name.partition(".")[2] for name in used if within(name, "monai_fedlora")} <= {"__version__", *ORDER}
 
 
 def test_only_the_federated_room_imports_nvflare() -> None:

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from monai_fedlora.clinic.cells import guarded, unguarded
-from monai_fedlora.data.rows import Row, read_rows
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.export.intervals import Interval, wilson
 from monai_fedlora.files import make_folder, write_text
+from monai_fedlora.formats.rows import Row, read_rows
 
 FEEDBACK_NAME = "feedback.csv"
 AGREE, DISAGREE = "agree", "disagree"

@@ -19,7 +19,7 @@ from monai_fedlora.clinic.volumes import INFO, Arranged, arrange_volumes, ending
 from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.data.system_files import is_of_system
 from monai_fedlora.errors import ConfigError, DataError
-from monai_fedlora.transforms.photograph_file import SUFFIXES
+from monai_fedlora.formats.photograph_file import SUFFIXES
 
 OTHER_PHOTOGRAPHS = frozenset(
     f".{ending}"

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from monai_fedlora.data.rows import Row
+from monai_fedlora.formats.rows import Row
 
 
 def printable(text: str) -> str:

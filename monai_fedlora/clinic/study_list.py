@@ -8,8 +8,8 @@ from pathlib import Path
 from monai_fedlora.clinic.naming import names_of_row
 from monai_fedlora.clinic.studies import CineFile, DicomFiles, Files, Unusable
 from monai_fedlora.data.records import FramePair, Photograph
-from monai_fedlora.data.rows import Row, read_rows
 from monai_fedlora.errors import DataError
+from monai_fedlora.formats.rows import Row, read_rows
 
 _COLUMNS = ("ed", "es", "cine", "image", "folder")
 

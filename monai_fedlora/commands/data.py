@@ -287,7 +287,7 @@ def _load_all(datalists: Sequence[Datalist]) -> None:
     items = [item for datalist in datalists for split in SPLITS for item in datalist.items(split)]
     for item in track(items, description="reading images", transient=True):
         if "image" in item:
-            from monai_fedlora.transforms.photograph_file import read_photograph
+            from monai_fedlora.formats.photograph_file import read_photograph
 
             read_photograph(str(item["image"]))
         else:

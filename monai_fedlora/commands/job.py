@@ -104,8 +104,9 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.federated.plan import Plan
     from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
     from monai_fedlora.methods import get_method
+    from monai_fedlora.networks.prompts import bundle_prompts
     from monai_fedlora.report import report_bits
-    from monai_fedlora.resources import bundle_prompts, bundle_setting
+    from monai_fedlora.resources import bundle_setting
 
     if args.accept_changes and not args.resume:
         raise ConfigError("--accept-changes is of --resume, which goes on with a stored run; leave it out")

@@ -15,7 +15,7 @@ from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
 from monai_fedlora.methods.base import get_method
-from monai_fedlora.resources import bundle_prompts
+from monai_fedlora.networks.prompts import bundle_prompts
 from monai_fedlora.source_digest import TRAINING, source_digest
 
 TRAINING_DEFAULTS: Mapping[str, Any] = {"augment": False, "cache_features": True}

@@ -21,8 +21,8 @@ from monai_fedlora.data.records import (
     known_group,
     pair_geometry,
 )
-from monai_fedlora.data.rows import whole_number
 from monai_fedlora.errors import DataError
+from monai_fedlora.formats.rows import whole_number
 
 SOURCE = "Bernard et al., IEEE TMI 37(11):2514-2525, 2018"
 """Who published it."""

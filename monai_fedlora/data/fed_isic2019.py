@@ -14,8 +14,8 @@ from pathlib import Path
 
 from monai_fedlora.data.photographs import Listed, find_photographs, stem
 from monai_fedlora.data.records import Record, check_unique
-from monai_fedlora.data.rows import Row, read_header_row, read_rows
 from monai_fedlora.errors import DataError
+from monai_fedlora.formats.rows import Row, read_header_row, read_rows
 
 SOURCE = "Ogier du Terrail et al., FLamby, NeurIPS 2022; images of ISIC 2019"
 """Who published it."""

@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 
 from monai_fedlora.data.photographs import Listed, find_photographs, stem
 from monai_fedlora.data.records import Record, check_unique
-from monai_fedlora.data.rows import whole_number
 from monai_fedlora.errors import DataError
+from monai_fedlora.formats.rows import whole_number
 
 SOURCE = "Che et al., MICCAI 2023"
 """Who published it."""

@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path, PurePath
 
 from monai_fedlora.data.records import Cine, Record, check_unique, cine_geometry, known_group, vendor_name
-from monai_fedlora.data.rows import Row, read_header_row, read_rows
 from monai_fedlora.data.system_files import is_of_system
 from monai_fedlora.errors import DataError
+from monai_fedlora.formats.rows import Row, read_header_row, read_rows
 
 SOURCE = "Campello et al., IEEE TMI 40(12):3543-3554, 2021"
 """Who published it."""

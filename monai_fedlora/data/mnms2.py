@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from monai_fedlora.data.records import FramePair, Record, check_unique, known_group, pair_geometry, vendor_name
-from monai_fedlora.data.rows import Row, read_rows
 from monai_fedlora.errors import DataError
+from monai_fedlora.formats.rows import Row, read_rows
 
 SOURCE = "Martin-Isla et al., IEEE JBHI 27(7):3302-3313, 2023"
 """Who published it."""

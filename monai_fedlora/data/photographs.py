@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from monai_fedlora.data.image_header import check_image_header
 from monai_fedlora.data.records import Photograph
 from monai_fedlora.data.system_files import is_of_system
 from monai_fedlora.errors import DataError
-from monai_fedlora.transforms.photograph_file import SUFFIXES
+from monai_fedlora.formats.image_header import check_image_header
+from monai_fedlora.formats.photograph_file import SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from monai_fedlora.data.nifti import Header, read_header
 from monai_fedlora.errors import DataError
+from monai_fedlora.formats.nifti import Header, read_header
 
 _VENDORS = (("siemens", "siemens"), ("philips", "philips"), ("canon", "canon"), ("toshiba", "canon"))
 

@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from monai_fedlora.data.image_header import check_image_header
 from monai_fedlora.data.records import (
     Cine,
     FramePair,
@@ -16,9 +15,10 @@ from monai_fedlora.data.records import (
     cine_geometry,
     pair_geometry,
 )
-from monai_fedlora.data.rows import Row, read_header_row, read_rows
 from monai_fedlora.data.table_words import settle_codes, settle_labels
 from monai_fedlora.errors import DataError
+from monai_fedlora.formats.image_header import check_image_header
+from monai_fedlora.formats.rows import Row, read_header_row, read_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from monai_fedlora.data.rows import Row
 from monai_fedlora.errors import DataError
+from monai_fedlora.formats.rows import Row
 
 _WHOLE = re.compile(r"([0-9]+)(\.0+)?")
 _NO_LEADING_ZERO = re.compile(r"(0|[1-9][0-9]*)(\.0+)?")

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from monai_fedlora.data.rows import read_rows
 from monai_fedlora.data.system_files import is_of_system
 from monai_fedlora.engines.config import open_datalist
 from monai_fedlora.errors import ConfigError, DataError
-from monai_fedlora.transforms.photograph_file import SUFFIXES
+from monai_fedlora.formats.photograph_file import SUFFIXES
+from monai_fedlora.formats.rows import read_rows
 
 _PAIR = re.compile(r"(?P<study>.+)_(?P<frame>ed|es)\.nii(\.gz)?", re.IGNORECASE)
 _DATALIST = "datalist.json"

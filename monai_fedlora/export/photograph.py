@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from monai_fedlora.export.foreign import PHOTOGRAPH
 from monai_fedlora.export.modality import Modality, Reading
 from monai_fedlora.export.verify import probe_image
+from monai_fedlora.formats.photograph_file import EIGHT_BIT, FORMATS, SIXTEEN_BIT, SUFFIXES, read_photograph
 from monai_fedlora.transforms.photograph import PhotographPreprocessor
 from monai_fedlora.transforms.photograph_colour import shades_of_grey
-from monai_fedlora.transforms.photograph_file import EIGHT_BIT, FORMATS, SIXTEEN_BIT, SUFFIXES, read_photograph
 from monai_fedlora.transforms.photograph_geometry import resize
 
 _SUBJECTS = {

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.resources import bundle_setting
 
 PLACEHOLDER = "{class}"
 LONGEST = 200
@@ -93,6 +94,22 @@ class Prompts:
                 f"class_texts has no text for class {name!r}{hint}; give one for every class, or for none"
             )
         return self.class_texts[name]
+
+
+def bundle_prompts(name: str) -> Prompts:
+    """Return how a bundle's training puts classes into words.
+
+    Raises:
+        ConfigError: there is no such bundle, or it says nothing of it, or nothing sensible.
+    """
+    try:
+        templates, texts = (bundle_setting(name, "train", key) for key in ("prompts", "class_texts"))
+    except ConfigError:
+        raise ConfigError(
+            f"the bundle {name} has no prompts for a method that compares images with texts; choose a bundle that has "
+            "prompts and class_texts, such as image_2d_pfedst_classification"
+        ) from None
+    return Prompts.from_json({"templates": templates, "class_texts": texts})
 
 
 def _check_template(template: Any) -> None:

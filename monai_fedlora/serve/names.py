@@ -10,8 +10,8 @@ from pathlib import PurePosixPath
 from monai_fedlora.clinic.bundle import CINE
 from monai_fedlora.clinic.volumes import INFO, NIFTI
 from monai_fedlora.data.system_files import is_of_system
+from monai_fedlora.formats.photograph_file import SUFFIXES as PHOTOGRAPHS
 from monai_fedlora.serve.refusal import BAD_REQUEST, Refused
-from monai_fedlora.transforms.photograph_file import SUFFIXES as PHOTOGRAPHS
 
 ZIP, DICOM = ".zip", ".dcm"
 _DICOM_SUFFIXES = (DICOM, ".dicom", ".ima")

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from monai_fedlora.data.nifti import Volume, open_volume
 from monai_fedlora.errors import DataError
+from monai_fedlora.formats.nifti import Volume, open_volume
 from monai_fedlora.transforms.grey_levels import check_grey_levels, check_time_axis, not_finite
 from monai_fedlora.transforms.orientation import orient_array
 

@@ -15,8 +15,8 @@ from monai.transforms import EnsureTyped, SelectItemsd, Transform
 from torch import Tensor, nn
 
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.formats.photograph_file import read_photograph
 from monai_fedlora.transforms.photograph_colour import shades_of_grey
-from monai_fedlora.transforms.photograph_file import read_photograph
 from monai_fedlora.transforms.photograph_geometry import centre_square, disc_square, resize
 
 IMAGE = "image"

@@ -20,7 +20,7 @@ from monai_fedlora.data.photo_phantom.dermatoscopes import DERMATOSCOPES
 from monai_fedlora.data.photo_phantom.dermoscopy import make_dermoscopy
 from monai_fedlora.data.photo_phantom.fundus import make_fundus
 from monai_fedlora.data.photo_phantom.fundus_cameras import FUNDUS_CAMERAS
-from monai_fedlora.transforms.photograph_file import read_photograph
+from monai_fedlora.formats.photograph_file import read_photograph
 from tests.clinic.hearts import ES_FRAME, SPACING, affine_of, beating_heart
 
 

@@ -13,7 +13,7 @@ from monai_fedlora.comparison.runner import Task
 from monai_fedlora.comparison.settings import Comparison, Run, assigned, differences
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods import get_method, method_names
-from monai_fedlora.resources import bundle_prompts
+from monai_fedlora.networks.prompts import bundle_prompts
 from tests.comparison.conftest import SIZE, TEXTS
 
 MakeTask = Callable[..., Task]

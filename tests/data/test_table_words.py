@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monai_fedlora.data.rows import Row
 from monai_fedlora.data.table_words import settle_codes, settle_labels
 from monai_fedlora.errors import DataError
+from monai_fedlora.formats.rows import Row
 
 
 def rows(*cells: str) -> list[Row]:

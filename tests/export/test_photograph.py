@@ -23,10 +23,10 @@ from monai_fedlora.export.bundle import Exported, export_bundle
 from monai_fedlora.export.check.metadata import metadata_schema
 from monai_fedlora.export.modalities import modality_of
 from monai_fedlora.export.peft_folders import export_peft
+from monai_fedlora.formats.photograph_file import read_photograph
 from monai_fedlora.networks.catalogue import Network, build_backbone
 from monai_fedlora.resources import BUNDLES_VARIABLE
 from monai_fedlora.transforms.photograph import photograph_preprocessing
-from monai_fedlora.transforms.photograph_file import read_photograph
 
 from .conftest import CLASSES, MICRO_VIT, Run, temperature_of
 from .running import failing_inference, infer, read_errors, read_table, without_this_package

@@ -16,7 +16,7 @@ from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.federated.site import Site
 from monai_fedlora.files import load_tensors
 from monai_fedlora.methods import get_method, method_names
-from monai_fedlora.resources import bundle_prompts
+from monai_fedlora.networks.prompts import bundle_prompts
 from tests.federated.conftest import SITES, TEXTS, Prepared
 from tests.helpers import for_methods
 from tests.methods.federation import NEED_TEXTS

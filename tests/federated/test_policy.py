@@ -25,7 +25,7 @@ from monai_fedlora.federated.policy import (
     site_policy,
 )
 from monai_fedlora.files import write_json
-from monai_fedlora.resources import bundle_prompts
+from monai_fedlora.networks.prompts import bundle_prompts
 from monai_fedlora.scope import Manifest
 from tests.helpers import make_manifest, make_plan
 

@@ -12,7 +12,8 @@ from monai_fedlora.cli import main
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.files import read_json
 from monai_fedlora.methods import get_method, method_names
-from monai_fedlora.resources import bundle_path, bundle_prompts, bundle_setting
+from monai_fedlora.networks.prompts import bundle_prompts
+from monai_fedlora.resources import bundle_path, bundle_setting
 from tests.methods.federation import NEED_TEXTS
 
 JOBS = Path(__file__).resolve().parents[2] / "nvflare_jobs"

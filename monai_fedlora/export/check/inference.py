@@ -18,7 +18,7 @@ from monai_fedlora.export.cine import AFFINE, cine_reading, resampled_cine_readi
 from monai_fedlora.export.inference import inference_config
 from monai_fedlora.export.modality import Reading
 from monai_fedlora.export.photograph import photograph_reading
-from monai_fedlora.transforms.photograph_file import SUFFIXES
+from monai_fedlora.formats.photograph_file import SUFFIXES
 
 _CLASS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MOST_CLASSES = 10_000

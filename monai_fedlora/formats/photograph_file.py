@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from monai_fedlora.errors import DataError
-from monai_fedlora.transforms.jpeg_data import MAXIMUM_SCANS, TooManyScans, check_scans, missing_data
-from monai_fedlora.transforms.png_data import is_incomplete
+from monai_fedlora.formats.jpeg_data import MAXIMUM_SCANS, TooManyScans, check_scans, missing_data
+from monai_fedlora.formats.png_data import is_incomplete
 
 FORMATS = ("JPEG", "PNG", "TIFF")
 SUFFIXES = (".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff")

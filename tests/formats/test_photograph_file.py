@@ -17,7 +17,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from monai_fedlora.errors import DataError
-from monai_fedlora.transforms.photograph_file import MAXIMUM_PIXELS, MINIMUM_SIDE, SUFFIXES, read_photograph
+from monai_fedlora.formats.photograph_file import MAXIMUM_PIXELS, MINIMUM_SIDE, SUFFIXES, read_photograph
 
 TURNED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     1: lambda a: a,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_fedlora.errors import DataError
-from monai_fedlora.transforms.photograph_file import FORMATS, check_header
+from monai_fedlora.formats.photograph_file import FORMATS, check_header
 
 _LAST_BYTES = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 _TIFF_PARTS = ((273, 279), (324, 325))
@@ -26,7 +26,7 @@ def check_image_header(path: Path) -> tuple[int, int]:
 
     Raises:
         DataError: the file is missing, truncated, or what
-            :func:`~monai_fedlora.transforms.photograph_file.check_header` refuses; the message names it.
+            :func:`~monai_fedlora.formats.photograph_file.check_header` refuses; the message names it.
     """
     from PIL import Image, UnidentifiedImageError
 

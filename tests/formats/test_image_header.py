@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from monai_fedlora.data.image_header import check_image_header
 from monai_fedlora.errors import DataError
-from monai_fedlora.transforms.photograph_file import read_photograph
+from monai_fedlora.formats.image_header import check_image_header
+from monai_fedlora.formats.photograph_file import read_photograph
 
 SUFFIXES = (".jpg", ".png", ".tif")
 

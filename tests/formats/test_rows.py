@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from monai_fedlora.data.rows import read_header_row, read_rows, whole_number
 from monai_fedlora.errors import DataError
+from monai_fedlora.formats.rows import read_header_row, read_rows, whole_number
 
 
 def test_rows_carry_their_line_and_skip_empty_ones(tmp_path):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from monai_fedlora.errors import DataError
-from monai_fedlora.transforms.jpeg_data import missing_data
-from monai_fedlora.transforms.photograph_file import read_photograph
+from monai_fedlora.formats.jpeg_data import missing_data
+from monai_fedlora.formats.photograph_file import read_photograph
 
 KINDS = (
     {},

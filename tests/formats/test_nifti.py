@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from monai_fedlora.data.nifti import Header, open_volume, read_header
 from monai_fedlora.errors import DataError
+from monai_fedlora.formats.nifti import Header, open_volume, read_header
 
 
 def image(shape=(6, 5, 4), spacing=(1.5, 1.25, 10.0), dtype=np.int16) -> nibabel.Nifti1Image:

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from monai_fedlora.errors import DataError
-from monai_fedlora.transforms.photograph_file import read_photograph
-from monai_fedlora.transforms.png_data import is_incomplete
+from monai_fedlora.formats.photograph_file import read_photograph
+from monai_fedlora.formats.png_data import is_incomplete
 
 MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "I;16")
 _ROW = {"RGB": 226, "RGBA": 301, "L": 76, "LA": 151, "P": 76, "1": 11, "I;16": 151}

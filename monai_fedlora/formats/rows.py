@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from monai_fedlora.data.csv_text import read_cells
 from monai_fedlora.errors import DataError
+from monai_fedlora.formats.csv_text import read_cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def read_header_row(path: Path) -> tuple[str, ...]:
 
 
 def read_rows(path: Path, *, required: Sequence[str], on_bad: Callable[[str, str], None] | None = None) -> list[Row]:
-    """Read a csv with a header line, see :func:`~monai_fedlora.data.csv_text.read_cells`; empty lines are skipped.
+    """Read a csv with a header line, see :func:`~monai_fedlora.formats.csv_text.read_cells`; empty lines are skipped.
 
     A line may have more or fewer separators at its end than the header, if the cells there are empty and unnamed.
 

@@ -73,7 +73,7 @@ def open_volume(path: Path, *, axes: int) -> Volume:
     Raises:
         DataError: the file is missing, unreadable, truncated or has the wrong geometry; the message names it.
     """
-    from monai_fedlora.data.nifti_forms import chosen_affine
+    from monai_fedlora.formats.nifti_forms import chosen_affine
 
     image = _open(path)
     shape = _shape(path, image, axes)
