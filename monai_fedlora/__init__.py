@@ -1,3 +1,27 @@
-"""Personalised, parameter-efficient federated fine-tuning of vision foundation models on MONAI bundles."""
+"""Personalised, parameter-efficient federated fine-tuning of vision foundation models on MONAI bundles.
+
+The public names are below; ``import monai_fedlora as fl`` reads none of their modules, which come with their first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from monai_fedlora.api.method import MethodChoice, method
 
 __version__ = "0.1.0"
+__all__ = ["MethodChoice", "method"]
+
+_MODULES = {"MethodChoice": "api.method", "method": "api.method"}
+"""Where each public name comes from; the same as the imports above, which type checkers and editors read."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -20,7 +20,7 @@ PACKAGE = REPOSITORY / "monai_fedlora"
 ORDER = (
     *("errors", "environment", "source_digest", "files", "scratch", "trackers", "encoding", "resources"),
     *("formats", "transforms", "data", "report", "networks", "adapters", "scope", "methods", "engines", "federated"),
-    *("export", "clinic", "audit", "comparison", "reporting", "serve", "commands", "cli"),
+    *("export", "clinic", "audit", "comparison", "reporting", "serve", "api", "commands", "cli"),
 )
 _TRAINING = {"adapters", "methods", "engines", "federated"}
 # Rooms that know nothing of each other although one stands above the other.
