@@ -29,7 +29,7 @@ $(STAMP): setup.cfg constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]' --constraint constraints.txt
 	@touch $@
 
-demo: $(STAMP)  ## simulate four hospitals on synthetic hearts, results in runs/demo
+demo: $(STAMP)  ## simulate four hospitals on synthetic cine studies, results in runs/demo
 	$(BIN)/monai-fedlora simulate nvflare_jobs/dual_lora --workspace runs/demo --overwrite
 
 test: $(STAMP)  ## the fast tests

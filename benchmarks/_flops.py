@@ -40,12 +40,12 @@ def textbook() -> Iterator[None]:
     from monai_fedlora.adapters import side
     from monai_fedlora.networks import vit
 
-    kept = vit.attend, side.folded
-    vit.attend, side.folded = _all_keys_and_values, lambda layer, x: layer(x)
+    kept = vit.attend, side.merged_linear
+    vit.attend, side.merged_linear = _all_keys_and_values, lambda layer, x: layer(x)
     try:
         yield
     finally:
-        vit.attend, side.folded = kept
+        vit.attend, side.merged_linear = kept
 
 
 def _all_keys_and_values(x: Any, query: Any, key: Any, value: Any, *, n_heads: int) -> Any:

@@ -1,6 +1,6 @@
 """What the models of a run tell of who was behind them: `monai-fedlora audit` of every site, and the mean over sites.
 
-Runs a job of ``nvflare_jobs`` in one process, on its synthetic hearts or photographs or, with ``--real``, on
+Runs a job of ``nvflare_jobs`` in one process, on its synthetic cine studies or photographs or, with ``--real``, on
 photographs of Fed-ISIC2019 from the folder that MONAI_FEDLORA_REAL_DATA names, and audits each site's model with cases
 that no site had.
 

@@ -1,7 +1,7 @@
 """What bfloat16 costs in balanced accuracy, on the cine demonstration.
 
-Runs the federation of ``nvflare_jobs/dual_lora`` in one process, on its synthetic hearts, once per precision and seed;
-``benchmarks/local_epoch.py`` measures what it saves in time.
+Runs the federation of ``nvflare_jobs/dual_lora`` in one process, on its synthetic cine studies, once per precision and
+seed; ``benchmarks/local_epoch.py`` measures what it saves in time.
 
     python benchmarks/precision.py --seeds 3
 """

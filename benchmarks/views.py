@@ -1,7 +1,7 @@
 """What a fixed number of augmented images per case costs in balanced accuracy, against new ones in every epoch.
 
-Kept features need images that come again. Runs a job of ``nvflare_jobs`` in one process, on its synthetic hearts or
-photographs, once per number of views and seed: without augmentation, with so many fixed views of each case that take
+Kept features need images that come again. Runs a job of ``nvflare_jobs`` in one process, on its synthetic cine studies
+or photographs, once per number of views and seed: without augmentation, with so many fixed views of each case that take
 turns in the epochs, and with new ones in every epoch, of which nothing can be kept.
 
     python benchmarks/views.py --seeds 3

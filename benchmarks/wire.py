@@ -1,7 +1,7 @@
 """What the way in which updates travel costs in bytes and in balanced accuracy, on the cine demonstration.
 
-Runs the federation of ``nvflare_jobs/dual_lora`` in one process, on its synthetic hearts, once per way and seed. Bytes
-are those of the declared arrays, per site and round, without what NVFlare's messages take around them.
+Runs the federation of ``nvflare_jobs/dual_lora`` in one process, on its synthetic cine studies, once per way and seed.
+Bytes are those of the declared arrays, per site and round, without what NVFlare's messages take around them.
 
     python benchmarks/wire.py --seeds 3
 """

@@ -139,7 +139,7 @@ class Encoding:
 
 
 def encode_with_memory(
-    encoding: Encoding, values: np.ndarray, *, sent: np.ndarray | None, left_over: np.ndarray | None
+    encoding: Encoding, values: np.ndarray, *, sent: np.ndarray | None, residual: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Write a site's change of a tensor together with what earlier rounds left over.
 
@@ -147,7 +147,7 @@ def encode_with_memory(
         encoding: of this tensor.
         values: the tensor as the site has it.
         sent: the tensor as the server sent it; None where it sends none, which counts as zero.
-        left_over: what earlier rounds have left out, None for nothing.
+        residual: what earlier rounds have left out, None for nothing.
 
     Returns:
         The message, and what it leaves out: float32, of the tensor's shape.
@@ -156,7 +156,7 @@ def encode_with_memory(
         PrivacyError: the change cannot be written, or what was left over is of another size.
     """
     update = values.astype(np.float64)
-    for part, sign in ((sent, -1), (left_over, 1)):
+    for part, sign in ((sent, -1), (residual, 1)):
         if part is not None and part.shape != values.shape:
             raise PrivacyError("was of another size when the round started")
         update = update if part is None else update + sign * part.astype(np.float64)

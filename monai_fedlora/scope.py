@@ -289,17 +289,17 @@ class Scope:
 
     def shared_payload(self, network: nn.Module) -> dict[str, np.ndarray]:
         """What a site sends that starts from nothing, see :meth:`update`."""
-        return self.update(network, sent={}, left_over={})[0]
+        return self.update(network, sent={}, residual={})[0]
 
     def update(
-        self, network: nn.Module, *, sent: Mapping[str, np.ndarray], left_over: Mapping[str, np.ndarray]
+        self, network: nn.Module, *, sent: Mapping[str, np.ndarray], residual: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Copy the shared tensors out of ``network`` as arrays; nothing else is ever read here.
 
         Args:
             network: after the round's training.
             sent: what the server sent for the round.
-            left_over: what earlier rounds left out, by key.
+            residual: what earlier rounds left out, by key.
 
         Returns:
             The payload, and what its encodings leave out, which stays in the site.
@@ -317,7 +317,7 @@ class Scope:
             else:
                 with _about(key):
                     payload[key], remains[key] = encode_with_memory(
-                        entry.encoding, values, sent=sent.get(key), left_over=left_over.get(key)
+                        entry.encoding, values, sent=sent.get(key), residual=residual.get(key)
                     )
         self.manifest.up.check(payload)
         return payload, remains

@@ -165,20 +165,20 @@ def test_eight_bits_take_little_more_than_half_of_float16() -> None:
 
 def send_all(changes: np.ndarray, encoding: Encoding) -> tuple[np.ndarray, np.ndarray]:
     """Sums of what a server decodes after each round, and the last memory."""
-    total, left_over, sums = np.zeros(changes.shape[1]), None, []
+    total, residual, sums = np.zeros(changes.shape[1]), None, []
     for change in changes:
-        message, left_over = encode_with_memory(encoding, change, sent=None, left_over=left_over)
+        message, residual = encode_with_memory(encoding, change, sent=None, residual=residual)
         total = total + encoding.decode(message, change.shape)
         sums.append(total)
-    assert left_over is not None
-    return np.array(sums), left_over
+    assert residual is not None
+    return np.array(sums), residual
 
 
 @given(seeds, encodings, st.integers(1, 200))
 def test_nothing_is_lost_but_what_the_memory_holds(seed: int, encoding: Encoding, size: int) -> None:
     changes = 0.01 * drawn(8 * size, seed).reshape(8, size)
-    sums, left_over = send_all(changes, encoding)
-    np.testing.assert_allclose(sums[-1] + left_over, changes.sum(axis=0), atol=1e-6 * np.abs(changes).sum())
+    sums, residual = send_all(changes, encoding)
+    np.testing.assert_allclose(sums[-1] + residual, changes.sum(axis=0), atol=1e-6 * np.abs(changes).sum())
 
 
 @pytest.mark.parametrize("encoding", [INT8, *(Encoding(values=v, kept=0.1) for v in KINDS)], ids=str)
@@ -200,23 +200,23 @@ def test_without_a_memory_small_changes_would_never_arrive() -> None:
 
 def test_the_change_is_one_from_what_was_sent() -> None:
     encoding = Encoding(values="float32")
-    values, sent, left_over = (drawn(10, seed).astype(np.float32) for seed in range(3))
-    message, remains = encode_with_memory(encoding, values, sent=sent, left_over=left_over)
-    expected = values.astype(np.float64) - sent + left_over
+    values, sent, residual = (drawn(10, seed).astype(np.float32) for seed in range(3))
+    message, remains = encode_with_memory(encoding, values, sent=sent, residual=residual)
+    expected = values.astype(np.float64) - sent + residual
     np.testing.assert_allclose(encoding.decode(message, (10,)), expected, rtol=1e-7)
     assert remains.dtype == np.float32
     assert (sent == drawn(10, 1).astype(np.float32)).all()
 
 
 def test_a_scalar_has_a_memory_too() -> None:
-    message, remains = encode_with_memory(INT8, np.float32(0.3) * np.ones(()), sent=None, left_over=None)
+    message, remains = encode_with_memory(INT8, np.float32(0.3) * np.ones(()), sent=None, residual=None)
     assert message.shape == (5,)
     assert remains.shape == ()
 
 
-@pytest.mark.parametrize("part", ["sent", "left_over"])
+@pytest.mark.parametrize("part", ["sent", "residual"])
 def test_a_memory_of_another_size_is_refused(part: str) -> None:
-    parts: dict[str, Any] = {"sent": None, "left_over": None, part: np.zeros((1,), np.float32)}
+    parts: dict[str, Any] = {"sent": None, "residual": None, part: np.zeros((1,), np.float32)}
     with pytest.raises(PrivacyError, match="size"):
         encode_with_memory(INT8, np.zeros((4,), np.float32), **parts)
 

@@ -593,23 +593,23 @@ def test_rounds_of_updates_add_up_to_the_true_changes(encoding: Encoding) -> Non
     """A server that adds up what it reads has, but for the memory, what the site's network has."""
     network, scope = encoded_dual(encoding)
     assert any(entry.encoding for entry in scope.manifest.up.entries.values())
-    sent, left_over = scope.initial_payload(network), {}
+    sent, residual = scope.initial_payload(network), {}
     scope.load_shared(network, sent)
     wanted = {key: value.astype(np.float64) for key, value in sent.items()}
     for number in range(5):
         before = {key: network.state_dict()[key].numpy().astype(np.float64) for key in sent}
         moved(network, scope, number)
         wanted = {key: wanted[key] + network.state_dict()[key].numpy() - before[key] for key in sent}
-        payload, left_over = scope.update(network, sent=sent, left_over=left_over)
+        payload, residual = scope.update(network, sent=sent, residual=residual)
         sent = scope.manifest.up.decoded(payload, sent)
         with torch.no_grad():
             for key, value in sent.items():
                 network.get_parameter(key).copy_(torch.from_numpy(value))
     for key, entry in scope.manifest.up.entries.items():
         if entry.encoding is None:
-            assert key not in left_over
+            assert key not in residual
         else:
-            np.testing.assert_allclose(sent[key] + left_over[key], wanted[key], atol=1e-6)
+            np.testing.assert_allclose(sent[key] + residual[key], wanted[key], atol=1e-6)
 
 
 def test_what_diverged_is_refused_before_it_is_encoded() -> None:
@@ -618,4 +618,4 @@ def test_what_diverged_is_refused_before_it_is_encoded() -> None:
     with torch.no_grad():
         network.get_parameter(key).view(-1)[0] = float("nan")
     with pytest.raises(PrivacyError, match=re.escape(repr(key)) + ".*NaN"):
-        scope.update(network, sent={}, left_over={})
+        scope.update(network, sent={}, residual={})

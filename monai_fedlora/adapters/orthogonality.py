@@ -48,16 +48,16 @@ Form = Literal["W1", "W2", "W3", "R"]
 FORMS: tuple[Form, ...] = get_args(Form)
 EPS = 1e-10
 
-_Codes = dict[tuple[int, str], Tensor]
+_Activations = dict[tuple[int, str], Tensor]
 
 
 @contextmanager
 def overlap(network: nn.Module, form: Form, *, detach_shared: bool = False) -> Iterator[Callable[[], Tensor]]:
     """Give a function that computes the mean overlap over the adapted layers, a scalar with a gradient.
 
-    ``R`` reads the low-rank codes A x off each forward pass that builds a graph, so the function is called once after
-    every one of them, before its backward pass; others, as in an evaluation, are ignored. With mixed precision the
-    codes have the precision of the forward pass; everything else is computed in the parameters' own.
+    ``R`` reads the low-rank activations A x off each forward pass that builds a graph, so the function is called once
+    after every one of them, before its backward pass; others, as in an evaluation, are ignored. With mixed precision
+    the activations have the precision of the forward pass; everything else is computed in the parameters' own.
 
     Args:
         network: with a ``shared`` and a ``private`` adapter of the same rank on each adapted layer.
@@ -73,12 +73,12 @@ def overlap(network: nn.Module, form: Form, *, detach_shared: bool = False) -> I
     for index, layer in enumerate(layers):
         groups[layer.lora_A[SHARED].weight.shape, layer.lora_B[SHARED].weight.shape].append(index)
 
-    def mean(codes: _Codes) -> Tensor:
+    def mean(activations: _Activations) -> Tensor:
         overlaps = []
         for group in groups.values():
             factors = _Factors([layers[index] for index in group], detach_shared)
             if form == "R":
-                overlaps += _token_overlaps(codes, group, factors.columns())
+                overlaps += _token_overlaps(activations, group, factors.columns())
             elif form == "W3":
                 overlaps.append(product_overlap(factors.rows(), factors.columns()))
             elif form == "W2":
@@ -87,10 +87,10 @@ def overlap(network: nn.Module, form: Form, *, detach_shared: bool = False) -> I
                 overlaps.append(vector_overlap(factors.rows()))
         return torch.cat(overlaps).mean()
 
-    recording: AbstractContextManager[_Codes]
-    recording = _recorded_codes(layers, detach_shared) if form == "R" else nullcontext({})
-    with recording as codes:
-        yield lambda: mean(codes)
+    recording: AbstractContextManager[_Activations]
+    recording = _recorded_activations(layers, detach_shared) if form == "R" else nullcontext({})
+    with recording as activations:
+        yield lambda: mean(activations)
 
 
 def vector_overlap(gram: Tensor) -> Tensor:
@@ -157,19 +157,19 @@ class _Factors:
 
 
 @contextmanager
-def _recorded_codes(layers: Sequence[Any], detach_shared: bool) -> Iterator[_Codes]:
+def _recorded_activations(layers: Sequence[Any], detach_shared: bool) -> Iterator[_Activations]:
     """Keep the latest A x by (layer, adapter) of the forward passes that build a graph."""
-    codes: _Codes = {}
+    activations: _Activations = {}
 
     def keep(place: tuple[int, str], factor: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         if not output.requires_grad:
             return
         if not detach_shared:
-            codes[place] = output
+            activations[place] = output
         elif place[1] == SHARED:
-            codes[place] = output.detach()
+            activations[place] = output.detach()
         else:
-            codes[place] = functional.linear(inputs[0].detach(), factor.weight)  # type: ignore[arg-type]
+            activations[place] = functional.linear(inputs[0].detach(), factor.weight)  # type: ignore[arg-type]
 
     hooks = [
         layer.lora_A[adapter].register_forward_hook(partial(keep, (index, adapter)))
@@ -177,32 +177,34 @@ def _recorded_codes(layers: Sequence[Any], detach_shared: bool) -> Iterator[_Cod
         for adapter in (SHARED, PRIVATE)
     ]
     try:
-        yield codes
+        yield activations
     finally:
         for hook in hooks:
             hook.remove()
-        codes.clear()
+        activations.clear()
 
 
-def _token_overlaps(codes: _Codes, group: Sequence[int], columns: Tensor) -> list[Tensor]:
+def _token_overlaps(activations: _Activations, group: Sequence[int], columns: Tensor) -> list[Tensor]:
     """The overlap per token of the layers of a group, those with the same number of tokens at once."""
-    shared, private = (_take(codes, group, adapter) for adapter in (SHARED, PRIVATE))
+    shared, private = (_take(activations, group, adapter) for adapter in (SHARED, PRIVATE))
     places: dict[int, list[int]] = defaultdict(list)
-    for place, code in enumerate(shared):
-        places[len(code)].append(place)
+    for place, activation in enumerate(shared):
+        places[len(activation)].append(place)
     overlaps = []
     for alike in places.values():
-        first, second = (torch.stack([codes_of[place] for place in alike]) for codes_of in (shared, private))
+        first, second = (
+            torch.stack([activations_of[place] for place in alike]) for activations_of in (shared, private)
+        )
         overlaps.append(token_overlap(first, second, columns[alike]))
     return overlaps
 
 
-def _take(codes: _Codes, group: Sequence[int], adapter: str) -> list[Tensor]:
-    """Move the codes of some layers out of the record: (T, r) each, in float32 or wider."""
+def _take(activations: _Activations, group: Sequence[int], adapter: str) -> list[Tensor]:
+    """Move the activations of some layers out of the record: (T, r) each, in float32 or wider."""
     try:
-        taken = [codes.pop((index, adapter)).flatten(0, -2) for index in group]
+        taken = [activations.pop((index, adapter)).flatten(0, -2) for index in group]
     except KeyError as error:
         raise FedLoraError(
             "the overlap of representations needs one forward pass with gradients before every call, and there was none"
         ) from error
-    return [code.to(torch.promote_types(code.dtype, torch.float32)) for code in taken]
+    return [activation.to(torch.promote_types(activation.dtype, torch.float32)) for activation in taken]

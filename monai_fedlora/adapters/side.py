@@ -22,8 +22,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from monai_fedlora.adapters.folded import folded
 from monai_fedlora.adapters.lora import PRIVATE, LoraSettings, add_adapters
+from monai_fedlora.adapters.merged_linear import merged_linear
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.attention import dot_product_attention
 from monai_fedlora.networks.protocol import Backbone, Features, Taps
@@ -88,7 +88,7 @@ class SideBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.qkv(self.norm(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         attended = dot_product_attention(query, key, value)
-        return x + folded(self.out, attended.transpose(1, 2).flatten(2))
+        return x + merged_linear(self.out, attended.transpose(1, 2).flatten(2))
 
 
 class SideNetwork(nn.Module):
@@ -121,15 +121,15 @@ class SideNetwork(nn.Module):
             network: the network that this one is beside.
             taps: the inputs of its blocks, each (B, 1 + N, D).
         """
-        tokens = taps.hidden[-1] + folded(self.up, self.features(taps.hidden))
+        tokens = taps.hidden[-1] + merged_linear(self.up, self.features(taps.hidden))
         return network.suffix(Features(tokens, taps.addend), len(network.blocks) - 1)
 
     def features(self, hidden: Sequence[Tensor]) -> Tensor:
         """F, of shape (B, 1 + N, width), from the inputs of all blocks."""
         first, *others = self.down
-        state = folded(self.down[first], hidden[int(first)])
+        state = merged_linear(self.down[first], hidden[int(first)])
         for tap, block in zip(others, self.blocks, strict=True):
-            state = block(state) + folded(self.down[tap], hidden[int(tap)])
+            state = block(state) + merged_linear(self.down[tap], hidden[int(tap)])
         return state
 
     @property

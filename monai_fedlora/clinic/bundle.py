@@ -119,7 +119,7 @@ class Classifier:
             DataError: the model refuses the image.
         """
         inputs = self._inputs(image, affine)
-        if self.trust.reach is None:
+        if self.trust.ood_threshold is None:
             return self._run(self.script, *inputs), None
         logits, distances = self._run(getattr(self.script, METHOD), *inputs)
         return logits, distances
@@ -221,7 +221,7 @@ def _open(bundle: Path, contents: Contents) -> Classifier:
         channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
         modality = _MODALITIES[image["modality"]]
         trust, script = read_trust(metadata), _load(contents.path(_MODEL), bundle, device)
-        if trust.reach is not None:
+        if trust.ood_threshold is not None:
             getattr(script, METHOD)
         return Classifier(
             path=bundle,

@@ -149,10 +149,10 @@ class Prediction:
         }
 
     def _distance(self) -> dict[str, float] | None:
-        reach = self.classifier.trust.reach
-        if self.distance is None or reach is None:
+        threshold = self.classifier.trust.ood_threshold
+        if self.distance is None or threshold is None:
             return None
-        return {"value": round(self.distance, 4), "limit": round(reach.limit, 4)}
+        return {"value": round(self.distance, 4), "limit": round(threshold.limit, 4)}
 
 
 def predict_study(classifier: Classifier, study: Study, *, overlay: bool = True) -> Prediction:
@@ -188,7 +188,7 @@ def predict_loaded(
     affine = None if loaded.image_affine is None else torch.from_numpy(loaded.image_affine)
     probabilities, distance = classifier.assess(loaded.image, affine)
     trust = classifier.trust
-    unlike = [] if distance is None or trust.reach is None else trust.reach.doubts(distance)
+    unlike = [] if distance is None or trust.ood_threshold is None else trust.ood_threshold.doubts(distance)
     prepared = classifier.prepare(loaded.image, affine)
     stability, refused = find_stability(classifier, loaded, prepared, probabilities, on_batch=on_batch)
     best = max(range(len(probabilities)), key=probabilities.__getitem__)

@@ -146,7 +146,7 @@ def _distances(prediction: Prediction) -> list[Any] | None:
     from pydicom.sr.codedict import codes
 
     model = prediction.classifier
-    if prediction.distance is None or model.trust.reach is None:
+    if prediction.distance is None or model.trust.ood_threshold is None:
         return None
     return [
         sr.Measurement(
@@ -156,7 +156,7 @@ def _distances(prediction: Prediction) -> list[Any] | None:
         )
         for code, meaning, value in (
             ("DISTANCE", "Distance from the training cases", prediction.distance),
-            ("DISTANCELIMIT", "Limit of the distance from the training cases", model.trust.reach.limit),
+            ("DISTANCELIMIT", "Limit of the distance from the training cases", model.trust.ood_threshold.limit),
         )
     ]
 

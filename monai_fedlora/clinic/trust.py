@@ -20,7 +20,7 @@ NO_ORIGIN = "it is not known what the model was trained on"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reach:
+class OodThreshold:
     """Up to which distance from the training cases an image is like them.
 
     Attributes:
@@ -111,7 +111,7 @@ class Trust:
     """What the metadata say.
 
     Attributes:
-        reach: of the training cases; None if the bundle has no statistics of them.
+        ood_threshold: of the training cases; None if the bundle has no statistics of them.
         calibration: ``temperature``, ``fitted``, ``reason`` and ``ece`` (expected calibration error on the test cases,
             None if unknown); empty if the metadata say nothing of it.
         origin: of the training images.
@@ -119,7 +119,7 @@ class Trust:
         blind: those of the notes that say why an answer without a doubt may have escaped it.
     """
 
-    reach: Reach | None = None
+    ood_threshold: OodThreshold | None = None
     calibration: Mapping[str, Any] | None = None
     origin: TrainedOn = field(default_factory=TrainedOn)
     notes: tuple[str, ...] = ()
@@ -140,15 +140,19 @@ def read_trust(metadata: Mapping[str, Any]) -> Trust:
     notes: list[str] = []
     calibration = _calibration(metadata.get("calibration"), notes)
     blind: list[str] = []
-    reach = _reach(metadata.get("out_of_distribution"), blind)
+    ood_threshold = _ood_threshold(metadata.get("out_of_distribution"), blind)
     origin = _origin(metadata.get("training_data"))
-    if reach is not None and reach.public:
-        notes.append(f"unusual images are told by {reach.cases} public cases, not by those that the model learned from")
+    if ood_threshold is not None and ood_threshold.public:
+        notes.append(
+            f"unusual images are told by {ood_threshold.cases} public cases, not by those that the model learned from"
+        )
     blind += [note for note in origin.notes() if note.startswith(NO_ORIGIN)]
     if (beside := compared(metadata)) is not None:
         notes.append(beside.sentence)
     notes += [*blind, *(note for note in origin.notes() if note not in blind)]
-    return Trust(reach=reach, calibration=calibration, origin=origin, notes=tuple(notes), blind=tuple(blind))
+    return Trust(
+        ood_threshold=ood_threshold, calibration=calibration, origin=origin, notes=tuple(notes), blind=tuple(blind)
+    )
 
 
 def _origin(entry: Mapping[str, Any] | None) -> TrainedOn:
@@ -180,14 +184,14 @@ def _calibration(entry: Mapping[str, Any] | None, notes: list[str]) -> dict[str,
     }
 
 
-def _reach(entry: Mapping[str, Any] | None, blind: list[str]) -> Reach | None:
+def _ood_threshold(entry: Mapping[str, Any] | None, blind: list[str]) -> OodThreshold | None:
     if entry is None or not entry["available"]:
         reason = "" if entry is None else f" ({entry['reason']})"
         blind.append(f"{NO_REFERENCE}: {NO_STATISTICS}{reason}")
         return None
     public = "public_cases" in entry
     own = "patients" if "patients" in entry else "training_cases"
-    return Reach(
+    return OodThreshold(
         limit=float(entry["threshold"]),
         share=float(entry["quantile"]),
         cases=int(entry["public_cases" if public else own]),

@@ -55,8 +55,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument(
         "--orientation",
         choices=("known", "placeholder"),
-        help="whether the affines of hearts tell how the patients lie (default: known); placeholder for the positive "
-        "diagonal that published collections hold, ACDC for one",
+        help="whether the affines of cine studies tell how the patients lie (default: known); placeholder for the "
+        "positive diagonal that published collections hold, ACDC for one",
     )
     parser.add_argument(
         "--size",
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     if subjects < 1 or args.seed < 0:
         raise ConfigError("--patients needs 1 or more, --seed 0 or more")
     codes = (args.vendors or layout.vendors).split(",")
-    writer = (_photographs if layout.photographs else _hearts)(args, subjects, codes)
+    writer = (_photographs if layout.photographs else _cine_studies)(args, subjects, codes)
     output = Path(os.path.abspath(args.output))
     if output.exists():
         raise DataError(f"{output} exists already; name a new folder, or delete this one first")
@@ -103,8 +103,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _hearts(args: argparse.Namespace, patients: int, codes: list[str]) -> Callable[[Path], None]:
-    """Return what writes a study of hearts into a folder."""
+def _cine_studies(args: argparse.Namespace, patients: int, codes: list[str]) -> Callable[[Path], None]:
+    """Return what writes cine studies into a folder."""
     from functools import partial
 
     from rich.progress import track
@@ -121,7 +121,7 @@ def _hearts(args: argparse.Namespace, patients: int, codes: list[str]) -> Callab
         args.layout
     ]
     members = plan(patients, vendors_named(codes), args.seed)
-    progress = partial(track, description="drawing hearts", transient=True)
+    progress = partial(track, description="drawing cine studies", transient=True)
     oriented = args.orientation != "placeholder"
     return partial(write, members=members, frames=frames, oriented=oriented, progress=progress)
 
@@ -138,9 +138,9 @@ def _photographs(args: argparse.Namespace, images: int, codes: list[str]) -> Cal
     if size < 32:
         raise ConfigError("--size needs 32 or more")
     if args.frames is not None:
-        raise ConfigError(f"--frames is for beating hearts; {args.layout} has photographs")
+        raise ConfigError(f"--frames is for cine studies; {args.layout} has photographs")
     if args.orientation is not None:
-        raise ConfigError(f"--orientation is for hearts; {args.layout} has photographs")
+        raise ConfigError(f"--orientation is for cine studies; {args.layout} has photographs")
     if args.layout == "fed_isic2019":
         cameras = layouts.cameras_named(layouts.DERMATOSCOPES, codes)
         write = partial(layouts.write_fed_isic2019, members=layouts.plan_fed_isic2019(images, cameras, args.seed))

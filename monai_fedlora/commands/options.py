@@ -88,7 +88,7 @@ def find_backbone(size: str, given: str | None) -> str:
         ConfigError: there is no such file, folder or size.
     """
     from monai_fedlora.networks.catalogue import demo_weights
-    from monai_fedlora.networks.stored import HUB_PREFIX
+    from monai_fedlora.networks.checkpoint_files import HUB_PREFIX
 
     backbone = given or demo_weights(size)
     if backbone is None:

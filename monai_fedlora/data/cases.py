@@ -106,7 +106,7 @@ class Datalist:
 
     @property
     def modality(self) -> str:
-        """``image`` for photographs, ``cine`` for hearts; a checked datalist is no mixture."""
+        """``image`` for photographs, ``cine`` for cine studies; a checked datalist is no mixture."""
         return "cine" if self.training[0].image is None else "image"
 
     def counts(self, split: str) -> tuple[int, ...]:

@@ -60,7 +60,7 @@ def load_datalist(path: str | os.PathLike[str]) -> Datalist:
     """Read and check a datalist file.
 
     Checked: the format, every field's type, labels against the classes, that no patient appears twice and no unit
-    in two splits, that training is not empty, that all cases are hearts or all are photographs, that image paths
+    in two splits, that training is not empty, that all cases are cine studies or all are photographs, that image paths
     stay inside the image root and that every image file exists.
 
     Raises:
@@ -111,7 +111,7 @@ def check_datalist(datalist: Datalist, *, name: str, images: bool = True) -> Non
                 "two splits); prepare the data again"
             )
         if (case.image is None) != (datalist.training[0].image is None):
-            raise DataError(f"{where}: photographs and hearts cannot be in one datalist; prepare them apart")
+            raise DataError(f"{where}: photographs and cine studies cannot be in one datalist; prepare them apart")
         if not 0 <= case.label < len(datalist.classes):
             raise DataError(f"{where} has label {case.label}, but the classes are {list(datalist.classes)}")
         for file in case.files():

@@ -31,7 +31,7 @@ CACHE = "MONAI_FEDLORA_CACHE"
 """Environment variable: folder for what can be made again, such as phantoms."""
 
 PHANTOMS = ("cine", "dermoscopy", "fundus")
-"""What a phantom can picture: hearts, skin lesions or retinas."""
+"""What a phantom can picture: cine studies of hearts, skin lesions or retinas."""
 
 _IMAGES = "images"
 _TASKS = {"binary": ("NOR", "ABN"), "multiclass": ("NOR", "MINF", "DCM", "HCM", "RV")}
@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhantomSettings:
-    """What the phantom of a site with hearts consists of (ours).
+    """What the phantom of a site with cine studies consists of (ours).
 
     Attributes:
         training, validation, test: patients of each split; a split may get a few more or less, because every
@@ -72,7 +72,7 @@ def site_data(
 
     A prepared folder wins: ``data_root``, else ``$MONAI_FEDLORA_DATA``. Without one, the site's phantom is
     made on first use and kept in ``$MONAI_FEDLORA_CACHE`` or the user's cache folder; it is safe to delete.
-    ``site-1`` to ``site-4`` have the vendors A to D of hearts, ``site-1`` to ``site-6`` the cameras A to F of
+    ``site-1`` to ``site-4`` have the vendors A to D of cine studies, ``site-1`` to ``site-6`` the cameras A to F of
     photographs, another site the one its name hashes to.
 
     The site ``pooled`` has the cases of all others: of the prepared folder, or of the phantoms that have a vendor or
@@ -82,7 +82,7 @@ def site_data(
         site: name of the site.
         data_root: prepared folder with one folder per site.
         phantom: ``cine``, ``dermoscopy`` or ``fundus``.
-        settings: what the phantom consists of, ``PhantomSettings`` for hearts and ``PhotoPhantomSettings`` for
+        settings: what the phantom consists of, ``PhantomSettings`` for cine studies and ``PhotoPhantomSettings`` for
             photographs; None takes the defaults.
 
     Raises:
@@ -175,7 +175,7 @@ def _check_phantom(phantom: str) -> None:
 
 
 def _cine_phantom(site: str, settings: PhantomSettings) -> Path:
-    """Return the datalist of the site's phantom of hearts."""
+    """Return the datalist of the site's phantom of cine studies."""
     from monai_fedlora.data.phantom import VERSION
 
     if settings.task not in _TASKS:

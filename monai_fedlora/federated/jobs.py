@@ -118,7 +118,7 @@ def _server(plan: Plan) -> dict[str, Any]:
             _component("aggregator", f"{_COMPONENTS}.server.SharedAggregator"),
             _component("final_evaluation", f"{_COMPONENTS}.server.FinalEvaluation"),
             _component("shareable_generator", generator),
-            _component("bell", f"{_COMPONENTS}.bell.TaskBell"),
+            _component("wake_up", f"{_COMPONENTS}.wake_up.WakeUpSender"),
         ],
         **_filters(),
     }
@@ -129,6 +129,6 @@ def _client() -> dict[str, Any]:
     return {
         "format_version": 2,
         "executors": [{"tasks": _TASKS, "executor": executor}],
-        "components": [_component("bell", f"{_COMPONENTS}.bell.BellListener")],
+        "components": [_component("wake_up", f"{_COMPONENTS}.wake_up.WakeUpListener")],
         **_filters(),
     }

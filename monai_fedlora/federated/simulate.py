@@ -20,7 +20,7 @@ from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.record import ENDED, RESULTS_NAME
 from monai_fedlora.federated.workspace import NVFLARE, PRODUCTS, SERVER_RUN, make_room
 from monai_fedlora.files import for_the_owner, make_folder, read_json, write_bytes
-from monai_fedlora.networks.stored import HUB_PREFIX
+from monai_fedlora.networks.checkpoint_files import HUB_PREFIX
 
 _ERRORS = "private/errors.log"
 _SIMULATOR = "nvflare.private.fed.app.simulator.simulator"

@@ -58,7 +58,8 @@ class Site:
         plan: the experiment.
         private_root: folder for private state, see :class:`SiteStore`.
         data_root: folder of prepared sites; None uses the site's own configuration
-            (``MONAI_FEDLORA_DATA``, then the phantom that the bundle names under ``phantom``, hearts if it names none).
+            (``MONAI_FEDLORA_DATA``, then the phantom that the bundle names under ``phantom``, cine studies if it
+            names none).
         backbone: path of the backbone file; None uses ``MONAI_FEDLORA_BACKBONE``, then the packaged demo weights.
         should_stop: polled after every batch; the round is given up when it returns True.
         policy: returns the site's own limits, which are asked before every message.
@@ -107,7 +108,7 @@ class Site:
         self._finished_round: int | None = None
         self._restored_rounds = 0
         self._earlier_images: tuple[str, ...] = ()
-        self._left_over: Mapping[str, np.ndarray] = {}
+        self._residual: Mapping[str, np.ndarray] = {}
 
     def _check_data(self, datalist: Path) -> tuple[Case, ...]:
         loaded = load_datalist(datalist)
@@ -206,7 +207,7 @@ class Site:
         if self._should_stop():
             raise Aborted(f"round {round_number} was given up on request")
         report["train_loss"] = float(self._trainer.state.metrics["train_loss"])
-        payload, self._left_over = self.scope.update(self.network, sent=shared, left_over=self._left_over)
+        payload, self._residual = self.scope.update(self.network, sent=shared, residual=self._residual)
         self._permit.end(ROUNDS)
         self._save(round_number)
         report["seconds"] = time.perf_counter() - started
@@ -222,7 +223,7 @@ class Site:
         Until then the network computes nothing that means anything.
         """
         self._finished_round = None
-        self._left_over = {}
+        self._residual = {}
         self._optimiser.state.clear()
         self._optimiser.zero_grad(set_to_none=True)
         for tensor in self._brought():
@@ -296,7 +297,7 @@ class Site:
         for name, parameter in self.network.named_parameters():
             if self.method.starts_over(name, self.network):
                 self._optimiser.state.pop(parameter, None)
-                self._left_over = {key: value for key, value in self._left_over.items() if key != name}
+                self._residual = {key: value for key, value in self._residual.items() if key != name}
 
     def evaluate(self, split: str) -> dict[str, dict[str, Any]]:
         """Metrics on a split ("validate" or "test"), with the private part on and, where defined, off."""
@@ -349,7 +350,7 @@ class Site:
         self._restored_rounds = state.round + 1 if state else 0
         self._earlier_images = (state.images,) if state else ()
         self.scope.load_private(self.network, state.private if state else self._initial_private)
-        self._left_over = {key: value.numpy() for key, value in state.left_over.items()} if state else {}
+        self._residual = {key: value.numpy() for key, value in state.residual.items()} if state else {}
         self._optimiser.state.clear()
         self._trainer.set_epoch(state.epoch if state else 0)
         if state:
@@ -362,7 +363,7 @@ class Site:
                 epoch=self._trainer.state.epoch,
                 private=self.scope.private_state(self.network),
                 optimiser=self._optimiser_tensors(),
-                left_over={key: torch.from_numpy(value) for key, value in self._left_over.items()},
+                residual={key: torch.from_numpy(value) for key, value in self._residual.items()},
                 images=self._all_images(),
             )
         )

@@ -35,6 +35,7 @@ EARLIER = "_earlier-"
 """How the folders are called that keep what an experiment left before it began anew; no site is called so."""
 _ROUND_NAME = re.compile(r"round-([0-9]{5,})\.safetensors")
 _KEPT = 2
+_EARLIER_RESIDUAL = "left_over/"  # in states of version 0.1
 _NOT_SAID = Origin()
 _log = logging.getLogger("monai_fedlora.state")
 
@@ -48,7 +49,7 @@ class SiteState:
         epoch: epochs trained since round 0.
         private: private tensors by state-dict key.
         optimiser: optimiser tensors by ``<parameter name>/<slot>``.
-        left_over: what the encodings of shared tensors left out so far, by state-dict key, for the next update.
+        residual: what the encodings of shared tensors left out so far, by state-dict key, for the next update.
         images: kind of all images that were trained on so far.
     """
 
@@ -56,7 +57,7 @@ class SiteState:
     epoch: int
     private: Mapping[str, Tensor]
     optimiser: Mapping[str, Tensor]
-    left_over: Mapping[str, Tensor] = field(default_factory=dict)
+    residual: Mapping[str, Tensor] = field(default_factory=dict)
     images: str = UNKNOWN
 
 
@@ -101,7 +102,7 @@ class SiteStore:
                 self._path(number).unlink()
         tensors = {f"private/{key}": value for key, value in state.private.items()}
         tensors |= {f"optimiser/{key}": value for key, value in state.optimiser.items()}
-        tensors |= {f"left_over/{key}": value for key, value in state.left_over.items()}
+        tensors |= {f"residual/{key}": value for key, value in state.residual.items()}
         numbers = {"round": state.round, "epoch": state.epoch}
         entries = {"numbers": json.dumps(numbers), TRAINED_ON: state.images}
         save_tensors(self._path(state.round), tensors, {**self._identity(), **entries})
@@ -134,7 +135,7 @@ class SiteStore:
             return SiteState(
                 private=_part(tensors, "private/"),
                 optimiser=_part(tensors, "optimiser/"),
-                left_over=_part(tensors, "left_over/"),
+                residual=_part(tensors, "residual/") or _part(tensors, _EARLIER_RESIDUAL),
                 images=images,
                 **numbers,
             )

@@ -1,7 +1,7 @@
 """Federated methods and their registry."""
 
 from monai_fedlora.methods import (
-    alone,
+    baselines,
     clip_adapter,
     ditto,
     feddpa,
@@ -22,7 +22,7 @@ from monai_fedlora.methods.base import Method, get_method, method_names, registe
 
 __all__ = [
     "Method",
-    "alone",
+    "baselines",
     "clip_adapter",
     "ditto",
     "feddpa",

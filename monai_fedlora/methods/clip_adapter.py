@@ -14,7 +14,7 @@ from monai_fedlora.methods.base import Method, register
 class ClipAdapter(Method):
     """A small adapter on CLIP's image features trains and is averaged (Lu et al., FedCLIP, arXiv 2302.13485).
 
-    The equations are in :mod:`monai_fedlora.adapters.image_adapter`. FedCLIP trains on the likeness of the images and
+    The equations are in :mod:`monai_fedlora.adapters.image_adapter`. FedCLIP trains on the similarity of the images and
     texts of a batch; here the loss is that of all methods, the cross-entropy over the classes. CLIP-Adapter (Gao et
     al., arXiv 2110.04544) is no federated method; of its two adapters the one on images is here.
 

@@ -21,7 +21,7 @@ class FedDpa(AveragedLora):
     NeurIPS 2024).
 
     The personal model computes W0 x + (1 - mix) s B_g A_g x + mix s B_l A_l x. The paper also derives the mix of each
-    instance from its likeness to the training cases; that is not implemented. Its models have no new head: here a
+    instance from its similarity to the training cases; that is not implemented. Its models have no new head: here a
     shared head trains with the global adapter, a private one with both.
 
     What we chose: the two adapters divide the round's steps, the global one first, and mix is 0.5.

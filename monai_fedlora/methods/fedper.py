@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from monai_fedlora.methods.base import Phase, register
-from monai_fedlora.methods.breadth import AdaptersOrEverything
 from monai_fedlora.methods.checks import check_fraction
 from monai_fedlora.methods.lora import is_head
+from monai_fedlora.methods.trainable_part import AdaptersOrEverything
 
 
 @register

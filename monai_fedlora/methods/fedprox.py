@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from monai_fedlora.methods.base import Penalty, register
-from monai_fedlora.methods.breadth import AdaptersOrEverything
 from monai_fedlora.methods.checks import check_weight
 from monai_fedlora.methods.proximal import pulled
+from monai_fedlora.methods.trainable_part import AdaptersOrEverything
 
 
 @register

@@ -21,7 +21,7 @@ class PFedST(Method):
     """A side network beside the frozen backbone is averaged; low-rank adapters inside it stay in the site.
 
     Implements pFedST as its figure shows it (MICCAI 2025, paper 0548), see :mod:`monai_fedlora.adapters.side`. The
-    backbone is CLIP's image encoder and a class's score is the likeness of the image's features to those of a text
+    backbone is CLIP's image encoder and a class's score is the similarity of the image's features to those of a text
     about it. The figure does not give, and we chose: an eighth of the backbone's width, 4 heads, no biases, private
     adapters of rank 4 and alpha 4, everything trained together, and a linear head for backbones without texts.
 

@@ -17,9 +17,9 @@ from monai_fedlora import files
 from monai_fedlora.errors import ConfigError, WeightsError
 from monai_fedlora.files import make_folder
 from monai_fedlora.networks.catalogue import architecture, architecture_names
+from monai_fedlora.networks.checkpoint_files import find_weights
 from monai_fedlora.networks.clip_text import ClipText, load_clip_text
 from monai_fedlora.networks.prompts import Prompts
-from monai_fedlora.networks.stored import find_weights
 from monai_fedlora.networks.text import TextSettings
 from monai_fedlora.networks.tokens import Tokens, find_tokens, read_tokens
 from monai_fedlora.networks.vit import ViTSettings
@@ -84,7 +84,8 @@ def text_anchors(
 
     Args:
         source: of a CLIP checkpoint in transformers' layout, see
-            :func:`monai_fedlora.networks.stored.find_weights`, with the files of its tokens beside the weights.
+            :func:`monai_fedlora.networks.checkpoint_files.find_weights`, with the files of its tokens beside the
+            weights.
         size: name of its architecture.
         classes: names in label order, each different.
         prompts: how they are put into words; None for the defaults.
@@ -98,11 +99,11 @@ def text_anchors(
     """
     text, image = text_shape(size)
     texts = (prompts or Prompts()).texts(classes)
-    stored = find_weights(source)
-    checkpoint = stored.sha256()
+    files = find_weights(source)
+    checkpoint = files.sha256()
     if sha256 is not None and checkpoint != sha256.lower():
         raise WeightsError(
-            f"the texts are read by {stored.path} (SHA-256 {checkpoint}) and the images by a file with SHA-256 "
+            f"the texts are read by {files.path} (SHA-256 {checkpoint}) and the images by a file with SHA-256 "
             f"{sha256.lower()}; both towers must come from one checkpoint"
         )
     token_files = find_tokens(source)

@@ -10,8 +10,8 @@ import math
 import torch
 from torch.nn import functional
 
-LARGEST_SHARES = 2**29
-"""Bytes (ours) up to which the shares of all pairs of tokens are kept for the backward pass."""
+LARGEST_ATTENTION = 2**29
+"""Bytes (ours) up to which the attention weights of all pairs of tokens are kept for the backward pass."""
 
 
 def dot_product_attention(
@@ -19,10 +19,10 @@ def dot_product_attention(
 ) -> torch.Tensor:
     """Weigh the values of the tokens by how well their keys meet each query.
 
-    PyTorch's fused kernel computes it in blocks and keeps no shares. In bfloat16 on a processor that kernel gains
-    nothing over float32, and plain matrix products, head by head, take about half its time in training; they round the
-    scores to bfloat16 before the softmax, and keep the shares of all pairs where gradients are needed. Above
-    :data:`LARGEST_SHARES` the fused kernel saves that memory.
+    PyTorch's fused kernel computes it in blocks and keeps no attention weights. In bfloat16 on a processor that kernel
+    gains nothing over float32, and plain matrix products, head by head, take about half its time in training; they
+    round the scores to bfloat16 before the softmax, and keep the attention weights of all pairs where gradients are
+    needed. Above :data:`LARGEST_ATTENTION` the fused kernel saves that memory.
 
     Args:
         query: (B, H, M, d), where H is the number of heads.
@@ -34,7 +34,7 @@ def dot_product_attention(
     """
     if query.device.type == "cpu" and query.dtype == torch.bfloat16 and not causal:
         pairs = math.prod(query.shape[:3]) * key.shape[2]
-        if pairs * query.element_size() <= LARGEST_SHARES:
+        if pairs * query.element_size() <= LARGEST_ATTENTION:
             return _by_heads(query, key, value)
     return functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
 

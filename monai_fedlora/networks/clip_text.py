@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from monai_fedlora.errors import WeightsError
-from monai_fedlora.networks.stored import StoredTensor, StoredWeights, listed, opened
+from monai_fedlora.networks.checkpoint_files import CheckpointFiles, CheckpointTensor, listed, opened
 from monai_fedlora.networks.text import TextSettings, TextTransformer
 from monai_fedlora.networks.vit import VisionTransformer
 from monai_fedlora.networks.vit_config import config_beside, read_config
@@ -74,11 +74,11 @@ def clip_state(
     return state | {_PROJECTION: projection, _SCALE: logit_scale}
 
 
-def load_clip_text(stored: StoredWeights, settings: TextSettings, *, dim: int) -> ClipText:
+def load_clip_text(checkpoint: CheckpointFiles, settings: TextSettings, *, dim: int) -> ClipText:
     """Read the text side of a checkpoint in transformers' layout.
 
     Args:
-        stored: the files, which hold the image tower too.
+        checkpoint: the files, which hold the image tower too.
         settings: the text tower's shape.
         dim: width of the image tower.
 
@@ -86,15 +86,15 @@ def load_clip_text(stored: StoredWeights, settings: TextSettings, *, dim: int) -
         WeightsError: the files are unreadable, hold no text tower or one of another shape, or towers that do not belong
             together; the message names the file and the keys.
     """
-    path = stored.path
-    config = stored.config or config_beside(path)
+    path = checkpoint.path
+    config = checkpoint.config or config_beside(path)
     if config is not None:
         _check_config(config, settings)
     with torch.device("meta"):
         tower = TextTransformer(settings)
     own = {key: tuple(value.shape) for key, value in tower.state_dict().items()}
     names = {key: published_name(key) for key in own}
-    with opened(stored, pickled=True) as tensors:
+    with opened(checkpoint, pickled=True) as tensors:
         _check_keys({*names.values(), _PROJECTION, _SCALE}, tensors, path)
         _check_widths(names[_OWN_PROJECTION], tensors, settings, dim, path)
         if wrong := [
@@ -110,7 +110,7 @@ def load_clip_text(stored: StoredWeights, settings: TextSettings, *, dim: int) -
     return ClipText(tower=tower.eval().requires_grad_(False), projection=projection, logit_scale=float(scale))
 
 
-def _check_keys(wanted: set[str], tensors: Mapping[str, StoredTensor], path: Path) -> None:
+def _check_keys(wanted: set[str], tensors: Mapping[str, CheckpointTensor], path: Path) -> None:
     if not any(key.startswith(_TEXT) for key in tensors):
         raise WeightsError(
             f"{path} holds no text tower (tensors called {_TEXT}...); a whole CLIP checkpoint in transformers' layout "
@@ -127,7 +127,9 @@ def _check_keys(wanted: set[str], tensors: Mapping[str, StoredTensor], path: Pat
         )
 
 
-def _check_widths(text: str, tensors: Mapping[str, StoredTensor], settings: TextSettings, dim: int, path: Path) -> None:
+def _check_widths(
+    text: str, tensors: Mapping[str, CheckpointTensor], settings: TextSettings, dim: int, path: Path
+) -> None:
     """Refuse towers whose projections do not meet."""
     ours, theirs = tensors[text].shape, tensors[_PROJECTION].shape
     if len(ours) != 2 or len(theirs) != 2 or tensors[_SCALE].shape not in ((), (1,)):

@@ -3,7 +3,7 @@
 What a single query q asks for is linear in the tokens, so that the projections can move to its side of the softmax:
 
     q_h . (K_h x_j + b_h) = (K_h^T q_h) . x_j + q_h . b_h
-    sum_j a_hj V_h(x_j) = V_h(sum_j a_hj x_j)                V is affine and the shares a_hj add up to 1
+    sum_j a_hj V_h(x_j) = V_h(sum_j a_hj x_j)                V is affine and the attention weights a_hj add up to 1
 
 Per head a (D,) query meets the tokens themselves, and V sees as many tokens as there are heads. With N tokens of width
 D this takes about N * D * H multiply-adds in place of N * D * D each.
@@ -36,8 +36,8 @@ def attend(x: torch.Tensor, query: torch.Tensor, key: nn.Module, value: nn.Modul
             scores = scores + (query * key.bias.unflatten(0, (n_heads, -1))).sum(2, keepdim=True)
     else:
         scores = torch.einsum("bhd,bnhd->bhn", query, key(x).unflatten(2, (n_heads, -1)))
-    shares = torch.softmax(scores * query.shape[2] ** -0.5, dim=2)
+    attention_weights = torch.softmax(scores * query.shape[2] ** -0.5, dim=2)
     if any(isinstance(module, nn.Dropout) for module in value.modules()):
-        return torch.einsum("bhn,bnhd->bhd", shares, value(x).unflatten(2, (n_heads, -1))).flatten(1)
-    of_all_heads = value(shares @ x).unflatten(2, (n_heads, -1))
+        return torch.einsum("bhn,bnhd->bhd", attention_weights, value(x).unflatten(2, (n_heads, -1))).flatten(1)
+    of_all_heads = value(attention_weights @ x).unflatten(2, (n_heads, -1))
     return of_all_heads.diagonal(dim1=1, dim2=2).transpose(1, 2).flatten(1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from monai_fedlora.networks.catalogue import Network
-from monai_fedlora.networks.stored import BackboneInfo
+from monai_fedlora.networks.checkpoint_files import BackboneInfo
 from monai_fedlora.networks.weights import load_backbone
 
 

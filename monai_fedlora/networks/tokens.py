@@ -17,7 +17,7 @@ import torch
 
 from monai_fedlora import files
 from monai_fedlora.errors import ConfigError, FedLoraError, WeightsError
-from monai_fedlora.networks.stored import find_beside, listed
+from monai_fedlora.networks.checkpoint_files import find_beside, listed
 
 START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
 VOCABULARY, MERGES, BOTH = "vocab.json", "merges.txt", "tokenizer.json"
@@ -148,7 +148,7 @@ def find_tokens(source: str | Path) -> tuple[Path, ...]:
     """The files beside the weights of a source that say what its tokens are.
 
     Args:
-        source: see :func:`monai_fedlora.networks.stored.find_weights`.
+        source: see :func:`monai_fedlora.networks.checkpoint_files.find_weights`.
 
     Returns:
         ``vocab.json`` and ``merges.txt``, or ``tokenizer.json``.

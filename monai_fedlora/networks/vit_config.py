@@ -7,7 +7,7 @@ from typing import Any
 
 from monai_fedlora import files
 from monai_fedlora.errors import FedLoraError, WeightsError
-from monai_fedlora.networks.stored import CONFIG_NAME
+from monai_fedlora.networks.checkpoint_files import CONFIG_NAME
 from monai_fedlora.networks.vit import CHANNELS, ViTSettings
 
 _KNOWN_TYPES = ("vit", "vit_mae", "dinov2", "clip", "clip_vision_model")

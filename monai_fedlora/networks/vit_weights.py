@@ -11,15 +11,22 @@ from pathlib import Path
 import torch
 
 from monai_fedlora.errors import WeightsError
+from monai_fedlora.networks.checkpoint_files import (
+    BackboneInfo,
+    CheckpointFiles,
+    CheckpointTensor,
+    Shape,
+    listed,
+    opened,
+)
 from monai_fedlora.networks.position import resize_image_position
-from monai_fedlora.networks.stored import BackboneInfo, Shape, StoredTensor, StoredWeights, listed, opened
 from monai_fedlora.networks.vit import VisionTransformer
 from monai_fedlora.networks.vit_config import check_config, config_beside
 from monai_fedlora.networks.vit_layouts import LAYOUTS, UNSUPPORTED, Origin, ViTLayout, find_layout
 
 _CLS, _POSITION, _PATCH, _NORM = "embed.cls", "embed.position", "embed.patch.weight", ("norm.weight", "norm.bias")
 
-Stored = Mapping[str, StoredTensor]
+Stored = Mapping[str, CheckpointTensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +39,7 @@ class _Plan:
 
 
 def load_vision_transformer(
-    network: VisionTransformer, stored: StoredWeights, *, sha256: str | None, heads: bool
+    network: VisionTransformer, checkpoint: CheckpointFiles, *, sha256: str | None, heads: bool
 ) -> BackboneInfo:
     """Load weights into ``network`` in place; after an error it is as it was.
 
@@ -43,7 +50,7 @@ def load_vision_transformer(
 
     Args:
         network: where the weights go, without adapters.
-        stored: the files.
+        checkpoint: the files.
         sha256: what their hash must be; None accepts any.
         heads: False keeps the network's own head.
 
@@ -51,12 +58,12 @@ def load_vision_transformer(
         WeightsError: a file is unreadable, not the pinned one, or does not fit the network; the message names the
             file and the keys.
     """
-    found, path = stored.check_pin(sha256), stored.path
-    config = stored.config or config_beside(path)
+    found, path = checkpoint.check_pin(sha256), checkpoint.path
+    config = checkpoint.config or config_beside(path)
     if config is not None:
         check_config(config, network.settings)
     targets = network.state_dict()
-    with opened(stored, pickled=True) as tensors:
+    with opened(checkpoint, pickled=True) as tensors:
         plan = _plan(network, tensors, path, heads=heads)
         _check_shapes(plan, network, tensors, path)
         values = {key: _converted(key, plan, network, tensors, path) for key in plan.origins}
@@ -167,7 +174,7 @@ def _grid(table: Shape, plan: _Plan, network: VisionTransformer) -> tuple[int, i
     return grid if count == math.prod(grid) else None
 
 
-def _stored(origin: Origin, tensors: Stored) -> StoredTensor:
+def _stored(origin: Origin, tensors: Stored) -> CheckpointTensor:
     assert origin.key is not None
     return tensors[origin.key]
 

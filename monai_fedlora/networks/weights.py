@@ -14,9 +14,7 @@ from pathlib import Path
 import torch
 
 from monai_fedlora.errors import WeightsError
-from monai_fedlora.networks.cinema import VIEW, ConvViT
-from monai_fedlora.networks.position import find_grid, resize_position
-from monai_fedlora.networks.stored import (
+from monai_fedlora.networks.checkpoint_files import (
     HUB_PREFIX,
     BackboneInfo,
     Layout,
@@ -27,6 +25,8 @@ from monai_fedlora.networks.stored import (
     listed,
     opened,
 )
+from monai_fedlora.networks.cinema import VIEW, ConvViT
+from monai_fedlora.networks.position import find_grid, resize_position
 from monai_fedlora.networks.vit import VisionTransformer
 from monai_fedlora.networks.vit_weights import load_vision_transformer
 
@@ -64,7 +64,7 @@ def load_backbone(
     Args:
         network: where the weights go, without adapters.
         source: for a ConvViT a safetensors file, or ``hf://owner/repo/path/in/repo.safetensors``; for a vision
-            transformer any source of :func:`~monai_fedlora.networks.stored.find_weights`.
+            transformer any source of :func:`~monai_fedlora.networks.checkpoint_files.find_weights`.
         sha256: what :func:`backbone_sha256` must be; None accepts any file.
         heads: False keeps the network's own heads.
 
@@ -76,10 +76,10 @@ def load_backbone(
     check_pin_format(sha256)
     if isinstance(network, VisionTransformer):
         return load_vision_transformer(network, find_weights(source), sha256=sha256, heads=heads)
-    stored = find_file(source)
-    path, found = stored.path, stored.check_pin(sha256)
+    checkpoint = find_file(source)
+    path, found = checkpoint.path, checkpoint.check_pin(sha256)
     targets = network.state_dict()
-    with opened(stored, pickled=False) as tensors:
+    with opened(checkpoint, pickled=False) as tensors:
         shapes = {key: tensor.shape for key, tensor in tensors.items()}
         layout = _layout_of(shapes, network.head_prefixes)
         wanted = _wanted_keys(network, shapes, layout=layout, heads=heads)

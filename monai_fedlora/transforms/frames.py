@@ -250,7 +250,7 @@ def _best_offset(ed: np.ndarray, es: np.ndarray) -> int:
         pooled = F.avg_pool2d(slices, min(4, *voxels.shape[:2])).flatten(1)
         return F.normalize(pooled - pooled.mean(dim=1, keepdim=True), dim=1)
 
-    likeness = standardised(ed) @ standardised(es).T
+    similarity = standardised(ed) @ standardised(es).T
     spare = ed.shape[2] - es.shape[2]
     offsets = range(min(spare, 0), max(spare, 0) + 1)
-    return max(offsets, key=lambda offset: float(likeness.diagonal(-offset).mean()))
+    return max(offsets, key=lambda offset: float(similarity.diagonal(-offset).mean()))

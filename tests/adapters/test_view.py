@@ -25,7 +25,7 @@ def adapted(family: str = "vit") -> Any:
     return network.eval()
 
 
-def folded(family: str, weights: dict[str, float]) -> Any:
+def merged_linear(family: str, weights: dict[str, float]) -> Any:
     """A plain network with W0 + sum_a w_a s B_a A_a and head sum_a w_a H_a, from the state dict alone."""
     state, plain = adapted(family).state_dict(), FAMILIES[family][0](seed=5)
     for key, value in plain.state_dict().items():
@@ -53,7 +53,7 @@ def test_a_view_is_the_weighted_sum(family: str, weights: tuple[float, float]) -
     network, images = adapted(family), FAMILIES[family][1]()
     before = network(images)
     with with_weights(network, chosen):
-        torch.testing.assert_close(network(images), folded(family, chosen)(images), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(network(images), merged_linear(family, chosen)(images), rtol=1e-5, atol=1e-5)
     assert torch.equal(network(images), before)
 
 
@@ -66,14 +66,14 @@ def test_merging_keeps_the_view(family: str, weights: tuple[float, float]) -> No
     set_weights(network, chosen)
     merged = merge_lora(network)
     assert list(merged.state_dict()) == list(FAMILIES[family][0]().state_dict())
-    torch.testing.assert_close(merged(images), folded(family, chosen)(images), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(merged(images), merged_linear(family, chosen)(images), rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
 def test_what_is_not_named_keeps_its_weight() -> None:
     network = adapted()
     set_weights(network, {SHARED: 0.5, PRIVATE: 0.25})
-    expected = folded("vit", {SHARED: 0.5, PRIVATE: 0.0})(tiny_photographs())
+    expected = merged_linear("vit", {SHARED: 0.5, PRIVATE: 0.0})(tiny_photographs())
     with with_weights(network, {PRIVATE: 0.0, "nobody": 3.0}):
         torch.testing.assert_close(network(tiny_photographs()), expected, rtol=1e-5, atol=1e-5)
 

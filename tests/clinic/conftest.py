@@ -10,7 +10,7 @@ import pytest
 
 from monai_fedlora.clinic.bundle import Classifier, open_bundle
 from monai_fedlora.export.bundle import Exported
-from tests.clinic.hearts import beating_heart, write_study
+from tests.clinic.cine_studies import beating_heart, write_study
 from tests.export.conftest import (  # noqa: F401  fixtures of exported bundles
     _micro,
     backbone,

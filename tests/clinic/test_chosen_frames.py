@@ -15,7 +15,7 @@ from monai_fedlora.clinic.chosen_frames import choose_again
 from monai_fedlora.clinic.reading import load_study
 from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
 from monai_fedlora.errors import DataError
-from tests.clinic.hearts import affine_of, write_nifti
+from tests.clinic.cine_studies import affine_of, write_nifti
 
 
 @pytest.fixture(params=["dicom", "file"])

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 
 from monai_fedlora.clinic.deidentify import KEPT, Deidentifier, mark
 from monai_fedlora.errors import PrivacyError
-from tests.clinic.hearts import image_dataset
+from tests.clinic.cine_studies import image_dataset
 from tests.clinic.identities import DATES, PLANTED, UID, plant
 
 SECRET = b"a secret of this test"

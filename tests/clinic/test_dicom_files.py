@@ -27,7 +27,7 @@ from monai_fedlora.clinic.dicom_files import is_dicom, read_object
 from monai_fedlora.clinic.dicom_headers import read_image_headers
 from monai_fedlora.clinic.dicom_pixels import read_dataset
 from monai_fedlora.errors import ConfigError, DataError
-from tests.clinic.hearts import image_dataset, save
+from tests.clinic.cine_studies import image_dataset, save
 
 PIXELS = np.arange(-60, 60, dtype=np.int16).reshape(12, 10)
 

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 
 from monai_fedlora.clinic.dicom_headers import ImageHeader, read_image_headers
 from monai_fedlora.errors import ConfigError, DataError
-from tests.clinic.hearts import axes, image_dataset, save
+from tests.clinic.cine_studies import axes, image_dataset, save
 
 PIXELS = np.arange(12 * 10, dtype=np.int16).reshape(12, 10)
 

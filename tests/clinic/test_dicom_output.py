@@ -32,7 +32,7 @@ from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, Prediction, predi
 from monai_fedlora.clinic.report_sr import CLASS_SCHEME
 from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
 from monai_fedlora.errors import ConfigError, DataError, PrivacyError
-from tests.clinic.hearts import affine_of, write_nifti, write_study
+from tests.clinic.cine_studies import affine_of, write_nifti, write_study
 from tests.clinic.identities import PLANTED, plant
 
 IDENTITIES = ("Doeringer", "Janette", "Q4711", "House", "Gregory", "19500102", "20240102", "101112.131415", PLANTED)

@@ -15,7 +15,7 @@ from monai_fedlora.clinic.dicom_headers import ImageHeader, read_image_headers
 from monai_fedlora.clinic.dicom_pixels import read_dataset, read_voxels
 from monai_fedlora.clinic.dicom_stack import Stack
 from monai_fedlora.errors import DataError
-from tests.clinic.hearts import image_dataset, save
+from tests.clinic.cine_studies import image_dataset, save
 
 
 def stack_of(*headers: ImageHeader) -> Stack:

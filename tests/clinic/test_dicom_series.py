@@ -15,7 +15,7 @@ from monai_fedlora.clinic.dicom_headers import ImageHeader
 from monai_fedlora.clinic.dicom_series import series_name
 from monai_fedlora.clinic.dicom_stack import Stack
 from monai_fedlora.errors import DataError, FedLoraError
-from tests.clinic.hearts import axes
+from tests.clinic.cine_studies import axes
 from tests.clinic.test_dicom_stack import AXIAL, LONG_AXIS, cine, find, image, names, renamed
 
 

@@ -17,7 +17,7 @@ from monai_fedlora.clinic.archive import study_files
 from monai_fedlora.clinic.dicom_headers import ImageHeader, StudyImages, read_image_headers
 from monai_fedlora.clinic.dicom_stack import Stack, find_stack
 from monai_fedlora.errors import DataError
-from tests.clinic.hearts import affine_of, axes
+from tests.clinic.cine_studies import affine_of, axes
 
 ORIGIN = Path("study")
 AXIAL = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])

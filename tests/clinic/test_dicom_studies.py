@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from monai_fedlora.clinic.dicom_studies import OTHERS, group_by_study
-from tests.clinic.hearts import image_dataset, save
+from tests.clinic.cine_studies import image_dataset, save
 
 
 def make(study: str) -> Dataset:

@@ -15,7 +15,7 @@ from monai_fedlora.clinic.frames_choice import blood_areas, choose_frames
 from monai_fedlora.data.phantom.patient import make_patient
 from monai_fedlora.data.phantom.vendors import VENDORS
 from monai_fedlora.errors import DataError
-from tests.clinic.hearts import ES_FRAME, beating_heart
+from tests.clinic.cine_studies import ES_FRAME, beating_heart
 
 SPACING = 4.0
 

@@ -38,7 +38,7 @@ from monai_fedlora.clinic.naming import printable
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE
 from monai_fedlora.clinic.studies import CineFile, DicomFiles, LeftOut, Study
 from monai_fedlora.errors import ConfigError
-from tests.clinic.hearts import affine_of, write_nifti
+from tests.clinic.cine_studies import affine_of, write_nifti
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from monai_fedlora.clinic.reading import load_study
 from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
 from monai_fedlora.data.records import FramePair
 from monai_fedlora.transforms.orientation import N_ORDERS, all_orders, reordered_affine
-from tests.clinic.hearts import ES_FRAME, affine_of, axes, write_nifti, write_study
+from tests.clinic.cine_studies import ES_FRAME, affine_of, axes, write_nifti, write_study
 
 NEAR = 1e-4
 ALL_48 = list(itertools.product(itertools.permutations(range(3)), itertools.product([False, True], repeat=3)))

@@ -21,7 +21,7 @@ from monai_fedlora.data.photo_phantom.dermoscopy import make_dermoscopy
 from monai_fedlora.data.photo_phantom.fundus import make_fundus
 from monai_fedlora.data.photo_phantom.fundus_cameras import FUNDUS_CAMERAS
 from monai_fedlora.formats.photograph_file import read_photograph
-from tests.clinic.hearts import ES_FRAME, SPACING, affine_of, beating_heart
+from tests.clinic.cine_studies import ES_FRAME, SPACING, affine_of, beating_heart
 
 
 def pair() -> np.ndarray:

@@ -18,7 +18,7 @@ from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, predict_study
 from monai_fedlora.clinic.state import DOUBTFUL
 from monai_fedlora.clinic.studies import DicomFiles, Study
 from monai_fedlora.export.bundle import Exported
-from tests.clinic.hearts import ES_FRAME
+from tests.clinic.cine_studies import ES_FRAME
 from tests.export.conftest import write_pair
 from tests.export.running import infer, read_table
 

@@ -20,7 +20,7 @@ from monai_fedlora.clinic.reading import load_study
 from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
 from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.errors import DataError
-from tests.clinic.hearts import ES_FRAME, affine_of, write_nifti, write_study
+from tests.clinic.cine_studies import ES_FRAME, affine_of, write_nifti, write_study
 
 
 @pytest.fixture(scope="module")

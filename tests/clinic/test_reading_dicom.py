@@ -36,7 +36,7 @@ from monai_fedlora.clinic.predict import Prediction, predict_study
 from monai_fedlora.clinic.reading import LoadedStudy, load_study
 from monai_fedlora.clinic.studies import DicomFiles, Study
 from monai_fedlora.errors import FedLoraError
-from tests.clinic.hearts import save, write_study
+from tests.clinic.cine_studies import save, write_study
 from tests.clinic.test_dicom_files import stored
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom", "ignore::UserWarning:highdicom")

@@ -23,14 +23,14 @@ from monai_fedlora.clinic.predict import predict_study
 from monai_fedlora.clinic.report_sr import CLASS_SCHEME
 from monai_fedlora.clinic.state import CANNOT_TELL, DOUBTFUL
 from monai_fedlora.clinic.studies import DicomFiles, Study
-from monai_fedlora.clinic.trust import Reach, read_trust
+from monai_fedlora.clinic.trust import OodThreshold, read_trust
 from monai_fedlora.data.records import FramePair
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.export.bundle import Exported, export_bundle
 from monai_fedlora.files import load_tensors
 from monai_fedlora.networks.head_inputs import head_inputs, joined
 from monai_fedlora.transforms.orientation import reference_affine
-from tests.clinic.hearts import write_nifti
+from tests.clinic.cine_studies import write_nifti
 from tests.export.conftest import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::DeprecationWarning:torch")
@@ -69,7 +69,7 @@ def test_image_like_the_training_cases_is_not_doubted_and_another_is(
 ) -> None:
     near = predict_study(classifier, noise, overlay=False)
     far = predict_study(classifier, Study("p", DicomFiles(stored_study)), overlay=False)
-    limit = classifier.trust.reach.limit if classifier.trust.reach else 0.0
+    limit = classifier.trust.ood_threshold.limit if classifier.trust.ood_threshold else 0.0
     assert near.distance is not None
     assert far.distance is not None
     assert near.distance <= limit < far.distance
@@ -95,7 +95,9 @@ def test_distance_and_its_limit_stand_in_the_report(classifier: Classifier, stor
     found = {measurement.name.value: measurement for measurement in answer.get_measurements()}
     assert {measurement.name.scheme_designator for measurement in found.values()} == {CLASS_SCHEME}
     assert found["DISTANCE"].value == pytest.approx(prediction.distance)
-    assert found["DISTANCELIMIT"].value == pytest.approx(classifier.trust.reach.limit if classifier.trust.reach else 0)
+    assert found["DISTANCELIMIT"].value == pytest.approx(
+        classifier.trust.ood_threshold.limit if classifier.trust.ood_threshold else 0
+    )
 
 
 def test_bundle_without_statistics_says_that_it_recognises_no_unusual_image(
@@ -151,7 +153,7 @@ def test_bundle_that_is_not_calibrated_says_so(exported: Exported, change: Mappi
 
 def test_bundle_of_an_earlier_version_says_what_it_does_not_know() -> None:
     trust = read_trust({"name": "old"})
-    assert (trust.reach, trust.calibration, trust.calibrated) == (None, None, False)
+    assert (trust.ood_threshold, trust.calibration, trust.calibrated) == (None, None, False)
     assert trust.blind == trust.notes[1:]
     assert [note.partition(":")[0] for note in trust.notes] == [
         "the probabilities are not calibrated",
@@ -208,17 +210,17 @@ def test_no_model_of_other_than_real_hearts_answers_of_a_real_one_without_a_doub
 
 @given(distance=st.floats(0, 1e6), limit=st.floats(0, 1e6))
 def test_doubt_is_raised_beyond_the_limit_alone(distance: float, limit: float) -> None:
-    assert bool(Reach(limit=limit, share=0.95, cases=3).doubts(distance)) == (distance > limit)
+    assert bool(OodThreshold(limit=limit, share=0.95, cases=3).doubts(distance)) == (distance > limit)
 
 
 def test_cases_are_those_that_the_limit_comes_from(exported: Exported) -> None:
     entry = dict(exported.metadata["out_of_distribution"])
     entry |= {"patients": 31, "training_cases": 25, "validation_cases": 9}
-    reach = read_trust({"out_of_distribution": entry}).reach
-    assert reach is not None and reach.cases == 31
+    threshold = read_trust({"out_of_distribution": entry}).ood_threshold
+    assert threshold is not None and threshold.cases == 31
     del entry["patients"]  # as earlier versions wrote it
-    reach = read_trust({"out_of_distribution": entry}).reach
-    assert reach is not None and reach.cases == 25
+    threshold = read_trust({"out_of_distribution": entry}).ood_threshold
+    assert threshold is not None and threshold.cases == 25
 
 
 def test_model_that_cannot_measure_what_its_metadata_promise_is_refused(

@@ -56,7 +56,7 @@ def test_a_collection_with_every_class_can_be_prepared_at_once(tmp_path) -> None
         (["--seed", "-1"], "--seed"),
         (["--vendors", "A,E"], "unknown vendor 'E'"),
         (["--size", "64"], "--size is for photographs"),
-        (["--layout", "feddrg", "--frames", "2"], "--frames is for beating hearts"),
+        (["--layout", "feddrg", "--frames", "2"], "--frames is for cine studies"),
         (["--layout", "feddrg", "--vendors", "A,G"], "unknown camera 'G'"),
         (["--layout", "fed_isic2019", "--size", "31"], "--size"),
     ],

@@ -140,7 +140,7 @@ def change(content: dict, key: str, value: object) -> dict:
         (lambda c: change(c, "test", [cine("p3") | {"es_frame": -1}]), "p3.*negative frame"),
         (lambda c: change(c, "test", [cine("p3") | {"es_frame": 1.5}]), "p3.*es_frame must be"),
         (lambda c: change(c, "test", [photograph("p3") | pair("p3")]), "p3.*either"),
-        (lambda c: change(c, "test", [photograph("p3")]), "p3: photographs and hearts"),
+        (lambda c: change(c, "test", [photograph("p3")]), "p3: photographs and cine studies"),
         (lambda c: change(c, "test", [pair("p3") | {"unit": ""}]), "p3.*unit is empty"),
         (lambda c: change(c, "test", [pair("p3") | {"unit": 3}]), "p3.*unit must be"),
         (

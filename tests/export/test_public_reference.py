@@ -77,10 +77,10 @@ def test_shared_bundle_measures_from_public_cases_alone(run: Run, published: Pat
     assert "24 public cases" in (exported.folder / "docs" / "README.md").read_text()
     assert set(run.workspace.rglob("reference.safetensors")) == kept
     classifier = open_bundle(exported.folder)
-    reach = classifier.trust.reach
-    assert reach is not None
-    assert (reach.public, reach.cases, reach.limit) == (True, 24, entry["threshold"])
-    assert "24 public cases" in reach.doubts(reach.limit + 1)[0]
+    threshold = classifier.trust.ood_threshold
+    assert threshold is not None
+    assert (threshold.public, threshold.cases, threshold.limit) == (True, 24, entry["threshold"])
+    assert "24 public cases" in threshold.doubts(threshold.limit + 1)[0]
     assert any("24 public cases" in note for note in classifier.trust.notes)
     assert not [note for note in classifier.trust.blind if "unusual" in note]
     _, distance = classifier.assess(100 * torch.rand(2, 40, 37, 5, generator=torch.Generator().manual_seed(0)))

@@ -165,11 +165,11 @@ def test_nothing_private_is_in_any_file_but_the_sites_own(run: Run) -> None:
     assert {str(path): found for path, blob in run.other_files.items() if (found := found_in(blob, PRIVATE_MARK))} == {}
 
 
-def left_over(run: Run) -> Iterator[np.ndarray]:
+def residual(run: Run) -> Iterator[np.ndarray]:
     """Values in a row of what updates left out, as the sites have stored it; none could be taken for others."""
     for path in sorted((run.workspace / "private").rglob("round-*.safetensors")):
         tensors = load_tensors(path)[0]
-        for key in sorted(key for key in tensors if key.startswith("left_over/")):
+        for key in sorted(key for key in tensors if key.startswith("residual/")):
             flat = tensors[key].numpy().ravel()
             rows = flat[: flat.size // _RUN * _RUN].reshape(-1, _RUN)
             yield from [row for row in rows if len({*np.abs(row), 0.0}) == _RUN + 1][:3]
@@ -177,14 +177,14 @@ def left_over(run: Run) -> Iterator[np.ndarray]:
 
 @pytest.mark.slow
 def test_what_an_update_left_out_stays_in_the_site(run: Run) -> None:
-    rows = list(left_over(run))
+    rows = list(residual(run))
     assert bool(rows) == bool(run.plan.encoding)
     other, own = b"".join(run.other_files.values()), b"".join(run.site_files.values())
     for row in rows:
         assert row.astype("<f4").tobytes() in own
         for name, spelling in arrays(row):
             assert spelling not in run.wire and spelling not in other, name
-    assert b"left_over" not in run.wire and b"left_over/" not in other
+    assert b"residual" not in run.wire and b"residual/" not in other
 
 
 @pytest.mark.slow

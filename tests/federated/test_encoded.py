@@ -187,7 +187,7 @@ def test_a_method_combines_encoded_updates_nearly_as_it_does_the_tensors(variant
     encoded = Scope(scope.roles, scope.manifest.encoded(INT8))
     reference = scope.initial_payload(attached(method, "vit"))
     tensors = [scope.shared_payload(network) for network in networks]
-    sent = [encoded.update(network, sent=reference, left_over={})[0] for network in networks]
+    sent = [encoded.update(network, sent=reference, residual={})[0] for network in networks]
     for payload, true in zip(sent, tensors, strict=True):
         for key, value in encoded.manifest.up.decoded(payload, reference).items():
             change = np.abs(true[key].astype(np.float64) - reference.get(key, 0.0))
@@ -268,9 +268,9 @@ def whole(plan: Plan, prepared: Prepared, tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
-def left_over(folder: Path, number: int) -> dict[str, torch.Tensor]:
+def residual(folder: Path, number: int) -> dict[str, torch.Tensor]:
     tensors = load_tensors(folder / "trial" / "site-1" / f"round-{number:05d}.safetensors")[0]
-    return {key.removeprefix("left_over/"): value for key, value in tensors.items() if key.startswith("left_over/")}
+    return {key.removeprefix("residual/"): value for key, value in tensors.items() if key.startswith("residual/")}
 
 
 def test_executors_that_start_anew_for_each_round_compute_the_run_in_one_process(
@@ -320,21 +320,21 @@ def test_the_memory_is_kept_with_the_round_and_is_what_was_not_sent(
     update = site.train_round(0, shared)
     decoded = manifest.up.decoded(update.payload, shared)
     state = site.network.state_dict()
-    kept = left_over(whole / "private", 0)
+    kept = residual(whole / "private", 0)
     assert kept.keys() == {key for key, entry in manifest.entries.items() if entry.encoding}
     for key, rest in kept.items():
         np.testing.assert_allclose(state[key].numpy() - decoded[key], rest.numpy(), atol=1e-8)
         assert rest.any()
-    assert any(not torch.equal(rest, left_over(whole / "private", 1)[key]) for key, rest in kept.items())
+    assert any(not torch.equal(rest, residual(whole / "private", 1)[key]) for key, rest in kept.items())
     final = load_tensors(whole / "private" / "trial" / "site-1" / "final.safetensors")[0]
-    assert not [key for key in final if "left_over" in key]
+    assert not [key for key in final if "residual" in key]
 
 
 def test_what_was_left_over_is_sent_the_next_time(plan: Plan, prepared: Prepared, tmp_path: Path) -> None:
     """With next to no training, a round sends the largest of what the rounds before left out."""
     manifest, shared = build_shared(plan)
     Site(name="site-1", plan=plan, private_root=tmp_path, **prepared.places).train_round(0, shared)
-    before = left_over(tmp_path, 0)
+    before = residual(tmp_path, 0)
     changes = {"training": {**plan.training, "learning_rate": 1e-12}, "changed": ("training.learning_rate",)}
     still = dataclasses.replace(plan, **changes)
     update = Site(name="site-1", plan=still, private_root=tmp_path, **prepared.places).train_round(1, shared)
@@ -342,7 +342,7 @@ def test_what_was_left_over_is_sent_the_next_time(plan: Plan, prepared: Prepared
         if key in before:
             sent = value - shared[key]
             assert sent.any()
-            np.testing.assert_allclose(sent + left_over(tmp_path, 1)[key].numpy(), before[key].numpy(), atol=1e-8)
+            np.testing.assert_allclose(sent + residual(tmp_path, 1)[key].numpy(), before[key].numpy(), atol=1e-8)
 
 
 def test_round_zero_forgets_what_was_left_over(plan: Plan, whole: Path, prepared: Prepared, tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ def test_a_run_that_goes_on_without_encoding_forgets_it_too(plan: Plan, prepared
     plain = dataclasses.replace(plan, wire_dtype="float16", top_k=1.0, changed=("top_k", "wire_dtype"))
     update = Site(name="site-1", plan=plain, private_root=tmp_path, **prepared.places).train_round(1, shared)
     build_shared(plain)[0].check(update.payload)
-    assert left_over(tmp_path, 0) and not left_over(tmp_path, 1)
+    assert residual(tmp_path, 0) and not residual(tmp_path, 1)
 
 
 def test_factors_that_start_anew_have_no_memory(prepared: Prepared, tmp_path: Path) -> None:
@@ -369,18 +369,18 @@ def test_factors_that_start_anew_have_no_memory(prepared: Prepared, tmp_path: Pa
     site = Site(name="site-1", plan=plan, private_root=tmp_path, **prepared.places)
     shared = build_shared(plan)[1]
     site.train_round(0, shared)
-    assert any("lora_" in key for key in left_over(tmp_path, 0))
+    assert any("lora_" in key for key in residual(tmp_path, 0))
     site._open(1, shared)
-    assert site._left_over
-    assert not [key for key in site._left_over if "lora_" in key]
+    assert site._residual
+    assert not [key for key in site._residual if "lora_" in key]
 
 
 def test_a_memory_of_another_size_is_refused_and_named(plan: Plan, prepared: Prepared, tmp_path: Path) -> None:
     shared = build_shared(plan)[1]
     site = Site(name="site-1", plan=plan, private_root=tmp_path, **prepared.places)
     site.train_round(0, shared)
-    key = sorted(site._left_over)[0]
-    site._left_over = {**site._left_over, key: np.zeros((1, 1), np.float32)}
+    key = sorted(site._residual)[0]
+    site._residual = {**site._residual, key: np.zeros((1, 1), np.float32)}
     with pytest.raises(PrivacyError, match="another size"):
         site.train_round(1, shared)
     assert site.store.rounds() == [0]

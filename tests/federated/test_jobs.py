@@ -24,7 +24,7 @@ from nvflare.private.privacy_manager import Scope
 from nvflare.tool.job.job_cli import prepare_job_config
 
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.federated import bell, executor, filters, server
+from monai_fedlora.federated import bell, executor, filters, server, wake_up
 from monai_fedlora.federated.context import weights_message
 from monai_fedlora.federated.jobs import write_job
 from monai_fedlora.federated.plan import Plan
@@ -181,13 +181,21 @@ def test_nvflare_builds_every_component_of_the_server(app: tuple[Workspace, Path
     assert isinstance(runner.components["persistor"], server.SharedPersistor)
     assert isinstance(runner.components["aggregator"], server.SharedAggregator)
     assert isinstance(runner.components["final_evaluation"], server.FinalEvaluation)
-    assert isinstance(runner.components["bell"], bell.TaskBell)
+    assert isinstance(runner.components["wake_up"], wake_up.WakeUpSender)
     assert [workflow.id for workflow in runner.workflows] == ["rounds", "final"]
     assert runner.task_request_interval == 0.1
     rounds = runner.workflows[0].controller
     assert (rounds._start_round, rounds._num_rounds, rounds._min_clients) == (3, 2, 2)
     assert set(runner.task_data_filters) == {f"{task}/out" for task in TASKS}
     assert set(runner.task_result_filters) == {f"{task}/in" for task in TASKS}
+
+
+def test_a_job_that_names_the_components_of_earlier_versions_still_runs(app: tuple[Workspace, Path, Namespace]) -> None:
+    path = app[1] / "config" / "config_fed_client.json"
+    written = path.read_text()
+    path.write_text(written.replace("wake_up.WakeUpListener", "bell.BellListener").replace('"wake_up"', '"bell"'))
+    assert isinstance(client_runner(app).components["bell"], wake_up.WakeUpListener)
+    assert bell.TaskBell is wake_up.WakeUpSender
 
 
 def client_runner(app: tuple[Workspace, Path, Namespace]) -> Any:
@@ -207,7 +215,7 @@ def test_nvflare_builds_every_component_of_a_site(app: tuple[Workspace, Path, Na
     runner = client_runner(app)
     for task in TASKS:
         assert isinstance(runner.task_router.route(task), executor.SiteExecutor)
-    assert isinstance(runner.components["bell"], bell.BellListener)
+    assert isinstance(runner.components["wake_up"], wake_up.WakeUpListener)
     assert set(runner.task_data_filters) == {f"{task}/in" for task in TASKS}
     assert set(runner.task_result_filters) == {f"{task}/out" for task in TASKS}
     for table in (runner.task_data_filters, runner.task_result_filters):

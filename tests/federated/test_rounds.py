@@ -20,7 +20,7 @@ from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.federated.site import Site
 from monai_fedlora.federated.state import SiteState, SiteStore
 from monai_fedlora.files import load_tensors, read_json, write_json
-from monai_fedlora.networks.stored import StoredWeights
+from monai_fedlora.networks.checkpoint_files import CheckpointFiles
 from tests.federated.conftest import SITES, Prepared
 
 
@@ -209,7 +209,7 @@ def test_the_backbone_is_read_once(
     plan: Plan, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[Path] = []
-    check = StoredWeights.check_pin
-    monkeypatch.setattr(StoredWeights, "check_pin", lambda self, pin: (read.append(self.path), check(self, pin))[1])
+    check = CheckpointFiles.check_pin
+    monkeypatch.setattr(CheckpointFiles, "check_pin", lambda self, pin: (read.append(self.path), check(self, pin))[1])
     run_in_process(plan, folder=tmp_path, **prepared.places)
     assert read == [prepared.backbone]

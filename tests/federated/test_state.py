@@ -35,7 +35,7 @@ def make_state(number: int, **changes: Any) -> SiteState:
             "head.weight/step": torch.tensor(7.0),
             "count/step": torch.tensor(2**40 + number),
         },
-        "left_over": {"encoder.blocks.1.attn.q.lora_A.shared.weight": torch.randn(4, 3, generator=generator)},
+        "residual": {"encoder.blocks.1.attn.q.lora_A.shared.weight": torch.randn(4, 3, generator=generator)},
     }
     return SiteState(**{**settings, **changes})
 
@@ -54,7 +54,7 @@ def same(one: SiteState | None, other: SiteState) -> bool:
             for mine, theirs in (
                 (one.private, other.private),
                 (one.optimiser, other.optimiser),
-                (one.left_over, other.left_over),
+                (one.residual, other.residual),
             )
         )
     )
@@ -71,8 +71,18 @@ def test_a_state_comes_back_to_the_bit(tmp_path: Path) -> None:
     assert same(make_store(tmp_path).load_before(100), make_state(3))
 
 
+def test_a_residual_that_an_earlier_version_stored_is_read(tmp_path: Path) -> None:
+    store, state = make_store(tmp_path), make_state(3)
+    store.save(state)
+    tensors, metadata = load_tensors(path_of(store, 3))
+    earlier = {re.sub("^residual/", "left_over/", key): value for key, value in tensors.items()}
+    assert earlier.keys() != tensors.keys()
+    save_tensors(path_of(store, 3), earlier, metadata)
+    assert same(store.load_before(4), state)
+
+
 def test_a_state_without_tensors_comes_back(tmp_path: Path) -> None:
-    store, nothing = make_store(tmp_path), make_state(0, private={}, optimiser={}, left_over={})
+    store, nothing = make_store(tmp_path), make_state(0, private={}, optimiser={}, residual={})
     store.save(nothing)
     assert same(store.load_before(1), nothing)
 

@@ -52,7 +52,7 @@ def test_bfloat16_is_nearly_as_close_to_the_truth_as_the_fused_kernel(monkeypatc
     precise = [part.detach().double() for part in make(torch.bfloat16)]
     truth = functional.scaled_dot_product_attention(*precise)
     plain = dot_product_attention(*make(torch.bfloat16))
-    monkeypatch.setattr(attention, "LARGEST_SHARES", 0)
+    monkeypatch.setattr(attention, "LARGEST_ATTENTION", 0)
     fused = dot_product_attention(*make(torch.bfloat16))
     assert not torch.equal(plain, fused)
     assert (plain - truth).norm() < 3 * (fused - truth).norm() < 0.02 * truth.norm()
@@ -61,7 +61,7 @@ def test_bfloat16_is_nearly_as_close_to_the_truth_as_the_fused_kernel(monkeypatc
 def test_bfloat16_with_many_pairs_keeps_no_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = make(torch.bfloat16)
     assert FUSED not in operations(parts)
-    monkeypatch.setattr(attention, "LARGEST_SHARES", 2 * 2 * 3 * 50 * 50 - 1)
+    monkeypatch.setattr(attention, "LARGEST_ATTENTION", 2 * 2 * 3 * 50 * 50 - 1)
     assert FUSED in operations(parts)
 
 

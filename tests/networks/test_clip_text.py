@@ -15,8 +15,8 @@ from torch import Tensor
 
 from monai_fedlora.errors import WeightsError
 from monai_fedlora.networks.catalogue import build_backbone
+from monai_fedlora.networks.checkpoint_files import find_weights
 from monai_fedlora.networks.clip_text import ClipText, clip_state, load_clip_text
-from monai_fedlora.networks.stored import find_weights
 from monai_fedlora.networks.text import TextTransformer
 from monai_fedlora.networks.vit import VisionTransformer
 from monai_fedlora.networks.weights import load_backbone

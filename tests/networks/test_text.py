@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.networks.checkpoint_files import find_weights
 from monai_fedlora.networks.clip_text import load_clip_text
-from monai_fedlora.networks.stored import find_weights
 from monai_fedlora.networks.text import TextSettings, TextTransformer
 from monai_fedlora.networks.tokens import find_tokens, read_tokens
 from tests.networks.clip import TEXTS, shapes

@@ -29,7 +29,7 @@ from monai_fedlora.errors import ConfigError, PrivacyError
 from monai_fedlora.serve import app as app_module
 from monai_fedlora.serve import results
 from monai_fedlora.serve.sessions import Removed
-from tests.clinic.hearts import affine_of, write_nifti
+from tests.clinic.cine_studies import affine_of, write_nifti
 from tests.serve.conftest import ADDRESS, finished, send, stored, stranger, zipped
 
 Make = Callable[..., FastAPI]

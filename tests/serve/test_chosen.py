@@ -21,7 +21,7 @@ from monai_fedlora.clinic.predict import predict_study
 from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
 from monai_fedlora.errors import DataError
 from monai_fedlora.serve import results
-from tests.clinic.hearts import affine_of, write_nifti
+from tests.clinic.cine_studies import affine_of, write_nifti
 from tests.serve.conftest import ADDRESS, finished, send, stored, stranger, zipped
 
 PATIENT = (b"Doeringer", b"Janette", b"PID-Q4711-ZZQ")

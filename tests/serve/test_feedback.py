@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from monai_fedlora.clinic.feedback import last_opinions, read_opinions
 from monai_fedlora.serve import feedback, results
-from tests.clinic.hearts import affine_of, write_nifti
+from tests.clinic.cine_studies import affine_of, write_nifti
 from tests.serve.conftest import ADDRESS, finished, send, zipped
 
 

@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 
 from monai_fedlora.clinic import figure_title
 from monai_fedlora.clinic.dicom_output import FIGURE_NAME
-from tests.clinic.hearts import affine_of, write_nifti
+from tests.clinic.cine_studies import affine_of, write_nifti
 from tests.serve.conftest import finished, send, stored, stranger, zipped
 
 KEY, OTHER = "a" * 64, "b" * 64

@@ -17,7 +17,7 @@ from monai_fedlora.clinic.reading import LoadedStudy, load_study
 from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
 from monai_fedlora.data.records import FramePair
 from monai_fedlora.serve.volumes import network_affine, write_cine, write_overlay
-from tests.clinic.hearts import affine_of, write_nifti
+from tests.clinic.cine_studies import affine_of, write_nifti
 
 SHEARED = np.array([[1.2, 0.1, 0.3, -40.0], [0.05, -1.3, 0.2, 60.0], [0.0, 0.2, 8.0, 5.0], [0.0, 0.0, 0.0, 1.0]])
 
@@ -88,15 +88,15 @@ def test_network_saw_what_the_volume_shows_there(loaded: LoadedStudy, classifier
     prepared = classifier.prepare(loaded.image)
     affine = network_affine(loaded.image, prepared, loaded.image_affine)
     assert affine is not None
-    assert likeness(loaded, prepared, affine) > 0.9999
+    assert similarity(loaded, prepared, affine) > 0.9999
     for axis in range(3):
         for step in (-1, 1):
             moved = affine.copy()
             moved[:3, 3] += step * affine[:3, axis]
-            assert likeness(loaded, prepared, moved) < 0.995
+            assert similarity(loaded, prepared, moved) < 0.995
 
 
-def likeness(loaded: LoadedStudy, prepared: torch.Tensor, affine: np.ndarray) -> float:
+def similarity(loaded: LoadedStudy, prepared: torch.Tensor, affine: np.ndarray) -> float:
     """Correlation of end-diastole as the network saw it and as the volume has it at the same places."""
     assert loaded.cine is not None
     assert loaded.cine_affine is not None

@@ -1,4 +1,4 @@
-"""The bell: sites that have done a task wait for it instead of asking, and nothing depends on it."""
+"""The wake-up message: sites that have done a task wait for it instead of asking, and nothing depends on it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_event_type import AppEventType
 
-from monai_fedlora.federated import bell
-from monai_fedlora.federated.bell import TOPIC, BellListener, TaskBell
+from monai_fedlora.federated import wake_up
+from monai_fedlora.federated.wake_up import TOPIC, WakeUpListener, WakeUpSender
 
 
-class Rope:
+class Engine:
     """An engine that keeps what is sent, and hands over what is registered."""
 
     def __init__(self, connected: Sequence[str] = ("north", "south")) -> None:
@@ -37,11 +37,11 @@ class Rope:
     def send_aux_request(self, **message: Any) -> None:
         self.sent.append(message)
 
-    def ring(self) -> ReturnCode:
+    def wake_up(self) -> ReturnCode:
         return self.handlers[TOPIC](TOPIC, Shareable(), FLContext()).get_return_code()
 
 
-def context(engine: Rope, abort: Signal | None = None, answer: Shareable | None = None) -> FLContext:
+def context(engine: Engine, abort: Signal | None = None, answer: Shareable | None = None) -> FLContext:
     fl_ctx = FLContext()
     for key, value in (
         (ReservedKey.ENGINE, engine),
@@ -63,13 +63,13 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def timer(interval: float, function: Callable[..., None], args: list[Any]) -> SimpleNamespace:
         return SimpleNamespace(start=lambda: function(*args))
 
-    monkeypatch.setattr(bell.threading, "Timer", timer)
+    monkeypatch.setattr(wake_up.threading, "Timer", timer)
 
 
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("event", [EventType.START_WORKFLOW, AppEventType.ROUND_STARTED])
 def test_the_server_rings_at_sites_that_have_answered(event: str) -> None:
-    engine, server = Rope(), TaskBell()
+    engine, server = Engine(), WakeUpSender()
     server.handle_event(event, context(engine))
     assert engine.sent == []  # processes that may still be starting ask by themselves
     for site in ("north", "south", "north"):
@@ -83,17 +83,17 @@ def test_the_server_rings_at_sites_that_have_answered(event: str) -> None:
 
 
 @pytest.mark.usefixtures("at_once")
-@pytest.mark.parametrize(("connected", "rung"), [(["south"], [["south"]]), ([], [])])
-def test_a_site_that_has_left_keeps_no_other_from_hearing(connected: list[str], rung: list[list[str]]) -> None:
-    engine, server = Rope(connected), TaskBell()
+@pytest.mark.parametrize(("connected", "woken"), [(["south"], [["south"]]), ([], [])])
+def test_a_site_that_has_left_keeps_no_other_from_hearing(connected: list[str], woken: list[list[str]]) -> None:
+    engine, server = Engine(connected), WakeUpSender()
     for site in ("north", "south"):
         server.handle_event(EventType.BEFORE_TASK_RESULT_FILTER, context(engine, answer=answer_of(site)))
     server.handle_event(AppEventType.ROUND_STARTED, context(engine))
-    assert [message["targets"] for message in engine.sent] == rung
+    assert [message["targets"] for message in engine.sent] == woken
 
 
-def test_the_bell_rings_when_the_task_has_had_time_to_be_made() -> None:
-    engine, server = Rope(), TaskBell()
+def test_the_message_leaves_when_the_task_has_had_time_to_be_made() -> None:
+    engine, server = Engine(), WakeUpSender()
     server.handle_event(EventType.BEFORE_TASK_RESULT_FILTER, context(engine, answer=answer_of("north")))
     server.handle_event(AppEventType.ROUND_STARTED, context(engine))
     assert engine.sent == []
@@ -104,25 +104,25 @@ def test_the_bell_rings_when_the_task_has_had_time_to_be_made() -> None:
 
 
 @pytest.fixture
-def site() -> tuple[BellListener, Rope]:
-    listener, engine = BellListener(), Rope()
+def site() -> tuple[WakeUpListener, Engine]:
+    listener, engine = WakeUpListener(), Engine()
     listener.handle_event(EventType.START_RUN, context(engine))
     return listener, engine
 
 
-def pull(listener: BellListener, engine: Rope, abort: Signal | None = None) -> float:
+def pull(listener: WakeUpListener, engine: Engine, abort: Signal | None = None) -> float:
     """Seconds that a site waits before it asks."""
     start = time.monotonic()
     listener.handle_event(EventType.BEFORE_PULL_TASK, context(engine, abort or Signal()))
     return time.monotonic() - start
 
 
-def work(listener: BellListener, engine: Rope) -> None:
+def work(listener: WakeUpListener, engine: Engine) -> None:
     listener.handle_event(EventType.BEFORE_TASK_EXECUTION, context(engine))
 
 
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Let a wait for the bell end at once, and note how long it would have been."""
+    """Let a wait for the message end at once, and note how long it would have been."""
     clock, noted = [0.0], []
 
     def wait(event: threading.Event, seconds: float) -> bool:
@@ -130,13 +130,13 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         noted.append(seconds)
         return event.is_set()
 
-    monkeypatch.setattr(bell.threading.Event, "wait", wait)
-    monkeypatch.setattr(bell.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(wake_up.threading.Event, "wait", wait)
+    monkeypatch.setattr(wake_up.time, "monotonic", lambda: clock[0])
     return noted
 
 
 def test_a_site_without_a_task_yet_asks_at_nvflares_own_interval(
-    site: tuple[BellListener, Rope], monkeypatch: pytest.MonkeyPatch
+    site: tuple[WakeUpListener, Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noted = waits(monkeypatch)
     for _ in range(5):
@@ -144,31 +144,31 @@ def test_a_site_without_a_task_yet_asks_at_nvflares_own_interval(
     assert noted == []
 
 
-def test_a_site_that_has_done_a_task_waits_until_the_bell_rings(site: tuple[BellListener, Rope]) -> None:
+def test_a_site_that_has_done_a_task_waits_until_it_is_woken(site: tuple[WakeUpListener, Engine]) -> None:
     work(*site)
-    threading.Timer(0.3, site[1].ring).start()
+    threading.Timer(0.3, site[1].wake_up).start()
     assert 0.25 < pull(*site) < 4
     assert pull(*site) < 0.05  # the task may be a moment late, so it asks once more without waiting
 
 
-def test_a_bell_that_rings_between_two_questions_is_heard(site: tuple[BellListener, Rope]) -> None:
+def test_a_message_between_two_questions_is_kept(site: tuple[WakeUpListener, Engine]) -> None:
     work(*site)
-    assert site[1].ring() == ReturnCode.OK  # it rings while the site still trains
+    assert site[1].wake_up() == ReturnCode.OK  # it comes while the site still trains
     assert pull(*site) < 0.05
 
 
-def test_a_bell_for_the_task_that_a_site_already_has_is_forgotten(
-    site: tuple[BellListener, Rope], monkeypatch: pytest.MonkeyPatch
+def test_a_message_about_the_task_that_a_site_already_has_is_forgotten(
+    site: tuple[WakeUpListener, Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noted = waits(monkeypatch)
-    site[1].ring()
+    site[1].wake_up()
     work(*site)
     pull(*site)
     assert sum(noted) == pytest.approx(5, abs=0.2)
 
 
-def test_a_site_that_never_hears_the_bell_asks_ever_more_seldom_but_once_a_minute(
-    site: tuple[BellListener, Rope], monkeypatch: pytest.MonkeyPatch
+def test_a_site_that_is_never_woken_asks_ever_more_seldom_but_once_a_minute(
+    site: tuple[WakeUpListener, Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noted = waits(monkeypatch)
     work(*site)
@@ -184,7 +184,7 @@ def test_a_site_that_never_hears_the_bell_asks_ever_more_seldom_but_once_a_minut
     assert sum(noted) == pytest.approx(5, abs=0.2)
 
 
-def test_a_site_that_waits_notices_the_end_of_the_run(site: tuple[BellListener, Rope]) -> None:
+def test_a_site_that_waits_notices_the_end_of_the_run(site: tuple[WakeUpListener, Engine]) -> None:
     work(*site)
     abort = Signal()
     threading.Timer(0.2, abort.trigger, [True]).start()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def folded(layer: Any, x: Tensor) -> Tensor:
+def merged_linear(layer: Any, x: Tensor) -> Tensor:
     """What an adapted layer computes, with W + s B A as the weight of a single product.
 
     PEFT computes W x + s B (A x), which reads the tokens once more for every adapter, forward and backward. With the

@@ -7,8 +7,8 @@ import torch
 from peft.tuners.lora import Linear
 from torch import nn
 
-from monai_fedlora.adapters.folded import folded
 from monai_fedlora.adapters.lora import PRIVATE, SHARED, LoraSettings, add_adapters
+from monai_fedlora.adapters.merged_linear import merged_linear
 from monai_fedlora.adapters.view import with_weights
 
 WIDE, NARROW = 12, 7
@@ -34,7 +34,7 @@ def test_output_and_gradients_are_those_of_peft(weights: dict[str, float], bias:
     x = torch.randn(3, 5, WIDE, dtype=torch.float64, requires_grad=True)
     leaves = [x, *network.parameters()]
     with with_weights(network, weights):
-        expected, found = Linear.forward(network["down"], x), folded(network["down"], x)
+        expected, found = Linear.forward(network["down"], x), merged_linear(network["down"], x)
         torch.testing.assert_close(found, expected)
         cotangent = torch.randn_like(expected)
         wanted = torch.autograd.grad(expected, leaves, cotangent)
@@ -44,7 +44,7 @@ def test_output_and_gradients_are_those_of_peft(weights: dict[str, float], bias:
 
 def test_a_plain_layer_is_itself() -> None:
     layer, x = nn.Linear(WIDE, NARROW), torch.randn(2, WIDE)
-    assert torch.equal(folded(layer, x), layer(x))
+    assert torch.equal(merged_linear(layer, x), layer(x))
 
 
 def test_dropout_falls_on_the_adapters_input_alone() -> None:
@@ -53,15 +53,15 @@ def test_dropout_falls_on_the_adapters_input_alone() -> None:
     torch.manual_seed(1)
     expected = layer(x)
     torch.manual_seed(1)
-    assert torch.equal(folded(layer, x), expected)
-    assert not torch.allclose(folded(layer, x), expected)
+    assert torch.equal(merged_linear(layer, x), expected)
+    assert not torch.allclose(merged_linear(layer, x), expected)
 
 
 def test_adapters_that_are_switched_off_have_no_effect() -> None:
     layer = adapted(PRIVATE)["down"]
     x = torch.randn(4, WIDE, dtype=torch.float64)
     layer.enable_adapters(False)
-    assert torch.equal(folded(layer, x), layer.get_base_layer()(x))
+    assert torch.equal(merged_linear(layer, x), layer.get_base_layer()(x))
 
 
 def test_merged_adapters_count_once() -> None:
@@ -69,4 +69,4 @@ def test_merged_adapters_count_once() -> None:
     x = torch.randn(4, WIDE, dtype=torch.float64)
     expected = layer(x)
     layer.merge()
-    torch.testing.assert_close(folded(layer, x), expected)
+    torch.testing.assert_close(merged_linear(layer, x), expected)

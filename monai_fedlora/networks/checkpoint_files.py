@@ -1,4 +1,4 @@
-"""Weights as they are stored: finding their files, hashing them and reading tensors without running code."""
+"""The files of a checkpoint: finding them, hashing them and reading tensors without running code."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class BackboneInfo:
 
     Attributes:
         path: the file on this machine; of several, their folder.
-        sha256: of the file's bytes; of several, see :meth:`StoredWeights.sha256`.
+        sha256: of the file's bytes; of several, see :meth:`CheckpointFiles.sha256`.
         n_loaded: tensors of the network that now hold values of the file.
         layout: ``"classifier"`` for a fine-tuned file, ``"pretrained"`` for one without heads or with a
             masked auto-encoder's decoder.
@@ -57,7 +57,7 @@ class BackboneInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoredWeights:
+class CheckpointFiles:
     """The files of one set of weights on this machine.
 
     Attributes:
@@ -104,7 +104,7 @@ class StoredWeights:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoredTensor:
+class CheckpointTensor:
     """A tensor in a file, not yet read.
 
     Attributes:
@@ -141,7 +141,7 @@ def check_pin_format(sha256: str | None) -> None:
         raise ConfigError(f"the SHA-256 to expect must be 64 hexadecimal digits, not {sha256!r}")
 
 
-def find_file(source: str | Path) -> StoredWeights:
+def find_file(source: str | Path) -> CheckpointFiles:
     """Find a single safetensors file, downloading ``hf://owner/repo/path/in/repo.safetensors`` first.
 
     Raises:
@@ -150,14 +150,14 @@ def find_file(source: str | Path) -> StoredWeights:
     if not str(source).startswith(HUB_PREFIX):
         if not Path(source).is_file():
             raise WeightsError(f"{source} does not exist or is not a file; give the path of a safetensors file")
-        return StoredWeights(parts=(Path(source),))
+        return CheckpointFiles(parts=(Path(source),))
     match = re.fullmatch(r"hf://([^/]+/[^/]+)/(.+\.safetensors)", str(source))
     if match is None:
         raise WeightsError(f"{source} is not of the form hf://owner/repo/path/in/repo.safetensors")
-    return StoredWeights(parts=(_download(str(source), *match.groups()),))
+    return CheckpointFiles(parts=(_download(str(source), *match.groups()),))
 
 
-def find_weights(source: str | Path) -> StoredWeights:
+def find_weights(source: str | Path) -> CheckpointFiles:
     """Find the files of a source.
 
     Args:
@@ -173,11 +173,11 @@ def find_weights(source: str | Path) -> StoredWeights:
         repo, inside = _on_hub(name)
         if inside is not None:
             _bring_config(name, repo, inside)
-            return StoredWeights(parts=(_download(name, repo, inside),))
+            return CheckpointFiles(parts=(_download(name, repo, inside),))
         return _in_folder(name, lambda wanted: _download(name, repo, wanted, optional=True))
     path = Path(source)
     if path.is_file():
-        return StoredWeights(parts=(path,))
+        return CheckpointFiles(parts=(path,))
     if path.is_dir():
         return _in_folder(name, lambda wanted: path / wanted if (path / wanted).is_file() else None)
     raise WeightsError(f"{source} does not exist; give a weights file, or a folder with {CONFIG_NAME} and the weights")
@@ -223,7 +223,7 @@ def _bring_config(source: str, repo: str, inside: str) -> None:
         )
 
 
-def _in_folder(name: str, get: Callable[[str], Path | None]) -> StoredWeights:
+def _in_folder(name: str, get: Callable[[str], Path | None]) -> CheckpointFiles:
     """The weights of a folder, of which ``get`` returns a file's path, or None where there is no such file."""
     config = get(CONFIG_NAME)
     if config is None:
@@ -233,14 +233,14 @@ def _in_folder(name: str, get: Callable[[str], Path | None]) -> StoredWeights:
         raise WeightsError(f"{name} holds no weights; one of {', '.join(_IN_FOLDER)} is needed")
     wanted, path = found
     if not wanted.endswith(".index.json"):
-        return StoredWeights(parts=(path,), config=config)
+        return CheckpointFiles(parts=(path,), config=config)
     parts = []
     for part in _parts_of(path):
         part_path = get(part)
         if part_path is None:
             raise WeightsError(f"{path} names the file {part}, which is missing; the download is incomplete")
         parts.append(part_path)
-    return StoredWeights(parts=tuple(parts), config=config)
+    return CheckpointFiles(parts=tuple(parts), config=config)
 
 
 def _parts_of(index: Path) -> list[str]:
@@ -273,11 +273,11 @@ def _download(source: str, repo: str, name: str, *, optional: bool = False) -> A
 
 
 @contextmanager
-def opened(stored: StoredWeights, *, pickled: bool) -> Iterator[dict[str, StoredTensor]]:
+def opened(checkpoint: CheckpointFiles, *, pickled: bool) -> Iterator[dict[str, CheckpointTensor]]:
     """Open the files; tensors of a safetensors file are read from it when asked for.
 
     Args:
-        stored: the files.
+        checkpoint: the files.
         pickled: whether ``.bin``, ``.pt`` and ``.pth`` files are read as checkpoints of ``torch.save``, by torch's
             reader that runs no code; False takes them, like every other file, for safetensors.
 
@@ -285,8 +285,8 @@ def opened(stored: StoredWeights, *, pickled: bool) -> Iterator[dict[str, Stored
         WeightsError: a file is of another format, truncated, or holds anything but tensors.
     """
     with ExitStack() as stack:
-        tensors: dict[str, StoredTensor] = {}
-        for part in stored.parts:
+        tensors: dict[str, CheckpointTensor] = {}
+        for part in checkpoint.parts:
             as_checkpoint = pickled and part.suffix in _PICKLED
             found = _unpickled(part) if as_checkpoint else stack.enter_context(_safetensors(part))
             if both := sorted(tensors.keys() & found.keys()):
@@ -296,7 +296,7 @@ def opened(stored: StoredWeights, *, pickled: bool) -> Iterator[dict[str, Stored
 
 
 @contextmanager
-def _safetensors(path: Path) -> Iterator[dict[str, StoredTensor]]:
+def _safetensors(path: Path) -> Iterator[dict[str, CheckpointTensor]]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -309,12 +309,12 @@ def _safetensors(path: Path) -> Iterator[dict[str, StoredTensor]]:
         ) from error
 
 
-def _slice(stream: Any, key: str) -> StoredTensor:
+def _slice(stream: Any, key: str) -> CheckpointTensor:
     part = stream.get_slice(key)
-    return StoredTensor(shape=tuple(part.get_shape()), dtype=part.get_dtype(), read=partial(stream.get_tensor, key))
+    return CheckpointTensor(shape=tuple(part.get_shape()), dtype=part.get_dtype(), read=partial(stream.get_tensor, key))
 
 
-def _unpickled(path: Path) -> dict[str, StoredTensor]:
+def _unpickled(path: Path) -> dict[str, CheckpointTensor]:
     """Tensors of a checkpoint of ``torch.save``, whose only other content may be plain values and settings."""
     try:
         # The namespace of the training script's arguments is a plain object; checkpoints of MAE hold one.
@@ -330,7 +330,7 @@ def _unpickled(path: Path) -> dict[str, StoredTensor]:
             content = content[name]
             break
     tensors = {
-        key: StoredTensor(shape=tuple(value.shape), dtype=_dtype_name(value), read=partial(torch.clone, value))
+        key: CheckpointTensor(shape=tuple(value.shape), dtype=_dtype_name(value), read=partial(torch.clone, value))
         for key, value in (content.items() if isinstance(content, dict) else ())
         if isinstance(key, str) and isinstance(value, torch.Tensor)
     }
