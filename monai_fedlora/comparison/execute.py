@@ -15,6 +15,7 @@ from monai_fedlora.data.cases import Datalist
 from monai_fedlora.data.datalist import FILE_NAME
 from monai_fedlora.data.pool import POOLED, pool
 from monai_fedlora.engines.memory import Memory, using
+from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.record import LAST_NAME
 from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.files import write_json
@@ -106,7 +107,10 @@ def _new_site(comparison: Comparison, run: Run, datalist: Datalist, folder: Path
     _write(datalist, folder / "data")
     plan = dataclasses.replace(comparison.plan(run), sites=(datalist.site,))
     return NewSite(
-        name=datalist.site, plan=plan, private_root=folder, data_root=str(folder / "data"), backbone=backbone
+        name=datalist.site,
+        plan=plan,
+        private_root=folder,
+        source=Installed(data_root=str(folder / "data"), backbone=backbone),
     )
 
 

@@ -12,6 +12,7 @@ import torch
 
 from monai_fedlora.federated.aggregation import Refusal, SharedAverage
 from monai_fedlora.federated.lock import FolderLock
+from monai_fedlora.federated.materials import Installed, Source
 from monai_fedlora.federated.members import Members
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.policy import Policy, site_policy
@@ -63,18 +64,45 @@ def run_in_process(
         Busy: another run writes into the folder.
         FedLoraError, or whatever else a site's task raises: see ``record_failures``.
     """
+    if isinstance(what, Plan):
+        start = Start.of_plan(what, backbone=backbone)
+    else:
+        start = Start.of_job(what / CONFIG, backbone=backbone)
+    return run_sites(
+        start,
+        Installed(data_root=data_root, backbone=backbone),
+        folder=folder,
+        threads=threads,
+        overwrite=overwrite,
+        record_failures=record_failures,
+        policy=policy,
+        on_progress=on_progress,
+    )
+
+
+def run_sites(
+    start: Start,
+    source: Source,
+    *,
+    folder: Path,
+    threads: int = 1,
+    overwrite: bool = False,
+    record_failures: bool = False,
+    policy: Callable[[], Policy] = site_policy,
+    on_progress: Callable[[Mapping[str, Any]], None] = lambda results: None,
+) -> Mapping[str, Any]:
+    """Run what has a beginning, see :func:`run_in_process`, which has the other arguments.
+
+    Args:
+        start: of the run.
+        source: of every site's data and network.
+    """
     with _computing_with(threads):
-        if isinstance(what, Plan):
-            start = Start.of_plan(what, backbone=backbone)
-        else:
-            start = Start.of_job(what / CONFIG, backbone=backbone)
         make_folder(folder)
         with FolderLock(folder):
             make_room(folder, start.plan, overwrite=overwrite)
             private = folder / PRIVATE
-            build = partial(
-                Site, plan=start.plan, private_root=private, data_root=data_root, backbone=backbone, policy=policy
-            )
+            build = partial(Site, plan=start.plan, private_root=private, source=source, policy=policy)
             members = Members(start.plan.sites, build, private=private, record_failures=record_failures)
             return _run(start, members, folder=folder, on_progress=on_progress)
 

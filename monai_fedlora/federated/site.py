@@ -1,8 +1,9 @@
 """One hospital in a federation: its own data, network and private state, trained a round at a time.
 
-The same class serves the NVFlare executor, the in-process simulation and the tests. It takes every training
-object from the site's own installed bundle; a plan may only change the numbers listed in
-:data:`monai_fedlora.federated.training_settings.TRAINING_SETTINGS`.
+The same class serves the NVFlare executor, the in-process simulation and the tests. The site's own installed bundle
+builds what trains; a plan may only change the numbers listed in
+:data:`monai_fedlora.federated.training_settings.TRAINING_SETTINGS`. Data and network come from a
+:class:`~monai_fedlora.federated.materials.Source`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,22 +21,19 @@ from ignite.engine import Events
 from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
-from monai_fedlora.data.cases import SPLITS, Case
-from monai_fedlora.data.datalist import load_datalist
+from monai_fedlora.data.cases import SPLITS
 from monai_fedlora.data.origin import UNKNOWN, together
-from monai_fedlora.data.site import site_data
 from monai_fedlora.data.units import unit_numbers
 from monai_fedlora.engines.dataset import CaseDataset
 from monai_fedlora.engines.evidence import plain_outputs, run_and_keep
 from monai_fedlora.engines.method import check_phases
 from monai_fedlora.engines.seeds import mix
-from monai_fedlora.environment import BACKBONE
-from monai_fedlora.errors import Aborted, ConfigError, FedLoraError, WeightsError, nearest
+from monai_fedlora.errors import Aborted, ConfigError, FedLoraError, WeightsError
+from monai_fedlora.federated.materials import INSTALLED, Source, put_into
 from monai_fedlora.federated.permit import EVALUATIONS, ROUNDS, Permit
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.policy import Policy, site_policy
 from monai_fedlora.federated.state import SiteState, SiteStore
-from monai_fedlora.methods.build import DEMO
 from monai_fedlora.report import IMAGES, REPORTED, check_report, images_said, round_metrics, round_report
 from monai_fedlora.resources import bundle_path
 from monai_fedlora.scope import Role
@@ -57,10 +54,7 @@ class Site:
         name: the site's name in the plan.
         plan: the experiment.
         private_root: folder for private state, see :class:`SiteStore`.
-        data_root: folder of prepared sites; None uses the site's own configuration
-            (``MONAI_FEDLORA_DATA``, then the phantom that the bundle names under ``phantom``, cine studies if it
-            names none).
-        backbone: path of the backbone file; None uses ``MONAI_FEDLORA_BACKBONE``, then the packaged demo weights.
+        source: of the site's data and network.
         should_stop: polled after every batch; the round is given up when it returns True.
         policy: returns the site's own limits, which are asked before every message.
 
@@ -76,8 +70,7 @@ class Site:
         name: str,
         plan: Plan,
         private_root: str | os.PathLike[str],
-        data_root: str | None = None,
-        backbone: str | None = None,
+        source: Source = INSTALLED,
         should_stop: Callable[[], bool] = lambda: False,
         policy: Callable[[], Policy] = site_policy,
     ) -> None:
@@ -89,11 +82,12 @@ class Site:
         self.store = SiteStore(root=private_root, plan=plan, site=name)
         self._config = ConfigParser()
         self._config.read_config(bundle_path(plan.bundle) / "configs" / "train.json")
-        datalist = site_data(name, data_root=data_root, phantom=self._config.get("phantom", "cine"))
-        training = self._check_data(datalist)
-        self._cases = len(training)
-        self._permit.trains_on(training)
-        self._configure(datalist, backbone or os.environ.get(BACKBONE) or DEMO)
+        self._configure()
+        cases = source.furnish(self._config, plan=plan, site=name)
+        self._units = {split: unit_numbers(cases.cases(split)) for split in SPLITS}
+        self._origin = cases.origin
+        self._cases = len(cases.training)
+        self._permit.trains_on(cases.training)
         self.network: nn.Module = self._bundled("network")
         self.scope = plan.scope(self.network)
         self._permit.sends(self.scope.manifest)
@@ -102,24 +96,13 @@ class Site:
         self._should_stop = should_stop
         self._trainer.add_event_handler(Events.ITERATION_COMPLETED, _terminate_if, should_stop)
         self._check_steps()
-        self._permit.trains_on(training, getattr(self._trainer.loss_function, "weight", None))
+        self._permit.trains_on(cases.training, getattr(self._trainer.loss_function, "weight", None))
         self._permit.trains_with(self._trainer, self._optimiser, self.network)
         self._initial_private = self.scope.private_state(self.network)
         self._finished_round: int | None = None
         self._restored_rounds = 0
         self._earlier_images: tuple[str, ...] = ()
         self._residual: Mapping[str, np.ndarray] = {}
-
-    def _check_data(self, datalist: Path) -> tuple[Case, ...]:
-        loaded = load_datalist(datalist)
-        if tuple(loaded.classes) != self.plan.classes:
-            raise ConfigError(
-                f"{datalist} has the classes {list(loaded.classes)}, the plan {list(self.plan.classes)}; prepare the "
-                "data with the same task and class list"
-            )
-        self._units = {split: unit_numbers(loaded.cases(split)) for split in SPLITS}
-        self._origin = loaded.origin if loaded.origin.name else replace(loaded.origin, name=loaded.dataset[:200])
-        return loaded.training
 
     def _check_steps(self) -> None:
         """Refuse a plan of which this site would train no round, so that its initial values are never scored."""
@@ -135,14 +118,12 @@ class Site:
         except ConfigError as error:
             raise ConfigError(f"{self.name} has {self._cases} training cases, in batches of {batch}: {error}") from None
 
-    def _configure(self, datalist: Path, backbone: str) -> None:
-        """Put the site's places and the plan's numbers into the bundle's configuration."""
+    def _configure(self) -> None:
+        """Put the plan's numbers into the bundle's configuration."""
         overrides: dict[str, Any] = {
             "site": self.name,
-            "dataset_dir": str(datalist.parent),
             "output_dir": str(self.store.folder),
             "size": self.plan.size,
-            "backbone": backbone,
             "backbone_sha256": self.plan.backbone_sha256,
             "method": self.plan.method,
             "method_args": dataclasses.asdict(self.method),
@@ -158,12 +139,7 @@ class Site:
         if self.plan.prompts is not None:
             overrides["prompts"] = list(self.plan.prompts.templates)
             overrides["class_texts"] = dict(self.plan.prompts.class_texts)
-        known = set(self._config.get())
-        if unknown := set(overrides) - known:
-            word = min(unknown)
-            raise ConfigError(f"the bundle {self.plan.bundle} has no setting {word!r}{nearest(word, sorted(known))}")
-        for key, value in overrides.items():
-            self._config[key] = value
+        put_into(self._config, overrides, bundle=self.plan.bundle)
 
     def _bundled(self, part: str) -> Any:
         """Return an object of the bundle; an error that is meant to be read comes out of the parser's own."""

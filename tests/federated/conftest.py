@@ -22,6 +22,7 @@ from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
 from monai_fedlora.data.site import site_data
 from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.jobs import write_job
+from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.files import read_json, save_tensors, sha256, write_json
 from monai_fedlora.networks.cinema import convvit
@@ -56,8 +57,13 @@ class Prepared:
 
     @property
     def places(self) -> dict[str, Any]:
-        """Where a site finds its data and backbone, as its constructor takes it."""
+        """Where sites find their data and backbone."""
         return {"data_root": str(self.data), "backbone": str(self.backbone)}
+
+    @property
+    def source(self) -> Installed:
+        """The same as a site's constructor takes it."""
+        return Installed(**self.places)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -316,7 +316,7 @@ def test_the_memory_is_kept_with_the_round_and_is_what_was_not_sent(
     plan: Plan, whole: Path, prepared: Prepared, tmp_path: Path
 ) -> None:
     manifest, shared = build_shared(plan)
-    site = Site(name="site-1", plan=plan, private_root=tmp_path, **prepared.places)
+    site = Site(name="site-1", plan=plan, private_root=tmp_path, source=prepared.source)
     update = site.train_round(0, shared)
     decoded = manifest.up.decoded(update.payload, shared)
     state = site.network.state_dict()
@@ -333,11 +333,11 @@ def test_the_memory_is_kept_with_the_round_and_is_what_was_not_sent(
 def test_what_was_left_over_is_sent_the_next_time(plan: Plan, prepared: Prepared, tmp_path: Path) -> None:
     """With next to no training, a round sends the largest of what the rounds before left out."""
     manifest, shared = build_shared(plan)
-    Site(name="site-1", plan=plan, private_root=tmp_path, **prepared.places).train_round(0, shared)
+    Site(name="site-1", plan=plan, private_root=tmp_path, source=prepared.source).train_round(0, shared)
     before = residual(tmp_path, 0)
     changes = {"training": {**plan.training, "learning_rate": 1e-12}, "changed": ("training.learning_rate",)}
     still = dataclasses.replace(plan, **changes)
-    update = Site(name="site-1", plan=still, private_root=tmp_path, **prepared.places).train_round(1, shared)
+    update = Site(name="site-1", plan=still, private_root=tmp_path, source=prepared.source).train_round(1, shared)
     for key, value in manifest.up.decoded(update.payload, shared).items():
         if key in before:
             sent = value - shared[key]
@@ -347,7 +347,7 @@ def test_what_was_left_over_is_sent_the_next_time(plan: Plan, prepared: Prepared
 
 def test_round_zero_forgets_what_was_left_over(plan: Plan, whole: Path, prepared: Prepared, tmp_path: Path) -> None:
     shared = build_shared(plan)[1]
-    site = Site(name="site-1", plan=plan, private_root=tmp_path, **prepared.places)
+    site = Site(name="site-1", plan=plan, private_root=tmp_path, source=prepared.source)
     first = site.train_round(0, shared)
     site.train_round(1, shared)
     again = site.train_round(0, shared)
@@ -357,16 +357,16 @@ def test_round_zero_forgets_what_was_left_over(plan: Plan, whole: Path, prepared
 
 def test_a_run_that_goes_on_without_encoding_forgets_it_too(plan: Plan, prepared: Prepared, tmp_path: Path) -> None:
     shared = build_shared(plan)[1]
-    Site(name="site-1", plan=plan, private_root=tmp_path, **prepared.places).train_round(0, shared)
+    Site(name="site-1", plan=plan, private_root=tmp_path, source=prepared.source).train_round(0, shared)
     plain = dataclasses.replace(plan, wire_dtype="float16", top_k=1.0, changed=("top_k", "wire_dtype"))
-    update = Site(name="site-1", plan=plain, private_root=tmp_path, **prepared.places).train_round(1, shared)
+    update = Site(name="site-1", plan=plain, private_root=tmp_path, source=prepared.source).train_round(1, shared)
     build_shared(plain)[0].check(update.payload)
     assert residual(tmp_path, 0) and not residual(tmp_path, 1)
 
 
 def test_factors_that_start_anew_have_no_memory(prepared: Prepared, tmp_path: Path) -> None:
     plan = prepared.plan(sites=("site-1",), method="flora", wire_dtype="int8")
-    site = Site(name="site-1", plan=plan, private_root=tmp_path, **prepared.places)
+    site = Site(name="site-1", plan=plan, private_root=tmp_path, source=prepared.source)
     shared = build_shared(plan)[1]
     site.train_round(0, shared)
     assert any("lora_" in key for key in residual(tmp_path, 0))
@@ -377,7 +377,7 @@ def test_factors_that_start_anew_have_no_memory(prepared: Prepared, tmp_path: Pa
 
 def test_a_memory_of_another_size_is_refused_and_named(plan: Plan, prepared: Prepared, tmp_path: Path) -> None:
     shared = build_shared(plan)[1]
-    site = Site(name="site-1", plan=plan, private_root=tmp_path, **prepared.places)
+    site = Site(name="site-1", plan=plan, private_root=tmp_path, source=prepared.source)
     site.train_round(0, shared)
     key = sorted(site._residual)[0]
     site._residual = {**site._residual, key: np.zeros((1, 1), np.float32)}

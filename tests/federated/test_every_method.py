@@ -87,7 +87,7 @@ def check_run(plan: Plan, prepared: Prepared, tmp_path: Path) -> None:
     for number in range(plan.rounds):
         average.begin(number, shared)
         for site in plan.sites:
-            fresh = Site(name=site, plan=plan, private_root=tmp_path / "parts", **prepared.places)
+            fresh = Site(name=site, plan=plan, private_root=tmp_path / "parts", source=prepared.source)
             update = fresh.train_round(number, shared)
             average.accept(site, update.payload, update.report)
         shared = average.aggregate()
@@ -95,5 +95,5 @@ def check_run(plan: Plan, prepared: Prepared, tmp_path: Path) -> None:
     assert stored.keys() == shared.keys()
     assert all(torch.equal(stored[key], torch.from_numpy(value)) for key, value in shared.items())
     for site in plan.sites:
-        finished = Site(name=site, plan=plan, private_root=tmp_path / "parts", **prepared.places).finish(shared)
+        finished = Site(name=site, plan=plan, private_root=tmp_path / "parts", source=prepared.source).finish(shared)
         assert {**finished, "seconds": 0} == {**results["final"][site], "seconds": 0}

@@ -81,7 +81,7 @@ def streamed(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
 
 
 def test_a_federations_rounds_are_those_of_the_site(client: Client, prepared: Prepared, tmp_path: Path) -> None:
-    site = Site(name="site-1", plan=client.plan, private_root=tmp_path / "other", **prepared.places)
+    site = Site(name="site-1", plan=client.plan, private_root=tmp_path / "other", source=prepared.source)
     gate = SharedOnly()
     expected = site.train_round(0, client.shared)
     answer = gate.process(client.train(), client.context)

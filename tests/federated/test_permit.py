@@ -21,6 +21,7 @@ from monai_fedlora.data.site import PhantomSettings
 from monai_fedlora.engines.method import phase_ends
 from monai_fedlora.errors import PolicyError
 from monai_fedlora.federated.initial import build_shared
+from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.permit import EVALUATIONS, ROUNDS, Permit
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.policy import Approval, Policy, job_hash
@@ -99,7 +100,13 @@ def test_a_site_reads_no_image_and_builds_no_network_for_a_plan_beyond_its_limit
     with pytest.MonkeyPatch.context() as patch:
         untouched = Untouched(patch)
         with pytest.raises((PolicyError, AssertionError)) as caught:
-            Site(name="site-1", plan=plan, private_root=tmp_path, policy=lambda: policy, **prepared.places)
+            Site(
+                name="site-1",
+                plan=plan,
+                private_root=tmp_path,
+                policy=lambda: policy,
+                source=prepared.source,
+            )
     allowed = not any(broken.values())
     assert bool(untouched.done) == allowed
     assert allowed or broken[str(caught.value).partition(":")[0]]
@@ -114,7 +121,7 @@ def test_a_policy_that_cannot_be_understood_lets_nothing_train(
     monkeypatch.setenv("MONAI_FEDLORA_POLICY", str(tmp_path / "mine.json"))
     untouched = Untouched(monkeypatch)
     with pytest.raises(PolicyError, match=r"mine\.json"):
-        Site(name="site-1", plan=prepared.plan(), private_root=tmp_path / "private", **prepared.places)
+        Site(name="site-1", plan=prepared.plan(), private_root=tmp_path / "private", source=prepared.source)
     assert untouched.done == []
 
 
@@ -136,7 +143,13 @@ def test_two_images_of_one_patient_are_one_patient(
     places = listed(prepared, tmp_path, unit=lambda number: f"patient-{number // 2}")
     with pytest.raises(PolicyError, match=r"^least_cases: .* 2 patients"):
         policy = Policy(least_cases=3, least_steps=1)
-        Site(name="site-1", plan=prepared.plan(), private_root=tmp_path, policy=lambda: policy, **places)
+        Site(
+            name="site-1",
+            plan=prepared.plan(),
+            private_root=tmp_path,
+            policy=lambda: policy,
+            source=Installed(**places),
+        )
     assert untouched.done == []
 
 
@@ -156,7 +169,7 @@ def test_class_weights_that_leave_one_case_make_it_one_case(prepared: Prepared, 
 
     def build(**training: Any) -> Site:
         plan = prepared.plan(training={"batch_size": 4, "warmup_epochs": 0, **training})
-        return Site(name="site-1", plan=plan, private_root=tmp_path, policy=lambda: policy, **places)
+        return Site(name="site-1", plan=plan, private_root=tmp_path, policy=lambda: policy, source=Installed(**places))
 
     assert build(class_weights=[1.0, 1.0])
     with pytest.raises(PolicyError, match=r"^least_cases: .* 1 patients"):
@@ -181,7 +194,7 @@ def test_steps_are_those_of_the_sites_own_loader(
 
     def build(least: int) -> Site:
         policy = Policy(least_cases=1, least_steps=least)
-        return Site(name="site-1", plan=plan, private_root=tmp_path, policy=lambda: policy, **prepared.places)
+        return Site(name="site-1", plan=plan, private_root=tmp_path, policy=lambda: policy, source=prepared.source)
 
     assert build(steps)
     with pytest.raises(PolicyError, match=rf"^least_steps: .* {steps} optimiser steps"):
@@ -191,7 +204,7 @@ def test_steps_are_those_of_the_sites_own_loader(
 
 def test_a_step_of_the_private_head_alone_hides_nothing(prepared: Prepared, tmp_path: Path) -> None:
     plan = prepared.plan(method="fedrep", training={"batch_size": 1, "warmup_epochs": 0})
-    places = {"private_root": tmp_path, **prepared.places}
+    places: dict[str, Any] = {"private_root": tmp_path, "source": prepared.source}
     with pytest.raises(PolicyError, match=r"^least_steps: .* 2 optimiser steps"):
         Site(name="site-1", plan=plan, policy=lambda: Policy(least_cases=1, least_steps=3), **places)
     site = Site(name="site-1", plan=plan, policy=lambda: Policy(least_cases=1, least_steps=2), **places)
@@ -209,7 +222,7 @@ def test_patients_whom_the_private_head_alone_saw_hide_nobody(
 
     def build(least: int) -> Site:
         policy = Policy(least_cases=least, least_steps=1)
-        return Site(name="site-1", plan=plan, private_root=tmp_path, policy=lambda: policy, **prepared.places)
+        return Site(name="site-1", plan=plan, private_root=tmp_path, policy=lambda: policy, source=prepared.source)
 
     assert build(patients)
     with pytest.raises(PolicyError, match=rf"^least_cases: .* {patients} patients"):
@@ -219,12 +232,12 @@ def test_patients_whom_the_private_head_alone_saw_hide_nobody(
 def test_a_site_that_sends_no_tensor_may_take_as_few_steps_as_it_likes(prepared: Prepared, tmp_path: Path) -> None:
     policy = Policy(least_cases=1, least_steps=50)
     plan = prepared.plan(method="local")
-    assert Site(name="site-1", plan=plan, private_root=tmp_path, policy=lambda: policy, **prepared.places)
+    assert Site(name="site-1", plan=plan, private_root=tmp_path, policy=lambda: policy, source=prepared.source)
 
 
 def test_what_was_trained_less_than_planned_does_not_leave(prepared: Prepared, tmp_path: Path) -> None:
     plan = prepared.plan(training={"batch_size": 1, "warmup_epochs": 0})
-    places = {"private_root": tmp_path, **prepared.places}
+    places: dict[str, Any] = {"private_root": tmp_path, "source": prepared.source}
     policy = Policy(least_cases=1, least_steps=4)
     site = Site(name="site-1", plan=plan, policy=lambda: policy, **places)
     site._trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: engine.terminate())
@@ -288,7 +301,11 @@ class Hospital:
     def site(self, **changes: Any) -> Site:
         plan = self.prepared.plan(**changes)
         return Site(
-            name="site-1", plan=plan, private_root=self.folder, policy=lambda: self.policy, **self.prepared.places
+            name="site-1",
+            plan=plan,
+            private_root=self.folder,
+            policy=lambda: self.policy,
+            source=self.prepared.source,
         )
 
 

@@ -15,6 +15,7 @@ import torch
 from monai_fedlora.engines.metrics import classification_metrics
 from monai_fedlora.errors import Aborted, ConfigError, DataError, PrivacyError, WeightsError
 from monai_fedlora.federated.initial import build_shared
+from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.site import Site, Update
 from monai_fedlora.files import load_tensors, read_json, sha256, write_json
@@ -31,7 +32,8 @@ def build(prepared: Prepared, tmp_path: Path) -> Build:
     """Construct a site as a new process would; private state is in ``tmp_path / "private"``."""
 
     def construct(plan: Plan | None = None, *, name: str = "site-1", **changes: Any) -> Site:
-        arguments = {"private_root": tmp_path / "private", **prepared.places, **changes}
+        places = {name: changes.pop(name, place) for name, place in prepared.places.items()}
+        arguments = {"private_root": tmp_path / "private", "source": Installed(**places), **changes}
         return Site(name=name, plan=plan or prepared.plan(), **arguments)
 
     return construct
@@ -54,7 +56,7 @@ class Run:
 
     def __init__(self, plan: Plan, prepared: Prepared, folder: Path, *, restarts: bool, name: str = "site-1") -> None:
         def construct() -> Site:
-            return Site(name=name, plan=plan, private_root=folder, **prepared.places)
+            return Site(name=name, plan=plan, private_root=folder, source=prepared.source)
 
         self.plan, self.site, self.updates = plan, construct(), []
         shared = first_shared(plan, prepared)
@@ -99,7 +101,9 @@ def test_the_reported_cases_are_those_of_the_training_split(uninterrupted: Run, 
 def test_training_changes_shared_and_private_tensors_and_nothing_else(
     uninterrupted: Run, prepared: Prepared, tmp_path: Path
 ) -> None:
-    before = Site(name="site-1", plan=uninterrupted.plan, private_root=tmp_path, **prepared.places).network.state_dict()
+    before = Site(
+        name="site-1", plan=uninterrupted.plan, private_root=tmp_path, source=prepared.source
+    ).network.state_dict()
     scope, after = uninterrupted.site.scope, uninterrupted.site.network.state_dict()
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert changed == {*scope.keys(Role.SHARED), *scope.keys(Role.PRIVATE)}
@@ -291,7 +295,7 @@ def test_a_site_without_data_has_the_phantom_of_its_bundle(
     def look(site: str, **where: Any) -> Path:
         raise DataError(f"{site}: {where}")
 
-    monkeypatch.setattr("monai_fedlora.federated.site.site_data", look)
+    monkeypatch.setattr("monai_fedlora.federated.materials.site_data", look)
     with pytest.raises(DataError, match=f"site-1: {{'data_root': None, 'phantom': '{phantom}'}}"):
         Site(name="site-1", plan=prepared.plan(bundle=bundle), private_root=tmp_path)
 
@@ -363,7 +367,7 @@ def test_a_site_without_validation_and_test_cases_takes_part(prepared: Prepared,
     listed = read_json(prepared.data / "site-1" / "datalist.json")
     write_json(tmp_path / "site-1" / "datalist.json", {**listed, "validation": [], "test": []})
     places = {**prepared.places, "data_root": str(tmp_path)}
-    site = Site(name="site-1", plan=prepared.plan(), private_root=tmp_path / "private", **places)
+    site = Site(name="site-1", plan=prepared.plan(), private_root=tmp_path / "private", source=Installed(**places))
     update = site.train_round(0, first_shared(site.plan, prepared))
     assert update.report["validation"] == {"private_on": {}, "private_off": {}}
     assert site.finish(update.payload)["test"] == {"private_on": {}, "private_off": {}}

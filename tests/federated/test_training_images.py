@@ -16,6 +16,7 @@ from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.data.origin import KINDS, Origin, together
 from monai_fedlora.errors import PrivacyError, WeightsError
 from monai_fedlora.federated.initial import build_shared, save_shared, start_origin, stored_images
+from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.record import RunRecord
 from monai_fedlora.federated.rounds import run_in_process
@@ -101,7 +102,7 @@ def test_site_whose_images_were_exchanged_between_rounds_has_been_moved_by_both(
     _, shared = build_shared(plan)
 
     def site(origin: Origin) -> Site:
-        built = Site(name="site-1", plan=plan, private_root=tmp_path, **places)
+        built = Site(name="site-1", plan=plan, private_root=tmp_path, source=Installed(**places))
         built._origin = origin
         return built
 

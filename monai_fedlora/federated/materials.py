@@ -1,0 +1,96 @@
+"""Where a site's data and network come from. Everything else that trains is the plan's bundle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from monai.bundle import ConfigParser
+
+from monai_fedlora.data.cases import Datalist
+from monai_fedlora.data.datalist import load_datalist
+from monai_fedlora.data.site import site_data
+from monai_fedlora.environment import BACKBONE
+from monai_fedlora.errors import ConfigError, nearest
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.start import Start
+from monai_fedlora.methods.build import DEMO
+
+
+class Source(Protocol):
+    """What a run needs beside its plan.
+
+    The optimiser, the trainer, the evaluators and their settings are built by the configuration of the plan's bundle,
+    whatever the source is.
+    """
+
+    def start(self, plan: Plan) -> Start:
+        """What a run begins with: what may travel, and its first values."""
+        ...
+
+    def furnish(self, config: ConfigParser, *, plan: Plan, site: str) -> Datalist:
+        """Put a site's data and network into the bundle's configuration.
+
+        Args:
+            config: of the plan's bundle, in place.
+            plan: the experiment.
+            site: one of its sites.
+
+        Returns:
+            The site's cases, of the plan's classes.
+
+        Raises:
+            ConfigError: the site's classes are not the plan's.
+            DataError: its data cannot be used.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Installed:
+    """Prepared folders, and the catalogued backbone that the plan names.
+
+    Attributes:
+        data_root: folder of prepared sites; None uses the site's own configuration (``MONAI_FEDLORA_DATA``, then the
+            phantom that the bundle names under ``phantom``, a cine study if it names none).
+        backbone: path of the backbone file; None uses ``MONAI_FEDLORA_BACKBONE``, then the packaged demo weights.
+    """
+
+    data_root: str | None = None
+    backbone: str | None = None
+
+    def start(self, plan: Plan) -> Start:
+        """See :meth:`Start.of_plan`."""
+        return Start.of_plan(plan, backbone=self.backbone)
+
+    def furnish(self, config: ConfigParser, *, plan: Plan, site: str) -> Datalist:
+        """See :class:`Source`."""
+        path = site_data(site, data_root=self.data_root, phantom=config.get("phantom", "cine"))
+        found = load_datalist(path)
+        if tuple(found.classes) != plan.classes:
+            raise ConfigError(
+                f"{path} has the classes {list(found.classes)}, the plan {list(plan.classes)}; prepare the data with "
+                "the same task and class list"
+            )
+        backbone = self.backbone or os.environ.get(BACKBONE) or DEMO
+        put_into(config, {"dataset_dir": str(path.parent), "backbone": backbone}, bundle=plan.bundle)
+        return found if found.origin.name else replace(found, origin=replace(found.origin, name=found.dataset[:200]))
+
+
+INSTALLED = Installed()
+"""What a hospital's own environment names."""
+
+
+def put_into(config: ConfigParser, entries: Mapping[str, Any], *, bundle: str) -> None:
+    """Replace entries of a bundle's configuration, at its top or, with ``::`` in their names, deeper.
+
+    Raises:
+        ConfigError: the bundle has no such entry, so that the value would have no effect.
+    """
+    known = set(config.get())
+    for name, value in entries.items():
+        if name.partition("::")[0] not in known:
+            raise ConfigError(f"the bundle {bundle} has no setting {name!r}{nearest(name, sorted(known))}")
+        config[name] = value
