@@ -33,7 +33,7 @@ demo: $(STAMP)  ## simulate four hospitals on synthetic cine studies, results in
 	$(BIN)/monai-fedlora simulate nvflare_jobs/dual_lora --workspace runs/demo --overwrite
 
 test: $(STAMP)  ## the fast tests
-	$(BIN)/python -m pytest -m "$(FAST)" --numprocesses auto
+	$(BIN)/python -m pytest -m "$(FAST)" --numprocesses auto --dist worksteal
 
 test-slow: $(STAMP)  ## the tests that run simulations or build wheels
 	$(BIN)/python -m pytest -m "slow and not long and not realdata" --numprocesses 2 --dist loadfile

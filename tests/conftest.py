@@ -14,6 +14,8 @@ from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+pytest_plugins = ["tests.export.finished_runs", "tests.clinic.opened"]
+
 REAL_DATA = "MONAI_FEDLORA_REAL_DATA"
 POLICY = "MONAI_FEDLORA_POLICY"
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -26,8 +26,7 @@ from monai_fedlora.federated.initial import build_shared, save_shared
 from monai_fedlora.federated.jobs import write_job
 from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.files import make_folder, open_new, private_umask, save_tensors, write_bytes, write_json
-from tests.clinic.conftest import _micro, backbone, cine, stored_run, stored_study  # noqa: F401
-from tests.export.conftest import Run
+from tests.export.finished_runs import Run
 from tests.federated.conftest import Prepared, prepared  # noqa: F401
 
 
@@ -112,8 +111,8 @@ def test_job_is_its_owners_alone(umask: int, prepared: Prepared, tmp_path: Path)
 
 def test_export_and_prediction_are_their_owners_alone(
     careless: int,
-    stored_run: Run,  # noqa: F811
-    stored_study: Path,  # noqa: F811
+    stored_run: Run,
+    stored_study: Path,
     tmp_path: Path,
 ) -> None:
     def export_and_predict(folder: Path) -> None:

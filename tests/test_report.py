@@ -231,7 +231,7 @@ def test_neither_order_nor_type_says_anything(report: dict[str, Any], shuffler: 
 
 
 def test_no_more_reports_pass_than_the_stated_bits_allow() -> None:
-    """Every report about two cases and two classes, with values from a grid that is finer than what may pass."""
+    """Every report about two cases and two classes on a grid; that of one matrix is finer than what may pass."""
     grid = [None, *(round(place / 20_000, 6) for place in range(-20_000, 20_001, 4_999))]
     matrices = [
         [list(cells[:2]), list(cells[2:])] for cells in itertools.product(range(3), repeat=4) if sum(cells) <= 2
@@ -240,7 +240,8 @@ def test_no_more_reports_pass_than_the_stated_bits_allow() -> None:
     for matrix in [None, *matrices]:
         base = {} if matrix is None else {"confusion_matrix": matrix}
         for name in DERIVED:
-            values = {round(place / 10_000, 4) for place in range(-10_000, 10_001)} | {None}
+            step = 1 if matrix == [[1, 0], [1, 0]] else 125
+            values = {round(place / 10_000, 4) for place in range(-10_000, 10_001, step)} | {None}
             fit = sum(passes({**base, name: value}) for value in values)
             assert fit <= (0 if matrix is None else 2)
         passed += passes(base)

@@ -19,7 +19,7 @@ from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.files import save_tensors, sha256, write_json
 from monai_fedlora.networks import catalogue
 from monai_fedlora.networks.catalogue import build_backbone
-from tests.export.conftest import MICRO_VIT
+from tests.export.finished_runs import MICRO_VIT
 
 SITE = "site-1"
 CLASSES = ("NV", "MEL")

@@ -1,49 +1,16 @@
-"""Exported bundles, and studies of a made-up heart for them."""
+"""Micro bundles, and studies of a made-up heart for them."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from monai_fedlora.clinic.bundle import Classifier, open_bundle
-from monai_fedlora.export.bundle import Exported
-from tests.clinic.cine_studies import beating_heart, write_study
-from tests.export.conftest import (  # noqa: F401  fixtures of exported bundles
-    _micro,
-    backbone,
-    exported,
-    image_backbone,
-    image_exported,
-    image_run,
-    stored_run,
-)
 
-
-@pytest.fixture(scope="session")
-def classifier(exported: Exported) -> Classifier:  # noqa: F811
-    """A cine model."""
-    return open_bundle(exported.folder)
-
-
-@pytest.fixture(scope="session")
-def image_classifier(image_exported: Exported) -> Classifier:  # noqa: F811
-    """A model of dermoscopic photographs."""
-    return open_bundle(image_exported.folder)
-
-
-@pytest.fixture(scope="session")
-def cine() -> np.ndarray:
-    """(X, Y, Z, T), base first."""
-    return beating_heart()
-
-
-@pytest.fixture(scope="session")
-def stored_study(cine: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a DICOM study that tests only read."""
-    return write_study(tmp_path_factory.mktemp("dicom") / "heart", cine)
+@pytest.fixture(autouse=True, scope="session")
+def _micro(micro: None) -> None:
+    """For every test of this folder."""
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from monai_fedlora.clinic.state import DOUBTFUL
 from monai_fedlora.clinic.studies import DicomFiles, Study
 from monai_fedlora.export.bundle import Exported
 from tests.clinic.cine_studies import ES_FRAME
-from tests.export.conftest import write_pair
+from tests.export.finished_runs import write_pair
 from tests.export.running import infer, read_table
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::DeprecationWarning:torch")

@@ -24,7 +24,7 @@ from monai_fedlora.clinic.state import DOUBTFUL
 from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
 from monai_fedlora.errors import DataError
 from tests.clinic.cine_studies import ES_FRAME, affine_of, write_nifti
-from tests.export.conftest import write_pair
+from tests.export.finished_runs import write_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::DeprecationWarning:torch")
 

@@ -31,7 +31,7 @@ from monai_fedlora.files import load_tensors
 from monai_fedlora.networks.head_inputs import head_inputs, joined
 from monai_fedlora.transforms.orientation import reference_affine
 from tests.clinic.cine_studies import write_nifti
-from tests.export.conftest import Run
+from tests.export.finished_runs import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::DeprecationWarning:torch")
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 from rich.table import Table
 
+from monai_fedlora import cli
 from monai_fedlora.commands.console import open_console
 from monai_fedlora.methods import get_method, method_names
 
@@ -35,11 +32,12 @@ def test_a_width_that_is_asked_for_is_kept(capsys: pytest.CaptureFixture[str], m
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
 
 
-def test_every_method_is_named_in_full_in_a_pipe() -> None:
-    command = [sys.executable, "-m", "monai_fedlora.cli", "methods"]
-    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    lines = done.stdout.splitlines()
+def test_every_method_is_named_in_full_in_a_pipe(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert cli.main(["methods"]) == 0
+    lines = capsys.readouterr().out.splitlines()
     for name in method_names():
         (row,) = [line for line in lines if line.startswith(f"│ {name} ")]
         assert get_method(name).summary in row

@@ -30,7 +30,7 @@ from monai_fedlora.transforms.cine import cine_preprocessing
 from monai_fedlora.transforms.orientation import all_orders, reference_affine, reordered_affine
 from tests.export.signing import write_keys
 
-from .conftest import CLASSES, MICRO, Run, temperature_of, write_pair
+from .finished_runs import CLASSES, MICRO, Run, temperature_of, write_pair
 from .running import (
     failing_inference,
     infer,

@@ -23,7 +23,7 @@ from monai_fedlora.export.card import calibration_lines
 from monai_fedlora.export.evidence import Evidence
 from monai_fedlora.export.finished import read_finished
 
-from .conftest import Run
+from .finished_runs import Run
 
 
 def cases(seed: int, *, n: int = 200, classes: int = 3, factor: float = 1.0) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from monai_fedlora.export.bundle import Exported
 from monai_fedlora.export.card import format_metric
 from monai_fedlora.export.claim import TO_FILL_IN, claim_checklist
 
-from .conftest import Run
+from .finished_runs import Run
 from .test_metadata import describe
 
 

@@ -16,7 +16,7 @@ from monai_fedlora.export.evidence import NOT_FINITE, NOT_KEPT, OTHER_MODEL, rea
 from monai_fedlora.export.finished import read_finished
 from monai_fedlora.files import load_tensors, save_tensors
 
-from .conftest import Run
+from .finished_runs import Run
 
 
 def test_evidence_comes_with_the_model(run: Run) -> None:

@@ -27,7 +27,7 @@ from monai_fedlora.export.finished import (
 from monai_fedlora.files import load_tensors, save_tensors, sha256, write_json
 from monai_fedlora.networks.weights import backbone_sha256
 
-from .conftest import MICRO, Run
+from .finished_runs import MICRO, Run
 
 
 def rewrite(path: Path, *, drop: str = "", add: dict[str, torch.Tensor] | None = None, **metadata: str | None) -> None:

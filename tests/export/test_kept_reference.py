@@ -16,7 +16,7 @@ from monai_fedlora.export.kept_reference import NAME, keep_reference, kept_refer
 from monai_fedlora.export.reference import Reference
 from monai_fedlora.files import save_tensors
 
-from .conftest import Run
+from .finished_runs import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::DeprecationWarning:torch")
 

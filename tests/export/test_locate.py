@@ -13,7 +13,7 @@ from monai_fedlora.export.locate import find_personal, find_shared
 from monai_fedlora.federated.state import EARLIER
 from monai_fedlora.files import load_tensors, save_tensors
 
-from .conftest import Run
+from .finished_runs import Run
 
 
 @pytest.mark.parametrize("levels", range(5))

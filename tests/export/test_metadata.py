@@ -17,7 +17,7 @@ from monai_fedlora.export.check.metadata import metadata_schema
 from monai_fedlora.export.finished import read_finished
 from monai_fedlora.export.metadata import model_metadata
 
-from .conftest import Run
+from .finished_runs import Run
 
 
 def describe(run: Run, site: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from monai_fedlora.methods import get_method, method_names
 from monai_fedlora.networks.catalogue import build_backbone
 from tests.methods.federation import NEED_TEXTS
 
-from .conftest import Run
+from .finished_runs import Run
 
 LINEAR = [name for name in method_names() if name not in NEED_TEXTS]
 

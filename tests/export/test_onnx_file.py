@@ -19,7 +19,7 @@ from monai_fedlora.export.verify import TOLERANCE
 from monai_fedlora.networks.catalogue import build_backbone
 from monai_fedlora.transforms.orientation import reference_affine
 
-from .conftest import Run
+from .finished_runs import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::DeprecationWarning:torch")
 

@@ -21,7 +21,7 @@ from monai_fedlora.files import load_tensors
 from monai_fedlora.networks.cinema import convvit
 from monai_fedlora.networks.weights import load_backbone
 
-from .conftest import MICRO, Run
+from .finished_runs import MICRO, Run
 
 
 def names(folder: Path) -> set[str]:

@@ -21,7 +21,7 @@ from monai_fedlora.export.bundle import Exported, export_bundle
 from monai_fedlora.export.evidence import Evidence
 from monai_fedlora.export.finished import read_finished
 from monai_fedlora.export.personal_or_shared import discordant, judged, mcnemar, personal_or_shared
-from tests.export.conftest import Run
+from tests.export.finished_runs import Run
 
 
 def right(*counts: int, of: tuple[int, ...] = (10, 10)) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from monai_fedlora.networks.catalogue import Network, build_backbone
 from monai_fedlora.resources import BUNDLES_VARIABLE
 from monai_fedlora.transforms.photograph import photograph_preprocessing
 
-from .conftest import CLASSES, MICRO_VIT, Run, temperature_of
+from .finished_runs import CLASSES, MICRO_VIT, Run, temperature_of
 from .running import failing_inference, infer, read_errors, read_table, without_this_package
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::DeprecationWarning:torch")

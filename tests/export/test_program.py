@@ -25,7 +25,7 @@ from monai_fedlora.networks.catalogue import build_backbone
 from monai_fedlora.transforms.orientation import reference_affine
 from monai_fedlora.transforms.photograph import PhotographPreprocessor
 
-from .conftest import MICRO_VIT, Run
+from .finished_runs import MICRO_VIT, Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::DeprecationWarning:torch")
 

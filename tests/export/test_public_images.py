@@ -19,7 +19,7 @@ from monai_fedlora.export.photograph import Photograph
 from monai_fedlora.export.public_images import public_features, public_images
 from monai_fedlora.networks import catalogue
 
-from .conftest import MICRO_VIT
+from .finished_runs import MICRO_VIT
 
 
 class Reader(nn.Module):

@@ -20,7 +20,7 @@ from monai_fedlora.export.measured import shipped_numbers
 from monai_fedlora.export.public_images import public_images
 from monai_fedlora.export.public_reference import fit_public_reference
 
-from .conftest import Run
+from .finished_runs import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::DeprecationWarning:torch")
 

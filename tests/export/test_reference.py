@@ -25,7 +25,7 @@ from monai_fedlora.export.reference import Reference, check_patients, fit_refere
 from monai_fedlora.files import load_tensors
 from monai_fedlora.networks.head_inputs import head_inputs, joined
 
-from .conftest import Run
+from .finished_runs import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::DeprecationWarning:torch")
 

@@ -18,7 +18,7 @@ from monai_fedlora.networks.prompts import Prompts
 from tests.methods.federation import NEED_TEXTS
 from tests.networks.clip import write_towers
 
-from .conftest import Run, finished_run
+from .finished_runs import Run, finished_run
 
 PROMPTS = Prompts(class_texts={"NOR": "a mole", "ABN": "melanoma"})
 

@@ -18,19 +18,6 @@ from starlette.testclient import TestClient
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.serve.app import create_app
 from monai_fedlora.serve.settings import ServeSettings
-from tests.clinic.conftest import (  # noqa: F401  a cine model and a photograph model, a study for the first
-    _micro,
-    backbone,
-    cine,
-    classifier,
-    exported,
-    image_backbone,
-    image_classifier,
-    image_exported,
-    image_run,
-    stored_run,
-    stored_study,
-)
 from tests.serve.browsing import (  # noqa: F401  a real browser and servers for it
     address,
     chromium,
@@ -43,6 +30,11 @@ from tests.serve.browsing import (  # noqa: F401  a real browser and servers for
 ADDRESS = "http://127.0.0.1:8000"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _micro(micro: None) -> None:
+    """For every test of this folder."""
+
+
 @pytest.fixture(autouse=True)
 def scratch(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The temporary folder of the process."""
@@ -52,7 +44,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
 
 
 @pytest.fixture
-def make_app(classifier: Classifier) -> Callable[..., FastAPI]:  # noqa: F811
+def make_app(classifier: Classifier) -> Callable[..., FastAPI]:
     """Make a server, not yet running, with other settings or another model."""
 
     def make(model: Classifier = classifier, **settings: Any) -> FastAPI:

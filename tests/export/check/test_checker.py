@@ -21,7 +21,7 @@ from monai_fedlora.files import read_json, sha256
 from monai_fedlora.methods import get_method, method_names
 from monai_fedlora.resources import bundle_path, list_bundles
 from tests.export.check.tampering import RESEALED, UNSEALED, raw_zip, reseal
-from tests.export.conftest import Run
+from tests.export.finished_runs import Run
 from tests.export.test_text_methods import run_of
 from tests.helpers import for_methods
 from tests.networks.clip import write_towers
