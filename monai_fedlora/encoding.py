@@ -79,7 +79,7 @@ class Encoding:
         """Bytes of scales, values and places."""
         count = self.count(size)
         scales = 4 * math.ceil(count / BLOCK) if self.values == "int8" else 0
-        places = min(_bitmap_bytes(size), count * _number_type(size).itemsize) if count < size else 0
+        places = min(math.ceil(size / 8), count * _number_type(size).itemsize) if count < size else 0
         return scales, count * np.dtype(_VALUES[self.values]).itemsize, places
 
     def encode(self, update: np.ndarray) -> np.ndarray:
@@ -108,6 +108,14 @@ class Encoding:
             parts.append(_write_places(places, flat.size))
         return np.concatenate([np.frombuffer(part.tobytes(), np.uint8) for part in parts])
 
+    def check(self, message: np.ndarray, shape: tuple[int, ...]) -> None:
+        """Refuse what :meth:`encode` does not write, without computing the values.
+
+        Raises:
+            PrivacyError: see :meth:`decode`, which accepts the same messages.
+        """
+        self._parts(message, math.prod(shape))
+
     def decode(self, message: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Read an update in float64, zero where nothing was sent.
 
@@ -120,22 +128,26 @@ class Encoding:
                 its scale, or the places are out of range, repeated, unsorted or of another number.
         """
         size = math.prod(shape)
+        scales, sent, places = self._parts(message, size)
+        values = sent * _per_value(scales, sent.size) if self.values == "int8" else sent.astype(np.float64)
+        if places is None:
+            return values.reshape(shape)
+        update = np.zeros(size)
+        update[places] = values
+        return update.reshape(shape)
+
+    def _parts(self, message: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Scales, codes or values, and places unless all values are sent, of a message that :meth:`encode` writes."""
         scales, values, places = self._lengths(size)
         if message.dtype != np.uint8 or message.shape != (scales + values + places,):
             raise PrivacyError("is not of the encoding's length")
         message = np.ascontiguousarray(message)
-        sent = message[scales : scales + values].view(_VALUES[self.values])
+        steps, sent = message[:scales].view("<f4"), message[scales : scales + values].view(_VALUES[self.values])
         if self.values == "int8":
-            read = _dequantise(message[:scales].view("<f4"), sent)
-        else:
-            read = sent.astype(np.float64)
-            if not np.isfinite(read).all():
-                raise PrivacyError("contains NaN or infinity; training diverged or the file is damaged")
-        if not places:
-            return read.reshape(shape)
-        flat = np.zeros(size)
-        flat[_read_places(message[scales + values :], size, self.count(size))] = read
-        return flat.reshape(shape)
+            _check_codes(steps, sent)
+        elif not np.isfinite(sent).all():
+            raise PrivacyError("contains NaN or infinity; training diverged or the file is damaged")
+        return steps, sent, _read_places(message[scales + values :], size, self.count(size)) if places else None
 
 
 def encode_with_memory(
@@ -174,15 +186,15 @@ def _quantise(values: np.ndarray) -> list[np.ndarray]:
     return [scales, np.clip(np.rint(codes), -_LARGEST_CODE, _LARGEST_CODE).astype("<i1")]
 
 
-def _dequantise(scales: np.ndarray, codes: np.ndarray) -> np.ndarray:
+def _check_codes(scales: np.ndarray, codes: np.ndarray) -> None:
+    """Refuse blocks that :func:`_quantise` does not write."""
     if not np.isfinite(scales).all() or np.signbit(scales).any():
         raise PrivacyError("has a scale that is not finite or negative")
-    sizes = np.abs(codes.astype(np.int16))
+    sizes = np.abs(codes).view(np.uint8)  # of -128 too, whose size no int8 can hold
     largest = np.maximum.reduceat(sizes, np.arange(0, codes.size, BLOCK)) if codes.size else sizes
     used = np.where(scales >= _SMALLEST_SCALE, _LARGEST_CODE, 0)
     if (largest != used).any() or ((scales > 0) & (scales < _SMALLEST_SCALE)).any():
         raise PrivacyError("has codes that do not use their scale")
-    return codes * _per_value(scales, codes.size)
 
 
 def _per_value(scales: np.ndarray, count: int) -> np.ndarray:
@@ -198,16 +210,12 @@ def _largest(sizes: np.ndarray, count: int) -> np.ndarray:
     return np.sort(np.concatenate([above, np.flatnonzero(sizes == least)[: count - above.size]]))
 
 
-def _bitmap_bytes(size: int) -> int:
-    return (size + 7) // 8
-
-
 def _number_type(size: int) -> np.dtype:
     return np.dtype("<u2" if size <= 2**16 else "<u4")
 
 
 def _as_bitmap(size: int, count: int) -> bool:
-    return _bitmap_bytes(size) <= count * _number_type(size).itemsize
+    return math.ceil(size / 8) <= count * _number_type(size).itemsize
 
 
 def _write_places(places: np.ndarray, size: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from monai_fedlora.files import read_json
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+_Read = TypeVar("_Read")
 _NAMES_SHOWN = 8
 _WIRE_DTYPES = ("float16", "float32", "float64")
 BOTH, UP, DOWN = "both", "up", "down"
@@ -83,6 +84,24 @@ class Entry:
         dtype, shape = self.form
         return math.prod(shape) * dtype.itemsize
 
+    def check(self, array: np.ndarray) -> None:
+        """Refuse an array of :attr:`form` that holds NaN or infinity, or is not what the encoding writes."""
+        if self.encoding is not None:
+            self.encoding.check(array, self.shape)
+        elif not np.isfinite(array).all():
+            raise PrivacyError("contains NaN or infinity; training diverged or the file is damaged")
+
+    def open(self, array: np.ndarray, sent: np.ndarray | None) -> np.ndarray:
+        """The tensor that an array stands for, in float64 where it travelled encoded; see :meth:`Manifest.open`."""
+        if self.encoding is None:
+            self.check(array)
+            return array
+        before = np.float64(0) if sent is None else sent.astype(np.float64)
+        tensor = np.asarray(self.encoding.decode(array, self.shape) + before)
+        if (np.abs(tensor) > np.finfo(self.dtype).max).any():
+            raise PrivacyError(f"changed to values that {self.dtype} cannot hold")
+        return tensor
+
     def encoded(self, encoding: Encoding) -> Entry:
         """The entry with this encoding, where the tensor goes up and takes fewer bytes that way."""
         entry = dataclasses.replace(self, encoding=encoding)
@@ -94,6 +113,27 @@ class Entry:
         if self.encoding is not None:
             more["encoding"] = self.encoding.to_json()
         return {"shape": list(self.shape), "dtype": self.dtype, **more}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Entry:
+        """Parse :meth:`to_json`'s form.
+
+        Raises:
+            PrivacyError: the value is not an entry.
+        """
+        if not isinstance(value, Mapping) or set(value) - {"travels", "encoding"} != {"shape", "dtype"}:
+            raise PrivacyError("needs a shape and a dtype alone")
+        shape, dtype, travels = value["shape"], value["dtype"], value.get("travels", BOTH)
+        if travels not in (BOTH, UP, DOWN):
+            raise PrivacyError("travels neither up nor down nor both ways")
+        if not isinstance(shape, list) or any(type(size) is not int or size < 0 for size in shape):
+            raise PrivacyError("has a shape that is no list of sizes")
+        if dtype not in _WIRE_DTYPES:
+            raise PrivacyError(f"has a dtype that is none of {', '.join(_WIRE_DTYPES)}")
+        if "encoding" in value and travels == DOWN:
+            raise PrivacyError("only comes down and has an encoding")
+        encoding = Encoding.from_json(value["encoding"]) if "encoding" in value else None
+        return cls(tuple(shape), dtype, travels, encoding)
 
 
 @dataclass(frozen=True)
@@ -143,23 +183,11 @@ class Manifest:
         """
         if not isinstance(value, Mapping):
             raise PrivacyError("not a manifest of shared tensors, but a JSON value of another kind")
+        entries = {}
         for key, entry in value.items():
-            if not isinstance(entry, Mapping) or set(entry) - {"travels", "encoding"} != {"shape", "dtype"}:
-                raise PrivacyError(f"not a manifest of shared tensors: {key!r} needs a shape and a dtype alone")
-            if entry.get("travels", BOTH) not in (BOTH, UP, DOWN):
-                raise PrivacyError(
-                    f"not a manifest of shared tensors: {key!r} travels neither up nor down nor both ways"
-                )
-            shape = entry["shape"]
-            if not isinstance(shape, list) or any(type(size) is not int or size < 0 for size in shape):
-                raise PrivacyError(f"not a manifest of shared tensors: the shape of {key!r} is no list of sizes")
-            if entry["dtype"] not in _WIRE_DTYPES:
-                raise PrivacyError(
-                    f"not a manifest of shared tensors: the dtype of {key!r} is none of {', '.join(_WIRE_DTYPES)}"
-                )
-            if "encoding" in entry and entry.get("travels") == DOWN:
-                raise PrivacyError(f"not a manifest of shared tensors: {key!r} only comes down and has an encoding")
-        return cls({key: _parse_entry(key, entry) for key, entry in value.items()})
+            with _about(f"not a manifest of shared tensors: {key!r}:"):
+                entries[key] = Entry.from_json(entry)
+        return cls(entries)
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:
@@ -172,6 +200,8 @@ class Manifest:
     def check(self, payload: Any) -> None:
         """Accept ``payload`` only if it holds exactly the declared tensors, all finite, or their declared encodings.
 
+        This is for gates, which look at what somebody else opens: no value is decoded.
+
         Args:
             payload: mapping from key to ``numpy.ndarray``.
 
@@ -179,12 +209,37 @@ class Manifest:
             PrivacyError: a key is undeclared or missing, a value is not an array, its shape, dtype or finiteness is
                 wrong, or it is not what the encoding writes. The message names keys, never values.
         """
+        self._each(payload, {}, lambda entry, array, sent: entry.check(array))
+
+    def open(self, payload: Any, sent: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The tensors that a payload stands for, which is checked on the way.
+
+        Args:
+            payload: mapping from key to ``numpy.ndarray``, as it travelled.
+            sent: what the server had sent; where it sends no tensor, a change is one from zero.
+
+        Returns:
+            Tensors of the declared shapes, all finite; those that travelled encoded in float64, the others as they are.
+
+        Raises:
+            PrivacyError: :meth:`check` refuses the payload, or a change leads out of the range of the tensor's type.
+        """
+        return self._each(payload, sent, Entry.open)
+
+    def _each(
+        self,
+        payload: Any,
+        sent: Mapping[str, np.ndarray],
+        read: Callable[[Entry, np.ndarray, np.ndarray | None], _Read],
+    ) -> dict[str, _Read]:
+        """What ``read`` makes of every declared array, which has to be there and of its declared form."""
         if not isinstance(payload, Mapping):
             raise PrivacyError(f"the payload is a {type(payload).__name__}, not a mapping of tensors")
         if unknown := payload.keys() - self.entries.keys():
             raise PrivacyError(f"undeclared keys: {_names(unknown)}; only the manifest's keys may travel")
         if missing := self.entries.keys() - payload.keys():
             raise PrivacyError(f"missing keys: {_names(missing)}; the two ends run different methods or settings")
+        found = {}
         for key, entry in self.entries.items():
             array = payload[key]
             if type(array) is not np.ndarray:
@@ -192,53 +247,18 @@ class Manifest:
             dtype, shape = entry.form
             if array.dtype != dtype or array.shape != shape:
                 raise PrivacyError(f"{key!r} is {array.dtype}{list(array.shape)}, declared as {dtype}{list(shape)}")
-            if entry.encoding is not None:
-                with _about(key):
-                    entry.encoding.decode(array, entry.shape)
-            elif not np.isfinite(array).all():
-                raise PrivacyError(f"{key!r} contains NaN or infinity; training diverged or the file is damaged")
-
-    def decoded(self, payload: Mapping[str, np.ndarray], sent: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The tensors that a checked payload of a site stands for.
-
-        Args:
-            payload: what :meth:`check` has accepted.
-            sent: what the server had sent; where it sends no tensor, a change is one from zero.
-
-        Returns:
-            Tensors of the declared shapes; those that travelled encoded in float64.
-
-        Raises:
-            PrivacyError: a change leads out of the range of the tensor's type.
-        """
-        tensors = dict(payload)
-        for key, entry in self.entries.items():
-            if entry.encoding is not None:
-                with _about(key):
-                    change = entry.encoding.decode(payload[key], entry.shape)
-                tensors[key] = np.asarray(change + np.asarray(sent.get(key, 0.0), dtype=np.float64))
-                if (np.abs(tensors[key]) > np.finfo(entry.dtype).max).any():
-                    raise PrivacyError(f"{key!r} changed to values that {entry.dtype} cannot hold")
-        return tensors
+            with _about(repr(key)):
+                found[key] = read(entry, array, sent.get(key))
+        return found
 
 
 @contextmanager
-def _about(key: str) -> Iterator[None]:
-    """Put the key in front of what an encoding has to say."""
+def _about(what: str) -> Iterator[None]:
+    """Say in front of an error what it is about."""
     try:
         yield
     except PrivacyError as error:
-        raise PrivacyError(f"{key!r} {error}") from None
-
-
-def _parse_entry(key: str, value: Mapping[str, Any]) -> Entry:
-    encoding = None
-    if "encoding" in value:
-        try:
-            encoding = Encoding.from_json(value["encoding"])
-        except PrivacyError as error:
-            raise PrivacyError(f"not a manifest of shared tensors: {key!r}: {error}") from error
-    return Entry(tuple(value["shape"]), value["dtype"], value.get("travels", BOTH), encoding)
+        raise PrivacyError(f"{what} {error}") from None
 
 
 @dataclass(frozen=True)
@@ -311,15 +331,17 @@ class Scope:
         payload, remains = {}, {}
         for key, entry in self.manifest.up.entries.items():
             values = state[key].detach().cpu().numpy()
-            if entry.encoding is None:
-                with np.errstate(over="ignore"):  # what overflows becomes infinity, which the check refuses
+            with (
+                _about(repr(key)),
+                np.errstate(over="ignore"),
+            ):  # what overflows becomes infinity, which the check refuses
+                if entry.encoding is None:
                     payload[key] = np.array(values, dtype=entry.dtype)
-            else:
-                with _about(key):
+                    entry.check(payload[key])
+                else:
                     payload[key], remains[key] = encode_with_memory(
                         entry.encoding, values, sent=sent.get(key), residual=residual.get(key)
                     )
-        self.manifest.up.check(payload)
         return payload, remains
 
     def initial_payload(self, network: nn.Module) -> dict[str, np.ndarray]:

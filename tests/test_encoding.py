@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from typing import Any
 
@@ -263,7 +264,10 @@ def test_a_dense_message_that_passes_is_the_only_one_for_its_values(seed: int, s
     try:
         decoded = INT8.decode(message, (size,))
     except PrivacyError:
+        with pytest.raises(PrivacyError):
+            INT8.check(message, (size,))
         return
+    INT8.check(message, (size,))
     assert INT8.encode(decoded).tobytes() == message.tobytes()
 
 
@@ -273,10 +277,14 @@ def test_any_bytes_are_refused_or_finite_values(raw: bytes) -> None:
         size = next((size for size in range(400) if encoding.nbytes(size) == len(raw)), None)
         if size is None:
             continue
+        message = np.frombuffer(raw, np.uint8)
         try:
-            decoded = encoding.decode(np.frombuffer(raw, np.uint8), (size,))
-        except PrivacyError:
+            decoded = encoding.decode(message, (size,))
+        except PrivacyError as error:
+            with pytest.raises(PrivacyError, match=re.escape(str(error))):
+                encoding.check(message, (size,))
             continue
+        encoding.check(message, (size,))
         assert np.isfinite(decoded).all()
         assert np.count_nonzero(decoded) <= encoding.count(size)
 

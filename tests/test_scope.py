@@ -41,8 +41,11 @@ def secret_payload(manifest: Manifest) -> dict[str, Any]:
 
 
 def refusal(manifest: Manifest, payload: Any) -> str:
+    """What a gate says, and whoever opens the payload says too."""
     with pytest.raises(PrivacyError) as caught:
         manifest.check(payload)
+    with pytest.raises(PrivacyError, match=re.escape(str(caught.value))):
+        manifest.open(payload, {})
     assert "7777" not in str(caught.value)
     return str(caught.value)
 
@@ -556,18 +559,18 @@ def test_a_manifest_with_another_encoding_is_refused(encoding: Any, travels: str
 def test_decoded_tensors_are_what_was_sent_plus_the_change() -> None:
     sent = make_payload(ENCODED.down)
     payload = changes_of(ENCODED)
-    decoded = ENCODED.up.decoded(payload, sent)
+    decoded = ENCODED.up.open(payload, sent)
     np.testing.assert_array_equal(decoded["a"], sent["a"].astype(np.float64) + INT8.decode(payload["a"], (10, 10)))
     assert decoded["b"] is payload["b"]
-    np.testing.assert_array_equal(ENCODED.up.decoded(payload, {})["a"], INT8.decode(payload["a"], (10, 10)))
+    np.testing.assert_array_equal(ENCODED.up.open(payload, {})["a"], INT8.decode(payload["a"], (10, 10)))
 
 
 def test_a_change_beyond_the_range_of_its_tensor_is_refused_and_named() -> None:
     """It would be infinite on its way down."""
     payload = {**changes_of(ENCODED), "a": INT8.encode(np.full((10, 10), 600.0))}
-    ENCODED.up.decoded(payload, {"a": np.full((10, 10), 64000, np.float16)})
+    ENCODED.up.open(payload, {"a": np.full((10, 10), 64000, np.float16)})
     with pytest.raises(PrivacyError, match=r"'a'.*float16"):
-        ENCODED.up.decoded(payload, {"a": np.full((10, 10), 65000, np.float16)})
+        ENCODED.up.open(payload, {"a": np.full((10, 10), 65000, np.float16)})
 
 
 def encoded_dual(encoding: Encoding) -> tuple[nn.Module, Scope]:
@@ -601,7 +604,7 @@ def test_rounds_of_updates_add_up_to_the_true_changes(encoding: Encoding) -> Non
         moved(network, scope, number)
         wanted = {key: wanted[key] + network.state_dict()[key].numpy() - before[key] for key in sent}
         payload, residual = scope.update(network, sent=sent, residual=residual)
-        sent = scope.manifest.up.decoded(payload, sent)
+        sent = scope.manifest.up.open(payload, sent)
         with torch.no_grad():
             for key, value in sent.items():
                 network.get_parameter(key).copy_(torch.from_numpy(value))

@@ -116,7 +116,7 @@ class SharedAverage:
         return dict(sorted(self.contributions.items()))
 
     def accept(self, site: str, payload: Any, report: Any) -> Mapping[str, Any]:
-        """Check one update as it travelled, decode and keep it.
+        """Open one update as it travelled and keep it.
 
         Returns:
             The report, see :func:`monai_fedlora.report.check_report`.
@@ -126,7 +126,6 @@ class SharedAverage:
                 cases than declared, or a change that is too large.
         """
         try:
-            self.manifest.up.check(payload)
             report = check_report(report, classes=self.classes, splits=("validation",))
         except PrivacyError as error:
             raise Refusal(str(error)) from error
@@ -142,7 +141,7 @@ class SharedAverage:
         if cases > self._most_cases.get(site, cases):
             raise Refusal(f"the update claims {cases} training cases, {site} declared {self._most_cases[site]}")
         try:
-            tensors = self.manifest.up.decoded(payload, self._reference)
+            tensors = self.manifest.up.open(payload, self._reference)
         except PrivacyError as error:
             raise Refusal(str(error)) from error
         change = self._change_rms(tensors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from monai_fedlora.methods.build import UNTRAINED, build_network
 from monai_fedlora.methods.rules import factor_keys
 from monai_fedlora.scope import Entry, Manifest, Scope
 from tests.federated.conftest import Prepared, same_bits
+from tests.federated.test_server import Server
 from tests.helpers import make_payload, make_plan, tiny_network
 from tests.methods.federation import aggregated, attached, trained
 
@@ -160,6 +162,41 @@ def test_a_gate_that_approved_tensors_lets_no_changes_through(tmp_path: Path) ->
         gate(changes(PLAIN.encoded(INT8), 0))
 
 
+@given(st.data(), st.sampled_from([INT8, SPARSE, Encoding(values="float16", kept=0.3)]), st.integers(0, 1000))
+def test_whatever_a_gate_lets_through_opens_to_finite_tensors_and_the_rest_changes_nothing(
+    data: st.DataObject, encoding: Encoding, seed: int
+) -> None:
+    """Bytes of a legal update are overwritten; a gate, which decodes nothing, and the server judge them alike."""
+    average, sent = opened(encoding, limit=float("inf")), make_payload(PLAIN, seed=99)
+    payload, up = changes(average.manifest, seed), average.manifest.up
+    for _ in range(data.draw(st.integers(1, 4))):
+        raw = payload[data.draw(st.sampled_from(sorted(payload)))].reshape(-1).view(np.uint8)
+        raw[data.draw(st.integers(0, raw.size - 1))] = data.draw(st.sampled_from([0, 1, 127, 128, 255]))
+    before = {key: array.copy() for key, array in payload.items()}
+    try:
+        up.check(payload)
+    except PrivacyError:
+        with pytest.raises(PrivacyError):
+            up.open(payload, sent)
+        with pytest.raises(Refusal):
+            average.accept("north", payload, REPORT)
+        assert not average.contributions
+        assert same_bits(average.aggregate(), sent)
+    else:
+        try:
+            tensors = up.open(payload, sent)
+        except PrivacyError as error:  # of the server alone, which knows what the change was one from
+            assert "changed to values that float16 cannot hold" in str(error)
+        else:
+            assert {key: tensor.shape for key, tensor in tensors.items()} == {
+                key: entry.shape for key, entry in PLAIN.entries.items()
+            }
+            assert all(np.isfinite(tensor).all() for tensor in tensors.values())
+            average.accept("north", payload, REPORT)
+            assert same_bits(dict(average.contributions["north"].payload), tensors)
+    assert same_bits(payload, before)
+
+
 # ---- every method ---------------------------------------------------------------------------------------
 
 VARIANTS = {
@@ -189,7 +226,7 @@ def test_a_method_combines_encoded_updates_nearly_as_it_does_the_tensors(variant
     tensors = [scope.shared_payload(network) for network in networks]
     sent = [encoded.update(network, sent=reference, residual={})[0] for network in networks]
     for payload, true in zip(sent, tensors, strict=True):
-        for key, value in encoded.manifest.up.decoded(payload, reference).items():
+        for key, value in encoded.manifest.up.open(payload, reference).items():
             change = np.abs(true[key].astype(np.float64) - reference.get(key, 0.0))
             assert np.abs(value - true[key]).max() <= change.max() / 127 / 2 * 1.001
     expected, got = (
@@ -273,11 +310,30 @@ def residual(folder: Path, number: int) -> dict[str, torch.Tensor]:
     return {key.removeprefix("residual/"): value for key, value in tensors.items() if key.startswith("residual/")}
 
 
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[bytes]:
+    """How often each message was decoded since the test began."""
+    counts: Counter[bytes] = Counter()
+    decode = Encoding.decode
+
+    def counted(self: Encoding, message: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        counts[message.tobytes()] += 1
+        return decode(self, message, shape)
+
+    monkeypatch.setattr(Encoding, "decode", counted)
+    return counts
+
+
 def test_executors_that_start_anew_for_each_round_compute_the_run_in_one_process(
-    plan: Plan, whole: Path, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: Plan,
+    whole: Path,
+    prepared: Prepared,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    decoded: Counter[bytes],
 ) -> None:
-    """Through both gates, to the bit, the memory included."""
-    manifest, shared = build_shared(plan)
+    """Through the site's own gate and both of the job, to the bit, the memory included; each end decodes once."""
+    manifest, _ = build_shared(plan)
     write_job(plan, manifest, tmp_path / "job")
     for name, value in {**prepared.environment, "MONAI_FEDLORA_PRIVATE_DIR": str(tmp_path / "private")}.items():
         monkeypatch.setenv(name, value)
@@ -285,25 +341,32 @@ def test_executors_that_start_anew_for_each_round_compute_the_run_in_one_process
     places = {
         FLContextKey.APP_ROOT: str(tmp_path / "job" / "app"),
         FLContextKey.WORKSPACE_ROOT: str(tmp_path / "workspace"),
+        FLContextKey.FILTER_DIRECTION: FilterKey.OUT,
         ReservedKey.IDENTITY_NAME: "site-1",
     }
     for key, value in places.items():
         context.set_prop(key, value, private=True, sticky=False)
-    gates = [
-        gate_of(tmp_path, manifest, FilterChainType.TASK_RESULT_CHAIN, direction)
-        for direction in (FilterKey.OUT, FilterKey.IN)
-    ]
-    average = SharedAverage.of(plan, manifest)
+    own = SharedOnly(manifest=str(tmp_path / "job" / "app" / "config" / "manifest.json"), classes=2)
+    gates = own, SharedOnly()
+    for gate in gates:
+        gate.set_prop(FilterContextKey.CHAIN_TYPE, FilterChainType.TASK_RESULT_CHAIN)
+    server = Server(tmp_path / "server", plan, manifest)
+    shared = server.start()
+    encoded = sum(entry.encoding is not None for entry in manifest.up.entries.values())
     for number in range(plan.rounds):
-        average.begin(number, shared)
+        server.open(number)
         task = weights_message(shared)
         task.set_header(AppConstants.CURRENT_ROUND, number)
-        update = open_message(SiteExecutor().execute(TRAIN_TASK, task, context, Signal()), DataKind.WEIGHTS)
-        assert sum(array.nbytes for array in update.data.values()) == manifest.up.nbytes
+        message = SiteExecutor().execute(TRAIN_TASK, task, context, Signal())
         for gate in gates:
-            gate(update.data)
-        average.accept("site-1", update.data, update.get_meta_prop("report"))
-        shared = average.aggregate()
+            message = gate.process(message, context)
+        sent = open_message(message, DataKind.WEIGHTS).data
+        assert sum(array.nbytes for array in sent.values()) == manifest.up.nbytes
+        assert sum(decoded.values()) == encoded
+        assert server.answer("site-1", server.submit("site-1", message))
+        assert sum(decoded.values()) == 2 * encoded
+        decoded.clear()
+        shared = server.close()
     stored = load_tensors(whole / "shared.safetensors")[0]
     assert stored.keys() == shared.keys()
     assert all(torch.equal(stored[key], torch.from_numpy(value)) for key, value in shared.items())
@@ -312,13 +375,22 @@ def test_executors_that_start_anew_for_each_round_compute_the_run_in_one_process
         assert (tmp_path / "private" / name).read_bytes() == (whole / "private" / name).read_bytes()
 
 
+def test_a_round_in_one_process_decodes_an_update_once_at_each_end(
+    plan: Plan, prepared: Prepared, tmp_path: Path, decoded: Counter[bytes]
+) -> None:
+    plan = dataclasses.replace(plan, rounds=1)
+    run_in_process(plan, folder=tmp_path, **prepared.places)
+    entries = build_shared(plan)[0].up.entries.values()
+    assert sum(decoded.values()) == 2 * sum(entry.encoding is not None for entry in entries)
+
+
 def test_the_memory_is_kept_with_the_round_and_is_what_was_not_sent(
     plan: Plan, whole: Path, prepared: Prepared, tmp_path: Path
 ) -> None:
     manifest, shared = build_shared(plan)
     site = Site(name="site-1", plan=plan, private_root=tmp_path, source=prepared.source)
     update = site.train_round(0, shared)
-    decoded = manifest.up.decoded(update.payload, shared)
+    decoded = manifest.up.open(update.payload, shared)
     state = site.network.state_dict()
     kept = residual(whole / "private", 0)
     assert kept.keys() == {key for key, entry in manifest.entries.items() if entry.encoding}
@@ -338,7 +410,7 @@ def test_what_was_left_over_is_sent_the_next_time(plan: Plan, prepared: Prepared
     changes = {"training": {**plan.training, "learning_rate": 1e-12}, "changed": ("training.learning_rate",)}
     still = dataclasses.replace(plan, **changes)
     update = Site(name="site-1", plan=still, private_root=tmp_path, source=prepared.source).train_round(1, shared)
-    for key, value in manifest.up.decoded(update.payload, shared).items():
+    for key, value in manifest.up.open(update.payload, shared).items():
         if key in before:
             sent = value - shared[key]
             assert sent.any()

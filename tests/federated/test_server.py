@@ -13,7 +13,7 @@ import pytest
 from nvflare.apis.client import Client
 from nvflare.apis.dxo import DXO, DataKind
 from nvflare.apis.event_type import EventType
-from nvflare.apis.filter import ContentBlockedException
+from nvflare.apis.filter import ContentBlockedException, FilterChainType, FilterContextKey
 from nvflare.apis.fl_constant import FLContextKey, ReservedKey, ReturnCode, ServerCommandKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
@@ -100,8 +100,10 @@ class Server:
         message.set_header(ServerCommandKey.FL_CLIENT, Client(site, "token"))
         context.set_prop(FLContextKey.TASK_RESULT, message, private=True, sticky=False)
         self.record.handle_event(EventType.BEFORE_TASK_RESULT_FILTER, context)
+        gate = SharedOnly()
+        gate.set_prop(FilterContextKey.CHAIN_TYPE, FilterChainType.TASK_RESULT_CHAIN)
         try:
-            message = SharedOnly().process(message, context)
+            message = gate.process(message, context)
         except ContentBlockedException:
             message = make_reply(ReturnCode.TASK_RESULT_FILTER_ERROR)
         context.set_prop(FLContextKey.TASK_RESULT, message, private=True, sticky=False)
