@@ -33,7 +33,7 @@ from monai_fedlora.data.site import CACHE, PhantomSettings, site_data
 from monai_fedlora.engines.frozen import frozen_part
 from monai_fedlora.files import write_json
 from monai_fedlora.methods.build import UNTRAINED
-from monai_fedlora.resources import bundle_path
+from monai_fedlora.resources import bundle_configs
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -96,7 +96,7 @@ TASKS = {
 def trainer(task: Task, kind: Kind, settings: dict[str, Any], datalist: Path) -> Any:
     """The bundle's trainer for a kind."""
     config = ConfigParser()
-    config.read_config(bundle_path(task.bundle) / "configs" / "train.json")
+    config.read_config(bundle_configs(task.bundle))
     overrides = {
         "dataset_dir": str(datalist.parent),
         "output_dir": str(datalist.parent / "run"),

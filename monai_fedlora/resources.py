@@ -37,10 +37,26 @@ def bundle_path(name: str) -> Path:
 def bundle_configs(name: str) -> list[Path]:
     """Return the files that together configure a bundle's training, in the order in which MONAI merges them.
 
+    A ``train.json`` without a ``train`` of its own holds settings, and the shipped ``training.json`` follows it, which
+    builds everything from such settings. Any other is complete.
+
     Raises:
-        ConfigError: see :func:`bundle_path`.
+        ConfigError: there is no such bundle, its ``train.json`` is no JSON object, or what it says would be replaced
+            by ``training.json``.
     """
-    return [bundle_path(name) / "configs" / "train.json"]
+    path = bundle_path(name) / "configs" / "train.json"
+    own = read_json(path)
+    if not isinstance(own, dict):
+        raise ConfigError(f"{path} is no JSON object")
+    if "train" in own:
+        return [path]
+    shared = _shared_training()
+    if lost := sorted(own.keys() & read_json(shared).keys() - {"run"}):
+        raise ConfigError(
+            f"{path} says {', '.join(lost)}, which {shared} says too and would replace; leave it out, or make "
+            "train.json complete, with a train of its own"
+        )
+    return [path, shared]
 
 
 def bundle_setting(name: str, config: str, key: str) -> Any:
@@ -90,6 +106,13 @@ def weights_path(name: str) -> Path:
     if not path.is_file():
         raise WeightsError(f"the demonstration weights are missing: {path} does not exist; reinstall the package")
     return path
+
+
+def _shared_training() -> Path:
+    places = [root / "training.json" for root in _shipped("bundles")]
+    if found := next((path for path in places if path.is_file()), None):
+        return found
+    raise ConfigError(f"{places[0]} is missing, which the shipped bundles share; reinstall the package")
 
 
 def _bundle_roots() -> tuple[Path, ...]:

@@ -96,10 +96,10 @@ def phantom_of(bundle: str) -> str:
     """The phantom that a training bundle takes where there are no data."""
     from monai.bundle import ConfigParser
 
-    from monai_fedlora.resources import bundle_path
+    from monai_fedlora.resources import bundle_configs
 
     parser = ConfigParser()
-    parser.read_config(bundle_path(bundle) / "configs" / "train.json")
+    parser.read_config(bundle_configs(bundle))
     return str(parser.get("phantom", "cine"))
 
 

@@ -16,7 +16,7 @@ from monai_fedlora.data.pool import POOLED
 from monai_fedlora.data.site import site_data
 from monai_fedlora.errors import DataError
 from monai_fedlora.files import sha256
-from monai_fedlora.resources import bundle_path
+from monai_fedlora.resources import bundle_configs
 
 
 def prepared_sites(data_root: str) -> list[str]:
@@ -82,7 +82,7 @@ def _phantom(bundle: str, site: str) -> Path:
     from monai.bundle import ConfigParser
 
     config = ConfigParser()
-    config.read_config(bundle_path(bundle) / "configs" / "train.json")
+    config.read_config(bundle_configs(bundle))
     config["site"] = site
     path = Path(config.get_parsed_content("dataset_dir"))
     return path / FILE_NAME if path.is_dir() else path

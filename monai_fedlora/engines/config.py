@@ -52,6 +52,18 @@ def on_device(network: nn.Module, *, device: torch.device | str, compiler: str =
     return network
 
 
+def needs_shared_part(*, file: str) -> None:
+    """Say that a training bundle's settings were given without what is built from them.
+
+    Raises:
+        ConfigError: always; the part that is shared replaces this call.
+    """
+    raise ConfigError(
+        f"train.json holds this bundle's settings; what is built from them is in bundles/{file}, which all bundles "
+        f"share and which is given after it: --config_file \"['BUNDLE/configs/train.json','BUNDLE/../{file}']\""
+    )
+
+
 def run_engine(engine: Any) -> None:
     """Run a trainer or an evaluator."""
     engine.run()
@@ -149,13 +161,15 @@ def site_store(*, site: str, enabled: bool = True) -> Store | None:
     return Store(store_root() / site, limit=limit) if enabled and limit else None
 
 
-def class_prompts(*, templates: Sequence[str], class_texts: Mapping[str, str]) -> Prompts:
-    """How classes are put into words.
+def class_prompts(*, templates: Sequence[str] | None, class_texts: Mapping[str, str] | None) -> Prompts | None:
+    """How classes are put into words; None where nothing is said of it.
 
     Raises:
         ConfigError: see :class:`monai_fedlora.networks.prompts.Prompts`.
     """
-    return Prompts(templates=tuple(templates), class_texts=class_texts)
+    said = {"templates": templates and tuple(templates), "class_texts": class_texts}
+    given: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
+    return Prompts(**given) if given else None
 
 
 def text_store(*, site: str) -> Path:

@@ -35,7 +35,7 @@ from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.policy import Policy, site_policy
 from monai_fedlora.federated.state import SiteState, SiteStore
 from monai_fedlora.report import IMAGES, REPORTED, check_report, images_said, round_metrics, round_report
-from monai_fedlora.resources import bundle_path
+from monai_fedlora.resources import bundle_configs
 from monai_fedlora.scope import Role
 
 
@@ -81,7 +81,7 @@ class Site:
         self.method = plan.site_method(name)
         self.store = SiteStore(root=private_root, plan=plan, site=name)
         self._config = ConfigParser()
-        self._config.read_config(bundle_path(plan.bundle) / "configs" / "train.json")
+        self._config.read_config(bundle_configs(plan.bundle))
         self._configure()
         cases = source.furnish(self._config, plan=plan, site=name)
         self._units = {split: unit_numbers(cases.cases(split)) for split in SPLITS}

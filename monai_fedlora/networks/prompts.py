@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.resources import bundle_setting
+from monai_fedlora.files import read_json
+from monai_fedlora.resources import bundle_path
 
 PLACEHOLDER = "{class}"
 LONGEST = 200
@@ -102,13 +103,13 @@ def bundle_prompts(name: str) -> Prompts:
     Raises:
         ConfigError: there is no such bundle, or it says nothing of it, or nothing sensible.
     """
-    try:
-        templates, texts = (bundle_setting(name, "train", key) for key in ("prompts", "class_texts"))
-    except ConfigError:
+    settings = read_json(bundle_path(name) / "configs" / "train.json")
+    templates, texts = (settings.get(key) for key in ("prompts", "class_texts"))
+    if templates is None or texts is None:
         raise ConfigError(
             f"the bundle {name} has no prompts for a method that compares images with texts; choose a bundle that has "
             "prompts and class_texts, such as image_2d_pfedst_classification"
-        ) from None
+        )
     return Prompts.from_json({"templates": templates, "class_texts": texts})
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
@@ -24,6 +24,13 @@ from tests.methods.federation import NEED_TEXTS
 from tests.networks.clip import write_towers
 
 KINDS = {"train": "train", "evaluate": "eval", "inference": "infer"}
+FILES = {
+    "train": ("train", "../../training"),
+    "evaluate": ("train", "../../evaluation"),
+    "multi_gpu_train": ("../../multi_gpu_train",),
+}
+"""The files of a config by its name, where these are not one of the bundle's own of this name."""
+SHARED = ("training", "evaluation", "multi_gpu_train")
 UNTRAINED = {"backbone": "untrained"}
 
 
@@ -58,7 +65,7 @@ class Shipped:
     other: str
     classes: tuple[str, ...]
     methods: tuple[str, ...] = ()
-    overrides: tuple[str, ...] = ("multi_gpu_train",)
+    overrides: tuple[str, ...] = ()
     reads_text: bool = False
 
     @property
@@ -68,7 +75,16 @@ class Shipped:
 
     def config(self, name: str) -> Path:
         """Path of a config."""
-        return self.folder / "configs" / f"{name}.json"
+        return (self.folder / "configs" / f"{name}.json").resolve()
+
+    def files(self, *names: str) -> list[str]:
+        """Paths of what makes up configs, in their order."""
+        return [str(self.config(part)) for name in names for part in FILES.get(name, (name,))]
+
+    def merged(self, *names: str) -> dict[str, Any]:
+        """The content of configs that are given together."""
+        content: dict[str, Any] = ConfigParser.load_config_files(self.files(*names))
+        return content
 
     @property
     def all_overrides(self) -> tuple[str, ...]:
@@ -86,7 +102,7 @@ class Shipped:
 
     def workflow(self, name: str, *, overrides: Sequence[str] = (), **settings: Any) -> ConfigWorkflow:
         """MONAI's workflow of a config, followed by overrides."""
-        files = [str(self.config(part)) for part in (name, *overrides)]
+        files = self.files(name, *overrides)
         return ConfigWorkflow(files, workflow_type=KINDS[name], logging_file=False, **{**self.weights, **settings})
 
     def run(self, name: str, *, overrides: Sequence[str] = (), **settings: Any) -> ConfigWorkflow:
@@ -100,7 +116,7 @@ class Shipped:
         self, names: str | Sequence[str], *arguments: str, cwd: Path, launcher: tuple[str, ...] = ()
     ) -> subprocess.CompletedProcess[str]:
         """Run one or several configs as a person does, in a process of its own."""
-        named = str(self.config(names)) if isinstance(names, str) else str([str(self.config(name)) for name in names])
+        named = str(self.files(*([names] if isinstance(names, str) else names)))
         command = [
             "-m",
             "monai.bundle",
@@ -147,7 +163,7 @@ TEXTS = Shipped(
     other="clip_adapter",
     classes=PHOTOGRAPHS.classes,
     methods=tuple(method_names()),
-    overrides=("multi_gpu_train", "fundus"),
+    overrides=("fundus",),
     reads_text=True,
 )
 BUNDLES = (CINE, PHOTOGRAPHS, TEXTS)

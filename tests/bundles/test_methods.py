@@ -35,7 +35,7 @@ def override(bundle: Shipped, method: str) -> Any:
 def parsed(bundle: Shipped, method: str, datalist: Path) -> ConfigParser:
     """The training of a method on a few cases, an epoch long."""
     config = ConfigParser()
-    config.read_config([str(bundle.config(name)) for name in ("train", f"methods/{method}")])
+    config.read_config(bundle.files("train", f"methods/{method}"))
     settings = {"dataset_dir": str(datalist), "epochs": 1, "batch_size": 4, "warmup_epochs": 0, "val_interval": 0}
     for key, value in {**settings, "save_checkpoints": False, "show_progress": False, **bundle.weights}.items():
         config[key] = value

@@ -9,17 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from monai.bundle import ConfigParser, verify_metadata, verify_net_in_out
+from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
 
 from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.engines.metrics import classification_metrics
-from monai_fedlora.errors import WeightsError
+from monai_fedlora.errors import ConfigError, WeightsError
 from monai_fedlora.export.check.metadata import metadata_schema
 from monai_fedlora.files import read_json
-from monai_fedlora.resources import list_bundles
+from monai_fedlora.resources import bundle_configs, list_bundles
 from tests.bundles.shipped import (
     BUNDLES,
     KINDS,
+    SHARED,
     UNTRAINED,
     Shipped,
     copy_studies,
@@ -118,34 +119,55 @@ def test_every_property_that_monai_knows_is_there(bundle: Shipped, name: str, da
 
 def test_a_bundle_holds_configs_and_documents_only(bundle: Shipped) -> None:
     files = {str(path.relative_to(bundle.folder)) for path in bundle.folder.rglob("*") if path.is_file()}
-    configs = {f"configs/{name}.json" for name in ("metadata", *KINDS, *bundle.all_overrides)}
+    configs = {f"configs/{name}.json" for name in ("metadata", "train", "inference", *bundle.all_overrides)}
     assert files == configs | {"LICENSE", "configs/logging.conf", "docs/README.md"}
 
 
 def test_a_config_calls_known_packages_and_holds_no_expression(bundle: Shipped) -> None:
     allowed = ("monai.", "torch.", "ignite.", "monai_fedlora.")
-    for name in (*KINDS, *bundle.all_overrides):
-        config = read_json(bundle.config(name))
+    for name in (*KINDS, "multi_gpu_train", *bundle.all_overrides):
+        config = bundle.merged(name)
         assert [target for target in targets(config) if not target.startswith(allowed)] == [], name
         assert [text for text in strings(config) if text.startswith(("$", "%")) or "#" in text] == [], name
 
 
 def test_what_the_configs_share_is_the_same_in_all_of_them(bundle: Shipped) -> None:
-    train, evaluate, inference = (read_json(bundle.config(name)) for name in KINDS)
-    same = {"bundle_root", "site", "size", "backbone", "backbone_sha256", "method", "method_args", "device"}
-    same |= {"network_def", "checkpoint_settings", "preprocessing", "postprocessing"}
-    for key in (*same, *({"style", "prompts", "class_texts"} & train.keys())):
+    train, evaluate, inference = (bundle.merged(name) for name in KINDS)
+    for key in {"site", "size", "backbone", "backbone_sha256", "method", "method_args", "device", "postprocessing"}:
         assert train[key] == evaluate[key] == inference[key]
-    for key in ("dataset_dir", "datalist", "classes", "selection_metric", "batch_size", *({"phantom"} & train.keys())):
+    assert all(train[key] == inference[key] for key in {"style", "prompts", "class_texts"} & inference.keys())
+    for key in ("network_def", "checkpoint_settings", "preprocessing"):
+        assert train[key] == evaluate[key]
+        assert inference[key] == {name: train[key][name] for name in inference[key]}
+    for key in ("bundle_root", "dataset_dir", "datalist", "classes"):
         assert train[key] == evaluate[key]
     assert evaluate["network"] == inference["network"]
     assert train["network"] == {**evaluate["network"]["network"], "compiler": "@compiler"}
 
 
+def test_the_shared_part_holds_no_setting_and_replaces_none(bundle: Shipped) -> None:
+    own = read_json(bundle.config("train"))
+    for name in SHARED:
+        shared = read_json(bundle.folder.parent / f"{name}.json")
+        assert own.keys() & shared.keys() <= {"run"}
+        assert all(isinstance(value, (dict, list)) or value in ("@run_dir", "test") for value in shared.values())
+    assert bundle_configs(bundle.name) == [Path(file) for file in bundle.files("train")]
+
+
+@pytest.mark.parametrize("order", [("train",), ("../../training", "train"), ("../../evaluation", "train")])
+def test_settings_without_what_is_built_from_them_say_what_to_give(bundle: Shipped, order: tuple[str, ...]) -> None:
+    prepared = ConfigWorkflow([str(bundle.config(name)) for name in order], logging_file=False)
+    prepared.initialize()
+    with pytest.raises(RuntimeError) as caught:
+        prepared.run()
+    with pytest.raises(ConfigError, match=r"given after it: --config_file .*train\.json','BUNDLE/\.\./training\.json"):
+        raise root_cause(caught.value)
+
+
 def test_the_document_names_every_setting_of_training(bundle: Shipped) -> None:
     documented = (bundle.folder / "docs" / "README.md").read_text(encoding="utf-8")
     config = read_json(bundle.config("train"))
-    settings = [key for key, value in config.items() if not isinstance(value, (dict, list)) or key == "betas"]
+    settings = [key for key in config if key not in ("bundle", "run")]
     assert [key for key in settings if f"`{key}`" not in documented] == []
 
 
@@ -214,7 +236,7 @@ def test_a_federation_takes_its_objects_from_the_config_and_nothing_is_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config = ConfigParser()
-    config.read_config(bundle.config("train"))
+    config.read_config(bundle.files("train"))
     overrides = {
         "dataset_dir": str(datalist.parent),
         "epochs": 4,

@@ -6,7 +6,7 @@ _ENGINES = {
     "checkpoint": ("CheckpointSaver", "with_checkpoint"),
     "config": (
         *("augmentation", "cases", "class_names", "class_prompts", "count", "file_in", "on_device", "open_datalist"),
-        *("pick_device", "preprocessing", "run_engine", "run_folder", "site_store", "text_store"),
+        *("needs_shared_part", "pick_device", "preprocessing", "run_engine", "run_folder", "site_store", "text_store"),
     ),
     "dataset": ("CaseDataset", "case_loader"),
     "distributed": ("data_parallel", "process_device", "start", "stop"),
