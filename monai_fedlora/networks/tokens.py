@@ -7,11 +7,10 @@ bytes are joined pair by pair in the order of the merges. The last piece of a wo
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,63 +18,45 @@ from monai_fedlora import files
 from monai_fedlora.errors import ConfigError, FedLoraError, WeightsError
 from monai_fedlora.networks.checkpoint_files import find_beside, listed
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
 VOCABULARY, MERGES, BOTH = "vocab.json", "merges.txt", "tokenizer.json"
 
-_CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 Pair = tuple[str, str]
 
 
-def _byte_signs() -> dict[int, str]:
-    """A printable sign for each byte: its own where Latin-1 has one, otherwise the next free one from 256 on."""
-    own = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in own]
-    return {byte: chr(byte) for byte in own} | {byte: chr(256 + place) for place, byte in enumerate(others)}
+@cache
+def alphabet() -> tuple[str, ...]:
+    """A printable sign for every byte inside a word, and the same for its end, so that any text has tokens."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    return tuple(sign + end for end in ("", WORD_END) for sign in sorted(ByteLevel.alphabet()))
 
 
-BYTE_SIGNS = _byte_signs()
-ALPHABET = tuple(sign + end for end in ("", WORD_END) for sign in BYTE_SIGNS.values())
-"""Every byte inside and at the end of a word, so that any text has tokens."""
+def byte_pairs(vocabulary: Mapping[str, int], merges: Sequence[Pair]) -> Tokenizer:
+    """What splits texts into words as CLIP does and joins their bytes.
 
+    The signs of a text are composed (NFC) and made lower-case before.
 
-def words(text: str) -> Iterator[str]:
-    """Split a text as CLIP does, after composing its signs (NFC) and making them lower-case."""
-    text = "".join(sign.lower() for sign in unicodedata.normalize("NFC", text))
-    place = 0
-    while place < len(text):
-        contraction = next((part for part in _CONTRACTIONS if text.startswith(part, place)), None)
-        kind, end = _kind(text[place]), place + 1
-        if contraction:
-            end = place + len(contraction)
-        elif kind != "number":
-            while end < len(text) and _kind(text[end]) == kind:
-                end += 1
-        if kind != "space":
-            yield text[place:end]
-        place = end
+    Args:
+        vocabulary: the number of every token; may be empty, to be learned.
+        merges: pairs of tokens to join, the most important first.
+    """
+    from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+    from tokenizers.models import BPE
 
-
-def _kind(sign: str) -> str:
-    if sign.isspace():
-        return "space"
-    return {"L": "letter", "N": "number"}.get(unicodedata.category(sign)[0], "other")
-
-
-def signs_of(word: str) -> list[str]:
-    """A word as one sign per byte, the last one marked."""
-    signs = [BYTE_SIGNS[byte] for byte in word.encode("utf-8", errors="replace")]
-    return [*signs[:-1], signs[-1] + WORD_END]
-
-
-def join(signs: Sequence[str], pair: Pair) -> list[str]:
-    """Join every occurrence of a pair, from left to right."""
-    joined: list[str] = []
-    place = 0
-    while place < len(signs):
-        found = tuple(signs[place : place + 2]) == pair
-        joined.append("".join(pair) if found else signs[place])
-        place += 2 if found else 1
-    return joined
+    pairs = Tokenizer(BPE(dict(vocabulary), list(merges), end_of_word_suffix=WORD_END))
+    pairs.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    pairs.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), "removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    return pairs
 
 
 class Tokens:
@@ -92,18 +73,18 @@ class Tokens:
 
     def __init__(self, vocabulary: Mapping[str, int], merges: Sequence[Pair], *, source: str) -> None:
         self.vocabulary = dict(vocabulary)
-        self.ranks = {pair: rank for rank, pair in enumerate(merges)}
-        self._known: dict[str, list[int]] = {}
+        self.merges = tuple(merges)
         numbers = self.vocabulary.values()
         if any(type(number) is not int for number in numbers) or set(numbers) != set(range(len(numbers))):
             raise WeightsError(f"{source} is damaged: its tokens are not numbered from 0 on, each number once")
-        needed = [START, END, *ALPHABET, *(part for pair in merges for part in (*pair, "".join(pair)))]
+        needed = [START, END, *alphabet(), *(part for pair in merges for part in (*pair, "".join(pair)))]
         if missing := list(dict.fromkeys(part for part in needed if part not in self.vocabulary)):
             raise WeightsError(
                 f"{source} is no complete CLIP vocabulary: it lacks the tokens {listed([repr(m) for m in missing], 3)}"
             )
         if self.vocabulary[END] != len(numbers) - 1:
             raise WeightsError(f"{source} has tokens after {END}, with which CLIP ends a text; this is not supported")
+        self._pairs = byte_pairs(self.vocabulary, self.merges)
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text, from the one that starts it to the one that ends it.
@@ -114,8 +95,7 @@ class Tokens:
         for special in (START, END):
             if special in text.lower():
                 raise ConfigError(f"{text!r} holds {special}, which has a meaning of its own; leave it out")
-        pieces = [number for word in words(text) for number in self._word(word)]
-        return [self.vocabulary[START], *pieces, self.vocabulary[END]]
+        return [self.vocabulary[START], *self._pairs.encode(text).ids, self.vocabulary[END]]
 
     def rows(self, texts: Mapping[str, Sequence[str]], *, context: int) -> torch.Tensor:
         """The tokens of texts, by class, as (sum of all texts, context), filled up with end tokens.
@@ -134,14 +114,6 @@ class Tokens:
                     )
                 rows.append(row + [self.vocabulary[END]] * (context - len(row)))
         return torch.tensor(rows, dtype=torch.long)
-
-    def _word(self, word: str) -> list[int]:
-        if word not in self._known:
-            signs = signs_of(word)
-            while pairs := {pair for pair in pairwise(signs) if pair in self.ranks}:
-                signs = join(signs, min(pairs, key=self.ranks.__getitem__))
-            self._known[word] = [self.vocabulary[sign] for sign in signs]
-        return self._known[word]
 
 
 def find_tokens(source: str | Path) -> tuple[Path, ...]:

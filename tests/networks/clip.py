@@ -14,7 +14,7 @@ from monai_fedlora.files import save_tensors
 from monai_fedlora.networks.catalogue import architecture
 from monai_fedlora.networks.clip_text import clip_state
 from monai_fedlora.networks.text import TextSettings, TextTransformer
-from monai_fedlora.networks.tokens import ALPHABET, END, START, WORD_END
+from monai_fedlora.networks.tokens import END, START, WORD_END, alphabet
 from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
 from tests.helpers import randomise
 from tests.networks.published import randomised
@@ -34,7 +34,7 @@ def shapes() -> tuple[TextSettings, ViTSettings]:
 
 def tokens_of(words: tuple[str, ...] = WORDS, *, vocabulary: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """A vocabulary in which each of these words is one token, filled up with tokens that no text has."""
-    numbers = {token: number for number, token in enumerate(ALPHABET)}
+    numbers = {token: number for number, token in enumerate(alphabet())}
     merges = []
     for word in words:
         start, *rest = [*word[:-1], word[-1] + WORD_END]

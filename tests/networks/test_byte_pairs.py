@@ -10,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monai_fedlora.networks.byte_pairs import learn_tokens, save_tokens
-from monai_fedlora.networks.tokens import ALPHABET, END, START, find_tokens, read_tokens
+from monai_fedlora.networks.tokens import END, START, alphabet, find_tokens, read_tokens
 
 TEXTS = ("low low low low low", "lower lower", "newest newest newest newest newest newest", "widest widest widest")
-BYTES = len(ALPHABET)
+BYTES = len(alphabet())
 
 
 def test_the_most_frequent_pairs_are_joined_first() -> None:
     """The example of Sennrich et al., ACL 2016, Algorithm 1, with this package's mark for the end of a word."""
     learned = learn_tokens(TEXTS, vocabulary=BYTES + 6)
-    assert list(learned.ranks) == [("e", "s"), ("es", "t</w>"), ("l", "o"), ("e", "w")]
-    assert list(learned.vocabulary)[:BYTES] == list(ALPHABET)
+    assert list(learned.merges) == [("e", "s"), ("es", "t</w>"), ("l", "o"), ("e", "w")]
+    assert list(learned.vocabulary)[:BYTES] == list(alphabet())
     assert list(learned.vocabulary)[BYTES:] == ["es", "est</w>", "lo", "ew", START, END]
 
 
@@ -28,6 +28,7 @@ def by_text(texts: tuple[str, ...], count: int) -> list[tuple[str, str]]:
     """The same with words as strings of blanks and tokens, joined by replacing."""
     words = Counter(" ".join([*word[:-1], word[-1] + "</w>"]) for text in texts for word in text.split())
     merges: list[tuple[str, str]] = []
+    numbers = {sign: number for number, sign in enumerate(alphabet())}
     while len({"".join(pair) for pair in merges}) < count:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, times in words.items():
@@ -36,8 +37,9 @@ def by_text(texts: tuple[str, ...], count: int) -> list[tuple[str, str]]:
                 pairs[pair] += times
         if not pairs:
             break
-        best = sorted(pairs, key=lambda pair: (-pairs[pair], pair))[0]
+        best = sorted(pairs, key=lambda pair: (-pairs[pair], numbers[pair[0]], numbers[pair[1]]))[0]
         merges.append(best)
+        numbers.setdefault("".join(best), len(numbers))
         joined: Counter[str] = Counter()
         for word, times in words.items():
             parts, new = word.split(" "), []
@@ -55,7 +57,7 @@ def by_text(texts: tuple[str, ...], count: int) -> list[tuple[str, str]]:
 @given(texts=st.lists(st.text("abcd ", min_size=8, max_size=20), min_size=2, max_size=5).map(tuple))
 def test_the_merges_are_those_of_a_second_implementation(texts: tuple[str, ...]) -> None:
     learned = learn_tokens(texts, vocabulary=BYTES + 7)
-    assert list(learned.ranks) == by_text(texts, 5)
+    assert list(learned.merges) == by_text(texts, 5)
     assert len(learned.vocabulary) == BYTES + 7
 
 
@@ -79,6 +81,6 @@ def test_transformers_reads_what_was_saved(tmp_path: Path) -> None:
 
 def test_a_vocabulary_that_the_texts_do_not_fill_has_tokens_without_use() -> None:
     learned = learn_tokens(["ab ab"], vocabulary=BYTES + 6)
-    assert list(learned.ranks) == [("a", "b</w>")]
+    assert list(learned.merges) == [("a", "b</w>")]
     assert list(learned.vocabulary)[BYTES:] == ["ab</w>", *(f"<|unused {BYTES + n}|>" for n in (1, 2, 3)), START, END]
     assert learned.encode(f"<|unused {BYTES + 1}|>")[1:-1] != [BYTES + 1]

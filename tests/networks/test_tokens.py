@@ -92,7 +92,7 @@ def test_one_file_says_the_same_as_two(tmp_path: Path, merges_as_lists: bool) ->
     two, one = write_tokens(tmp_path, vocabulary=VOCABULARY), json_file(tmp_path, merges_as_lists=merges_as_lists)
     assert find_tokens(two) == (two / "vocab.json", two / "merges.txt")
     a, b = read_tokens(find_tokens(two)), read_tokens([one])
-    assert (a.vocabulary, a.ranks) == (b.vocabulary, b.ranks)
+    assert (a.vocabulary, a.merges) == (b.vocabulary, b.merges)
     (two / "merges.txt").unlink()
     assert find_tokens(two) == (one,)
 
