@@ -18,7 +18,7 @@ PACKAGE = REPOSITORY / "monai_fedlora"
 
 # Rooms from the ground up: a folder or a module of the package imports those before it, and none behind it.
 ORDER = (
-    *("errors", "environment", "source_digest", "files", "scratch", "trackers", "encoding", "resources"),
+    *("errors", "environment", "catalogues", "source_digest", "files", "scratch", "trackers", "encoding", "resources"),
     *("formats", "transforms", "data", "report", "networks", "adapters", "scope", "methods", "engines", "federated"),
     *("export", "clinic", "audit", "comparison", "reporting", "serve", "api", "commands", "cli"),
 )

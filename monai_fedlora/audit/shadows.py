@@ -36,7 +36,7 @@ SEED = 20221
 FOLDER = "shadows"
 """Beside a site's final model: what its shadow runs said of the site's cases. It never travels."""
 
-NOTHING_LEAVES = Policy(least_cases=1, least_steps=1, most_rounds=sys.maxsize)
+NOTHING_LEAVES = Policy(least_cases=1, least_steps=1, most_rounds=sys.maxsize, plugins=None)
 """The limits of shadow runs. A site's own limits are about its messages, and a shadow run has none: it is averaged with
 itself alone, in one process and a temporary folder. They would refuse it where half of the training patients are too
 few to hide in, or a job has to be approved, and these are the sites whose audit matters most."""

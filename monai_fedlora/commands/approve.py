@@ -21,7 +21,7 @@ _NUMBERS = (
 )
 _SHOWN = {
     *("experiment", "bundle", "method", "method_args", "sites", "classes", "rounds", "start_round", "local_epochs"),
-    *("size", "backbone_sha256", "training"),
+    *("size", "backbone_sha256", "training", "plugins"),
 }
 """Entries of a plan that have a place of their own on the screen; all others are listed."""
 
@@ -42,14 +42,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Show the job, and write the approval where it was asked for."""
+    from monai_fedlora.catalogues import trusting
     from monai_fedlora.commands.console import open_console
     from monai_fedlora.errors import ConfigError
     from monai_fedlora.federated.approval import Job, approve, withdraw
-    from monai_fedlora.federated.policy import FILE_NAME
+    from monai_fedlora.federated.policy import FILE_NAME, site_policy
 
     if args.withdraw and args.output is None:
         raise ConfigError("give --output DIR, the site's local/ folder, to withdraw an approval there")
-    job, console = Job.read(args.job), open_console()
+    policy, console = site_policy(args.output), open_console()
+    with trusting(policy.plugins, source=policy.source):
+        job = Job.read(args.job)
     if args.withdraw:
         withdraw(job, args.output)
         console.print(f"withdrawn from {args.output / FILE_NAME}: {job.sha256}", soft_wrap=True)
@@ -89,6 +92,8 @@ def _lines(job: Job) -> Iterator[tuple[str, str]]:
     last = plan.start_round + plan.rounds
     up, down = manifest.up, manifest.down
     yield "trains", f"{plan.method}: {method.summary}"
+    for name, version in plan.plugins.items():
+        yield "code of", f"{name} {version}, a package that is no part of this one and computes with the patients' data"
     yield "", f"bundle {plan.bundle}, classes {', '.join(plan.classes)}"
     yield "", f"backbone {plan.size}, SHA-256 {plan.backbone_sha256}"
     if settings := dataclasses.asdict(method):

@@ -19,7 +19,8 @@ def run(args: argparse.Namespace) -> int:
     from rich.table import Table
 
     from monai_fedlora.commands.console import open_console
-    from monai_fedlora.methods import get_method, method_names
+    from monai_fedlora.errors import FedLoraError
+    from monai_fedlora.methods import METHODS, get_method
     from monai_fedlora.methods.build import UNTRAINED, build_network
     from monai_fedlora.networks.catalogue import architecture
 
@@ -27,10 +28,16 @@ def run(args: argparse.Namespace) -> int:
     for head in ("method", "what it does", "trained", "shared", "bytes up", "bytes down", "source"):
         table.add_column(head, no_wrap=head == "method", overflow="fold")
     reads_text, not_here = architecture(args.size).text is not None, []
-    for name in method_names():
-        method = get_method(name)
+    problems = []
+    for name in METHODS.names():
+        try:
+            method, plugin = get_method(name), METHODS.plugin(name)
+        except FedLoraError as error:  # of one plug-in, which is told below
+            problems.append(str(error))
+            continue
+        source = f"{method.source}; added by {plugin.distribution} {plugin.version}" if plugin else method.source
         if method.reads_text and not reads_text:
-            table.add_row(name, method.summary, *["-"] * 4, method.source)
+            table.add_row(name, method.summary, *["-"] * 4, source)
             not_here.append(name)
             continue
         with torch.device("meta"):
@@ -40,10 +47,12 @@ def run(args: argparse.Namespace) -> int:
         shared = sum(trained[key] for key in manifest.up.entries)
         numbers = shared, manifest.up.nbytes, manifest.down.nbytes
         travels = [f"{number:,}" for number in numbers] if method.most_sites != 1 else ["-"] * 3
-        table.add_row(name, method.summary, f"{sum(trained.values()):,}", *travels, method.source)
+        table.add_row(name, method.summary, f"{sum(trained.values()):,}", *travels, source)
     console = open_console()
     console.print(table)
     console.print("Bytes per site and round, in float16. A method's settings can change them; these are its defaults.")
     if not_here:
         console.print(f"{', '.join(not_here)}: compare images with texts and need a CLIP, for example clip_base_16.")
+    for problem in problems:
+        console.print(f"note: {problem}", style="yellow", markup=False, soft_wrap=True)
     return 0

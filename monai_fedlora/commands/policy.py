@@ -17,6 +17,7 @@ _MEANINGS = {
     "most_rounds": "rounds of an experiment, repeated and resumed ones included",
     "methods": "that may train",
     "bundles": "that may be used",
+    "plugins": "packages whose code a job may name",
     "require_approval": "whether nothing trains but the jobs below",
 }
 
@@ -33,6 +34,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("--methods", metavar="NAME,...", help=f"{_MEANINGS['methods']} (default: all)")
     parser.add_argument("--bundles", metavar="NAME,...", help=f"{_MEANINGS['bundles']} (default: all installed)")
     parser.add_argument(
+        "--plugins", metavar="NAME,...", help=f"{_MEANINGS['plugins']}, as pip lists them (default: none)"
+    )
+    parser.add_argument(
         "--require-approval",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -45,17 +49,23 @@ def run(args: argparse.Namespace) -> int:
     """Write the file, and show the limits."""
     import os
 
+    from monai_fedlora.catalogues import canonical, plugins
     from monai_fedlora.commands.console import open_console
     from monai_fedlora.errors import ConfigError, nearest
     from monai_fedlora.federated.policy import FILE_NAME, Policy, site_policy
     from monai_fedlora.methods import method_names
 
     given = {name: value for name in _MEANINGS if (value := getattr(args, name)) is not None}
-    for name in {"methods", "bundles"} & given.keys():
-        given[name] = given[name].split(",")
+    for name in {"methods", "bundles", "plugins"} & given.keys():
+        given[name] = [word for word in given[name].split(",") if word]
     for method in given.get("methods", ()):
         if method not in method_names():
             raise ConfigError(f"--methods: no method is called {method!r}{nearest(method, method_names())}")
+    known = {canonical(plugin.distribution): plugin.distribution for plugin in plugins()}
+    for package in given.get("plugins", ()):
+        if canonical(package) not in known:
+            near = nearest(package, sorted(known.values()) or ["none"])
+            raise ConfigError(f"--plugins: no package called {package!r} is installed here that has plug-ins{near}")
     console = open_console()
     if args.output is None:
         if given:

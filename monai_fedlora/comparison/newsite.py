@@ -20,7 +20,7 @@ from monai_fedlora.federated.site import Site
 from monai_fedlora.report import round_report
 from monai_fedlora.scope import Role
 
-_NOTHING_LEAVES = Policy(least_cases=1, least_steps=1, most_rounds=2**31)
+_NOTHING_LEAVES = Policy(least_cases=1, least_steps=1, most_rounds=2**31, plugins=None)
 """What such a site trains stays where it is, so that it may be of a single case."""
 
 

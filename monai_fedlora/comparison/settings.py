@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from monai_fedlora import __version__
+from monai_fedlora.catalogues import code_of_package
 from monai_fedlora.comparison.facts import Facts, method_facts
 from monai_fedlora.data.pool import POOLED
 from monai_fedlora.errors import ConfigError
@@ -161,7 +162,10 @@ class Comparison:
 
     def identity(self, run: Run) -> dict[str, Any]:
         """Everything a run's result depends on; a stored result with another identity is of another comparison."""
-        identity: dict[str, Any] = {**computed_by(), "plan": self.plan(run).to_json(), "data": dict(self.data)}
+        plan = self.plan(run)
+        identity: dict[str, Any] = {**computed_by(), "plan": plan.to_json(), "data": dict(self.data)}
+        if plan.plugins:
+            identity["plugin_code"] = {name: code_of_package(name) for name in plan.plugins}
         if run.held_out:
             identity |= {"held_out": run.held_out, "new_site_cases": list(self.new_site_cases)}
         return identity

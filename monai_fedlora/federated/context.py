@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
-from nvflare.apis.fl_constant import FLContextKey, ReturnCode, ServerCommandKey
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode, ServerCommandKey, WorkspaceConstants
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 
+from monai_fedlora.catalogues import trust
 from monai_fedlora.errors import PrivacyError
 from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.policy import site_policy
 from monai_fedlora.federated.start import MANIFEST_NAME, PLAN_NAME
 from monai_fedlora.federated.tensors import Tensors
 from monai_fedlora.scope import Manifest
@@ -31,8 +33,25 @@ def config_file(fl_ctx: FLContext, name: str) -> Path:
     return Path(fl_ctx.get_prop(FLContextKey.APP_ROOT)) / "config" / name
 
 
+def local_folder(fl_ctx: FLContext) -> Path | None:
+    """Where this end, a site or the server, keeps what its jobs cannot change; None outside a workspace."""
+    root = fl_ctx.get_prop(FLContextKey.WORKSPACE_ROOT)
+    return Path(root) / WorkspaceConstants.SITE_FOLDER_NAME if root else None
+
+
+def trust_as_policy_says(fl_ctx: FLContext) -> None:
+    """Let this process import plug-ins of those packages alone that the policy of this end trusts."""
+    policy = site_policy(local_folder(fl_ctx))
+    trust(policy.plugins, source=policy.source)
+
+
 def load_plan(fl_ctx: FLContext) -> Plan:
-    """Read the job's plan."""
+    """Read the job's plan, whose names can stand for code of other packages.
+
+    Raises:
+        PolicyError: it names a plug-in of a package that this end does not trust, of which nothing was imported.
+    """
+    trust_as_policy_says(fl_ctx)
     return Plan.load(config_file(fl_ctx, PLAN_NAME))
 
 

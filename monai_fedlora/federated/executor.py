@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nvflare.apis.dxo import DataKind
 from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
-from nvflare.apis.fl_constant import FLContextKey, ReturnCode, WorkspaceConstants
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
@@ -25,6 +25,7 @@ from monai_fedlora.federated.context import (
     TRAIN_TASK,
     load_manifest,
     load_plan,
+    local_folder,
     metrics_message,
     open_message,
     simulated,
@@ -116,7 +117,7 @@ class SiteExecutor(Executor):
             plan=load_plan(fl_ctx),
             private_root=_private_folder(fl_ctx),
             should_stop=lambda: self._abort.triggered,
-            policy=partial(site_policy, _local_folder(fl_ctx)),
+            policy=partial(site_policy, local_folder(fl_ctx)),
         )
         if site.scope.manifest != load_manifest(fl_ctx):
             raise PrivacyError(
@@ -132,11 +133,6 @@ class SiteExecutor(Executor):
         except OSError as problem:
             details = f"errors.log in the site's private folder cannot be written ({type(problem).__name__})"
         self.log_error(fl_ctx, f"task failed with {type(error).__name__}; {details}", fire_event=False)
-
-
-def _local_folder(fl_ctx: FLContext) -> Path:
-    """Where the site keeps what its jobs cannot change."""
-    return Path(fl_ctx.get_prop(FLContextKey.WORKSPACE_ROOT)) / WorkspaceConstants.SITE_FOLDER_NAME
 
 
 def _private_folder(fl_ctx: FLContext) -> Path:

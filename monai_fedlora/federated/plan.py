@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from monai_fedlora.catalogues import installed_version
 from monai_fedlora.data.origin import Origin
 from monai_fedlora.encoding import Encoding
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.training_settings import check_training
 from monai_fedlora.files import read_json
-from monai_fedlora.methods import Method, get_method
+from monai_fedlora.methods import METHODS, Method, get_method
 from monai_fedlora.networks.prompts import Prompts
 from monai_fedlora.report import MOST_CLASSES
 from monai_fedlora.scope import Scope
@@ -64,6 +65,8 @@ class Plan:
             job has accepted; a site refuses to go on with others.
         start: of the images behind the shared tensors that the experiment's first round starts from, which are named
             there too; None where the seed draws these tensors.
+        plugins: versions of the packages whose plug-ins the plan names, by distribution, the same at every end; none
+            takes what is installed here.
     """
 
     experiment: str
@@ -88,6 +91,7 @@ class Plan:
     prompts: Prompts | None = None
     changed: tuple[str, ...] = ()
     start: Origin | None = None
+    plugins: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("experiment", "bundle", "method", "size"):
@@ -136,6 +140,7 @@ class Plan:
             raise ConfigError(f"update_bound is {self.update_bound!r}; it must be a finite number of at least 1")
         if type(self.max_update_rms) not in (int, float) or not 0 < self.max_update_rms < math.inf:
             raise ConfigError(f"max_update_rms is {self.max_update_rms!r}; it must be a positive number")
+        object.__setattr__(self, "plugins", self._checked_plugins())
         method = self.build_method()
         method.check_sites(len(self.sites))
         if (self.prompts is not None) != method.reads_text:
@@ -146,6 +151,27 @@ class Plan:
             )
         if self.prompts is not None:
             self.prompts.texts(self.classes)
+
+    def _checked_plugins(self) -> dict[str, str]:
+        """Packages of the plug-ins that the plan names, by their entry points alone; refuse others than it says."""
+        said = self.plugins
+        if not isinstance(said, Mapping) or not all(isinstance(part, str) for item in said.items() for part in item):
+            raise ConfigError(f"plugins is {said!r}; it must be a mapping from distributions to their versions")
+        for name, version in said.items():
+            if (here := installed_version(name)) != version:
+                raise ConfigError(
+                    f"the plan is made for the plug-ins of {name} {version}, and "
+                    f"{f'{here} is' if here else 'no such package is'} installed here; install that version at every "
+                    "end, or make the plan again"
+                )
+        used = [METHODS.plugin(self.method)]
+        found = {plugin.distribution: plugin.version for plugin in used if plugin}
+        if said and dict(said) != found:
+            raise ConfigError(
+                f"the plan says that its plug-ins are of {', '.join(said)}, and here they are of "
+                f"{', '.join(found) or 'none'}; make the plan again with the packages that every end has"
+            )
+        return found
 
     def build_method(self) -> Method:
         """Return the configured method."""
@@ -188,9 +214,11 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what must agree for stored tensors to fit: experiment, method, network, backbone, classes."""
+        """Hash of what stored tensors must fit: experiment, method, packages of plug-ins, network, weights, classes."""
         settings = dataclasses.asdict(self.build_method())
-        prompts = {"prompts": dataclasses.asdict(self.prompts)} if self.prompts else {}
+        more = {"prompts": dataclasses.asdict(self.prompts)} if self.prompts else {}
+        if self.plugins:
+            more["plugins"] = dict(self.plugins)
         identity = {
             "experiment": self.experiment,
             "method": self.method,
@@ -198,7 +226,7 @@ class Plan:
             "size": self.size,
             "classes": list(self.classes),
             "backbone_sha256": self.backbone_sha256,
-            **prompts,
+            **more,
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
@@ -211,6 +239,8 @@ class Plan:
             del value["changed"]
         if self.start is None:
             del value["start"]
+        if not self.plugins:
+            del value["plugins"]
         return value
 
     @classmethod

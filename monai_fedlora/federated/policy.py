@@ -17,6 +17,9 @@ the few cases of an epoch's last, smaller batch count for more, see :func:`evenn
 These limits make it harder to read patients out of a message. They prove nothing, as differential privacy would, and
 they do not stop a server that crafts the tensors it sends.
 
+A job names methods, networks and rules, never code. Where a name is one that another package adds, code of that package
+would run with the patients' data: no such package may unless ``plugins`` names it, at a site and at the server alike.
+
 Whatever cannot be understood (an unknown key, a wrong type, a file that cannot be read) allows nothing.
 """
 
@@ -33,6 +36,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from monai_fedlora.catalogues import canonical, untrusted
 from monai_fedlora.environment import POLICY
 from monai_fedlora.errors import PolicyError
 from monai_fedlora.files import write_json
@@ -73,6 +77,8 @@ class Policy:
             evaluations are counted apart, and no more than this either (ours: 100).
         methods: names of those that may train; None for all.
         bundles: names of those that may be used; None for all that are installed.
+        plugins: packages, as pip lists them, whose plug-ins a job may name (ours: none); None for all that are
+            installed.
         require_approval: whether nothing trains but what is in ``approved``.
         approved: jobs that were read and approved.
         source: where it was read, for messages.
@@ -83,12 +89,13 @@ class Policy:
     most_rounds: int = 100
     methods: tuple[str, ...] | None = None
     bundles: tuple[str, ...] | None = None
+    plugins: tuple[str, ...] | None = ()
     require_approval: bool = False
     approved: tuple[Approval, ...] = ()
     source: str = field(default=_BUILT_IN, compare=False)
 
     def check_plan(self, plan: Plan) -> None:
-        """Refuse a plan for its method, its bundle or its number of rounds.
+        """Refuse a plan for its method, its bundle, its plug-ins or its number of rounds.
 
         Raises:
             PolicyError: the message begins with the limit's name.
@@ -96,6 +103,10 @@ class Policy:
         for limit, name, allowed in (("methods", plan.method, self.methods), ("bundles", plan.bundle, self.bundles)):
             if allowed is not None and name not in allowed:
                 self._refuse(limit, f"{name} is not among those allowed ({', '.join(allowed) or 'none'})")
+        trusted = None if self.plugins is None else set(map(canonical, self.plugins))
+        for name, version in plan.plugins.items():
+            if trusted is not None and canonical(name) not in trusted:
+                raise PolicyError(untrusted(f"the plan names plug-ins of {name} {version}", self.source, name))
         if plan.start_round + plan.rounds > self.most_rounds:
             self._refuse(
                 "most_rounds", f"the plan goes on to {plan.start_round + plan.rounds} rounds, of {self.most_rounds}"
@@ -200,6 +211,14 @@ def site_policy(local: Path | None = None) -> Policy:
         return Policy.load(local / FILE_NAME)
     named = os.environ.get(POLICY)
     return Policy.load(named) if named else Policy()
+
+
+def own_policy() -> Policy:
+    """What holds for a federation in its user's own process: what :func:`site_policy` says, but for plug-ins.
+
+    No name comes from outside there, and what is installed is what the user has installed.
+    """
+    return dataclasses.replace(site_policy(), plugins=None)
 
 
 def job_hash(plan: Plan, manifest: Manifest) -> str:
@@ -307,6 +326,7 @@ _READERS = {
     "most_rounds": _count,
     "methods": _names,
     "bundles": _names,
+    "plugins": _names,
     "require_approval": _switch,
     "approved": _approvals,
 }

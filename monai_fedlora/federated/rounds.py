@@ -15,7 +15,7 @@ from monai_fedlora.federated.lock import FolderLock
 from monai_fedlora.federated.materials import Installed, Source
 from monai_fedlora.federated.members import Members
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.policy import Policy, site_policy
+from monai_fedlora.federated.policy import Policy, own_policy
 from monai_fedlora.federated.record import RunRecord
 from monai_fedlora.federated.site import Site
 from monai_fedlora.federated.start import CONFIG, SharedFiles, Start
@@ -32,7 +32,7 @@ def run_in_process(
     threads: int = 1,
     overwrite: bool = False,
     record_failures: bool = False,
-    policy: Callable[[], Policy] = site_policy,
+    policy: Callable[[], Policy] = own_policy,
     on_progress: Callable[[Mapping[str, Any]], None] = lambda results: None,
 ) -> Mapping[str, Any]:
     """Run all rounds of a plan and the final evaluation, one site after the other, on one frozen backbone.
@@ -88,7 +88,7 @@ def run_sites(
     threads: int = 1,
     overwrite: bool = False,
     record_failures: bool = False,
-    policy: Callable[[], Policy] = site_policy,
+    policy: Callable[[], Policy] = own_policy,
     on_progress: Callable[[Mapping[str, Any]], None] = lambda results: None,
 ) -> Mapping[str, Any]:
     """Run what has a beginning, see :func:`run_in_process`, which has the other arguments.

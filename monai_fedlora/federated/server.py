@@ -33,6 +33,7 @@ from monai_fedlora.federated.context import (
     run_folder,
     sender,
     simulated,
+    trust_as_policy_says,
     weights_message,
 )
 from monai_fedlora.federated.failures import NOT_ALLOWED
@@ -182,6 +183,7 @@ class SharedPersistor(ModelPersistor):
         """Return the tensors the run starts from."""
         if simulated(fl_ctx):
             import_peft()
+        trust_as_policy_says(fl_ctx)
         start = Start.of_job(config_file(fl_ctx, "."))
         self._files = SharedFiles(folder=run_folder(fl_ctx), start=start)
         return make_model_learnable(Tensors(start.shared), {})

@@ -13,10 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from monai_fedlora.catalogues import trusting
 from monai_fedlora.environment import BACKBONE, DATA, POLICY, PRIVATE_DIR, THREADS
 from monai_fedlora.errors import FedLoraError
 from monai_fedlora.federated.lock import FolderLock
 from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.policy import site_policy
 from monai_fedlora.federated.record import ENDED, RESULTS_NAME
 from monai_fedlora.federated.workspace import NVFLARE, PRODUCTS, SERVER_RUN, make_room
 from monai_fedlora.files import for_the_owner, make_folder, read_json, write_bytes
@@ -70,10 +72,13 @@ def simulate(
 
     Raises:
         ConfigError: the workspace holds the results of another run.
+        PolicyError: the job names a plug-in of a package that ``MONAI_FEDLORA_POLICY`` does not trust.
         Busy: another run writes into the workspace.
         FedLoraError: the folder is no job, or the run failed; the message names the log to read.
     """
-    plan = Plan.load(job / "app" / "config" / "plan.json")
+    policy = site_policy()  # of the simulated ends, which import plug-ins only if it allows them
+    with trusting(policy.plugins, source=policy.source):
+        plan = Plan.load(job / "app" / "config" / "plan.json")
     threads = min(threads or default_threads(len(plan.sites)), len(plan.sites))
     workspace = workspace.resolve()
     make_folder(workspace)

@@ -1,44 +1,11 @@
-"""Federated methods and their registry."""
+"""Federated methods and their registry: every module of this folder is imported, and registers the methods it has."""
 
-from monai_fedlora.methods import (
-    baselines,
-    clip_adapter,
-    ditto,
-    feddpa,
-    fedopal,
-    fedper,
-    fedprox,
-    fedsa_lora,
-    ffa_lora,
-    flexlora,
-    flora,
-    frozen,
-    full,
-    lora,
-    pfedst,
-    prompt_tuning,
-)
-from monai_fedlora.methods.base import Method, get_method, method_names, register
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = [
-    "Method",
-    "baselines",
-    "clip_adapter",
-    "ditto",
-    "feddpa",
-    "fedopal",
-    "fedper",
-    "fedprox",
-    "fedsa_lora",
-    "ffa_lora",
-    "flexlora",
-    "flora",
-    "frozen",
-    "full",
-    "get_method",
-    "lora",
-    "method_names",
-    "pfedst",
-    "prompt_tuning",
-    "register",
-]
+from monai_fedlora.methods.base import METHODS, Method, get_method, method_names, register
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["METHODS", "Method", "get_method", "method_names", "register"]

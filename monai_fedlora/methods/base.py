@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
+from monai_fedlora.catalogues import Catalogue
 from monai_fedlora.errors import ConfigError, nearest
 from monai_fedlora.methods.rules import Payload, Updates, average, change_length
 from monai_fedlora.scope import Manifest, Scope
@@ -156,27 +158,41 @@ class Method(ABC):
 
 
 def register(method: type[Method]) -> type[Method]:
-    """Class decorator that makes a method known by its ``name``."""
+    """Class decorator that makes a method of this package known by its ``name``; a plug-in's needs none."""
     if method.name in _REGISTRY:
         raise ConfigError(f"two methods are called {method.name!r}")
     _REGISTRY[method.name] = method
     return method
 
 
+def _problem(found: Any, name: str) -> str | None:
+    if not isinstance(found, type) or not issubclass(found, Method) or inspect.isabstract(found):
+        return f"{found!r:.80}, which is no class of a method with attach and is_shared"
+    if not dataclasses.is_dataclass(found):
+        return f"the class {found.__qualname__}, which is no frozen dataclass"
+    if unsaid := [word for word in ("name", "summary", "source") if not isinstance(getattr(found, word, None), str)]:
+        return f"the class {found.__qualname__}, which does not say its {unsaid[0]}"
+    return f"a method that calls itself {found.name!r}" if found.name != name else None
+
+
+METHODS: Catalogue[type[Method]] = Catalogue("methods", word="method", built_in=_REGISTRY, problem=_problem)
+"""All methods by name."""
+
+
 def method_names() -> list[str]:
-    """Names of all registered methods, sorted."""
-    return sorted(_REGISTRY)
+    """Names of all methods, those of plug-ins among them, sorted."""
+    return METHODS.names()
 
 
 def get_method(name: str, hyperparameters: Mapping[str, Any] | None = None) -> Method:
-    """Build a registered method.
+    """Build a method.
 
     Raises:
-        ConfigError: unknown name or hyper-parameter (the nearest one is suggested), or a bad value.
+        ConfigError: unknown name or hyper-parameter (the nearest one is suggested), or a bad value; or a plug-in that
+            cannot be used.
+        PolicyError: it is a plug-in's, which this process does not trust.
     """
-    if name not in _REGISTRY:
-        raise ConfigError(f"no method is called {name!r}{nearest(name, method_names())}")
-    method = _REGISTRY[name]
+    method = METHODS[name]
     values = dict(hyperparameters or {})
     fields = {field.name: field for field in dataclasses.fields(method)}
     known = list(fields)

@@ -1,0 +1,252 @@
+"""Methods, backbones, readers, styles and rules by name: those of this package and those that other packages add.
+
+Another package adds one by an entry point of the group ``monai_fedlora.methods``, ``.backbones``, ``.readers``,
+``.styles`` or ``.rules`` under its name. The names are known from the installed packages' metadata; code of a package
+is imported when somebody uses its name, and then only if this process trusts the package, see :func:`trust`. One that
+cannot be used, for whatever reason, costs its own name and no other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from monai_fedlora.errors import ConfigError, PolicyError, nearest
+
+KINDS = ("methods", "backbones", "readers", "styles", "rules")
+"""Of what other packages can add; the group of their entry points is ``monai_fedlora.<kind>``."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugin:
+    """An entry point of another package.
+
+    Attributes:
+        kind: one of :data:`KINDS`.
+        name: by which users know it.
+        target: where it is, ``module:attribute``.
+        distribution: the package's name, as pip lists it.
+        version: of the package.
+    """
+
+    kind: str
+    name: str
+    target: str
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.distribution} {self.version} (entry point {self.name} = {self.target} of monai_fedlora.{self.kind})"
+        )
+
+    def load(self) -> Any:
+        """Import what the entry point names.
+
+        Raises:
+            PolicyError: this process does not trust the package; nothing of it was imported.
+            ConfigError: it cannot be imported, or there is no such attribute.
+        """
+        _check_trust(self)
+        module, _, attribute = self.target.partition(":")
+        try:
+            found: Any = import_module(module)
+            for part in filter(None, attribute.split(".")):
+                found = getattr(found, part)
+        except (Exception, SystemExit) as error:  # code of others can fail in any way
+            raise ConfigError(
+                f"{self.name!r} cannot be imported from {self} ({type(error).__name__}: {error}); mend or uninstall "
+                "that package"
+            ) from error
+        return found
+
+
+@cache
+def plugins() -> tuple[Plugin, ...]:
+    """Every entry point of other packages, sorted; looked up once per process, in which no package is installed."""
+    found = [
+        Plugin(kind=kind, name=entry.name, target=entry.value, distribution=entry.dist.name, version=entry.dist.version)
+        for kind in KINDS
+        for entry in entry_points(group=f"monai_fedlora.{kind}")
+        if entry.dist is not None
+    ]
+    return tuple(sorted(found, key=lambda plugin: (plugin.kind, plugin.name, plugin.distribution)))
+
+
+class Catalogue(Generic[T]):
+    """What has a name: built in, or added by another package.
+
+    Args:
+        kind: one of :data:`KINDS`.
+        word: for one of them, in messages.
+        built_in: this package's own, by name; it may still grow.
+        problem: why an object that a plug-in gives under a name cannot be used, or None.
+    """
+
+    def __init__(
+        self, kind: str, *, word: str, built_in: Mapping[str, T], problem: Callable[[Any, str], str | None]
+    ) -> None:
+        self._kind = kind
+        self._word = word
+        self._built_in = built_in
+        self._problem = problem
+
+    def names(self) -> list[str]:
+        """All names, sorted, without importing anything; one that is claimed twice is among them once."""
+        return sorted({*self._built_in, *(plugin.name for plugin in self._plugins())})
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._built_in or any(plugin.name == name for plugin in self._plugins())
+
+    def plugin(self, name: str) -> Plugin | None:
+        """Who adds a name; None where it is built in, or nobody's.
+
+        Raises:
+            ConfigError: two packages claim it, or a built-in one is claimed.
+        """
+        claims = [plugin for plugin in self._plugins() if plugin.name == name]
+        if name in self._built_in and claims:
+            raise ConfigError(
+                f"the {self._word} {name!r} is built in, and {claims[0]} claims the name too; uninstall that package, "
+                "or ask its authors for another name"
+            )
+        if len(claims) > 1:
+            raise ConfigError(
+                f"the {self._word} {name!r} is claimed by {' and by '.join(map(str, claims))}; uninstall one of them"
+            )
+        return claims[0] if claims else None
+
+    def __getitem__(self, name: str) -> T:
+        """What has a name.
+
+        Raises:
+            ConfigError: nothing has (the nearest name is suggested), two claim it, or a plug-in cannot be used.
+            PolicyError: it is a plug-in's, which this process does not trust.
+        """
+        plugin = self.plugin(name)
+        if plugin is None:
+            if name not in self._built_in:
+                raise ConfigError(f"no {self._word} is called {name!r}{nearest(name, self.names())}")
+            return self._built_in[name]
+        found = plugin.load()
+        if (why := self._problem(found, name)) is not None:
+            raise ConfigError(f"{name!r} cannot be used: {plugin} gives {why}; mend or uninstall that package")
+        return found
+
+    def problems(self) -> list[str]:
+        """What is wrong with plug-ins' names and objects, a line each; imports those that are trusted."""
+        found = []
+        for name in sorted({plugin.name for plugin in self._plugins()}):
+            try:
+                self[name]
+            except (ConfigError, PolicyError) as error:
+                found.append(str(error))
+        return found
+
+    def _plugins(self) -> Iterator[Plugin]:
+        return (plugin for plugin in plugins() if plugin.kind == self._kind)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trust:
+    """Canonical names of the packages whose code may be imported, None for all that are installed; and who says so."""
+
+    names: frozenset[str] | None = None
+    source: str = ""
+
+
+_trust = _Trust()
+
+
+def trust(names: Collection[str] | None, *, source: str) -> None:
+    """Set which packages' code this process imports as plug-ins, from now on.
+
+    A process trusts what is installed unless told otherwise: who installs packages on a machine of their own has
+    decided. Processes of a federation, which do what a job from outside says, are told by their end's policy.
+
+    Args:
+        names: distributions, as pip lists them; None for all.
+        source: who says so, for messages.
+    """
+    global _trust
+    _trust = _Trust(None if names is None else frozenset(map(canonical, names)), source)
+
+
+@contextmanager
+def trusting(names: Collection[str] | None, *, source: str) -> Iterator[None]:
+    """Trust these alone, see :func:`trust`, until the context ends."""
+    global _trust
+    before = _trust
+    trust(names, source=source)
+    try:
+        yield
+    finally:
+        _trust = before
+
+
+def canonical(distribution: str) -> str:
+    """A distribution's name in the one spelling by which two are compared (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def untrusted(what: str, source: str, distribution: str) -> str:
+    """The message that something comes from a package which a policy does not trust."""
+    return (
+        f"plugins: {what}, which is not trusted here ({source}). Nothing of it was imported. If this end shall run its "
+        f"code: monai-fedlora policy --output DIR --plugins {distribution}, where DIR is the local/ folder of its kit"
+    )
+
+
+def _check_trust(plugin: Plugin) -> None:
+    if _trust.names is not None and canonical(plugin.distribution) not in _trust.names:
+        raise PolicyError(untrusted(f"{plugin.name!r} is code of {plugin}", _trust.source, plugin.distribution))
+
+
+def installed_version(name: str) -> str | None:
+    """The version of an installed distribution; None where there is none of that name."""
+    try:
+        found: Distribution = distribution(name)
+    except (PackageNotFoundError, ValueError):
+        return None
+    return found.version
+
+
+def code_of_package(name: str) -> str:
+    """Hash of all code that the plug-ins of a distribution name, see :func:`code_of`."""
+    modules = sorted({plugin.target.partition(":")[0] for plugin in plugins() if plugin.distribution == name})
+    return hashlib.sha256("".join(map(code_of, modules)).encode()).hexdigest()
+
+
+@cache
+def code_of(module: str) -> str:
+    """Hash of the code and version of the plug-in that a module is of, so that nothing computed outlives a change.
+
+    Returns:
+        Hexadecimal digits; empty for a module of no plug-in.
+    """
+    top = module.partition(".")[0]
+    found = {(p.distribution, p.version) for p in plugins() if re.split("[.:]", p.target)[0] == top}
+    if not found:
+        return ""
+    digest = hashlib.sha256(repr(sorted(found)).encode())
+    spec = find_spec(top)
+    folders = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
+    sources = [(path, path.relative_to(folder)) for folder in folders for path in sorted(folder.rglob("*.py"))]
+    if spec and spec.origin and not folders:
+        sources = [(Path(spec.origin), Path(Path(spec.origin).name))]
+    for path, name in sources:
+        content = path.read_bytes()
+        digest.update(f"{name.as_posix()} {len(content)} ".encode())
+        digest.update(content)
+    return digest.hexdigest()
