@@ -156,8 +156,6 @@ def main() -> None:
     settings = vars(parser.parse_args())
     allow_small_sites()
     settings["output"] = settings["output"] or (QUICK_RESULTS if settings["quick"] else RESULTS)
-    if not imports(sys.executable, "matplotlib"):
-        parser.error("the figures need matplotlib; pip install 'monai-fedlora[compare]'")
     left_out = None
     if any(SYSTEMS[name].in_flower for name in settings["systems"]):
         python = settings["flower_python"]

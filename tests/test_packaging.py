@@ -23,6 +23,7 @@ LARGEST_WHEEL = 10 * 2**20  # bytes
 VIEWER_SOURCES = "monai_fedlora/serve/web/"  # what the page's viewer is built from
 FIXED_IN = {
     "cryptography": ("50", "CVE-2026-69247, and CVE-2026-26007 and others before"),
+    "jinja2": ("3.1.6", "CVE-2025-27516 and others before, templates that run code"),
     "mlflow": ("3.11", "CVE-2026-4137, temporary folders that others can write"),
     "monai": ("1.5.2", "CVE-2026-21851 and GHSA-89gg-p5r5-q6r4, archives and pickles that reach too far"),
     "nvflare": ("2.7.2", "CVE-2026-24186, messages that run code"),

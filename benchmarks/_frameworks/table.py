@@ -76,27 +76,29 @@ def figure(rows: Sequence[Row], key: str, *, scale: float, label: str, unit: str
         label: of the axis.
         unit: of the divided value.
     """
-    from monai_fedlora.comparison.figures import draw, style
+    from monai_fedlora.rendering.drawing import draw, legend, log_ticks, style
 
     cases = min(row["cases"] for row in rows)
     systems = list(dict.fromkeys(row["system"] for row in rows))
 
     def plot(axes: Any) -> None:
+        handles = {}
         for place, system in enumerate(systems):
             points = sorted(
                 (row["sites"], row[key] / scale) for row in rows if row["system"] == system and row["cases"] == cases
             )
             grows = slope(points)
             said = f"{system}: {grows:.3g} {unit} per site" if grows is not None else system
-            axes.plot(*zip(*points, strict=True), label=said, linewidth=1, markersize=5, **style(place))
+            (handles[said],) = axes.plot(*zip(*points, strict=True), linewidth=1, markersize=5, **style(place))
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
+        log_ticks(axes.yaxis)
         ticks = sorted({row["sites"] for row in rows if row["cases"] == cases})
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.set_xlabel(f"sites, each with {cases} cases")
         axes.set_ylabel(f"{label}, {unit}")
-        axes.grid(color="0.92")
-        axes.set_axisbelow(True)
-        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axes.grid()
+        legend(axes, handles, longest=60)
 
-    return draw(8.5, 3.8, plot)
+    said = f"{unit} of {', '.join(systems)}, with {cases} cases at each site; the table beside has every number"
+    return draw(plot, title=f"{label} by number of sites", description=said, width=8.5, height=3.8).svg

@@ -12,7 +12,7 @@ from monai_fedlora.commands.options import DEFAULT_BUNDLE, DEFAULT_SITES, find_b
 from monai_fedlora.errors import ConfigError
 
 EXIT_FAILED_RUNS = 1
-EXTRA = ("matplotlib.figure", "scipy.stats", "statsmodels.stats.multitest")
+EXTRA = ("scipy.stats", "statsmodels.stats.multitest")
 """What only the report needs."""
 
 
@@ -67,8 +67,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 def run(args: argparse.Namespace) -> int:
     """Run what is missing and write the report."""
     from monai_fedlora.commands.console import open_console
+    from monai_fedlora.comparison.method_page import write_report
     from monai_fedlora.comparison.outcome import Outcome, write_files
-    from monai_fedlora.comparison.report import write_report
     from monai_fedlora.comparison.runner import FAILED, run_missing, stored_results
 
     check_extra()
@@ -253,20 +253,21 @@ def _progress(task: Any, console: Any) -> Iterator[Callable[[Any, float], None]]
 
 def closing_table(outcome: Any) -> Any:
     """The methods with their means, worst sites, bytes and seconds."""
-    from monai_fedlora.comparison import markup
+    from monai_fedlora.comparison.statistics import written
+    from monai_fedlora.rendering.tables import MISSING, plural
 
     comparison = outcome.comparison
     heads = ["bal. acc.", "worst\nsite", "AUROC", "shared\nonly", "sent", "received", "time"]
-    title = f"{markup.plural(len(comparison.sites), 'site')}, {markup.plural(len(comparison.seeds), 'seed')}"
+    title = f"{plural(len(comparison.sites), 'site')}, {plural(len(comparison.seeds), 'seed')}"
     table = _table(title, heads)
     for summary in outcome.summaries:
         traffic, seconds = outcome.traffic(summary.method), outcome.seconds(summary.method)
         table.add_row(
             summary.method,
-            markup.number(summary.score),
+            written(summary.score),
             *map(_mean, (summary.worst, summary.auroc, summary.shared)),
-            *([markup.MISSING] * 2 if traffic is None else [f"{count / 1000:,.0f} kB" for count in traffic]),
-            markup.MISSING if seconds is None else f"{seconds:,.0f} s",
+            *([MISSING] * 2 if traffic is None else [f"{count / 1000:,.0f} kB" for count in traffic]),
+            MISSING if seconds is None else f"{seconds:,.0f} s",
             style="bold" if summary.method in outcome.ties else None,
         )
     return table
@@ -293,6 +294,6 @@ def _table(title: str, heads: Sequence[str]) -> Any:
 
 
 def _mean(value: Any) -> str:
-    from monai_fedlora.comparison import markup
+    from monai_fedlora.rendering.tables import shown
 
-    return markup.MISSING if value is None else f"{value.mean:.3f}"
+    return shown(None if value is None else value.mean)

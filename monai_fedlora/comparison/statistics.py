@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from monai_fedlora.comparison.results import NEW, PERSONAL, SHARED, Row, by_site_and_seed, chosen
+from monai_fedlora.rendering.tables import MISSING, shown
 
 KEY = "balanced_accuracy"
 """The metric that methods are ranked and tested by (ours, after Med-DualLoRA's headline)."""
@@ -73,6 +74,13 @@ class PairedTest:
     lower: int
     p: float
     p_holm: float
+
+
+def written(value: Average | None) -> str:
+    """A mean with its spread, in words."""
+    if value is None:
+        return MISSING
+    return shown(value.mean) + ("" if value.spread is None else f" ± {value.spread:.3f}")
 
 
 def average(values: Sequence[float]) -> Average | None:

@@ -147,7 +147,7 @@ def test_any_failure_is_named_and_the_others_reported(
     assert list(plans) == ["local-seed0"]
 
 
-@pytest.mark.parametrize("missing", ["matplotlib", "statsmodels", "scipy"])
+@pytest.mark.parametrize("missing", ["statsmodels", "scipy"])
 def test_what_the_report_lacks_is_said_before_the_first_run(
     compare: Command, plans: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any, missing: str
 ) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from monai_fedlora.comparison import figures
 from monai_fedlora.comparison.data import content_hash, load_sites
 from monai_fedlora.comparison.results import NEW, PERSONAL, SHARED
 from monai_fedlora.comparison.runner import Task
@@ -19,8 +18,9 @@ from monai_fedlora.engines.memory import Memory, using
 from monai_fedlora.files import save_tensors, sha256
 from monai_fedlora.networks.cinema import SIZES, convvit
 from tests.federated.conftest import BUNDLE, SITES, TEXTS, Prepared, photographs, prepared
+from tests.rendering.reading import no_figures
 
-__all__ = ["photographs", "prepared"]
+__all__ = ["no_figures", "photographs", "prepared"]
 
 SIZE = "pocket"
 
@@ -110,12 +110,6 @@ def text_task(photographs: Prepared) -> Callable[..., Task]:
         return Task(Comparison(**{**settings, **changes}), datalists, str(photographs.backbone), folder)
 
     return make
-
-
-@pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every figure be an empty image; drawing takes most of a report's time."""
-    monkeypatch.setattr(figures, "draw", lambda width, height, plot: "<svg/>")
 
 
 Score = Callable[[Run, str, str, int | None], float | None]

@@ -6,20 +6,20 @@ import csv
 import dataclasses
 import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from monai_fedlora.comparison import figures, markup
+from monai_fedlora.comparison import method_figures
+from monai_fedlora.comparison.method_page import page, write_report
 from monai_fedlora.comparison.outcome import Outcome, write_files
-from monai_fedlora.comparison.report import page, write_report
 from monai_fedlora.comparison.runner import Failure, Task
 from monai_fedlora.comparison.settings import Run
-from monai_fedlora.comparison.statistics import Average
+from monai_fedlora.comparison.statistics import Average, written
 from monai_fedlora.files import read_json
 from tests.comparison.conftest import Score, invented
+from tests.rendering.reading import Page as Reading
 
 METHODS = ("dual_lora", "fedit", "local", "centralised")
 LEVEL = {"dual_lora": 0.8, "fedit": 0.7, "local": 0.79, "centralised": 0.9}
@@ -47,42 +47,17 @@ def make_outcome(make_task: Callable[..., Task], tmp_path: Path) -> Callable[...
     return make
 
 
-class Page(HTMLParser):
-    """Rows of a page's tables with the heading they are under, and every attribute."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.rows: list[list[str]] = []
-        self.headings: list[str] = []
-        self.heading = ""
-        self.attributes: list[tuple[str, str | None]] = []
-        self.open: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes += attrs
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-        if tag == "h2":
-            self.heading = ""
-        if tag == "tr":
-            self.rows.append([])
-            self.headings.append(self.heading)
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "h2" in self.open:
-            self.heading += data
-        if {"td", "th"} & set(self.open):
-            self.rows[-1][-1] += data
+class Page(Reading):
+    """A page whose rows are found by their first cell."""
 
     def row(self, first: str, under: str = "Result") -> list[str]:
-        found = zip(self.rows, self.headings, strict=True)
-        (row,) = [row for row, heading in found if row[:1] == [first] and heading.startswith(under)]
+        """The one row of the tables below a heading that starts so."""
+        (row,) = [
+            row
+            for caption, rows in self.tables.items()
+            for row in rows
+            if row[0] == first and self.sections[caption].startswith(under)
+        ]
         return row
 
 
@@ -146,13 +121,8 @@ def test_a_new_site_is_shown_at_once_and_with_its_cases(make_outcome: Callable[.
 def test_the_page_asks_no_other_machine_for_anything(make_outcome: Callable[..., Outcome], tmp_path: Path) -> None:
     path = write_report(make_outcome(), tmp_path)
     found = Page(path.read_text(encoding="utf-8"))
-    assert found.open == []
-    links = [value for name, value in found.attributes if name in ("src", "href", "srcset", "data", "action")]
-    assert len(links) == 4
-    assert all(link is not None and link.startswith("data:image/svg+xml;base64,") for link in links)
-    alternatives = [value for name, value in found.attributes if name == "alt"]
-    assert len(alternatives) == len(links)
-    assert all(alternatives)
+    found.assert_self_contained()
+    assert [tag for tag, name, _ in found.attributes if name == "src"] == ["img"] * 4
 
 
 @pytest.mark.usefixtures("no_figures")
@@ -176,7 +146,7 @@ def test_missing_failed_and_refused_runs_are_named(make_outcome: Callable[..., O
     results[kept] = {**results[kept], "refused": [{"round": 2, "site": "site-3", "reason": "too large"}]}
     text = page(dataclasses.replace(outcome, results=results, failures=(Failure(lost, "diverged"),)))
     assert "1 of 4 runs have no result" in text
-    assert Page(text).row("fedit-seed1", "") == ["fedit-seed1", "diverged"]
+    assert Page(text).row("fedit-seed1", "2 methods") == ["fedit-seed1", "diverged"]
     assert "dual_lora-seed0, round 2: the update of site-3 was left out: too large" in text
 
 
@@ -243,26 +213,20 @@ def test_the_tables_hold_the_same_numbers(make_outcome: Callable[..., Outcome], 
 
 def test_a_figure_is_the_same_text_every_time(make_outcome: Callable[..., Outcome]) -> None:
     outcome = make_outcome()
-    counts = [None if (t := outcome.traffic(s.method)) is None else sum(t) for s in outcome.summaries]
     drawn = [
         [
-            figures.seeds_figure(outcome.rows, outcome.summaries, chance=0.5),
-            figures.sites_figure(outcome.summaries, outcome.comparison.sites, [20, 20, 20]),
-            figures.unseen_figure(outcome.summaries, chance=0.5),
-            figures.traffic_figure(outcome.summaries, counts),
+            method_figures.seeds_figure(outcome),
+            method_figures.sites_figure(outcome),
+            method_figures.unseen_figure(outcome),
+            method_figures.traffic_figure(outcome),
         ]
         for _ in range(2)
     ]
     assert drawn[0] == drawn[1]
-    assert len(set(drawn[0])) == 4
-
-
-def test_no_two_methods_look_alike() -> None:
-    assert len({tuple(figures.style(place).items()) for place in range(64)}) == 64
+    assert len({figure.svg for figure in drawn[0] if figure}) == 4
 
 
 def test_numbers_are_written_with_their_spread() -> None:
-    assert markup.number(None) == "n/a"
-    assert markup.number(Average(mean=0.5, spread=None)) == "0.500"
-    assert markup.number(Average(mean=0.5, spread=0.0123)) == "0.500 ± 0.012"
-    assert (markup.plural(1, "site"), markup.plural(2, "site")) == ("1 site", "2 sites")
+    assert written(None) == "n/a"
+    assert written(Average(mean=0.5, spread=None)) == "0.500"
+    assert written(Average(mean=0.5, spread=0.0123)) == "0.500 ± 0.012"

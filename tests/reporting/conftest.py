@@ -11,8 +11,9 @@ from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.reporting.record import OFF, ON
 from tests.federated.conftest import Prepared, _one_thread, prepared
 from tests.helpers import make_plan, through_json
+from tests.rendering.reading import no_figures
 
-__all__ = ["_one_thread", "prepared"]
+__all__ = ["_one_thread", "no_figures", "prepared"]
 
 
 @pytest.fixture(scope="session")

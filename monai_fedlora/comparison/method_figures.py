@@ -1,0 +1,118 @@
+"""The figures of a comparison's report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from monai_fedlora.comparison.outcome import Outcome
+from monai_fedlora.comparison.results import PERSONAL, by_site_and_seed, chosen
+from monai_fedlora.comparison.statistics import KEY, Average, average
+from monai_fedlora.rendering.charts import Estimate, Line, forest_plot, heat_map, line_chart
+from monai_fedlora.rendering.drawing import Figure, draw, legend, log_ticks, style
+
+LABEL = "balanced accuracy"
+_SAME = "The table above has the values."
+
+
+def seeds_figure(outcome: Outcome) -> Figure | None:
+    """Mean over sites and worst site of every method, a mark per seed."""
+    rows = {}
+    for method in outcome.comparison.methods:
+        values = by_site_and_seed(chosen(outcome.rows, method=method, view=PERSONAL), KEY)
+        seeds = dict.fromkeys(seed for _, seed in values)
+        by_seed = [[value for (_, seed), value in values.items() if seed == each] for each in seeds]
+        rows[method] = [_estimate(list(map(fmean, by_seed))), _estimate(list(map(min, by_seed)))]
+    return forest_plot(
+        rows,
+        series=["mean over sites", "worst site"],
+        title=f"Balanced accuracy of every method{outcome.of_images}: open, a mark per seed; filled, their mean, with "
+        "one standard deviation to each side; dotted, chance with all classes",
+        description=_SAME,
+        x_label=LABEL,
+        chance=1 / len(outcome.comparison.classes),
+    )
+
+
+def _estimate(seeds: Sequence[float]) -> Estimate | None:
+    found = average(seeds)
+    if found is None:
+        return None
+    spread = found.spread or 0.0
+    return Estimate(value=found.mean, low=found.mean - spread, high=found.mean + spread, marks=seeds)
+
+
+def sites_figure(outcome: Outcome) -> Figure | None:
+    """Methods by sites, mean over seeds."""
+    sites = outcome.comparison.sites
+    return heat_map(
+        {s.method: [_mean(s.sites.get(site)) for site in sites] for s in outcome.summaries},
+        columns=[f"{site}\n{len(outcome.datalists[site].test)} test cases" for site in sites],
+        title=f"Balanced accuracy of every method at every site, mean over seeds{outcome.of_images}",
+        description=" ".join(
+            f"{s.method}: {', '.join(f'{found.mean:.2f} at {site}' for site, found in s.sites.items())}."
+            for s in outcome.summaries
+        ),
+        label=LABEL,
+    )
+
+
+def _mean(value: Average | None) -> float | None:
+    return value.mean if value else None
+
+
+def unseen_figure(outcome: Outcome) -> Figure | None:
+    """What a new site gets with more and more cases of its own, a line per method."""
+    cases = sorted({n for summary in outcome.summaries for n in summary.unseen})
+    chance = 1 / len(outcome.comparison.classes)
+    return line_chart(
+        {
+            s.method: Line(
+                points={cases.index(n): found.mean for n, found in s.unseen.items()},
+                spread={cases.index(n): found.spread or 0.0 for n, found in s.unseen.items()},
+            )
+            for s in outcome.summaries
+        },
+        title="Balanced accuracy at a site that was held out, by number of its own training cases; bars: spread over "
+        "seeds; dotted: chance",
+        description=_SAME,
+        ticks={place: str(n) if n else "at once" for place, n in enumerate(cases)},
+        x_label="training cases of the new site that its private part has seen",
+        y_label=f"{LABEL}, mean over held-out sites",
+        reference=dict.fromkeys(range(len(cases)), chance),
+    )
+
+
+def traffic_figure(outcome: Outcome) -> Figure | None:
+    """Bytes per site and round against the score; None where nothing is sent."""
+    traffic = {summary.method: outcome.traffic(summary.method) for summary in outcome.summaries}
+    bytes_of = {method: sum(found) for method, found in traffic.items() if found is not None}
+    if not any(bytes_of.values()):
+        return None
+    nothing = min(filter(None, bytes_of.values())) / 4
+
+    def plot(axes: Any) -> None:
+        handles = {}
+        for place, summary in enumerate(outcome.summaries):
+            if summary.score and summary.method in bytes_of:
+                handles[summary.method] = axes.errorbar(
+                    bytes_of[summary.method] or nothing,
+                    summary.score.mean,
+                    summary.score.spread or 0.0,
+                    linestyle="none",
+                    capsize=2,
+                    **style(place),
+                )
+        axes.set_xscale("log")
+        log_ticks(axes.xaxis, "B")
+        if 0 in bytes_of.values():
+            axes.axvspan(nothing / 1.6, nothing * 1.6, color="0.95", zorder=0)
+            axes.annotate("nothing\nis sent", (nothing, 0.02), xycoords=("data", "axes fraction"), ha="center", size=8)
+        axes.set_xlabel("bytes per site and round, up and down")
+        axes.set_ylabel(f"{LABEL}, mean over sites")
+        axes.grid()
+        legend(axes, handles)
+
+    title = "Bytes per site and round against balanced accuracy; bars: spread over seeds"
+    return draw(plot, title=title, description="The first table has the values.")

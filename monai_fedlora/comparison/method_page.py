@@ -1,0 +1,63 @@
+"""The report: one HTML file that a reader can open anywhere, without any request to another machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from monai_fedlora.comparison import method_figures, method_tables
+from monai_fedlora.comparison.outcome import JSON_NAME, ROWS_NAME, TABLE_NAME, Outcome
+from monai_fedlora.comparison.results import PERSONAL, chosen
+from monai_fedlora.comparison.statistics import smallest_p
+from monai_fedlora.files import write_text
+from monai_fedlora.rendering.documents import render
+from monai_fedlora.rendering.tables import plural
+
+REPORT_NAME = "report.html"
+FEW_CASES = 5
+"""Test cases of a class below which a site's balanced accuracy hangs on single ones (ours)."""
+
+
+def write_report(outcome: Outcome, folder: Path) -> Path:
+    """Write ``report.html`` and return its path."""
+    path = folder / REPORT_NAME
+    write_text(path, page(outcome))
+    return path
+
+
+def page(outcome: Outcome) -> str:
+    """The report's HTML."""
+    comparison = outcome.comparison
+    return render(
+        "monai_fedlora.comparison",
+        "comparison.html",
+        title=f"{plural(len(comparison.methods), 'method')} at {plural(len(comparison.sites), 'site')}",
+        outcome=outcome,
+        comparison=comparison,
+        failures=method_tables.failures(outcome),
+        methods=method_tables.methods(outcome),
+        seeds_figure=method_figures.seeds_figure(outcome),
+        sites_figure=method_figures.sites_figure(outcome),
+        cases=method_tables.cases(outcome),
+        tests=method_tables.tests(outcome),
+        smallest_p=smallest_p(len(comparison.sites)),
+        unseen=method_tables.unseen(outcome),
+        unseen_figure=method_figures.unseen_figure(outcome),
+        traffic_figure=method_figures.traffic_figure(outcome),
+        settings=[method_tables.common_settings(outcome), method_tables.method_settings(outcome)],
+        uncached=[method for method in comparison.methods if not comparison.training(method)["cache_features"]],
+        tested=sum(len(outcome.datalists[site].test) for site in comparison.sites),
+        has_undefined=any(row.values["auroc"] is None for row in chosen(outcome.rows, view=PERSONAL)),
+        rare="; ".join(f"{site}: {', '.join(names)}" for site, names in _rare_classes(outcome).items()),
+        few_cases=FEW_CASES,
+        files=(TABLE_NAME, ROWS_NAME, JSON_NAME),
+    )
+
+
+def _rare_classes(outcome: Outcome) -> dict[str, list[str]]:
+    """By site, the classes that have test cases, but fewer than :data:`FEW_CASES`."""
+    classes = outcome.comparison.classes
+    found = {
+        site: [name for name, count in zip(classes, datalist.counts("test"), strict=True) if 0 < count < FEW_CASES]
+        for site, datalist in outcome.datalists.items()
+    }
+    return {site: names for site, names in found.items() if names}

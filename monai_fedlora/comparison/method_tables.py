@@ -1,0 +1,113 @@
+"""The tables of a comparison's report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monai_fedlora import __version__
+from monai_fedlora.comparison.outcome import Outcome
+from monai_fedlora.comparison.statistics import written
+from monai_fedlora.data.cases import SPLITS
+from monai_fedlora.methods.base import get_method
+from monai_fedlora.rendering.tables import Table, count, shown
+
+
+def failures(outcome: Outcome) -> Table:
+    """Runs that ended with an error."""
+    rows = [[failure.run.name, failure.reason] for failure in outcome.failures]
+    return Table(caption="Runs that ended with an error", head=["run", "reason"], rows=rows, text=True)
+
+
+def methods(outcome: Outcome) -> Table:
+    """What every method reaches and costs; the best, and what ties with it, is bold."""
+    rows = []
+    for summary in outcome.summaries:
+        worst = f" ({summary.worst_site})" if summary.worst_site else ""
+        rows.append(
+            [
+                summary.method,
+                written(summary.score),
+                written(summary.worst) + worst,
+                written(summary.auroc),
+                written(summary.shared),
+                *map(count, outcome.traffic(summary.method) or (None, None)),
+                shown(outcome.seconds(summary.method), ",.0f"),
+            ]
+        )
+    head = ["method", "balanced accuracy", "worst site", "AUROC", "shared model", "bytes up", "bytes down"]
+    caption = f"Test cases of the sites{outcome.of_images}"
+    return Table(caption=caption, head=[*head, "seconds per run"], rows=rows, bold=outcome.ties)
+
+
+def cases(outcome: Outcome) -> Table:
+    """Cases per class of every site and split."""
+    found = [(site, outcome.datalists[site]) for site in outcome.comparison.sites]
+    return Table(
+        caption=f"Cases per class ({' / '.join(outcome.comparison.classes)})",
+        head=["site", "data set", "images", *SPLITS],
+        rows=[
+            [site, each.dataset, each.origin.kind, *(" / ".join(map(str, each.counts(split))) for split in SPLITS)]
+            for site, each in found
+        ],
+        text=True,
+    )
+
+
+def tests(outcome: Outcome) -> Table:
+    """Every method against the first one."""
+    rows = [
+        [
+            test.method,
+            f"{test.difference:+.3f}",
+            f"{test.higher} / {test.lower} of {test.pairs}",
+            f"{test.p:.3g}",
+            f"{test.p_holm:.3g}",
+        ]
+        for test in outcome.tests
+    ]
+    head = ["method", "mean difference", "better / worse", "p", "p after Holm"]
+    return Table(caption="Balanced accuracy at the same site with the same seed", head=head, rows=rows)
+
+
+def unseen(outcome: Outcome) -> Table:
+    """What methods do at a site that was held out."""
+    comparison = outcome.comparison
+    columns = [n for n in (0, *comparison.new_site_cases) if any(n in s.unseen for s in outcome.summaries)]
+    rows = [
+        [
+            s.method,
+            *(written(s.unseen.get(n)) for n in columns),
+            "trained there" if comparison.facts[s.method].private_head else "the federation's",
+        ]
+        for s in outcome.summaries
+    ]
+    head = ["method", *(f"{n} cases" if n else "at once" for n in columns), "head"]
+    return Table(caption="Balanced accuracy, by number of the new site's own training cases", head=head, rows=rows)
+
+
+def common_settings(outcome: Outcome) -> Table:
+    """What all methods share."""
+    comparison = outcome.comparison
+    rows = [
+        ["bundle", comparison.bundle],
+        ["backbone", f"{comparison.size}, {'packaged demo weights' if outcome.is_demo else outcome.backbone}"],
+        ["backbone SHA-256", comparison.backbone_sha256],
+        ["classes", ", ".join(comparison.classes)],
+        ["rounds, local epochs", f"{comparison.rounds}, {comparison.local_epochs}"],
+        ["seeds", ", ".join(map(str, comparison.seeds))],
+        ["version", __version__],
+    ]
+    return Table(caption="Of all methods", rows=rows, text=True)
+
+
+def method_settings(outcome: Outcome) -> Table:
+    """What each method is, and the settings that it was given."""
+    comparison = outcome.comparison
+    rows: list[list[Any]] = []
+    for method in comparison.methods:
+        facts = comparison.facts[method]
+        own = {**comparison.method_args(method), **comparison.training(method)}
+        given = ", ".join(f"{name}={value}" for name, value in own.items())
+        rows.append([method, get_method(method).summary, count(facts.shared), count(facts.private), given])
+    head = ["method", "what it does", "shared parameters", "private", "settings given"]
+    return Table(caption="Of each method", head=head, rows=rows, text=True)

@@ -1,0 +1,112 @@
+"""The figures of a run's report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import fmean
+
+from monai_fedlora.export.intervals import with_intervals
+from monai_fedlora.rendering.charts import Estimate, Line, forest_plot, line_chart
+from monai_fedlora.rendering.drawing import Figure
+from monai_fedlora.rendering.site_curves import site_curves
+from monai_fedlora.reporting.record import Metrics, Record
+from monai_fedlora.reporting.run import BINS, Bin
+from monai_fedlora.reporting.run_tables import KEY, VIEWS, stages, view_values
+
+
+def learning_curve(record: Record, view: str) -> Figure | None:
+    """Validation balanced accuracy by stage."""
+    return site_curves(
+        {stage: view_values(answers, view, KEY) for stage, answers in stages(record).items()},
+        sites=record.sites,
+        title=f"Validation balanced accuracy by round, {VIEWS[view]}",
+        rest="The table below has every number.",
+        x_label=f"rounds behind the model ({VIEWS[view]})",
+        y_label="balanced accuracy",
+        low=0.0,
+        high=1.0,
+    )
+
+
+def losses(record: Record) -> Figure | None:
+    """Training loss by round."""
+    return site_curves(
+        {
+            entry.number + 1: {site: a.train_loss for site, a in entry.answers.items() if a.train_loss is not None}
+            for entry in record.rounds
+        },
+        sites=record.sites,
+        title="Training loss by round",
+        rest="The table below has every number.",
+        x_label="round",
+        y_label="mean training loss",
+    )
+
+
+def agreement(record: Record) -> Figure | None:
+    """Mean cosine of each site's change to those of the others, by round."""
+    found: dict[int, dict[str, float]] = {}
+    for entry in record.rounds:
+        if entry.agreement is not None:
+            cosines = entry.agreement.cosines
+            by_site = {
+                site: [value for pair, value in cosines.items() if site in pair and value is not None]
+                for site in entry.agreement.sites
+            }
+            found[entry.number + 1] = {site: fmean(values) for site, values in by_site.items() if values}
+    return site_curves(
+        found,
+        sites=record.sites,
+        title="Mean cosine of each site's change to those of the others, by round",
+        rest="The tables below have the cosine of every pair.",
+        x_label="round",
+        y_label="mean cosine",
+        low=min([-0.1, *(value for values in found.values() for value in values.values())]),
+        high=1.0,
+    )
+
+
+def test_scores(record: Record) -> Figure | None:
+    """Balanced accuracy of every site's test cases with its interval, of the personal and of the shared model."""
+    views = [view for view in VIEWS if any(view in answer.test for answer in record.final.values())]
+    return forest_plot(
+        {
+            site: [_estimate(record.final[site].test.get(view)) for view in views]
+            for site in record.sites
+            if site in record.final
+        },
+        series=[VIEWS[view] for view in views],
+        title="Test balanced accuracy with 95 % intervals; dotted: chance",
+        description="A row per site. Where two intervals overlap widely, the test cases do not tell the two apart. The "
+        "tables above have the values.",
+        x_label="balanced accuracy",
+        ends=(0.0, 1.0),
+        chance=1 / len(record.classes) if record.classes else None,
+    )
+
+
+def _estimate(metrics: Metrics | None) -> Estimate | None:
+    """Balanced accuracy and its interval, where the confusion matrix is known."""
+    if metrics is None or KEY not in metrics.values:
+        return None
+    found = with_intervals({KEY: metrics.values[KEY], "confusion_matrix": metrics.confusion})[KEY]
+    if found["interval_95"] is None:
+        return None
+    low, high = found["interval_95"]
+    return Estimate(value=found["value"], low=low, high=high)
+
+
+def reliability(curves: Mapping[str, Mapping[int, Bin]]) -> Figure | None:
+    """Share of right answers by confidence, a line per site."""
+    return line_chart(
+        {site: Line(points={place: b.accuracy for place, b in bins.items()}) for site, bins in curves.items()},
+        title="Reliability of the personal models on the test split",
+        description="Share of right answers by confidence of the answer; a line on the dotted one is calibrated. "
+        "The table below has every number.",
+        ticks={place: f"{(place + 0.5) / BINS:.2g}" for place in range(BINS)},
+        x_label="confidence (middle of the bin)",
+        y_label="share right",
+        low=0.0,
+        high=1.0,
+        reference={place: (place + 0.5) / BINS for place in range(BINS)},
+    )
