@@ -8,7 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from monai_fedlora.commands.options import DEFAULT_BUNDLE, DEFAULT_SITES, find_backbone, parse_settings, pin_backbone
+from monai_fedlora.commands.options import (
+    DEFAULT_BUNDLE,
+    DEFAULT_SITES,
+    add_prompt_options,
+    chosen_prompts,
+    find_backbone,
+    parse_settings,
+    pin_backbone,
+)
 from monai_fedlora.errors import ConfigError
 
 EXIT_FAILED_RUNS = 1
@@ -40,6 +48,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("--bundle", default=DEFAULT_BUNDLE, help=f"training bundle (default: {DEFAULT_BUNDLE})")
     parser.add_argument("--size", help="backbone by name, such as base or vit_base_16 (default: the bundle's)")
     parser.add_argument("--backbone", metavar="FILE", help="backbone file (default: the size's demo weights)")
+    add_prompt_options(parser)
     parser.add_argument(
         "--unseen",
         default="none",
@@ -154,6 +163,11 @@ def _task(args: argparse.Namespace) -> tuple[Any, bool]:
     data = args.data or os.environ.get(DATA)
     sites = args.sites.split(",") if args.sites else prepared_sites(data) if data else DEFAULT_SITES.split(",")
     datalists = load_sites(sites, bundle=args.bundle, data_root=data)
+    prompts = chosen_prompts(args, datalists[sites[0]].classes)
+    if prompts is not None and not texts:
+        raise ConfigError(
+            f"none of {', '.join(names)} compares images with texts; leave --class-text and --prompts out"
+        )
     unseen = {"none": (), "all": tuple(sites)}.get(args.unseen)
     comparison = Comparison(
         methods=methods,
@@ -167,6 +181,7 @@ def _task(args: argparse.Namespace) -> tuple[Any, bool]:
         seeds=parse_seeds(args.seeds),
         unseen=tuple(args.unseen.split(",")) if unseen is None else unseen,
         new_site_cases=_numbers("--cases-for-new", args.cases_for_new),
+        prompts=prompts,
     )
     return Task(comparison, datalists, backbone, args.output), bool(demo) and digest == sha256_of(str(demo))
 

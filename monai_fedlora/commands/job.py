@@ -8,7 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from monai_fedlora.commands.options import DEFAULT_BUNDLE, DEFAULT_SITES, find_backbone, parse_settings, pin_backbone
+from monai_fedlora.commands.options import (
+    DEFAULT_BUNDLE,
+    DEFAULT_SITES,
+    add_prompt_options,
+    chosen_prompts,
+    find_backbone,
+    parse_settings,
+    pin_backbone,
+)
 from monai_fedlora.errors import ConfigError
 
 _REPORTED_CASES = 1000
@@ -26,6 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     )
     parser.add_argument("--local-epochs", type=int, default=1, metavar="N", help="epochs per round (default: 1)")
     parser.add_argument("--classes", help="class names in label order (default: the bundle's)")
+    add_prompt_options(parser)
     parser.add_argument("--experiment", help="name that keys private state (default: the job folder's name)")
     parser.add_argument("--bundle", default=DEFAULT_BUNDLE, help=f"training bundle (default: {DEFAULT_BUNDLE})")
     parser.add_argument("--size", help="backbone by name, such as base or vit_base_16 (default: the bundle's)")
@@ -135,8 +144,7 @@ def run(args: argparse.Namespace) -> int:
         "update_bound": args.update_bound,
         "training": {k: v for k, v in settings.items() if k in TRAINING_SETTINGS},
     }
-    if reads_text:
-        common["prompts"] = bundle_prompts(args.bundle)
+    common["prompts"] = chosen_prompts(args, classes) or (bundle_prompts(args.bundle) if reads_text else None)
     plan = Plan(**common)
     if plan.declared_cases:
         check_steps(plan)

@@ -6,9 +6,12 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from monai_fedlora.errors import ConfigError
+
+if TYPE_CHECKING:
+    from monai_fedlora.networks.prompts import Prompts
 
 DEFAULT_BUNDLE = "cine_cmr_dual_lora_classification"
 DEFAULT_SITES = "site-1,site-2,site-3,site-4"
@@ -24,6 +27,44 @@ def add_signature_option(parser: argparse.ArgumentParser) -> None:
         metavar="PUBKEY",
         help="the bundle must be signed with this public key (PEM), or with another one if it is given several times",
     )
+
+
+def add_prompt_options(parser: argparse.ArgumentParser) -> None:
+    """Add what puts the classes into words, for methods that compare images with texts."""
+    parser.add_argument(
+        "--class-text",
+        action="append",
+        default=[],
+        metavar="CLASS=TEXT",
+        help="what a class is called in the sentences that images are compared with, such as GLA='glaucoma'; may be "
+        "repeated (default: the bundle's text of it)",
+    )
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help='JSON with "templates", sentences that hold {class}, and "class_texts", a text for each class or {} for '
+        "the names themselves; either may be left out (default: the bundle's)",
+    )
+
+
+def chosen_prompts(args: argparse.Namespace, classes: Sequence[str]) -> Prompts | None:
+    """How the classes are put into words, where :func:`add_prompt_options` were given; None where the bundle says it.
+
+    Raises:
+        ConfigError: see :func:`monai_fedlora.networks.prompts.own_prompts`.
+    """
+    from monai_fedlora.networks.prompts import own_prompts
+
+    if args.prompts is None and not args.class_text:
+        return None
+    texts = {}
+    for item in args.class_text:
+        name, equals, text = item.partition("=")
+        if not equals:
+            raise ConfigError(f"--class-text {item}: write CLASS=TEXT")
+        texts[name] = text
+    return own_prompts(args.bundle, classes, file=args.prompts, class_texts=texts)
 
 
 def parse_settings(items: Sequence[str]) -> dict[str, Any]:

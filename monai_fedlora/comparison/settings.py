@@ -16,7 +16,7 @@ from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
 from monai_fedlora.methods.base import get_method
-from monai_fedlora.networks.prompts import bundle_prompts
+from monai_fedlora.networks.prompts import Prompts, bundle_prompts
 from monai_fedlora.source_digest import TRAINING, source_digest
 
 TRAINING_DEFAULTS: Mapping[str, Any] = {"augment": False, "cache_features": True}
@@ -65,6 +65,7 @@ class Comparison:
         seeds: one run of every method for each.
         unseen: sites that are held out, one at a time, in further runs.
         new_site_cases: see :data:`NEW_SITE_CASES`; more than 0 and growing.
+        prompts: how methods that read texts put the classes into words; None for what the bundle says.
     """
 
     methods: Mapping[str, Mapping[str, Any]]
@@ -78,6 +79,7 @@ class Comparison:
     seeds: tuple[int, ...]
     unseen: tuple[str, ...] = ()
     new_site_cases: tuple[int, ...] = NEW_SITE_CASES
+    prompts: Prompts | None = None
 
     def __post_init__(self) -> None:
         if not self.methods:
@@ -157,7 +159,7 @@ class Comparison:
             backbone_sha256=self.backbone_sha256,
             seed=run.seed,
             training=self.training(run.method),
-            prompts=bundle_prompts(self.bundle) if method.reads_text else None,
+            prompts=(self.prompts or bundle_prompts(self.bundle)) if method.reads_text else None,
         )
 
     def identity(self, run: Run) -> dict[str, Any]:

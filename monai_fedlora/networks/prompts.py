@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from monai_fedlora.errors import ConfigError
+from monai_fedlora.errors import ConfigError, nearest
 from monai_fedlora.files import read_json
 from monai_fedlora.resources import bundle_path
 
@@ -92,7 +93,9 @@ class Prompts:
             close = difflib.get_close_matches(name, self.class_texts, n=1)
             hint = f"; did you mean it by {close[0]!r}?" if close else ""
             raise ConfigError(
-                f"class_texts has no text for class {name!r}{hint}; give one for every class, or for none"
+                f"class_texts has no text for class {name!r}{hint}; give one for every class (job and compare: "
+                f"--class-text {name}='...' or --prompts FILE; a bundle: --class_texts), or for none at all: {{}} "
+                "takes the classes' names"
             )
         return self.class_texts[name]
 
@@ -111,6 +114,34 @@ def bundle_prompts(name: str) -> Prompts:
             "prompts and class_texts, such as image_2d_pfedst_classification"
         )
     return Prompts.from_json({"templates": templates, "class_texts": texts})
+
+
+def own_prompts(
+    bundle: str, classes: Sequence[str], *, file: str | Path | None = None, class_texts: Mapping[str, str] | None = None
+) -> Prompts:
+    """How classes of one's own are put into words, where the bundle does not know them or says it otherwise.
+
+    Args:
+        bundle: whose sentences and texts hold where nothing else is said.
+        classes: the names; texts of others are left out.
+        file: JSON with ``templates``, ``class_texts`` or both, which take the place of the bundle's. With an empty
+            ``class_texts`` the names are the texts.
+        class_texts: by class; these win.
+
+    Raises:
+        ConfigError: the file cannot be read or says something else, or ``class_texts`` names another class.
+    """
+    said = {} if file is None else read_json(file)
+    if not isinstance(said, dict) or set(said) - {"templates", "class_texts"} or (file is not None and not said):
+        raise ConfigError(f"{file}: prompts are a JSON object with templates, class_texts or both")
+    before = bundle_prompts(bundle)
+    prompts = Prompts.from_json({"templates": list(before.templates), "class_texts": dict(before.class_texts), **said})
+    given = dict(class_texts or {})
+    for name in given:
+        if name not in classes:
+            raise ConfigError(f"there is a text for {name!r}, which is none of the classes{nearest(name, classes)}")
+    texts = {**prompts.class_texts, **given}
+    return replace(prompts, class_texts={name: texts[name] for name in classes if name in texts})
 
 
 def _check_template(template: Any) -> None:

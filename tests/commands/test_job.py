@@ -349,3 +349,22 @@ def test_a_site_whose_declared_cases_make_too_few_steps_is_named(job: Command, t
     assert not (tmp_path / "mine").exists()
     assert job(*sites, "--cases", "north=9,south=8", "--local-epochs", "2", method="fedrep") == 0
     assert job(*sites, "--cases", "north=9,south=8", output="other", method="fedper") == 0
+
+
+def test_classes_of_ones_own_get_texts_of_ones_own(tmp_path: Path, capsys: Any) -> None:
+    def run(*arguments: str, method: str = "pfedst") -> int:
+        options = ["--bundle", "image_2d_pfedst_classification", "--sites", "a,b", "--classes", "glaucoma,healthy"]
+        return main(["job", method, *options, "--output", str(tmp_path / "job"), *arguments])
+
+    assert run() == 2
+    assert "no text for class 'glaucoma'" in (said := capsys.readouterr().err) and "--class-text glaucoma=" in said
+    assert run("--class-text", "glaucoma=an eye with glaucoma") == 2
+    assert "--class-text healthy=" in capsys.readouterr().err
+    assert run("--class-text", "glaucoma=a", "--class-text", "healthy=b", method="fedit") == 2
+    assert "fedit reads no texts" in capsys.readouterr().err
+    assert run("--class-text", "glaucoma") == 2
+    assert "write CLASS=TEXT" in capsys.readouterr().err
+    assert run("--class-text", "glaucoma=an eye with glaucoma", "--class-text", "healthy=a healthy eye") == 0
+    prompts = plan_of(tmp_path / "job").prompts
+    assert prompts is not None
+    assert prompts.class_texts == {"glaucoma": "an eye with glaucoma", "healthy": "a healthy eye"}

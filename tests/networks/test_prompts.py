@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.networks.prompts import LONGEST, Prompts
+from monai_fedlora.files import write_json
+from monai_fedlora.networks.prompts import LONGEST, Prompts, bundle_prompts, own_prompts
 
 
 def test_every_class_has_one_text_per_template() -> None:
@@ -103,3 +105,41 @@ def test_prompts_come_back_from_json() -> None:
 def test_json_that_is_no_prompts_is_refused(value: Any) -> None:
     with pytest.raises(ConfigError):
         Prompts.from_json(value)
+
+
+TEXTS = "image_2d_pfedst_classification"
+
+
+def test_own_texts_stand_beside_those_of_the_bundle_and_win(tmp_path: Path) -> None:
+    found = own_prompts(TEXTS, ["GLA", "NV"], class_texts={"GLA": "glaucoma"})
+    assert found.class_texts == {"GLA": "glaucoma", "NV": "melanocytic naevus"}
+    assert found.templates == bundle_prompts(TEXTS).templates
+    file = tmp_path / "prompts.json"
+    write_json(file, {"templates": ["{class} of an eye"], "class_texts": {"GLA": "a", "H": "b", "other": "c"}})
+    assert own_prompts(TEXTS, ["GLA", "H"], file=file, class_texts={"H": "d"}) == Prompts(
+        templates=("{class} of an eye",), class_texts={"GLA": "a", "H": "d"}
+    )
+    write_json(file, {"class_texts": {}})
+    assert own_prompts(TEXTS, ["big_eye", "H"], file=file).texts(["big_eye"]) == [["a photo of big eye"]]
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ([], "JSON object"),
+        ({}, "JSON object"),
+        ({"template": ["{class}"]}, "JSON object"),
+        ({"templates": "x"}, "list"),
+    ],
+)
+def test_a_file_that_says_something_else_is_refused(said: object, why: str, tmp_path: Path) -> None:
+    write_json(tmp_path / "prompts.json", said)
+    with pytest.raises(ConfigError, match=why):
+        own_prompts(TEXTS, ["NV"], file=tmp_path / "prompts.json")
+
+
+def test_a_text_of_no_class_and_a_class_without_a_text_are_refused() -> None:
+    with pytest.raises(ConfigError, match="text for 'GLAU', which is none of the classes; did you mean 'GLA'"):
+        own_prompts(TEXTS, ["GLA", "NV"], class_texts={"GLAU": "glaucoma"})
+    with pytest.raises(ConfigError, match=r"no text for class 'GLA'.*--class-text GLA='\.\.\.' or --prompts FILE"):
+        own_prompts(TEXTS, ["GLA", "NV"], class_texts={"NV": "naevus"}).texts(["GLA", "NV"])
