@@ -14,7 +14,7 @@ from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.rounds import run_in_process
 
 JOBS = Path(__file__).parent.parent / "nvflare_jobs"
-PARTS = ("private_on", "private_off")
+PARTS = ("personal", "shared")
 
 
 def plan_of(job: str) -> Plan:

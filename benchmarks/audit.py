@@ -109,7 +109,7 @@ def run(settings: dict[str, Any], workspace: Path) -> dict[str, Any]:
             shadows=settings["shadows"],
             say=lambda text: print(text, flush=True),
         )
-        accuracy = results["final"][site]["test"]["private_on"]["balanced_accuracy"]
+        accuracy = results["final"][site]["test"]["personal"]["balanced_accuracy"]
         sites[site] = {**found.to_json(), "test_balanced_accuracy": accuracy}
     return {
         "settings": {**settings, "plan": plan.to_json()},

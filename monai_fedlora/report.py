@@ -24,7 +24,10 @@ _COUNTS = ("round", "cases", "restored_rounds")
 _NUMBERS = ("seconds", "train_loss")
 IMAGES = "images"
 """Entry that says whether images are synthetic or real, as a place in :data:`monai_fedlora.data.origin.KINDS`."""
-_VIEWS = ("private_on", "private_off")
+PERSONAL, SHARED = VIEWS = "personal", "shared"
+"""The two models of a site whose metrics are told apart: with its private part, and without."""
+EARLIER_VIEWS = {"private_on": PERSONAL, "private_off": SHARED}
+"""What files of earlier versions call them (``results.json`` of format 1)."""
 _FROM_MATRIX = ("balanced_accuracy", "sensitivity", "specificity", "mcc", "accuracy")
 _FREE = ("auroc", "ece")
 _METRICS = ("balanced_accuracy", "sensitivity", "specificity", "auroc", "mcc", "ece", "accuracy")
@@ -54,13 +57,20 @@ def round_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def renamed_views(metrics: Any) -> Any:
+    """Metrics by view as any version has stored them, under the views' names of today; anything else stays as it is."""
+    if not isinstance(metrics, Mapping):
+        return metrics
+    return {EARLIER_VIEWS.get(view, view): value for view, value in metrics.items()}
+
+
 def check_report(report: Any, *, classes: int, splits: Collection[str] = REPORTED) -> dict[str, Any]:
     """Accept what a site says about a round beside its tensors: a few named numbers and nothing else.
 
     Allowed are the counts ``round``, ``cases`` and ``restored_rounds`` (after how many rounds the site's own state
     stood when it began, at most ``round``), the kind of the training ``images`` as one of four numbers, the numbers
-    ``seconds`` and ``train_loss`` with four significant digits, and the metrics of the ``splits`` x {private_on,
-    private_off} with four decimals, or null where undefined, with the number of cases ``n`` and a confusion matrix of
+    ``seconds`` and ``train_loss`` with four significant digits, and the metrics of the ``splits`` x {personal,
+    shared} with four decimals, or null where undefined, with the number of cases ``n`` and a confusion matrix of
     counts that add up to it. Both views of a split are of the same cases. No text can pass, so no file name or path
     can; neither can text or an image spelt as one long number or a large matrix.
 
@@ -117,12 +127,12 @@ def report_bits(*, classes: int, cases: int, splits: int = 1) -> float:
     matrices = (math.lgamma(cases + cells + 1) - math.lgamma(cells + 1) - math.lgamma(cases + 1)) / math.log(2)
     counted = max(matrices, 0.0) + 2  # with the case count and without
     metrics = len(_FREE) * math.log2(10**_DECIMALS + 3) + len(_FROM_MATRIX) * math.log2(3)
-    return numbers + splits * (1 + len(_VIEWS) * (1 + counted + metrics))
+    return numbers + splits * (1 + len(VIEWS) * (1 + counted + metrics))
 
 
 def report_nbytes(*, classes: int) -> int:
     """Bytes that a report takes at most in NVFlare's message, with room for the names of its entries."""
-    return 512 + len(REPORTED) * len(_VIEWS) * (512 + (5 * classes + 5) * classes)
+    return 512 + len(REPORTED) * len(VIEWS) * (512 + (5 * classes + 5) * classes)
 
 
 def _distinct_numbers() -> int:
@@ -151,9 +161,9 @@ def _number(name: str, value: Any) -> float:
 
 
 def _views(split: str, views: Any, classes: int) -> dict[str, dict[str, Any]]:
-    if not isinstance(views, Mapping) or set(views) - set(_VIEWS):
-        raise PrivacyError(f"report entry {split!r} may only hold {', '.join(_VIEWS)}")
-    found = {view: _metrics(f"{split}.{view}", views[view], classes) for view in _VIEWS if view in views}
+    if not isinstance(views, Mapping) or set(views) - set(VIEWS):
+        raise PrivacyError(f"report entry {split!r} may only hold {', '.join(VIEWS)}")
+    found = {view: _metrics(f"{split}.{view}", views[view], classes) for view in VIEWS if view in views}
     said = [metrics for metrics in found.values() if "n" in metrics]
     supports = [[sum(row) for row in metrics[_MATRIX]] for metrics in found.values() if _MATRIX in metrics]
     if any(metrics["n"] != said[0]["n"] for metrics in said) or any(support != supports[0] for support in supports):

@@ -27,7 +27,7 @@ def views(draw: st.DrawFn, classes: int) -> dict[str, Any]:
     """What a site says of a split: the metrics of random predictions, and some entries left out."""
     labels = draw(st.lists(st.integers(0, classes - 1), min_size=1, max_size=12))
     found = {}
-    for view in draw(st.sampled_from([(), ("private_on",), ("private_off",), ("private_on", "private_off")])):
+    for view in draw(st.sampled_from([(), ("personal",), ("shared",), ("personal", "shared")])):
         scores = np.array(
             draw(st.lists(st.integers(1, 9), min_size=len(labels) * classes, max_size=len(labels) * classes))
         )
@@ -94,7 +94,7 @@ def test_a_surprise_anywhere_is_refused(data: st.DataObject, report: dict[str, A
 
 @given(st.data(), reports(), st.text(), st.none() | st.floats(-1, 1) | st.text())
 def test_an_undeclared_entry_anywhere_is_refused(data: st.DataObject, report: Any, key: str, value: Any) -> None:
-    declared = {"private_on", "private_off", "confusion_matrix", "n", "round", "cases", "seconds", "train_loss"}
+    declared = {"personal", "shared", "confusion_matrix", "n", "round", "cases", "seconds", "train_loss"}
     if key in declared | {"validation", "test", *METRICS}:
         return
     containers = [report] + [c[k] for c, k in slots(report) if isinstance(c[k], dict)]
@@ -130,19 +130,19 @@ def test_a_report_that_is_no_mapping_is_refused(value: Any) -> None:
 )
 def test_a_confusion_matrix_has_the_plans_classes_and_counts(matrix: Any) -> None:
     with pytest.raises(PrivacyError, match="confusion_matrix"):
-        check_report({"test": {"private_on": {"confusion_matrix": matrix}}}, classes=2)
+        check_report({"test": {"personal": {"confusion_matrix": matrix}}}, classes=2)
 
 
 def test_a_matrix_of_as_many_classes_as_a_plan_may_have_passes() -> None:
     matrix = np.eye(MOST_CLASSES, dtype=int).tolist()
     metrics = {"confusion_matrix": matrix, "accuracy": 1.0}
-    checked = check_report({"validation": {"private_on": metrics}}, classes=MOST_CLASSES)
-    assert checked["validation"]["private_on"]["n"] == MOST_CLASSES
+    checked = check_report({"validation": {"personal": metrics}}, classes=MOST_CLASSES)
+    assert checked["validation"]["personal"]["n"] == MOST_CLASSES
 
 
 def about(**metrics: Any) -> dict[str, Any]:
     matrix = {"confusion_matrix": [[3, 1], [2, 4]]}
-    return {"validation": {"private_on": {**matrix, **metrics}}}
+    return {"validation": {"personal": {**matrix, **metrics}}}
 
 
 @pytest.mark.parametrize("name", DERIVED)
@@ -152,7 +152,7 @@ def test_what_follows_from_the_matrix_has_to_follow(name: str) -> None:
     for value in (round(right + 0.0001, 4), round(right - 0.1, 4), None):
         with pytest.raises(PrivacyError, match="does not follow"):
             check_report(about(**{name: value}), classes=2)
-    alone = round_report({"validation": {"private_on": {name: right}}})
+    alone = round_report({"validation": {"personal": {name: right}}})
     with pytest.raises(PrivacyError, match="does not follow"):
         check_report(alone, classes=2)
 
@@ -162,7 +162,7 @@ def test_the_cases_are_those_of_the_matrix_and_of_the_other_view() -> None:
         check_report(about(n=11), classes=2)
     for other in ({"n": 11}, {"confusion_matrix": [[4, 1], [1, 4]]}):
         report = about(n=10)
-        report["validation"]["private_off"] = other
+        report["validation"]["shared"] = other
         with pytest.raises(PrivacyError, match="the same cases"):
             check_report(report, classes=2)
 
@@ -171,7 +171,7 @@ def test_the_cases_are_those_of_the_matrix_and_of_the_other_view() -> None:
 @pytest.mark.parametrize("value", [1.01, -1.01, 1e308, 10**400])
 def test_a_metric_outside_its_range_is_refused(name: str, value: float) -> None:
     with pytest.raises(PrivacyError, match=name):
-        check_report({"validation": {"private_on": {name: value}}}, classes=2)
+        check_report({"validation": {"personal": {name: value}}}, classes=2)
 
 
 @pytest.mark.parametrize("name", ["round", "cases"])
@@ -197,7 +197,7 @@ def test_while_a_site_trains_it_has_nothing_to_say_of_its_test_cases() -> None:
 def test_a_refused_report_does_not_tell_its_values() -> None:
     for report in (
         {"seconds": "/data/patient007.nii"},
-        {"test": {"private_on": {"auroc": "patient007"}}},
+        {"test": {"personal": {"auroc": "patient007"}}},
         {"test": "patient007"},
     ):
         with pytest.raises(PrivacyError) as caught:
@@ -208,8 +208,8 @@ def test_a_refused_report_does_not_tell_its_values() -> None:
 def test_what_the_metrics_compute_may_be_reported() -> None:
     values = classification_metrics([[0.2, 0.8], [0.6, 0.4], [0.3, 0.7]], [1, 0, 0])
     undefined = classification_metrics([[0.2, 0.8]], [1])
-    check_report(round_report(json.loads(json.dumps({"test": {"private_on": values}}))), classes=2)
-    check_report(round_report({"test": {"private_off": undefined}}), classes=2)
+    check_report(round_report(json.loads(json.dumps({"test": {"personal": values}}))), classes=2)
+    check_report(round_report({"test": {"shared": undefined}}), classes=2)
 
 
 # ---- how much a report can say --------------------------------------------------------------------------
@@ -253,7 +253,7 @@ def test_no_more_reports_pass_than_the_stated_bits_allow() -> None:
 
 def passes(metrics: dict[str, Any]) -> bool:
     try:
-        check_report({"validation": {"private_on": metrics}}, classes=2)
+        check_report({"validation": {"personal": metrics}}, classes=2)
     except PrivacyError:
         return False
     return True
@@ -282,6 +282,6 @@ def test_the_longest_report_takes_no_more_bytes_than_stated() -> None:
     for classes in (2, 33, MOST_CLASSES):
         matrix = [[MOST_CASES] * classes] * classes
         metrics = {**dict.fromkeys(METRICS, 0.1234), "n": MOST_CASES, "confusion_matrix": matrix}
-        split = {"private_on": metrics, "private_off": metrics}
+        split = {"personal": metrics, "shared": metrics}
         report = {"round": 1, "cases": 1, "seconds": 0.1, "train_loss": 0.1, "validation": split, "test": split}
         assert len(msgpack.packb(report)) <= report_nbytes(classes=classes)

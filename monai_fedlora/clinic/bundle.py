@@ -25,6 +25,7 @@ from monai_fedlora.export.check.findings import FOREIGN, VERIFIED
 from monai_fedlora.export.check.origin import NOT_MADE_HERE
 from monai_fedlora.export.keys import PublicKey
 from monai_fedlora.export.reference import METHOD
+from monai_fedlora.report import renamed_views
 
 CINE, IMAGE = "cine", "image"
 _MODALITIES = {"MR": CINE, "photograph": IMAGE}
@@ -217,6 +218,7 @@ def _open(bundle: Path, contents: Contents) -> Classifier:
     metadata, inference = (json.loads(contents.read(f"configs/{name}.json")) for name in ("metadata", "inference"))
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     try:
+        metadata = current_names(metadata)
         image = metadata["network_data_format"]["inputs"]["image"]
         channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
         modality = _MODALITIES[image["modality"]]
@@ -240,6 +242,14 @@ def _open(bundle: Path, contents: Contents) -> Classifier:
         )
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
         raise ConfigError(f"{bundle} is not what monai-fedlora export writes: {error!r} is missing") from error
+
+
+def current_names(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of a bundle of any version, with the names that this one gives to the test metrics' models."""
+    metrics = metadata.get("eval_metrics")
+    if not isinstance(metrics, dict) or "test" not in metrics:
+        return metadata
+    return {**metadata, "eval_metrics": {**metrics, "test": renamed_views(metrics["test"])}}
 
 
 def _load(model: Path, bundle: Path, device: torch.device) -> torch.jit.ScriptModule:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from monai_fedlora.report import PERSONAL, VIEWS
+
 KEY = "personal_or_shared"
 """Entry of a bundle's metadata."""
 _LEVEL = 0.05
@@ -62,7 +64,7 @@ def _told(cases: int | None, *, warns: bool) -> Compared:
 def _by_chance(entry: Mapping[str, Any], metadata: Mapping[str, Any]) -> bool:
     if entry.get("p") is not None:
         return float(entry["p"]) >= _LEVEL
-    return _overlap(*(_tested(metadata, view).get("interval_95") for view in ("private_on", "private_off")))
+    return _overlap(*(_tested(metadata, view).get("interval_95") for view in VIEWS))
 
 
 def _of_earlier(metadata: Mapping[str, Any]) -> Compared | None:
@@ -70,11 +72,11 @@ def _of_earlier(metadata: Mapping[str, Any]) -> Compared | None:
     provenance = metadata.get("provenance")
     if not isinstance(provenance, Mapping) or provenance.get("kind") != "personal":
         return None
-    personal, shared = (_tested(metadata, view) for view in ("private_on", "private_off"))
+    personal, shared = (_tested(metadata, view) for view in VIEWS)
     mine, theirs = personal.get("value"), shared.get("value")
     if mine is None or theirs is None or mine >= theirs:
         return None
-    cases = metadata["eval_metrics"]["test"]["private_on"].get("n")
+    cases = metadata["eval_metrics"]["test"][PERSONAL].get("n")
     return _told(cases, warns=not _overlap(personal.get("interval_95"), shared.get("interval_95")))
 
 

@@ -144,7 +144,8 @@ def advice(metadata: Mapping[str, Any], *, run: Path, output: Path) -> list[str]
     from monai_fedlora.errors import ExportError
     from monai_fedlora.export.finished import SHARED_SITE
     from monai_fedlora.export.locate import find_shared
-    from monai_fedlora.export.personal_or_shared import KEY, SHARED
+    from monai_fedlora.export.personal_or_shared import KEY
+    from monai_fedlora.report import SHARED
 
     origin = read_trust(metadata).origin
     lines = [f"{origin.summary}{''.join(f'; {doubt}' for doubt in origin.doubts())}"]
@@ -181,7 +182,7 @@ def metrics_table(metadata: Mapping[str, Any]) -> Any:
     """The test metrics with their intervals, one column per view of the model."""
     from rich.table import Table
 
-    from monai_fedlora.export.card import VIEWS, format_metric
+    from monai_fedlora.export.card import VIEW_NAMES, format_metric
     from monai_fedlora.export.metadata import headline
 
     views = headline(metadata)
@@ -189,7 +190,7 @@ def metrics_table(metadata: Mapping[str, Any]) -> Any:
     table = Table(title=f"test split, {cases} cases (95 % intervals)")
     table.add_column("metric")
     for view in views:
-        table.add_column(VIEWS[view], justify="right")
+        table.add_column(VIEW_NAMES[view], justify="right")
     for name in dict.fromkeys(name for metrics in views.values() for name in metrics):
         table.add_row(name.replace("_", " "), *(format_metric(metrics.get(name)) for metrics in views.values()))
     return table

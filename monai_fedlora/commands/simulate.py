@@ -136,9 +136,11 @@ def progress_table(results: Mapping[str, Any]) -> Any:
 
 
 def closing_table(results: Mapping[str, Any]) -> Any:
-    """Each site's test metrics with the private part on and off, and what it sent and received, if it did."""
+    """Each site's test metrics of the personal and the shared model, and what it sent and received, if it did."""
     from rich import box
     from rich.table import Table
+
+    from monai_fedlora.report import PERSONAL, SHARED
 
     plan = results["plan"]
     how_long = "1 round" if plan["rounds"] == 1 else f"{plan['rounds']} rounds"
@@ -148,20 +150,20 @@ def closing_table(results: Mapping[str, Any]) -> Any:
         padding=(0, 1, 0, 0),
     )
     table.add_column("site", no_wrap=True)
-    for column in ("cases", "bal.\nacc.", "shared\nonly", "AUROC", "sens.", "spec.", "sent", "received"):
+    for column in ("cases", "personal\nbal. acc.", "shared\nbal. acc.", "AUROC", "sens.", "spec.", "sent", "received"):
         table.add_column(column, justify="right", no_wrap=True)
     rows = []
     counted = any("bytes_sent" in answer for entry in results["rounds"] for answer in entry["sites"].values())
     for site in plan["sites"]:
         test = results["final"].get(site, {}).get("test", {})
-        on, off = test.get("private_on", {}), test.get("private_off", {})
+        personal, shared = test.get(PERSONAL, {}), test.get(SHARED, {})
         answers = [entry["sites"].get(site, {}) for entry in results["rounds"]]
-        numbers = [on.get("balanced_accuracy"), off.get("balanced_accuracy"), on.get("auroc")]
-        numbers += [on.get("sensitivity"), on.get("specificity")]
+        numbers = [personal.get("balanced_accuracy"), shared.get("balanced_accuracy"), personal.get("auroc")]
+        numbers += [personal.get("sensitivity"), personal.get("specificity")]
         rows.append(numbers)
         traffic = [sum(answer.get(key, 0) for answer in answers) for key in ("bytes_sent", "bytes_received")]
         shown = map(_bytes, traffic) if counted else ("", "")
-        table.add_row(site, str(on.get("n", "")), *map(_number, numbers), *shown)
+        table.add_row(site, str(personal.get("n", "")), *map(_number, numbers), *shown)
     means = []
     for values in zip(*rows, strict=True):
         known = [value for value in values if value is not None]

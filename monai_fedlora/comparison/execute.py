@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_fedlora.comparison.newsite import NewSite, fewer_cases
-from monai_fedlora.comparison.results import NEW, PERSONAL, SHARED
+from monai_fedlora.comparison.results import NEW
 from monai_fedlora.comparison.settings import Comparison, Run
 from monai_fedlora.data.cases import Datalist
 from monai_fedlora.data.datalist import FILE_NAME
@@ -19,6 +19,7 @@ from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.record import LAST_NAME
 from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.files import write_json
+from monai_fedlora.report import PERSONAL
 
 
 def execute(
@@ -98,9 +99,8 @@ def _write(datalist: Datalist, data: Path) -> None:
 
 def _at_members(final: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for site, report in final.items():
-        for name, view in (("private_on", PERSONAL), ("private_off", SHARED)):
-            if name in report["test"]:
-                yield {"site": site, "view": view, "cases": None, **report["test"][name]}
+        for view, metrics in report["test"].items():
+            yield {"site": site, "view": view, "cases": None, **metrics}
 
 
 def _new_site(comparison: Comparison, run: Run, datalist: Datalist, folder: Path, backbone: str) -> NewSite:

@@ -8,8 +8,8 @@ from typing import Any
 
 from monai_fedlora.comparison.settings import Run
 
-PERSONAL, SHARED, NEW = "personal", "shared", "new"
-"""Views of a model: a site's own, a site's without its private part, and that of a site which was held out."""
+NEW = "new"
+"""The view of a site that was held out, beside those of :mod:`monai_fedlora.report`."""
 
 METRICS = ("balanced_accuracy", "auroc", "sensitivity", "specificity", "mcc", "accuracy", "ece")
 

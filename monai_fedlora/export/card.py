@@ -8,9 +8,10 @@ from typing import Any
 from monai_fedlora.data.origin import MIXED, REAL, SYNTHETIC, UNKNOWN
 from monai_fedlora.export.finished import SHARED_SITE
 from monai_fedlora.export.leakage import leakage_lines
-from monai_fedlora.export.personal_or_shared import KEY, SHARED
+from monai_fedlora.export.personal_or_shared import KEY
+from monai_fedlora.report import PERSONAL, SHARED
 
-VIEWS = {"private_on": "personal model", "private_off": "shared part alone"}
+VIEW_NAMES = {PERSONAL: "personal model", SHARED: "shared model"}
 
 
 def model_card(metadata: Mapping[str, Any], *, usage: str) -> str:
@@ -137,7 +138,7 @@ def performance(metadata: Mapping[str, Any]) -> list[str]:
     if not views:
         return ["No test metrics were recorded."]
     first = next(iter(views.values()))
-    labels = [VIEWS[view] for view in views]
+    labels = [VIEW_NAMES[view] for view in views]
     names = list(dict.fromkeys(name for view in views.values() for name in view))
     scope = "the site's own test split" if metadata["provenance"]["site"] else "the test splits of all sites, pooled"
     lines = [
@@ -157,7 +158,7 @@ def performance(metadata: Mapping[str, Any]) -> list[str]:
     for view, metrics in views.items():
         if metrics.get("confusion_matrix"):
             rows = "; ".join(str(row) for row in metrics["confusion_matrix"])
-            lines += ["", f"Confusion matrix, {VIEWS[view]} (rows true, columns predicted): {rows}."]
+            lines += ["", f"Confusion matrix, {VIEW_NAMES[view]} (rows true, columns predicted): {rows}."]
     return lines
 
 

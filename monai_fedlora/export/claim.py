@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from monai_fedlora.export.card import VIEWS, format_metric, plain_setting
+from monai_fedlora.export.card import VIEW_NAMES, format_metric, plain_setting
 
 TO_FILL_IN = "*To be filled in by the site.*"
 
@@ -141,5 +141,5 @@ def _results(metadata: Mapping[str, Any]) -> str:
     for view, metrics in views.items():
         values = {name: format_metric(entry) for name, entry in metrics.items() if isinstance(entry, Mapping)}
         shown = ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in values.items() if text)
-        texts.append(f"{VIEWS[view]}: {shown}")
+        texts.append(f"{VIEW_NAMES[view]}: {shown}")
     return f"On the test split, with 95 % intervals. {'. '.join(texts)}." if texts else TO_FILL_IN

@@ -28,6 +28,7 @@ from monai_fedlora.files import load_tensors, read_json
 from monai_fedlora.methods.build import build_network
 from monai_fedlora.networks.catalogue import Network, demo_weights
 from monai_fedlora.networks.weights import HUB_PREFIX, backbone_sha256
+from monai_fedlora.report import PERSONAL, SHARED, renamed_views
 from monai_fedlora.scope import Role
 
 SHARED_SITE = "shared"
@@ -45,7 +46,7 @@ class FinishedModel:
         rounds: rounds trained since the first.
         tensors: by state-dict key; all trained ones, or the shared ones alone.
         cases: training cases of the site; None for the shared part.
-        test: metrics of the test split by view ("private_on", "private_off").
+        test: metrics of the test split by view ("personal", "shared").
         validation_cases: of the site; None where that is not recorded.
         evidence: what the run has kept of the site's cases.
         origin: of the site's own cases; of unknown kind for the shared part, and for a run of an earlier version.
@@ -89,8 +90,8 @@ def read_personal(path: Path, site: str) -> FinishedModel:
         raise ExportError(f"{path} is the model of {metadata.get('site')!r}, not of {site!r}")
     try:
         record = json.loads(metadata["record"])
-        rounds, cases, test = int(record["round"]), int(record["cases"]), dict(record.get("test", {}))
-        validation = record.get("validation", {}).get("private_on", {}).get("n")
+        rounds, cases, test = int(record["round"]), int(record["cases"]), dict(renamed_views(record.get("test", {})))
+        validation = renamed_views(record.get("validation", {})).get(PERSONAL, {}).get("n")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ExportError(f"{path} has no record of a finished run ({error}); was the run finished?") from error
     tensors = {}
@@ -160,7 +161,7 @@ def read_shared(path: Path) -> FinishedModel:
         results = read_json(path.parent / RESULTS_NAME)
         _check_learnt(path, plan, results)
         pooled = pooled_test(results, plan)
-        test = {"private_off": pooled} if pooled else {}
+        test = {SHARED: pooled} if pooled else {}
     return FinishedModel(
         path=path,
         plan=plan,

@@ -26,6 +26,7 @@ from monai_fedlora.export.tracing import (
     temperature_pull,
 )
 from monai_fedlora.files import read_json, sha256
+from monai_fedlora.report import PERSONAL, SHARED
 
 TRAINING, VALIDATION, TEST, OUTSIDE = "training", "validation", "test", "outside"
 """The groups of cases: a site's splits, and cases of the same kind that no run has seen."""
@@ -348,7 +349,7 @@ def described_means(metadata: Mapping[str, Any]) -> Iterator[Mean]:
             yield _likelihood(
                 split, values if calibration["fitted"] else values[1:], calibration[split]["n"], temperature
             )
-    view = "private_on" if metadata["provenance"]["site"] else "private_off"
+    view = PERSONAL if metadata["provenance"]["site"] else SHARED
     confusion = metadata["eval_metrics"]["test"].get(view, {}).get("confusion_matrix")
     if confusion and (count := sum(map(sum, confusion))):
         share = torch.tensor(confusion, dtype=torch.float64).flatten() / count

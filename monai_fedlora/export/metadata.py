@@ -18,6 +18,7 @@ from monai_fedlora.export.modalities import modality_of
 from monai_fedlora.export.personal_or_shared import KEY, personal_or_shared
 from monai_fedlora.export.reference import Place, Reference, unavailable
 from monai_fedlora.export.trained_on import training_data
+from monai_fedlora.report import VIEWS
 
 SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
 CLOSED_WORLD = "Knows only the classes listed; every study is given one of them."
@@ -92,7 +93,7 @@ def model_metadata(
         "pred_classes": ", ".join(f"channel {index} is {word}" for index, word in enumerate(plan.classes)),
         "references": [modality.architecture.source, plan.build_method().source],
         "eval_metrics": {
-            "test": {view: with_intervals(metrics) for view, metrics in sorted(model.test.items(), reverse=True)},
+            "test": {view: with_intervals(model.test[view]) for view in VIEWS if view in model.test},
             "intervals_95": METHODS,
         },
         KEY: personal_or_shared(model),

@@ -15,10 +15,11 @@ import torch
 from monai_fedlora.export.evidence import Evidence
 from monai_fedlora.export.finished import FinishedModel
 from monai_fedlora.export.intervals import with_intervals
+from monai_fedlora.report import PERSONAL, SHARED, VIEWS
 
 KEY = "personal_or_shared"
 """Entry of a bundle's metadata."""
-PERSONAL, SHARED, TIE, UNKNOWN = "personal", "shared", "tie", "unknown"
+TIE, UNKNOWN = "tie", "unknown"
 METRIC = "balanced_accuracy"
 _SAME = 5e-5  # metrics have four decimals
 _LEVEL = 0.05
@@ -28,7 +29,7 @@ def personal_or_shared(model: FinishedModel) -> dict[str, Any] | None:
     """The entry of a model's metadata; None for a shared model. See :func:`judged`."""
     if model.site is None:
         return None
-    personal, shared = (model.test.get(view, {}) for view in ("private_on", "private_off"))
+    personal, shared = (model.test.get(view, {}) for view in VIEWS)
     return judged(personal, shared, pairs=discordant(model.evidence))
 
 

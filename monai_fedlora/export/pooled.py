@@ -7,6 +7,7 @@ from typing import Any
 
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.plan import Plan
+from monai_fedlora.report import SHARED, renamed_views
 
 
 def pooled_test(results: Any, plan: Plan) -> dict[str, Any] | None:
@@ -26,7 +27,7 @@ def pooled_test(results: Any, plan: Plan) -> dict[str, Any] | None:
     try:
         if Plan.from_json(results.get("plan")).fingerprint != plan.fingerprint:
             return None
-        views = [results["final"][site]["test"]["private_off"] for site in plan.sites]
+        views = [renamed_views(results["final"][site]["test"])[SHARED] for site in plan.sites]
         matrices = [view["confusion_matrix"] for view in views]
         scores = [view["balanced_accuracy"] for view in views if view["balanced_accuracy"] is not None]
     except (ConfigError, KeyError, TypeError):

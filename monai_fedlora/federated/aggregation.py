@@ -13,7 +13,7 @@ from monai_fedlora.federated.limits import Lengths, UpdateBound, counted_cases, 
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.methods import Method
 from monai_fedlora.methods.rules import Payload
-from monai_fedlora.report import check_report
+from monai_fedlora.report import PERSONAL, check_report
 from monai_fedlora.scope import Manifest
 
 
@@ -256,7 +256,7 @@ class SharedAverage:
         """Mean over accepted sites, weighted as the average is, of a validation metric of the model they received."""
         values, counted = [], self._counted()
         for site, contribution in self._accepted().items():
-            metrics = contribution.report.get("validation", {}).get("private_on", {})
+            metrics = contribution.report.get("validation", {}).get(PERSONAL, {})
             if metrics.get(metric) is not None:
                 values.append((counted[site], metrics[metric]))
         return sum(n * v for n, v in values) / sum(n for n, _ in values) if values else None

@@ -1,4 +1,4 @@
-"""Deprecated: how jobs of version 0.1 name the components of :mod:`monai_fedlora.federated.wake_up`.
+"""Deprecated: how jobs of earlier versions name the components of :mod:`monai_fedlora.federated.wake_up`.
 
 NVFlare imports a job's components by the dotted names in its configuration, before any code of ours could
 translate them.

@@ -19,7 +19,9 @@ from monai_fedlora.scope import Manifest
 RESULTS_NAME = "results.json"
 LAST_NAME = "shared.safetensors"
 BEST_NAME = "best_shared.safetensors"
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)
+"""Formats that are read; see :func:`monai_fedlora.report.renamed_views` for what the first calls otherwise."""
 FINISHED, INCOMPLETE, RUNNING = "finished", "incomplete", "running"
 ENDED = (FINISHED, INCOMPLETE)
 """States of a run that has come to its end."""

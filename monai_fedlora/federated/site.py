@@ -34,7 +34,16 @@ from monai_fedlora.federated.permit import EVALUATIONS, ROUNDS, Permit
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.policy import Policy, site_policy
 from monai_fedlora.federated.state import SiteState, SiteStore
-from monai_fedlora.report import IMAGES, REPORTED, check_report, images_said, round_metrics, round_report
+from monai_fedlora.report import (
+    IMAGES,
+    PERSONAL,
+    REPORTED,
+    SHARED,
+    check_report,
+    images_said,
+    round_metrics,
+    round_report,
+)
 from monai_fedlora.resources import bundle_configs
 from monai_fedlora.scope import Role
 
@@ -276,17 +285,17 @@ class Site:
                 self._residual = {key: value for key, value in self._residual.items() if key != name}
 
     def evaluate(self, split: str) -> dict[str, dict[str, Any]]:
-        """Metrics on a split ("validate" or "test"), with the private part on and, where defined, off."""
+        """Metrics on a split ("validate" or "test") of the personal model and, where there is one, the shared one."""
         return self._evaluate_and_keep(split)[0]
 
     def _evaluate_and_keep(self, split: str) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:
         """The metrics of both views, logits and labels of the personal one, and logits of the shared one."""
         metrics, kept = self._run_evaluator(split)
-        views = {"private_on": metrics}
+        views = {PERSONAL: metrics}
         context = self.method.shared_only(self.network)
         if context is not None:
             with context:
-                views["private_off"], shared = self._run_evaluator(split)
+                views[SHARED], shared = self._run_evaluator(split)
             if "logits" in shared:
                 kept = {**kept, "shared_logits": shared["logits"]}
         return views, kept

@@ -35,7 +35,7 @@ EARLIER = "_earlier-"
 """How the folders are called that keep what an experiment left before it began anew; no site is called so."""
 _ROUND_NAME = re.compile(r"round-([0-9]{5,})\.safetensors")
 _KEPT = 2
-_EARLIER_RESIDUAL = "left_over/"  # in states of version 0.1
+_EARLIER_RESIDUAL = "left_over/"  # in states of earlier versions
 _NOT_SAID = Origin()
 _log = logging.getLogger("monai_fedlora.state")
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from monai_fedlora.comparison.statistics import lowest
 from monai_fedlora.data.origin import MIXED, SYNTHETIC, together
-from monai_fedlora.export.personal_or_shared import SHARED, TIE, judged
+from monai_fedlora.export.personal_or_shared import TIE, judged
 from monai_fedlora.rendering.documents import render
 from monai_fedlora.rendering.tables import plural
+from monai_fedlora.report import PERSONAL, SHARED
 from monai_fedlora.reporting import model_tables, run_figures, run_tables
-from monai_fedlora.reporting.record import OFF, ON, Metrics, Record
+from monai_fedlora.reporting.record import Metrics, Record
 from monai_fedlora.reporting.run import FoundRun
 from monai_fedlora.reporting.run_tables import KEY, VIEWS
 
@@ -64,7 +65,7 @@ def _title(record: Record) -> str:
 
 def _scores(record: Record) -> dict[str, Any]:
     """Mean and worst balanced accuracy of the personal models; empty where none is known."""
-    found = {site: answer.test.get(ON, Metrics()).values.get(KEY) for site, answer in record.final.items()}
+    found = {site: answer.test.get(PERSONAL, Metrics()).values.get(KEY) for site, answer in record.final.items()}
     known = {site: value for site in record.sites if (value := found.get(site)) is not None}
     if not known:
         return {}
@@ -77,9 +78,9 @@ def _judgements(run: FoundRun) -> dict[str, dict[str, Any]]:
     found = {}
     for site in run.record.sites:
         test = run.record.final[site].test if site in run.record.final else {}
-        if ON in test and OFF in test:
+        if PERSONAL in test and SHARED in test:
             pairs = run.personal[site].pairs if site in run.personal else None
-            entry = judged(_plain(test[ON]), _plain(test[OFF]), pairs=pairs)
+            entry = judged(_plain(test[PERSONAL]), _plain(test[SHARED]), pairs=pairs)
             if entry["better"] in (SHARED, TIE):
                 found[site] = {"said": entry["said"], "offer": entry["better"] == SHARED}
     return found

@@ -9,9 +9,8 @@ from typing import Any
 
 from monai_fedlora.data.origin import KINDS, UNKNOWN
 from monai_fedlora.errors import FedLoraError
-from monai_fedlora.federated.record import FORMAT, restarts_said
-
-ON, OFF = "private_on", "private_off"
+from monai_fedlora.federated.record import READABLE, restarts_said
+from monai_fedlora.report import VIEWS, renamed_views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +37,7 @@ class Answer:
         train_loss: mean over the round.
         seconds: that the site took.
         sent, received: bytes of all messages, from the site's point of view; None where nobody counted.
-        validation, test: by view (:data:`ON`, :data:`OFF`); of the model that the site received.
+        validation, test: by view ("personal", "shared"); of the model that the site received.
     """
 
     cases: int | None = None
@@ -161,10 +160,11 @@ def parse_record(value: Any, source: str) -> Record:
     """
     if not isinstance(value, Mapping) or not isinstance(value.get("plan"), Mapping):
         raise FedLoraError(f"{source} is no record of a run (it has no plan); give the workspace of a simulation")
-    if value.get("format") != FORMAT:
+    if value.get("format") not in READABLE:
         raise FedLoraError(
-            f"{source} has the format {value.get('format')!r}, this version reads {FORMAT}; use the version of "
-            f"monai-fedlora that wrote it ({value.get('version', 'not recorded')})"
+            f"{source} has the format {value.get('format')!r}, this version reads "
+            f"{' and '.join(map(str, READABLE))}; use the version of monai-fedlora that wrote it "
+            f"({value.get('version', 'not recorded')})"
         )
     plan = value["plan"]
     data = _mapping(value.get("training_data"))
@@ -281,7 +281,7 @@ def _agreement(value: Any) -> Agreement | None:
 
 
 def _views(value: Any) -> dict[str, Metrics]:
-    return {view: _metrics(found) for view, found in _mapping(value).items() if view in (ON, OFF)}
+    return {view: _metrics(found) for view, found in _mapping(renamed_views(value)).items() if view in VIEWS}
 
 
 def _metrics(value: Any) -> Metrics:

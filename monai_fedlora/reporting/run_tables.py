@@ -8,10 +8,11 @@ from typing import Any
 
 from monai_fedlora import __version__
 from monai_fedlora.rendering.tables import MISSING, Table, count, shown
-from monai_fedlora.reporting.record import OFF, ON, Agreement, Answer, Limits, Metrics, Record
+from monai_fedlora.report import PERSONAL, SHARED
+from monai_fedlora.reporting.record import Agreement, Answer, Limits, Metrics, Record
 
 KEY = "balanced_accuracy"
-VIEWS = {ON: "personal model", OFF: "shared model"}
+VIEWS = {PERSONAL: "personal model", SHARED: "shared model"}
 SPLITS = ("validation", "test")
 _METRICS = {
     KEY: "balanced accuracy",

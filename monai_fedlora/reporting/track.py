@@ -17,7 +17,7 @@ class Number(NamedTuple):
     """A value of a curve.
 
     Attributes:
-        name: such as ``site-1/validation/private_on/auroc``.
+        name: such as ``site-1/validation/personal/auroc``.
         step: the round, counted from 0; the final evaluation counts as the round after the last.
         value: finite.
     """

@@ -9,6 +9,7 @@ from monai_fedlora.clinic.bundle import CINE, Classifier
 from monai_fedlora.clinic.compared import KEY, compared
 from monai_fedlora.clinic.overlay import scale
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE
+from monai_fedlora.report import PERSONAL, SHARED
 from monai_fedlora.serve.names import accepted_suffixes
 
 _LONGEST = 300
@@ -76,7 +77,7 @@ def model_warnings(metadata: Mapping[str, Any]) -> list[str]:
 def _test_entries(metadata: Mapping[str, Any], *, personal: bool) -> dict[str, str]:
     """Metrics of the held-out cases: of the personal model with its private part, of the shared one without."""
     views = _mapping(_mapping(metadata, "eval_metrics"), "test")
-    metrics = _mapping(views, "private_on" if personal and "private_on" in views else "private_off")
+    metrics = _mapping(views, PERSONAL if personal and PERSONAL in views else SHARED)
     entries = {"Test cases": str(metrics["n"])} if "n" in metrics else {}
     for key, label in _METRICS.items():
         entry = _mapping(metrics, key)

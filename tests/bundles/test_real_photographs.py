@@ -58,6 +58,6 @@ def test_the_centres_train_together(centres: Path, tmp_path: Path) -> None:
     plan = Plan.load(job / "app" / "config" / "plan.json")
     results = run_in_process(plan, folder=tmp_path / "run", data_root=str(centres), backbone=str(backbone))
     assert results["refused"] == []
-    assert {site: report["test"]["private_on"]["n"] for site, report in results["final"].items()} == {
+    assert {site: report["test"]["personal"]["n"] for site, report in results["final"].items()} == {
         site: len(load_datalist(centres / site / "datalist.json").test) for site in sites
     }

@@ -24,7 +24,7 @@ def measured(personal: float, shared: float, *, width: float = 0.0) -> dict[str,
         interval = {"interval_95": [value - width, value + width]} if width else {}
         return {"n": 20, "balanced_accuracy": {"value": value} | interval}
 
-    views = {"private_on": metrics(personal), "private_off": metrics(shared)}
+    views = {"personal": metrics(personal), "shared": metrics(shared)}
     return {"provenance": {"kind": "personal"}, "eval_metrics": {"test": views}}
 
 

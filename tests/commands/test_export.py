@@ -28,13 +28,13 @@ METADATA = {
     "out_of_distribution": {"available": False, "reason": "the site has 19 patients, fewer than 20"},
     "eval_metrics": {
         "test": {
-            "private_on": {
+            "personal": {
                 "n": 12,
                 "confusion_matrix": [[5, 1], [2, 4]],
                 "auroc": {"value": 0.8, "interval_95": [0.5, 0.95]},
                 "mcc": {"value": None, "interval_95": None},
             },
-            "private_off": {"n": 12, "auroc": {"value": 0.7, "interval_95": [0.4, 0.9]}},
+            "shared": {"n": 12, "auroc": {"value": 0.7, "interval_95": [0.4, 0.9]}},
         }
     },
 }
@@ -88,7 +88,7 @@ def test_summary_has_files_metrics_and_command(
         "a1b2" * 16,
     ):
         assert text in printed
-    assert "personal model" in printed and "shared part alone" in printed
+    assert "personal model" in printed and "shared model" in printed
     assert "not for clinical use" in printed
 
 

@@ -17,10 +17,10 @@ from monai_fedlora.federated import simulate as module
 from monai_fedlora.federated.jobs import write_job
 from tests.helpers import make_manifest, make_plan
 
-NORTH = {"private_on": {"balanced_accuracy": 0.8125, "auroc": 0.9, "sensitivity": 0.75, "specificity": 0.875, "n": 24}}
+NORTH = {"personal": {"balanced_accuracy": 0.8125, "auroc": 0.9, "sensitivity": 0.75, "specificity": 0.875, "n": 24}}
 SOUTH = {
-    "private_on": {"balanced_accuracy": 0.6125, "auroc": None, "sensitivity": 0.5, "specificity": 0.725, "n": 31},
-    "private_off": {"balanced_accuracy": 0.5},
+    "personal": {"balanced_accuracy": 0.6125, "auroc": None, "sensitivity": 0.5, "specificity": 0.725, "n": 31},
+    "shared": {"balanced_accuracy": 0.5},
 }
 
 

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from monai_fedlora.comparison.data import content_hash, load_sites
-from monai_fedlora.comparison.results import NEW, PERSONAL, SHARED
+from monai_fedlora.comparison.results import NEW
 from monai_fedlora.comparison.runner import Task
 from monai_fedlora.comparison.settings import Comparison, Run
 from monai_fedlora.engines.memory import Memory, using
 from monai_fedlora.files import save_tensors, sha256
 from monai_fedlora.networks.cinema import SIZES, convvit
+from monai_fedlora.report import PERSONAL, SHARED
 from tests.federated.conftest import BUNDLE, SITES, TEXTS, Prepared, photographs, prepared
 from tests.rendering.reading import no_figures
 

@@ -55,8 +55,8 @@ def test_a_run_gives_what_the_federation_gives(
     found = views(result)
     assert found.keys() == {(site, view, None) for site in SITES for view in ("personal", "shared")}
     for site in SITES:
-        assert found[site, "personal", None] == direct["final"][site]["test"]["private_on"]
-        assert found[site, "shared", None] == direct["final"][site]["test"]["private_off"]
+        assert found[site, "personal", None] == direct["final"][site]["test"]["personal"]
+        assert found[site, "shared", None] == direct["final"][site]["test"]["shared"]
     assert result["scores"] == [entry["score"] for entry in direct["rounds"]]
     facts = method_facts("dual_lora", {}, size=SIZE, classes=2)
     assert (result["bytes_up"], result["bytes_down"]) == (facts.bytes_up, facts.bytes_down)

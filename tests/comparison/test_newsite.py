@@ -110,7 +110,7 @@ def test_at_once_is_the_model_without_its_private_part(make_site: Callable[..., 
     site, member = make_site("dual_lora"), make_site("dual_lora", kind=Site)
     shared = {key: value + np.float16(0.1) for key, value in build_shared(site.plan)[1].items()}
     site.personalised(shared)
-    assert site.at_once(shared) == member.finish(shared)["test"]["private_off"]
+    assert site.at_once(shared) == member.finish(shared)["test"]["shared"]
 
 
 @pytest.mark.parametrize("method", ["local", "fedper"])

@@ -187,9 +187,9 @@ def finished_run(
         scope.load_shared(network, shared)
         plan.site_method(site).begin_round(network, 3)
         networks[site] = network.eval()
-        views = {"private_on": metrics(index + 20)}
+        views = {"personal": metrics(index + 20)}
         if plan.build_method().shared_only(network) is not None:
-            views["private_off"] = metrics(index + 10)
+            views["shared"] = metrics(index + 10)
         views = {**views, **(given_views or {})}
         record = {"round": 3, "cases": 20 + index, "seconds": 1.0, "validation": views, "test": views}
         results["final"][site] = record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from monai_fedlora.export.finished import (
 )
 from monai_fedlora.files import load_tensors, save_tensors, sha256, write_json
 from monai_fedlora.networks.weights import backbone_sha256
+from monai_fedlora.report import EARLIER_VIEWS
 
 from .finished_runs import MICRO, Run
 
@@ -46,7 +48,20 @@ def test_rebuilt_network_computes_what_was_trained(run: Run, site: str) -> None:
     with torch.no_grad():
         assert torch.equal(network(image), run.networks[site](image))
     assert (model.site, model.rounds, model.cases) == (site, 3, 20 if site == "site-1" else 22)
-    assert model.test.keys() == {"private_on", "private_off"}
+    assert model.test.keys() == {"personal", "shared"}
+
+
+def test_a_model_that_an_earlier_version_stored_has_its_metrics_and_cases(run: Run, tmp_path: Path) -> None:
+    now = read_finished(run.workspace, "site-1")
+    path = tmp_path / now.path.name
+    shutil.copy(now.path, path)
+    record = json.loads(load_tensors(path)[1]["record"])
+    for split in set(record) & {"validation", "test"}:
+        record[split] = {earlier: record[split][view] for earlier, view in EARLIER_VIEWS.items()}
+    rewrite(path, record=json.dumps(record))
+    earlier = read_personal(path, "site-1")
+    assert (earlier.test, earlier.validation_cases) == (now.test, now.validation_cases)
+    assert set(earlier.test) == {"personal", "shared"}
 
 
 def test_shared_model_is_the_one_without_private_parts(run: Run) -> None:
@@ -65,8 +80,8 @@ def test_shared_model_is_the_one_without_private_parts(run: Run) -> None:
 
 def test_shared_model_has_the_pooled_test_metrics(run: Run) -> None:
     final = json.loads((run.workspace / "results.json").read_text())["final"]
-    pooled = read_shared(run.workspace / "shared.safetensors").test["private_off"]
-    views = [final[site]["test"]["private_off"] for site in run.plan.sites]
+    pooled = read_shared(run.workspace / "shared.safetensors").test["shared"]
+    views = [final[site]["test"]["shared"] for site in run.plan.sites]
     assert pooled["n"] == sum(view["n"] for view in views)
     assert pooled["accuracy"] == pytest.approx(sum(view["accuracy"] * view["n"] for view in views) / pooled["n"])
     assert pooled["worst_site_balanced_accuracy"] == min(view["balanced_accuracy"] for view in views)

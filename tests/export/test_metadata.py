@@ -60,7 +60,7 @@ def test_test_metrics_are_the_sites_own(stored_run: Run) -> None:
     metadata = describe(stored_run, "site-1")
     recorded = read_finished(stored_run.workspace, "site-1").test
     found = metadata["eval_metrics"]["test"]
-    assert list(found) == ["private_on", "private_off"]
+    assert list(found) == ["personal", "shared"]
     for view, metrics in found.items():
         assert metrics["n"] == recorded[view]["n"]
         assert metrics["auroc"]["value"] == recorded[view]["auroc"]
@@ -96,8 +96,8 @@ def test_card_tells_what_the_metadata_say(exported: Exported) -> None:
         metadata["provenance"]["plan_fingerprint"],
         "rank 8, alpha 16",
         "20 training cases",
-        "| personal model | shared part alone |",
-        format_metric(metadata["eval_metrics"]["test"]["private_on"]["auroc"]),
+        "| personal model | shared model |",
+        format_metric(metadata["eval_metrics"]["test"]["personal"]["auroc"]),
         *metadata["limitations"],
     ]:
         assert text in card
@@ -122,5 +122,5 @@ def test_licence_leaves_the_weights_to_their_owners(exported: Exported) -> None:
 
 
 def test_metrics_fixture_is_what_sites_report(stored_run: Run) -> None:
-    reported = read_finished(stored_run.workspace, "site-1").test["private_on"]
+    reported = read_finished(stored_run.workspace, "site-1").test["personal"]
     assert reported.keys() == classification_metrics([[0.5, 0.5]], [0]).keys()

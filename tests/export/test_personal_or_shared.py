@@ -79,7 +79,7 @@ def test_discordant_cases_are_counted_one_by_one() -> None:
 def test_export_card_answers_and_terminal_say_that_the_shared_model_does_better(
     make_run: Callable[..., Run], tmp_path: Path
 ) -> None:
-    run = make_run(given_views={"private_on": right(6, 5), "private_off": right(8, 8)})
+    run = make_run(given_views={"personal": right(6, 5), "shared": right(8, 8)})
     exported = export_bundle(**run.options(tmp_path / "B"), program=False, statistics=False)
     entry = exported.metadata["personal_or_shared"]
     assert entry["better"] == "shared"

@@ -81,7 +81,7 @@ def test_the_order_of_arrival_does_not_change_a_bit(
         average = opened(manifest=manifest)
         for site in order:
             seed, cases = values[site]
-            metrics = {"private_on": scored(seed / 1001)}
+            metrics = {"personal": scored(seed / 1001)}
             average.accept(site, make_payload(manifest, seed), report(cases, validation=metrics))
         results.append(average.aggregate())
         scores.append(average.score())
@@ -110,7 +110,7 @@ def test_the_score_does_not_depend_on_the_order_of_arrival() -> None:
         average = opened()
         for site in order:
             cases, score = values[site]
-            metrics = {"private_on": scored(score)}
+            metrics = {"personal": scored(score)}
             average.accept(site, make_payload(MANIFEST), report(cases, validation=metrics))
         scores.add(average.score())
     assert len(scores) == 1
@@ -214,7 +214,7 @@ BAD_REPORTS: dict[str, Any] = {
     "fractional cases": {"round": 3, "cases": 1.5},
     "inflated cases": report(41, round_number=3),
     "text": report(5, round_number=3, note="patient007"),
-    "infinite score": report(5, round_number=3, validation={"private_on": {"balanced_accuracy": 1e308}}),
+    "infinite score": report(5, round_number=3, validation={"personal": {"balanced_accuracy": 1e308}}),
 }
 
 
@@ -362,11 +362,9 @@ def test_an_update_before_the_first_round_is_refused() -> None:
 
 def test_the_score_is_the_case_weighted_mean_of_the_sites_that_have_one() -> None:
     average = opened()
-    average.accept(
-        "north", make_payload(MANIFEST), report(10, validation={"private_on": {**scored(0.5), "auroc": 0.9}})
-    )
-    average.accept("south", make_payload(MANIFEST), report(30, validation={"private_on": scored(0.9)}))
-    average.accept("east", make_payload(MANIFEST), report(50, validation={"private_on": {"auroc": None}}))
+    average.accept("north", make_payload(MANIFEST), report(10, validation={"personal": {**scored(0.5), "auroc": 0.9}}))
+    average.accept("south", make_payload(MANIFEST), report(30, validation={"personal": scored(0.9)}))
+    average.accept("east", make_payload(MANIFEST), report(50, validation={"personal": {"auroc": None}}))
     average.accept("west", make_payload(MANIFEST), report(70))
     assert average.score() == pytest.approx(0.8)
     assert average.score("auroc") == pytest.approx(0.9)

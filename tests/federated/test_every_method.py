@@ -67,7 +67,7 @@ def test_a_federation_that_trains_nothing_evaluates(photographs: Prepared, tmp_p
     for site in plan.sites:
         before, after = results["rounds"][0]["sites"][site], results["final"][site]
         assert before["validation"] == after["validation"]
-        assert after["test"]["private_on"] == after["test"]["private_off"]
+        assert after["test"]["personal"] == after["test"]["shared"]
         assert before["train_loss"] > 0
         private = tmp_path / "private" / plan.experiment / site / "final.safetensors"
         assert load_tensors(private)[0] == {}
@@ -79,7 +79,7 @@ def check_run(plan: Plan, prepared: Prepared, tmp_path: Path) -> None:
     assert results["status"] == "finished"
     assert results["refused"] == []
     for site in plan.sites:
-        assert results["final"][site]["test"]["private_on"]["n"] > 0
+        assert results["final"][site]["test"]["personal"]["n"] > 0
 
     backbone = str(prepared.backbone) if needs_backbone(plan) else None
     manifest, shared = build_shared(plan, backbone=backbone)

@@ -24,7 +24,7 @@ from monai_fedlora.files import write_json
 from tests.helpers import make_manifest, make_payload, make_plan
 
 MANIFEST = make_manifest()
-REPORT = {"round": 3, "cases": 12, "seconds": 1.5, "validation": {"private_on": {"auroc": 0.75, "n": 4}}}
+REPORT = {"round": 3, "cases": 12, "seconds": 1.5, "validation": {"personal": {"auroc": 0.75, "n": 4}}}
 SECRET = "patient007"
 
 
@@ -164,7 +164,7 @@ MESSAGES: dict[str, Callable[[], Any]] = {
     "number of steps": lambda: with_meta(NUM_STEPS_CURRENT_ROUND=3),
     "meta is a list": lambda: with_dxo(meta=[SECRET]),
     "text in the report": lambda: with_meta(report={**REPORT, "note": SECRET}),
-    "text as metric": lambda: with_meta(report={"validation": {"private_on": {"auroc": SECRET}}}),
+    "text as metric": lambda: with_meta(report={"validation": {"personal": {"auroc": SECRET}}}),
     "report is text": lambda: with_meta(report=SECRET),
     "report is a list": lambda: with_meta(report=[REPORT]),
     "report is nothing": lambda: with_meta(report=None),
@@ -182,7 +182,7 @@ MESSAGES: dict[str, Callable[[], Any]] = {
     "a list": lambda: [good()],
     "text": lambda: SECRET,
     "nothing": lambda: None,
-    "metrics with text": lambda: metrics_message({"test": {"private_on": {"auroc": SECRET}}}),
+    "metrics with text": lambda: metrics_message({"test": {"personal": {"auroc": SECRET}}}),
     "metrics with tensors": lambda: metrics_message(make_payload(MANIFEST)),
     "metrics with meta": lambda: DXO(DataKind.METRICS, data=REPORT, meta={"note": SECRET}).to_shareable(),
 }
@@ -215,7 +215,7 @@ def test_nothing_can_be_hidden_anywhere(gate: Gate, place: str, value: Any) -> N
     elif place == "tensor":
         message["DXO"]["data"]["b.weight"] = value
     elif place == "metric":
-        message["DXO"]["meta"]["report"]["validation"]["private_on"]["hidden"] = value
+        message["DXO"]["meta"]["report"]["validation"]["personal"]["hidden"] = value
     else:
         message["DXO"]["meta"]["report"] = value
     try:
@@ -333,12 +333,12 @@ def test_the_manifest_is_read_once_so_that_a_job_cannot_swap_it(fl_ctx: FLContex
 
 def test_a_report_is_about_the_classes_of_the_plan(gate: Gate) -> None:
     matrix = {"confusion_matrix": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}
-    assert "2 lists of 2 counts" in blocked(gate, with_meta(report={"validation": {"private_on": matrix}}))
-    assert "2 lists of 2 counts" in blocked(gate, metrics_message({"test": {"private_on": matrix}}))
+    assert "2 lists of 2 counts" in blocked(gate, with_meta(report={"validation": {"personal": matrix}}))
+    assert "2 lists of 2 counts" in blocked(gate, metrics_message({"test": {"personal": matrix}}))
 
 
 def test_a_site_can_name_the_classes_it_approved(fl_ctx: FLContext) -> None:
-    message = metrics_message({"test": {"private_on": {"confusion_matrix": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}}})
+    message = metrics_message({"test": {"personal": {"confusion_matrix": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}}})
     assert SharedOnly(classes=3).process(message, fl_ctx) is message
 
 

@@ -48,7 +48,7 @@ def test_the_record_is_complete(run: tuple[Path, Mapping[str, Any]], plan: Plan,
     for site in SITES:
         listed = read_json(prepared.data / site / "datalist.json")
         assert only["sites"][site]["cases"] == len(listed["training"])
-        assert results["final"][site]["test"]["private_on"]["n"] == len(listed["test"])
+        assert results["final"][site]["test"]["personal"]["n"] == len(listed["test"])
 
 
 def test_the_shared_tensors_are_the_average_of_the_sites_updates(

@@ -41,7 +41,7 @@ SITES = ("east", "north", "south")
 
 
 def report(round_number: int, cases: int = 10, accuracy: float | None = 0.5, **more: Any) -> dict[str, Any]:
-    validation = {"private_on": {"n": 2000} if accuracy is None else scored(accuracy)}
+    validation = {"personal": {"n": 2000} if accuracy is None else scored(accuracy)}
     return {"round": round_number, "cases": cases, "validation": validation, **more}
 
 
@@ -372,7 +372,7 @@ def test_the_final_evaluation_sends_the_last_tensors_and_notes_the_answers(
     assert same_bits(open_message(message, DataKind.WEIGHTS).data, last)
     assert open_message(message, DataKind.WEIGHTS).meta["report"] == {"images": KINDS.index("unknown")}
     assert SharedOnly().process(message, server.context) is message
-    good = {"round": 1, "cases": 10, "test": {"private_on": {"auroc": 0.75}}}
+    good = {"round": 1, "cases": 10, "test": {"personal": {"auroc": 0.75}}}
     answers = {
         "east": metrics_message(good),
         "north": metrics_message({"round": 1, "path": "/data/patient007"}),

@@ -94,8 +94,8 @@ def test_a_round_returns_exactly_the_manifest_and_a_report_that_may_travel(unint
 def test_the_reported_cases_are_those_of_the_training_split(uninterrupted: Run, prepared: Prepared) -> None:
     listed = read_json(prepared.data / "site-1" / "datalist.json")
     assert uninterrupted.last.report["cases"] == len(listed["training"])
-    assert uninterrupted.final["test"]["private_on"]["n"] == len(listed["test"])
-    assert uninterrupted.final["validation"]["private_on"]["n"] == len(listed["validation"])
+    assert uninterrupted.final["test"]["personal"]["n"] == len(listed["test"])
+    assert uninterrupted.final["validation"]["personal"]["n"] == len(listed["validation"])
 
 
 def test_training_changes_shared_and_private_tensors_and_nothing_else(
@@ -112,10 +112,10 @@ def test_training_changes_shared_and_private_tensors_and_nothing_else(
 def test_metrics_are_reported_with_the_private_part_on_and_off(uninterrupted: Run) -> None:
     reports = [*uninterrupted.updates[0].report.values(), *uninterrupted.final.values()]
     views = [value for value in reports if isinstance(value, Mapping)]
-    assert [set(view) for view in views] == [{"private_on", "private_off"}] * 3
+    assert [set(view) for view in views] == [{"personal", "shared"}] * 3
     untrained = uninterrupted.updates[0].report["validation"]
-    assert untrained["private_on"] == untrained["private_off"]  # a LoRA starts as nothing
-    assert uninterrupted.final["test"]["private_on"] != uninterrupted.final["test"]["private_off"]
+    assert untrained["personal"] == untrained["shared"]  # a LoRA starts as nothing
+    assert uninterrupted.final["test"]["personal"] != uninterrupted.final["test"]["shared"]
 
 
 def test_a_site_that_restarts_after_every_task_computes_the_same_bits(
@@ -162,7 +162,7 @@ def test_what_calibrates_the_final_model_is_kept_beside_it_and_nowhere_else(unin
     assert (folder / "evidence.safetensors").stat().st_mode & 0o077 == 0
     for split in ("validation", "test"):
         found = classification_metrics(tensors[f"{split}/logits"].softmax(dim=1), tensors[f"{split}/labels"])
-        reported = uninterrupted.final[split]["private_on"]
+        reported = uninterrupted.final[split]["personal"]
         assert found.pop("confusion_matrix") == reported["confusion_matrix"]
         assert found == {name: pytest.approx(reported[name], abs=0.6e-4) for name in found}
     cases = {split: len(tensors[f"{split}/labels"]) for split in ("training", "validation", "test")}
@@ -369,8 +369,8 @@ def test_a_site_without_validation_and_test_cases_takes_part(prepared: Prepared,
     places = {**prepared.places, "data_root": str(tmp_path)}
     site = Site(name="site-1", plan=prepared.plan(), private_root=tmp_path / "private", source=Installed(**places))
     update = site.train_round(0, first_shared(site.plan, prepared))
-    assert update.report["validation"] == {"private_on": {}, "private_off": {}}
-    assert site.finish(update.payload)["test"] == {"private_on": {}, "private_off": {}}
+    assert update.report["validation"] == {"personal": {}, "shared": {}}
+    assert site.finish(update.payload)["test"] == {"personal": {}, "shared": {}}
 
 
 def test_a_round_that_is_given_up_ends_early_and_leaves_nothing(build: Build, prepared: Prepared) -> None:
@@ -399,7 +399,7 @@ def test_local_keeps_everything(prepared: Prepared, tmp_path: Path) -> None:
     run = Run(prepared.plan(method="local"), prepared, tmp_path, restarts=True)
     assert [update.payload for update in run.updates] == [{}, {}]
     assert run.site.scope.manifest.nbytes == 0
-    assert set(run.final["test"]) == {"private_on"}
+    assert set(run.final["test"]) == {"personal"}
     final = load_tensors(run.site.store.folder / "final.safetensors")[0]
     stored = load_tensors(run.site.store.folder / "round-00001.safetensors")[0]
     assert final.keys() == {f"private/{key}" for key in run.site.scope.keys(Role.PRIVATE)}
@@ -414,7 +414,7 @@ def test_fedavg_sends_everything_that_trains(build: Build, prepared: Prepared) -
     assert update.payload.keys() == {name for name, p in site.network.named_parameters() if p.requires_grad}
     assert all(not np.array_equal(before[key], value) for key, value in update.payload.items())
     test = build(site.plan).finish(update.payload)["test"]
-    assert test["private_on"] == test["private_off"]
+    assert test["personal"] == test["shared"]
 
 
 @pytest.mark.parametrize("method", ["fedrep", "feddpa", "ditto", "pfedst"])

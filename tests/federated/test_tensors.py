@@ -127,9 +127,7 @@ def test_the_longest_honest_answer_is_read(classes: int) -> None:
         {f"encoder.blocks.{n}.attn.q.lora_A.shared.weight": Entry((8, 96), "float16") for n in range(24)}
     )
     matrix = [[MOST_CASES] * classes] * classes
-    views = {
-        view: {"confusion_matrix": matrix, "n": MOST_CASES, "auroc": 0.5} for view in ("private_on", "private_off")
-    }
+    views = {view: {"confusion_matrix": matrix, "n": MOST_CASES, "auroc": 0.5} for view in ("personal", "shared")}
     payload = {key: np.ones(entry.shape, entry.dtype) for key, entry in manifest.entries.items()}
     answer = arrive(payload, most=most_bytes(manifest, classes=classes), report={**REPORT, "validation": views})
     assert open_message(answer, DataKind.WEIGHTS).data.keys() == payload.keys()

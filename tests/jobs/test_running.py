@@ -42,7 +42,7 @@ def test_a_job_comes_to_its_end(name: str, prepared: Path, tmp_path: Path) -> No
     plan = dataclasses.replace(PLANS[name], rounds=1, local_epochs=1)
     results = run_in_process(plan, folder=tmp_path, data_root=str(prepared))
     assert (results["status"], results["refused"]) == ("finished", [])
-    assert all(results["final"][site]["test"]["private_on"]["n"] > 0 for site in plan.sites)
+    assert all(results["final"][site]["test"]["personal"]["n"] > 0 for site in plan.sites)
 
 
 @pytest.mark.parametrize("name", ["fedopal", "pfedst", pytest.param("clip_zero_shot", marks=pytest.mark.long)])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from monai_fedlora.federated.rounds import run_in_process
-from monai_fedlora.reporting.record import OFF, ON
+from monai_fedlora.report import PERSONAL, SHARED
 from tests.federated.conftest import Prepared, _one_thread, prepared
 from tests.helpers import make_plan, through_json
 from tests.rendering.reading import no_figures
@@ -37,7 +37,7 @@ def value() -> dict[str, Any]:
         }
 
     def views(score: float) -> dict[str, Any]:
-        return {ON: metrics(score), OFF: metrics(0.5)}
+        return {PERSONAL: metrics(score), SHARED: metrics(0.5)}
 
     def answered(number: int, score: float) -> dict[str, Any]:
         numbers = {"round": number, "cases": 20, "train_loss": 0.75 - number / 4, "seconds": 2.0}

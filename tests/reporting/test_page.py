@@ -10,8 +10,9 @@ import pytest
 from scipy.linalg import subspace_angles
 
 from monai_fedlora.files import load_tensors, read_json
+from monai_fedlora.report import PERSONAL, SHARED
 from monai_fedlora.reporting.page import page
-from monai_fedlora.reporting.record import OFF, ON, parse_record
+from monai_fedlora.reporting.record import parse_record
 from monai_fedlora.reporting.run import FoundRun, read_run
 from tests.rendering.reading import Page
 from tests.reporting.conftest import value
@@ -29,7 +30,7 @@ def rounded(value: float | None) -> str:
 def test_the_numbers_are_those_of_the_record(finished: Path) -> None:
     results = read_json(finished / "results.json")
     found = Page(page(read_run(finished)))
-    for view, name in ((ON, "personal model"), (OFF, "shared model")):
+    for view, name in ((PERSONAL, "personal model"), (SHARED, "shared model")):
         table = found.table(f"Test split, {name}")
         for site, report in results["final"].items():
             metrics = report["test"][view]
@@ -47,11 +48,11 @@ def test_the_numbers_are_those_of_the_record(finished: Path) -> None:
         for place, site in enumerate(results["plan"]["sites"]):
             report = entry["sites"][site]
             assert losses[str(entry["round"] + 1)][place] == rounded(report["train_loss"])
-            scores = [rounded(report["validation"][view]["balanced_accuracy"]) for view in (ON, OFF)]
+            scores = [rounded(report["validation"][view]["balanced_accuracy"]) for view in (PERSONAL, SHARED)]
             assert curve[str(entry["round"]) if entry["round"] else "0 (start)"][place] == " / ".join(scores)
-    last = [results["final"]["site-2"]["validation"][view]["balanced_accuracy"] for view in (ON, OFF)]
+    last = [results["final"]["site-2"]["validation"][view]["balanced_accuracy"] for view in (PERSONAL, SHARED)]
     assert curve["2"][1] == " / ".join(map(rounded, last))
-    scores = {site: report["test"][ON]["balanced_accuracy"] for site, report in results["final"].items()}
+    scores = {site: report["test"][PERSONAL]["balanced_accuracy"] for site, report in results["final"].items()}
     worst = [site for site, score in scores.items() if score == min(scores.values())]
     said = f"worst site is {worst[0]}" if len(worst) == 1 else f"worst sites tie: {' and '.join(worst)}"
     assert f"{said} with {min(scores.values()):.3f}" in found.text
@@ -113,8 +114,8 @@ def test_the_data_sets_of_the_models_that_lie_here_are_named(finished: Path) -> 
 def test_a_site_for_which_the_shared_model_is_better_is_told(finished: Path) -> None:
     changed = value()
     test = changed["final"]["north"]["test"]
-    test["private_on"] |= {"balanced_accuracy": 0.375, "confusion_matrix": [[2, 2], [3, 1]]}
-    test["private_off"] |= {"balanced_accuracy": 0.875, "confusion_matrix": [[4, 0], [1, 3]]}
+    test["personal"] |= {"balanced_accuracy": 0.375, "confusion_matrix": [[2, 2], [3, 1]]}
+    test["shared"] |= {"balanced_accuracy": 0.875, "confusion_matrix": [[4, 0], [1, 3]]}
     text = shown(changed).text
     assert "north: on the site's own 8 test cases the shared model does better than the personal one" in text
     assert "0.875 against 0.375" in text and "--site shared" in text
@@ -149,11 +150,13 @@ def test_text_of_a_run_is_escaped_everywhere() -> None:
         if isinstance(item, list):
             return [spoilt(child) for child in item]
         return (
-            f"{item}{EVIL}".replace("south", "") if isinstance(item, str) and item not in ("north", ON, OFF) else item
+            f"{item}{EVIL}".replace("south", "")
+            if isinstance(item, str) and item not in ("north", PERSONAL, SHARED)
+            else item
         )
 
     changed = spoilt(value())
-    changed["final"][EVIL]["test"][ON]["balanced_accuracy"] = 0.125
+    changed["final"][EVIL]["test"][PERSONAL]["balanced_accuracy"] = 0.125
     html = page(FoundRun(record=parse_record(changed, "r"), passed_over={EVIL: EVIL}))
     assert EVIL in Page(html).text
     assert "<script" not in html

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monai_fedlora.errors import FedLoraError
+from monai_fedlora.report import PERSONAL, SHARED
 from monai_fedlora.reporting.page import page
-from monai_fedlora.reporting.record import OFF, ON, parse_record
+from monai_fedlora.reporting.record import parse_record
 from monai_fedlora.reporting.run import FoundRun
 from tests.rendering.reading import without_figures
 from tests.reporting.conftest import value
@@ -61,21 +62,21 @@ def test_any_other_json_is_an_error_that_names_the_file(found: Any) -> None:
 @pytest.mark.parametrize("nothing", [None, math.nan, math.inf, "0.5", True, [0.5]])
 def test_what_is_no_finite_number_is_unknown(nothing: Any) -> None:
     changed = value()
-    changed["final"]["north"]["test"][ON]["auroc"] = nothing
+    changed["final"]["north"]["test"][PERSONAL]["auroc"] = nothing
     changed["rounds"][0]["sites"]["north"]["train_loss"] = nothing
     record = parse_record(changed, "results.json")
-    assert "auroc" not in record.final["north"].test[ON].values
+    assert "auroc" not in record.final["north"].test[PERSONAL].values
     assert record.rounds[0].answers["north"].train_loss is None
-    assert record.final["north"].test[OFF].values["balanced_accuracy"] == 0.5
+    assert record.final["north"].test[SHARED].values["balanced_accuracy"] == 0.5
 
 
 def test_another_format_is_refused_with_the_version_that_wrote_it() -> None:
-    with pytest.raises(FedLoraError, match=r"format 2, this version reads 1; .* \(9\.9\)"):
-        parse_record({**value(), "format": 2, "version": "9.9"}, "results.json")
+    with pytest.raises(FedLoraError, match=r"format 3, this version reads 1 and 2; .* \(9\.9\)"):
+        parse_record({**value(), "format": 3, "version": "9.9"}, "results.json")
 
 
 def test_a_matrix_with_holes_is_no_matrix() -> None:
     for matrix in ([[1, 2], [3]], [[1, 2]], [[1, None], [3, 4]], [[1, -2], [3, 4]], "no"):
         changed = value()
-        changed["final"]["north"]["test"][ON]["confusion_matrix"] = matrix
-        assert parse_record(changed, "results.json").final["north"].test[ON].confusion == ()
+        changed["final"]["north"]["test"][PERSONAL]["confusion_matrix"] = matrix
+        assert parse_record(changed, "results.json").final["north"].test[PERSONAL].confusion == ()

@@ -11,8 +11,8 @@ import pytest
 from monai_fedlora.engines.metrics import classification_metrics
 from monai_fedlora.errors import FedLoraError
 from monai_fedlora.files import read_json, write_json
+from monai_fedlora.report import PERSONAL
 from monai_fedlora.reporting.page import page
-from monai_fedlora.reporting.record import ON
 from monai_fedlora.reporting.run import Bin, read_run, reliability_bins
 
 MODELS = Path("private") / "trial"
@@ -36,7 +36,7 @@ def test_reliability_gives_the_recorded_calibration_error(finished: Path) -> Non
         bins = personal.reliability.values()
         cases = sum(each.cases for each in bins)
         error = sum(each.cases * abs(each.accuracy - each.confidence) for each in bins) / cases
-        recorded = run.record.final[site].test[ON]
+        recorded = run.record.final[site].test[PERSONAL]
         assert cases == recorded.n
         assert error == pytest.approx(recorded.values["ece"], abs=6e-5)
 
@@ -63,7 +63,7 @@ def test_a_hospitals_own_folder_is_a_report_of_itself(finished: Path) -> None:
 
 def test_a_model_of_another_run_is_passed_over(copied: Path) -> None:
     results = read_json(copied / "results.json")
-    results["final"]["site-1"]["test"][ON]["balanced_accuracy"] = 0.123
+    results["final"]["site-1"]["test"][PERSONAL]["balanced_accuracy"] = 0.123
     del results["final"]["site-2"]
     write_json(copied / "results.json", results)
     run = read_run(copied)

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.report import PERSONAL
 from monai_fedlora.reporting import track
-from monai_fedlora.reporting.record import ON, Agreement, Answer, Metrics, Record, Round
+from monai_fedlora.reporting.record import Agreement, Answer, Metrics, Record, Round
 from monai_fedlora.reporting.track import Number, numbers, to_mlflow, to_tensorboard
 from monai_fedlora.trackers import check_trackers
 
@@ -20,11 +21,11 @@ from monai_fedlora.trackers import check_trackers
 @pytest.fixture
 def record() -> Record:
     def tested(value: float) -> Mapping[str, Metrics]:
-        return {ON: Metrics(values={"auroc": value})}
+        return {PERSONAL: Metrics(values={"auroc": value})}
 
     answers = {
         "a": Answer(cases=3, train_loss=0.5, seconds=2.0, sent=10, received=9, validation=tested(0.75)),
-        "b": Answer(cases=3, train_loss=None, validation={ON: Metrics()}),
+        "b": Answer(cases=3, train_loss=None, validation={PERSONAL: Metrics()}),
     }
     agreement = Agreement(sites=("a",), norms={"a": 1.5}, cosines={})
     return Record(
@@ -40,9 +41,9 @@ EXPECTED = {
     Number("a/seconds", 0, 2.0),
     Number("a/sent", 0, 10.0),
     Number("a/received", 0, 9.0),
-    Number("a/validation/private_on/auroc", 0, 0.75),
+    Number("a/validation/personal/auroc", 0, 0.75),
     Number("a/change_norm", 0, 1.5),
-    Number("a/test/private_on/auroc", 1, 0.875),
+    Number("a/test/personal/auroc", 1, 0.875),
 }
 
 

@@ -25,7 +25,7 @@ def test_card_repeats_the_metadata(classifier: Classifier, exported: Exported) -
     assert card["Site"] == "site-1"
     assert card["Rounds"] == "3"
     assert card["Participating sites"] == "3"
-    test = metadata["eval_metrics"]["test"]["private_on"]
+    test = metadata["eval_metrics"]["test"]["personal"]
     low, high = test["auroc"]["interval_95"]
     assert card["Test AUROC"] == f"{test['auroc']['value']:.2f} (95 % interval {low:.2f} to {high:.2f})"
     assert card["Test cases"] == str(test["n"])
@@ -40,9 +40,7 @@ def test_photograph_model_takes_photographs(image_classifier: Classifier) -> Non
 
 
 def test_shared_model_is_measured_without_the_private_part() -> None:
-    views = {
-        view: {"n": 9, "accuracy": {"value": value}} for view, value in (("private_on", 0.9), ("private_off", 0.6))
-    }
+    views = {view: {"n": 9, "accuracy": {"value": value}} for view, value in (("personal", 0.9), ("shared", 0.6))}
     metadata = {"eval_metrics": {"test": views}, "provenance": {"kind": "shared", "site": None}}
     card = model_card(metadata)
     assert card == {"Kind": "shared by all sites", "Test cases": "9", "Test accuracy": "0.60"}

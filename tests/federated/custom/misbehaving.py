@@ -60,12 +60,12 @@ def text(payload: Payload, report: dict[str, Any]) -> Shareable:
 
 def wide_matrix(payload: Payload, report: dict[str, Any]) -> Shareable:
     """A picture of 32 x 32 counts where the plan has two classes."""
-    return message(payload, {**report, "validation": {"private_on": {"confusion_matrix": [[7] * 32] * 32}}})
+    return message(payload, {**report, "validation": {"personal": {"confusion_matrix": [[7] * 32] * 32}}})
 
 
 def invented_metric(payload: Payload, report: dict[str, Any]) -> Shareable:
     metrics = {"confusion_matrix": [[3, 1], [2, 4]], "accuracy": 0.9}
-    return message(payload, {**report, "validation": {"private_on": metrics}})
+    return message(payload, {**report, "validation": {"personal": metrics}})
 
 
 def precise_number(payload: Payload, report: dict[str, Any]) -> Shareable:
