@@ -104,10 +104,10 @@ class Catalogue(Generic[T]):
 
     def names(self) -> list[str]:
         """All names, sorted, without importing anything; one that is claimed twice is among them once."""
-        return sorted({*self._built_in, *(plugin.name for plugin in self._plugins())})
+        return sorted({*self._built_in, *(plugin.name for plugin in self.plugins())})
 
     def __contains__(self, name: object) -> bool:
-        return name in self._built_in or any(plugin.name == name for plugin in self._plugins())
+        return name in self._built_in or any(plugin.name == name for plugin in self.plugins())
 
     def plugin(self, name: str) -> Plugin | None:
         """Who adds a name; None where it is built in, or nobody's.
@@ -115,7 +115,7 @@ class Catalogue(Generic[T]):
         Raises:
             ConfigError: two packages claim it, or a built-in one is claimed.
         """
-        claims = [plugin for plugin in self._plugins() if plugin.name == name]
+        claims = [plugin for plugin in self.plugins() if plugin.name == name]
         if name in self._built_in and claims:
             raise ConfigError(
                 f"the {self._word} {name!r} is built in, and {claims[0]} claims the name too; uninstall that package, "
@@ -147,15 +147,16 @@ class Catalogue(Generic[T]):
     def problems(self) -> list[str]:
         """What is wrong with plug-ins' names and objects, a line each; imports those that are trusted."""
         found = []
-        for name in sorted({plugin.name for plugin in self._plugins()}):
+        for name in sorted({plugin.name for plugin in self.plugins()}):
             try:
                 self[name]
             except (ConfigError, PolicyError) as error:
                 found.append(str(error))
         return found
 
-    def _plugins(self) -> Iterator[Plugin]:
-        return (plugin for plugin in plugins() if plugin.kind == self._kind)
+    def plugins(self) -> list[Plugin]:
+        """What other packages add, or would, as some names may be taken."""
+        return [plugin for plugin in plugins() if plugin.kind == self._kind]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,59 +4,25 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import import_module
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai_fedlora.commands import data_phantom
 from monai_fedlora.data.splits import FRACTIONS
+from monai_fedlora.errors import ConfigError
 
 if TYPE_CHECKING:
+    from monai_fedlora.catalogues import Plugin
     from monai_fedlora.data.cases import Datalist
     from monai_fedlora.data.prepare import Settings
+    from monai_fedlora.data.published_set import Reader
     from monai_fedlora.data.records import Record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Dataset:
-    """What the command line offers for a dataset.
-
-    Attributes:
-        text: what it is and where its files lie.
-        by: what can make a site; the first is the default.
-        task: the default task, as the help says it.
-        photographs: whether it is 2D; its published split is then kept unless told otherwise.
-    """
-
-    text: str
-    by: tuple[str, ...] = ("vendor", "centre", "spacing")
-    task: str = "binary"
-    photographs: bool = False
-
-
-_DATASETS = {
-    "acdc": _Dataset(text="ACDC: the folder with training/ and testing/, or one of them"),
-    "mnms": _Dataset(text="M&Ms: the folder OpenDataset"),
-    "mnms2": _Dataset(text="M&Ms-2: the folder with dataset_information.csv", by=("vendor", "spacing")),
-    "fed_isic2019": _Dataset(
-        text="Fed-ISIC2019: the folder with FLamby's train_test_split and the images",
-        by=("centre",),
-        task="multiclass",
-        photographs=True,
-    ),
-    "feddrg": _Dataset(
-        text="FedDRG: the folder with GDRBench's images/ and splits/",
-        by=("centre",),
-        task="multiclass",
-        photographs=True,
-    ),
-    "csv": _Dataset(
-        text="any csv with subject, label, site and image columns",
-        by=("column", "spacing"),
-        task="binary, but multiclass for photographs",
-    ),
-}
+_CSV = "csv"
+_CSV_BY = ("column", "spacing")
+_CSV_TEXT = "any csv with subject, label, site and image columns"
 _CSV_COLUMNS = {
     "subject": "the patient's code; for photographs a code of their own, without such a column the path",
     "label": "the diagnosis",
@@ -74,11 +40,31 @@ _CSV_COLUMNS = {
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the sub-command, with one sub-command of its own per dataset."""
     parser = subparsers.add_parser("data", help="prepare the data of one or several sites")
-    datasets = parser.add_subparsers(title="datasets", dest="dataset", metavar="DATASET", required=True)
-    for name, dataset in _DATASETS.items():
-        _add_dataset(datasets, name, dataset)
-    data_phantom.add_parser(datasets).set_defaults(run_dataset=data_phantom.run)
+    parser.fill = partial(_add_datasets, parser)
     return parser
+
+
+def _add_datasets(parser: argparse.ArgumentParser) -> None:
+    """Add a sub-command for every reader; that of another package is imported if somebody uses it."""
+    from monai_fedlora.data.readers import READERS
+
+    datasets = parser.add_subparsers(title="datasets", dest="dataset", metavar="DATASET", required=True)
+    plugins = {plugin.name: plugin for plugin in READERS.plugins()}
+    for name in [name for name in READERS.names() if name not in plugins]:
+        _add_dataset(datasets.add_parser(name, help=READERS[name].text), READERS[name])
+    _add_csv(datasets.add_parser(_CSV, help=_CSV_TEXT))
+    data_phantom.add_parser(datasets).set_defaults(run_dataset=data_phantom.run)
+    for name, plugin in plugins.items():
+        added: Any = datasets.choices.get(name) or datasets.add_parser(name, help=f"added by {plugin.distribution}")
+        added.fill = partial(_add_plugin, added, plugin)
+
+
+def _add_plugin(parser: argparse.ArgumentParser, plugin: Plugin) -> None:
+    from monai_fedlora.data.readers import READERS
+
+    if plugin.name in (_CSV, "phantom"):
+        raise ConfigError(f"{plugin.name!r} is no data set's name, and {plugin} claims it; uninstall that package")
+    _add_dataset(parser, READERS[plugin.name])
 
 
 def run(args: argparse.Namespace) -> int:
@@ -87,14 +73,27 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def _add_dataset(datasets: argparse._SubParsersAction, name: str, dataset: _Dataset) -> None:
-    parser = datasets.add_parser(name, help=dataset.text, description=dataset.text)
+def _add_dataset(parser: argparse.ArgumentParser, reader: Reader) -> None:
+    task = "multiclass" if reader.photographs else "binary"
+    _add_common(parser, text=reader.text, task=task, by=reader.by)
+    parser.add_argument(
+        "--published-split",
+        action=argparse.BooleanOptionalAction if reader.photographs else "store_true",
+        default=reader.photographs,
+        help="keep the dataset's own test and validation patients there",
+    )
+    if reader.photographs:
+        parser.add_argument("--normal", metavar="CLASS", help="class that the binary task calls NOR")
+
+
+def _add_common(parser: argparse.ArgumentParser, *, text: str, task: str, by: Sequence[str]) -> None:
+    parser.description = text
     parser.set_defaults(run_dataset=_prepare, by=None, sites=None)
     parser.add_argument("--source", required=True, type=Path, metavar="S", help="where the dataset lies")
     parser.add_argument(
         "--output", required=True, type=Path, metavar="O", help="prepared folder; sites of other datasets in it stay"
     )
-    parser.add_argument("--task", choices=("binary", "multiclass"), help=f"default: {dataset.task}")
+    parser.add_argument("--task", choices=("binary", "multiclass"), help=f"default: {task}")
     parser.add_argument(
         "--classes",
         type=_names,
@@ -102,11 +101,11 @@ def _add_dataset(datasets: argparse._SubParsersAction, name: str, dataset: _Data
         help="class list; needed when a class is only at hospitals that prepare their data elsewhere",
     )
     sites = parser.add_mutually_exclusive_group()
-    if len(dataset.by) > 1:
+    if len(by) > 1:
         sites.add_argument(
             "--by",
-            choices=dataset.by,
-            help=f"what makes a site; spacing: protocols, not vendors (default: {dataset.by[0]})",
+            choices=by,
+            help=f"what makes a site; spacing: protocols, not vendors (default: {by[0]})",
         )
         parser.add_argument("--sites", type=int, metavar="K", help="number of sites, with --by spacing")
     sites.add_argument("--site", metavar="NAME", help="everything is one site of this name")
@@ -138,20 +137,10 @@ def _add_dataset(datasets: argparse._SubParsersAction, name: str, dataset: _Data
         help="the images were generated, which every model trained on them will say (phantoms of this package say it "
         "themselves)",
     )
-    if name == "csv":
-        _add_csv(parser)
-        return
-    parser.add_argument(
-        "--published-split",
-        action=argparse.BooleanOptionalAction if dataset.photographs else "store_true",
-        default=dataset.photographs,
-        help="keep the dataset's own test and validation patients there",
-    )
-    if dataset.photographs:
-        parser.add_argument("--normal", metavar="CLASS", help="class that the binary task calls NOR")
 
 
 def _add_csv(parser: argparse.ArgumentParser) -> None:
+    _add_common(parser, text=_CSV_TEXT, task="binary, but multiclass for photographs", by=_CSV_BY)
     for name, text in _CSV_COLUMNS.items():
         option = "--" + name.replace("_", "-") + "-column"
         parser.add_argument(option, default=name, metavar="C", help=f"column: {text} (default: {name})")
@@ -186,16 +175,18 @@ def _prepare(args: argparse.Namespace) -> int:
     from monai_fedlora.commands.console import open_console
     from monai_fedlora.data.datalist import read_prepared, write_datalists
     from monai_fedlora.data.prepare import prepare
+    from monai_fedlora.data.readers import READERS
 
     start = perf_counter()
     console = open_console(highlight=False)
-    records = _read(args)
-    prepared = prepare(records, _settings(args, records), existing=read_prepared(args.output))
+    reader = None if args.dataset == _CSV else READERS[args.dataset]
+    records = reader.read(args.source) if reader else _read_csv(args)
+    prepared = prepare(records, _settings(args, reader, records), existing=read_prepared(args.output))
     if args.check == "full":
         _load_all(prepared.datalists)
     write_datalists(prepared.datalists, args.output, overwrite=args.overwrite)
     console.print(_table(prepared.datalists))
-    for note in [*prepared.notes, *_absent(args.dataset, records)]:
+    for note in [*prepared.notes, *_absent(args.dataset, reader, records)]:
         console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
     for said in _origins(prepared.datalists):
         console.print(said, markup=False, soft_wrap=True)
@@ -211,56 +202,45 @@ def _prepare(args: argparse.Namespace) -> int:
     return 0
 
 
-def _read(args: argparse.Namespace) -> list[Record]:
+def _read_csv(args: argparse.Namespace) -> list[Record]:
     from monai_fedlora.data.table import Columns, read_table
 
-    if args.dataset == "csv":
-        names = {name: getattr(args, f"{name}_column") for name in _CSV_COLUMNS}
-        if args.site is not None or args.by == "spacing":
-            names["site"] = None
-        return read_table(args.source, Columns(**names, first_frame=args.first_frame))
-    records: list[Record] = getattr(_reader(args.dataset), f"read_{args.dataset}")(args.source)
-    return records
+    names = {name: getattr(args, f"{name}_column") for name in _CSV_COLUMNS}
+    if args.site is not None or args.by == "spacing":
+        names["site"] = None
+    return read_table(args.source, Columns(**names, first_frame=args.first_frame))
 
 
-def _reader(dataset: str) -> Any:
-    """Return the module that reads a published dataset, which has its name."""
-    return import_module(f"monai_fedlora.data.{dataset}")
-
-
-def _settings(args: argparse.Namespace, records: Sequence[Record]) -> Settings:
+def _settings(args: argparse.Namespace, reader: Reader | None, records: Sequence[Record]) -> Settings:
     from monai_fedlora.data.phantom_mark import published
     from monai_fedlora.data.prepare import Settings
     from monai_fedlora.data.records import Photograph
 
-    is_csv = args.dataset == "csv"
-    reader = None if is_csv else _reader(args.dataset)
     photographs = all(isinstance(record.images, Photograph) for record in records)
-    by = args.by or _DATASETS[args.dataset].by[0]
-    normal = str(getattr(args, "normal", None) or getattr(reader, "NORMAL", "NOR"))
-    dataset = (args.dataset_name or args.source.stem) if is_csv else args.dataset
+    by = args.by or (reader.by if reader else _CSV_BY)[0]
+    dataset = args.dataset if reader else args.dataset_name or args.source.stem
     return Settings(
         dataset=dataset,
-        groups=getattr(reader, "GROUPS", ()),
-        normal=normal,
+        groups=reader.groups if reader else (),
+        normal=str(getattr(args, "normal", None) or (reader.normal if reader else "NOR")),
         task=args.task or ("multiclass" if photographs else "binary"),
         classes=args.classes,
-        leave_out=not is_csv,
+        leave_out=reader is not None,
         by="centre" if by == "column" else by,
         sites=args.sites,
         site=args.site,
         seed=args.seed,
         fractions=args.fractions,
-        published_split=not is_csv and args.published_split,
+        published_split=reader is not None and args.published_split,
         draw_test=photographs,
         limit=args.limit,
-        origin=published(dataset, getattr(reader, "SOURCE", None), synthetic=args.synthetic),
+        origin=published(dataset, reader.source if reader else None, synthetic=args.synthetic),
     )
 
 
-def _absent(dataset: str, records: Sequence[Record]) -> list[str]:
+def _absent(dataset: str, reader: Reader | None, records: Sequence[Record]) -> list[str]:
     """Name the centres that the published dataset has and this copy of it lacks."""
-    published = () if dataset == "csv" else getattr(_reader(dataset), "CENTRES", ())
+    published = reader.centres if reader else ()
     here = {record.centre for record in records}
     absent = [centre for centre in published if centre not in here]
     return [f"{dataset} has the centres {', '.join(published)}; this copy lacks {', '.join(absent)}"] if absent else []

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from monai_fedlora.errors import nearest
+from monai_fedlora.errors import FedLoraError, nearest
 
 
 class Parser(argparse.ArgumentParser):
     """``argparse.ArgumentParser`` whose errors name the nearest command, choice or option.
 
     Each parser refuses the options that it does not know, so that a sub-command shows its own usage.
+
+    Attributes:
+        fill: adds to a sub-command what only somebody who uses it has to wait for; None where there is nothing.
     """
+
+    fill: Callable[[], None] | None = None
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """Parse, or end with code 2 and a line that says what was not understood."""
+        fill, self.fill = self.fill, None
+        if fill is not None:
+            try:
+                fill()
+            except FedLoraError as error:
+                self.error(str(error))
         self._given = list(sys.argv[1:] if args is None else args)
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:

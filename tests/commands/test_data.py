@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import gzip
 import os
@@ -15,14 +14,16 @@ import pytest
 from PIL import Image
 
 from monai_fedlora.commands import data
+from monai_fedlora.commands.parser import Parser
 from monai_fedlora.data.datalist import load_datalist, read_prepared
 from monai_fedlora.errors import DataError
+from tests.plugin_packages import Install
 
 GROUPS = ("NOR", "MINF", "DCM", "HCM", "RV")
 
 
 def run(*words: object) -> int:
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     subparsers = parser.add_subparsers()
     data.add_parser(subparsers).set_defaults(run=data.run)
     args = parser.parse_args(["data", *map(str, words)])
@@ -325,3 +326,41 @@ def test_real_fed_isic2019_becomes_four_sites_without_a_lesion_in_two_splits(tmp
             splits.setdefault(case.unit, set()).add(split)
     assert len(splits) == 6304
     assert all(len(names) == 1 for names in splits.values())
+
+
+READER = """
+from monai_fedlora.data.published_set import Reader
+from monai_fedlora.data.records import Photograph, Record
+
+def read(source):
+    return [
+        Record(subject=f"p{n}", origin="here", images=Photograph(path), group="ab"[n % 2], centre="xy"[n // 8])
+        for n, path in enumerate(sorted(source.glob("*.png")))
+    ]
+
+READER = Reader(read=read, text="a set of photographs", by=("centre",), source="somebody", photographs=True)
+"""
+
+
+def test_a_reader_of_another_package_prepares_its_data_set(
+    install: Install, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    entries = {
+        "readers:eyes": "eyes_reader:READER",
+        "readers:odd": "eyes_reader:read",
+        "readers:csv": "eyes_reader:read",
+    }
+    install("eyes", entries, {"eyes_reader": READER})
+    for number in range(16):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / f"{number:02}.png")
+    assert run("eyes", "--source", tmp_path, "--output", tmp_path / "out") == 0
+    prepared = read_prepared(tmp_path / "out")
+    assert [(one.site, one.classes, one.dataset) for one in prepared] == [(s, ("a", "b"), "eyes") for s in "xy"]
+    assert prepared[0].origin.source == "somebody"
+    for name, why in (("odd", "which is no monai_fedlora.data.published_set.Reader"), ("csv", "eyes 1.0")):
+        with pytest.raises(SystemExit):
+            run(name, "--source", tmp_path, "--output", tmp_path / "other")
+        assert why in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run("--help")
+    assert "added by eyes" in capsys.readouterr().out

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 from monai_fedlora.cli import main
-from monai_fedlora.data.acdc import read_acdc
-from monai_fedlora.data.fed_isic2019 import read_fed_isic2019
-from monai_fedlora.data.feddrg import read_feddrg
-from monai_fedlora.data.mnms import read_mnms
+from monai_fedlora.data.readers.acdc import read_acdc
+from monai_fedlora.data.readers.fed_isic2019 import read_fed_isic2019
+from monai_fedlora.data.readers.feddrg import read_feddrg
+from monai_fedlora.data.readers.mnms import read_mnms
 
 
 def phantom(output, *options: str) -> int:

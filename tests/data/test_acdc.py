@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from monai_fedlora.data.acdc import GROUPS, read_acdc
+from monai_fedlora.data.readers.acdc import GROUPS, read_acdc
 from monai_fedlora.data.records import Cine, FramePair
 from monai_fedlora.errors import DataError
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from monai_fedlora.data.fed_isic2019 import CENTRES, GROUPS, read_fed_isic2019
+from monai_fedlora.data.readers.fed_isic2019 import CENTRES, GROUPS, read_fed_isic2019
 from monai_fedlora.errors import DataError
 
 FOLDER = "ISIC_2019_Training_Input_preprocessed"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from monai_fedlora.data.feddrg import CENTRES, GROUPS, read_feddrg
+from monai_fedlora.data.readers.feddrg import CENTRES, GROUPS, read_feddrg
 from monai_fedlora.errors import DataError
 
 LISTS = {

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from monai_fedlora.data.mnms import GROUPS, read_mnms
+from monai_fedlora.data.readers.mnms import GROUPS, read_mnms
 from monai_fedlora.data.records import Cine
 from monai_fedlora.errors import DataError
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from monai_fedlora.data.mnms2 import GROUPS, read_mnms2
+from monai_fedlora.data.readers.mnms2 import GROUPS, read_mnms2
 from monai_fedlora.errors import DataError
 
 ROWS = [

@@ -8,8 +8,6 @@ import pytest
 import torch
 from monai.transforms import Compose
 
-from monai_fedlora.data.acdc import read_acdc
-from monai_fedlora.data.mnms import read_mnms
 from monai_fedlora.data.phantom.layouts import (
     ACDC_LABELS,
     MNMS_COLUMNS,
@@ -23,6 +21,8 @@ from monai_fedlora.data.phantom.layouts import (
 from monai_fedlora.data.phantom.patient import make_patient
 from monai_fedlora.data.phantom.render import LV, MYO, RV
 from monai_fedlora.data.phantom.vendors import VENDORS
+from monai_fedlora.data.readers.acdc import read_acdc
+from monai_fedlora.data.readers.mnms import read_mnms
 from monai_fedlora.data.records import Cine
 from monai_fedlora.transforms.cine import cine_preprocessing
 from monai_fedlora.transforms.frames import read_frames

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from monai_fedlora.data.acdc import read_acdc
-from monai_fedlora.data.mnms import read_mnms
 from monai_fedlora.data.phantom.study import plan_acdc, plan_mnms, write_acdc, write_mnms
 from monai_fedlora.data.phantom.vendors import VENDORS
+from monai_fedlora.data.readers.acdc import read_acdc
+from monai_fedlora.data.readers.mnms import read_mnms
 
 
 def test_an_acdc_study_is_balanced_and_split_two_to_one() -> None:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from monai_fedlora.data import feddrg
 from monai_fedlora.data.photo_phantom.fundus import make_fundus
 from monai_fedlora.data.photo_phantom.fundus_cameras import FUNDUS_CAMERAS
 from monai_fedlora.data.photo_phantom.retina import Window, draw_eye, draw_retina
 from monai_fedlora.data.photo_phantom.retinopathy import GRADES, draw_findings
 from monai_fedlora.data.photo_phantom.tissue import Layers
 from monai_fedlora.data.photo_phantom.vessels import DISC
+from monai_fedlora.data.readers import feddrg
 from monai_fedlora.errors import ConfigError
 
 WINDOW = Window(shape=(140, 140), scale=67.0, centre=np.zeros(2), turn=0.0, left=False)

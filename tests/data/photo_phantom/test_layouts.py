@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from monai_fedlora.data.fed_isic2019 import read_fed_isic2019
-from monai_fedlora.data.feddrg import read_feddrg
 from monai_fedlora.data.photo_phantom.layouts import (
     DERMATOSCOPES,
     FUNDUS_CAMERAS,
@@ -17,6 +15,8 @@ from monai_fedlora.data.photo_phantom.layouts import (
     write_fed_isic2019,
     write_feddrg,
 )
+from monai_fedlora.data.readers.fed_isic2019 import read_fed_isic2019
+from monai_fedlora.data.readers.feddrg import read_feddrg
 from monai_fedlora.errors import ConfigError
 
 

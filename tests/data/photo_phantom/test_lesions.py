@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from monai_fedlora.data.fed_isic2019 import GROUPS
 from monai_fedlora.data.photo_phantom.dermoscopy import Dermoscopy
 from monai_fedlora.data.photo_phantom.lesions import CLASSES
+from monai_fedlora.data.readers.fed_isic2019 import GROUPS
 
 SEEDS = range(8)
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from monai_fedlora.data import feddrg
 from monai_fedlora.data.photo_phantom.retinopathy import COUNTS, GRADES, QUADRANT, Findings, draw_findings
 from monai_fedlora.data.photo_phantom.vessels import DISC, avascular, draw_tree, frond
+from monai_fedlora.data.readers import feddrg
 from monai_fedlora.errors import ConfigError
 
 CENTRE = np.array([0.1, 0.05])

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from monai_fedlora.data.photographs import Listed, find_photographs, stem
+from monai_fedlora.data.published_set import Reader
 from monai_fedlora.data.records import Record, check_unique
 from monai_fedlora.errors import DataError
 from monai_fedlora.formats.rows import whole_number
-
-SOURCE = "Che et al., MICCAI 2023"
-"""Who published it."""
 
 GROUPS = ("nodr", "mild_npdr", "moderate_npdr", "severe_npdr", "pdr")
 """The class folders in the order of the grades 0 to 4."""
@@ -119,3 +117,16 @@ def _patient(line: _Line) -> str | None:
     pattern = _PATIENTS.get(line.domain)
     match = pattern.fullmatch(stem(line.path.name)) if pattern else None
     return f"{line.domain}/{match[1]}" if match else None
+
+
+READER = Reader(
+    read=read_feddrg,
+    text="FedDRG: the folder with GDRBench's images/ and splits/",
+    source="Che et al., MICCAI 2023",
+    groups=GROUPS,
+    by=("centre",),
+    normal=NORMAL,
+    centres=CENTRES,
+    photographs=True,
+)
+"""What ``monai-fedlora data feddrg`` offers."""

@@ -11,13 +11,11 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path, PurePath
 
+from monai_fedlora.data.published_set import Reader
 from monai_fedlora.data.records import Cine, Record, check_unique, cine_geometry, known_group, vendor_name
 from monai_fedlora.data.system_files import is_of_system
 from monai_fedlora.errors import DataError
 from monai_fedlora.formats.rows import Row, read_header_row, read_rows
-
-SOURCE = "Campello et al., IEEE TMI 40(12):3543-3554, 2021"
-"""Who published it."""
 
 GROUPS = ("NOR", "DCM", "HCM", "HHD", "ARV", "AHS", "IHD", "LVNC", "Other")
 """The pathologies of the dataset, normal first."""
@@ -121,3 +119,12 @@ def _vendor(row: Row) -> str:
     if (name := row.cells.get("VendorName")) and vendor_name(name) != vendor:
         raise DataError(f"{row.origin}: vendor {letter} is {vendor}, but VendorName says {name!r:.80}")
     return vendor
+
+
+READER = Reader(
+    read=read_mnms,
+    text="M&Ms: the folder OpenDataset",
+    source="Campello et al., IEEE TMI 40(12):3543-3554, 2021",
+    groups=GROUPS,
+)
+"""What ``monai-fedlora data mnms`` offers."""

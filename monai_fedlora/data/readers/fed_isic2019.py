@@ -13,12 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from monai_fedlora.data.photographs import Listed, find_photographs, stem
+from monai_fedlora.data.published_set import Reader
 from monai_fedlora.data.records import Record, check_unique
 from monai_fedlora.errors import DataError
 from monai_fedlora.formats.rows import Row, read_header_row, read_rows
-
-SOURCE = "Ogier du Terrail et al., FLamby, NeurIPS 2022; images of ISIC 2019"
-"""Who published it."""
 
 GROUPS = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
 """The classes in the order of FLamby's targets 0 to 7."""
@@ -124,3 +122,16 @@ def _lesions(source: Path) -> dict[str, str]:
             if lesion := row.cells["lesion_id"]:
                 lesions.setdefault(stem(row.text(image)), lesion)
     return lesions
+
+
+READER = Reader(
+    read=read_fed_isic2019,
+    text="Fed-ISIC2019: the folder with FLamby's train_test_split and the images",
+    source="Ogier du Terrail et al., FLamby, NeurIPS 2022; images of ISIC 2019",
+    groups=GROUPS,
+    by=("centre",),
+    normal=NORMAL,
+    centres=CENTRES,
+    photographs=True,
+)
+"""What ``monai-fedlora data fed_isic2019`` offers."""

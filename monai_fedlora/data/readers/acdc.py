@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from monai_fedlora.data.published_set import Reader
 from monai_fedlora.data.records import (
     Cine,
     FramePair,
@@ -23,9 +24,6 @@ from monai_fedlora.data.records import (
 )
 from monai_fedlora.errors import DataError
 from monai_fedlora.formats.rows import whole_number
-
-SOURCE = "Bernard et al., IEEE TMI 37(11):2514-2525, 2018"
-"""Who published it."""
 
 GROUPS = ("NOR", "MINF", "DCM", "HCM", "RV")
 """The groups of the dataset, normal first."""
@@ -143,3 +141,12 @@ def _frame_number(fields: dict[str, tuple[str, int]], key: str, path: Path) -> i
     if number < 1:
         raise DataError(f"{path}:{line}: {key} is {number}, but frames count from 1")
     return number
+
+
+READER = Reader(
+    read=read_acdc,
+    text="ACDC: the folder with training/ and testing/, or one of them",
+    source="Bernard et al., IEEE TMI 37(11):2514-2525, 2018",
+    groups=GROUPS,
+)
+"""What ``monai-fedlora data acdc`` offers."""

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from monai_fedlora.data.published_set import Reader
 from monai_fedlora.data.records import FramePair, Record, check_unique, known_group, pair_geometry, vendor_name
 from monai_fedlora.errors import DataError
 from monai_fedlora.formats.rows import Row, read_rows
-
-SOURCE = "Martin-Isla et al., IEEE JBHI 27(7):3302-3313, 2023"
-"""Who published it."""
 
 GROUPS = ("NOR", "LV", "HCM", "ARR", "FALL", "CIA", "RV", "TRI")
 """The diseases of the dataset, normal first."""
@@ -64,3 +62,13 @@ def _split(code: int) -> str:
     if code <= _LAST_TRAINING:
         return "training"
     return "validation" if code <= _LAST_VALIDATION else "test"
+
+
+READER = Reader(
+    read=read_mnms2,
+    text="M&Ms-2: the folder with dataset_information.csv",
+    source="Martin-Isla et al., IEEE JBHI 27(7):3302-3313, 2023",
+    groups=GROUPS,
+    by=("vendor", "spacing"),
+)
+"""What ``monai-fedlora data mnms2`` offers."""
