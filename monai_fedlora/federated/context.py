@@ -13,7 +13,7 @@ from nvflare.apis.shareable import Shareable
 from monai_fedlora.catalogues import trust
 from monai_fedlora.errors import PrivacyError
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.policy import site_policy
+from monai_fedlora.federated.policy import Policy, site_policy
 from monai_fedlora.federated.start import MANIFEST_NAME, PLAN_NAME
 from monai_fedlora.federated.tensors import Tensors
 from monai_fedlora.scope import Manifest
@@ -39,10 +39,11 @@ def local_folder(fl_ctx: FLContext) -> Path | None:
     return Path(root) / WorkspaceConstants.SITE_FOLDER_NAME if root else None
 
 
-def trust_as_policy_says(fl_ctx: FLContext) -> None:
-    """Let this process import plug-ins of those packages alone that the policy of this end trusts."""
+def trust_as_policy_says(fl_ctx: FLContext) -> Policy:
+    """Let this process import plug-ins of those packages alone that the policy of this end trusts; returns it."""
     policy = site_policy(local_folder(fl_ctx))
     trust(policy.plugins, source=policy.source)
+    return policy
 
 
 def load_plan(fl_ctx: FLContext) -> Plan:
@@ -51,8 +52,10 @@ def load_plan(fl_ctx: FLContext) -> Plan:
     Raises:
         PolicyError: it names a plug-in of a package that this end does not trust, of which nothing was imported.
     """
-    trust_as_policy_says(fl_ctx)
-    return Plan.load(config_file(fl_ctx, PLAN_NAME))
+    policy = trust_as_policy_says(fl_ctx)
+    plan = Plan.load(config_file(fl_ctx, PLAN_NAME))
+    policy.check_plugins(plan)
+    return plan
 
 
 def load_manifest(fl_ctx: FLContext, name: str = MANIFEST_NAME) -> Manifest:

@@ -23,6 +23,7 @@ from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.training_settings import check_training
 from monai_fedlora.files import read_json
 from monai_fedlora.methods import METHODS, Method, get_method
+from monai_fedlora.methods.rules import RULES
 from monai_fedlora.networks.prompts import Prompts
 from monai_fedlora.report import MOST_CLASSES
 from monai_fedlora.scope import Scope
@@ -164,7 +165,8 @@ class Plan:
                     f"{f'{here} is' if here else 'no such package is'} installed here; install that version at every "
                     "end, or make the plan again"
                 )
-        used = [METHODS.plugin(self.method)]
+        rule = self.build_method().rule
+        used = [METHODS.plugin(self.method), RULES.plugin(rule) if rule else None]
         found = {plugin.distribution: plugin.version for plugin in used if plugin}
         if said and dict(said) != found:
             raise ConfigError(

@@ -103,14 +103,22 @@ class Policy:
         for limit, name, allowed in (("methods", plan.method, self.methods), ("bundles", plan.bundle, self.bundles)):
             if allowed is not None and name not in allowed:
                 self._refuse(limit, f"{name} is not among those allowed ({', '.join(allowed) or 'none'})")
-        trusted = None if self.plugins is None else set(map(canonical, self.plugins))
-        for name, version in plan.plugins.items():
-            if trusted is not None and canonical(name) not in trusted:
-                raise PolicyError(untrusted(f"the plan names plug-ins of {name} {version}", self.source, name))
+        self.check_plugins(plan)
         if plan.start_round + plan.rounds > self.most_rounds:
             self._refuse(
                 "most_rounds", f"the plan goes on to {plan.start_round + plan.rounds} rounds, of {self.most_rounds}"
             )
+
+    def check_plugins(self, plan: Plan) -> None:
+        """Refuse a plan that names a plug-in of a package which is not trusted here.
+
+        Raises:
+            PolicyError: the message begins with "plugins".
+        """
+        trusted = None if self.plugins is None else set(map(canonical, self.plugins))
+        for name, version in plan.plugins.items():
+            if trusted is not None and canonical(name) not in trusted:
+                raise PolicyError(untrusted(f"the plan names plug-ins of {name} {version}", self.source, name))
 
     def check_cases(self, patients: float) -> None:
         """Refuse training on too few patients, see :func:`effective_patients`."""

@@ -79,6 +79,7 @@ def simulate(
     policy = site_policy()  # of the simulated ends, which import plug-ins only if it allows them
     with trusting(policy.plugins, source=policy.source):
         plan = Plan.load(job / "app" / "config" / "plan.json")
+        policy.check_plugins(plan)
     threads = min(threads or default_threads(len(plan.sites)), len(plan.sites))
     workspace = workspace.resolve()
     make_folder(workspace)

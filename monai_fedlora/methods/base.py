@@ -66,6 +66,11 @@ class Method(ABC):
         """Whether these texts change in training, so that the network needs the tower that reads them."""
         return False
 
+    @property
+    def rule(self) -> str | None:
+        """Name of the rule by which :meth:`aggregate` goes, in :data:`monai_fedlora.methods.rules.RULES`, if any."""
+        return None
+
     @abstractmethod
     def attach(self, network: Any) -> None:
         """Add the trainable part to ``network`` in place and set ``requires_grad`` everywhere."""

@@ -13,7 +13,7 @@ from monai_fedlora.adapters.view import with_weights
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods.base import Method, register
 from monai_fedlora.methods.checks import check_choice
-from monai_fedlora.methods.rules import Payload, Updates, average_products, factor_keys, with_products_length
+from monai_fedlora.methods.rules import RULES, Payload, Updates, with_products_length
 from monai_fedlora.scope import Manifest
 
 SHARED_ONLY = {SHARED: 1.0, PRIVATE: 0.0}
@@ -91,29 +91,31 @@ class AveragedLora(LoraMethod):
     Args:
         averaging: "factors" averages A and B apart, as FedIT does; "product" averages B A and factors the result
             anew, see :func:`monai_fedlora.methods.rules.average_products`. What is averaged beside the adapters is
-            averaged either way.
+            averaged either way. Other packages may add rules, see :data:`monai_fedlora.methods.rules.RULES`.
     """
 
-    averaging: Literal["factors", "product"] = "factors"
+    averaging: str = "factors"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("averaging", self.averaging, ("factors", "product"))
+        check_choice("averaging", self.averaging, RULES.names())
+
+    @property
+    def rule(self) -> str | None:
+        """As ``averaging`` says."""
+        return self.averaging
 
     def starts_over(self, key: str, network: Any) -> bool:
         """New factors of the averaged product have other directions than the ones that the site trained."""
-        return self.averaging == "product" and is_factor(key, SHARED)
+        return RULES[self.averaging].products and is_factor(key, SHARED)
 
     def aggregate(self, updates: Updates, reference: Payload, manifest: Manifest) -> dict[str, np.ndarray]:
-        """Average the shared tensors, the adapter as ``averaging`` says."""
-        combined = super().aggregate(updates, reference, manifest)
-        if self.averaging == "product":
-            combined |= average_products(updates, factor_keys(manifest.entries))
-        return combined
+        """Combine the shared tensors as ``averaging`` says."""
+        return RULES[self.averaging].combine(updates, reference, manifest)
 
     def change_length(self, tensors: Payload, reference: Payload, manifest: Manifest) -> float:
         """Of what is averaged: the factors or their product, and what there is beside them."""
-        if self.averaging == "product":
+        if RULES[self.averaging].products:
             return with_products_length(tensors, reference, manifest)
         return super().change_length(tensors, reference, manifest)
 

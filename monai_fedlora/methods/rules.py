@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from monai_fedlora.catalogues import Catalogue
 from monai_fedlora.scope import Manifest
 
 Payload = Mapping[str, np.ndarray]
@@ -98,6 +101,43 @@ def with_products_length(tensors: Payload, reference: Payload, manifest: Manifes
     factors = {key for pair in pairs for key in pair}
     others = change_length(tensors, reference, (key for key in manifest.up.entries if key not in factors))
     return float(np.hypot(others, products_length(tensors, reference, pairs, scale=scale)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """How a server combines the updates of a round, where a method leaves that open.
+
+    Attributes:
+        combine: from the updates, what was sent and the manifest to everything that travels down, in float64; see
+            :meth:`monai_fedlora.methods.base.Method.aggregate`, which also says when the last update is no site's but
+            what was sent. It has to give the same bits whenever it is given the same.
+        products: whether what it combines is the products B A of the adapters: their length is then what one site's
+            influence is limited by, and sites go on from new factors.
+    """
+
+    combine: Callable[[Updates, Payload, Manifest], dict[str, np.ndarray]]
+    products: bool = False
+
+
+def _factors(updates: Updates, reference: Payload, manifest: Manifest) -> dict[str, np.ndarray]:
+    return average(updates, manifest.down.entries)
+
+
+def _products(updates: Updates, reference: Payload, manifest: Manifest) -> dict[str, np.ndarray]:
+    return average(updates, manifest.down.entries) | average_products(updates, factor_keys(manifest.entries))
+
+
+def _problem(found: Any, name: str) -> str | None:
+    return None if isinstance(found, Rule) else f"{found!r:.80}, which is no monai_fedlora.methods.rules.Rule"
+
+
+RULES: Catalogue[Rule] = Catalogue(
+    "rules",
+    word="rule of averaging",
+    built_in={"factors": Rule(combine=_factors), "product": Rule(combine=_products, products=True)},
+    problem=_problem,
+)
+"""All rules by name."""
 
 
 def _refactor(a: np.ndarray, b: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
