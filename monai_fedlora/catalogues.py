@@ -106,6 +106,9 @@ class Catalogue(Generic[T]):
         """All names, sorted, without importing anything; one that is claimed twice is among them once."""
         return sorted({*self._built_in, *(plugin.name for plugin in self.plugins())})
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
     def __contains__(self, name: object) -> bool:
         return name in self._built_in or any(plugin.name == name for plugin in self.plugins())
 

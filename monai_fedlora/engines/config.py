@@ -18,8 +18,9 @@ from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.networks.catalogue import Architecture, architecture
 from monai_fedlora.networks.prompts import Prompts
 from monai_fedlora.transforms.cine import cine_augmentation, cine_preprocessing
-from monai_fedlora.transforms.photograph import DEFAULT_STYLE, photograph_preprocessing
+from monai_fedlora.transforms.photograph import photograph_preprocessing
 from monai_fedlora.transforms.photograph_augmentation import photograph_augmentation
+from monai_fedlora.transforms.photograph_style import DEFAULT_STYLE
 
 _COMPILERS = ("off", "default", "reduce-overhead", "max-autotune")
 

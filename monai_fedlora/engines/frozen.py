@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_fedlora.adapters.side import PREFIX
+from monai_fedlora.catalogues import code_of
 from monai_fedlora.engines.memory import fingerprint
 from monai_fedlora.engines.store import as_bytes
 from monai_fedlora.networks.protocol import Backbone, Features, Taps
@@ -86,7 +87,8 @@ def _settings(module: nn.Module) -> dict[str, Any]:
 
 
 def _class(value: object) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}"
+    module = type(value).__module__
+    return f"{module}.{type(value).__qualname__} {code_of(module)}".rstrip()
 
 
 class FrozenPrefix(FrozenPart):

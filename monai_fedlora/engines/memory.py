@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from monai_fedlora.catalogues import code_of
+
 _T = TypeVar("_T")
 _PLAIN = (type(None), bool, int, float, str, bytes, Enum, torch.dtype, torch.device, np.dtype)
 _NO_SETTINGS = (np.random.RandomState, threading.local)
@@ -108,10 +110,11 @@ def _describe(value: Any) -> Iterator[bytes]:
     elif isinstance(value, (type, FunctionType, BuiltinFunctionType)):
         if "<" in value.__qualname__ or (isinstance(value, BuiltinFunctionType) and not _is_torchs(value)):
             raise _Unknown
-        yield f"{value.__module__}.{value.__qualname__}".encode()
+        yield f"{value.__module__}.{value.__qualname__}{code_of(value.__module__ or '')}".encode()
     elif is_dataclass(value):
         yield from _describe({field.name: getattr(value, field.name) for field in fields(value)})
-    elif f"{kind.__module__}.".startswith(_ROOMS) and hasattr(value, "__dict__"):
+    elif (f"{kind.__module__}.".startswith(_ROOMS) or code_of(kind.__module__)) and hasattr(value, "__dict__"):
+        yield code_of(kind.__module__).encode()
         yield from _describe({name: part for name, part in vars(value).items() if not isinstance(part, _NO_SETTINGS)})
     else:
         raise _Unknown

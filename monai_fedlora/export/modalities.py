@@ -9,7 +9,6 @@ from monai_fedlora.export.photograph import Photograph
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.networks.catalogue import architecture
 from monai_fedlora.resources import bundle_setting
-from monai_fedlora.transforms.photograph import check_style
 
 
 def modality_of(plan: Plan) -> Modality:
@@ -25,4 +24,4 @@ def modality_of(plan: Plan) -> Modality:
     if chosen.mean is None or chosen.std is None:
         raise ExportError(f"nothing says how the backbone {chosen.name} wants photographs normalised")
     style = plan.training.get("style") or bundle_setting(plan.bundle, "train", "style")
-    return Photograph(architecture=chosen, style=check_style(style), mean=chosen.mean, std=chosen.std)
+    return Photograph(architecture=chosen, style=style, mean=chosen.mean, std=chosen.std)

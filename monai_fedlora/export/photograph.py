@@ -13,20 +13,10 @@ from monai_fedlora.export.foreign import PHOTOGRAPH
 from monai_fedlora.export.modality import Modality, Reading
 from monai_fedlora.export.verify import probe_image
 from monai_fedlora.formats.photograph_file import EIGHT_BIT, FORMATS, SIXTEEN_BIT, SUFFIXES, read_photograph
-from monai_fedlora.transforms.photograph import PhotographPreprocessor
+from monai_fedlora.transforms.photograph import PhotographPreprocessor, photograph_preprocessor
 from monai_fedlora.transforms.photograph_colour import shades_of_grey
 from monai_fedlora.transforms.photograph_geometry import resize
-
-_SUBJECTS = {
-    "dermoscopy": "dermoscopic photographs",
-    "fundus": "fundus photographs",
-    "plain": "photographs",
-}
-_PROCESSING = {
-    "dermoscopy": "removes the colour of the light (shades of grey), cuts out the centre square",
-    "fundus": "cuts out the square around the lit disc",
-    "plain": "cuts out the centre square",
-}
+from monai_fedlora.transforms.photograph_style import STYLES, Style
 
 
 class CheckedPhotograph(nn.Module):
@@ -119,6 +109,13 @@ class Photograph(Modality):
         "Embedded colour profiles are not applied, and colour files of 16 bits are read at 8.",
     )
 
+    def __post_init__(self) -> None:
+        self._kind  # noqa: B018  (there is such a style)
+
+    @property
+    def _kind(self) -> Style:
+        return STYLES[self.style]
+
     @property
     def phantom(self) -> str:
         """Of the same style; skin for plain photographs."""
@@ -127,13 +124,13 @@ class Photograph(Modality):
     @property
     def subject(self) -> str:
         """The images in words."""
-        return _SUBJECTS[self.style]
+        return self._kind.photographs
 
     @property
     def processing(self) -> str:
         """What the exported model does with a photograph."""
         return (
-            f"It takes a photograph, {_PROCESSING[self.style]}, scales and normalises it as the backbone needs and "
+            f"It takes a photograph, {self._kind.processing}, scales and normalises it as the backbone needs and "
             "classifies it."
         )
 
@@ -144,7 +141,7 @@ class Photograph(Modality):
         return (
             f"Three channels: {self.image_classes}; levels from 0 to 1, any size. The inference configuration turns a "
             "photograph as its EXIF orientation says, makes grey, palette and CMYK files RGB and transparent places "
-            f"black, and divides by the largest level of the file's bit depth. The model {_PROCESSING[self.style]}, "
+            f"black, and divides by the largest level of the file's bit depth. The model {self._kind.processing}, "
             f"scales it to {height} x {width} pixels and normalises it itself."
         )
 
@@ -164,11 +161,11 @@ class Photograph(Modality):
         return CheckedPhotograph(self._unchecked())
 
     def plain_preprocessor(self) -> nn.Module | None:
-        """The same; None for fundus photographs, whose cut depends on what is lit."""
-        return None if self.style == "fundus" else PlainPhotograph(self._unchecked())
+        """The same; None where the cut may depend on what is lit, as that of fundus photographs."""
+        return PlainPhotograph(self._unchecked()) if self.style in ("dermoscopy", "plain") else None
 
     def _unchecked(self) -> PhotographPreprocessor:
-        return PhotographPreprocessor(
+        return photograph_preprocessor(
             style=self.style, image_size=self.architecture.image_size, mean=self.mean, std=self.std
         )
 

@@ -27,6 +27,7 @@ from monai_fedlora.methods.rules import RULES
 from monai_fedlora.networks.prompts import Prompts
 from monai_fedlora.report import MOST_CLASSES
 from monai_fedlora.scope import Scope
+from monai_fedlora.transforms.photograph_style import STYLES
 
 _SERVER = "server"
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -166,7 +167,12 @@ class Plan:
                     "end, or make the plan again"
                 )
         rule = self.build_method().rule
-        used = [METHODS.plugin(self.method), RULES.plugin(rule) if rule else None]
+        style = self.training.get("style")
+        used = [
+            METHODS.plugin(self.method),
+            RULES.plugin(rule) if rule else None,
+            STYLES.plugin(style) if style else None,
+        ]
         found = {plugin.distribution: plugin.version for plugin in used if plugin}
         if said and dict(said) != found:
             raise ConfigError(

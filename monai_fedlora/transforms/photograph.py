@@ -18,11 +18,10 @@ from monai_fedlora.errors import ConfigError
 from monai_fedlora.formats.photograph_file import read_photograph
 from monai_fedlora.transforms.photograph_colour import shades_of_grey
 from monai_fedlora.transforms.photograph_geometry import centre_square, disc_square, resize
+from monai_fedlora.transforms.photograph_style import STYLES
 
 IMAGE = "image"
 KEPT_KEYS = (IMAGE, "label", "subject")
-STYLES = ("dermoscopy", "fundus", "plain")
-DEFAULT_STYLE = STYLES[0]
 
 
 class PhotographPreprocessor(nn.Module):
@@ -32,18 +31,18 @@ class PhotographPreprocessor(nn.Module):
     ``plain``: centre square. Then antialiased bilinear scaling and the backbone's own normalisation.
 
     Args:
-        style: one of :data:`STYLES`.
+        style: "dermoscopy", "fundus" or "plain".
         image_size: pixels (H, W) of the network's input; both equal.
         mean: of each channel, subtracted from levels in [0, 1].
         std: of each channel, divided by afterwards.
 
     Raises:
-        ConfigError: there is no such style, or the other settings cannot be.
+        ConfigError: the settings cannot be.
     """
 
     def __init__(self, *, style: str, image_size: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.style = check_style(style)
+        self.style = style
         self.size = _checked_size(image_size)
         self.mean: Tensor
         self.std: Tensor
@@ -61,6 +60,43 @@ class PhotographPreprocessor(nn.Module):
         return (squares - self.mean) / self.std
 
 
+class StyledPreprocessor(PhotographPreprocessor):
+    """The same for a style of another package.
+
+    Args:
+        square: see :class:`monai_fedlora.transforms.photograph_style.Style`.
+        style, image_size, mean, std: see :class:`PhotographPreprocessor`.
+    """
+
+    def __init__(self, *, square: nn.Module, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.square = square
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, 3, size, size), normalised."""
+        squares = torch.cat([resize(self.square(one[None]), self.size) for one in image])
+        return (squares - self.mean) / self.std
+
+
+def photograph_preprocessor(
+    *, style: str, image_size: Sequence[int], mean: Sequence[float], std: Sequence[float]
+) -> PhotographPreprocessor:
+    """From a photograph to what the network takes, in a style by name.
+
+    Args:
+        style: in :data:`monai_fedlora.transforms.photograph_style.STYLES`.
+        image_size, mean, std: see :class:`PhotographPreprocessor`.
+
+    Raises:
+        ConfigError: there is no such style, or the other settings cannot be.
+    """
+    chosen = STYLES[style]
+    settings: dict[str, Any] = {"style": style, "image_size": image_size, "mean": mean, "std": std}
+    if chosen.square is None:
+        return PhotographPreprocessor(**settings)
+    return StyledPreprocessor(square=chosen.square().eval(), **settings)
+
+
 class LoadPhotographd(Transform):
     """Read the file named by ``image``: a plain float32 tensor (3, H, W) in [0, 1] takes its place.
 
@@ -75,10 +111,10 @@ class LoadPhotographd(Transform):
 
 
 class PreparePhotographd(Transform):
-    """:class:`PhotographPreprocessor` on ``image``: (3, H, W) in [0, 1] -> (3, size, size), normalised."""
+    """:func:`photograph_preprocessor` on ``image``: (3, H, W) in [0, 1] -> (3, size, size), normalised."""
 
     def __init__(self, *, style: str, image_size: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> None:
-        self.preprocessor = PhotographPreprocessor(style=style, image_size=image_size, mean=mean, std=std)
+        self.preprocessor = photograph_preprocessor(style=style, image_size=image_size, mean=mean, std=std)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         with torch.no_grad():
@@ -94,7 +130,7 @@ def photograph_preprocessing(
     ``subject``, and nothing else, so that any items collate.
 
     Args:
-        style: "dermoscopy", "fundus" or "plain", see :class:`PhotographPreprocessor`.
+        style: "dermoscopy", "fundus", "plain" or one of another package, see :func:`photograph_preprocessor`.
         image_size: pixels (H, W) of the network's input; both equal.
         mean: the backbone's, of each channel.
         std: the backbone's, of each channel.
@@ -108,17 +144,6 @@ def photograph_preprocessing(
         EnsureTyped(keys=IMAGE, dtype=torch.float32, track_meta=False),
         SelectItemsd(keys=KEPT_KEYS, allow_missing_keys=True),
     ]
-
-
-def check_style(style: str) -> str:
-    """Return ``style``.
-
-    Raises:
-        ConfigError: there is no such style.
-    """
-    if style not in STYLES:
-        raise ConfigError(f"there is no photograph style {style!r}; choose from {', '.join(STYLES)}")
-    return style
 
 
 def channel_levels(name: str, values: Sequence[float]) -> Tensor:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,30 +18,9 @@ from monai.transforms import (
 )
 from torch import Tensor
 
-from monai_fedlora.transforms.photograph import IMAGE, channel_levels, check_style
+from monai_fedlora.transforms.photograph import IMAGE, channel_levels
 from monai_fedlora.transforms.photograph_colour import saturate
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Variation:
-    """How a style of photograph may vary without another diagnosis (all ours).
-
-    Attributes:
-        flips: spatial axes that may be mirrored.
-        angle: largest rotation in radians.
-        padding: what lies outside the image, in the words of ``torch.nn.functional.grid_sample``.
-    """
-
-    flips: tuple[int, ...]
-    angle: float
-    padding: str
-
-
-VARIATIONS = {
-    "dermoscopy": Variation(flips=(0, 1), angle=math.pi, padding="reflection"),
-    "fundus": Variation(flips=(0, 1), angle=math.pi, padding="zeros"),
-    "plain": Variation(flips=(), angle=math.pi / 12, padding="reflection"),
-}
+from monai_fedlora.transforms.photograph_style import STYLES
 
 
 class LinearChannelsd(Transform):
@@ -97,12 +74,12 @@ def photograph_augmentation(
     """Random transforms for training, after `photograph.photograph_preprocessing`.
 
     The normalisation is undone first and applied again last, so that black is black and jitter acts on levels in
-    [0, 1], which it never leaves. Mirroring and rotation as :data:`VARIATIONS` says, scaling by up to 20 %, a shift by
+    [0, 1], which it never leaves. Mirroring and rotation as the style says, scaling by up to 20 %, a shift by
     up to a twentieth of the width, and jitter of brightness, gamma, the channels' gains (a quarter of it) and
     saturation; black stays black. The ranges are ours.
 
     Args:
-        style: "dermoscopy", "fundus" or "plain".
+        style: in :data:`monai_fedlora.transforms.photograph_style.STYLES`.
         image_size: pixels (H, W) of ``image``.
         mean: the backbone's, of each channel.
         std: the backbone's, of each channel.
@@ -112,7 +89,7 @@ def photograph_augmentation(
     Raises:
         ConfigError: there is no such style, or mean or standard deviation cannot be.
     """
-    variation = VARIATIONS[check_style(style)]
+    variation = STYLES[style].variation
     centre, width = channel_levels("mean", mean), channel_levels("std", std)
     shift = max(image_size) / 20
     return [

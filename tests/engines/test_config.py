@@ -79,7 +79,7 @@ def test_every_backbone_has_its_pipeline() -> None:
 
 @pytest.mark.parametrize("transforms", [config.preprocessing, config.augmentation])
 def test_a_style_that_does_not_fit_is_refused(transforms) -> None:
-    with pytest.raises(ConfigError, match="no photograph style 'x-ray'"):
+    with pytest.raises(ConfigError, match="no photograph style is called 'x-ray'"):
         transforms(size="vit_demo", style="x-ray")
     with pytest.raises(ConfigError, match="style 'fundus' is for photographs, and small takes cines"):
         transforms(size="small", style="fundus")

@@ -175,7 +175,7 @@ def test_style_is_the_bundles_where_the_plan_sets_none(
     config.write_text("{}")
     with pytest.raises(ConfigError, match="does not say style"):
         modality_of(plan)
-    with pytest.raises(ConfigError, match="no photograph style 'x-ray'"):
+    with pytest.raises(ConfigError, match="no photograph style is called 'x-ray'"):
         modality_of(replace(plan, training={"style": "x-ray"}))
 
 

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monai_fedlora.catalogues import trusting
+from monai_fedlora.errors import ConfigError, PolicyError
+from monai_fedlora.methods import get_method
 from monai_fedlora.methods.rules import add_products, average, average_products, factor_keys
+from monai_fedlora.scope import Entry, Manifest
+from tests.helpers import make_plan
+from tests.plugin_packages import Install
 
 KEY_A, KEY_B = "layer.lora_A.shared.weight", "layer.lora_B.shared.weight"
 PAIR = (KEY_A, KEY_B)
@@ -161,3 +167,31 @@ def test_factors_are_found_by_their_keys() -> None:
 def test_nothing_to_combine_is_an_error() -> None:
     with pytest.raises(ValueError, match="no update"):
         average([], ["a"])
+
+
+RULE = """
+import numpy as np
+from monai_fedlora.methods.rules import Rule
+
+def median(updates, reference, manifest):
+    return {key: np.median([sent[key] for _, sent in updates], axis=0) for key in manifest.down.entries}
+
+MEDIAN = Rule(combine=median)
+"""
+
+
+def test_a_rule_of_another_package_combines_what_methods_share(install: Install) -> None:
+    install("robust", {"rules:median": "median_rule:MEDIAN", "rules:odd": "median_rule:median"}, {"median_rule": RULE})
+    plan = make_plan(method_args={"averaging": "median"})
+    assert plan.plugins == {"robust": "1.0"}
+    manifest = Manifest({"head": Entry((2,), "float32")})
+    updates = [(1 / 3, {"head": np.array([value, value], np.float32)}) for value in (0.0, 1.0, 50.0)]
+    combined = plan.build_method().aggregate(updates, {}, manifest)
+    assert combined["head"].tolist() == [1, 1]
+    assert not plan.build_method().starts_over("head.lora_A.shared.weight", None)
+    with pytest.raises(ConfigError, match=r"robust 1.0 .* which is no .*Rule"):
+        get_method("fedit", {"averaging": "odd"}).aggregate(updates, {}, manifest)
+    with pytest.raises(ConfigError, match="did you mean 'median'"):
+        get_method("fedit", {"averaging": "medain"})
+    with trusting((), source="a policy"), pytest.raises(PolicyError, match="robust"):
+        plan.build_method().aggregate(updates, {}, manifest)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,16 @@ from monai.data import list_data_collate
 from monai.transforms import Compose
 from PIL import Image
 
+from monai_fedlora.engines.memory import fingerprint
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.transforms.photograph import (
-    STYLES,
     LoadPhotographd,
     PhotographPreprocessor,
     photograph_preprocessing,
+    photograph_preprocessor,
 )
+from monai_fedlora.transforms.photograph_style import STYLES
+from tests.plugin_packages import Install
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 
@@ -103,7 +108,7 @@ def test_unreadable_photograph_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"style": "x-ray"}, "no photograph style 'x-ray'; choose from dermoscopy"),
+        ({"style": "x-ray"}, "no photograph style is called 'x-ray'; choose from dermoscopy"),
         ({"image_size": (48, 64)}, "image_size"),
         ({"image_size": (48,)}, "image_size"),
         ({"mean": (0.5, 0.5)}, "mean"),
@@ -114,3 +119,43 @@ def test_unreadable_photograph_is_named(tmp_path: Path) -> None:
 def test_settings_that_cannot_be_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         photograph_preprocessing(**{"style": "plain", **SETTINGS, **change})
+
+
+STYLE = """
+from torch import nn
+from monai_fedlora.transforms.photograph_style import Style, Variation
+
+class Corner(nn.Module):
+    def forward(self, image):
+        side = min(image.shape[2], image.shape[3])
+        return image[:, :, :side, :side]
+
+CORNER = Style(processing="cuts out a corner", variation=Variation(flips=(1,)), square=Corner)
+"""
+
+
+def test_a_style_of_another_package_cuts_scales_and_can_be_scripted(install: Install) -> None:
+    names = {"styles:corner": "corner_style:CORNER", "styles:odd": "corner_style:Corner"}
+    install("corners", names, {"corner_style": STYLE})
+    prepare = photograph_preprocessor(style="corner", **SETTINGS)
+    image = torch.rand(2, 3, 48, 90)
+    mean, std = (torch.tensor(SETTINGS[name])[:, None, None] for name in ("mean", "std"))
+    torch.testing.assert_close(prepare(image), (image[:, :, :, :48] - mean) / std)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scripted = torch.jit.script(prepare)
+    assert torch.equal(scripted(image), prepare(image))
+    with pytest.raises(ConfigError, match=r"corners 1.0 .* gives .*Corner.*, which is no Style"):
+        photograph_preprocessor(style="odd", **SETTINGS)
+    with pytest.raises(ConfigError, match="no photograph style is called 'cornr'; did you mean 'corner'"):
+        photograph_preprocessor(style="cornr", **SETTINGS)
+
+
+def test_what_is_kept_of_photographs_is_of_the_code_that_prepared_them(install: Install) -> None:
+    install("corners", {"styles:corner": "corner_style:CORNER"}, {"corner_style": STYLE})
+    first = fingerprint(photograph_preprocessing(style="corner", **SETTINGS))
+    sys.modules.pop("corner_style")
+    install("other-corners", {"styles:round": "corner_style:CORNER"}, {"corner_style": STYLE + "# changed"})
+    second = fingerprint(photograph_preprocessing(style="round", **SETTINGS))
+    assert first and second and first != second
+    assert fingerprint(photograph_preprocessing(style="plain", **SETTINGS)) is not None

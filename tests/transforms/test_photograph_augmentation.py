@@ -9,8 +9,8 @@ import torch
 from monai.transforms import Compose
 
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.transforms.photograph import STYLES
 from monai_fedlora.transforms.photograph_augmentation import RandSaturationd, photograph_augmentation
+from monai_fedlora.transforms.photograph_style import STYLES
 
 SETTINGS: dict[str, Any] = {"image_size": (40, 40), "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 MEAN, STD = (torch.tensor(SETTINGS[name])[:, None, None] for name in ("mean", "std"))
@@ -100,5 +100,5 @@ def test_saturation_is_drawn_from_its_range() -> None:
 
 
 def test_unknown_style_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no photograph style 'x-ray'"):
+    with pytest.raises(ConfigError, match="no photograph style is called 'x-ray'"):
         photograph_augmentation(style="x-ray", **SETTINGS)
