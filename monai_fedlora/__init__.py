@@ -7,12 +7,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from monai_fedlora.api.attached import Attached, attach
     from monai_fedlora.api.method import MethodChoice, method
 
 __version__ = "0.1.0"
-__all__ = ["MethodChoice", "method"]
+__all__ = ["Attached", "MethodChoice", "attach", "method"]
 
-_MODULES = {"MethodChoice": "api.method", "method": "api.method"}
+_MODULES = {
+    "Attached": "api.attached",
+    "MethodChoice": "api.method",
+    "attach": "api.attached",
+    "method": "api.method",
+}
 """Where each public name comes from; the same as the imports above, which type checkers and editors read."""
 
 

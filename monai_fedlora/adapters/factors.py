@@ -13,7 +13,7 @@ from monai_fedlora.adapters.lora import lora_layers
 
 @torch.no_grad()
 def draw_a(network: nn.Module, adapter: str, *, seed: str) -> None:
-    """Draw every A (r, d_in) of an adapter from the uniform distribution in which PEFT starts it.
+    """Draw every A (r, d_in, ...) of an adapter from the uniform distribution in which PEFT starts it.
 
     The values depend on ``seed`` and the layer's name alone, so that networks with other histories get the same.
     """
@@ -22,7 +22,7 @@ def draw_a(network: nn.Module, adapter: str, *, seed: str) -> None:
         digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
         generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "big"))
         unit = torch.rand(weight.shape, generator=generator, device="cpu")
-        weight.copy_((2 * unit - 1) * weight.shape[1] ** -0.5)
+        weight.copy_((2 * unit - 1) * weight[0].numel() ** -0.5)
 
 
 @torch.no_grad()

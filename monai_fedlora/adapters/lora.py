@@ -1,4 +1,4 @@
-"""Additive low-rank adapters on selected linear layers of a backbone, through PEFT.
+"""Additive low-rank adapters on selected layers of a network, through PEFT.
 
 An adapted layer computes (Hu et al., LoRA, arXiv 2106.09685, eq. 3, summed over the adapters; with a shared
 and a private one this is Med-DualLoRA, arXiv 2603.10967)
@@ -6,7 +6,8 @@ and a private one this is Med-DualLoRA, arXiv 2603.10967)
     h = W0 x + sum_a (alpha / r) B_a A_a x
 
 with A_a (r x d_in) Kaiming-uniform and B_a (d_out x r) zero at the start, so that an untrained adapter
-leaves the backbone's output unchanged. State-dict keys carry the adapter's name
+leaves the backbone's output unchanged. On a convolution A is one of its kernel's size to r channels, and B one of size
+1, so that B A is a kernel of the layer's own size. State-dict keys carry the adapter's name
 (``encoder.blocks.10.attn.q.lora_A.shared.weight``).
 """
 
@@ -17,14 +18,12 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
+from monai_fedlora.adapters.targets import in_peft_words, target_modules
 from monai_fedlora.errors import ConfigError
-
-if TYPE_CHECKING:
-    from monai_fedlora.networks.protocol import Backbone
 
 SHARED = "shared"
 PRIVATE = "private"
@@ -39,8 +38,8 @@ class LoraSettings:
         alpha: numerator of the scale alpha / r.
         dropout: probability of zeroing an adapter's input during training, in [0, 1); 0 turns it off.
         blocks: number of last transformer blocks to adapt; 0 adapts every block.
-        targets: linear layers of a block, by their role (q, k, v, proj, fc1, fc2) or their path inside it. Two roles
-            that one layer plays get one adapter.
+        targets: layers, by their role (q, k, v, proj, fc1, fc2) or their path inside a block, or by their whole dotted
+            name, for which ``blocks`` has no say. Two roles that one layer plays get one adapter.
     """
 
     rank: int = 8
@@ -65,37 +64,17 @@ class LoraSettings:
             raise ConfigError(f"blocks is {self.blocks!r}; give the number of last blocks, or 0 for all")
         listed = isinstance(self.targets, (list, tuple)) and all(isinstance(target, str) for target in self.targets)
         if not self.targets or not listed:
-            raise ConfigError(f'targets is {self.targets!r}; give a list of linear layers, for example ["q", "v"]')
+            raise ConfigError(f'targets is {self.targets!r}; give a list of layers, for example ["q", "v"]')
 
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float)
 
 
-def target_modules(network: Backbone, settings: LoraSettings) -> list[str]:
-    """Dotted names of the layers that get an adapter.
-
-    Raises:
-        ConfigError: more blocks than the network has, or a target that is not a linear layer of a block.
-    """
-    depth = len(network.blocks)
-    if settings.blocks > depth:
-        raise ConfigError(f"blocks is {settings.blocks}, but the network has only {depth}")
-    names = []
-    for index in range(depth - (settings.blocks or depth), depth):
-        linears = [name for name, module in network.blocks[index].named_modules() if isinstance(module, nn.Linear)]
-        for target in settings.targets:
-            layer = network.target_names.get(target, target)
-            if layer not in linears:
-                known = ", ".join([*network.target_names, *linears])
-                raise ConfigError(f"{target!r} is not a linear layer of a block; choose from {known}")
-            names.append(f"{network.block_name(index)}.{layer}")
-    return list(dict.fromkeys(names))
-
-
 def attach_lora(network: Any, settings: LoraSettings, adapters: Sequence[str]) -> None:
     """Freeze ``network`` and add one trainable adapter per name to each target layer, in place."""
-    add_adapters(network, target_modules(network, settings), settings, adapters)
+    layers = target_modules(network, targets=settings.targets, blocks=settings.blocks)
+    add_adapters(network, layers, settings, adapters)
 
 
 def add_adapters(network: Any, layers: Sequence[str], settings: LoraSettings, adapters: Sequence[str]) -> None:
@@ -103,7 +82,7 @@ def add_adapters(network: Any, layers: Sequence[str], settings: LoraSettings, ad
 
     Args:
         network: any network.
-        layers: dotted names of linear layers; the settings' own blocks and targets have no say.
+        layers: dotted names of linear layers and convolutions; the settings' own blocks and targets have no say.
         settings: rank, alpha and dropout.
         adapters: their names.
     """
@@ -117,7 +96,7 @@ def add_adapters(network: Any, layers: Sequence[str], settings: LoraSettings, ad
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # annotated int, computed with as a number
         lora_dropout=settings.dropout,
-        target_modules=list(layers),
+        target_modules=in_peft_words(network, layers),
     )
     config._register_custom_module({nn.Linear: StackedLora})
     with warnings.catch_warnings():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_fedlora.adapters.lora import PRIVATE, SHARED, Temporary, replace_module
+from monai_fedlora.errors import ConfigError
 
 
 class TwinHead(Temporary):
@@ -41,11 +42,21 @@ class TwinHead(Temporary):
 
 
 def attach_twin_heads(network: Any) -> None:
-    """Replace every head of a backbone by a :class:`TwinHead`, in place; keys gain ``shared.`` or ``private.``."""
+    """Replace every head of a network by a :class:`TwinHead`, in place; keys gain ``shared.`` or ``private.``.
+
+    Raises:
+        ConfigError: a head has parameters outside linear layers.
+    """
     heads = [
         name
         for name, module in network.named_modules()
         if isinstance(module, nn.Linear) and f"{name}.".startswith(network.head_prefixes)
     ]
+    for name, _ in network.named_parameters():
+        if name.startswith(network.head_prefixes) and name.rpartition(".")[0] not in heads:
+            raise ConfigError(
+                f"two heads side by side are made of linear layers, and {name} of the head belongs to a "
+                f"{type(network.get_submodule(name.rpartition('.')[0])).__name__}; name the linear layer alone as head"
+            )
     for name in heads:
         replace_module(network, name, TwinHead(cast(nn.Linear, network.get_submodule(name))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def set_training_mode(network: nn.Module) -> list[nn.Module]:
@@ -11,13 +12,17 @@ def set_training_mode(network: nn.Module) -> list[nn.Module]:
     In training mode are: every module all of whose parameters train, with its children; every module that
     owns a trainable parameter itself; and the dropout of a low-rank adapter of which a factor trains (PEFT keeps
     it in ``lora_dropout`` beside ``lora_A`` and ``lora_B``). Dropout, stochastic depth and running statistics of a
-    frozen backbone therefore stay off.
+    frozen backbone therefore stay off. Batch normalisation with running statistics is always in evaluation mode: these
+    are buffers, which neither train nor travel.
 
     Returns:
         The modules that are in training mode.
     """
     network.eval()
     _train_inside(network)
+    for module in network.modules():
+        if isinstance(module, _BatchNorm) and module.track_running_stats:
+            module.eval()
     return [module for module in network.modules() if module.training]
 
 

@@ -30,3 +30,12 @@ def check_whole(name: str, value: Any, *, least: int = 0) -> None:
     """Refuse anything but a whole number of at least ``least``."""
     if type(value) is not int or value < least:
         raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+
+
+def check_head(network: Any, who: str) -> None:
+    """Refuse a network of which no part is called its head; ``who`` needs one."""
+    if not network.head_prefixes:
+        raise ConfigError(
+            f"{who} needs to know the network's classification head, and none is named; give the dotted name of the "
+            'module that makes the logits, for example head="classifier"'
+        )

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from dataclasses import dataclass
+from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from monai_fedlora.adapters.lora import lora_layers
+from monai_fedlora.adapters.side import PREFIX
+from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods.base import Method
-from monai_fedlora.networks.layers import Layers
+from monai_fedlora.networks.blocked import BlockedNetwork
+from monai_fedlora.networks.layers import Layers, matching
+from monai_fedlora.networks.opened import INSIDE, OpenedNetwork, evaluating, logits_of, random_images
+from monai_fedlora.networks.protocol import Backbone
+from monai_fedlora.networks.text_head import CosineHead
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -19,3 +34,91 @@ class MethodChoice:
 
     method: Method
     layers: Layers | None = None
+
+    def attach(self, network: nn.Module, *, images: Tensor | None = None, seed: int = 0) -> tuple[Any, Method]:
+        """Open a network, attach the method to it, in place, and try it on random images.
+
+        Args:
+            network: see :meth:`open`.
+            images: of the shape (B, ...) that the network takes; their values are not read. None to try nothing.
+            seed: of the initial values of what the method adds.
+
+        Returns:
+            The attached network, and the method as :meth:`open` gives it, which is what ``scope``, ``penalty`` and so
+            on are to be asked of.
+
+        Raises:
+            ConfigError: see :meth:`open`; a layer cannot have an adapter; or see :func:`check_attached`.
+        """
+        opened, method = self.open(network)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            method.attach(opened)
+        if images is not None:
+            check_attached(opened, images)
+        return opened, method
+
+    def open(self, network: nn.Module) -> tuple[Any, Method]:
+        """Make a network ready for the method.
+
+        Networks of the catalogue stay as they are. Any other becomes an
+        :class:`~monai_fedlora.networks.opened.OpenedNetwork` around it, with ``head_prefixes`` of the named head, or a
+        :class:`~monai_fedlora.networks.blocked.BlockedNetwork` where its list of blocks is named.
+
+        Returns:
+            The network, and the method; where ``targets`` is a regular expression, the method's own ``targets`` become
+            the whole dotted names that it matches in the opened network, as a job carries them.
+
+        Raises:
+            ConfigError: a name is nowhere in the network (the nearest are given), the method compares with texts and
+                the network does not, or a network of the catalogue is told what it knows.
+        """
+        layers = self.layers or Layers()
+        opened: Any = network
+        if isinstance(network, OpenedNetwork):
+            raise ConfigError("the network has been opened for a method before; give the module that is inside of it")
+        if isinstance(network, Backbone):
+            if layers.head or layers.blocks:
+                raise ConfigError(f"a {type(network).__name__} knows its head and its blocks; leave their names out")
+        elif layers.blocks is not None:
+            opened = BlockedNetwork(network, head=layers.head, blocks=layers.blocks)
+        else:
+            opened = OpenedNetwork(network, head=layers.head)
+            _log.info("no list of blocks is named, so that what frozen layers give is computed anew in every step")
+        if self.method.reads_text and not isinstance(getattr(opened, "head", None), CosineHead):
+            raise ConfigError(
+                f"{self.method.name} compares images with texts, and this network does not; choose a CLIP size"
+                + (", or classifier='linear'" if hasattr(self.method, "classifier") else "")
+            )
+        method = self.method
+        if layers.targets is not None:
+            inside = INSIDE if opened is not network else ""
+            names = tuple(inside + name for name in matching(network, layers.targets))
+            method = dataclasses.replace(method, targets=names)  # type: ignore[call-arg]
+        return opened, method
+
+
+def check_attached(network: Any, images: Tensor) -> None:
+    """Try an attached network on random images, in evaluation mode and without gradients.
+
+    Args:
+        network: as a method has attached to it.
+        images: of the shape (B, ...) that it takes; their values are not read.
+
+    Raises:
+        ConfigError: its output is no logits, or it never calls a layer that has an adapter, which then has no effect.
+    """
+    called: set[str] = set()
+    layers = {name: layer for name, layer in lora_layers(network).items() if not name.startswith(PREFIX)}
+    hooks = [layer.register_forward_hook(lambda *_, name=name: called.add(name)) for name, layer in layers.items()]
+    try:
+        with torch.no_grad(), evaluating(network):
+            logits_of(network(random_images(images, 2)), batch=2)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if silent := [name for name in layers if name not in called]:
+        raise ConfigError(
+            f"the network never calls {silent[0]}, so that its adapter has no effect: its weight is read without a "
+            "call, or the layer takes no part in the logits. Leave it out of targets"
+        )

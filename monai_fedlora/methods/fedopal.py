@@ -55,6 +55,11 @@ class FedOpal(AveragedLora):
         check_weight("weight", self.weight)
         check_choice("stop_gradient", self.stop_gradient, ("none", "shared"))
 
+    @property
+    def needs_matrices(self) -> bool:
+        """The overlap is that of rows, columns and products of matrices."""
+        return True
+
     def penalty(self, network: Any) -> AbstractContextManager[Penalty] | None:
         """The weighted overlap of the adapters; None where its weight is 0."""
         return self._weighted_overlap(network) if self.weight else None

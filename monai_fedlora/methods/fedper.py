@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from monai_fedlora.methods.base import Phase, register
-from monai_fedlora.methods.checks import check_fraction
+from monai_fedlora.methods.checks import check_fraction, check_head
 from monai_fedlora.methods.lora import is_head
 from monai_fedlora.methods.trainable_part import AdaptersOrEverything
 
@@ -27,6 +27,11 @@ class FedPer(AdaptersOrEverything):
     heads = ("private",)
 
     head: Literal["private"] = "private"
+
+    def attach(self, network: Any) -> None:
+        """Add the adapters, or make everything trainable; without a head there is nothing to keep."""
+        check_head(network, self.name)
+        super().attach(network)
 
 
 @register

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from monai_fedlora.adapters.dense import DELTA, shift_layers
 from monai_fedlora.adapters.factors import draw_a, zero_b
-from monai_fedlora.adapters.lora import SHARED, target_modules
+from monai_fedlora.adapters.lora import SHARED
 from monai_fedlora.methods.base import register
 from monai_fedlora.methods.checks import check_whole
 from monai_fedlora.methods.lora import is_factor
@@ -49,10 +50,10 @@ class Flora(RankedLora):
         super().__post_init__()
         check_whole("a_seed", self.a_seed)
 
-    def attach(self, network: Any) -> None:
+    def adapt(self, network: Any, layers: Sequence[str]) -> None:
         """Add the dense update, zero, and the adapter."""
-        shift_layers(network, target_modules(network, self.lora))
-        super().attach(network)
+        shift_layers(network, layers)
+        super().adapt(network, layers)
 
     def travels(self, key: str, network: Any) -> str | None:
         """Factors go up, the dense update comes down."""

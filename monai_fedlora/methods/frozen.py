@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from monai_fedlora.methods.base import Method, register
+from monai_fedlora.methods.checks import check_head
 from monai_fedlora.methods.lora import is_head
 
 
@@ -50,6 +51,7 @@ class LinearProbe(Method):
 
     def attach(self, network: Any) -> None:
         """Freeze everything but the head."""
+        check_head(network, self.name)
         for key, parameter in network.named_parameters():
             parameter.requires_grad_(is_head(key, network))
 

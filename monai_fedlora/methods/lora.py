@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from monai_fedlora.adapters.lora import PRIVATE, SHARED, LoraSettings, attach_lora
+from monai_fedlora.adapters.lora import PRIVATE, SHARED, LoraSettings, add_adapters
+from monai_fedlora.adapters.targets import check_matrices, target_modules
 from monai_fedlora.adapters.view import with_weights
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods.base import Method, register
-from monai_fedlora.methods.checks import check_choice
+from monai_fedlora.methods.checks import check_choice, check_head
 from monai_fedlora.methods.rules import RULES, Payload, Updates, with_products_length
 from monai_fedlora.scope import Manifest
 
@@ -53,9 +55,28 @@ class LoraMethod(Method):
             rank=self.rank, alpha=self.alpha, dropout=self.dropout, blocks=self.blocks, targets=self.targets
         )
 
+    @property
+    def needs_matrices(self) -> bool:
+        """Whether the method computes with the products B A as matrices, so that it cannot adapt convolutions."""
+        return False
+
     def attach(self, network: Any) -> None:
-        """Freeze the backbone, add the adapters, leave the head trainable."""
-        attach_lora(network, self.lora, self.adapters)
+        """Freeze the backbone, add the adapters, leave the head trainable.
+
+        Raises:
+            ConfigError: see :func:`monai_fedlora.adapters.targets.target_modules`; a convolution where the method needs
+                matrices; or the head shall stay in the site, and the network has none.
+        """
+        layers = target_modules(network, targets=self.targets, blocks=self.blocks)
+        if self.needs_matrices:
+            check_matrices(network, layers, self.name)
+        if self.head == "private" and "shared" in self.heads:
+            check_head(network, f"{self.name} with a private head")
+        self.adapt(network, layers)
+
+    def adapt(self, network: Any, layers: Sequence[str]) -> None:
+        """Add the adapters to the layers with these dotted names, and leave the head trainable."""
+        add_adapters(network, layers, self.lora, self.adapters)
         for name, parameter in network.named_parameters():
             if is_head(name, network):
                 parameter.requires_grad_(True)
@@ -104,6 +125,11 @@ class AveragedLora(LoraMethod):
     def rule(self) -> str | None:
         """As ``averaging`` says."""
         return self.averaging
+
+    @property
+    def needs_matrices(self) -> bool:
+        """Products are averaged as matrices."""
+        return RULES[self.averaging].products
 
     def starts_over(self, key: str, network: Any) -> bool:
         """New factors of the averaged product have other directions than the ones that the site trained."""

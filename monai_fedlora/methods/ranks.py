@@ -38,6 +38,11 @@ class RankedLora(LoraMethod):
             if rank > self.rank:
                 raise ConfigError(f"ranks holds {rank}, above rank {self.rank}; set rank to the largest of ranks")
 
+    @property
+    def needs_matrices(self) -> bool:
+        """Products of factors of different ranks are combined as matrices."""
+        return True
+
     def check_sites(self, count: int) -> None:
         """Refuse ranks for another number of sites."""
         super().check_sites(count)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from monai_fedlora.adapters.dense import ShiftedLinear, shift_layers
-from monai_fedlora.adapters.lora import SHARED, LoraSettings, attach_lora, lora_layers, merge_lora
+from monai_fedlora.adapters.lora import SHARED, LoraSettings, add_adapters, lora_layers, merge_lora
 from tests.helpers import randomise, tiny_photographs, tiny_vit
 
 LAYER = "blocks.2.attn.q"
@@ -39,7 +39,7 @@ def test_an_update_is_stored_and_does_not_train() -> None:
 def test_an_adapter_fits_on_a_shifted_layer_and_both_are_merged() -> None:
     network = tiny_vit()
     shift_layers(network, [LAYER])
-    attach_lora(network, LoraSettings(rank=3), (SHARED,))
+    add_adapters(network, [LAYER], LoraSettings(rank=3), (SHARED,))
     randomise(network, "lora_")
     layer = lora_layers(network)[LAYER]
     layer.base_layer.lora_delta.copy_(0.3 * torch.randn(24, 24, generator=torch.Generator().manual_seed(0)))

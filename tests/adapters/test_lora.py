@@ -17,8 +17,8 @@ from monai_fedlora.adapters.lora import (
     attach_lora,
     lora_layers,
     merge_lora,
-    target_modules,
 )
+from monai_fedlora.adapters.targets import target_modules
 from monai_fedlora.adapters.view import with_weights
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.cinema import ConvViT, convvit
@@ -121,7 +121,7 @@ def test_gradients_reach_all_factors_and_nothing_that_is_frozen() -> None:
 def test_only_the_chosen_blocks_and_targets_are_adapted(blocks: int, adapted: list[int]) -> None:
     settings = LoraSettings(blocks=blocks, targets=("attn.q", "mlp.fc1"))
     names = [f"encoder.blocks.{block}.{target}" for block in adapted for target in ("attn.q", "mlp.fc1")]
-    assert target_modules(tiny_network(), settings) == names
+    assert target_modules(tiny_network(), targets=settings.targets, blocks=blocks) == names
     network = dual(settings)
     assert list(lora_layers(network)) == names
     assert all(set(layer.lora_A) == {SHARED, PRIVATE} for layer in lora_layers(network).values())
@@ -268,11 +268,17 @@ def test_more_blocks_than_there_are_is_an_error() -> None:
         attach_lora(tiny_network(), LoraSettings(blocks=4), (SHARED,))
 
 
-@pytest.mark.parametrize("target", ["attn.v", "attn", "queries", "norm1", "encoder.blocks.0.attn.q"])
+@pytest.mark.parametrize("target", ["attn.v", "attn", "queries", "norm1", "encoder.blocks.3.attn.q"])
 def test_a_target_that_is_no_linear_layer_of_a_block_is_an_error(target: str) -> None:
     network = tiny_network()
     with pytest.raises(ConfigError, match=re.escape(repr(target)) + ".*attn.q, attn.kv"):
         attach_lora(network, LoraSettings(targets=(target,)), (SHARED,))
+
+
+def test_a_whole_dotted_name_is_a_target_in_whichever_block_it_lies() -> None:
+    first, last = "encoder.blocks.0.attn.q", "encoder.blocks.1.mlp.fc2"
+    names = target_modules(tiny_network(), targets=(first, "proj", last), blocks=1)
+    assert names == ["encoder.blocks.2.attn.proj", first, last]
 
 
 def test_dropout_acts_in_training_only() -> None:

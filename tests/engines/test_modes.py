@@ -31,7 +31,18 @@ def test_the_dropout_of_a_frozen_adapter_stays_off(make_network) -> None:
 def test_a_network_that_trains_completely_is_in_training_mode(make_network) -> None:
     network = make_network().requires_grad_(True).eval()
     set_training_mode(network)
-    assert all(module.training for module in network.modules())
+    still = {name for name, module in network.named_modules() if not module.training}
+    assert still == {name for name, module in network.named_modules() if isinstance(module, torch.nn.BatchNorm1d)}
+
+
+def test_running_statistics_stay_as_they_are_whatever_trains(make_network) -> None:
+    network = make_network().requires_grad_(True)
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm1d)]
+    network.head.append(torch.nn.BatchNorm1d(2, track_running_stats=False))
+    set_training_mode(network)
+    assert norms
+    assert not any(norm.training for norm in norms)
+    assert network.head[-1].training
 
 
 def test_a_frozen_network_is_in_evaluation_mode(make_network) -> None:
