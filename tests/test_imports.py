@@ -19,13 +19,25 @@ PACKAGE = REPOSITORY / "monai_fedlora"
 # Rooms from the ground up: a folder or a module of the package imports those before it, and none behind it.
 ORDER = (
     *("errors", "environment", "catalogues", "source_digest", "files", "scratch", "trackers", "encoding", "resources"),
-    *("formats", "transforms", "data", "report", "networks", "adapters", "scope", "methods", "engines", "federated"),
-    *("rendering", "export", "clinic", "audit", "comparison", "reporting", "serve", "api", "commands", "cli"),
+    *("formats", "transforms", "data", "studies", "report", "networks", "adapters", "scope", "methods", "engines"),
+    *(
+        "federated",
+        "rendering",
+        "export",
+        "clinic",
+        "audit",
+        "comparison",
+        "reporting",
+        "serve",
+        "api",
+        "commands",
+        "cli",
+    ),
 )
 _TRAINING = {"adapters", "methods", "engines", "federated"}
 # Rooms that know nothing of each other although one stands above the other.
 APART = {
-    "networks": {"formats", "transforms", "data", "report"},
+    "networks": {"formats", "transforms", "data", "studies", "report"},
     "rendering": {"formats", "transforms", "data", "networks", *_TRAINING},
     "clinic": {*_TRAINING, "rendering"},
     "comparison": {"clinic", "audit"},

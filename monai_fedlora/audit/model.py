@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from monai_fedlora.adapters.lora import merge_lora
 from monai_fedlora.clinic.bundle import Classifier, open_with_files
 from monai_fedlora.clinic.reading import load_study
-from monai_fedlora.clinic.studies import CineFile, Study
 from monai_fedlora.data.cases import Case, Datalist
 from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.data.units import unit_numbers
@@ -23,6 +22,7 @@ from monai_fedlora.errors import DataError, FedLoraError
 from monai_fedlora.export.leakage import Cases
 from monai_fedlora.methods.build import UNTRAINED, build_network
 from monai_fedlora.networks.head_inputs import head_inputs, joined
+from monai_fedlora.studies.study import CineFile, Study
 from monai_fedlora.transforms.orientation import all_orders
 
 _INSIDE = "network."

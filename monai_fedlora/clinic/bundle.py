@@ -26,8 +26,8 @@ from monai_fedlora.export.check.origin import NOT_MADE_HERE
 from monai_fedlora.export.keys import PublicKey
 from monai_fedlora.export.reference import METHOD
 from monai_fedlora.report import renamed_views
+from monai_fedlora.studies.study import CINE, IMAGE
 
-CINE, IMAGE = "cine", "image"
 _MODALITIES = {"MR": CINE, "photograph": IMAGE}
 _MODEL = "models/model.ts"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monai_fedlora.clinic.naming import printable
+from monai_fedlora.studies.naming import printable
 
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 _GUARD = "'"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
-from monai_fedlora.clinic.naming import printable
 from monai_fedlora.errors import FedLoraError
+from monai_fedlora.studies.naming import printable
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 

@@ -19,8 +19,8 @@ import secrets
 from typing import Any
 
 from monai_fedlora.clinic.dicom_enhanced import MULTIFRAME
-from monai_fedlora.clinic.dicom_files import need_pydicom
 from monai_fedlora.errors import PrivacyError
+from monai_fedlora.formats.dicom_files import need_pydicom
 
 KEPT = frozenset({
     "SOPClassUID", "SpecificCharacterSet", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID",

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from monai_fedlora.clinic.dicom_enhanced import GROUPS, MULTIFRAME, classic_frames
-from monai_fedlora.clinic.dicom_files import DIRECTORY, naming_damage, read_object
 from monai_fedlora.clinic.dicom_kinds import why_no_cine
 from monai_fedlora.clinic.omissions import Unused, summarise
 from monai_fedlora.errors import DataError
+from monai_fedlora.formats.dicom_files import DIRECTORY, naming_damage, read_object
 
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 _LARGEST_SIDE = 4096
@@ -122,7 +122,7 @@ def read_image_headers(files: Sequence[Path], origin: Path) -> StudyImages:
         origin: the folder or archive, for messages.
 
     Raises:
-        ConfigError: pydicom is not installed.
+        ConfigError: a file is DICOM, and pydicom is not installed.
         DataError: there is no MR image that can be used, there are several studies or patients, or two different images
             have one UID.
     """

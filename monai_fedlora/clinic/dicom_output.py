@@ -9,12 +9,12 @@ from typing import Any
 from PIL import Image
 
 from monai_fedlora.clinic.deidentify import Deidentifier, mark
-from monai_fedlora.clinic.dicom_files import naming_damage, need_pydicom, quiet_pydicom
 from monai_fedlora.clinic.predict import Prediction
 from monai_fedlora.clinic.report_sr import build_report
 from monai_fedlora.clinic.secondary_capture import build_capture
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.files import atomic_path
+from monai_fedlora.formats.dicom_files import naming_damage, need_pydicom, quiet_pydicom
 
 REPORT_NAME, FIGURE_NAME, IMAGES_NAME = "report.dcm", "figure.dcm", "images"
 _COPIED = (

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from monai_fedlora.clinic.dicom_enhanced import classic_frames
-from monai_fedlora.clinic.dicom_files import EXPLICIT_BIG, EXPLICIT_LITTLE, naming_damage, read_object
 from monai_fedlora.clinic.dicom_headers import ImageHeader
 from monai_fedlora.clinic.dicom_stack import Stack
 from monai_fedlora.errors import DataError
+from monai_fedlora.formats.dicom_files import EXPLICIT_BIG, EXPLICIT_LITTLE, naming_damage, read_object
 
 MAXIMUM_VOXELS = 1 << 28
 _RESCALE = (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))

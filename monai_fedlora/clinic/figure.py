@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from monai_fedlora.clinic.bundle import CINE
 from monai_fedlora.clinic.overlay import (
     AN_AID,
     FULL,
@@ -28,6 +27,7 @@ from monai_fedlora.clinic.overlay import (
 from monai_fedlora.clinic.placement import NO_MARKERS
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, Prediction
 from monai_fedlora.clinic.state import NO_DOUBT_FOUND, state_sentences
+from monai_fedlora.studies.study import CINE
 
 _PANEL, _GAP, _SIDE, _TOP, _LINE, _LOWEST = 320, 16, 400, 74, 22, 640
 _PAPER, _INK, _PALE, _BAR, _ALARM = (255, 255, 255), (25, 25, 25), (150, 150, 150), (52, 101, 164), (178, 34, 34)

@@ -24,9 +24,9 @@ from monai_fedlora.clinic.figure_title import add_title
 from monai_fedlora.clinic.occlusion import need_captum
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, predict_study
 from monai_fedlora.clinic.state import state_sentences
-from monai_fedlora.clinic.studies import LeftOut, Study
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.files import atomic_path, make_folder, read_json, write_json, write_text
+from monai_fedlora.studies.study import LeftOut, Study
 
 TABLE_NAME = "predictions.csv"
 LEFT_OUT_NAME = "left_out.csv"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from monai_fedlora.clinic.bundle import CINE, Classifier
+from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.reading import LoadedStudy
+from monai_fedlora.studies.study import CINE
 from monai_fedlora.transforms.orientation import N_ORDERS, all_orders
 
 NOT_ORIENTED = (

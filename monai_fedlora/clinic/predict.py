@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_fedlora.clinic.bundle import CINE, Classifier
+from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.frames_choice import FrameChoice
 from monai_fedlora.clinic.occlusion import occlusion_map
 from monai_fedlora.clinic.omissions import Omission
@@ -19,7 +19,7 @@ from monai_fedlora.clinic.reading import LoadedStudy, load_study
 from monai_fedlora.clinic.sources import Source
 from monai_fedlora.clinic.stability import Stability, find_stability
 from monai_fedlora.clinic.state import contenders, is_undecided, percent, span, state_of, state_sentences
-from monai_fedlora.clinic.studies import Study
+from monai_fedlora.studies.study import CINE, Study
 
 NOT_FOR_CLINICAL_USE = "Research only. Not a medical device, not for clinical use, not for diagnosis."
 
@@ -160,7 +160,7 @@ def predict_study(classifier: Classifier, study: Study, *, overlay: bool = True)
 
     Args:
         classifier: from :func:`monai_fedlora.clinic.bundle.open_bundle`.
-        study: from :func:`monai_fedlora.clinic.studies.find_studies`, or made by hand.
+        study: from :func:`monai_fedlora.studies.study.find_studies`, or made by hand.
         overlay: also find out which places the answer hangs on, which takes eighty times as long as the answer.
 
     Raises:

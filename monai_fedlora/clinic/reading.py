@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_fedlora.clinic.archive import is_archive, study_files, unpacked
-from monai_fedlora.clinic.bundle import CINE, Classifier
+from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.dicom_headers import read_image_headers
 from monai_fedlora.clinic.dicom_pixels import check_size, read_voxels
 from monai_fedlora.clinic.dicom_stack import Stack, find_stack
@@ -21,11 +20,12 @@ from monai_fedlora.clinic.frames_choice import FrameChoice, choose_frames
 from monai_fedlora.clinic.omissions import Omission
 from monai_fedlora.clinic.plausible import affine_doubts, cine_doubts, photograph_doubts, view_doubts
 from monai_fedlora.clinic.sources import Source, read_sources
-from monai_fedlora.clinic.studies import CineFile, DicomFiles, Packed, Study, Unusable
 from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.errors import DataError
 from monai_fedlora.formats.nifti import read_header
 from monai_fedlora.formats.photograph_file import read_photograph
+from monai_fedlora.studies.study import CINE, CineFile, DicomFiles, Packed, Study, Unusable
+from monai_fedlora.studies.zipped import is_archive, study_files, unpacked
 from monai_fedlora.transforms.frames import Frame, join_frames, make_frame, oriented_or_refused, read_cine, read_frames
 from monai_fedlora.transforms.orientation import is_known, orient_like
 from monai_fedlora.transforms.resampling import resample

@@ -19,10 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from monai_fedlora.clinic.bundle import CINE, Classifier
+from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.orders import in_other_orders
 from monai_fedlora.clinic.reading import LoadedStudy
 from monai_fedlora.errors import DataError
+from monai_fedlora.studies.study import CINE
 
 SHIFT_MM = 4.0
 """A cine's crop is moved by as many whole voxels as come nearest to this, one at least (ours)."""

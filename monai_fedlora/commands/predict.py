@@ -63,13 +63,13 @@ def run(args: argparse.Namespace) -> int:
 
     from monai_fedlora.clinic.bundle import open_bundle
     from monai_fedlora.clinic.deidentify import Deidentifier
-    from monai_fedlora.clinic.finding import BESIDE, count_and_name, find_studies
     from monai_fedlora.clinic.helper import Helper, isolated
     from monai_fedlora.clinic.many import FIGURES, LEFT_OUT_NAME, TABLE_NAME, DicomOutput, predict_all
     from monai_fedlora.clinic.state import NO_DOUBT_FOUND, state_sentences
     from monai_fedlora.clinic.threads import torch_threads
     from monai_fedlora.commands.console import open_console
     from monai_fedlora.export.keys import read_public_keys
+    from monai_fedlora.studies.finding import BESIDE, count_and_name, find_studies
 
     if args.keep_identity and not args.dicom:
         raise ConfigError("--keep-identity says what is in the DICOM objects; give --dicom too")
@@ -140,7 +140,7 @@ def _called(name: str, studies: Sequence[Any]) -> list[Any]:
     Raises:
         ConfigError: there are several, or the name is none.
     """
-    from monai_fedlora.clinic.naming import printable
+    from monai_fedlora.studies.naming import printable
 
     chosen = printable(" ".join(name.split()))
     if not chosen or len(studies) != 1:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from monai_fedlora.clinic.bundle import CINE, Classifier
+from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.compared import KEY, compared
 from monai_fedlora.clinic.overlay import scale
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE
 from monai_fedlora.report import PERSONAL, SHARED
 from monai_fedlora.serve.names import accepted_suffixes
+from monai_fedlora.studies.study import CINE
 
 _LONGEST = 300
 _METRICS = {

@@ -18,12 +18,12 @@ import numpy as np
 
 from monai_fedlora.clinic.chosen_frames import choose_again
 from monai_fedlora.clinic.deidentify import Deidentifier
-from monai_fedlora.clinic.dicom_files import naming_damage, read_object
 from monai_fedlora.clinic.dicom_pixels import read_dataset
 from monai_fedlora.clinic.reading import LoadedStudy
 from monai_fedlora.clinic.sources import Source
 from monai_fedlora.errors import DataError, FedLoraError
 from monai_fedlora.files import make_folder
+from monai_fedlora.formats.dicom_files import naming_damage, read_object
 from monai_fedlora.serve.disk import Share
 
 

@@ -6,20 +6,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from monai_fedlora.clinic.archive import MAXIMUM_FILES, member_name
-from monai_fedlora.clinic.bundle import CINE
-from monai_fedlora.clinic.dicom_files import is_dicom
-from monai_fedlora.clinic.finding import count_and_name
-from monai_fedlora.clinic.studies import CineFile, DicomFiles, LeftOut, Study, Unusable
-from monai_fedlora.clinic.volumes import INFO, NIFTI, arrange_volumes
 from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.check.archive import Limits, open_archive
 from monai_fedlora.files import open_new
+from monai_fedlora.formats.dicom_files import is_dicom
 from monai_fedlora.serve.disk import Share
 from monai_fedlora.serve.names import ZIP, is_hidden, loose_name, shown_name, stem, stored_suffix
 from monai_fedlora.serve.refusal import BAD_REQUEST, WRONG_TYPE, Refused
 from monai_fedlora.serve.uploads import Received, StoredFile
+from monai_fedlora.studies.finding import count_and_name
+from monai_fedlora.studies.nifti_studies import INFO, NIFTI, arrange_volumes
+from monai_fedlora.studies.study import CINE, CineFile, DicomFiles, LeftOut, Study, Unusable
+from monai_fedlora.studies.zipped import MAXIMUM_FILES, member_name
 
 _CHUNK = 1 << 20
 _INFO_BYTES = 1 << 16

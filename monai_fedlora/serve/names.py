@@ -7,11 +7,11 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from monai_fedlora.clinic.bundle import CINE
-from monai_fedlora.clinic.volumes import INFO, NIFTI
 from monai_fedlora.data.system_files import is_of_system
 from monai_fedlora.formats.photograph_file import SUFFIXES as PHOTOGRAPHS
 from monai_fedlora.serve.refusal import BAD_REQUEST, Refused
+from monai_fedlora.studies.nifti_studies import INFO, NIFTI
+from monai_fedlora.studies.study import CINE
 
 ZIP, DICOM = ".zip", ".dcm"
 _DICOM_SUFFIXES = (DICOM, ".dicom", ".ima")

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from monai_fedlora.clinic import overlay
-from monai_fedlora.clinic.bundle import CINE, Classifier
+from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.deidentify import Deidentifier
 from monai_fedlora.clinic.dicom_output import write_dicom
 from monai_fedlora.clinic.figure import draw_figure
@@ -20,6 +20,7 @@ from monai_fedlora.files import open_new, write_json
 from monai_fedlora.serve.chosen import Unchanged, keep_cine, read_again
 from monai_fedlora.serve.sessions import CLASSIFYING, DONE, EXPLAINING, READING, ServedStudy
 from monai_fedlora.serve.volumes import network_affine, write_cine, write_overlay
+from monai_fedlora.studies.study import CINE
 
 LONGEST_SIDE = 2048
 """Pixels of a photograph that is shown (ours)."""

@@ -18,8 +18,6 @@ from typing import Any
 from monai_fedlora.clinic.deidentify import Deidentifier
 from monai_fedlora.clinic.feedback import Opinion
 from monai_fedlora.clinic.frames_choice import check_frames
-from monai_fedlora.clinic.naming import comparable
-from monai_fedlora.clinic.studies import Study
 from monai_fedlora.errors import DataError
 from monai_fedlora.files import make_folder
 from monai_fedlora.serve.chosen import KeptCine
@@ -28,6 +26,8 @@ from monai_fedlora.serve.pace import SPARED, Pace
 from monai_fedlora.serve.refusal import BAD_REQUEST, CONFLICT, NOT_FOUND, TOO_MANY, Refused
 from monai_fedlora.serve.settings import ServeSettings
 from monai_fedlora.serve.uploads import StoredFile
+from monai_fedlora.studies.naming import comparable
+from monai_fedlora.studies.study import Study
 
 SENDING, WAITING, READING, CLASSIFYING, EXPLAINING, DONE, FAILED = (
     "sending", "waiting", "reading", "classifying", "explaining", "done", "failed",

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from monai_fedlora.clinic.archive import MAXIMUM_FILES
 from monai_fedlora.files import open_new
 from monai_fedlora.serve.names import is_hidden, shown_name
 from monai_fedlora.serve.refusal import BAD_REQUEST, TOO_LARGE, WRONG_TYPE, Refused
+from monai_fedlora.studies.zipped import MAXIMUM_FILES
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

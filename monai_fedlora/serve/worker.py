@@ -11,11 +11,12 @@ from importlib import import_module
 
 import torch
 
-from monai_fedlora.clinic.bundle import CINE, IMAGE, Classifier
+from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.defects import describe_defect, reason_of
 from monai_fedlora.errors import FedLoraError
 from monai_fedlora.serve.results import classify
 from monai_fedlora.serve.sessions import Removed, ServedStudy, Session
+from monai_fedlora.studies.study import CINE, IMAGE
 
 logger = logging.getLogger(__name__)
 

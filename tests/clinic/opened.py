@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -34,3 +35,9 @@ def cine() -> np.ndarray:
 def stored_study(cine: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a DICOM study that tests only read."""
     return write_study(tmp_path_factory.mktemp("dicom") / "heart", cine)
+
+
+@pytest.fixture
+def study_folder(stored_study: Path, tmp_path: Path) -> Path:
+    """The folder of a DICOM study that tests may change."""
+    return Path(shutil.copytree(stored_study, tmp_path / "heart"))

@@ -13,8 +13,8 @@ import torch
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.chosen_frames import choose_again
 from monai_fedlora.clinic.reading import load_study
-from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
 from monai_fedlora.errors import DataError
+from monai_fedlora.studies.study import CineFile, DicomFiles, Study
 from tests.clinic.cine_studies import affine_of, write_nifti
 
 

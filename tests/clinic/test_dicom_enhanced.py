@@ -25,8 +25,8 @@ from monai_fedlora.clinic.dicom_pixels import read_voxels
 from monai_fedlora.clinic.dicom_stack import Stack, find_stack
 from monai_fedlora.clinic.figure import draw_figure
 from monai_fedlora.clinic.predict import Prediction, predict_study
-from monai_fedlora.clinic.studies import DicomFiles, Study
 from monai_fedlora.errors import DataError, FedLoraError, PrivacyError
+from monai_fedlora.studies.study import DicomFiles, Study
 from tests.clinic.cine_studies import affine_of, axes, enhanced_dataset, image_dataset, save, write_study
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom", "ignore::UserWarning:highdicom")

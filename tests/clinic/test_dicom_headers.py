@@ -190,7 +190,7 @@ def test_study_without_dicom_is_refused(tmp_path: Path) -> None:
 
 def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    (tmp_path / "file").touch()
+    (tmp_path / "file").write_bytes(bytes(128) + b"DICM")
     with pytest.raises(ConfigError, match=r"monai-fedlora\[dicom\]"):
         read_image_headers([tmp_path / "file"], tmp_path)
 

@@ -13,10 +13,10 @@ import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monai_fedlora.clinic.archive import study_files
 from monai_fedlora.clinic.dicom_headers import ImageHeader, StudyImages, read_image_headers
 from monai_fedlora.clinic.dicom_stack import Stack, find_stack
 from monai_fedlora.errors import DataError
+from monai_fedlora.studies.zipped import study_files
 from tests.clinic.cine_studies import affine_of, axes
 
 ORIGIN = Path("study")

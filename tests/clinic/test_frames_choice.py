@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from monai_fedlora.clinic.archive import study_files
 from monai_fedlora.clinic.dicom_headers import read_image_headers
 from monai_fedlora.clinic.dicom_pixels import read_voxels
 from monai_fedlora.clinic.dicom_stack import find_stack
@@ -15,6 +14,7 @@ from monai_fedlora.clinic.frames_choice import blood_areas, choose_frames
 from monai_fedlora.data.phantom.patient import make_patient
 from monai_fedlora.data.phantom.vendors import VENDORS
 from monai_fedlora.errors import DataError
+from monai_fedlora.studies.zipped import study_files
 from tests.clinic.cine_studies import ES_FRAME, beating_heart
 
 SPACING = 4.0

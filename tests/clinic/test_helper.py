@@ -20,8 +20,8 @@ from monai_fedlora.clinic.helper import Helper, Stopped, isolated
 from monai_fedlora.clinic.many import predict_all
 from monai_fedlora.clinic.messages import describe_tensors, read_tensors, tensor_bytes
 from monai_fedlora.clinic.predict import predict_study
-from monai_fedlora.clinic.studies import DicomFiles, Study
 from monai_fedlora.errors import DataError
+from monai_fedlora.studies.study import DicomFiles, Study
 
 ANSWERS = """
 import json, os, signal, sys, time

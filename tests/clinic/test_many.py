@@ -23,7 +23,6 @@ from monai_fedlora.clinic import many
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.cells import unguarded
 from monai_fedlora.clinic.deidentify import Deidentifier
-from monai_fedlora.clinic.finding import find_studies
 from monai_fedlora.clinic.many import (
     NO_DICOM,
     TABLE_NAME,
@@ -34,10 +33,11 @@ from monai_fedlora.clinic.many import (
     predict_all,
     table,
 )
-from monai_fedlora.clinic.naming import printable
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE
-from monai_fedlora.clinic.studies import CineFile, DicomFiles, LeftOut, Study
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.studies.finding import find_studies
+from monai_fedlora.studies.naming import printable
+from monai_fedlora.studies.study import CineFile, DicomFiles, LeftOut, Study
 from tests.clinic.cine_studies import affine_of, write_nifti
 
 

@@ -23,8 +23,8 @@ from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.orders import ANOTHER_ORDER, NOT_KNOWN, NOT_ORIENTED
 from monai_fedlora.clinic.predict import Prediction, predict_study
 from monai_fedlora.clinic.reading import load_study
-from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
 from monai_fedlora.data.records import FramePair
+from monai_fedlora.studies.study import CineFile, DicomFiles, Study
 from monai_fedlora.transforms.orientation import N_ORDERS, all_orders, reordered_affine
 from tests.clinic.cine_studies import ES_FRAME, affine_of, axes, write_nifti, write_study
 

@@ -15,7 +15,7 @@ from monai_fedlora.clinic.figure import draw_figure
 from monai_fedlora.clinic.placement import Edges, edge_letters, place
 from monai_fedlora.clinic.predict import predict_study
 from monai_fedlora.clinic.reading import LoadedStudy
-from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
+from monai_fedlora.studies.study import CineFile, DicomFiles, Study
 from tests.clinic.cine_studies import write_nifti
 from tests.clinic.test_figure import panel, words  # noqa: F401  what is written into figures
 

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from monai_fedlora.clinic.bundle import Classifier
-from monai_fedlora.clinic.finding import find_studies
 from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, predict_study
 from monai_fedlora.clinic.state import DOUBTFUL
-from monai_fedlora.clinic.studies import DicomFiles, Study
 from monai_fedlora.export.bundle import Exported
+from monai_fedlora.studies.finding import find_studies
+from monai_fedlora.studies.study import DicomFiles, Study
 from tests.clinic.cine_studies import ES_FRAME
 from tests.export.finished_runs import write_pair
 from tests.export.running import infer, read_table
@@ -38,7 +38,7 @@ sys.meta_path.insert(0, Blocker())
 from monai_fedlora.clinic import dicom_output, figure, many
 from monai_fedlora.clinic.bundle import open_bundle
 from monai_fedlora.clinic.predict import predict_study
-from monai_fedlora.clinic.finding import find_studies
+from monai_fedlora.studies.finding import find_studies
 classifier = open_bundle(sys.argv[1])
 for study in find_studies(sys.argv[2:], modality=classifier.modality).studies:
     print(study.name, *predict_study(classifier, study, overlay=False).probabilities)

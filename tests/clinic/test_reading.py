@@ -17,9 +17,9 @@ from PIL import Image
 from monai_fedlora.clinic import dicom_pixels
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.reading import load_study
-from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
 from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.errors import DataError
+from monai_fedlora.studies.study import CineFile, DicomFiles, Study
 from tests.clinic.cine_studies import ES_FRAME, affine_of, write_nifti, write_study
 
 

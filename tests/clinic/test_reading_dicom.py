@@ -34,10 +34,10 @@ from monai_fedlora.clinic.dicom_stack import find_stack
 from monai_fedlora.clinic.many import DicomOutput, predict_all
 from monai_fedlora.clinic.predict import Prediction, predict_study
 from monai_fedlora.clinic.reading import LoadedStudy, load_study
-from monai_fedlora.clinic.studies import DicomFiles, Study
 from monai_fedlora.errors import FedLoraError
+from monai_fedlora.studies.study import DicomFiles, Study
 from tests.clinic.cine_studies import save, write_study
-from tests.clinic.test_dicom_files import stored
+from tests.formats.test_dicom_files import stored
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom", "ignore::UserWarning:highdicom")
 

@@ -14,15 +14,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from monai_fedlora.clinic.bundle import CINE, IMAGE, Classifier
-from monai_fedlora.clinic.finding import find_studies
+from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.frames_choice import FrameChoice
 from monai_fedlora.clinic.predict import predict_loaded, predict_study
 from monai_fedlora.clinic.reading import LoadedStudy
 from monai_fedlora.clinic.stability import Stability, find_stability
 from monai_fedlora.clinic.state import DOUBTFUL
-from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
 from monai_fedlora.errors import DataError
+from monai_fedlora.studies.finding import find_studies
+from monai_fedlora.studies.study import CINE, IMAGE, CineFile, DicomFiles, Study
 from tests.clinic.cine_studies import ES_FRAME, affine_of, write_nifti
 from tests.export.finished_runs import write_pair
 

@@ -11,15 +11,15 @@ import pytest
 
 from monai_fedlora import cli
 from monai_fedlora.clinic import bundle, helper, many
-from monai_fedlora.clinic.finding import BESIDE
 from monai_fedlora.clinic.many import Outcome
 from monai_fedlora.clinic.state import state_sentences
-from monai_fedlora.clinic.studies import Study
 from monai_fedlora.clinic.trust import TrainedOn, Trust
 from monai_fedlora.commands import predict
 from monai_fedlora.data.records import Photograph
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.export.keys import PublicKey
+from monai_fedlora.studies.finding import BESIDE
+from monai_fedlora.studies.study import Study
 from tests.export.signing import write_keys
 
 

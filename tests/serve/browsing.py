@@ -17,11 +17,11 @@ import uvicorn
 
 from monai_fedlora.clinic import overlay
 from monai_fedlora.clinic.bundle import Classifier
-from monai_fedlora.clinic.finding import find_studies
 from monai_fedlora.clinic.predict import Prediction, predict_study
 from monai_fedlora.serve.app import create_app
 from monai_fedlora.serve.protocol import server_config
 from monai_fedlora.serve.settings import ServeSettings
+from monai_fedlora.studies.finding import find_studies
 
 LARGEST = 1 << 20
 """Bytes of a study that the servers take."""

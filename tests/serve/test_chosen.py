@@ -18,9 +18,9 @@ from starlette.testclient import TestClient
 
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.predict import predict_study
-from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
 from monai_fedlora.errors import DataError
 from monai_fedlora.serve import results
+from monai_fedlora.studies.study import CineFile, DicomFiles, Study
 from tests.clinic.cine_studies import affine_of, write_nifti
 from tests.serve.conftest import ADDRESS, finished, send, stored, stranger, zipped
 

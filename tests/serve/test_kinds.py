@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
 from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.serve.disk import Disk, Share
 from monai_fedlora.serve.kinds import make_study
 from monai_fedlora.serve.names import stored_suffix
 from monai_fedlora.serve.refusal import Refused
 from monai_fedlora.serve.uploads import Received, StoredFile
+from monai_fedlora.studies.study import CineFile, DicomFiles, Study
 
 DICOM = bytes(128) + b"DICM" + b"rest"
 LIMIT = 1 << 22

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from monai_fedlora.clinic.studies import DicomFiles, Study
 from monai_fedlora.serve.refusal import Refused
 from monai_fedlora.serve.sessions import CLASSIFYING, DONE, FAILED, Removed, ServedStudy, Session, Sessions
 from monai_fedlora.serve.settings import ServeSettings
 from monai_fedlora.serve.uploads import StoredFile
+from monai_fedlora.studies.study import DicomFiles, Study
 from tests.serve.conftest import stored
 
 

@@ -14,9 +14,9 @@ from scipy.ndimage import map_coordinates
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.overlay import colours, in_depth
 from monai_fedlora.clinic.reading import LoadedStudy, load_study
-from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study
 from monai_fedlora.data.records import FramePair
 from monai_fedlora.serve.volumes import network_affine, write_cine, write_overlay
+from monai_fedlora.studies.study import CineFile, DicomFiles, Study
 from tests.clinic.cine_studies import affine_of, write_nifti
 
 SHEARED = np.array([[1.2, 0.1, 0.3, -40.0], [0.05, -1.3, 0.2, 60.0], [0.0, 0.2, 8.0, 5.0], [0.0, 0.0, 0.0, 1.0]])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
-from monai_fedlora.clinic.dicom_studies import OTHERS, group_by_study
+from monai_fedlora.studies.dicom_studies import OTHERS, group_by_study
 from tests.clinic.cine_studies import image_dataset, save
 
 

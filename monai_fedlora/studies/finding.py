@@ -8,18 +8,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from monai_fedlora.clinic.archive import is_archive, unpacked
-from monai_fedlora.clinic.bundle import CINE
-from monai_fedlora.clinic.dicom_studies import OTHERS, group_by_study
-from monai_fedlora.clinic.listing import OF_SYSTEM, Listing, Reader, list_archive, list_folder
-from monai_fedlora.clinic.naming import names_of_file, names_of_folder, printable, told_apart
-from monai_fedlora.clinic.studies import CineFile, DicomFiles, Files, LeftOut, Packed, Study, Unusable
-from monai_fedlora.clinic.study_list import read_list
-from monai_fedlora.clinic.volumes import INFO, Arranged, arrange_volumes, ending_of
 from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.data.system_files import is_of_system
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.formats.photograph_file import SUFFIXES
+from monai_fedlora.studies.dicom_studies import OTHERS, group_by_study
+from monai_fedlora.studies.listing import OF_SYSTEM, Listing, Reader, list_archive, list_folder
+from monai_fedlora.studies.naming import names_of_file, names_of_folder, printable, told_apart
+from monai_fedlora.studies.nifti_studies import INFO, Arranged, arrange_volumes, ending_of
+from monai_fedlora.studies.study import CINE, CineFile, DicomFiles, Files, LeftOut, Packed, Study, Unusable
+from monai_fedlora.studies.study_list import read_list
+from monai_fedlora.studies.zipped import is_archive, unpacked
 
 OTHER_PHOTOGRAPHS = frozenset(
     f".{ending}"
@@ -70,7 +69,7 @@ def find_studies(
     patient's numbered frames or 4D file beside ACDC's ``Info.cfg``; any other NIfTI file, as a 4D cine; DICOM files,
     one study for each StudyInstanceUID. Of a photograph: each file of :data:`SUFFIXES`. Of both: a folder or zip
     archive that holds such files, at any depth, of one patient or of many; a csv, see
-    :func:`monai_fedlora.clinic.study_list.read_list`.
+    :func:`monai_fedlora.studies.study_list.read_list`.
 
     Images are opened later, so that a bad one costs nothing but itself. What was meant to be a study and is none is
     found as one that is unusable; every other file is a study's or left out.

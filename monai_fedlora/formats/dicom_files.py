@@ -90,15 +90,15 @@ def read_object(path: Path, tags: Sequence[str] | None = None) -> Any:
         inflated. None if the file is of another kind.
 
     Raises:
-        ConfigError: pydicom is not installed.
+        ConfigError: it is DICOM, and pydicom is not installed.
         DataError: the file is damaged, or inflates to more than an object has (:data:`MAXIMUM_OBJECT`).
     """
-    pydicom = need_pydicom()
     wanted = None if tags is None else ["SOPClassUID", *tags]
     with naming_damage(f"{path} is a damaged DICOM file", "copy it again from the source"), open(path, "rb") as stream:
         start = _start(stream)
         if start is None:
             return None
+        pydicom = need_pydicom()
         dataset = pydicom.dcmread(
             _inflated(stream, start, path, whole=wanted is None),
             force=start == 0,

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monai_fedlora.clinic.finding import Found, find_studies
-from monai_fedlora.clinic.studies import CineFile, DicomFiles, LeftOut, Packed, Study, Unusable
 from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.errors import DataError
+from monai_fedlora.studies.finding import Found, find_studies
+from monai_fedlora.studies.study import CineFile, DicomFiles, LeftOut, Packed, Study, Unusable
 
 
 def touch(folder: Path, *names: str) -> list[Path]:

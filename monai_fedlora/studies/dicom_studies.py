@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from monai_fedlora.clinic.dicom_files import naming_damage, read_object
 from monai_fedlora.errors import DataError
+from monai_fedlora.formats.dicom_files import naming_damage, read_object
 
 OTHERS = ""
 
@@ -24,7 +24,7 @@ def group_by_study(files: Iterable[Path]) -> dict[str, list[Path]]:
         :func:`monai_fedlora.clinic.dicom_headers.read_image_headers` reads.
 
     Raises:
-        ConfigError: pydicom is not installed.
+        ConfigError: one is DICOM, and pydicom is not installed.
     """
     found: dict[str, list[Path]] = {}
     for file in files:

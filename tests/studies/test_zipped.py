@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monai_fedlora.clinic import archive
-from monai_fedlora.clinic.archive import study_files, unpacked
 from monai_fedlora.errors import DataError
+from monai_fedlora.studies import zipped
+from monai_fedlora.studies.zipped import study_files, unpacked
 
 
 def pack(path: Path, content: dict[str, bytes]) -> Path:
@@ -91,7 +91,7 @@ def test_chosen_members_alone_are_unpacked_and_named_in_errors(tmp_path: Path) -
 
 
 def test_a_bomb_is_refused_by_what_it_declares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "MAXIMUM_BYTES", 1 << 20)
+    monkeypatch.setattr(zipped, "MAXIMUM_BYTES", 1 << 20)
     packed = pack(tmp_path / "p.zip", {"zeros": bytes(2 << 20)})
     assert packed.stat().st_size < 1 << 14
     with pytest.raises(DataError, match="more than a study does"), study_files(packed):
@@ -99,7 +99,7 @@ def test_a_bomb_is_refused_by_what_it_declares(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_bomb_that_lies_about_its_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "MAXIMUM_BYTES", 1 << 20)
+    monkeypatch.setattr(zipped, "MAXIMUM_BYTES", 1 << 20)
     data = bytearray(pack(tmp_path / "p.zip", {"zeros": bytes(2 << 20)}).read_bytes())
     size = (2 << 20).to_bytes(4, "little")
     assert data.count(size) >= 2
@@ -110,7 +110,7 @@ def test_a_bomb_that_lies_about_its_size_is_refused(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("kind", ["folder", "archive"])
 def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr(archive, "MAXIMUM_FILES", 3)
+    monkeypatch.setattr(zipped, "MAXIMUM_FILES", 3)
     content = {str(number): b"" for number in range(4)}
     path = tmp_path / "plain"
     path.mkdir()

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from monai_fedlora.clinic.archive import find_members, reading_archive
-from monai_fedlora.clinic.naming import printable
-from monai_fedlora.clinic.studies import LeftOut
 from monai_fedlora.data.system_files import is_of_system
 from monai_fedlora.errors import DataError
+from monai_fedlora.studies.naming import printable
+from monai_fedlora.studies.study import LeftOut
+from monai_fedlora.studies.zipped import find_members, reading_archive
 
 MAXIMUM_FILES = 200_000
 """Of a folder of studies (ours)."""

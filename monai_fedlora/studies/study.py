@@ -8,6 +8,9 @@ from pathlib import Path, PurePosixPath
 
 from monai_fedlora.data.records import FramePair, Photograph
 
+CINE, IMAGE = "cine", "image"
+"""What a network takes: the two frames of a cine, or a photograph."""
+
 
 @dataclass(frozen=True, slots=True)
 class CineFile:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from monai_fedlora.clinic.finding import find_studies
-from monai_fedlora.clinic.studies import CineFile, DicomFiles, Study, Unusable
-from monai_fedlora.clinic.study_list import read_list
 from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.errors import DataError
+from monai_fedlora.studies.finding import find_studies
+from monai_fedlora.studies.study import CineFile, DicomFiles, Study, Unusable
+from monai_fedlora.studies.study_list import read_list
 
 
 def test_list_names_each_kind_of_study(tmp_path: Path) -> None:

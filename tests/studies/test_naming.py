@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monai_fedlora.clinic.naming import comparable, names_of_file, names_of_folder, printable, told_apart
 from monai_fedlora.data.system_files import is_of_system
+from monai_fedlora.studies.naming import comparable, names_of_file, names_of_folder, printable, told_apart
 
 
 @given(st.text() | st.binary().map(os.fsdecode))

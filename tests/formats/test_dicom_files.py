@@ -21,12 +21,12 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from monai_fedlora.clinic import dicom_files
 from monai_fedlora.clinic.deidentify import Deidentifier
-from monai_fedlora.clinic.dicom_files import is_dicom, read_object
 from monai_fedlora.clinic.dicom_headers import read_image_headers
 from monai_fedlora.clinic.dicom_pixels import read_dataset
 from monai_fedlora.errors import ConfigError, DataError
+from monai_fedlora.formats import dicom_files
+from monai_fedlora.formats.dicom_files import is_dicom, read_object
 from tests.clinic.cine_studies import image_dataset, save
 
 PIXELS = np.arange(-60, 60, dtype=np.int16).reshape(12, 10)
@@ -164,7 +164,9 @@ def test_any_bytes_are_dicom_or_not_or_damaged(tmp_path_factory: pytest.TempPath
 
 def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
-    (tmp_path / "file").touch()
+    (tmp_path / "file").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "notes.txt").write_text("no DICOM")
+    assert read_object(tmp_path / "notes.txt") is None
     with pytest.raises(ConfigError, match=r"monai-fedlora\[dicom\]"):
         read_object(tmp_path / "file")
 

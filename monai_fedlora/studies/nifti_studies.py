@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-from monai_fedlora.clinic.naming import names_of_file
-from monai_fedlora.clinic.studies import CineFile, Files, Unusable
 from monai_fedlora.data.records import FramePair
+from monai_fedlora.studies.naming import names_of_file
+from monai_fedlora.studies.study import CineFile, Files, Unusable
 
 NIFTI = (".nii", ".nii.gz")
 _ANY_NAME = re.IGNORECASE | re.DOTALL  # a name may hold a line break

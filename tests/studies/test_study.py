@@ -6,8 +6,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from monai_fedlora.clinic.studies import CineFile, Packed
 from monai_fedlora.data.records import FramePair, Photograph
+from monai_fedlora.studies.study import CineFile, Packed
 
 
 @pytest.mark.parametrize(

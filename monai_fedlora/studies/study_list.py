@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from monai_fedlora.clinic.naming import names_of_row
-from monai_fedlora.clinic.studies import CineFile, DicomFiles, Files, Unusable
 from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.errors import DataError
-from monai_fedlora.formats.rows import Row, read_rows
+from monai_fedlora.formats.rows import Row, read_header_row, read_rows
+from monai_fedlora.studies.naming import names_of_file, names_of_row
+from monai_fedlora.studies.study import CineFile, DicomFiles, Files, Unusable
 
 _COLUMNS = ("ed", "es", "cine", "image", "folder")
 
@@ -19,7 +19,8 @@ def read_list(table: Path) -> list[tuple[tuple[str, ...], Files]]:
 
     Paths are relative to the csv; ``folder`` may name a zip archive. Where a line has ``cine`` or ``folder``, the
     columns ``ed_frame`` and ``es_frame`` may name the frames, counted from 0. A line that names no image, several, or
-    no study, is an unusable study, so that it costs nothing but itself.
+    no study, is an unusable study, so that it costs nothing but itself. A csv of photographs may lack the column
+    ``study``; then each is called after its file.
 
     Returns:
         What each study may be called, shortest first, and its files, in the order of the lines.
@@ -29,14 +30,21 @@ def read_list(table: Path) -> list[tuple[tuple[str, ...], Files]]:
     """
     found: list[tuple[int, tuple[str, ...], Files]] = []
 
+    columns = read_header_row(table)
+    unnamed = "image" in columns and "study" not in columns
+
     def keep(row: Row, files: Files) -> None:
-        found.append((int(row.origin.rpartition(":")[2]), names_of_row(row), files))
+        named = names_of_file(files.file, files.file.suffix) if unnamed and isinstance(files, Photograph) else None
+        found.append((int(row.origin.rpartition(":")[2]), named or names_of_row(row), files))
 
     for row in read_rows(
-        table, required=["study"], on_bad=lambda origin, fault: keep(Row(origin, {}), Unusable(fault))
+        table,
+        required=[] if unnamed else ["study"],
+        on_bad=lambda origin, fault: keep(Row(origin, {}), Unusable(fault)),
     ):
         try:
-            row.text("study")
+            if not unnamed:
+                row.text("study")
             keep(row, _listed(row, table.parent))
         except DataError as error:
             keep(row, Unusable(str(error)))
