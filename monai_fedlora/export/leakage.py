@@ -416,31 +416,3 @@ def by_reason(not_measured: Mapping[str, str]) -> dict[str, list[str]]:
     for name, why in not_measured.items():
         found.setdefault(why, []).append(name)
     return found
-
-
-def leakage_lines(entry: Mapping[str, Any] | None) -> list[str]:
-    """Markdown lines: what attacks tell members by, the strongest first, and what that means."""
-    if entry is None or not entry["measured"]:
-        return [f"Not measured: {entry['reason'] if entry else 'this export did not look'}."]
-    first, *_ = entry["attacks"]
-    low, high = first["interval_95"]
-    lines = [
-        f"The strongest of the attacks tried, {first['name']} on the {first['target']}, tells a member from another "
-        f"patient with an AUC of {first['auc']:.2f} ({low:.2f} to {high:.2f}). 0.5 is guessing, 1 is certainty. "
-        "Members are the patients of the splits named; the others had no part in the number attacked. That no attack "
-        "finds more is no proof that none can.",
-        "",
-        "| attack on | by | members | AUC (95 %) | patients |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for each in entry["attacks"]:
-        low, high = each["interval_95"]
-        lines.append(
-            f"| {each['target']} | {each['name']} | {' and '.join(each['members'])} | {each['auc']:.2f} ({low:.2f} to "
-            f"{high:.2f}) | {each['n_members']} and {each['n_others']} others |"
-        )
-    if entry["not_measured"]:
-        lines += ["", "Not measured:", ""]
-        lines += [f"- {', '.join(names)}: {why}" for why, names in by_reason(entry["not_measured"]).items()]
-    lines += [line for text in entry["warnings"] for line in ("", f"Mind that {text}.")]
-    return lines

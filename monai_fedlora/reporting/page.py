@@ -7,6 +7,7 @@ from typing import Any
 
 from monai_fedlora.comparison.statistics import lowest
 from monai_fedlora.data.origin import MIXED, SYNTHETIC, together
+from monai_fedlora.export.card import VIEW_NAMES
 from monai_fedlora.export.personal_or_shared import TIE, judged
 from monai_fedlora.rendering.documents import render
 from monai_fedlora.rendering.tables import plural
@@ -14,7 +15,7 @@ from monai_fedlora.report import PERSONAL, SHARED
 from monai_fedlora.reporting import model_tables, run_figures, run_tables
 from monai_fedlora.reporting.record import Metrics, Record
 from monai_fedlora.reporting.run import FoundRun
-from monai_fedlora.reporting.run_tables import KEY, VIEWS
+from monai_fedlora.reporting.run_tables import KEY
 
 
 def page(run: FoundRun) -> str:
@@ -37,7 +38,7 @@ def page(run: FoundRun) -> str:
         tests=run_tables.test_metrics(record),
         test_scores=run_figures.test_scores(record),
         sites=run_tables.sites(record),
-        curves=[run_figures.learning_curve(record, view) for view in VIEWS],
+        curves=[run_figures.learning_curve(record, view) for view in VIEW_NAMES],
         curve_table=run_tables.learning_curves(record),
         losses=run_figures.losses(record),
         loss_table=run_tables.losses(record),

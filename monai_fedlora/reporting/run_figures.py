@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from statistics import fmean
 
+from monai_fedlora.export.card import VIEW_NAMES
 from monai_fedlora.export.intervals import with_intervals
 from monai_fedlora.rendering.charts import Estimate, Line, forest_plot, line_chart
 from monai_fedlora.rendering.drawing import Figure
 from monai_fedlora.rendering.site_curves import site_curves
 from monai_fedlora.reporting.record import Metrics, Record
 from monai_fedlora.reporting.run import BINS, Bin
-from monai_fedlora.reporting.run_tables import KEY, VIEWS, stages, view_values
+from monai_fedlora.reporting.run_tables import KEY, stages, view_values
 
 
 def learning_curve(record: Record, view: str) -> Figure | None:
@@ -19,9 +20,9 @@ def learning_curve(record: Record, view: str) -> Figure | None:
     return site_curves(
         {stage: view_values(answers, view, KEY) for stage, answers in stages(record).items()},
         sites=record.sites,
-        title=f"Validation balanced accuracy by round, {VIEWS[view]}",
+        title=f"Validation balanced accuracy by round, {VIEW_NAMES[view]}",
         rest="The table below has every number.",
-        x_label=f"rounds behind the model ({VIEWS[view]})",
+        x_label=f"rounds behind the model ({VIEW_NAMES[view]})",
         y_label="balanced accuracy",
         low=0.0,
         high=1.0,
@@ -68,14 +69,14 @@ def agreement(record: Record) -> Figure | None:
 
 def test_scores(record: Record) -> Figure | None:
     """Balanced accuracy of every site's test cases with its interval, of the personal and of the shared model."""
-    views = [view for view in VIEWS if any(view in answer.test for answer in record.final.values())]
+    views = [view for view in VIEW_NAMES if any(view in answer.test for answer in record.final.values())]
     return forest_plot(
         {
             site: [_estimate(record.final[site].test.get(view)) for view in views]
             for site in record.sites
             if site in record.final
         },
-        series=[VIEWS[view] for view in views],
+        series=[VIEW_NAMES[view] for view in views],
         title="Test balanced accuracy with 95 % intervals; dotted: chance",
         description="A row per site. Where two intervals overlap widely, the test cases do not tell the two apart. The "
         "tables above have the values.",

@@ -7,12 +7,11 @@ from statistics import fmean
 from typing import Any
 
 from monai_fedlora import __version__
+from monai_fedlora.export.card import VIEW_NAMES
 from monai_fedlora.rendering.tables import MISSING, Table, count, shown
-from monai_fedlora.report import PERSONAL, SHARED
 from monai_fedlora.reporting.record import Agreement, Answer, Limits, Metrics, Record
 
 KEY = "balanced_accuracy"
-VIEWS = {PERSONAL: "personal model", SHARED: "shared model"}
 SPLITS = ("validation", "test")
 _METRICS = {
     KEY: "balanced accuracy",
@@ -50,7 +49,7 @@ def mean_of(values: Sequence[float | None]) -> float | None:
 def test_metrics(record: Record) -> list[Table]:
     """Metrics of the test cases by site and their mean, a table per model."""
     tables = []
-    for view, called in VIEWS.items():
+    for view, called in VIEW_NAMES.items():
         tested = {site: record.final.get(site, _NOTHING).test for site in record.sites}
         found = {site: views[view] for site, views in tested.items() if view in views}
         rows: list[list[Any]] = [
@@ -88,11 +87,11 @@ def learning_curves(record: Record) -> Table:
     """Validation balanced accuracy of both models by stage."""
     rows = []
     for stage, answers in stages(record).items():
-        both = [view_values(answers, view, KEY) for view in VIEWS]
+        both = [view_values(answers, view, KEY) for view in VIEW_NAMES]
         cells = [" / ".join(shown(values.get(site)) for values in both) for site in record.sites]
         means = " / ".join(shown(mean_of(list(values.values()))) for values in both)
         rows.append([str(stage) if stage else "0 (start)", *cells, means])
-    caption = f"Validation balanced accuracy, {' / '.join(VIEWS.values())}"
+    caption = f"Validation balanced accuracy, {' / '.join(VIEW_NAMES.values())}"
     return Table(caption=caption, head=["rounds so far", *record.sites, "mean"], rows=rows)
 
 
@@ -108,12 +107,12 @@ def losses(record: Record) -> Table:
 def calibration(record: Record) -> Table:
     """Calibration error of the test cases by site and model."""
     rows = [
-        [site, *(shown(record.final[site].test.get(view, Metrics()).values.get("ece")) for view in VIEWS)]
+        [site, *(shown(record.final[site].test.get(view, Metrics()).values.get("ece")) for view in VIEW_NAMES)]
         for site in record.sites
         if site in record.final
     ]
     caption = "Expected calibration error on the test split: 0 is perfect"
-    return Table(caption=caption, head=["site", *VIEWS.values()], rows=rows)
+    return Table(caption=caption, head=["site", *VIEW_NAMES.values()], rows=rows)
 
 
 def confusion(record: Record) -> list[Table]:
@@ -124,7 +123,7 @@ def confusion(record: Record) -> list[Table]:
             size = len(metrics.confusion)
             names = record.classes if len(record.classes) == size else [f"class {n + 1}" for n in range(size)]
             rows = [[name, *row, sum(row)] for name, row in zip(names, metrics.confusion, strict=True)]
-            caption = f"{site}, test split, {VIEWS[view]}: a row per true, a column per predicted class"
+            caption = f"{site}, test split, {VIEW_NAMES[view]}: a row per true, a column per predicted class"
             tables += [Table(caption=caption, head=["true class", *names, "all"], rows=rows)] if rows else []
     return tables
 

@@ -19,7 +19,7 @@ from monai_fedlora.engines.metrics import classification_metrics
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.bundle import Exported
 from monai_fedlora.export.calibration import FEWEST_CASES, SURE, calibrate, fit_temperature
-from monai_fedlora.export.card import calibration_lines
+from monai_fedlora.export.card import card_section
 from monai_fedlora.export.evidence import Evidence
 from monai_fedlora.export.finished import read_finished
 
@@ -102,7 +102,7 @@ def test_the_error_of_calibration_is_given_before_and_after() -> None:
         assert effect["nll"]["after"] < effect["nll"]["before"]
         assert effect["ece"]["after"] < effect["ece"]["before"]
         assert effect["n"] == 200
-    text = "\n".join(calibration_lines(found.to_json()))
+    text = card_section("calibration", calibration=found.to_json())
     assert f"temperature {found.temperature:.4g}" in text
     assert f"| test | 200 | {found.splits['test']['ece']['before']:.3f} |" in text
 
@@ -153,7 +153,7 @@ def test_without_a_fit_the_temperature_is_one_and_says_why(evidence: Evidence, m
     found = calibrate(evidence)
     assert found.temperature == 1.0
     assert message in str(found.reason)
-    assert message in "\n".join(calibration_lines(found.to_json()))
+    assert message in card_section("calibration", calibration=found.to_json())
     for effect in found.splits.values():
         assert effect["ece"]["before"] == effect["ece"]["after"]
 

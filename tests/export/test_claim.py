@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 from monai_fedlora.export.bundle import Exported
 from monai_fedlora.export.card import format_metric
-from monai_fedlora.export.claim import TO_FILL_IN, claim_checklist
+from monai_fedlora.export.claim import claim_checklist
 
 from .finished_runs import Run
 from .test_metadata import describe
+
+TO_FILL_IN = "*To be filled in by the site.*"
 
 
 def items(text: str) -> dict[int, str]:

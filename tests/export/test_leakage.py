@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.bundle import Exported
+from monai_fedlora.export.card import card_section
 from monai_fedlora.export.evidence import Evidence
 from monai_fedlora.export.leakage import (
     OUTSIDE,
@@ -25,7 +26,6 @@ from monai_fedlora.export.leakage import (
     Shipped,
     card_entry,
     feature_mean,
-    leakage_lines,
     measure,
 )
 from monai_fedlora.export.measured import measured_leakage, reference_means
@@ -131,7 +131,7 @@ def test_the_card_holds_two_digits_with_the_limits_rounded_outwards() -> None:
         assert attack.interval_95[0] - 0.01 < low <= attack.interval_95[0]
         assert attack.interval_95[1] <= high < attack.interval_95[1] + 0.01
         assert set(said) == {"name", "target", "members", "n_members", "n_others", "auc", "interval_95"}
-    text = "\n".join(leakage_lines(entry))
+    text = card_section("measured_leakage", leakage=entry)
     assert "no proof" in text
     assert "- scale, shift: no idea" in text
 
@@ -147,7 +147,7 @@ def test_a_run_of_an_earlier_version_says_that_nothing_was_measured(evidence: Ev
     found = measured_leakage(evidence, "it has none", {})
     entry = card_entry(found)
     assert (found.attacks, entry["measured"]) == ((), False)
-    assert reason in leakage_lines(entry)[0]
+    assert reason in card_section("measured_leakage", leakage=entry)
 
 
 def test_vectors_are_told_by_their_shapes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from monai_fedlora.export.bundle import Exported
 from monai_fedlora.export.calibration import calibrate
 from monai_fedlora.export.card import format_metric, model_card
 from monai_fedlora.export.check.metadata import metadata_schema
+from monai_fedlora.export.claim import claim_checklist
 from monai_fedlora.export.finished import read_finished
 from monai_fedlora.export.metadata import model_metadata
 
@@ -124,3 +126,12 @@ def test_licence_leaves_the_weights_to_their_owners(exported: Exported) -> None:
 def test_metrics_fixture_is_what_sites_report(stored_run: Run) -> None:
     reported = read_finished(stored_run.workspace, "site-1").test["personal"]
     assert reported.keys() == classification_metrics([[0.5, 0.5]], [0]).keys()
+
+
+def test_names_in_a_card_stay_text(exported: Exported) -> None:
+    name = "<img src=x onerror=alert(1)> [a](javascript:alert(1)) `x` | y"
+    metadata = {**exported.metadata, "label_classes": name, "intended_use": name}
+    for text in (model_card(metadata, usage="run `it`"), claim_checklist(metadata)):
+        assert r"\<img src=x onerror=alert(1)> \[a](javascript:alert(1)) \`x\` \| y" in text
+        assert not re.search(r"(?<!\\)(<img|\[a\])", text)
+    assert "run `it`" in model_card(metadata, usage="run `it`")

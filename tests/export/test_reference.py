@@ -16,7 +16,7 @@ from torch import Tensor
 
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.bundle import Exported, export_bundle
-from monai_fedlora.export.card import distance_lines
+from monai_fedlora.export.card import card_section
 from monai_fedlora.export.directions import QUANTILE, PublicFeatures, find_directions
 from monai_fedlora.export.evidence import Evidence
 from monai_fedlora.export.kept_reference import NAME, kept_reference
@@ -142,7 +142,7 @@ def test_no_guarantee_is_given_for_patients_who_are_not_known() -> None:
 def test_too_little_gives_no_reference(evidence: Evidence, message: str) -> None:
     with pytest.raises(ExportError, match=message):
         fitted(evidence)
-    assert message in distance_lines(unavailable(message))[0]
+    assert message in card_section("unusual_images", reference=unavailable(message))
 
 
 def test_the_script_tells_logits_and_distance(image_exported: Exported, image_run: Run) -> None:

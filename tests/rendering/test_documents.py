@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import jinja2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monai_fedlora.rendering.documents import _environment, render
+from monai_fedlora.rendering.documents import _environment, markdown, render
 from monai_fedlora.rendering.drawing import Figure
 from monai_fedlora.rendering.tables import Table, count, plural, shown
 from tests.rendering.reading import Page
@@ -18,7 +20,7 @@ NAMES = st.text(max_size=30) | st.sampled_from(ODD)
 
 
 def shown_page(name: str) -> Page:
-    environment = _environment(ROOM)
+    environment = _environment(ROOM, is_markdown=False)
     figure = Figure(svg="<svg/>", title=name, description=name)
     found = Table(caption=f"c{name}", head=["h", name], rows=[[name, name]])
     template = environment.from_string(
@@ -37,6 +39,15 @@ def test_names_stay_text_in_tables_figures_and_titles(name: str) -> None:
         "\x00" in name
     )
     page.assert_self_contained()
+
+
+@given(NAMES)
+def test_a_name_in_a_card_makes_no_tag_link_code_or_column(name: str) -> None:
+    template = _environment(ROOM, is_markdown=True).from_string("| {{ name }} | {{ [name, name] | join(', ') }} |")
+    plain = re.sub(r"\\(.)", "", template.render(name=name)).removeprefix("|").removesuffix("|")
+    assert plain.count("|") == 1
+    assert not set("<[`\n\r") & set(plain)
+    assert re.sub(r"\\(.)", r"\1", str(markdown(name))) == re.sub(r"\s+", " ", name)
 
 
 def test_a_value_that_is_missing_is_an_error() -> None:

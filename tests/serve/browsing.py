@@ -22,20 +22,12 @@ from monai_fedlora.serve.app import create_app
 from monai_fedlora.serve.protocol import server_config
 from monai_fedlora.serve.settings import ServeSettings
 from monai_fedlora.studies.finding import find_studies
+from tests.browser import chromium
+
+__all__ = ["chromium"]
 
 LARGEST = 1 << 20
 """Bytes of a study that the servers take."""
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-)
 _PATIENCE = 60_000  # milliseconds for a study on a busy machine
 _NAMELESS = """() => [...document.querySelectorAll("button, input, a, canvas, img, [role=img]")]
   .filter((control) => !control.closest("[hidden]") && !control.hidden)
@@ -80,21 +72,6 @@ def image_address(image_classifier: Classifier, tmp_path_factory: pytest.TempPat
     """A server of the photograph model."""
     with serving(image_classifier, tmp_path_factory.mktemp("served")) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """Chromium without a window and with nothing in its profile."""
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("there is no chromium here; Debian's package of that name brings it")
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="pip install 'monai-fedlora[test]' brings Playwright"
-    )
-    with playwright.sync_playwright() as started:
-        running = started.chromium.launch(executable_path=program, headless=True, args=list(FLAGS))
-        yield running
-        running.close()
 
 
 @pytest.fixture
