@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from monai_fedlora.api.attached import Attached, attach
+    from monai_fedlora.api.federation import Run, federate
     from monai_fedlora.api.method import MethodChoice, method
+    from monai_fedlora.api.site_data import SiteData
 
 __version__ = "0.1.0"
-__all__ = ["Attached", "MethodChoice", "attach", "method"]
+__all__ = ["Attached", "MethodChoice", "Run", "SiteData", "attach", "federate", "method"]
 
 _MODULES = {
     "Attached": "api.attached",
     "MethodChoice": "api.method",
+    "Run": "api.federation",
+    "SiteData": "api.site_data",
     "attach": "api.attached",
+    "federate": "api.federation",
     "method": "api.method",
 }
 """Where each public name comes from; the same as the imports above, which type checkers and editors read."""

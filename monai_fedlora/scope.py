@@ -289,7 +289,8 @@ class Scope:
             travels: which way a tensor goes where it is not both. "up" is for shared ones; a tensor that does not
                 train can only come "down", which makes it shared too. A private one has no say.
         """
-        trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+        named = network.named_parameters(remove_duplicate=False)  # tied weights have several names
+        trained = {name for name, parameter in named if parameter.requires_grad}
         state = network.state_dict()
         roles = {
             key: Role.PRIVATE

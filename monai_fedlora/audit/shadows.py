@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ from monai_fedlora.export.evidence import read_evidence
 from monai_fedlora.export.finished import FinishedModel
 from monai_fedlora.export.leakage import TRAINING, WEIGHTS, Cases
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.policy import Policy
+from monai_fedlora.federated.policy import NOTHING_LEAVES
 from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.federated.state import FINAL_NAME
 from monai_fedlora.files import load_tensors, save_tensors, sha256, write_json
@@ -35,11 +34,6 @@ SEED = 20221
 
 FOLDER = "shadows"
 """Beside a site's final model: what its shadow runs said of the site's cases. It never travels."""
-
-NOTHING_LEAVES = Policy(least_cases=1, least_steps=1, most_rounds=sys.maxsize, plugins=None)
-"""The limits of shadow runs. A site's own limits are about its messages, and a shadow run has none: it is averaged with
-itself alone, in one process and a temporary folder. They would refuse it where half of the training patients are too
-few to hide in, or a job has to be approved, and these are the sites whose audit matters most."""
 
 _OWN, _OTHER = "own", "other"
 

@@ -13,9 +13,7 @@ from monai_fedlora.commands.options import (
     DEFAULT_SITES,
     add_prompt_options,
     chosen_prompts,
-    find_backbone,
     parse_settings,
-    pin_backbone,
 )
 from monai_fedlora.errors import ConfigError
 
@@ -146,6 +144,7 @@ def _task(args: argparse.Namespace) -> tuple[Any, bool]:
     from monai_fedlora.environment import DATA
     from monai_fedlora.methods import get_method, method_names
     from monai_fedlora.networks.catalogue import architecture, demo_weights
+    from monai_fedlora.networks.pinned import find_backbone, pin_backbone
     from monai_fedlora.networks.weights import backbone_sha256 as sha256_of
     from monai_fedlora.resources import bundle_setting
 

@@ -13,9 +13,7 @@ from monai_fedlora.commands.options import (
     DEFAULT_SITES,
     add_prompt_options,
     chosen_prompts,
-    find_backbone,
     parse_settings,
-    pin_backbone,
 )
 from monai_fedlora.errors import ConfigError
 
@@ -113,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.federated.plan import Plan
     from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
     from monai_fedlora.methods import get_method
+    from monai_fedlora.networks.pinned import find_backbone, pin_backbone
     from monai_fedlora.networks.prompts import bundle_prompts
     from monai_fedlora.report import report_bits
     from monai_fedlora.resources import bundle_setting

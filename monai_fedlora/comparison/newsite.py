@@ -15,13 +15,10 @@ from monai.engines.utils import IterationEvents
 from monai_fedlora.data.cases import Case, Datalist
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.initial import load_shared
-from monai_fedlora.federated.policy import Policy
+from monai_fedlora.federated.policy import NOTHING_LEAVES
 from monai_fedlora.federated.site import Site
 from monai_fedlora.report import round_report
 from monai_fedlora.scope import Role
-
-_NOTHING_LEAVES = Policy(least_cases=1, least_steps=1, most_rounds=2**31, plugins=None)
-"""What such a site trains stays where it is, so that it may be of a single case."""
 
 
 class NewSite(Site):
@@ -33,7 +30,7 @@ class NewSite(Site):
     """
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings, policy=lambda: _NOTHING_LEAVES)
+        super().__init__(**settings, policy=lambda: NOTHING_LEAVES)
         self._trainer.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._keep_shared)
 
     def _check_steps(self) -> None:

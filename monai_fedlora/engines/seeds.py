@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -16,6 +18,22 @@ def mix(seed: int, *more: int | str) -> int:
     """
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in (seed, *more))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Leave Python's, NumPy's and torch's global random states, and cuDNN's settings, as they were before."""
+    python, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002
+    backend = torch.backends.cudnn
+    settings = backend.deterministic, backend.benchmark
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numbers)  # noqa: NPY002
+            backend.deterministic, backend.benchmark = settings
 
 
 def seed_everything(seed: int, *more: int | str) -> int:

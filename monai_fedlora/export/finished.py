@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from monai_fedlora.data.origin import UNKNOWN, Origin, check_kind
 from monai_fedlora.environment import BACKBONE
@@ -21,12 +20,12 @@ from monai_fedlora.export.evidence import SHARED_MODEL, Evidence, no_evidence, r
 from monai_fedlora.export.locate import find_personal, find_shared
 from monai_fedlora.export.pooled import pooled_test
 from monai_fedlora.federated.initial import stored_images
+from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.record import INCOMPLETE, RESULTS_NAME, learnt
 from monai_fedlora.federated.state import TRAINED_ON
 from monai_fedlora.files import load_tensors, read_json
-from monai_fedlora.methods.build import build_network
-from monai_fedlora.networks.catalogue import Network, demo_weights
+from monai_fedlora.networks.catalogue import demo_weights
 from monai_fedlora.networks.weights import HUB_PREFIX, backbone_sha256
 from monai_fedlora.report import PERSONAL, SHARED, renamed_views
 from monai_fedlora.scope import Role
@@ -234,7 +233,7 @@ def backbone_name(source: str) -> str:
     return re.sub(r"[^A-Za-z0-9._:/-]", "_", name)
 
 
-def rebuild(model: FinishedModel, backbone: str) -> Network:
+def rebuild(model: FinishedModel, backbone: str) -> Any:
     """Build the adapted network of a finished run, on the CPU and in evaluation mode.
 
     A shared model's network still carries the private parts, untrained; use it under
@@ -249,17 +248,21 @@ def rebuild(model: FinishedModel, backbone: str) -> Network:
     """
     plan = model.plan
     method = plan.build_method() if model.site is None else plan.site_method(model.site)
-    network = build_network(
-        size=plan.size,
-        out_chans=len(plan.classes),
-        backbone=backbone,
-        backbone_sha256=plan.backbone_sha256,
-        method=plan.method,
-        method_args=dataclasses.asdict(method),
-        seed=plan.seed,
-        classes=plan.classes,
-        prompts=plan.prompts,
-    )
+    return restored(model, Installed(backbone=backbone).network(plan, method))
+
+
+def restored(model: FinishedModel, network: Any) -> Any:
+    """Put a finished model's tensors into its adapted network, in place, and bring that into evaluation mode.
+
+    Args:
+        model: the tensors and their plan.
+        network: with the plan's method attached, or that method with the settings of the model's site.
+
+    Raises:
+        ExportError: see :func:`rebuild`.
+    """
+    plan = model.plan
+    method = plan.build_method() if model.site is None else plan.site_method(model.site)
     scope = plan.scope(network)
     expected = set(scope.manifest.down.entries)
     if model.site is not None:
@@ -274,7 +277,7 @@ def rebuild(model: FinishedModel, backbone: str) -> Network:
     return network.eval()
 
 
-def _fill(network: Network, tensors: Mapping[str, Tensor], expected: set[str], path: Path) -> None:
+def _fill(network: nn.Module, tensors: Mapping[str, Tensor], expected: set[str], path: Path) -> None:
     state = network.state_dict()
     problems = []
     if missing := expected - tensors.keys():

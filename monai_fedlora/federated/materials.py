@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from monai.bundle import ConfigParser
+from torch import nn
 
 from monai_fedlora.data.cases import Datalist
 from monai_fedlora.data.datalist import load_datalist
@@ -16,7 +19,8 @@ from monai_fedlora.environment import BACKBONE
 from monai_fedlora.errors import ConfigError, nearest
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.start import Start
-from monai_fedlora.methods.build import DEMO
+from monai_fedlora.methods.base import Method
+from monai_fedlora.methods.build import DEMO, build_network
 
 
 class Source(Protocol):
@@ -28,6 +32,15 @@ class Source(Protocol):
 
     def start(self, plan: Plan) -> Start:
         """What a run begins with: what may travel, and its first values."""
+        ...
+
+    def network(self, plan: Plan, method: Method) -> nn.Module:
+        """A network with the method attached, as it begins, on the CPU.
+
+        Args:
+            plan: the experiment.
+            method: the plan's, or the plan's with the settings of one of its sites.
+        """
         ...
 
     def furnish(self, config: ConfigParser, *, plan: Plan, site: str) -> Datalist:
@@ -56,18 +69,36 @@ class Installed:
         data_root: folder of prepared sites; None uses the site's own configuration (``MONAI_FEDLORA_DATA``, then the
             phantom that the bundle names under ``phantom``, a cine study if it names none).
         backbone: path of the backbone file; None uses ``MONAI_FEDLORA_BACKBONE``, then the packaged demo weights.
+        datalists: paths of the datalists of sites that lie elsewhere.
     """
 
     data_root: str | None = None
     backbone: str | None = None
+    datalists: Mapping[str, Path] = field(default_factory=dict)
 
     def start(self, plan: Plan) -> Start:
         """See :meth:`Start.of_plan`."""
         return Start.of_plan(plan, backbone=self.backbone)
 
+    def network(self, plan: Plan, method: Method) -> nn.Module:
+        """See :class:`Source`."""
+        return build_network(
+            size=plan.size,
+            out_chans=len(plan.classes),
+            backbone=self.backbone or os.environ.get(BACKBONE) or DEMO,
+            backbone_sha256=plan.backbone_sha256,
+            method=plan.method,
+            method_args=dataclasses.asdict(method),
+            seed=plan.seed,
+            classes=plan.classes,
+            prompts=plan.prompts,
+        )
+
     def furnish(self, config: ConfigParser, *, plan: Plan, site: str) -> Datalist:
         """See :class:`Source`."""
-        path = site_data(site, data_root=self.data_root, phantom=config.get("phantom", "cine"))
+        path = self.datalists.get(site) or site_data(
+            site, data_root=self.data_root, phantom=config.get("phantom", "cine")
+        )
         found = load_datalist(path)
         if tuple(found.classes) != plan.classes:
             raise ConfigError(

@@ -27,12 +27,18 @@ class FrozenTensors:
             network: on any device.
             keys: of tensors that are only read from now on.
         """
-        places = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-        for key in keys:
+        places = tensors_by_key(network)
+        for key in filter(places.__contains__, keys):
             own = places[key].data
             held = self._held.setdefault(key, own)
             if held.device == own.device and held.dtype == own.dtype and torch.equal(held, own):
                 places[key].data = held
+
+
+def tensors_by_key(network: nn.Module) -> dict[str, Tensor]:
+    """A network's own parameters and buffers by state-dict key; a tied weight has several."""
+    parameters, buffers = (f(remove_duplicate=False) for f in (network.named_parameters, network.named_buffers))
+    return {**dict(parameters), **dict(buffers)}
 
 
 def return_freed_memory() -> None:

@@ -30,6 +30,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -202,6 +203,11 @@ class Policy:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the policy file, all limits spelt out."""
         write_json(path, self.to_json())
+
+
+NOTHING_LEAVES = Policy(least_cases=1, least_steps=1, most_rounds=sys.maxsize, plugins=None)
+"""The limits of what stays in one process. A site's own limits are about its messages, and here are none; they would
+refuse the few cases of a shadow run or of a first try."""
 
 
 def site_policy(local: Path | None = None) -> Policy:

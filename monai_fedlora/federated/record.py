@@ -78,6 +78,14 @@ class RunRecord:
             "restarted": [],
         }
 
+    def go_on(self, earlier: Mapping[str, Any], first: int) -> None:
+        """Keep what an interrupted run has written of the rounds before ``first``; nothing of an empty record."""
+        for name in ("rounds", "refused", "restarted"):
+            self.value[name] = [entry for entry in earlier.get(name, ()) if entry["round"] < first]
+        if self.value["rounds"]:
+            self.value["training_data"] = earlier["training_data"]
+            self._started -= earlier["seconds"]
+
     def begin_round(self, number: int) -> None:
         """Open a round."""
         with self._event(at_once=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from monai_fedlora.federated.aggregation import Refusal, SharedAverage
+from monai_fedlora.federated.interrupted import interrupted
 from monai_fedlora.federated.lock import FolderLock
 from monai_fedlora.federated.materials import Installed, Source
 from monai_fedlora.federated.members import Members
@@ -21,6 +23,8 @@ from monai_fedlora.federated.site import Site
 from monai_fedlora.federated.start import CONFIG, SharedFiles, Start
 from monai_fedlora.federated.workspace import PRIVATE, make_room
 from monai_fedlora.files import make_folder
+
+_log = logging.getLogger(__name__)
 
 
 def run_in_process(
@@ -87,6 +91,7 @@ def run_sites(
     folder: Path,
     threads: int = 1,
     overwrite: bool = False,
+    resume: bool = False,
     record_failures: bool = False,
     policy: Callable[[], Policy] = own_policy,
     on_progress: Callable[[Mapping[str, Any]], None] = lambda results: None,
@@ -96,27 +101,42 @@ def run_sites(
     Args:
         start: of the run.
         source: of every site's data and network.
+        resume: go on with the same run, if one was interrupted in ``folder``; the record of its earlier rounds stays.
+            One that has come to its end is returned as it is.
     """
     with _computing_with(threads):
         make_folder(folder)
         with FolderLock(folder):
-            make_room(folder, start.plan, overwrite=overwrite)
+            found = interrupted(folder, start) if resume else None
+            if found is None:
+                make_room(folder, start.plan, overwrite=overwrite)
+            elif found.ended:
+                return found.results
+            else:
+                start = found.start
+                _log.info("going on in %s with round %d", folder, start.first_round)
             private = folder / PRIVATE
             build = partial(Site, plan=start.plan, private_root=private, source=source, policy=policy)
             members = Members(start.plan.sites, build, private=private, record_failures=record_failures)
-            return _run(start, members, folder=folder, on_progress=on_progress)
+            return _run(start, members, folder=folder, earlier=found.results if found else {}, on_progress=on_progress)
 
 
 def _run(
-    start: Start, members: Members, *, folder: Path, on_progress: Callable[[Mapping[str, Any]], None]
+    start: Start,
+    members: Members,
+    *,
+    folder: Path,
+    earlier: Mapping[str, Any],
+    on_progress: Callable[[Mapping[str, Any]], None],
 ) -> Mapping[str, Any]:
     plan, manifest, shared = start.plan, start.manifest, start.shared
     record = RunRecord(folder=folder, plan=plan, manifest=manifest, images=start.images)
+    record.go_on(earlier, start.first_round)
     files = SharedFiles(folder=folder, start=start)
     average = SharedAverage.of(plan, manifest, earlier=start.earlier)
     try:
         members.begin()
-        for number in range(plan.start_round, plan.start_round + plan.rounds):
+        for number in range(start.first_round, plan.start_round + plan.rounds):
             record.begin_round(number)
             average.begin(number, shared)
             for name in plan.sites:
@@ -131,6 +151,8 @@ def _run(
             record.agreement(average.agreement())
             record.limits(average.limits())
             shared = average.aggregate()
+            record.end_round(score=average.score(), traffic={})
+            record.flush()
             files.save(
                 shared,
                 round_number=number,
@@ -138,7 +160,6 @@ def _run(
                 lengths=average.lengths,
                 images=record.images,
             )
-            record.end_round(score=average.score(), traffic={})
         for name in plan.sites:
             report = members.ask(name, partial(Site.finish, shared=shared, images=record.images))
             if isinstance(report, str):

@@ -30,6 +30,7 @@ from monai_fedlora.engines.method import check_phases
 from monai_fedlora.engines.seeds import mix
 from monai_fedlora.errors import Aborted, ConfigError, FedLoraError, WeightsError
 from monai_fedlora.federated.materials import INSTALLED, Source, put_into
+from monai_fedlora.federated.one_backbone import tensors_by_key
 from monai_fedlora.federated.permit import EVALUATIONS, ROUNDS, Permit
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.policy import Policy, site_policy
@@ -222,7 +223,7 @@ class Site:
 
     def _brought(self) -> list[Tensor]:
         """The network's own tensors that every task begins by writing."""
-        places = {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}
+        places = tensors_by_key(self.network)
         return [places[key] for key in (*self.scope.keys(Role.PRIVATE), *self.scope.manifest.down.entries)]
 
     def _all_images(self) -> str:
@@ -302,6 +303,8 @@ class Site:
 
     def _run_evaluator(self, split: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         evaluator = self._bundled(f"{split}::evaluator")
+        if len(evaluator.data_loader) == 0:
+            return {}, {}
         kept = run_and_keep(evaluator)
         return round_metrics(evaluator.state.metric_details.get("classification", {})), kept
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from monai_fedlora.environment import BACKBONE
 from monai_fedlora.errors import ConfigError, PrivacyError
@@ -26,6 +27,7 @@ from monai_fedlora.federated.initial import (
 from monai_fedlora.federated.limits import LENGTHS, Lengths, stored_lengths
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.record import BEST_NAME, LAST_NAME
+from monai_fedlora.files import load_tensors
 from monai_fedlora.scope import Manifest
 
 CONFIG = Path("app") / "config"
@@ -45,6 +47,7 @@ class Start:
         shared: shared tensors that the first round sends, by key, in the manifest's types.
         earlier: lengths of the changes of the rounds before, see :class:`monai_fedlora.federated.limits.UpdateBound`.
         images: kind of the images behind the shared tensors; None where the plan's seed has drawn them.
+        first: the round that comes next; None for the plan's first.
     """
 
     plan: Plan
@@ -52,6 +55,12 @@ class Start:
     shared: dict[str, np.ndarray]
     earlier: Lengths = ()
     images: str | None = None
+    first: int | None = None
+
+    @property
+    def first_round(self) -> int:
+        """The round that comes next."""
+        return self.plan.start_round if self.first is None else self.first
 
     @classmethod
     def of_job(cls, config: Path, *, backbone: str | None = None) -> Start:
@@ -108,6 +117,12 @@ class Start:
         manifest, shared = build_shared(plan, backbone=found)
         return cls(plan=plan, manifest=manifest, shared=shared)
 
+    @classmethod
+    def of_network(cls, plan: Plan, network: nn.Module) -> Start:
+        """Begin with what a network holds that is attached to the plan's method."""
+        scope = plan.scope(network)
+        return cls(plan=plan, manifest=scope.manifest, shared=scope.initial_payload(network))
+
 
 class SharedFiles:
     """Keeps the shared tensors of a run that is going on: the last round's, and the best round's.
@@ -126,7 +141,7 @@ class SharedFiles:
         self._sent: Mapping[str, np.ndarray] = start.shared
         self._lengths = start.earlier
         self._images = start.images
-        self._best = -1.0
+        self._best = -1.0 if start.first is None else _score(folder / BEST_NAME)
 
     def save(
         self, shared: Mapping[str, np.ndarray], *, round_number: int, score: float | None, lengths: Lengths, images: str
@@ -144,6 +159,11 @@ class SharedFiles:
         after = {LENGTHS: lengths, IMAGES: images}
         save_shared(self._folder / LAST_NAME, shared, plan=self._plan, round_number=round_number, **after)
         self._sent, self._lengths, self._images = shared, lengths, images
+
+
+def _score(best: Path) -> float:
+    """The score of the best model that an interrupted run has kept; below any where there is none."""
+    return float(load_tensors(best)[1]["score"]) if best.is_file() else -1.0
 
 
 def _check_goes_on(stored: Path, plan: Plan) -> None:

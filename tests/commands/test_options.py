@@ -11,11 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monai_fedlora.commands.options import parse_settings, pin_backbone
+from monai_fedlora.commands.options import parse_settings
 from monai_fedlora.errors import ConfigError, WeightsError
 from monai_fedlora.files import save_tensors, sha256
 from monai_fedlora.methods import get_method, method_names
 from monai_fedlora.networks.catalogue import build_backbone, demo_weights
+from monai_fedlora.networks.pinned import pin_backbone
 from tests.helpers import make_plan
 
 FIELDS = [(name, field) for name in method_names() for field in dataclasses.fields(type(get_method(name)))]

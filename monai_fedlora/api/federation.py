@@ -1,0 +1,325 @@
+"""Running a federation inside one Python program."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from monai_fedlora.api.finished_run import Run, finished_run
+from monai_fedlora.api.site_data import SiteData
+from monai_fedlora.data.cases import Datalist
+from monai_fedlora.data.collected import Parts, collect
+from monai_fedlora.data.datalist import load_datalist
+from monai_fedlora.engines.seeds import random_state_kept, seed_everything
+from monai_fedlora.errors import ConfigError, DataError
+from monai_fedlora.federated.in_memory import OWN_NETWORK, InMemory, SiteCases, weights_digest
+from monai_fedlora.federated.materials import Installed, Source
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.policy import NOTHING_LEAVES
+from monai_fedlora.federated.rounds import run_sites
+from monai_fedlora.methods.base import Method
+from monai_fedlora.methods.choice import MethodChoice, check_attached
+from monai_fedlora.networks.catalogue import architecture
+from monai_fedlora.networks.pinned import find_backbone, pin_backbone
+from monai_fedlora.networks.prompts import bundle_prompts
+from monai_fedlora.scratch import private_folder
+
+__all__ = ["Run", "federate"]
+
+CINE_BUNDLE = "cine_cmr_dual_lora_classification"
+IMAGE_BUNDLE = "image_2d_fedopal_classification"
+TEXT_BUNDLE = "image_2d_pfedst_classification"
+_OF_DATA = ("augment", "style")
+"""Training settings that a network of one's own has no use for: its data say how they are prepared and augmented."""
+
+
+def federate(
+    network: Callable[[], nn.Module] | nn.Module | str,
+    choice: MethodChoice,
+    sites: Mapping[str, SiteData | str | os.PathLike[str]],
+    *,
+    rounds: int = 5,
+    local_epochs: int = 1,
+    learning_rate: float | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    classes: Sequence[str] | None = None,
+    backbone: str | None = None,
+    bundle: str | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    experiment: str = "run",
+    threads: int = 1,
+    on_progress: Callable[[Mapping[str, Any]], None] = lambda results: None,
+    wire_dtype: str = "float16",
+    top_k: float = 1.0,
+    update_bound: float = 5.0,
+    **training: Any,
+) -> Run:
+    """Train a federation's sites one after the other in this process, by the code that federations run.
+
+    Rounds, what may travel, the checks of what travels, averaging, metrics and records are those of a federation; only
+    the messages of NVFlare are missing.
+
+    Args:
+        network: a function without arguments that makes the network, called for each site with the same seed; or a
+            network, which is copied for each site; or the name of a catalogued backbone, for prepared folders alone.
+            A network maps a batch of images (B, C, \\*spatial) to logits (B, classes); a tuple or an object that holds
+            them will do.
+        choice: of a method, see :func:`monai_fedlora.method`.
+        sites: by name, the cases of each, or the path of its prepared folder.
+        rounds: of local training and averaging.
+        local_epochs: passes over a site's training cases in a round.
+        learning_rate, batch_size: None takes the bundle's (for own networks 0.001 and 32).
+        seed: of every random choice: the same one gives the same bits on the same machine.
+        classes: names in label order; None takes those of the sites, and for arrays "0", "1" and so on.
+        backbone: of a catalogued network, the file, folder or hub id of its weights; None for its demonstration
+            weights.
+        bundle: whose training settings hold where nothing else is said; None for the one of the network's images.
+        folder: keeps the run, for the commands, for :func:`monai_fedlora.report` and for going on after an
+            interruption; it holds private state and is for its owner alone. None keeps nothing on the disk.
+        resume: go on with the run that was interrupted in ``folder``; begin where there is none.
+        overwrite: replace the results of another run in ``folder``.
+        experiment: name that keys private state in ``folder``.
+        threads: that torch computes with on the CPU. The bits of the result depend on it.
+        on_progress: called with the record so far whenever a site has answered.
+        wire_dtype: how numbers travel: "float16", "float32" or "int8".
+        top_k: share of each tensor's values that travels.
+        update_bound: how many times as long as the median change of a round one may be.
+        training: other training settings of the bundle, such as ``weight_decay=0.05``, ``warmup_epochs=0``,
+            ``class_weights=None``, ``mixed_precision="bf16"`` or ``cache_features=False``.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        ConfigError: the method does not fit the network, an argument is out of range, or ``folder`` holds another run.
+        DataError: a site's cases cannot be used; the message names the site.
+        WeightsError: the backbone cannot be used.
+
+    Example:
+        >>> import torch
+        >>> import monai_fedlora as fl
+        >>> def network():
+        ...     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 8), torch.nn.Linear(8, 2))
+        >>> images, labels = torch.rand(8, 1, 4, 4), [0, 1] * 4
+        >>> sites = {name: fl.SiteData(train=(images, labels), test=(images, labels)) for name in ("north", "south")}
+        >>> run = fl.federate(network, fl.method("fedit", targets="1", head="2", rank=2), sites, rounds=1)
+        >>> len(run.records), run.personal("north")(images).shape
+        (6, torch.Size([8, 2]))
+    """
+    if not isinstance(sites, Mapping) or not sites:
+        raise ConfigError("there is no site; give sites as a dictionary from names to fl.SiteData")
+    given = {name: SiteData.of(value) for name, value in sites.items()}
+    settings = {"learning_rate": learning_rate, "batch_size": batch_size}
+    common: dict[str, Any] = {
+        "experiment": experiment,
+        "rounds": rounds,
+        "local_epochs": local_epochs,
+        "seed": seed,
+        "sites": tuple(given),
+        "training": {**{name: value for name, value in settings.items() if value is not None}, **training},
+        "wire_dtype": wire_dtype,
+        "top_k": top_k,
+        "update_bound": update_bound,
+    }
+    with random_state_kept():
+        if isinstance(network, str):
+            plan, source, listed = _catalogued(
+                network, choice, given, classes, backbone=backbone, bundle=bundle, **common
+            )
+        else:
+            if backbone is not None:
+                raise ConfigError("backbone is for a network of the catalogue; load the weights where you make yours")
+            plan, source, listed = _own(network, choice, given, classes, bundle=bundle or IMAGE_BUNDLE, **common)
+        options: dict[str, Any] = {"threads": threads, "on_progress": on_progress, "policy": lambda: NOTHING_LEAVES}
+        if folder is None and (resume or overwrite):
+            raise ConfigError("resume and overwrite are of a folder that keeps the run; give folder=")
+        start = source.start(plan)
+        with private_folder("monai-fedlora-run-") if folder is None else nullcontext(Path(folder)) as place:
+            run_sites(start, source, folder=place, overwrite=overwrite, resume=resume, **options)
+            kept = folder is not None
+            return finished_run(place, source=source, listed=listed, manifest=start.manifest, kept=kept)
+
+
+def _own(
+    network: Callable[[], nn.Module] | nn.Module,
+    choice: MethodChoice,
+    given: Mapping[str, SiteData],
+    classes: Sequence[str] | None,
+    *,
+    training: Mapping[str, Any],
+    **common: Any,
+) -> tuple[Plan, Source, Mapping[str, Datalist]]:
+    """The plan and the source of a network that is none of the catalogue."""
+    if wrong := [name for name in _OF_DATA if name in training]:
+        raise ConfigError(
+            f"{wrong[0]} is for networks of the catalogue; give augmentation= and transform= of fl.SiteData"
+        )
+    read = {site: data.read(site) for site, data in given.items()}
+    image = _common_image({site: parts for site, (_, parts) in read.items()})
+    make = _maker(network)
+
+    def opened() -> tuple[Any, Method]:
+        with random_state_kept():
+            seed_everything(common["seed"])
+            found = choice.open(make())
+            if any(nn.parameter.is_lazy(tensor) for tensor in (*found[0].parameters(), *found[0].buffers())):
+                _logits(found[0], image)
+        return found
+
+    first, method = opened()
+    outputs = _logits(first, image).shape[1]
+    names = _class_names(classes, {site: said.classes for site, (said, _) in read.items()}, outputs)
+    sites: dict[str, SiteCases] = {}
+    for site, (said, parts) in read.items():
+        dataset = said.folder.parent.name if said.folder else "memory"
+        listed, items = collect(parts, site=site, classes=names, images=said.images, dataset=dataset)
+        sites[site] = SiteCases(listed=listed, items=items, augmentation=tuple(said.augmentation))
+    plan = Plan(
+        method=method.name,
+        method_args=dataclasses.asdict(method),
+        classes=names,
+        size=OWN_NETWORK,
+        backbone_sha256=weights_digest(first),
+        declared_cases={site: len(cases.listed.training) for site, cases in sites.items()},
+        training=dict(training),
+        **common,
+    )
+    source = InMemory(opened=lambda: opened()[0], sites=sites)
+    check_attached(source.network(plan, method), image[None])
+    return plan, source, {site: cases.listed for site, cases in sites.items()}
+
+
+def _maker(network: Callable[[], nn.Module] | nn.Module) -> Callable[[], nn.Module]:
+    """A function that gives the network as it begins."""
+    if not isinstance(network, nn.Module) and not callable(network):
+        raise ConfigError(
+            f"the network is a {type(network).__name__}; give a function that makes it, a torch.nn.Module, or the name "
+            "of a catalogued backbone"
+        )
+
+    def make() -> nn.Module:
+        if isinstance(network, nn.Module):
+            try:
+                return copy.deepcopy(network)
+            except Exception as error:
+                raise ConfigError(
+                    f"the network cannot be copied for each site ({error}); give a function that makes it"
+                ) from error
+        return network()
+
+    return make
+
+
+def _logits(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
+    """What a network makes of one image: logits (1, C), checked."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad():
+            device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
+            logits: torch.Tensor = network(image[None].to(device))
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"the network does not take images of shape {tuple(image.shape)}: {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ConfigError(
+            f"the network gives an output of shape {tuple(logits.shape)} for one image; a classifier gives one logit "
+            "per class, (1, classes), and there are at least two"
+        )
+    return logits
+
+
+def _common_image(parts: Mapping[str, Parts]) -> torch.Tensor:
+    """The first training image, of the shape that all sites' images have."""
+    first: tuple[str, torch.Tensor] | None = None
+    for site, found in parts.items():
+        if not found["training"]:
+            raise DataError(f"{site} has no training case; give it some, or leave the site out")
+        image = found["training"][0].image
+        if first is not None and image.shape != first[1].shape:
+            raise DataError(
+                f"the images of {first[0]} have the shape {tuple(first[1].shape)}, and those of {site} "
+                f"{tuple(image.shape)}; bring all to one, for example with transform="
+            )
+        first = first or (site, image)
+    if first is None:
+        raise ConfigError("there is no site")
+    return first[1]
+
+
+def _class_names(
+    classes: Sequence[str] | None, said: Mapping[str, Sequence[str] | None], outputs: int
+) -> tuple[str, ...]:
+    """Names of the classes, which all sites agree on."""
+    found = {"the run": tuple(classes)} if classes is not None else {}
+    found |= {site: tuple(names) for site, names in said.items() if names is not None}
+    who, names = next(iter(found.items()), ("the network", tuple(map(str, range(outputs)))))
+    if differing := [site for site, other in found.items() if other != names]:
+        raise ConfigError(
+            f"{who} has the classes {list(names)}, and {differing[0]} {list(found[differing[0]])}; all sites need the "
+            "same in the same order"
+        )
+    if len(names) != outputs:
+        raise ConfigError(f"{who} has {len(names)} classes, and the network {outputs} outputs; they must be as many")
+    return names
+
+
+def _catalogued(
+    size: str,
+    choice: MethodChoice,
+    given: Mapping[str, SiteData],
+    classes: Sequence[str] | None,
+    *,
+    backbone: str | None,
+    bundle: str | None,
+    **common: Any,
+) -> tuple[Plan, Source, Mapping[str, Datalist]]:
+    """The plan and the source of a catalogued backbone with prepared folders."""
+    modality = architecture(size).modality
+    if choice.layers is not None:
+        raise ConfigError(f"{size} knows its head and its blocks; leave their names out, and list targets by role")
+    method = choice.method
+    listed: dict[str, Datalist] = {}
+    for site, data in given.items():
+        if data.folder is None or data.transform or data.augmentation:
+            raise ConfigError(
+                f"{size} reads and augments images in its own way, for which {site} has to be a prepared folder "
+                "without transforms: SiteData.prepared(folder). For arrays give a function that makes the network"
+            )
+        listed[site] = load_datalist(data.folder)
+    names = _class_names(
+        classes, {site: found.classes for site, found in listed.items()}, len(next(iter(listed.values())).classes)
+    )
+    images = TEXT_BUNDLE if method.reads_text else IMAGE_BUNDLE
+    bundle = bundle or (CINE_BUNDLE if modality == "cine" else images)
+    source = find_backbone(size, backbone)
+    plan = Plan(
+        bundle=bundle,
+        method=method.name,
+        method_args=dataclasses.asdict(method),
+        classes=names,
+        size=size,
+        backbone_sha256=pin_backbone(size, source, texts=method.reads_text),
+        declared_cases={site: len(found.training) for site, found in listed.items()},
+        prompts=bundle_prompts(bundle) if method.reads_text else None,
+        **common,
+    )
+    folders = {site: data.folder for site, data in given.items() if data.folder is not None}
+    return plan, Installed(backbone=source, datalists=folders), listed

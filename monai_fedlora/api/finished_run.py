@@ -1,0 +1,287 @@
+"""What a federation has made: its record, its models, and what can be written from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from monai_fedlora.adapters.lora import merge_lora
+from monai_fedlora.data.cases import Datalist
+from monai_fedlora.errors import ConfigError
+from monai_fedlora.export.evidence import read_evidence
+from monai_fedlora.export.finished import SHARED_SITE, read_finished, restored
+from monai_fedlora.export.intervals import with_intervals
+from monai_fedlora.export.locate import find_personal
+from monai_fedlora.export.verify import exported_view
+from monai_fedlora.federated.in_memory import OWN_NETWORK
+from monai_fedlora.federated.initial import build_manifest
+from monai_fedlora.federated.jobs import write_job
+from monai_fedlora.federated.materials import Source
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.record import LAST_NAME, RESULTS_NAME
+from monai_fedlora.federated.state import EVIDENCE_NAME, FINAL_NAME
+from monai_fedlora.files import make_folder, read_json, write_bytes, write_text
+from monai_fedlora.networks.opened import OpenedNetwork
+from monai_fedlora.rendering.drawing import Figure
+from monai_fedlora.report import PERSONAL, SHARED
+from monai_fedlora.reporting.page import page
+from monai_fedlora.reporting.record import Answer, Metrics
+from monai_fedlora.reporting.run import FoundRun, read_run
+from monai_fedlora.reporting.run_figures import learning_curve, losses
+from monai_fedlora.scope import Manifest
+from monai_fedlora.scratch import private_folder
+
+MODELS = (PERSONAL, SHARED)
+_KEPT = (RESULTS_NAME, LAST_NAME, f"private/*/*/{FINAL_NAME}", f"private/*/*/{EVIDENCE_NAME}")
+_TABLED = {"balanced_accuracy": "balanced accuracy", "auroc": "AUROC", "accuracy": "accuracy"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunPlan(Plan):
+    """What the sites of a run have agreed on, see :class:`monai_fedlora.federated.plan.Plan`."""
+
+    def to_job(self, folder: str | os.PathLike[str], *, custom_folder: bool = True) -> Path:
+        """Write the NVFlare job of a federation that does the same among hospitals.
+
+        Args:
+            folder: of the job, to create.
+            custom_folder: whether the job names the classes that it uses; without it sites have to allow-list them.
+
+        Raises:
+            ConfigError: the network is one of this program alone; or the folder exists.
+        """
+        if self.size == OWN_NETWORK:
+            raise ConfigError(
+                "this run's network comes from a function of this program, which no other machine has. Put it into an "
+                "installed package as a plug-in backbone and give its name, then every site can build it"
+            )
+        write_job(self, build_manifest(self), Path(folder), custom_folder=custom_folder)
+        return Path(folder)
+
+
+class Run:
+    """A finished federation, as :func:`monai_fedlora.federate` returns it.
+
+    Attributes:
+        plan: what its sites agreed on; ``plan.to_job(folder)`` writes an NVFlare job of the same.
+        results: its whole record, as a kept run has it in ``results.json``.
+        folder: where it is kept; None for a run that is in memory alone.
+        bytes: of the tensors that travel, ``up`` and ``down`` for each site and round, and the ``total`` of the run.
+    """
+
+    def __init__(
+        self,
+        *,
+        found: FoundRun,
+        results: Mapping[str, Any],
+        source: Source,
+        listed: Mapping[str, Datalist],
+        manifest: Manifest,
+        folder: Path | None,
+        files: Mapping[str, bytes],
+    ) -> None:
+        plan = Plan.from_json(results["plan"])
+        self.plan = RunPlan(**{field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)})
+        self.results = results
+        self.folder = folder
+        self._found, self._source, self._listed, self._files = found, source, listed, files
+        up, down = manifest.up.nbytes, manifest.down.nbytes
+        answers = sum(len(entry.answers) for entry in found.record.rounds)
+        self.bytes = {"up": up, "down": down, "total": answers * (up + down) + len(found.record.final) * down}
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """Metrics, one dictionary for each model, split and site.
+
+        ``round`` is how many rounds lie behind the model. Rows of the split "training" have the ``loss`` and the
+        ``seconds`` of that round; those of "validation" and "test" the metrics of the "personal" and the "shared"
+        model. A metric that cannot be computed is None.
+        """
+        record, rows = self._found.record, []
+        for entry in record.rounds:
+            for site, said in entry.answers.items():
+                rows += _measured(site, entry.number, {"validation": said.validation})
+                trained = {"loss": said.train_loss, "seconds": said.seconds}
+                rows.append({**_place(site, entry.number + 1, "training", PERSONAL), "cases": said.cases, **trained})
+        last = self.plan.start_round + self.plan.rounds
+        for site, said in record.final.items():
+            rows += _measured(site, last, {"validation": said.validation, "test": said.test})
+        return rows
+
+    @property
+    def cases(self) -> list[dict[str, Any]]:
+        """What the finished models say of every case, one dictionary each.
+
+        ``label`` and ``predicted`` are class names, ``p_<class>`` probabilities. The shared model is asked about test
+        cases alone.
+        """
+        rows: list[dict[str, Any]] = []
+        classes = self.plan.classes
+        with self._place() as place:
+            for site in self._found.personal:
+                evidence = read_evidence(find_personal(place, site))
+                for model, logits in ((PERSONAL, evidence.logits), (SHARED, evidence.shared_logits)):
+                    for split, values in logits.items():
+                        listed = self._listed[site].cases(split)
+                        for number, (row, case) in enumerate(zip(values.softmax(dim=1).tolist(), listed, strict=True)):
+                            found = {"site": site, "split": split, "model": model, "case": number}
+                            found |= {"subject": case.unit or case.subject, "label": classes[case.label]}
+                            found["predicted"] = classes[max(range(len(row)), key=row.__getitem__)]
+                            rows.append(found | {f"p_{name}": value for name, value in zip(classes, row, strict=True)})
+        return rows
+
+    def frame(self, what: str = "records") -> Any:
+        """:attr:`records` or :attr:`cases` as a pandas frame.
+
+        Raises:
+            ConfigError: ``what`` is another word, or pandas is not installed.
+        """
+        if what not in ("records", "cases"):
+            raise ConfigError(f"there is no {what!r}; choose records or cases")
+        try:
+            import pandas
+        except ImportError as error:
+            raise ConfigError(f"a frame needs pandas (pip install pandas); run.{what} has the same without") from error
+        return pandas.DataFrame(getattr(self, what))
+
+    def table(self) -> str:
+        """Test metrics of every site's personal and shared model with 95 % intervals, as lines of text.
+
+        A site without test cases has a line that says so.
+        """
+        head = ["site", "model", "n", *(f"{name} (95 %)" for name in _TABLED.values())]
+        rows = [head]
+        for site in self.plan.sites:
+            said = self._found.record.final.get(site, Answer()).test
+            known = {model: said[model] for model in MODELS if model in said and said[model].values}
+            rows += [[site, model, str(metrics.n), *_with_limits(metrics)] for model, metrics in known.items()]
+            if not known:
+                rows.append([site, "-", "0", *["no test cases"], *[""] * (len(_TABLED) - 1)])
+        widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        )
+
+    def plot(self, what: str = "personal") -> Figure:
+        """A curve over the rounds with a line for each site, which a notebook shows; ``.svg`` is the drawing as text.
+
+        Args:
+            what: validation balanced accuracy of the "personal" or the "shared" models, or the training "loss".
+
+        Raises:
+            ConfigError: ``what`` is another word, or the run has no such numbers.
+        """
+        record = self._found.record
+        if what != "loss" and what not in MODELS:
+            raise ConfigError(f"there is no curve {what!r}; choose {', '.join(MODELS)} or loss")
+        figure = losses(record) if what == "loss" else learning_curve(record, what)
+        if figure is None:
+            raise ConfigError(f"there is no curve of {what!r}: no site has measured it; give sites validation cases")
+        return figure
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write the page about the run, as ``monai-fedlora report`` does: one HTML file that opens offline.
+
+        Raises:
+            ConfigError: ``path`` is a folder.
+        """
+        target = Path(path)
+        if target.is_dir():
+            raise ConfigError(f"{target} is a folder; give the file of the page")
+        write_text(target, page(self._found))
+        return target
+
+    def personal(self, site: str) -> nn.Module:
+        """A site's own model: a plain network on the CPU in evaluation mode, with what was trained in its weights.
+
+        A network of one's own comes back as the class it is, and returns what that class does.
+
+        Raises:
+            ExportError: the run has no model of such a site.
+        """
+        return self._model(site)
+
+    def shared_model(self) -> nn.Module:
+        """The model without any site's private part, for a hospital that was no member.
+
+        Raises:
+            ExportError: the method has none.
+        """
+        return self._model(SHARED_SITE)
+
+    def _model(self, site: str) -> nn.Module:
+        with self._place() as place:
+            model = read_finished(place, site)
+        method = self.plan.build_method() if model.site is None else self.plan.site_method(site)
+        network = restored(model, self._source.network(self.plan, method))
+        with exported_view(model, network):
+            merge_lora(network)
+        plain = network.module if isinstance(network, OpenedNetwork) and network.side is None else network
+        return plain.requires_grad_(False).eval()
+
+    @contextmanager
+    def _place(self) -> Iterator[Path]:
+        """The run's folder, or one for the time being."""
+        if self.folder is not None:
+            yield self.folder
+            return
+        with private_folder("monai-fedlora-run-") as place:
+            for name, content in self._files.items():
+                make_folder((place / name).parent)
+                write_bytes(place / name, content)
+            yield place
+
+
+def finished_run(
+    folder: Path, *, source: Source, listed: Mapping[str, Datalist], manifest: Manifest, kept: bool
+) -> Run:
+    """Read what a run has left in its folder.
+
+    Args:
+        folder: of the run.
+        source: that it had.
+        listed: every site's cases.
+        manifest: what travelled.
+        kept: whether the folder stays; otherwise what the result needs is taken into memory.
+    """
+    paths = [] if kept else [path for name in _KEPT for path in folder.glob(name)]
+    return Run(
+        found=read_run(folder),
+        results=read_json(folder / RESULTS_NAME),
+        source=source,
+        listed=listed,
+        manifest=manifest,
+        folder=folder if kept else None,
+        files={str(path.relative_to(folder)): path.read_bytes() for path in paths},
+    )
+
+
+def _place(site: str, number: int, split: str, model: str) -> dict[str, Any]:
+    return {"site": site, "round": number, "split": split, "model": model}
+
+
+def _measured(site: str, number: int, splits: Mapping[str, Mapping[str, Metrics]]) -> list[dict[str, Any]]:
+    return [
+        {**_place(site, number, split, model), "cases": metrics.n, **metrics.values}
+        for split, models in splits.items()
+        for model, metrics in models.items()
+        if metrics.values
+    ]
+
+
+def _with_limits(metrics: Metrics) -> list[str]:
+    """The tabled metrics, each with its interval where its counts are known."""
+    found = with_intervals({**metrics.values, "confusion_matrix": metrics.confusion})
+    cells = []
+    for name in _TABLED:
+        entry = found.get(name) or {"value": None, "interval_95": None}
+        limits = entry["interval_95"]
+        value = "-" if entry["value"] is None else f"{entry['value']:.3f}"
+        cells.append(value + (f" ({limits[0]:.3f} to {limits[1]:.3f})" if limits else ""))
+    return cells

@@ -1,0 +1,103 @@
+"""A federation of a Python program: networks that a function makes, and cases that lie in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from torch import nn
+
+from monai_fedlora.data.cases import Datalist
+from monai_fedlora.engines.store import as_bytes
+from monai_fedlora.errors import ConfigError
+from monai_fedlora.federated.materials import put_into
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.start import Start
+from monai_fedlora.methods.base import Method
+
+OWN_NETWORK = "own"
+"""Size in the plan of a network that is none of the catalogue."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteCases:
+    """What a site trains and is measured on.
+
+    Attributes:
+        listed: its cases.
+        items: one MONAI dictionary per case with ``image``, ``label`` and ``subject``, by split.
+        augmentation: random MONAI dictionary transforms, for training.
+    """
+
+    listed: Datalist
+    items: Mapping[str, tuple[dict[str, Any], ...]]
+    augmentation: tuple[Callable, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class InMemory:
+    """Networks and cases of a Python program, a :class:`~monai_fedlora.federated.materials.Source`.
+
+    Attributes:
+        opened: makes the network before a method is attached, the same each time.
+        sites: by name.
+    """
+
+    opened: Callable[[], nn.Module]
+    sites: Mapping[str, SiteCases]
+
+    def network(self, plan: Plan, method: Method) -> nn.Module:
+        """A network with a method's part at its start, on the CPU.
+
+        Raises:
+            ConfigError: it is another network than the plan's, as its makers draw it anew; or the method does not fit.
+        """
+        opened = self.opened()
+        if (found := weights_digest(opened)) != plan.backbone_sha256:
+            raise ConfigError(
+                "the network has other weights each time it is made, so that sites would not start alike; draw them "
+                f"from torch's random numbers alone, or give the network itself (SHA-256 {found[:8]} in place of "
+                f"{plan.backbone_sha256[:8]})"
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(plan.seed)
+            method.attach(opened)
+        return opened
+
+    def start(self, plan: Plan) -> Start:
+        """See :class:`~monai_fedlora.federated.materials.Source`."""
+        return Start.of_network(plan, self.network(plan, plan.build_method()))
+
+    def furnish(self, config: ConfigParser, *, plan: Plan, site: str) -> Datalist:
+        """See :class:`~monai_fedlora.federated.materials.Source`."""
+        cases = self.sites[site]
+        entries: dict[str, Any] = {
+            "datalist": cases.listed,
+            "store": None,
+            "network_def": self.network(plan, plan.site_method(site)),
+            "preprocessing": (),
+            "augment": bool(cases.augmentation),
+            "train::augmentation": cases.augmentation,
+        }
+        entries |= {
+            f"{part}::data": cases.items[split]
+            for part, split in (("train", "training"), ("validate", "validation"), ("test", "test"))
+        }
+        if not cases.augmentation:
+            entries["augmented_views"] = 0
+        put_into(config, entries, bundle=plan.bundle)
+        return cases.listed
+
+
+def weights_digest(network: nn.Module) -> str:
+    """Hash of where a network has its head, and of the names, types, shapes and values of its state."""
+    digest = hashlib.sha256(str(getattr(network, "head_prefixes", ())).encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        if isinstance(tensor, torch.Tensor):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(as_bytes(tensor))
+    return digest.hexdigest()

@@ -1,0 +1,117 @@
+"""What a finished federation gives: records, tables, curves, pages, models and jobs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import monai_fedlora as fl
+from monai_fedlora.errors import ConfigError, ExportError
+from monai_fedlora.export.intervals import with_intervals
+from monai_fedlora.files import read_json
+from tests.api.conftest import Small, two_sites
+
+LORA = fl.method("dual_lora", rank=2, targets=r"blocks\..*", head="head")
+SETTINGS: dict[str, Any] = {"rounds": 2, "batch_size": 4, "warmup_epochs": 0}
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> fl.Run:
+    return fl.federate(Small, LORA, two_sites(images="synthetic"), **SETTINGS, folder=tmp_path_factory.mktemp("kept"))
+
+
+@pytest.fixture(scope="module")
+def in_memory() -> fl.Run:
+    return fl.federate(Small, LORA, two_sites(images="synthetic"), **SETTINGS)
+
+
+def test_a_run_gives_the_same_from_memory_as_from_its_folder(kept: fl.Run, in_memory: fl.Run) -> None:
+    untimed = [[{k: v for k, v in row.items() if k != "seconds"} for row in run.records] for run in (kept, in_memory)]
+    assert untimed[0] == untimed[1]
+    assert kept.cases == in_memory.cases
+    assert kept.table() == in_memory.table()
+    models = [run.personal("south").state_dict() for run in (kept, in_memory)]
+    assert all(torch.equal(models[0][key], value) for key, value in models[1].items())
+    assert in_memory.folder is None and kept.results["plan"] == in_memory.results["plan"]
+
+
+def test_records_say_what_the_results_file_says(kept: fl.Run) -> None:
+    assert kept.folder is not None
+    results = read_json(kept.folder / "results.json")
+    rows = {(row["site"], row["round"], row["split"], row["model"]): row for row in kept.records}
+    for number, entry in enumerate(results["rounds"]):
+        for site, said in entry["sites"].items():
+            assert rows[site, number + 1, "training", "personal"]["loss"] == said["train_loss"]
+            for model in ("personal", "shared"):
+                measured = said["validation"][model]
+                row = rows[site, number, "validation", model]
+                assert row["balanced_accuracy"] == measured["balanced_accuracy"] and row["cases"] == measured["n"]
+    assert rows["north", 2, "test", "shared"]["auroc"] == results["final"]["north"]["test"]["shared"]["auroc"]
+
+
+def test_cases_name_their_subjects_and_add_up_to_the_metrics(kept: fl.Run) -> None:
+    tests = [row for row in kept.cases if row["split"] == "test"]
+    assert {row["model"] for row in tests} == {"personal", "shared"}
+    assert {row["subject"] for row in tests} == {f"test-{number}" for number in range(4)}
+    for row in tests:
+        assert row["predicted"] == ("0" if row["p_0"] >= row["p_1"] else "1")
+    for site in ("north", "south"):
+        own = [row for row in tests if row["site"] == site and row["model"] == "personal"]
+        right = sum(row["label"] == row["predicted"] for row in own) / len(own)
+        said = next(r for r in kept.records if r["site"] == site and r["split"] == "test" and r["model"] == "personal")
+        assert said["accuracy"] == pytest.approx(right)
+
+
+def test_the_table_has_every_model_with_its_interval(kept: fl.Run) -> None:
+    lines = kept.table().splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [
+        [site, model] for site in ("north", "south") for model in ("personal", "shared")
+    ]
+    measured = kept.results["final"]["north"]["test"]["personal"]
+    low, high = with_intervals(measured)["balanced_accuracy"]["interval_95"]
+    assert f"{measured['balanced_accuracy']:.3f} ({low:.3f} to {high:.3f})" in lines[1]
+
+
+def test_frames_are_the_records_where_pandas_is_installed(kept: fl.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = pytest.importorskip("pandas").DataFrame
+    assert isinstance(kept.frame(), frame) and len(kept.frame("cases")) == len(kept.cases)
+    with pytest.raises(ConfigError, match="choose records or cases"):
+        kept.frame("rounds")
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ConfigError, match=r"needs pandas.*run\.records"):
+        kept.frame()
+
+
+def test_curves_are_drawings(kept: fl.Run) -> None:
+    for what in ("personal", "shared", "loss"):
+        assert "<svg" in kept.plot(what).svg
+    with pytest.raises(ConfigError, match="choose personal, shared or loss"):
+        kept.plot("accuracy")
+
+
+def test_the_page_is_the_one_of_the_command(kept: fl.Run, in_memory: fl.Run, tmp_path: Path) -> None:
+    page = in_memory.report(tmp_path / "report.html").read_text(encoding="utf-8")
+    for site in ("north", "south"):
+        assert site in page
+    with pytest.raises(ConfigError, match="is a folder"):
+        in_memory.report(tmp_path)
+
+
+def test_bytes_are_those_of_what_travels(kept: fl.Run) -> None:
+    assert kept.bytes["up"] == kept.results["payload_bytes"] == kept.bytes["down"]
+    assert kept.bytes["total"] == 4 * 2 * kept.bytes["up"] + 2 * kept.bytes["down"]
+
+
+def test_a_site_that_the_run_does_not_have_has_no_model(kept: fl.Run) -> None:
+    with pytest.raises(ExportError, match="none of west"):
+        kept.personal("west")
+
+
+def test_a_network_of_this_program_makes_no_job(kept: fl.Run, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no other machine has"):
+        kept.plan.to_job(tmp_path / "job")
+    assert not (tmp_path / "job").exists()
