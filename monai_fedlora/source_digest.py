@@ -11,9 +11,11 @@ COMPUTING = (
     "networks",
     "transforms",
     "formats",
-    "engines/frozen.py",
+    "engines/dataset.py",
     "engines/features.py",
-    "engines/stored_cases.py",
+    "engines/frozen.py",
+    "engines/preprocessed.py",
+    "engines/seeds.py",
 )
 """Of this package: what makes tokens of images, cases of files, and features of texts."""
 

@@ -1,26 +1,67 @@
-"""Cases in memory: the deterministic part of the pipeline is computed once, the random part per epoch."""
+"""Cases for training and evaluation: images, or names of images for whoever keeps what was computed from them."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
-from monai.data import CacheDataset, MetaTensor
+from monai.engines.utils import default_prepare_batch
 from monai.transforms import Compose
-from torch.utils.data import DataLoader, Dataset
+from monai.utils.enums import CommonKeys as Keys
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from monai_fedlora.engines.memory import active_memory, fingerprint
+from monai_fedlora.engines.memory import fingerprint
+from monai_fedlora.engines.preprocessed import Preprocessed, as_tensors
 from monai_fedlora.engines.sampler import CaseSampler
 from monai_fedlora.engines.seeds import mix
 from monai_fedlora.engines.store import Store
-from monai_fedlora.engines.stored_cases import stored_cases
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.transforms.orientation import one_order
 
+FEATURES = "features"
+"""Key of a :class:`CaseView` in an item, and of a list of them in a batch, in place of images."""
 _log = logging.getLogger(__name__)
+_datasets: WeakValueDictionary[int, CaseDataset] = WeakValueDictionary()
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class CaseView:
+    """One image of a case, which is named and not opened.
+
+    Attributes:
+        dataset: number of the data set in this process.
+        index: of the case.
+        seed: of the augmentation; None for none.
+        order: of the axes, see :mod:`monai_fedlora.engines.orders`.
+    """
+
+    dataset: int
+    index: int
+    seed: int | None
+    order: int = 0
+
+    @property
+    def name(self) -> str | None:
+        """Equal for images that are equal to the bit, in every process; None where nobody can know."""
+        return _datasets[self.dataset].name(self)
+
+    def image(self) -> Tensor:
+        """Open it.
+
+        Raises:
+            DataError: a file cannot be used.
+        """
+        return _datasets[self.dataset].image(self)
 
 
 class CaseDataset(Dataset):
@@ -29,22 +70,20 @@ class CaseDataset(Dataset):
     The same epoch therefore shows the same images whatever the order, the number of worker processes, or the
     time the process started.
 
-    Where a :class:`~monai_fedlora.engines.memory.Memory` is in use, a case that another data set of this process has
-    preprocessed in the same way is taken from there. Else, with a store, from the site's disk.
-
     Args:
         data: one MONAI dictionary per case.
-        transform: deterministic MONAI transforms, computed once per case and kept in memory or in the store.
-        augmentation: random MONAI transforms, applied at every access; empty for none.
+        transform: deterministic MONAI transforms, which leave a tensor under ``image``; see
+            :class:`~monai_fedlora.engines.preprocessed.Preprocessed`.
+        augmentation: random MONAI transforms of ``image`` alone, applied at every access; empty for none.
         seed: of the augmentation.
         views: number of different images that the augmentation makes of a case, taking turns in the epochs; 0 for a new
             one in every epoch.
-        cache_rate: fraction of the cases kept in memory, in [0, 1], where there is no store.
         store: on disk, for preprocessed cases.
         progress: show a bar on a terminal while the cases are read.
 
     Raises:
         ConfigError: the number of views is negative.
+        DataError: a file cannot be used.
     """
 
     def __init__(
@@ -55,7 +94,6 @@ class CaseDataset(Dataset):
         augmentation: Sequence[Callable] = (),
         seed: int = 0,
         views: int = 0,
-        cache_rate: float = 1.0,
         store: Store | None = None,
         progress: bool = False,
     ) -> None:
@@ -68,12 +106,11 @@ class CaseDataset(Dataset):
         self.epoch = 1
         if self.data:
             _log.info("reading %d cases", len(self.data))
-        bar = progress and sys.stderr.isatty()
-        remembered = _remembered(self.data, transform) if cache_rate == 1 else None
-        stored = stored_cases(self.data, transform, store=store, progress=bar) if store and not remembered else None
-        self._cases: Any = (
-            remembered or stored or CacheDataset(self.data, transform, cache_rate=cache_rate, progress=bar)
-        )
+        self._described = fingerprint(self.augmentation)
+        self._cases = Preprocessed(self.data, transform, store=store, progress=progress and sys.stderr.isatty())
+        self._number = next(_numbers)
+        self._opens = True
+        _datasets[self._number] = self
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, counted from 1, whose augmentation comes next."""
@@ -83,33 +120,56 @@ class CaseDataset(Dataset):
         return len(self.data)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        self.augmentation.set_random_state(seed=mix(self.seed, "augmentation", self.epoch, index))
-        return _as_tensors(self.augmentation(self._cases[index]))
+        return self._item(self.view(index))
 
     def plain(self, index: int) -> dict[str, Any]:
         """A case without augmentation."""
-        return _as_tensors(self._cases[index])
+        return self._item(CaseView(self._number, index, None))
 
+    @contextmanager
+    def unopened(self) -> Iterator[None]:
+        """Let items hold a :class:`CaseView` under ``features`` in place of ``image``."""
+        before, self._opens = self._opens, False
+        try:
+            yield
+        finally:
+            self._opens = before
 
-def _as_tensors(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value.as_tensor() if isinstance(value, MetaTensor) else value for key, value in item.items()}
+    def view(self, index: int) -> CaseView:
+        """Name what the epoch shows of a case."""
+        random = bool(self.augmentation.transforms)
+        return CaseView(self._number, index, mix(self.seed, "augmentation", self.epoch, index) if random else None)
 
+    def name(self, view: CaseView) -> str | None:
+        """See :attr:`CaseView.name`."""
+        if self._cases.keys is None or (view.seed is not None and self._described is None):
+            return None
+        augmented = None if view.seed is None else f"{self._described} {view.seed}"
+        return f"{self._cases.keys[view.index]} {augmented} {view.order}"
 
-def _remembered(data: Sequence[Mapping[str, Any]], transform: Sequence[Callable] | Callable) -> list[Any] | None:
-    """The preprocessed cases by way of the memory in use; None where there is none, or it cannot know the transform."""
-    memory = active_memory()
-    if memory is None:
-        return None
-    transforms, cases = fingerprint(transform), [fingerprint(dict(item)) for item in data]
-    if transforms is None or None in cases:
-        return None
+    def image(self, view: CaseView) -> Tensor:
+        """See :meth:`CaseView.image`.
 
-    def read(item: Mapping[str, Any]) -> Any:
-        return CacheDataset([item], transform, progress=False)[0]
+        Raises:
+            ConfigError: the augmentation changes more than the image, and features cannot stand for it.
+        """
+        item, rest = self._open(view), self._cases.rest[view.index]
+        if item.keys() - {Keys.IMAGE} != rest.keys() or any(item[key] is not value for key, value in rest.items()):
+            raise ConfigError(
+                "the augmentation changes more of a case than its image; turn cache_features off, or let it not"
+            )
+        image = torch.as_tensor(item[Keys.IMAGE])
+        return one_order(image, view.order) if view.order else image
 
-    return [
-        memory.recall(("case", transforms, case), partial(read, item)) for case, item in zip(cases, data, strict=True)
-    ]
+    def _item(self, view: CaseView) -> dict[str, Any]:
+        return self._open(view) if self._opens else {**self._cases.rest[view.index], FEATURES: view}
+
+    def _open(self, view: CaseView) -> dict[str, Any]:
+        item = {**self._cases.rest[view.index], Keys.IMAGE: self._cases.image(view.index)}
+        if view.seed is None:
+            return item
+        self.augmentation.set_random_state(seed=view.seed)
+        return as_tensors(self.augmentation({**item, Keys.IMAGE: deepcopy(item[Keys.IMAGE])}))
 
 
 def case_loader(
@@ -133,6 +193,29 @@ def case_loader(
         batch_size=batch_size,
         sampler=CaseSampler(dataset, shuffle=shuffle, seed=seed),  # type: ignore[arg-type]
         num_workers=num_workers,
+        collate_fn=collate_cases,
         generator=torch.Generator().manual_seed(seed),
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def collate_cases(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Stack the tensors of cases into a batch; views of cases stay a list."""
+    views = [item[FEATURES] for item in items if FEATURES in item]
+    batch: dict[str, Any] = default_collate([{k: v for k, v in item.items() if k != FEATURES} for item in items])
+    return {**batch, FEATURES: views} if views else batch
+
+
+def prepare_cases(
+    batch: dict[str, Any], device: torch.device, non_blocking: bool = False, **kwargs: Any
+) -> tuple[Tensor | list[CaseView], Tensor | None]:
+    """What an engine takes from a batch: images (B, ...), or views of B cases, and labels where there are any.
+
+    Views are taken out of the batch, which MONAI's engines can then decollate.
+    """
+    if FEATURES not in batch:
+        images, labels = default_prepare_batch(batch, device, non_blocking, **kwargs)
+        return images, labels
+    labels = batch.get(Keys.LABEL)
+    moved = labels.to(device=device, non_blocking=non_blocking, **kwargs) if isinstance(labels, Tensor) else None
+    return batch.pop(FEATURES), moved

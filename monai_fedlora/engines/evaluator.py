@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 from monai.engines import SupervisedEvaluator
-from monai.engines.utils import IterationEvents, default_metric_cmp_fn, default_prepare_batch
+from monai.engines.utils import IterationEvents, default_metric_cmp_fn
 from monai.inferers import Inferer
 from monai.utils.enums import CommonKeys as Keys
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from monai_fedlora.engines.dataset import prepare_cases
 from monai_fedlora.engines.distributed import unwrap
 from monai_fedlora.engines.epoch_metrics import ClassificationMetrics
+from monai_fedlora.engines.features import unopened_images
 from monai_fedlora.engines.orders import mean_logits, unknown_orientations
 from monai_fedlora.engines.precision import Precision, autocast
 
@@ -52,7 +54,7 @@ class ClassificationEvaluator(SupervisedEvaluator):
         postprocessing: Any | None = None,
         additional_metrics: dict[str, Any] | None = None,
         val_handlers: Sequence | None = None,
-        prepare_batch: Callable = default_prepare_batch,
+        prepare_batch: Callable = prepare_cases,
     ) -> None:
         self._autocast = autocast(device, mixed_precision)
         compare: Callable = default_metric_cmp_fn
@@ -82,11 +84,12 @@ class ClassificationEvaluator(SupervisedEvaluator):
         if self.state.epoch_length == 0:
             _log.warning("the split is empty: nothing is evaluated")
             return
-        super().run(global_epoch)
+        with unopened_images(self):
+            super().run(global_epoch)
 
     def _iteration(self, engine: Any, batchdata: Any) -> dict:
         images, labels = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
-        self.state.output = {Keys.IMAGE: images, Keys.LABEL: labels}
+        self.state.output = {Keys.LABEL: labels, **({Keys.IMAGE: images} if isinstance(images, Tensor) else {})}
         with self.mode(self.network), self._autocast():
             unknown = unknown_orientations(batchdata)
             logits = mean_logits(images, unknown, lambda some: self.inferer(some, self.network))

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from monai.engines.utils import IterationEvents
-from monai.inferers import Inferer
 from monai.networks.utils import eval_mode
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 
-from monai_fedlora.engines.dataset import CaseDataset
+from monai_fedlora.engines.dataset import CaseDataset, collate_cases, prepare_cases
+from monai_fedlora.engines.features import FrozenInferer
+from monai_fedlora.engines.orders import runs, unknown_orientations
 from monai_fedlora.networks.head_inputs import head_inputs, joined
-from monai_fedlora.transforms.cine import PLACEHOLDER
-from monai_fedlora.transforms.orientation import all_orders
 
 
 def run_and_keep(evaluator: Any) -> dict[str, Tensor]:
@@ -42,7 +42,7 @@ def run_and_keep(evaluator: Any) -> dict[str, Tensor]:
 
 
 def plain_outputs(
-    network: Any, dataset: CaseDataset, *, inferer: Inferer, device: torch.device, batch_size: int
+    network: Any, dataset: CaseDataset, *, inferer: Callable[..., Tensor], device: torch.device, batch_size: int
 ) -> dict[str, Tensor]:
     """Run a network on the cases of a data set without their augmentation.
 
@@ -59,24 +59,17 @@ def plain_outputs(
         does not tell an orientation, both are means over all orders of its axes.
     """
     found: dict[str, list[Tensor]] = {"logits": [], "features": [], "labels": []}
-    with eval_mode(network), head_inputs(network) as inputs, torch.no_grad():
+    named = dataset.unopened() if isinstance(inferer, FrozenInferer) and inferer.keeps(network) else nullcontext()
+    with eval_mode(network), head_inputs(network) as inputs, torch.no_grad(), named:
         for start in range(0, len(dataset), batch_size):
-            items = [dataset.plain(index) for index in range(start, min(start + batch_size, len(dataset)))]
-            found["labels"].append(torch.tensor([int(item[Keys.LABEL]) for item in items]))
-            for images, together in _runs(items):
-                logits = inferer(images.to(device), network).float().cpu()
+            cases = range(start, min(start + batch_size, len(dataset)))
+            batch = collate_cases([dataset.plain(index) for index in cases])
+            images, labels = prepare_cases(batch, device)
+            found["labels"].append(torch.as_tensor(labels).long().cpu().flatten())
+            for shown, together in runs(images, unknown_orientations(batch)):
+                logits = inferer(shown, network).float().cpu()
                 found["logits"].append(logits.mean(dim=0, keepdim=True) if together else logits)
                 if inputs:
                     features = joined(inputs).cpu()
                     found["features"].append(features.mean(dim=0, keepdim=True) if together else features)
     return {name: torch.cat(rows) for name, rows in found.items() if rows}
-
-
-def _runs(items: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Tensor, bool]]:
-    """What goes through the network at once: the images, or all orders of one of unknown orientation (True)."""
-    if not any(item.get(PLACEHOLDER, False) for item in items):
-        yield torch.stack([item[Keys.IMAGE] for item in items]), False
-        return
-    for item in items:
-        lost = bool(item.get(PLACEHOLDER, False))
-        yield (all_orders(item[Keys.IMAGE]) if lost else item[Keys.IMAGE][None]), lost

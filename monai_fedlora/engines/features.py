@@ -1,25 +1,29 @@
 """Compute the frozen part of a network once per image and keep the result.
 
-Everything before the first part that trains is a pure function of the image. Where an image comes again, what the
-frozen part made of it does too.
+Everything before the first part that trains is a pure function of the image. Where an image comes again, it stays
+closed, and what the frozen part made of it comes in its place.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, get_args
 
 import torch
 from monai.inferers import Inferer, SimpleInferer
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
+from monai_fedlora.engines.dataset import CaseDataset, CaseView, collate_cases, prepare_cases
 from monai_fedlora.engines.distributed import unwrap
 from monai_fedlora.engines.frozen import FrozenPart, frozen_part
+from monai_fedlora.engines.joining import joined
 from monai_fedlora.engines.memory import Memory, active_memory
 from monai_fedlora.engines.precision import Kept
-from monai_fedlora.engines.store import Entry, Store, as_bytes, key_of
+from monai_fedlora.engines.store import Entry, Store, key_of
 from monai_fedlora.errors import ConfigError
 
 _SHARE_OF_GPU = 0.25
@@ -56,11 +60,12 @@ def frozen_inferer(
 class FrozenInferer(Inferer):
     """Run what trains on kept outputs of what does not.
 
-    Outputs are found by a hash of the image's bytes, of the frozen weights that they went through, of the settings of
-    the modules that hold these, and of the code. Of a network with a setting that cannot be described, they are kept in
-    memory and found by this inferer alone. They are computed for one image at a time, so that they do not depend on
-    which images share a batch, and used as they are kept, so that the first epoch computes with the same numbers as
-    every other. Of a network that trains from its first layer on nothing is kept.
+    Outputs are found by the name of an image (:class:`~monai_fedlora.engines.dataset.CaseView`), which stays closed
+    where they are kept, by a hash of the frozen weights and of the settings of the modules that hold them, and by the
+    code. Of an image without a name, and of a network with a setting that cannot be described, they are kept in memory
+    and found by this inferer alone. They are computed for one image at a time, so that they do not depend on which
+    images share a batch, and used as they are kept, so that the first epoch computes with the same numbers as every
+    other. Of a network that trains from its first layer on, and of images that come as tensors, nothing is kept.
 
     Args:
         dtype: type in which outputs are kept; one that float16 cannot hold is kept as it is.
@@ -77,16 +82,16 @@ class FrozenInferer(Inferer):
             raise ConfigError(f"cache_dtype is {dtype!r}; choose from {', '.join(get_args(Kept))}")
         self._dtype: torch.dtype = getattr(torch, dtype)
         self._keeper: Memory | Store = active_memory() or store or Memory()
+        self._own = Memory()
         self._room: Callable[[torch.device], int] = _room_on
         self._on_device: dict[str, Sequence[Tensor]] = {}
         self._left: int | None = None
         self._network: nn.Module | None = None
         self._part: FrozenPart | None = None
         self._digest: str | None = None
-        self._own = Memory()
 
-    def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the logits (B, C) of images (B, ...)."""
+    def keeps(self, network: nn.Module) -> bool:
+        """Whether a part of the network is frozen, so that no image need be opened twice."""
         if self._network is not network:
             self._network, self._part = network, frozen_part(unwrap(network))
             self._digest = self._part.digest if self._part else None
@@ -95,42 +100,58 @@ class FrozenInferer(Inferer):
             self._left = None
             if self._part is None:
                 _log.info("the network trains from its first layer on, so that cache_features keeps nothing")
-        if self._part is None:
+        return self._part is not None
+
+    def __call__(self, inputs: Tensor | list[CaseView], network: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the logits (B, C) of images (B, ...), or of views of B cases."""
+        if not self.keeps(network) or self._part is None:
             logits: Tensor = network(inputs)
             return logits
-        rows = [self._recall(image, self._part) for image in inputs]
-        parts = [torch.cat([tensor.to(inputs.dtype) for tensor in column]) for column in zip(*rows, strict=True)]
-        return self._part.logits(parts, network)
+        if isinstance(inputs, Tensor):
+            rows: list[Sequence[Tensor]] = [list(self._compute(image).values()) for image in inputs]
+        else:
+            device = next(network.parameters()).device
+            kind = self._kind(device)
+            rows = [self._recall(view, kind, device) for view in inputs]
+        return self._part.logits([joined(n, column) for n, column in enumerate(zip(*rows, strict=True))], network)
 
-    def _recall(self, image: Tensor, part: FrozenPart) -> Sequence[Tensor]:
-        content = hashlib.sha256(as_bytes(image)).hexdigest()
-        precision = torch.get_autocast_dtype(image.device.type) if _autocasts(image) else image.dtype
-        kind = (precision, torch.get_float32_matmul_precision(), image.device, self._dtype)
-        key = key_of(self._digest, content, tuple(image.shape), *kind)
+    def _kind(self, device: torch.device) -> str:
+        """What decides the bits of a feature beside the image."""
+        precision = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else "off"
+        model = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+        return key_of(self._digest, precision, torch.get_float32_matmul_precision(), device.type, model, self._dtype)
 
-        def make() -> Entry:
-            outputs = part.compute(image.unsqueeze(0))
-            return {f"{number:03d}": self._rounded(output) for number, output in enumerate(outputs)}
-
+    def _recall(self, view: CaseView, kind: str, device: torch.device) -> Sequence[Tensor]:
+        name = view.name
+        key = hashlib.blake2b(f"{kind} {name or view}".encode(), digest_size=20).hexdigest()
         if key in self._on_device:
             return self._on_device[key]
-        keeper = self._own if self._digest is None else self._keeper
-        entry = keeper.recall(key, make)
-        parts = [entry[name].to(image.device, non_blocking=True) for name in sorted(entry)]
-        self._leave_on_device(key, parts, image.device)
-        return parts
-
-    def _leave_on_device(self, key: str, parts: Sequence[Tensor], device: torch.device) -> None:
+        keeper = self._own if self._digest is None or name is None else self._keeper
+        entry = keeper.recall(key, lambda: self._compute(_opened(view).to(device)))
+        parts = [tensor.to(device, non_blocking=True) for _, tensor in sorted(entry.items())]
         if self._left is None:
             self._left = self._room(device)
         size = sum(part.nbytes for part in parts)
         if size <= self._left:
             self._on_device[key] = parts
             self._left -= size
+        return parts
+
+    def _compute(self, image: Tensor) -> Entry:
+        """What is kept of an image, as it is kept."""
+        assert self._part is not None
+        outputs = enumerate(self._part.compute(image.unsqueeze(0)))
+        return {f"{number:03d}": self._rounded(output) for number, output in outputs}
 
     def _rounded(self, output: Tensor) -> Tensor:
         rounded = output.to(self._dtype)
         return rounded if torch.isfinite(rounded).all() else output
+
+
+def _opened(view: CaseView) -> Tensor:
+    """The image of a view in full precision, which the network's does not concern."""
+    with torch.autocast("cpu", enabled=False), torch.no_grad():
+        return view.image()
 
 
 def _room_on(device: torch.device) -> int:
@@ -140,5 +161,18 @@ def _room_on(device: torch.device) -> int:
     return int(torch.cuda.mem_get_info(device)[0] * _SHARE_OF_GPU)
 
 
-def _autocasts(image: Tensor) -> bool:
-    return torch.is_autocast_enabled(image.device.type)
+@contextmanager
+def unopened_images(engine: Any) -> Iterator[None]:
+    """Let an engine's data set name its images while the engine's inferer keeps what the network makes of them.
+
+    Args:
+        engine: a trainer or an evaluator; one with a loader or a way to prepare batches of its own sees images.
+    """
+    loader, inferer = engine.data_loader, engine.inferer
+    named = isinstance(inferer, FrozenInferer) and engine.prepare_batch is prepare_cases
+    named = named and isinstance(loader, DataLoader) and loader.collate_fn is collate_cases
+    if named and isinstance(loader.dataset, CaseDataset) and inferer.keeps(engine.network):
+        with loader.dataset.unopened():
+            yield
+    else:
+        yield

@@ -87,8 +87,10 @@ class Progress:
         """Show ``engine``'s batches."""
         if self.enabled and is_main() and sys.stderr.isatty():
             from ignite.handlers import ProgressBar
+            from monai.handlers import from_engine
 
-            ProgressBar(desc="epoch").attach(engine, output_transform=lambda output: {"loss": float(output[0]["loss"])})
+            loss = from_engine("loss", first=True)
+            ProgressBar(desc="epoch").attach(engine, output_transform=lambda output: {"loss": float(loss(output))})
 
 
 class EpochLog:

@@ -44,11 +44,14 @@ class Memory:
     def recall(self, key: Hashable, make: Callable[[], _T]) -> _T:
         """Return what is kept under ``key``; the first time, compute and keep it."""
         if key not in self._kept:
-            started = time.perf_counter()
+            before, started = self.seconds, time.perf_counter()
             self._kept[key] = make()
-            self.seconds += time.perf_counter() - started
+            self.seconds = before + time.perf_counter() - started  # with what making it has made on the way
         kept: _T = self._kept[key]
         return kept
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._kept
 
 
 _active: ContextVar[Memory | None] = ContextVar("memory", default=None)

@@ -10,14 +10,19 @@ of logits keeps temperature scaling exact.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from monai_fedlora.engines.dataset import CaseView
 from monai_fedlora.transforms.cine import PLACEHOLDER
-from monai_fedlora.transforms.orientation import N_ORDERS, all_orders, one_order
+from monai_fedlora.transforms.orientation import N_ORDERS, one_order
+
+Shown = Tensor | list[CaseView]
+"""Images (B, ...), or views of B cases."""
 
 
 def order_of_epoch(subject: str, epoch: int) -> int:
@@ -26,11 +31,11 @@ def order_of_epoch(subject: str, epoch: int) -> int:
     return (first + epoch) % N_ORDERS
 
 
-def in_order_of_epoch(images: Tensor, batch: Any, epoch: int) -> Tensor:
+def in_order_of_epoch(images: Shown, batch: Any, epoch: int) -> Shown:
     """Show the cases of unknown orientation of a batch in the order of an epoch.
 
     Args:
-        images: (B, ...).
+        images: (B, ...), or views of B cases.
         batch: what they come from; ``placeholder`` (B,), where there is one, says which are of unknown orientation.
         epoch: counted from 1.
     """
@@ -38,30 +43,56 @@ def in_order_of_epoch(images: Tensor, batch: Any, epoch: int) -> Tensor:
     if not any(unknown):
         return images
     subjects = batch.get("subject", range(len(images)))
-    return torch.stack(
+    return _alike(
         [
-            one_order(image, order_of_epoch(str(subject), epoch)) if lost else image
+            in_order(image, order_of_epoch(str(subject), epoch)) if lost else image
             for image, lost, subject in zip(images, unknown, subjects, strict=True)
         ]
     )
 
 
-def mean_logits(images: Tensor, unknown: list[bool], run: Callable[[Tensor], Tensor]) -> Tensor:
+def in_order(image: Tensor | CaseView, number: int) -> Any:
+    """An image, or a view of one, in one of the 16 orders."""
+    return one_order(image, number) if isinstance(image, Tensor) else replace(image, order=number)
+
+
+def mean_logits(images: Shown, unknown: list[bool], run: Callable[[Any], Tensor]) -> Tensor:
     """Logits (B, C), of cases of unknown orientation the mean over all orders.
 
     Args:
-        images: (B, ...).
+        images: (B, ...), or views of B cases.
         unknown: which are of unknown orientation; empty for none.
         run: from images to logits.
     """
     if not any(unknown):
         return run(images)
-    return torch.stack(
-        [
-            run(all_orders(image)).float().mean(dim=0) if lost else run(image[None])[0].float()
-            for image, lost in zip(images, unknown, strict=True)
-        ]
-    )
+    found = [(run(shown).float(), together) for shown, together in runs(images, unknown)]
+    return torch.stack([logits.mean(dim=0) if together else logits[0] for logits, together in found])
+
+
+def runs(images: Shown, unknown: list[bool]) -> Iterator[tuple[Shown, bool]]:
+    """What goes through the network at once: all images, or, where one is of unknown orientation, each by itself.
+
+    Args:
+        images: (B, ...), or views of B cases.
+        unknown: which are of unknown orientation; empty for none.
+
+    Yields:
+        Images, and whether they are all orders of one of unknown orientation.
+    """
+    if not any(unknown):
+        yield images, False
+        return
+    for index, lost in enumerate(unknown):
+        if lost:
+            yield _alike([in_order(images[index], number) for number in range(N_ORDERS)]), True
+        else:
+            yield images[index : index + 1], False
+
+
+def _alike(shown: list[Any]) -> Shown:
+    """Images as a batch, or views as a list."""
+    return torch.stack(shown) if isinstance(shown[0], Tensor) else shown
 
 
 def unknown_orientations(batch: Any) -> list[bool]:

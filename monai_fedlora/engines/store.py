@@ -13,7 +13,9 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import monai
 import torch
@@ -34,6 +36,8 @@ _DEFAULT_LIMIT_GB = 20.0
 _ROOM_AFTER_EVICTION = 0.9
 _SHARE_BETWEEN_LOOKS = 0.01
 """Of the limit: what a process writes before it looks again at what others have written."""
+_MOST_OPEN = 20_000
+"""Entries that stay open in a process, which the system allows about 65,000 of."""
 _log = logging.getLogger(__name__)
 
 Entry = Mapping[str, Tensor]
@@ -84,7 +88,8 @@ class Store:
         self.limit = limit
         self._used = 0
         self._trusted = 0
-        self._verified: set[str] = set()
+        self._sound: dict[str, tuple[int, int]] = {}
+        self._open: dict[str, Entry] = {}
         self._writable = limit > 0
         self._has_refused = False
 
@@ -101,6 +106,9 @@ class Store:
             self._write(key, found)
         return found
 
+    def __reduce__(self) -> Any:
+        return partial(Store, limit=self.limit), (self.folder,)
+
     def __contains__(self, key: str) -> bool:
         return self._path(key).is_file()
 
@@ -110,19 +118,27 @@ class Store:
     def _read(self, key: str) -> Entry | None:
         path = self._path(key)
         try:
+            which = _which(path)
+            sound = self._sound.get(key) == which
+            if sound and key in self._open:
+                return self._open[key]
+            self._open.pop(key, None)
             with safe_open(path, framework="pt") as stream:
                 checksum = (stream.metadata() or {}).get(_CHECKSUM, "")
                 entry = {name: stream.get_tensor(name) for name in stream.keys()}
-            if key not in self._verified:
+            if not sound:
                 if checksum != _checksum(key, entry):
                     raise ValueError("its content is not what was written")
-                self._verified.add(key)
+                self._sound[key] = which
                 os.utime(path)
         except FileNotFoundError:
+            self._open.pop(key, None)
             return None
         except (SafetensorError, OSError, ValueError) as error:
             _log.warning("%s cannot be used (%s) and is computed again", path, error)
             return None
+        if len(self._open) < _MOST_OPEN:
+            self._open[key] = entry
         return entry
 
     def _write(self, key: str, entry: Entry) -> None:
@@ -139,6 +155,7 @@ class Store:
             for folder in (self.folder.parent, self.folder, path.parent):
                 make_folder(folder)
             _replace(path, content)
+            self._sound[key] = _which(path)
         except OSError as error:
             self._writable = False
             _log.warning(
@@ -147,7 +164,6 @@ class Store:
                 error,
             )
             return
-        self._verified.add(key)
         self._used += len(content)
         self._trusted -= len(content)
 
@@ -173,6 +189,7 @@ class Store:
             if self._used + size <= self.limit * _ROOM_AFTER_EVICTION:
                 break
             entry.path.unlink(missing_ok=True)
+            self._open.pop(entry.path.stem, None)
             self._used -= entry.size
 
 
@@ -199,6 +216,12 @@ def entries(root: Path) -> Iterator[StoredEntry]:
         except FileNotFoundError:
             continue
         yield StoredEntry(path, status.st_size, status.st_mtime)
+
+
+def _which(path: Path) -> tuple[int, int]:
+    """What tells a file from one that has taken its place, or has been cut since."""
+    status = os.stat(path)
+    return status.st_ino, status.st_size
 
 
 def _checksum(key: str, entry: Entry) -> str:

@@ -9,17 +9,18 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
-from monai.engines.utils import IterationEvents, default_prepare_batch
+from monai.engines.utils import IterationEvents
 from monai.inferers import Inferer
 from monai.utils.enums import CommonKeys as Keys
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from monai_fedlora.engines.dataset import CaseDataset
+from monai_fedlora.engines.dataset import CaseDataset, CaseView, prepare_cases
 from monai_fedlora.engines.distributed import rank
+from monai_fedlora.engines.features import unopened_images
 from monai_fedlora.engines.modes import set_training_mode
 from monai_fedlora.engines.orders import in_order_of_epoch
 from monai_fedlora.engines.precision import Precision, autocast
@@ -79,7 +80,7 @@ class ClassificationTrainer(SupervisedTrainer):
         key_train_metric: dict[str, Any] | None = None,
         additional_metrics: dict[str, Any] | None = None,
         train_handlers: Sequence | None = None,
-        prepare_batch: Callable = default_prepare_batch,
+        prepare_batch: Callable = prepare_cases,
     ) -> None:
         if max_grad_norm is not None and not max_grad_norm > 0:
             raise ConfigError(f"max_grad_norm is {max_grad_norm}; give a positive norm, or null for no clipping")
@@ -104,6 +105,7 @@ class ClassificationTrainer(SupervisedTrainer):
             train_handlers=[_EpochStart(), _MeanLoss(), *(train_handlers or ())],
             prepare_batch=prepare_batch,
             accumulation_steps=accumulation_steps,
+            decollate=bool(postprocessing or key_train_metric),
             optim_set_to_none=True,
             non_blocking=True,
         )
@@ -119,7 +121,8 @@ class ClassificationTrainer(SupervisedTrainer):
                 f"training is complete at epoch {self.state.epoch} of {self.state.max_epochs}; "
                 "use run_epochs to continue"
             )
-        super().run()
+        with unopened_images(self):
+            super().run()
 
     def run_epochs(self, epochs: int) -> None:
         """Train for ``epochs`` more epochs; federated rounds re-enter here."""
@@ -134,7 +137,7 @@ class ClassificationTrainer(SupervisedTrainer):
     def _iteration(self, engine: Any, batchdata: Any) -> dict:
         images, labels = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
         images = in_order_of_epoch(images, batchdata, self.state.epoch)
-        self.state.output = {Keys.IMAGE: images, Keys.LABEL: labels}
+        self.state.output = {Keys.LABEL: labels, **({Keys.IMAGE: images} if isinstance(images, Tensor) else {})}
         place = (self.state.iteration - 1) % self.state.epoch_length
         first = place - place % self.accumulation_steps
         last = min(first + self.accumulation_steps, self.state.epoch_length) - 1
@@ -145,21 +148,21 @@ class ClassificationTrainer(SupervisedTrainer):
             self.optimizer.zero_grad(set_to_none=True)
         with self._synchronised(place == last):
             with self._autocast():
-                self.state.output[Keys.PRED] = self.inferer(images, self.network)
+                self.state.output[Keys.PRED] = self.inferer(images, self.network)  # type: ignore[arg-type]
                 self.fire_event(IterationEvents.FORWARD_COMPLETED)
                 loss = self.loss_function(self.state.output[Keys.PRED], labels).mean()
                 self.state.output[Keys.LOSS] = loss
                 self.fire_event(IterationEvents.LOSS_COMPLETED)
             loss = self.state.output[Keys.LOSS]
-            self._check(loss, "loss", batchdata, images)
             if self._trains:
                 (loss / (last - first + 1)).backward()
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        found = {"loss": loss.detach()}
+        if place == last and self.max_grad_norm is not None:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            found["gradient"] = nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+        self._check(found, batchdata, images)
         if place == last:
-            if self.max_grad_norm is not None:
-                parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-                norm = nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
-                self._check(norm, "gradient", batchdata, images)
             self.optimizer.step()
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return self.state.output
@@ -170,13 +173,15 @@ class ClassificationTrainer(SupervisedTrainer):
             return self.network.no_sync()
         return nullcontext()
 
-    def _check(self, value: torch.Tensor, what: str, batch: Any, images: torch.Tensor) -> None:
-        if torch.isfinite(value):
+    def _check(self, found: dict[str, Tensor], batch: Any, images: Tensor | list[CaseView]) -> None:
+        if torch.stack(list(found.values())).isfinite().all():  # what a step waits for
             return
+        what, value = next((name, value.item()) for name, value in found.items() if not value.isfinite())
         subjects = batch.get("subject", ["unknown"]) if isinstance(batch, dict) else ["unknown"]
         place = f"epoch {self.state.epoch}, iteration {self.state.iteration}, subjects "
-        message = f"the {what} is {value.item()} at {place}{', '.join(map(str, subjects))}"
-        if not torch.isfinite(images).all():
+        message = f"the {what} is {value} at {place}{', '.join(map(str, subjects))}"
+        opened = images if isinstance(images, Tensor) else [view.image() for view in images]
+        if not all(image.isfinite().all() for image in opened):
             raise DataError(f"{message}: an image holds NaN or infinity; check its file")
         raise FedLoraError(
             f"{message}: training diverged; lower learning_rate, set max_grad_norm, or turn mixed_precision off"
@@ -207,13 +212,13 @@ class _MeanLoss:
         engine.add_event_handler(Events.TERMINATE, self.report)
 
     def reset(self, engine: Any) -> None:
-        self.total, self.cases = 0.0, 0
+        self.total, self.cases = torch.zeros((), dtype=torch.float64, device=engine.state.device), 0
 
     def add(self, engine: Any) -> None:
         output = engine.state.output
-        self.total += output[Keys.LOSS].item() * len(output[Keys.IMAGE])
-        self.cases += len(output[Keys.IMAGE])
+        self.total += output[Keys.LOSS].detach().double() * len(output[Keys.LABEL])
+        self.cases += len(output[Keys.LABEL])
 
     def report(self, engine: Any) -> None:
         if self.cases:
-            engine.state.metrics["train_loss"] = self.total / self.cases
+            engine.state.metrics["train_loss"] = self.total.item() / self.cases

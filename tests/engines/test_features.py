@@ -1,16 +1,22 @@
 import dataclasses
 import inspect
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from monai.inferers import SimpleInferer
+from monai.transforms import Compose, RandGaussianNoised, RandLambdad, Transform
 
+from monai_fedlora.engines.dataset import CaseDataset, CaseView, case_loader
 from monai_fedlora.engines.features import FrozenInferer, frozen_inferer
 from monai_fedlora.engines.frozen import FrozenPrefix, FrozenTaps, frozen_part
+from monai_fedlora.engines.joining import joined
 from monai_fedlora.engines.memory import Memory, using
 from monai_fedlora.engines.store import Store, entries
+from monai_fedlora.engines.trainer import ClassificationTrainer
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods import get_method
 from monai_fedlora.networks.cinema import ConvViT
@@ -34,6 +40,14 @@ def network(method: str = "dual_lora", **settings) -> ConvViT:
     )
     get_method(method, settings).attach(built)
     return built
+
+
+class Named(list[CaseView]):
+    """Views of images in memory, and what they are views of."""
+
+    def __init__(self, images: torch.Tensor, **settings: Any) -> None:
+        self.dataset = CaseDataset([{"image": image, "label": 0} for image in images], [], **settings)
+        super().__init__(self.dataset.view(index) for index in range(len(images)))
 
 
 def count_prefixes(built: ConvViT, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -64,7 +78,8 @@ def test_logits_and_gradients_equal_the_whole_network() -> None:
 def test_each_image_passes_the_frozen_blocks_once(monkeypatch: pytest.MonkeyPatch) -> None:
     built, images, inferer = network(), torch.rand(3, 2, 16, 16, 2), FrozenInferer(dtype="float32")
     calls = count_prefixes(built, monkeypatch)
-    for batch in (images[:2], images, images.flip(0)):
+    views = Named(images)
+    for batch in (views[:2], views, views[::-1], Named(images.flip(0))):
         inferer(batch, built)
     assert calls == [1, 1, 1]
 
@@ -72,19 +87,21 @@ def test_each_image_passes_the_frozen_blocks_once(monkeypatch: pytest.MonkeyPatc
 def test_features_do_not_depend_on_the_batch_they_came_in() -> None:
     built, images = network(), torch.rand(4, 2, 16, 16, 2)
     one, other = FrozenInferer(dtype="float32"), FrozenInferer(dtype="float32")
-    for image in images:
-        one(image.unsqueeze(0), built)
-    assert torch.equal(one(images, built), other(images, built))
+    views = Named(images)
+    for view in views:
+        one([view], built)
+    assert torch.equal(one(views, built), other(views, built))
+    assert torch.equal(one(views, built), other(images, built))
 
 
 def test_another_network_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     images, inferer = torch.rand(1, 2, 16, 16, 2), FrozenInferer(dtype="float32")
-    inferer(images, network())
+    inferer(Named(images), network())
     second = network()
     with torch.no_grad():
         second.blocks[0].norm1.weight.mul_(2)
     calls = count_prefixes(second, monkeypatch)
-    inferer(images, second)
+    inferer(Named(images), second)
     assert len(calls) == 1
 
 
@@ -132,9 +149,9 @@ def test_a_network_beside_the_blocks_reads_kept_inputs_of_all_of_them(monkeypatc
     expected = built(images)
     (wanted,) = torch.autograd.grad(expected.square().sum(), [built.side.weights])
     inferer = FrozenInferer(dtype="float32")
-    inferer(images, built)
+    inferer(Named(images), built)
     monkeypatch.setattr(built, "embed", lambda x: pytest.fail("an image passed the frozen part twice"))
-    logits = inferer(images, built)
+    logits = inferer(Named(images), built)
     torch.testing.assert_close(logits, expected)
     torch.testing.assert_close(torch.autograd.grad(logits.square().sum(), [built.side.weights])[0], wanted)
 
@@ -142,9 +159,9 @@ def test_a_network_beside_the_blocks_reads_kept_inputs_of_all_of_them(monkeypatc
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_the_first_pass_computes_with_what_later_ones_read(dtype: Any, tmp_path: Path) -> None:
     built, images = network(), torch.rand(3, 2, 16, 16, 2)
-    exact = FrozenInferer(dtype="float32")(images, built)
-    first = FrozenInferer(dtype=dtype, store=Store(tmp_path / "site-1", limit=10**9))(images, built)
-    later = FrozenInferer(dtype=dtype, store=Store(tmp_path / "site-1", limit=10**9))(images, built)
+    exact = FrozenInferer(dtype="float32")(Named(images), built)
+    first = FrozenInferer(dtype=dtype, store=Store(tmp_path / "site-1", limit=10**9))(Named(images), built)
+    later = FrozenInferer(dtype=dtype, store=Store(tmp_path / "site-1", limit=10**9))(Named(images), built)
     assert torch.equal(first, later)
     assert not torch.equal(first, exact)
     torch.testing.assert_close(first, exact, rtol=0, atol={"float16": 2e-3, "bfloat16": 2e-2}[dtype])
@@ -152,17 +169,19 @@ def test_the_first_pass_computes_with_what_later_ones_read(dtype: Any, tmp_path:
 
 def test_kept_on_disk_or_not_gives_the_same_bits_in_float32(tmp_path: Path) -> None:
     built, images = network(), torch.rand(3, 2, 16, 16, 2)
-    expected = FrozenInferer(dtype="float32")(images, built)
+    expected = FrozenInferer(dtype="float32")(Named(images), built)
     for _ in range(2):
         store = Store(tmp_path / "site-1", limit=10**9)
-        assert torch.equal(FrozenInferer(dtype="float32", store=store)(images, built), expected)
+        assert torch.equal(FrozenInferer(dtype="float32", store=store)(Named(images), built), expected)
 
 
 def test_what_float16_cannot_hold_is_kept_as_it_is() -> None:
     built, images = network(), torch.rand(2, 2, 16, 16, 2)
     with torch.no_grad():
         built.blocks[0].mlp.fc2.bias.fill_(1e6)
-    torch.testing.assert_close(FrozenInferer(dtype="float16")(images, built), built(images), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        FrozenInferer(dtype="float16")(Named(images), built), built(images), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_another_backbone_type_or_image_has_entries_of_its_own(tmp_path: Path) -> None:
@@ -179,7 +198,7 @@ def test_another_backbone_type_or_image_has_entries_of_its_own(tmp_path: Path) -
     ]:
         store = Store(tmp_path / "site-1", limit=10**9)
         before = len(list(entries(tmp_path)))
-        logits = FrozenInferer(dtype=dtype, store=store)(batch, built)
+        logits = FrozenInferer(dtype=dtype, store=store)(Named(batch), built)
         assert len(list(entries(tmp_path))) == before + len(images)
         torch.testing.assert_close(logits, built(batch), rtol=0, atol=2e-3)
 
@@ -270,7 +289,7 @@ def test_no_setting_of_a_network_meets_features_of_another_one(tmp_path: Path, f
     for built in (plain, changed) if name != "n_frames" else (changed,):
         store = Store(tmp_path / "site-1", limit=10**9)
         with torch.no_grad():
-            kept = FrozenInferer(dtype="float32", store=store)(images, built)
+            kept = FrozenInferer(dtype="float32", store=store)(Named(images), built)
             torch.testing.assert_close(kept, built(images), rtol=1e-4, atol=1e-5)
 
 
@@ -308,7 +327,7 @@ def test_a_network_that_cannot_be_described_meets_no_features_of_others(tmp_path
         assert frozen_part(built).digest is None
         inferer = FrozenInferer(dtype="float32", store=store)
         for _ in range(2):
-            torch.testing.assert_close(inferer(images, built), built(images), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(inferer(Named(images), built), built(images), rtol=1e-4, atol=1e-5)
     assert not list(entries(tmp_path))
 
 
@@ -316,7 +335,7 @@ def test_other_code_makes_other_features(tmp_path: Path, monkeypatch: pytest.Mon
     built, images = of_settings("vit"), images_for("vit")
     for number in (1, 2):
         monkeypatch.setattr("monai_fedlora.engines.store.source_digest", lambda number=number: f"code {number}")
-        FrozenInferer(store=Store(tmp_path / "site-1", limit=10**9))(images, built)
+        FrozenInferer(store=Store(tmp_path / "site-1", limit=10**9))(Named(images), built)
         assert len(list(entries(tmp_path))) == number * len(images)
 
 
@@ -333,9 +352,9 @@ def test_it_is_off_unless_asked_for_and_refuses_images_that_never_come_again() -
 def test_a_compiled_network_gives_the_same_from_kept_features() -> None:
     built, images = network(), torch.rand(2, 2, 16, 16, 2)
     inferer = FrozenInferer(dtype="float32")
-    expected = inferer(images, built)
+    expected = inferer(Named(images), built)
     built.compile(backend="eager")
-    torch.testing.assert_close(inferer(images, built), expected)
+    torch.testing.assert_close(inferer(Named(images), built), expected)
 
 
 class Device(FrozenInferer):
@@ -353,9 +372,128 @@ def test_features_stay_on_the_device_as_long_as_it_has_room(tmp_path: Path, monk
     for room, left_to_read in [(10 * entry, 0), (2 * entry, 1), (0, 3)]:
         store = Store(tmp_path / "site-1", limit=10**9)
         inferer = Device(room, store)
-        inferer(images, built)
+        inferer(Named(images), built)
         reads: list[str] = []
         recall = store.recall
         monkeypatch.setattr(store, "recall", lambda key, make, r=recall, seen=reads: seen.append(key) or r(key, make))
-        torch.testing.assert_close(inferer(images, built), expected)
+        torch.testing.assert_close(inferer(Named(images), built), expected)
         assert len(reads) == left_to_read
+
+
+class Read(Transform):
+    """Read an image from a file, and count."""
+
+    __module__ = "monai_fedlora.test"
+    reads: ClassVar[list[str]] = []
+
+    def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
+        Read.reads.append(case["image"])
+        return {**case, "image": torch.load(case["image"], weights_only=True), "placeholder": torch.tensor(False)}
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> list[dict[str, Any]]:
+    generator = torch.Generator().manual_seed(5)
+    for number in range(3):
+        torch.save(torch.rand(2, 16, 16, 2, generator=generator), tmp_path / f"{number}.pt")
+    return [{"image": str(tmp_path / f"{n}.pt"), "label": n % 2, "subject": f"p{n}"} for n in range(3)]
+
+
+def train(cases: list[dict[str, Any]], store: Store | None, epochs: int = 4) -> tuple[Any, dict[str, torch.Tensor]]:
+    """A trainer after some epochs of two augmented views each, and what it has trained."""
+    built = network()
+    noise = [RandGaussianNoised("image", prob=1.0)]
+    data = CaseDataset(cases, Compose([Read()]), augmentation=noise, seed=3, views=2, store=store)
+    trainer = ClassificationTrainer(
+        device="cpu",
+        max_epochs=epochs,
+        train_data_loader=case_loader(data, batch_size=2, shuffle=True, seed=1),
+        network=built,
+        optimizer=torch.optim.SGD([p for p in built.parameters() if p.requires_grad], lr=0.1),
+        loss_function=torch.nn.CrossEntropyLoss(),
+        inferer=FrozenInferer(dtype="float32", store=store) if store else SimpleInferer(),
+    )
+    trainer.run()
+    return trainer, {name: p.detach() for name, p in built.named_parameters() if p.requires_grad}
+
+
+def test_a_run_whose_features_are_stored_opens_no_image(
+    cases: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Read.reads.clear()
+    _, uncached = train(cases, None)
+    _, first = train(cases, Store(tmp_path / "frozen" / "site-1", limit=10**9))
+    assert len(Read.reads) > 0
+    Read.reads.clear()
+    monkeypatch.setattr(CaseView, "image", lambda view: pytest.fail("an image was opened"))
+    _, again = train(cases, Store(tmp_path / "frozen" / "site-1", limit=10**9))
+    assert Read.reads == []
+    for name, trained in again.items():
+        assert torch.equal(trained, first[name])
+        torch.testing.assert_close(trained, uncached[name], rtol=1e-4, atol=1e-5)
+
+
+def test_an_image_that_changed_on_disk_has_features_of_its_own(cases: list[dict[str, Any]], tmp_path: Path) -> None:
+    store = Store(tmp_path / "frozen" / "site-1", limit=10**9)
+    built, inferer = network(), FrozenInferer(dtype="float32", store=store)
+    for value in (0.25, 0.5):
+        torch.save(torch.full((2, 16, 16, 2), value), cases[0]["image"])
+        os.utime(cases[0]["image"], ns=(int(4e9 * value), int(4e9 * value)))
+        data = CaseDataset(cases[:1], Compose([Read()]), store=store)
+        logits = inferer([data.view(0)], built)
+        torch.testing.assert_close(logits, built(torch.full((1, 2, 16, 16, 2), value)), rtol=1e-4, atol=1e-5)
+
+
+def test_an_image_gone_since_it_was_read_is_named_when_its_features_are_needed(
+    cases: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "frozen" / "site-1", limit=10**9)
+    CaseDataset(cases, Compose([Read()]), store=store)
+    again = CaseDataset(cases, Compose([Read()]), store=store)
+    for entry in entries(tmp_path / "frozen"):
+        entry.path.unlink()
+    Path(cases[1]["image"]).unlink()
+    with pytest.raises(RuntimeError, match="Read") as raised:
+        FrozenInferer(store=store)([again.view(1)], network())
+    assert "1.pt" in str(raised.value.__cause__)
+
+
+def test_another_augmentation_seed_or_view_has_features_of_its_own(tmp_path: Path) -> None:
+    images, built = torch.rand(2, 2, 16, 16, 2), network()
+    store, count = Store(tmp_path / "site-1", limit=10**9), 0
+    for seed, std, epoch in [(3, 0.1, 1), (3, 0.1, 2), (4, 0.1, 1), (3, 0.2, 1)]:
+        for _ in range(2):
+            data = CaseDataset(
+                [{"image": image} for image in images],
+                [],
+                augmentation=[RandGaussianNoised("image", prob=1.0, std=std)],
+                seed=seed,
+            )
+            data.set_epoch(epoch)
+            logits = FrozenInferer(dtype="float32", store=store)([data.view(0), data.view(1)], built)
+            shown = torch.stack([data[0]["image"], data[1]["image"]])
+            torch.testing.assert_close(logits, built(shown), rtol=1e-4, atol=1e-5)
+        count += 2
+        assert len(list(entries(tmp_path))) == count
+
+
+def test_an_augmentation_nobody_can_describe_is_kept_for_one_inferer_alone(tmp_path: Path) -> None:
+    built, store = network(), Store(tmp_path / "site-1", limit=10**9)
+    images = [{"image": torch.rand(2, 16, 16, 2)}]
+    for factor in (1.0, 2.0):
+        data = CaseDataset(images, [], augmentation=[RandLambdad("image", func=lambda x, f=factor: f * x)])
+        logits = FrozenInferer(dtype="float32", store=store)([data.view(0)], built)
+        torch.testing.assert_close(logits, built(data[0]["image"][None]), rtol=1e-4, atol=1e-5)
+    assert not list(entries(tmp_path))
+
+
+def test_a_batch_is_not_overwritten_while_somebody_holds_a_part_of_it() -> None:
+    rows = [torch.full((1, 3), float(value)) for value in range(4)]
+    first = joined(0, rows[:2])
+    kept = first[:, 0]
+    second = joined(0, rows[2:])
+    assert kept.tolist() == [0, 1]
+    assert second[:, 0].tolist() == [2, 3]
+    place = second.data_ptr()
+    del second
+    assert joined(0, rows[:1]).data_ptr() == place

@@ -208,7 +208,7 @@ def test_the_mean_loss_of_an_epoch_is_reported_per_case(make_trainer) -> None:
     reported: list[float] = []
     trainer.add_event_handler(
         Events.ITERATION_COMPLETED,
-        lambda: losses.extend(float(item["loss"]) for item in trainer.state.output),
+        lambda: losses.extend([trainer.state.output["loss"].item()] * len(trainer.state.output["label"])),
     )
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: reported.append(trainer.state.metrics["train_loss"]))
     trainer.run()
