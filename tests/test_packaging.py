@@ -140,7 +140,8 @@ def test_wheel_carries_code_bundles_jobs_weights_and_licence(wheel: Path) -> Non
         if any(part.startswith(".") for part in Path(name).parts) or name.startswith(VIEWER_SOURCES):
             continue
         if name.startswith("monai_fedlora/") and (
-            name.endswith((".py", ".json", "py.typed")) or "/weights/" in name or "/serve/static/" in name
+            name.endswith((".py", ".json", "py.typed"))
+            or any(part in name for part in ("/weights/", "/templates/", "/serve/static/"))
         ):
             expected.add(name)
         if name.startswith(("bundles/", "nvflare_jobs/")):
