@@ -117,7 +117,7 @@ def preprocessing(*, size: str, style: str | None = None) -> Compose:
     """Deterministic transforms for a named backbone: of cines, or of photographs.
 
     Args:
-        size: name in :func:`monai_fedlora.networks.catalogue.architecture_names`.
+        size: name in :data:`monai_fedlora.networks.catalogue.BACKBONES`.
         style: of the photographs, "dermoscopy" (also None), "fundus" or "plain"; None for cines.
 
     Raises:
@@ -133,7 +133,7 @@ def augmentation(*, size: str, enabled: bool = True, style: str | None = None) -
     """Random transforms for a named backbone, or none.
 
     Args:
-        size: name in :func:`monai_fedlora.networks.catalogue.architecture_names`.
+        size: name in :data:`monai_fedlora.networks.catalogue.BACKBONES`.
         enabled: false gives no transforms.
         style: as in :func:`preprocessing`.
 

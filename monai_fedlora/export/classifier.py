@@ -123,9 +123,25 @@ def scripted_classifier(network: nn.Module, modality: Modality) -> torch.jit.Scr
     """The module in TorchScript: the preprocessor scripted, so that it takes any size, and the network traced."""
     example = torch.zeros(1, *modality.input_shape)
     methods = {name: example for name in ("forward", "assess", "assess_together") if hasattr(network, name)}
+    _name_classes_as_ours(network)
     with quiet_torch(), torch.no_grad():
         traced = torch.jit.trace_module(network.eval(), methods, check_trace=False)
+        for module in traced.modules():
+            for name in module._c._method_names():
+                torch._C._jit_pass_remove_mutation(module._c._get_method(name).graph)  # a bundle's check takes none
         return torch.jit.script(eager_classifier(traced, modality))
+
+
+def _name_classes_as_ours(network: nn.Module) -> None:
+    """Let modules of other packages' classes be of classes of the same name here, which compute the same.
+
+    TorchScript calls everything by the names of Python's classes, and a bundle's check knows the names of this package
+    and of torch alone, because others could stand for code in C++.
+    """
+    for module in network.modules():
+        kind = type(module)
+        if not f"{kind.__module__}.".startswith(("monai_fedlora.", "torch.nn.")):
+            module.__class__ = type(kind.__name__, (kind,), {"__module__": __name__})
 
 
 def write_script(

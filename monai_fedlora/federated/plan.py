@@ -24,6 +24,7 @@ from monai_fedlora.federated.training_settings import check_training
 from monai_fedlora.files import read_json
 from monai_fedlora.methods import METHODS, Method, get_method
 from monai_fedlora.methods.rules import RULES
+from monai_fedlora.networks.catalogue import BACKBONES
 from monai_fedlora.networks.prompts import Prompts
 from monai_fedlora.report import MOST_CLASSES
 from monai_fedlora.scope import Scope
@@ -170,6 +171,7 @@ class Plan:
         style = self.training.get("style")
         used = [
             METHODS.plugin(self.method),
+            BACKBONES.plugin(self.size),
             RULES.plugin(rule) if rule else None,
             STYLES.plugin(style) if style else None,
         ]

@@ -11,7 +11,7 @@ import torch
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods.base import Method, get_method
 from monai_fedlora.networks.anchors import text_anchors, text_shape
-from monai_fedlora.networks.catalogue import Network, architecture_names, build_backbone, demo_weights
+from monai_fedlora.networks.catalogue import Network, build_backbone, demo_sizes, demo_weights
 from monai_fedlora.networks.prompts import Prompts
 from monai_fedlora.networks.read_once import read_backbone
 from monai_fedlora.networks.text_head import CosineHead, put_head
@@ -42,7 +42,7 @@ def build_network(
     part of the head.
 
     Args:
-        size: name in :func:`monai_fedlora.networks.catalogue.architecture_names`.
+        size: name in :data:`monai_fedlora.networks.catalogue.BACKBONES`.
         out_chans: number of classes.
         n_frames: input frames of a cine (ED and ES: 2).
         backbone: source of the weights, see :func:`monai_fedlora.networks.weights.load_backbone`; ``"demo"`` for the
@@ -70,7 +70,7 @@ def build_network(
         _check_text(method, size, out_chans, None if backbone == UNTRAINED else classes)
     source = demo_weights(size) if backbone == DEMO else backbone
     if source is None:
-        known = ", ".join(repr(name) for name in architecture_names() if demo_weights(name))
+        known = ", ".join(map(repr, demo_sizes()))
         raise ConfigError(
             f"the packaged demo weights are of the sizes {known}, not {size!r}; give the path of a {size} backbone"
         )

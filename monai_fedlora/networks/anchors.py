@@ -16,7 +16,7 @@ from torch.nn import functional
 from monai_fedlora import files
 from monai_fedlora.errors import ConfigError, WeightsError
 from monai_fedlora.files import make_folder
-from monai_fedlora.networks.catalogue import architecture, architecture_names
+from monai_fedlora.networks.catalogue import BUILT_IN, architecture
 from monai_fedlora.networks.checkpoint_files import find_weights
 from monai_fedlora.networks.clip_text import ClipText, load_clip_text
 from monai_fedlora.networks.prompts import Prompts
@@ -63,7 +63,7 @@ def text_shape(size: str) -> tuple[TextSettings, ViTSettings]:
     """
     chosen = architecture(size)
     if chosen.text is None or not isinstance(chosen.shape, ViTSettings):
-        known = ", ".join(name for name in architecture_names() if architecture(name).text)
+        known = ", ".join(name for name, other in BUILT_IN.items() if other.text)
         raise ConfigError(f"a {size} network cannot read texts; choose a CLIP size: {known}")
     return chosen.text, chosen.shape
 

@@ -6,17 +6,23 @@ architectures are those of the released weights.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from monai_fedlora.errors import ConfigError, nearest
+from torch import nn
+
+from monai_fedlora.catalogues import Catalogue
+from monai_fedlora.errors import ConfigError
+from monai_fedlora.networks.blocked import BlockedNetwork
 from monai_fedlora.networks.cinema import SIZES, ConvViT, ConvViTSize, convvit
+from monai_fedlora.networks.opened import OpenedNetwork
+from monai_fedlora.networks.protocol import Backbone
 from monai_fedlora.networks.text import TextSettings
 from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
 from monai_fedlora.resources import DEMO_CLIP_WEIGHTS, DEMO_VIT_WEIGHTS, DEMO_WEIGHTS, weights_path
 
-Family = Literal["convvit", "vit"]
 Modality = Literal["cine", "image"]
 Network = ConvViT | VisionTransformer
 Colour = tuple[float, float, float]
@@ -26,41 +32,57 @@ Colour = tuple[float, float, float]
 class Architecture:
     """What a name stands for.
 
+    Networks of another shape than ``shape`` can tell are made by ``build``, of another package for example. It returns
+    a :class:`~monai_fedlora.networks.protocol.Backbone`, or any module from images to logits whose ``head``, and
+    ``blocks`` if it has some, are named.
+
     Attributes:
         name: in a plan's or a bundle's ``size``.
-        shape: of the network.
+        source: the publication.
+        shape: of a network of this package; None where ``build`` makes it.
+        image_size: X, Y, Z in voxels, or H, W in pixels; that of the shape.
+        spacing: of a voxel along x, y, z in mm, for cines; None for images. That of the shape.
         mean: of each colour channel, to subtract from values in [0, 1]; None for cine.
         std: of each colour channel, to divide by afterwards; None for cine.
         text: the shape of the text tower beside it; None where there is none.
-        source: the publication.
+        build: called with ``out_chans`` classes and ``n_frames`` frames of a cine, both by name.
+        head: dotted names of the modules that are the classification head of what ``build`` returns.
+        blocks: dotted name of the list of its blocks, so that what frozen ones compute can be kept; None for none.
+
+    Raises:
+        ConfigError: there is neither a shape nor a builder, or the images are not described.
     """
 
     name: str
-    shape: ConvViTSize | ViTSettings
-    text: TextSettings | None = None
+    source: str
+    shape: ConvViTSize | ViTSettings | None = None
+    image_size: tuple[int, ...] = ()
+    spacing: tuple[float, float, float] | None = None
     mean: Colour | None = None
     std: Colour | None = None
-    source: str
+    text: TextSettings | None = None
+    build: Callable[..., nn.Module] | None = None
+    head: tuple[str, ...] = ()
+    blocks: str | None = None
 
-    @property
-    def family(self) -> Family:
-        """The network's class: ConvViT or VisionTransformer."""
-        return "convvit" if isinstance(self.shape, ConvViTSize) else "vit"
+    def __post_init__(self) -> None:
+        if self.shape is not None:
+            object.__setattr__(self, "image_size", self.shape.image_size)
+            object.__setattr__(self, "spacing", getattr(self.shape, "spacing", None))
+        elif self.build is None:
+            raise ConfigError(f"the backbone {self.name} has neither a shape nor a function that builds it")
+        axes = 2 if self.spacing is None else 3
+        if len(self.image_size) != axes or any(type(n) is not int or n < 1 for n in self.image_size):
+            raise ConfigError(f"the backbone {self.name} takes {self.image_size}; give {axes} whole numbers above 0")
+        if (self.spacing is None) != (self.mean is not None) or (self.mean is None) != (self.std is None):
+            raise ConfigError(
+                f"the backbone {self.name} needs a spacing, for cines, or mean and std, for colour images"
+            )
 
     @property
     def modality(self) -> Modality:
         """``"cine"`` for volumes (B, frames, X, Y, Z), ``"image"`` for colour images (B, 3, H, W)."""
-        return "cine" if isinstance(self.shape, ConvViTSize) else "image"
-
-    @property
-    def image_size(self) -> tuple[int, ...]:
-        """X, Y, Z in voxels, or H, W in pixels."""
-        return self.shape.image_size
-
-    @property
-    def spacing(self) -> tuple[float, float, float] | None:
-        """Of a voxel along x, y, z in mm; None for images."""
-        return self.shape.spacing if isinstance(self.shape, ConvViTSize) else None
+        return "image" if self.spacing is None else "cine"
 
 
 def _image_rows(
@@ -148,40 +170,88 @@ _IMAGE: dict[str, Architecture] = {
 _DEMO_FILES = {"small": DEMO_WEIGHTS, "vit_demo": DEMO_VIT_WEIGHTS, "clip_demo": DEMO_CLIP_WEIGHTS}
 
 
-def architecture_names(modality: Modality | None = None) -> list[str]:
-    """The names of all architectures, or of those for one modality."""
-    names: dict[Modality, list[str]] = {"cine": list(SIZES), "image": list(_IMAGE)}
-    return names[modality] if modality else [*names["cine"], *names["image"]]
+class _BuiltIn(Mapping[str, Architecture]):
+    """Those of this package: ConvViT for cines, vision transformers for colour images."""
+
+    def __getitem__(self, name: str) -> Architecture:
+        return Architecture(name=name, shape=SIZES[name], source=_CINEMA) if name in SIZES else _IMAGE[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*SIZES, *_IMAGE))
+
+    def __len__(self) -> int:
+        return len(SIZES) + len(_IMAGE)
+
+
+BUILT_IN: Mapping[str, Architecture] = _BuiltIn()
+"""The architectures of this package, those for cines first."""
+
+
+def _problem(found: Any, name: str) -> str | None:
+    if not isinstance(found, Architecture):
+        return f"{found!r:.80}, which is no monai_fedlora.networks.catalogue.Architecture"
+    return f"an architecture that calls itself {found.name!r}" if found.name != name else None
+
+
+BACKBONES: Catalogue[Architecture] = Catalogue("backbones", word="network size", built_in=BUILT_IN, problem=_problem)
+"""All architectures by name."""
 
 
 def architecture(name: str) -> Architecture:
     """Look a name up.
 
     Raises:
-        ConfigError: there is no such architecture.
+        ConfigError: there is no such architecture, or a plug-in cannot be used.
+        PolicyError: it is a plug-in's, which this process does not trust.
     """
-    if name in SIZES:
-        return Architecture(name=name, shape=SIZES[name], source=_CINEMA)
-    if name not in _IMAGE:
-        raise ConfigError(f"there is no network size {name!r}{nearest(name, architecture_names())}")
-    return _IMAGE[name]
+    return BACKBONES[name]
 
 
 def build_backbone(name: str, *, out_chans: int, n_frames: int = 2) -> Network:
     """Build a randomly initialised backbone.
 
     Args:
-        name: see :func:`architecture_names`.
+        name: in :data:`BACKBONES`.
         out_chans: classes.
         n_frames: frames on the channel axis of a cine; colour images have three channels whatever it says.
 
     Raises:
-        ConfigError: there is no such architecture.
+        ConfigError: there is no such architecture, or what builds it fails.
     """
-    shape = architecture(name).shape
-    if isinstance(shape, ConvViTSize):
-        return convvit(name, out_chans=out_chans, n_frames=n_frames)
-    return VisionTransformer(shape, out_chans=out_chans)
+    chosen = architecture(name)
+    if chosen.build is not None:
+        return _own(chosen, chosen.build, out_chans=out_chans, n_frames=n_frames)
+    if isinstance(chosen.shape, ViTSettings):
+        return VisionTransformer(chosen.shape, out_chans=out_chans)
+    return convvit(name, out_chans=out_chans, n_frames=n_frames)
+
+
+def _own(chosen: Architecture, build: Callable[..., nn.Module], *, out_chans: int, n_frames: int) -> Any:
+    """What an architecture's own function builds, with what methods and engines ask of a network around it."""
+    try:
+        module = build(out_chans=out_chans, n_frames=n_frames)
+    except Exception as error:  # code of others can fail in any way
+        raise ConfigError(
+            f"the backbone {chosen.name}{_of(chosen)} cannot be built for {out_chans} classes "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if isinstance(module, Backbone):
+        return module
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"the backbone {chosen.name}{_of(chosen)} is built as a {type(module).__name__}, no module")
+    if chosen.blocks is None:
+        return OpenedNetwork(module, head=chosen.head)
+    return BlockedNetwork(module, head=chosen.head, blocks=chosen.blocks)
+
+
+def _of(chosen: Architecture) -> str:
+    plugin = BACKBONES.plugin(chosen.name)
+    return f" of {plugin}" if plugin else ""
+
+
+def demo_sizes() -> list[str]:
+    """Names of the architectures with packaged weights."""
+    return list(_DEMO_FILES)
 
 
 def demo_weights(name: str) -> Path | None:
@@ -191,5 +261,6 @@ def demo_weights(name: str) -> Path | None:
         ConfigError: there is no such architecture.
         WeightsError: the file is not part of this installation.
     """
-    architecture(name)
+    if name not in BACKBONES:
+        architecture(name)
     return weights_path(_DEMO_FILES[name]) if name in _DEMO_FILES else None

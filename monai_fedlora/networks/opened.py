@@ -51,7 +51,7 @@ class OpenedNetwork(nn.Module):
 
     def forward(self, x: Any) -> Tensor:
         """Logits of images (B, ...)."""
-        return logits_of(self.module(x), batch=len(x))
+        return logits_of(self.module(x), batch=x.shape[0])
 
     @property
     def block_lists(self) -> list[str]:
@@ -82,7 +82,7 @@ def logits_of(output: Any, *, batch: int) -> Tensor:
         logits = output[0] if output else None
     elif not isinstance(output, Tensor):
         logits = getattr(output, "logits", None)
-    if isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim > 1 and len(logits) == batch:
+    if isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim > 1 and logits.shape[0] == batch:
         return logits
     raise ConfigError(
         f"the network's output is no logits, but {_described(output)}; it must return a floating-point tensor of shape "

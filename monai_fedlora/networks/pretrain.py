@@ -47,7 +47,7 @@ def pretrain(
         images: tensors of one shape: cines (n_frames, X, Y, Z) with values in [0, 1], or colour images (3, H, W),
             normalised; a dataset with a length is indexed anew in each epoch, so that it may augment; any other
             iterable is read once.
-        size: name in :func:`monai_fedlora.networks.catalogue.architecture_names`; the image size is that of the images.
+        size: name in :data:`monai_fedlora.networks.catalogue.BUILT_IN`; the image size is that of the images.
         epochs: passes over the images, at least 1.
         batch_size: images in a step, at least 1.
         lr: the highest learning rate.
@@ -140,6 +140,8 @@ def _untrained(size: str, shape: tuple[int, ...]) -> Network:
         if len(shape) != 4:
             raise DataError(f"images must be (n_frames, X, Y, Z), not {shape}")
         return convvit(size, out_chans=1, n_frames=shape[0], image_size=shape[1:])
+    if settings is None:
+        raise ConfigError(f"only networks of this package are pre-trained here, and {size} is not one of them")
     if len(shape) != 3 or shape[0] != CHANNELS:
         raise DataError(f"images must be ({CHANNELS}, H, W), not {shape}")
     return VisionTransformer(replace(settings, image_size=(shape[1], shape[2])), out_chans=1)

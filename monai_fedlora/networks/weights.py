@@ -26,6 +26,7 @@ from monai_fedlora.networks.checkpoint_files import (
     opened,
 )
 from monai_fedlora.networks.cinema import VIEW, ConvViT
+from monai_fedlora.networks.own_weights import load_own
 from monai_fedlora.networks.position import find_grid, resize_position
 from monai_fedlora.networks.vit import VisionTransformer
 from monai_fedlora.networks.vit_weights import load_vision_transformer
@@ -59,11 +60,13 @@ def load_backbone(
 
     ConvViT: a pre-trained file whose first convolution has one input channel has it repeated over the frames, not
     divided; a pre-trained file's positions are replaced by the network's own. Vision transformer: see
-    :func:`~monai_fedlora.networks.vit_weights.load_vision_transformer`.
+    :func:`~monai_fedlora.networks.vit_weights.load_vision_transformer`. Networks of other packages: see
+    :func:`~monai_fedlora.networks.own_weights.load_own`.
 
     Args:
         network: where the weights go, without adapters.
-        source: for a ConvViT a safetensors file, or ``hf://owner/repo/path/in/repo.safetensors``; for a vision
+        source: for a ConvViT and networks of other packages a safetensors file, or
+            ``hf://owner/repo/path/in/repo.safetensors``; for a vision
             transformer any source of :func:`~monai_fedlora.networks.checkpoint_files.find_weights`.
         sha256: what :func:`backbone_sha256` must be; None accepts any file.
         heads: False keeps the network's own heads.
@@ -74,6 +77,8 @@ def load_backbone(
         ConfigError: ``sha256`` is not 64 hexadecimal digits.
     """
     check_pin_format(sha256)
+    if not isinstance(network, (ConvViT, VisionTransformer)):
+        return load_own(network, find_file(source), sha256=sha256, heads=heads)
     if isinstance(network, VisionTransformer):
         return load_vision_transformer(network, find_weights(source), sha256=sha256, heads=heads)
     checkpoint = find_file(source)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from monai_fedlora.engines import config
 from monai_fedlora.errors import ConfigError, DataError
-from monai_fedlora.networks.catalogue import architecture, architecture_names
+from monai_fedlora.networks.catalogue import BUILT_IN, architecture
 from monai_fedlora.transforms.photograph import PhotographPreprocessor
 
 
@@ -52,7 +52,7 @@ def test_the_pipeline_fits_the_network_of_that_size() -> None:
 
 
 def test_an_unknown_size_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no network size 'huge'; choose from tiny"):
+    with pytest.raises(ConfigError, match="no network size is called 'huge'; choose from"):
         config.preprocessing(size="huge")
 
 
@@ -72,7 +72,7 @@ def test_photographs_take_the_pipeline_of_their_style(tmp_path, style: str | Non
 
 
 def test_every_backbone_has_its_pipeline() -> None:
-    for size in architecture_names():
+    for size in BUILT_IN:
         assert len(config.preprocessing(size=size).transforms) > 1
         assert len(config.augmentation(size=size)) > 1
 

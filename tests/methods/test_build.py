@@ -63,7 +63,7 @@ def test_a_size_without_demo_weights_is_refused_with_those_that_have_some() -> N
 
 def test_an_unknown_size_is_refused() -> None:
     for backbone in ("demo", "untrained"):
-        with pytest.raises(ConfigError, match="no network size 'smal'"):
+        with pytest.raises(ConfigError, match="no network size is called 'smal'"):
             build_network(size="smal", out_chans=2, backbone=backbone)
 
 

@@ -204,7 +204,7 @@ def test_a_long_text_names_its_class_and_keeps_nothing(checkpoint: Checkpoint, t
     [
         ("vit_demo", r"a vit_demo network cannot read texts; choose a CLIP size: clip_demo, clip_base_32, "),
         ("small", "a small network cannot read texts"),
-        ("clip", "there is no network size 'clip'"),
+        ("clip", "no network size is called 'clip'"),
     ],
 )
 def test_only_a_clip_reads_texts(checkpoint: Checkpoint, size: str, message: str) -> None:
