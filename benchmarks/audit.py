@@ -25,13 +25,13 @@ from _machine import machine
 from _runs import plan_of
 
 from monai_fedlora import cli
-from monai_fedlora.audit.audit import audit_model
-from monai_fedlora.audit.members import PHANTOM_OUTSIDE
+from monai_fedlora.audit.membership import PHANTOM_OUTSIDE
+from monai_fedlora.audit.membership_audit import audit_model
 from monai_fedlora.data.cases import SPLITS, Case, Datalist
 from monai_fedlora.data.datalist import FILE_NAME, read_prepared
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.record import RESULTS_NAME
 from monai_fedlora.federated.rounds import run_in_process
+from monai_fedlora.federated.run_record import RESULTS_NAME
 from monai_fedlora.files import read_json, write_json
 
 ROOT = Path(__file__).parent

@@ -68,7 +68,7 @@ def measure(size: str, epochs: int) -> dict[int, float]:
         if phantom == "cine":
             datalist = site_data("site-1", settings=PhantomSettings(training=cases, validation=0, test=0))
         else:
-            from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
+            from monai_fedlora.data.photo_phantom.photo_site import PhotoPhantomSettings
 
             settings = PhotoPhantomSettings(training=cases, validation=0, test=0)
             datalist = site_data("site-1", phantom=phantom, settings=settings)

@@ -51,7 +51,7 @@ def places(sites: list[int], cases: list[int]) -> list[tuple[int, int]]:
 
 def run(settings: dict[str, Any], scratch: Path) -> dict[str, Any]:
     """Measure every system at every place, in an order that is shuffled anew in every repeat."""
-    from monai_fedlora.federated.simulate import default_threads
+    from monai_fedlora.federated.simulator import default_threads
     from monai_fedlora.files import write_json
     from monai_fedlora.networks.catalogue import architecture
 

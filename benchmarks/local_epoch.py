@@ -123,7 +123,7 @@ def fewer_cases(site: str, task: Task, cases: int) -> Path:
     """A datalist of so many training cases."""
     if task.phantom == "cine":
         return site_data(site, settings=PhantomSettings(training=cases, validation=0, test=0))
-    from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
+    from monai_fedlora.data.photo_phantom.photo_site import PhotoPhantomSettings
 
     return site_data(site, phantom=task.phantom, settings=PhotoPhantomSettings(training=cases, validation=0, test=0))
 

@@ -33,7 +33,7 @@ def run(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     from monai_fedlora.federated.initial import build_shared
     from monai_fedlora.federated.jobs import write_job
     from monai_fedlora.federated.plan import Plan
-    from monai_fedlora.federated.simulate import simulate
+    from monai_fedlora.federated.simulator import simulate
     from monai_fedlora.files import save_tensors, sha256
     from monai_fedlora.networks.cinema import convvit
 

@@ -25,7 +25,7 @@ def measure(
     import torch
 
     from monai_fedlora.data.photo_phantom.captions import CLASS_NAMES
-    from monai_fedlora.data.photo_phantom.kinds import KINDS
+    from monai_fedlora.data.photo_phantom.photo_kinds import KINDS
     from monai_fedlora.engines.config import preprocessing
     from monai_fedlora.networks.anchors import text_anchors
     from monai_fedlora.networks.catalogue import build_backbone

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from monai_fedlora.api.attached import Attached, attach
     from monai_fedlora.api.federation import Run, federate
-    from monai_fedlora.api.method import MethodChoice, method
+    from monai_fedlora.api.method_choice import MethodChoice, method
     from monai_fedlora.api.site_data import SiteData
 
 __version__ = "0.1.0"

@@ -13,7 +13,7 @@ from tests.plugin_packages import Install
 
 METHOD = """
 from dataclasses import dataclass
-from monai_fedlora.methods.lora import AveragedLora
+from monai_fedlora.methods.low_rank import AveragedLora
 
 @dataclass(frozen=True, kw_only=True)
 class Quiet(AveragedLora):
@@ -45,7 +45,7 @@ BROKEN = {
     "abstract": ("broken_five:Method", "from monai_fedlora.methods import Method", "no class of a method"),
     "other_name": (
         "broken_six:Fed",
-        "from monai_fedlora.methods.lora import FedIt as Fed",
+        "from monai_fedlora.methods.low_rank import FedIt as Fed",
         "a method that calls itself 'fedit'",
     ),
 }

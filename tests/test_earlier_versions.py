@@ -16,9 +16,9 @@ from monai_fedlora.clinic.compared import compared
 from monai_fedlora.export.pooled import pooled_test
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.files import read_json
-from monai_fedlora.report import EARLIER_VIEWS, PERSONAL, SHARED, VIEWS
 from monai_fedlora.reporting.record import parse_record
 from monai_fedlora.serve.card import model_card
+from monai_fedlora.site_report import EARLIER_VIEWS, PERSONAL, SHARED, VIEWS
 
 EARLIER = Path(__file__).parent / "earlier"
 

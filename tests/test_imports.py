@@ -18,8 +18,9 @@ PACKAGE = REPOSITORY / "monai_fedlora"
 
 # Rooms from the ground up: a folder or a module of the package imports those before it, and none behind it.
 ORDER = (
-    *("errors", "environment", "catalogues", "source_digest", "files", "scratch", "trackers", "encoding", "resources"),
-    *("formats", "transforms", "data", "studies", "report", "networks", "adapters", "scope", "methods", "engines"),
+    *("errors", "environment", "catalogues", "source_digest", "files", "scratch", "tracker_names", "encoding"),
+    "resources",
+    *("formats", "transforms", "data", "studies", "site_report", "networks", "adapters", "scope", "methods", "engines"),
     *(
         "federated",
         "rendering",
@@ -37,7 +38,7 @@ ORDER = (
 _TRAINING = {"adapters", "methods", "engines", "federated"}
 # Rooms that know nothing of each other although one stands above the other.
 APART = {
-    "networks": {"formats", "transforms", "data", "studies", "report"},
+    "networks": {"formats", "transforms", "data", "studies", "site_report"},
     "rendering": {"formats", "transforms", "data", "networks", *_TRAINING},
     "clinic": {*_TRAINING, "rendering"},
     "comparison": {"clinic", "audit"},
@@ -197,9 +198,9 @@ def test_relative_imports_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys.modules[__name__], "REPOSITORY", tmp_path)
     path = tmp_path / "monai_fedlora" / "networks" / "bad.py"
     path.parent.mkdir(parents=True)
-    path.write_text("def f():\n    from ..adapters import lora\nfrom . import cinema\nfrom .protocol import Backbone\n")
+    path.write_text("def f():\n    from ..adapters import lora\nfrom . import cinema\nfrom .backbone import Backbone\n")
     assert {name for name, _ in imported(path)} == {
         "monai_fedlora.adapters.lora",
         "monai_fedlora.networks.cinema",
-        "monai_fedlora.networks.protocol.Backbone",
+        "monai_fedlora.networks.backbone.Backbone",
     }

@@ -19,8 +19,8 @@ from monai_fedlora import cli
 from monai_fedlora.clinic.bundle import open_bundle
 from monai_fedlora.clinic.deidentify import Deidentifier
 from monai_fedlora.clinic.many import DicomOutput, predict_all
-from monai_fedlora.export.archive import pack
-from monai_fedlora.export.bundle import export_bundle
+from monai_fedlora.export.bundle_export import export_bundle
+from monai_fedlora.export.bundle_zip import pack
 from monai_fedlora.federated.initial import build_shared, save_shared
 from monai_fedlora.federated.jobs import write_job
 from monai_fedlora.federated.rounds import run_in_process

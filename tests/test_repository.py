@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,10 @@ def test_text_names_no_machine_and_no_unfinished_work() -> None:
 )
 def test_forbidden_text_is_recognised(text: str, forbidden: bool) -> None:
     assert (FORBIDDEN_TEXT.search(text) is not None) is forbidden
+
+
+def test_no_two_modules_have_the_same_file_name() -> None:
+    """A traceback, a search and an editor's tab name the file alone."""
+    modules = [path for path in tracked() if path.suffix == ".py" and REPOSITORY / "monai_fedlora" in path.parents]
+    counted = Counter(path.name for path in modules if path.name != "__init__.py")
+    assert [name for name, count in counted.items() if count > 1] == []

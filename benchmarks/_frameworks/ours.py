@@ -55,7 +55,7 @@ def nvflare(work: Work) -> Mapping[str, Any]:
     """Run the job in NVFlare's simulator, with executors that note when they train."""
     from monai_fedlora.federated.initial import build_shared, needs_backbone
     from monai_fedlora.federated.jobs import write_job
-    from monai_fedlora.federated.simulate import simulate
+    from monai_fedlora.federated.simulator import simulate
     from monai_fedlora.files import read_json, write_json
 
     plan, job = plan_of(work), Path(work.folder) / "job"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from _frameworks.events import EPOCHS, TASK, noted
 
 if TYPE_CHECKING:
-    from monai_fedlora.federated.site import Site
+    from monai_fedlora.federated.federated_site import Site
 
 
 def timed(site: Site) -> Site:

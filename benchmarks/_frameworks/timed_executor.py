@@ -10,7 +10,7 @@ from _frameworks.timed import timed
 from monai_fedlora.federated.executor import SiteExecutor
 
 if TYPE_CHECKING:
-    from monai_fedlora.federated.site import Site
+    from monai_fedlora.federated.federated_site import Site
 
 
 class TimedExecutor(SiteExecutor):

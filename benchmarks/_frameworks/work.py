@@ -80,7 +80,7 @@ def prepare_data(folder: Path, *, sites: int, cases: int) -> tuple[str, ...]:
         sites: how many.
         cases: of each; a few more where pictures show the same lesion.
     """
-    from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
+    from monai_fedlora.data.photo_phantom.photo_site import PhotoPhantomSettings
     from monai_fedlora.data.site import site_data
     from monai_fedlora.files import read_json, write_json
 

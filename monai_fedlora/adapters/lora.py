@@ -125,7 +125,7 @@ def merge_lora(network: nn.Module, adapters: Sequence[str] | None = None) -> nn.
     """Fold adapters into the weights, in place, and restore the backbone's own state-dict keys.
 
     What is folded in is what the network computes at this moment: adapters and heads have the weights that
-    :mod:`monai_fedlora.adapters.view` gave them.
+    :mod:`monai_fedlora.adapters.active_adapters` gave them.
 
     Args:
         network: adapted network; a network without adapters is returned as it is.

@@ -26,7 +26,7 @@ from monai_fedlora.adapters.lora import PRIVATE, LoraSettings, add_adapters
 from monai_fedlora.adapters.merged_linear import merged_linear
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.attention import dot_product_attention
-from monai_fedlora.networks.protocol import Backbone, Features, Taps
+from monai_fedlora.networks.backbone import Backbone, Features, Taps
 
 PREFIX = "side."
 

@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.networks.backbone import Backbone
 from monai_fedlora.networks.layers import like, roles_of
-from monai_fedlora.networks.protocol import Backbone
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _ADAPTABLE = (nn.Linear, *CONVOLUTIONS)

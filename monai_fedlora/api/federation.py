@@ -23,8 +23,8 @@ from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.federated.in_memory import OWN_NETWORK, InMemory, SiteCases, weights_digest
 from monai_fedlora.federated.materials import Installed, Source
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.policy import NOTHING_LEAVES
 from monai_fedlora.federated.rounds import run_sites
+from monai_fedlora.federated.site_policy import NOTHING_LEAVES
 from monai_fedlora.methods.base import Method
 from monai_fedlora.methods.choice import MethodChoice, check_attached
 from monai_fedlora.networks.catalogue import architecture
@@ -85,7 +85,7 @@ def federate(
         backbone: of a catalogued network, the file, folder or hub id of its weights; None for its demonstration
             weights.
         bundle: whose training settings hold where nothing else is said; None for the one of the network's images.
-        folder: keeps the run, for the commands, for :func:`monai_fedlora.report` and for going on after an
+        folder: keeps the run, for the commands, for :func:`monai_fedlora.site_report` and for going on after an
             interruption; it holds private state and is for its owner alone. None keeps nothing on the disk.
         resume: go on with the run that was interrupted in ``folder``; begin where there is none.
         overwrite: replace the results of another run in ``folder``.

@@ -14,9 +14,9 @@ from torch import nn
 from monai_fedlora.adapters.lora import merge_lora
 from monai_fedlora.data.cases import Datalist
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.export.evidence import read_evidence
 from monai_fedlora.export.finished import SHARED_SITE, read_finished, restored
 from monai_fedlora.export.intervals import with_intervals
+from monai_fedlora.export.kept_evidence import read_evidence
 from monai_fedlora.export.locate import find_personal
 from monai_fedlora.export.verify import exported_view
 from monai_fedlora.federated.in_memory import OWN_NETWORK
@@ -24,18 +24,18 @@ from monai_fedlora.federated.initial import build_manifest
 from monai_fedlora.federated.jobs import write_job
 from monai_fedlora.federated.materials import Source
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.record import LAST_NAME, RESULTS_NAME
-from monai_fedlora.federated.state import EVIDENCE_NAME, FINAL_NAME
+from monai_fedlora.federated.run_record import LAST_NAME, RESULTS_NAME
+from monai_fedlora.federated.site_state import EVIDENCE_NAME, FINAL_NAME
 from monai_fedlora.files import make_folder, read_json, write_bytes, write_text
 from monai_fedlora.networks.opened import OpenedNetwork
 from monai_fedlora.rendering.drawing import Figure
-from monai_fedlora.report import PERSONAL, SHARED
+from monai_fedlora.reporting.found_run import FoundRun, read_run
 from monai_fedlora.reporting.page import page
 from monai_fedlora.reporting.record import Answer, Metrics
-from monai_fedlora.reporting.run import FoundRun, read_run
 from monai_fedlora.reporting.run_figures import learning_curve, losses
 from monai_fedlora.scope import Manifest
 from monai_fedlora.scratch import private_folder
+from monai_fedlora.site_report import PERSONAL, SHARED
 
 MODELS = (PERSONAL, SHARED)
 _KEPT = (RESULTS_NAME, LAST_NAME, f"private/*/*/{FINAL_NAME}", f"private/*/*/{EVIDENCE_NAME}")

@@ -20,13 +20,13 @@ from monai_fedlora.data.pool import pool
 from monai_fedlora.data.units import unit_numbers
 from monai_fedlora.errors import DataError, ExportError
 from monai_fedlora.export.attacks import Attack, by_patient, judge
-from monai_fedlora.export.evidence import read_evidence
 from monai_fedlora.export.finished import FinishedModel
+from monai_fedlora.export.kept_evidence import read_evidence
 from monai_fedlora.export.leakage import TRAINING, WEIGHTS, Cases
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.policy import NOTHING_LEAVES
 from monai_fedlora.federated.rounds import run_in_process
-from monai_fedlora.federated.state import FINAL_NAME
+from monai_fedlora.federated.site_policy import NOTHING_LEAVES
+from monai_fedlora.federated.site_state import FINAL_NAME
 from monai_fedlora.files import load_tensors, save_tensors, sha256, write_json
 
 SEED = 20221

@@ -22,10 +22,10 @@ from monai_fedlora.errors import ConfigError, DataError, WeightsError
 from monai_fedlora.export.check.checker import check_contents
 from monai_fedlora.export.check.contents import Contents, open_contents
 from monai_fedlora.export.check.findings import FOREIGN, VERIFIED
-from monai_fedlora.export.check.origin import NOT_MADE_HERE
+from monai_fedlora.export.check.provenance import NOT_MADE_HERE
 from monai_fedlora.export.keys import PublicKey
 from monai_fedlora.export.reference import METHOD
-from monai_fedlora.report import renamed_views
+from monai_fedlora.site_report import renamed_views
 from monai_fedlora.studies.study import CINE, IMAGE
 
 _MODALITIES = {"MR": CINE, "photograph": IMAGE}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from monai_fedlora.report import PERSONAL, VIEWS
+from monai_fedlora.site_report import PERSONAL, VIEWS
 
 KEY = "personal_or_shared"
 """Entry of a bundle's metadata."""

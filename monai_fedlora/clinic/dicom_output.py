@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from monai_fedlora.clinic.deidentify import Deidentifier, mark
-from monai_fedlora.clinic.predict import Prediction
+from monai_fedlora.clinic.prediction import Prediction
 from monai_fedlora.clinic.report_sr import build_report
 from monai_fedlora.clinic.secondary_capture import build_capture
 from monai_fedlora.errors import ConfigError, DataError

@@ -25,7 +25,7 @@ from monai_fedlora.clinic.overlay import (
     points,
 )
 from monai_fedlora.clinic.placement import NO_MARKERS
-from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, Prediction
+from monai_fedlora.clinic.prediction import NOT_FOR_CLINICAL_USE, Prediction
 from monai_fedlora.clinic.state import NO_DOUBT_FOUND, state_sentences
 from monai_fedlora.studies.study import CINE
 

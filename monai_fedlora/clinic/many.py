@@ -22,7 +22,7 @@ from monai_fedlora.clinic.dicom_output import write_dicom
 from monai_fedlora.clinic.figure import draw_figure
 from monai_fedlora.clinic.figure_title import add_title
 from monai_fedlora.clinic.occlusion import need_captum
-from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, predict_study
+from monai_fedlora.clinic.prediction import NOT_FOR_CLINICAL_USE, predict_study
 from monai_fedlora.clinic.state import state_sentences
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.files import atomic_path, make_folder, read_json, write_json, write_text
@@ -43,8 +43,8 @@ class Outcome:
         probabilities: of the classes; empty if it could not be classified.
         predicted: name of the most probable class, or empty.
         answer: what people are told, or empty.
-        undecided, state, doubts: as of :class:`monai_fedlora.clinic.predict.Prediction`; the state is empty if it could
-            not be classified.
+        undecided, state, doubts: as of :class:`monai_fedlora.clinic.prediction.Prediction`; the state is empty if it
+            could not be classified.
         sentences: the state with its reasons for people.
         notes: as of the prediction, and what was wanted and could not be.
         ranges: lowest and highest probability of each class over what might have been shown just as well; empty if

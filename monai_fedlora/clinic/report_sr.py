@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from monai_fedlora import __version__
-from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, Prediction
+from monai_fedlora.clinic.prediction import NOT_FOR_CLINICAL_USE, Prediction
 from monai_fedlora.clinic.sources import Source
 from monai_fedlora.clinic.state import CANNOT_TELL, DOUBTFUL, NO_DOUBT_FOUND
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from monai_fedlora.clinic.bundle import Classifier
-from monai_fedlora.clinic.orders import in_other_orders
+from monai_fedlora.clinic.cine_orders import in_other_orders
 from monai_fedlora.clinic.reading import LoadedStudy
 from monai_fedlora.errors import DataError
 from monai_fedlora.studies.study import CINE

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.commands.console import open_console
     from monai_fedlora.errors import ConfigError
     from monai_fedlora.federated.approval import Job, approve, withdraw
-    from monai_fedlora.federated.policy import FILE_NAME, site_policy
+    from monai_fedlora.federated.site_policy import FILE_NAME, site_policy
 
     if args.withdraw and args.output is None:
         raise ConfigError("give --output DIR, the site's local/ folder, to withdraw an approval there")

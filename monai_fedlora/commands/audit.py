@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0, or with ``--fail-above`` 1 if an attack exceeds it or could not be measured.
     """
-    from monai_fedlora.audit.audit import audit_model
+    from monai_fedlora.audit.membership_audit import audit_model
     from monai_fedlora.commands.console import open_console
     from monai_fedlora.errors import ConfigError
     from monai_fedlora.export.leakage import AUDIT_NAME, by_reason

@@ -138,9 +138,9 @@ def _task(args: argparse.Namespace) -> tuple[Any, bool]:
     """Everything the runs need, and whether the backbone is the packaged demo file."""
     import os
 
-    from monai_fedlora.comparison.data import data_hash, load_sites, prepared_sites
+    from monai_fedlora.comparison.comparison_data import data_hash, load_sites, prepared_sites
+    from monai_fedlora.comparison.comparison_settings import Comparison, assigned
     from monai_fedlora.comparison.runner import Task
-    from monai_fedlora.comparison.settings import Comparison, assigned
     from monai_fedlora.environment import DATA
     from monai_fedlora.methods import get_method, method_names
     from monai_fedlora.networks.catalogue import architecture, demo_weights

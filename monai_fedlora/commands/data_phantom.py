@@ -109,7 +109,7 @@ def _cine_studies(args: argparse.Namespace, patients: int, codes: list[str]) -> 
 
     from rich.progress import track
 
-    from monai_fedlora.data.phantom import study
+    from monai_fedlora.data.phantom import phantom_study
     from monai_fedlora.data.phantom.cohort import vendors_named
 
     frames = _FRAMES[args.layout] if args.frames is None else args.frames
@@ -117,9 +117,10 @@ def _cine_studies(args: argparse.Namespace, patients: int, codes: list[str]) -> 
         raise ConfigError("--frames needs 2 or more")
     if args.size is not None:
         raise ConfigError(f"--size is for photographs; the vendors decide the pixels of {args.layout}")
-    plan, write = {"acdc": (study.plan_acdc, study.write_acdc), "mnms": (study.plan_mnms, study.write_mnms)}[
-        args.layout
-    ]
+    plan, write = {
+        "acdc": (phantom_study.plan_acdc, phantom_study.write_acdc),
+        "mnms": (phantom_study.plan_mnms, phantom_study.write_mnms),
+    }[args.layout]
     members = plan(patients, vendors_named(codes), args.seed)
     progress = partial(track, description="drawing cine studies", transient=True)
     oriented = args.orientation != "placeholder"
@@ -132,7 +133,7 @@ def _photographs(args: argparse.Namespace, images: int, codes: list[str]) -> Cal
 
     from rich.progress import track
 
-    from monai_fedlora.data.photo_phantom import layouts
+    from monai_fedlora.data.photo_phantom import photo_layouts
 
     size = _SIZE if args.size is None else args.size
     if size < 32:
@@ -142,13 +143,17 @@ def _photographs(args: argparse.Namespace, images: int, codes: list[str]) -> Cal
     if args.orientation is not None:
         raise ConfigError(f"--orientation is for cine studies; {args.layout} has photographs")
     if args.layout == "fed_isic2019":
-        cameras = layouts.cameras_named(layouts.DERMATOSCOPES, codes)
-        write = partial(layouts.write_fed_isic2019, members=layouts.plan_fed_isic2019(images, cameras, args.seed))
+        cameras = photo_layouts.cameras_named(photo_layouts.DERMATOSCOPES, codes)
+        write = partial(
+            photo_layouts.write_fed_isic2019, members=photo_layouts.plan_fed_isic2019(images, cameras, args.seed)
+        )
         what = "drawing lesions"
     else:
         write = partial(
-            layouts.write_feddrg,
-            members=layouts.plan_feddrg(images, layouts.cameras_named(layouts.FUNDUS_CAMERAS, codes), args.seed),
+            photo_layouts.write_feddrg,
+            members=photo_layouts.plan_feddrg(
+                images, photo_layouts.cameras_named(photo_layouts.FUNDUS_CAMERAS, codes), args.seed
+            ),
         )
         what = "drawing retinas"
     return partial(write, size=size, progress=partial(track, description=what, transient=True))

@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
 def _export(args: argparse.Namespace) -> Any:
     from monai_fedlora.commands.progress import counting_bar
     from monai_fedlora.errors import ConfigError
-    from monai_fedlora.export.bundle import export_bundle
+    from monai_fedlora.export.bundle_export import export_bundle
     from monai_fedlora.export.keys import read_signing_key
     from monai_fedlora.export.peft_folders import export_peft
 
@@ -145,7 +145,7 @@ def advice(metadata: Mapping[str, Any], *, run: Path, output: Path) -> list[str]
     from monai_fedlora.export.finished import SHARED_SITE
     from monai_fedlora.export.locate import find_shared
     from monai_fedlora.export.personal_or_shared import KEY
-    from monai_fedlora.report import SHARED
+    from monai_fedlora.site_report import SHARED
 
     origin = read_trust(metadata).origin
     lines = [f"{origin.summary}{''.join(f'; {doubt}' for doubt in origin.doubts())}"]
@@ -182,8 +182,8 @@ def metrics_table(metadata: Mapping[str, Any]) -> Any:
     """The test metrics with their intervals, one column per view of the model."""
     from rich.table import Table
 
-    from monai_fedlora.export.card import VIEW_NAMES, format_metric
-    from monai_fedlora.export.metadata import headline
+    from monai_fedlora.export.model_card import VIEW_NAMES, format_metric
+    from monai_fedlora.export.model_metadata import headline
 
     views = headline(metadata)
     cases = next(iter(metadata["eval_metrics"]["test"].values())).get("n", "?")

@@ -54,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _keep(args: argparse.Namespace) -> None:
-    from monai_fedlora.clinic.feedback import keep_opinion, opinion_on
     from monai_fedlora.clinic.many import find_result
+    from monai_fedlora.clinic.reader_feedback import keep_opinion, opinion_on
 
     agrees = getattr(args, _ACTION) == "agree"
     result = find_result(args.results, args.study)
@@ -65,7 +65,7 @@ def _keep(args: argparse.Namespace) -> None:
 
 
 def _summarise(tables: Sequence[Path]) -> None:
-    from monai_fedlora.clinic.feedback import DISAGREE, agreements, last_opinions, read_opinions
+    from monai_fedlora.clinic.reader_feedback import DISAGREE, agreements, last_opinions, read_opinions
     from monai_fedlora.commands.console import open_console
 
     console = open_console()

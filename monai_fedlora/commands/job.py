@@ -113,8 +113,8 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.methods import get_method
     from monai_fedlora.networks.pinned import find_backbone, pin_backbone
     from monai_fedlora.networks.prompts import bundle_prompts
-    from monai_fedlora.report import report_bits
     from monai_fedlora.resources import bundle_setting
+    from monai_fedlora.site_report import report_bits
 
     if args.accept_changes and not args.resume:
         raise ConfigError("--accept-changes is of --resume, which goes on with a stored run; leave it out")

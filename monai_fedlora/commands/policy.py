@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from monai_fedlora.federated.policy import Policy
+    from monai_fedlora.federated.site_policy import Policy
 
 _MEANINGS = {
     "least_cases": "patients behind a message, as the loss weighs them",
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.catalogues import canonical, plugins
     from monai_fedlora.commands.console import open_console
     from monai_fedlora.errors import ConfigError, nearest
-    from monai_fedlora.federated.policy import FILE_NAME, Policy, site_policy
+    from monai_fedlora.federated.site_policy import FILE_NAME, Policy, site_policy
     from monai_fedlora.methods import method_names
 
     given = {name: value for name in _MEANINGS if (value := getattr(args, name)) is not None}

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.engines.memory import Memory, using
     from monai_fedlora.files import sha256
     from monai_fedlora.networks.catalogue import architecture
-    from monai_fedlora.networks.pretrain import pretrain
+    from monai_fedlora.networks.pretraining import pretrain
 
     modality = architecture(args.size).modality
     parts, plain = [], []

@@ -102,8 +102,8 @@ def _draw(
 
     from monai_fedlora.data.phantom.cohort import name_seed
     from monai_fedlora.data.photo_phantom.captions import facts_of
-    from monai_fedlora.data.photo_phantom.kinds import KINDS
     from monai_fedlora.data.photo_phantom.optics import encode
+    from monai_fedlora.data.photo_phantom.photo_kinds import KINDS
 
     kind = KINDS[name]
     codes = codes or [*kind.cameras]

@@ -32,10 +32,10 @@ def run(args: argparse.Namespace) -> int:
     """Read and write."""
     from monai_fedlora.errors import ConfigError
     from monai_fedlora.files import write_text
+    from monai_fedlora.reporting.found_run import read_run
     from monai_fedlora.reporting.page import page
-    from monai_fedlora.reporting.run import read_run
     from monai_fedlora.reporting.track import to_mlflow, to_tensorboard
-    from monai_fedlora.trackers import MLFLOW, TENSORBOARD, check_trackers
+    from monai_fedlora.tracker_names import MLFLOW, TENSORBOARD, check_trackers
 
     output = args.output or args.run_folder / PAGE_NAME
     if output.is_dir():

@@ -76,8 +76,8 @@ def run(args: argparse.Namespace) -> int:
             raise
         raise ConfigError("the page needs further packages: pip install 'monai-fedlora[serve]'") from error
     from monai_fedlora.clinic.bundle import open_bundle
-    from monai_fedlora.clinic.feedback import FEEDBACK_NAME, check_table
     from monai_fedlora.clinic.helper import Helper, isolated
+    from monai_fedlora.clinic.reader_feedback import FEEDBACK_NAME, check_table
     from monai_fedlora.export.keys import read_public_keys
 
     if args.token is not None:

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.commands.console import open_console
     from monai_fedlora.environment import THREADS
     from monai_fedlora.errors import ConfigError
-    from monai_fedlora.federated.simulate import last_error, simulate
+    from monai_fedlora.federated.simulator import last_error, simulate
     from monai_fedlora.resources import job_template_path
 
     job = args.job if args.job.is_dir() else job_template_path(args.job.name)
@@ -94,7 +94,7 @@ def show_end(console: Any, results: Mapping[str, Any], workspace: Path, error: s
         error: the last that a site has noted, or nothing.
     """
     from monai_fedlora.federated.limits import limits_said
-    from monai_fedlora.federated.record import restarts_said
+    from monai_fedlora.federated.run_record import restarts_said
 
     refused = [f"refused in round {entry['round']}: {entry['site']}: {entry['reason']}" for entry in results["refused"]]
     if results["lacks"]:
@@ -140,7 +140,7 @@ def closing_table(results: Mapping[str, Any]) -> Any:
     from rich import box
     from rich.table import Table
 
-    from monai_fedlora.report import PERSONAL, SHARED
+    from monai_fedlora.site_report import PERSONAL, SHARED
 
     plan = results["plan"]
     how_long = "1 round" if plan["rounds"] == 1 else f"{plan['rounds']} rounds"

@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from monai_fedlora.comparison.comparison_settings import Comparison, Run
 from monai_fedlora.comparison.newsite import NewSite, fewer_cases
-from monai_fedlora.comparison.results import NEW
-from monai_fedlora.comparison.settings import Comparison, Run
+from monai_fedlora.comparison.result_rows import NEW
 from monai_fedlora.data.cases import Datalist
 from monai_fedlora.data.datalist import FILE_NAME
 from monai_fedlora.data.pool import POOLED, pool
 from monai_fedlora.engines.memory import Memory, using
 from monai_fedlora.federated.materials import Installed
-from monai_fedlora.federated.record import LAST_NAME
 from monai_fedlora.federated.rounds import run_in_process
+from monai_fedlora.federated.run_record import LAST_NAME
 from monai_fedlora.files import write_json
-from monai_fedlora.report import PERSONAL
+from monai_fedlora.site_report import PERSONAL
 
 
 def execute(

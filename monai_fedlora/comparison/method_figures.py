@@ -7,11 +7,11 @@ from statistics import fmean
 from typing import Any
 
 from monai_fedlora.comparison.outcome import Outcome
-from monai_fedlora.comparison.results import by_site_and_seed, chosen
+from monai_fedlora.comparison.result_rows import by_site_and_seed, chosen
 from monai_fedlora.comparison.statistics import KEY, Average, average
 from monai_fedlora.rendering.charts import Estimate, Line, forest_plot, heat_map, line_chart
 from monai_fedlora.rendering.drawing import Figure, draw, legend, log_ticks, style
-from monai_fedlora.report import PERSONAL
+from monai_fedlora.site_report import PERSONAL
 
 LABEL = "balanced accuracy"
 _SAME = "The table above has the values."

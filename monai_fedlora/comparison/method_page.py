@@ -6,12 +6,12 @@ from pathlib import Path
 
 from monai_fedlora.comparison import method_figures, method_tables
 from monai_fedlora.comparison.outcome import JSON_NAME, ROWS_NAME, TABLE_NAME, Outcome
-from monai_fedlora.comparison.results import chosen
+from monai_fedlora.comparison.result_rows import chosen
 from monai_fedlora.comparison.statistics import smallest_p
 from monai_fedlora.files import write_text
 from monai_fedlora.rendering.documents import render
 from monai_fedlora.rendering.tables import plural
-from monai_fedlora.report import PERSONAL
+from monai_fedlora.site_report import PERSONAL
 
 REPORT_NAME = "report.html"
 FEW_CASES = 5

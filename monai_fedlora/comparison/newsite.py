@@ -14,11 +14,11 @@ from monai.engines.utils import IterationEvents
 
 from monai_fedlora.data.cases import Case, Datalist
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.federated.initial import load_shared
-from monai_fedlora.federated.policy import NOTHING_LEAVES
-from monai_fedlora.federated.site import Site
-from monai_fedlora.report import round_report
+from monai_fedlora.federated.site_policy import NOTHING_LEAVES
 from monai_fedlora.scope import Role
+from monai_fedlora.site_report import round_report
 
 
 class NewSite(Site):

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from monai_fedlora import __version__
-from monai_fedlora.comparison.results import METRICS, Row, rows
+from monai_fedlora.comparison.comparison_settings import Comparison, Run
+from monai_fedlora.comparison.result_rows import METRICS, Row, rows
 from monai_fedlora.comparison.runner import Failure
-from monai_fedlora.comparison.settings import Comparison, Run
 from monai_fedlora.comparison.statistics import Average, PairedTest, Summary, paired_tests, summarise, ties
 from monai_fedlora.data.cases import SPLITS, Datalist
 from monai_fedlora.data.origin import MIXED, SYNTHETIC, together

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai_fedlora.comparison.settings import Comparison, Run, differences
+from monai_fedlora.comparison.comparison_settings import Comparison, Run, differences
 from monai_fedlora.data.cases import Datalist
 from monai_fedlora.errors import ConfigError, FedLoraError
 from monai_fedlora.files import read_json, write_json, write_text

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from monai_fedlora.comparison.results import NEW, Row, by_site_and_seed, chosen
+from monai_fedlora.comparison.result_rows import NEW, Row, by_site_and_seed, chosen
 from monai_fedlora.rendering.tables import MISSING, shown
-from monai_fedlora.report import PERSONAL, SHARED
+from monai_fedlora.site_report import PERSONAL, SHARED
 
 KEY = "balanced_accuracy"
 """The metric that methods are ranked and tested by (ours, after Med-DualLoRA's headline)."""

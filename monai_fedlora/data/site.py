@@ -25,7 +25,7 @@ from monai_fedlora.files import make_folder, write_json
 
 if TYPE_CHECKING:
     from monai_fedlora.data.phantom.vendors import Vendor
-    from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
+    from monai_fedlora.data.photo_phantom.photo_site import PhotoPhantomSettings
 
 CACHE = "MONAI_FEDLORA_CACHE"
 """Environment variable: folder for what can be made again, such as phantoms."""
@@ -122,7 +122,7 @@ def phantom_data(
         if settings is None or isinstance(settings, PhantomSettings):
             return _cine_phantom(site, settings or PhantomSettings())
     else:
-        from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
+        from monai_fedlora.data.photo_phantom.photo_site import PhotoPhantomSettings
 
         if settings is None or isinstance(settings, PhotoPhantomSettings):
             return _photo_phantom(phantom, site, settings or PhotoPhantomSettings())
@@ -156,7 +156,7 @@ def phantom_sites(phantom: str) -> list[str]:
         from monai_fedlora.data.phantom.vendors import VENDORS
 
         return _numbered(len(VENDORS))
-    from monai_fedlora.data.photo_phantom.kinds import KINDS
+    from monai_fedlora.data.photo_phantom.photo_kinds import KINDS
 
     return _numbered(len(KINDS[phantom].cameras))
 
@@ -191,7 +191,7 @@ def _cine_phantom(site: str, settings: PhantomSettings) -> Path:
 
 def _photo_phantom(phantom: str, site: str, settings: PhotoPhantomSettings) -> Path:
     """Return the datalist of the site's phantom of photographs."""
-    from monai_fedlora.data.photo_phantom.site import make_site, site_key
+    from monai_fedlora.data.photo_phantom.photo_site import make_site, site_key
 
     key = site_key(phantom, site, settings)
     what = f"{settings.pictures} phantom photographs ({phantom}) of site {site} ({key['camera']['name']})"

@@ -14,7 +14,7 @@ from monai_fedlora.adapters.side import PREFIX
 from monai_fedlora.catalogues import code_of
 from monai_fedlora.engines.memory import fingerprint
 from monai_fedlora.engines.store import as_bytes
-from monai_fedlora.networks.protocol import Backbone, Features, Taps
+from monai_fedlora.networks.backbone import Backbone, Features, Taps
 
 
 class FrozenPart(ABC):

@@ -13,7 +13,7 @@ from monai.utils import is_scalar, path_to_sqlite_uri
 
 from monai_fedlora.engines.distributed import is_main
 from monai_fedlora.files import make_folder
-from monai_fedlora.trackers import TENSORBOARD, check_trackers
+from monai_fedlora.tracker_names import TENSORBOARD, check_trackers
 
 
 class _DefinedMetrics:

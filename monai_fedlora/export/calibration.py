@@ -16,7 +16,7 @@ from torch import Tensor
 
 from monai_fedlora.engines.metrics import classification_metrics
 from monai_fedlora.errors import ExportError
-from monai_fedlora.export.evidence import Evidence
+from monai_fedlora.export.kept_evidence import Evidence
 
 FEWEST_CASES = 10
 """Validation cases below which nothing is fitted (ours)."""

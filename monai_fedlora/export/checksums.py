@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from monai_fedlora.export.signature import SIGNATURE_NAME
+from monai_fedlora.export.signing import SIGNATURE_NAME
 from monai_fedlora.files import sha256, write_json
 
 CHECKSUMS_NAME = "checksums.json"

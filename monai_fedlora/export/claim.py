@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from monai_fedlora.export.card import VIEW_NAMES, format_metric, listed_settings
+from monai_fedlora.export.model_card import VIEW_NAMES, format_metric, listed_settings
 from monai_fedlora.rendering.documents import render
 
 
@@ -17,7 +17,7 @@ def claim_checklist(metadata: Mapping[str, Any]) -> str:
     """Return the Markdown text of ``docs/CLAIM.md``.
 
     Args:
-        metadata: as from :func:`monai_fedlora.export.metadata.model_metadata`.
+        metadata: as from :func:`monai_fedlora.export.model_metadata.model_metadata`.
     """
     origin, data = metadata["provenance"], metadata["training_data"]
     return render(

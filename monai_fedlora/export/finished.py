@@ -16,19 +16,19 @@ from torch import Tensor, nn
 from monai_fedlora.data.origin import UNKNOWN, Origin, check_kind
 from monai_fedlora.environment import BACKBONE
 from monai_fedlora.errors import ConfigError, ExportError
-from monai_fedlora.export.evidence import SHARED_MODEL, Evidence, no_evidence, read_evidence
+from monai_fedlora.export.kept_evidence import SHARED_MODEL, Evidence, no_evidence, read_evidence
 from monai_fedlora.export.locate import find_personal, find_shared
 from monai_fedlora.export.pooled import pooled_test
 from monai_fedlora.federated.initial import stored_images
 from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.record import INCOMPLETE, RESULTS_NAME, learnt
-from monai_fedlora.federated.state import TRAINED_ON
+from monai_fedlora.federated.run_record import INCOMPLETE, RESULTS_NAME, learnt
+from monai_fedlora.federated.site_state import TRAINED_ON
 from monai_fedlora.files import load_tensors, read_json
 from monai_fedlora.networks.catalogue import demo_weights
 from monai_fedlora.networks.weights import HUB_PREFIX, backbone_sha256
-from monai_fedlora.report import PERSONAL, SHARED, renamed_views
 from monai_fedlora.scope import Role
+from monai_fedlora.site_report import PERSONAL, SHARED, renamed_views
 
 SHARED_SITE = "shared"
 """In place of a site's name: the shared part alone."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.attacks import Attack, judge
-from monai_fedlora.export.tracing import (
+from monai_fedlora.export.published_means import (
     closeness,
     cross_scored,
     inner_product,
@@ -26,7 +26,7 @@ from monai_fedlora.export.tracing import (
     temperature_pull,
 )
 from monai_fedlora.files import read_json, sha256
-from monai_fedlora.report import PERSONAL, SHARED
+from monai_fedlora.site_report import PERSONAL, SHARED
 
 TRAINING, VALIDATION, TEST, OUTSIDE = "training", "validation", "test", "outside"
 """The groups of cases: a site's splits, and cases of the same kind that no run has seen."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from monai_fedlora.errors import ExportError
-from monai_fedlora.federated.state import EARLIER, FINAL_NAME
+from monai_fedlora.federated.site_state import EARLIER, FINAL_NAME
 from monai_fedlora.files import load_tensors, sha256
 
 SHARED_NAME = "shared.safetensors"

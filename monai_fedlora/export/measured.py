@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_fedlora.export.evidence import Evidence
+from monai_fedlora.export.kept_evidence import Evidence
 from monai_fedlora.export.leakage import (
     TRAINING,
     VALIDATION,

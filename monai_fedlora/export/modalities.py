@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from monai_fedlora.errors import ExportError
-from monai_fedlora.export.cine import Cine
+from monai_fedlora.export.cine_modality import Cine
 from monai_fedlora.export.modality import Modality
-from monai_fedlora.export.photograph import Photograph
+from monai_fedlora.export.photograph_modality import Photograph
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.networks.catalogue import architecture
 from monai_fedlora.resources import bundle_setting

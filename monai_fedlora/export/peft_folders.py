@@ -10,14 +10,14 @@ import torch
 from monai_fedlora.adapters.lora import PRIVATE, SHARED, lora_layers
 from monai_fedlora.adapters.peft_folder import HEAD_NAME, save_peft_folder
 from monai_fedlora.errors import ExportError
-from monai_fedlora.export.bundle import Exported
+from monai_fedlora.export.bundle_export import Exported
 from monai_fedlora.export.calibration import calibrate
-from monai_fedlora.export.card import model_card
 from monai_fedlora.export.finished import FinishedModel, backbone_name, find_backbone, read_finished, rebuild
 from monai_fedlora.export.folder import new_folder
 from monai_fedlora.export.licence import licence_text
-from monai_fedlora.export.metadata import model_metadata
 from monai_fedlora.export.modalities import modality_of
+from monai_fedlora.export.model_card import model_card
+from monai_fedlora.export.model_metadata import model_metadata
 from monai_fedlora.export.verify import assert_equal, exported_view, logits
 from monai_fedlora.files import load_tensors, save_tensors, sha256, write_json, write_text
 from monai_fedlora.networks.catalogue import Network, build_backbone

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from monai_fedlora.export.evidence import Evidence
 from monai_fedlora.export.finished import FinishedModel
 from monai_fedlora.export.intervals import with_intervals
-from monai_fedlora.report import PERSONAL, SHARED, VIEWS
+from monai_fedlora.export.kept_evidence import Evidence
+from monai_fedlora.site_report import PERSONAL, SHARED, VIEWS
 
 KEY = "personal_or_shared"
 """Entry of a bundle's metadata."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.report import SHARED, renamed_views
+from monai_fedlora.site_report import SHARED, renamed_views
 
 
 def pooled_test(results: Any, plan: Plan) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from monai.networks.utils import eval_mode
 from torch import Tensor, nn
 
 from monai_fedlora.data.datalist import load_datalist, read_prepared
-from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
+from monai_fedlora.data.photo_phantom.photo_site import PhotoPhantomSettings
 from monai_fedlora.data.site import PHANTOMS, PhantomSettings, phantom_data, phantom_sites
 from monai_fedlora.errors import DataError, ExportError
 from monai_fedlora.export.directions import PublicFeatures

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.directions import MIDDLE, QUANTILE, SOURCE, Directions, PublicFeatures, find_directions
-from monai_fedlora.export.evidence import Evidence
+from monai_fedlora.export.kept_evidence import Evidence
 from monai_fedlora.export.private_statistics import Budget, epsilon, private_mean, private_quantile
 
 FEWEST_PATIENTS = 20

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monai_fedlora.export.inference import PREDICTIONS_NAME
+from monai_fedlora.export.inference_config import PREDICTIONS_NAME
 from monai_fedlora.export.modality import Modality
 
 SCRIPT, WEIGHTS, PROGRAM, ONNX = "models/model.ts", "models/model.pt", "models/model.pt2", "models/model.onnx"

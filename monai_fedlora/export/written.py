@@ -13,10 +13,10 @@ from torch import nn
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.check.checker import check_bundle
 from monai_fedlora.export.classifier import eager_classifier, quiet_torch
+from monai_fedlora.export.exported_program import program_probes, read_program
 from monai_fedlora.export.keys import PublicKey
 from monai_fedlora.export.modality import Modality
 from monai_fedlora.export.onnx_file import onnx_logits
-from monai_fedlora.export.program import program_probes, read_program
 from monai_fedlora.export.usage import ONNX, PROGRAM
 from monai_fedlora.export.verify import assert_equal, assessed, logits
 

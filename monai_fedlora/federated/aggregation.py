@@ -13,8 +13,8 @@ from monai_fedlora.federated.limits import Lengths, UpdateBound, counted_cases, 
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.methods import Method
 from monai_fedlora.methods.rules import Payload
-from monai_fedlora.report import PERSONAL, check_report
 from monai_fedlora.scope import Manifest
+from monai_fedlora.site_report import PERSONAL, check_report
 
 
 class Refusal(PrivacyError):
@@ -47,7 +47,7 @@ class SharedAverage:
         method: says how updates are combined.
         manifest: the tensors that may arrive.
         sites: members of the federation; an update from anybody else is refused.
-        classes: number of them, see :func:`monai_fedlora.report.check_report`.
+        classes: number of them, see :func:`monai_fedlora.site_report.check_report`.
         declared_cases: announced case counts; a site without one is held to its first accepted count.
         max_share, update_bound, max_update_rms: limits, see :class:`Plan`.
         earlier: lengths of the changes of the rounds before the first one.
@@ -119,7 +119,7 @@ class SharedAverage:
         """Open one update as it travelled and keep it.
 
         Returns:
-            The report, see :func:`monai_fedlora.report.check_report`.
+            The report, see :func:`monai_fedlora.site_report.check_report`.
 
         Raises:
             Refusal: unknown or repeated site, wrong round, undeclared or malformed tensors or report, more

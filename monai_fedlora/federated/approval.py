@@ -11,7 +11,7 @@ from typing import Any
 
 from monai_fedlora.errors import ConfigError, PolicyError
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.policy import FILE_NAME, Approval, Policy, job_hash
+from monai_fedlora.federated.site_policy import FILE_NAME, Approval, Policy, job_hash
 from monai_fedlora.files import read_json, write_json
 from monai_fedlora.scope import Manifest
 

@@ -18,7 +18,8 @@ from nvflare.app_common.app_constant import AppConstants
 
 from monai_fedlora.environment import PRIVATE_DIR, THREADS
 from monai_fedlora.errors import Aborted, PolicyError, PrivacyError
-from monai_fedlora.federated.context import (
+from monai_fedlora.federated.failures import note
+from monai_fedlora.federated.flare_context import (
     EVALUATE_TASK,
     REFUSED,
     REPORT_KEY,
@@ -31,15 +32,14 @@ from monai_fedlora.federated.context import (
     simulated,
     weights_message,
 )
-from monai_fedlora.federated.failures import note
 from monai_fedlora.federated.lean import import_libraries
 from monai_fedlora.federated.logs import kept_in
-from monai_fedlora.federated.policy import site_policy
+from monai_fedlora.federated.site_policy import site_policy
 from monai_fedlora.files import make_folder
-from monai_fedlora.report import check_report, images_of
+from monai_fedlora.site_report import check_report, images_of
 
 if TYPE_CHECKING:
-    from monai_fedlora.federated.site import Site
+    from monai_fedlora.federated.federated_site import Site
 
 
 class SiteExecutor(Executor):
@@ -50,8 +50,8 @@ class SiteExecutor(Executor):
     plan. What goes wrong is written to ``errors.log`` in the private folder, and what libraries log to ``site.log``
     there: NVFlare's own logs may be streamed to the server, so they only get the kind of error.
 
-    What the job may ask for stands in the site's ``local/policy.json``, see :mod:`monai_fedlora.federated.policy`. A
-    refusal reaches the server as the return code ``TASK_UNSUPPORTED`` alone; ``errors.log`` names the limit.
+    What the job may ask for stands in the site's ``local/policy.json``, see :mod:`monai_fedlora.federated.site_policy`.
+    A refusal reaches the server as the return code ``TASK_UNSUPPORTED`` alone; ``errors.log`` names the limit.
 
     On the CPU the number of torch threads is ``MONAI_FEDLORA_THREADS``; unset, it is one in the simulator,
     whose results then do not depend on how many sites run at once, and torch's default elsewhere.
@@ -110,7 +110,7 @@ class SiteExecutor(Executor):
         threads = os.environ.get(THREADS) or ("1" if simulated(fl_ctx) else None)
         if threads:
             torch.set_num_threads(int(threads))
-        from monai_fedlora.federated.site import Site
+        from monai_fedlora.federated.federated_site import Site
 
         site = Site(
             name=fl_ctx.get_identity_name(),

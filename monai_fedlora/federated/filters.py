@@ -13,7 +13,7 @@ from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from nvflare.apis.utils.fl_context_utils import add_job_audit_event
 
 from monai_fedlora.errors import FedLoraError, PrivacyError
-from monai_fedlora.federated.context import (
+from monai_fedlora.federated.flare_context import (
     BLOCKED,
     MANIFEST_NAME,
     REPORT_KEY,
@@ -21,8 +21,8 @@ from monai_fedlora.federated.context import (
     load_plan,
     refuse_unread,
 )
-from monai_fedlora.report import REPORTED, check_report
 from monai_fedlora.scope import Manifest
+from monai_fedlora.site_report import REPORTED, check_report
 
 _DXO = "DXO"
 _DXO_PARTS = {"kind", "data", "meta"}

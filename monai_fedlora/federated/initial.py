@@ -344,7 +344,7 @@ def starting_point(source: str | None, *, plan: Plan, manifest: Manifest) -> Ite
 def _from_peft(folder: Path, *, plan: Plan, manifest: Manifest) -> dict[str, np.ndarray]:
     from monai_fedlora.adapters.lora import SHARED
     from monai_fedlora.adapters.peft_folder import HEAD_NAME, load_peft_folder
-    from monai_fedlora.methods.lora import LoraMethod
+    from monai_fedlora.methods.low_rank import LoraMethod
 
     method = plan.build_method()
     if not isinstance(method, LoraMethod):

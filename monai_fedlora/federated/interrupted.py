@@ -11,7 +11,7 @@ from monai_fedlora.errors import ConfigError, FedLoraError
 from monai_fedlora.federated.changes import listed
 from monai_fedlora.federated.initial import changes_since, check_resumable, load_shared, stored_images
 from monai_fedlora.federated.limits import stored_lengths
-from monai_fedlora.federated.record import ENDED, LAST_NAME, RESULTS_NAME
+from monai_fedlora.federated.run_record import ENDED, LAST_NAME, RESULTS_NAME
 from monai_fedlora.federated.start import Start
 from monai_fedlora.files import read_json
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from monai_fedlora.federated.failures import note, reason
+from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.federated.one_backbone import FrozenTensors, return_freed_memory
-from monai_fedlora.federated.site import Site
 from monai_fedlora.files import make_folder
 from monai_fedlora.networks.read_once import reading_once
 from monai_fedlora.scope import Role

@@ -15,7 +15,7 @@ from monai_fedlora.data.cases import Case
 from monai_fedlora.engines.method import phase_ends
 from monai_fedlora.errors import FedLoraError, PolicyError
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.policy import Policy, effective_patients, evenness
+from monai_fedlora.federated.site_policy import Policy, effective_patients, evenness
 from monai_fedlora.files import make_folder, read_json, write_json
 from monai_fedlora.scope import Manifest
 

@@ -26,8 +26,8 @@ from monai_fedlora.methods import METHODS, Method, get_method
 from monai_fedlora.methods.rules import RULES
 from monai_fedlora.networks.catalogue import BACKBONES
 from monai_fedlora.networks.prompts import Prompts
-from monai_fedlora.report import MOST_CLASSES
 from monai_fedlora.scope import Scope
+from monai_fedlora.site_report import MOST_CLASSES
 from monai_fedlora.transforms.photograph_style import STYLES
 
 _SERVER = "server"

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 
 from monai_fedlora.federated.aggregation import Refusal, SharedAverage
+from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.federated.interrupted import interrupted
 from monai_fedlora.federated.lock import FolderLock
 from monai_fedlora.federated.materials import Installed, Source
 from monai_fedlora.federated.members import Members
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.policy import Policy, own_policy
-from monai_fedlora.federated.record import RunRecord
-from monai_fedlora.federated.site import Site
+from monai_fedlora.federated.run_record import RunRecord
+from monai_fedlora.federated.site_policy import Policy, own_policy
 from monai_fedlora.federated.start import CONFIG, SharedFiles, Start
 from monai_fedlora.federated.workspace import PRIVATE, make_room
 from monai_fedlora.files import make_folder

@@ -21,7 +21,8 @@ from nvflare.app_common.app_event_type import AppEventType
 
 from monai_fedlora.errors import FedLoraError
 from monai_fedlora.federated.aggregation import SharedAverage
-from monai_fedlora.federated.context import (
+from monai_fedlora.federated.failures import NOT_ALLOWED
+from monai_fedlora.federated.flare_context import (
     BLOCKED,
     RECORD_ID,
     REFUSED,
@@ -36,15 +37,14 @@ from monai_fedlora.federated.context import (
     trust_as_policy_says,
     weights_message,
 )
-from monai_fedlora.federated.failures import NOT_ALLOWED
 from monai_fedlora.federated.initial import job_images
 from monai_fedlora.federated.lean import import_peft
 from monai_fedlora.federated.limits import stored_lengths
-from monai_fedlora.federated.record import RunRecord
+from monai_fedlora.federated.run_record import RunRecord
 from monai_fedlora.federated.start import INITIAL_NAME, SharedFiles, Start
 from monai_fedlora.federated.tensors import Tensors, limit_messages, most_bytes
 from monai_fedlora.federated.traffic import TrafficMeter
-from monai_fedlora.report import IMAGES, check_report, images_said
+from monai_fedlora.site_report import IMAGES, check_report, images_said
 
 _SCORE = "monai_fedlora.score"
 _LENGTHS = "monai_fedlora.lengths"

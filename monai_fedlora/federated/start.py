@@ -26,7 +26,7 @@ from monai_fedlora.federated.initial import (
 )
 from monai_fedlora.federated.limits import LENGTHS, Lengths, stored_lengths
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.record import BEST_NAME, LAST_NAME
+from monai_fedlora.federated.run_record import BEST_NAME, LAST_NAME
 from monai_fedlora.files import load_tensors
 from monai_fedlora.scope import Manifest
 

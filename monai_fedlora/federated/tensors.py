@@ -24,8 +24,8 @@ from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey
 from nvflare.fuel.utils import fobs
 from nvflare.fuel.utils.fobs.datum import DatumManager
 
-from monai_fedlora.report import report_nbytes
 from monai_fedlora.scope import Manifest
+from monai_fedlora.site_report import report_nbytes
 
 if TYPE_CHECKING:
     from nvflare.fuel.f3.cellnet.cell import Cell

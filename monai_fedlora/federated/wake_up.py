@@ -18,7 +18,7 @@ from nvflare.apis.server_engine_spec import ServerEngineSpec
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.app_common.app_event_type import AppEventType
 
-from monai_fedlora.federated.context import sender
+from monai_fedlora.federated.flare_context import sender
 
 TOPIC = "monai_fedlora.wake_up"
 

@@ -11,8 +11,8 @@ from monai_fedlora.errors import ConfigError, FedLoraError
 from monai_fedlora.federated.failures import ERRORS_NAME
 from monai_fedlora.federated.lock import LOCK_NAME
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.record import BEST_NAME, ENDED, LAST_NAME, RESULTS_NAME
-from monai_fedlora.federated.state import SiteStore
+from monai_fedlora.federated.run_record import BEST_NAME, ENDED, LAST_NAME, RESULTS_NAME
+from monai_fedlora.federated.site_state import SiteStore
 from monai_fedlora.files import make_folder, read_json, write_bytes
 
 PRODUCTS = (RESULTS_NAME, LAST_NAME, BEST_NAME)

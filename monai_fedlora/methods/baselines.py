@@ -7,7 +7,7 @@ from typing import Literal
 
 from monai_fedlora.adapters.lora import PRIVATE, SHARED
 from monai_fedlora.methods.base import register
-from monai_fedlora.methods.lora import LoraMethod
+from monai_fedlora.methods.low_rank import LoraMethod
 
 
 @register

@@ -14,10 +14,10 @@ from monai_fedlora.adapters.lora import lora_layers
 from monai_fedlora.adapters.side import PREFIX
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods.base import Method
+from monai_fedlora.networks.backbone import Backbone
 from monai_fedlora.networks.blocked import BlockedNetwork
 from monai_fedlora.networks.layers import Layers, matching
 from monai_fedlora.networks.opened import INSIDE, OpenedNetwork, evaluating, logits_of, random_images
-from monai_fedlora.networks.protocol import Backbone
 from monai_fedlora.networks.text_head import CosineHead
 
 _log = logging.getLogger(__name__)

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from monai_fedlora.adapters.active_adapters import set_weights, with_weights
 from monai_fedlora.adapters.lora import PRIVATE, SHARED
 from monai_fedlora.adapters.twin_head import attach_twin_heads
-from monai_fedlora.adapters.view import set_weights, with_weights
 from monai_fedlora.methods.base import Penalty, Phase, register
 from monai_fedlora.methods.checks import check_fraction, check_weight
-from monai_fedlora.methods.lora import PRIVATE_ONLY, SHARED_ONLY, AveragedLora
+from monai_fedlora.methods.low_rank import PRIVATE_ONLY, SHARED_ONLY, AveragedLora
 from monai_fedlora.methods.proximal import pulled
 
 

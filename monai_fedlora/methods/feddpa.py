@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from monai_fedlora.adapters.active_adapters import set_weights, with_weights
 from monai_fedlora.adapters.lora import PRIVATE, SHARED
-from monai_fedlora.adapters.view import set_weights, with_weights
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods.base import Phase, register
 from monai_fedlora.methods.checks import check_fraction
-from monai_fedlora.methods.lora import PRIVATE_ONLY, SHARED_ONLY, AveragedLora, is_factor, is_head
+from monai_fedlora.methods.low_rank import PRIVATE_ONLY, SHARED_ONLY, AveragedLora, is_factor, is_head
 
 
 @register

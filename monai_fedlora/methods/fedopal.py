@@ -13,7 +13,7 @@ from monai_fedlora.adapters.orthogonality import FORMS, Form, overlap
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods.base import Penalty, register
 from monai_fedlora.methods.checks import check_choice, check_weight
-from monai_fedlora.methods.lora import AveragedLora
+from monai_fedlora.methods.low_rank import AveragedLora
 
 
 @register

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from monai_fedlora.methods.base import Phase, register
 from monai_fedlora.methods.checks import check_fraction, check_head
-from monai_fedlora.methods.lora import is_head
+from monai_fedlora.methods.low_rank import is_head
 from monai_fedlora.methods.trainable_part import AdaptersOrEverything
 
 

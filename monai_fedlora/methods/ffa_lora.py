@@ -9,7 +9,7 @@ from monai_fedlora.adapters.factors import draw_a, freeze_a
 from monai_fedlora.adapters.lora import SHARED
 from monai_fedlora.methods.base import register
 from monai_fedlora.methods.checks import check_whole
-from monai_fedlora.methods.lora import LoraMethod
+from monai_fedlora.methods.low_rank import LoraMethod
 
 
 @register

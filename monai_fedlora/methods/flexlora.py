@@ -9,7 +9,7 @@ import numpy as np
 
 from monai_fedlora.adapters.lora import SHARED
 from monai_fedlora.methods.base import register
-from monai_fedlora.methods.lora import is_factor
+from monai_fedlora.methods.low_rank import is_factor
 from monai_fedlora.methods.ranks import RankedLora
 from monai_fedlora.methods.rules import Payload, Updates, average_products, factor_keys, with_products_length
 from monai_fedlora.scope import Manifest

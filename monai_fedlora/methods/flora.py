@@ -13,7 +13,7 @@ from monai_fedlora.adapters.factors import draw_a, zero_b
 from monai_fedlora.adapters.lora import SHARED
 from monai_fedlora.methods.base import register
 from monai_fedlora.methods.checks import check_whole
-from monai_fedlora.methods.lora import is_factor
+from monai_fedlora.methods.low_rank import is_factor
 from monai_fedlora.methods.ranks import RankedLora
 from monai_fedlora.methods.rules import Payload, Updates, add_products, average, factor_keys, with_products_length
 from monai_fedlora.scope import DOWN, UP, Manifest

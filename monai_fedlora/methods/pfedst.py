@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from monai_fedlora.adapters.active_adapters import with_weights
 from monai_fedlora.adapters.lora import PRIVATE, LoraSettings
 from monai_fedlora.adapters.side import PREFIX, SideSettings, attach_side
-from monai_fedlora.adapters.view import with_weights
 from monai_fedlora.methods.base import Method, Phase, register
 from monai_fedlora.methods.checks import check_choice, check_fraction
-from monai_fedlora.methods.lora import SHARED_ONLY, is_head
+from monai_fedlora.methods.low_rank import SHARED_ONLY, is_head
 
 
 @register

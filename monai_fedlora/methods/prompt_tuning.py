@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from monai_fedlora.adapters.context import ContextSettings, attach_context
+from monai_fedlora.adapters.learned_context import ContextSettings, attach_context
 from monai_fedlora.methods.base import Method, register
 
 
@@ -15,11 +15,12 @@ class PromptTuning(Method):
     """Learned words in front of the class's, the same for all classes, are averaged (Guo et al., arXiv 2208.11625).
 
     The frozen text tower reads them in every step, and the gradient flows through it; see
-    :mod:`monai_fedlora.adapters.context` for the texts. An export reads them once more and leaves the tower out.
+    :mod:`monai_fedlora.adapters.learned_context` for the texts. An export reads them once more and leaves the tower
+    out.
 
     Args:
-        vectors, start: see :class:`monai_fedlora.adapters.context.ContextSettings`. With several prompts the first one
-            gives the words.
+        vectors, start: see :class:`monai_fedlora.adapters.learned_context.ContextSettings`. With several prompts the
+            first one gives the words.
     """
 
     name = "prompt_tuning"

@@ -10,7 +10,7 @@ from monai_fedlora.adapters.factors import truncate
 from monai_fedlora.adapters.lora import SHARED
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods.checks import check_whole
-from monai_fedlora.methods.lora import LoraMethod
+from monai_fedlora.methods.low_rank import LoraMethod
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from monai_fedlora.adapters.lora import SHARED
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods.checks import check_choice
-from monai_fedlora.methods.lora import AveragedLora, is_head
+from monai_fedlora.methods.low_rank import AveragedLora, is_head
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.networks.backbone import Features, Taps
 from monai_fedlora.networks.layers import block_lists, module_called, roles_of
 from monai_fedlora.networks.opened import INSIDE, OpenedNetwork, evaluating, logits_of, random_images
-from monai_fedlora.networks.protocol import Features, Taps
 
 _RTOL, _ATOL = 1e-5, 1e-6
 
@@ -96,7 +96,7 @@ def _instead(blocks: Iterable[nn.Module], do: Callable[[_Call], Any]) -> Iterato
 
 
 class BlockedNetwork(OpenedNetwork):
-    """A network of one's own whose list of blocks is named: a :class:`~monai_fedlora.networks.protocol.Backbone`.
+    """A network of one's own whose list of blocks is named: a :class:`~monai_fedlora.networks.backbone.Backbone`.
 
     Args:
         module, head: see :class:`~monai_fedlora.networks.opened.OpenedNetwork`.

@@ -15,10 +15,10 @@ from torch import nn
 
 from monai_fedlora.catalogues import Catalogue
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.networks.backbone import Backbone
 from monai_fedlora.networks.blocked import BlockedNetwork
 from monai_fedlora.networks.cinema import SIZES, ConvViT, ConvViTSize, convvit
 from monai_fedlora.networks.opened import OpenedNetwork
-from monai_fedlora.networks.protocol import Backbone
 from monai_fedlora.networks.text import TextSettings
 from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
 from monai_fedlora.resources import DEMO_CLIP_WEIGHTS, DEMO_VIT_WEIGHTS, DEMO_WEIGHTS, weights_path
@@ -33,7 +33,7 @@ class Architecture:
     """What a name stands for.
 
     Networks of another shape than ``shape`` can tell are made by ``build``, of another package for example. It returns
-    a :class:`~monai_fedlora.networks.protocol.Backbone`, or any module from images to logits whose ``head``, and
+    a :class:`~monai_fedlora.networks.backbone.Backbone`, or any module from images to logits whose ``head``, and
     ``blocks`` if it has some, are named.
 
     Attributes:

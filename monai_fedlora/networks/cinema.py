@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.networks.backbone import Features
 from monai_fedlora.networks.conv_stem import ConvStem, Fusion, Size3
 from monai_fedlora.networks.cut import CutNetwork
-from monai_fedlora.networks.protocol import Features
 from monai_fedlora.networks.tracing import fixed_shape
 from monai_fedlora.networks.transformer import Encoder, init_linear
 

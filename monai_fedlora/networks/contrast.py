@@ -20,11 +20,11 @@ from torch.nn import functional
 from monai_fedlora import files
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.networks.anchors import text_shape
+from monai_fedlora.networks.backbone import Features
 from monai_fedlora.networks.byte_pairs import learn_tokens, save_tokens
 from monai_fedlora.networks.clip_text import clip_state
 from monai_fedlora.networks.decay import decay_groups
-from monai_fedlora.networks.pretrain import learning_rate_factor
-from monai_fedlora.networks.protocol import Features
+from monai_fedlora.networks.pretraining import learning_rate_factor
 from monai_fedlora.networks.text import TextTransformer
 from monai_fedlora.networks.vit import VisionTransformer
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.networks.protocol import Backbone, Features, Taps
+from monai_fedlora.networks.backbone import Backbone, Features, Taps
 
 
 class CutNetwork(nn.Module):

@@ -14,8 +14,8 @@ from typing import cast
 import torch
 from torch import nn
 
+from monai_fedlora.networks.backbone import Features
 from monai_fedlora.networks.cinema import ConvViT
-from monai_fedlora.networks.protocol import Features
 from monai_fedlora.networks.vit import VisionTransformer
 
 # Floor of a standard deviation, relative to the mean one over the channels (ours): a channel without information stays.

@@ -17,10 +17,10 @@ from torch.nn import functional
 
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.attention import dot_product_attention
+from monai_fedlora.networks.backbone import Features
 from monai_fedlora.networks.cut import CutNetwork
 from monai_fedlora.networks.one_query import attend
 from monai_fedlora.networks.position import resize_image_position, sincos_position
-from monai_fedlora.networks.protocol import Features
 from monai_fedlora.networks.tracing import fixed_shape
 
 CHANNELS = 3

@@ -8,7 +8,7 @@ from statistics import fmean
 from monai_fedlora.data.origin import UNKNOWN
 from monai_fedlora.export.leakage import Leakage
 from monai_fedlora.rendering.tables import MISSING, Table, shown
-from monai_fedlora.reporting.run import Bin, FoundRun
+from monai_fedlora.reporting.found_run import Bin, FoundRun
 from monai_fedlora.reporting.run_tables import mean_of
 from monai_fedlora.reporting.subspaces import Overlap
 

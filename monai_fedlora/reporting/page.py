@@ -7,15 +7,15 @@ from typing import Any
 
 from monai_fedlora.comparison.statistics import lowest
 from monai_fedlora.data.origin import MIXED, SYNTHETIC, together
-from monai_fedlora.export.card import VIEW_NAMES
+from monai_fedlora.export.model_card import VIEW_NAMES
 from monai_fedlora.export.personal_or_shared import TIE, judged
 from monai_fedlora.rendering.documents import render
 from monai_fedlora.rendering.tables import plural
-from monai_fedlora.report import PERSONAL, SHARED
 from monai_fedlora.reporting import model_tables, run_figures, run_tables
+from monai_fedlora.reporting.found_run import FoundRun
 from monai_fedlora.reporting.record import Metrics, Record
-from monai_fedlora.reporting.run import FoundRun
 from monai_fedlora.reporting.run_tables import KEY
+from monai_fedlora.site_report import PERSONAL, SHARED
 
 
 def page(run: FoundRun) -> str:

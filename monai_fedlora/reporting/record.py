@@ -9,8 +9,8 @@ from typing import Any
 
 from monai_fedlora.data.origin import KINDS, UNKNOWN
 from monai_fedlora.errors import FedLoraError
-from monai_fedlora.federated.record import READABLE, restarts_said
-from monai_fedlora.report import VIEWS, renamed_views
+from monai_fedlora.federated.run_record import READABLE, restarts_said
+from monai_fedlora.site_report import VIEWS, renamed_views
 
 
 @dataclass(frozen=True, kw_only=True)

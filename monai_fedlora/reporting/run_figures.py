@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from statistics import fmean
 
-from monai_fedlora.export.card import VIEW_NAMES
 from monai_fedlora.export.intervals import with_intervals
+from monai_fedlora.export.model_card import VIEW_NAMES
 from monai_fedlora.rendering.charts import Estimate, Line, forest_plot, line_chart
 from monai_fedlora.rendering.drawing import Figure
 from monai_fedlora.rendering.site_curves import site_curves
+from monai_fedlora.reporting.found_run import BINS, Bin
 from monai_fedlora.reporting.record import Metrics, Record
-from monai_fedlora.reporting.run import BINS, Bin
 from monai_fedlora.reporting.run_tables import KEY, stages, view_values
 
 

@@ -18,7 +18,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.threads import torch_threads
 from monai_fedlora.serve.card import describe_model
-from monai_fedlora.serve.feedback import keep_feedback
+from monai_fedlora.serve.feedback_store import keep_feedback
 from monai_fedlora.serve.kinds import make_study
 from monai_fedlora.serve.names import stored_suffix, typed_name
 from monai_fedlora.serve.offers import describe, describe_session, download

@@ -8,9 +8,9 @@ from typing import Any
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.compared import KEY, compared
 from monai_fedlora.clinic.overlay import scale
-from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE
-from monai_fedlora.report import PERSONAL, SHARED
+from monai_fedlora.clinic.prediction import NOT_FOR_CLINICAL_USE
 from monai_fedlora.serve.names import accepted_suffixes
+from monai_fedlora.site_report import PERSONAL, SHARED
 from monai_fedlora.studies.study import CINE
 
 _LONGEST = 300

@@ -96,7 +96,7 @@ def read_again(kept: KeptCine, volume: Path, *, ed: int, es: int) -> LoadedStudy
 
     Args:
         kept: from :func:`keep_cine`.
-        volume: from :func:`monai_fedlora.serve.volumes.write_cine`.
+        volume: from :func:`monai_fedlora.serve.viewer_volumes.write_cine`.
         ed: end-diastole, from 0.
         es: end-systole, from 0.
 

@@ -13,13 +13,13 @@ from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.deidentify import Deidentifier
 from monai_fedlora.clinic.dicom_output import write_dicom
 from monai_fedlora.clinic.figure import draw_figure
-from monai_fedlora.clinic.predict import Prediction, explain, predict_loaded
+from monai_fedlora.clinic.prediction import Prediction, explain, predict_loaded
 from monai_fedlora.clinic.reading import LoadedStudy, load_study
 from monai_fedlora.errors import ConfigError, DataError, PrivacyError
 from monai_fedlora.files import open_new, write_json
 from monai_fedlora.serve.chosen import Unchanged, keep_cine, read_again
 from monai_fedlora.serve.sessions import CLASSIFYING, DONE, EXPLAINING, READING, ServedStudy
-from monai_fedlora.serve.volumes import network_affine, write_cine, write_overlay
+from monai_fedlora.serve.viewer_volumes import network_affine, write_cine, write_overlay
 from monai_fedlora.studies.study import CINE
 
 LONGEST_SIDE = 2048

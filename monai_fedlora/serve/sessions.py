@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_fedlora.clinic.deidentify import Deidentifier
-from monai_fedlora.clinic.feedback import Opinion
 from monai_fedlora.clinic.frames_choice import check_frames
+from monai_fedlora.clinic.reader_feedback import Opinion
 from monai_fedlora.errors import DataError
 from monai_fedlora.files import make_folder
 from monai_fedlora.serve.chosen import KeptCine

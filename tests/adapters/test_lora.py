@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from monai_fedlora.adapters.active_adapters import with_weights
 from monai_fedlora.adapters.lora import (
     PRIVATE,
     SHARED,
@@ -19,7 +20,6 @@ from monai_fedlora.adapters.lora import (
     merge_lora,
 )
 from monai_fedlora.adapters.targets import target_modules
-from monai_fedlora.adapters.view import with_weights
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.cinema import ConvViT, convvit
 from tests.helpers import randomise, tiny_images, tiny_network

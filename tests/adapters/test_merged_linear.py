@@ -7,9 +7,9 @@ import torch
 from peft.tuners.lora import Linear
 from torch import nn
 
+from monai_fedlora.adapters.active_adapters import with_weights
 from monai_fedlora.adapters.lora import PRIVATE, SHARED, LoraSettings, add_adapters
 from monai_fedlora.adapters.merged_linear import merged_linear
-from monai_fedlora.adapters.view import with_weights
 
 WIDE, NARROW = 12, 7
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
+from monai_fedlora.adapters.active_adapters import with_weights
 from monai_fedlora.adapters.lora import PRIVATE, SHARED, LoraSettings, attach_lora
 from monai_fedlora.adapters.peft_folder import CONFIG_NAME, WEIGHTS_NAME, load_peft_folder, save_peft_folder
-from monai_fedlora.adapters.view import with_weights
 from monai_fedlora.errors import WeightsError
 from monai_fedlora.files import load_tensors, save_tensors
 from monai_fedlora.networks.cinema import ConvViT

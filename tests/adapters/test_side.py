@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from monai_fedlora.adapters.active_adapters import set_weights, with_weights
 from monai_fedlora.adapters.lora import PRIVATE, LoraSettings, lora_layers, merge_lora
 from monai_fedlora.adapters.side import SideSettings, attach_side
-from monai_fedlora.adapters.view import set_weights, with_weights
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.networks.backbone import Features, Taps
 from monai_fedlora.networks.catalogue import build_backbone
-from monai_fedlora.networks.protocol import Features, Taps
 from tests.helpers import randomise, tiny_images, tiny_network, tiny_photographs, tiny_vit
 
 CLIP = {"pre_norm": True, "activation": "quick_gelu", "patch_bias": False}

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from monai_fedlora.adapters.active_adapters import set_weights
 from monai_fedlora.adapters.lora import PRIVATE, SHARED, merge_lora
 from monai_fedlora.adapters.twin_head import TwinHead, attach_twin_heads
-from monai_fedlora.adapters.view import set_weights
 from tests.helpers import randomise, tiny_images, tiny_network, tiny_photographs, tiny_vit
 
 

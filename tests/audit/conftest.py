@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from monai_fedlora.data.datalist import load_datalist
-from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
+from monai_fedlora.data.photo_phantom.photo_site import PhotoPhantomSettings
 from monai_fedlora.data.site import site_data
-from monai_fedlora.export.bundle import Exported, export_bundle
+from monai_fedlora.export.bundle_export import Exported, export_bundle
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.files import save_tensors, sha256, write_json

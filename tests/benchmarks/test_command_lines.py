@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from monai_fedlora.federated.policy import site_policy
+from monai_fedlora.federated.site_policy import site_policy
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("[a-z]*.py"))

@@ -17,7 +17,7 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from monai_fedlora.data.datalist import load_datalist
-from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
+from monai_fedlora.data.photo_phantom.photo_site import PhotoPhantomSettings
 from monai_fedlora.data.site import PhantomSettings, site_data
 from monai_fedlora.methods import method_names
 from tests.methods.federation import NEED_TEXTS

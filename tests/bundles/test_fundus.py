@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
+from monai_fedlora.data.photo_phantom.photo_site import PhotoPhantomSettings
 from monai_fedlora.data.site import site_data
 from monai_fedlora.files import read_json
 from tests.bundles.shipped import PHOTOGRAPHS, TEXTS, Shipped

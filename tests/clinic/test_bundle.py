@@ -15,14 +15,14 @@ import torch
 
 from monai_fedlora.clinic.bundle import Classifier, open_bundle, open_with_files
 from monai_fedlora.errors import ConfigError, DataError, WeightsError
-from monai_fedlora.export.archive import pack
-from monai_fedlora.export.bundle import Exported
+from monai_fedlora.export.bundle_export import Exported
+from monai_fedlora.export.bundle_zip import pack
 from monai_fedlora.export.check.checker import check_contents
 from monai_fedlora.export.check.findings import Report
 from monai_fedlora.export.checksums import write_checksums
 from monai_fedlora.export.classifier import copy_without_call_stacks
 from monai_fedlora.export.keys import read_public_key, read_signing_key
-from monai_fedlora.export.signature import sign_bundle
+from monai_fedlora.export.signing import sign_bundle
 from monai_fedlora.files import sha256
 from monai_fedlora.transforms.orientation import all_orders, reference_affine
 from tests.export.signing import write_keys

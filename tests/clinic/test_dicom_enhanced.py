@@ -24,7 +24,7 @@ from monai_fedlora.clinic.dicom_output import write_dicom
 from monai_fedlora.clinic.dicom_pixels import read_voxels
 from monai_fedlora.clinic.dicom_stack import Stack, find_stack
 from monai_fedlora.clinic.figure import draw_figure
-from monai_fedlora.clinic.predict import Prediction, predict_study
+from monai_fedlora.clinic.prediction import Prediction, predict_study
 from monai_fedlora.errors import DataError, FedLoraError, PrivacyError
 from monai_fedlora.studies.study import DicomFiles, Study
 from tests.clinic.cine_studies import affine_of, axes, enhanced_dataset, image_dataset, save, write_study

@@ -28,7 +28,7 @@ from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.deidentify import Deidentifier
 from monai_fedlora.clinic.dicom_output import write_dicom
 from monai_fedlora.clinic.figure import draw_figure
-from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, Prediction, predict_study
+from monai_fedlora.clinic.prediction import NOT_FOR_CLINICAL_USE, Prediction, predict_study
 from monai_fedlora.clinic.report_sr import CLASS_SCHEME
 from monai_fedlora.errors import ConfigError, DataError, PrivacyError
 from monai_fedlora.studies.study import CineFile, DicomFiles, Study

@@ -15,7 +15,7 @@ from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.figure import draw_figure
 from monai_fedlora.clinic.frames_choice import FrameChoice
 from monai_fedlora.clinic.overlay import lay_over
-from monai_fedlora.clinic.predict import Prediction
+from monai_fedlora.clinic.prediction import Prediction
 from monai_fedlora.clinic.stability import Stability
 
 FRAMES = FrameChoice(ed=0, es=3, how="ED: first; ES: smallest", areas=(0.3, 0.2, 0.1, 0.0, 0.1, 0.3), doubts=())

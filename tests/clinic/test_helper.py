@@ -19,7 +19,7 @@ from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.helper import Helper, Stopped, isolated
 from monai_fedlora.clinic.many import predict_all
 from monai_fedlora.clinic.messages import describe_tensors, read_tensors, tensor_bytes
-from monai_fedlora.clinic.predict import predict_study
+from monai_fedlora.clinic.prediction import predict_study
 from monai_fedlora.errors import DataError
 from monai_fedlora.studies.study import DicomFiles, Study
 

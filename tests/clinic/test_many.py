@@ -33,7 +33,7 @@ from monai_fedlora.clinic.many import (
     predict_all,
     table,
 )
-from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE
+from monai_fedlora.clinic.prediction import NOT_FOR_CLINICAL_USE
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.studies.finding import find_studies
 from monai_fedlora.studies.naming import printable

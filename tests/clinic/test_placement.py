@@ -13,7 +13,7 @@ from PIL import Image
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.figure import draw_figure
 from monai_fedlora.clinic.placement import Edges, edge_letters, place
-from monai_fedlora.clinic.predict import predict_study
+from monai_fedlora.clinic.prediction import predict_study
 from monai_fedlora.clinic.reading import LoadedStudy
 from monai_fedlora.studies.study import CineFile, DicomFiles, Study
 from tests.clinic.cine_studies import write_nifti

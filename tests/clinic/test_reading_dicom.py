@@ -32,7 +32,7 @@ from monai_fedlora.clinic.deidentify import Deidentifier
 from monai_fedlora.clinic.dicom_headers import read_image_headers
 from monai_fedlora.clinic.dicom_stack import find_stack
 from monai_fedlora.clinic.many import DicomOutput, predict_all
-from monai_fedlora.clinic.predict import Prediction, predict_study
+from monai_fedlora.clinic.prediction import Prediction, predict_study
 from monai_fedlora.clinic.reading import LoadedStudy, load_study
 from monai_fedlora.errors import FedLoraError
 from monai_fedlora.studies.study import DicomFiles, Study

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.frames_choice import FrameChoice
-from monai_fedlora.clinic.predict import predict_loaded, predict_study
+from monai_fedlora.clinic.prediction import predict_loaded, predict_study
 from monai_fedlora.clinic.reading import LoadedStudy
 from monai_fedlora.clinic.stability import Stability, find_stability
 from monai_fedlora.clinic.state import DOUBTFUL
@@ -193,7 +193,7 @@ def test_study_whose_answer_changes_is_doubtful_and_undecided(
     own = predict_study(classifier, study, overlay=False)
     other = tuple(reversed(own.probabilities))
     changed = Stability(probabilities=(other,), changes=("end-systole one frame later",))
-    monkeypatch.setattr("monai_fedlora.clinic.predict.find_stability", lambda *words, **more: (changed, ("a note",)))
+    monkeypatch.setattr("monai_fedlora.clinic.prediction.find_stability", lambda *words, **more: (changed, ("a note",)))
     found = predict_study(classifier, study, overlay=False)
     assert found.undecided
     assert found.state == DOUBTFUL

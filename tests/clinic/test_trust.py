@@ -19,13 +19,13 @@ from scipy.spatial.distance import euclidean
 from monai_fedlora.clinic.bundle import Classifier, open_bundle
 from monai_fedlora.clinic.dicom_output import write_dicom
 from monai_fedlora.clinic.figure import draw_figure
-from monai_fedlora.clinic.predict import predict_study
+from monai_fedlora.clinic.prediction import predict_study
 from monai_fedlora.clinic.report_sr import CLASS_SCHEME
 from monai_fedlora.clinic.state import CANNOT_TELL, DOUBTFUL
 from monai_fedlora.clinic.trust import OodThreshold, read_trust
 from monai_fedlora.data.records import FramePair
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.export.bundle import Exported, export_bundle
+from monai_fedlora.export.bundle_export import Exported, export_bundle
 from monai_fedlora.files import load_tensors
 from monai_fedlora.networks.head_inputs import head_inputs, joined
 from monai_fedlora.studies.study import DicomFiles, Study

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from monai_fedlora import report
+from monai_fedlora import site_report
 from monai_fedlora.cli import main
 from monai_fedlora.errors import PolicyError
 from monai_fedlora.federated.jobs import write_job
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.policy import Policy, job_hash
+from monai_fedlora.federated.site_policy import Policy, job_hash
 from monai_fedlora.files import read_json, write_json
 from tests.helpers import make_manifest, make_plan
 
@@ -75,7 +75,7 @@ def test_every_entry_of_a_plan_is_shown(job: Path, plan: Plan, capsys: Any) -> N
 def test_every_number_that_a_report_may_hold_is_named(job: Path, capsys: Any) -> None:
     main(["approve", str(job)])
     said = capsys.readouterr().out
-    for name in (*report._METRICS, "confusion_matrix", "training cases", "training loss", "seconds"):
+    for name in (*site_report._METRICS, "confusion_matrix", "training cases", "training loss", "seconds"):
         assert name in " ".join(said.split())
 
 

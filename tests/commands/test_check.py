@@ -13,7 +13,7 @@ from monai_fedlora.errors import ConfigError
 from monai_fedlora.export.check.findings import RULES
 from monai_fedlora.export.checksums import write_checksums
 from monai_fedlora.export.keys import read_signing_key
-from monai_fedlora.export.signature import sign_bundle
+from monai_fedlora.export.signing import sign_bundle
 from monai_fedlora.resources import bundle_path
 from tests.export.signing import write_keys
 

@@ -14,7 +14,7 @@ import pytest
 from monai_fedlora.cli import main
 from monai_fedlora.commands.compare import parse_seeds, split_settings
 from monai_fedlora.comparison import execute as module
-from monai_fedlora.comparison.settings import Run
+from monai_fedlora.comparison.comparison_settings import Run
 from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.errors import ConfigError, FedLoraError
 from monai_fedlora.files import read_json, write_json
@@ -186,7 +186,7 @@ def test_a_result_of_other_images_or_code_is_not_mixed_in(
         image = data / "site-2" / datalist.test[0].files()[0]
         image.write_bytes(image.read_bytes() + b"x")
     else:
-        monkeypatch.setattr("monai_fedlora.comparison.settings.source_digest", lambda places: "other")
+        monkeypatch.setattr("monai_fedlora.comparison.comparison_settings.source_digest", lambda places: "other")
     assert main(["compare", *places, "--methods", "fedit,local"]) == 2
     assert ("data.site-2" if change == "an image" else "code: ") in capsys.readouterr().err
     assert list(plans) == ["fedit-seed0"]

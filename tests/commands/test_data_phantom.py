@@ -74,7 +74,8 @@ def test_an_existing_folder_is_left_alone(tmp_path, capsys) -> None:
 
 def test_a_failure_leaves_nothing(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(
-        "monai_fedlora.data.phantom.study.make_patient", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full"))
+        "monai_fedlora.data.phantom.phantom_study.make_patient",
+        lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")),
     )
     with pytest.raises(OSError, match="disk full"):
         phantom(tmp_path / "out")

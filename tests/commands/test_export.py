@@ -11,8 +11,8 @@ import pytest
 from monai_fedlora import cli
 from monai_fedlora.commands import export
 from monai_fedlora.errors import ConfigError, ExportError
-from monai_fedlora.export import bundle, peft_folders
-from monai_fedlora.export.bundle import Exported
+from monai_fedlora.export import bundle_export, peft_folders
+from monai_fedlora.export.bundle_export import Exported
 from tests.export.signing import write_keys
 
 ATTACK = {
@@ -60,7 +60,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, di
 
         return write
 
-    monkeypatch.setattr(bundle, "export_bundle", record("bundle"))
+    monkeypatch.setattr(bundle_export, "export_bundle", record("bundle"))
     monkeypatch.setattr(peft_folders, "export_peft", record("peft"))
     return made
 

@@ -9,7 +9,7 @@ import pytest
 
 from monai_fedlora import cli
 from monai_fedlora.clinic.many import file_name
-from tests.clinic.test_feedback import RESULT
+from tests.clinic.test_reader_feedback import RESULT
 
 
 @pytest.fixture

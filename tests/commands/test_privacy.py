@@ -16,8 +16,8 @@ from nvflare.apis.workspace import Workspace
 from nvflare.private.fed.app.fl_conf import create_privacy_manager
 
 from monai_fedlora.cli import main
-from monai_fedlora.federated.context import weights_message
 from monai_fedlora.federated.filters import SharedOnly
+from monai_fedlora.federated.flare_context import weights_message
 from monai_fedlora.federated.jobs import write_job
 from monai_fedlora.files import write_json
 from monai_fedlora.scope import Manifest

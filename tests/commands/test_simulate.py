@@ -13,7 +13,7 @@ from rich.console import Console
 from monai_fedlora.cli import main
 from monai_fedlora.commands.simulate import closing_table, progress_table
 from monai_fedlora.errors import FedLoraError
-from monai_fedlora.federated import simulate as module
+from monai_fedlora.federated import simulator as module
 from monai_fedlora.federated.jobs import write_job
 from tests.helpers import make_manifest, make_plan
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from monai_fedlora.comparison.data import content_hash, load_sites
-from monai_fedlora.comparison.results import NEW
+from monai_fedlora.comparison.comparison_data import content_hash, load_sites
+from monai_fedlora.comparison.comparison_settings import Comparison, Run
+from monai_fedlora.comparison.result_rows import NEW
 from monai_fedlora.comparison.runner import Task
-from monai_fedlora.comparison.settings import Comparison, Run
 from monai_fedlora.engines.memory import Memory, using
 from monai_fedlora.files import save_tensors, sha256
 from monai_fedlora.networks.cinema import SIZES, convvit
-from monai_fedlora.report import PERSONAL, SHARED
+from monai_fedlora.site_report import PERSONAL, SHARED
 from tests.federated.conftest import BUNDLE, SITES, TEXTS, Prepared, photographs, prepared
 from tests.rendering.reading import no_figures
 

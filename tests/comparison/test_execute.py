@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from monai_fedlora.comparison.comparison_settings import Run
 from monai_fedlora.comparison.execute import execute
 from monai_fedlora.comparison.facts import method_facts
 from monai_fedlora.comparison.runner import Task
-from monai_fedlora.comparison.settings import Run
 from monai_fedlora.engines.memory import Memory
 from monai_fedlora.federated.rounds import run_in_process
 from tests.comparison.conftest import SIZE

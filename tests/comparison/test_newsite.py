@@ -14,12 +14,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monai_fedlora.comparison.comparison_settings import Run
 from monai_fedlora.comparison.newsite import NewSite, fewer_cases
 from monai_fedlora.comparison.runner import Task
-from monai_fedlora.comparison.settings import Run
 from monai_fedlora.data.cases import Case, Datalist
+from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.federated.initial import build_shared, save_shared
-from monai_fedlora.federated.site import Site
 from monai_fedlora.scope import Role
 from tests.federated.conftest import Prepared
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from monai_fedlora.comparison import method_figures
+from monai_fedlora.comparison.comparison_settings import Run
 from monai_fedlora.comparison.method_page import page, write_report
 from monai_fedlora.comparison.outcome import Outcome, write_files
 from monai_fedlora.comparison.runner import Failure, Task
-from monai_fedlora.comparison.settings import Run
 from monai_fedlora.comparison.statistics import Average, written
 from monai_fedlora.files import read_json
 from tests.comparison.conftest import Score, invented

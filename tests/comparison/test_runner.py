@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from monai_fedlora.comparison import execute as module
 from monai_fedlora.comparison import runner
+from monai_fedlora.comparison.comparison_settings import Comparison, Run
 from monai_fedlora.comparison.runner import Task, run_missing, stored_results
-from monai_fedlora.comparison.settings import Comparison, Run
 from monai_fedlora.errors import ConfigError, FedLoraError
 from monai_fedlora.files import read_json
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monai_fedlora.comparison.results import NEW, Row
+from monai_fedlora.comparison.result_rows import NEW, Row
 from monai_fedlora.comparison.statistics import (
     Average,
     Summary,
@@ -21,7 +21,7 @@ from monai_fedlora.comparison.statistics import (
     summarise,
     ties,
 )
-from monai_fedlora.report import PERSONAL, SHARED
+from monai_fedlora.site_report import PERSONAL, SHARED
 
 
 def row(

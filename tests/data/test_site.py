@@ -12,7 +12,7 @@ from monai_fedlora.data import site as module
 from monai_fedlora.data.cases import SPLITS
 from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.data.phantom import VERSION
-from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
+from monai_fedlora.data.photo_phantom.photo_site import PhotoPhantomSettings
 from monai_fedlora.data.site import PhantomSettings, cache_folder, site_data, site_vendor
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.files import write_json
@@ -129,7 +129,7 @@ def test_photographs_are_made_once_and_the_same_anywhere(phantom, cache, tmp_pat
     assert len(list(datalist.all_cases())) == 10 and all("image" in item for item in datalist.items("training"))
     assert [entry.name for entry in cache.iterdir()] == [path.parent.name]
     with monkeypatch.context() as patch:
-        patch.setattr("monai_fedlora.data.photo_phantom.site.make_site", lambda *_: pytest.fail("made twice"))
+        patch.setattr("monai_fedlora.data.photo_phantom.photo_site.make_site", lambda *_: pytest.fail("made twice"))
         assert site_data("site-1", phantom=phantom, settings=settings) == path
     monkeypatch.setenv("MONAI_FEDLORA_CACHE", str(tmp_path / "elsewhere"))
     again = site_data("site-1", phantom=phantom, settings=settings)

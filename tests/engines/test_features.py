@@ -19,8 +19,8 @@ from monai_fedlora.engines.store import Store, entries
 from monai_fedlora.engines.trainer import ClassificationTrainer
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods import get_method
+from monai_fedlora.networks.backbone import Features, Taps
 from monai_fedlora.networks.cinema import ConvViT
-from monai_fedlora.networks.protocol import Features, Taps
 from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
 
 

@@ -18,12 +18,12 @@ import torch
 
 from monai_fedlora.data.origin import Origin
 from monai_fedlora.engines.metrics import classification_metrics
-from monai_fedlora.export import bundle
-from monai_fedlora.export.bundle import Exported, export_bundle
+from monai_fedlora.export import bundle_export
+from monai_fedlora.export.bundle_export import Exported, export_bundle
 from monai_fedlora.export.directions import PublicFeatures
 from monai_fedlora.federated.initial import save_shared
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.state import SiteStore
+from monai_fedlora.federated.site_state import SiteStore
 from monai_fedlora.files import save_tensors, sha256, write_json
 from monai_fedlora.methods.build import build_network
 from monai_fedlora.networks import catalogue, cinema
@@ -85,7 +85,7 @@ def micro() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(cinema.SIZES, "micro", MICRO)
         patch.setitem(catalogue._IMAGE, "micro_vit", MICRO_VIT)
-        patch.setattr(bundle, "public_features", noise_features)
+        patch.setattr(bundle_export, "public_features", noise_features)
         yield
 
 

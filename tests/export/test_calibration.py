@@ -17,11 +17,11 @@ from torch import Tensor
 
 from monai_fedlora.engines.metrics import classification_metrics
 from monai_fedlora.errors import ExportError
-from monai_fedlora.export.bundle import Exported
+from monai_fedlora.export.bundle_export import Exported
 from monai_fedlora.export.calibration import FEWEST_CASES, SURE, calibrate, fit_temperature
-from monai_fedlora.export.card import card_section
-from monai_fedlora.export.evidence import Evidence
 from monai_fedlora.export.finished import read_finished
+from monai_fedlora.export.kept_evidence import Evidence
+from monai_fedlora.export.model_card import card_section
 
 from .finished_runs import Run
 

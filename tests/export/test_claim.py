@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from monai_fedlora.export.bundle import Exported
-from monai_fedlora.export.card import format_metric
+from monai_fedlora.export.bundle_export import Exported
 from monai_fedlora.export.claim import claim_checklist
+from monai_fedlora.export.model_card import format_metric
 
 from .finished_runs import Run
-from .test_metadata import describe
+from .test_model_metadata import describe
 
 TO_FILL_IN = "*To be filled in by the site.*"
 

@@ -27,7 +27,7 @@ from monai_fedlora.export.finished import (
 )
 from monai_fedlora.files import load_tensors, save_tensors, sha256, write_json
 from monai_fedlora.networks.weights import backbone_sha256
-from monai_fedlora.report import EARLIER_VIEWS
+from monai_fedlora.site_report import EARLIER_VIEWS
 
 from .finished_runs import MICRO, Run
 

@@ -11,7 +11,7 @@ import torch
 
 from monai_fedlora.errors import ExportError, WeightsError
 from monai_fedlora.export import kept_reference as module
-from monai_fedlora.export.bundle import export_bundle
+from monai_fedlora.export.bundle_export import export_bundle
 from monai_fedlora.export.kept_reference import NAME, keep_reference, kept_reference
 from monai_fedlora.export.reference import Reference
 from monai_fedlora.files import save_tensors

@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monai_fedlora.errors import ExportError
-from monai_fedlora.export.bundle import Exported
-from monai_fedlora.export.card import card_section
-from monai_fedlora.export.evidence import Evidence
+from monai_fedlora.export.bundle_export import Exported
+from monai_fedlora.export.kept_evidence import Evidence
 from monai_fedlora.export.leakage import (
     OUTSIDE,
     TEST,
@@ -29,6 +28,7 @@ from monai_fedlora.export.leakage import (
     measure,
 )
 from monai_fedlora.export.measured import measured_leakage, reference_means
+from monai_fedlora.export.model_card import card_section
 from tests.helpers import through_json
 
 

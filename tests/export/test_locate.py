@@ -10,7 +10,7 @@ import pytest
 
 from monai_fedlora.errors import ExportError, WeightsError
 from monai_fedlora.export.locate import find_personal, find_shared
-from monai_fedlora.federated.state import EARLIER
+from monai_fedlora.federated.site_state import EARLIER
 from monai_fedlora.files import load_tensors, save_tensors
 
 from .finished_runs import Run

@@ -11,9 +11,9 @@ import torch
 
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.finished import read_finished, rebuild
+from monai_fedlora.export.merged_weights import write_weights
 from monai_fedlora.export.modalities import modality_of
 from monai_fedlora.export.verify import exported_view, logits
-from monai_fedlora.export.weights import write_weights
 from monai_fedlora.methods import get_method, method_names
 from monai_fedlora.networks.catalogue import build_backbone
 from tests.methods.federation import NEED_TEXTS

@@ -11,7 +11,7 @@ import torch
 
 from monai_fedlora.errors import ConfigError, ExportError
 from monai_fedlora.export import onnx_file
-from monai_fedlora.export.bundle import export_bundle
+from monai_fedlora.export.bundle_export import export_bundle
 from monai_fedlora.export.check.checker import check_bundle
 from monai_fedlora.export.modalities import modality_of
 from monai_fedlora.export.onnx_file import onnx_logits, write_onnx

@@ -17,9 +17,9 @@ from scipy.stats import binomtest
 from monai_fedlora.clinic.trust import read_trust
 from monai_fedlora.commands.export import advice
 from monai_fedlora.engines.metrics import classification_metrics
-from monai_fedlora.export.bundle import Exported, export_bundle
-from monai_fedlora.export.evidence import Evidence
+from monai_fedlora.export.bundle_export import Exported, export_bundle
 from monai_fedlora.export.finished import read_finished
+from monai_fedlora.export.kept_evidence import Evidence
 from monai_fedlora.export.personal_or_shared import discordant, judged, mcnemar, personal_or_shared
 from tests.export.finished_runs import Run
 

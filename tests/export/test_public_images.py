@@ -14,8 +14,8 @@ from monai_fedlora.data.site import PhantomSettings, phantom_data, phantom_sites
 from monai_fedlora.environment import DATA
 from monai_fedlora.errors import DataError, ExportError
 from monai_fedlora.export import public_images as module
-from monai_fedlora.export.cine import Cine
-from monai_fedlora.export.photograph import Photograph
+from monai_fedlora.export.cine_modality import Cine
+from monai_fedlora.export.photograph_modality import Photograph
 from monai_fedlora.export.public_images import public_features, public_images
 from monai_fedlora.networks import catalogue
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from monai_fedlora.clinic.bundle import open_bundle
 from monai_fedlora.clinic.trust import read_trust
 from monai_fedlora.errors import ExportError
-from monai_fedlora.export import bundle
-from monai_fedlora.export.bundle import export_bundle
+from monai_fedlora.export import bundle_export
+from monai_fedlora.export.bundle_export import export_bundle
 from monai_fedlora.export.directions import PublicFeatures
 from monai_fedlora.export.measured import shipped_numbers
 from monai_fedlora.export.public_images import public_images
@@ -64,7 +64,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> Path:
         groups = {f"public {name}": list for name in "abc"} if prepared else {}
         return replace(images, ordinary={**images.ordinary, **groups}, cases=tuple(groups))
 
-    monkeypatch.setattr(bundle, "public_images", found)
+    monkeypatch.setattr(bundle_export, "public_images", found)
     return Path("public")
 
 

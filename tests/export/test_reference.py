@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from monai_fedlora.errors import ExportError
-from monai_fedlora.export.bundle import Exported, export_bundle
-from monai_fedlora.export.card import card_section
+from monai_fedlora.export.bundle_export import Exported, export_bundle
 from monai_fedlora.export.directions import QUANTILE, PublicFeatures, find_directions
-from monai_fedlora.export.evidence import Evidence
+from monai_fedlora.export.kept_evidence import Evidence
 from monai_fedlora.export.kept_reference import NAME, kept_reference
+from monai_fedlora.export.model_card import card_section
 from monai_fedlora.export.private_statistics import Budget
 from monai_fedlora.export.reference import Reference, check_patients, fit_reference, noise_generator, unavailable
 from monai_fedlora.files import load_tensors

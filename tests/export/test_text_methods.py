@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from monai_fedlora.adapters.lora import merge_lora
-from monai_fedlora.export.bundle import export_bundle
+from monai_fedlora.export.bundle_export import export_bundle
 from monai_fedlora.export.finished import read_finished, rebuild
 from monai_fedlora.export.modalities import modality_of
 from monai_fedlora.export.verify import exported_view, logits

@@ -12,7 +12,7 @@ from PIL import Image
 
 from monai_fedlora.cli import main
 from monai_fedlora.clinic.bundle import open_bundle
-from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
+from monai_fedlora.data.photo_phantom.photo_site import PhotoPhantomSettings
 from monai_fedlora.data.site import phantom_data
 from monai_fedlora.export.check.checker import check_bundle
 from monai_fedlora.files import read_json

@@ -18,7 +18,7 @@ from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.data.phantom.layouts import write_acdc_patient
 from monai_fedlora.data.phantom.patient import make_patient
 from monai_fedlora.data.phantom.vendors import VENDORS, Vendor
-from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
+from monai_fedlora.data.photo_phantom.photo_site import PhotoPhantomSettings
 from monai_fedlora.data.site import site_data
 from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.jobs import write_job

@@ -19,7 +19,7 @@ import pytest
 
 from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.simulate import simulate
+from monai_fedlora.federated.simulator import simulate
 from monai_fedlora.files import load_tensors
 from tests.federated.conftest import Prepared, written_job
 from tests.federated.custom.canary import PRIVATE_MARK, SHARED_MARK

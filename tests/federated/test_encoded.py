@@ -23,14 +23,14 @@ from nvflare.app_common.app_constant import AppConstants
 from monai_fedlora.encoding import Encoding
 from monai_fedlora.errors import ConfigError, PrivacyError
 from monai_fedlora.federated.aggregation import Refusal, SharedAverage
-from monai_fedlora.federated.context import TRAIN_TASK, open_message, weights_message
 from monai_fedlora.federated.executor import SiteExecutor
+from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.federated.filters import SharedOnly
+from monai_fedlora.federated.flare_context import TRAIN_TASK, open_message, weights_message
 from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.jobs import write_job
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.rounds import run_in_process
-from monai_fedlora.federated.site import Site
 from monai_fedlora.files import load_tensors, write_json
 from monai_fedlora.methods import get_method, method_names
 from monai_fedlora.methods.build import UNTRAINED, build_network

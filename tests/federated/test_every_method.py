@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from monai_fedlora.federated.aggregation import SharedAverage
+from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.federated.initial import build_shared, needs_backbone
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.rounds import run_in_process
-from monai_fedlora.federated.site import Site
 from monai_fedlora.files import load_tensors
 from monai_fedlora.methods import get_method, method_names
 from monai_fedlora.networks.prompts import bundle_prompts

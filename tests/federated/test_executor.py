@@ -20,13 +20,13 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
-from monai_fedlora.federated.context import EVALUATE_TASK, REFUSED, TRAIN_TASK, open_message, weights_message
 from monai_fedlora.federated.executor import SiteExecutor
+from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.federated.filters import SharedOnly
+from monai_fedlora.federated.flare_context import EVALUATE_TASK, REFUSED, TRAIN_TASK, open_message, weights_message
 from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.jobs import write_job
 from monai_fedlora.federated.logs import kept_in
-from monai_fedlora.federated.site import Site
 from monai_fedlora.files import read_json, write_json
 from monai_fedlora.scope import Manifest, Role
 from tests.federated.conftest import Prepared, same_bits

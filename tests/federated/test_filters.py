@@ -18,8 +18,8 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from nvflare.app_common.app_constant import AppConstants
 
-from monai_fedlora.federated.context import metrics_message, open_message, weights_message
 from monai_fedlora.federated.filters import SharedOnly
+from monai_fedlora.federated.flare_context import metrics_message, open_message, weights_message
 from monai_fedlora.files import write_json
 from tests.helpers import make_manifest, make_payload, make_plan
 

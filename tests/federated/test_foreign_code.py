@@ -11,13 +11,13 @@ from nvflare.apis.fl_context import FLContext
 
 from monai_fedlora.cli import main
 from monai_fedlora.errors import ConfigError, PolicyError
-from monai_fedlora.federated.context import load_plan
+from monai_fedlora.federated.federated_site import Site
+from monai_fedlora.federated.flare_context import load_plan
 from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.jobs import write_job
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.policy import Policy, job_hash
 from monai_fedlora.federated.rounds import run_in_process
-from monai_fedlora.federated.site import Site
+from monai_fedlora.federated.site_policy import Policy, job_hash
 from monai_fedlora.files import write_json
 from tests.federated.conftest import Prepared
 from tests.helpers import make_manifest, make_plan

@@ -25,7 +25,7 @@ from nvflare.tool.job.job_cli import prepare_job_config
 
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated import bell, executor, filters, server, wake_up
-from monai_fedlora.federated.context import weights_message
+from monai_fedlora.federated.flare_context import weights_message
 from monai_fedlora.federated.jobs import write_job
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.methods.build import UNTRAINED, build_network

@@ -27,8 +27,8 @@ from monai_fedlora.federated.limits import (
     stored_lengths,
 )
 from monai_fedlora.methods import get_method
-from monai_fedlora.report import MOST_CASES
 from monai_fedlora.scope import Entry, Manifest
+from monai_fedlora.site_report import MOST_CASES
 from tests.helpers import make_payload, make_plan, scored
 
 SITES = ("east", "north", "south", "west")

@@ -16,7 +16,7 @@ import pytest
 
 from monai_fedlora.federated import lock as module
 from monai_fedlora.federated.lock import LOCK_NAME, Busy, FolderLock
-from monai_fedlora.federated.state import SiteStore
+from monai_fedlora.federated.site_state import SiteStore
 from tests.helpers import make_plan
 
 HOLDER = """

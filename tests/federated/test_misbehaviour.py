@@ -14,7 +14,7 @@ import pytest
 
 from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.simulate import simulate
+from monai_fedlora.federated.simulator import simulate
 from monai_fedlora.files import load_tensors, read_json, write_json
 from tests.federated.conftest import SITES, Prepared, written_job
 from tests.federated.custom import misbehaving as script

@@ -16,17 +16,17 @@ from hypothesis import strategies as st
 from ignite.engine import Events
 
 from monai_fedlora.data.cases import Case
-from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
+from monai_fedlora.data.photo_phantom.photo_site import PhotoPhantomSettings
 from monai_fedlora.data.site import PhantomSettings
 from monai_fedlora.engines.method import phase_ends
 from monai_fedlora.errors import PolicyError
+from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.permit import EVALUATIONS, ROUNDS, Permit
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.policy import Approval, Policy, job_hash
 from monai_fedlora.federated.rounds import run_in_process
-from monai_fedlora.federated.site import Site
+from monai_fedlora.federated.site_policy import Approval, Policy, job_hash
 from monai_fedlora.files import read_json, write_json
 from tests.federated.conftest import Prepared
 from tests.helpers import make_plan, tiny_network

@@ -17,7 +17,7 @@ from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
 from monai_fedlora.files import read_json, write_json
 from monai_fedlora.networks.prompts import Prompts
-from monai_fedlora.report import MOST_CLASSES
+from monai_fedlora.site_report import MOST_CLASSES
 from tests.helpers import make_plan, through_json, tiny_network
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"

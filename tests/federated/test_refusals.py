@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_fedlora.federated.simulate import simulate
+from monai_fedlora.federated.simulator import simulate
 from monai_fedlora.files import read_json, write_json
 from tests.federated.conftest import SITES, Prepared, written_job
 

@@ -13,12 +13,12 @@ import torch
 
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.federated.aggregation import SharedAverage
+from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.one_backbone import FrozenTensors
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.rounds import run_in_process
-from monai_fedlora.federated.site import Site
-from monai_fedlora.federated.state import SiteState, SiteStore
+from monai_fedlora.federated.site_state import SiteState, SiteStore
 from monai_fedlora.files import load_tensors, read_json, write_json
 from monai_fedlora.networks.checkpoint_files import CheckpointFiles
 from tests.federated.conftest import SITES, Prepared

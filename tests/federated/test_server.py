@@ -25,8 +25,8 @@ from nvflare.fuel.sec.audit import AuditService
 from monai_fedlora.data.origin import KINDS
 from monai_fedlora.errors import FedLoraError, PrivacyError, WeightsError
 from monai_fedlora.federated import start
-from monai_fedlora.federated.context import RECORD_ID, metrics_message, open_message, weights_message
 from monai_fedlora.federated.filters import SharedOnly
+from monai_fedlora.federated.flare_context import RECORD_ID, metrics_message, open_message, weights_message
 from monai_fedlora.federated.initial import build_shared, save_shared
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.server import FinalEvaluation, FlareRecord, SharedAggregator, SharedPersistor

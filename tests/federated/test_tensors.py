@@ -20,10 +20,10 @@ from nvflare.fuel.utils import fobs
 
 from monai_fedlora.errors import PrivacyError
 from monai_fedlora.federated import tensors
-from monai_fedlora.federated.context import open_message, weights_message
+from monai_fedlora.federated.flare_context import open_message, weights_message
 from monai_fedlora.federated.tensors import Tensors, TensorsDecomposer, limit_messages, most_bytes
-from monai_fedlora.report import MOST_CASES
 from monai_fedlora.scope import Entry, Manifest
+from monai_fedlora.site_report import MOST_CASES
 
 REPORT = {"round": 3, "cases": 5}
 DTYPES = (np.float16, np.float32, np.float64, np.int8, np.uint8, np.int32)

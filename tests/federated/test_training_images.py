@@ -18,12 +18,12 @@ from monai_fedlora.errors import PrivacyError, WeightsError
 from monai_fedlora.federated.initial import build_shared, save_shared, start_origin, stored_images
 from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.record import RunRecord
 from monai_fedlora.federated.rounds import run_in_process
+from monai_fedlora.federated.run_record import RunRecord
+from monai_fedlora.federated.site_state import TRAINED_ON
 from monai_fedlora.federated.start import CONFIG
-from monai_fedlora.federated.state import TRAINED_ON
 from monai_fedlora.files import load_tensors, read_json, write_json
-from monai_fedlora.report import check_report, images_of, images_said
+from monai_fedlora.site_report import check_report, images_of, images_said
 from tests.federated.conftest import Prepared
 from tests.helpers import make_manifest, make_plan
 
@@ -96,7 +96,7 @@ def test_run_that_starts_from_tensors_of_synthetic_images_never_loses_that(
 def test_site_whose_images_were_exchanged_between_rounds_has_been_moved_by_both(
     prepared: Prepared, places: dict[str, Any], tmp_path: Path
 ) -> None:
-    from monai_fedlora.federated.site import Site
+    from monai_fedlora.federated.federated_site import Site
 
     plan = prepared.plan(sites=("site-1",))
     _, shared = build_shared(plan)

@@ -11,7 +11,7 @@ import torch
 
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.state import SiteState, SiteStore
+from monai_fedlora.federated.site_state import SiteState, SiteStore
 from monai_fedlora.federated.workspace import SERVER_RUN, make_room
 from monai_fedlora.files import read_json, write_json
 from tests.helpers import make_plan

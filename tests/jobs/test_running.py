@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from monai_fedlora.data.datalist import load_datalist
-from monai_fedlora.data.photo_phantom.site import PhotoPhantomSettings
+from monai_fedlora.data.photo_phantom.photo_site import PhotoPhantomSettings
 from monai_fedlora.data.site import site_data
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.rounds import run_in_process

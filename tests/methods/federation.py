@@ -105,7 +105,7 @@ class Cases(Dataset):
 
 
 class Member:
-    """What :class:`monai_fedlora.federated.site.Site` does in a round, without files.
+    """What :class:`monai_fedlora.federated.federated_site.Site` does in a round, without files.
 
     Args:
         method: of this site.

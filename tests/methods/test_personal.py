@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from monai_fedlora.adapters.active_adapters import with_weights
 from monai_fedlora.adapters.lora import PRIVATE, SHARED, LoraSettings, attach_lora, merge_lora
-from monai_fedlora.adapters.view import with_weights
 from monai_fedlora.methods import get_method
 from monai_fedlora.scope import Role
 from tests.methods.federation import (

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from monai_fedlora.engines.frozen import frozen_part
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.networks.backbone import Backbone, Features
 from monai_fedlora.networks.blocked import BlockedNetwork
-from monai_fedlora.networks.protocol import Backbone, Features
 from tests.own_networks import OWN, Masking, Own, Skipping, TimmVit, monai_vit
 
 BLOCKED = {name: own for name, own in OWN.items() if own.blocks}

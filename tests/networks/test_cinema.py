@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from scipy.special import erf
 
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.networks.backbone import Backbone
 from monai_fedlora.networks.cinema import SIZES, ConvViT, convvit
 from monai_fedlora.networks.conv_stem import patchify
-from monai_fedlora.networks.protocol import Backbone
 
 Array = NDArray[np.float64]
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from monai_fedlora.networks.backbone import Taps
 from monai_fedlora.networks.catalogue import Network, architecture
 from monai_fedlora.networks.cinema import ConvViT
-from monai_fedlora.networks.protocol import Taps
 from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
 
 CONVVIT: dict[str, Any] = {

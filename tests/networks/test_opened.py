@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.networks.backbone import Backbone
 from monai_fedlora.networks.opened import OpenedNetwork, evaluating, logits_of
-from monai_fedlora.networks.protocol import Backbone
 from tests.own_networks import OWN, Own
 
 LOGITS = torch.zeros(3, 2)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 
+from monai_fedlora.networks.backbone import Features
 from monai_fedlora.networks.cinema import ConvViT
-from monai_fedlora.networks.protocol import Features
 from monai_fedlora.networks.standardise import standardise_readout
 from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
 

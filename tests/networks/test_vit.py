@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.networks.protocol import Backbone
+from monai_fedlora.networks.backbone import Backbone
 from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
 
 DEPTH = 3

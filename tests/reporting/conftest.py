@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from monai_fedlora.federated.rounds import run_in_process
-from monai_fedlora.report import PERSONAL, SHARED
+from monai_fedlora.site_report import PERSONAL, SHARED
 from tests.federated.conftest import Prepared, _one_thread, prepared
 from tests.helpers import make_plan, through_json
 from tests.rendering.reading import no_figures

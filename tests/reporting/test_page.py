@@ -10,10 +10,10 @@ import pytest
 from scipy.linalg import subspace_angles
 
 from monai_fedlora.files import load_tensors, read_json
-from monai_fedlora.report import PERSONAL, SHARED
+from monai_fedlora.reporting.found_run import FoundRun, read_run
 from monai_fedlora.reporting.page import page
 from monai_fedlora.reporting.record import parse_record
-from monai_fedlora.reporting.run import FoundRun, read_run
+from monai_fedlora.site_report import PERSONAL, SHARED
 from tests.rendering.reading import Page
 from tests.reporting.conftest import value
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monai_fedlora.errors import FedLoraError
-from monai_fedlora.report import PERSONAL, SHARED
+from monai_fedlora.reporting.found_run import FoundRun
 from monai_fedlora.reporting.page import page
 from monai_fedlora.reporting.record import parse_record
-from monai_fedlora.reporting.run import FoundRun
+from monai_fedlora.site_report import PERSONAL, SHARED
 from tests.rendering.reading import without_figures
 from tests.reporting.conftest import value
 

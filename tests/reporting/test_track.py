@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.report import PERSONAL
 from monai_fedlora.reporting import track
 from monai_fedlora.reporting.record import Agreement, Answer, Metrics, Record, Round
 from monai_fedlora.reporting.track import Number, numbers, to_mlflow, to_tensorboard
-from monai_fedlora.trackers import check_trackers
+from monai_fedlora.site_report import PERSONAL
+from monai_fedlora.tracker_names import check_trackers
 
 
 @pytest.fixture

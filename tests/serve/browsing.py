@@ -17,7 +17,7 @@ import uvicorn
 
 from monai_fedlora.clinic import overlay
 from monai_fedlora.clinic.bundle import Classifier
-from monai_fedlora.clinic.predict import Prediction, predict_study
+from monai_fedlora.clinic.prediction import Prediction, predict_study
 from monai_fedlora.serve.app import create_app
 from monai_fedlora.serve.protocol import server_config
 from monai_fedlora.serve.settings import ServeSettings

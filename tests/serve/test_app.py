@@ -23,7 +23,7 @@ from starlette.testclient import TestClient
 
 from monai_fedlora.clinic import overlay
 from monai_fedlora.clinic.bundle import Classifier
-from monai_fedlora.clinic.predict import predict_study
+from monai_fedlora.clinic.prediction import predict_study
 from monai_fedlora.errors import ConfigError, PrivacyError
 from monai_fedlora.serve import app as app_module
 from monai_fedlora.serve import results

@@ -17,7 +17,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from monai_fedlora.clinic.bundle import Classifier
-from monai_fedlora.clinic.predict import predict_study
+from monai_fedlora.clinic.prediction import predict_study
 from monai_fedlora.errors import DataError
 from monai_fedlora.serve import results
 from monai_fedlora.studies.study import CineFile, DicomFiles, Study

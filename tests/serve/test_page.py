@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from monai_fedlora.clinic.bundle import Classifier
-from monai_fedlora.clinic.predict import NOT_FOR_CLINICAL_USE, Prediction
+from monai_fedlora.clinic.prediction import NOT_FOR_CLINICAL_USE, Prediction
 from tests.clinic.cine_studies import beating_heart, write_study
 from tests.serve.browsing import LARGEST, choose, table, until_done
 from tests.serve.conftest import zipped

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from monai_fedlora.clinic.bundle import Classifier
-from monai_fedlora.clinic.feedback import read_opinions
+from monai_fedlora.clinic.reader_feedback import read_opinions
 from tests.serve.browsing import choose, serving, until_done
 
 pytestmark = pytest.mark.slow

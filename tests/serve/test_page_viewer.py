@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from monai_fedlora.clinic.bundle import Classifier
-from monai_fedlora.clinic.predict import Prediction
+from monai_fedlora.clinic.prediction import Prediction
 from monai_fedlora.serve.pages import FOLDER, VIEWER
 from tests.clinic.cine_studies import write_nifti
 from tests.serve.browsing import choose, nameless, table, until_done

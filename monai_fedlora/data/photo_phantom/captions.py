@@ -14,7 +14,7 @@ import numpy as np
 
 from monai_fedlora.data.photo_phantom.dermoscopy import Dermoscopy
 from monai_fedlora.data.photo_phantom.fundus import Fundus
-from monai_fedlora.data.photo_phantom.kinds import Camera
+from monai_fedlora.data.photo_phantom.photo_kinds import Camera
 
 CLASS_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {

@@ -14,8 +14,8 @@ from monai_fedlora.export.check.findings import FOREIGN, NOT_VERIFIED, UNSIGNED,
 from monai_fedlora.export.check.layout import EXPORTED, check_checksums, check_files, kind_of
 from monai_fedlora.export.check.metadata import check_metadata
 from monai_fedlora.export.check.models import check_models
-from monai_fedlora.export.check.origin import NOT_MADE_HERE, made_here
 from monai_fedlora.export.check.probe import SCRIPT, run_problem
+from monai_fedlora.export.check.provenance import NOT_MADE_HERE, made_here
 from monai_fedlora.export.check.signature import check_signature, signature_of
 from monai_fedlora.export.checksums import CHECKSUMS_NAME
 from monai_fedlora.export.keys import PublicKey

@@ -8,13 +8,13 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from monai_fedlora.errors import ExportError
+from monai_fedlora.export.check.allowed_targets import TRAINING_TARGETS
 from monai_fedlora.export.check.contents import Contents
 from monai_fedlora.export.check.findings import Finding
 from monai_fedlora.export.check.inference import inference_problems
 from monai_fedlora.export.check.layout import EXPORTED, kind_of
 from monai_fedlora.export.check.metadata import METADATA_NAME
 from monai_fedlora.export.check.plain_json import read_plain_json
-from monai_fedlora.export.check.targets import TRAINING_TARGETS
 from monai_fedlora.export.check.words import shortened
 
 _TARGET = "_target_"

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monai_fedlora.errors import ExportError
-from monai_fedlora.export.check.archive import ArchiveError, Limits, open_archive, unsafe_path
 from monai_fedlora.export.check.copying import copy_files, copy_stream, require_room
 from monai_fedlora.export.check.findings import Finding
+from monai_fedlora.export.check.plain_zip import ArchiveError, Limits, open_archive, unsafe_path
 from monai_fedlora.scratch import private_folder
 
 _LIMITS = Limits(members=1000, size=64 << 30)

@@ -14,10 +14,10 @@ from typing import Any
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.check.earlier import PHOTOGRAPH_ENDINGS, config_of_one_run
 from monai_fedlora.export.check.words import shortened
-from monai_fedlora.export.cine import AFFINE, cine_reading, resampled_cine_reading
-from monai_fedlora.export.inference import inference_config
+from monai_fedlora.export.cine_modality import AFFINE, cine_reading, resampled_cine_reading
+from monai_fedlora.export.inference_config import inference_config
 from monai_fedlora.export.modality import Reading
-from monai_fedlora.export.photograph import photograph_reading
+from monai_fedlora.export.photograph_modality import photograph_reading
 from monai_fedlora.formats.photograph_file import SUFFIXES
 
 _CLASS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

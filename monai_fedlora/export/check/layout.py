@@ -11,7 +11,7 @@ from monai_fedlora.export.check.contents import Contents
 from monai_fedlora.export.check.findings import Finding
 from monai_fedlora.export.check.plain_json import read_plain_json
 from monai_fedlora.export.checksums import CHECKSUMS_NAME
-from monai_fedlora.export.signature import SIGNATURE_NAME
+from monai_fedlora.export.signing import SIGNATURE_NAME
 
 EXPORTED = "exported"
 TRAINING = "training"

@@ -8,17 +8,10 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from monai_fedlora.errors import ExportError
-from monai_fedlora.export.check.archive import Limits, open_archive, read_member
 from monai_fedlora.export.check.contents import Contents
 from monai_fedlora.export.check.findings import Finding
 from monai_fedlora.export.check.inference import same_json
-from monai_fedlora.export.check.onnx_graph import onnx_problems
-from monai_fedlora.export.check.pickles import Instance, parts, read_pickle
-from monai_fedlora.export.check.plain_json import read_plain_json
-from monai_fedlora.export.check.program import graph_problems, table_problems
-from monai_fedlora.export.check.script_code import code_objection
-from monai_fedlora.export.check.script_types import declared_types, type_problems
-from monai_fedlora.export.check.tensors import (
+from monai_fedlora.export.check.model_tensors import (
     Tensors,
     differing,
     named_views,
@@ -26,6 +19,13 @@ from monai_fedlora.export.check.tensors import (
     record_problems,
     unreferenced,
 )
+from monai_fedlora.export.check.onnx_graph import onnx_problems
+from monai_fedlora.export.check.pickles import Instance, parts, read_pickle
+from monai_fedlora.export.check.plain_json import read_plain_json
+from monai_fedlora.export.check.plain_zip import Limits, open_archive, read_member
+from monai_fedlora.export.check.program import graph_problems, table_problems
+from monai_fedlora.export.check.script_code import code_objection
+from monai_fedlora.export.check.script_types import declared_types, type_problems
 from monai_fedlora.export.check.views import View
 from monai_fedlora.export.check.words import shortened
 

@@ -9,7 +9,7 @@ from monai_fedlora.errors import ExportError
 from monai_fedlora.export.check.contents import Contents
 from monai_fedlora.export.check.findings import Finding
 from monai_fedlora.export.keys import PublicKey
-from monai_fedlora.export.signature import LARGEST, SIGNATURE_NAME, Envelope, read_envelope, read_statement
+from monai_fedlora.export.signing import LARGEST, SIGNATURE_NAME, Envelope, read_envelope, read_statement
 
 _METADATA = "configs/metadata.json"
 

@@ -18,7 +18,7 @@ from monai_fedlora.data.photo_phantom.captions import (
 )
 from monai_fedlora.data.photo_phantom.dermoscopy import Dermoscopy
 from monai_fedlora.data.photo_phantom.fundus import Fundus
-from monai_fedlora.data.photo_phantom.kinds import KINDS
+from monai_fedlora.data.photo_phantom.photo_kinds import KINDS
 
 Lesion = Callable[..., Dermoscopy]
 Eye = Callable[..., Fundus]

@@ -12,7 +12,7 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from monai_fedlora.data.photo_phantom.kinds import KINDS
+from monai_fedlora.data.photo_phantom.photo_kinds import KINDS
 
 pytestmark = pytest.mark.slow
 

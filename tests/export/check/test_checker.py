@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monai_fedlora.errors import ExportError
-from monai_fedlora.export.bundle import Exported, export_bundle
+from monai_fedlora.export.bundle_export import Exported, export_bundle
 from monai_fedlora.export.check.checker import check_bundle
 from monai_fedlora.export.checksums import write_checksums
 from monai_fedlora.files import read_json, sha256

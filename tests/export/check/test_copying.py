@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monai_fedlora.errors import ExportError
-from monai_fedlora.export.archive import pack
+from monai_fedlora.export.bundle_zip import pack
 from monai_fedlora.export.check import contents, copying
-from monai_fedlora.export.check.archive import Limits
 from monai_fedlora.export.check.contents import Contents, open_contents
 from monai_fedlora.export.check.copying import copy_files
+from monai_fedlora.export.check.plain_zip import Limits
 from monai_fedlora.files import sha256
 
 Usage = namedtuple("Usage", "total used free")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from monai_fedlora.cli import main
-from monai_fedlora.export.bundle import Exported
+from monai_fedlora.export.bundle_export import Exported
 from monai_fedlora.export.check import models
 from monai_fedlora.export.check.checker import check_bundle
 from tests.export.check.hostile import CONTRADICTIONS, HOSTILE, bomb_zip, conform

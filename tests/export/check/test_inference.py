@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.check.inference import inference_problems, same_json
-from monai_fedlora.export.cine import AFFINE, cine_reading
-from monai_fedlora.export.inference import inference_config
-from monai_fedlora.export.photograph import photograph_reading
+from monai_fedlora.export.cine_modality import AFFINE, cine_reading
+from monai_fedlora.export.inference_config import inference_config
+from monai_fedlora.export.photograph_modality import photograph_reading
 from monai_fedlora.files import read_json
 
 WRITTEN = Path(__file__).with_name("written")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from monai_fedlora.export.bundle import Exported
+from monai_fedlora.export.bundle_export import Exported
 from monai_fedlora.export.check.metadata import training_data_problems
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_fedlora.export.bundle import Exported
+from monai_fedlora.export.bundle_export import Exported
 from monai_fedlora.export.check.checker import check_bundle
 from monai_fedlora.export.check.probe import run_problem
 from tests.export.check.hostile import code

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monai_fedlora.export.bundle import Exported
+from monai_fedlora.export.bundle_export import Exported
 from monai_fedlora.export.check.program import graph_problems, table_problems
 
 

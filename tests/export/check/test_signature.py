@@ -16,15 +16,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monai_fedlora.export.archive import pack
-from monai_fedlora.export.bundle import Exported
+from monai_fedlora.export.bundle_export import Exported
+from monai_fedlora.export.bundle_zip import pack
 from monai_fedlora.export.check.checker import check_bundle
 from monai_fedlora.export.check.contents import Contents, open_contents
 from monai_fedlora.export.check.findings import NOT_VERIFIED, UNSIGNED, VERIFIED, Finding
 from monai_fedlora.export.check.signature import check_signature
 from monai_fedlora.export.checksums import write_checksums
 from monai_fedlora.export.keys import PublicKey, read_public_key, read_signing_key
-from monai_fedlora.export.signature import SIGNATURE_NAME, sign_bundle
+from monai_fedlora.export.signing import SIGNATURE_NAME, sign_bundle
 from tests.export.signing import KeyPair, write_keys
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nvflare.apis.fl_context import FLContext
 
 from monai_fedlora.federated.executor import SiteExecutor
-from monai_fedlora.federated.site import Site
+from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.scope import Role
 
 PRIVATE_MARK = 0.7314453125

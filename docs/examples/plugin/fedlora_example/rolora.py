@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from monai_fedlora.adapters.lora import SHARED
-from monai_fedlora.methods.lora import LoraMethod, is_factor
+from monai_fedlora.methods.low_rank import LoraMethod, is_factor
 
 
 @dataclass(frozen=True, kw_only=True)

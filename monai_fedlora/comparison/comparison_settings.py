@@ -1,0 +1,233 @@
+"""What is compared with what: the settings of a comparison, and the runs it consists of."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from monai_fedlora import __version__
+from monai_fedlora.catalogues import code_of_package
+from monai_fedlora.comparison.facts import Facts, method_facts
+from monai_fedlora.data.pool import POOLED
+from monai_fedlora.errors import ConfigError
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
+from monai_fedlora.methods.base import get_method
+from monai_fedlora.networks.prompts import Prompts, bundle_prompts
+from monai_fedlora.source_digest import TRAINING, source_digest
+
+TRAINING_DEFAULTS: Mapping[str, Any] = {"augment": False, "cache_features": True}
+"""Training settings of a comparison where nothing else is said, as in the shipped demonstrations (ours).
+
+``cache_features`` is turned off by itself for methods that train the whole network, and where images are augmented."""
+
+NEW_SITE_CASES = (5, 10, 20)
+"""Training cases that an unseen site may use for its private part (ours)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One federation from start to end.
+
+    Attributes:
+        method: registered name.
+        seed: of everything random in it.
+        held_out: site that does not take part and is evaluated as a new one; None where all take part.
+    """
+
+    method: str
+    seed: int
+    held_out: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the run's files."""
+        return f"{self.method}-seed{self.seed}" + (f"-without-{self.held_out}" if self.held_out else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Settings of a comparison.
+
+    Args:
+        methods: registered names with their settings, of the method (``rank``) and of training (``learning_rate``).
+            The first is the reference of the tests.
+        bundle: training bundle.
+        size: named backbone.
+        backbone_sha256: hash of the backbone's file.
+        classes: class names in label order.
+        data: sites with the hash of their cases, see :func:`monai_fedlora.comparison.comparison_data.data_hash`.
+        rounds: of every federation.
+        local_epochs: passes over a site's training cases per round.
+        seeds: one run of every method for each.
+        unseen: sites that are held out, one at a time, in further runs.
+        new_site_cases: see :data:`NEW_SITE_CASES`; more than 0 and growing.
+        prompts: how methods that read texts put the classes into words; None for what the bundle says.
+    """
+
+    methods: Mapping[str, Mapping[str, Any]]
+    bundle: str
+    size: str
+    backbone_sha256: str
+    classes: tuple[str, ...]
+    data: Mapping[str, str]
+    rounds: int
+    local_epochs: int
+    seeds: tuple[int, ...]
+    unseen: tuple[str, ...] = ()
+    new_site_cases: tuple[int, ...] = NEW_SITE_CASES
+    prompts: Prompts | None = None
+
+    def __post_init__(self) -> None:
+        if not self.methods:
+            raise ConfigError("there is no method to compare; name some with --methods")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ConfigError(f"seeds are {list(self.seeds)}; give at least one, and each once")
+        if POOLED in self.data:
+            raise ConfigError(f"a site cannot be called {POOLED!r} here: that is the name of all sites' cases together")
+        if unknown := [site for site in self.unseen if site not in self.data]:
+            raise ConfigError(f"{unknown[0]!r} cannot be held out; the sites are {', '.join(self.data)}")
+        if self.unseen and len(self.data) < 2:
+            raise ConfigError("a single site cannot be held out: no other is left to train at")
+        cases = self.new_site_cases
+        if any(type(n) is not int or n < 1 for n in cases) or list(cases) != sorted(set(cases)):
+            raise ConfigError(
+                f"the numbers of cases of a new site are {list(cases)}; give growing whole numbers above 0"
+            )
+        for run in self.runs():
+            self.plan(run)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Names of the sites."""
+        return tuple(self.data)
+
+    def runs(self) -> list[Run]:
+        """Every run, those in which all sites take part first, seed by seed."""
+        return [
+            Run(method=method, seed=seed, held_out=held_out)
+            for held_out in (None, *self.unseen)
+            for seed in self.seeds
+            for method in self.methods
+        ]
+
+    @cached_property
+    def facts(self) -> dict[str, Facts]:
+        """What is known about each method with this backbone before any run."""
+        return {
+            method: method_facts(method, self.method_args(method), size=self.size, classes=len(self.classes))
+            for method in self.methods
+        }
+
+    def is_pooled(self, method: str) -> bool:
+        """Whether a method trains on the pooled cases of all sites instead of in a federation."""
+        return get_method(method, self.method_args(method)).most_sites == 1
+
+    def method_args(self, method: str) -> dict[str, Any]:
+        """The settings of a method that are its own."""
+        return {name: value for name, value in self.methods[method].items() if name not in TRAINING_SETTINGS}
+
+    def training(self, method: str) -> dict[str, Any]:
+        """The settings of a method's training that differ from the bundle's."""
+        given = {name: value for name, value in self.methods[method].items() if name in TRAINING_SETTINGS}
+        training = {**TRAINING_DEFAULTS, **given}
+        new_every_epoch = training["augment"] and training.get("augmented_views") == 0
+        if new_every_epoch or not self.facts[method].can_keep_features:
+            training["cache_features"] = False
+        return training
+
+    def members(self, run: Run) -> tuple[str, ...]:
+        """The sites whose cases a run trains on."""
+        return tuple(site for site in self.data if site != run.held_out)
+
+    def plan(self, run: Run) -> Plan:
+        """The federation of a run; that of a method which pools has the pool for its only site."""
+        method = get_method(run.method, self.method_args(run.method))
+        return Plan(
+            experiment=run.name,
+            bundle=self.bundle,
+            method=run.method,
+            method_args=self.method_args(run.method),
+            sites=(POOLED,) if self.is_pooled(run.method) else self.members(run),
+            classes=self.classes,
+            rounds=self.rounds,
+            local_epochs=self.local_epochs,
+            size=self.size,
+            backbone_sha256=self.backbone_sha256,
+            seed=run.seed,
+            training=self.training(run.method),
+            prompts=(self.prompts or bundle_prompts(self.bundle)) if method.reads_text else None,
+        )
+
+    def identity(self, run: Run) -> dict[str, Any]:
+        """Everything a run's result depends on; a stored result with another identity is of another comparison."""
+        plan = self.plan(run)
+        identity: dict[str, Any] = {**computed_by(), "plan": plan.to_json(), "data": dict(self.data)}
+        if plan.plugins:
+            identity["plugin_code"] = {name: code_of_package(name) for name in plan.plugins}
+        if run.held_out:
+            identity |= {"held_out": run.held_out, "new_site_cases": list(self.new_site_cases)}
+        return identity
+
+    def common(self) -> dict[str, Any]:
+        """What every run of a folder of results must agree on."""
+        return {
+            **computed_by(),
+            "bundle": self.bundle,
+            "size": self.size,
+            "backbone_sha256": self.backbone_sha256,
+            "classes": list(self.classes),
+            "data": dict(self.data),
+            "rounds": self.rounds,
+            "local_epochs": self.local_epochs,
+        }
+
+
+def computed_by() -> dict[str, str]:
+    """The versions and the code that a result depends on."""
+    import monai
+    import torch
+
+    code = source_digest((*TRAINING, "comparison/execute.py", "comparison/newsite.py"))
+    return {"version": __version__, "torch": torch.__version__, "monai": monai.__version__, "code": code}
+
+
+def differences(one: Any, other: Any, *, name: str = "") -> list[str]:
+    """What differs between two JSON values, as ``name: one, now other``."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        keys = sorted({*one, *other})
+        found = [differences(one.get(k), other.get(k), name=f"{name}.{k}".lstrip(".")) for k in keys]
+        return [line for lines in found for line in lines]
+    return [] if one == other else [f"{name}: {one}, now {other}"]
+
+
+def assigned(
+    methods: Sequence[str], common: Mapping[str, Any], own: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Give each method the common settings that it has, and its own.
+
+    Args:
+        methods: registered names.
+        common: settings of training, and of all methods that know them.
+        own: further settings by method; these win.
+
+    Raises:
+        ConfigError: a method is named twice or unknown, or a setting is of no method.
+    """
+    if len(set(methods)) != len(methods):
+        raise ConfigError(f"the methods {', '.join(methods)} must be different ones")
+    if strange := sorted(set(own) - set(methods)):
+        raise ConfigError(f"{strange[0]!r} has settings of its own, but is not among the methods {', '.join(methods)}")
+    fields = {name: {field.name for field in dataclasses.fields(get_method(name))} for name in methods}
+    for setting in common:
+        if setting not in TRAINING_SETTINGS and not any(setting in known for known in fields.values()):
+            raise ConfigError(
+                f"none of the methods has a setting {setting!r}; training has {', '.join(TRAINING_SETTINGS)}"
+            )
+    return {
+        name: {k: v for k, v in common.items() if k in TRAINING_SETTINGS or k in fields[name]} | dict(own.get(name, {}))
+        for name in methods
+    }

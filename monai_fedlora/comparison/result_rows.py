@@ -1,0 +1,71 @@
+"""The stored results of a comparison as one list of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from monai_fedlora.comparison.comparison_settings import Run
+
+NEW = "new"
+"""The view of a site that was held out, beside those of :mod:`monai_fedlora.site_report`."""
+
+METRICS = ("balanced_accuracy", "auroc", "sensitivity", "specificity", "mcc", "accuracy", "ece")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What one model does on one site's test cases.
+
+    Attributes:
+        method, seed: of the run.
+        site: whose test cases they are.
+        view: "personal", "shared" or "new".
+        cases: training cases that a new site used, 0 for none; None for members.
+        n: test cases.
+        values: metrics by name; None where undefined.
+    """
+
+    method: str
+    seed: int
+    site: str
+    view: str
+    cases: int | None
+    n: int
+    values: Mapping[str, float | None]
+
+
+def rows(results: Mapping[Run, Any]) -> list[Row]:
+    """One row per run, site and view, in the order of the runs."""
+    return [
+        Row(
+            method=run.method,
+            seed=run.seed,
+            site=entry["site"],
+            view=entry["view"],
+            cases=entry["cases"],
+            n=entry.get("n", 0),
+            values={name: entry.get(name) for name in METRICS},
+        )
+        for run, result in results.items()
+        for entry in result["metrics"]
+    ]
+
+
+def chosen(
+    rows: Iterable[Row], *, method: str | None = None, view: str | None = None, cases: int | None = None
+) -> list[Row]:
+    """The rows of a method, a view and, where given, a number of cases."""
+    return [
+        row
+        for row in rows
+        if (method is None or row.method == method)
+        and (view is None or row.view == view)
+        and (cases is None or row.cases == cases)
+    ]
+
+
+def by_site_and_seed(rows: Iterable[Row], metric: str) -> dict[tuple[str, int], float]:
+    """A metric by (site, seed), where it is defined."""
+    return {(row.site, row.seed): value for row in rows if (value := row.values[metric]) is not None}

@@ -1,0 +1,118 @@
+"""The phantom of one site that has photographs: its settings and its making."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from monai_fedlora.data.cases import Case, Datalist
+from monai_fedlora.data.datalist import FILE_NAME
+from monai_fedlora.data.origin import recognised
+from monai_fedlora.data.phantom.cohort import name_seed
+from monai_fedlora.data.photo_phantom import VERSION
+from monai_fedlora.data.photo_phantom.photo_cohort import draw_units
+from monai_fedlora.data.photo_phantom.photo_kinds import KINDS, Camera
+from monai_fedlora.data.splits import assign_splits
+from monai_fedlora.errors import ConfigError
+from monai_fedlora.files import make_folder, write_bytes, write_json
+
+_IMAGES = "images"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhotoPhantomSettings:
+    """What the phantom of a site with photographs consists of (ours).
+
+    Attributes:
+        training, validation, test: pictures of each split; a split may get a few more or less, because every class is
+            split in these proportions and the pictures of one lesion or patient stay together.
+        classes: classes of the task, in the order of the labels; None takes those of the demonstration. A site keeps
+            its referral among them, so it may lack some.
+        size: shorter side of a picture, pixels.
+        seed: another seed gives other lesions and eyes.
+    """
+
+    training: int = 96
+    validation: int = 36
+    test: int = 48
+    classes: tuple[str, ...] | None = None
+    size: int = 120
+    seed: int = 0
+
+    @property
+    def pictures(self) -> int:
+        """Pictures of all splits."""
+        return self.training + self.validation + self.test
+
+
+def site_camera(phantom: str, site: str) -> Camera:
+    """Return the camera of a site's phantom: ``site-1`` to ``site-6`` have A to F, others the one of their name."""
+    cameras = tuple(KINDS[phantom].cameras.values())
+    known = {f"site-{number}": camera for number, camera in enumerate(cameras, 1)}
+    return known.get(site) or cameras[name_seed(site) % len(cameras)]
+
+
+def site_key(phantom: str, site: str, settings: PhotoPhantomSettings) -> dict[str, Any]:
+    """Return everything that a site's pictures follow from.
+
+    Raises:
+        ConfigError: the settings make no collection, or the site's camera sees none of the classes.
+    """
+    kind = KINDS[phantom]
+    classes = settings.classes or kind.demo
+    if unknown := [name for name in classes if name not in kind.classes]:
+        raise ConfigError(f"{phantom} has no class {unknown[0]!r}; choose from {', '.join(kind.classes)}")
+    if len(set(classes)) < len(classes) or len(classes) < 2:
+        raise ConfigError(f"the classes {', '.join(classes)} make no task; name two or more, each once")
+    if settings.training < 1 or min(settings.validation, settings.test) < 0 or settings.size < 32:
+        raise ConfigError(
+            f"{settings} makes no collection; training needs a picture, no split has less than none, and a picture has "
+            "32 pixels or more"
+        )
+    camera = site_camera(phantom, site)
+    if not any(camera.shares[name] for name in classes):
+        raise ConfigError(f"camera {camera.code} of site {site} sees none of the classes {', '.join(classes)}")
+    values = {name: getattr(camera, name) for name in camera.__slots__}
+    values |= {"optics": asdict(camera.optics), "shares": dict(camera.shares)}
+    return {
+        "version": VERSION,
+        "phantom": phantom,
+        "site": site,
+        "classes": classes,
+        "settings": asdict(settings),
+        "camera": values,
+    }
+
+
+def make_site(folder: Path, phantom: str, site: str, settings: PhotoPhantomSettings) -> None:
+    """Write the pictures and the datalist of a site into ``folder``."""
+    kind, camera = KINDS[phantom], site_camera(phantom, site)
+    classes = settings.classes or kind.demo
+    seed = (settings.seed, name_seed(site))
+    shares = {name: camera.shares[name] for name in classes}
+    units = draw_units(settings.pictures, shares, kind.doubles, seed)
+    group_of = {f"{kind.unit}{number:04d}": unit.group for number, unit in enumerate(units, 1)}
+    sizes = settings.training, settings.validation, settings.test
+    splits = assign_splits(group_of, seed=settings.seed, fractions=[size / settings.pictures for size in sizes])
+    cases: dict[str, list[Case]] = {"training": [], "validation": [], "test": []}
+    make_folder(folder / _IMAGES)
+    for number, (name, unit) in enumerate(zip(group_of, units, strict=True)):
+        for shot in range(unit.pictures):
+            subject = f"{name}_{shot + 1}"
+            image = kind.file(unit.group, camera, (*seed, number), shot=shot, size=settings.size, suffix=".jpg")
+            write_bytes(folder / _IMAGES / f"{subject}.jpg", image)
+            label = classes.index(unit.group)
+            case = Case(subject=subject, label=label, group=unit.group, unit=name, image=f"{subject}.jpg")
+            cases[splits[name]].append(case)
+    datalist = Datalist(
+        site=site,
+        dataset=f"phantom-{phantom}-{site}",
+        task="multiclass",
+        classes=classes,
+        image_root=folder / _IMAGES,
+        seed=settings.seed,
+        **{split: tuple(members) for split, members in cases.items()},
+        origin=recognised(f"phantom-{phantom}-{site}"),
+    )
+    write_json(folder / FILE_NAME, datalist.to_json(image_root=_IMAGES))

@@ -1,0 +1,271 @@
+"""What a site keeps to itself between tasks, processes and restarts.
+
+Everything of a round (private tensors, optimiser moments, changes that were not sent, epoch) is one file, so a crash
+cannot mix rounds. The folder is readable by its owner only.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from monai_fedlora.data.origin import UNKNOWN, Origin, check_kind
+from monai_fedlora.errors import ConfigError, PrivacyError, WeightsError
+from monai_fedlora.federated.changes import listed, plan_changes
+from monai_fedlora.federated.lock import FolderLock
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.files import load_tensors, make_folder, save_tensors, sha256
+
+FINAL_NAME = "final.safetensors"
+EVIDENCE_NAME = "evidence.safetensors"
+TRAINED_ON = "trained_on"
+"""Entry of the metadata of stored tensors: what images moved them."""
+NOISE_KEY = "noise_key"
+"""Entry of the metadata of stored evidence."""
+EARLIER = "_earlier-"
+"""How the folders are called that keep what an experiment left before it began anew; no site is called so."""
+_ROUND_NAME = re.compile(r"round-([0-9]{5,})\.safetensors")
+_KEPT = 2
+_EARLIER_RESIDUAL = "left_over/"  # in states of earlier versions
+_NOT_SAID = Origin()
+_log = logging.getLogger("monai_fedlora.state")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteState:
+    """State after a finished round.
+
+    Args:
+        round: the finished round.
+        epoch: epochs trained since round 0.
+        private: private tensors by state-dict key.
+        optimiser: optimiser tensors by ``<parameter name>/<slot>``.
+        residual: what the encodings of shared tensors left out so far, by state-dict key, for the next update.
+        images: kind of all images that were trained on so far.
+    """
+
+    round: int
+    epoch: int
+    private: Mapping[str, Tensor]
+    optimiser: Mapping[str, Tensor]
+    residual: Mapping[str, Tensor] = field(default_factory=dict)
+    images: str = UNKNOWN
+
+
+class SiteStore:
+    """A site's folder ``<root>/<experiment>/<site>``.
+
+    Args:
+        root: folder the hospital chose for private state.
+        plan: the experiment; its fingerprint is checked on every read.
+        site: the site's name.
+    """
+
+    def __init__(self, *, root: str | os.PathLike[str], plan: Plan, site: str) -> None:
+        self.folder = Path(root) / plan.experiment / site
+        self._plan = plan
+        self._site = site
+        self._lock: FolderLock | None = None
+
+    def claim(self) -> None:
+        """Keep the folder from other processes until :meth:`release`, or until this process ends.
+
+        Raises:
+            Busy: another process has claimed it, probably a second run of the same experiment.
+        """
+        if self._lock is None:
+            self._prepare()
+            self._lock = FolderLock(self.folder, shared=True)
+
+    def release(self) -> None:
+        """Let other processes have the folder."""
+        self._lock = None
+
+    def save(self, state: SiteState) -> None:
+        """Write the state of a round; older ones than the one before are removed.
+
+        So are those of later rounds first: the server has gone back, and what this site learnt after the round that it
+        went back to belongs to a run that is no more.
+        """
+        self._prepare()
+        for number in self.rounds():
+            if number > state.round:
+                self._path(number).unlink()
+        tensors = {f"private/{key}": value for key, value in state.private.items()}
+        tensors |= {f"optimiser/{key}": value for key, value in state.optimiser.items()}
+        tensors |= {f"residual/{key}": value for key, value in state.residual.items()}
+        numbers = {"round": state.round, "epoch": state.epoch}
+        entries = {"numbers": json.dumps(numbers), TRAINED_ON: state.images}
+        save_tensors(self._path(state.round), tensors, {**self._identity(), **entries})
+        for number in sorted(self.rounds())[:-_KEPT]:
+            self._path(number).unlink()
+
+    def load_before(self, round_number: int) -> SiteState | None:
+        """Return the newest state of a round before ``round_number``; None where the site has none at all.
+
+        Raises:
+            PrivacyError: the file is of another experiment or of other settings than the plan says, or all stored
+                rounds are later ones.
+            WeightsError: the file is damaged.
+        """
+        rounds = self.rounds()
+        if not rounds:
+            return None
+        earlier = [number for number in rounds if number < round_number]
+        if not earlier:
+            raise PrivacyError(
+                f"{self.folder} holds rounds {sorted(rounds)}, but the server is in round {round_number}: it went "
+                "back further than this site can. Restart the experiment, or remove the folder to start afresh"
+            )
+        path = self._path(max(earlier))
+        tensors, metadata = load_tensors(path)
+        self._check(path, metadata)
+        try:
+            numbers = {key: int(value) for key, value in json.loads(metadata["numbers"]).items()}
+            check_kind(images := metadata.get(TRAINED_ON, UNKNOWN))
+            return SiteState(
+                private=_part(tensors, "private/"),
+                optimiser=_part(tensors, "optimiser/"),
+                residual=_part(tensors, "residual/") or _part(tensors, _EARLIER_RESIDUAL),
+                images=images,
+                **numbers,
+            )
+        except (AttributeError, ConfigError, KeyError, TypeError, ValueError) as error:
+            raise WeightsError(f"{path} is not a site state ({error}); remove it to start afresh") from error
+
+    def clear(self) -> None:
+        """Remove all stored rounds and the final model of this experiment, and nothing else."""
+        for path in self._stored():
+            path.unlink()
+
+    def set_aside(self) -> Path | None:
+        """Move all stored rounds and the final model of this experiment into ``_earlier-<n>``, and log that.
+
+        A server that sends round 0 may have lost its own state, or somebody has forgotten ``--resume``: what the site
+        has learnt is still there then.
+
+        Returns:
+            The folder, for its owner alone; None where there was nothing.
+        """
+        stored = self._stored()
+        if not stored:
+            return None
+        number = 1
+        while (earlier := self.folder / f"{EARLIER}{number}").exists():
+            number += 1
+        make_folder(earlier)
+        for path in stored:
+            path.replace(earlier / path.name)
+        _log.warning(
+            "experiment %r begins anew at %r: what it had left (%s) is now in %s; remove that if nobody needs it",
+            self._plan.experiment,
+            self._site,
+            ", ".join(path.name for path in stored),
+            earlier,
+        )
+        return earlier
+
+    def _stored(self) -> list[Path]:
+        names = [self._path(number).name for number in sorted(self.rounds())]
+        paths = [self.folder / name for name in (*names, FINAL_NAME, EVIDENCE_NAME)]
+        return [path for path in paths if path.is_file()]
+
+    def save_final(
+        self,
+        *,
+        shared: Mapping[str, Tensor],
+        private: Mapping[str, Tensor],
+        record: Any,
+        origin: Origin = _NOT_SAID,
+        shared_origin: str | None = UNKNOWN,
+    ) -> Path:
+        """Write the personal model: last shared and private tensors with the record of the run.
+
+        Args:
+            shared: by state-dict key.
+            private: by state-dict key.
+            record: of the run.
+            origin: of the site's own cases.
+            shared_origin: kind of all images that moved the shared tensors; None where none of these is trained.
+        """
+        self._prepare()
+        tensors = {f"shared/{key}": value for key, value in shared.items()}
+        tensors |= {f"private/{key}": value for key, value in private.items()}
+        path = self.folder / FINAL_NAME
+        trained_on = {"site": origin.to_json(), "shared": shared_origin}
+        entries = {"record": json.dumps(record), TRAINED_ON: json.dumps(trained_on)}
+        save_tensors(path, tensors, {**self._identity(), **entries})
+        return path
+
+    def save_evidence(self, tensors: Mapping[str, Tensor]) -> Path:
+        """Write what the personal model says of the site's cases, bound to the model just written.
+
+        Like everything in this folder it never travels; an export makes the temperature and the reference of unusual
+        images from it, see :mod:`monai_fedlora.export.kept_evidence`. It gets a secret of its own, so that copies of
+        the run that are exported apart draw the same noise.
+
+        Args:
+            tensors: ``<split>/logits`` and ``<split>/shared_logits`` (N, C), ``<split>/labels`` (N,),
+                ``<split>/features`` (N, D) and ``<split>/units`` (N,), a number per patient, of "training",
+                "validation" and "test".
+        """
+        path = self.folder / EVIDENCE_NAME
+        bound = {"final_sha256": sha256(self.folder / FINAL_NAME), NOISE_KEY: secrets.token_hex(32)}
+        save_tensors(path, tensors, {**self._identity(), **bound})
+        return path
+
+    def rounds(self) -> list[int]:
+        """Numbers of the stored rounds."""
+        matches = map(_ROUND_NAME.fullmatch, os.listdir(self.folder)) if self.folder.is_dir() else ()
+        return [int(match[1]) for match in matches if match]
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"round-{number:05d}.safetensors"
+
+    def _prepare(self) -> None:
+        make_folder(self.folder)
+        for folder in (self.folder, self.folder.parent):
+            folder.chmod(0o700)
+
+    def _identity(self) -> dict[str, str]:
+        return {
+            "fingerprint": self._plan.fingerprint,
+            "site": self._site,
+            "plan": json.dumps(self._plan.to_json()),
+        }
+
+    def _check(self, path: Path, metadata: Mapping[str, str]) -> None:
+        self._check_identity(path, metadata)
+        if unsaid := self._unsaid_changes(path, metadata):
+            raise PrivacyError(
+                f"{path} was stored with other settings than the job's plan has, and the plan does not say that they "
+                f"changed ({listed(unsaid)}); whoever makes the job has to accept that (job --resume --accept-changes)"
+            )
+
+    def _unsaid_changes(self, path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
+        try:
+            before = json.loads(metadata["plan"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(f"{path} is not a site state ({error}); remove it to start afresh") from error
+        changes = plan_changes(before, self._plan, at_site=True)
+        return {name: change for name, change in changes.items() if name not in self._plan.changed}
+
+    def _check_identity(self, path: Path, metadata: Mapping[str, str]) -> None:
+        if metadata.get("fingerprint") != self._plan.fingerprint or metadata.get("site") != self._site:
+            raise PrivacyError(
+                f"{path} belongs to another experiment, method, backbone or site than {self._plan.experiment!r} at "
+                f"{self._site!r}; choose another experiment name, or remove the folder to start afresh"
+            )
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -1,0 +1,194 @@
+"""Find what a run has left behind, and read what belongs together."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_fedlora.data.origin import UNKNOWN, Origin, together
+from monai_fedlora.errors import FedLoraError, WeightsError
+from monai_fedlora.export.finished import trained_on
+from monai_fedlora.export.kept_evidence import read_evidence
+from monai_fedlora.export.leakage import Leakage, read_audit
+from monai_fedlora.export.personal_or_shared import discordant
+from monai_fedlora.federated.run_record import FORMAT, RESULTS_NAME
+from monai_fedlora.federated.site_state import FINAL_NAME
+from monai_fedlora.files import load_tensors, read_json, sha256
+from monai_fedlora.reporting.record import Answer, Record, answer, parse_record
+from monai_fedlora.reporting.subspaces import Overlap, layer_overlaps
+
+BINS = 15
+"""Equal-width confidence bins, as the calibration error of the record has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bin:
+    """Test cases whose top class has about the same confidence.
+
+    Attributes:
+        cases: how many.
+        confidence: mean confidence.
+        accuracy: share of cases whose top class is right.
+    """
+
+    cases: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Personal:
+    """What a site's own model shows.
+
+    Attributes:
+        overlaps: column and row spaces of the shared and the private update, by adapted layer.
+        reliability: filled bins of the test split, by their number from 0 to :data:`BINS` - 1; empty where the run
+            kept no predictions.
+        leakage: what an audit of the model has measured; None where there was none.
+        origin: of the site's own images; of unknown kind where the run is of an earlier version.
+        images: kind of all images that moved the model.
+        pairs: test cases that the personal model alone gets right, and that the shared one alone does; None where the
+            run kept no predictions of both.
+    """
+
+    overlaps: Mapping[str, tuple[Overlap, Overlap]]
+    reliability: Mapping[int, Bin]
+    leakage: Leakage | None = None
+    origin: Origin = field(default_factory=Origin)
+    images: str = UNKNOWN
+    pairs: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundRun:
+    """A run's record with the personal models that belong to it.
+
+    Attributes:
+        record: of the server, or made of what single sites' models say.
+        personal: by site.
+        passed_over: by site, why a model that was found is not used.
+    """
+
+    record: Record
+    personal: Mapping[str, Personal] = field(default_factory=dict)
+    passed_over: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_run(folder: Path) -> FoundRun:
+    """Read a run.
+
+    Args:
+        folder: a simulation's workspace, a server's run folder with ``results.json``, or a folder of private state
+            without one, such as a hospital's own.
+
+    Raises:
+        FedLoraError: there is nothing to report, several runs lie there, or the record is damaged or of another
+            version.
+    """
+    if not folder.is_dir():
+        raise FedLoraError(f"{folder} is no folder; give the workspace of monai-fedlora simulate")
+    source = _results(folder)
+    if source is None:
+        return _of_sites(folder)
+    record = parse_record(read_json(source), str(source))
+    personal, passed_over = {}, {}
+    for path in sorted(folder.rglob(FINAL_NAME)):
+        try:
+            tensors, plan, site, said = _final(path)
+        except WeightsError as error:
+            passed_over[path.parent.name] = str(error)
+            continue
+        if site not in record.sites or site in personal:
+            continue
+        if plan != record.plan or said.test != record.final.get(site, Answer()).test:
+            passed_over[site] = "the model that lies there is not the one that this record ends with"
+            continue
+        passed_over.pop(site, None)
+        personal[site] = _personal(path, tensors)
+    return FoundRun(record=record, personal=personal, passed_over=passed_over)
+
+
+def _results(folder: Path) -> Path | None:
+    if (folder / RESULTS_NAME).is_file():
+        return folder / RESULTS_NAME
+    found = list({sha256(path): path for path in sorted(folder.rglob(RESULTS_NAME), reverse=True)}.values())
+    if len(found) > 1:
+        listing = "\n  ".join(str(path.parent) for path in sorted(found))
+        raise FedLoraError(f"{folder} holds {len(found)} runs; give one of\n  {listing}")
+    return found[0] if found else None
+
+
+def _of_sites(folder: Path) -> FoundRun:
+    """The record that personal models carry: their own sites' part of the end."""
+    found = {path: _final(path) for path in sorted(folder.rglob(FINAL_NAME))}
+    if not found:
+        raise FedLoraError(
+            f"{folder} holds neither {RESULTS_NAME} nor a site's {FINAL_NAME}; give the workspace of monai-fedlora "
+            "simulate, or a site's private folder after the run's end"
+        )
+    plans = [plan for _, plan, _, _ in found.values()]
+    sites = [site for _, _, site, _ in found.values()]
+    if any(plan != plans[0] for plan in plans) or len(set(sites)) < len(sites):
+        listing = "\n  ".join(str(path.parent) for path in found)
+        raise FedLoraError(f"{folder} holds models of several runs; give one of\n  {listing}")
+    value = {"format": FORMAT, "plan": plans[0], "status": "site", "rounds": []}
+    record = parse_record(value, str(folder))
+    final = {site: said for _, _, site, said in found.values()}
+    return FoundRun(
+        record=dataclasses.replace(record, final=final),
+        personal={site: _personal(path, tensors) for path, (tensors, _, site, _) in found.items()},
+    )
+
+
+def _final(path: Path) -> tuple[dict[str, Any], Mapping[str, Any], str, Answer]:
+    """Tensors by state-dict key, plan, site and the site's own record."""
+    stored, metadata = load_tensors(path)
+    try:
+        plan, said, site = json.loads(metadata["plan"]), json.loads(metadata["record"]), metadata["site"]
+        if not isinstance(plan, dict):
+            raise TypeError("its plan is no mapping")
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path} is no site's final model ({error})") from error
+    return {key.partition("/")[2]: value for key, value in stored.items()}, plan, site, answer(said)
+
+
+def _personal(path: Path, tensors: Mapping[str, Any]) -> Personal:
+    factors = {key: value.double().numpy() for key, value in tensors.items() if ".lora_" in key}
+    finite = all(np.isfinite(value).all() for value in factors.values())
+    origin, shared = trained_on(path)
+    return Personal(
+        overlaps=layer_overlaps(factors) if finite else {},
+        reliability=_reliability(path),
+        leakage=read_audit(path),
+        origin=origin,
+        images=together([origin.kind, *([] if shared is None else [shared])]),
+        pairs=discordant(read_evidence(path)),
+    )
+
+
+def _reliability(final: Path) -> dict[int, Bin]:
+    evidence = read_evidence(final)
+    if "test" not in evidence.logits or "test" not in evidence.labels:
+        return {}
+    probabilities = evidence.logits["test"].double().softmax(dim=1).numpy()
+    return reliability_bins(probabilities, evidence.labels["test"].numpy())
+
+
+def reliability_bins(probabilities: np.ndarray, labels: np.ndarray) -> dict[int, Bin]:
+    """Filled bins of (N, C) probabilities and (N,) labels; a bin holds its upper edge and not its lower one."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    places = np.clip(np.searchsorted(np.linspace(0, 1, BINS + 1), confidence, side="left") - 1, 0, BINS - 1)
+    return {
+        int(place): Bin(
+            cases=int((places == place).sum()),
+            confidence=float(confidence[places == place].mean()),
+            accuracy=float(right[places == place].mean()),
+        )
+        for place in np.unique(places)
+    }

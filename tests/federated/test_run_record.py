@@ -1,0 +1,207 @@
+"""The record is a complete file all the time, for a live view and for a run that ends early."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from monai_fedlora import __version__
+from monai_fedlora.federated import run_record as module
+from monai_fedlora.federated.run_record import RESULTS_NAME, RunRecord, restarts_said
+from tests.helpers import make_manifest, make_plan
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> RunRecord:
+    return RunRecord(folder=tmp_path, plan=make_plan(), manifest=make_manifest())
+
+
+def written(record: RunRecord) -> dict[str, Any]:
+    record.flush()
+    return json.loads(record.path.read_text())
+
+
+def test_a_record_says_what_was_agreed(record: RunRecord, tmp_path: Path) -> None:
+    record.begin_round(0)
+    value = written(record)
+    assert record.path == tmp_path / RESULTS_NAME
+    assert value["version"] == __version__
+    assert value["plan"] == make_plan().to_json()
+    assert value["manifest_digest"] == make_manifest().digest
+    assert value["payload_bytes"] == make_manifest().nbytes == 44
+    assert value["status"] == "running"
+
+
+def test_every_event_is_in_the_file(record: RunRecord) -> None:
+    record.begin_round(0)
+    assert written(record)["rounds"] == [{"round": 0, "sites": {}}]
+    record.contribution("north", {"round": 0, "cases": 5, "train_loss": 0.5})
+    assert written(record)["rounds"][0]["sites"]["north"]["train_loss"] == 0.5
+    record.refusal(0, "south", "NaN")
+    assert written(record)["refused"] == [{"round": 0, "site": "south", "reason": "NaN"}]
+    record.end_round(score=0.75, traffic={"north": {"bytes_sent": 3}, "south": {"bytes_sent": 4}})
+    sites = written(record)["rounds"][0]["sites"]
+    assert written(record)["rounds"][0]["score"] == 0.75
+    assert sites["north"] == {"round": 0, "cases": 5, "train_loss": 0.5, "bytes_sent": 3}
+    assert sites["south"] == {"bytes_sent": 4}
+    record.final("north", {"cases": 5})
+    assert written(record)["final"] == {"north": {"cases": 5}}
+    assert written(record)["status"] == "running"
+    record.finish()
+    assert written(record)["status"] == "incomplete"
+    assert written(record)["seconds"] >= 0
+
+
+def test_a_round_that_begins_and_the_end_are_on_disk_at_once(record: RunRecord) -> None:
+    for number in range(3):
+        record.begin_round(number)
+        assert json.loads(record.path.read_text())["rounds"][-1] == {"round": number, "sites": {}}
+        record.contribution("north", {"round": number})
+    record.finish()
+    assert json.loads(record.path.read_text())["status"] == "incomplete"
+
+
+def test_what_happens_within_a_round_is_soon_on_disk(record: RunRecord) -> None:
+    record.begin_round(0)
+    record.contribution("north", {"round": 0})
+    record.refusal(0, "south", "NaN")
+    assert json.loads(record.path.read_text())["refused"] == []
+    deadline = time.monotonic() + 5
+    while not json.loads(record.path.read_text())["refused"] and time.monotonic() < deadline:
+        time.sleep(0.02)
+    value = json.loads(record.path.read_text())
+    assert (list(value["rounds"][0]["sites"]), len(value["refused"])) == (["north"], 1)
+
+
+def test_many_sites_over_many_rounds_write_little_more_than_a_file_a_round(
+    record: RunRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sites that answer one by one, every two seconds, in a record whose file grows and grows."""
+    now, written_bytes = [0.0], []
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(module.threading, "Timer", lambda *_: SimpleNamespace(start=int, cancel=int))
+    write = module.write_json
+    monkeypatch.setattr(
+        module, "write_json", lambda path, value: (write(path, value), written_bytes.append(path.stat().st_size))
+    )
+    report = {"cases": 20, "numbers": [0.123456789] * 40}
+    for number in range(20):
+        record.begin_round(number)
+        for site in range(16):
+            record.contribution(f"site-{site}", report)
+            now[0] += 2
+        record.end_round(score=0.5, traffic={})
+    record.finish()
+    assert sum(written_bytes) < 3 * 20 * written_bytes[-1]
+    assert sum(written_bytes) - written_bytes[-1] * 21 < 16_000 * now[0]
+
+
+def test_events_of_several_threads_are_all_kept(record: RunRecord) -> None:
+    record.begin_round(0)
+    threads = [Thread(target=record.contribution, args=(f"site-{n}", {"round": 0})) for n in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(written(record)["rounds"][0]["sites"]) == 32
+
+
+def test_rounds_follow_each_other(record: RunRecord) -> None:
+    for number in (3, 4):
+        record.begin_round(number)
+        record.contribution("north", {"round": number})
+        record.end_round(score=None, traffic={})
+    assert [entry["round"] for entry in written(record)["rounds"]] == [3, 4]
+    assert [entry["sites"]["north"]["round"] for entry in written(record)["rounds"]] == [3, 4]
+    assert written(record)["rounds"][0]["score"] is None
+
+
+def test_a_report_that_changes_later_does_not_change_the_record(record: RunRecord) -> None:
+    report = {"round": 0, "cases": 5}
+    record.begin_round(0)
+    record.contribution("north", report)
+    record.end_round(score=None, traffic={"north": {"bytes_sent": 3}})
+    assert report == {"round": 0, "cases": 5}
+    report["cases"] = 6
+    record.finish()
+    assert written(record)["rounds"][0]["sites"]["north"]["cases"] == 5
+
+
+def test_no_half_written_record_is_ever_seen(record: RunRecord, tmp_path: Path) -> None:
+    record.begin_round(0)
+    record.value["rounds"][0]["bad"] = float("nan")
+    with pytest.raises(ValueError, match="JSON compliant"):
+        record.finish()
+    assert written(record)["status"] == "running"
+    assert [path.name for path in tmp_path.iterdir()] == [RESULTS_NAME]
+    record.value["rounds"].clear()
+
+
+def ended(record: RunRecord, rounds: list[str], final: str) -> tuple[str, str]:
+    """Status and shortfalls of a run; a letter is a site (north, south) whose answer counted."""
+    sites = {"n": "north", "s": "south"}
+    for number, names in enumerate(rounds):
+        record.begin_round(number)
+        for name in names:
+            record.contribution(sites[name], {"round": number, "cases": 5})
+        record.end_round(score=None, traffic={site: {"bytes_sent": 3} for site in sites.values()})
+    for name in final:
+        record.final(sites[name], {"round": len(rounds)})
+    record.finish()
+    return written(record)["status"], "; ".join(written(record)["lacks"])
+
+
+@pytest.mark.parametrize("rounds", [["ns", "ns"], ["ns", "n"], ["n", "s"], ["s", "ns"]])
+def test_a_run_in_which_every_site_and_every_round_counted_is_finished(record: RunRecord, rounds: list[str]) -> None:
+    assert ended(record, rounds, "ns") == ("finished", "")
+
+
+@pytest.mark.parametrize(
+    "rounds, final, lacks",
+    [
+        (["", ""], "ns", ["nothing was learnt"]),
+        (["", ""], "", ["nothing was learnt", "north has no evaluation", "south has no evaluation"]),
+        (["ns", ""], "ns", ["no answer counted in round 2"]),
+        (["", "ns", ""], "ns", ["no answer counted in round 1, 3"]),
+        (["n", "n"], "ns", ["no answer of south ever counted"]),
+        (["ns", "ns"], "n", ["south has no evaluation of the last model"]),
+        (["ns", "ns"], "", ["north has no", "south has no"]),
+    ],
+)
+def test_a_run_that_lacks_something_is_incomplete_and_says_what(
+    record: RunRecord, rounds: list[str], final: str, lacks: list[str]
+) -> None:
+    status, said = ended(record, rounds, final)
+    assert status == "incomplete"
+    assert said.count(";") == len(lacks) - 1
+    assert all(part in said for part in lacks)
+
+
+def test_a_site_that_begins_without_the_state_it_had_is_noted(record: RunRecord) -> None:
+    states = [(0, 0, 0), (1, 1, 0), (2, 1, 2), (3, 3, 3)]
+    for number, north, south in states:
+        record.begin_round(number)
+        record.contribution("north", {"round": number, "restored_rounds": north})
+        record.contribution("south", {"round": number, "restored_rounds": south})
+    record.final("north", {"round": 4, "restored_rounds": 0})
+    record.final("south", {"round": 4})
+    noted = [(entry["round"], entry["site"], entry["restored_rounds"]) for entry in written(record)["restarted"]]
+    assert noted == [(1, "south", 0), (2, "north", 1), (4, "north", 0)]
+    said = restarts_said(written(record))
+    assert ("south began round 1 with no state" in said[0], "after 1 rounds" in said[1]) == (True, True)
+
+
+def test_agreement_belongs_to_the_open_round_and_may_be_missing(record: RunRecord) -> None:
+    found = {"sites": ["north"], "norms": [0.5], "cosines": [[1.0]]}
+    record.begin_round(0)
+    record.agreement(None)
+    assert "agreement" not in written(record)["rounds"][0]
+    record.begin_round(1)
+    record.agreement(found)
+    assert written(record)["rounds"] == [{"round": 0, "sites": {}}, {"round": 1, "sites": {}, "agreement": found}]
