@@ -24,11 +24,11 @@ import torch
 from _machine import machine
 from monai.bundle import ConfigParser
 
+from monai_fedlora import resources
 from monai_fedlora.data.site import CACHE, PhantomSettings, site_data
 from monai_fedlora.engines.frozen import FrozenPrefix
 from monai_fedlora.files import write_json
 from monai_fedlora.methods.build import UNTRAINED
-from monai_fedlora.resources import bundle_path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = Path(__file__).parent / "results" / "cached_step.json"
@@ -58,6 +58,13 @@ def without_the_network(network: Any) -> None:
     FrozenPrefix.compute, FrozenPrefix.logits = features, logits  # type: ignore[assignment,method-assign]
 
 
+def configs(bundle: str) -> Any:
+    """The files of a bundle's training, which was one at first."""
+    if hasattr(resources, "bundle_configs"):
+        return resources.bundle_configs(bundle)
+    return resources.bundle_path(bundle) / "configs" / "train.json"
+
+
 def measure(size: str, epochs: int) -> dict[int, float]:
     """Milliseconds of CPU time per case, by the size of the batch."""
     torch.set_num_threads(1)
@@ -74,7 +81,7 @@ def measure(size: str, epochs: int) -> dict[int, float]:
             datalist = site_data("site-1", phantom=phantom, settings=settings)
         for batch in batches:
             config = ConfigParser()
-            config.read_config(bundle_path(bundle) / "configs" / "train.json")
+            config.read_config(configs(bundle))
             overrides = {
                 "dataset_dir": str(datalist.parent),
                 "output_dir": str(datalist.parent / "run"),
@@ -131,7 +138,7 @@ def main() -> None:
     parser.add_argument("--before", default="c10d048", help="commit to compare with (default: %(default)s)")
     parser.add_argument("--sizes", type=lambda text: text.split(","), default=list(SIZES))
     parser.add_argument("--epochs", type=int, default=3, help="turns of the views that are timed in a process")
-    parser.add_argument("--turns", type=int, default=3, help="processes for each kind of code")
+    parser.add_argument("--turns", type=int, default=2, help="processes for each kind of code")
     parser.add_argument("--measure", choices=list(SIZES), help=argparse.SUPPRESS)
     settings = vars(parser.parse_args())
     size = settings.pop("measure")

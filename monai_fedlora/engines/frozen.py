@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from monai_fedlora.adapters.side import PREFIX
 from monai_fedlora.catalogues import code_of
-from monai_fedlora.engines.memory import fingerprint
+from monai_fedlora.engines.memory import fingerprint, is_known
 from monai_fedlora.engines.store import as_bytes
 from monai_fedlora.networks.backbone import Backbone, Features, Taps
 
@@ -59,7 +59,8 @@ class FrozenPart(ABC):
         last block, and what is taken from the network. What lies behind has no part in it, so that methods share it.
 
         Returns:
-            Hexadecimal digits; None where a setting cannot be described, and another network could have the same.
+            Hexadecimal digits; None where a setting or a class cannot be described, see
+            :func:`~monai_fedlora.engines.memory.fingerprint`, and another network could have the same.
         """
         network, behind = self.network, self.prefixes_behind
         kind = f"{_class(self)} {list(self.blocks_behind())} {network.reads_class_token_alone}"
@@ -67,7 +68,7 @@ class FrozenPart(ABC):
         for name, module in network.named_modules():
             if not f"{name}.".startswith(behind):
                 described = fingerprint(_settings(module))
-                if described is None:
+                if described is None or not is_known(type(module).__module__):
                     return None
                 digest.update(f"{name} {_class(module)} {described}".encode())
         for name, tensor in sorted(network.state_dict().items()):

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from torch import Tensor
 
 from monai_fedlora.catalogues import code_of
@@ -27,7 +28,7 @@ _T = TypeVar("_T")
 _PLAIN = (type(None), bool, int, float, str, bytes, Enum, torch.dtype, torch.device, np.dtype)
 _NO_SETTINGS = (np.random.RandomState, threading.local)
 """What MONAI's transforms carry, or get when they are first used, without computing anything else for it."""
-_ROOMS = ("monai.", "monai_fedlora.", "torch.")
+_ROOMS = ("builtins.", "monai.", "monai_fedlora.", "numpy.", "torch.")
 
 
 class Memory:
@@ -76,8 +77,9 @@ def fingerprint(value: Any) -> str | None:
     """Hash of what a transform, a sequence of them, or settings compute: classes and all of their values.
 
     Returns:
-        Hexadecimal digits, equal for two that were built alike; None where a part of it cannot be described, such as
-        a function defined inside another one.
+        Hexadecimal digits, equal for two that were built alike; None where a part of it cannot be described: a function
+        defined inside another one, or code of neither this package, PyTorch, MONAI nor a plug-in, which may change
+        while its name stays.
     """
     digest = hashlib.blake2b(digest_size=16)
     try:
@@ -97,6 +99,8 @@ def _describe(value: Any) -> Iterator[bytes]:
     yield f"<{kind.__module__}.{kind.__qualname__}>".encode()
     if isinstance(value, _PLAIN):
         yield repr(value).encode()
+    elif isinstance(value, MetaTensor):
+        yield from _describe((value.as_tensor(), value.meta, value.applied_operations))
     elif isinstance(value, (np.ndarray, Tensor)):
         array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
         yield f"{array.dtype}{array.shape}".encode()
@@ -111,17 +115,24 @@ def _describe(value: Any) -> Iterator[bytes]:
     elif isinstance(value, (set, frozenset)):
         yield from _describe(sorted(map(repr, value)))
     elif isinstance(value, (type, FunctionType, BuiltinFunctionType)):
-        if "<" in value.__qualname__ or (isinstance(value, BuiltinFunctionType) and not _is_torchs(value)):
+        known = _is_torchs(value) if isinstance(value, BuiltinFunctionType) else is_known(value.__module__)
+        if "<" in value.__qualname__ or not known:
             raise _Unknown
         yield f"{value.__module__}.{value.__qualname__}{code_of(value.__module__ or '')}".encode()
-    elif is_dataclass(value):
+    elif is_dataclass(value) and is_known(kind.__module__):
+        yield code_of(kind.__module__).encode()
         yield from _describe({field.name: getattr(value, field.name) for field in fields(value)})
-    elif (f"{kind.__module__}.".startswith(_ROOMS) or code_of(kind.__module__)) and hasattr(value, "__dict__"):
+    elif is_known(kind.__module__) and hasattr(value, "__dict__"):
         yield code_of(kind.__module__).encode()
         yield from _describe({name: part for name, part in vars(value).items() if not isinstance(part, _NO_SETTINGS)})
     else:
         raise _Unknown
     yield b"</>"
+
+
+def is_known(module: str | None) -> bool:
+    """Whether what is kept is found by the version of a module's code, so that a change of it is noticed."""
+    return f"{module}.".startswith(_ROOMS) or bool(code_of(module or ""))
 
 
 def _is_torchs(function: BuiltinFunctionType) -> bool:

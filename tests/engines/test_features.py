@@ -11,13 +11,15 @@ from monai.inferers import SimpleInferer
 from monai.transforms import Compose, RandGaussianNoised, RandLambdad, Transform
 
 from monai_fedlora.engines.dataset import CaseDataset, CaseView, case_loader
+from monai_fedlora.engines.evaluator import ClassificationEvaluator
+from monai_fedlora.engines.evidence import plain_outputs, run_and_keep
 from monai_fedlora.engines.features import FrozenInferer, frozen_inferer
 from monai_fedlora.engines.frozen import FrozenPrefix, FrozenTaps, frozen_part
 from monai_fedlora.engines.joining import joined
 from monai_fedlora.engines.memory import Memory, using
 from monai_fedlora.engines.store import Store, entries
 from monai_fedlora.engines.trainer import ClassificationTrainer
-from monai_fedlora.errors import ConfigError
+from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.methods import get_method
 from monai_fedlora.networks.backbone import Features, Taps
 from monai_fedlora.networks.cinema import ConvViT
@@ -497,3 +499,83 @@ def test_a_batch_is_not_overwritten_while_somebody_holds_a_part_of_it() -> None:
     place = second.data_ptr()
     del second
     assert joined(0, rows[:1]).data_ptr() == place
+
+
+def lost(number: int) -> list[dict[str, Any]]:
+    """Cases in memory, of which every other one has no orientation."""
+    images = torch.rand(number, 2, 16, 16, 2, generator=torch.Generator().manual_seed(9))
+    return [
+        {"image": image, "label": n % 2, "subject": f"p{n}", "placeholder": torch.tensor(n % 2 == 0)}
+        for n, image in enumerate(images)
+    ]
+
+
+def test_evaluation_from_kept_features_is_that_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    built, data = network(), CaseDataset(lost(3), [])
+    inferers, found = [SimpleInferer(), FrozenInferer(dtype="float32")], []
+    for inferer in (*inferers, inferers[1]):
+        evaluator = ClassificationEvaluator(
+            device="cpu", val_data_loader=case_loader(data, batch_size=2), network=built, inferer=inferer
+        )
+        plain = plain_outputs(built, data, inferer=inferer, device=torch.device("cpu"), batch_size=2)
+        found.append({**run_and_keep(evaluator), **{f"plain_{key}": value for key, value in plain.items()}})
+        if inferer is inferers[1]:
+            monkeypatch.setattr(CaseView, "image", lambda view: pytest.fail("an image was opened"))
+    for key, value in found[0].items():
+        torch.testing.assert_close(found[1][key], value, rtol=1e-4, atol=1e-5)
+        assert torch.equal(found[1][key], found[2][key])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_from_kept_features_shows_every_order_too(workers: int) -> None:
+    trained = []
+    for inferer in (SimpleInferer(), FrozenInferer(dtype="float32")):
+        built = network()
+        ClassificationTrainer(
+            device="cpu",
+            max_epochs=3,
+            train_data_loader=case_loader(CaseDataset(lost(3), []), batch_size=2, shuffle=True, num_workers=workers),
+            network=built,
+            optimizer=torch.optim.SGD([p for p in built.parameters() if p.requires_grad], lr=0.1),
+            loss_function=torch.nn.CrossEntropyLoss(),
+            inferer=inferer,
+        ).run()
+        trained.append([p.detach() for p in built.parameters() if p.requires_grad])
+    for one, other in zip(*trained, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_an_image_that_is_not_finite_is_named_though_features_stand_for_it() -> None:
+    items = lost(2)
+    items[1]["image"][0, 0, 0, 0] = float("nan")
+    built = network()
+    trainer = ClassificationTrainer(
+        device="cpu",
+        max_epochs=1,
+        train_data_loader=case_loader(CaseDataset(items, []), batch_size=2),
+        network=built,
+        optimizer=torch.optim.SGD([p for p in built.parameters() if p.requires_grad], lr=0.1),
+        loss_function=torch.nn.CrossEntropyLoss(),
+        inferer=FrozenInferer(),
+    )
+    with pytest.raises(DataError, match=r"p0, p1: an image holds NaN"):
+        trainer.run()
+
+
+def test_an_augmentation_that_changes_a_label_cannot_be_kept() -> None:
+    shift = RandLambdad("label", func=lambda label: label + 1)
+    data = CaseDataset(lost(1), [], augmentation=[shift])
+    assert data[0]["label"] == 1
+    with pytest.raises(ConfigError, match="cache_features"):
+        FrozenInferer()([data.view(0)], network())
+
+
+def test_classes_of_ones_own_have_no_features_on_disk(tmp_path: Path) -> None:
+    class Own(ConvViT):
+        """The same network, whose code may change between two runs."""
+
+    built = network()
+    built.__class__ = Own
+    assert frozen_part(built).digest is None
+    FrozenInferer(store=Store(tmp_path / "site-1", limit=10**9))(Named(torch.rand(1, 2, 16, 16, 2)), built)
+    assert not list(entries(tmp_path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from monai.data import MetaTensor
 from monai.transforms import Compose, Lambdad, ScaleIntensityd, SpatialPadd
 from PIL import Image
 from torch.nn import functional
@@ -24,6 +26,13 @@ from monai_fedlora.engines.memory import Memory, active_memory, fingerprint, usi
 from tests.engines.test_features import Named, count_prefixes, network
 
 CASES = [{"image": torch.rand(1, 4, 4), "label": i % 2, "subject": f"p{i}"} for i in range(3)]
+
+
+@dataclass
+class Settings:
+    """A class of somebody's own."""
+
+    value: int
 
 
 def halve(image: torch.Tensor) -> torch.Tensor:
@@ -70,7 +79,12 @@ def test_what_cannot_be_described_has_no_fingerprint() -> None:
     assert fingerprint(open) is None
     assert fingerprint("a".upper) is None
     assert len({fingerprint(each) for each in (torch.tanh, torch.sigmoid, functional.gelu)} - {None}) == 3
-    assert fingerprint([Lambdad(keys="image", func=halve)]) is not None
+    assert fingerprint([Lambdad(keys="image", func=halve)]) is None  # its code may change, and its name stay
+    assert fingerprint([Lambdad(keys="image", func=functional.gelu)]) is not None
+    assert fingerprint(Settings(1)) is None
+    assert fingerprint(MetaTensor(torch.ones(1, 2))) != fingerprint(
+        MetaTensor(torch.ones(1, 2), affine=2 * torch.eye(4))
+    )
 
 
 @pytest.mark.parametrize("size", ["small", "vit_demo"])
