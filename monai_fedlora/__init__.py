@@ -17,12 +17,12 @@ __all__ = ["Attached", "MethodChoice", "Run", "SiteData", "attach", "federate", 
 
 _MODULES = {
     "Attached": "api.attached",
-    "MethodChoice": "api.method",
+    "MethodChoice": "api.method_choice",
     "Run": "api.federation",
     "SiteData": "api.site_data",
     "attach": "api.attached",
     "federate": "api.federation",
-    "method": "api.method",
+    "method": "api.method_choice",
 }
 """Where each public name comes from; the same as the imports above, which type checkers and editors read."""
 
