@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import nn
@@ -11,6 +11,7 @@ from torch import nn
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.backbone import Backbone
 from monai_fedlora.networks.layers import like, roles_of
+from monai_fedlora.networks.opened import INSIDE
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _ADAPTABLE = (nn.Linear, *CONVOLUTIONS)
@@ -53,8 +54,8 @@ def _in_blocks(network: Any, targets: Sequence[str], blocks: int) -> Iterator[tu
             if missing := [name for name in names if name not in modules]:
                 raise ConfigError(f"{target!r} is not in every block: there is no {missing[0]}; give whole names")
             yield from zip(names, range(depth - len(names), depth), strict=True)
-        elif target in modules:
-            yield target, depth
+        elif whole := _whole(target, modules):
+            yield whole, depth
         else:
             inside = (name for name, module in network.blocks[0].named_modules() if isinstance(module, _ADAPTABLE))
             known = ", ".join([*network.target_names, *inside])
@@ -70,8 +71,8 @@ def _anywhere(network: Any, targets: Sequence[str], blocks: int) -> Iterator[tup
         if isinstance(module, _ADAPTABLE) and not f"{name}.".startswith(network.head_prefixes)
     ]
     for target in targets:
-        if target in modules:
-            yield target, 0
+        if whole := _whole(target, modules):
+            yield whole, 0
             continue
         found = [name for name in layers if target in roles_of(name) or name.endswith(f".{target}")]
         if not found:
@@ -84,6 +85,11 @@ def _anywhere(network: Any, targets: Sequence[str], blocks: int) -> Iterator[tup
                 "expression of whole names, or set blocks to 0 for all of the network"
             )
         yield from ((name, 0) for name in found)
+
+
+def _whole(target: str, modules: Container[str]) -> str | None:
+    """The dotted name of a target that is one, as the user's own module or the network around it has it."""
+    return next((name for name in (target, f"{INSIDE}{target}") if name in modules), None)
 
 
 def check_layer(network: Any, name: str) -> None:

@@ -47,6 +47,7 @@ class OpenedNetwork(nn.Module):
                 raise ConfigError(f"head is {name!r}, which has no parameters; name the layer that makes the logits")
         self.module = module
         self.head_prefixes = tuple(f"{INSIDE}{name}." for name in head)
+        _refuse_shared_heads(module, head)
         self.side: nn.Module | None = None
 
     def forward(self, x: Any) -> Tensor:
@@ -57,6 +58,16 @@ class OpenedNetwork(nn.Module):
     def block_lists(self) -> list[str]:
         """Dotted names, in the user's module, of what could be its list of blocks."""
         return block_lists(self.module)
+
+
+def _refuse_shared_heads(module: nn.Module, head: Sequence[str]) -> None:
+    """Refuse a head with a parameter that lies outside of it, too, where it does not train."""
+    prefixes = tuple(f"{name}." for name in head)
+    parameters = list(module.named_parameters(remove_duplicate=False))
+    heads = {id(parameter): name for name, parameter in parameters if name.startswith(prefixes)}
+    for name, parameter in parameters:
+        if id(parameter) in heads and not name.startswith(prefixes):
+            raise ConfigError(f"the head's {heads[id(parameter)]} is one parameter with {name}, outside of the head")
 
 
 def logits_of(output: Any, *, batch: int) -> Tensor:
