@@ -148,8 +148,15 @@ def attach_side(network: Any, settings: SideSettings, *, private: LoraSettings |
         private: rank, alpha and dropout of an adapter called ``private`` on every D, O and U; None for none.
 
     Raises:
-        ConfigError: a tap lies beyond the network's last block.
+        ConfigError: a tap lies beyond the network's last block; or the network's blocks, or their queries, are unknown.
     """
+    blocks = isinstance(network, Backbone)
+    if not blocks or "q" not in network.target_names:
+        what = "layer that makes queries in a block" if blocks else "list of blocks"
+        raise ConfigError(
+            f"a side network reads the tokens in front of every block of a transformer, and this network has no {what} "
+            "that is known; name its list of blocks, blocks=..., or choose a method of adapters"
+        )
     network.requires_grad_(False)
     query = network.blocks[0].get_submodule(network.target_names["q"])
     network.side = SideNetwork(settings, dim=query.in_features, depth=len(network.blocks))

@@ -99,7 +99,10 @@ class FrozenInferer(Inferer):
             self._on_device.clear()
             self._left = None
             if self._part is None:
-                _log.info("the network trains from its first layer on, so that cache_features keeps nothing")
+                _log.info(
+                    "cache_features keeps nothing: the network trains from its first layer on, or its list of blocks "
+                    "is not named"
+                )
         return self._part is not None
 
     def __call__(self, inputs: Tensor | list[CaseView], network: Any, *args: Any, **kwargs: Any) -> Tensor:

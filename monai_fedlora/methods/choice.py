@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from monai_fedlora.adapters.lora import lora_layers
 from monai_fedlora.adapters.side import PREFIX
@@ -54,6 +55,7 @@ class MethodChoice:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             method.attach(opened)
+        _tell_about_norms(opened)
         if images is not None:
             check_attached(opened, images)
         return opened, method
@@ -96,6 +98,24 @@ class MethodChoice:
             names = tuple(inside + name for name in matching(network, layers.targets))
             method = dataclasses.replace(method, targets=names)  # type: ignore[call-arg]
         return opened, method
+
+
+def _tell_about_norms(network: nn.Module) -> None:
+    """Say which statistics stay as they are although the layer trains."""
+    norms = [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, _BatchNorm)
+        and module.track_running_stats
+        and any(parameter.requires_grad for parameter in module.parameters())
+    ]
+    if norms:
+        _log.warning(
+            "%d layers of batch normalisation train and keep the running statistics that the network came with, since "
+            "buffers neither train nor travel; the first is %s",
+            len(norms),
+            norms[0],
+        )
 
 
 def check_attached(network: Any, images: Tensor) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -94,6 +97,17 @@ def test_a_layers_role_is_told_by_the_end_of_its_name(name: str, roles: tuple[st
 def test_a_pattern_that_matches_no_whole_name_is_told_the_nearest(pattern: str, message: str) -> None:
     with pytest.raises(ConfigError, match=rf"matches the whole dotted name of no layer.*{message}"):
         matching(monai_vit(), pattern)
+
+
+@settings(max_examples=15, deadline=None)
+@given(chosen=st.sets(st.sampled_from(["one", "two", "one_more", "deep.one", "deep.two"]), min_size=1))
+def test_a_pattern_adapts_the_layers_that_it_matches_and_no_other(chosen: set[str]) -> None:
+    layers = {name: nn.Linear(4, 4) for name in ("one", "two", "one_more")}
+    network = Net(**layers, deep=Net(one=nn.Linear(4, 4), two=nn.Linear(4, 4)))
+    before = network(torch.ones(2, 4))
+    site = fl.attach(network, fl.method("fedit", targets="|".join(map(re.escape, chosen))), images=torch.ones(2, 4))
+    assert set(lora_layers(site.network)) == chosen
+    assert torch.equal(site(torch.ones(2, 4)), before)
 
 
 def parametrised() -> nn.Module:

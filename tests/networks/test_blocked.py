@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from monai_fedlora.engines.dataset import CaseDataset
+from monai_fedlora.engines.features import FrozenInferer
 from monai_fedlora.engines.frozen import frozen_part
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.backbone import Backbone, Features
@@ -76,6 +78,33 @@ def test_a_network_with_named_blocks_is_a_backbone(own: Own) -> None:
     assert part.prefixes_behind == (f"module.{own.blocks}.2.", f"module.{own.head}.", "side.")
     parts = part.compute(own.images())
     assert torch.equal(part.logits(parts, network), network(own.images()))
+
+
+@pytest.mark.parametrize("own", BLOCKED.values(), ids=BLOCKED)
+def test_what_frozen_blocks_give_is_kept(own: Own) -> None:
+    network, images = opened(own), own.images(3)
+    network.requires_grad_(False)
+    network.blocks[2].requires_grad_(True)
+    cases = CaseDataset([{"image": image, "label": 0} for image in images], [])
+    views = [cases.view(index) for index in range(3)]
+    inferer = FrozenInferer(dtype="float32")
+    ran: list[int] = []
+    next(iter(network.blocks[0].children())).register_forward_hook(lambda *_: ran.append(0))
+    first = inferer(views, network)
+    before = len(ran)
+    assert before >= 3
+    again = inferer(views[::-1], network)
+    assert len(ran) == before
+    torch.testing.assert_close(first, network(images), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(again.flip(0), first, rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_class_of_ones_own_gives_is_never_found_by_others() -> None:
+    """Its code may change while its name and its weights stay."""
+    for own in (OWN["timm-vit"], OWN["transformers-vit"]):
+        part = frozen_part(opened(own).requires_grad_(False))
+        assert part is not None
+        assert part.digest is None
 
 
 @torch.no_grad()
