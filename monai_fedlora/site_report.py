@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from monai_fedlora.data.origin import KINDS, UNKNOWN
@@ -64,41 +65,72 @@ def renamed_views(metrics: Any) -> Any:
     return {EARLIER_VIEWS.get(view, view): value for view, value in metrics.items()}
 
 
-def check_report(report: Any, *, classes: int, splits: Collection[str] = REPORTED) -> dict[str, Any]:
-    """Accept what a site says about a round beside its tensors: a few named numbers and nothing else.
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a site says about a round beside its tensors: a few named numbers and nothing else.
 
-    Allowed are the counts ``round``, ``cases`` and ``restored_rounds`` (after how many rounds the site's own state
-    stood when it began, at most ``round``), the kind of the training ``images`` as one of four numbers, the numbers
-    ``seconds`` and ``train_loss`` with four significant digits, and the metrics of the ``splits`` x {personal,
-    shared} with four decimals, or null where undefined, with the number of cases ``n`` and a confusion matrix of
-    counts that add up to it. Both views of a split are of the same cases. No text can pass, so no file name or path
-    can; neither can text or an image spelt as one long number or a large matrix.
+    An entry that the site does not name is None. :meth:`parse` makes reports of what has travelled.
 
-    Args:
-        report: as it travelled.
-        classes: of the plan.
-        splits: those that the message may speak of; while a site trains, "validation" alone.
-
-    Returns:
-        The same in one order and with one type for each entry, so that neither says anything.
-
-    Raises:
-        PrivacyError: an entry is undeclared or not such a number.
+    Attributes:
+        round: the server's number of it.
+        cases: that the site trained on.
+        restored_rounds: after how many rounds the site's own state stood when it began, at most ``round``.
+        images: kind of the training images, as a place in :data:`monai_fedlora.data.origin.KINDS`.
+        seconds: that the task took.
+        train_loss: mean over the round.
+        validation, test: metrics of the split, by view.
     """
-    if not isinstance(report, Mapping):
-        raise PrivacyError(f"the report is a {type(report).__name__}, not a mapping")
-    for key in report:
-        if key not in (*_COUNTS, IMAGES, *splits, *_NUMBERS):
-            raise PrivacyError(f"undeclared report entry {key!r}")
-    found: dict[str, Any] = {key: _count(key, report[key]) for key in _COUNTS if key in report}
-    if found.get("restored_rounds", 0) > found.get("round", 0):
-        raise PrivacyError("report entry 'restored_rounds' is more than the rounds there were")
-    if IMAGES in report:
-        if type(report[IMAGES]) is not int or not 0 <= report[IMAGES] < len(KINDS):
-            raise PrivacyError(f"report entry {IMAGES!r} must be a whole number from 0 to {len(KINDS) - 1}")
-        found[IMAGES] = report[IMAGES]
-    found |= {key: _number(key, report[key]) for key in _NUMBERS if key in report}
-    return found | {split: _views(split, report[split], classes) for split in REPORTED if split in report}
+
+    round: int | None = None
+    cases: int | None = None
+    restored_rounds: int | None = None
+    images: int | None = None
+    seconds: float | None = None
+    train_loss: float | None = None
+    validation: Mapping[str, Mapping[str, Any]] | None = None
+    test: Mapping[str, Mapping[str, Any]] | None = None
+
+    @classmethod
+    def parse(cls, value: Any, *, classes: int, splits: Collection[str] = REPORTED) -> Report:
+        """Accept what a site says, as :meth:`to_json` writes it, or refuse it whole.
+
+        Counts have a limit; the numbers ``seconds`` and ``train_loss`` have four significant digits, and the metrics of
+        the ``splits`` x {personal, shared} four decimals, or are null where undefined, with the number of cases
+        ``n`` and a confusion matrix of counts that add up to it. Both views of a split are of the same cases. No text
+        can pass, so no file name or path can; neither can text or an image spelt as one long number or a large matrix.
+
+        Args:
+            value: as it travelled.
+            classes: of the plan.
+            splits: those that the message may speak of; while a site trains, "validation" alone.
+
+        Raises:
+            PrivacyError: an entry is undeclared or not such a number.
+        """
+        if not isinstance(value, Mapping):
+            raise PrivacyError(f"the report is a {type(value).__name__}, not a mapping")
+        for key in value:
+            if key not in (*_COUNTS, IMAGES, *splits, *_NUMBERS):
+                raise PrivacyError(f"undeclared report entry {key!r}")
+        found: dict[str, Any] = {key: _count(key, value[key]) for key in _COUNTS if key in value}
+        if found.get("restored_rounds", 0) > found.get("round", 0):
+            raise PrivacyError("report entry 'restored_rounds' is more than the rounds there were")
+        if IMAGES in value:
+            if type(value[IMAGES]) is not int or not 0 <= value[IMAGES] < len(KINDS):
+                raise PrivacyError(f"report entry {IMAGES!r} must be a whole number from 0 to {len(KINDS) - 1}")
+            found[IMAGES] = value[IMAGES]
+        found |= {key: _number(key, value[key]) for key in _NUMBERS if key in value}
+        found |= {split: _views(split, value[split], classes) for split in REPORTED if split in value}
+        return cls(**found)
+
+    def to_json(self) -> dict[str, Any]:
+        """What it names, in one order and with one type for each entry, so that neither says anything."""
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+    @property
+    def kind(self) -> str:
+        """The kind of images that it names; "unknown" where it names none."""
+        return UNKNOWN if self.images is None else KINDS[self.images]
 
 
 def images_said(kind: str) -> int:
@@ -106,15 +138,10 @@ def images_said(kind: str) -> int:
     return KINDS.index(kind)
 
 
-def images_of(report: Mapping[str, Any]) -> str:
-    """The kind of images that a checked report names; "unknown" where it names none."""
-    return KINDS[report[IMAGES]] if IMAGES in report else UNKNOWN
-
-
 def report_bits(*, classes: int, cases: int, splits: int = 1) -> float:
     """How much a report can say at most, in bits.
 
-    The count is of reports that :func:`check_report` tells apart: of which entries there are, and of their values.
+    The count is of reports that :class:`Report` tells apart: of which entries there are, and of their values.
 
     Args:
         classes: of the plan.

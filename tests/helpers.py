@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.update import Update
 from monai_fedlora.networks.cinema import ConvViT
 from monai_fedlora.networks.text import TextSettings, TextTransformer
 from monai_fedlora.networks.text_head import CosineHead, put_head
@@ -126,6 +127,11 @@ def make_payload(manifest: Manifest, seed: int = 0) -> dict[str, np.ndarray]:
         key: np.array(generator.normal(size=entry.shape), dtype=entry.dtype)
         for key, entry in sorted(manifest.entries.items())
     }
+
+
+def make_update(tensors: Any, report: Any = None) -> Update:
+    """What a site sends: tensors as they travel, and a report about two classes."""
+    return Update.read(tensors, report or {}, classes=2)
 
 
 def scored(balanced_accuracy: float) -> dict[str, Any]:

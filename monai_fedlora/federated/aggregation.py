@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,30 +10,15 @@ import numpy as np
 from monai_fedlora.errors import PrivacyError
 from monai_fedlora.federated.limits import Lengths, UpdateBound, counted_cases, remembered
 from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.update import Opened, Update
 from monai_fedlora.methods import Method
 from monai_fedlora.methods.rules import Payload
 from monai_fedlora.scope import Manifest
-from monai_fedlora.site_report import PERSONAL, check_report
+from monai_fedlora.site_report import PERSONAL
 
 
 class Refusal(PrivacyError):
     """An update that is left out of its round; the message says why and holds no values."""
-
-
-@dataclass(frozen=True)
-class Contribution:
-    """One accepted update."""
-
-    payload: Payload
-    """Tensors, decoded."""
-    report: Mapping[str, Any]
-    length: float
-    """Of its change, see :meth:`monai_fedlora.methods.Method.change_length`."""
-
-    @property
-    def cases(self) -> int:
-        """As the site claims."""
-        return int(self.report["cases"])
 
 
 class SharedAverage:
@@ -47,10 +31,13 @@ class SharedAverage:
         method: says how updates are combined.
         manifest: the tensors that may arrive.
         sites: members of the federation; an update from anybody else is refused.
-        classes: number of them, see :func:`monai_fedlora.site_report.check_report`.
         declared_cases: announced case counts; a site without one is held to its first accepted count.
         max_share, update_bound, max_update_rms: limits, see :class:`Plan`.
         earlier: lengths of the changes of the rounds before the first one.
+
+    Attributes:
+        updates: accepted in this round, by site.
+        changes: their lengths, see :meth:`monai_fedlora.methods.Method.change_length`.
     """
 
     def __init__(
@@ -59,7 +46,6 @@ class SharedAverage:
         method: Method,
         manifest: Manifest,
         sites: tuple[str, ...],
-        classes: int = 2,
         declared_cases: Mapping[str, int] | None = None,
         max_share: float = 0.75,
         update_bound: float = 5.0,
@@ -69,11 +55,11 @@ class SharedAverage:
         self.method = method
         self.manifest = manifest
         self.sites = sites
-        self.classes = classes
         self.max_share = max_share
         self.update_bound = update_bound
         self.max_update_rms = max_update_rms
-        self.contributions: dict[str, Contribution] = {}
+        self.updates: dict[str, Opened] = {}
+        self.changes: dict[str, float] = {}
         self._announced = frozenset(declared_cases or ())
         self._most_cases = dict(declared_cases or {})
         self._earlier = earlier
@@ -87,7 +73,6 @@ class SharedAverage:
             method=plan.build_method(),
             manifest=manifest,
             sites=plan.sites,
-            classes=len(plan.classes),
             declared_cases=plan.declared_cases,
             max_share=plan.max_share,
             update_bound=plan.update_bound,
@@ -104,53 +89,42 @@ class SharedAverage:
         """
         self.manifest.down.check(reference)
         self._earlier = self.lengths
-        self._round, self._reference, self.contributions = round_number, reference, {}
+        self._round, self._reference, self.updates, self.changes = round_number, reference, {}, {}
 
     @property
     def lengths(self) -> Lengths:
         """Lengths of the changes so far, this round's last: what a later round, or a resumed run, needs of them."""
-        bound = self._bound()
-        return remembered(self._earlier, [min(c.length, bound.longest) for c in self._accepted().values()])
+        longest = self._bound().longest
+        return remembered(self._earlier, [min(length, longest) for _, length in sorted(self.changes.items())])
 
-    def _accepted(self) -> dict[str, Contribution]:
-        return dict(sorted(self.contributions.items()))
-
-    def accept(self, site: str, payload: Any, report: Any) -> Mapping[str, Any]:
-        """Open one update as it travelled and keep it.
-
-        Returns:
-            The report, see :func:`monai_fedlora.site_report.check_report`.
+    def accept(self, site: str, update: Update) -> None:
+        """Open one update as it travelled, and keep it.
 
         Raises:
-            Refusal: unknown or repeated site, wrong round, undeclared or malformed tensors or report, more
-                cases than declared, or a change that is too large.
+            Refusal: unknown or repeated site, wrong round, more cases than declared, undeclared or malformed tensors,
+                or a change that is too large.
         """
-        try:
-            report = check_report(report, classes=self.classes, splits=("validation",))
-        except PrivacyError as error:
-            raise Refusal(str(error)) from error
+        number, cases = update.report.round, update.report.cases or 0
         if site not in self.sites:
             raise Refusal(f"{site!r} is not a member of this federation")
-        if site in self.contributions:
+        if site in self.updates:
             raise Refusal(f"{site} has already answered in round {self._round}")
-        if report.get("round") != self._round:
-            raise Refusal(f"the update is for round {report.get('round')}, the server is in round {self._round}")
-        cases = report.get("cases", 0)
+        if number != self._round:
+            raise Refusal(f"the update is for round {number}, the server is in round {self._round}")
         if cases < 1:
             raise Refusal(f"the update claims {cases} training cases; at least one is needed")
         if cases > self._most_cases.get(site, cases):
             raise Refusal(f"the update claims {cases} training cases, {site} declared {self._most_cases[site]}")
         try:
-            tensors = self.manifest.up.open(payload, self._reference)
+            opened = update.opened(self.manifest.up, self._reference)
         except PrivacyError as error:
             raise Refusal(str(error)) from error
-        change = self._change_rms(tensors)
+        change = self._change_rms(opened.tensors)
         if not change <= self.max_update_rms:
             raise Refusal(f"the update changes parameters by {change:.3g} (rms), above {self.max_update_rms:.3g}")
         self._most_cases.setdefault(site, cases)
-        length = self.method.change_length(tensors, self._reference, self.manifest)
-        self.contributions[site] = Contribution(tensors, report, length)
-        return report
+        self.changes[site] = self.method.change_length(opened.tensors, self._reference, self.manifest)
+        self.updates[site] = opened
 
     def _change_rms(self, tensors: Payload) -> float:
         squares = elements = 0.0
@@ -163,11 +137,10 @@ class SharedAverage:
         """Of the round as it stands; a federation of one site has nobody to protect from it."""
         if len(self.sites) == 1:
             return UpdateBound()
-        lengths = [contribution.length for contribution in self._accepted().values()]
-        return UpdateBound.of(lengths, self._earlier, factor=self.update_bound)
+        return UpdateBound.of(self.changes.values(), self._earlier, factor=self.update_bound)
 
     def _counted(self) -> dict[str, int]:
-        claimed = {site: contribution.cases for site, contribution in self._accepted().items()}
+        claimed = {site: update.report.cases or 0 for site, update in sorted(self.updates.items())}
         return counted_cases(claimed, declared=self._announced, max_share=self.max_share)
 
     def limits(self) -> dict[str, Any] | None:
@@ -179,36 +152,35 @@ class SharedAverage:
             share ``kept`` of a change above the bound; ``weights``, by site the cases ``claimed`` and ``counted`` where
             these differ. None where nobody was accepted.
         """
-        if not self.contributions:
+        if not self.updates:
             return None
         bound, counted = self._bound(), self._counted()
-        accepted = self._accepted()
         return {
             "usual": _short(bound.usual),
             "longest": None if bound.usual is None else _short(bound.longest),
             "rounds": bound.rounds,
             "clipped": {
-                site: {"length": _short(c.length), "kept": _short(bound.kept(c.length))}
-                for site, c in accepted.items()
-                if c.length > bound.longest
+                site: {"length": _short(length), "kept": _short(bound.kept(length))}
+                for site, length in sorted(self.changes.items())
+                if length > bound.longest
             },
             "weights": {
-                site: {"claimed": c.cases, "counted": counted[site]}
-                for site, c in accepted.items()
-                if counted[site] != c.cases
+                site: {"claimed": update.report.cases, "counted": counted[site]}
+                for site, update in sorted(self.updates.items())
+                if counted[site] != update.report.cases
             },
         }
 
     def aggregate(self) -> dict[str, np.ndarray]:
         """Return the accepted updates combined, or the reference where none was accepted."""
-        if not self.contributions:
+        if not self.updates:
             return {key: value.copy() for key, value in self._reference.items()}
         counted, bound = self._counted(), self._bound()
         total = sum(counted.values())
         updates, clipped = [], 0.0
-        for site, contribution in self._accepted().items():
-            weight, kept = counted[site] / total, bound.kept(contribution.length)
-            updates.append((weight * kept, contribution.payload))
+        for site, update in sorted(self.updates.items()):
+            weight, kept = counted[site] / total, bound.kept(self.changes[site])
+            updates.append((weight * kept, update.tensors))
             clipped += weight * (1 - kept)
         if clipped:
             updates.append((clipped, self._unchanged()))
@@ -233,13 +205,13 @@ class SharedAverage:
             (n rows of n; None beside a change of length zero), over all tensors as they were decoded. None where
             nothing travels or nobody was accepted.
         """
-        sites = sorted(self.contributions)
+        sites = sorted(self.updates)
         if not sites or not self.manifest.up.entries:
             return None
         products = np.zeros((len(sites), len(sites)))
         for key in sorted(self.manifest.up.entries):
             before = np.asarray(self._reference.get(key, 0.0), dtype=np.float64)
-            changes = np.stack([(self.contributions[site].payload[key] - before).ravel() for site in sites])
+            changes = np.stack([(self.updates[site].tensors[key] - before).ravel() for site in sites])
             products += changes @ changes.T
         norms = np.sqrt(products.diagonal())
         lengths = np.outer(norms, norms)
@@ -255,8 +227,8 @@ class SharedAverage:
     def score(self, metric: str = "balanced_accuracy") -> float | None:
         """Mean over accepted sites, weighted as the average is, of a validation metric of the model they received."""
         values, counted = [], self._counted()
-        for site, contribution in self._accepted().items():
-            metrics = contribution.report.get("validation", {}).get(PERSONAL, {})
+        for site, update in sorted(self.updates.items()):
+            metrics = (update.report.validation or {}).get(PERSONAL, {})
             if metrics.get(metric) is not None:
                 values.append((counted[site], metrics[metric]))
         return sum(n * v for n, v in values) / sum(n for n, _ in values) if values else None

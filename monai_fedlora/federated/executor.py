@@ -36,7 +36,7 @@ from monai_fedlora.federated.lean import import_libraries
 from monai_fedlora.federated.logs import kept_in
 from monai_fedlora.federated.site_policy import site_policy
 from monai_fedlora.files import make_folder
-from monai_fedlora.site_report import check_report, images_of
+from monai_fedlora.site_report import Report
 
 if TYPE_CHECKING:
     from monai_fedlora.federated.federated_site import Site
@@ -99,10 +99,10 @@ class SiteExecutor(Executor):
         shared = dxo.data
         if task_name == EVALUATE_TASK:
             said = dxo.get_meta_prop(REPORT_KEY) or {}
-            images = images_of(check_report(said, classes=2, splits=()))  # without splits there are no classes
-            return metrics_message(self._site.finish(shared, images=images))
+            images = Report.parse(said, classes=2, splits=()).kind  # without splits there are no classes
+            return metrics_message(self._site.finish(shared, images=images).to_json())
         update = self._site.train_round(int(shareable.get_header(AppConstants.CURRENT_ROUND)), shared)
-        return weights_message(update.payload, update.report)
+        return weights_message(update.tensors, update.report.to_json())
 
     def _build_site(self, fl_ctx: FLContext) -> Site:
         import torch

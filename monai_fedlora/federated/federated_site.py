@@ -12,7 +12,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ from monai_fedlora.federated.permit import EVALUATIONS, ROUNDS, Permit
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.site_policy import Policy, site_policy
 from monai_fedlora.federated.site_state import SiteState, SiteStore
+from monai_fedlora.federated.update import Update
 from monai_fedlora.resources import bundle_configs
 from monai_fedlora.scope import Role
 from monai_fedlora.site_report import (
@@ -42,19 +43,11 @@ from monai_fedlora.site_report import (
     PERSONAL,
     REPORTED,
     SHARED,
-    check_report,
+    Report,
     images_said,
     round_metrics,
     round_report,
 )
-
-
-@dataclass(frozen=True)
-class Update:
-    """What a site returns for a round: shared tensors and a report of numbers."""
-
-    payload: dict[str, np.ndarray]
-    report: dict[str, Any]
 
 
 class Site:
@@ -193,15 +186,15 @@ class Site:
         if self._should_stop():
             raise Aborted(f"round {round_number} was given up on request")
         report["train_loss"] = float(self._trainer.state.metrics["train_loss"])
-        payload, self._residual = self.scope.update(self.network, sent=shared, residual=self._residual)
+        tensors, self._residual = self.scope.update(self.network, sent=shared, residual=self._residual)
         self._permit.end(ROUNDS)
         self._save(round_number)
         report["seconds"] = time.perf_counter() - started
-        return Update(payload, self._checked(report, "validation"))
+        return Update(tensors, self._report(report, "validation"))
 
-    def _checked(self, report: Mapping[str, Any], *splits: str) -> dict[str, Any]:
-        """The report as it travels, rounded."""
-        return check_report(round_report(report), classes=len(self.plan.classes), splits=splits)
+    def _report(self, numbers: Mapping[str, Any], *splits: str) -> Report:
+        """The site's numbers as they travel, rounded."""
+        return Report.parse(round_report(numbers), classes=len(self.plan.classes), splits=splits)
 
     def rest(self) -> None:
         """Free what the next task brings or reads back from the disk: all that trains, with the optimiser's memory.
@@ -230,7 +223,7 @@ class Site:
         """Kind of the site's images, and of those that it had in earlier rounds."""
         return together([self._origin.kind, *self._earlier_images])
 
-    def finish(self, shared: Mapping[str, np.ndarray], *, images: str = UNKNOWN) -> dict[str, Any]:
+    def finish(self, shared: Mapping[str, np.ndarray], *, images: str = UNKNOWN) -> Report:
         """Evaluate the last shared tensors with the own private part and store the personal model.
 
         Args:
@@ -258,18 +251,18 @@ class Site:
             evidence |= {f"{name}/{key}": value for key, value in kept.items()}
         evidence |= self._plain_outputs()
         report["seconds"] = time.perf_counter() - started
-        report = self._checked(report, *REPORTED)
+        said = self._report(report, *REPORTED)
         self._permit.end(EVALUATIONS)
         state = self.network.state_dict()
         self.store.save_final(
             shared={key: state[key] for key in self.scope.manifest.down.entries},
             private=self.scope.private_state(self.network),
-            record=report,
+            record=said.to_json(),
             origin=replace(self._origin, kind=self._all_images()),
             shared_origin=images if self.scope.manifest.up.entries else None,
         )
         self.store.save_evidence(evidence)
-        return report
+        return said
 
     def _open(self, round_number: int, shared: Mapping[str, np.ndarray]) -> None:
         """Put the server's tensors beside the private ones that this round starts from."""
@@ -286,7 +279,7 @@ class Site:
                 self._residual = {key: value for key, value in self._residual.items() if key != name}
 
     def evaluate(self, split: str) -> dict[str, dict[str, Any]]:
-        """Metrics on a split ("validate" or "test") of the personal model and, where there is one, the shared one."""
+        """Metrics on a split ("validate" or "test"), of the personal model and, where there is one, the shared one."""
         return self._evaluate_and_keep(split)[0]
 
     def _evaluate_and_keep(self, split: str) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:

@@ -22,7 +22,7 @@ from monai_fedlora.federated.flare_context import (
     refuse_unread,
 )
 from monai_fedlora.scope import Manifest
-from monai_fedlora.site_report import REPORTED, check_report
+from monai_fedlora.site_report import REPORTED, Report
 
 _DXO = "DXO"
 _DXO_PARTS = {"kind", "data", "meta"}
@@ -113,7 +113,7 @@ class SharedOnly(Filter):
     def _report(self, report: Any, splits: Collection[str], fl_ctx: FLContext) -> dict[str, Any]:
         if self.classes is None:
             self.classes = len(load_plan(fl_ctx).classes)
-        return check_report(report, classes=self.classes, splits=splits)
+        return Report.parse(report, classes=self.classes, splits=splits).to_json()
 
 
 def _refuse_others(what: str, found: Iterable[Any], allowed: set[str]) -> None:

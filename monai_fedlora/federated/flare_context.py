@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def sender(answer: Shareable) -> str:
     return str(answer.get_header(ServerCommandKey.FL_CLIENT).name)
 
 
-def weights_message(payload: dict[str, Any], report: dict[str, Any] | None = None) -> Shareable:
+def weights_message(payload: Mapping[str, Any], report: Mapping[str, Any] | None = None) -> Shareable:
     """Wrap shared tensors, and a report: a site's, or what the server says about the tensors."""
     return DXO(DataKind.WEIGHTS, data=Tensors(payload), meta={REPORT_KEY: report} if report else {}).to_shareable()
 

@@ -144,7 +144,8 @@ def _run(
                 try:
                     if isinstance(update, str):
                         raise Refusal(update)
-                    record.contribution(name, average.accept(name, update.payload, update.report))
+                    average.accept(name, update)
+                    record.contribution(name, update.report)
                 except Refusal as error:
                     record.refusal(number, name, str(error))
                 on_progress(record.value)

@@ -14,7 +14,7 @@ from monai_fedlora.data.origin import together
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.files import write_json
 from monai_fedlora.scope import Manifest
-from monai_fedlora.site_report import images_of
+from monai_fedlora.site_report import Report
 
 RESULTS_NAME = "results.json"
 LAST_NAME = "shared.safetensors"
@@ -91,17 +91,17 @@ class RunRecord:
         with self._event(at_once=True):
             self.value["rounds"].append({"round": number, "sites": {}})
 
-    def contribution(self, site: str, report: Mapping[str, Any]) -> None:
+    def contribution(self, site: str, report: Report) -> None:
         """Note an accepted update of the current round."""
         with self._event():
             self._note_restart(site, report)
-            self.value["rounds"][-1]["sites"][site] = dict(report)
+            self.value["rounds"][-1]["sites"][site] = report.to_json()
             self._note_images(site, report)
 
-    def _note_images(self, site: str, report: Mapping[str, Any]) -> None:
+    def _note_images(self, site: str, report: Report) -> None:
         """Note what images have moved the shared tensors; what once has stays."""
         said: dict[str, Any] = self.value["training_data"]
-        kinds = {images_of(report)} | ({said["sites"][site]} if site in said["sites"] else set())
+        kinds = {report.kind} | ({said["sites"][site]} if site in said["sites"] else set())
         said["sites"][site] = together(kinds)
         said["kind"] = together([*self._images, *said["sites"].values()])
 
@@ -110,9 +110,9 @@ class RunRecord:
         """Kind of all images that have moved the shared tensors."""
         return str(self.value["training_data"]["kind"])
 
-    def _note_restart(self, site: str, report: Mapping[str, Any]) -> None:
+    def _note_restart(self, site: str, report: Report) -> None:
         """Note a site whose own state is gone, or older than what it had when it last answered."""
-        had, number = report.get("restored_rounds"), report.get("round", 0)
+        had, number = report.restored_rounds, report.round or 0
         answered = [entry["round"] + 1 for entry in self.value["rounds"] if "round" in entry["sites"].get(site, {})]
         if had is not None and ((number and not had) or had < max(answered, default=0)):
             self.value["restarted"].append({"round": number, "site": site, "restored_rounds": had})
@@ -142,11 +142,11 @@ class RunRecord:
             for site, counts in traffic.items():
                 current["sites"].setdefault(site, {}).update(counts)
 
-    def final(self, site: str, report: Mapping[str, Any]) -> None:
+    def final(self, site: str, report: Report) -> None:
         """Note a site's evaluation of the last model."""
         with self._event():
             self._note_restart(site, report)
-            self.value["final"][site] = dict(report)
+            self.value["final"][site] = report.to_json()
 
     def finish(self) -> None:
         """Note that the run has come to its end, and what it lacks."""

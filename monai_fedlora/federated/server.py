@@ -44,7 +44,8 @@ from monai_fedlora.federated.run_record import RunRecord
 from monai_fedlora.federated.start import INITIAL_NAME, SharedFiles, Start
 from monai_fedlora.federated.tensors import Tensors, limit_messages, most_bytes
 from monai_fedlora.federated.traffic import TrafficMeter
-from monai_fedlora.site_report import IMAGES, check_report, images_said
+from monai_fedlora.federated.update import Update
+from monai_fedlora.site_report import IMAGES, Report, images_said
 
 _SCORE = "monai_fedlora.score"
 _LENGTHS = "monai_fedlora.lengths"
@@ -134,6 +135,7 @@ class SharedAggregator(Aggregator):
         if event_type == EventType.START_RUN:
             plan, stored = load_plan(fl_ctx), config_file(fl_ctx, INITIAL_NAME)
             earlier = stored_lengths(stored, plan) if stored.is_file() else ()
+            self._classes = len(plan.classes)
             self._average = SharedAverage.of(plan, load_manifest(fl_ctx), earlier=earlier)
         elif event_type == AppEventType.ROUND_STARTED:
             weights = fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.WEIGHTS]
@@ -150,12 +152,12 @@ class SharedAggregator(Aggregator):
         site = sender(shareable)
         try:
             dxo = open_message(shareable, DataKind.WEIGHTS)
-            report = dxo.get_meta_prop(REPORT_KEY)
-            report = self._opened.accept(site, dxo.data, report)
+            update = Update.read(dxo.data, dxo.get_meta_prop(REPORT_KEY), classes=self._classes)
+            self._opened.accept(site, update)
         except Exception as error:
             _record(fl_ctx).refuse(site, _reason(error), fl_ctx)
             return False
-        _record(fl_ctx).record.contribution(site, report)
+        _record(fl_ctx).record.contribution(site, update.report)
         return True
 
     def aggregate(self, fl_ctx: FLContext) -> Shareable:
@@ -165,7 +167,7 @@ class SharedAggregator(Aggregator):
         number = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
         noted = {entry["site"] for entry in recorded if entry["round"] == number}
         for site in average.sites:
-            if site not in average.contributions and site not in noted:
+            if site not in average.updates and site not in noted:
                 _record(fl_ctx).refuse_missing(site, fl_ctx)
         _record(fl_ctx).record.agreement(average.agreement())
         _record(fl_ctx).record.limits(average.limits())
@@ -217,7 +219,7 @@ class FinalEvaluation(ResponseProcessor):
             return True
         try:
             report = open_message(response, DataKind.METRICS).data
-            report = check_report(report, classes=len(load_plan(fl_ctx).classes))
+            report = Report.parse(report, classes=len(load_plan(fl_ctx).classes))
         except Exception as error:
             _record(fl_ctx).refuse(client.name, _reason(error), fl_ctx)
             return True

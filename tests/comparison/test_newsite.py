@@ -20,6 +20,7 @@ from monai_fedlora.comparison.runner import Task
 from monai_fedlora.data.cases import Case, Datalist
 from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.federated.initial import build_shared, save_shared
+from monai_fedlora.federated.materials import Installed
 from monai_fedlora.scope import Role
 from tests.federated.conftest import Prepared
 
@@ -70,7 +71,10 @@ def make_site(make_task: Callable[..., Task], prepared: Prepared, tmp_path: Path
         task = make_task(tmp_path, methods={method: {**training, **settings}}, rounds=2)
         plan = dataclasses.replace(task.comparison.plan(Run(method=method, seed=0)), sites=("site-1",))
         return kind(
-            name="site-1", plan=plan, private_root=tmp_path, data_root=str(prepared.data), backbone=task.backbone
+            name="site-1",
+            plan=plan,
+            private_root=tmp_path,
+            source=Installed(data_root=str(prepared.data), backbone=task.backbone),
         )
 
     return make  # type: ignore[return-value]
@@ -110,7 +114,7 @@ def test_at_once_is_the_model_without_its_private_part(make_site: Callable[..., 
     site, member = make_site("dual_lora"), make_site("dual_lora", kind=Site)
     shared = {key: value + np.float16(0.1) for key, value in build_shared(site.plan)[1].items()}
     site.personalised(shared)
-    assert site.at_once(shared) == member.finish(shared)["test"]["shared"]
+    assert site.at_once(shared) == member.finish(shared).test["shared"]
 
 
 @pytest.mark.parametrize("method", ["local", "fedper"])

@@ -14,7 +14,7 @@ from monai_fedlora.errors import PrivacyError
 from monai_fedlora.federated.aggregation import Refusal, SharedAverage
 from monai_fedlora.methods import get_method
 from monai_fedlora.scope import Entry, Manifest
-from tests.helpers import make_manifest, make_payload, scored
+from tests.helpers import make_manifest, make_payload, make_update, scored
 
 SITES = ("east", "north", "south", "west")
 MANIFEST = make_manifest()
@@ -58,7 +58,7 @@ def test_the_average_is_weighted_by_cases(values: dict[str, tuple[int, int]], dt
     manifest = make_manifest(dtype)
     average = opened(manifest=manifest, declared=dict.fromkeys(SITES, 500))
     for site, (seed, cases) in values.items():
-        average.accept(site, make_payload(manifest, seed), report(cases))
+        average.accept(site, make_update(make_payload(manifest, seed), report(cases)))
     result = average.aggregate()
     weights = [cases for _, cases in values.values()]
     for key, entry in manifest.entries.items():
@@ -82,7 +82,7 @@ def test_the_order_of_arrival_does_not_change_a_bit(
         for site in order:
             seed, cases = values[site]
             metrics = {"personal": scored(seed / 1001)}
-            average.accept(site, make_payload(manifest, seed), report(cases, validation=metrics))
+            average.accept(site, make_update(make_payload(manifest, seed), report(cases, validation=metrics)))
         results.append(average.aggregate())
         scores.append(average.score())
     assert same_bits(*results)
@@ -97,7 +97,7 @@ def test_the_order_of_arrival_does_not_change_a_bit_even_where_a_sum_cancels() -
     for order in (sorted(values), sorted(values, reverse=True), ["east", "south", "north", "west"]):
         average = opened(manifest=manifest, limit=1e40)
         for site in order:
-            average.accept(site, {"w": np.array([values[site]], np.float32)}, report())
+            average.accept(site, make_update({"w": np.array([values[site]], np.float32)}, report()))
         results.add(average.aggregate()["w"].tobytes())
     assert len(results) == 1
 
@@ -111,7 +111,7 @@ def test_the_score_does_not_depend_on_the_order_of_arrival() -> None:
         for site in order:
             cases, score = values[site]
             metrics = {"personal": scored(score)}
-            average.accept(site, make_payload(MANIFEST), report(cases, validation=metrics))
+            average.accept(site, make_update(make_payload(MANIFEST), report(cases, validation=metrics)))
         scores.add(average.score())
     assert len(scores) == 1
 
@@ -120,7 +120,7 @@ def test_the_score_does_not_depend_on_the_order_of_arrival() -> None:
 def test_one_site_alone_gets_its_own_update_back(site: str, seed: int, cases: int, dtype: str) -> None:
     manifest = make_manifest(dtype)
     average = opened(manifest=manifest)
-    average.accept(site, make_payload(manifest, seed), report(cases))
+    average.accept(site, make_update(make_payload(manifest, seed), report(cases)))
     assert same_bits(average.aggregate(), make_payload(manifest, seed))
 
 
@@ -129,7 +129,7 @@ def test_sites_that_agree_get_what_they_agree_on(cases: dict[str, int], dtype: s
     manifest = make_manifest(dtype)
     average = opened(manifest=manifest)
     for site, count in cases.items():
-        average.accept(site, make_payload(manifest, 5), report(count))
+        average.accept(site, make_update(make_payload(manifest, 5), report(count)))
     assert same_bits(average.aggregate(), make_payload(manifest, 5))
 
 
@@ -145,7 +145,7 @@ def test_the_average_lies_between_the_updates_and_is_finite(data: st.DataObject,
     sent = {}
     for site in data.draw(st.lists(st.sampled_from(SITES), min_size=1, unique=True)):
         sent[site] = data.draw(finite(dtype))
-        average.accept(site, {"w": sent[site]}, report(data.draw(st.integers(1, 10**6))))
+        average.accept(site, make_update({"w": sent[site]}, report(data.draw(st.integers(1, 10**6)))))
     result = average.aggregate()["w"]
     stacked = np.stack(list(sent.values())).astype(np.float64)
     slack = np.finfo(dtype).eps * np.abs(stacked).max(axis=0) + np.finfo(dtype).smallest_subnormal
@@ -161,7 +161,7 @@ def test_half_precision_updates_are_summed_in_double_precision() -> None:
     average = SharedAverage(method=METHOD, manifest=manifest, sites=sites)
     average.begin(0, {"w": np.zeros(1, np.float16)})
     for number, site in enumerate(sites):
-        average.accept(site, {"w": np.array([0.1 + number % 2 * 0.2], np.float16)}, report(1))
+        average.accept(site, make_update({"w": np.array([0.1 + number % 2 * 0.2], np.float16)}, report(1)))
     np.testing.assert_allclose(average.aggregate()["w"], 0.2, rtol=1e-3)
 
 
@@ -230,17 +230,17 @@ def attempts(site: str) -> dict[str, tuple[str, Any, Any]]:
 def test_a_bad_update_is_refused_and_the_others_get_what_they_would_have_got(kind: str) -> None:
     site, payload, claimed = attempts("west")[kind]
     average = opened(declared={"west": 40}, round_number=3)
-    average.accept("north", make_payload(MANIFEST, 1), report(10, round_number=3))
-    with pytest.raises(Refusal) as caught:
-        average.accept(site, payload, claimed)
+    average.accept("north", make_update(make_payload(MANIFEST, 1), report(10, round_number=3)))
+    with pytest.raises(PrivacyError) as caught:
+        average.accept(site, make_update(payload, claimed))
     assert "patient007" not in str(caught.value)
-    average.accept("south", make_payload(MANIFEST, 2), report(30, round_number=3))
+    average.accept("south", make_update(make_payload(MANIFEST, 2), report(30, round_number=3)))
 
     clean = opened(round_number=3)
-    clean.accept("north", make_payload(MANIFEST, 1), report(10, round_number=3))
-    clean.accept("south", make_payload(MANIFEST, 2), report(30, round_number=3))
+    clean.accept("north", make_update(make_payload(MANIFEST, 1), report(10, round_number=3)))
+    clean.accept("south", make_update(make_payload(MANIFEST, 2), report(30, round_number=3)))
     assert same_bits(average.aggregate(), clean.aggregate())
-    assert set(average.contributions) == {"north", "south"}
+    assert set(average.updates) == {"north", "south"}
 
 
 @given(st.lists(st.sampled_from(sorted(attempts("west"))), max_size=6), st.randoms(use_true_random=False))
@@ -252,61 +252,61 @@ def test_no_sequence_of_refusals_changes_the_result(kinds: list[str], shuffler: 
     average, clean = opened(declared={"west": 40}, round_number=3), opened(round_number=3)
     for accepted, update in steps:
         if accepted:
-            average.accept(*update)
+            average.accept(update[0], make_update(*update[1:]))
         else:
-            with pytest.raises(Refusal):
-                average.accept(*update)
+            with pytest.raises(PrivacyError):
+                average.accept(update[0], make_update(*update[1:]))
     for update in good:
-        clean.accept(*update)
+        clean.accept(update[0], make_update(*update[1:]))
     assert same_bits(average.aggregate(), clean.aggregate())
 
 
 def test_a_second_answer_is_refused_and_the_first_stays() -> None:
     average = opened()
-    average.accept("north", make_payload(MANIFEST, 1), report())
+    average.accept("north", make_update(make_payload(MANIFEST, 1), report()))
     with pytest.raises(Refusal, match="already answered"):
-        average.accept("north", make_payload(MANIFEST, 2), report())
+        average.accept("north", make_update(make_payload(MANIFEST, 2), report()))
     assert same_bits(average.aggregate(), make_payload(MANIFEST, 1))
 
 
 def test_a_refused_site_may_answer_again_in_the_same_round() -> None:
     average = opened()
     with pytest.raises(Refusal):
-        average.accept("north", damaged(make_payload(MANIFEST, 1), "nan"), report())
-    average.accept("north", make_payload(MANIFEST, 1), report())
+        average.accept("north", make_update(damaged(make_payload(MANIFEST, 1), "nan"), report()))
+    average.accept("north", make_update(make_payload(MANIFEST, 1), report()))
     assert same_bits(average.aggregate(), make_payload(MANIFEST, 1))
 
 
 def test_an_old_update_sent_again_in_a_later_round_is_refused() -> None:
     average = opened()
-    average.accept("north", make_payload(MANIFEST, 1), report())
+    average.accept("north", make_update(make_payload(MANIFEST, 1), report()))
     average.begin(1, make_payload(MANIFEST, 1))
-    assert not average.contributions
+    assert not average.updates
     with pytest.raises(Refusal, match=r"round 0.*round 1"):
-        average.accept("north", make_payload(MANIFEST, 1), report(round_number=0))
+        average.accept("north", make_update(make_payload(MANIFEST, 1), report(round_number=0)))
 
 
 @pytest.mark.parametrize(("cases", "accepted"), [(1, True), (40, True), (41, False)])
 def test_a_declared_site_cannot_claim_more_cases(cases: int, accepted: bool) -> None:
     average = opened(declared={"north": 40})
     if accepted:
-        average.accept("north", make_payload(MANIFEST), report(cases))
+        average.accept("north", make_update(make_payload(MANIFEST), report(cases)))
     else:
         with pytest.raises(Refusal, match="declared 40"):
-            average.accept("north", make_payload(MANIFEST), report(cases))
+            average.accept("north", make_update(make_payload(MANIFEST), report(cases)))
 
 
 def test_an_undeclared_site_is_held_to_its_first_accepted_claim() -> None:
     average = opened()
     with pytest.raises(Refusal):
-        average.accept("north", damaged(make_payload(MANIFEST), "nan"), report(1000))
-    average.accept("north", make_payload(MANIFEST), report(10))
+        average.accept("north", make_update(damaged(make_payload(MANIFEST), "nan"), report(1000)))
+    average.accept("north", make_update(make_payload(MANIFEST), report(10)))
     for number, cases in enumerate((9, 10), start=1):
         average.begin(number, make_payload(MANIFEST))
-        average.accept("north", make_payload(MANIFEST), report(cases, round_number=number))
+        average.accept("north", make_update(make_payload(MANIFEST), report(cases, round_number=number)))
     average.begin(3, make_payload(MANIFEST))
     with pytest.raises(Refusal, match="claims 11"):
-        average.accept("north", make_payload(MANIFEST), report(11, round_number=3))
+        average.accept("north", make_update(make_payload(MANIFEST), report(11, round_number=3)))
 
 
 @pytest.mark.parametrize(("limit", "accepted"), [(0.51, True), (0.49, False)])
@@ -315,10 +315,10 @@ def test_the_change_is_a_root_mean_square_over_all_tensors(limit: float, accepte
     steps = {"a": 0.5, "b.weight": -0.5, "c": 0.5}
     payload = {key: np.array(value + steps[key], np.float32) for key, value in make_payload(MANIFEST, seed=99).items()}
     if accepted:
-        average.accept("north", payload, report())
+        average.accept("north", make_update(payload, report()))
     else:
         with pytest.raises(Refusal, match=r"by 0.5 \(rms\)"):
-            average.accept("north", payload, report())
+            average.accept("north", make_update(payload, report()))
 
 
 def test_one_far_value_among_many_counts() -> None:
@@ -328,16 +328,16 @@ def test_one_far_value_among_many_counts() -> None:
     far = np.zeros(100, np.float32)
     far[7] = 10.5
     with pytest.raises(Refusal, match="rms"):
-        average.accept("north", {"w": far}, report())
+        average.accept("north", make_update({"w": far}, report()))
     far[7] = 9.5
-    average.accept("north", {"w": far}, report())
+    average.accept("north", make_update({"w": far}, report()))
 
 
 def test_without_any_accepted_update_the_shared_tensors_stay() -> None:
     average = opened()
     reference = make_payload(MANIFEST, seed=99)
     with pytest.raises(Refusal):
-        average.accept("north", damaged(make_payload(MANIFEST), "too large"), report())
+        average.accept("north", make_update(damaged(make_payload(MANIFEST), "too large"), report()))
     result = average.aggregate()
     assert same_bits(result, reference)
     for value in result.values():
@@ -356,16 +356,19 @@ def test_a_round_cannot_start_from_undeclared_or_spoilt_tensors() -> None:
 def test_an_update_before_the_first_round_is_refused() -> None:
     average = SharedAverage(method=METHOD, manifest=MANIFEST, sites=SITES)
     for number in (-1, 0):
-        with pytest.raises(Refusal):
-            average.accept("north", make_payload(MANIFEST), report(round_number=number))
+        with pytest.raises(PrivacyError):
+            average.accept("north", make_update(make_payload(MANIFEST), report(round_number=number)))
 
 
 def test_the_score_is_the_case_weighted_mean_of_the_sites_that_have_one() -> None:
     average = opened()
-    average.accept("north", make_payload(MANIFEST), report(10, validation={"personal": {**scored(0.5), "auroc": 0.9}}))
-    average.accept("south", make_payload(MANIFEST), report(30, validation={"personal": scored(0.9)}))
-    average.accept("east", make_payload(MANIFEST), report(50, validation={"personal": {"auroc": None}}))
-    average.accept("west", make_payload(MANIFEST), report(70))
+    average.accept(
+        "north",
+        make_update(make_payload(MANIFEST), report(10, validation={"personal": {**scored(0.5), "auroc": 0.9}})),
+    )
+    average.accept("south", make_update(make_payload(MANIFEST), report(30, validation={"personal": scored(0.9)})))
+    average.accept("east", make_update(make_payload(MANIFEST), report(50, validation={"personal": {"auroc": None}})))
+    average.accept("west", make_update(make_payload(MANIFEST), report(70)))
     assert average.score() == pytest.approx(0.8)
     assert average.score("auroc") == pytest.approx(0.9)
     assert average.score("mcc") is None
@@ -392,7 +395,7 @@ def opened_one_way() -> SharedAverage:
 def test_a_method_may_send_down_what_no_site_sends_up() -> None:
     average = opened_one_way()
     for seed, site in enumerate(SITES[:2]):
-        average.accept(site, make_payload(ONE_WAY.up, seed), report(10 + 20 * seed))
+        average.accept(site, make_update(make_payload(ONE_WAY.up, seed), report(10 + 20 * seed)))
     result = average.aggregate()
     assert result.keys() == ONE_WAY.down.entries.keys()
     assert not same_bits(result, make_payload(ONE_WAY.down, seed=99))
@@ -402,7 +405,7 @@ def test_a_method_may_send_down_what_no_site_sends_up() -> None:
 def test_a_site_that_sends_what_only_comes_down_is_refused(key: str) -> None:
     payload = make_payload(ONE_WAY.up) | {key: make_payload(ONE_WAY.down)[key]}
     with pytest.raises(Refusal, match="undeclared"):
-        opened_one_way().accept("north", payload, report())
+        opened_one_way().accept("north", make_update(payload, report()))
 
 
 def test_without_any_accepted_update_what_came_down_comes_down_again() -> None:
@@ -424,7 +427,7 @@ def change_of(seed: int) -> np.ndarray:
 def test_agreement_is_the_cosine_of_the_whole_changes(seeds: list[int]) -> None:
     average = opened()
     for site, seed in reversed(list(zip(SITES, seeds, strict=False))):
-        average.accept(site, make_payload(MANIFEST, seed), report())
+        average.accept(site, make_update(make_payload(MANIFEST, seed), report()))
     found = average.agreement()
     assert found is not None
     assert found["sites"] == sorted(SITES[: len(seeds)])
@@ -438,8 +441,8 @@ def test_agreement_is_the_cosine_of_the_whole_changes(seeds: list[int]) -> None:
 
 def test_a_site_that_changes_nothing_has_no_direction() -> None:
     average = opened()
-    average.accept(SITES[0], make_payload(MANIFEST, 99), report())
-    average.accept(SITES[1], make_payload(MANIFEST, 1), report())
+    average.accept(SITES[0], make_update(make_payload(MANIFEST, 99), report()))
+    average.accept(SITES[1], make_update(make_payload(MANIFEST, 1), report()))
     found = average.agreement()
     assert found is not None
     zero = found["sites"].index(SITES[0])
@@ -452,13 +455,13 @@ def test_nobody_and_nothing_agree_on_nothing() -> None:
     empty = Manifest({})
     average = SharedAverage(method=METHOD, manifest=empty, sites=SITES)
     average.begin(0, {})
-    average.accept(SITES[0], {}, report())
+    average.accept(SITES[0], make_update({}, report()))
     assert average.agreement() is None
 
 
 def test_what_the_server_does_not_send_changes_from_zero() -> None:
     average = opened_one_way()
-    average.accept(SITES[0], make_payload(ONE_WAY.up, seed=1), report())
+    average.accept(SITES[0], make_update(make_payload(ONE_WAY.up, seed=1), report()))
     found = average.agreement()
     assert found is not None
     before = make_payload(ONE_WAY.down, seed=99)

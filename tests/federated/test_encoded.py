@@ -38,7 +38,7 @@ from monai_fedlora.methods.rules import factor_keys
 from monai_fedlora.scope import Entry, Manifest, Scope
 from tests.federated.conftest import Prepared, same_bits
 from tests.federated.test_server import Server
-from tests.helpers import make_payload, make_plan, tiny_network
+from tests.helpers import make_payload, make_plan, make_update, tiny_network
 from tests.methods.federation import aggregated, attached, trained
 
 Payload = dict[str, np.ndarray]
@@ -74,7 +74,7 @@ def test_the_average_is_what_was_sent_plus_the_weighted_changes(encoding: Encodi
     average, sent, cases = opened(encoding), make_payload(PLAIN, seed=99), (10, 30, 60)
     payloads = [changes(average.manifest, seed + index) for index in range(3)]
     for site, payload, count in zip(SITES, payloads, cases, strict=True):
-        average.accept(site, payload, {**REPORT, "cases": count})
+        average.accept(site, make_update(payload, {**REPORT, "cases": count}))
     result = average.aggregate()
     for key, entry in average.manifest.entries.items():
         if entry.encoding is None:
@@ -104,9 +104,9 @@ def test_what_is_not_encoded_as_declared_is_refused_and_the_others_get_their_ave
 ) -> None:
     average, clean = opened(limit=1e6), opened()
     with pytest.raises(Refusal, match=named):
-        average.accept("north", payload, REPORT)
+        average.accept("north", make_update(payload, REPORT))
     for server in (average, clean):
-        server.accept("south", changes(server.manifest, 2), REPORT)
+        server.accept("south", make_update(changes(server.manifest, 2), REPORT))
     assert same_bits(average.aggregate(), clean.aggregate())
 
 
@@ -118,10 +118,10 @@ def test_the_limit_of_a_change_holds_for_decoded_values(limit: float, accepted: 
         for key, entry in average.manifest.entries.items()
     }
     if accepted:
-        average.accept("north", payload, REPORT)
+        average.accept("north", make_update(payload, REPORT))
     else:
         with pytest.raises(Refusal, match=r"by 0.5 \(rms\)"):
-            average.accept("north", payload, REPORT)
+            average.accept("north", make_update(payload, REPORT))
 
 
 # ---- the gates ------------------------------------------------------------------------------------------
@@ -179,8 +179,8 @@ def test_whatever_a_gate_lets_through_opens_to_finite_tensors_and_the_rest_chang
         with pytest.raises(PrivacyError):
             up.open(payload, sent)
         with pytest.raises(Refusal):
-            average.accept("north", payload, REPORT)
-        assert not average.contributions
+            average.accept("north", make_update(payload, REPORT))
+        assert not average.updates
         assert same_bits(average.aggregate(), sent)
     else:
         try:
@@ -192,8 +192,8 @@ def test_whatever_a_gate_lets_through_opens_to_finite_tensors_and_the_rest_chang
                 key: entry.shape for key, entry in PLAIN.entries.items()
             }
             assert all(np.isfinite(tensor).all() for tensor in tensors.values())
-            average.accept("north", payload, REPORT)
-            assert same_bits(dict(average.contributions["north"].payload), tensors)
+            average.accept("north", make_update(payload, REPORT))
+            assert same_bits(dict(average.updates["north"].tensors), tensors)
     assert same_bits(payload, before)
 
 
@@ -390,7 +390,7 @@ def test_the_memory_is_kept_with_the_round_and_is_what_was_not_sent(
     manifest, shared = build_shared(plan)
     site = Site(name="site-1", plan=plan, private_root=tmp_path, source=prepared.source)
     update = site.train_round(0, shared)
-    decoded = manifest.up.open(update.payload, shared)
+    decoded = manifest.up.open(update.tensors, shared)
     state = site.network.state_dict()
     kept = residual(whole / "private", 0)
     assert kept.keys() == {key for key, entry in manifest.entries.items() if entry.encoding}
@@ -410,7 +410,7 @@ def test_what_was_left_over_is_sent_the_next_time(plan: Plan, prepared: Prepared
     changes = {"training": {**plan.training, "learning_rate": 1e-12}, "changed": ("training.learning_rate",)}
     still = dataclasses.replace(plan, **changes)
     update = Site(name="site-1", plan=still, private_root=tmp_path, source=prepared.source).train_round(1, shared)
-    for key, value in manifest.up.open(update.payload, shared).items():
+    for key, value in manifest.up.open(update.tensors, shared).items():
         if key in before:
             sent = value - shared[key]
             assert sent.any()
@@ -423,7 +423,7 @@ def test_round_zero_forgets_what_was_left_over(plan: Plan, whole: Path, prepared
     first = site.train_round(0, shared)
     site.train_round(1, shared)
     again = site.train_round(0, shared)
-    assert same_bits(first.payload, again.payload)
+    assert same_bits(first.tensors, again.tensors)
     assert site.store.rounds() == [0]
 
 
@@ -432,7 +432,7 @@ def test_a_run_that_goes_on_without_encoding_forgets_it_too(plan: Plan, prepared
     Site(name="site-1", plan=plan, private_root=tmp_path, source=prepared.source).train_round(0, shared)
     plain = dataclasses.replace(plan, wire_dtype="float16", top_k=1.0, changed=("top_k", "wire_dtype"))
     update = Site(name="site-1", plan=plain, private_root=tmp_path, source=prepared.source).train_round(1, shared)
-    build_shared(plain)[0].check(update.payload)
+    build_shared(plain)[0].check(update.tensors)
     assert residual(tmp_path, 0) and not residual(tmp_path, 1)
 
 

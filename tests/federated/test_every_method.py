@@ -89,11 +89,11 @@ def check_run(plan: Plan, prepared: Prepared, tmp_path: Path) -> None:
         for site in plan.sites:
             fresh = Site(name=site, plan=plan, private_root=tmp_path / "parts", source=prepared.source)
             update = fresh.train_round(number, shared)
-            average.accept(site, update.payload, update.report)
+            average.accept(site, update)
         shared = average.aggregate()
     stored, _ = load_tensors(tmp_path / "whole" / "shared.safetensors")
     assert stored.keys() == shared.keys()
     assert all(torch.equal(stored[key], torch.from_numpy(value)) for key, value in shared.items())
     for site in plan.sites:
         finished = Site(name=site, plan=plan, private_root=tmp_path / "parts", source=prepared.source).finish(shared)
-        assert {**finished, "seconds": 0} == {**results["final"][site], "seconds": 0}
+        assert {**finished.to_json(), "seconds": 0} == {**results["final"][site], "seconds": 0}

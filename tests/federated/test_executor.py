@@ -86,11 +86,11 @@ def test_a_federations_rounds_are_those_of_the_site(client: Client, prepared: Pr
     expected = site.train_round(0, client.shared)
     answer = gate.process(client.train(), client.context)
     update = open_message(answer, DataKind.WEIGHTS)
-    assert same_bits(update.data, expected.payload)
-    assert update.get_meta_prop("report")["cases"] == expected.report["cases"]
+    assert same_bits(update.data, expected.tensors)
+    assert update.get_meta_prop("report")["cases"] == expected.report.cases
     final = client.send(weights_message(update.data), EVALUATE_TASK)
     report = open_message(gate.process(final, client.context), DataKind.METRICS).data
-    assert report["test"] == site.finish(expected.payload)["test"]
+    assert report["test"] == site.finish(expected.tensors).test
     assert not (client.private / "errors.log").exists()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ import torch
 
 from monai_fedlora.engines.metrics import classification_metrics
 from monai_fedlora.errors import Aborted, ConfigError, DataError, PrivacyError, WeightsError
-from monai_fedlora.federated.federated_site import Site, Update
+from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.update import Update
 from monai_fedlora.files import load_tensors, read_json, sha256, write_json
 from monai_fedlora.scope import Role
-from monai_fedlora.site_report import check_report
+from monai_fedlora.site_report import Report
 from tests.federated.conftest import Prepared, same_bits
 
 Build = Callable[..., Site]
@@ -47,8 +48,8 @@ def files_in(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def without_clock(report: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in report.items() if key != "seconds"}
+def without_clock(report: Report) -> Report:
+    return dataclasses.replace(report, seconds=None)
 
 
 class Run:
@@ -64,7 +65,7 @@ class Run:
             if restarts and number:
                 self.site = construct()
             self.updates.append(self.site.train_round(number, shared))
-            shared = self.updates[-1].payload
+            shared = self.updates[-1].tensors
         if restarts:
             self.site = construct()
         self.final = self.site.finish(shared)
@@ -82,20 +83,20 @@ def uninterrupted(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) 
 def test_a_round_returns_exactly_the_manifest_and_a_report_that_may_travel(uninterrupted: Run) -> None:
     manifest = uninterrupted.site.scope.manifest
     for number, update in enumerate(uninterrupted.updates):
-        assert update.payload.keys() == manifest.entries.keys()
-        manifest.check(update.payload)
-        assert check_report(update.report, classes=2, splits=("validation",)) == update.report
-        assert update.report["round"] == number
-        assert set(update.report) == {
+        assert update.tensors.keys() == manifest.entries.keys()
+        manifest.check(update.tensors)
+        assert Report.parse(update.report.to_json(), classes=2, splits=("validation",)) == update.report
+        assert update.report.round == number
+        assert set(update.report.to_json()) == {
             *("round", "cases", "images", "restored_rounds", "validation", "train_loss", "seconds")
         }
 
 
 def test_the_reported_cases_are_those_of_the_training_split(uninterrupted: Run, prepared: Prepared) -> None:
     listed = read_json(prepared.data / "site-1" / "datalist.json")
-    assert uninterrupted.last.report["cases"] == len(listed["training"])
-    assert uninterrupted.final["test"]["personal"]["n"] == len(listed["test"])
-    assert uninterrupted.final["validation"]["personal"]["n"] == len(listed["validation"])
+    assert uninterrupted.last.report.cases == len(listed["training"])
+    assert uninterrupted.final.test["personal"]["n"] == len(listed["test"])
+    assert uninterrupted.final.validation["personal"]["n"] == len(listed["validation"])
 
 
 def test_training_changes_shared_and_private_tensors_and_nothing_else(
@@ -110,12 +111,11 @@ def test_training_changes_shared_and_private_tensors_and_nothing_else(
 
 
 def test_metrics_are_reported_with_the_private_part_on_and_off(uninterrupted: Run) -> None:
-    reports = [*uninterrupted.updates[0].report.values(), *uninterrupted.final.values()]
-    views = [value for value in reports if isinstance(value, Mapping)]
-    assert [set(view) for view in views] == [{"personal", "shared"}] * 3
-    untrained = uninterrupted.updates[0].report["validation"]
+    for views in (uninterrupted.updates[0].report.validation, uninterrupted.final.validation, uninterrupted.final.test):
+        assert set(views) == {"personal", "shared"}
+    untrained = uninterrupted.updates[0].report.validation
     assert untrained["personal"] == untrained["shared"]  # a LoRA starts as nothing
-    assert uninterrupted.final["test"]["personal"] != uninterrupted.final["test"]["shared"]
+    assert uninterrupted.final.test["personal"] != uninterrupted.final.test["shared"]
 
 
 def test_a_site_that_restarts_after_every_task_computes_the_same_bits(
@@ -123,7 +123,7 @@ def test_a_site_that_restarts_after_every_task_computes_the_same_bits(
 ) -> None:
     restarted = Run(uninterrupted.plan, prepared, tmp_path, restarts=True)
     for one, other in zip(uninterrupted.updates, restarted.updates, strict=True):
-        assert same_bits(one.payload, other.payload)
+        assert same_bits(one.tensors, other.tensors)
         assert without_clock(one.report) == without_clock(other.report)
     assert without_clock(uninterrupted.final) == without_clock(restarted.final)
     stores = uninterrupted.site.store.folder, restarted.site.store.folder
@@ -148,11 +148,11 @@ def test_the_final_model_is_the_last_shared_and_private_tensors(uninterrupted: R
     scope = uninterrupted.site.scope
     keys = {f"shared/{key}" for key in scope.keys(Role.SHARED)} | {f"private/{key}" for key in scope.keys(Role.PRIVATE)}
     assert set(tensors) == keys
-    for key, value in uninterrupted.last.payload.items():
+    for key, value in uninterrupted.last.tensors.items():
         np.testing.assert_array_equal(tensors[f"shared/{key}"].numpy(), value.astype(np.float32))
     stored = load_tensors(uninterrupted.site.store.folder / "round-00001.safetensors")[0]
     assert all(torch.equal(tensors[key], value) for key, value in stored.items() if key.startswith("private/"))
-    assert json.loads(metadata["record"]) == uninterrupted.final
+    assert json.loads(metadata["record"]) == uninterrupted.final.to_json()
 
 
 def test_what_calibrates_the_final_model_is_kept_beside_it_and_nowhere_else(uninterrupted: Run) -> None:
@@ -162,17 +162,17 @@ def test_what_calibrates_the_final_model_is_kept_beside_it_and_nowhere_else(unin
     assert (folder / "evidence.safetensors").stat().st_mode & 0o077 == 0
     for split in ("validation", "test"):
         found = classification_metrics(tensors[f"{split}/logits"].softmax(dim=1), tensors[f"{split}/labels"])
-        reported = uninterrupted.final[split]["personal"]
+        reported = uninterrupted.final.to_json()[split]["personal"]
         assert found.pop("confusion_matrix") == reported["confusion_matrix"]
         assert found == {name: pytest.approx(reported[name], abs=0.6e-4) for name in found}
     cases = {split: len(tensors[f"{split}/labels"]) for split in ("training", "validation", "test")}
-    assert cases["training"] == uninterrupted.final["cases"]
+    assert cases["training"] == uninterrupted.final.cases
     for split, count in cases.items():
         assert len(tensors[f"{split}/logits"]) == len(tensors[f"{split}/units"]) == count
         assert len(tensors[f"{split}/features"]) == count
         assert bool(torch.isfinite(tensors[f"{split}/features"]).all())
     known = {"round", "cases", "restored_rounds", "validation", "test", "seconds"}
-    assert uninterrupted.final.keys() == known
+    assert uninterrupted.final.to_json().keys() == known
 
 
 def test_round_zero_starts_fresh_even_where_an_older_run_left_its_state(
@@ -180,7 +180,7 @@ def test_round_zero_starts_fresh_even_where_an_older_run_left_its_state(
 ) -> None:
     site, shared = build(), first_shared(uninterrupted.plan, prepared)
     site.train_round(0, shared)
-    site.finish(site.train_round(1, shared).payload)
+    site.finish(site.train_round(1, shared).tensors)
     again = site.train_round(0, shared)
     assert site.store.rounds() == [0]
     assert not (site.store.folder / "final.safetensors").exists()
@@ -190,15 +190,15 @@ def test_round_zero_starts_fresh_even_where_an_older_run_left_its_state(
         "final.safetensors",
         "evidence.safetensors",
     }
-    assert same_bits(again.payload, uninterrupted.updates[0].payload)
+    assert same_bits(again.tensors, uninterrupted.updates[0].tensors)
 
 
 def test_a_late_joiner_starts_fresh(build: Build, prepared: Prepared, uninterrupted: Run) -> None:
     site = build()
     update = site.train_round(1, first_shared(uninterrupted.plan, prepared))
     expected = uninterrupted.updates[0]
-    assert same_bits(update.payload, expected.payload)
-    assert update.report["round"] == 1
+    assert same_bits(update.tensors, expected.tensors)
+    assert update.report.round == 1
     assert site.store.rounds() == [1]
 
 
@@ -207,8 +207,8 @@ def test_a_site_that_missed_a_round_goes_on_from_its_last_one(
 ) -> None:
     build().train_round(0, first_shared(uninterrupted.plan, prepared))
     site = build()
-    update = site.train_round(5, uninterrupted.updates[0].payload)
-    assert same_bits(update.payload, uninterrupted.updates[1].payload)
+    update = site.train_round(5, uninterrupted.updates[0].tensors)
+    assert same_bits(update.tensors, uninterrupted.updates[1].tensors)
     assert site.store.rounds() == [0, 5]
 
 
@@ -236,7 +236,7 @@ def test_unexpected_tensors_from_the_server_are_refused_and_change_nothing(
     site, shared = build(), first_shared(uninterrupted.plan, prepared)
     update = site.train_round(0, shared)
     files, state = files_in(site.store.folder), {k: v.clone() for k, v in site.network.state_dict().items()}
-    for bad in spoilt(update.payload):
+    for bad in spoilt(update.tensors):
         for number in (0, 1):
             with pytest.raises(PrivacyError):
                 site.train_round(number, bad)
@@ -244,7 +244,7 @@ def test_unexpected_tensors_from_the_server_are_refused_and_change_nothing(
             site.finish(bad)
     assert files_in(site.store.folder) == files
     assert all(torch.equal(state[key], value) for key, value in site.network.state_dict().items())
-    assert same_bits(site.train_round(1, update.payload).payload, uninterrupted.updates[1].payload)
+    assert same_bits(site.train_round(1, update.tensors).tensors, uninterrupted.updates[1].tensors)
 
 
 def test_a_new_process_can_repeat_a_round_that_failed_half_way(
@@ -257,9 +257,9 @@ def test_a_new_process_can_repeat_a_round_that_failed_half_way(
         raise OSError("the disk is gone")
 
     with site._optimiser.register_step_post_hook(fail), pytest.raises(OSError, match="gone"):
-        site.train_round(1, update.payload)
+        site.train_round(1, update.tensors)
     assert site.store.rounds() == [0]
-    assert same_bits(build().train_round(1, update.payload).payload, uninterrupted.updates[1].payload)
+    assert same_bits(build().train_round(1, update.tensors).tensors, uninterrupted.updates[1].tensors)
 
 
 def test_other_classes_than_the_plans_name_the_file(build: Build, prepared: Prepared) -> None:
@@ -357,7 +357,7 @@ def test_training_follows_the_plans_settings(build: Build, prepared: Prepared) -
     steps: list[float] = []
     site._optimiser.register_step_post_hook(lambda optimiser, *_: steps.append(optimiser.param_groups[0]["lr"]))
     update = site.train_round(0, first_shared(site.plan, prepared))
-    per_epoch = -(-update.report["cases"] // 2)
+    per_epoch = -(-update.report.cases // 2)
     assert len(steps) == 3 * per_epoch
     assert steps[0] == 0.5
     assert 0.25 < steps[-1] < 0.5  # two rounds are planned, so the first ends half way down
@@ -369,8 +369,8 @@ def test_a_site_without_validation_and_test_cases_takes_part(prepared: Prepared,
     places = {**prepared.places, "data_root": str(tmp_path)}
     site = Site(name="site-1", plan=prepared.plan(), private_root=tmp_path / "private", source=Installed(**places))
     update = site.train_round(0, first_shared(site.plan, prepared))
-    assert update.report["validation"] == {"personal": {}, "shared": {}}
-    assert site.finish(update.payload)["test"] == {"personal": {}, "shared": {}}
+    assert update.report.validation == {"personal": {}, "shared": {}}
+    assert site.finish(update.tensors).test == {"personal": {}, "shared": {}}
 
 
 def test_a_round_that_is_given_up_ends_early_and_leaves_nothing(build: Build, prepared: Prepared) -> None:
@@ -380,11 +380,11 @@ def test_a_round_that_is_given_up_ends_early_and_leaves_nothing(build: Build, pr
     first = site.train_round(0, shared)
     before = files_in(site.store.folder)
     with pytest.raises(Aborted):
-        site.train_round(1, first.payload)
+        site.train_round(1, first.tensors)
     assert next(stopped, None) is None
     assert files_in(site.store.folder) == before
-    again, other = site.train_round(1, first.payload), build(site.plan).train_round(1, first.payload)
-    assert same_bits(again.payload, other.payload)
+    again, other = site.train_round(1, first.tensors), build(site.plan).train_round(1, first.tensors)
+    assert same_bits(again.tensors, other.tensors)
 
 
 def test_a_round_that_is_given_up_in_its_last_step_is_not_finished(build: Build, prepared: Prepared) -> None:
@@ -397,9 +397,9 @@ def test_a_round_that_is_given_up_in_its_last_step_is_not_finished(build: Build,
 
 def test_local_keeps_everything(prepared: Prepared, tmp_path: Path) -> None:
     run = Run(prepared.plan(method="local"), prepared, tmp_path, restarts=True)
-    assert [update.payload for update in run.updates] == [{}, {}]
+    assert [update.tensors for update in run.updates] == [{}, {}]
     assert run.site.scope.manifest.nbytes == 0
-    assert set(run.final["test"]) == {"personal"}
+    assert set(run.final.test) == {"personal"}
     final = load_tensors(run.site.store.folder / "final.safetensors")[0]
     stored = load_tensors(run.site.store.folder / "round-00001.safetensors")[0]
     assert final.keys() == {f"private/{key}" for key in run.site.scope.keys(Role.PRIVATE)}
@@ -411,9 +411,9 @@ def test_fedavg_sends_everything_that_trains(build: Build, prepared: Prepared) -
     before = first_shared(site.plan, prepared)
     update = site.train_round(0, before)
     assert site.scope.keys(Role.PRIVATE) == []
-    assert update.payload.keys() == {name for name, p in site.network.named_parameters() if p.requires_grad}
-    assert all(not np.array_equal(before[key], value) for key, value in update.payload.items())
-    test = build(site.plan).finish(update.payload)["test"]
+    assert update.tensors.keys() == {name for name, p in site.network.named_parameters() if p.requires_grad}
+    assert all(not np.array_equal(before[key], value) for key, value in update.tensors.items())
+    test = build(site.plan).finish(update.tensors).test
     assert test["personal"] == test["shared"]
 
 

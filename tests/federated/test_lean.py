@@ -1,7 +1,11 @@
+import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from monai_fedlora.federated import lean
 
 START = """
 import sys
@@ -12,7 +16,7 @@ import_libraries()
 LEAN = """
 assert "monai.engines" in sys.modules
 assert "peft" in sys.modules
-for name in ("accelerate", "transformers", "torch.distributed.optim", "scipy.signal", "scipy.stats"):
+for name in ("matplotlib", "pandas", "scipy.signal", "scipy.stats", "sklearn", "tensorboard"):
     assert name not in sys.modules, f"{name} was imported"
 """
 LATER = """
@@ -52,6 +56,37 @@ with torch.no_grad():
 def run(program: str) -> str:
     arguments = [sys.executable, "-W", "ignore", "-c", program]
     return subprocess.run(arguments, check=True, timeout=120, stdout=subprocess.PIPE, text=True).stdout
+
+
+MOVES = """
+from {package} import parts
+import unused_by_sites
+KIND = unused_by_sites.KIND
+"""
+
+
+@pytest.mark.parametrize("source", ["KIND = None\n", MOVES], ids=["does without", "needs it"])
+def test_a_next_version_that_needs_a_hidden_package_is_imported_with_it(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = f"like_peft_{len(source)}"
+    for path, text in {
+        f"{package}/__init__.py": source.format(package=package),
+        f"{package}/parts.py": "",
+        "unused_by_sites.py": "KIND = 'real'\n",
+    }.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(lean, "_UNUSED", ("unused_by_sites",))
+    try:
+        lean._import(package, f"{package}.parts")
+        assert (None if source.startswith("KIND") else "real") == sys.modules[package].KIND
+        assert f"{package}.parts" in sys.modules
+        assert importlib.import_module("unused_by_sites").KIND == "real"
+    finally:
+        for name in [name for name in sys.modules if name.startswith((package, "unused_by_sites"))]:
+            del sys.modules[name]
 
 
 def test_libraries_come_without_what_a_site_does_not_use() -> None:

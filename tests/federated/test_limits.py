@@ -29,7 +29,7 @@ from monai_fedlora.federated.limits import (
 from monai_fedlora.methods import get_method
 from monai_fedlora.scope import Entry, Manifest
 from monai_fedlora.site_report import MOST_CASES
-from tests.helpers import make_payload, make_plan, scored
+from tests.helpers import make_payload, make_plan, make_update, scored
 
 SITES = ("east", "north", "south", "west")
 PAIR = {"layer.lora_A.shared.weight": Entry((2, 3), "float32"), "layer.lora_B.shared.weight": Entry((4, 2), "float32")}
@@ -135,7 +135,7 @@ def test_the_first_answer_cannot_become_the_average_by_claiming_cases() -> None:
         average = opened(sites=SITES[:3])
         for site in order:
             cases = MOST_CASES if site == "east" else 10
-            average.accept(site, answer(average, SITES.index(site)), said(cases))
+            average.accept(site, make_update(answer(average, SITES.index(site)), said(cases)))
         limits = average.limits()
         assert limits is not None
         assert limits["weights"] == {"east": {"claimed": MOST_CASES, "counted": 60}}
@@ -149,8 +149,8 @@ def test_half_of_the_sites_cannot_outweigh_the_others_without_bounds() -> None:
 
 def test_a_declared_count_weighs_as_it_is() -> None:
     average = opened(declared_cases={"east": 1000}, sites=SITES[:2])
-    average.accept("east", answer(average, 1), said(1000))
-    average.accept("north", answer(average, 2), said(10))
+    average.accept("east", make_update(answer(average, 1), said(1000)))
+    average.accept("north", make_update(answer(average, 2), said(10)))
     limits = average.limits()
     assert limits is not None
     assert limits["weights"] == {}
@@ -159,7 +159,7 @@ def test_a_declared_count_weighs_as_it_is() -> None:
 def test_the_score_has_the_weights_of_the_average() -> None:
     average = opened(sites=SITES[:3])
     for site, cases, accuracy in (("east", MOST_CASES, 1.0), ("north", 10, 0.0), ("south", 10, 0.0)):
-        average.accept(site, answer(average, 1), said(cases, validation={"personal": scored(accuracy)}))
+        average.accept(site, make_update(answer(average, 1), said(cases, validation={"personal": scored(accuracy)})))
     assert average.score() == 0.75
 
 
@@ -173,8 +173,8 @@ def test_however_long_one_change_is_it_moves_the_average_by_a_bounded_length(
 ) -> None:
     average = opened(name)
     for seed, site in enumerate(SITES):
-        average.accept(site, answer(average, seed, times=times if site == culprit else 1), said())
-    lengths = {site: contribution.length for site, contribution in average.contributions.items()}
+        average.accept(site, make_update(answer(average, seed, times=times if site == culprit else 1), said()))
+    lengths = average.changes
     honest = [length for site, length in lengths.items() if site != culprit]
     sent = make_payload(average.manifest.down, seed=99)
     most = sum(honest) / 4 + average.update_bound * max(honest) / 4
@@ -191,9 +191,9 @@ def test_however_long_one_change_is_it_moves_the_average_by_a_bounded_length(
 @pytest.mark.parametrize("name", METHODS)
 def test_a_length_is_that_of_what_the_method_averages(name: str) -> None:
     average = opened(name, sites=SITES[:1])
-    average.accept("east", answer(average, 1, times=0.5), said())
+    average.accept("east", make_update(answer(average, 1, times=0.5), said()))
     sent = make_payload(average.manifest.down, seed=99)
-    length = average.contributions["east"].length
+    length = average.changes["east"]
     assert length > 0
     if name not in ("product", "flexlora"):  # one change of a product has twice the rank, so that it is not kept whole
         assert moved(name, average.aggregate(), sent) == pytest.approx(length, rel=1e-4)
@@ -209,15 +209,15 @@ def test_a_clipped_change_is_the_change_shortened_to_the_bound(name: str) -> Non
     for times in (10.0, 1000.0):
         average = opened(name, update_bound=1.0)
         for site in SITES[:3]:
-            average.accept(site, answer(average, 1), said())
-        average.accept("west", answer(average, 1, times=times), said())
+            average.accept(site, make_update(answer(average, 1), said()))
+        average.accept("west", make_update(answer(average, 1, times=times), said()))
         results.append(average.aggregate())
         limits = average.limits()
         assert limits is not None
         assert set(limits["clipped"]) == {"west"}
     if name not in ("product", "flexlora", "flora"):
         average = opened(name)
-        average.accept("east", answer(average, 1), said())
+        average.accept("east", make_update(answer(average, 1), said()))
         for result in results:
             for key, value in average.aggregate().items():
                 np.testing.assert_allclose(result[key], value, rtol=1e-4, atol=1e-4)
@@ -230,7 +230,9 @@ def test_a_clipped_round_does_not_depend_on_who_answers_first(order: list[str], 
         average = opened()
         for site in sites:
             times = 1600 if site == SITES[culprit] else 1
-            average.accept(site, answer(average, SITES.index(site), times=times), said(7 + SITES.index(site)))
+            average.accept(
+                site, make_update(answer(average, SITES.index(site), times=times), said(7 + SITES.index(site)))
+            )
         results.append((average.aggregate(), average.limits(), average.lengths))
     (one, *rest), (other, *more) = results
     assert rest == more
@@ -242,8 +244,10 @@ def test_two_sites_are_measured_by_the_last_rounds_too() -> None:
     reference = average._reference
     for number in range(3):
         average.begin(number, reference)
-        average.accept("east", answer(average, number), said(number=number))
-        average.accept("north", answer(average, number, times=1 if number < 2 else 1600), said(number=number))
+        average.accept("east", make_update(answer(average, number), said(number=number)))
+        average.accept(
+            "north", make_update(answer(average, number, times=1 if number < 2 else 1600), said(number=number))
+        )
         limits = average.limits()
         assert limits is not None
         if number == 0:
@@ -256,7 +260,7 @@ def test_two_sites_are_measured_by_the_last_rounds_too() -> None:
 def test_a_change_that_was_clipped_is_remembered_as_clipped() -> None:
     average = opened()
     for seed, site in enumerate(SITES):
-        average.accept(site, answer(average, seed, times=1600 if site == "west" else 1), said())
+        average.accept(site, make_update(answer(average, seed, times=1600 if site == "west" else 1), said()))
     ((*_, last),) = average.lengths
     assert last == average._bound().longest
 
@@ -266,7 +270,7 @@ def test_a_site_alone_in_its_federation_is_not_clipped() -> None:
     reference = average._reference
     for number in range(4):
         average.begin(number, reference)
-        average.accept("east", answer(average, 1, times=10.0**number), said(number=number))
+        average.accept("east", make_update(answer(average, 1, times=10.0**number), said(number=number)))
         limits = average.limits()
         assert limits is not None
         assert (limits["usual"], limits["clipped"]) == (None, {})
@@ -275,8 +279,8 @@ def test_a_site_alone_in_its_federation_is_not_clipped() -> None:
 def test_sites_that_change_nothing_do_not_stop_the_others() -> None:
     average = opened()
     for site in SITES[:3]:
-        average.accept(site, answer(average, 1, times=0.0), said())
-    average.accept("west", answer(average, 1), said())
+        average.accept(site, make_update(answer(average, 1, times=0.0), said()))
+    average.accept("west", make_update(answer(average, 1), said()))
     limits = average.limits()
     assert limits is not None
     assert (limits["usual"], limits["clipped"]) == (None, {})
@@ -304,7 +308,9 @@ def play(average: SharedAverage, numbers: range, sent: Payload) -> Payload:
         average.begin(number, sent)
         for seed, site in enumerate(average.sites):
             times = 0.5**number * (50 if number == 3 and seed else 1)
-            average.accept(site, answer(average, 10 * number + seed, times=times), said(5 + seed, number=number))
+            average.accept(
+                site, make_update(answer(average, 10 * number + seed, times=times), said(5 + seed, number=number))
+            )
         sent = average.aggregate()
     return sent
 
@@ -354,7 +360,9 @@ def test_what_was_cut_is_said() -> None:
     average = opened()
     for seed, site in enumerate(SITES):
         west = site == "west"
-        average.accept(site, answer(average, seed, times=1600 if west else 1), said(MOST_CASES if west else 10))
+        average.accept(
+            site, make_update(answer(average, seed, times=1600 if west else 1), said(MOST_CASES if west else 10))
+        )
     weighed, clipped = limits_said({"rounds": [{"round": 4}, {"round": 5, "limits": average.limits()}]})
     assert weighed.startswith("weighed down in round 5: west claimed 10,000,000 cases")
     assert "counted with 90" in weighed

@@ -59,7 +59,7 @@ def test_the_shared_tensors_are_the_average_of_the_sites_updates(
     average.begin(0, shared)
     for name in SITES:
         update = Site(name=name, plan=plan, private_root=tmp_path, source=prepared.source).train_round(0, shared)
-        average.accept(name, update.payload, update.report)
+        average.accept(name, update)
     stored, metadata = load_tensors(run[0] / "shared.safetensors")
     for key, value in average.aggregate().items():
         np.testing.assert_array_equal(stored[key].numpy(), value)

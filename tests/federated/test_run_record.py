@@ -14,6 +14,7 @@ import pytest
 from monai_fedlora import __version__
 from monai_fedlora.federated import run_record as module
 from monai_fedlora.federated.run_record import RESULTS_NAME, RunRecord, restarts_said
+from monai_fedlora.site_report import Report
 from tests.helpers import make_manifest, make_plan
 
 
@@ -41,7 +42,7 @@ def test_a_record_says_what_was_agreed(record: RunRecord, tmp_path: Path) -> Non
 def test_every_event_is_in_the_file(record: RunRecord) -> None:
     record.begin_round(0)
     assert written(record)["rounds"] == [{"round": 0, "sites": {}}]
-    record.contribution("north", {"round": 0, "cases": 5, "train_loss": 0.5})
+    record.contribution("north", Report(round=0, cases=5, train_loss=0.5))
     assert written(record)["rounds"][0]["sites"]["north"]["train_loss"] == 0.5
     record.refusal(0, "south", "NaN")
     assert written(record)["refused"] == [{"round": 0, "site": "south", "reason": "NaN"}]
@@ -50,7 +51,7 @@ def test_every_event_is_in_the_file(record: RunRecord) -> None:
     assert written(record)["rounds"][0]["score"] == 0.75
     assert sites["north"] == {"round": 0, "cases": 5, "train_loss": 0.5, "bytes_sent": 3}
     assert sites["south"] == {"bytes_sent": 4}
-    record.final("north", {"cases": 5})
+    record.final("north", Report(cases=5))
     assert written(record)["final"] == {"north": {"cases": 5}}
     assert written(record)["status"] == "running"
     record.finish()
@@ -62,14 +63,14 @@ def test_a_round_that_begins_and_the_end_are_on_disk_at_once(record: RunRecord) 
     for number in range(3):
         record.begin_round(number)
         assert json.loads(record.path.read_text())["rounds"][-1] == {"round": number, "sites": {}}
-        record.contribution("north", {"round": number})
+        record.contribution("north", Report(round=number))
     record.finish()
     assert json.loads(record.path.read_text())["status"] == "incomplete"
 
 
 def test_what_happens_within_a_round_is_soon_on_disk(record: RunRecord) -> None:
     record.begin_round(0)
-    record.contribution("north", {"round": 0})
+    record.contribution("north", Report(round=0))
     record.refusal(0, "south", "NaN")
     assert json.loads(record.path.read_text())["refused"] == []
     deadline = time.monotonic() + 5
@@ -90,7 +91,7 @@ def test_many_sites_over_many_rounds_write_little_more_than_a_file_a_round(
     monkeypatch.setattr(
         module, "write_json", lambda path, value: (write(path, value), written_bytes.append(path.stat().st_size))
     )
-    report = {"cases": 20, "numbers": [0.123456789] * 40}
+    report = Report(cases=20, validation={"personal": {"confusion_matrix": [[123456789] * 40]}})
     for number in range(20):
         record.begin_round(number)
         for site in range(16):
@@ -104,7 +105,7 @@ def test_many_sites_over_many_rounds_write_little_more_than_a_file_a_round(
 
 def test_events_of_several_threads_are_all_kept(record: RunRecord) -> None:
     record.begin_round(0)
-    threads = [Thread(target=record.contribution, args=(f"site-{n}", {"round": 0})) for n in range(32)]
+    threads = [Thread(target=record.contribution, args=(f"site-{n}", Report(round=0))) for n in range(32)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -115,22 +116,19 @@ def test_events_of_several_threads_are_all_kept(record: RunRecord) -> None:
 def test_rounds_follow_each_other(record: RunRecord) -> None:
     for number in (3, 4):
         record.begin_round(number)
-        record.contribution("north", {"round": number})
+        record.contribution("north", Report(round=number))
         record.end_round(score=None, traffic={})
     assert [entry["round"] for entry in written(record)["rounds"]] == [3, 4]
     assert [entry["sites"]["north"]["round"] for entry in written(record)["rounds"]] == [3, 4]
     assert written(record)["rounds"][0]["score"] is None
 
 
-def test_a_report_that_changes_later_does_not_change_the_record(record: RunRecord) -> None:
-    report = {"round": 0, "cases": 5}
+def test_what_the_record_adds_does_not_change_the_report(record: RunRecord) -> None:
+    report = Report(round=0, cases=5)
     record.begin_round(0)
     record.contribution("north", report)
     record.end_round(score=None, traffic={"north": {"bytes_sent": 3}})
-    assert report == {"round": 0, "cases": 5}
-    report["cases"] = 6
-    record.finish()
-    assert written(record)["rounds"][0]["sites"]["north"]["cases"] == 5
+    assert report == Report(round=0, cases=5)
 
 
 def test_no_half_written_record_is_ever_seen(record: RunRecord, tmp_path: Path) -> None:
@@ -149,10 +147,10 @@ def ended(record: RunRecord, rounds: list[str], final: str) -> tuple[str, str]:
     for number, names in enumerate(rounds):
         record.begin_round(number)
         for name in names:
-            record.contribution(sites[name], {"round": number, "cases": 5})
+            record.contribution(sites[name], Report(round=number, cases=5))
         record.end_round(score=None, traffic={site: {"bytes_sent": 3} for site in sites.values()})
     for name in final:
-        record.final(sites[name], {"round": len(rounds)})
+        record.final(sites[name], Report(round=len(rounds)))
     record.finish()
     return written(record)["status"], "; ".join(written(record)["lacks"])
 
@@ -187,10 +185,10 @@ def test_a_site_that_begins_without_the_state_it_had_is_noted(record: RunRecord)
     states = [(0, 0, 0), (1, 1, 0), (2, 1, 2), (3, 3, 3)]
     for number, north, south in states:
         record.begin_round(number)
-        record.contribution("north", {"round": number, "restored_rounds": north})
-        record.contribution("south", {"round": number, "restored_rounds": south})
-    record.final("north", {"round": 4, "restored_rounds": 0})
-    record.final("south", {"round": 4})
+        record.contribution("north", Report(round=number, restored_rounds=north))
+        record.contribution("south", Report(round=number, restored_rounds=south))
+    record.final("north", Report(round=4, restored_rounds=0))
+    record.final("south", Report(round=4))
     noted = [(entry["round"], entry["site"], entry["restored_rounds"]) for entry in written(record)["restarted"]]
     assert noted == [(1, "south", 0), (2, "north", 1), (4, "north", 0)]
     said = restarts_said(written(record))

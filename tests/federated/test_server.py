@@ -239,7 +239,7 @@ def test_a_site_cannot_answer_in_anothers_name(server: Server, manifest: Manifes
     assert server.answer("south", weights_message(make_payload(manifest, 1), report(0)), claimed="east")
     assert server.answer("east", weights_message(make_payload(manifest, 2), report(0)))
     assert not server.answer("stranger", weights_message(make_payload(manifest, 3), report(0)), claimed="north")
-    assert set(server.aggregator._opened.contributions) == {"south", "east"}
+    assert set(server.aggregator._opened.updates) == {"south", "east"}
     assert server.results["refused"] == [
         {"round": 0, "site": "stranger", "reason": "'stranger' is not a member of this federation"}
     ]

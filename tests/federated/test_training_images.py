@@ -23,7 +23,7 @@ from monai_fedlora.federated.run_record import RunRecord
 from monai_fedlora.federated.site_state import TRAINED_ON
 from monai_fedlora.federated.start import CONFIG
 from monai_fedlora.files import load_tensors, read_json, write_json
-from monai_fedlora.site_report import check_report, images_of, images_said
+from monai_fedlora.site_report import Report, images_said
 from tests.federated.conftest import Prepared
 from tests.helpers import make_manifest, make_plan
 
@@ -108,12 +108,12 @@ def test_site_whose_images_were_exchanged_between_rounds_has_been_moved_by_both(
 
     first = site(MADE)
     update = first.train_round(0, shared)
-    assert images_of(update.report) == "synthetic"
+    assert update.report.kind == "synthetic"
     first.store.release()
     second = site(REAL)
-    update = second.train_round(1, update.payload)
-    assert images_of(update.report) == "mixed"
-    second.finish(update.payload, images="mixed")
+    update = second.train_round(1, update.tensors)
+    assert update.report.kind == "mixed"
+    second.finish(update.tensors, images="mixed")
     final = load_tensors(tmp_path / "trial/site-1/final.safetensors")[1]
     assert json.loads(final[TRAINED_ON])["site"] == {**REAL.to_json(), "kind": "mixed"}
 
@@ -127,7 +127,7 @@ def test_record_keeps_every_kind_that_counted_in_any_round(answers: list[tuple[s
         record = RunRecord(folder=Path(folder), plan=make_plan(), manifest=make_manifest())
         for number, (site, kind) in enumerate(answers):
             record.begin_round(number)
-            record.contribution(site, {"round": number, "cases": 5, "images": images_said(kind)})
+            record.contribution(site, Report(round=number, cases=5, images=images_said(kind)))
         record.flush()
         assert record.images == together(kind for _, kind in answers)
 
@@ -135,10 +135,10 @@ def test_record_keeps_every_kind_that_counted_in_any_round(answers: list[tuple[s
 @pytest.mark.parametrize("value", [-1, len(KINDS), True, 1.0, "real", None, [2]])
 def test_report_says_the_kind_of_images_in_one_of_four_numbers_and_no_other_way(value: object) -> None:
     with pytest.raises(PrivacyError, match="images"):
-        check_report({"images": value}, classes=2)
-    assert images_of(check_report({}, classes=2)) == "unknown"
+        Report.parse({"images": value}, classes=2)
+    assert Report.parse({}, classes=2).kind == "unknown"
     for kind in KINDS:
-        assert images_of(check_report({"images": images_said(kind)}, classes=2)) == kind
+        assert Report.parse({"images": images_said(kind)}, classes=2).kind == kind
 
 
 def test_tensors_of_an_earlier_version_are_of_unknown_images(tmp_path: Path) -> None:

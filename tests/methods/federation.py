@@ -23,7 +23,7 @@ from monai_fedlora.engines.trainer import ClassificationTrainer
 from monai_fedlora.federated.aggregation import SharedAverage
 from monai_fedlora.methods import Method, method_names
 from monai_fedlora.scope import Scope
-from tests.helpers import CLIP_TOWER, tiny_clip, tiny_images, tiny_network, tiny_photographs, tiny_vit
+from tests.helpers import CLIP_TOWER, make_update, tiny_clip, tiny_images, tiny_network, tiny_photographs, tiny_vit
 
 Payload = dict[str, np.ndarray]
 
@@ -208,7 +208,7 @@ def aggregated(method: Method, scope: Scope, updates: dict[str, tuple[int, Paylo
     server = SharedAverage(method=method, manifest=scope.manifest, sites=tuple(updates), max_update_rms=1e3)
     server.begin(0, reference)
     for site, (cases, payload) in updates.items():
-        server.accept(site, payload, {"round": 0, "cases": cases})
+        server.accept(site, make_update(payload, {"round": 0, "cases": cases}))
     return server.aggregate()
 
 

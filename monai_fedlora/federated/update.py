@@ -1,0 +1,46 @@
+"""A site's answer to a round, the same object from the site to the server's sum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NewType
+
+import numpy as np
+
+from monai_fedlora.scope import Manifest
+from monai_fedlora.site_report import Report
+
+
+@dataclass(frozen=True)
+class Update:
+    """Shared tensors, and what the site says about the round.
+
+    Attributes:
+        tensors: by key, as they travel: see :class:`monai_fedlora.scope.Entry`.
+        report: parsed.
+    """
+
+    tensors: Mapping[str, np.ndarray]
+    report: Report
+
+    @classmethod
+    def read(cls, tensors: Any, report: Any, *, classes: int) -> Update:
+        """Read what arrived of an update; the tensors are left for :meth:`opened`.
+
+        Raises:
+            PrivacyError: the report says what none may, see :class:`Report`.
+        """
+        return cls(tensors, Report.parse(report, classes=classes, splits=("validation",)))
+
+    def opened(self, manifest: Manifest, sent: Mapping[str, np.ndarray]) -> Opened:
+        """The same update with what its tensors stand for, see :meth:`monai_fedlora.scope.Manifest.open`.
+
+        Raises:
+            PrivacyError: they are not what the manifest declares.
+        """
+        return Opened(replace(self, tensors=manifest.open(self.tensors, sent)))
+
+
+Opened = NewType("Opened", Update)
+"""An update whose tensors are the declared ones, finite, and decoded."""
