@@ -13,8 +13,23 @@ from monai_fedlora import catalogues
 Install = Callable[..., Path]
 
 
+def _forget() -> None:
+    catalogues.plugins.cache_clear()
+    catalogues.code_of.cache_clear()
+
+
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+def looked_up_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Installed packages are looked for again, all are trusted, and what was found is forgotten afterwards."""
+    monkeypatch.setattr(catalogues, "_trust", catalogues._Trust())
+    _forget()
+    yield
+    monkeypatch.undo()
+    _forget()
+
+
+@pytest.fixture
+def install(tmp_path: Path, looked_up_anew: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Installs a package with plug-ins for one test: its name, entry points and modules; returns its folder."""
     made: list[str] = []
 
@@ -31,16 +46,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
             (folder / f"{module}.py").write_text(text)
         made.extend(modules)
         monkeypatch.syspath_prepend(folder)
-        forget()
+        _forget()
         return folder
 
-    def forget() -> None:
-        catalogues.plugins.cache_clear()
-        catalogues.code_of.cache_clear()
-
-    monkeypatch.setattr(catalogues, "_trust", catalogues._Trust())
     yield add
     for module in made:
         sys.modules.pop(module, None)
-    monkeypatch.undo()
-    forget()

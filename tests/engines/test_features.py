@@ -1,7 +1,9 @@
 import dataclasses
 import inspect
 import os
+import sys
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +26,7 @@ from monai_fedlora.methods import get_method
 from monai_fedlora.networks.backbone import Features, Taps
 from monai_fedlora.networks.cinema import ConvViT
 from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
+from tests.plugin_packages import Install
 
 
 def network(method: str = "dual_lora", **settings) -> ConvViT:
@@ -579,3 +582,26 @@ def test_classes_of_ones_own_have_no_features_on_disk(tmp_path: Path) -> None:
     assert frozen_part(built).digest is None
     FrozenInferer(store=Store(tmp_path / "site-1", limit=10**9))(Named(torch.rand(1, 2, 16, 16, 2)), built)
     assert not list(entries(tmp_path))
+
+
+BLOCK = """
+from torch import nn
+
+class Block(nn.Module):
+    def forward(self, tokens, queries=None):
+        return tokens
+"""
+
+
+def test_what_frozen_blocks_of_another_package_compute_is_of_its_code(install: Install) -> None:
+    def digest(package: str, text: str) -> str | None:
+        install(package, {f"backbones:{package}": "own_blocks:Block"}, {"own_blocks": BLOCK + text})
+        sys.modules.pop("own_blocks", None)
+        network = VisionTransformer(ViTSettings(image_size=(8, 8), patch=4, dim=8, depth=2, n_heads=2), out_chans=2)
+        network.blocks[0] = import_module("own_blocks").Block()
+        part = frozen_part(network.requires_grad_(False))
+        assert part is not None
+        return part.digest
+
+    found = [digest("one", ""), digest("two", "# changed")]
+    assert None not in found and found[0] != found[1]
