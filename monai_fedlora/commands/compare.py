@@ -15,7 +15,7 @@ from monai_fedlora.commands.options import (
     chosen_prompts,
     parse_settings,
 )
-from monai_fedlora.errors import ConfigError
+from monai_fedlora.errors import ConfigError, FedLoraError
 
 EXIT_FAILED_RUNS = 1
 EXTRA = ("scipy.stats", "statsmodels.stats.multitest")
@@ -142,8 +142,7 @@ def _task(args: argparse.Namespace) -> tuple[Any, bool]:
     from monai_fedlora.comparison.comparison_settings import Comparison, assigned
     from monai_fedlora.comparison.runner import Task
     from monai_fedlora.environment import DATA
-    from monai_fedlora.methods import get_method, method_names
-    from monai_fedlora.networks.catalogue import architecture, demo_weights
+    from monai_fedlora.networks.catalogue import demo_weights
     from monai_fedlora.networks.pinned import find_backbone, pin_backbone
     from monai_fedlora.networks.weights import backbone_sha256 as sha256_of
     from monai_fedlora.resources import bundle_setting
@@ -153,8 +152,7 @@ def _task(args: argparse.Namespace) -> tuple[Any, bool]:
     size = args.size or bundle_setting(args.bundle, "train", "size")
     backbone = find_backbone(size, args.backbone)
     demo = demo_weights(size)
-    able = [name for name in method_names() if architecture(size).text or not get_method(name).reads_text]
-    names = able if args.methods == "all" else args.methods.split(",")
+    names = _all_methods(size) if args.methods == "all" else args.methods.split(",")
     common, own = split_settings(parse_settings(args.set))
     methods = assigned(names, common, own)
     texts = any(_reads_text(name, settings) for name, settings in methods.items())
@@ -183,6 +181,24 @@ def _task(args: argparse.Namespace) -> tuple[Any, bool]:
         prompts=prompts,
     )
     return Task(comparison, datalists, backbone, args.output), bool(demo) and digest == sha256_of(str(demo))
+
+
+def _all_methods(size: str) -> list[str]:
+    """All methods that a backbone of this size can run; one of another package that cannot be used is told."""
+    from monai_fedlora.commands.console import open_console
+    from monai_fedlora.methods import get_method, method_names
+    from monai_fedlora.networks.catalogue import architecture
+
+    able, reads_text = [], architecture(size).text is not None
+    for name in method_names():
+        try:
+            method = get_method(name)
+        except FedLoraError as error:
+            open_console().print(f"note: left out: {error}", style="yellow", markup=False, soft_wrap=True)
+            continue
+        if reads_text or not method.reads_text:
+            able.append(name)
+    return able
 
 
 def _reads_text(name: str, settings: Mapping[str, Any]) -> bool:

@@ -201,6 +201,7 @@ def provenance(model: FinishedModel, *, backbone: str) -> dict[str, Any]:
             "monai-fedlora": __version__,
             "python": platform.python_version(),
             **{package: _version(package) for package in _SOFTWARE},
+            **plan.plugins,
         },
     }
 

@@ -20,6 +20,7 @@ from monai_fedlora.errors import ConfigError, FedLoraError
 from monai_fedlora.files import read_json, write_json
 from tests.comparison.conftest import invented, no_figures
 from tests.federated.conftest import Prepared, prepared
+from tests.plugin_packages import Install
 
 __all__ = ["no_figures", "prepared"]
 
@@ -88,11 +89,15 @@ def test_every_option_reaches_the_plans(compare: Command, plans: dict[str, Any],
     assert read_json(tmp_path / "out" / "comparison.json")["settings"]["new_site_cases"] == [1, 3]
 
 
-def test_all_are_all_methods_that_need_no_texts_and_all_sites(compare: Command, plans: dict[str, Any]) -> None:
+def test_all_are_all_methods_that_work_and_need_no_texts_and_all_sites(
+    compare: Command, plans: dict[str, Any], install: Install, capsys: pytest.CaptureFixture
+) -> None:
     from monai_fedlora.methods import get_method, method_names
 
-    assert compare("--methods", "all", "--seeds", "1", "--unseen", "all") == 1
     able = {name for name in method_names() if not get_method(name).reads_text}
+    install("broken", {"methods:broken": "nowhere_at_all:Method"}, {})
+    assert compare("--methods", "all", "--seeds", "1", "--unseen", "all") == 1
+    assert "note: left out: 'broken' cannot be imported from broken 1.0" in capsys.readouterr().out
     assert "pfedst" not in able
     assert {name.partition("-")[0] for name in plans} == able
     assert len(plans) == 4 * len(able)
