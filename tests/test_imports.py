@@ -18,22 +18,11 @@ PACKAGE = REPOSITORY / "monai_fedlora"
 
 # Rooms from the ground up: a folder or a module of the package imports those before it, and none behind it.
 ORDER = (
-    *("errors", "environment", "catalogues", "source_digest", "files", "scratch", "tracker_names", "encoding"),
-    "resources",
-    *("formats", "transforms", "data", "studies", "site_report", "networks", "adapters", "scope", "methods", "engines"),
-    *(
-        "federated",
-        "rendering",
-        "export",
-        "clinic",
-        "audit",
-        "comparison",
-        "reporting",
-        "serve",
-        "api",
-        "commands",
-        "cli",
-    ),
+    *("errors", "environment", "catalogues", "source_digest", "files", "scratch"),
+    *("tracker_names", "encoding", "resources", "formats", "transforms", "data", "studies", "site_report"),
+    *("networks", "adapters", "scope", "methods", "engines"),
+    *("federated", "rendering", "export", "clinic", "audit", "comparison"),
+    *("reporting", "serve", "api", "commands", "cli"),
 )
 _TRAINING = {"adapters", "methods", "engines", "federated"}
 # Rooms that know nothing of each other although one stands above the other.

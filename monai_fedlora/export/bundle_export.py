@@ -23,7 +23,8 @@ from monai_fedlora.export.folder import new_folder
 from monai_fedlora.export.inference_config import inference_config
 from monai_fedlora.export.kept_reference import keep_reference, kept_reference
 from monai_fedlora.export.keys import SigningKey
-from monai_fedlora.export.leakage import card_entry, read_audit
+from monai_fedlora.export.leakage import read_audit
+from monai_fedlora.export.leakage_card import card_entry
 from monai_fedlora.export.licence import licence_text
 from monai_fedlora.export.measured import measured_leakage, with_audit
 from monai_fedlora.export.merged_weights import write_weights

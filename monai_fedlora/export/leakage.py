@@ -7,7 +7,6 @@ temperature. An attack that finds nothing is no proof that there is nothing to f
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +25,6 @@ from monai_fedlora.export.published_means import (
     temperature_pull,
 )
 from monai_fedlora.files import read_json, sha256
-from monai_fedlora.site_report import PERSONAL, SHARED
 
 TRAINING, VALIDATION, TEST, OUTSIDE = "training", "validation", "test", "outside"
 """The groups of cases: a site's splits, and cases of the same kind that no run has seen."""
@@ -315,104 +313,3 @@ def _warnings(groups: Mapping[str, Cases]) -> Iterator[str]:
                 f"the {name} tells the site's own test cases from those outside (AUC {told.auc:.2f}, {low:.2f} to "
                 f"{high:.2f}): they are not of the same kind, and the figures mix that difference with membership"
             )
-
-
-def feature_mean(
-    name: str, value: Tensor, count: int, project: Tensor | None = None, members: tuple[str, ...] = (TRAINING,)
-) -> Mean:
-    """A mean of what the heads read of a site's cases.
-
-    Args:
-        name: what it is called.
-        value: (K,).
-        count: number of members.
-        project: (D, K) that the features were multiplied by; None for K = D.
-        members: the splits that it is of.
-    """
-
-    def of(cases: Cases) -> Tensor:
-        if cases.features is None:
-            raise ExportError("what the heads read of the cases is not known")
-        features = cases.features.double()
-        return features if project is None else features @ project.double()
-
-    return Mean(name=name, members=members, value=value, count=count, of=of)
-
-
-def described_means(metadata: Mapping[str, Any]) -> Iterator[Mean]:
-    """The means in a bundle's ``metadata.json``: likelihoods of the calibration, and confusion matrices of the test."""
-    calibration = metadata["calibration"]
-    temperature = float(calibration["temperature"])
-    for split in (VALIDATION, TEST):
-        if split in calibration:
-            values = [calibration[split]["nll"][when] for when in ("before", "after")]
-            yield _likelihood(
-                split, values if calibration["fitted"] else values[1:], calibration[split]["n"], temperature
-            )
-    view = PERSONAL if metadata["provenance"]["site"] else SHARED
-    confusion = metadata["eval_metrics"]["test"].get(view, {}).get("confusion_matrix")
-    if confusion and (count := sum(map(sum, confusion))):
-        share = torch.tensor(confusion, dtype=torch.float64).flatten() / count
-        yield Mean(name="test confusion matrix", members=(TEST,), value=share, count=count, of=_cells)
-
-
-def _likelihood(split: str, values: Sequence[float], count: int, temperature: float) -> Mean:
-    def of(cases: Cases) -> Tensor:
-        after = cases.losses[:, None]
-        if len(values) == 1:
-            return after
-        before = torch.nn.functional.cross_entropy(
-            cases.logits.double() * temperature, cases.labels.long(), reduction="none"
-        )
-        return torch.cat([before[:, None], after], dim=1)
-
-    value = torch.tensor(values, dtype=torch.float64)
-    return Mean(name=f"{split} log-likelihood", members=(split,), value=value, count=count, of=of)
-
-
-def _cells(cases: Cases) -> Tensor:
-    """(N, C * C), one at the cell of the confusion matrix that a case is counted in."""
-    classes = cases.logits.shape[1]
-    cell = cases.labels.long() * classes + cases.logits.argmax(dim=1)
-    return torch.nn.functional.one_hot(cell, classes**2).double()
-
-
-# ---- for the card ---------------------------------------------------------------------------------------
-
-
-def card_entry(leakage: Leakage) -> dict[str, Any]:
-    """What a bundle says of itself: areas, intervals and numbers of patients, in two digits and nothing finer.
-
-    The limits are rounded outwards. The figures are facts about the members too, and nothing limits formally what they
-    tell; in two digits one patient more or less rarely shows.
-    """
-    if not leakage.attacks:
-        return {"measured": False, "reason": next(iter(leakage.not_measured.values()), "there were no cases")}
-    return {
-        "measured": True,
-        "attacks": [
-            {
-                "name": attack.name,
-                "target": attack.target,
-                "members": list(attack.members),
-                "n_members": attack.n_members,
-                "n_others": attack.n_others,
-                "auc": round(attack.auc, 2),
-                "interval_95": [
-                    math.floor(round(100 * attack.interval_95[0], 6)) / 100,
-                    math.ceil(round(100 * attack.interval_95[1], 6)) / 100,
-                ],
-            }
-            for attack in leakage.attacks
-        ],
-        "not_measured": dict(leakage.not_measured),
-        "warnings": list(leakage.warnings),
-    }
-
-
-def by_reason(not_measured: Mapping[str, str]) -> dict[str, list[str]]:
-    """What was not measured, by the reason."""
-    found: dict[str, list[str]] = {}
-    for name, why in not_measured.items():
-        found.setdefault(why, []).append(name)
-    return found

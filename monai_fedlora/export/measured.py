@@ -9,18 +9,8 @@ import torch
 from torch import Tensor
 
 from monai_fedlora.export.kept_evidence import Evidence
-from monai_fedlora.export.leakage import (
-    TRAINING,
-    VALIDATION,
-    Cases,
-    Leakage,
-    Mean,
-    Shipped,
-    described_means,
-    feature_mean,
-    measure,
-    strongest_first,
-)
+from monai_fedlora.export.leakage import TRAINING, VALIDATION, Cases, Leakage, Mean, Shipped, measure, strongest_first
+from monai_fedlora.export.leakage_means import described_means, feature_mean
 from monai_fedlora.export.reference import Place
 
 NO_MEANING = "no attack here knows what it is a statistic of"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from monai_fedlora.export.leakage import by_reason
+from monai_fedlora.export.leakage_card import by_reason
 from monai_fedlora.export.personal_or_shared import KEY
 from monai_fedlora.rendering.documents import render
 from monai_fedlora.site_report import PERSONAL, SHARED

@@ -9,7 +9,7 @@ from typing import Any
 from monai_fedlora.clinic.reader_feedback import AGREE, DISAGREE, keep_opinion, opinion_on
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.serve.refusal import BAD_REQUEST, CONFLICT, DISK_FULL, NOT_FOUND, TOO_MANY, Refused
-from monai_fedlora.serve.sessions import DONE, ServedStudy
+from monai_fedlora.serve.served_study import DONE, ServedStudy
 
 _MOST = 20
 """Opinions on one study (ours), so that nobody fills the disk with them."""

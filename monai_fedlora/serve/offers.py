@@ -18,7 +18,8 @@ from starlette.responses import FileResponse, Response
 from monai_fedlora.clinic.figure_title import add_title
 from monai_fedlora.serve.names import file_part
 from monai_fedlora.serve.results import FILES
-from monai_fedlora.serve.sessions import SENDING, ServedStudy, Session, no_study
+from monai_fedlora.serve.served_study import SENDING, ServedStudy
+from monai_fedlora.serve.sessions import Session, no_study
 
 _TYPES = {".gz": "application/gzip", ".png": "image/png", ".zip": "application/zip", ".json": "application/json"}
 _OF_DICOM, _VOLUME = "dicom", "volume"

@@ -18,7 +18,7 @@ from monai_fedlora.clinic.reading import LoadedStudy, load_study
 from monai_fedlora.errors import ConfigError, DataError, PrivacyError
 from monai_fedlora.files import open_new, write_json
 from monai_fedlora.serve.chosen import Unchanged, keep_cine, read_again
-from monai_fedlora.serve.sessions import CLASSIFYING, DONE, EXPLAINING, READING, ServedStudy
+from monai_fedlora.serve.served_study import CLASSIFYING, DONE, EXPLAINING, READING, ServedStudy
 from monai_fedlora.serve.viewer_volumes import network_affine, write_cine, write_overlay
 from monai_fedlora.studies.study import CINE
 

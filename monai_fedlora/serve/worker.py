@@ -15,7 +15,8 @@ from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.defects import describe_defect, reason_of
 from monai_fedlora.errors import FedLoraError
 from monai_fedlora.serve.results import classify
-from monai_fedlora.serve.sessions import Removed, ServedStudy, Session
+from monai_fedlora.serve.served_study import Removed, ServedStudy
+from monai_fedlora.serve.sessions import Session
 from monai_fedlora.studies.study import CINE, IMAGE
 
 logger = logging.getLogger(__name__)

@@ -14,19 +14,9 @@ from hypothesis import strategies as st
 from monai_fedlora.errors import ExportError
 from monai_fedlora.export.bundle_export import Exported
 from monai_fedlora.export.kept_evidence import Evidence
-from monai_fedlora.export.leakage import (
-    OUTSIDE,
-    TEST,
-    TRAINING,
-    VALIDATION,
-    Cases,
-    Leakage,
-    Mean,
-    Shipped,
-    card_entry,
-    feature_mean,
-    measure,
-)
+from monai_fedlora.export.leakage import OUTSIDE, TEST, TRAINING, VALIDATION, Cases, Leakage, Mean, Shipped, measure
+from monai_fedlora.export.leakage_card import card_entry
+from monai_fedlora.export.leakage_means import feature_mean
 from monai_fedlora.export.measured import measured_leakage, reference_means
 from monai_fedlora.export.model_card import card_section
 from tests.helpers import through_json

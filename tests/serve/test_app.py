@@ -27,7 +27,7 @@ from monai_fedlora.clinic.prediction import predict_study
 from monai_fedlora.errors import ConfigError, PrivacyError
 from monai_fedlora.serve import app as app_module
 from monai_fedlora.serve import results
-from monai_fedlora.serve.sessions import Removed
+from monai_fedlora.serve.served_study import Removed
 from monai_fedlora.studies.finding import find_studies
 from tests.clinic.cine_studies import affine_of, write_nifti
 from tests.serve.conftest import ADDRESS, finished, send, stored, stranger, zipped

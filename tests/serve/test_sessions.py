@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from monai_fedlora.serve.refusal import Refused
-from monai_fedlora.serve.sessions import CLASSIFYING, DONE, FAILED, Removed, ServedStudy, Session, Sessions
+from monai_fedlora.serve.served_study import CLASSIFYING, DONE, FAILED, Removed, ServedStudy
+from monai_fedlora.serve.sessions import Session, Sessions
 from monai_fedlora.serve.settings import ServeSettings
 from monai_fedlora.serve.uploads import StoredFile
 from monai_fedlora.studies.study import DicomFiles, Study
