@@ -30,13 +30,10 @@ class OpenedNetwork(nn.Module):
         module: as given.
         head_prefixes: what state-dict keys of the head begin with, such as ``"module.classifier."``; none without one.
         side: always None: nothing computes the logits in the module's place.
-        target_names: empty; roles are looked for by the names of layers.
 
     Raises:
         ConfigError: the head is not there (the nearest names are given) or has no parameters.
     """
-
-    target_names: Mapping[str, str] = {}
 
     def __init__(self, module: nn.Module, *, head: Sequence[str] = ()) -> None:
         super().__init__()
