@@ -17,7 +17,7 @@ VENDOR  := monai_fedlora/serve/static/vendor
 PURELIB := "import sysconfig; print(sysconfig.get_path('purelib'))"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-long lint types quality jobs wheel bench flower web clean
+.PHONY: help venv demo test test-slow test-long lint types quality jobs wheel bench docs flower web clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -56,6 +56,9 @@ jobs: $(STAMP)  ## make the job folders again, as nvflare_jobs/recipes.txt says
 	  rm -rf "nvflare_jobs/$$name"; \
 	  $(BIN)/monai-fedlora job "$$name" --output "nvflare_jobs/$$name" $$common $$arguments; \
 	done
+
+docs: $(STAMP)  ## the documentation as a site in build/site
+	$(BIN)/zensical build --strict --clean
 
 wheel: $(STAMP)  ## build a wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation

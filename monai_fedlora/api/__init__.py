@@ -1,1 +1,1 @@
-"""The package's public functions, one small module each; :mod:`monai_fedlora` offers them by name."""
+"""The package's public functions, one small module each; `monai_fedlora` offers them by name."""

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MethodChoice:
-    """What :func:`monai_fedlora.method` gives.
+    """What `monai_fedlora.method` gives.
 
     Attributes:
         method: the method with its settings.
