@@ -22,7 +22,7 @@ from monai_fedlora.scope import Manifest
 
 
 class Attached:
-    """A network with a method's trainable part in place; :func:`monai_fedlora.attach` makes one.
+    """A network with a method's trainable part in place; `monai_fedlora.attach` makes one.
 
     Names are those of the state dict of ``opened``; those of your own module begin with ``module.``.
 
@@ -45,7 +45,7 @@ class Attached:
         """Logits (B, C, ...) of images (B, ...), by the personal model unless a view says otherwise.
 
         Raises:
-            ConfigError: at the first call, see :func:`monai_fedlora.methods.choice.check_attached`.
+            ConfigError: at the first call, see `monai_fedlora.methods.choice.check_attached`.
         """
         if not self._tried:
             check_attached(self.opened, images)
@@ -73,7 +73,7 @@ class Attached:
         return {name: value for name, value in self.opened.named_parameters() if value.requires_grad}
 
     def initial(self) -> dict[str, np.ndarray]:
-        """What a server sends first, so that all sites start alike: see :meth:`load_shared`."""
+        """What a server sends first, so that all sites start alike: see `load_shared`."""
         return self._scope.initial_payload(self.opened)
 
     def shared(self) -> dict[str, np.ndarray]:
@@ -100,7 +100,7 @@ class Attached:
     def combine(
         self, updates: Sequence[tuple[float, Mapping[str, np.ndarray]]], sent: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """What the server makes of the sites' :meth:`shared` by the method's rule, to be loaded by all of them.
+        """What the server makes of the sites' `shared` by the method's rule, to be loaded by all of them.
 
         Args:
             updates: of each site its weight, as a rule its part of all cases, and what it shared.
@@ -113,7 +113,7 @@ class Attached:
         return self._scope.private_state(self.opened)
 
     def load_private(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take back what :meth:`private` gave.
+        """Take back what `private` gave.
 
         Raises:
             PrivacyError: the names or shapes are others.
@@ -121,7 +121,7 @@ class Attached:
         self._scope.load_private(self.opened, tensors)
 
     def begin_round(self, number: int, optimizer: Optimizer | None = None) -> None:
-        """Do what the method does at the start of a round, once :meth:`load_shared` has been called.
+        """Do what the method does at the start of a round, once `load_shared` has been called.
 
         Args:
             number: of the round, from 0.
@@ -136,7 +136,7 @@ class Attached:
         """What trains in which part of a round; empty where everything trains all the time.
 
         A loop of your own runs ``phase.share`` of its steps inside ``phase.view()``, and sets ``grad`` to None before
-        the step for every parameter of :meth:`trainable` for whose name ``phase.trains(name)`` is false.
+        the step for every parameter of `trainable` for whose name ``phase.trains(name)`` is false.
         """
         return self.method.phases(self.opened)
 
@@ -187,7 +187,7 @@ def attach(network: nn.Module, method: MethodChoice, *, images: Tensor | None = 
 
     Args:
         network: maps a batch of images (B, ...) to logits; it is changed.
-        method: from :func:`monai_fedlora.method`.
+        method: from `monai_fedlora.method`.
         images: of the shape (B, ...) that the network takes, to try it at once on random values; otherwise the first
             call does.
         seed: of the initial values of what the method adds.
@@ -196,7 +196,7 @@ def attach(network: nn.Module, method: MethodChoice, *, images: Tensor | None = 
         ConfigError: a name is nowhere in the network (the nearest are given), a layer cannot have an adapter, the
             network never calls it, or the output is no logits.
 
-    Example:
+    Examples:
         >>> import torch
         >>> import monai_fedlora as fl
         >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 8), torch.nn.Linear(8, 2))

@@ -75,7 +75,7 @@ def federate(
             network, which is copied for each site; or the name of a catalogued backbone, for prepared folders alone.
             A network maps a batch of images (B, C, \\*spatial) to logits (B, classes); a tuple or an object that holds
             them will do.
-        choice: of a method, see :func:`monai_fedlora.method`.
+        choice: of a method, see `monai_fedlora.method`.
         sites: by name, the cases of each, or the path of its prepared folder.
         rounds: of local training and averaging.
         local_epochs: passes over a site's training cases in a round.
@@ -85,7 +85,7 @@ def federate(
         backbone: of a catalogued network, the file, folder or hub id of its weights; None for its demonstration
             weights.
         bundle: whose training settings hold where nothing else is said; None for the one of the network's images.
-        folder: keeps the run, for the commands, for :func:`monai_fedlora.site_report` and for going on after an
+        folder: keeps the run, for the commands, for `monai_fedlora.site_report` and for going on after an
             interruption; it holds private state and is for its owner alone. None keeps nothing on the disk.
         resume: go on with the run that was interrupted in ``folder``; begin where there is none.
         overwrite: replace the results of another run in ``folder``.
@@ -106,7 +106,7 @@ def federate(
         DataError: a site's cases cannot be used; the message names the site.
         WeightsError: the backbone cannot be used.
 
-    Example:
+    Examples:
         >>> import torch
         >>> import monai_fedlora as fl
         >>> def network():

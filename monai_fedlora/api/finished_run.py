@@ -44,7 +44,7 @@ _TABLED = {"balanced_accuracy": "balanced accuracy", "auroc": "AUROC", "accuracy
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunPlan(Plan):
-    """What the sites of a run have agreed on, see :class:`monai_fedlora.federated.plan.Plan`."""
+    """What the sites of a run have agreed on, see `monai_fedlora.federated.plan.Plan`."""
 
     def to_job(self, folder: str | os.PathLike[str], *, custom_folder: bool = True) -> Path:
         """Write the NVFlare job of a federation that does the same among hospitals.
@@ -66,7 +66,7 @@ class RunPlan(Plan):
 
 
 class Run:
-    """A finished federation, as :func:`monai_fedlora.federate` returns it.
+    """A finished federation, as `monai_fedlora.federate` returns it.
 
     Attributes:
         plan: what its sites agreed on; ``plan.to_job(folder)`` writes an NVFlare job of the same.
@@ -137,7 +137,7 @@ class Run:
         return rows
 
     def frame(self, what: str = "records") -> Any:
-        """:attr:`records` or :attr:`cases` as a pandas frame.
+        """`records` or `cases` as a pandas frame.
 
         Raises:
             ConfigError: ``what`` is another word, or pandas is not installed.

@@ -41,7 +41,7 @@ def method(
     Raises:
         ConfigError: an unknown method or setting (the nearest one is suggested), or a bad value.
 
-    Example:
+    Examples:
         >>> import monai_fedlora as fl
         >>> choice = fl.method("dual_lora", rank=4, targets=r"blocks\.[23]\.attn\.qkv", head="classification_head")
         >>> choice.method.rank, choice.method.head, choice.layers.head

@@ -18,7 +18,7 @@ __all__ = ["SiteData"]
 
 @dataclass(frozen=True, eq=False)
 class SiteData:
-    """The cases of one site of :func:`monai_fedlora.federate`.
+    """The cases of one site of `monai_fedlora.federate`.
 
     Each part is one of
 
@@ -38,12 +38,12 @@ class SiteData:
         transform: deterministic MONAI dictionary transforms, for every case.
         augmentation: random MONAI dictionary transforms on the keys ``image``, for training.
         images: what the images are, for reports and model cards: "real", "synthetic", "mixed" or "unknown".
-        folder: in place of parts, see :meth:`prepared`.
+        folder: in place of parts, see `prepared`.
 
     Raises:
         ConfigError: there is no part to train on, or ``images`` is another word.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import monai_fedlora as fl
         >>> images, labels = np.zeros((6, 3, 32, 32), dtype="float32"), [0, 1, 0, 1, 0, 1]
@@ -81,7 +81,7 @@ class SiteData:
 
         Args:
             folder: the site's folder, with ``datalist.json`` in it, or that file.
-            transform, augmentation: for a network of one's own, see :class:`SiteData`; the networks of the catalogue
+            transform, augmentation: for a network of one's own, see `SiteData`; the networks of the catalogue
                 have theirs.
 
         Raises:
@@ -99,7 +99,7 @@ class SiteData:
 
         Raises:
             ConfigError: it is neither.
-            DataError: see :meth:`prepared`.
+            DataError: see `prepared`.
         """
         if isinstance(value, cls):
             return value
@@ -117,7 +117,7 @@ class SiteData:
             What the site says about them (of a prepared folder, what its datalist says), and the cases by split.
 
         Raises:
-            DataError: see :func:`monai_fedlora.data.collected.read_part`.
+            DataError: see `monai_fedlora.data.collected.read_part`.
         """
         said, parts = self, {"training": self.train, "validation": self.validation, "test": self.test}
         if self.folder is not None:

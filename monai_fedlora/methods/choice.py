@@ -40,16 +40,16 @@ class MethodChoice:
         """Open a network, attach the method to it, in place, and try it on random images.
 
         Args:
-            network: see :meth:`open`.
+            network: see `open`.
             images: of the shape (B, ...) that the network takes; their values are not read. None to try nothing.
             seed: of the initial values of what the method adds.
 
         Returns:
-            The attached network, and the method as :meth:`open` gives it, which is what ``scope``, ``penalty`` and so
+            The attached network, and the method as `open` gives it, which is what ``scope``, ``penalty`` and so
             on are to be asked of.
 
         Raises:
-            ConfigError: see :meth:`open`; a layer cannot have an adapter; or see :func:`check_attached`.
+            ConfigError: see `open`; a layer cannot have an adapter; or see `check_attached`.
         """
         opened, method = self.open(network)
         with torch.random.fork_rng(devices=[]):
@@ -64,8 +64,8 @@ class MethodChoice:
         """Make a network ready for the method.
 
         Networks of the catalogue stay as they are. Any other becomes an
-        :class:`~monai_fedlora.networks.opened.OpenedNetwork` around it, with ``head_prefixes`` of the named head, or a
-        :class:`~monai_fedlora.networks.blocked.BlockedNetwork` where its list of blocks is named.
+        `monai_fedlora.networks.opened.OpenedNetwork` around it, with ``head_prefixes`` of the named head, or a
+        `monai_fedlora.networks.blocked.BlockedNetwork` where its list of blocks is named.
 
         Returns:
             The network, and the method; where ``targets`` is a regular expression, the method's own ``targets`` become
