@@ -116,7 +116,9 @@ class FrozenInferer(Inferer):
             device = next(network.parameters()).device
             kind = self._kind(device)
             rows = [self._recall(view, kind, device) for view in inputs]
-        return self._part.logits([joined(n, column) for n, column in enumerate(zip(*rows, strict=True))], network)
+        dtype = inputs.dtype if isinstance(inputs, Tensor) else torch.float32
+        parts = [joined(place, column, dtype) for place, column in enumerate(zip(*rows, strict=True))]
+        return self._part.logits(parts, network)
 
     def _kind(self, device: torch.device) -> str:
         """What decides the bits of a feature beside the image."""

@@ -12,8 +12,8 @@ from torch import Tensor
 _memory = threading.local()
 
 
-def joined(place: int, rows: Sequence[Tensor]) -> Tensor:
-    """Features of a batch in float32, (B, ...), from those of its cases, each (1, ...).
+def joined(place: int, rows: Sequence[Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Features of a batch, (B, ...), from those of its cases, each (1, ...).
 
     On a processor the batches of one place lie in the same memory one after the other, unless something else refers to
     it: a page that is asked of the system anew takes longer to get than to fill.
@@ -21,20 +21,21 @@ def joined(place: int, rows: Sequence[Tensor]) -> Tensor:
     Args:
         place: number of the output of the frozen part.
         rows: of the cases, on one device.
+        dtype: of the batch.
     """
     if rows[0].device.type != "cpu":
-        return torch.cat(list(rows)).float()
-    batch = _room(place, (len(rows), *rows[0].shape[1:]))
+        return torch.cat(list(rows)).to(dtype)
+    batch = _room((place, dtype), (len(rows), *rows[0].shape[1:]))
     for target, row in zip(batch, rows, strict=True):
         target.copy_(row[0])
     return batch
 
 
-def _room(place: int, shape: tuple[int, ...]) -> Tensor:
-    kept: dict[int, Tensor] = _memory.__dict__.setdefault("kept", {})
+def _room(place: tuple[int, torch.dtype], shape: tuple[int, ...]) -> Tensor:
+    kept: dict[tuple[int, torch.dtype], Tensor] = _memory.__dict__.setdefault("kept", {})
     size = prod(shape)
     if place not in kept or kept[place].numel() < size or _references(kept[place]) > 1:
-        kept[place] = torch.empty(size)
+        kept[place] = torch.empty(size, dtype=place[1])
     return kept[place][:size].view(shape)
 
 
