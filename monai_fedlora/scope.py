@@ -1,6 +1,6 @@
 """The privacy boundary: what may leave a site, by name, shape and dtype.
 
-Every tensor of a network plays one :class:`Role`. The shared ones make up the :class:`Manifest`, which the
+Every tensor of a network has one :class:`Role`. The shared ones make up the :class:`Manifest`, which the
 site builds its payload from and which every gate (site filter, server filter, aggregator) checks again. All
 checks are allow-lists and fail closed: whatever is not declared is refused, whole message, with the names of
 the offending keys and never their values.
@@ -200,7 +200,7 @@ class Manifest:
     def check(self, payload: Any) -> None:
         """Accept ``payload`` only if it holds exactly the declared tensors, all finite, or their declared encodings.
 
-        This is for gates, which look at what somebody else opens: no value is decoded.
+        Gates use this: they check a message that the aggregator or the site opens later, so no value is decoded.
 
         Args:
             payload: mapping from key to ``numpy.ndarray``.
@@ -254,7 +254,7 @@ class Manifest:
 
 @contextmanager
 def _about(what: str) -> Iterator[None]:
-    """Say in front of an error what it is about."""
+    """Put the subject in front of an error's message."""
     try:
         yield
     except PrivacyError as error:
@@ -287,7 +287,7 @@ class Scope:
             is_shared: whether a trained parameter travels.
             wire_dtype: floating-point type in which shared tensors travel.
             travels: which way a tensor goes where it is not both. "up" is for shared ones; a tensor that does not
-                train can only come "down", which makes it shared too. A private one has no say.
+                train can only come "down", which makes it shared too. Ignored for a private one.
         """
         named = network.named_parameters(remove_duplicate=False)  # tied weights have several names
         trained = {name for name, parameter in named if parameter.requires_grad}
@@ -309,7 +309,7 @@ class Scope:
         return sorted(key for key, value in self.roles.items() if value is role)
 
     def shared_payload(self, network: nn.Module) -> dict[str, np.ndarray]:
-        """What a site sends that starts from nothing, see :meth:`update`."""
+        """The payload of :meth:`update` for a server that has sent nothing and without a residual."""
         return self.update(network, sent={}, residual={})[0]
 
     def update(

@@ -39,7 +39,7 @@ class LoraSettings:
         dropout: probability of zeroing an adapter's input during training, in [0, 1); 0 turns it off.
         blocks: number of last transformer blocks to adapt; 0 adapts every block.
         targets: layers, by their role (q, k, v, proj, fc1, fc2) or their path inside a block, or by their whole dotted
-            name, for which ``blocks`` has no say. Two roles that one layer plays get one adapter.
+            name, whatever ``blocks`` is. A layer with two roles gets one adapter.
     """
 
     rank: int = 8
@@ -82,7 +82,7 @@ def add_adapters(network: Any, layers: Sequence[str], settings: LoraSettings, ad
 
     Args:
         network: any network.
-        layers: dotted names of linear layers and convolutions; the settings' own blocks and targets have no say.
+        layers: dotted names of linear layers and convolutions; ``blocks`` and ``targets`` of the settings are ignored.
         settings: rank, alpha and dropout.
         adapters: their names.
     """
@@ -114,7 +114,7 @@ def lora_layers(network: nn.Module) -> dict[str, Any]:
 
 
 class Temporary(nn.Module, ABC):
-    """A module in place of a linear layer or a head that merging turns back into one."""
+    """A module that stands in place of a linear layer or a head until merging restores a plain one."""
 
     @abstractmethod
     def plain(self) -> nn.Module:

@@ -1,4 +1,4 @@
-"""An adapted linear layer whose own weight trains too, at the cost of the layer alone."""
+"""The forward pass of an adapted linear layer with its adapters merged into the weight: one product per call."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def merged_linear(layer: Any, x: Tensor) -> Tensor:
 def plain_adapters(layer: Any) -> list[str]:
     """The adapters that an adapted layer adds to W x as s B A x at this moment, whether or not they drop inputs out.
 
-    There are none where it computes anything else: its adapters are merged, switched off or no plain LoRA.
+    The list is empty where the layer computes something else: its adapters are merged, switched off or no plain LoRA.
     """
     if layer.merged or layer.disable_adapters or layer.lora_variant:
         return []

@@ -52,7 +52,7 @@ class CaseView:
 
     @property
     def name(self) -> str | None:
-        """Equal for images that are equal to the bit, in every process; None where nobody can know."""
+        """A string, equal in every process for images that are equal to the bit; None where that is unknown."""
         return _datasets[self.dataset].name(self)
 
     def image(self) -> Tensor:

@@ -29,11 +29,11 @@ class FrozenPart(ABC):
 
     @abstractmethod
     def blocks_behind(self) -> Sequence[int]:
-        """Numbers of the blocks that do not belong to it."""
+        """Indices of the blocks after the frozen part."""
 
     @abstractmethod
     def compute(self, images: Tensor) -> tuple[Tensor, ...]:
-        """What the frozen part makes of images (B, ...): tensors whose first axis is the batch."""
+        """Output of the frozen part for images (B, ...): tensors whose first axis is the batch."""
 
     @abstractmethod
     def logits(self, parts: Sequence[Tensor], network: nn.Module) -> Tensor:
@@ -46,17 +46,17 @@ class FrozenPart(ABC):
 
     @property
     def prefixes_behind(self) -> tuple[str, ...]:
-        """What the state-dict keys begin with that do not belong to it."""
+        """Prefixes of the state-dict keys that do not belong to the frozen part."""
         blocks = (f"{self.network.block_name(number)}." for number in self.blocks_behind())
         return (*blocks, *self.network.head_prefixes, PREFIX)
 
     @property
     def digest(self) -> str | None:
-        """Hash of all that decides what :meth:`compute` makes of an image, but for the code.
+        """Hash of everything but the code that determines the output of :meth:`compute`.
 
         That is the weights and tables that an image passes, the class and the settings of every module that holds them
         (heads of the attention, activations, epsilons, ...) and of the network itself, what the readout takes of the
-        last block, and what is taken from the network. What lies behind has no part in it, so that methods share it.
+        last block, and what is taken from the network. The trained part is not hashed, so that methods share it.
 
         Returns:
             Hexadecimal digits; None where a setting or a class cannot be described, see
@@ -83,7 +83,7 @@ _OF_ANY_MODULE = (*vars(nn.Module()), "_compiled_call_impl", "peft_config")
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:
-    """What a module was built with, as far as it is no tensor or module."""
+    """A module's attributes that are neither tensors nor modules."""
     return {name: value for name, value in sorted(vars(module).items()) if name not in _OF_ANY_MODULE}
 
 

@@ -1,6 +1,6 @@
 """What trainings of one process may keep for each other: images as preprocessed, and outputs of frozen blocks.
 
-Both are pure functions of files and frozen weights, so that whoever asks first computes them for all. Nothing is kept
+Both are pure functions of files and frozen weights, so that they are computed once and used by all. Nothing is kept
 unless a :class:`Memory` is in use, and it is forgotten with it.
 """
 

@@ -44,9 +44,9 @@ def plan_changes(before: Any, after: Plan, *, at_site: bool = False) -> dict[str
 
 
 def end_change(before: Any, after: Plan) -> dict[str, str]:
-    """Whether a run that goes on ends elsewhere than the one it goes on with, which changes its learning rates.
+    """Whether a resumed run has another last round than the interrupted one, which changes its learning rates.
 
-    A run that had come to its end has to: it is none.
+    A run that had finished can only be extended, so that this is no change of its plan.
     """
     try:
         old = Plan.from_json(before)

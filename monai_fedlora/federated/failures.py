@@ -1,4 +1,4 @@
-"""What is kept of a site's task that failed: all of it at the site, and for the others no more than that it did."""
+"""Records of failed tasks: the whole error stays at the site, and others learn only that the task failed."""
 
 from __future__ import annotations
 

@@ -197,9 +197,9 @@ class Site:
         return Report.parse(round_report(numbers), classes=len(self.plan.classes), splits=splits)
 
     def rest(self) -> None:
-        """Free what the next task brings or reads back from the disk: all that trains, with the optimiser's memory.
+        """Free the trained parameters and the optimiser's state, which the next task sends or reads from the disk.
 
-        Until then the network computes nothing that means anything.
+        Until then the network's outputs are meaningless.
         """
         self._finished_round = None
         self._residual = {}
@@ -209,13 +209,13 @@ class Site:
             tensor.data = tensor.data.new_zeros(()).expand(tensor.shape)
 
     def _wake(self) -> None:
-        """Give memory to what :meth:`rest` took it from."""
+        """Allocate again what :meth:`rest` has freed."""
         for tensor in self._brought():
             if tensor.untyped_storage().nbytes() < tensor.nbytes:
                 tensor.data = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
 
     def _brought(self) -> list[Tensor]:
-        """The network's own tensors that every task begins by writing."""
+        """The network's tensors that every task overwrites first."""
         places = tensors_by_key(self.network)
         return [places[key] for key in (*self.scope.keys(Role.PRIVATE), *self.scope.manifest.down.entries)]
 

@@ -41,7 +41,7 @@ def local_folder(fl_ctx: FLContext) -> Path | None:
 
 
 def trust_as_policy_says(fl_ctx: FLContext) -> Policy:
-    """Let this process import plug-ins of those packages alone that the policy of this end trusts; returns it."""
+    """Allow plug-ins only of the packages that this end's policy trusts, and return the policy."""
     policy = site_policy(local_folder(fl_ctx))
     trust(policy.plugins, source=policy.source)
     return policy

@@ -1,7 +1,8 @@
-"""What one site can do to a round at most: its weight, and the length of its change.
+"""Limits on one site's influence on a round: on its weight, and on the length of its change.
 
 Both limits are computed when a round closes, from all answers that were accepted, so that they do not depend on who
-answers first. Where neither bites, weights and sums are what they would be without them.
+answers first. Where neither limit is reached, weights and sums are
+what they would be without them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One run at a time in a folder: a lock that the system takes back when the process ends, however it ends."""
+"""A lock on a folder, for one run at a time; the operating system releases it when the process ends or crashes."""
 
 from __future__ import annotations
 

@@ -87,6 +87,6 @@ class Members:
 
 
 def _rest(site: Site) -> None:
-    """Let a site that has answered take no room that the next one needs."""
+    """Move what a site that has answered does not need until its next task out of memory."""
     site.rest()
     return_freed_memory()

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 class FrozenTensors:
     """Tensors that no training changes, held once for all networks that have them.
 
-    A network is built with tensors of its own. Those that equal the ones an earlier network has under the same name are
-    given up for these.
+    Each network is built with its own tensors. A tensor that equals the one held under the same name is replaced by
+    the held one, and its memory is freed.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ def tensors_by_key(network: nn.Module) -> dict[str, Tensor]:
 def return_freed_memory() -> None:
     """Give freed memory back to the system.
 
-    glibc keeps it where something that is still in use lies behind it; other systems' libraries are left alone.
+    glibc keeps freed memory that lies before memory in use; with other C libraries this does nothing.
     """
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)

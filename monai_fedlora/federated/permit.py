@@ -26,7 +26,8 @@ _FOLDER = ".messages"
 class Permit:
     """Asks a site's policy, again before every message, so that an approval that was withdrawn ends a run.
 
-    A site tells it what it knows as it comes to know it, and :meth:`check` judges by what is known.
+    A site calls it as soon as it knows its cases, its shared tensors and its optimiser; :meth:`check` uses what is
+    known by then.
 
     Args:
         read: returns the policy that holds now.
@@ -80,7 +81,7 @@ class Permit:
     def trains_with(self, trainer: Any, optimiser: Optimizer, network: nn.Module) -> None:
         """Learn how many steps a round takes, and count those that are taken.
 
-        Steps in which nothing moves that leaves, as in a phase for the private head, do not count.
+        Steps that move only private parameters, as in a phase for the private head, do not count.
 
         Args:
             trainer: with the site's own loader.

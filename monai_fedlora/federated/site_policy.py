@@ -206,8 +206,8 @@ class Policy:
 
 
 NOTHING_LEAVES = Policy(least_cases=1, least_steps=1, most_rounds=sys.maxsize, plugins=None)
-"""The limits of what stays in one process. A site's own limits are about its messages, and here are none; they would
-refuse the few cases of a shadow run or of a first try."""
+"""The policy for runs inside one process, where no message leaves: no limits. A site's own limits would refuse the few
+cases of a shadow run or of a first try."""
 
 
 def site_policy(local: Path | None = None) -> Policy:

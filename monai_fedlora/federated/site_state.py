@@ -91,10 +91,10 @@ class SiteStore:
         self._lock = None
 
     def save(self, state: SiteState) -> None:
-        """Write the state of a round; older ones than the one before are removed.
+        """Write the state of a round, and keep it and the one before.
 
-        So are those of later rounds first: the server has gone back, and what this site learnt after the round that it
-        went back to belongs to a run that is no more.
+        States of later rounds are removed first: they are left over from before the server was set back to an earlier
+        round.
         """
         self._prepare()
         for number in self.rounds():

@@ -1,4 +1,4 @@
-"""What a run begins with: one answer for every runner."""
+"""The starting point of a run (first round, shared tensors, earlier lengths), for every runner alike."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def _score(best: Path) -> float:
 
 
 def _check_goes_on(stored: Path, plan: Plan) -> None:
-    """Make sure that stored tensors are those after the round before a plan's first."""
+    """Refuse stored tensors of any other round than the one before the plan's first."""
     if not stored.is_file():
         raise ConfigError(
             f"{stored} does not exist, and the plan begins in round {plan.start_round}; make the job again with "

@@ -47,8 +47,8 @@ class Phase:
 class Method(ABC):
     """Hyper-parameters of a method and the two functions that define it: :meth:`attach` and :meth:`is_shared`.
 
-    The others have a default that most methods keep. Subclasses are frozen dataclasses of plain numbers, words and
-    tuples, so that a job can carry them. As attached, a network computes its site's personal model.
+    All other functions have a default that most methods keep. Subclasses are frozen dataclasses of numbers, strings and
+    tuples, so that a job can hold them as JSON. A network computes its site's personal model once a method is attached.
     """
 
     name: ClassVar[str]
@@ -100,9 +100,9 @@ class Method(ABC):
         """
 
     def starts_over(self, key: str, network: Any) -> bool:
-        """Whether the trained parameter ``key`` begins a round in a place of its own.
+        """Whether the trained parameter ``key`` gets a new value at the start of every round.
 
-        What an optimiser remembers of such a parameter is about another place, and is forgotten.
+        The optimiser's state of such a parameter (AdamW's moments) belongs to the old value and is dropped.
         """
         return False
 
@@ -118,9 +118,9 @@ class Method(ABC):
         """Combine the updates of a round on the server, in float64.
 
         Args:
-            updates: accepted updates in the order of the sites' names, with weights n_k / n that add up to 1. Of an
-                update that is too long a part of its weight counts; the rest stays with what was sent, which then
-                comes last as one more update.
+            updates: accepted updates in the order of the sites' names, with weights n_k / n that add up to 1. An
+                update above the limit on its length keeps a part of its weight; the rest goes to ``reference``, which
+                is then the last update of the list.
             reference: what was sent to the sites.
             manifest: what travels.
 
@@ -130,7 +130,7 @@ class Method(ABC):
         return average(updates, manifest.down.entries)
 
     def change_length(self, tensors: Payload, reference: Payload, manifest: Manifest) -> float:
-        """How far an update moves what :meth:`aggregate` combines: the Euclidean length of its change.
+        """Euclidean length of an update's change to the tensors that :meth:`aggregate` combines.
 
         Args:
             tensors: of one site.
@@ -144,7 +144,7 @@ class Method(ABC):
         return self
 
     def check_sites(self, count: int) -> None:
-        """Refuse a number of sites that the method is not for.
+        """Refuse more sites than the method is made for.
 
         Raises:
             ConfigError: there are more than :attr:`most_sites`.

@@ -1,4 +1,4 @@
-"""From words in a config to a network that is ready to train."""
+"""Build a network, load its weights and attach a method, from the plain values of a config."""
 
 from __future__ import annotations
 

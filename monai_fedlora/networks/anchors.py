@@ -182,7 +182,7 @@ def _keep(entry: Path, anchors: TextAnchors) -> None:
 
 
 def _recall(entry: Path, digest: str, n_classes: int, embed_dim: int, dim: int) -> TextAnchors | None:
-    """An entry's features; None where there are none, or what is there is not whole or not of this name."""
+    """The features of a cache entry; None where it is missing, incomplete or of another name."""
     if not entry.is_file():
         return None
     shapes = {"features": (n_classes, embed_dim), "projection": (embed_dim, dim), _SCALE: ()}

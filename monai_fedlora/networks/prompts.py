@@ -1,4 +1,4 @@
-"""The texts that stand for classes: templates with a gap, and what goes into it."""
+"""Text prompts for classes: templates with a ``{class}`` placeholder, and the words that fill it."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class CosineHead(nn.Module):
 
 
 def _single(x: torch.Tensor) -> torch.Tensor:
-    """``x`` in float32; a conversion that is none would tie an exported program to the device it was made on."""
+    """``x`` in float32. Without a needless conversion, which would tie an exported program to one device."""
     return x if x.dtype == torch.float32 else x.float()
 
 
@@ -84,7 +84,7 @@ def full_precision(x: torch.Tensor) -> AbstractContextManager[None]:
 
 
 def put_head(network: ConvViT | VisionTransformer, head: CosineHead) -> None:
-    """Let a network end in ``head`` in place of its own head.
+    """Replace a network's head by ``head``, in place.
 
     Raises:
         ConfigError: the network is no vision transformer, or the head reads features of another width, which are those

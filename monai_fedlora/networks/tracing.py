@@ -1,4 +1,4 @@
-"""What the networks do alike while they are traced."""
+"""Helpers for tracing the networks."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class ViTLayout:
         return Origin(f"{prefix}{self.modules[module]}.{leaf}" if module in self.modules else None)
 
     def is_leftover(self, key: str, prefix: str) -> bool:
-        """Whether a name of the file is known to be of no use here."""
+        """Whether the layout lists this key of the file as unused."""
         return any(re.match(pattern, key.removeprefix(prefix)) for pattern in self.leftovers)
 
 

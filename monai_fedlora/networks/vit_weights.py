@@ -31,7 +31,7 @@ Stored = Mapping[str, CheckpointTensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """What goes where: the origins of our tensors, and the file's names that are left out."""
+    """The file's key for each of our tensors, and the file's keys that are left out."""
 
     layout: ViTLayout
     origins: Mapping[str, Origin]
