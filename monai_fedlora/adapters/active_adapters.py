@@ -25,7 +25,7 @@ def set_weights(network: nn.Module, weights: Mapping[str, float]) -> None:
 
 @contextmanager
 def with_weights(network: nn.Module, weights: Mapping[str, float]) -> Iterator[None]:
-    """Give adapters and heads other weights, see :func:`set_weights`, inside the block."""
+    """Set the weights of adapters and heads inside the block, see :func:`set_weights`."""
     layers, heads = list(lora_layers(network).values()), _twin_heads(network)
     before = [dict(layer.scaling) for layer in layers], [dict(head.weights) for head in heads]
     set_weights(network, weights)

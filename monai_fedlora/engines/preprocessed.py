@@ -1,6 +1,6 @@
 """Cases as a deterministic transform leaves them: computed once, kept in memory or on the site's own disk.
 
-What is small (labels, names, flags) is at hand from the start; images are opened when somebody asks for one.
+Labels, names and flags are read at the start; an image is opened when it is indexed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NONE = torch.empty(0)
 
 
 class Preprocessed:
-    """Cases behind a transform.
+    """Cases after a deterministic transform.
 
     A case is found by its values, by size and time of change of the files that they name, and by the transform: in the
     :class:`~monai_fedlora.engines.memory.Memory` in use, else in the store. Without either, and where the transform or
@@ -68,7 +68,7 @@ class Preprocessed:
             self.rest = [_without_image(self._kept[index]) for index in range(len(data))]
 
     def image(self, index: int) -> Any:
-        """The image of a case, which nobody may write into."""
+        """The image of a case; it is shared, so callers must not modify it."""
         return self._case(index)[Keys.IMAGE]
 
     def _case(self, index: int) -> Case:
@@ -77,7 +77,7 @@ class Preprocessed:
         return self._keeper.recall(self.keys[index], lambda: self._as_entry(index))
 
     def _read_all(self) -> Entry:
-        """Preprocess what is not kept yet, and return what is no image of all cases."""
+        """Preprocess the cases that are not kept yet, and return all cases without their images."""
         found = {}
         for index in self._indices():
             case = self._case(index)

@@ -31,7 +31,7 @@ class Source(Protocol):
     """
 
     def start(self, plan: Plan) -> Start:
-        """What a run begins with: what may travel, and its first values."""
+        """The start of a run: the manifest, and the initial shared tensors."""
         ...
 
     def network(self, plan: Plan, method: Method) -> nn.Module:

@@ -177,7 +177,7 @@ def _run(
 
 @contextmanager
 def _computing_with(threads: int) -> Iterator[None]:
-    """Let torch use so many threads on the CPU, and afterwards as many as before."""
+    """Set the number of torch's CPU threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

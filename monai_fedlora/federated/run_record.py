@@ -99,7 +99,7 @@ class RunRecord:
             self._note_images(site, report)
 
     def _note_images(self, site: str, report: Report) -> None:
-        """Note what images have moved the shared tensors; what once has stays."""
+        """Add a site's kind of images to those that have moved the shared tensors."""
         said: dict[str, Any] = self.value["training_data"]
         kinds = {report.kind} | ({said["sites"][site]} if site in said["sites"] else set())
         said["sites"][site] = together(kinds)
@@ -192,7 +192,7 @@ def learnt(results: Mapping[str, Any]) -> bool:
 
 
 def restarts_said(results: Mapping[str, Any]) -> list[str]:
-    """Sites that began a round without the state of the round before, one line each."""
+    """One line for every site that began a round without its state of the round before."""
     found = []
     for entry in results.get("restarted", []):
         had = entry["restored_rounds"]
@@ -205,11 +205,11 @@ def restarts_said(results: Mapping[str, Any]) -> list[str]:
 
 
 def shortfalls(results: Mapping[str, Any]) -> list[str]:
-    """What a run that has come to its end has not done, in words.
+    """What a finished run lacks, in words.
 
-    A site that was left out of some rounds is none of it, as long as it took part in one: that stands under
-    ``refused``. These are: no site was ever heard; a round in which none was; a site that never was; a site without an
-    evaluation of the last model, which therefore has no model of its own.
+    Listed are: that no update of any site was ever accepted; rounds without an accepted update; sites without one in
+    any round; sites without an evaluation of the last model, which therefore have no personal model. A site that was
+    left out of some rounds only is not listed here but under ``refused``.
     """
     sites = results["plan"]["sites"]
     heard = {

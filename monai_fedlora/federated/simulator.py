@@ -176,7 +176,7 @@ def _ended(results: Mapping[str, Any]) -> bool:
 
 
 def _stop(process: subprocess.Popen) -> None:
-    """End what is left of the simulator and of the sites' processes, which have sessions of their own."""
+    """End the simulator and the sites' processes that still run; these have their own process groups."""
     import psutil
 
     with suppress(psutil.NoSuchProcess):

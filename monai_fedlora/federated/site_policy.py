@@ -228,9 +228,9 @@ def site_policy(local: Path | None = None) -> Policy:
 
 
 def own_policy() -> Policy:
-    """What holds for a federation in its user's own process: what :func:`site_policy` says, but for plug-ins.
+    """The policy for a federation in its user's own process: that of :func:`site_policy`, with all plug-ins allowed.
 
-    No name comes from outside there, and what is installed is what the user has installed.
+    There the user writes the plan, and has installed the plug-ins that it can name.
     """
     return dataclasses.replace(site_policy(), plugins=None)
 
@@ -284,7 +284,7 @@ def evenness(cases: int, *, step: int, epochs: int) -> float:
 
 
 def _is_absent(path: Path) -> bool:
-    """Whether there is no such entry in a folder that can be looked into; any doubt is left to the reader."""
+    """Whether the file certainly does not exist; False where its folder cannot be read, so that reading it fails."""
     try:
         path.lstat()
     except FileNotFoundError:

@@ -34,7 +34,7 @@ class FlexLora(RankedLora):
     source = "FlexLoRA, Bai et al., NeurIPS 2024"
 
     def starts_over(self, key: str, network: Any) -> bool:
-        """A new decomposition has other directions than the factors that the site trained."""
+        """Every factor: the server's new decomposition has other directions than the factors that the site trained."""
         return is_factor(key, SHARED)
 
     def aggregate(self, updates: Updates, reference: Payload, manifest: Manifest) -> dict[str, np.ndarray]:
@@ -43,5 +43,5 @@ class FlexLora(RankedLora):
         return averaged | average_products(updates, factor_keys(manifest.entries))
 
     def change_length(self, tensors: Payload, reference: Payload, manifest: Manifest) -> float:
-        """Of the products B A and of what is averaged beside them."""
+        """Length of the changes to the products B A and to the head, where it is averaged."""
         return with_products_length(tensors, reference, manifest)

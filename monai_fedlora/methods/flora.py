@@ -68,7 +68,7 @@ class Flora(RankedLora):
         super().begin_round(network, round_number)
 
     def starts_over(self, key: str, network: Any) -> bool:
-        """Nothing is left of the round before in the factors."""
+        """The factors: they are drawn anew in every round."""
         return is_factor(key, SHARED)
 
     def aggregate(self, updates: Updates, reference: Payload, manifest: Manifest) -> dict[str, np.ndarray]:
@@ -81,5 +81,5 @@ class Flora(RankedLora):
         return combined
 
     def change_length(self, tensors: Payload, reference: Payload, manifest: Manifest) -> float:
-        """Of the dense updates s B A, which start at zero in every round, and of the head."""
+        """Length of the dense updates s B A, which start at zero in every round, and of the head's change."""
         return with_products_length(tensors, reference, manifest, scale=self.lora.scale)

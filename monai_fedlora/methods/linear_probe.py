@@ -1,4 +1,4 @@
-"""What a foundation model does as it is, and with a linear head on top."""
+"""Baselines without adapters: CLIP's zero-shot classification, and a linear head on frozen features."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from monai_fedlora.methods.low_rank import is_head
 class ClipZeroShot(Method):
     """CLIP compares images with texts about the classes; nothing trains and nothing travels (Radford et al., 2021).
 
-    A federation of it only evaluates: every round gives the same, and one is enough.
+    Its federation only evaluates: every round gives the same result, so that one is enough.
     """
 
     name = "clip_zero_shot"
@@ -32,7 +32,7 @@ class ClipZeroShot(Method):
         network.requires_grad_(False)
 
     def is_shared(self, key: str, network: Any) -> bool:
-        """Nothing trains, so that there is nothing to ask about."""
+        """False: nothing trains."""
         return False
 
 

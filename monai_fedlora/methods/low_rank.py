@@ -132,7 +132,7 @@ class AveragedLora(LoraMethod):
         return RULES[self.averaging].products
 
     def starts_over(self, key: str, network: Any) -> bool:
-        """New factors of the averaged product have other directions than the ones that the site trained."""
+        """The factors, where products are averaged: their new decomposition has other directions."""
         return RULES[self.averaging].products and is_factor(key, SHARED)
 
     def aggregate(self, updates: Updates, reference: Payload, manifest: Manifest) -> dict[str, np.ndarray]:
@@ -140,7 +140,7 @@ class AveragedLora(LoraMethod):
         return RULES[self.averaging].combine(updates, reference, manifest)
 
     def change_length(self, tensors: Payload, reference: Payload, manifest: Manifest) -> float:
-        """Of what is averaged: the factors or their product, and what there is beside them."""
+        """Length of the change of what is averaged: the factors or their product, and the head."""
         if RULES[self.averaging].products:
             return with_products_length(tensors, reference, manifest)
         return super().change_length(tensors, reference, manifest)

@@ -1,4 +1,4 @@
-"""Keeping parameters near a place."""
+"""The proximal term: a penalty on the distance of parameters from given values."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class CutNetwork(nn.Module):
 
 
 def _run(network: Backbone, tokens: torch.Tensor, numbers: range) -> torch.Tensor:
-    """Run blocks; of what nobody reads, the last one computes keys and values alone."""
+    """Run blocks; the last one computes queries only for the tokens that the readout reads."""
     for number in numbers:
         alone = network.reads_class_token_alone and number == len(network.blocks) - 1
         tokens = network.blocks[number](tokens, 1 if alone else None)

@@ -116,7 +116,7 @@ def random_images(like: Tensor, count: int) -> Tensor:
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put all of a network in evaluation mode, and every module back in its own afterwards."""
+    """Put a network in evaluation mode inside the block, and restore the mode of every module afterwards."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
