@@ -109,6 +109,7 @@ def test_job_is_its_owners_alone(umask: int, prepared: Prepared, tmp_path: Path)
     check(tmp_path / "job", lambda folder: write_job(plan, manifest, folder, initial=initial))
 
 
+@pytest.mark.slow
 def test_export_and_prediction_are_their_owners_alone(
     careless: int,
     stored_run: Run,

@@ -280,6 +280,7 @@ def test_value_and_gradient_are_finite_wherever_b_is_zero(form: str, state: str,
         assert not any(slope.any() for slope in slopes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_training_on_it_drives_it_down(form: str) -> None:
     network = dual("initial", dtype=torch.float32)

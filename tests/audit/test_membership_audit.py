@@ -74,6 +74,7 @@ def test_cases_from_outside_reach_what_the_test_split_is_behind(bundle: Exported
     assert matrix.n_others == found.facts["patients"]["outside"]
 
 
+@pytest.mark.slow
 def test_a_run_trains_each_shadow_model_once_and_its_report_and_export_say_so(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,6 +122,7 @@ def test_a_run_trains_each_shadow_model_once_and_its_report_and_export_say_so(
         read_audit(final)
 
 
+@pytest.mark.slow
 def test_the_limits_of_a_site_s_messages_do_not_hold_for_shadow_runs_which_send_none(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

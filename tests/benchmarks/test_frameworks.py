@@ -85,6 +85,7 @@ def test_a_slope_is_that_of_the_fitted_line(points: list[tuple[int, float]]) -> 
         assert slope(points) == pytest.approx(np.polyfit(xs, ys, 1)[0], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_floors_are_for_what_trains() -> None:
     counted = {name: training_flops(SYSTEMS[name], size="vit_demo", classes=4) for name in SYSTEMS}
     flop = {name: each["flop_per_picture"] for name, each in counted.items()}

@@ -15,6 +15,7 @@ from tests.bundles.shipped import PHOTOGRAPHS, TEXTS, Shipped
 FEW = PhotoPhantomSettings(training=10, validation=5, test=5, size=48)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bundle", "overrides", "settings"),
     [(PHOTOGRAPHS, [], {"phantom": "fundus", "style": "fundus"}), (TEXTS, ["fundus"], {})],

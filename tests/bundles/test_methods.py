@@ -75,6 +75,7 @@ def test_rivals_adapt_the_layers_of_fedopal(bundle: Shipped) -> None:
     assert others - set(NEED_TEXTS) == {"fedavg", "fedbn", "linear_probe", "pfedst"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bundle", "method"), TRAINED, ids=[f"{method}-{bundle.name}" for bundle, method in TRAINED])
 def test_a_method_trains_on_the_bundle(bundle: Shipped, method: str, datalist: Path) -> None:
     config = parsed(bundle, method, datalist)

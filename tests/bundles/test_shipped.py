@@ -219,6 +219,7 @@ def misfits(bundle: Shipped) -> Iterator[tuple[dict, str]]:
         yield {"prompts": ["this is {class}"]}, "with prompts \\['a photo of {class}'\\]"
 
 
+@pytest.mark.slow
 def test_predictions_never_come_from_weights_that_do_not_fit(
     bundle: Shipped, trained: Path, datalist: Path, tmp_path: Path
 ) -> None:

@@ -98,6 +98,7 @@ def test_folder_without_a_model_is_no_bundle(tmp_path: Path) -> None:
         open_bundle(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["configs/metadata.json", "configs/inference.json", "models/model.pt"])
 @pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-9] + b"}")])
 def test_bundle_with_a_missing_or_changed_file_is_refused_by_its_name(
@@ -125,6 +126,7 @@ def test_packed_bundle_is_the_same_model(exported: Exported, classifier: Classif
     assert packed.probabilities(image) == classifier.probabilities(image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "zip"])
 def test_what_is_loaded_is_what_was_checked(
     copy: Path,
@@ -177,6 +179,7 @@ def test_nothing_stays_behind(copy: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_signature_can_be_demanded(copy: Path, exported: Exported, tmp_path: Path) -> None:
     keys, others = write_keys(tmp_path), write_keys(tmp_path, "other")
     trusted, other = read_public_key(keys.public), read_public_key(others.public)

@@ -27,6 +27,7 @@ def make(request: pytest.FixtureRequest, stored_study: Path, cine: np.ndarray, t
     return lambda frames=None: Study("c", CineFile(path, frames))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [(9, 5), (4, 0)], ids=["near", "exchanged"])
 def test_image_and_doubts_are_those_of_the_chosen_frames(
     make: Callable[..., Study], frames: tuple[int, int], classifier: Classifier
@@ -60,6 +61,7 @@ def test_doubts_about_the_frames_before_go_and_others_stay(make: Callable[..., S
     assert "bad geometry" in doubts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [(0, 0), (0, 10), (-1, 4)])
 def test_frames_that_cannot_be_are_refused(
     frames: tuple[int, int], make: Callable[..., Study], classifier: Classifier

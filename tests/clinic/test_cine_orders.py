@@ -133,6 +133,7 @@ def encode(dataset: Dataset, syntax: object) -> None:
     dataset.file_meta.TransferSyntaxUID = syntax
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turn", IN_PLANE, ids=str)
 def test_every_turn_and_mirror_of_dicom_images_gives_one_answer(
     classifier: Classifier, cine: np.ndarray, answer: tuple[float, ...], tmp_path: Path, turn: tuple[bool, bool, bool]
@@ -142,6 +143,7 @@ def test_every_turn_and_mirror_of_dicom_images_gives_one_answer(
     assert found == pytest.approx(answer, abs=NEAR)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "syntax", [ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless], ids=str
 )

@@ -141,6 +141,7 @@ def test_marking_removes_dates_at_any_depth() -> None:
     assert "InstanceCreationDate" not in dataset
 
 
+@pytest.mark.slow
 @given(
     group=st.integers(0x0009, 0x7FDF),
     element=st.integers(0x0000, 0xFFFF),

@@ -72,6 +72,7 @@ def prediction(classifier: Classifier, enhanced_study: Path) -> Prediction:
     return predict_study(classifier, Study("p", DicomFiles(enhanced_study)), overlay=False)
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 2**16),
     slices=st.integers(3, 4),
@@ -104,6 +105,7 @@ def test_enhanced_objects_are_read_as_the_classic_images_they_stand_for(
     assert found.doubts == expected.doubts
 
 
+@pytest.mark.slow
 def test_the_same_heart_gives_the_same_prediction(
     classifier: Classifier, prediction: Prediction, stored_study: Path, cine: np.ndarray
 ) -> None:
@@ -112,6 +114,7 @@ def test_the_same_heart_gives_the_same_prediction(
     np.testing.assert_array_equal(prediction.prepared, classic.prepared)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("change", [{}, {"TriggerTime": "0"}, {"RescaleSlope": "2", "RescaleIntercept": "-7"}])
 def test_legacy_converted_objects_are_read_as_the_classic_images_they_were_made_of(
@@ -132,6 +135,7 @@ def test_legacy_converted_objects_are_read_as_the_classic_images_they_were_made_
         Deidentifier().image(made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sequence", ["MRModifierSequence", "MREchoSequence"])
 def test_frames_of_several_inversion_or_echo_times_are_no_cine(tmp_path: Path, sequence: str) -> None:
     def change(group: Dataset, number: int) -> None:
@@ -171,6 +175,7 @@ def test_frames_own_groups_win_over_shared_ones(tmp_path: Path) -> None:
     assert stack.images[0][0].spacing == (2.0, 3.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keyword", "value"),
     [("FrameType", ["ORIGINAL", "PRIMARY", "VELOCITY", "NONE"]), ("ComplexImageComponent", "PHASE")],
@@ -200,6 +205,7 @@ def drop(count: int) -> Callable[[Dataset], None]:
     return change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("order", "message"),
     [

@@ -200,6 +200,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(make(), tmp_path_factory.mktemp("sound") / "image")
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_damaged_file_is_refused_or_read_and_named(
     sound: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -115,6 +115,7 @@ def required(folder: Path) -> list[tuple[str, str]]:
     return missing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["kept", "clean"])
 def test_every_required_attribute_is_there(which: str, request: pytest.FixtureRequest) -> None:
     assert required(request.getfixturevalue(which)) == []
@@ -147,6 +148,7 @@ def test_report_says_the_answer_in_codes(prediction: Prediction, kept: Path) -> 
     assert (report.VerificationFlag, report.PreliminaryFlag) == ("UNVERIFIED", "PRELIMINARY")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("doubts", "reach", "state"),
     [
@@ -198,6 +200,7 @@ def test_report_tells_end_diastole_and_end_systole_apart(prediction: Prediction,
     assert shown == images.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["kept", "clean"])
 def test_a_validator_of_the_standard_finds_no_error(which: str, request: pytest.FixtureRequest) -> None:
     """dicom3tools' ``dciodvfy`` checks modules, values and the relationships of content items."""
@@ -303,6 +306,7 @@ def test_burned_in_text_is_refused_unless_the_identity_is_kept(
     assert len(write_dicom(prediction, figure, tmp_path / "kept", deidentifier=None)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

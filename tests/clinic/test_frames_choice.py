@@ -20,6 +20,7 @@ from tests.clinic.cine_studies import ES_FRAME, beating_heart
 SPACING = 4.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("group", "vendor"), [("NOR", "A"), ("HCM", "B"), ("DCM", "C"), ("RV", "D"), ("NOR", "D"), ("MINF", "B")]
 )

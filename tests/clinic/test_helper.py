@@ -48,6 +48,7 @@ def call(helper: Helper, program: str) -> tuple[torch.Tensor, ...]:
     return helper.call(program, [torch.rand(5)], model="m")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "message"),
     [
@@ -110,6 +111,7 @@ def test_answers_are_the_same_as_in_this_process(apart: Classifier, classifier: 
             model.prepare(torch.full((2, 40, 40, 4), torch.nan))
 
 
+@pytest.mark.slow
 def test_crash_costs_one_study(
     apart: Classifier, stored_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +140,7 @@ def test_bundle_that_was_changed_meanwhile_is_not_used(apart: Classifier, monkey
         other.prepare(torch.rand(2, 40, 40, 4))
 
 
+@pytest.mark.slow
 def test_process_ends_with_the_one_that_started_it(classifier: Classifier) -> None:
     with Helper(classifier.path) as helper:
         helper.start()

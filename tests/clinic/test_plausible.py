@@ -36,6 +36,7 @@ def skin(**changes: float) -> np.ndarray:
     return np.clip(np.array(list(colour.values()))[:, None, None] + noise, 0, 1).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vendor", sorted(VENDORS))
 @pytest.mark.parametrize("group", ["NOR", "DCM"])
 def test_phantom_hearts_raise_no_doubt(group: str, vendor: str) -> None:

@@ -66,6 +66,7 @@ def pairs(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_probabilities_are_those_of_the_bundle_run_by_monai(
     exported: Exported, classifier: Classifier, pairs: Path, tmp_path: Path
 ) -> None:

@@ -86,6 +86,7 @@ def test_given_frames_are_read(classifier: Classifier, files: Path, stored_study
         assert (frames.ed, frames.es, frames.how) == (1, 7, "given")
 
 
+@pytest.mark.slow
 def test_rescaling_of_the_scanner_is_undone(
     classifier: Classifier, cine: np.ndarray, stored_study: Path, tmp_path: Path
 ) -> None:

@@ -58,6 +58,7 @@ def plain(classifier: Classifier, stored_study: Path) -> LoadedStudy:
     return load(stored_study, classifier)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("syntax", "bare"),
     [
@@ -172,6 +173,7 @@ def report(dataset: Dataset, number: int) -> None:
     dataset.SOPClassUID, dataset.Modality = "1.2.840.10008.5.1.4.1.1.88.11", "SR"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "images", "why"),
     [
@@ -199,6 +201,7 @@ def test_what_lies_beside_a_good_cine_changes_nothing_and_is_counted(
     assert ("T1 MOLLI" in " ".join(loaded.quotes)) == (change is t1)
 
 
+@pytest.mark.slow
 def test_the_cine_is_taken_though_a_map_has_more_slices(
     classifier: Classifier, cine: np.ndarray, tmp_path: Path
 ) -> None:
@@ -213,6 +216,7 @@ def test_the_cine_is_taken_though_a_map_has_more_slices(
     assert loaded.notes[0] == "the cine is series 5: 5 slices of 10 frames"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keyword", ["RescaleSlope", "RescaleIntercept", "PatientID", "SeriesNumber", "InversionTime"])
 def test_empty_attributes_mean_absent_ones_from_file_to_clean_copy(
     classifier: Classifier, plain: LoadedStudy, study_folder: Path, keyword: str
@@ -243,6 +247,7 @@ def test_files_that_are_no_images_are_called_as_people_call_them(
     assert loaded.quotes[1] == f"files that were left out: {'letter' if kind == 'renamed' else 'deep/notes.txt'}"
 
 
+@pytest.mark.slow
 def test_table_and_json_name_what_was_left_out_and_figure_and_report_name_no_person(
     classifier: Classifier, study_folder: Path, tmp_path: Path
 ) -> None:
@@ -325,6 +330,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_study(tmp_path_factory.mktemp("small") / "heart", SHORT)
 
 
+@pytest.mark.slow
 @given(
     faults=st.lists(st.tuples(st.sampled_from(sorted(FAULTS)), st.integers(0, 4)), max_size=3, unique_by=lambda f: f[0])
 )

@@ -100,6 +100,7 @@ def test_distance_and_its_limit_stand_in_the_report(classifier: Classifier, stor
     )
 
 
+@pytest.mark.slow
 def test_bundle_without_statistics_says_that_it_recognises_no_unusual_image(
     stored_run: Run, noise: Study, stored_study: Path, tmp_path: Path
 ) -> None:
@@ -223,6 +224,7 @@ def test_cases_are_those_that_the_limit_comes_from(exported: Exported) -> None:
     assert threshold is not None and threshold.cases == 25
 
 
+@pytest.mark.slow
 def test_model_that_cannot_measure_what_its_metadata_promise_is_refused(
     stored_run: Run, tmp_path: Path, exported: Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -214,6 +214,7 @@ def test_a_resumed_run_has_the_rounds_that_were_left(
     assert (plan.start_round, plan.rounds, plan.changed) == (2, 3, ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options, name, said",
     [

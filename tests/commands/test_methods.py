@@ -64,6 +64,7 @@ def test_what_compares_with_texts_is_counted_on_a_clip_alone(capsys: Any) -> Non
     assert "need a CLIP" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["vit_demo", "vit_base_16", "clip_base_32"])
 def test_any_backbone_of_the_catalogue_can_be_counted(capsys: Any, size: str) -> None:
     assert main(["methods", "--size", size]) == 0

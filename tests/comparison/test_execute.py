@@ -64,6 +64,7 @@ def test_a_run_gives_what_the_federation_gives(
     assert 0 <= result["seconds_shared"] <= result["seconds"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dual_lora", "fedavg"])
 def test_what_other_runs_have_computed_changes_no_result(do: Callable[..., dict[str, Any]], method: str) -> None:
     shared = Memory()
@@ -90,6 +91,7 @@ def test_progress_grows_to_the_end(do: Callable[..., dict[str, Any]]) -> None:
     assert told == pytest.approx([(i + 1) / 9 for i in range(9)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "cases"),
     [("dual_lora", [0, 2, 4]), ("fedit", [0]), ("local", [2, 4]), ("fedper", [2, 4]), ("centralised", [0])],
@@ -110,6 +112,7 @@ def test_more_cases_than_the_new_site_has_are_left_out(do: Callable[..., dict[st
     assert [entry["cases"] for entry in result["metrics"]] == [3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "cases"), [("clip_zero_shot", [0]), ("pfedst", [0, 2])])
 def test_what_compares_with_texts_is_compared_at_members_and_at_a_new_site(
     text_task: Callable[..., Task], memory: Memory, tmp_path: Path, method: str, cases: list[int]

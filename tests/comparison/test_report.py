@@ -118,6 +118,7 @@ def test_a_new_site_is_shown_at_once_and_with_its_cases(make_outcome: Callable[.
     assert head not in page(make_outcome(unseen=()))
 
 
+@pytest.mark.slow
 def test_the_page_asks_no_other_machine_for_anything(make_outcome: Callable[..., Outcome], tmp_path: Path) -> None:
     path = write_report(make_outcome(), tmp_path)
     found = Page(path.read_text(encoding="utf-8"))
@@ -211,6 +212,7 @@ def test_the_tables_hold_the_same_numbers(make_outcome: Callable[..., Outcome], 
     assert value["cases"]["site-1"]["training"] == [2, 2]
 
 
+@pytest.mark.slow
 def test_a_figure_is_the_same_text_every_time(make_outcome: Callable[..., Outcome]) -> None:
     outcome = make_outcome()
     drawn = [

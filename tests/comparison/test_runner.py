@@ -165,6 +165,7 @@ def test_who_stops_it_stops_all(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_runs_whose_process_died_are_tried_alone_and_no_other_is_lost(
     make_task: MakeTask, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

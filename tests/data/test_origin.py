@@ -48,6 +48,7 @@ def photographs(folder: Path, count: int = 8) -> Path:
     return folder / "clinic.csv"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layout", "count"), [("acdc", 5), ("mnms", 8), ("fed_isic2019", 24), ("feddrg", 24)])
 def test_phantoms_in_a_published_layout_are_prepared_as_synthetic(tmp_path: Path, layout: str, count: int) -> None:
     source = phantom_set(tmp_path / "P", layout, count)

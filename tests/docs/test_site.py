@@ -34,7 +34,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_document_is_a_page(site: Path) -> None:
     documents = {path.relative_to(REPOSITORY / "docs") for path in (REPOSITORY / "docs").rglob("*.md")}
-    assert {str(path.with_suffix(".html")) for path in documents} <= {
+    pages = {path.with_name("index.md") if path.name == "README.md" else path for path in documents}
+    assert {str(path.with_suffix(".html")) for path in pages} <= {
         str(path.relative_to(site)) for path in site.rglob("*.html")
     }
 

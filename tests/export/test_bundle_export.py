@@ -115,6 +115,7 @@ def test_inference_again_replaces_the_table(exported: Exported, studies: Path, t
     assert list(rows) == ["a_3", "p.2 b"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frame", ["ed", "es"])
 def test_missing_partner_is_named(exported: Exported, studies: Path, tmp_path: Path, frame: str) -> None:
     (studies / f"p1_{frame}.nii.gz").unlink()
@@ -185,6 +186,7 @@ def test_a_segmentation_is_no_study(exported: Exported, studies: Path, tmp_path:
     assert "label map" in read_errors(tmp_path / "O" / "predictions.csv")["p1"]
 
 
+@pytest.mark.slow
 def test_bad_studies_end_none_of_the_others(
     exported: Exported, stored_run: Run, studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,6 +288,7 @@ def test_nothing_in_a_bundle_tells_of_this_machine_or_another_site(exported: Exp
         assert [secret for secret in secrets if secret.encode() in content] == [], name
 
 
+@pytest.mark.slow
 def test_shared_bundle_drops_the_private_part(run: Run, studies: Path, tmp_path: Path) -> None:
     found = export_bundle(**run.options(tmp_path / "B", "shared", program=False))
     network = run.networks["clinic-b"]
@@ -298,6 +301,7 @@ def test_shared_bundle_drops_the_private_part(run: Run, studies: Path, tmp_path:
         assert [site for site in run.plan.sites if site.encode() in content] == [], name
 
 
+@pytest.mark.slow
 def test_export_from_the_private_folder_alone(run: Run, tmp_path: Path) -> None:
     only = tmp_path / "hospital"
     shutil.copytree(run.personal().parent, only)
@@ -329,6 +333,7 @@ def test_difference_stops_the_export(run: Run, tmp_path: Path, monkeypatch: pyte
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_a_packed_and_signed_bundle_is_the_folder_in_a_zip(run: Run, exported: Exported, tmp_path: Path) -> None:
     keys = write_keys(tmp_path, passphrase=PASSPHRASE)
     (tmp_path / "passphrase").write_bytes(PASSPHRASE)

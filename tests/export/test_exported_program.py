@@ -59,6 +59,7 @@ def test_photographs_of_any_size_give_the_logits_of_the_script(
     }
 
 
+@pytest.mark.slow
 def test_prepared_hearts_give_the_logits_of_the_script(exported: Exported) -> None:
     script, program = script_of(exported.folder), program_of(exported.folder)
     raw = 1000 * torch.rand(3, 2, 40, 37, 6)
@@ -73,6 +74,7 @@ def test_prepared_hearts_give_the_logits_of_the_script(exported: Exported) -> No
     assert "takes a batch of prepared images of 2 x 32 x 32 x 4" in (exported.folder / "docs" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_fundus_photographs_are_prepared_outside(make_image_run: Callable[..., Run], tmp_path: Path) -> None:
     modality = modality_of(make_image_run(style="fundus").plan)
     network = build_backbone("micro_vit", out_chans=2).eval()

@@ -167,6 +167,7 @@ def test_tensors_have_to_be_exactly_the_plans(run: Run, change: dict[str, Any], 
     assert str(run.personal()) in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "settings_", "message"),
     [

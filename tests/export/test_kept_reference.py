@@ -98,6 +98,7 @@ def test_a_folder_that_cannot_be_written_gives_none(final: Path, monkeypatch: py
         keep_reference(final, drawn())
 
 
+@pytest.mark.slow
 def test_two_exports_of_a_model_ship_the_same_numbers(run: Run, tmp_path: Path) -> None:
     run.personal().with_name(NAME).unlink(missing_ok=True)
     found = [export_bundle(**run.options(tmp_path / name, program=False)) for name in ("first", "second")]

@@ -31,6 +31,7 @@ def test_plain_vision_transformer_computes_what_the_method_trained(
     check(make_image_run(method=method, method_args=settings, sites=("site-1",)), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "settings"), [("fedavg", {}), ("fedit", {"rank": 3}), ("local", {}), ("dual_lora", {"head": "private"})]
 )

@@ -85,6 +85,7 @@ def test_new_federation_starts_from_the_shared_folder(run: Run, tmp_path: Path) 
     assert any((fresh[key] != value).any() for key, value in stored.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "settings", "adapters", "head"),
     [
@@ -120,6 +121,7 @@ def test_printed_code_gives_the_model(run: Run, tmp_path: Path, monkeypatch: pyt
     assert exported.usage in (exported.folder / "README.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fedavg", "ditto", "flora", "fedsa_lora"])
 def test_what_no_folder_holds_is_refused(make_run: Callable[..., Run], tmp_path: Path, method: str) -> None:
     run = make_run(method=method)

@@ -76,6 +76,7 @@ def test_discordant_cases_are_counted_one_by_one() -> None:
     assert discordant(replace(kept, shared_logits={"test": shared[:2]})) is None
 
 
+@pytest.mark.slow
 def test_export_card_answers_and_terminal_say_that_the_shared_model_does_better(
     make_run: Callable[..., Run], tmp_path: Path
 ) -> None:

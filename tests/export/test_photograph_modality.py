@@ -145,6 +145,7 @@ def test_studies_are_called_as_this_package_calls_them(
     assert list(rows) == sorted(item["subject"] for item in find_studies(photographs, modality="image"))
 
 
+@pytest.mark.slow
 def test_shared_model_of_fundus_photographs(make_image_run: Callable[..., Run], tmp_path: Path) -> None:
     run = make_image_run(style="fundus")
     folder = tmp_path / "P"
@@ -215,6 +216,7 @@ def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-2000])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("write", "message"),
     [

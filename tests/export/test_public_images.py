@@ -49,6 +49,7 @@ def cine() -> Cine:
     return Cine(architecture=catalogue.architecture("micro"), spacing=(5.0, 5.0, 10.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("modality", "channels"), [(photograph, 3), (cine, 2)])
 def test_a_network_sees_every_device_and_every_kind(modality: Callable[[], Cine | Photograph], channels: int) -> None:
     kind, seen = modality(), []

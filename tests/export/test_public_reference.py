@@ -68,6 +68,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("public")
 
 
+@pytest.mark.slow
 def test_shared_bundle_measures_from_public_cases_alone(run: Run, published: Path, tmp_path: Path) -> None:
     kept = set(run.workspace.rglob("reference.safetensors"))
     exported = export_bundle(**run.options(tmp_path / "B", "shared", program=False, public=published))

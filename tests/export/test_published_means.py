@@ -27,6 +27,7 @@ def cases(count: int, seed: int) -> Tensor:
     return torch.randn(count, DIM, generator=torch.Generator().manual_seed(seed)) @ mixing + 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("published", [True, False])
 def test_members_of_a_mean_are_traced_and_members_of_another_are_not(published: bool) -> None:
     areas = []
@@ -68,6 +69,7 @@ def test_nobody_is_scored_with_their_own_images() -> None:
     assert members.shape == (40,)
 
 
+@pytest.mark.slow
 def test_cases_that_pull_the_temperature_are_told_more_often_than_not() -> None:
     areas = []
     for seed in range(60):

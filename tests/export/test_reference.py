@@ -175,6 +175,7 @@ def holds_statistics(folder: Path) -> bool:
     return hasattr(script, "assess") or any("location" in name for name, _ in script.named_buffers())
 
 
+@pytest.mark.slow
 def test_only_a_personal_model_holds_statistics(exported: Exported, run: Run, tmp_path: Path) -> None:
     assert holds_statistics(exported.folder)
     shared = export_bundle(**run.options(tmp_path / "shared", "shared", program=False))
@@ -189,6 +190,7 @@ def test_only_a_personal_model_holds_statistics(exported: Exported, run: Run, tm
     assert shared.metadata["calibration"]["temperature"] == 1.0
 
 
+@pytest.mark.slow
 def test_weights_and_program_hold_no_statistics(exported: Exported, stored_run: Run) -> None:
     reference = kept(stored_run)
     program = torch.export.load(str(exported.folder / "models" / "model.pt2"))
@@ -199,6 +201,7 @@ def test_weights_and_program_hold_no_statistics(exported: Exported, stored_run: 
         assert not [1 for value in tensors if value.shape == secret.shape and torch.allclose(value, secret)]
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_exports_as_before(make_image_run: Callable[..., Run], tmp_path: Path) -> None:
     run = make_image_run(evidence=False, sites=("site-1",))
     found = export_bundle(**run.options(tmp_path / "B", program=False))

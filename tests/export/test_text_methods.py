@@ -45,6 +45,7 @@ def run_of(clip: Path, workspace: Path, method: str, **settings: Any) -> Run:
 METHODS = [*((name, {}) for name in (*NEED_TEXTS, "pfedst")), ("prompt_tuning", {"start": "random"})]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "settings"), METHODS, ids=lambda value: str(value))
 def test_the_plain_network_computes_what_the_method_trained(
     clip: Path, tmp_path: Path, method: str, settings: dict[str, Any]

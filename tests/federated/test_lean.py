@@ -89,6 +89,7 @@ def test_a_next_version_that_needs_a_hidden_package_is_imported_with_it(
             del sys.modules[name]
 
 
+@pytest.mark.slow
 def test_libraries_come_without_what_a_site_does_not_use() -> None:
     run(START + LEAN)
 

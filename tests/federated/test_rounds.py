@@ -136,6 +136,7 @@ def test_a_site_that_fails_is_refused_and_the_others_go_on(
     assert all(torch.equal(one[key], other[key]) for key in other)
 
 
+@pytest.mark.slow
 def test_a_site_that_failed_once_goes_on_as_after_a_restart(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +169,7 @@ def test_where_no_site_can_begin_the_run_does_not_either(prepared: Prepared, tmp
     assert not (tmp_path / "results.json").exists()
 
 
+@pytest.mark.slow
 def test_all_sites_train_on_one_backbone_and_as_they_would_with_their_own(
     plan: Plan, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +188,7 @@ def test_all_sites_train_on_one_backbone_and_as_they_would_with_their_own(
         assert all(torch.equal(one[key], own[key]) for key in own)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dual_lora", "fedavg"])
 def test_sites_at_rest_hold_one_backbone_and_nothing_that_trains(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str

@@ -160,6 +160,7 @@ def test_two_runs_do_not_share_a_workspace(stand_in: StandIn, monkeypatch: pytes
     stand_in(results=[FINISHED], on_progress=again)
 
 
+@pytest.mark.slow
 def test_a_killed_simulation_whose_simulator_lives_on_keeps_its_workspace(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

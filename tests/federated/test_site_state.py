@@ -133,6 +133,7 @@ def test_a_repeated_round_replaces_its_state(tmp_path: Path) -> None:
     assert same(store.load_before(1), make_state(0))
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=8))
 def test_after_going_back_nothing_of_a_later_round_is_found(tmp_path_factory: Any, saved: list[int]) -> None:
     """Whatever rounds a site finished before, a round starts from what the last visit of an earlier one has left."""

@@ -154,11 +154,13 @@ def check_recovery(plan: Plan, prepared: Prepared, folder: Path, *, after: int =
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_undisturbed_bits(prepared: Prepared, tmp_path: Path) -> None:
     """With private adapters, moments of the optimiser, and changes that were not sent yet."""
     check_recovery(prepared.plan(wire_dtype="int8", top_k=0.1), prepared, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_site_that_lost_its_private_folder_is_recorded(prepared: Prepared, tmp_path: Path) -> None:
     plan = prepared.plan(method="local", rounds=1)
     run_in_process(plan, folder=tmp_path / "run", **prepared.places)

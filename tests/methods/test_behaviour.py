@@ -318,10 +318,16 @@ def readouts(name: str, settings: dict[str, Any]) -> list[str]:
     return list(READOUTS)
 
 
-@pytest.mark.parametrize(
-    ("variant", "readout"),
-    [(v, r) for v, settings in DOCUMENTED.items() for r in readouts(v.partition("-")[0], settings)],
-)
+def in_turn() -> Iterator[Any]:
+    """Every variant on every readout; in the fast tests each variant on one, which take turns."""
+    for place, (variant, settings) in enumerate(DOCUMENTED.items()):
+        found = readouts(variant.partition("-")[0], settings)
+        for number, readout in enumerate(found):
+            marks = () if number == place % len(found) else (pytest.mark.slow,)
+            yield pytest.param(variant, readout, marks=marks)
+
+
+@pytest.mark.parametrize(("variant", "readout"), in_turn())
 def test_every_documented_variant_trains_goes_on_and_merges_with_every_readout(variant: str, readout: str) -> None:
     method = get_method(variant.partition("-")[0], DOCUMENTED[variant])
     member = Member(method, readout, cases=8 if method.phases(None) else 4)  # two steps, or two of each phase

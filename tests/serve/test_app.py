@@ -387,6 +387,7 @@ def test_study_that_fails_says_why_in_its_senders_words_and_stops_nothing(
     finished(client, good)
 
 
+@pytest.mark.slow
 def test_defect_stops_nothing_and_the_log_names_nobody(
     client: TestClient,
     frames: list[tuple[str, bytes]],
@@ -444,6 +445,7 @@ def test_defect_of_a_request_is_a_sentence_and_the_log_names_nobody(
     assert stored(scratch) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [PrivacyError("text is burned in"), ConfigError("highdicom is missing")])
 def test_missing_report_is_noted(
     client: TestClient, stored_study: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -524,6 +526,7 @@ def test_offered_files_are_asked_for_by_name_alone(client: TestClient, frames: l
         assert client.get(f"/api/studies/{study['id']}/{name}").status_code == 404
 
 
+@pytest.mark.slow
 def test_server_asks_no_other_machine_for_anything(
     make_app: Make, stored_study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

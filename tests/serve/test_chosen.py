@@ -185,6 +185,7 @@ def test_images_that_cannot_be_de_identified_are_not_kept_and_that_is_said_again
     assert any("burned into" in note for note in chosen["result"]["notes"])
 
 
+@pytest.mark.slow
 def test_studies_that_wait_leave_no_room(
     make_app: Callable[..., FastAPI], stored_study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,7 @@ def test_nobody_fills_the_disk_with_opinions(
     assert len(read_opinions(table)) == 2
 
 
+@pytest.mark.slow
 def test_opinion_on_an_answer_of_before_is_refused_and_answers_are_told_apart(
     keeping: TestClient, stored_study: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,6 +96,7 @@ def test_result_of_a_study_with_a_pseudonym_quotes_neither_files_nor_series(
     assert client.get(f"/api/studies/{study['id']}").json()["result"]["notes"] == notes, "its sender's page"
 
 
+@pytest.mark.slow
 def test_figure_has_the_name_above_it_and_the_dicom_object_has_the_figure_without(
     client: TestClient, stored_study: Path
 ) -> None:

@@ -355,6 +355,7 @@ def usable_or_refused(item):
     assert voxels.shape[0] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())

@@ -18,6 +18,7 @@ def thickest_wall(patient) -> float:
     return max(2 * distance_transform_edt(ring).max() * patient.spacing[0] for ring in muscle)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vendor", VENDORS)
 @pytest.mark.parametrize("group", GROUPS)
 def test_masks_meet_the_criteria_of_the_group(group, vendor, scan, volumes) -> None:

@@ -43,6 +43,7 @@ def counts(tmp_path, monkeypatch):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("phantom", "lacking"), [("dermoscopy", {4: 3, 5: 1, 6: 2}), ("fundus", {3: 0, 5: 4})])
 def test_six_sites_differ_in_their_classes_and_some_lack_one(phantom, lacking, counts) -> None:
     table = np.array([counts(phantom, f"site-{number}") for number in range(1, 7)])

@@ -229,6 +229,7 @@ def test_a_report_can_be_written_as_json(bundle: Path) -> None:
     assert {"rule": "files", "file": "LICENSE", "problem": "is missing"} in report["findings"]
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=10)
 def test_any_changed_byte_is_found(image_exported: Exported, tmp_path_factory: Any, data: st.DataObject) -> None:

@@ -72,6 +72,7 @@ EFFECTS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", EFFECTS)
 def test_predict_loads_no_hostile_bundle(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], change: str

@@ -15,6 +15,7 @@ from tests.export.check.hostile import code
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning:torch")
 
 
+@pytest.mark.slow
 def test_an_honest_model_runs(image_exported: Exported) -> None:
     assert check_bundle(image_exported.folder, run=True).passed
 

@@ -155,6 +155,7 @@ TAMPERINGS: dict[str, tuple[Callable[[Path], Any], str, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", TAMPERINGS)
 def test_what_was_done_to_a_signed_bundle_is_named(bundle: Path, trusted: PublicKey, change: str) -> None:
     tamper, file, problem = TAMPERINGS[change]
