@@ -25,8 +25,8 @@ from _machine import machine
 from _runs import plan_of
 
 from monai_fedlora import cli
-from monai_fedlora.audit.membership import PHANTOM_OUTSIDE
-from monai_fedlora.audit.membership_audit import audit_model
+from monai_fedlora.auditing.membership import PHANTOM_OUTSIDE
+from monai_fedlora.auditing.membership_audit import audit_model
 from monai_fedlora.data.cases import SPLITS, Case, Datalist
 from monai_fedlora.data.datalist import FILE_NAME, read_prepared
 from monai_fedlora.federated.plan import Plan

@@ -32,15 +32,15 @@ from monai_fedlora.adapters.lora import merge_lora
 from monai_fedlora.data.cases import Case, Datalist
 from monai_fedlora.data.datalist import FILE_NAME, load_datalist
 from monai_fedlora.data.site import PhantomSettings, phantom_data
-from monai_fedlora.export.attacks import roc_area
-from monai_fedlora.export.cine_modality import Cine
-from monai_fedlora.export.directions import QUANTILE, Directions, PublicFeatures, find_directions
-from monai_fedlora.export.finished import find_backbone, read_finished, rebuild
-from monai_fedlora.export.kept_evidence import Evidence
-from monai_fedlora.export.modalities import modality_of
-from monai_fedlora.export.public_images import public_features, public_images
-from monai_fedlora.export.published_means import closeness, cross_scored, inner_product, likelihood_ratio
-from monai_fedlora.export.reference import fit_reference
+from monai_fedlora.exporting.attacks import roc_area
+from monai_fedlora.exporting.cine_modality import Cine
+from monai_fedlora.exporting.directions import QUANTILE, Directions, PublicFeatures, find_directions
+from monai_fedlora.exporting.finished import find_backbone, read_finished, rebuild
+from monai_fedlora.exporting.kept_evidence import Evidence
+from monai_fedlora.exporting.modalities import modality_of
+from monai_fedlora.exporting.public_images import public_features, public_images
+from monai_fedlora.exporting.published_means import closeness, cross_scored, inner_product, likelihood_ratio
+from monai_fedlora.exporting.reference import fit_reference
 from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.files import load_tensors, save_tensors, write_json
 from monai_fedlora.networks.head_inputs import head_inputs, joined

@@ -13,7 +13,7 @@ import pytest
 
 from monai_fedlora.clinic.bundle import current_names
 from monai_fedlora.clinic.compared import compared
-from monai_fedlora.export.pooled import pooled_test
+from monai_fedlora.exporting.pooled import pooled_test
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.files import read_json
 from monai_fedlora.reporting.record import parse_record

@@ -21,7 +21,7 @@ ORDER = (
     *("errors", "environment", "catalogues", "source_digest", "files", "scratch"),
     *("tracker_names", "encoding", "resources", "formats", "transforms", "data", "studies", "site_report"),
     *("networks", "adapters", "scope", "methods", "engines"),
-    *("federated", "rendering", "export", "clinic", "audit", "comparison"),
+    *("federated", "rendering", "exporting", "clinic", "auditing", "comparison"),
     *("reporting", "serve", "api", "commands", "cli"),
 )
 _TRAINING = {"adapters", "methods", "engines", "federated"}
@@ -30,9 +30,9 @@ APART = {
     "networks": {"formats", "transforms", "data", "studies", "site_report"},
     "rendering": {"formats", "transforms", "data", "networks", *_TRAINING},
     "clinic": {*_TRAINING, "rendering"},
-    "comparison": {"clinic", "audit"},
-    "reporting": {"clinic", "audit"},
-    "serve": {*_TRAINING, "rendering", "audit", "comparison", "reporting"},
+    "comparison": {"clinic", "auditing"},
+    "reporting": {"clinic", "auditing"},
+    "serve": {*_TRAINING, "rendering", "auditing", "comparison", "reporting"},
 }
 FORBIDDEN_EVERYWHERE = {
     "torchvision",

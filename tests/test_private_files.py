@@ -19,14 +19,14 @@ from monai_fedlora import cli
 from monai_fedlora.clinic.bundle import open_bundle
 from monai_fedlora.clinic.deidentify import Deidentifier
 from monai_fedlora.clinic.many import DicomOutput, predict_all
-from monai_fedlora.export.bundle_export import export_bundle
-from monai_fedlora.export.bundle_zip import pack
+from monai_fedlora.exporting.bundle_export import export_bundle
+from monai_fedlora.exporting.bundle_zip import pack
 from monai_fedlora.federated.initial import build_shared, save_shared
 from monai_fedlora.federated.jobs import write_job
 from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.files import make_folder, open_new, private_umask, save_tensors, write_bytes, write_json
 from monai_fedlora.studies.finding import find_studies
-from tests.export.finished_runs import Run
+from tests.exporting.finished_runs import Run
 from tests.federated.conftest import Prepared, prepared  # noqa: F401
 
 

@@ -14,11 +14,11 @@ from torch import nn
 from monai_fedlora.adapters.lora import merge_lora
 from monai_fedlora.data.cases import Datalist
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.export.finished import SHARED_SITE, read_finished, restored
-from monai_fedlora.export.intervals import with_intervals
-from monai_fedlora.export.kept_evidence import read_evidence
-from monai_fedlora.export.locate import find_personal
-from monai_fedlora.export.verify import exported_view
+from monai_fedlora.exporting.finished import SHARED_SITE, read_finished, restored
+from monai_fedlora.exporting.intervals import with_intervals
+from monai_fedlora.exporting.kept_evidence import read_evidence
+from monai_fedlora.exporting.locate import find_personal
+from monai_fedlora.exporting.verify import exported_view
 from monai_fedlora.federated.in_memory import OWN_NETWORK
 from monai_fedlora.federated.initial import build_manifest
 from monai_fedlora.federated.jobs import write_job

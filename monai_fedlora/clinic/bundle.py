@@ -19,12 +19,12 @@ from torch import Tensor
 
 from monai_fedlora.clinic.trust import Trust, read_trust
 from monai_fedlora.errors import ConfigError, DataError, WeightsError
-from monai_fedlora.export.check.checker import check_contents
-from monai_fedlora.export.check.contents import Contents, open_contents
-from monai_fedlora.export.check.findings import FOREIGN, VERIFIED
-from monai_fedlora.export.check.provenance import NOT_MADE_HERE
-from monai_fedlora.export.keys import PublicKey
-from monai_fedlora.export.reference import METHOD
+from monai_fedlora.exporting.check.checker import check_contents
+from monai_fedlora.exporting.check.contents import Contents, open_contents
+from monai_fedlora.exporting.check.findings import FOREIGN, VERIFIED
+from monai_fedlora.exporting.check.provenance import NOT_MADE_HERE
+from monai_fedlora.exporting.keys import PublicKey
+from monai_fedlora.exporting.reference import METHOD
 from monai_fedlora.site_report import renamed_views
 from monai_fedlora.studies.study import CINE, IMAGE
 

@@ -1,7 +1,7 @@
 """What a reader of a personal model's answers is told of the shared model, from the numbers that an export stored.
 
 How sure it is, with the test and its figures, stands in the bundle's card, see
-:mod:`monai_fedlora.export.personal_or_shared`.
+:mod:`monai_fedlora.exporting.personal_or_shared`.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def _prepare(bundle: Path, keys: Sequence[Path]) -> tuple[Mapping[str, Callable[
     from monai_fedlora.clinic.bundle import open_bundle
     from monai_fedlora.clinic.helper import fingerprint
     from monai_fedlora.clinic.threads import torch_threads
-    from monai_fedlora.export.keys import read_public_keys
+    from monai_fedlora.exporting.keys import read_public_keys
 
     torch.set_num_threads(torch_threads())
     classifier = open_bundle(bundle, keys=read_public_keys(keys))

@@ -39,8 +39,8 @@ class Prediction:
         prepared: what the network saw: (2, X, Y, Z) in [0, 1] or a normalised photograph (3, H, W).
         relevance: (X, Y) or (H, W), see :func:`monai_fedlora.clinic.occlusion.occlusion_map`; None if not asked for.
         sources: the DICOM objects with the images of ED, then of ES, base first; empty if it was not read from DICOM.
-        distance: of the image from the model's training cases, see :mod:`monai_fedlora.export.reference`; None if the
-            bundle has no statistics of them.
+        distance: of the image from the model's training cases, see :mod:`monai_fedlora.exporting.reference`; None if
+            the bundle has no statistics of them.
         stability: the answers to what might have been shown just as well; None if nobody asked.
         omissions: what of a DICOM study was not used; notes and doubts name it.
         quotes: what the files call what was used and what was not. They may name a person, and stay in tables and on

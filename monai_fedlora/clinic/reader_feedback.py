@@ -22,7 +22,7 @@ from typing import Any
 
 from monai_fedlora.clinic.cells import guarded, unguarded
 from monai_fedlora.errors import ConfigError, DataError
-from monai_fedlora.export.intervals import Interval, wilson
+from monai_fedlora.exporting.intervals import Interval, wilson
 from monai_fedlora.files import make_folder, write_text
 from monai_fedlora.formats.rows import Row, read_rows
 

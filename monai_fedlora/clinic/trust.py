@@ -1,7 +1,7 @@
 """How far a bundle's answers can be trusted: its calibration, its training cases, and what these were.
 
-All of it stands in its metadata, see :mod:`monai_fedlora.export.calibration`,
-:mod:`monai_fedlora.export.reference` and :mod:`monai_fedlora.export.trained_on`.
+All of it stands in its metadata, see :mod:`monai_fedlora.exporting.calibration`,
+:mod:`monai_fedlora.exporting.reference` and :mod:`monai_fedlora.exporting.trained_on`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class OodThreshold:
     """Up to which distance from the training cases an image is like them.
 
     Attributes:
-        limit: distance, see :mod:`monai_fedlora.export.reference`.
+        limit: distance, see :mod:`monai_fedlora.exporting.reference`.
         share: of the site's own cases, how many lie within it, in (0, 1).
         cases: number of those that the limit comes from: the site's training and validation patients (photographs or
             lesions where its list tells no patients), training cases in bundles of earlier versions, or public cases

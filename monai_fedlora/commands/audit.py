@@ -52,11 +52,11 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0, or with ``--fail-above`` 1 if an attack exceeds it or could not be measured.
     """
-    from monai_fedlora.audit.membership_audit import audit_model
+    from monai_fedlora.auditing.membership_audit import audit_model
     from monai_fedlora.commands.console import open_console
     from monai_fedlora.errors import ConfigError
-    from monai_fedlora.export.leakage import AUDIT_NAME
-    from monai_fedlora.export.leakage_card import by_reason
+    from monai_fedlora.exporting.leakage import AUDIT_NAME
+    from monai_fedlora.exporting.leakage_card import by_reason
     from monai_fedlora.files import write_json
 
     if args.fail_above is not None and not 0.5 <= args.fail_above <= 1:

@@ -45,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0 if nothing is wrong, 1 if something is, 3 if the bundle was not made by this package.
     """
-    from monai_fedlora.export.check.checker import check_bundle
-    from monai_fedlora.export.keys import read_public_keys
+    from monai_fedlora.exporting.check.checker import check_bundle
+    from monai_fedlora.exporting.keys import read_public_keys
 
     report = check_bundle(args.bundle, digest=args.digest, keys=read_public_keys(args.verify), run=args.classify)
     if args.json:
@@ -63,7 +63,7 @@ def _print(report: Any) -> None:
     from rich.table import Table
 
     from monai_fedlora.commands.console import open_console
-    from monai_fedlora.export.check.findings import NOT_VERIFIED, RULES, VERIFIED
+    from monai_fedlora.exporting.check.findings import NOT_VERIFIED, RULES, VERIFIED
 
     console = open_console()
     table = Table(title=f"{escape(report.bundle)}: {report.kind} bundle, {report.files} files")

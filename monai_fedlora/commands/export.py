@@ -99,9 +99,9 @@ def run(args: argparse.Namespace) -> int:
 def _export(args: argparse.Namespace) -> Any:
     from monai_fedlora.commands.progress import counting_bar
     from monai_fedlora.errors import ConfigError
-    from monai_fedlora.export.bundle_export import export_bundle
-    from monai_fedlora.export.keys import read_signing_key
-    from monai_fedlora.export.peft_folders import export_peft
+    from monai_fedlora.exporting.bundle_export import export_bundle
+    from monai_fedlora.exporting.keys import read_signing_key
+    from monai_fedlora.exporting.peft_folders import export_peft
 
     if args.sign_passphrase_file and not args.sign:
         raise ConfigError("--sign-passphrase-file is of a key; give the key with --sign")
@@ -142,9 +142,9 @@ def advice(metadata: Mapping[str, Any], *, run: Path, output: Path) -> list[str]
 
     from monai_fedlora.clinic.trust import read_trust
     from monai_fedlora.errors import ExportError
-    from monai_fedlora.export.finished import SHARED_SITE
-    from monai_fedlora.export.locate import find_shared
-    from monai_fedlora.export.personal_or_shared import KEY
+    from monai_fedlora.exporting.finished import SHARED_SITE
+    from monai_fedlora.exporting.locate import find_shared
+    from monai_fedlora.exporting.personal_or_shared import KEY
     from monai_fedlora.site_report import SHARED
 
     origin = read_trust(metadata).origin
@@ -182,8 +182,8 @@ def metrics_table(metadata: Mapping[str, Any]) -> Any:
     """The test metrics with their intervals, one column per view of the model."""
     from rich.table import Table
 
-    from monai_fedlora.export.model_card import VIEW_NAMES, format_metric
-    from monai_fedlora.export.model_metadata import headline
+    from monai_fedlora.exporting.model_card import VIEW_NAMES, format_metric
+    from monai_fedlora.exporting.model_metadata import headline
 
     views = headline(metadata)
     cases = next(iter(metadata["eval_metrics"]["test"].values())).get("n", "?")

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.clinic.state import NO_DOUBT_FOUND, state_sentences
     from monai_fedlora.clinic.threads import torch_threads
     from monai_fedlora.commands.console import open_console
-    from monai_fedlora.export.keys import read_public_keys
+    from monai_fedlora.exporting.keys import read_public_keys
     from monai_fedlora.studies.finding import BESIDE, count_and_name, find_studies
 
     if args.keep_identity and not args.dicom:

@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.clinic.bundle import open_bundle
     from monai_fedlora.clinic.helper import Helper, isolated
     from monai_fedlora.clinic.reader_feedback import FEEDBACK_NAME, check_table
-    from monai_fedlora.export.keys import read_public_keys
+    from monai_fedlora.exporting.keys import read_public_keys
 
     if args.token is not None:
         raise ConfigError(

@@ -210,7 +210,7 @@ class SiteStore:
         """Write what the personal model says of the site's cases, bound to the model just written.
 
         Like everything in this folder it never travels; an export makes the temperature and the reference of unusual
-        images from it, see :mod:`monai_fedlora.export.kept_evidence`. It gets a secret of its own, so that copies of
+        images from it, see :mod:`monai_fedlora.exporting.kept_evidence`. It gets a secret of its own, so that copies of
         the run that are exported apart draw the same noise.
 
         Args:

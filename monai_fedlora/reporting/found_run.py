@@ -13,10 +13,10 @@ import numpy as np
 
 from monai_fedlora.data.origin import UNKNOWN, Origin, together
 from monai_fedlora.errors import FedLoraError, WeightsError
-from monai_fedlora.export.finished import trained_on
-from monai_fedlora.export.kept_evidence import read_evidence
-from monai_fedlora.export.leakage import Leakage, read_audit
-from monai_fedlora.export.personal_or_shared import discordant
+from monai_fedlora.exporting.finished import trained_on
+from monai_fedlora.exporting.kept_evidence import read_evidence
+from monai_fedlora.exporting.leakage import Leakage, read_audit
+from monai_fedlora.exporting.personal_or_shared import discordant
 from monai_fedlora.federated.run_record import FORMAT, RESULTS_NAME
 from monai_fedlora.federated.site_state import FINAL_NAME
 from monai_fedlora.files import load_tensors, read_json, sha256

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from statistics import fmean
 
 from monai_fedlora.data.origin import UNKNOWN
-from monai_fedlora.export.leakage import Leakage
+from monai_fedlora.exporting.leakage import Leakage
 from monai_fedlora.rendering.tables import MISSING, Table, shown
 from monai_fedlora.reporting.found_run import Bin, FoundRun
 from monai_fedlora.reporting.run_tables import mean_of

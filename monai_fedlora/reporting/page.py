@@ -7,8 +7,8 @@ from typing import Any
 
 from monai_fedlora.comparison.statistics import lowest
 from monai_fedlora.data.origin import MIXED, SYNTHETIC, together
-from monai_fedlora.export.model_card import VIEW_NAMES
-from monai_fedlora.export.personal_or_shared import TIE, judged
+from monai_fedlora.exporting.model_card import VIEW_NAMES
+from monai_fedlora.exporting.personal_or_shared import TIE, judged
 from monai_fedlora.rendering.documents import render
 from monai_fedlora.rendering.tables import plural
 from monai_fedlora.reporting import model_tables, run_figures, run_tables

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from statistics import fmean
 
-from monai_fedlora.export.intervals import with_intervals
-from monai_fedlora.export.model_card import VIEW_NAMES
+from monai_fedlora.exporting.intervals import with_intervals
+from monai_fedlora.exporting.model_card import VIEW_NAMES
 from monai_fedlora.rendering.charts import Estimate, Line, forest_plot, line_chart
 from monai_fedlora.rendering.drawing import Figure
 from monai_fedlora.rendering.site_curves import site_curves

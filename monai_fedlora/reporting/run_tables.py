@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from monai_fedlora import __version__
-from monai_fedlora.export.model_card import VIEW_NAMES
+from monai_fedlora.exporting.model_card import VIEW_NAMES
 from monai_fedlora.rendering.tables import MISSING, Table, count, shown
 from monai_fedlora.reporting.record import Agreement, Answer, Limits, Metrics, Record
 

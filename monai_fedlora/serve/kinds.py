@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.errors import ExportError
-from monai_fedlora.export.check.plain_zip import Limits, open_archive
+from monai_fedlora.exporting.check.plain_zip import Limits, open_archive
 from monai_fedlora.files import open_new
 from monai_fedlora.formats.dicom_files import is_dicom
 from monai_fedlora.serve.disk import Share

@@ -11,7 +11,7 @@ import torch
 
 import monai_fedlora as fl
 from monai_fedlora.errors import ConfigError, ExportError
-from monai_fedlora.export.intervals import with_intervals
+from monai_fedlora.exporting.intervals import with_intervals
 from monai_fedlora.files import read_json
 from tests.api.conftest import Small, two_sites
 

@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_n
 from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.engines.metrics import classification_metrics
 from monai_fedlora.errors import ConfigError, WeightsError
-from monai_fedlora.export.check.metadata import metadata_schema
+from monai_fedlora.exporting.check.metadata import metadata_schema
 from monai_fedlora.files import read_json
 from monai_fedlora.resources import bundle_configs, list_bundles
 from tests.bundles.shipped import (

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from monai_fedlora.clinic.bundle import Classifier, open_bundle
-from monai_fedlora.export.bundle_export import Exported
+from monai_fedlora.exporting.bundle_export import Exported
 from tests.clinic.cine_studies import beating_heart, write_study
 
 

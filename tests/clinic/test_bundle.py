@@ -15,17 +15,17 @@ import torch
 
 from monai_fedlora.clinic.bundle import Classifier, open_bundle, open_with_files
 from monai_fedlora.errors import ConfigError, DataError, WeightsError
-from monai_fedlora.export.bundle_export import Exported
-from monai_fedlora.export.bundle_zip import pack
-from monai_fedlora.export.check.checker import check_contents
-from monai_fedlora.export.check.findings import Report
-from monai_fedlora.export.checksums import write_checksums
-from monai_fedlora.export.classifier import copy_without_call_stacks
-from monai_fedlora.export.keys import read_public_key, read_signing_key
-from monai_fedlora.export.signing import sign_bundle
+from monai_fedlora.exporting.bundle_export import Exported
+from monai_fedlora.exporting.bundle_zip import pack
+from monai_fedlora.exporting.check.checker import check_contents
+from monai_fedlora.exporting.check.findings import Report
+from monai_fedlora.exporting.checksums import write_checksums
+from monai_fedlora.exporting.classifier import copy_without_call_stacks
+from monai_fedlora.exporting.keys import read_public_key, read_signing_key
+from monai_fedlora.exporting.signing import sign_bundle
 from monai_fedlora.files import sha256
 from monai_fedlora.transforms.orientation import all_orders, reference_affine
-from tests.export.signing import write_keys
+from tests.exporting.signing import write_keys
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 
@@ -204,7 +204,7 @@ def test_a_signature_that_nobody_looked_at_is_none(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = [read_public_key(write_keys(tmp_path).public)]
-    monkeypatch.setattr("monai_fedlora.export.check.checker.check_signature", lambda contents, *, keys: iter(()))
+    monkeypatch.setattr("monai_fedlora.exporting.check.checker.check_signature", lambda contents, *, keys: iter(()))
     with pytest.raises(WeightsError, match="not signed with a key that is trusted here"):
         open_bundle(exported.folder, keys=keys)
 

@@ -15,12 +15,12 @@ from PIL import Image
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.prediction import NOT_FOR_CLINICAL_USE, predict_study
 from monai_fedlora.clinic.state import DOUBTFUL
-from monai_fedlora.export.bundle_export import Exported
+from monai_fedlora.exporting.bundle_export import Exported
 from monai_fedlora.studies.finding import find_studies
 from monai_fedlora.studies.study import DicomFiles, Study
 from tests.clinic.cine_studies import ES_FRAME
-from tests.export.finished_runs import write_pair
-from tests.export.running import infer, read_table
+from tests.exporting.finished_runs import write_pair
+from tests.exporting.running import infer, read_table
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::DeprecationWarning:torch")
 

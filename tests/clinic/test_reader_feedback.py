@@ -26,7 +26,7 @@ from monai_fedlora.clinic.reader_feedback import (
     read_opinions,
 )
 from monai_fedlora.errors import ConfigError, DataError
-from monai_fedlora.export.intervals import wilson
+from monai_fedlora.exporting.intervals import wilson
 
 RESULT: dict[str, Any] = {
     "study": "P1",

@@ -24,7 +24,7 @@ from monai_fedlora.errors import DataError
 from monai_fedlora.studies.finding import find_studies
 from monai_fedlora.studies.study import CINE, IMAGE, CineFile, DicomFiles, Study
 from tests.clinic.cine_studies import ES_FRAME, affine_of, write_nifti
-from tests.export.finished_runs import write_pair
+from tests.exporting.finished_runs import write_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::DeprecationWarning:torch")
 

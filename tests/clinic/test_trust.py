@@ -25,13 +25,13 @@ from monai_fedlora.clinic.state import CANNOT_TELL, DOUBTFUL
 from monai_fedlora.clinic.trust import OodThreshold, read_trust
 from monai_fedlora.data.records import FramePair
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.export.bundle_export import Exported, export_bundle
+from monai_fedlora.exporting.bundle_export import Exported, export_bundle
 from monai_fedlora.files import load_tensors
 from monai_fedlora.networks.head_inputs import head_inputs, joined
 from monai_fedlora.studies.study import DicomFiles, Study
 from monai_fedlora.transforms.orientation import reference_affine
 from tests.clinic.cine_studies import write_nifti
-from tests.export.finished_runs import Run
+from tests.exporting.finished_runs import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::DeprecationWarning:torch")
 

@@ -10,12 +10,12 @@ import pytest
 
 from monai_fedlora.cli import main
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.export.check.findings import RULES
-from monai_fedlora.export.checksums import write_checksums
-from monai_fedlora.export.keys import read_signing_key
-from monai_fedlora.export.signing import sign_bundle
+from monai_fedlora.exporting.check.findings import RULES
+from monai_fedlora.exporting.checksums import write_checksums
+from monai_fedlora.exporting.keys import read_signing_key
+from monai_fedlora.exporting.signing import sign_bundle
 from monai_fedlora.resources import bundle_path
-from tests.export.signing import write_keys
+from tests.exporting.signing import write_keys
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +119,6 @@ def test_the_model_runs_if_asked_for_and_else_not(
         asked.append(run)
         raise ConfigError("seen")
 
-    monkeypatch.setattr("monai_fedlora.export.check.checker.check_bundle", check)
+    monkeypatch.setattr("monai_fedlora.exporting.check.checker.check_bundle", check)
     assert main(["check", str(tmp_path), *options]) == 2
     assert asked == [bool(options)]

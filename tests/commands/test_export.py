@@ -11,9 +11,9 @@ import pytest
 from monai_fedlora import cli
 from monai_fedlora.commands import export
 from monai_fedlora.errors import ConfigError, ExportError
-from monai_fedlora.export import bundle_export, peft_folders
-from monai_fedlora.export.bundle_export import Exported
-from tests.export.signing import write_keys
+from monai_fedlora.exporting import bundle_export, peft_folders
+from monai_fedlora.exporting.bundle_export import Exported
+from tests.exporting.signing import write_keys
 
 ATTACK = {
     "name": "loss",

@@ -17,10 +17,10 @@ from monai_fedlora.clinic.trust import TrainedOn, Trust
 from monai_fedlora.commands import predict
 from monai_fedlora.data.records import Photograph
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.export.keys import PublicKey
+from monai_fedlora.exporting.keys import PublicKey
 from monai_fedlora.studies.finding import BESIDE
 from monai_fedlora.studies.study import Study
-from tests.export.signing import write_keys
+from tests.exporting.signing import write_keys
 
 
 @dataclass

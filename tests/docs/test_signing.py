@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from monai_fedlora.export.keys import read_public_key, read_signing_key
+from monai_fedlora.exporting.keys import read_public_key, read_signing_key
 from tests.docs.commands import shell_blocks
 from tests.docs.test_guides import in_one_shell
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from monai_fedlora.export.intervals import mean_of_proportions
+from monai_fedlora.exporting.intervals import mean_of_proportions
 from monai_fedlora.rendering.charts import Estimate
 from monai_fedlora.reporting import run_figures
 from monai_fedlora.reporting.record import parse_record

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from monai_fedlora.clinic.bundle import Classifier
-from monai_fedlora.export.bundle_export import Exported
+from monai_fedlora.exporting.bundle_export import Exported
 from monai_fedlora.serve.card import describe_model, model_card
 
 

@@ -23,7 +23,7 @@ import pytest
 from monai_fedlora import cli
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.export.bundle_export import Exported
+from monai_fedlora.exporting.bundle_export import Exported
 from monai_fedlora.serve import run as run_module
 from monai_fedlora.serve.run import listen
 from monai_fedlora.serve.settings import ServeSettings

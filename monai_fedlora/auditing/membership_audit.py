@@ -1,0 +1,218 @@
+"""One audit: open the model, find members and others, attack, and write down figures without patients."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai_fedlora import __version__
+from monai_fedlora.auditing.lira import FEWEST_RUNS
+from monai_fedlora.auditing.membership import find_outside, find_site, phantom_of
+from monai_fedlora.auditing.model import OpenModel, observe, open_model, scratch_folder
+from monai_fedlora.auditing.shadows import SEED, lira, make_pool
+from monai_fedlora.data.cases import Datalist
+from monai_fedlora.errors import ConfigError, DataError, ExportError
+from monai_fedlora.exporting.attacks import FEWEST_PATIENTS
+from monai_fedlora.exporting.bundle_export import export_bundle
+from monai_fedlora.exporting.finished import SHARED_SITE, FinishedModel, read_finished
+from monai_fedlora.exporting.leakage import (
+    OUTSIDE,
+    TEST,
+    TRAINING,
+    VALIDATION,
+    Cases,
+    Leakage,
+    measure,
+    strongest_first,
+)
+from monai_fedlora.exporting.locate import personal_sites
+from monai_fedlora.exporting.measured import shipped_numbers
+from monai_fedlora.federated.site_state import FINAL_NAME
+from monai_fedlora.files import sha256
+
+DEFAULT_SHADOWS = 8
+"""Shadow runs where nothing else is said (ours)."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """The figures of a model.
+
+    Attributes:
+        leakage: the attacks.
+        facts: what was audited, with which cases: names and numbers, for the JSON file.
+        final: the site's model, where a run was audited.
+    """
+
+    leakage: Leakage
+    facts: Mapping[str, Any]
+    final: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Aggregates alone; :meth:`Leakage.from_json` reads the figures back."""
+        return {**self.facts, **self.leakage.to_json(), "upper_bound": round(self.leakage.upper_bound, 3)}
+
+
+def audit_model(
+    source: Path,
+    *,
+    data: str | None = None,
+    site: str | None = None,
+    outside: str | None = None,
+    shadows: int | None = None,
+    backbone: str | None = None,
+    say: Say = lambda text: None,
+) -> Audit:
+    """Run membership inference against a model.
+
+    Of a run, the bundle that an export would make is audited, and shadow models are trained; of a bundle, what needs no
+    training.
+
+    Args:
+        source: an exported bundle, or a run's workspace or private folder.
+        data: prepared folder with the site's data; None as in :func:`monai_fedlora.data.site.site_data`.
+        site: whose model, or of a bundle whose cases; None where there is one.
+        outside: see :func:`monai_fedlora.auditing.membership.find_outside`.
+        shadows: number of shadow runs; None for :data:`DEFAULT_SHADOWS` of a run; 0 for none.
+        backbone: source of the backbone of a run.
+        say: told what is done.
+
+    Raises:
+        ConfigError: the source is neither, or shadow runs are asked for and there is no run.
+        DataError: the data are not the model's, or too few.
+        ExportError, WeightsError: a run cannot be exported, or a file is damaged.
+    """
+    if shadows is not None and (shadows < 0 or 0 < shadows < FEWEST_RUNS):
+        raise ConfigError(f"--shadows is {shadows}; it takes {FEWEST_RUNS} runs or more, or 0 for none")
+    if _is_bundle(source):
+        if shadows:
+            raise ConfigError(
+                f"{source} is a bundle, and shadow models are trained as its run was; give the run's workspace, or "
+                "leave --shadows out"
+            )
+        return _audit(source, None, data=data, site=site, outside=outside, shadows=0, backbone=backbone, say=say)
+    model = read_finished(source, _one_site(source, site))
+    runs = DEFAULT_SHADOWS if shadows is None else shadows
+    with scratch_folder() as scratch:
+        say("exporting the model as it would leave ...")
+        output = Path(scratch) / "model"
+        export_bundle(run=model.path, site=str(model.site), output=output, backbone=backbone, program=False)
+        return _audit(output, model, data=data, site=site, outside=outside, shadows=runs, backbone=backbone, say=say)
+
+
+def _is_bundle(source: Path) -> bool:
+    """A folder with metadata, or a zip; of what does not exist, opening it as a bundle says so."""
+    if source.is_dir():
+        return (source / "configs" / "metadata.json").is_file()
+    return source.suffix != Path(FINAL_NAME).suffix
+
+
+def _one_site(run: Path, site: str | None) -> str:
+    if site == SHARED_SITE:
+        raise ConfigError(
+            "export the shared model, and audit its bundle with --site for each site whose cases are there"
+        )
+    sites = personal_sites(run)
+    if site is None and len(sites) != 1:
+        known = ", ".join(sites) if sites else "none"
+        raise ConfigError(f"{run} is no bundle, and as a run it holds the models of {known}; choose one with --site")
+    return site or sites[0]
+
+
+def _audit(
+    bundle: Path,
+    model: FinishedModel | None,
+    *,
+    data: str | None,
+    site: str | None,
+    outside: str | None,
+    shadows: int,
+    backbone: str | None,
+    say: Say,
+) -> Audit:
+    opened = open_model(bundle)
+    origin = opened.metadata["provenance"]
+    whose = site or origin["site"]
+    if whose is None:
+        raise ConfigError(f"{bundle} is a shared model; say with --site whose cases are to be told members")
+    if origin["site"] not in (None, whose):
+        raise ConfigError(f"{bundle} is the model of {origin['site']}, not of {whose}; check --site")
+    own = find_site(opened.metadata, site=whose, data=data, phantom=phantom_of(origin["training_bundle"]))
+    if model is not None:
+        _check_split(model, own)
+    others = find_outside(outside, own)
+    said = _ask(opened, own, others, say)
+    leakage = measure(said, shipped_numbers(opened.metadata, opened.tensors))
+    if not leakage.attacks:
+        raise DataError(
+            f"no attack could be measured with the cases of {whose}: {next(iter(leakage.not_measured.values()))}. It "
+            f"takes {FEWEST_PATIENTS} patients behind the model and {FEWEST_PATIENTS} others; give more with --outside"
+        )
+    if model is not None and shadows:
+        temperature = float(opened.metadata["calibration"]["temperature"])
+        leakage = _with_lira(leakage, model, own, others, said, temperature, shadows, backbone, say)
+    facts = {
+        "audited": opened.classifier.name if model is None else f"{origin['experiment']}, {whose}",
+        "site": whose,
+        "method": origin["method"]["name"],
+        "backbone": origin["backbone"]["size"],
+        "experiment": origin["experiment"],
+        "model_sha256": opened.classifier.sha256,
+        "final_sha256": None if model is None else sha256(model.path),
+        "dataset": own.dataset,
+        "outside": None if others is None else others.dataset,
+        "patients": {group: len(cases.units.unique()) for group, cases in said.items()},
+        "images": {group: len(cases.units) for group, cases in said.items()},
+        "shadow_runs": shadows,
+        "shadow_seed": SEED if shadows else None,
+        "software": __version__,
+    }
+    return Audit(leakage=leakage, facts=facts, final=None if model is None else model.path)
+
+
+def _check_split(model: FinishedModel, own: Datalist) -> None:
+    """Compare the labels that the run has kept: as many cases of another split would make the wrong ones members."""
+    for split, labels in model.evidence.labels.items():
+        if labels.tolist() != [case.label for case in own.cases(split)]:
+            raise DataError(
+                f"the datalist of {own.site} has other labels than the {split} split that {model.path} was made with: "
+                "it was prepared anew, or is of other data; give the folder of the training with --data"
+            )
+
+
+def _ask(opened: OpenModel, own: Datalist, others: Datalist | None, say: Say) -> dict[str, Cases]:
+    said = {}
+    asked = [(group, own, group) for group in (TRAINING, VALIDATION, TEST)]
+    asked += [] if others is None else [(OUTSIDE, others, TRAINING)]
+    for group, datalist, split in asked:
+        say(f"asking the model about {len(datalist.cases(split))} cases ({group}) ...")
+        if (found := observe(opened, datalist, split)) is not None:
+            said[group] = found
+    return said
+
+
+def _with_lira(
+    leakage: Leakage,
+    model: FinishedModel,
+    own: Datalist,
+    others: Datalist | None,
+    said: dict[str, Cases],
+    temperature: float,
+    shadows: int,
+    backbone: str | None,
+    say: Say,
+) -> Leakage:
+    def told(run: int, kept: bool) -> None:
+        say(f"shadow run {run + 1} of {shadows}" + (", kept from an earlier audit" if kept else ""))
+
+    try:
+        found = make_pool(own, others, said, temperature)
+        attack = lira(model, found, own, runs=shadows, backbone=backbone, on_run=told)
+    except (DataError, ExportError) as error:
+        return dataclasses.replace(leakage, not_measured={**leakage.not_measured, "LiRA on weights": str(error)})
+    return dataclasses.replace(leakage, attacks=strongest_first([*leakage.attacks, attack]))

@@ -1,0 +1,199 @@
+"""A MONAI bundle of one finished model that runs with MONAI alone."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from monai_fedlora.errors import ExportError
+from monai_fedlora.exporting.bundle_zip import pack
+from monai_fedlora.exporting.calibration import calibrate
+from monai_fedlora.exporting.checksums import write_checksums
+from monai_fedlora.exporting.claim import claim_checklist
+from monai_fedlora.exporting.classifier import write_script
+from monai_fedlora.exporting.exported_program import write_program
+from monai_fedlora.exporting.finished import FinishedModel, backbone_name, find_backbone, read_finished
+from monai_fedlora.exporting.folder import new_folder
+from monai_fedlora.exporting.inference_config import inference_config
+from monai_fedlora.exporting.kept_reference import keep_reference, kept_reference
+from monai_fedlora.exporting.keys import SigningKey
+from monai_fedlora.exporting.leakage import read_audit
+from monai_fedlora.exporting.leakage_card import card_entry
+from monai_fedlora.exporting.licence import licence_text
+from monai_fedlora.exporting.measured import measured_leakage, with_audit
+from monai_fedlora.exporting.merged_weights import write_weights
+from monai_fedlora.exporting.modalities import modality_of
+from monai_fedlora.exporting.modality import Modality
+from monai_fedlora.exporting.model_card import model_card
+from monai_fedlora.exporting.model_metadata import model_metadata
+from monai_fedlora.exporting.network import AssessingNetwork, ExportedNetwork
+from monai_fedlora.exporting.onnx_file import write_onnx
+from monai_fedlora.exporting.public_images import public_features, public_images
+from monai_fedlora.exporting.public_reference import NO_PUBLIC, fit_public_reference
+from monai_fedlora.exporting.reference import Place, check_patients, fit_reference
+from monai_fedlora.exporting.signing import sign_bundle
+from monai_fedlora.exporting.usage import ONNX, PROGRAM, SCRIPT, WEIGHTS, inference_command, model_files, usage_text
+from monai_fedlora.exporting.written import check_models, check_passes
+from monai_fedlora.files import make_folder, sha256, write_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A written export.
+
+    Attributes:
+        folder: where it lies; a zip file if it was packed.
+        metadata: its description.
+        usage: the command or code that runs it.
+        digest: of a bundle, see :func:`monai_fedlora.exporting.checksums.write_checksums`; None for PEFT folders.
+    """
+
+    folder: Path
+    metadata: Mapping[str, Any]
+    usage: str
+    digest: str | None = None
+
+
+def export_bundle(
+    *,
+    run: Path,
+    site: str,
+    output: Path,
+    backbone: str | None = None,
+    program: bool = True,
+    onnx: bool = False,
+    packed: bool = False,
+    statistics: bool = True,
+    public: Path | None = None,
+    on_public: Callable[[int, int], None] = lambda done, total: None,
+    key: SigningKey | None = None,
+) -> Exported:
+    """Write a bundle: merged weights, models with the preprocessing inside, configuration, card and checksums.
+
+    Before it appears it is checked that every tensor had its place, that merged and adapted network and every model
+    file, read back, agree in their logits, and that the bundle passes
+    :func:`monai_fedlora.exporting.check.checker.check_bundle`. What the model gives away of its members is measured as
+    far as that needs no training, and stands in the metadata and the card.
+
+    Args:
+        run: the run's workspace, the site's private folder in it, or the stored file.
+        site: whose model; "shared" for the shared part alone.
+        output: folder to create.
+        backbone: source of the backbone; None takes the site's own setting, then the demo weights.
+        program: also write the model as a program of `torch.export`, which holds the weights once more.
+        onnx: also write the network as an ONNX file.
+        packed: create a zip file that holds the folder, called like it with the ending ``.zip``, in its place.
+        statistics: let a personal model tell how far an image lies from the site's patients, see
+            :mod:`monai_fedlora.exporting.reference`, and a shared one how far from ``public`` cases.
+        public: folder of prepared sites whose cases are public, to choose the directions from beside phantoms; of a
+            shared model also those that the distance is measured from.
+        on_public: called with the number of public images that the network has seen, and of all.
+        key: sign the bundle with it, see :mod:`monai_fedlora.exporting.signing`.
+
+    Raises:
+        ConfigError: ONNX is asked for and not installed.
+        ExportError: the run has no such model, or a check failed; nothing is left behind.
+        WeightsError: a file is damaged.
+    """
+    output = output.absolute()
+    if packed:
+        options: dict[str, Any] = {"program": program, "onnx": onnx, "statistics": statistics, "key": key}
+        options |= {"public": public, "on_public": on_public}
+        return _export_packed(run=run, site=site, output=output, backbone=backbone, **options)
+    with new_folder(output) as folder:
+        model = read_finished(run, site)
+        source = find_backbone(model.plan, backbone)
+        modality = modality_of(model.plan)
+        plain = write_weights(model, source, modality.probe(), folder / WEIGHTS)
+        calibration = calibrate(model.evidence)
+        reference: Place | str = "it was left out of this export"
+        if statistics:
+            reference = site_reference(model, plain, modality, public=public, on_public=on_public)
+        network = ExportedNetwork(plain, temperature=calibration.temperature).eval()
+        scripted = network
+        if isinstance(reference, Place):
+            scripted = AssessingNetwork(plain, temperature=calibration.temperature, reference=reference).eval()
+        files = model_files(modality, program=program, onnx=onnx)
+        metadata = model_metadata(
+            model,
+            name=output.name,
+            backbone=source,
+            packages=sorted({"fire", "pytorch-ignite", *modality.packages}),
+            files_sha256={WEIGHTS: sha256(folder / WEIGHTS)},
+            files=files,
+            calibration=calibration,
+            reference=reference,
+        )
+        leakage = with_audit(measured_leakage(model.evidence, reference, metadata), read_audit(model.path))
+        metadata["measured_leakage"] = card_entry(leakage)
+        config = inference_config(model.plan.classes, modality.reading())
+        write_script(scripted, modality, folder / SCRIPT, metadata=metadata, config=config)
+        if program:
+            write_program(network, modality, folder / PROGRAM, metadata=metadata)
+        if onnx:
+            write_onnx(network, modality, folder / ONNX)
+        for name, content in (("metadata", metadata), ("inference", config)):
+            write_text(folder / "configs" / f"{name}.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+        usage = usage_text(output.name, modality, files)
+        write_text(folder / "docs" / "README.md", model_card(metadata, usage=usage))
+        write_text(folder / "docs" / "CLAIM.md", claim_checklist(metadata))
+        write_text(folder / "LICENSE", licence_text(backbone_name(source)))
+        check_models(folder, scripted, modality)
+        digest = write_checksums(folder)
+        if key is not None:
+            sign_bundle(folder, key)
+        check_passes(folder, keys=[key.public] if key else [])
+    return Exported(folder=output, metadata=metadata, usage=inference_command(output), digest=digest)
+
+
+def site_reference(
+    model: FinishedModel,
+    network: nn.Module,
+    modality: Modality,
+    *,
+    public: Path | None = None,
+    on_public: Callable[[int, int], None] = lambda done, total: None,
+) -> Place | str:
+    """Where the site's patients lie, as an earlier export told it or drawn now; or why a bundle has no such thing.
+
+    For a shared model it is where public cases lie, if there are any.
+
+    Args:
+        model: the finished model.
+        network: the same, merged.
+        modality: of its images.
+        public: as for :func:`export_bundle`, like ``on_public``.
+    """
+    if model.site is None and public is None:
+        return NO_PUBLIC
+    images = public_images(modality.phantom, prepared=public)
+    try:
+        if model.site is None:
+            features = public_features(network, images, modality, on_image=on_public)
+            return fit_public_reference(features, images.cases, description=images.description)
+        if (kept := kept_reference(model.path, images.description)) is not None:
+            return kept
+        check_patients(model.evidence)
+        features = public_features(network, images, modality, on_image=on_public)
+        drawn = fit_reference(model.evidence, features, description=images.description)
+        return keep_reference(model.path, drawn)
+    except ExportError as error:
+        return str(error)
+
+
+def _export_packed(*, output: Path, **options: Any) -> Exported:
+    """Build the folder where nobody looks, and leave its zip."""
+    target = output if output.suffix == ".zip" else output.with_name(f"{output.name}.zip")
+    if target.exists():
+        raise ExportError(f"{target} exists; choose another output, or remove it")
+    make_folder(target.parent)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
+        exported = export_bundle(output=Path(scratch) / target.stem, **options)
+        pack(exported.folder, target)
+    return replace(exported, folder=target, usage=inference_command(Path(target.stem)))

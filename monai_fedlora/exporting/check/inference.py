@@ -1,0 +1,109 @@
+"""Whether ``configs/inference.json`` is, word for word, one that an export of this package has written.
+
+MONAI calls, imports and evaluates what such a file says. Nothing of it is judged: the whole file has to be what the
+exporter writes for the kind of image, the classes and the voxel size that the metadata name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from monai_fedlora.errors import ExportError
+from monai_fedlora.exporting.check.earlier import PHOTOGRAPH_ENDINGS, config_of_one_run
+from monai_fedlora.exporting.check.words import shortened
+from monai_fedlora.exporting.cine_modality import AFFINE, cine_reading, resampled_cine_reading
+from monai_fedlora.exporting.inference_config import inference_config
+from monai_fedlora.exporting.modality import Reading
+from monai_fedlora.exporting.photograph_modality import photograph_reading
+from monai_fedlora.formats.photograph_file import SUFFIXES
+
+_CLASS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_MOST_CLASSES = 10_000
+_SMALLEST_STEP, _LARGEST_STEP = 0.5, 1000.0  # mm; a study that is resampled to less fills the memory
+
+
+def inference_problems(config: Any, metadata: Any) -> Iterator[str]:
+    """How a configuration differs from what an export writes.
+
+    Args:
+        config: the parsed ``inference.json``.
+        metadata: the parsed ``metadata.json``.
+
+    Raises:
+        ExportError: the metadata do not name classes and images as an export does.
+    """
+    yield from min((list(_differences(config, known, "")) for known in _known_configs(metadata)), key=len)
+
+
+def same_json(first: Any, second: Any) -> bool:
+    """Whether two parsed JSON values are equal, with true apart from 1 and 1 apart from 1.0."""
+    return _text(first) == _text(second)
+
+
+def _known_configs(metadata: Any) -> Iterator[Any]:
+    """Every configuration that an export has written for such a model.
+
+    An exporter whose texts change yields its earlier ones here too, so that older bundles keep passing.
+    """
+    try:
+        image = metadata["network_data_format"]["inputs"]["image"]
+        channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+        if len(channels) > _MOST_CLASSES:
+            raise ExportError(f"the metadata name more than {_MOST_CLASSES:,} classes")
+        classes = [channels[str(index)] for index in range(len(channels))]
+        reading = _reading(image)
+    except (LookupError, TypeError) as error:
+        raise ExportError("the metadata do not name classes and images as an export does") from error
+    if not all(isinstance(name, str) and _CLASS.fullmatch(name) for name in classes):
+        raise ExportError("the metadata name a class that is no plain word")
+    if image["modality"] == "photograph" or "affine" in image:
+        yield json.loads(json.dumps(inference_config(classes, reading)))
+    if "affine" not in image:
+        yield json.loads(json.dumps(config_of_one_run(classes, _reading(image, endings=PHOTOGRAPH_ENDINGS))))
+
+
+def _reading(image: Mapping[str, Any], endings: Sequence[str] = SUFFIXES) -> Reading:
+    if image["modality"] == "photograph":
+        return photograph_reading(endings)
+    if image["modality"] != "MR":
+        raise ExportError("the metadata name a kind of image that no export takes")
+    spacing = image["spacing_mm"]
+    plain = isinstance(spacing, list) and all(
+        type(step) in (int, float) and _SMALLEST_STEP <= step <= _LARGEST_STEP for step in spacing
+    )
+    if not plain or len(spacing) != 3:
+        raise ExportError(
+            f"the metadata name {shortened(spacing)} as the voxel size, which is no size from {_SMALLEST_STEP:g} to "
+            f"{_LARGEST_STEP:g} mm"
+        )
+    if "affine" not in image:
+        return resampled_cine_reading(spacing)
+    if image["affine"] != AFFINE:
+        raise ExportError("the metadata name an affine in words that no export writes")
+    return cine_reading()
+
+
+def _differences(found: Any, known: Any, place: str) -> Iterator[str]:
+    """Where two values differ, as deep as they have the same structure."""
+    if isinstance(found, Mapping) and isinstance(known, Mapping):
+        for key in sorted(found.keys() | known.keys()):
+            inner = f"{place}::{key}" if place else key
+            if key not in known:
+                yield f"{shortened(inner)} is {shortened(found[key])}, which no export writes"
+            elif key not in found:
+                yield f"{inner} is missing"
+            else:
+                yield from _differences(found[key], known[key], inner)
+    elif isinstance(found, list) and isinstance(known, list) and len(found) == len(known):
+        for index, (one, other) in enumerate(zip(found, known, strict=True)):
+            yield from _differences(one, other, f"{place}::{index}")
+    elif not same_json(found, known):
+        where = place or "the configuration"
+        yield f"{where} is {shortened(found)}, which no export writes; it is {shortened(known)}"
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)

@@ -1,0 +1,187 @@
+"""One TorchScript module from an image of any size to logits, that runs without this package."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Optional
+
+import torch
+from torch import Tensor, nn
+
+from monai_fedlora.exporting.modality import Modality
+from monai_fedlora.files import atomic_path
+from monai_fedlora.transforms.orientation import all_orders, is_known
+
+
+class Classifier(nn.Module):
+    """Preprocessing and network in one.
+
+    Args:
+        preprocessor: maps images of any size to what the network takes, and refuses unusable ones.
+        network: maps that to logits.
+    """
+
+    def __init__(self, preprocessor: nn.Module, network: nn.Module) -> None:
+        super().__init__()
+        self.preprocessor = preprocessor
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (B, classes) of raw images (B, channels, \\*size)."""
+        return self.network(self.preprocessor(image))
+
+
+class AssessingClassifier(Classifier):
+    """The same with a second method, which also tells how far an image lies from the site's training cases.
+
+    Args:
+        preprocessor: as in :class:`Classifier`.
+        network: one with ``assess``, see :class:`monai_fedlora.exporting.network.AssessingNetwork`.
+    """
+
+    @torch.jit.export
+    def assess(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, classes) and distances (B) of raw images."""
+        return self.network.assess(self.preprocessor(image))  # type: ignore[operator]
+
+
+class CineClassifier(nn.Module):
+    """:class:`Classifier` for images with an affine, which averages the logits over all orders of axes of an image
+    whose affine does not tell an orientation, or that comes without one.
+
+    Args:
+        preprocessor: maps images and affines to what the network takes, and refuses unusable ones.
+        network: maps that to logits.
+    """
+
+    def __init__(self, preprocessor: nn.Module, network: nn.Module) -> None:
+        super().__init__()
+        self.preprocessor = preprocessor
+        self.network = network
+
+    def forward(self, image: Tensor, affine: Optional[Tensor] = None) -> Tensor:  # noqa: UP045  for TorchScript
+        """Logits (B, classes) of raw images (B, 2, X, Y, Z) with affines (B, 4, 4)."""
+        prepared = self.preprocessor(image, affine)
+        shape = [image.shape[2], image.shape[3], image.shape[4]]
+        rows: list[Tensor] = []
+        for index in range(len(prepared)):
+            one = prepared[index]
+            if affine is not None and is_known(affine[index], shape):
+                rows.append(self.network(one.unsqueeze(0)))
+            else:
+                rows.append(self.network(all_orders(one)).mean(dim=0, keepdim=True))
+        return torch.cat(rows)
+
+
+class AssessingCineClassifier(CineClassifier):
+    """The same with a second method, see :class:`AssessingClassifier`.
+
+    Args:
+        preprocessor: as in :class:`CineClassifier`.
+        network: one with ``assess`` and ``assess_together``, see
+            :class:`monai_fedlora.exporting.network.AssessingNetwork`.
+    """
+
+    @torch.jit.export
+    def assess(
+        self,
+        image: Tensor,
+        affine: Optional[Tensor] = None,  # noqa: UP045  for TorchScript
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (B, classes) and distances (B) of raw images; without an orientation, of all orders together."""
+        prepared = self.preprocessor(image, affine)
+        shape = [image.shape[2], image.shape[3], image.shape[4]]
+        rows: list[Tensor] = []
+        distances: list[Tensor] = []
+        for index in range(len(prepared)):
+            one = prepared[index]
+            if affine is not None and is_known(affine[index], shape):
+                logits, distance = self.network.assess(one.unsqueeze(0))  # type: ignore[operator]
+            else:
+                logits, distance = self.network.assess_together(all_orders(one))  # type: ignore[operator]
+            rows.append(logits)
+            distances.append(distance)
+        return torch.cat(rows), torch.cat(distances)
+
+
+def eager_classifier(network: nn.Module, modality: Modality) -> nn.Module:
+    """The module in plain Python, in evaluation mode; with ``assess`` where the network has it."""
+    plain, assessing = (
+        (CineClassifier, AssessingCineClassifier) if modality.takes_affine else (Classifier, AssessingClassifier)
+    )
+    kind = assessing if hasattr(network, "assess") else plain
+    return kind(modality.preprocessor(), network).eval()
+
+
+def scripted_classifier(network: nn.Module, modality: Modality) -> torch.jit.ScriptModule:
+    """The module in TorchScript: the preprocessor scripted, so that it takes any size, and the network traced."""
+    example = torch.zeros(1, *modality.input_shape)
+    methods = {name: example for name in ("forward", "assess", "assess_together") if hasattr(network, name)}
+    _name_classes_as_ours(network)
+    with quiet_torch(), torch.no_grad():
+        traced = torch.jit.trace_module(network.eval(), methods, check_trace=False)
+        for module in traced.modules():
+            for name in module._c._method_names():
+                torch._C._jit_pass_remove_mutation(module._c._get_method(name).graph)  # a bundle's check takes none
+        return torch.jit.script(eager_classifier(traced, modality))
+
+
+def _name_classes_as_ours(network: nn.Module) -> None:
+    """Let modules of other packages' classes be of classes of the same name here, which compute the same.
+
+    TorchScript calls everything by the names of Python's classes, and a bundle's check knows the names of this package
+    and of torch alone, because others could stand for code in C++.
+    """
+    for module in network.modules():
+        kind = type(module)
+        if not f"{kind.__module__}.".startswith(("monai_fedlora.", "torch.nn.")):
+            module.__class__ = type(kind.__name__, (kind,), {"__module__": __name__})
+
+
+def write_script(
+    network: nn.Module, modality: Modality, path: Path, *, metadata: Mapping[str, Any], config: Mapping[str, Any]
+) -> None:
+    """Write ``model.ts`` with the bundle's metadata and inference configuration inside."""
+    from monai.data import save_net_with_metadata
+
+    script, buffer = scripted_classifier(network, modality), io.BytesIO()
+    with quiet_torch():
+        save_net_with_metadata(
+            script,
+            buffer,
+            include_config_vals=False,
+            meta_values=metadata,
+            more_extra_files={"inference.json": json.dumps(config).encode()},
+        )
+    with atomic_path(path) as temporary:
+        copy_without_call_stacks(buffer, temporary)
+
+
+def copy_without_call_stacks(script: IO[bytes], target: Path) -> None:
+    """Copy a saved TorchScript module, leaving out where each operation was written.
+
+    TorchScript stores the call stack of every operation, with the full paths of this machine's source files, for
+    error messages. The module computes the same without.
+
+    Args:
+        script: the saved module.
+        target: file to write.
+    """
+    with zipfile.ZipFile(script) as source, zipfile.ZipFile(target, "w") as stripped:
+        for record in source.infolist():
+            if not record.filename.endswith(".debug_pkl"):
+                stripped.writestr(record, source.read(record))
+
+
+@contextmanager
+def quiet_torch() -> Iterator[None]:
+    """TorchScript's deprecation notices and MONAI's remark that a bundle can run code say nothing about an export."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,64 @@
+"""The exported model as a program of `torch.export`, for readers that no longer take TorchScript.
+
+Where the preprocessing depends on what an image shows (finding the heart, finding the lit disc), the program is the
+network behind it, for images that are prepared already and have its fixed size.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from monai_fedlora.exporting.classifier import Classifier
+from monai_fedlora.exporting.modality import Modality
+from monai_fedlora.files import atomic_path
+
+_TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
+
+
+def write_program(network: nn.Module, modality: Modality, path: Path, *, metadata: Mapping[str, Any]) -> None:
+    """Write ``model.pt2`` for batches of any length, with the metadata inside.
+
+    It holds neither an example nor where each operation was written.
+
+    Args:
+        network: what the scripted model holds behind its preprocessing.
+        modality: of its images.
+        path: file to write.
+        metadata: of the bundle.
+    """
+    preprocessor = modality.plain_preprocessor()
+    module = network if preprocessor is None else Classifier(preprocessor, network)
+    first = program_probes(modality)[0]
+    moving = (0,) if preprocessor is None else (0, *range(2, first.dim()))
+    sizes = dict.fromkeys(moving, torch.export.Dim.DYNAMIC)
+    with torch.no_grad():
+        program = torch.export.export(
+            module.eval().requires_grad_(False), (first.expand(2, *first.shape[1:]),), dynamic_shapes=(sizes,)
+        )
+    for node in program.graph.nodes:
+        for key in _TRACES:
+            node.meta.pop(key, None)
+    program.example_inputs = None
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        torch.export.save(program, stream, extra_files={"metadata.json": json.dumps(metadata)})
+
+
+def read_program(path: Path) -> nn.Module:
+    """The module of a ``model.pt2``."""
+    return torch.export.load(str(path)).module()
+
+
+def program_probes(modality: Modality) -> list[Tensor]:
+    """Two batches of one that the program takes: raw images, or prepared ones."""
+    raw = modality.raw_probes()
+    if modality.plain_preprocessor() is not None:
+        return [image for (image,) in raw]
+    prepare = modality.preprocessor().eval()
+    with torch.no_grad():
+        return [prepare(*inputs) for inputs in raw]

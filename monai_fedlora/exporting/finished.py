@@ -1,0 +1,301 @@
+"""A finished run's tensors, read back and put into the network they were trained in."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from monai_fedlora.data.origin import UNKNOWN, Origin, check_kind
+from monai_fedlora.environment import BACKBONE
+from monai_fedlora.errors import ConfigError, ExportError
+from monai_fedlora.exporting.kept_evidence import SHARED_MODEL, Evidence, no_evidence, read_evidence
+from monai_fedlora.exporting.locate import find_personal, find_shared
+from monai_fedlora.exporting.pooled import pooled_test
+from monai_fedlora.federated.initial import stored_images
+from monai_fedlora.federated.materials import Installed
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.run_record import INCOMPLETE, RESULTS_NAME, learnt
+from monai_fedlora.federated.site_state import TRAINED_ON
+from monai_fedlora.files import load_tensors, read_json
+from monai_fedlora.networks.catalogue import demo_weights
+from monai_fedlora.networks.weights import HUB_PREFIX, backbone_sha256
+from monai_fedlora.scope import Role
+from monai_fedlora.site_report import PERSONAL, SHARED, renamed_views
+
+SHARED_SITE = "shared"
+"""In place of a site's name: the shared part alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedModel:
+    """What a run has made for a site, or for a hospital that was not part of it.
+
+    Attributes:
+        path: the file it was read from.
+        plan: the experiment.
+        site: whose model it is; None for the shared part alone.
+        rounds: rounds trained since the first.
+        tensors: by state-dict key; all trained ones, or the shared ones alone.
+        cases: training cases of the site; None for the shared part.
+        test: metrics of the test split by view ("personal", "shared").
+        validation_cases: of the site; None where that is not recorded.
+        evidence: what the run has kept of the site's cases.
+        origin: of the site's own cases; of unknown kind for the shared part, and for a run of an earlier version.
+        shared_origin: kind of all images that moved the shared part, see :mod:`monai_fedlora.data.origin`; None where
+            the method shares nothing that is trained.
+    """
+
+    path: Path
+    plan: Plan
+    site: str | None
+    rounds: int
+    tensors: Mapping[str, Tensor]
+    cases: int | None
+    test: Mapping[str, Mapping[str, Any]]
+    validation_cases: int | None = None
+    evidence: Evidence = field(default_factory=no_evidence)
+    origin: Origin = field(default_factory=Origin)
+    shared_origin: str | None = UNKNOWN
+
+
+def read_finished(run: Path, site: str) -> FinishedModel:
+    """Find and read a site's model, or for :data:`SHARED_SITE` the shared one.
+
+    Raises:
+        ExportError: it is not there, ambiguous, of another site, or contradicts itself.
+        WeightsError: the file is damaged.
+    """
+    return read_shared(find_shared(run)) if site == SHARED_SITE else read_personal(find_personal(run, site), site)
+
+
+def read_personal(path: Path, site: str) -> FinishedModel:
+    """Read a site's ``final.safetensors``.
+
+    Raises:
+        ExportError: the file is of another site, is no final model, or contradicts itself.
+        WeightsError: the file is damaged.
+    """
+    stored, metadata = load_tensors(path)
+    plan = _plan(path, metadata)
+    if metadata.get("site") != site or site not in plan.sites:
+        raise ExportError(f"{path} is the model of {metadata.get('site')!r}, not of {site!r}")
+    try:
+        record = json.loads(metadata["record"])
+        rounds, cases, test = int(record["round"]), int(record["cases"]), dict(renamed_views(record.get("test", {})))
+        validation = renamed_views(record.get("validation", {})).get(PERSONAL, {}).get("n")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ExportError(f"{path} has no record of a finished run ({error}); was the run finished?") from error
+    tensors = {}
+    for key, value in stored.items():
+        part, slash, name = key.partition("/")
+        if part not in ("shared", "private") or not slash:
+            raise ExportError(f"{path} holds {key!r}, which belongs to no final model")
+        tensors[name] = value
+    origin, shared_origin = trained_on(path, metadata)
+    return FinishedModel(
+        path=path,
+        plan=plan,
+        site=site,
+        rounds=rounds,
+        tensors=tensors,
+        cases=cases,
+        test=test,
+        validation_cases=validation,
+        evidence=read_evidence(path),
+        origin=origin,
+        shared_origin=shared_origin,
+    )
+
+
+def trained_on(path: Path, metadata: Mapping[str, str] | None = None) -> tuple[Origin, str | None]:
+    """What a site's model was trained on, as the run has stored it; unknown for a run of an earlier version.
+
+    Args:
+        path: of the model.
+        metadata: of the file, where it was read already.
+
+    Returns:
+        The origin of the site's own images, and the kind of all that moved the shared part, None if it has none.
+
+    Raises:
+        ExportError: the file says something else.
+        WeightsError: the file is damaged.
+    """
+    metadata = load_tensors(path)[1] if metadata is None else metadata
+    if TRAINED_ON not in metadata:
+        return Origin(), UNKNOWN
+    try:
+        said = json.loads(metadata[TRAINED_ON])
+        if said["shared"] is not None:
+            check_kind(said["shared"])
+        return Origin.from_json(said["site"]), said["shared"]
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        raise ExportError(f"{path} does not say what its model was trained on ({error}); it is damaged") from error
+
+
+def read_shared(path: Path) -> FinishedModel:
+    """Read the server's ``shared.safetensors``, with the sites' pooled test metrics where they are known.
+
+    They are taken from the ``results.json`` beside the file if it is of the same, finished run.
+
+    Raises:
+        ExportError: the file has no plan, or contradicts it; or that run came to its end and no site had trained.
+        WeightsError: the file is damaged.
+    """
+    tensors, metadata = load_tensors(path)
+    plan = _plan(path, metadata)
+    if not metadata.get("round", "").isdigit():
+        raise ExportError(f"{path} does not say after which round it was stored; give the server's shared tensors")
+    rounds = int(metadata["round"]) + 1
+    test = {}
+    if (path.parent / RESULTS_NAME).is_file() and rounds == plan.start_round + plan.rounds:
+        results = read_json(path.parent / RESULTS_NAME)
+        _check_learnt(path, plan, results)
+        pooled = pooled_test(results, plan)
+        test = {SHARED: pooled} if pooled else {}
+    return FinishedModel(
+        path=path,
+        plan=plan,
+        site=None,
+        rounds=rounds,
+        tensors=tensors,
+        cases=None,
+        test=test,
+        evidence=no_evidence(SHARED_MODEL),
+        shared_origin=stored_images(path, metadata),
+    )
+
+
+def _check_learnt(path: Path, plan: Plan, results: Any) -> None:
+    """Refuse tensors that are those a run began with, as nothing that its sites sent counted."""
+    try:
+        if results["status"] != INCOMPLETE or learnt(results):
+            return
+        same = Plan.from_json(results["plan"]).fingerprint == plan.fingerprint
+    except (AttributeError, ConfigError, KeyError, TypeError):  # of something else
+        return
+    if same:
+        raise ExportError(
+            f"{path} holds what the run began with: no answer of any site counted, so that nobody has trained it; "
+            f"{RESULTS_NAME} beside it says under 'refused' why"
+        )
+
+
+def _plan(path: Path, metadata: Mapping[str, str]) -> Plan:
+    if "plan" not in metadata:
+        raise ExportError(f"{path} carries no plan; it was not written by a federated run of this package")
+    try:
+        plan = Plan.from_json(json.loads(metadata["plan"]))
+    except (ConfigError, ValueError) as error:
+        raise ExportError(f"{path} carries a plan that this version cannot read: {error}") from error
+    if metadata.get("fingerprint") != plan.fingerprint:
+        raise ExportError(f"{path} contradicts its own plan: the file was altered or put together from two experiments")
+    return plan
+
+
+def find_backbone(plan: Plan, backbone: str | None) -> str:
+    """Return the source of the plan's backbone: ``backbone``, the site's own setting or the demo weights.
+
+    Raises:
+        ExportError: none is given and there are no demo weights, or they are not the ones the plan pins.
+        WeightsError: what is given cannot be read.
+    """
+    chosen = backbone or os.environ.get(BACKBONE)
+    source = chosen or demo_weights(plan.size)
+    if source is None:
+        raise ExportError(
+            f"there are no demo weights of size {plan.size}; give the backbone with --backbone or {BACKBONE}"
+        )
+    source = str(source)
+    if source.startswith(HUB_PREFIX):
+        return source
+    found = backbone_sha256(source) if Path(source).exists() else "no file"
+    if found != plan.backbone_sha256:
+        which = "" if chosen else " (the demo weights, as no other file was given)"
+        raise ExportError(
+            f"{source}{which} is not the backbone this model was trained on: expected SHA-256 {plan.backbone_sha256}, "
+            f"found {found}; give the right file with --backbone or {BACKBONE}"
+        )
+    return source
+
+
+def backbone_name(source: str) -> str:
+    """A backbone's name for a document: no folder of this machine, and nothing that a config would interpret."""
+    name = source if source.startswith(HUB_PREFIX) else Path(source).name
+    return re.sub(r"[^A-Za-z0-9._:/-]", "_", name)
+
+
+def rebuild(model: FinishedModel, backbone: str) -> Any:
+    """Build the adapted network of a finished run, on the CPU and in evaluation mode.
+
+    A shared model's network still carries the private parts, untrained; use it under
+    :func:`monai_fedlora.exporting.verify.exported_view`.
+
+    Args:
+        model: the tensors and their plan.
+        backbone: source of the backbone, see :func:`find_backbone`.
+
+    Raises:
+        ExportError: the tensors are not exactly the plan's, or not finite; or the method has no shared model.
+    """
+    plan = model.plan
+    method = plan.build_method() if model.site is None else plan.site_method(model.site)
+    return restored(model, Installed(backbone=backbone).network(plan, method))
+
+
+def restored(model: FinishedModel, network: Any) -> Any:
+    """Put a finished model's tensors into its adapted network, in place, and bring that into evaluation mode.
+
+    Args:
+        model: the tensors and their plan.
+        network: with the plan's method attached, or that method with the settings of the model's site.
+
+    Raises:
+        ExportError: see :func:`rebuild`.
+    """
+    plan = model.plan
+    method = plan.build_method() if model.site is None else plan.site_method(model.site)
+    scope = plan.scope(network)
+    expected = set(scope.manifest.down.entries)
+    if model.site is not None:
+        expected |= set(scope.keys(Role.PRIVATE))
+    elif method.shared_only(network) is None:
+        why = (
+            "a part that it needs, such as the head, is private to each site" if expected else "its sites share nothing"
+        )
+        raise ExportError(f"{plan.method} has no shared model: {why}; export a site's own model instead")
+    _fill(network, model.tensors, expected, model.path)
+    method.begin_round(network, model.rounds)
+    return network.eval()
+
+
+def _fill(network: nn.Module, tensors: Mapping[str, Tensor], expected: set[str], path: Path) -> None:
+    state = network.state_dict()
+    problems = []
+    if missing := expected - tensors.keys():
+        problems.append(f"it lacks {_listed(missing)}")
+    if unknown := tensors.keys() - expected:
+        problems.append(f"{_listed(unknown)} {'is' if len(unknown) == 1 else 'are'} not part of the method's model")
+    common = expected & tensors.keys()
+    if wrong := {key for key in common if tensors[key].shape != state[key].shape}:
+        problems.append(f"{_listed(wrong)} have another shape")
+    elif damaged := {key for key in common if not torch.isfinite(tensors[key]).all()}:
+        problems.append(f"{_listed(damaged)} hold NaN or infinite values")
+    if problems:
+        raise ExportError(f"{path} does not fit its own plan: {'; '.join(problems)}; it is of another run or damaged")
+    with torch.no_grad():
+        for key in expected:
+            state[key].copy_(tensors[key])
+
+
+def _listed(names: Iterable[str], limit: int = 4) -> str:
+    ordered = sorted(names)
+    return ", ".join(ordered[:limit]) + (f" and {len(ordered) - limit} more" if len(ordered) > limit else "")

@@ -1,0 +1,47 @@
+"""What a bundle and its card say of how far its members can be told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from monai_fedlora.exporting.leakage import Leakage
+
+
+def card_entry(leakage: Leakage) -> dict[str, Any]:
+    """What a bundle says of itself: areas, intervals and numbers of patients, in two digits and nothing finer.
+
+    The limits are rounded outwards. The figures are facts about the members too, and nothing limits formally what they
+    tell; in two digits one patient more or less rarely shows.
+    """
+    if not leakage.attacks:
+        return {"measured": False, "reason": next(iter(leakage.not_measured.values()), "there were no cases")}
+    return {
+        "measured": True,
+        "attacks": [
+            {
+                "name": attack.name,
+                "target": attack.target,
+                "members": list(attack.members),
+                "n_members": attack.n_members,
+                "n_others": attack.n_others,
+                "auc": round(attack.auc, 2),
+                "interval_95": [
+                    math.floor(round(100 * attack.interval_95[0], 6)) / 100,
+                    math.ceil(round(100 * attack.interval_95[1], 6)) / 100,
+                ],
+            }
+            for attack in leakage.attacks
+        ],
+        "not_measured": dict(leakage.not_measured),
+        "warnings": list(leakage.warnings),
+    }
+
+
+def by_reason(not_measured: Mapping[str, str]) -> dict[str, list[str]]:
+    """What was not measured, by the reason."""
+    found: dict[str, list[str]] = {}
+    for name, why in not_measured.items():
+        found.setdefault(why, []).append(name)
+    return found

@@ -1,0 +1,27 @@
+"""Which kind of image a finished run was trained on."""
+
+from __future__ import annotations
+
+from monai_fedlora.errors import ExportError
+from monai_fedlora.exporting.cine_modality import Cine
+from monai_fedlora.exporting.modality import Modality
+from monai_fedlora.exporting.photograph_modality import Photograph
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.networks.catalogue import architecture
+from monai_fedlora.resources import bundle_setting
+
+
+def modality_of(plan: Plan) -> Modality:
+    """The images of a plan's backbone.
+
+    Raises:
+        ConfigError: this installation does not know the plan's backbone, bundle or style of photographs.
+        ExportError: the backbone has no normalisation of photographs.
+    """
+    chosen = architecture(plan.size)
+    if chosen.spacing is not None:
+        return Cine(architecture=chosen, spacing=chosen.spacing)
+    if chosen.mean is None or chosen.std is None:
+        raise ExportError(f"nothing says how the backbone {chosen.name} wants photographs normalised")
+    style = plan.training.get("style") or bundle_setting(plan.bundle, "train", "style")
+    return Photograph(architecture=chosen, style=style, mean=chosen.mean, std=chosen.std)

@@ -1,0 +1,156 @@
+"""A finished model's adapters as the folders that PEFT reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monai_fedlora.adapters.lora import PRIVATE, SHARED, lora_layers
+from monai_fedlora.adapters.peft_folder import HEAD_NAME, save_peft_folder
+from monai_fedlora.errors import ExportError
+from monai_fedlora.exporting.bundle_export import Exported
+from monai_fedlora.exporting.calibration import calibrate
+from monai_fedlora.exporting.finished import FinishedModel, backbone_name, find_backbone, read_finished, rebuild
+from monai_fedlora.exporting.folder import new_folder
+from monai_fedlora.exporting.licence import licence_text
+from monai_fedlora.exporting.modalities import modality_of
+from monai_fedlora.exporting.model_card import model_card
+from monai_fedlora.exporting.model_metadata import model_metadata
+from monai_fedlora.exporting.verify import assert_equal, exported_view, logits
+from monai_fedlora.files import load_tensors, save_tensors, sha256, write_json, write_text
+from monai_fedlora.networks.catalogue import Network, build_backbone
+from monai_fedlora.networks.weights import load_backbone
+from monai_fedlora.scope import Role
+
+
+def export_peft(*, run: Path, site: str, output: Path, backbone: str | None = None) -> Exported:
+    """Write the adapters as PEFT folders ``shared`` and ``private``, the head beside the adapter of its role.
+
+    ``shared`` is also what ``monai-fedlora job --start-from`` takes. Before the folder appears, PEFT has loaded
+    the adapters back onto the backbone and given the same logits.
+
+    Args:
+        run: the run's workspace, the site's private folder in it, or the stored file.
+        site: whose model; "shared" for the shared part alone.
+        output: folder to create.
+        backbone: source of the backbone; None takes the site's own setting, then the demo weights.
+
+    Raises:
+        ExportError: the run has no such model, its method has no adapters, or the check failed; nothing is left
+            behind.
+        WeightsError: a file is damaged.
+    """
+    output = output.absolute()
+    with new_folder(output) as folder:
+        model = read_finished(run, site)
+        source = find_backbone(model.plan, backbone)
+        network = rebuild(model, source)
+        adapters = _write_adapters(network, model, folder)
+        _check_scales(network, model, adapters)
+        _check_written(network, model, folder, source, adapters)
+        weights = {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*.safetensors"))}
+        metadata = model_metadata(
+            model,
+            name=output.name,
+            backbone=source,
+            packages=("peft",),
+            files_sha256=weights,
+            calibration=calibrate(model.evidence),
+            reference="PEFT folders hold adapters only",
+        )
+        usage = _usage(model, adapters, heads=sorted(path for path in weights if path.endswith(HEAD_NAME)))
+        write_json(folder / "metadata.json", metadata)
+        write_text(folder / "README.md", model_card(metadata, usage=usage))
+        write_text(folder / "LICENSE", licence_text(backbone_name(source)))
+    return Exported(folder=output, metadata=metadata, usage=usage)
+
+
+def _write_adapters(network: Network, model: FinishedModel, folder: Path) -> list[str]:
+    """Write one folder per adapter and the head's file; returns the adapters' names."""
+    with torch.device("meta"):
+        plain = build_backbone(model.plan.size, out_chans=len(model.plan.classes)).state_dict()
+    heads = {key for key in plain if key.startswith(network.head_prefixes)}
+    scope = model.plan.scope(network)
+    roles = {SHARED: Role.SHARED} | ({PRIVATE: Role.PRIVATE} if model.site else {})
+    adapters = []
+    for name, role in roles.items():
+        trained = scope.keys(role)
+        rest = [key for key in trained if key not in heads]
+        if unfit := [key for key in rest if f".lora_A.{name}." not in key and f".lora_B.{name}." not in key]:
+            raise ExportError(
+                f"{model.plan.method} trains more than adapters and a head ({unfit[0]}), which a PEFT folder cannot "
+                "hold; export a bundle instead"
+            )
+        if rest:
+            save_peft_folder(network, name, folder / name)
+            adapters.append(name)
+        head = {key: model.tensors[key].float() for key in trained if key in heads}
+        if head:
+            save_tensors(folder / name / HEAD_NAME, head, {"format": "pt"})
+    if not adapters:
+        raise ExportError(f"{model.plan.method} trains no adapter that PEFT knows; export a bundle instead")
+    return adapters
+
+
+def _check_scales(network: Network, model: FinishedModel, adapters: list[str]) -> None:
+    """Refuse a method that lets an adapter count more or less than PEFT will."""
+    with exported_view(model, network):
+        for layer in lora_layers(network).values():
+            for name in adapters:
+                if layer.scaling[name] != layer.lora_alpha[name] / layer.r[name]:
+                    raise ExportError(
+                        f"{model.plan.method} weighs its {name} adapter by another number than alpha / r, which a PEFT "
+                        "folder cannot say; export a bundle instead"
+                    )
+
+
+def _check_written(network: Network, model: FinishedModel, folder: Path, backbone: str, adapters: list[str]) -> None:
+    """Let PEFT put the written adapters on a fresh backbone and compare the logits."""
+    from peft import PeftModel
+
+    fresh = build_backbone(model.plan.size, out_chans=len(model.plan.classes))
+    load_backbone(fresh, backbone, sha256=model.plan.backbone_sha256)
+    for path in folder.rglob(HEAD_NAME):
+        with torch.no_grad():
+            for key, value in load_tensors(path)[0].items():
+                fresh.state_dict()[key].copy_(value)
+    wrapped: Any = PeftModel.from_pretrained(fresh, str(folder / adapters[0]), adapter_name=adapters[0])
+    for name in adapters[1:]:
+        wrapped.load_adapter(str(folder / name), adapter_name=name)
+    wrapped.base_model.set_adapter(adapters)
+    wrapped.eval()
+    image = modality_of(model.plan).probe()
+    with exported_view(model, network):
+        expected = logits(network, image)
+    assert_equal(logits(wrapped, image), expected, "PEFT gives other logits with the written adapters")
+
+
+def _usage(model: FinishedModel, adapters: list[str], *, heads: list[str]) -> str:
+    plan = model.plan
+    lines = [
+        "from peft import PeftModel",
+        "from safetensors.torch import load_file",
+        "",
+        "from monai_fedlora.networks.catalogue import build_backbone",
+        "from monai_fedlora.networks.weights import load_backbone",
+        "",
+        f'network = build_backbone("{plan.size}", out_chans={len(plan.classes)})',
+        f'load_backbone(network, BACKBONE_FILE, sha256="{plan.backbone_sha256}")',
+        *(f'network.load_state_dict(load_file("{path}"), strict=False)' for path in heads),
+        f'network = PeftModel.from_pretrained(network, "{adapters[0]}", adapter_name="{adapters[0]}")',
+        *(f'network.load_adapter("{name}", adapter_name="{name}")' for name in adapters[1:]),
+    ]
+    if len(adapters) > 1:
+        lines.append(f"network.base_model.set_adapter({adapters})")
+    text = ["Load the adapters onto the backbone, here from inside this folder:", ""]
+    text += [f"    {line}".rstrip() for line in lines]
+    if SHARED in adapters:
+        text += [
+            "",
+            "A federation with the same backbone, method settings and classes starts from the shared part with",
+            "",
+        ]
+        text += [f"    monai-fedlora job {plan.method} --output JOB --start-from shared"]
+    return "\n".join(text)

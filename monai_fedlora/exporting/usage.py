@@ -1,0 +1,105 @@
+"""How to run an exported model, for its card and for the terminal."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_fedlora.exporting.inference_config import PREDICTIONS_NAME
+from monai_fedlora.exporting.modality import Modality
+
+SCRIPT, WEIGHTS, PROGRAM, ONNX = "models/model.ts", "models/model.pt", "models/model.pt2", "models/model.onnx"
+
+
+def inference_command(folder: Path) -> str:
+    """The command line that classifies a folder of studies."""
+    root = shlex.quote(str(folder))
+    config = shlex.quote(str(folder / "configs" / "inference.json"))
+    return (
+        f"python -m monai.bundle run --config_file {config} --bundle_root {root} "
+        "--dataset_dir STUDIES --output_dir PREDICTIONS"
+    )
+
+
+def model_files(modality: Modality, *, program: bool, onnx: bool) -> dict[str, dict[str, Any]]:
+    """What each model file takes and gives, for the metadata.
+
+    Args:
+        modality: of the images.
+        program: whether there is a program of `torch.export`.
+        onnx: whether there is an ONNX file.
+    """
+    raw = ["batch", modality.channels, *("*" for _ in modality.architecture.image_size)]
+    prepared = ["batch", *modality.input_shape]
+    inside = modality.plain_preprocessor() is not None
+    calibrated = "logits, divided by the temperature"
+    files: dict[str, dict[str, Any]] = {
+        SCRIPT: {"format": "TorchScript", "preprocessing": True, "input_shape": raw, "output": calibrated},
+        WEIGHTS: {
+            "format": "state dictionary",
+            "preprocessing": False,
+            "input_shape": prepared,
+            "output": "logits, not divided by the temperature",
+        },
+    }
+    if program:
+        files[PROGRAM] = {
+            "format": "torch.export",
+            "preprocessing": inside,
+            "input_shape": raw if inside else prepared,
+            "output": calibrated,
+        }
+    if onnx:
+        files[ONNX] = {"format": "ONNX", "preprocessing": False, "input_shape": prepared, "output": calibrated}
+    return files
+
+
+def usage_text(name: str, modality: Modality, files: Mapping[str, Mapping[str, Any]]) -> str:
+    """How to run a bundle, as Markdown.
+
+    Args:
+        name: of its folder.
+        modality: of its images.
+        files: see :func:`model_files`.
+    """
+    needs = ", ".join(f"`{package}`" for package in ("torch", "monai", "pytorch-ignite", *modality.packages))
+    return f"""\
+Needs Python with {needs} and `fire`; nothing else of what it was trained with.
+{modality.folder_text}, and run from anywhere, with `{name}` standing for the path of this folder:
+
+    python -m monai.bundle run --config_file {name}/configs/inference.json --bundle_root {name} \\
+        --dataset_dir STUDIES --output_dir PREDICTIONS
+
+`PREDICTIONS/{PREDICTIONS_NAME}` then has one row per study with the probability of each class. A study that cannot
+be read or lacks one of its files ends none of the others: its row has an `error` that names the files instead, and
+the run ends with an error once the table is written.
+
+In a program, `{SCRIPT}` takes {modality.tensor_text} and returns logits:
+
+    network, metadata, _ = monai.bundle.load("{name}", bundle_dir="...", load_ts_module=True)
+
+The other files hold the same model:
+
+{_other_files(modality, files)}
+
+Before loading anything, `monai-fedlora check {name}` compares every file with `checksums.json` and looks for what a
+model should not contain.
+"""
+
+
+def _other_files(modality: Modality, files: Mapping[str, Mapping[str, Any]]) -> str:
+    size = " x ".join(map(str, modality.input_shape))
+    prepared = (
+        f"the network behind the preprocessing; it takes a batch of prepared images of {size}, as the scripted model's "
+        "`preprocessor` gives them"
+    )
+    whole = "the whole model with the preprocessing inside, for images of any size"
+    lines = [f"- `{WEIGHTS}`: the plain state dictionary of the network, whose logits are not calibrated."]
+    if PROGRAM in files:
+        program = whole if files[PROGRAM]["preprocessing"] else prepared
+        lines.append(f"- `{PROGRAM}`, for `torch.export.load(...).module()`: {program}.")
+    if ONNX in files:
+        lines.append(f"- `{ONNX}`, input `image`, output `pred`: {prepared}.")
+    return "\n".join(lines)
