@@ -14,15 +14,17 @@ from torch import nn
 from monai_fedlora.adapters.lora import merge_lora
 from monai_fedlora.data.cases import Datalist
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.exporting.finished import SHARED_SITE, read_finished, restored
+from monai_fedlora.exporting.arrays import OwnNetwork
+from monai_fedlora.exporting.bundle_export import Exported, export_bundle
+from monai_fedlora.exporting.finished import SHARED_SITE, FinishedModel, read_finished, restored
 from monai_fedlora.exporting.intervals import with_intervals
 from monai_fedlora.exporting.kept_evidence import read_evidence
 from monai_fedlora.exporting.locate import find_personal
 from monai_fedlora.exporting.verify import exported_view
-from monai_fedlora.federated.in_memory import OWN_NETWORK
+from monai_fedlora.federated.in_memory import OWN_NETWORK, InMemory
 from monai_fedlora.federated.initial import build_manifest
 from monai_fedlora.federated.jobs import write_job
-from monai_fedlora.federated.materials import Source
+from monai_fedlora.federated.materials import Installed, Source
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.run_record import LAST_NAME, RESULTS_NAME
 from monai_fedlora.federated.site_state import EVIDENCE_NAME, FINAL_NAME
@@ -215,11 +217,42 @@ class Run:
         """
         return self._model(SHARED_SITE)
 
+    def export(self, site: str, folder: str | os.PathLike[str], **options: Any) -> Exported:
+        """Write a model as a MONAI bundle that runs without this package, with its card and its checks.
+
+        The bundle of a catalogued network takes image files; that of a network of one's own takes arrays as they were
+        prepared for training, and holds the network as a program of ``torch.export``, so that nobody needs its class.
+
+        Args:
+            site: whose model; "shared" for the shared part alone.
+            folder: to create.
+            options: see :func:`monai_fedlora.exporting.bundle.export_bundle`, such as ``packed=True`` or ``onnx=True``.
+
+        Raises:
+            ExportError: the run has no such model, ``torch.export`` cannot follow the network, or a check of what was
+                written failed; nothing is left behind.
+        """
+        own = self._own_network() if isinstance(self._source, InMemory) else None
+        backbone = self._source.backbone if isinstance(self._source, Installed) else None
+        with self._place() as place:
+            return export_bundle(run=place, site=site, output=Path(folder), backbone=backbone, own=own, **options)
+
+    def _own_network(self) -> OwnNetwork:
+        source = self._source
+        assert isinstance(source, InMemory)
+        module = source.opened().module
+        image = next(iter(source.sites.values())).items["training"][0]["image"]
+        name = f"{type(module).__module__}.{type(module).__qualname__}"
+        return OwnNetwork(name=name, shape=tuple(image.shape), keys=set(module.state_dict()), restored=self._restored)
+
+    def _restored(self, model: FinishedModel) -> Any:
+        method = self.plan.build_method() if model.site is None else self.plan.site_method(model.site)
+        return restored(model, self._source.network(self.plan, method))
+
     def _model(self, site: str) -> nn.Module:
         with self._place() as place:
             model = read_finished(place, site)
-        method = self.plan.build_method() if model.site is None else self.plan.site_method(site)
-        network = restored(model, self._source.network(self.plan, method))
+        network = self._restored(model)
         with exported_view(model, network):
             merge_lora(network)
         plain = network.module if isinstance(network, OpenedNetwork) and network.side is None else network

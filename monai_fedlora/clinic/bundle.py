@@ -22,6 +22,7 @@ from monai_fedlora.errors import ConfigError, DataError, WeightsError
 from monai_fedlora.exporting.check.checker import check_contents
 from monai_fedlora.exporting.check.contents import Contents, open_contents
 from monai_fedlora.exporting.check.findings import FOREIGN, VERIFIED
+from monai_fedlora.exporting.check.layout import model_of
 from monai_fedlora.exporting.check.provenance import NOT_MADE_HERE
 from monai_fedlora.exporting.keys import PublicKey
 from monai_fedlora.exporting.reference import METHOD
@@ -209,6 +210,11 @@ def open_with_files(path: str | Path, *, keys: Sequence[PublicKey] = ()) -> Iter
             )
         if keys and report.signature != VERIFIED:
             raise WeightsError(f"{bundle} is not signed with a key that is trusted here; do not use it")
+        if isinstance(contents, Contents) and model_of(contents) != _MODEL:
+            raise ConfigError(
+                f"{bundle} takes arrays that its makers have prepared, and no image files; run it as its own "
+                "docs/README.md says"
+            )
         if not isinstance(contents, Contents) or _MODEL not in contents.files:
             raise ConfigError(f"{bundle} is no exported bundle: it has no {_MODEL}; make one with monai-fedlora export")
         yield _open(bundle, contents), contents

@@ -12,13 +12,14 @@ from typing import Any
 from torch import nn
 
 from monai_fedlora.errors import ExportError
+from monai_fedlora.exporting.arrays import Arrays, OwnNetwork
 from monai_fedlora.exporting.bundle_zip import pack
 from monai_fedlora.exporting.calibration import calibrate
 from monai_fedlora.exporting.checksums import write_checksums
 from monai_fedlora.exporting.claim import claim_checklist
 from monai_fedlora.exporting.classifier import write_script
 from monai_fedlora.exporting.exported_program import write_program
-from monai_fedlora.exporting.finished import FinishedModel, backbone_name, find_backbone, read_finished
+from monai_fedlora.exporting.finished import FinishedModel, backbone_name, find_backbone, read_finished, rebuild
 from monai_fedlora.exporting.folder import new_folder
 from monai_fedlora.exporting.inference_config import inference_config
 from monai_fedlora.exporting.kept_reference import keep_reference, kept_reference
@@ -73,6 +74,7 @@ def export_bundle(
     public: Path | None = None,
     on_public: Callable[[int, int], None] = lambda done, total: None,
     key: SigningKey | None = None,
+    own: OwnNetwork | None = None,
 ) -> Exported:
     """Write a bundle: merged weights, models with the preprocessing inside, configuration, card and checksums.
 
@@ -95,6 +97,7 @@ def export_bundle(
             shared model also those that the distance is measured from.
         on_public: called with the number of public images that the network has seen, and of all.
         key: sign the bundle with it, see :mod:`monai_fedlora.exporting.signing`.
+        own: the network, where it is none of the catalogue; its bundle holds the program in place of a script.
 
     Raises:
         ConfigError: ONNX is asked for and not installed.
@@ -104,13 +107,18 @@ def export_bundle(
     output = output.absolute()
     if packed:
         options: dict[str, Any] = {"program": program, "onnx": onnx, "statistics": statistics, "key": key}
-        options |= {"public": public, "on_public": on_public}
+        options |= {"public": public, "on_public": on_public, "own": own}
         return _export_packed(run=run, site=site, output=output, backbone=backbone, **options)
     with new_folder(output) as folder:
         model = read_finished(run, site)
-        source = find_backbone(model.plan, backbone)
-        modality = modality_of(model.plan)
-        plain = write_weights(model, source, modality.probe(), folder / WEIGHTS)
+        modality: Modality
+        if own is None:
+            source, keys = find_backbone(model.plan, backbone), None
+            modality, adapted = modality_of(model.plan), rebuild(model, source)
+        else:
+            source, keys = own.name, own.keys
+            modality, adapted = Arrays(shape=own.shape), own.restored(model)
+        plain = write_weights(model, adapted, modality.probe(), folder / WEIGHTS, own=keys)
         calibration = calibrate(model.evidence)
         reference: Place | str = "it was left out of this export"
         if statistics:
@@ -119,10 +127,13 @@ def export_bundle(
         scripted = network
         if isinstance(reference, Place):
             scripted = AssessingNetwork(plain, temperature=calibration.temperature, reference=reference).eval()
+        if not program and not modality.scripted:
+            raise ExportError("the bundle of a network of one's own is the program; leave program=False out")
         files = model_files(modality, program=program, onnx=onnx)
         metadata = model_metadata(
             model,
             name=output.name,
+            modality=modality,
             backbone=source,
             packages=sorted({"fire", "pytorch-ignite", *modality.packages}),
             files_sha256={WEIGHTS: sha256(folder / WEIGHTS)},
@@ -133,7 +144,8 @@ def export_bundle(
         leakage = with_audit(measured_leakage(model.evidence, reference, metadata), read_audit(model.path))
         metadata["measured_leakage"] = card_entry(leakage)
         config = inference_config(model.plan.classes, modality.reading())
-        write_script(scripted, modality, folder / SCRIPT, metadata=metadata, config=config)
+        if modality.scripted:
+            write_script(scripted, modality, folder / SCRIPT, metadata=metadata, config=config)
         if program:
             write_program(network, modality, folder / PROGRAM, metadata=metadata)
         if onnx:
@@ -170,6 +182,8 @@ def site_reference(
         modality: of its images.
         public: as for :func:`export_bundle`, like ``on_public``.
     """
+    if not modality.foreign:
+        return "there are no public images like those of a network of its makers' own"
     if model.site is None and public is None:
         return NO_PUBLIC
     images = public_images(modality.phantom, prepared=public)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_fedlora.exporting.foreign import CINE
-from monai_fedlora.exporting.modality import Modality, Reading
+from monai_fedlora.exporting.modality import BackboneModality, Reading
 from monai_fedlora.exporting.verify import probe_image
 from monai_fedlora.transforms.cine import LoadCined, ResampleCined
 from monai_fedlora.transforms.grey_levels import FEWEST_LEVELS
@@ -69,7 +69,7 @@ class CheckedCine(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cine(Modality):
+class Cine(BackboneModality):
     """ED and ES of a short-axis cine as two channels.
 
     Args:

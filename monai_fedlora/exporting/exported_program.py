@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from monai_fedlora.errors import ExportError
 from monai_fedlora.exporting.classifier import Classifier
 from monai_fedlora.exporting.modality import Modality
 from monai_fedlora.files import atomic_path
@@ -37,10 +38,16 @@ def write_program(network: nn.Module, modality: Modality, path: Path, *, metadat
     first = program_probes(modality)[0]
     moving = (0,) if preprocessor is None else (0, *range(2, first.dim()))
     sizes = dict.fromkeys(moving, torch.export.Dim.DYNAMIC)
-    with torch.no_grad():
-        program = torch.export.export(
-            module.eval().requires_grad_(False), (first.expand(2, *first.shape[1:]),), dynamic_shapes=(sizes,)
-        )
+    try:
+        with torch.no_grad():
+            program = torch.export.export(
+                module.eval().requires_grad_(False), (first.expand(2, *first.shape[1:]),), dynamic_shapes=(sizes,)
+            )
+    except Exception as error:
+        raise ExportError(
+            f"torch.export cannot follow the network ({type(error).__name__}: {' '.join(str(error).split())[:300]}); "
+            "take what depends on the values or the number of images out of its forward"
+        ) from error
     for node in program.graph.nodes:
         for key in _TRACES:
             node.meta.pop(key, None)

@@ -19,6 +19,7 @@ from monai_fedlora.errors import ConfigError, ExportError
 from monai_fedlora.exporting.kept_evidence import SHARED_MODEL, Evidence, no_evidence, read_evidence
 from monai_fedlora.exporting.locate import find_personal, find_shared
 from monai_fedlora.exporting.pooled import pooled_test
+from monai_fedlora.federated.in_memory import OWN_NETWORK
 from monai_fedlora.federated.initial import stored_images
 from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.plan import Plan
@@ -208,6 +209,11 @@ def find_backbone(plan: Plan, backbone: str | None) -> str:
         ExportError: none is given and there are no demo weights, or they are not the ones the plan pins.
         WeightsError: what is given cannot be read.
     """
+    if plan.size == OWN_NETWORK:
+        raise ExportError(
+            "this run's network came from a Python program, which alone can build it: export it there, with "
+            "fl.federate(..., folder=..., resume=True).export(site, folder)"
+        )
     chosen = backbone or os.environ.get(BACKBONE)
     source = chosen or demo_weights(plan.size)
     if source is None:

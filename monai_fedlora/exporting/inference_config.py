@@ -48,8 +48,8 @@ def inference_config(classes: Sequence[str], reading: Reading) -> dict[str, Any]
         "output_dir": "predictions",
         "columns": ["study", *classes, "error"],
         **reading.entries,
-        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
-        "network_def": "$torch.jit.load(@bundle_root + '/models/model.ts', map_location=@device)",
+        "device": reading.device,
+        "network_def": reading.network,
         "network": "$@network_def.to(@device)",
         "preprocessing": {
             "_target_": "Compose",

@@ -24,21 +24,26 @@ class Reading:
         transforms: from such a dictionary to a float tensor ``image`` (channels, \\*spatial), as the exported model
             takes it.
         prepare_batch: expression for what the model takes of a batch beside that; None for nothing.
+        network: expression for the model.
+        device: expression for where it computes.
     """
 
     imports: Sequence[str]
     entries: Mapping[str, Any]
     transforms: Sequence[Mapping[str, Any]]
     prepare_batch: str | None = None
+    network: str = "$torch.jit.load(@bundle_root + '/models/model.ts', map_location=@device)"
+    device: str = "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Modality(ABC):
-    """A kind of image and the backbone that takes it.
+    """A kind of image, as a network takes it.
 
     Attributes:
-        architecture: of the backbone.
-        channels: of an image.
+        scripted: whether there is a TorchScript module that takes raw images; without one the bundle's model is the
+            program of `torch.export` behind the preprocessing.
+        start: what the network was trained from, in words.
         takes_affine: whether the exported model takes the affine of an image too, see
             :mod:`monai_fedlora.transforms.orientation`.
         packages: what reading an image needs beside MONAI.
@@ -48,8 +53,8 @@ class Modality(ABC):
         foreign: from an image to one that the model was not made for, by kind.
     """
 
-    architecture: Architecture
-    channels: ClassVar[int]
+    scripted: ClassVar[bool] = True
+    start: ClassVar[str] = "fine-tuned from a foundation model"
     takes_affine: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]]
     data_type: ClassVar[str]
@@ -58,9 +63,24 @@ class Modality(ABC):
     foreign: ClassVar[Mapping[str, Kind]]
 
     @property
+    @abstractmethod
+    def channels(self) -> int:
+        """Of an image."""
+
+    @property
+    @abstractmethod
+    def image_size(self) -> tuple[int, ...]:
+        """Of what the network takes, without batch and channels."""
+
+    @property
+    @abstractmethod
+    def references(self) -> tuple[str, ...]:
+        """Publications of the network."""
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
         """Of what the network takes, without the batch."""
-        return (self.channels, *self.architecture.image_size)
+        return (self.channels, *self.image_size)
 
     def probe(self) -> Tensor:
         """(1, \\*input_shape) noise for the network."""
@@ -126,3 +146,24 @@ class Modality(ABC):
     @abstractmethod
     def tensor_text(self) -> str:
         """What the scripted model takes, for the model card."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneModality(Modality):
+    """A kind of image that a backbone of the catalogue takes.
+
+    Attributes:
+        architecture: of the backbone.
+    """
+
+    architecture: Architecture
+
+    @property
+    def image_size(self) -> tuple[int, ...]:
+        """The backbone's."""
+        return self.architecture.image_size
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The backbone's publication."""
+        return (self.architecture.source,)

@@ -14,7 +14,7 @@ from monai_fedlora import __version__
 from monai_fedlora.exporting.calibration import Calibration
 from monai_fedlora.exporting.finished import FinishedModel, backbone_name
 from monai_fedlora.exporting.intervals import METHODS, with_intervals
-from monai_fedlora.exporting.modalities import modality_of
+from monai_fedlora.exporting.modality import Modality
 from monai_fedlora.exporting.personal_or_shared import KEY, personal_or_shared
 from monai_fedlora.exporting.reference import Place, Reference, unavailable
 from monai_fedlora.exporting.trained_on import training_data
@@ -35,6 +35,7 @@ def model_metadata(
     model: FinishedModel,
     *,
     name: str,
+    modality: Modality,
     backbone: str,
     packages: Sequence[str],
     files_sha256: Mapping[str, str],
@@ -49,6 +50,7 @@ def model_metadata(
     Args:
         model: what is exported.
         name: the exported folder's.
+        modality: of its images.
         backbone: source of the backbone.
         packages: what running it needs beside MONAI.
         files_sha256: of the weights files, so that each can be told to belong here.
@@ -56,7 +58,7 @@ def model_metadata(
         reference: to tell unusual images by, or why there is none.
         files: what each model file takes and gives.
     """
-    plan, modality = model.plan, modality_of(model.plan)
+    plan = model.plan
     classes = " / ".join(plan.classes)
     whose = f"of {model.site}" if model.site else "shared by all sites, for a hospital that was not one of them"
     metadata = {
@@ -71,7 +73,7 @@ def model_metadata(
         "supported_apps": {},
         "task": f"Classification of {modality.subject} as {classes}",
         "description": (
-            f"The model {whose}, fine-tuned from a foundation model in a federation of {len(plan.sites)} sites with "
+            f"The model {whose}, {modality.start} in a federation of {len(plan.sites)} sites with "
             f"{plan.method}. {modality.processing} The network returns logits; their softmax are the probabilities."
         ),
         "authors": f"{model.site or plan.experiment}, with monai-fedlora {__version__}",
@@ -91,7 +93,7 @@ def model_metadata(
         "preprocessing": modality.input_text,
         "label_classes": ", ".join(f"{index} is {word}" for index, word in enumerate(plan.classes)),
         "pred_classes": ", ".join(f"channel {index} is {word}" for index, word in enumerate(plan.classes)),
-        "references": [modality.architecture.source, plan.build_method().source],
+        "references": [*modality.references, plan.build_method().source],
         "eval_metrics": {
             "test": {view: with_intervals(model.test[view]) for view in VIEWS if view in model.test},
             "intervals_95": METHODS,
@@ -108,7 +110,7 @@ def model_metadata(
                     "num_channels": modality.channels,
                     "dtype": "float32",
                     "is_patch_data": False,
-                    "network_image_size": list(modality.architecture.image_size),
+                    "network_image_size": list(modality.image_size),
                     **modality.input_format(),
                 }
             },

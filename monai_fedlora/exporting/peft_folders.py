@@ -54,6 +54,7 @@ def export_peft(*, run: Path, site: str, output: Path, backbone: str | None = No
         metadata = model_metadata(
             model,
             name=output.name,
+            modality=modality_of(model.plan),
             backbone=source,
             packages=("peft",),
             files_sha256=weights,

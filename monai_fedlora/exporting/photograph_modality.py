@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_fedlora.exporting.foreign import PHOTOGRAPH
-from monai_fedlora.exporting.modality import Modality, Reading
+from monai_fedlora.exporting.modality import BackboneModality, Reading
 from monai_fedlora.exporting.verify import probe_image
 from monai_fedlora.formats.photograph_file import EIGHT_BIT, FORMATS, SIXTEEN_BIT, SUFFIXES, read_photograph
 from monai_fedlora.transforms.photograph import PhotographPreprocessor, photograph_preprocessor
@@ -87,7 +87,7 @@ class PlainPhotograph(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Photograph(Modality):
+class Photograph(BackboneModality):
     """One colour photograph.
 
     Args:

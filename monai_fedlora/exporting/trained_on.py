@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from monai_fedlora.data.origin import PUBLISHED, SYNTHETIC, UNKNOWN, together
+from monai_fedlora.federated.in_memory import OWN_NETWORK
 from monai_fedlora.networks.catalogue import demo_weights
 from monai_fedlora.networks.weights import HUB_PREFIX, backbone_sha256
 
@@ -40,7 +41,7 @@ def training_data(model: FinishedModel, *, backbone: str) -> dict[str, Any]:
 
 def backbone_kind(plan: Plan, source: str) -> str:
     """What a backbone was pre-trained on: "synthetic" for the packaged ones, "published" for a hub's, or "unknown"."""
-    packaged = demo_weights(plan.size)
+    packaged = demo_weights(plan.size) if plan.size != OWN_NETWORK else None
     if packaged is not None and backbone_sha256(packaged) == plan.backbone_sha256:
         return SYNTHETIC
     return PUBLISHED if source.startswith(HUB_PREFIX) else UNKNOWN

@@ -31,18 +31,18 @@ def model_files(modality: Modality, *, program: bool, onnx: bool) -> dict[str, d
         program: whether there is a program of `torch.export`.
         onnx: whether there is an ONNX file.
     """
-    raw = ["batch", modality.channels, *("*" for _ in modality.architecture.image_size)]
+    raw = ["batch", modality.channels, *("*" for _ in modality.image_size)]
     prepared = ["batch", *modality.input_shape]
     inside = modality.plain_preprocessor() is not None
     calibrated = "logits, divided by the temperature"
-    files: dict[str, dict[str, Any]] = {
-        SCRIPT: {"format": "TorchScript", "preprocessing": True, "input_shape": raw, "output": calibrated},
-        WEIGHTS: {
-            "format": "state dictionary",
-            "preprocessing": False,
-            "input_shape": prepared,
-            "output": "logits, not divided by the temperature",
-        },
+    files: dict[str, dict[str, Any]] = {}
+    if modality.scripted:
+        files[SCRIPT] = {"format": "TorchScript", "preprocessing": True, "input_shape": raw, "output": calibrated}
+    files[WEIGHTS] = {
+        "format": "state dictionary",
+        "preprocessing": False,
+        "input_shape": prepared,
+        "output": "logits, not divided by the temperature",
     }
     if program:
         files[PROGRAM] = {
@@ -76,9 +76,7 @@ Needs Python with {needs} and `fire`; nothing else of what it was trained with.
 be read or lacks one of its files ends none of the others: its row has an `error` that names the files instead, and
 the run ends with an error once the table is written.
 
-In a program, `{SCRIPT}` takes {modality.tensor_text} and returns logits:
-
-    network, metadata, _ = monai.bundle.load("{name}", bundle_dir="...", load_ts_module=True)
+{_in_a_program(name, modality)}
 
 The other files hold the same model:
 
@@ -89,6 +87,18 @@ model should not contain.
 """
 
 
+def _in_a_program(name: str, modality: Modality) -> str:
+    if modality.scripted:
+        return (
+            f"In a program, `{SCRIPT}` takes {modality.tensor_text} and returns logits:\n\n"
+            f'    network, metadata, _ = monai.bundle.load("{name}", bundle_dir="...", load_ts_module=True)'
+        )
+    return (
+        f"In a program, `{PROGRAM}` takes {modality.tensor_text} and returns logits:\n\n"
+        f'    network = torch.export.load("{name}/{PROGRAM}").module()'
+    )
+
+
 def _other_files(modality: Modality, files: Mapping[str, Mapping[str, Any]]) -> str:
     size = " x ".join(map(str, modality.input_shape))
     prepared = (
@@ -97,7 +107,7 @@ def _other_files(modality: Modality, files: Mapping[str, Mapping[str, Any]]) -> 
     )
     whole = "the whole model with the preprocessing inside, for images of any size"
     lines = [f"- `{WEIGHTS}`: the plain state dictionary of the network, whose logits are not calibrated."]
-    if PROGRAM in files:
+    if PROGRAM in files and modality.scripted:
         program = whole if files[PROGRAM]["preprocessing"] else prepared
         lines.append(f"- `{PROGRAM}`, for `torch.export.load(...).module()`: {program}.")
     if ONNX in files:

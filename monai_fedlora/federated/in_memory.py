@@ -47,10 +47,10 @@ class InMemory:
         sites: by name.
     """
 
-    opened: Callable[[], nn.Module]
+    opened: Callable[[], Any]
     sites: Mapping[str, SiteCases]
 
-    def network(self, plan: Plan, method: Method) -> nn.Module:
+    def network(self, plan: Plan, method: Method) -> Any:
         """A network with a method's part at its start, on the CPU.
 
         Raises:

@@ -10,7 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+import monai_fedlora as fl
 from monai_fedlora.api.site_data import SiteData
+
+LORA = fl.method("dual_lora", rank=2, targets=r"blocks\..*", head="head")
+SETTINGS: dict[str, Any] = {"rounds": 2, "batch_size": 4, "warmup_epochs": 0}
 
 
 class Small(nn.Module):
@@ -44,6 +48,12 @@ def two_sites(**changes: Any) -> dict[str, SiteData]:
         }
         found[name] = SiteData(**{**parts, **changes})
     return found
+
+
+@pytest.fixture(scope="session")
+def in_memory() -> fl.Run:
+    """A finished run of two sites that is kept in memory alone."""
+    return fl.federate(Small, LORA, two_sites(images="synthetic"), **SETTINGS)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,20 +12,12 @@ import monai_fedlora as fl
 from monai_fedlora.errors import ConfigError, ExportError
 from monai_fedlora.exporting.intervals import with_intervals
 from monai_fedlora.files import read_json
-from tests.api.conftest import Small, two_sites
-
-LORA = fl.method("dual_lora", rank=2, targets=r"blocks\..*", head="head")
-SETTINGS: dict[str, Any] = {"rounds": 2, "batch_size": 4, "warmup_epochs": 0}
+from tests.api.conftest import LORA, SETTINGS, Small, two_sites
 
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> fl.Run:
     return fl.federate(Small, LORA, two_sites(images="synthetic"), **SETTINGS, folder=tmp_path_factory.mktemp("kept"))
-
-
-@pytest.fixture(scope="module")
-def in_memory() -> fl.Run:
-    return fl.federate(Small, LORA, two_sites(images="synthetic"), **SETTINGS)
 
 
 def test_a_run_gives_the_same_from_memory_as_from_its_folder(kept: fl.Run, in_memory: fl.Run) -> None:

@@ -47,7 +47,7 @@ def check(run: Run, folder: Path) -> None:
     has_shared_model = run.plan.build_method().shared_only(network) is not None
     for site in ("site-1", "shared") if has_shared_model else ("site-1",):
         model, path = read_finished(run.workspace, site), folder / f"{site}.pt"
-        plain = write_weights(model, str(run.backbone), modality.probe(), path)
+        plain = write_weights(model, rebuild(model, str(run.backbone)), modality.probe(), path)
         stored = torch.load(path, weights_only=True)
         backbone = build_backbone(run.plan.size, out_chans=2).state_dict().keys()
         assert {key for key in stored.keys() ^ backbone if not key.startswith("side.")} == set()

@@ -16,6 +16,7 @@ from monai_fedlora.exporting.calibration import calibrate
 from monai_fedlora.exporting.check.metadata import metadata_schema
 from monai_fedlora.exporting.claim import claim_checklist
 from monai_fedlora.exporting.finished import read_finished
+from monai_fedlora.exporting.modalities import modality_of
 from monai_fedlora.exporting.model_card import format_metric, model_card
 from monai_fedlora.exporting.model_metadata import model_metadata
 
@@ -27,6 +28,7 @@ def describe(run: Run, site: str) -> dict[str, Any]:
     return model_metadata(
         model,
         name="B",
+        modality=modality_of(run.plan),
         backbone=str(run.backbone),
         packages=("fire",),
         files_sha256={"models/model.pt": "0" * 64},

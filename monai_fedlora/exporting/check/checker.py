@@ -11,10 +11,10 @@ from monai_fedlora.errors import ExportError
 from monai_fedlora.exporting.check.configs import check_configs
 from monai_fedlora.exporting.check.contents import Contents, open_contents
 from monai_fedlora.exporting.check.findings import FOREIGN, NOT_VERIFIED, UNSIGNED, VERIFIED, Finding, Report
-from monai_fedlora.exporting.check.layout import EXPORTED, check_checksums, check_files, kind_of
+from monai_fedlora.exporting.check.layout import EXPORTED, check_checksums, check_files, kind_of, model_of
 from monai_fedlora.exporting.check.metadata import check_metadata
 from monai_fedlora.exporting.check.models import check_models
-from monai_fedlora.exporting.check.probe import SCRIPT, run_problem
+from monai_fedlora.exporting.check.probe import run_problem
 from monai_fedlora.exporting.check.provenance import NOT_MADE_HERE, made_here
 from monai_fedlora.exporting.check.signature import check_signature, signature_of
 from monai_fedlora.exporting.checksums import CHECKSUMS_NAME
@@ -50,7 +50,7 @@ def check_bundle(
         report = check_contents(contents, bundle=bundle, digest=digest, keys=keys)
         runs = run and report.passed and report.kind == EXPORTED
         if runs and isinstance(contents, Contents) and (problem := run_problem(contents.root)):
-            report = replace(report, findings=(Finding(rule="models", file=SCRIPT, problem=problem),))
+            report = replace(report, findings=(Finding(rule="models", file=model_of(contents), problem=problem),))
         return report
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from monai_fedlora.errors import ExportError
+from monai_fedlora.exporting.arrays import ARRAY, array_reading
 from monai_fedlora.exporting.check.earlier import PHOTOGRAPH_ENDINGS, config_of_one_run
 from monai_fedlora.exporting.check.words import shortened
 from monai_fedlora.exporting.cine_modality import AFFINE, cine_reading, resampled_cine_reading
@@ -22,6 +23,7 @@ from monai_fedlora.formats.photograph_file import SUFFIXES
 
 _CLASS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MOST_CLASSES = 10_000
+_LARGEST_SIDE = 1 << 16
 _SMALLEST_STEP, _LARGEST_STEP = 0.5, 1000.0  # mm; a study that is resampled to less fills the memory
 
 
@@ -59,15 +61,20 @@ def _known_configs(metadata: Any) -> Iterator[Any]:
         raise ExportError("the metadata do not name classes and images as an export does") from error
     if not all(isinstance(name, str) and _CLASS.fullmatch(name) for name in classes):
         raise ExportError("the metadata name a class that is no plain word")
-    if image["modality"] == "photograph" or "affine" in image:
+    if image["modality"] in ("photograph", ARRAY) or "affine" in image:
         yield json.loads(json.dumps(inference_config(classes, reading)))
-    if "affine" not in image:
+    if "affine" not in image and image["modality"] != ARRAY:
         yield json.loads(json.dumps(config_of_one_run(classes, _reading(image, endings=PHOTOGRAPH_ENDINGS))))
 
 
 def _reading(image: Mapping[str, Any], endings: Sequence[str] = SUFFIXES) -> Reading:
     if image["modality"] == "photograph":
         return photograph_reading(endings)
+    if image["modality"] == ARRAY:
+        shape = [image["num_channels"], *image["spatial_shape"]]
+        if not all(type(size) is int and 0 < size <= _LARGEST_SIDE for size in shape):
+            raise ExportError(f"the metadata name {shortened(shape)} as the shape of an image, which is none")
+        return array_reading(shape)
     if image["modality"] != "MR":
         raise ExportError("the metadata name a kind of image that no export takes")
     spacing = image["spacing_mm"]

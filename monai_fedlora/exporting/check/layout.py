@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from monai_fedlora.errors import ExportError
+from monai_fedlora.exporting.arrays import ARRAY
 from monai_fedlora.exporting.check.contents import Contents
 from monai_fedlora.exporting.check.findings import Finding
 from monai_fedlora.exporting.check.plain_json import read_plain_json
@@ -15,6 +16,8 @@ from monai_fedlora.exporting.signing import SIGNATURE_NAME
 
 EXPORTED = "exported"
 TRAINING = "training"
+SCRIPT, PROGRAM = "models/model.ts", "models/model.pt2"
+_METADATA = "configs/metadata.json"
 MODELS = ("models/model.pt", "models/model.ts", "models/model.pt2", "models/model.onnx")
 
 _REQUIRED = {
@@ -25,7 +28,6 @@ _REQUIRED = {
         "configs/metadata.json",
         "docs/README.md",
         "models/model.pt",
-        "models/model.ts",
     ),
     TRAINING: ("LICENSE", "configs/metadata.json", "configs/train.json", "docs/README.md"),
 }
@@ -68,9 +70,19 @@ def check_files(contents: Contents) -> Iterator[Finding]:
             yield Finding(rule="files", file=name, problem="is code; a bundle holds none")
         elif not _KNOWN[kind].fullmatch(name):
             yield Finding(rule="files", file=name, problem=f"is no file of {_AN[kind]} bundle")
-    for name in _REQUIRED[kind]:
+    for name in (*_REQUIRED[kind], *([model_of(contents)] if kind == EXPORTED else [])):
         if name not in contents.files:
             yield Finding(rule="files", file=name, problem="is missing")
+
+
+def model_of(contents: Contents) -> str:
+    """The file of an exported bundle that computes: the program where the images are arrays, the script otherwise."""
+    try:
+        said = read_plain_json(contents.read(_METADATA))
+        arrays = said["network_data_format"]["inputs"]["image"]["modality"] == ARRAY
+    except (ExportError, LookupError, TypeError):
+        arrays = False
+    return PROGRAM if arrays else SCRIPT
 
 
 def check_checksums(contents: Contents) -> Iterator[Finding]:

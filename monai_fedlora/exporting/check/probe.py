@@ -10,7 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = "models/model.ts"
+SCRIPT, PROGRAM = "models/model.ts", "models/model.pt2"
+_SIZES = {"photograph": (64, 80), "MR": (64, 60, 4)}
+"""Of the small image that each kind of model takes; one for arrays takes its own size alone."""
 SECONDS = 120
 """Time that a model has for reading itself and one small image (ours)."""
 
@@ -49,11 +51,15 @@ def _main(bundle: Path, memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
     image = metadata["network_data_format"]["inputs"]["image"]
-    size = (64, 80) if image["modality"] == "photograph" else (64, 60, 4)
+    size = _SIZES.get(image["modality"]) or image["spatial_shape"]
     batch = torch.rand(1, int(image["num_channels"]), *size, generator=torch.Generator().manual_seed(0))
     affines = [torch.diag(torch.tensor([1.4, 1.4, 8.0, 1.0], dtype=torch.float64))[None]] if "affine" in image else []
     with torch.no_grad():
-        logits = torch.jit.load(str(bundle / SCRIPT), map_location="cpu").eval()(batch, *affines)
+        if (bundle / SCRIPT).is_file():
+            network = torch.jit.load(str(bundle / SCRIPT), map_location="cpu").eval()
+        else:
+            network = torch.export.load(str(bundle / PROGRAM)).module()
+        logits = network(batch, *affines)
     if logits.dim() != 2 or not bool(torch.isfinite(logits).all()):
         raise ValueError("the model gives no finite logits for a small image")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monai_fedlora.errors import ExportError
+from monai_fedlora.exporting.arrays import array_reading
 from monai_fedlora.exporting.check.inference import inference_problems, same_json
 from monai_fedlora.exporting.cine_modality import AFFINE, cine_reading
 from monai_fedlora.exporting.inference_config import inference_config
@@ -36,18 +38,21 @@ def metadata(modality: str, classes: tuple[str, ...] = ("NOR", "ABN"), **image: 
 CINE = metadata("MR", spacing_mm=[1.5, 1.5, 10.0], affine=AFFINE)
 CINE_WITHOUT_AFFINE = metadata("MR", spacing_mm=[1.5, 1.5, 10.0])
 PHOTOGRAPH = metadata("photograph")
+ARRAYS = metadata("array", num_channels=1, spatial_shape=[4, 4])
 
 
 def config(kind: dict[str, Any]) -> Any:
-    """What an export writes today for CINE or PHOTOGRAPH."""
-    reading = cine_reading() if kind is CINE else photograph_reading()
+    """What an export writes today for CINE, PHOTOGRAPH or ARRAYS."""
+    modality = kind["network_data_format"]["inputs"]["image"]["modality"]
+    readings = {"MR": cine_reading, "photograph": photograph_reading, "array": partial(array_reading, (1, 4, 4))}
+    reading = readings[modality]()
     return json.loads(json.dumps(inference_config(("NOR", "ABN"), reading)))
 
 
 @pytest.mark.parametrize("path", sorted(WRITTEN.glob("*.json")), ids=lambda path: path.stem)
 def test_every_text_that_an_export_has_written_passes(path: Path) -> None:
     kinds = {"cine_2026_11": CINE_WITHOUT_AFFINE, "photograph_2026_11": PHOTOGRAPH}
-    latest = CINE if path.stem.startswith("cine") else PHOTOGRAPH
+    latest = {"cine": CINE, "photograph": PHOTOGRAPH, "array": ARRAYS}[path.stem.partition("_")[0]]
     assert list(inference_problems(read_json(path), kinds.get(path.stem, latest))) == []
 
 
@@ -57,7 +62,7 @@ def test_a_module_without_orientation_is_not_fed_an_affine_nor_the_other_way_rou
     assert list(inference_problems(config(CINE), CINE_WITHOUT_AFFINE))
 
 
-@pytest.mark.parametrize("kind", [CINE, PHOTOGRAPH], ids=["cine", "photograph"])
+@pytest.mark.parametrize("kind", [CINE, PHOTOGRAPH, ARRAYS], ids=["cine", "photograph", "array"])
 def test_what_an_export_writes_today_is_kept_for_the_tests_of_tomorrow(kind: dict[str, Any]) -> None:
     assert any(same_json(read_json(path), config(kind)) for path in WRITTEN.glob("*.json"))
 
@@ -146,3 +151,14 @@ def test_no_place_can_hold_another_value(places: list[int], value: Any, kind: di
         inner = part[key]
     part[key] = value
     assert bool(list(inference_problems(changed, kind))) != same_json(changed, original)
+
+
+@pytest.mark.parametrize(
+    "image", [{"spatial_shape": [4, 5]}, {"num_channels": 2}, {"spatial_shape": [4, "4"]}, {"spatial_shape": 4}]
+)
+def test_a_model_of_arrays_says_the_shape_that_it_reads(image: dict[str, Any]) -> None:
+    kind = metadata("array", **{"num_channels": 1, "spatial_shape": [4, 4], **image})
+    try:
+        assert list(inference_problems(config(ARRAYS), kind))
+    except ExportError as error:
+        assert "image" in str(error)
