@@ -22,7 +22,7 @@ from monai_fedlora.errors import ConfigError, DataError, WeightsError
 from monai_fedlora.exporting.check.checker import check_contents
 from monai_fedlora.exporting.check.contents import Contents, open_contents
 from monai_fedlora.exporting.check.findings import FOREIGN, VERIFIED
-from monai_fedlora.exporting.check.layout import model_of
+from monai_fedlora.exporting.check.layout import PROGRAM, model_of
 from monai_fedlora.exporting.check.provenance import NOT_MADE_HERE
 from monai_fedlora.exporting.keys import PublicKey
 from monai_fedlora.exporting.reference import METHOD
@@ -196,7 +196,7 @@ def open_with_files(path: str | Path, *, keys: Sequence[PublicKey] = ()) -> Iter
         ConfigError, ExportError, WeightsError: as of :func:`open_bundle`.
     """
     bundle = Path(path).absolute()
-    if not (bundle.is_file() or (bundle / _MODEL).is_file()):
+    if not (bundle.is_file() or any((bundle / name).is_file() for name in (_MODEL, PROGRAM))):
         why = f"it has no {_MODEL}" if bundle.exists() else "it does not exist"
         raise ConfigError(f"{bundle} is no exported bundle: {why}; make one with monai-fedlora export")
     with open_contents(bundle) as contents:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from monai_fedlora.exporting.bundle import Exported
 
 import monai_fedlora as fl
 from monai_fedlora.clinic.bundle import open_bundle
 from monai_fedlora.errors import ConfigError, ExportError
+from monai_fedlora.exporting.bundle_export import Exported
 from monai_fedlora.exporting.check.checker import check_bundle
 from monai_fedlora.files import read_json
 from tests.api.conftest import LORA, SETTINGS, Small, images, two_sites
@@ -95,7 +95,7 @@ def test_a_network_that_cannot_be_followed_leaves_nothing(tmp_path: Path) -> Non
 
 
 def test_a_run_of_an_own_network_is_exported_by_its_program_alone(tmp_path: Path) -> None:
-    from monai_fedlora.exporting.bundle import export_bundle
+    from monai_fedlora.exporting.bundle_export import export_bundle
 
     fl.federate(Small, LORA, two_sites(), **{**SETTINGS, "rounds": 1}, folder=tmp_path / "run")
     with pytest.raises(ExportError, match=r"resume=True\)\.export"):
