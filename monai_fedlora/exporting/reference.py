@@ -12,9 +12,9 @@ al., NeurIPS 2018), identify these cases. Here the site adds k + 1 numbers with 
    public images say of their tail it is called unusual.
 
 The noise is drawn once for a model and kept beside it (:mod:`monai_fedlora.exporting.kept_reference`), so that
-exporting again tells nothing more; a copy of the run that is exported elsewhere draws the same. Where the site's list tells no
-patients, what is protected is one lesion or photograph. What the weights themselves tell is another matter, see the
-audit.
+exporting again tells nothing more; a copy of the run that is exported elsewhere draws the same. Where the site's list
+tells no patients, what is protected is one lesion or photograph. What the weights themselves tell is another matter,
+see the audit.
 """
 
 from __future__ import annotations
