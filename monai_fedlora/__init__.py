@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from monai_fedlora.api.attached import Attached, attach
     from monai_fedlora.api.federation import Run, federate
+    from monai_fedlora.api.flare_recipe import recipe
     from monai_fedlora.api.method_choice import MethodChoice, method
     from monai_fedlora.api.site_data import SiteData
 
 __version__ = "0.1.0"
-__all__ = ["Attached", "MethodChoice", "Run", "SiteData", "attach", "federate", "method"]
+__all__ = ["Attached", "MethodChoice", "Run", "SiteData", "attach", "federate", "method", "recipe"]
 
 _MODULES = {
     "Attached": "api.attached",
@@ -23,6 +24,7 @@ _MODULES = {
     "attach": "api.attached",
     "federate": "api.federation",
     "method": "api.method_choice",
+    "recipe": "api.flare_recipe",
 }
 """Where each public name comes from; the same as the imports above, which type checkers and editors read."""
 

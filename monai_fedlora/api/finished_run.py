@@ -21,7 +21,7 @@ from monai_fedlora.exporting.intervals import with_intervals
 from monai_fedlora.exporting.kept_evidence import read_evidence
 from monai_fedlora.exporting.locate import find_personal
 from monai_fedlora.exporting.verify import exported_view
-from monai_fedlora.federated.in_memory import OWN_NETWORK, InMemory
+from monai_fedlora.federated.in_memory import InMemory, check_in_packages
 from monai_fedlora.federated.initial import build_manifest
 from monai_fedlora.federated.jobs import write_job
 from monai_fedlora.federated.materials import Installed, Source
@@ -58,11 +58,7 @@ class RunPlan(Plan):
         Raises:
             ConfigError: the network is one of this program alone; or the folder exists.
         """
-        if self.size == OWN_NETWORK:
-            raise ConfigError(
-                "this run's network comes from a function of this program, which no other machine has. Put it into an "
-                "installed package as a plug-in backbone and give its name, then every site can build it"
-            )
+        check_in_packages(self)
         write_job(self, build_manifest(self), Path(folder), custom_folder=custom_folder)
         return Path(folder)
 

@@ -40,16 +40,10 @@ def run(args: argparse.Namespace) -> int:
 
     from monai_fedlora.commands.console import open_console
     from monai_fedlora.environment import THREADS
-    from monai_fedlora.errors import ConfigError
     from monai_fedlora.federated.simulator import last_error, simulate
     from monai_fedlora.resources import job_template_path
 
     job = args.job if args.job.is_dir() else job_template_path(args.job.name)
-    if not args.in_process and (job / "meta.json").is_file() and not (job / "app" / "custom").is_dir():
-        raise ConfigError(
-            f"{job} has no custom folder (--allow-listed), and NVFlare's simulator has no allow-list for its classes; "
-            "add --in-process, or write the same job without --allow-listed to try it"
-        )
     console = open_console()
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         live.update("starting the server and the sites ...")

@@ -23,6 +23,19 @@ OWN_NETWORK = "own"
 """Size in the plan of a network that is none of the catalogue."""
 
 
+def check_in_packages(plan: Plan) -> None:
+    """Make sure that other machines can build a plan's network.
+
+    Raises:
+        ConfigError: it comes from a function of this program.
+    """
+    if plan.size == OWN_NETWORK:
+        raise ConfigError(
+            "this run's network comes from a function of this program, which no other machine has. Put it into an "
+            "installed package as a plug-in backbone and give its name, then every site can build it"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class SiteCases:
     """What a site trains and is measured on.

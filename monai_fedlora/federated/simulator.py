@@ -8,14 +8,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from monai_fedlora.catalogues import trusting
 from monai_fedlora.environment import BACKBONE, DATA, POLICY, PRIVATE_DIR, THREADS
-from monai_fedlora.errors import FedLoraError
+from monai_fedlora.errors import ConfigError, FedLoraError
 from monai_fedlora.federated.lock import FolderLock
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.run_record import ENDED, RESULTS_NAME
@@ -50,6 +50,7 @@ def simulate(
     backbone: str | None = None,
     threads: int | None = None,
     overwrite: bool = False,
+    options: Sequence[str] = (),
     on_progress: Callable[[Mapping[str, Any]], None] = lambda results: None,
 ) -> Mapping[str, Any]:
     """Run a job and return its results.
@@ -63,6 +64,7 @@ def simulate(
         threads: sites that run at once; None chooses by :func:`default_threads`. Results do not depend on it,
             and more than there are sites are as good as one for each.
         overwrite: replace the results of another run, see :func:`make_room`.
+        options: further ones of NVFlare's simulator, such as ``("-gpu", "0,1")``.
         on_progress: called with the results so far whenever they change. An exception from it, like an interrupt
             from the keyboard, ends the run; what the server has stored by then is left to resume from.
 
@@ -71,11 +73,17 @@ def simulate(
         all that it should have done.
 
     Raises:
-        ConfigError: the workspace holds the results of another run.
+        ConfigError: the workspace holds the results of another run; or the job has no custom folder, without which
+            the simulator does not take its classes.
         PolicyError: the job names a plug-in of a package that ``MONAI_FEDLORA_POLICY`` does not trust.
         Busy: another run writes into the workspace.
         FedLoraError: the folder is no job, or the run failed; the message names the log to read.
     """
+    if (job / "meta.json").is_file() and not (job / "app" / "custom").is_dir():
+        raise ConfigError(
+            f"{job} has no custom folder (--allow-listed), and NVFlare's simulator has no allow-list for its classes; "
+            "add --in-process, or write the same job without --allow-listed to try it"
+        )
     policy = site_policy()  # of the simulated ends, which import plug-ins only if it allows them
     with trusting(policy.plugins, source=policy.source):
         plan = Plan.load(job / "app" / "config" / "plan.json")
@@ -86,18 +94,19 @@ def simulate(
     with FolderLock(workspace) as lock:
         make_room(workspace, plan, overwrite=overwrite)
         shutil.rmtree(workspace / NVFLARE, ignore_errors=True)
-        return _run(job, plan, workspace, lock, data=data, backbone=backbone, threads=threads, on_progress=on_progress)
+        command = [sys.executable, "-m", _SIMULATOR, str(job.resolve()), "-w", str(workspace / NVFLARE)]
+        command += ["-t", str(threads), *options]
+        return _run(command, plan, workspace, lock, data=data, backbone=backbone, on_progress=on_progress)
 
 
 def _run(
-    job: Path,
+    command: Sequence[str],
     plan: Plan,
     workspace: Path,
     lock: FolderLock,
     *,
     data: str | None,
     backbone: str | None,
-    threads: int,
     on_progress: Callable[[Mapping[str, Any]], None],
 ) -> Mapping[str, Any]:
     environment = {
@@ -108,16 +117,6 @@ def _run(
     environment |= {
         key: _absolute(v) for key, v in ((DATA, data), (BACKBONE, backbone), (POLICY, os.environ.get(POLICY))) if v
     }
-    command = [
-        sys.executable,
-        "-m",
-        _SIMULATOR,
-        str(job.resolve()),
-        "-w",
-        str(workspace / NVFLARE),
-        "-t",
-        str(threads),
-    ]
     log = workspace / "simulator.log"
     with open(log, "w", encoding="utf-8", opener=for_the_owner) as stream:
         process = subprocess.Popen(
