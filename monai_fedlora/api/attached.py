@@ -103,10 +103,19 @@ class Attached:
         """What the server makes of the sites' `shared` by the method's rule, to be loaded by all of them.
 
         Args:
-            updates: of each site its weight, as a rule its part of all cases, and what it shared.
+            updates: of each site its weight, as a rule its number of training cases, and what it shared. Only the
+                weights' proportions count.
             sent: what the sites had loaded before the round.
+
+        Raises:
+            ConfigError: a weight is negative, or they have no finite, positive sum.
         """
-        return self.method.aggregate(updates, sent, self.manifest)
+        total = sum(weight for weight, _ in updates)
+        if not 0 < total < float("inf") or min(weight for weight, _ in updates) < 0:
+            raise ConfigError(
+                f"the updates have the weights {[weight for weight, _ in updates]}; give numbers of cases"
+            )
+        return self.method.aggregate([(weight / total, shared) for weight, shared in updates], sent, self.manifest)
 
     def private(self) -> dict[str, Tensor]:
         """A copy of what trains and never leaves the site."""

@@ -29,7 +29,7 @@ from monai_fedlora.methods.base import Method
 from monai_fedlora.methods.choice import MethodChoice, check_attached
 from monai_fedlora.networks.catalogue import architecture
 from monai_fedlora.networks.pinned import find_backbone, pin_backbone
-from monai_fedlora.networks.prompts import bundle_prompts
+from monai_fedlora.networks.prompts import own_prompts
 from monai_fedlora.scratch import private_folder
 
 __all__ = ["Run", "federate"]
@@ -54,6 +54,7 @@ def federate(
     classes: Sequence[str] | None = None,
     backbone: str | None = None,
     bundle: str | None = None,
+    prompts: Mapping[str, Any] | str | os.PathLike[str] | None = None,
     folder: str | os.PathLike[str] | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -85,6 +86,9 @@ def federate(
         backbone: of a catalogued network, the file, folder or hub id of its weights; None for its demonstration
             weights.
         bundle: whose training settings hold where nothing else is said; None for the one of the network's images.
+        prompts: for methods that compare images with sentences: ``{"templates": ["a photo of {class}"],
+            "class_texts": {"MEL": "melanoma"}}``, or a JSON file of it; either part may be left out, None takes the
+            bundle's.
         folder: keeps the run, for the commands, for `monai_fedlora.site_report` and for going on after an
             interruption; it holds private state and is for its owner alone. None keeps nothing on the disk.
         resume: go on with the run that was interrupted in ``folder``; begin where there is none.
@@ -135,11 +139,13 @@ def federate(
     with random_state_kept():
         if isinstance(network, str):
             plan, source, listed = _catalogued(
-                network, choice, given, classes, backbone=backbone, bundle=bundle, **common
+                network, choice, given, classes, backbone=backbone, bundle=bundle, prompts=prompts, **common
             )
         else:
             if backbone is not None:
                 raise ConfigError("backbone is for a network of the catalogue; load the weights where you make yours")
+            if prompts is not None:
+                raise ConfigError("prompts are for a network of the catalogue that reads text, such as clip_base_16")
             plan, source, listed = _own(network, choice, given, classes, bundle=bundle or IMAGE_BUNDLE, **common)
         options: dict[str, Any] = {"threads": threads, "on_progress": on_progress, "policy": lambda: NOTHING_LEAVES}
         if folder is None and (resume or overwrite):
@@ -289,6 +295,7 @@ def _catalogued(
     *,
     backbone: str | None,
     bundle: str | None,
+    prompts: Mapping[str, Any] | str | os.PathLike[str] | None,
     **common: Any,
 ) -> tuple[Plan, Source, Mapping[str, Datalist]]:
     """The plan and the source of a catalogued backbone with prepared folders."""
@@ -309,6 +316,7 @@ def _catalogued(
     )
     images = TEXT_BUNDLE if method.reads_text else IMAGE_BUNDLE
     bundle = bundle or (CINE_BUNDLE if modality == "cine" else images)
+    said = prompts if prompts is None or isinstance(prompts, Mapping) else Path(prompts)
     source = find_backbone(size, backbone)
     plan = Plan(
         bundle=bundle,
@@ -318,7 +326,7 @@ def _catalogued(
         size=size,
         backbone_sha256=pin_backbone(size, source, texts=method.reads_text),
         declared_cases={site: len(found.training) for site, found in listed.items()},
-        prompts=bundle_prompts(bundle) if method.reads_text else None,
+        prompts=own_prompts(bundle, names, file=said) if method.reads_text or said is not None else None,
         **common,
     )
     folders = {site: data.folder for site, data in given.items() if data.folder is not None}

@@ -222,7 +222,7 @@ class Run:
         Args:
             site: whose model; "shared" for the shared part alone.
             folder: to create.
-            options: of :func:`monai_fedlora.exporting.bundle_export.export_bundle`, such as ``packed=True``.
+            options: of `monai_fedlora.exporting.bundle_export.export_bundle`, such as ``packed=True``.
 
         Raises:
             ExportError: the run has no such model, ``torch.export`` cannot follow the network, or a check of what was

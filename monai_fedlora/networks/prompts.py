@@ -117,21 +117,25 @@ def bundle_prompts(name: str) -> Prompts:
 
 
 def own_prompts(
-    bundle: str, classes: Sequence[str], *, file: str | Path | None = None, class_texts: Mapping[str, str] | None = None
+    bundle: str,
+    classes: Sequence[str],
+    *,
+    file: str | Path | Mapping[str, Any] | None = None,
+    class_texts: Mapping[str, str] | None = None,
 ) -> Prompts:
     """How classes of one's own are put into words, where the bundle does not know them or says it otherwise.
 
     Args:
         bundle: whose sentences and texts hold where nothing else is said.
         classes: the names; texts of others are left out.
-        file: JSON with ``templates``, ``class_texts`` or both, which take the place of the bundle's. With an empty
-            ``class_texts`` the names are the texts.
+        file: JSON with ``templates``, ``class_texts`` or both, which take the place of the bundle's, or what such a
+            file holds. With an empty ``class_texts`` the names are the texts.
         class_texts: by class; these win.
 
     Raises:
         ConfigError: the file cannot be read or says something else, or ``class_texts`` names another class.
     """
-    said = {} if file is None else read_json(file)
+    said = {} if file is None else dict(file) if isinstance(file, Mapping) else read_json(file)
     if not isinstance(said, dict) or set(said) - {"templates", "class_texts"} or (file is not None and not said):
         raise ConfigError(f"{file}: prompts are a JSON object with templates, class_texts or both")
     before = bundle_prompts(bundle)

@@ -45,12 +45,14 @@ def layer_overlaps(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[Overlap
 
     Args:
         tensors: a personal model by state-dict key, with factors ``<layer>.lora_A.<adapter>.weight`` (r, d_in) and
-            ``<layer>.lora_B.<adapter>.weight`` (d_out, r). Only layers with both adapters count.
+            ``<layer>.lora_B.<adapter>.weight`` (d_out, r). Those of a convolution, (r, channels, \\*kernel) and
+            (d_out, r, 1, ...), count as such matrices. Only layers with both adapters count.
     """
     factors: dict[str, dict[tuple[str, str], np.ndarray]] = {}
     for key, value in tensors.items():
         if match := _FACTOR.fullmatch(key):
-            factors.setdefault(match[1], {})[match[3], match[2]] = np.asarray(value, dtype=np.float64)
+            flat = np.asarray(value, dtype=np.float64).reshape(len(value), -1)
+            factors.setdefault(match[1], {})[match[3], match[2]] = flat
     found = {}
     for layer, parts in factors.items():
         if all((adapter, factor) in parts for adapter in (SHARED, PRIVATE) for factor in "AB"):

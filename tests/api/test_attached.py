@@ -345,3 +345,14 @@ def test_a_network_that_gives_no_logits_is_refused_at_once_or_at_the_first_call(
 def test_photographs_of_a_catalogued_network_are_classified_as_ever() -> None:
     site = fl.attach(tiny_vit(), fl.method("fedit", targets=["q"], blocks=1), images=tiny_photographs())
     assert torch.equal(site.eval()(tiny_photographs()), tiny_vit()(tiny_photographs()))
+
+
+def test_weights_of_updates_count_by_their_proportions() -> None:
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 8), torch.nn.Linear(8, 2))
+    attached = fl.attach(network, fl.method("fedit", rank=2, targets="1", head="2"))
+    sent = attached.initial()
+    one, other = ({name: np.full_like(value, fill) for name, value in sent.items()} for fill in (1.0, 5.0))
+    combined = attached.combine([(30, one), (10, other)], sent)
+    assert all(np.allclose(value, 2.0) for value in combined.values())
+    with pytest.raises(ConfigError, match="numbers of cases"):
+        attached.combine([(0, one)], sent)

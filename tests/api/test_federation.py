@@ -282,6 +282,7 @@ class Flat(nn.Module):
         ({"augment": True}, "augment is for networks of the catalogue"),
         ({"resume": True}, "give folder="),
         ({"backbone": "weights.safetensors"}, "backbone is for a network of the catalogue"),
+        ({"prompts": {"templates": ["{class}"]}}, "prompts are for a network of the catalogue"),
         ({"choice": fl.method("pfedst", classifier="text")}, "compares images with texts"),
         ({"choice": fl.method("dual_lora", targets="blokcs.*", head="head")}, "blokcs"),
         ({"network": "vit_demo", "choice": fl.method("fedit")}, "north has to be a prepared folder"),

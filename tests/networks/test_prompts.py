@@ -119,6 +119,8 @@ def test_own_texts_stand_beside_those_of_the_bundle_and_win(tmp_path: Path) -> N
     assert own_prompts(TEXTS, ["GLA", "H"], file=file, class_texts={"H": "d"}) == Prompts(
         templates=("{class} of an eye",), class_texts={"GLA": "a", "H": "d"}
     )
+    said = {"templates": ["{class} of an eye"]}
+    assert own_prompts(TEXTS, ["NV"], file=said).templates == ("{class} of an eye",)
     write_json(file, {"class_texts": {}})
     assert own_prompts(TEXTS, ["big_eye", "H"], file=file).texts(["big_eye"]) == [["a photo of big eye"]]
 

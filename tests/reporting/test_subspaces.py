@@ -76,3 +76,9 @@ def test_layers_with_one_adapter_are_left_out() -> None:
     whole = model(factors(2), factors(2, seed=1))
     assert layer_overlaps({key: value for key, value in whole.items() if ".private." not in key}) == {}
     assert layer_overlaps({**whole, "head.weight": np.ones((2, 2))}).keys() == {"blocks.0.q"}
+
+
+def test_adapters_of_a_convolution_are_those_of_the_matrix_that_it_multiplies_patches_by() -> None:
+    shared, private = factors(3, seed=5), factors(2, seed=6)
+    shaped = [(a.reshape(len(a), 3, 2, 2), b[:, :, None, None]) for a, b in (shared, private)]
+    assert layer_overlaps(model(*shaped)) == layer_overlaps(model(shared, private))
