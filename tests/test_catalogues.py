@@ -45,7 +45,7 @@ BROKEN = {
     "abstract": ("broken_five:Method", "from monai_fedlora.methods import Method", "no class of a method"),
     "other_name": (
         "broken_six:Fed",
-        "from monai_fedlora.methods.low_rank import FedIt as Fed",
+        "from monai_fedlora.methods.fedit import FedIt as Fed",
         "a method that calls itself 'fedit'",
     ),
 }

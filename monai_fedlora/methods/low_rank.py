@@ -1,4 +1,4 @@
-"""Methods that train low-rank adapters and the classification head on a frozen backbone."""
+"""What the methods share that train low-rank adapters and the classification head on a frozen backbone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from monai_fedlora.adapters.active_adapters import with_weights
 from monai_fedlora.adapters.lora import PRIVATE, SHARED, LoraSettings, add_adapters
 from monai_fedlora.adapters.targets import check_matrices, target_modules
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.methods.base import Method, register
+from monai_fedlora.methods.base import Method
 from monai_fedlora.methods.checks import check_choice, check_head
 from monai_fedlora.methods.rules import RULES, Payload, Updates, with_products_length
 from monai_fedlora.scope import Manifest
@@ -144,30 +144,3 @@ class AveragedLora(LoraMethod):
         if RULES[self.averaging].products:
             return with_products_length(tensors, reference, manifest)
         return super().change_length(tensors, reference, manifest)
-
-
-@register
-@dataclass(frozen=True, kw_only=True)
-class DualLora(AveragedLora):
-    """Shared and private adapters trained together; only the shared one is averaged.
-
-    Implements Med-DualLoRA as described (arXiv 2603.10967). The paper does not give, and we chose: rank 8,
-    alpha 16, no dropout, the attention's queries and values (in ConvViT with the keys, which they share a layer with)
-    of the last two blocks, a shared head.
-    """
-
-    name = "dual_lora"
-    summary = "shared + private LoRA, trained together; the shared one is averaged"
-    source = "Med-DualLoRA, arXiv 2603.10967"
-    adapters = (SHARED, PRIVATE)
-
-
-@register
-@dataclass(frozen=True, kw_only=True)
-class FedIt(AveragedLora):
-    """One shared adapter, by default its factors averaged separately (Zhang et al., ICASSP 2024)."""
-
-    name = "fedit"
-    summary = "one LoRA, A and B averaged"
-    source = "FedIT, Zhang et al., ICASSP 2024"
-    adapters = (SHARED,)

@@ -95,7 +95,7 @@ def test_hearts_train_a_convvit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--size", "vit_giant"], "no network size 'vit_giant'"),
+        (["--size", "vit_giant"], "no network size is called 'vit_giant'"),
         (["--size", "small"], "holds cases of kind 'image', but small takes 'cine'"),
         (["--size", "vit_demo", "--style", "moon"], "no photograph style is called 'moon'"),
         (["--size", "vit_demo", "--style", "plain", "--style", "fundus"], "--style was given 2 times for 1 --data"),

@@ -84,7 +84,9 @@ def code(line: str) -> Change:
     """Let the first thing the scripted model does be ``line``."""
 
     def apply(found: dict[str, bytes]) -> None:
-        key = next(key for key in found if re.fullmatch(r"code/__torch__/monai_fedlora/exporting/photograph\.py", key))
+        key = next(
+            key for key in found if re.fullmatch(r"code/__torch__/monai_fedlora/exporting/photograph_modality\.py", key)
+        )
         text = found[key].decode()
         head, start, rest = text.partition("    image: Tensor) -> Tensor:\n")
         assert start
