@@ -15,13 +15,19 @@ from monai.bundle import ConfigWorkflow
 
 BLOCKER = """
 import runpy, sys
+from importlib.machinery import ModuleSpec
 
 class Blocker:
     blocked = ("peft", "transformers", "nvflare", "monai_fedlora", "safetensors", "sklearn", "rich", "SimpleITK")
 
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in self.blocked:
-            raise ImportError(f"{name} is not installed here")
+        return ModuleSpec(name, self) if name.partition(".")[0] in self.blocked else None
+
+    def create_module(self, spec):
+        raise ImportError(f"{spec.name} is not installed here")
+
+    def exec_module(self, module):
+        raise ImportError
 
 sys.meta_path.insert(0, Blocker())
 """
