@@ -10,21 +10,46 @@ if TYPE_CHECKING:
     from monai_fedlora.api.attached import Attached, attach
     from monai_fedlora.api.federation import Run, federate
     from monai_fedlora.api.flare_recipe import recipe
+    from monai_fedlora.api.job_simulation import simulate
+    from monai_fedlora.api.leakage_audit import Audit, audit
     from monai_fedlora.api.method_choice import MethodChoice, method
+    from monai_fedlora.api.model_export import Exported, export
+    from monai_fedlora.api.run_report import report
     from monai_fedlora.api.site_data import SiteData
 
 __version__ = "0.1.0"
-__all__ = ["Attached", "MethodChoice", "Run", "SiteData", "attach", "federate", "method", "recipe"]
+__all__ = [
+    "Attached",
+    "Audit",
+    "Exported",
+    "MethodChoice",
+    "Run",
+    "SiteData",
+    "attach",
+    "audit",
+    "export",
+    "federate",
+    "method",
+    "recipe",
+    "report",
+    "simulate",
+]
 
 _MODULES = {
     "Attached": "api.attached",
+    "Audit": "api.leakage_audit",
+    "Exported": "api.model_export",
     "MethodChoice": "api.method_choice",
     "Run": "api.federation",
     "SiteData": "api.site_data",
     "attach": "api.attached",
+    "audit": "api.leakage_audit",
+    "export": "api.model_export",
     "federate": "api.federation",
     "method": "api.method_choice",
     "recipe": "api.flare_recipe",
+    "report": "api.run_report",
+    "simulate": "api.job_simulation",
 }
 """Where each public name comes from; the same as the imports above, which type checkers and editors read."""
 

@@ -70,6 +70,7 @@ class Run:
         plan: what its sites agreed on; ``plan.to_job(folder)`` writes an NVFlare job of the same.
         results: its whole record, as a kept run has it in ``results.json``.
         folder: where it is kept; None for a run that is in memory alone.
+        found: what the page about the run is made of.
         bytes: of the tensors that travel, ``up`` and ``down`` for each site and round, and the ``total`` of the run.
     """
 
@@ -88,7 +89,7 @@ class Run:
         self.plan = RunPlan(**{field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)})
         self.results = results
         self.folder = folder
-        self._found, self._source, self._listed, self._files = found, source, listed, files
+        self.found, self._source, self._listed, self._files = found, source, listed, files
         up, down = manifest.up.nbytes, manifest.down.nbytes
         answers = sum(len(entry.answers) for entry in found.record.rounds)
         self.bytes = {"up": up, "down": down, "total": answers * (up + down) + len(found.record.final) * down}
@@ -101,7 +102,7 @@ class Run:
         ``seconds`` of that round; those of "validation" and "test" the metrics of the "personal" and the "shared"
         model. A metric that cannot be computed is None.
         """
-        record, rows = self._found.record, []
+        record, rows = self.found.record, []
         for entry in record.rounds:
             for site, said in entry.answers.items():
                 rows += _measured(site, entry.number, {"validation": said.validation})
@@ -122,7 +123,7 @@ class Run:
         rows: list[dict[str, Any]] = []
         classes = self.plan.classes
         with self._place() as place:
-            for site in self._found.personal:
+            for site in self.found.personal:
                 evidence = read_evidence(find_personal(place, site))
                 for model, logits in ((PERSONAL, evidence.logits), (SHARED, evidence.shared_logits)):
                     for split, values in logits.items():
@@ -156,7 +157,7 @@ class Run:
         head = ["site", "model", "n", *(f"{name} (95 %)" for name in _TABLED.values())]
         rows = [head]
         for site in self.plan.sites:
-            said = self._found.record.final.get(site, Answer()).test
+            said = self.found.record.final.get(site, Answer()).test
             known = {model: said[model] for model in MODELS if model in said and said[model].values}
             rows += [[site, model, str(metrics.n), *_with_limits(metrics)] for model, metrics in known.items()]
             if not known:
@@ -175,7 +176,7 @@ class Run:
         Raises:
             ConfigError: ``what`` is another word, or the run has no such numbers.
         """
-        record = self._found.record
+        record = self.found.record
         if what != "loss" and what not in MODELS:
             raise ConfigError(f"there is no curve {what!r}; choose {', '.join(MODELS)} or loss")
         figure = losses(record) if what == "loss" else learning_curve(record, what)
@@ -192,7 +193,7 @@ class Run:
         target = Path(path)
         if target.is_dir():
             raise ConfigError(f"{target} is a folder; give the file of the page")
-        write_text(target, page(self._found))
+        write_text(target, page(self.found))
         return target
 
     def personal(self, site: str) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from monai_fedlora.exporting.attacks import FEWEST_PATIENTS
 from monai_fedlora.exporting.bundle_export import export_bundle
 from monai_fedlora.exporting.finished import SHARED_SITE, FinishedModel, read_finished
 from monai_fedlora.exporting.leakage import (
+    AUDIT_NAME,
     OUTSIDE,
     TEST,
     TRAINING,
@@ -28,6 +29,7 @@ from monai_fedlora.exporting.leakage import (
     measure,
     strongest_first,
 )
+from monai_fedlora.exporting.leakage_card import by_reason
 from monai_fedlora.exporting.locate import personal_sites
 from monai_fedlora.exporting.measured import shipped_numbers
 from monai_fedlora.federated.site_state import FINAL_NAME
@@ -52,6 +54,27 @@ class Audit:
     leakage: Leakage
     facts: Mapping[str, Any]
     final: Path | None = None
+
+    @property
+    def kept(self) -> Path | None:
+        """Where the figures lie beside a run's model, for its report and its export."""
+        return None if self.final is None else self.final.with_name(AUDIT_NAME)
+
+    @property
+    def not_measured(self) -> Mapping[str, Sequence[str]]:
+        """Why attacks could not be measured, with their names."""
+        return by_reason(self.leakage.not_measured)
+
+    def too_much(self, limit: float) -> str | None:
+        """Why a gate stays closed; an attack that could not be measured may be the one that succeeds.
+
+        Args:
+            limit: of the AUC, from 0.5 to 1.
+        """
+        if self.leakage.upper_bound > limit:
+            return f"the upper limit {self.leakage.upper_bound:.2f} exceeds {limit:g}"
+        missing = len(self.leakage.not_measured)
+        return f"{missing} attacks could not be measured" if missing else None
 
     def to_json(self) -> dict[str, Any]:
         """Aggregates alone; :meth:`Leakage.from_json` reads the figures back."""

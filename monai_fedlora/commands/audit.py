@@ -52,56 +52,43 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0, or with ``--fail-above`` 1 if an attack exceeds it or could not be measured.
     """
-    from monai_fedlora.auditing.membership_audit import audit_model
+    from monai_fedlora.api.leakage_audit import audit
     from monai_fedlora.commands.console import open_console
     from monai_fedlora.errors import ConfigError
-    from monai_fedlora.exporting.leakage import AUDIT_NAME
-    from monai_fedlora.exporting.leakage_card import by_reason
-    from monai_fedlora.files import write_json
 
     if args.fail_above is not None and not 0.5 <= args.fail_above <= 1:
         raise ConfigError(f"--fail-above is {args.fail_above:g}; an AUC that tells something lies between 0.5 and 1")
-    if args.json is not None and args.json.is_dir():
-        raise ConfigError(f"--json {args.json} is a folder; give the file to write")
     console = open_console()
 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    found = audit_model(
+    found = audit(
         args.source,
         data=args.data,
         site=args.site,
         outside=args.outside,
         shadows=args.shadows,
         backbone=args.backbone,
+        json=args.json,
         say=say,
     )
-    leakage, facts = found.leakage, found.facts
     console.print(figures_table(found))
-    for why, names in by_reason(leakage.not_measured).items():
+    for why, names in found.not_measured.items():
         say(f"not measured: {', '.join(names)}: {why}")
-    for warning in leakage.warnings:
+    for warning in found.leakage.warnings:
         console.print(f"mind that {warning}", style="yellow", markup=False, soft_wrap=True)
     say(
         "AUC: how often a member scores above another patient; 0.5 is guessing, 1 certainty. That no attack here finds "
         "more is no proof that none can."
     )
-    for path in (None if found.final is None else found.final.with_name(AUDIT_NAME), args.json):
+    for path in (found.kept, args.json):
         if path is not None:
-            write_json(path, found.to_json())
-            say(f"figures of {facts['site']}: {path}")
-    if reason := None if args.fail_above is None else _too_much(leakage, args.fail_above):
+            say(f"figures of {found.facts['site']}: {path}")
+    if reason := None if args.fail_above is None else found.too_much(args.fail_above):
         console.print(f"{reason}: do not let this model out", style="red", markup=False, soft_wrap=True)
         return EXIT_LEAKS
     return 0
-
-
-def _too_much(leakage: Any, limit: float) -> str | None:
-    """Why a gate stays closed; an attack that could not be measured may be the one that succeeds."""
-    if leakage.upper_bound > limit:
-        return f"the upper limit {leakage.upper_bound:.2f} exceeds {limit:g}"
-    return f"{len(leakage.not_measured)} attacks could not be measured" if leakage.not_measured else None
 
 
 def figures_table(found: Any) -> Any:

@@ -97,32 +97,26 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> Any:
+    from monai_fedlora.api.model_export import export
     from monai_fedlora.commands.progress import counting_bar
-    from monai_fedlora.errors import ConfigError
-    from monai_fedlora.exporting.bundle_export import export_bundle
-    from monai_fedlora.exporting.keys import read_signing_key
-    from monai_fedlora.exporting.peft_folders import export_peft
 
-    if args.sign_passphrase_file and not args.sign:
-        raise ConfigError("--sign-passphrase-file is of a key; give the key with --sign")
-    if args.public_data and args.no_statistics:
-        raise ConfigError("--public-data is for a distance, which --no-statistics leaves out; leave it out")
-    where = {"run": args.source, "site": args.site, "output": args.output, "backbone": args.backbone}
-    if args.format == "bundle":
-        key = read_signing_key(args.sign, args.sign_passphrase_file) if args.sign else None
-        for warning in key.warnings if key else ():
-            print(f"warning: {warning}", file=sys.stderr)
-        options = {"program": not args.no_pt2, "onnx": args.onnx, "packed": args.zip, "key": key}
-        with counting_bar("public images") as bar:
-            return export_bundle(
-                **where, **options, statistics=not args.no_statistics, public=args.public_data, on_public=bar
-            )
-    if args.zip or args.onnx or args.no_pt2 or args.no_statistics or args.public_data or args.sign:
-        raise ConfigError(
-            "--zip, --onnx, --no-pt2, --no-statistics, --public-data and --sign are of bundles; leave them out, or "
-            "leave out --format peft"
+    with counting_bar("public images") as bar:
+        return export(
+            args.source,
+            site=args.site,
+            output=args.output,
+            backbone=args.backbone,
+            format=args.format,
+            packed=args.zip,
+            onnx=args.onnx,
+            program=not args.no_pt2,
+            statistics=not args.no_statistics,
+            public=args.public_data,
+            sign=args.sign,
+            passphrase_file=args.sign_passphrase_file,
+            warn=lambda text: print(f"warning: {text}", file=sys.stderr),
+            on_public=bar,
         )
-    return export_peft(**where)
 
 
 def _sizes(folder: Path) -> dict[str, int]:

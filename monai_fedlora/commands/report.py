@@ -29,25 +29,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read and write."""
-    from monai_fedlora.errors import ConfigError
-    from monai_fedlora.files import write_text
-    from monai_fedlora.reporting.found_run import read_run
-    from monai_fedlora.reporting.page import page
-    from monai_fedlora.reporting.track import to_mlflow, to_tensorboard
-    from monai_fedlora.tracker_names import MLFLOW, TENSORBOARD, check_trackers
+    """Write, and say where."""
+    from monai_fedlora.api.run_report import report
 
     output = args.output or args.run_folder / PAGE_NAME
-    if output.is_dir():
-        raise ConfigError(f"--output {output} is a folder; give the file of the page")
-    check_trackers([name for name, wanted in ((TENSORBOARD, args.tensorboard), (MLFLOW, args.mlflow)) if wanted])
-    found = read_run(args.run_folder)
-    write_text(output, page(found))
+    report(args.run_folder, output=output, tensorboard=args.tensorboard, mlflow=args.mlflow)
     print(f"report: {output}")
     if args.tensorboard:
-        to_tensorboard(found.record, args.tensorboard)
         print(f"TensorBoard: {args.tensorboard}")
     if args.mlflow:
-        to_mlflow(found.record, args.mlflow)
         print(f"MLflow: {args.mlflow}")
     return 0

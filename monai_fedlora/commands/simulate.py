@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,12 +37,10 @@ def run(args: argparse.Namespace) -> int:
     """Run and show."""
     from rich.live import Live
 
+    from monai_fedlora.api.job_simulation import simulate
     from monai_fedlora.commands.console import open_console
-    from monai_fedlora.environment import THREADS
-    from monai_fedlora.federated.simulator import last_error, simulate
-    from monai_fedlora.resources import job_template_path
+    from monai_fedlora.federated.simulator import last_error
 
-    job = args.job if args.job.is_dir() else job_template_path(args.job.name)
     console = open_console()
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         live.update("starting the server and the sites ...")
@@ -51,29 +48,16 @@ def run(args: argparse.Namespace) -> int:
         def show(results: Mapping[str, Any]) -> None:
             live.update(progress_table(results))
 
-        if args.in_process:
-            from monai_fedlora.federated.rounds import run_in_process
-
-            results = run_in_process(
-                job,
-                folder=args.workspace,
-                data_root=args.data,
-                backbone=args.backbone,
-                threads=int(os.environ.get(THREADS, "1")),
-                overwrite=args.overwrite,
-                record_failures=True,
-                on_progress=show,
-            )
-        else:
-            results = simulate(
-                job,
-                workspace=args.workspace,
-                data=args.data,
-                backbone=args.backbone,
-                threads=args.threads,
-                overwrite=args.overwrite,
-                on_progress=show,
-            )
+        results = simulate(
+            args.job,
+            workspace=args.workspace,
+            data=args.data,
+            backbone=args.backbone,
+            overwrite=args.overwrite,
+            threads=args.threads,
+            in_process=args.in_process,
+            on_progress=show,
+        )
     show_end(console, results, args.workspace, last_error(args.workspace))
     return EXIT_INCOMPLETE if results["lacks"] else 0
 
