@@ -223,6 +223,8 @@ def attach(network: nn.Module, method: MethodChoice, *, images: Tensor | None = 
         >>> [name for name, _ in attached.merged().named_parameters()]
         ['1.weight', '1.bias', '2.weight', '2.bias']
     """
+    if not isinstance(method, MethodChoice):
+        raise ConfigError(f"the method is a {type(method).__name__}; give what fl.method(...) returns")
     opened, chosen = method.attach(network, images=images, seed=seed)
     attached = Attached(opened, MethodChoice(chosen, method.layers))
     attached._tried = images is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -15,7 +16,7 @@ from torch import nn
 
 from monai_fedlora.api.finished_run import Run, finished_run
 from monai_fedlora.api.site_data import SiteData
-from monai_fedlora.data.cases import Datalist
+from monai_fedlora.data.cases import SPLITS, Datalist
 from monai_fedlora.data.collected import Parts, collect
 from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.engines.seeds import random_state_kept, seed_everything
@@ -91,7 +92,8 @@ def federate(
             bundle's.
         folder: keeps the run, for the commands, for `monai_fedlora.site_report` and for going on after an
             interruption; it holds private state and is for its owner alone. None keeps nothing on the disk.
-        resume: go on with the run that was interrupted in ``folder``; begin where there is none.
+        resume: go on with the run that was interrupted in ``folder``, if its cases, network and settings were the
+            same; begin where there is none.
         overwrite: replace the results of another run in ``folder``.
         experiment: name that keys private state in ``folder``.
         threads: that torch computes with on the CPU. The bits of the result depend on it.
@@ -121,6 +123,8 @@ def federate(
         >>> len(run.records), run.personal("north")(images).shape
         (6, torch.Size([8, 2]))
     """
+    if not isinstance(choice, MethodChoice):
+        raise ConfigError(f"the method is a {type(choice).__name__}; give what fl.method(...) returns")
     if not isinstance(sites, Mapping) or not sites:
         raise ConfigError("there is no site; give sites as a dictionary from names to fl.SiteData")
     given = {name: SiteData.of(value) for name, value in sites.items()}
@@ -152,9 +156,19 @@ def federate(
             raise ConfigError("resume and overwrite are of a folder that keeps the run; give folder=")
         start = source.start(plan)
         with private_folder("monai-fedlora-run-") if folder is None else nullcontext(Path(folder)) as place:
-            run_sites(start, source, folder=place, overwrite=overwrite, resume=resume, **options)
             kept = folder is not None
+            options["materials"] = _materials(source, listed) if kept else ""
+            run_sites(start, source, folder=place, overwrite=overwrite, resume=resume, **options)
             return finished_run(place, source=source, listed=listed, manifest=start.manifest, kept=kept)
+
+
+def _materials(source: Source, listed: Mapping[str, Datalist]) -> str:
+    """Hash of what a run that goes on has to find as it was, beside its plan."""
+    cases = [(site, found.classes, [found.cases(split) for split in SPLITS]) for site, found in sorted(listed.items())]
+    digest = hashlib.sha256(repr(cases).encode())
+    if isinstance(source, InMemory):
+        digest.update(source.digest().encode())
+    return digest.hexdigest()
 
 
 def _own(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,11 +64,13 @@ def read_part(part: Any, *, site: str, split: str, transform: Sequence[Callable]
     place = f"{site}: the {split} part"
     try:
         count = len(part[0] if isinstance(part, tuple) else part)
+        if not isinstance(part, tuple) and (isinstance(part, Mapping) or not hasattr(part, "__getitem__")):
+            raise TypeError
     except TypeError:
         kind = type(part).__name__
         raise DataError(
             f"{place} is a {kind}; give images and labels as a tuple, a list of dictionaries with image and label, a "
-            "data set with a length, or a prepared folder"
+            "data set with a length (of a data loader, its dataset), or a prepared folder"
         ) from None
     reader = _of_arrays(part, place) if isinstance(part, tuple) else _of_items(part, place)
     steps = Compose(list(transform) if isinstance(transform, Sequence) else [transform])
@@ -161,7 +164,7 @@ def _transformed(case: dict[str, Any], steps: Compose, name: str) -> Mapping[str
     if not steps.transforms:
         return case
     try:
-        made = steps(case)
+        made = steps(copy.deepcopy(case))  # one that computes in place would change what the user holds
     except Exception as error:
         cause = error.__cause__ or error
         raise DataError(f"{name} cannot be transformed: {type(cause).__name__}: {str(cause)[:300]}") from error

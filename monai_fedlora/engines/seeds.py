@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+
+_ONE_THREAD = threading.RLock()
 
 
 def mix(seed: int, *more: int | str) -> int:
@@ -22,7 +25,17 @@ def mix(seed: int, *more: int | str) -> int:
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Leave Python's, NumPy's and torch's global random states, and cuDNN's settings, as they were before."""
+    """Leave Python's, NumPy's and torch's global random states, and cuDNN's settings, as they were before.
+
+    They are the process's, so that another thread waits until this one is through, and neither draws the other's
+    numbers.
+    """
+    with _ONE_THREAD, _kept():
+        yield
+
+
+@contextmanager
+def _kept() -> Iterator[None]:
     python, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002
     backend = torch.backends.cudnn
     settings = backend.deterministic, backend.benchmark

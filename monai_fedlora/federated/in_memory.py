@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,28 @@ class InMemory:
     opened: Callable[[], Any]
     sites: Mapping[str, SiteCases]
 
+    def digest(self) -> str:
+        """Hash of all cases, of what augments them, and of the network's layers, their settings and their code.
+
+        Weights are left out, and so is what the code calls outside of its modules' ``forward``.
+        """
+        digest = hashlib.sha256()
+        for site, cases in sorted(self.sites.items()):
+            named = [getattr(step, "__qualname__", type(step).__qualname__) for step in cases.augmentation]
+            digest.update(repr((site, named)).encode())
+            for split, items in sorted(cases.items.items()):
+                for item in items:
+                    digest.update(repr((split, item["label"], item["subject"], tuple(item["image"].shape))).encode())
+                    digest.update(as_bytes(item["image"]))
+        network = self.opened()
+        digest.update(re.sub("0x[0-9a-f]+", "", repr(network)).encode())
+        for name, module in network.named_modules():
+            digest.update(repr((name, _plain(vars(module).items()))).encode())
+            code = getattr(type(module).forward, "__code__", None)
+            if code is not None:
+                digest.update(repr((code.co_code, code.co_names, _plain(enumerate(code.co_consts)))).encode())
+        return digest.hexdigest()
+
     def network(self, plan: Plan, method: Method) -> Any:
         """A network with a method's part at its start, on the CPU.
 
@@ -104,6 +127,10 @@ class InMemory:
             entries["augmented_views"] = 0
         put_into(config, entries, bundle=plan.bundle)
         return cases.listed
+
+
+def _plain(values: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    return [(name, value) for name, value in values if isinstance(value, (int, float, str))]
 
 
 def weights_digest(network: nn.Module) -> str:

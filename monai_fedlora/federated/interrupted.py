@@ -13,7 +13,11 @@ from monai_fedlora.federated.initial import changes_since, check_resumable, load
 from monai_fedlora.federated.limits import stored_lengths
 from monai_fedlora.federated.run_record import ENDED, LAST_NAME, RESULTS_NAME
 from monai_fedlora.federated.start import Start
+from monai_fedlora.federated.workspace import PRIVATE
 from monai_fedlora.files import read_json
+
+MATERIALS = Path(PRIVATE) / "materials.sha256"
+"""Where a run's folder keeps the hash of the data and of the network's code: from few values they could be guessed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,18 +35,19 @@ class Interrupted:
     ended: bool
 
 
-def interrupted(folder: Path, start: Start) -> Interrupted | None:
+def interrupted(folder: Path, start: Start, materials: str = "") -> Interrupted | None:
     """Look for the same run in a folder.
 
     Args:
         folder: of the run.
         start: of the run, with its plan.
+        materials: hash of its data and its network's code, see :data:`MATERIALS`; empty to leave it unchecked.
 
     Returns:
         What it has left; None where nothing lies there.
 
     Raises:
-        ConfigError: what lies there is of another experiment or of other settings.
+        ConfigError: what lies there is of another experiment or of other settings, data or code.
         WeightsError: stored tensors are damaged.
     """
     try:
@@ -51,17 +56,29 @@ def interrupted(folder: Path, start: Start) -> Interrupted | None:
         return None
     stored, plan = folder / LAST_NAME, start.plan
     if not stored.is_file():
-        same = results.get("plan") == plan.to_json()
-        return Interrupted(start=start, results={}, ended=False) if same else None
+        if results.get("plan") != plan.to_json():
+            return None
+        _check_materials(folder, materials)
+        return Interrupted(start=start, results={}, ended=False)
     number = check_resumable(stored, plan=plan)
     if changes := changes_since(stored, plan=plan)[0]:
         raise ConfigError(
             f"{folder} holds a run with other settings ({listed(changes)}); give the same ones to go on with it, "
             "another folder, or overwrite=True to begin anew"
         )
+    _check_materials(folder, materials)
     shared, metadata = load_shared(stored, manifest=start.manifest)
     images = stored_images(stored, metadata)
     after = dataclasses.replace(
         start, shared=shared, earlier=stored_lengths(stored, plan), images=images, first=number + 1
     )
     return Interrupted(start=after, results=results, ended=results["status"] in ENDED)
+
+
+def _check_materials(folder: Path, materials: str) -> None:
+    kept = folder / MATERIALS
+    if materials and (not kept.is_file() or kept.read_text(encoding="utf-8") != materials):
+        raise ConfigError(
+            f"{folder} holds a run of other cases, or of a network with other code; give the same ones to go on with "
+            "it, another folder, or overwrite=True to begin anew"
+        )

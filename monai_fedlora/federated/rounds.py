@@ -13,7 +13,7 @@ import torch
 
 from monai_fedlora.federated.aggregation import Refusal, SharedAverage
 from monai_fedlora.federated.federated_site import Site
-from monai_fedlora.federated.interrupted import interrupted
+from monai_fedlora.federated.interrupted import MATERIALS, interrupted
 from monai_fedlora.federated.lock import FolderLock
 from monai_fedlora.federated.materials import Installed, Source
 from monai_fedlora.federated.members import Members
@@ -22,7 +22,7 @@ from monai_fedlora.federated.run_record import RunRecord
 from monai_fedlora.federated.site_policy import Policy, own_policy
 from monai_fedlora.federated.start import CONFIG, SharedFiles, Start
 from monai_fedlora.federated.workspace import PRIVATE, make_room
-from monai_fedlora.files import make_folder
+from monai_fedlora.files import make_folder, write_text
 
 _log = logging.getLogger(__name__)
 
@@ -92,6 +92,7 @@ def run_sites(
     threads: int = 1,
     overwrite: bool = False,
     resume: bool = False,
+    materials: str = "",
     record_failures: bool = False,
     policy: Callable[[], Policy] = own_policy,
     on_progress: Callable[[Mapping[str, Any]], None] = lambda results: None,
@@ -103,11 +104,16 @@ def run_sites(
         source: of every site's data and network.
         resume: go on with the same run, if one was interrupted in ``folder``; the record of its earlier rounds stays.
             One that has come to its end is returned as it is.
+        materials: hash of the data and of the network's code, which stays in ``folder``. A run is gone on with only
+            if its own was the same; empty where they may change.
+
+    Raises:
+        ConfigError: see :func:`run_in_process` and :func:`interrupted`.
     """
     with _computing_with(threads):
         make_folder(folder)
         with FolderLock(folder):
-            found = interrupted(folder, start) if resume else None
+            found = interrupted(folder, start, materials) if resume else None
             if found is None:
                 make_room(folder, start.plan, overwrite=overwrite)
             elif found.ended:
@@ -116,6 +122,8 @@ def run_sites(
                 start = found.start
                 _log.info("going on in %s with round %d", folder, start.first_round)
             private = folder / PRIVATE
+            if materials:
+                write_text(folder / MATERIALS, materials)
             build = partial(Site, plan=start.plan, private_root=private, source=source, policy=policy)
             members = Members(start.plan.sites, build, private=private, record_failures=record_failures)
             return _run(start, members, folder=folder, earlier=found.results if found else {}, on_progress=on_progress)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import random
 import stat
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +157,30 @@ def test_a_finished_run_is_read_again_and_not_repeated(whole: fl.Run) -> None:
 def test_a_run_of_other_settings_is_not_gone_on_with(whole: fl.Run, changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="other settings"):
         run(**{**changes}, folder=whole.folder, resume=True)
+
+
+class Doubled(Small):
+    """A network of the same weights that computes something else."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return super().forward(x * 2)
+
+
+def test_a_run_of_other_cases_or_other_code_is_not_gone_on_with(whole: fl.Run) -> None:
+    with pytest.raises(ConfigError, match="other cases"):
+        run(rounds=2, folder=whole.folder, resume=True, network=Doubled)
+    for split in ("train", "test"):
+        sites = two_sites()
+        pixels, labels, subjects = getattr(sites["south"], split)
+        sites["south"] = dataclasses.replace(sites["south"], **{split: (pixels + 1, labels, subjects)})
+        with pytest.raises(ConfigError, match="other cases"):
+            run(rounds=2, folder=whole.folder, resume=True, sites=sites)
+
+
+def test_two_runs_at_the_same_time_give_the_bits_of_one(whole: fl.Run) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(lambda _: run(rounds=2), range(2)))
+    assert all(same_models(one, whole) for one in found)
 
 
 def test_a_run_of_another_network_is_not_gone_on_with(whole: fl.Run) -> None:

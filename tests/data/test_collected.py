@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.data import CacheDataset, MetaTensor
 from monai.transforms import LoadImaged, RandFlipd, ScaleIntensityd
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from monai_fedlora.data.collected import Item, collect, read_part
 from monai_fedlora.errors import DataError
@@ -77,6 +77,17 @@ def test_files_are_read_by_the_transform(tmp_path: Path) -> None:
         read([{"image": str(tmp_path / "9.npy"), "label": 0}], transform=LoadImaged("image"))
 
 
+def test_a_transform_that_computes_in_place_leaves_what_the_user_holds_alone() -> None:
+    def shifted(case: dict[str, Any]) -> dict[str, Any]:
+        case["image"] += 100
+        return case
+
+    held, listed = IMAGES.copy(), as_dictionaries()
+    for part in ((held, LABELS), listed, listed):
+        assert [int(item.image[0, 0, 0]) for item in read(part, transform=shifted)] == [100, 112, 124, 136]
+    assert np.array_equal(held, IMAGES)
+
+
 class Noisy(Dataset):
     """A data set that draws another image each time."""
 
@@ -94,6 +105,8 @@ class Noisy(Dataset):
         ((IMAGES, LABELS, ["a"]), "4 images, 4 labels, 1 subjects"),
         ((IMAGES,), "is a tuple of 1"),
         (7, "is a int"),
+        ({"image": IMAGES, "label": LABELS}, "is a dict"),
+        (DataLoader(TensorDataset(torch.from_numpy(IMAGES), torch.tensor(LABELS))), "is a DataLoader; .* its dataset"),
         ([7], "holds a int"),
         ([{"image": IMAGES[0]}], "has no label"),
         ((IMAGES, [0, 1, 0.5, 0]), "case 2 has the label '0.5'"),
