@@ -39,3 +39,7 @@ def test_two_hospitals_with_a_network_and_arrays_of_ones_own(
     torch.testing.assert_close(program(torch.tensor(names["x2"])), logits, rtol=1e-4, atol=1e-4)
     assert type(names["model"]).__name__ == "ViT"
     assert names["attached"].shared().keys() and names["attached"].private().keys()
+
+
+def test_the_readme_is_read_in_one_sitting() -> None:
+    assert len(README.read_text("utf-8").splitlines()) <= 200
