@@ -77,7 +77,7 @@ class Audit:
         return f"{missing} attacks could not be measured" if missing else None
 
     def to_json(self) -> dict[str, Any]:
-        """Aggregates alone; :meth:`Leakage.from_json` reads the figures back."""
+        """Aggregates alone; `Leakage.from_json` reads the figures back."""
         return {**self.facts, **self.leakage.to_json(), "upper_bound": round(self.leakage.upper_bound, 3)}
 
 

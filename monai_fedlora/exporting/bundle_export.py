@@ -52,7 +52,7 @@ class Exported:
         folder: where it lies; a zip file if it was packed.
         metadata: its description.
         usage: the command or code that runs it.
-        digest: of a bundle, see :func:`monai_fedlora.exporting.checksums.write_checksums`; None for PEFT folders.
+        digest: of a bundle, see `monai_fedlora.exporting.checksums.write_checksums`; None for PEFT folders.
     """
 
     folder: Path
