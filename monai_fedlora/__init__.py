@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from monai_fedlora.api.job_simulation import simulate
     from monai_fedlora.api.leakage_audit import Audit, audit
     from monai_fedlora.api.method_choice import MethodChoice, method
+    from monai_fedlora.api.methods_compared import Compared, compare
     from monai_fedlora.api.model_export import Exported, export
     from monai_fedlora.api.run_report import report
     from monai_fedlora.api.site_data import SiteData
@@ -21,12 +22,14 @@ __version__ = "0.1.0"
 __all__ = [
     "Attached",
     "Audit",
+    "Compared",
     "Exported",
     "MethodChoice",
     "Run",
     "SiteData",
     "attach",
     "audit",
+    "compare",
     "export",
     "federate",
     "method",
@@ -38,12 +41,14 @@ __all__ = [
 _MODULES = {
     "Attached": "api.attached",
     "Audit": "api.leakage_audit",
+    "Compared": "api.methods_compared",
     "Exported": "api.model_export",
     "MethodChoice": "api.method_choice",
     "Run": "api.federation",
     "SiteData": "api.site_data",
     "attach": "api.attached",
     "audit": "api.leakage_audit",
+    "compare": "api.methods_compared",
     "export": "api.model_export",
     "federate": "api.federation",
     "method": "api.method_choice",

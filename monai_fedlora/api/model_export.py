@@ -61,11 +61,18 @@ def export(
         WeightsError: a file is damaged.
 
     Examples:
+        >>> import tempfile, torch
+        >>> from pathlib import Path
         >>> import monai_fedlora as fl
-        >>> fl.export("runs/trial", site="north", output="bundle", format="peft", onnx=True)
-        Traceback (most recent call last):
-            ...
-        monai_fedlora.errors.ConfigError: --zip, --onnx, --no-pt2, --no-statistics, --public-data and --sign are of ...
+        >>> def network():
+        ...     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 8), torch.nn.Linear(8, 2))
+        >>> cases = (torch.rand(8, 1, 4, 4), [0, 1] * 4)
+        >>> sites = {name: fl.SiteData(train=cases, test=cases) for name in ("north", "south")}
+        >>> run = fl.federate(network, fl.method("fedit", targets="1", head="2", rank=2), sites, rounds=1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     exported = fl.export(run, site="north", output=Path(folder) / "bundle")
+        ...     sorted(path.name for path in exported.folder.iterdir())
+        ['LICENSE', 'checksums.json', 'configs', 'docs', 'models']
     """
     if format not in ("bundle", "peft"):
         raise ConfigError(f"there is no format {format!r}; choose bundle or peft")

@@ -12,14 +12,12 @@ from monai_fedlora.commands.options import (
     DEFAULT_BUNDLE,
     DEFAULT_SITES,
     add_prompt_options,
-    chosen_prompts,
+    parse_class_texts,
     parse_settings,
 )
-from monai_fedlora.errors import ConfigError, FedLoraError
+from monai_fedlora.errors import ConfigError
 
 EXIT_FAILED_RUNS = 1
-EXTRA = ("scipy.stats", "statsmodels.stats.multitest")
-"""What only the report needs."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -72,140 +70,56 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run what is missing and write the report."""
+    """Compare, and show what was found."""
+    from monai_fedlora.api.methods_compared import compare
     from monai_fedlora.commands.console import open_console
-    from monai_fedlora.comparison.method_page import write_report
-    from monai_fedlora.comparison.outcome import Outcome, write_files
-    from monai_fedlora.comparison.runner import FAILED, run_missing, stored_results
+    from monai_fedlora.comparison.runner import FAILED
 
-    check_extra()
     console = open_console()
-    task, is_demo = _task(args)
-    with _progress(task, console) as on_progress:
-        failures = run_missing(task, workers=args.workers, on_progress=on_progress)
-    outcome = Outcome(
-        comparison=task.comparison,
-        datalists=task.datalists,
-        backbone=Path(task.backbone).name,
-        is_demo=is_demo,
-        results=stored_results(task),
-        failures=failures,
+    common, own = split_settings(parse_settings(args.set))
+    compared = compare(
+        args.methods if args.methods == "all" else args.methods.split(","),
+        output=args.output,
+        data=args.data,
+        sites=args.sites.split(",") if args.sites else None,
+        seeds=parse_seeds(args.seeds),
+        rounds=args.rounds,
+        local_epochs=args.local_epochs,
+        bundle=args.bundle,
+        size=args.size,
+        backbone=args.backbone,
+        prompts=args.prompts,
+        class_texts=parse_class_texts(args.class_text),
+        unseen={"none": (), "all": "all"}.get(args.unseen, tuple(args.unseen.split(","))),
+        cases_for_new=_numbers("--cases-for-new", args.cases_for_new),
+        settings=common,
+        method_settings=own,
+        workers=args.workers,
+        watch=lambda task: _progress(task, console),
+        note=lambda text: console.print(text, style="yellow", markup=False, soft_wrap=True),
     )
-    for failure in failures:
+    for failure in compared.outcome.failures:
         console.print(f"{failure.run.name}: {failure.reason}", style="red", markup=False, soft_wrap=True)
-    if failures:
+    if failures := compared.outcome.failures:
         console.print(
-            f"{len(failures)} of {len(task.comparison.runs())} runs failed; how is written in "
+            f"{len(failures)} of {compared.runs} runs failed; how is written in "
             f"{args.output / FAILED}, and the same command tries them again",
             style="red",
             markup=False,
             soft_wrap=True,
         )
-    if not outcome.results:
+    if compared.report is None:
         return EXIT_FAILED_RUNS
-    write_files(outcome, args.output)
-    report = write_report(outcome, args.output)
+    outcome = compared.outcome
     console.print(closing_table(outcome))
     console.print(outcome.verdict, markup=False, soft_wrap=True)
     if outcome.of_images:
         style = "yellow"
         console.print(f"Images: {outcome.images}; these numbers say nothing about real patients.", style=style)
-    if task.comparison.unseen:
+    if outcome.comparison.unseen:
         console.print(unseen_table(outcome))
-    console.print(f"report: {report}", markup=False, soft_wrap=True)
+    console.print(f"report: {compared.report}", markup=False, soft_wrap=True)
     return EXIT_FAILED_RUNS if failures else 0
-
-
-def check_extra() -> None:
-    """Look for what the report is written with, before hours of runs.
-
-    Raises:
-        ConfigError: a package of the extra ``compare`` is not installed, or cannot be imported.
-    """
-    from importlib import import_module
-
-    for name in EXTRA:
-        try:
-            import_module(name)
-        except ImportError as error:
-            raise ConfigError(
-                f"the report of a comparison needs {name}, which cannot be imported ({error}); install it with "
-                "pip install 'monai-fedlora[compare]'"
-            ) from error
-
-
-def _task(args: argparse.Namespace) -> tuple[Any, bool]:
-    """Everything the runs need, and whether the backbone is the packaged demo file."""
-    import os
-
-    from monai_fedlora.comparison.comparison_data import data_hash, load_sites, prepared_sites
-    from monai_fedlora.comparison.comparison_settings import Comparison, assigned
-    from monai_fedlora.comparison.runner import Task
-    from monai_fedlora.environment import DATA
-    from monai_fedlora.networks.catalogue import demo_weights
-    from monai_fedlora.networks.pinned import find_backbone, pin_backbone
-    from monai_fedlora.networks.weights import backbone_sha256 as sha256_of
-    from monai_fedlora.resources import bundle_setting
-
-    if args.workers < 1:
-        raise ConfigError(f"--workers {args.workers}: at least one is needed")
-    size = args.size or bundle_setting(args.bundle, "train", "size")
-    backbone = find_backbone(size, args.backbone)
-    demo = demo_weights(size)
-    names = _all_methods(size) if args.methods == "all" else args.methods.split(",")
-    common, own = split_settings(parse_settings(args.set))
-    methods = assigned(names, common, own)
-    texts = any(_reads_text(name, settings) for name, settings in methods.items())
-    digest = pin_backbone(size, backbone, texts=texts)
-    data = args.data or os.environ.get(DATA)
-    sites = args.sites.split(",") if args.sites else prepared_sites(data) if data else DEFAULT_SITES.split(",")
-    datalists = load_sites(sites, bundle=args.bundle, data_root=data)
-    prompts = chosen_prompts(args, datalists[sites[0]].classes)
-    if prompts is not None and not texts:
-        raise ConfigError(
-            f"none of {', '.join(names)} compares images with texts; leave --class-text and --prompts out"
-        )
-    unseen = {"none": (), "all": tuple(sites)}.get(args.unseen)
-    comparison = Comparison(
-        methods=methods,
-        bundle=args.bundle,
-        size=size,
-        backbone_sha256=digest,
-        classes=datalists[sites[0]].classes,
-        data={site: data_hash(datalist) for site, datalist in datalists.items()},
-        rounds=args.rounds,
-        local_epochs=args.local_epochs,
-        seeds=parse_seeds(args.seeds),
-        unseen=tuple(args.unseen.split(",")) if unseen is None else unseen,
-        new_site_cases=_numbers("--cases-for-new", args.cases_for_new),
-        prompts=prompts,
-    )
-    return Task(comparison, datalists, backbone, args.output), bool(demo) and digest == sha256_of(str(demo))
-
-
-def _all_methods(size: str) -> list[str]:
-    """All methods that a backbone of this size can run; one of another package that cannot be used is told."""
-    from monai_fedlora.commands.console import open_console
-    from monai_fedlora.methods import get_method, method_names
-    from monai_fedlora.networks.catalogue import architecture
-
-    able, reads_text = [], architecture(size).text is not None
-    for name in method_names():
-        try:
-            method = get_method(name)
-        except FedLoraError as error:
-            open_console().print(f"note: left out: {error}", style="yellow", markup=False, soft_wrap=True)
-            continue
-        if reads_text or not method.reads_text:
-            able.append(name)
-    return able
-
-
-def _reads_text(name: str, settings: Mapping[str, Any]) -> bool:
-    from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
-    from monai_fedlora.methods import get_method
-
-    return get_method(name, {k: v for k, v in settings.items() if k not in TRAINING_SETTINGS}).reads_text
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from monai_fedlora.commands.options import (
     DEFAULT_BUNDLE,
     DEFAULT_SITES,
     add_prompt_options,
-    chosen_prompts,
+    parse_class_texts,
     parse_settings,
 )
 from monai_fedlora.errors import ConfigError
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
     from monai_fedlora.methods import get_method
     from monai_fedlora.networks.pinned import find_backbone, pin_backbone
-    from monai_fedlora.networks.prompts import bundle_prompts
+    from monai_fedlora.networks.prompts import bundle_prompts, own_prompts
     from monai_fedlora.resources import bundle_setting
     from monai_fedlora.site_report import report_bits
 
@@ -143,7 +143,11 @@ def run(args: argparse.Namespace) -> int:
         "update_bound": args.update_bound,
         "training": {k: v for k, v in settings.items() if k in TRAINING_SETTINGS},
     }
-    common["prompts"] = chosen_prompts(args, classes) or (bundle_prompts(args.bundle) if reads_text else None)
+    class_texts = parse_class_texts(args.class_text)
+    if args.prompts is not None or class_texts:
+        common["prompts"] = own_prompts(args.bundle, classes, file=args.prompts, class_texts=class_texts)
+    else:
+        common["prompts"] = bundle_prompts(args.bundle) if reads_text else None
     plan = Plan(**common)
     if plan.declared_cases:
         check_steps(plan)

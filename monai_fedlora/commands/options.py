@@ -6,12 +6,9 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from monai_fedlora.errors import ConfigError
-
-if TYPE_CHECKING:
-    from monai_fedlora.networks.prompts import Prompts
 
 DEFAULT_BUNDLE = "cine_cmr_dual_lora_classification"
 DEFAULT_SITES = "site-1,site-2,site-3,site-4"
@@ -48,23 +45,19 @@ def add_prompt_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def chosen_prompts(args: argparse.Namespace, classes: Sequence[str]) -> Prompts | None:
-    """How the classes are put into words, where :func:`add_prompt_options` were given; None where the bundle says it.
+def parse_class_texts(items: Sequence[str]) -> dict[str, str]:
+    """Turn ``CLASS=TEXT`` into texts by class.
 
     Raises:
-        ConfigError: see :func:`monai_fedlora.networks.prompts.own_prompts`.
+        ConfigError: one has no equals sign.
     """
-    from monai_fedlora.networks.prompts import own_prompts
-
-    if args.prompts is None and not args.class_text:
-        return None
     texts = {}
-    for item in args.class_text:
+    for item in items:
         name, equals, text = item.partition("=")
         if not equals:
             raise ConfigError(f"--class-text {item}: write CLASS=TEXT")
         texts[name] = text
-    return own_prompts(args.bundle, classes, file=args.prompts, class_texts=texts)
+    return texts
 
 
 def parse_settings(items: Sequence[str]) -> dict[str, Any]:

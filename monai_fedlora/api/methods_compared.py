@@ -1,0 +1,218 @@
+"""Several methods on the same data, with a report."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+from monai_fedlora.api.federation import CINE_BUNDLE
+from monai_fedlora.comparison.comparison_data import data_hash, load_sites, prepared_sites
+from monai_fedlora.comparison.comparison_settings import Comparison, assigned
+from monai_fedlora.comparison.method_page import write_report
+from monai_fedlora.comparison.outcome import Outcome, write_files
+from monai_fedlora.comparison.runner import Task, run_missing, stored_results
+from monai_fedlora.environment import DATA
+from monai_fedlora.errors import ConfigError, FedLoraError
+from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
+from monai_fedlora.methods import get_method, method_names
+from monai_fedlora.methods.choice import MethodChoice
+from monai_fedlora.networks.catalogue import architecture, demo_weights
+from monai_fedlora.networks.pinned import find_backbone, pin_backbone
+from monai_fedlora.networks.prompts import own_prompts
+from monai_fedlora.networks.weights import backbone_sha256 as sha256_of
+from monai_fedlora.resources import bundle_setting
+
+__all__ = ["Compared", "compare"]
+
+EXTRA = ("scipy.stats", "statsmodels.stats.multitest")
+"""What only the report needs."""
+PHANTOM_SITES = ("site-1", "site-2", "site-3", "site-4")
+
+Watch = Callable[[Task], AbstractContextManager[Callable[[Any, float], None]]]
+"""Around the runs: is given what is to be done, and yields what is called with a run and the share of it done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """What `monai_fedlora.compare` found.
+
+    Attributes:
+        outcome: summaries, tests and failures.
+        runs: how many the comparison has.
+        report: the page; None where no run has a result.
+    """
+
+    outcome: Outcome
+    runs: int
+    report: Path | None
+
+
+def compare(
+    methods: Sequence[str | MethodChoice] | Literal["all"],
+    *,
+    output: str | os.PathLike[str],
+    data: str | None = None,
+    sites: Sequence[str] | None = None,
+    seeds: int | Sequence[int] = 3,
+    rounds: int = 5,
+    local_epochs: int = 1,
+    bundle: str = CINE_BUNDLE,
+    size: str | None = None,
+    backbone: str | None = None,
+    prompts: str | Path | Mapping[str, Any] | None = None,
+    class_texts: Mapping[str, str] | None = None,
+    unseen: Sequence[str] | Literal["all"] = (),
+    cases_for_new: Sequence[int] = (5, 10, 20),
+    settings: Mapping[str, Any] | None = None,
+    method_settings: Mapping[str, Mapping[str, Any]] | None = None,
+    workers: int = 1,
+    watch: Watch = lambda task: nullcontext(lambda run, share: None),
+    note: Callable[[str], None] = lambda text: None,
+) -> Compared:
+    """Run methods with several seeds on the same sites, splits and backbone, and write a report, tables and figures.
+
+    A finished run is kept; the same call goes on where it was stopped, and tries again what failed.
+
+    Args:
+        methods: names, or choices of `monai_fedlora.method`; the first is the reference. "all" that the size can run.
+        output: folder of the results.
+        data: folder of prepared sites (default: ``MONAI_FEDLORA_DATA``, then the bundle's phantoms).
+        sites: names (default: all of ``data``; of phantoms four).
+        seeds: how many, or which.
+        rounds: of each run.
+        local_epochs: in a round.
+        bundle: training bundle.
+        size: backbone by name (default: the bundle's).
+        backbone: its file (default: the demo weights).
+        prompts: JSON file, or what it holds: ``templates``, ``class_texts`` or both.
+        class_texts: what classes are called in sentences; these win.
+        unseen: sites to hold out, one at a time, or "all"; each costs a further run per method and seed.
+        cases_for_new: training cases for the private part of a site that was held out.
+        settings: of training, and of every method that knows them.
+        method_settings: by method; these win.
+        workers: processes, one thread each.
+        watch: opened around the runs, to show how far they are.
+        note: told which methods are left out of "all".
+
+    Returns:
+        The outcome and the page.
+
+    Raises:
+        ConfigError: settings do not fit, results in ``output`` are of other settings, or a package is missing.
+        DataError: a site's cases cannot be used.
+
+    Examples:
+        >>> import monai_fedlora as fl
+        >>> fl.compare(["dual_lora", "fedawg"], output="comparison", seeds=1)
+        Traceback (most recent call last):
+            ...
+        monai_fedlora.errors.ConfigError: ...fedawg...
+    """
+    check_extra()
+    if workers < 1:
+        raise ConfigError(f"--workers {workers}: at least one is needed")
+    size = size or bundle_setting(bundle, "train", "size")
+    found = find_backbone(size, backbone)
+    demo = demo_weights(size)
+    own = {name: dict(values) for name, values in (method_settings or {}).items()}
+    names = _all_methods(size, note) if methods == "all" else [_named(method, own) for method in methods]
+    chosen = assigned(names, settings or {}, own)
+    texts = any(_reads_text(name, values) for name, values in chosen.items())
+    digest = pin_backbone(size, found, texts=texts)
+    data = data or os.environ.get(DATA)
+    places = list(sites) if sites else prepared_sites(data) if data else list(PHANTOM_SITES)
+    datalists = load_sites(places, bundle=bundle, data_root=data)
+    classes = datalists[places[0]].classes
+    said = None
+    if prompts is not None or class_texts:
+        said = own_prompts(bundle, classes, file=prompts, class_texts=class_texts)
+    if said is not None and not texts:
+        raise ConfigError(
+            f"none of {', '.join(names)} compares images with texts; leave --class-text and --prompts out"
+        )
+    comparison = Comparison(
+        methods=chosen,
+        bundle=bundle,
+        size=size,
+        backbone_sha256=digest,
+        classes=classes,
+        data={site: data_hash(datalist) for site, datalist in datalists.items()},
+        rounds=rounds,
+        local_epochs=local_epochs,
+        seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
+        unseen=tuple(places) if unseen == "all" else tuple(unseen),
+        new_site_cases=tuple(cases_for_new),
+        prompts=said,
+    )
+    task = Task(comparison, datalists, found, Path(output))
+    with watch(task) as on_progress:
+        failures = run_missing(task, workers=workers, on_progress=on_progress)
+    outcome = Outcome(
+        comparison=comparison,
+        datalists=datalists,
+        backbone=Path(found).name,
+        is_demo=bool(demo) and digest == sha256_of(str(demo)),
+        results=stored_results(task),
+        failures=failures,
+    )
+    report = None
+    if outcome.results:
+        write_files(outcome, task.folder)
+        report = write_report(outcome, task.folder)
+    return Compared(outcome=outcome, runs=len(comparison.runs()), report=report)
+
+
+def check_extra() -> None:
+    """Look for what the report is written with, before hours of runs.
+
+    Raises:
+        ConfigError: a package of the extra ``compare`` is not installed, or cannot be imported.
+    """
+    for name in EXTRA:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise ConfigError(
+                f"the report of a comparison needs {name}, which cannot be imported ({error}); install it with "
+                "pip install 'monai-fedlora[compare]'"
+            ) from error
+
+
+def _named(method: str | MethodChoice, own: dict[str, dict[str, Any]]) -> str:
+    """The name of a method; the settings of a choice are added to ``own``."""
+    if isinstance(method, str):
+        return method
+    name = method.method.name
+    if method.layers is not None:
+        raise ConfigError(f"methods are compared on networks of the catalogue; leave the layers of {name!r} out")
+    values = {
+        field.name: getattr(method.method, field.name)
+        for field in dataclasses.fields(method.method)
+        if getattr(method.method, field.name) != field.default
+    }
+    own[name] = values | own.get(name, {})
+    return name
+
+
+def _all_methods(size: str, note: Callable[[str], None]) -> list[str]:
+    """All methods that a backbone of this size can run; one of another package that cannot be used is told."""
+    able, reads_text = [], architecture(size).text is not None
+    for name in method_names():
+        try:
+            method = get_method(name)
+        except FedLoraError as error:
+            note(f"note: left out: {error}")
+            continue
+        if reads_text or not method.reads_text:
+            able.append(name)
+    return able
+
+
+def _reads_text(name: str, settings: Mapping[str, Any]) -> bool:
+    return get_method(name, {k: v for k, v in settings.items() if k not in TRAINING_SETTINGS}).reads_text
