@@ -109,7 +109,10 @@ class Attached:
 
         Raises:
             ConfigError: a weight is negative, or they have no finite, positive sum.
+            PrivacyError: a tensor of a site is missing or unknown, has another shape or type, or is not finite.
         """
+        for _, shared in updates:
+            self.manifest.up.check(shared)
         total = sum(weight for weight, _ in updates)
         if not 0 < total < float("inf") or min(weight for weight, _ in updates) < 0:
             raise ConfigError(

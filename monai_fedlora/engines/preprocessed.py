@@ -126,8 +126,11 @@ def _keys(data: Sequence[Case], steps: Callable) -> list[str] | None:
     return [key_of("case", known, case, *_files(item)) for item, case in zip(data, described, strict=True)]
 
 
-def _files(value: Any) -> Iterator[tuple[str, int, int]]:
-    """Path, bytes and time of change in nanoseconds of files and folders that a case names, and of what is in these."""
+def _files(value: Any) -> Iterator[tuple[str, int, int, int]]:
+    """Path, bytes and times of files and folders that a case names, and of what is in these.
+
+    Beside the time that a file says it was written, which a copy can bring along, the one at which it came to be here.
+    """
     if isinstance(value, Mapping):
         yield from _files(list(value.values()))
     elif isinstance(value, (list, tuple)):
@@ -137,7 +140,7 @@ def _files(value: Any) -> Iterator[tuple[str, int, int]]:
         inside = sorted(entry.path for entry in os.scandir(value)) if os.path.isdir(value) else []
         for path in (value, *inside):
             status = os.stat(path)
-            yield path, status.st_size, status.st_mtime_ns
+            yield path, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _without_image(case: Case) -> dict[str, Any]:

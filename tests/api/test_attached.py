@@ -356,3 +356,12 @@ def test_weights_of_updates_count_by_their_proportions() -> None:
     assert all(np.allclose(value, 2.0) for value in combined.values())
     with pytest.raises(ConfigError, match="numbers of cases"):
         attached.combine([(0, one)], sent)
+    name = sorted(one)[0]
+    for wrong in (
+        {name: one[name]},
+        one | {"x": one[name]},
+        one | {name: one[name][:1]},
+        one | {name: one[name] * np.nan},
+    ):
+        with pytest.raises(PrivacyError):
+            attached.combine([(30, one), (10, wrong)], sent)

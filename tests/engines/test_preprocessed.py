@@ -78,6 +78,19 @@ def test_a_file_or_transform_that_changed_is_read_anew(cases: list, folder: Path
     assert build(cases, folder, Compose([Read(2.0)]))[0]["image"][0, 0] == 2
 
 
+def test_a_file_in_the_place_of_another_is_read_anew_though_size_and_time_are_the_same(
+    cases: list, folder: Path
+) -> None:
+    path = Path(cases[1]["image"])
+    before = path.stat()
+    build(cases, folder)
+    path.write_text("9")
+    while path.stat().st_ctime_ns == before.st_ctime_ns or path.stat().st_mtime_ns != before.st_mtime_ns:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    assert build(cases, folder)[1]["image"][0, 0] == 9
+
+
 def test_a_case_with_another_label_is_another_case(cases: list, folder: Path) -> None:
     build(cases, folder)
     assert build([{**cases[0], "label": 1}], folder)[0]["label"] == 1
