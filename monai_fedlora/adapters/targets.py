@@ -76,7 +76,8 @@ def _anywhere(network: Any, targets: Sequence[str], blocks: int) -> Iterator[tup
             continue
         found = [name for name in layers if target in roles_of(name) or name.endswith(f".{target}")]
         if not found:
-            raise ConfigError(f"{target!r} is no layer of this network, and none ends in it{like(target, layers)}")
+            known = like(target, [name.removeprefix(INSIDE) for name in layers])
+            raise ConfigError(f"{target!r} is no layer of this network, and none ends in it{known}")
         if blocks:
             lists = " or ".join(map(repr, network.block_lists)) or "none is to be seen"
             raise ConfigError(

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.rounds import run_sites
 from monai_fedlora.federated.site_policy import NOTHING_LEAVES
 from monai_fedlora.methods.base import Method
-from monai_fedlora.methods.choice import MethodChoice, check_attached
+from monai_fedlora.methods.choice import MethodChoice, check_attached, tell_about_head
 from monai_fedlora.networks.catalogue import architecture
 from monai_fedlora.networks.pinned import find_backbone, pin_backbone
 from monai_fedlora.networks.prompts import own_prompts
@@ -83,7 +83,8 @@ def federate(
         local_epochs: passes over a site's training cases in a round.
         learning_rate, batch_size: None takes the bundle's (for own networks 0.001 and 32).
         seed: of every random choice: the same one gives the same bits on the same machine.
-        classes: names in label order; None takes those of the sites, and for arrays "0", "1" and so on.
+        classes: names in label order; None takes those of the sites, and for arrays "0", "1" and so on. They have to be
+            named where the last of them has no case at any site.
         backbone: of a catalogued network, the file, folder or hub id of its weights; None for its demonstration
             weights.
         bundle: whose training settings hold where nothing else is said; None for the one of the network's images.
@@ -126,7 +127,8 @@ def federate(
     if not isinstance(choice, MethodChoice):
         raise ConfigError(f"the method is a {type(choice).__name__}; give what fl.method(...) returns")
     if not isinstance(sites, Mapping) or not sites:
-        raise ConfigError("there is no site; give sites as a dictionary from names to fl.SiteData")
+        what = "there is no site" if not sites else f"the sites are a {type(sites).__name__}, which has no names"
+        raise ConfigError(f"{what}; give sites as a dictionary from names to fl.SiteData")
     given = {name: SiteData.of(value) for name, value in sites.items()}
     settings = {"learning_rate": learning_rate, "batch_size": batch_size}
     common: dict[str, Any] = {
@@ -200,6 +202,8 @@ def _own(
     first, method = opened()
     outputs = _logits(first, image).shape[1]
     names = _class_names(classes, {site: said.classes for site, (said, _) in read.items()}, outputs)
+    if classes is None and all(said.classes is None for said, _ in read.values()):
+        _check_outputs(outputs, (parts for _, parts in read.values()))
     sites: dict[str, SiteCases] = {}
     for site, (said, parts) in read.items():
         dataset = said.folder.parent.name if said.folder else "memory"
@@ -216,7 +220,9 @@ def _own(
         **common,
     )
     source = InMemory(opened=lambda: opened()[0], sites=sites)
-    check_attached(source.network(plan, method), image[None])
+    attached = source.network(plan, method)
+    tell_about_head(attached)
+    check_attached(attached, image[None])
     return plan, source, {site: cases.listed for site, cases in sites.items()}
 
 
@@ -263,7 +269,23 @@ def _logits(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
             f"the network gives an output of shape {tuple(logits.shape)} for one image; a classifier gives one logit "
             "per class, (1, classes), and there are at least two"
         )
+    if bool((logits >= 0).all()) and abs(float(logits.sum()) - 1) < 1e-3:
+        raise ConfigError(
+            "the network gives probabilities: its outputs for an image are not negative and their sum is 1. The loss "
+            "takes the softmax itself; leave it out of the network, so that it gives logits"
+        )
     return logits
+
+
+def _check_outputs(outputs: int, parts: Iterable[Parts]) -> None:
+    """Refuse outputs that no case has for a label, where nothing says that there are such classes."""
+    highest = max((item.label for part in parts for items in part.values() for item in items), default=0)
+    if highest + 1 < outputs:
+        raise ConfigError(
+            f"the network has {outputs} outputs, and no label is above {highest}: it may give features, or its head "
+            f"be that of another task. Make it give {highest + 1} logits, or name all {outputs} with classes= where "
+            "some have no case"
+        )
 
 
 def _common_image(parts: Mapping[str, Parts]) -> torch.Tensor:

@@ -55,6 +55,7 @@ class MethodChoice:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             method.attach(opened)
+        tell_about_head(opened)
         _tell_about_norms(opened)
         if images is not None:
             check_attached(opened, images)
@@ -98,6 +99,16 @@ class MethodChoice:
             names = tuple(inside + name for name in matching(network, layers.targets))
             method = dataclasses.replace(method, targets=names)  # type: ignore[call-arg]
         return opened, method
+
+
+def tell_about_head(network: Any) -> None:
+    """Say that no head trains, where none was named and a part of a network of one's own is frozen."""
+    frozen = not all(parameter.requires_grad for parameter in network.parameters())
+    if isinstance(network, OpenedNetwork) and not network.head_prefixes and frozen:
+        _log.warning(
+            "no head is named, so that the classification layer stays as it came, random values included; name it with "
+            "head= of fl.method unless it has been trained for these very classes"
+        )
 
 
 def _tell_about_norms(network: nn.Module) -> None:

@@ -290,6 +290,7 @@ class Flat(nn.Module):
     ("given", "said"),
     [
         ({"sites": {}}, "there is no site"),
+        ({"sites": [7]}, "the sites are a list"),
         ({"sites": {"north": 7}}, "a site is a int"),
         ({"sites": {"the server": two_sites()["north"]}}, "cannot name a site"),
         ({"network": 7}, "the network is a int"),
@@ -297,6 +298,14 @@ class Flat(nn.Module):
         ({"network": lambda: Small(1)}, "at least two"),
         ({"network": Flat, "choice": fl.method("fedavg")}, "one logit per class"),
         ({"network": lambda: Small(3), "classes": ["a", "b"]}, "2 classes, and the network 3 outputs"),
+        ({"network": lambda: Small(3)}, "3 outputs, and no label is above 1"),
+        (
+            {
+                "network": lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 2), nn.Softmax(1)),
+                "choice": fl.method("fedavg"),
+            },
+            "probabilities",
+        ),
         ({"classes": ["a", "a"]}, "different names"),
         (
             {"network": lambda: nn.Sequential(nn.Flatten(), nn.Linear(17, 2)), "choice": fl.method("fedavg")},
@@ -319,6 +328,14 @@ def test_what_cannot_be_run_is_refused_with_a_reason(given: dict[str, Any], said
     with pytest.raises(FedLoraError, match=said):
         sites = given.pop("sites") if "sites" in given else two_sites()
         fl.federate(given.pop("network", Small), given.pop("choice", fl.method("dual_lora", **LORA)), sites, **given)
+
+
+def test_a_head_that_nobody_named_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    targets = LORA["targets"]
+    fl.attach(Small(), fl.method("fedavg"))
+    assert not caplog.records
+    fl.attach(Small(), fl.method("dual_lora", targets=targets, rank=2, blocks=0))
+    assert "no head is named" in caplog.text
 
 
 def test_sites_that_differ_are_named() -> None:
