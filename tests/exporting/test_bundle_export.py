@@ -61,7 +61,7 @@ PASSPHRASE = b"open sesame, please"
 
 def texts(bundle: Path) -> Iterator[tuple[str, bytes]]:
     """Every file of a bundle, archives unpacked."""
-    for path in sorted(path for path in bundle_export.rglob("*") if path.is_file()):
+    for path in sorted(path for path in bundle.rglob("*") if path.is_file()):
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 yield from ((f"{path.name}/{name}", name.encode() + archive.read(name)) for name in archive.namelist())

@@ -106,6 +106,7 @@ def test_sites_are_told_where_their_things_are(stand_in: StandIn, monkeypatch: p
     monkeypatch.chdir(stand_in.job.parent)
     monkeypatch.setenv("MONAI_FEDLORA_DATA", "/set/before")
     monkeypatch.setenv("MONAI_FEDLORA_POLICY", "toys/policy.json")
+    write_json(stand_in.job.parent / "toys" / "policy.json", {"least_cases": 1})
     seen = stand_in(results=[FINISHED], backbone="some/file")["environment"]
     assert seen == {
         "MONAI_FEDLORA_DATA": "/set/before",

@@ -154,7 +154,7 @@ def test_other_files_are_no_dicom(tmp_path: Path, content: bytes) -> None:
 @given(st.binary(max_size=300))
 def test_any_bytes_are_dicom_or_not_or_damaged(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     for number, start in enumerate((b"", b"\x08\x00\x05\x00CS", bytes(128) + b"DICM")):
-        path = tmp_path_factory.getbasetemp() / f"any{number}"
+        path = tmp_path_factory.getbasetemp() / f"any-bytes-{number}"
         path.write_bytes(start + content)
         try:
             read_object(path, ["PatientID"])
