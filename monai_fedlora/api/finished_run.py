@@ -13,7 +13,7 @@ from torch import nn
 
 from monai_fedlora.adapters.lora import merge_lora
 from monai_fedlora.data.cases import Datalist
-from monai_fedlora.errors import ConfigError
+from monai_fedlora.errors import ConfigError, ExportError, nearest
 from monai_fedlora.exporting.arrays import OwnNetwork
 from monai_fedlora.exporting.bundle_export import Exported, export_bundle
 from monai_fedlora.exporting.finished import SHARED_SITE, FinishedModel, read_finished, restored
@@ -229,6 +229,7 @@ class Run:
             ExportError: the run has no such model, ``torch.export`` cannot follow the network, or a check of what was
                 written failed; nothing is left behind.
         """
+        self._check_site(site)
         own = self._own_network() if isinstance(self._source, InMemory) else None
         backbone = self._source.backbone if isinstance(self._source, Installed) else None
         with self._place() as place:
@@ -246,7 +247,13 @@ class Run:
         method = self.plan.build_method() if model.site is None else self.plan.site_method(model.site)
         return restored(model, self._source.network(self.plan, method))
 
+    def _check_site(self, site: str) -> None:
+        known = (*self.plan.sites, SHARED_SITE)
+        if site not in known:
+            raise ExportError(f"the run has no model of {site!r}{nearest(site, known)}")
+
     def _model(self, site: str) -> nn.Module:
+        self._check_site(site)
         with self._place() as place:
             model = read_finished(place, site)
         network = self._restored(model)

@@ -23,6 +23,10 @@ def recipe(
     ``runs/<name>``; with ``PocEnv`` and ``ProdEnv`` it is submitted; ``recipe.export(folder)`` writes the job's folder
     into another one. Importing ``nvflare.recipe`` takes ``--export`` and ``--export-dir`` from a program's arguments.
 
+    Sites obey their policies as in a federation: fewer than 16 training cases, or than 4 steps a round, need a
+    ``policy.json`` that allows it (``monai-fedlora policy``, ``MONAI_FEDLORA_POLICY``). Why a simulated site did not
+    take part is in ``runs/<name>/private/errors.log``.
+
     Args:
         source: a finished run or its plan; or a job folder, or the name of a shipped one.
         data: folder of prepared sites for ``SimEnv`` (default: ``MONAI_FEDLORA_DATA``, then generated phantoms).

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class Exported:
     """
 
     folder: Path
-    metadata: Mapping[str, Any]
+    metadata: Mapping[str, Any] = field(repr=False)
     usage: str
     digest: str | None = None
 

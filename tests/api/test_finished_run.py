@@ -98,8 +98,10 @@ def test_bytes_are_those_of_what_travels(kept: fl.Run) -> None:
 
 
 def test_a_site_that_the_run_does_not_have_has_no_model(kept: fl.Run) -> None:
-    with pytest.raises(ExportError, match="none of west"):
+    with pytest.raises(ExportError, match="no model of 'west'; choose from north, south, shared"):
         kept.personal("west")
+    with pytest.raises(ExportError, match="did you mean 'north'"):
+        kept.export("nort", "nowhere")
 
 
 def test_a_network_of_this_program_makes_no_job(kept: fl.Run, tmp_path: Path) -> None:

@@ -14,7 +14,12 @@ LIGHT = ("monai_fedlora.api.", "monai_fedlora.commands.", "monai_fedlora.errors"
 SHOWN = {
     "audit": set(),
     "compare": {"comparison.runner", "comparison.statistics", "rendering.tables"},
+    "export": {
+        *("clinic.trust", "exporting.finished", "exporting.locate", "exporting.model_card"),
+        *("exporting.model_metadata", "exporting.personal_or_shared", "site_report"),
+    },
     "report": set(),
+    "simulate": {"federated.limits", "federated.run_record", "federated.simulator", "site_report"},
 }
 """Beside the function of the same name: what a command needs to show its result."""
 
