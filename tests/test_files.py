@@ -128,6 +128,7 @@ dtypes = st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.in
 shapes = st.lists(st.integers(0, 3), max_size=3)
 
 
+@pytest.mark.slow
 @same_folder
 @given(
     specs=st.dictionaries(
@@ -172,6 +173,7 @@ def test_truncated_tensors_are_named(tmp_path: Path, data: st.DataObject) -> Non
         files.load_tensors(path)
 
 
+@pytest.mark.slow
 @same_folder
 @given(data=st.data())
 def test_damaged_tensors_never_raise_anything_but_a_weights_error(tmp_path: Path, data: st.DataObject) -> None:

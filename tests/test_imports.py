@@ -178,6 +178,7 @@ def test_light_imports_stay_light(statement: str) -> None:
     assert found.split() == []
 
 
+@pytest.mark.slow
 def test_every_module_can_be_imported() -> None:
     for path in sources("monai_fedlora"):
         import_module(".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__"))

@@ -94,6 +94,7 @@ def test_no_version_with_a_known_weakness_is_let_in(name: str) -> None:
     assert pins()[name] >= Version(fixed), weakness
 
 
+@pytest.mark.slow
 def test_every_third_party_import_is_declared() -> None:
     declared = {canonicalize_name(requirement.name) for requirement in requirements()}
     distributions = packages_distributions()

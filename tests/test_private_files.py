@@ -96,6 +96,7 @@ def check(root: Path, work: Callable[[Path], object]) -> None:
     assert seen == set()
 
 
+@pytest.mark.slow
 def test_run_is_its_owners_alone(careless: int, prepared: Prepared, tmp_path: Path) -> None:  # noqa: F811
     plan = prepared.plan(rounds=1)
     check(tmp_path / "run", lambda folder: run_in_process(plan, folder=folder, **prepared.places))

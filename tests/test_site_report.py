@@ -237,6 +237,7 @@ def test_neither_order_nor_type_says_anything(report: dict[str, Any], shuffler: 
     assert json.dumps(one) == json.dumps(other)
 
 
+@pytest.mark.slow
 def test_no_more_reports_pass_than_the_stated_bits_allow() -> None:
     """Every report about two cases and two classes on a grid; that of one matrix is finer than what may pass."""
     grid = [None, *(round(place / 20_000, 6) for place in range(-20_000, 20_001, 4_999))]

@@ -45,6 +45,7 @@ def merged_linear(family: str, weights: dict[str, float]) -> Any:
 WEIGHTS = [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5), (0.25, 0.75), (1.0, 1.0), (0.0, 0.0)]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("weights", WEIGHTS, ids=str)
@@ -57,6 +58,7 @@ def test_a_view_is_the_weighted_sum(family: str, weights: tuple[float, float]) -
     assert torch.equal(network(images), before)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("weights", WEIGHTS, ids=str)

@@ -265,6 +265,7 @@ def test_detaching_changes_neither_the_value_nor_the_private_gradient(form: str)
     torch.testing.assert_close(one, both)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("detach", [False, True])
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("form", FORMS)
@@ -289,6 +290,7 @@ def test_training_on_it_drives_it_down(form: str) -> None:
     assert seen[-1] < 0.2 * seen[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_a_training_from_b_zero_stays_finite(form: str) -> None:
     network = dual("initial", dtype=torch.float32)
@@ -334,6 +336,7 @@ def swap_adapters(layer: nn.Module, matrix: Tensor) -> None:
         side[PRIVATE].weight.copy_(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "without_effect"),
     [
@@ -418,6 +421,7 @@ ALL = 2 * 17
 """Tokens of two photographs."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("detach", [False, True])
 @pytest.mark.parametrize(
     ("readout", "dropout", "last"),

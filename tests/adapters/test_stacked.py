@@ -46,6 +46,7 @@ def outcome(layer: StackedLora, forward: Callable[..., Tensor], x: Tensor) -> li
     return [output, *torch.autograd.grad((output * weights).sum(), leaves)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 1, 3), (0,), (2, 0, 3)])
 @pytest.mark.parametrize("adapters", [(SHARED,), ADAPTERS, (*ADAPTERS, "third")])
 @pytest.mark.parametrize("more", [{}, {"bias": False}, {"dropout": 0.5}])

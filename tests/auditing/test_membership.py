@@ -60,6 +60,7 @@ def test_a_site_s_own_case_is_not_from_outside(trained: Trained, tmp_path: Path)
         find_outside(other, own)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dermoscopy", "cine"])
 def test_more_phantoms_are_other_patients_of_the_same_site(kind: str, tmp_path: Path, trained: Trained) -> None:
     if kind == "cine":

@@ -133,6 +133,7 @@ def test_the_limits_of_a_site_s_messages_do_not_hold_for_shadow_runs_which_send_
     assert "LiRA, 2 shadow runs" in {attack.name.removesuffix(", reversed") for attack in found.leakage.attacks}
 
 
+@pytest.mark.slow
 def test_shadow_runs_that_could_not_be_trained_are_said(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: Any, **options: Any) -> Any:
         raise DataError("too few")
@@ -163,6 +164,7 @@ def test_what_is_attacked_is_the_copy_that_was_checked(
     assert all(torch.equal(found[key], value) for key, value in wanted.network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_another_split_with_as_many_cases_is_noticed(trained: Trained, tmp_path: Path) -> None:
     value = read_json(trained.data / SITE / "datalist.json")
     value["training"].sort(key=lambda case: case["label"])
@@ -189,6 +191,7 @@ def test_what_cannot_be_audited_is_refused(bundle: Exported, trained: Trained, t
         audit_model(tmp_path / "foreign", data=data)
 
 
+@pytest.mark.slow
 def test_too_few_cases_are_an_error_and_leave_no_file(bundle: Exported, trained: Trained, tmp_path: Path) -> None:
     value = read_json(trained.data / SITE / "datalist.json")
     write_json(tmp_path / SITE / "datalist.json", {**value, "test": value["test"][:1]})
@@ -199,6 +202,7 @@ def test_too_few_cases_are_an_error_and_leave_no_file(bundle: Exported, trained:
     assert not (tmp_path / "a.json").exists()
 
 
+@pytest.mark.slow
 def test_a_gate_stays_closed_where_an_attack_could_not_be_measured(
     bundle: Exported, trained: Trained, capsys: pytest.CaptureFixture[str]
 ) -> None:

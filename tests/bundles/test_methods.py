@@ -91,6 +91,7 @@ def test_a_method_trains_on_the_bundle(bundle: Shipped, method: str, datalist: P
     assert bool(trained) == (method != "clip_zero_shot")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", [name for bundle, name in CONFIGS if bundle is TEXTS and (TEXTS, name) not in TRAINED]
 )
@@ -117,6 +118,7 @@ def test_evaluation_takes_the_same_config_as_the_training(
         raise root_cause(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["clip_zero_shot", "prompt_tuning"])
 def test_what_compares_with_texts_is_trained_scored_and_used(
     datalist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str

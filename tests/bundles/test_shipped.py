@@ -107,6 +107,7 @@ def test_the_metadata_names_the_classes_of_inference(bundle: Shipped) -> None:
     assert outputs["num_channels"] == len(bundle.classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_every_property_that_monai_knows_is_there(bundle: Shipped, name: str, datalist: Path, trained: Path) -> None:
     settings = {} if name == "train" else {"run_dir": str(trained)}
@@ -190,6 +191,7 @@ def test_evaluation_scores_the_test_split(bundle: Shipped, trained: Path, datali
     assert metrics == expected
 
 
+@pytest.mark.slow
 def test_a_folder_of_studies_gets_the_predictions_of_the_evaluation(
     bundle: Shipped, trained: Path, datalist: Path, tmp_path: Path
 ) -> None:
@@ -232,6 +234,7 @@ def test_predictions_never_come_from_weights_that_do_not_fit(
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_federation_takes_its_objects_from_the_config_and_nothing_is_written(
     bundle: Shipped, datalist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,7 @@ def test_classifier_knows_what_the_export_wrote(exported: Exported, classifier: 
     assert classifier.sha256 == sha256(exported.folder / "models" / "model.ts")
 
 
+@pytest.mark.slow
 def test_without_an_orientation_the_logits_of_all_orders_are_averaged(classifier: Classifier) -> None:
     image = 100 * torch.rand(2, 40, 37, 5, generator=torch.Generator().manual_seed(0))
     diagonal = torch.diag(torch.tensor([5.0, 5.0, 10.0, 1.0], dtype=torch.float64))
@@ -118,6 +119,7 @@ def test_truncated_model_is_refused(copy: Path, length: int) -> None:
         open_bundle(copy)
 
 
+@pytest.mark.slow
 def test_packed_bundle_is_the_same_model(exported: Exported, classifier: Classifier, tmp_path: Path) -> None:
     pack(exported.folder, tmp_path / "bundle.zip")
     packed = open_bundle(tmp_path / "bundle.zip")
@@ -169,6 +171,7 @@ def test_further_files_are_of_the_copy_that_was_checked(copy: Path, exported: Ex
     assert not contents.root.exists()
 
 
+@pytest.mark.slow
 def test_nothing_stays_behind(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
@@ -217,6 +220,7 @@ def test_another_zip_is_no_bundle(tmp_path: Path) -> None:
         open_bundle(tmp_path / "study.zip")
 
 
+@pytest.mark.slow
 def test_further_metadata_such_as_statistics_of_features_do_no_harm(copy: Path) -> None:
     def add(name: str, content: Any) -> None:
         if name == "metadata.json":
@@ -226,6 +230,7 @@ def test_further_metadata_such_as_statistics_of_features_do_no_harm(copy: Path) 
     assert open_bundle(copy).classes == ("NOR", "ABN")
 
 
+@pytest.mark.slow
 def test_metadata_of_another_program_are_refused(copy: Path) -> None:
     def remove(name: str, content: Any) -> None:
         if name == "metadata.json":
@@ -236,6 +241,7 @@ def test_metadata_of_another_program_are_refused(copy: Path) -> None:
         open_bundle(copy)
 
 
+@pytest.mark.slow
 def test_expressions_are_not_evaluated(copy: Path, tmp_path: Path) -> None:
     trap = tmp_path / "trap"
 

@@ -40,6 +40,7 @@ def test_image_and_doubts_are_those_of_the_chosen_frames(
     assert (chosen.frames.ed, chosen.frames.es, chosen.frames.by_person) == (*frames, True)
 
 
+@pytest.mark.slow
 def test_what_the_program_found_stays_known(make: Callable[..., Study], classifier: Classifier) -> None:
     loaded = load_study(make(), classifier)
     chosen = choose_again(loaded, ed=9, es=5)

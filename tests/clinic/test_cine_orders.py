@@ -63,6 +63,7 @@ def stored(cine: np.ndarray, order: tuple[tuple[int, ...], tuple[bool, ...]]) ->
     return np.transpose(cine, (*new_axes, 3))[steps], moved.numpy()
 
 
+@pytest.mark.slow
 def test_all_48_orders_of_a_file_give_one_answer(
     classifier: Classifier, cine: np.ndarray, answer: tuple[float, ...], tmp_path: Path
 ) -> None:
@@ -157,6 +158,7 @@ def test_every_transfer_syntax_gives_one_answer(
     assert answers(classifier, study) == pytest.approx(answer, abs=NEAR)
 
 
+@pytest.mark.slow
 def test_order_of_files_and_slices_does_not_matter(
     classifier: Classifier, stored_study: Path, answer: tuple[float, ...], tmp_path: Path
 ) -> None:

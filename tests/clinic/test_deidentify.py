@@ -41,6 +41,7 @@ def planted() -> Dataset:
     return plant(make())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 def test_nothing_planted_is_left(planted: Dataset) -> None:
     before = encode(planted)
@@ -108,6 +109,7 @@ def test_without_the_secret_a_pseudonym_cannot_be_made_again() -> None:
     assert again[0] == again[1]
 
 
+@pytest.mark.slow
 @given(st.text(string.digits + ".", min_size=1, max_size=64))
 def test_replaced_uids_are_valid_and_differ(uid: str) -> None:
     deidentifier = Deidentifier(SECRET)

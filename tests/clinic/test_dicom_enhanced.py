@@ -166,6 +166,7 @@ def test_temporal_positions_order_frames_without_trigger_times(tmp_path: Path) -
     assert "order of their instance numbers" in stack.notes[1]
 
 
+@pytest.mark.slow
 def test_frames_own_groups_win_over_shared_ones(tmp_path: Path) -> None:
     def move(group: Dataset, number: int) -> None:
         group.PixelMeasuresSequence = [Dataset()]
@@ -246,6 +247,7 @@ def test_objects_that_contradict_themselves_are_refused(
         read(tmp_path, dataset)
 
 
+@pytest.mark.slow
 @given(
     place=st.integers(0, 23),
     keyword=st.sampled_from(["PlanePositionSequence", "CardiacSynchronizationSequence", "PixelMeasuresSequence"]),

@@ -76,6 +76,7 @@ def test_other_files_copies_phases_and_reports_are_counted(tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
@@ -132,6 +133,7 @@ def test_one_patient_may_be_written_in_several_ways(tmp_path: Path, code: str | 
     assert images.notes == (("the patient's code is written in 2 ways",) if code else ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "keyword",
     ["PatientID", "SeriesNumber", "SeriesDescription", "TriggerTime", "InstanceNumber", "AcquisitionNumber",

@@ -271,6 +271,7 @@ def test_deidentified_references_lead_to_the_images_beside_them(prediction: Pred
         np.testing.assert_array_equal(image.pixel_array, source.dataset.pixel_array)
 
 
+@pytest.mark.slow
 def test_deidentified_files_hold_no_identity_from_wherever_it_comes(
     classifier: Classifier, cine: np.ndarray, tmp_path: Path
 ) -> None:

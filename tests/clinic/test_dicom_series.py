@@ -191,6 +191,7 @@ FAULTS: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @given(faults=st.lists(st.tuples(st.sampled_from(sorted(FAULTS)), st.integers(0, 7), st.booleans()), max_size=4))
 def test_whatever_is_wrong_every_image_is_used_or_counted_or_the_study_is_refused(
     faults: list[tuple[str, int, bool]],

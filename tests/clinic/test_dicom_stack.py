@@ -70,6 +70,7 @@ def names(stack: Any) -> list[list[str]]:
 EXPECTED = [[f"{place}-{frame}" for frame in range(8)] for place in range(5)]
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 1000))
 def test_slices_go_from_base_to_apex_and_frames_by_time_in_whatever_order_files_come(seed: int) -> None:
     headers = cine()

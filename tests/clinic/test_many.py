@@ -95,6 +95,7 @@ def test_every_study_has_a_file_and_every_answer_a_figure(
     assert not [path for path in (tmp_path / "O").rglob("*") if path.is_file() and path.stat().st_mode & 0o077]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deidentifier", [None, Deidentifier()])
 def test_dicom_is_written_where_there_was_dicom_and_the_rest_is_told(
     classifier: Classifier, studies: list[Study], tmp_path: Path, deidentifier: Deidentifier | None
@@ -144,6 +145,7 @@ def test_no_table_appears_before_all_is_done(
     assert {path.name for path in (tmp_path / "O").rglob("*") if path.is_file()} == {"heart.json", "heart.png"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [IndexError("list index out of range"), ConfigError("a package is missing")])
 def test_whatever_happens_at_one_study_costs_that_study_alone(
     classifier: Classifier, studies: list[Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception

@@ -128,6 +128,7 @@ def test_real_lesions_hardly_ever_raise_a_doubt(real_data: Path) -> None:
     assert len(doubted) <= 0.01 * len(files)
 
 
+@pytest.mark.slow
 def test_saturated_levels_empty_slices_and_alike_slices_are_doubted() -> None:
     frames = pair()
     (doubt,) = cine_doubts(np.minimum(frames, 140), spacing=SPACING)[:1]

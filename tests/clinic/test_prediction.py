@@ -90,6 +90,7 @@ def test_json_says_where_the_frames_come_from(
     assert predict_study(image_classifier, study, overlay=False).to_json()["frames"] is None
 
 
+@pytest.mark.slow
 def test_probabilities_of_photographs_are_those_of_the_bundle_run_by_monai(
     image_exported: Exported, image_classifier: Classifier, tmp_path: Path
 ) -> None:
@@ -136,6 +137,7 @@ def test_json_names_neither_the_patient_nor_a_file(classifier: Classifier, store
     assert not any(word in text for word in ("Doeringer", "Q4711", "House", "2.25.", str(stored_study)))
 
 
+@pytest.mark.slow
 def test_overlay_changes_nothing_but_itself(classifier: Classifier, stored_study: Path) -> None:
     study = Study("p", DicomFiles(stored_study))
     with_overlay, without = (predict_study(classifier, study, overlay=wanted) for wanted in (True, False))

@@ -37,6 +37,7 @@ def pair(folder: Path) -> Study:
     return Study("p", FramePair(folder / "p_ed.nii.gz", folder / "p_es.nii.gz"))
 
 
+@pytest.mark.slow
 def test_pair_cine_and_dicom_are_one_image(
     classifier: Classifier, files: Path, stored_study: Path, tmp_path: Path
 ) -> None:
@@ -206,6 +207,7 @@ def test_blank_frame_is_refused(classifier: Classifier, cine: np.ndarray, tmp_pa
         load_study(Study("p", CineFile(tmp_path / "p.nii", (0, 3))), classifier)
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_damaged_cine_is_refused_or_read(
     classifier: Classifier, small: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

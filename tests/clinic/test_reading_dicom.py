@@ -107,6 +107,7 @@ def widen(dataset: Dataset) -> None:
     dataset.PixelSpacing = ["4.2", "4.2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [crop, tilt, widen])
 def test_apical_slices_of_another_geometry_are_doubted_by_their_number(
     classifier: Classifier, cine: np.ndarray, tmp_path: Path, change: Callable[[Dataset], None]
@@ -234,6 +235,7 @@ def test_empty_attributes_mean_absent_ones_from_file_to_clean_copy(
     assert "FrameOfReferenceUID" not in clean
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "zip", "renamed"])
 def test_files_that_are_no_images_are_called_as_people_call_them(
     classifier: Classifier, study_folder: Path, tmp_path: Path, kind: str

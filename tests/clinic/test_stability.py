@@ -186,6 +186,7 @@ def test_two_files_and_photographs_have_the_crop_alone(
         assert not [change for change in found.changes if "frame" in change]
 
 
+@pytest.mark.slow
 def test_study_whose_answer_changes_is_doubtful_and_undecided(
     classifier: Classifier, stored_study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

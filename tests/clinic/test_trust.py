@@ -88,6 +88,7 @@ def test_probabilities_do_not_depend_on_whether_the_distance_is_asked_for(classi
     assert shares == pytest.approx(classifier.probabilities(image), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_distance_and_its_limit_stand_in_the_report(classifier: Classifier, stored_study: Path, tmp_path: Path) -> None:
     prediction = predict_study(classifier, Study("p", DicomFiles(stored_study)), overlay=False)
     write_dicom(prediction, draw_figure(prediction), tmp_path, deidentifier=None)

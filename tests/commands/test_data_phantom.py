@@ -40,6 +40,7 @@ def test_photographs_are_written_and_announced(layout, read, tmp_path, capsys) -
     assert len(records) == 12 and len({record.centre for record in records}) == 2
 
 
+@pytest.mark.slow
 def test_a_collection_with_every_class_can_be_prepared_at_once(tmp_path) -> None:
     output, prepared = tmp_path / "isic", tmp_path / "prepared"
     assert phantom(output, "--layout", "fed_isic2019", "--patients", "200", "--vendors", "A,C", "--size", "32") == 0

@@ -29,6 +29,7 @@ def test_every_method_has_a_row(capsys: Any) -> None:
         assert row(text, name)[1] == get_method(name).summary
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 5])
 def test_the_counts_are_those_of_the_network(capsys: Any, classes: int) -> None:
     assert main(["methods", "--size", "small", "--classes", str(classes)]) == 0
@@ -48,6 +49,7 @@ def test_the_counts_are_those_of_the_network(capsys: Any, classes: int) -> None:
     assert row(text, "fedavg")[2:6] == [f"{trained:,}", f"{trained:,}", f"{2 * trained:,}", f"{2 * trained:,}"]
 
 
+@pytest.mark.slow
 def test_what_compares_with_texts_is_counted_on_a_clip_alone(capsys: Any) -> None:
     readers = [name for name in method_names() if get_method(name).reads_text]
     assert main(["methods", "--size", "vit_demo"]) == 0

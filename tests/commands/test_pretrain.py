@@ -65,6 +65,7 @@ def test_photographs_of_two_kinds_train_one_backbone(tmp_path: Path, capsys: Any
     assert load_backbone(build_backbone("vit_demo", out_chans=2), output).layout == "pretrained"
 
 
+@pytest.mark.slow
 def test_the_style_of_a_folder_decides_how_it_is_read(tmp_path: Path) -> None:
     skin, eyes = photographs(tmp_path / "skin"), photographs(tmp_path / "eyes")
     one, both, other = (tmp_path / f"{name}.safetensors" for name in ("one", "both", "other"))

@@ -77,6 +77,7 @@ def test_what_other_runs_have_computed_changes_no_result(do: Callable[..., dict[
     assert set(shared._kept) == kept
 
 
+@pytest.mark.slow
 def test_the_pooled_model_is_evaluated_at_every_site(do: Callable[..., dict[str, Any]]) -> None:
     result = do("centralised")
     found = views(result)
@@ -85,6 +86,7 @@ def test_the_pooled_model_is_evaluated_at_every_site(do: Callable[..., dict[str,
     assert result["bytes_up"] is None
 
 
+@pytest.mark.slow
 def test_progress_grows_to_the_end(do: Callable[..., dict[str, Any]]) -> None:
     told: list[float] = []
     do("fedit", rounds=2, on_progress=told.append)
@@ -139,6 +141,7 @@ def test_what_compares_with_texts_is_compared_at_members_and_at_a_new_site(
         assert (member["bytes_up"], member["bytes_down"]) == (0, 0)
 
 
+@pytest.mark.slow
 def test_a_new_site_with_too_few_cases_for_its_phases_has_no_number_and_ends_no_run(
     do: Callable[..., dict[str, Any]],
 ) -> None:

@@ -118,6 +118,7 @@ def test_a_run_that_fails_stops_no_other_and_is_tried_again(
     assert [path.name for path in (tmp_path / "failed").iterdir()] == ["fedit-seed1.txt"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "reason"),
     [

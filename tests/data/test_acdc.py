@@ -153,6 +153,7 @@ def test_a_folder_without_patients_is_refused(tmp_path):
         read_acdc(tmp_path)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.binary(max_size=40)

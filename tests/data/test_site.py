@@ -82,6 +82,7 @@ def test_a_phantom_is_a_valid_datalist_with_the_vendors_prevalence(cache, monkey
     assert all((case.label == 0) == (case.group == "NOR") for _, case in datalist.all_cases())
 
 
+@pytest.mark.slow
 def test_a_phantom_is_made_once_and_the_same_anywhere(cache, tmp_path, monkeypatch) -> None:
     path = site_data("site-4", settings=FEW)
     datalist = load_datalist(path)
@@ -204,6 +205,7 @@ def test_impossible_settings_are_refused(changes) -> None:
         site_data("site-1", settings=PhantomSettings(**changes))
 
 
+@pytest.mark.slow
 def test_without_data_the_pool_holds_the_phantoms_of_all_cameras(cache) -> None:
     few = PhotoPhantomSettings(training=4, validation=2, test=2, size=32)
     sites = [load_datalist(site_data(f"site-{n}", phantom="dermoscopy", settings=few)) for n in range(1, 7)]

@@ -89,6 +89,7 @@ def test_another_seed_gives_another_split():
     assert assign_splits(classes, seed=0) != assign_splits(classes, seed=1)
 
 
+@pytest.mark.slow
 @given(classes=cohorts, published=st.lists(st.sampled_from(["training", "validation", "test"]), min_size=60))
 def test_published_patients_stay_where_they_are(classes, published):
     fixed = dict(zip(classes, published, strict=False))

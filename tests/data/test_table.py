@@ -136,6 +136,7 @@ def test_a_line_is_a_heart_or_a_photograph(folder, photograph):
         read_table(path, Columns(site=None))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(line=st.integers(0, 2), column=st.integers(0, 4), cell=st.text(max_size=6))
 def test_any_garbled_cell_of_photographs_gives_a_data_error_or_existing_images(folder, photograph, line, column, cell):

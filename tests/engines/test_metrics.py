@@ -32,6 +32,7 @@ def one_against_rest(values: list[float | None]) -> float | None:
     return float(np.mean(defined)) if defined else None
 
 
+@pytest.mark.slow
 @given(predictions())
 @settings(max_examples=150, deadline=None)
 def test_it_agrees_with_scikit_learn_even_when_classes_are_missing(case) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import torch
 
 from monai_fedlora.engines.seeds import mix, seed_everything
@@ -16,6 +17,7 @@ def test_every_part_matters_and_so_does_its_place() -> None:
     assert all(0 <= seed < 2**32 for seed in seeds)
 
 
+@pytest.mark.slow
 def test_a_seed_is_the_same_in_another_process() -> None:
     program = "from monai_fedlora.engines.seeds import mix; print(mix(7, 'site_1', 3))"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -95,6 +95,7 @@ def test_weights_are_plain_and_those_of_the_backbone(exported: Exported, stored_
         torch.testing.assert_close(plain.eval()(image), stored_run.networks["site-1"](image), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_inference_equals_the_model_in_memory(
     exported: Exported, stored_run: Run, studies: Path, tmp_path: Path
 ) -> None:
@@ -107,6 +108,7 @@ def test_inference_equals_the_model_in_memory(
     assert len({round(row[0], 4) for row in rows.values()}) == 3
 
 
+@pytest.mark.slow
 def test_inference_again_replaces_the_table(exported: Exported, studies: Path, tmp_path: Path) -> None:
     infer(exported.folder, studies, tmp_path / "O")
     for path in studies.glob("p1_*"):
@@ -123,6 +125,7 @@ def test_missing_partner_is_named(exported: Exported, studies: Path, tmp_path: P
         assert f"{studies}/p1_{frame}.nii.gz" in causes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exists", [True, False])
 def test_folder_without_studies_is_named(exported: Exported, tmp_path: Path, exists: bool) -> None:
     if exists:
@@ -138,6 +141,7 @@ def test_missing_model_file_is_named(exported: Exported, studies: Path, tmp_path
         assert "models/model.ts" in causes()
 
 
+@pytest.mark.slow
 def test_frames_on_different_grids_are_refused(exported: Exported, studies: Path, tmp_path: Path) -> None:
     path = studies / "p1_es.nii.gz"
     image = nibabel.load(path)
@@ -148,6 +152,7 @@ def test_frames_on_different_grids_are_refused(exported: Exported, studies: Path
         assert "affine matrix of all images should be the same" in causes()
 
 
+@pytest.mark.slow
 def test_frames_of_different_size_are_refused(exported: Exported, studies: Path, tmp_path: Path) -> None:
     write_pair(tmp_path, "p1", shape=(60, 50, 4), spacing=(4.0, 4.0, 10.0))
     shutil.copy(tmp_path / "p1_es.nii.gz", studies)
@@ -155,6 +160,7 @@ def test_frames_of_different_size_are_refused(exported: Exported, studies: Path,
         assert "spatial_shape of all images should be the same" in causes()
 
 
+@pytest.mark.slow
 def test_truncated_study_is_refused(exported: Exported, studies: Path, tmp_path: Path) -> None:
     path = studies / "p1_ed.nii.gz"
     path.write_bytes(path.read_bytes()[:2000])
@@ -162,6 +168,7 @@ def test_truncated_study_is_refused(exported: Exported, studies: Path, tmp_path:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("value", "message"), [(np.nan, "not finite numbers"), (np.inf, "not finite numbers"), (7.0, "frame is blank")]
 )
@@ -175,6 +182,7 @@ def test_unusable_voxels_are_refused(
         assert message in causes()
 
 
+@pytest.mark.slow
 def test_a_segmentation_is_no_study(exported: Exported, studies: Path, tmp_path: Path) -> None:
     path = studies / "p1_ed.nii.gz"
     image = nibabel.load(path)
@@ -218,6 +226,7 @@ def test_bad_studies_end_none_of_the_others(
     assert rows["p1"] == rows[r"l\xe9sion, 2"] == pytest.approx(expected["p1"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_log_names_the_study_that_fails(
     exported: Exported, studies: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -228,6 +237,7 @@ def test_log_names_the_study_that_fails(
     assert "p.2 b" in shown[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 1, 32, 32, 4), (2, 32, 32, 4), (1, 2, 32, 32)])
 def test_script_refuses_other_shapes(exported: Exported, shape: tuple[int, ...]) -> None:
     script = torch.jit.load(exported.folder / "models" / "model.ts")
@@ -264,6 +274,7 @@ def test_configuration_needs_nothing_of_this_package(exported: Exported) -> None
     assert text.count('"$') <= 40
 
 
+@pytest.mark.slow
 def test_monai_loads_the_script_with_its_metadata(exported: Exported, stored_run: Run) -> None:
     network, metadata, extra = load(
         exported.folder.name,
@@ -318,6 +329,7 @@ def test_existing_output_is_left_alone(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "B" / "precious").read_text() == "x"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["merge", "script", "program"])
 def test_difference_stops_the_export(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     if step == "merge":
@@ -359,6 +371,7 @@ def test_a_packed_and_signed_bundle_is_the_folder_in_a_zip(run: Run, exported: E
         export_bundle(**run.options(tmp_path / "site-1 model.zip", packed=True))
 
 
+@pytest.mark.slow
 def test_one_heart_gives_one_answer_in_every_order_of_its_files(exported: Exported, tmp_path: Path) -> None:
     """By MONAI alone: the module reorders what MONAI reads by the affine that the configuration hands over."""
     studies, orders = tmp_path / "studies", {"a": "012", "b": "210", "c": "120", "d": "021"}

@@ -40,6 +40,7 @@ def program_of(folder: Path) -> nn.Module:
     return read_program(folder / "models" / "model.pt2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 3, 150, 200), (3, 3, 257, 96), (2, 3, 64, 64), (1, 3, 32, 32), (1, 3, 20, 31)])
 def test_photographs_of_any_size_give_the_logits_of_the_script(
     image_exported: Exported, shape: tuple[int, ...]
@@ -112,6 +113,7 @@ def test_both_preprocessors_are_one(style: str, size: tuple[int, int, int], seed
     assert torch.equal(PlainPhotograph(inner)(image), CheckedPhotograph(inner)(image))
 
 
+@pytest.mark.slow
 def test_program_carries_the_metadata_and_no_example(exported: Exported) -> None:
     extra = {"metadata.json": ""}
     program = torch.export.load(str(exported.folder / "models" / "model.pt2"), extra_files=extra)

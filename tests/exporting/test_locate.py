@@ -45,6 +45,7 @@ def test_other_site_is_named(run: Run) -> None:
         find_personal(run.personal("clinic-b"), "site-1")
 
 
+@pytest.mark.slow
 def test_two_experiments_are_listed(run: Run, make_run: Callable[..., Run]) -> None:
     make_run(experiment="lungs")
     with pytest.raises(ExportError, match=r"2 different models of site-1") as error:

@@ -107,6 +107,7 @@ def test_card_tells_what_the_metadata_say(exported: Exported) -> None:
         assert text in card
 
 
+@pytest.mark.slow
 def test_card_without_test_metrics(make_run: Callable[..., Run]) -> None:
     run = make_run()
     (run.workspace / "results.json").unlink()

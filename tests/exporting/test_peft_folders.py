@@ -137,6 +137,7 @@ def test_a_head_alone_is_no_peft_folder(make_run: Callable[..., Run], tmp_path: 
     assert not (tmp_path / "B").exists()
 
 
+@pytest.mark.slow
 def test_adapters_that_are_mixed_are_refused_and_the_shared_one_alone_is_not(
     make_run: Callable[..., Run], tmp_path: Path
 ) -> None:

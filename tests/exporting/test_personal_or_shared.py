@@ -98,6 +98,7 @@ def test_export_card_answers_and_terminal_say_that_the_shared_model_does_better(
     assert "server" in advice(exported.metadata, run=run.workspace, output=tmp_path / "B")[-1]
 
 
+@pytest.mark.slow
 def test_nothing_is_said_against_a_better_personal_model_or_of_a_shared_one(
     make_run: Callable[..., Run], exported: Exported
 ) -> None:

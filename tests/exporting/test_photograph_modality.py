@@ -248,6 +248,7 @@ def test_what_training_refuses_is_refused(
     assert f"{photographs}/bad.tif: " in errors["bad"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("image", "message"),
     [

@@ -102,6 +102,7 @@ def test_with_much_budget_the_quantile_is_that_of_the_sample() -> None:
     assert max(abs(each - 7.75) for each in found) < 0.2
 
 
+@pytest.mark.slow
 def test_the_choice_follows_the_exponential_mechanism() -> None:
     """Against its definition: the share of draws that fall between each two values."""
     values, rho, share = torch.tensor([1.0, 2.0, 5.0, 20.0]), 0.1, 0.75

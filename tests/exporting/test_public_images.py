@@ -82,6 +82,7 @@ def test_no_site_trains_on_these_phantoms() -> None:
     assert mine["seed"] != module.SEED
 
 
+@pytest.mark.slow
 def test_cases_that_are_declared_public_are_devices_of_their_own(tmp_path: Path) -> None:
     settings = PhantomSettings(training=6, validation=2, test=2, seed=3)
     source = phantom_data("north", settings=settings)

@@ -91,6 +91,7 @@ def test_shared_bundle_measures_from_public_cases_alone(run: Run, published: Pat
     assert (shipped.vectors, shipped.threshold) == ((), None)
 
 
+@pytest.mark.slow
 def test_shared_bundle_without_public_cases_says_what_it_would_take(run: Run, tmp_path: Path) -> None:
     exported = export_bundle(**run.options(tmp_path / "B", "shared", program=False))
     entry = exported.metadata["out_of_distribution"]

@@ -67,6 +67,7 @@ def test_without_noise_the_location_is_the_mean_of_patients_and_not_of_images() 
     assert (found.patients, found.training_cases) == (30, 90)
 
 
+@pytest.mark.slow
 def test_about_the_stated_share_of_similar_patients_lies_within_the_threshold_and_others_do_not() -> None:
     shares, far = [], []
     for seed in range(40):

@@ -81,6 +81,7 @@ def test_an_export_has_the_learned_part_and_no_tower(clip: Path, tmp_path: Path,
         assert torch.equal(state["head.adapter.second.weight"], head.adapter.second.weight)
 
 
+@pytest.mark.slow
 def test_a_model_of_which_nothing_trains_can_be_handed_to_anybody(clip: Path, tmp_path: Path) -> None:
     run = run_of(clip, tmp_path / "W", "clip_zero_shot")
     assert get_method("clip_zero_shot").scope(run.networks["site-1"]).manifest.entries == {}

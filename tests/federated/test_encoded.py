@@ -324,6 +324,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[bytes]:
     return counts
 
 
+@pytest.mark.slow
 def test_executors_that_start_anew_for_each_round_compute_the_run_in_one_process(
     plan: Plan,
     whole: Path,
@@ -375,6 +376,7 @@ def test_executors_that_start_anew_for_each_round_compute_the_run_in_one_process
         assert (tmp_path / "private" / name).read_bytes() == (whole / "private" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_round_in_one_process_decodes_an_update_once_at_each_end(
     plan: Plan, prepared: Prepared, tmp_path: Path, decoded: Counter[bytes]
 ) -> None:

@@ -59,6 +59,7 @@ def test_a_run_with_texts_in_new_processes_gives_the_same(name: str, photographs
     check_run(plan_with_texts(name, photographs), photographs, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_federation_that_trains_nothing_evaluates(photographs: Prepared, tmp_path: Path) -> None:
     plan = dataclasses.replace(plan_with_texts("clip_zero_shot", photographs), rounds=1)
     results = run_in_process(plan, folder=tmp_path, **photographs.places)

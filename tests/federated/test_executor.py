@@ -80,6 +80,7 @@ def streamed(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
     return lambda: "\n".join(logging.Formatter().format(record) for record in caplog.records)
 
 
+@pytest.mark.slow
 def test_a_federations_rounds_are_those_of_the_site(client: Client, prepared: Prepared, tmp_path: Path) -> None:
     site = Site(name="site-1", plan=client.plan, private_root=tmp_path / "other", source=prepared.source)
     gate = SharedOnly()

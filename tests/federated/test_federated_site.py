@@ -373,6 +373,7 @@ def test_a_site_without_validation_and_test_cases_takes_part(prepared: Prepared,
     assert site.finish(update.tensors).test == {"personal": {}, "shared": {}}
 
 
+@pytest.mark.slow
 def test_a_round_that_is_given_up_ends_early_and_leaves_nothing(build: Build, prepared: Prepared) -> None:
     stopped = iter([False, False, False, True, True])  # in the first step of the second round
     site = build(prepared.plan(local_epochs=2), should_stop=lambda: next(stopped, False))
@@ -395,6 +396,7 @@ def test_a_round_that_is_given_up_in_its_last_step_is_not_finished(build: Build,
     assert site.store.rounds() == []
 
 
+@pytest.mark.slow
 def test_local_keeps_everything(prepared: Prepared, tmp_path: Path) -> None:
     run = Run(prepared.plan(method="local"), prepared, tmp_path, restarts=True)
     assert [update.tensors for update in run.updates] == [{}, {}]
@@ -406,6 +408,7 @@ def test_local_keeps_everything(prepared: Prepared, tmp_path: Path) -> None:
     assert all(torch.equal(value, stored[key]) for key, value in final.items())
 
 
+@pytest.mark.slow
 def test_fedavg_sends_everything_that_trains(build: Build, prepared: Prepared) -> None:
     site = build(prepared.plan(method="fedavg", rounds=1))
     before = first_shared(site.plan, prepared)
@@ -417,6 +420,7 @@ def test_fedavg_sends_everything_that_trains(build: Build, prepared: Prepared) -
     assert test["personal"] == test["shared"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fedrep", "feddpa", "ditto", "pfedst"])
 def test_a_site_that_would_train_no_round_is_refused_before_anything_is_scored(
     build: Build, prepared: Prepared, tmp_path: Path, method: str

@@ -245,6 +245,7 @@ def test_a_private_tensor_does_not_get_through_a_sites_chain(app: tuple[Workspac
 # ---- the shipped jobs -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shipped", SHIPPED, ids=lambda path: path.name)
 def test_a_shipped_job_is_what_its_plan_makes(shipped: Path, tmp_path: Path) -> None:
     plan = Plan.load(shipped / "app" / "config" / "plan.json")

@@ -176,6 +176,7 @@ def test_class_weights_that_leave_one_case_make_it_one_case(prepared: Prepared, 
         build(class_weights=[1e-9, 1.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("batch_size", "accumulation_steps", "local_epochs", "steps"),
     [(4, 1, 1, 1), (3, 1, 1, 2), (1, 2, 3, 6), (2, 1, 2, 4)],

@@ -91,6 +91,7 @@ PLACES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 @given(text=expressions)
 def test_no_expression_path_or_blank_passes_anywhere(place: str, text: str) -> None:

@@ -69,6 +69,7 @@ def test_the_shared_tensors_are_the_average_of_the_sites_updates(
         assert all(torch.equal(final[f"shared/{key}"], value.float()) for key, value in stored.items())
 
 
+@pytest.mark.slow
 def test_the_order_of_the_sites_does_not_matter(
     run: tuple[Path, Mapping[str, Any]], plan: Plan, prepared: Prepared, tmp_path: Path
 ) -> None:
@@ -83,6 +84,7 @@ def test_the_order_of_the_sites_does_not_matter(
     }
 
 
+@pytest.mark.slow
 def test_progress_is_told_whenever_a_site_has_answered(prepared: Prepared, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     results = run_in_process(
@@ -117,6 +119,7 @@ def broken(prepared: Prepared, tmp_path: Path) -> dict[str, Any]:
     return {**prepared.places, "data_root": str(tmp_path / "data")}
 
 
+@pytest.mark.slow
 def test_a_site_that_fails_is_refused_and_the_others_go_on(
     broken: dict[str, Any], prepared: Prepared, tmp_path: Path
 ) -> None:
@@ -208,6 +211,7 @@ def test_sites_at_rest_hold_one_backbone_and_nothing_that_trains(
         assert parameter.grad is None
 
 
+@pytest.mark.slow
 def test_the_backbone_is_read_once(
     plan: Plan, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,7 @@ def test_what_happens_within_a_round_is_soon_on_disk(record: RunRecord) -> None:
     assert (list(value["rounds"][0]["sites"]), len(value["refused"])) == (["north"], 1)
 
 
+@pytest.mark.slow
 def test_many_sites_over_many_rounds_write_little_more_than_a_file_a_round(
     record: RunRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,6 +110,7 @@ def test_the_last_two_rounds_are_kept(tmp_path: Path) -> None:
     assert same(store.load_before(5), make_state(4))
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=4, unique=True), st.integers(0, 31))
 def test_the_newest_earlier_round_is_loaded(tmp_path_factory: Any, numbers: list[int], asked: int) -> None:
     store = make_store(tmp_path_factory.mktemp("store"))

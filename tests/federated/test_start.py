@@ -193,6 +193,7 @@ def test_a_killed_run_of_any_kind_of_method_goes_on(
     check_recovery(prepared.plan(**changes), prepared, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_bits_do_not_depend_on_the_machines_threads(
     prepared: Prepared, tmp_path: Path, threads: int, monkeypatch: pytest.MonkeyPatch

@@ -151,6 +151,7 @@ def test_other_files_are_no_dicom(tmp_path: Path, content: bytes) -> None:
     assert not is_dicom(tmp_path / "file")
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=300))
 def test_any_bytes_are_dicom_or_not_or_damaged(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     for number, start in enumerate((b"", b"\x08\x00\x05\x00CS", bytes(128) + b"DICM")):

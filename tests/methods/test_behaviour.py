@@ -25,7 +25,6 @@ from tests.methods.federation import (
     BACKBONES,
     FAMILIES,
     NEED_TEXTS,
-    PAIRS,
     READOUTS,
     Member,
     aggregated,
@@ -241,8 +240,17 @@ BEHAVIOURS: list[Callable[[Method, str], None]] = [
 ]
 
 
-@pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=lambda behaviour: behaviour.__name__)
-@pytest.mark.parametrize(("name", "family"), PAIRS)
+def matrix() -> Iterator[Any]:
+    """Every behaviour of every method on every family; in the fast tests on one family, which take turns."""
+    for row, name in enumerate(method_names()):
+        found = families(name)
+        for column, behaviour in enumerate(BEHAVIOURS):
+            for number, family in enumerate(found):
+                marks = () if number == (row + column) % len(found) else (pytest.mark.slow,)
+                yield pytest.param(name, family, behaviour, marks=marks, id=f"{name}-{family}-{behaviour.__name__}")
+
+
+@pytest.mark.parametrize(("name", "family", "behaviour"), matrix())
 def test_method(name: str, family: str, behaviour: Callable[[Method, str], None]) -> None:
     behaviour(get_method(name), family)
 
@@ -363,6 +371,7 @@ def registry() -> Iterator[dict[str, Any]]:
     base._REGISTRY.update(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_method_of_a_dozen_lines_runs_through_the_matrix(registry: dict[str, Any], family: str) -> None:
     @register

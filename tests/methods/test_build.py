@@ -165,6 +165,7 @@ def test_the_head_of_every_clip_can_be_had_without_memory(size: str, reader: str
     assert network.state_dict()["head.projection"].shape == (embed, network.settings.dim)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -31,6 +31,7 @@ def build(clip: str, method: str, **settings: Any) -> Any:
     return build_network(**{**common, "method": method, **settings}).eval()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_what_reads_texts_begins_as_zero_shot_clip(clip: str, tmp_path: Path) -> None:
     """Of several prompts learned words begin with the first."""
@@ -44,6 +45,7 @@ def test_what_reads_texts_begins_as_zero_shot_clip(clip: str, tmp_path: Path) ->
     assert not torch.allclose(expected, zero_shot, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["clip_adapter", "clip_zero_shot", "pfedst", "prompt_tuning"])
 def test_without_weights_a_network_that_reads_texts_has_the_same_shapes(clip: str, method: str) -> None:
     shapes = {key: value.shape for key, value in build(clip, method).state_dict().items()}
@@ -52,6 +54,7 @@ def test_without_weights_a_network_that_reads_texts_has_the_same_shapes(clip: st
     assert {key: value.shape for key, value in empty.state_dict().items()} == shapes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["words", "random"])
 @pytest.mark.parametrize("method", ["clip_adapter", "prompt_tuning"])
 def test_a_server_without_weights_draws_what_a_site_would(clip: str, method: str, start: str) -> None:
@@ -62,6 +65,7 @@ def test_a_server_without_weights_draws_what_a_site_would(clip: str, method: str
     assert any(value.any() for value in drawn.values()) == (start == "random" or method == "clip_adapter")
 
 
+@pytest.mark.slow
 def test_the_tower_is_in_memory_only_where_texts_train(clip: str) -> None:
     towers = {
         method: any("tower" in key for key in build(clip, method).state_dict())

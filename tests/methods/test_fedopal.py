@@ -85,6 +85,7 @@ def test_a_weight_of_zero_is_dual_lora_to_the_bit(form: str) -> None:
     assert off != state_of(after_training(orthogonality=form, weight=0.1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_the_loss_is_the_tasks_plus_the_weighted_overlap(form: str) -> None:
     network = attached(orthogonality=form)
@@ -103,6 +104,7 @@ def test_the_loss_is_the_tasks_plus_the_weighted_overlap(form: str) -> None:
     assert len(expected) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_gradient", ["none", "shared"])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_large_weight_makes_the_adapters_orthogonal(form: str, stop_gradient: str) -> None:
@@ -132,6 +134,7 @@ def test_stopping_the_gradient_leaves_the_shared_adapter_to_the_task(form: str) 
     assert all(".private." in name for name in touched)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["W1", "R"])
 def test_batches_may_be_accumulated(form: str) -> None:
     """Two epochs of three batches with one step each are two steps on the mean of three losses."""

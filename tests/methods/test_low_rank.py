@@ -64,6 +64,7 @@ def receiver(name: str, shared: Payload, family: str = "vit", number: int = 2, *
 # ---- products -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fedit", "dual_lora", "ditto", "feddpa", "fedper", "fedrep", "fedprox", "fedopal"])
 def test_any_method_of_two_shared_factors_can_average_their_product(name: str) -> None:
     """Rank 24 is that of the layers, so that nothing is cut off; single precision is left as the only error."""
@@ -195,6 +196,7 @@ def test_a_site_that_missed_rounds_has_the_same_model_from_the_last_message_alon
 # ---- FlexLoRA and unequal ranks -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", ["flexlora", "flora"])
 def test_a_site_of_a_smaller_rank_stays_within_it(name: str, family: str) -> None:

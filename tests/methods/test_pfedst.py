@@ -35,6 +35,7 @@ SCHEDULES = ("joint", "alternate", "private_after")
 # ---- with texts -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=lambda behaviour: behaviour.__name__)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_it_owes_its_sites_the_same_with_texts(schedule: str, behaviour: Callable[[Method, str], None]) -> None:

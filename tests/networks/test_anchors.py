@@ -83,6 +83,7 @@ def test_an_entry_is_its_owners_alone(checkpoint: Checkpoint, tmp_path: Path) ->
     assert stat.S_IMODE((folder / f"{digest}.safetensors").stat().st_mode) == 0o600
 
 
+@pytest.mark.slow
 def test_from_the_cache_nothing_is_imported_that_reads_texts(checkpoint: Checkpoint, tmp_path: Path) -> None:
     weights = tmp_path / "clip.safetensors"
     shutil.copy(checkpoint.folder / "model.safetensors", weights)

@@ -31,6 +31,7 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_architecture_can_be_built_and_takes_its_images(name: str) -> None:
     entry = architecture(name)

@@ -128,6 +128,7 @@ def test_dicom_study_comes_back_classified_with_everything_that_is_offered(
     assert "content-encoding" not in content["volume"].headers
 
 
+@pytest.mark.slow
 def test_files_of_a_folder_are_one_study(client: TestClient, stored_study: Path) -> None:
     files = [(f"heart/{path.name}", path.read_bytes()) for path in sorted(stored_study.iterdir())]
     answer = send(client, *files, ("heart/.DS_Store", b"x"), ("heart/report.pdf", b"x"))
@@ -209,12 +210,14 @@ class _Gate:
             self._queue.put(item)
 
 
+@pytest.mark.slow
 def test_uploaded_files_are_gone_when_the_study_is_done(client: TestClient, stored_study: Path, scratch: Path) -> None:
     study = finished(client, send_heart(client, stored_study))
     kept = {path.name for path in stored(scratch) if path.parent.name != "images"}
     assert kept == {address.rpartition("/")[2] for address in study["files"].values()}
 
 
+@pytest.mark.slow
 def test_deleted_study_leaves_no_file(client: TestClient, frames: list[tuple[str, bytes]], scratch: Path) -> None:
     keep, drop = (finished(client, send(client, *frames).json()["id"]) for _ in range(2))
     assert client.delete(f"/api/studies/{drop['id']}").status_code == 204
@@ -344,6 +347,7 @@ def test_too_large_upload_is_refused_announced_or_not(make_app: Make, scratch: P
         assert stored(scratch) == []
 
 
+@pytest.mark.slow
 def test_too_many_studies_are_refused(make_app: Make, frames: list[tuple[str, bytes]]) -> None:
     with TestClient(make_app(max_waiting=2, max_kept=3), base_url=ADDRESS) as browser:
         browser.get("/")

@@ -65,6 +65,7 @@ def test_answer_is_that_of_the_chosen_frames(
     assert any("a person chose frame 10" in note and "counted from 1" in note for note in result["notes"])
 
 
+@pytest.mark.slow
 def test_figure_report_and_result_are_made_again_and_name_the_choice(client: TestClient, heart: dict[str, Any]) -> None:
     before = {kind: client.get(address).content for kind, address in heart["files"].items()}
     study = again(client, heart["id"])
@@ -93,6 +94,7 @@ def test_figure_report_and_result_are_made_again_and_name_the_choice(client: Tes
     assert times != {float(item.value) for item in first.iterall() if item.keyword == "TriggerTime"}
 
 
+@pytest.mark.slow
 def test_nothing_that_is_kept_names_the_patient_and_all_goes_with_the_study(
     client: TestClient, heart: dict[str, Any], scratch: Path
 ) -> None:
@@ -108,6 +110,7 @@ def test_nothing_that_is_kept_names_the_patient_and_all_goes_with_the_study(
     assert disk.used == 0
 
 
+@pytest.mark.slow
 def test_answer_of_before_is_gone_as_soon_as_another_is_asked_for(
     client: TestClient, heart: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +132,7 @@ def test_answer_of_before_is_gone_as_soon_as_another_is_asked_for(
     assert again(client, heart["id"], ed=1, es=4)["result"]["frames"]["ed"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1.0, 0.37], ids=["whole numbers", "rescaled"])
 def test_grey_levels_are_kept_exactly(
     client: TestClient, classifier: Classifier, cine: np.ndarray, tmp_path: Path, scale: float
@@ -170,6 +174,7 @@ def test_only_its_sender_chooses(client: TestClient, heart: dict[str, Any]) -> N
     assert choose(other, heart["id"]).status_code == 404
 
 
+@pytest.mark.slow
 def test_images_that_cannot_be_de_identified_are_not_kept_and_that_is_said_again(
     client: TestClient, stored_study: Path, tmp_path: Path, scratch: Path
 ) -> None:

@@ -61,6 +61,7 @@ def test_unpacked_bytes_count_beside_the_packed(tmp_path: Path) -> None:
         unpack(StoredFile(archive.path, "heart.zip"), tmp_path / "..", 1 << 20, share)
 
 
+@pytest.mark.slow
 def test_disk_of_a_server_is_shared_by_all_sessions(
     make_app: Callable[..., FastAPI], stored_study: Path, scratch: Path
 ) -> None:
@@ -89,6 +90,7 @@ def test_broken_upload_gives_its_share_back(make_app: Callable[..., FastAPI], sc
         assert stored(scratch) == []
 
 
+@pytest.mark.slow
 def test_results_that_find_no_room_fail_their_study_alone(
     make_app: Callable[..., FastAPI], stored_study: Path, monkeypatch: pytest.MonkeyPatch, scratch: Path
 ) -> None:

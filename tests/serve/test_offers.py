@@ -60,6 +60,7 @@ def studies_of(browser: TestClient, **options: Any) -> list[dict[str, Any]]:
     return browser.get("/api/session", **options).json()["studies"]
 
 
+@pytest.mark.slow
 def test_files_are_called_after_their_study_but_dicom_after_a_pseudonym_alone(
     client: TestClient, stored_study: Path, titles: list[str]
 ) -> None:

@@ -96,6 +96,7 @@ def send_photograph(port: int) -> Any:
     return httpx2.post(address, files=[("files", ("mole.jpg", content.getvalue()))], timeout=15)
 
 
+@pytest.mark.slow
 def test_stalled_uploads_end_and_leave_nothing(start: Start, scratch: Path) -> None:
     app, port = start(max_waiting=60, stall_seconds=3.0)
     stalled = [begin_upload(port) for _ in range(50)]
@@ -154,6 +155,7 @@ def test_dripping_upload_is_too_slow(start: Start, scratch: Path) -> None:
     assert eventually(lambda: stored(scratch) == [])
 
 
+@pytest.mark.slow
 def test_upload_that_pauses_and_goes_on_arrives(start: Start) -> None:
     _, port = start(stall_seconds=2.0, slowest_rate=1.0)
     connection = begin_upload(port)
@@ -165,6 +167,7 @@ def test_upload_that_pauses_and_goes_on_arrives(start: Start) -> None:
     assert b" 408 " not in answer(connection)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [b"", b"GET / HTT", b"GET /api/model HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "])
 def test_head_that_never_ends_is_not_waited_for(start: Start, head: bytes) -> None:
     _, port = start()
@@ -194,6 +197,7 @@ def test_body_that_nobody_reads_is_not_waited_for(start: Start) -> None:
         assert time.monotonic() - begin < 8
 
 
+@pytest.mark.slow
 def test_reader_that_takes_nothing_is_not_waited_for(start: Start, scratch: Path) -> None:
     app, port = start()
     large = scratch / "large.png"

@@ -70,6 +70,7 @@ def test_items_of_both_layouts_collate(pair, tmp_path, heart, nifti):
     assert batch["subject"] == ["patient001", "patient002"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["pair", "oblique_pair"])
 @pytest.mark.parametrize(("size", "spacing"), [(SIZE, SPACING), ((96, 96, 12), (1.5, 1.5, 10.0))])
 def test_plain_monai_and_the_scripted_module_give_the_same(which, size, spacing, request):

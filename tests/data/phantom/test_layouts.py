@@ -45,6 +45,7 @@ def test_a_file_holds_voxels_size_and_type(beat, tmp_path) -> None:
     assert image.header["sform_code"] == image.header["qform_code"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vendor", "ABCD")
 def test_files_of_every_vendor_come_back_in_the_pictures_order(vendor, tmp_path) -> None:
     """What reaches the network is the picture as it was drawn, so that backbones of earlier phantoms still fit."""

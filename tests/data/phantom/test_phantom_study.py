@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from monai_fedlora.data.phantom.phantom_study import plan_acdc, plan_mnms, write_acdc, write_mnms
 from monai_fedlora.data.phantom.vendors import VENDORS
 from monai_fedlora.data.readers.acdc import read_acdc
@@ -23,6 +25,7 @@ def test_an_mnms_study_has_every_vendor_with_its_own_prevalence() -> None:
     assert len({member.name for member in members}) == len({member.seed for member in members}) == 200
 
 
+@pytest.mark.slow
 def test_written_studies_are_read_back(tmp_path) -> None:
     members = plan_acdc(3, [VENDORS["D"]], 0)
     write_acdc(tmp_path / "acdc", members, frames=2, progress=iter)

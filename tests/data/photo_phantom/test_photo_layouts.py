@@ -35,6 +35,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [isic, drg])
 def test_the_same_seed_writes_the_same_bytes(write, tmp_path) -> None:
     first = contents(write(tmp_path / "a", 12))

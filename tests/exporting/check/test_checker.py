@@ -93,6 +93,7 @@ def test_tampering_is_found_even_with_new_checksums(bundle: Path, change: str) -
     assert [f for f in found.findings if f.rule == rule and message in f.problem], found.findings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", UNSEALED)
 def test_every_change_contradicts_the_checksums(bundle: Path, change: str) -> None:
     tamper, message = UNSEALED[change]

@@ -64,6 +64,7 @@ def found(bundle: Path, *keys: PublicKey) -> list[Finding]:
         return list(check_signature(contents, keys=keys))
 
 
+@pytest.mark.slow
 def test_a_signed_bundle_is_verified_as_folder_and_as_zip(signed: Path, trusted: PublicKey, tmp_path: Path) -> None:
     pack(signed, tmp_path / "renamed.zip")
     for path in (signed, tmp_path / "renamed.zip"):
@@ -203,6 +204,7 @@ def test_a_signature_is_well_formed_even_if_nobody_verifies_it(bundle: Path) -> 
     assert report.signer is None
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=60)
 def test_any_changed_byte_of_any_file_is_found(
@@ -220,6 +222,7 @@ def test_any_changed_byte_of_any_file_is_found(
     assert {finding.file for finding in found(folder, trusted)} == {name}
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=60)
 def test_every_byte_of_the_signature_itself_counts(
@@ -239,6 +242,7 @@ def test_every_byte_of_the_signature_itself_counts(
         assert found(folder, trusted)
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=40)
 def test_a_changed_zip_is_refused_or_holds_the_same_files(
