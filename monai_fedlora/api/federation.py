@@ -21,9 +21,9 @@ from monai_fedlora.data.collected import Parts, collect
 from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.engines.seeds import random_state_kept, seed_everything
 from monai_fedlora.errors import ConfigError, DataError
-from monai_fedlora.federated.in_memory import OWN_NETWORK, InMemory, SiteCases, weights_digest
+from monai_fedlora.federated.in_memory import InMemory, SiteCases, weights_digest
 from monai_fedlora.federated.materials import Installed, Source
-from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.plan import OWN_NETWORK, Plan
 from monai_fedlora.federated.rounds import run_sites
 from monai_fedlora.federated.site_policy import NOTHING_LEAVES
 from monai_fedlora.methods.base import Method

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from monai_fedlora.errors import DataError
-from monai_fedlora.exporting.finished import FinishedModel
 from monai_fedlora.exporting.foreign import Kind
 from monai_fedlora.exporting.modality import Modality, Reading
+
+if TYPE_CHECKING:
+    from monai_fedlora.exporting.finished import FinishedModel
 
 ARRAY = "array"
 """The modality of such images in a bundle's metadata."""

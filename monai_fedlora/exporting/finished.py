@@ -19,10 +19,9 @@ from monai_fedlora.errors import ConfigError, ExportError
 from monai_fedlora.exporting.kept_evidence import SHARED_MODEL, Evidence, no_evidence, read_evidence
 from monai_fedlora.exporting.locate import find_personal, find_shared
 from monai_fedlora.exporting.pooled import pooled_test
-from monai_fedlora.federated.in_memory import OWN_NETWORK
 from monai_fedlora.federated.initial import stored_images
 from monai_fedlora.federated.materials import Installed
-from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.plan import OWN_NETWORK, Plan
 from monai_fedlora.federated.run_record import INCOMPLETE, RESULTS_NAME, learnt
 from monai_fedlora.federated.site_state import TRAINED_ON
 from monai_fedlora.files import load_tensors, read_json

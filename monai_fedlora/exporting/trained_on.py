@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from monai_fedlora.data.origin import PUBLISHED, SYNTHETIC, UNKNOWN, together
-from monai_fedlora.federated.in_memory import OWN_NETWORK
+from monai_fedlora.federated.plan import OWN_NETWORK
 from monai_fedlora.networks.catalogue import demo_weights
 from monai_fedlora.networks.weights import HUB_PREFIX, backbone_sha256
 

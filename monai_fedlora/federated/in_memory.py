@@ -16,12 +16,9 @@ from monai_fedlora.data.cases import Datalist
 from monai_fedlora.engines.store import as_bytes
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.materials import put_into
-from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.plan import OWN_NETWORK, Plan
 from monai_fedlora.federated.start import Start
 from monai_fedlora.methods.base import Method
-
-OWN_NETWORK = "own"
-"""Size in the plan of a network that is none of the catalogue."""
 
 
 def check_in_packages(plan: Plan) -> None:

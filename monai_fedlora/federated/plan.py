@@ -30,6 +30,8 @@ from monai_fedlora.scope import Scope
 from monai_fedlora.site_report import MOST_CLASSES
 from monai_fedlora.transforms.photograph_style import STYLES
 
+OWN_NETWORK = "own"
+"""Size in the plan of a network that is none of the catalogue."""
 _SERVER = "server"
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 

@@ -25,7 +25,7 @@ import torch.distributed.optim
 import transformers
 assert issubclass(torch.distributed.optim.ZeroRedundancyOptimizer, torch.optim.Optimizer)
 assert issubclass(transformers.PreTrainedModel, torch.nn.Module)
-from monai_fedlora.federated import site
+from monai_fedlora.federated import federated_site
 libraries = sys.modules["peft"]
 import_libraries()
 assert sys.modules["peft"] is libraries

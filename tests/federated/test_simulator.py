@@ -167,7 +167,7 @@ def test_a_killed_simulation_whose_simulator_lives_on_keeps_its_workspace(
 ) -> None:
     monkeypatch.setattr(lock, "_PATIENCE", 0.0)
     write_json(stand_in.job / "wanted.json", {"hang": True})
-    code = "import sys; from pathlib import Path; from monai_fedlora.federated import simulate as m\n"
+    code = "import sys; from pathlib import Path; from monai_fedlora.federated import simulator as m\n"
     code += "m._SIMULATOR = 'stand_in_simulator'; m.simulate(Path(sys.argv[1]), workspace=Path(sys.argv[2]))"
     command = [sys.executable, "-c", code, str(stand_in.job), str(stand_in.workspace)]
     results = stand_in.workspace / "nvflare" / "server" / "simulate_job" / "results.json"
