@@ -76,6 +76,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @same_folder
 @given(value=json_values)
 def test_json_is_read_back_as_written(tmp_path: Path, value: Any) -> None:
@@ -162,6 +163,7 @@ def test_tensors_are_readable_by_their_owner_only(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "t.safetensors").stat().st_mode) == 0o600
 
 
+@pytest.mark.slow
 @same_folder
 @given(data=st.data())
 def test_truncated_tensors_are_named(tmp_path: Path, data: st.DataObject) -> None:

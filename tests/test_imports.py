@@ -121,11 +121,13 @@ def test_no_module_imports_itself_through_others() -> None:
         pytest.fail(" is imported by ".join(error.args[1]))
 
 
+@pytest.mark.slow
 def test_inside_the_package_its_table_of_names_is_not_used() -> None:
     used = {name for path in sources("monai_fedlora") for name, _ in imported(path) if name.count(".") == 1}
     assert {name.partition(".")[2] for name in used if within(name, "monai_fedlora")} <= {"__version__", *ORDER}
 
 
+@pytest.mark.slow
 def test_only_the_federated_room_imports_nvflare() -> None:
     wrong = [
         f"{path.relative_to(REPOSITORY)}:{line}"
@@ -152,6 +154,7 @@ def keyword(call: ast.Call, name: str) -> object:
     return next((k.value.value for k in call.keywords if k.arg == name and isinstance(k.value, ast.Constant)), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["monai_fedlora", "tests", "bundles", "nvflare_jobs", "benchmarks"])
 def test_files_are_never_unpickled(folder: str) -> None:
     wrong = []

@@ -127,6 +127,7 @@ def test_export_and_prediction_are_their_owners_alone(
     check(tmp_path / "E", export_and_predict)
 
 
+@pytest.mark.slow
 def test_data_are_their_owners_alone(careless: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def prepare(folder: Path) -> None:
         for layout, *few in (["fed_isic2019", "--patients", "12", "--size", "48"], ["acdc", "--patients", "6"]):

@@ -47,6 +47,7 @@ def test_no_file_is_a_pickle_under_another_name() -> None:
     assert names([path for path in tracked() if pickled(path)]) == []
 
 
+@pytest.mark.slow
 def test_text_names_no_machine_and_no_unfinished_work() -> None:
     found = []
     for path in tracked():

@@ -136,6 +136,7 @@ def squares_by_layer(network: nn.Module, x: Tensor) -> dict[str, list[float]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("form", FORMS)
 def test_it_is_what_dense_matrices_and_loops_give(form: str, state: str) -> None:

@@ -88,6 +88,7 @@ def equations(network: Any, images: Tensor, *, taps: list[int], heads: int, priv
         return network.readout(Features(network.blocks[-1](last), addend))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("private", [SCALE, 0.0], ids=["private on", "private off"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_logits_are_those_of_the_equations(family: str, private: float) -> None:
@@ -119,6 +120,7 @@ def test_a_network_of_one_block_has_a_side_network_without_attention() -> None:
     torch.testing.assert_close(network(images), expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_new_side_network_leaves_the_logits_as_they_are_to_the_bit(family: str) -> None:
@@ -221,6 +223,7 @@ def test_hidden_states_from_elsewhere_give_the_same_logits_and_gradients() -> No
 # ---- sizes and keys -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "width", "depth"),
     [("clip_base_16", 96, 12), ("vit_base_16", 96, 12), ("clip_large_14", 128, 24), ("base", 96, 12)],

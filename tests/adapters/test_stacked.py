@@ -58,6 +58,7 @@ def test_numbers_and_gradients_are_pefts(
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(1, 4), st.floats(0.5, 32)), min_size=1, max_size=3))
 def test_ranks_and_scales_may_differ(kinds: list[tuple[int, float]]) -> None:
     network = nn.ModuleDict({"q": nn.Linear(6, 5)})

@@ -64,6 +64,7 @@ def test_the_file_holds_aggregates_alone(audited: Audit, trained: Trained) -> No
     assert Leakage.from_json(json.loads(text)).attacks[0].name == audited.leakage.attacks[0].name
 
 
+@pytest.mark.slow
 def test_cases_from_outside_reach_what_the_test_split_is_behind(bundle: Exported, trained: Trained) -> None:
     found = audit_model(bundle.folder, data=str(trained.data), outside=str(trained.outside))
     targets = {attack.target for attack in found.leakage.attacks}

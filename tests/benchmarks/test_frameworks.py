@@ -161,6 +161,7 @@ def test_the_stored_backbone_is_what_ours_starts_from(tmp_path: Path) -> None:
     assert all(torch.equal(value, state[key]) for key, value in load_tensors(path)[0].items())
 
 
+@pytest.mark.slow
 def test_peers_train_what_our_federation_of_all_blocks_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from _frameworks import usual
 

@@ -177,6 +177,7 @@ def test_training_leaves_the_best_and_the_last_epoch(trained: Path) -> None:
     assert (trained / "best.safetensors").stat().st_size < 200_000
 
 
+@pytest.mark.slow
 def test_evaluation_scores_the_test_split(bundle: Shipped, trained: Path, datalist: Path, tmp_path: Path) -> None:
     bundle.run("evaluate", dataset_dir=str(datalist.parent), run_dir=str(trained), output_dir=str(tmp_path))
     with (tmp_path / "evaluation.csv").open() as stream:

@@ -163,6 +163,7 @@ def test_what_is_loaded_is_what_was_checked(
         assert open_bundle(bundle).modality == "image"
 
 
+@pytest.mark.slow
 def test_further_files_are_of_the_copy_that_was_checked(copy: Path, exported: Exported) -> None:
     with open_with_files(copy) as (classifier, contents):
         (copy / "models" / "model.pt").write_bytes(b"hostile")
@@ -203,6 +204,7 @@ def test_a_signature_can_be_demanded(copy: Path, exported: Exported, tmp_path: P
         open_bundle(bundle, keys=[trusted])
 
 
+@pytest.mark.slow
 def test_a_signature_that_nobody_looked_at_is_none(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

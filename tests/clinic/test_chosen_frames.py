@@ -51,6 +51,7 @@ def test_what_the_program_found_stays_known(make: Callable[..., Study], classifi
     assert f"had found {found[0]} as ED and {found[1]} as ES (counted from 1)" in note
 
 
+@pytest.mark.slow
 def test_doubts_about_the_frames_before_go_and_others_stay(make: Callable[..., Study], classifier: Classifier) -> None:
     loaded = load_study(make(), classifier)
     assert loaded.frames is not None

@@ -193,6 +193,7 @@ def test_phases_beside_the_grey_levels_are_left_out(tmp_path: Path, keyword: str
     np.testing.assert_array_equal(voxels, SHORT)
 
 
+@pytest.mark.slow
 def test_an_object_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     dataset = enhanced_dataset(classic_images(SHORT))
     _, voxels = read(tmp_path, dataset, dataset)
@@ -304,6 +305,7 @@ def test_report_and_figure_refer_to_the_frames(prediction: Prediction, tmp_path:
     assert figure.PatientID == source.PatientID
 
 
+@pytest.mark.slow
 def test_classic_images_are_referred_to_without_frames(classifier: Classifier, tmp_path: Path) -> None:
     folder = write_study(tmp_path / "classic", SHORT.repeat(5, 0).repeat(5, 1))
     prediction = predict_study(classifier, Study("p", DicomFiles(folder)), overlay=False)

@@ -164,6 +164,7 @@ def test_several_studies_or_patients_are_refused(tmp_path: Path, others: list[di
         read(make(), *(make(**changes) for changes in others), folder=tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

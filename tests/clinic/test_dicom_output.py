@@ -295,6 +295,7 @@ def test_deidentified_files_hold_no_identity_from_wherever_it_comes(
             assert trace.encode() not in content, (path.name, trace)
 
 
+@pytest.mark.slow
 def test_burned_in_text_is_refused_unless_the_identity_is_kept(
     classifier: Classifier, cine: np.ndarray, tmp_path: Path
 ) -> None:

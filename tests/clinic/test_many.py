@@ -57,6 +57,7 @@ def rows(output: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
+@pytest.mark.slow
 def test_a_bad_study_stops_none_of_the_others(classifier: Classifier, studies: list[Study], tmp_path: Path) -> None:
     seen: list[Outcome] = []
     outcomes = predict_all(classifier, studies, tmp_path / "O", overlay=False, on_progress=seen.append)
@@ -77,6 +78,7 @@ def test_a_bad_study_stops_none_of_the_others(classifier: Classifier, studies: l
     assert doubtful["error"] == ""
 
 
+@pytest.mark.slow
 def test_every_study_has_a_file_and_every_answer_a_figure(
     classifier: Classifier, studies: list[Study], tmp_path: Path
 ) -> None:
@@ -178,6 +180,7 @@ def test_missing_package_is_the_reason_of_the_studies_that_need_it(
     assert nifti["prediction"]
 
 
+@pytest.mark.slow
 def test_names_in_any_encoding_are_written_everywhere(image_classifier: Classifier, tmp_path: Path) -> None:
     levels = np.random.default_rng(1).integers(60, 200, (40, 50, 3), dtype=np.uint8)
     folder = tmp_path / "in"

@@ -66,6 +66,7 @@ def test_photograph_lies_nowhere() -> None:
     assert place(LoadedStudy(image=torch.zeros(3, 8, 8)), torch.zeros(3, 8, 8)) is None
 
 
+@pytest.mark.slow
 def test_figure_marks_slices_and_edges(classifier: Classifier, stored_study: Path, words: list[str]) -> None:  # noqa: F811
     prediction = predict_study(classifier, Study("heart", DicomFiles(stored_study)), overlay=False)
     placement = prediction.placement

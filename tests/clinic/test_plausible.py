@@ -107,6 +107,7 @@ def test_dark_surroundings_do_not_count_as_a_colour() -> None:
     assert photograph_doubts(levels, style="fundus") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("camera", sorted(DERMATOSCOPES))
 @pytest.mark.parametrize("diagnosis", ["NV", "VASC"])
 def test_phantom_lesions_raise_no_doubt(camera: str, diagnosis: str) -> None:
@@ -152,6 +153,7 @@ def test_axes_that_are_not_at_right_angles_are_doubted(axis: int, degrees: float
     assert bool(affine_doubts(affine)) is is_doubted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signs", [(-1, -1, 1), (-1, 1, 1), (1, -1, 1), (1, 1, -1), (-1, 1, -1), (1, -1, -1)])
 @pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))
 def test_wrong_signs_of_the_worlds_axes_are_doubted_in_every_order_of_the_file(

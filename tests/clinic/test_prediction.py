@@ -107,6 +107,7 @@ def test_probabilities_of_photographs_are_those_of_the_bundle_run_by_monai(
     assert expected == {}
 
 
+@pytest.mark.slow
 def test_prediction_of_a_dicom_study_says_where_it_comes_from(classifier: Classifier, stored_study: Path) -> None:
     prediction = predict_study(classifier, Study("p", DicomFiles(stored_study)), overlay=False)
     assert prediction.predicted == classifier.classes[prediction.best]
@@ -132,6 +133,7 @@ def test_prediction_of_a_dicom_study_says_where_it_comes_from(classifier: Classi
     assert content["trained_on"] == prediction.classifier.trust.origin.to_json()
 
 
+@pytest.mark.slow
 def test_json_names_neither_the_patient_nor_a_file(classifier: Classifier, stored_study: Path) -> None:
     text = json.dumps(predict_study(classifier, Study("p", DicomFiles(stored_study)), overlay=False).to_json())
     assert not any(word in text for word in ("Doeringer", "Q4711", "House", "2.25.", str(stored_study)))

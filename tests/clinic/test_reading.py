@@ -56,6 +56,7 @@ def test_pair_cine_and_dicom_are_one_image(
         assert loaded.quotes == (("series 5 is 'cine sax'",) if is_dicom else ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signs", [(-1, -1, 1), (-1, 1, 1), (1, -1, 1), (1, 1, -1)])
 def test_a_world_of_wrong_signs_is_doubted_unless_the_bundle_knows_no_orientation(
     classifier: Classifier, cine: np.ndarray, tmp_path: Path, signs: tuple[int, int, int]
@@ -72,6 +73,7 @@ def test_under_a_pseudonym_nothing_is_quoted_that_may_name_a_person(classifier: 
     assert loaded.quotes == () and loaded.notes != ()
 
 
+@pytest.mark.slow
 def test_sources_are_the_images_of_both_frames_base_first(classifier: Classifier, stored_study: Path) -> None:
     sources = load_study(Study("p", DicomFiles(stored_study)), classifier).sources
     assert [float(source.dataset.TriggerTime) for source in sources] == [10.0] * 6 + [10.0 + 50.0 * ES_FRAME] * 6

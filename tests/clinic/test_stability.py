@@ -156,6 +156,7 @@ def test_answer_that_rests_on_more_than_what_was_seen_first_is_moved_by_the_same
     assert found.probabilities[2] == pytest.approx((0.5, 0.5))  # the odds of the first class four times as high
 
 
+@pytest.mark.slow
 def test_every_answer_is_the_one_to_the_study_with_these_frames(
     classifier: Classifier, cine: np.ndarray, tmp_path: Path
 ) -> None:

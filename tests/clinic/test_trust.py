@@ -64,6 +64,7 @@ def test_distance_is_the_euclidean_one_from_the_kept_place_in_the_kept_direction
     assert prediction.distance == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_image_like_the_training_cases_is_not_doubted_and_another_is(
     classifier: Classifier, noise: Study, stored_study: Path
 ) -> None:
@@ -123,6 +124,7 @@ def test_bundle_without_statistics_says_that_it_recognises_no_unusual_image(
     assert f"Cannot tell: {note}." in [item.get("TextValue") for item in answer[0].ContentSequence]
 
 
+@pytest.mark.slow
 def test_calibrated_bundle_says_nothing_and_gives_the_numbers(exported: Exported, noise: Study) -> None:
     prediction = predict_study(open_bundle(exported.folder), noise, overlay=False)
     entry = exported.metadata["calibration"]

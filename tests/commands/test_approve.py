@@ -217,6 +217,7 @@ def test_withdrawing_where_nothing_was_approved_says_so(job: Path, tmp_path: Pat
     assert not (tmp_path / "wrong").exists()
 
 
+@pytest.mark.slow
 def test_shipped_jobs_can_be_approved(repository: Path, tmp_path: Path) -> None:
     for app in sorted((repository / "nvflare_jobs").glob("*/app")):
         assert approve(app.parent, tmp_path / app.parent.name) == 0

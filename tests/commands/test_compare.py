@@ -52,6 +52,7 @@ def plans(monkeypatch: pytest.MonkeyPatch, no_figures: None) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_the_defaults_are_all_sites_and_three_seeds(
     compare: Command, plans: dict[str, Any], tmp_path: Path, capsys: Any
 ) -> None:
@@ -167,6 +168,7 @@ def test_what_the_report_lacks_is_said_before_the_first_run(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["an image", "the code"])
 def test_a_result_of_other_images_or_code_is_not_mixed_in(
     prepared: Prepared,

@@ -32,6 +32,7 @@ def test_a_width_that_is_asked_for_is_kept(capsys: pytest.CaptureFixture[str], m
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
 
 
+@pytest.mark.slow
 def test_every_method_is_named_in_full_in_a_pipe(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -170,6 +170,7 @@ def test_a_moved_dataset_can_be_prepared_again(tmp_path, acdc):
     assert load_datalist(tmp_path / "out" / "siemens" / "datalist.json").image_root == moved
 
 
+@pytest.mark.slow
 def test_a_made_up_dataset_is_prepared_like_a_real_one(tmp_path):
     made = tmp_path / "made"
     run("phantom", "--output", made, "--layout", "mnms", "--patients", 4, "--vendors", "B,D", "--frames", 2)

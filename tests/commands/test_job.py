@@ -105,12 +105,14 @@ def test_the_largest_changes_alone_are_refused_for_factors_that_start_anew(
     assert not (tmp_path / "mine").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dual_lora", "fedit", "local", "fedavg"])
 def test_every_method_gives_a_job(job: Command, tmp_path: Path, method: str) -> None:
     assert job(method=method) == 0
     assert plan_of(tmp_path / "mine").method == method
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
@@ -352,6 +354,7 @@ def test_a_site_whose_declared_cases_make_too_few_steps_is_named(job: Command, t
     assert job(*sites, "--cases", "north=9,south=8", output="other", method="fedper") == 0
 
 
+@pytest.mark.slow
 def test_classes_of_ones_own_get_texts_of_ones_own(tmp_path: Path, capsys: Any) -> None:
     def run(*arguments: str, method: str = "pfedst") -> int:
         options = ["--bundle", "image_2d_pfedst_classification", "--sites", "a,b", "--classes", "glaucoma,healthy"]

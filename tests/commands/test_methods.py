@@ -22,6 +22,7 @@ def row(text: str, name: str) -> list[str]:
     return [cell.strip() for cell in line.strip("│┃ ").split("│")]
 
 
+@pytest.mark.slow
 def test_every_method_has_a_row(capsys: Any) -> None:
     assert main(["methods", "--size", "small"]) == 0
     text = capsys.readouterr().out
@@ -74,6 +75,7 @@ def test_any_backbone_of_the_catalogue_can_be_counted(capsys: Any, size: str) ->
     assert all(row(text, name) for name in method_names())
 
 
+@pytest.mark.slow
 def test_the_size_of_the_paper_needs_no_memory_and_no_weights(capsys: Any) -> None:
     before = torch.random.get_rng_state()
     assert main(["methods", "--size", "base"]) == 0
@@ -96,6 +98,7 @@ def test_a_size_with_fewer_blocks_than_are_adapted_is_one_line(capsys: Any) -> N
     assert "has only 1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_backbone_for_images_is_counted_too(capsys: Any) -> None:
     assert main(["methods", "--size", "vit_base_16", "--classes", "8"]) == 0
     rank, dim, blocks, targets = 8, 768, 2, 2

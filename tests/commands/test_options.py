@@ -113,6 +113,7 @@ def test_what_is_pinned_is_the_hash_of_a_file_that_fits() -> None:
         assert pin_backbone(size, str(path), texts=size == "clip_demo") == sha256(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["small", "vit_demo"])
 @pytest.mark.parametrize("kind", ["junk", "empty", "other size", "other family", "one tensor less", "not finite"])
 def test_a_file_that_no_site_could_load_is_not_pinned(tmp_path: Path, size: str, kind: str) -> None:

@@ -85,6 +85,7 @@ def test_the_style_of_a_folder_decides_how_it_is_read(tmp_path: Path) -> None:
     assert files.sha256(one) == files.sha256(both) != files.sha256(other)
 
 
+@pytest.mark.slow
 def test_hearts_train_a_convvit(tmp_path: Path) -> None:
     assert main(["data", "phantom", "--output", str(tmp_path / "acdc"), "--patients", "2"]) == 0
     source, prepared = str(tmp_path / "acdc"), str(tmp_path / "prepared")
@@ -119,6 +120,7 @@ def captioned(output: Path, *options: Any) -> int:
     return main(["pretrain", *(str(option) for option in (*settings, *options))])
 
 
+@pytest.mark.slow
 def test_captioned_pictures_train_a_clip(tmp_path: Path, capsys: Any) -> None:
     output = tmp_path / "clip.safetensors"
     start = demo_weights("vit_demo")

@@ -156,6 +156,7 @@ def test_facts_are_those_of_the_adapters_shapes() -> None:
     assert not local.has_shared_model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", method_names())
 def test_every_method_has_facts(method: str) -> None:
     size = "clip_demo" if get_method(method).reads_text else SIZE

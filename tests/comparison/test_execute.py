@@ -109,6 +109,7 @@ def test_a_held_out_site_is_seen_at_once_and_with_its_own_cases(
     assert len(result["scores"]) == (0 if method == "local" else 1)
 
 
+@pytest.mark.slow
 def test_more_cases_than_the_new_site_has_are_left_out(do: Callable[..., dict[str, Any]]) -> None:
     result = do("local", held_out="site-3", new_site_cases=(3, 5))
     assert [entry["cases"] for entry in result["metrics"]] == [3]

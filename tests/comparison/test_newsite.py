@@ -39,6 +39,7 @@ def datalist(labels: list[int]) -> Datalist:
     )
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=40), st.integers(0, 3))
 def test_fewer_cases_keep_the_classes_shares_and_are_nested(labels: list[int], seed: int) -> None:
     whole = datalist(labels)
@@ -89,6 +90,7 @@ def differ(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> list
     return [key for key in one if not torch.equal(one[key], other[key])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dual_lora", "fedper", "fedrep", "feddpa", "ditto", "fedsa_lora", "fedbn"])
 def test_only_the_private_part_is_trained(make_site: Callable[..., NewSite], backbone: Path, method: str) -> None:
     site = make_site(method)

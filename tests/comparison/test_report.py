@@ -86,6 +86,7 @@ def test_the_main_table_has_means_worst_sites_and_bytes(make_outcome: Callable[.
     assert found.row("local")[4:7] == ["n/a", "0", "0"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_a_tie_is_said_to_be_one(make_outcome: Callable[..., Outcome]) -> None:
     close = page(make_outcome("dual_lora", "local"))
@@ -97,6 +98,7 @@ def test_a_tie_is_said_to_be_one(make_outcome: Callable[..., Outcome]) -> None:
     assert "with one seed" in page(make_outcome("dual_lora", "local", seeds=(0,)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_tests_come_with_what_they_do_not_say(make_outcome: Callable[..., Outcome]) -> None:
     text = page(make_outcome())
@@ -108,6 +110,7 @@ def test_tests_come_with_what_they_do_not_say(make_outcome: Callable[..., Outcom
     assert "Differences to" not in page(make_outcome("dual_lora"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_a_new_site_is_shown_at_once_and_with_its_cases(make_outcome: Callable[..., Outcome]) -> None:
     found = Page(page(make_outcome()))
@@ -175,11 +178,13 @@ def test_classes_with_few_test_cases_are_named(make_outcome: Callable[..., Outco
     assert "Fewer than" not in page(dataclasses.replace(outcome, datalists=enough))
 
 
+@pytest.mark.slow
 def test_metrics_that_are_defined_nowhere_leave_a_report(make_outcome: Callable[..., Outcome]) -> None:
     found = Page(page(make_outcome("dual_lora", "fedit", score=lambda *_: None)))
     assert found.row("dual_lora")[1:5] == ["n/a"] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_the_tables_hold_the_same_numbers(make_outcome: Callable[..., Outcome], tmp_path: Path) -> None:
     outcome = make_outcome()

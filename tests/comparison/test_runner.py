@@ -74,6 +74,7 @@ def test_a_finished_run_is_not_done_again(make_task: MakeTask, tmp_path: Path, d
     assert done[4:] == ["fedavg-seed0"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "hint"),
     [

@@ -273,6 +273,7 @@ def test_a_lesion_at_two_sites_has_one_split(tmp_path):
     write_datalists([replace(split, dataset="mnms")], tmp_path / "out", overwrite=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("already", [False, True])
 @pytest.mark.parametrize("fails_at", range(1, 5))
 def test_a_failing_disk_leaves_the_output_as_it_was(tmp_path, monkeypatch, already, fails_at):

@@ -188,6 +188,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         read_fed_isic2019(tmp_path)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(row=st.integers(0, 4), column=st.integers(0, 13), cell=st.text(max_size=6))
 def test_any_garbled_cell_gives_a_data_error_or_existing_images_of_known_classes(root, row, column, cell):

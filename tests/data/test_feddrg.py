@@ -147,6 +147,7 @@ def test_a_corrupt_image_is_named(root):
         read_feddrg(root)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.binary(max_size=40)

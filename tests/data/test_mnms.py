@@ -116,6 +116,7 @@ def test_a_folder_without_the_csv_is_refused(tmp_path):
         read_mnms(tmp_path)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(line=st.integers(0, 3), column=st.integers(0, 11), cell=st.text(max_size=6))
 def test_any_garbled_cell_gives_a_data_error_or_a_known_group(root, line, column, cell):

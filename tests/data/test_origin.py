@@ -77,6 +77,7 @@ def test_phantoms_among_the_images_of_a_table_are_noticed(tmp_path: Path) -> Non
     assert site.origin.kind == "mixed"
 
 
+@pytest.mark.slow
 def test_every_file_of_a_phantom_is_marked(tmp_path: Path) -> None:
     for layout, count in (("acdc", 2), ("mnms", 1), ("fed_isic2019", 6), ("feddrg", 6)):
         folder = phantom_set(tmp_path / layout, layout, count)
@@ -85,6 +86,7 @@ def test_every_file_of_a_phantom_is_marked(tmp_path: Path) -> None:
     assert not is_marked(tmp_path / "nothing")
 
 
+@pytest.mark.slow
 def test_site_phantom_says_that_it_is_synthetic_and_so_does_an_older_one(tmp_path: Path) -> None:
     path = phantom_data("site-1", settings=TINY)
     datalist = load_datalist(path)
@@ -107,6 +109,7 @@ def test_datalist_whose_source_is_none_is_refused(tmp_path: Path, source: object
         load_datalist(tmp_path / "datalist.json")
 
 
+@pytest.mark.slow
 def test_pool_is_of_all_kinds_that_were_pooled() -> None:
     from dataclasses import replace
 

@@ -122,6 +122,7 @@ def test_hearts_are_the_default_and_follow_from_nothing_but_site_settings_and_ve
     assert site_data("site-2", phantom="cine", settings=FEW) == site_data("site-2", settings=FEW)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phantom", ["dermoscopy", "fundus"])
 def test_photographs_are_made_once_and_the_same_anywhere(phantom, cache, tmp_path, monkeypatch) -> None:
     settings = PhotoPhantomSettings(training=6, validation=2, test=2, size=32)

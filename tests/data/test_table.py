@@ -152,6 +152,7 @@ def test_any_garbled_cell_of_photographs_gives_a_data_error_or_existing_images(f
     assert all(isinstance(record.images, Photograph) and record.images.file.is_file() for record in records)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(line=st.integers(0, 1), column=st.integers(0, 7), cell=st.text(max_size=6))
 def test_any_garbled_cell_gives_a_data_error_or_existing_images(folder, line, column, cell):

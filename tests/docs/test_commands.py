@@ -57,6 +57,7 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert not anchor or anchor in anchors(found), link
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
 def test_environment_variables_are_read_somewhere(document: Path) -> None:
     text = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "monai_fedlora").rglob("*.py"))

@@ -12,6 +12,7 @@ import monai_fedlora as fl
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(fl._MODULES.values())))
 def test_the_examples_of_a_module_run(name: str) -> None:
     result = doctest.testmod(import_module(f"monai_fedlora.{name}"), optionflags=OPTIONS)

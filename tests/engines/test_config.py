@@ -85,6 +85,7 @@ def test_a_style_that_does_not_fit_is_refused(transforms) -> None:
         transforms(size="small", style="fundus")
 
 
+@pytest.mark.slow
 def test_a_compiled_network_keeps_its_keys_and_its_results() -> None:
     network = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh())
     images, keys = torch.rand(2, 4), list(network.state_dict())

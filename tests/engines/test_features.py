@@ -279,6 +279,7 @@ def test_every_setting_of_a_network_has_another_value_to_try() -> None:
     assert set(OTHER_CONVVIT) == set(inspect.signature(ConvViT).parameters)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "name"), [*(("vit", name) for name in OTHER_VIT), *(("convvit", name) for name in OTHER_CONVVIT)]
 )
@@ -354,6 +355,7 @@ def test_it_is_off_unless_asked_for_and_refuses_images_that_never_come_again() -
         frozen_inferer(enabled=True, dtype="float8")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_compiled_network_gives_the_same_from_kept_features() -> None:
     built, images = network(), torch.rand(2, 2, 16, 16, 2)
     inferer = FrozenInferer(dtype="float32")

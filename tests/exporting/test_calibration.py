@@ -47,6 +47,7 @@ def second_implementation(logits: Tensor, labels: Tensor) -> float:
     return math.exp(found.x[0])
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 999),
     n=st.integers(60, 300),
@@ -58,6 +59,7 @@ def test_the_temperature_is_that_of_a_general_optimiser(seed: int, n: int, class
     assert fit_temperature(logits, labels) == pytest.approx(second_implementation(logits, labels), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
 def test_logits_that_are_too_large_get_their_factor_as_temperature(factor: float) -> None:
     assert fit_temperature(*cases(0, n=20_000, factor=factor)) == pytest.approx(factor, rel=0.05)
@@ -124,6 +126,7 @@ def of_validation(logits: Tensor, labels: Tensor) -> Evidence:
     return Evidence(logits={"validation": logits}, labels={"validation": labels})
 
 
+@pytest.mark.slow
 def test_a_temperature_that_may_be_chance_is_not_used() -> None:
     used = [calibrate(of_validation(*cases(seed, n=50))) for seed in range(100)]
     assert sum(found.reason is None for found in used) == pytest.approx(0.05 * 100, abs=5)

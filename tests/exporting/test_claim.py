@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import pytest
+
 from monai_fedlora.exporting.bundle_export import Exported
 from monai_fedlora.exporting.claim import claim_checklist
 from monai_fedlora.exporting.model_card import format_metric
@@ -52,6 +54,7 @@ def test_what_only_people_know_is_left_to_them(exported: Exported) -> None:
         assert said[number] == TO_FILL_IN
 
 
+@pytest.mark.slow
 def test_a_model_without_results_leaves_them_open(make_run: Callable[..., Run]) -> None:
     run = make_run()
     (run.workspace / "results.json").unlink()

@@ -139,6 +139,7 @@ def test_file_that_contradicts_itself_is_refused(run: Run, change: dict[str, Any
     assert str(run.personal()) in str(error.value)
 
 
+@pytest.mark.slow
 def test_plan_of_another_experiment_is_refused(run: Run, make_run: Callable[..., Run], tmp_path: Path) -> None:
     other = make_run(tmp_path / "other", experiment="lungs")
     rewrite(run.personal(), plan=json.dumps(other.plan.to_json()))

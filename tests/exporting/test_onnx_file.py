@@ -65,6 +65,7 @@ def test_missing_packages_are_named(stored_run: Run, tmp_path: Path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_network_beyond_one_file_is_refused(stored_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_file, "_LARGEST", 1000)
     with pytest.raises(ExportError, match="larger than 2 GB"):

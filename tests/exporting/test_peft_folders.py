@@ -130,6 +130,7 @@ def test_what_no_folder_holds_is_refused(make_run: Callable[..., Run], tmp_path:
     assert not (tmp_path / "B").exists()
 
 
+@pytest.mark.slow
 def test_a_head_alone_is_no_peft_folder(make_run: Callable[..., Run], tmp_path: Path) -> None:
     run = make_run(method="linear_probe")
     with pytest.raises(ExportError, match="linear_probe trains no adapter that PEFT knows; export a bundle"):

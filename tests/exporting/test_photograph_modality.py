@@ -137,6 +137,7 @@ def test_inference_equals_the_model_in_memory(
     assert len({round(row[0], 4) for row in rows.values()}) > 8
 
 
+@pytest.mark.slow
 def test_studies_are_called_as_this_package_calls_them(
     image_exported: Exported, photographs: Path, tmp_path: Path
 ) -> None:
@@ -188,6 +189,7 @@ def test_weights_are_plain_and_those_of_the_backbone(image_exported: Exported, i
         torch.testing.assert_close(plain.eval()(image), image_run.networks["site-1"](image), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_peft_folders_hold_a_vision_transformers_adapters(make_image_run: Callable[..., Run], tmp_path: Path) -> None:
     found = export_peft(**make_image_run().options(tmp_path / "B"))
     assert (found.folder / "private" / "adapter_model.safetensors").is_file()

@@ -53,6 +53,7 @@ updates = st.dictionaries(
 dtypes = st.sampled_from(["float16", "float32"])
 
 
+@pytest.mark.slow
 @given(updates, dtypes)
 def test_the_average_is_weighted_by_cases(values: dict[str, tuple[int, int]], dtype: str) -> None:
     manifest = make_manifest(dtype)
@@ -69,6 +70,7 @@ def test_the_average_is_weighted_by_cases(values: dict[str, tuple[int, int]], dt
         np.testing.assert_allclose(result[key], expected, rtol=1e-3 if dtype == "float16" else 1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 @given(updates, dtypes, st.randoms(use_true_random=False))
 def test_the_order_of_arrival_does_not_change_a_bit(
     values: dict[str, tuple[int, int]], dtype: str, shuffler: Any
@@ -138,6 +140,7 @@ def finite(dtype: str) -> st.SearchStrategy[np.ndarray]:
     return hnp.arrays(dtype, (3,), elements=st.floats(allow_nan=False, allow_infinity=False, width=width))
 
 
+@pytest.mark.slow
 @given(st.data(), dtypes)
 def test_the_average_lies_between_the_updates_and_is_finite(data: st.DataObject, dtype: str) -> None:
     manifest = Manifest({"w": Entry((3,), dtype)})
@@ -243,6 +246,7 @@ def test_a_bad_update_is_refused_and_the_others_get_what_they_would_have_got(kin
     assert set(average.updates) == {"north", "south"}
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(sorted(attempts("west"))), max_size=6), st.randoms(use_true_random=False))
 def test_no_sequence_of_refusals_changes_the_result(kinds: list[str], shuffler: Any) -> None:
     bad = [attempts("west")[kind] for kind in kinds]
@@ -423,6 +427,7 @@ def change_of(seed: int) -> np.ndarray:
     return np.concatenate([(make_payload(MANIFEST, seed)[key] - before[key]).ravel() for key in sorted(before)])
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=3))
 def test_agreement_is_the_cosine_of_the_whole_changes(seeds: list[int]) -> None:
     average = opened()

@@ -69,6 +69,7 @@ def opened(encoding: Encoding = INT8, *, limit: float = 1e3) -> SharedAverage:
 # ---- the server's sum -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.sampled_from([INT8, SPARSE, Encoding(values="float16", kept=0.3)]), st.integers(0, 1000))
 def test_the_average_is_what_was_sent_plus_the_weighted_changes(encoding: Encoding, seed: int) -> None:
     average, sent, cases = opened(encoding), make_payload(PLAIN, seed=99), (10, 30, 60)
@@ -386,6 +387,7 @@ def test_a_round_in_one_process_decodes_an_update_once_at_each_end(
     assert sum(decoded.values()) == 2 * sum(entry.encoding is not None for entry in entries)
 
 
+@pytest.mark.slow
 def test_the_memory_is_kept_with_the_round_and_is_what_was_not_sent(
     plan: Plan, whole: Path, prepared: Prepared, tmp_path: Path
 ) -> None:
@@ -404,6 +406,7 @@ def test_the_memory_is_kept_with_the_round_and_is_what_was_not_sent(
     assert not [key for key in final if "residual" in key]
 
 
+@pytest.mark.slow
 def test_what_was_left_over_is_sent_the_next_time(plan: Plan, prepared: Prepared, tmp_path: Path) -> None:
     """With next to no training, a round sends the largest of what the rounds before left out."""
     manifest, shared = build_shared(plan)
@@ -419,6 +422,7 @@ def test_what_was_left_over_is_sent_the_next_time(plan: Plan, prepared: Prepared
             np.testing.assert_allclose(sent + residual(tmp_path, 1)[key].numpy(), before[key].numpy(), atol=1e-8)
 
 
+@pytest.mark.slow
 def test_round_zero_forgets_what_was_left_over(plan: Plan, whole: Path, prepared: Prepared, tmp_path: Path) -> None:
     shared = build_shared(plan)[1]
     site = Site(name="site-1", plan=plan, private_root=tmp_path, source=prepared.source)
@@ -429,6 +433,7 @@ def test_round_zero_forgets_what_was_left_over(plan: Plan, whole: Path, prepared
     assert site.store.rounds() == [0]
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_without_encoding_forgets_it_too(plan: Plan, prepared: Prepared, tmp_path: Path) -> None:
     shared = build_shared(plan)[1]
     Site(name="site-1", plan=plan, private_root=tmp_path, source=prepared.source).train_round(0, shared)
@@ -438,6 +443,7 @@ def test_a_run_that_goes_on_without_encoding_forgets_it_too(plan: Plan, prepared
     assert residual(tmp_path, 0) and not residual(tmp_path, 1)
 
 
+@pytest.mark.slow
 def test_factors_that_start_anew_have_no_memory(prepared: Prepared, tmp_path: Path) -> None:
     plan = prepared.plan(sites=("site-1",), method="flora", wire_dtype="int8")
     site = Site(name="site-1", plan=plan, private_root=tmp_path, source=prepared.source)
@@ -449,6 +455,7 @@ def test_factors_that_start_anew_have_no_memory(prepared: Prepared, tmp_path: Pa
     assert not [key for key in site._residual if "lora_" in key]
 
 
+@pytest.mark.slow
 def test_a_memory_of_another_size_is_refused_and_named(plan: Plan, prepared: Prepared, tmp_path: Path) -> None:
     shared = build_shared(plan)[1]
     site = Site(name="site-1", plan=plan, private_root=tmp_path, source=prepared.source)

@@ -225,6 +225,7 @@ def test_what_the_sites_policy_does_not_allow_is_answered_with_a_bare_code(
     assert {path.name for path in client.private.iterdir()} <= {"errors.log", "site.log"}
 
 
+@pytest.mark.slow
 def test_a_policy_that_tightens_ends_a_run_at_the_next_task(client: Client, tmp_path: Path) -> None:
     assert client.train().get_return_code() == ReturnCode.OK
     asks_for_more(client, tmp_path / "workspace")
@@ -282,6 +283,7 @@ def test_who_was_in_a_diverging_batch_stays_in_the_private_folder(
     assert str(client.private) not in streamed()
 
 
+@pytest.mark.slow
 def test_a_failed_site_is_built_again_and_goes_on_with_its_state(client: Client, prepared: Prepared) -> None:
     client.train()
     failed = client.executor._site
@@ -293,6 +295,7 @@ def test_a_failed_site_is_built_again_and_goes_on_with_its_state(client: Client,
     assert client.executor._site.store.rounds() == [0, 1]
 
 
+@pytest.mark.slow
 def test_an_aborted_task_ends_training_and_the_next_one_starts_from_the_stored_state(client: Client) -> None:
     client.abort.trigger(True)
     assert client.train().get_return_code() == ReturnCode.TASK_ABORTED

@@ -118,6 +118,7 @@ def test_metrics_are_reported_with_the_private_part_on_and_off(uninterrupted: Ru
     assert uninterrupted.final.test["personal"] != uninterrupted.final.test["shared"]
 
 
+@pytest.mark.slow
 def test_a_site_that_restarts_after_every_task_computes_the_same_bits(
     uninterrupted: Run, prepared: Prepared, tmp_path: Path
 ) -> None:
@@ -175,6 +176,7 @@ def test_what_calibrates_the_final_model_is_kept_beside_it_and_nowhere_else(unin
     assert uninterrupted.final.to_json().keys() == known
 
 
+@pytest.mark.slow
 def test_round_zero_starts_fresh_even_where_an_older_run_left_its_state(
     build: Build, prepared: Prepared, uninterrupted: Run
 ) -> None:
@@ -313,6 +315,7 @@ def test_a_setting_that_the_bundle_does_not_have_is_named(
         build(prepared.plan(bundle="reduced"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [{"method_args": {"rank": 4}}, {"method_args": {"alpha": 8}}, {"method": "fedit"}],

@@ -99,6 +99,7 @@ def test_trust_that_is_taken_back_ends_a_run_at_its_next_message() -> None:
             policy.check_plan(plan)
 
 
+@pytest.mark.slow
 def test_who_runs_a_federation_in_a_process_of_their_own_trusts_what_they_installed(
     package: Path, prepared: Prepared, tmp_path: Path
 ) -> None:

@@ -166,6 +166,7 @@ def test_the_score_has_the_weights_of_the_average() -> None:
 # ---- lengths --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 @given(times=st.floats(1, 1e6), culprit=st.sampled_from(SITES))
 def test_however_long_one_change_is_it_moves_the_average_by_a_bounded_length(

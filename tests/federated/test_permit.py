@@ -315,6 +315,7 @@ def hospital(prepared: Prepared, tmp_path: Path) -> Hospital:
     return Hospital(prepared, tmp_path / "private")
 
 
+@pytest.mark.slow
 def test_rounds_are_counted_through_restarts_and_repetitions(
     hospital: Hospital, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,6 +382,7 @@ def approved(plan: Plan) -> Policy:
     return dataclasses.replace(TINY, require_approval=True, approved=(approval,))
 
 
+@pytest.mark.slow
 def test_a_site_that_asks_for_approval_trains_the_approved_job_alone(
     hospital: Hospital, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def test_the_record_is_complete(run: tuple[Path, Mapping[str, Any]], plan: Plan,
         assert results["final"][site]["test"]["personal"]["n"] == len(listed["test"])
 
 
+@pytest.mark.slow
 def test_the_shared_tensors_are_the_average_of_the_sites_updates(
     run: tuple[Path, Mapping[str, Any]], plan: Plan, prepared: Prepared, tmp_path: Path
 ) -> None:
@@ -97,6 +98,7 @@ def test_progress_is_told_whenever_a_site_has_answered(prepared: Prepared, tmp_p
     assert results["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_refused_updates_are_written_down_and_leave_the_tensors_alone(prepared: Prepared, tmp_path: Path) -> None:
     plan = prepared.plan(sites=SITES[:1], rounds=1, max_update_rms=1e-9)
     results = run_in_process(plan, folder=tmp_path, **prepared.places)

@@ -121,6 +121,7 @@ def test_sites_are_told_where_their_things_are(stand_in: StandIn, monkeypatch: p
     assert seen["MONAI_FEDLORA_THREADS"] == "3"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads, used", [(1, "1"), (2, "2"), (9, "2"), (None, "2")])
 def test_at_most_all_sites_run_at_once(stand_in: StandIn, threads: int | None, used: str) -> None:
     assert stand_in(results=[FINISHED], threads=threads)["threads"] == used
@@ -133,6 +134,7 @@ def test_as_many_sites_run_at_once_as_have_memory(monkeypatch: pytest.MonkeyPatc
     assert default_threads(50) == 1
 
 
+@pytest.mark.slow
 def test_progress_is_shown_while_the_run_goes_on(stand_in: StandIn) -> None:
     seen: list[int] = []
     steps = [{"step": 0}, {"step": 1}, {"step": 2, **FINISHED}]
@@ -186,6 +188,7 @@ def test_a_killed_simulation_whose_simulator_lives_on_keeps_its_workspace(
             psutil.Process(pid).kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wanted, said",
     [
@@ -231,6 +234,7 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_run_is_over_when_nvflare_has_written_its_statistics_and_only_sleeps(stand_in: StandIn) -> None:
     started = time.monotonic()
     results = stand_in(linger=True)

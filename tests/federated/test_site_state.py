@@ -238,6 +238,7 @@ def test_a_truncated_file_is_named(tmp_path: Path, keep: int) -> None:
         store.load_before(1)
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_a_damaged_byte_is_harmless_or_named(tmp_path_factory: Any, data: st.DataObject) -> None:
     """Whatever stands in the header, the reader answers with one of its own errors or with a state."""

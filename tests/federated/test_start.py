@@ -40,6 +40,7 @@ def job_of(plan: Plan, folder: Path, *, stored: Plan | None = None, after: int =
     return folder / "job"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", sorted(JOBS.glob(f"*/{CONFIG}")), ids=lambda path: path.parents[1].name)
 def test_the_manifest_of_a_shipped_job_follows_from_its_plan_without_any_weight(config: Path) -> None:
     assert build_manifest(Plan.load(config / "plan.json")) == Manifest.load(config / "manifest.json")

@@ -73,6 +73,7 @@ def test_names_of_data_sets_stay_at_the_site(finished: Path) -> None:
         assert not any(text in content for text in (b"ward 7", b"own archive", b"phantom-site-2"))
 
 
+@pytest.mark.slow
 def test_run_that_starts_from_tensors_of_synthetic_images_never_loses_that(
     prepared: Prepared, places: dict[str, Any], finished: Path, tmp_path: Path
 ) -> None:
@@ -93,6 +94,7 @@ def test_run_that_starts_from_tensors_of_synthetic_images_never_loses_that(
     assert (later.start_round, later.start) == (1, plan.start)
 
 
+@pytest.mark.slow
 def test_site_whose_images_were_exchanged_between_rounds_has_been_moved_by_both(
     prepared: Prepared, places: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -69,6 +69,7 @@ WAYS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 @pytest.mark.parametrize(("syntax", "bare"), WAYS)
 @pytest.mark.parametrize("kind", [np.int16, np.uint16, np.uint8])

@@ -118,6 +118,7 @@ def test_a_missing_file_is_named(tmp_path):
         read_header(tmp_path / "gone.nii.gz", axes=3)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     position=st.integers(0, 351),
@@ -187,6 +188,7 @@ def turn(a: float, b: float, c: float) -> np.ndarray:
     return nibabel.quaternions.quat2mat(quaternion / np.linalg.norm(quaternion))
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_what_is_read_is_what_monai_reads_or_is_refused(tmp_path, data):

@@ -256,6 +256,7 @@ def encoded(kind: str) -> bytes:
 FILES = {kind: encoded(kind) for kind in ("JPEG", "PNG", "TIFF")}
 
 
+@pytest.mark.slow
 @given(
     kind=st.sampled_from(sorted(FILES)),
     cut=st.floats(0, 1),

@@ -417,6 +417,7 @@ def test_two_methods_of_one_name_are_refused(registry: dict[str, Any]) -> None:
         register(type(get_method("dual_lora")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_adapter_that_is_random_changes_the_output(family: str) -> None:
     """Guards the comparisons above against a network that ignores its adapters."""

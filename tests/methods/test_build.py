@@ -121,6 +121,7 @@ CLASSES = ("NV", "MEL", "VASC")
 PROMPTS = Prompts(class_texts={"NV": "a mole", "MEL": "melanoma", "VASC": "an angioma"})
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_method_that_reads_texts_starts_as_zero_shot_clip(tmp_path: Path, reader: str) -> None:
     model = clip_model()

@@ -78,6 +78,7 @@ def overlap_of(network: ConvViT, form: str) -> Tensor:
         return mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["W1", "R"])
 def test_a_weight_of_zero_is_dual_lora_to_the_bit(form: str) -> None:
     off = state_of(after_training(orthogonality=form, weight=0.0))
@@ -113,6 +114,7 @@ def test_a_large_weight_makes_the_adapters_orthogonal(form: str, stop_gradient: 
     assert overlap_of(with_penalty, form) < 0.5 * overlap_of(without, form)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_training_from_untrained_adapters_stays_finite(form: str) -> None:
     network = after_training(orthogonality=form)

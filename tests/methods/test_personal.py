@@ -85,6 +85,7 @@ def test_a_strong_pull_keeps_a_site_near_the_server() -> None:
     assert moved[0.01] != moved[0.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "other"), [({}, "fedit"), ({"trains": "everything"}, "fedavg")], ids=["adapters", "everything"]
 )
@@ -144,6 +145,7 @@ def test_the_head_trains_before_the_base(share: float, head_steps: int, trains: 
 # ---- Ditto ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ditto", "feddpa"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_a_site_sends_does_not_depend_on_its_private_part(name: str, family: str) -> None:

@@ -135,6 +135,7 @@ def test_without_its_adapters_every_parameter_still_has_a_gradient() -> None:
 # ---- schedules ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classifier", ["text", "linear"])
 @pytest.mark.parametrize(("share", "private_steps"), [(0.5, 2), (0.25, 1), (0.75, 3), (0.99, 3)])
 @pytest.mark.parametrize("schedule", ["alternate", "private_after"])
@@ -160,6 +161,7 @@ def test_by_default_everything_trains_in_every_step() -> None:
     assert all(any(".private." not in name for name in moved) for moved in log)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_what_a_site_sends_depends_on_its_private_part_unless_that_comes_after(schedule: str, family: str) -> None:

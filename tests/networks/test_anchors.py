@@ -141,6 +141,7 @@ def assert_recomputed(checkpoint: Checkpoint, folder: Path, caplog: pytest.LogCa
     assert not caplog.text
 
 
+@pytest.mark.slow
 @fuzz
 @given(data=st.data())
 def test_a_damaged_entry_is_computed_again(data: st.DataObject, checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -230,6 +230,7 @@ def test_a_trace_equals_the_network_for_any_batch() -> None:
     torch.testing.assert_close(traced(x), network(x))
 
 
+@pytest.mark.slow
 def test_an_exported_program_equals_the_network() -> None:
     network = build()
     x = images(2, 2, 16, 12, 3)

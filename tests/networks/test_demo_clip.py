@@ -77,6 +77,7 @@ def test_its_tokens_are_those_of_transformers_for_any_words() -> None:
     assert len(own.encode("a photo of melanocytic naevus")) == 7
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("camera", ["A", "F"])
 def test_it_tells_skin_lesions_apart_without_training(camera: str) -> None:

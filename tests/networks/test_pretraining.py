@@ -36,6 +36,7 @@ def run(output: Path, **changes) -> tuple[float, ...]:
     return pretrain(images, **{**settings, **changes}, output=output)
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_the_file_loads_as_a_backbone(tmp_path: Path) -> None:
     seen = []
     losses = run(tmp_path / "b.safetensors", epochs=20, lr=3e-3, on_epoch=lambda *report: seen.append(report))
@@ -100,6 +101,7 @@ def spots(n: int = 8) -> list[torch.Tensor]:
     return images
 
 
+@pytest.mark.slow
 def test_colour_images_train_a_vision_transformer(tmp_path: Path) -> None:
     losses = run(tmp_path / "b.safetensors", size="vit_demo", images=spots(), epochs=20, lr=3e-3)
     assert losses[-1] < 0.8 * losses[0]

@@ -41,6 +41,7 @@ def _is_head(key: str, network: Network) -> bool:
     return key.startswith(network.head_prefixes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heads", [True, False])
 @pytest.mark.parametrize("size", SIZES)
 def test_later_networks_are_what_the_file_makes_of_them_and_the_file_is_not_read(

@@ -242,6 +242,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, length: int) -> None:
     assert_refused(build(), path)
 
 
+@pytest.mark.slow
 @settings(fuzz, max_examples=80)
 @given(position=st.integers(0, 4000), value=st.integers(0, 255))
 def test_a_damaged_file_is_refused_or_loads_whole(tmp_path: Path, position: int, value: int) -> None:

@@ -232,6 +232,7 @@ def test_deleted_study_leaves_no_file(client: TestClient, frames: list[tuple[str
     assert send(client, *frames).status_code == 202
 
 
+@pytest.mark.slow
 def test_study_that_is_deleted_while_it_is_classified_leaves_no_file(
     client: TestClient, frames: list[tuple[str, bytes]], scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +268,7 @@ def test_shutdown_leaves_nothing(make_app: Make, frames: list[tuple[str, bytes]]
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_idle_session_is_removed_by_itself(make_app: Make, frames: list[tuple[str, bytes]], scratch: Path) -> None:
     with TestClient(make_app(idle_minutes=0.005), base_url=ADDRESS) as browser:
         finished(browser, send(browser, *frames).json()["id"])
@@ -277,6 +279,7 @@ def test_idle_session_is_removed_by_itself(make_app: Make, frames: list[tuple[st
         assert stored(scratch) == []
 
 
+@pytest.mark.slow
 def test_stranger_sees_no_study(client: TestClient, frames: list[tuple[str, bytes]]) -> None:
     study = finished(client, send(client, *frames).json()["id"])
     other = stranger(client)
@@ -524,6 +527,7 @@ def test_only_known_kinds_of_files_are_pages(tmp_path: Path) -> None:
     assert set(find_pages(tmp_path)) == {"index.html", "vendor/niivue.js"}
 
 
+@pytest.mark.slow
 def test_offered_files_are_asked_for_by_name_alone(client: TestClient, frames: list[tuple[str, bytes]]) -> None:
     study = finished(client, send(client, *frames).json()["id"])
     for name in ("report.dcm", "../upload/000000.nii.gz", "..%2f..%2f", "result.json/x", "nothing"):

@@ -50,6 +50,7 @@ def again(browser: TestClient, identity: str, **frames: int) -> dict[str, Any]:
     return finished(browser, identity)
 
 
+@pytest.mark.slow
 def test_answer_is_that_of_the_chosen_frames(
     client: TestClient, heart: dict[str, Any], classifier: Classifier, stored_study: Path
 ) -> None:

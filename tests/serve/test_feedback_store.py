@@ -40,6 +40,7 @@ def give(browser: TestClient, identity: str, **content: Any) -> Any:
     return browser.post(f"/api/studies/{identity}/feedback", json={"answer": 1} | content)
 
 
+@pytest.mark.slow
 def test_opinion_is_kept_under_a_pseudonym_or_the_sign(
     keeping: TestClient, frames: list[tuple[str, bytes]], table: Path
 ) -> None:

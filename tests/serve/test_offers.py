@@ -110,6 +110,7 @@ def test_figure_has_the_name_above_it_and_the_dicom_object_has_the_figure_withou
     assert figure[: title - 2].min() < 100
 
 
+@pytest.mark.slow
 def test_two_studies_of_one_name_are_told_apart(client: TestClient, frames: list[tuple[str, bytes]]) -> None:
     both = [finished(client, send(client, *frames).json()["id"]) for _ in range(2)]
     assert [study["name"] for study in both] == [study["result"]["study"] for study in both] == ["P1", "P1 (2)"]
@@ -138,6 +139,7 @@ def test_name_in_another_script_is_that_of_the_file(client: TestClient, frames: 
     assert Image.open(io.BytesIO(figure.content)).width > 500
 
 
+@pytest.mark.slow
 def test_another_tab_lists_and_removes_everything(
     client: TestClient, frames: list[tuple[str, bytes]], scratch: Path
 ) -> None:

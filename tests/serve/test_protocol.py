@@ -110,6 +110,7 @@ def test_stalled_uploads_end_and_leave_nothing(start: Start, scratch: Path) -> N
     assert eventually(lambda: app.state.sessions.disk.used == filled(scratch) < 50 * 1900)
 
 
+@pytest.mark.slow
 def test_stalled_uploads_give_way_when_no_place_is_left(
     start: Start, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +137,7 @@ def test_busy_uploads_give_way_to_nobody(start: Start, scratch: Path) -> None:
         connection.close()
 
 
+@pytest.mark.slow
 def test_dripping_upload_is_too_slow(start: Start, scratch: Path) -> None:
     _, port = start(slowest_rate=10_000.0)
     connection = begin_upload(port)
@@ -215,6 +217,7 @@ def test_reader_that_takes_nothing_is_not_waited_for(start: Start, scratch: Path
         assert len(answer(connection)) < 1 << 25
 
 
+@pytest.mark.slow
 def test_connection_that_is_used_again_is_kept(start: Start) -> None:
     _, port = start()
     with httpx2.Client(base_url=f"http://127.0.0.1:{port}") as browser:

@@ -43,6 +43,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [*files, folder / "text"]
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_every_file_is_in_one_group(pool: list[Path], data: st.DataObject) -> None:
     files = data.draw(st.permutations(pool))

@@ -214,6 +214,7 @@ def test_augmentation_never_mixes_slices_and_moves_both_frames_alike():
         torch.testing.assert_close(moved[0], moved[1])
 
 
+@pytest.mark.slow
 def test_shift_is_given_in_millimetres():
     image = torch.zeros(2, *SIZE)
     image[:, 24, 24] = 1.0

@@ -33,6 +33,7 @@ def test_two_files_become_one_array(pair, heart):
     np.testing.assert_allclose(affine, np.diag([2, 2, 10, 1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [(0, 4), (4, 0), (2, 3)])
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 def test_cine_frames_are_counted_from_zero(tmp_path, heart, nifti, frames, suffix):
@@ -375,6 +376,7 @@ def test_damaged_headers_are_read_or_refused(small, tmp_path_factory, data):
     usable_or_refused(item)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @settings(max_examples=60, deadline=None)
 @given(content=st.binary(max_size=600), suffix=st.sampled_from([".nii", ".nii.gz"]), compressed=st.booleans())

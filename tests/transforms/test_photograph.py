@@ -86,6 +86,7 @@ def test_styles_do_what_they_say() -> None:
     assert dark[0] > 0.3 and dark[1] == pytest.approx(1 - np.pi / 4, abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES)
 def test_scripted_module_gives_the_same_bits_for_any_size(style: str) -> None:
     eager = PhotographPreprocessor(style=style, **SETTINGS)

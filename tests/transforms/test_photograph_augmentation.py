@@ -46,6 +46,7 @@ def test_state_is_set_for_every_access_anew() -> None:
     assert torch.equal(found[0], found[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES)
 def test_levels_stay_in_range_and_the_input_is_left_alone(style: str) -> None:
     image = photograph()

@@ -63,6 +63,7 @@ def test_files_of_every_vendor_come_back_in_the_pictures_order(vendor, tmp_path)
     assert not np.allclose(patients[0].directions, patients[1].directions, atol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vendor", "ABCD")
 def test_the_network_sees_the_same_picture_with_and_without_an_orientation(vendor, tmp_path) -> None:
     """So figures that were measured with phantoms without one hold to rounding."""

@@ -65,6 +65,7 @@ def test_the_stored_orientation_differs(scan) -> None:
     assert towards["C"][1] < -0.5
 
 
+@pytest.mark.slow
 def test_normal_hearts_differ_between_the_sites(scan, volumes) -> None:
     seeds = range(5, 9)
     size = {code: np.mean([volumes(scan("NOR", code, seed))[0, 0] for seed in seeds]) for code in "BD"}

@@ -43,6 +43,7 @@ def test_a_larger_picture_shows_the_same_lesion() -> None:
     assert np.corrcoef(small.pixels.mean(2).ravel(), shrunk.mean(2).ravel())[0, 1] > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("diagnosis", CLASSES)
 def test_pictures_use_their_range_and_the_lesion_is_in_the_middle(diagnosis, lesion) -> None:
     for code in DERMATOSCOPES:
@@ -60,6 +61,7 @@ def test_only_round_fields_have_black_corners(lesion) -> None:
         assert (corners.max() < 40) == (camera.rim > 0)
 
 
+@pytest.mark.slow
 def test_cameras_colour_the_same_skin_differently() -> None:
     def skin(code: str) -> np.ndarray:
         pictures = [make_dermoscopy("NV", DERMATOSCOPES[code], seed) for seed in range(5)]

@@ -43,6 +43,7 @@ def test_the_same_seed_writes_the_same_bytes(write, tmp_path) -> None:
     assert first != contents(write(tmp_path / "c", 12, seed=1))
 
 
+@pytest.mark.slow
 def test_fed_isic2019_is_read_as_planned(tmp_path) -> None:
     members = plan_fed_isic2019(36, cameras_named(DERMATOSCOPES, "ABCDEF"), 0)
     records = read_fed_isic2019(isic(tmp_path))
@@ -76,6 +77,7 @@ def test_fed_isic2019_keeps_each_clinics_referral() -> None:
         assert all(abs(groups[name] - 300 * share / whole) < 1 for name, share in camera.shares.items())
 
 
+@pytest.mark.slow
 def test_feddrg_is_read_as_planned(tmp_path) -> None:
     members = plan_feddrg(36, cameras_named(FUNDUS_CAMERAS, "ABCDEF"), 0)
     by_path = {f"{m.camera.domain}/{m.group}/{m.name}{m.camera.suffix}": m for m in members}
@@ -88,6 +90,7 @@ def test_feddrg_is_read_as_planned(tmp_path) -> None:
             assert picture.mode == "RGB" and min(picture.size) == 32
 
 
+@pytest.mark.slow
 def test_two_eyes_of_a_patient_lie_in_one_list_and_are_known_as_such(tmp_path) -> None:
     records = read_feddrg(drg(tmp_path, 45, codes="BCF"))
     splits: dict[str, set[str | None]] = {}

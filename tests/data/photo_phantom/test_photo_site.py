@@ -14,6 +14,7 @@ from monai_fedlora.errors import ConfigError
 FEW = PhotoPhantomSettings(training=12, validation=4, test=8, size=32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phantom", KINDS)
 def test_a_site_is_a_valid_datalist_of_photographs(phantom, tmp_path) -> None:
     make_site(tmp_path, phantom, "site-3", FEW)

@@ -27,6 +27,7 @@ def test_a_texture_belongs_to_its_points_not_to_the_picture(texture) -> None:
     np.testing.assert_allclose(part, whole[5:20, 30:], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_cells_are_those_of_the_nearest_seed() -> None:
     x, y = grid(25, 2.0)
     near, border, tone = cells(np.random.default_rng(2), x, y, 3)

@@ -101,6 +101,7 @@ def test_every_change_contradicts_the_checksums(bundle: Path, change: str) -> No
     assert [problem for problem in problems(bundle) if problem.startswith("checksums") and message in problem]
 
 
+@pytest.mark.slow
 def test_a_bundle_rewritten_as_a_whole_has_another_digest(bundle: Path, image_exported: Exported) -> None:
     (bundle / "docs" / "README.md").write_text("For clinical use.\n")
     assert write_checksums(bundle) == sha256(bundle / "checksums.json")
@@ -254,6 +255,7 @@ VALUES = st.recursive(
 KEYS = st.sampled_from(["_target_", "run", "imports", "a::b", "reader"]) | st.text()
 
 
+@pytest.mark.slow
 @given(key=KEYS, value=VALUES, deep=st.booleans())
 @settings(max_examples=60)
 def test_no_edit_of_a_config_crashes_the_check(
@@ -270,6 +272,7 @@ def test_no_edit_of_a_config_crashes_the_check(
     assert not [finding for finding in report.findings if "could not be examined" in finding.problem]
 
 
+@pytest.mark.slow
 @given(content=st.binary(max_size=200))
 def test_no_file_crashes_the_check(tmp_path_factory: Any, content: bytes) -> None:
     folder = tmp_path_factory.mktemp("b") / "skin"

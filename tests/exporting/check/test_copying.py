@@ -193,6 +193,7 @@ def test_a_bundle_behind_a_link_has_the_name_of_its_folder(bundle: Path, tmp_pat
         assert found.name == "B"
 
 
+@pytest.mark.slow
 @given(files=st.dictionaries(PATHS, st.binary(max_size=200), max_size=6))
 def test_any_tree_is_copied_bit_by_bit(tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]) -> None:
     folder = tmp_path_factory.mktemp("tree") / "B"

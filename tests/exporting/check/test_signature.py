@@ -80,6 +80,7 @@ def test_one_of_several_keys_is_enough(signed: Path, trusted: PublicKey, others:
     assert found(signed, other, trusted) == found(signed, trusted, other) == []
 
 
+@pytest.mark.slow
 def test_an_unsigned_bundle_is_one_that_is_not_asked_for_a_signature(
     image_exported: Exported, trusted: PublicKey
 ) -> None:
