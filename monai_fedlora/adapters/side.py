@@ -26,7 +26,7 @@ from monai_fedlora.adapters.lora import PRIVATE, LoraSettings, add_adapters
 from monai_fedlora.adapters.merged_linear import merged_linear
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.attention import dot_product_attention
-from monai_fedlora.networks.backbone import Backbone, Features, Taps
+from monai_fedlora.networks.backbone import Backbone, Features, Taps, is_backbone
 
 PREFIX = "side."
 
@@ -150,7 +150,7 @@ def attach_side(network: Any, settings: SideSettings, *, private: LoraSettings |
     Raises:
         ConfigError: a tap lies beyond the network's last block; or the network's blocks, or their queries, are unknown.
     """
-    blocks = isinstance(network, Backbone)
+    blocks = is_backbone(network)
     if not blocks or "q" not in network.target_names:
         what = "layer that makes queries in a block" if blocks else "list of blocks"
         raise ConfigError(

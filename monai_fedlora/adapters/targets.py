@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.networks.backbone import Backbone
+from monai_fedlora.networks.backbone import is_backbone
 from monai_fedlora.networks.layers import like, roles_of
 from monai_fedlora.networks.opened import INSIDE
 
@@ -33,7 +33,7 @@ def target_modules(network: Any, *, targets: Sequence[str], blocks: int) -> list
     Raises:
         ConfigError: there are fewer blocks, a target is nowhere (the nearest are given), or it cannot have an adapter.
     """
-    find = _in_blocks if isinstance(network, Backbone) else _anywhere
+    find = _in_blocks if is_backbone(network) else _anywhere
     places = list(find(network, targets, blocks))
     names = list(dict.fromkeys(name for name, _ in sorted(places, key=lambda place: place[1])))
     for name in names:

@@ -14,7 +14,7 @@ from monai_fedlora.adapters.side import PREFIX
 from monai_fedlora.catalogues import code_of
 from monai_fedlora.engines.memory import fingerprint, is_known
 from monai_fedlora.engines.store import as_bytes
-from monai_fedlora.networks.backbone import Backbone, Features, Taps
+from monai_fedlora.networks.backbone import Backbone, Features, Taps, is_backbone
 
 
 class FrozenPart(ABC):
@@ -141,9 +141,10 @@ class FrozenTaps(FrozenPart):
 
 def frozen_part(network: nn.Module) -> FrozenPart | None:
     """The largest part of a network, from the image on, that does not train; None where there is none."""
-    if not isinstance(network, Backbone):
+    cut: Any = network
+    if not is_backbone(cut):
         return None
-    part = FrozenTaps(network) if network.side is not None else FrozenPrefix(network, _first_trained(network))
+    part = FrozenTaps(cut) if cut.side is not None else FrozenPrefix(cut, _first_trained(cut))
     behind = part.prefixes_behind
     trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
     return part if all(name.startswith(behind) for name in trained) else None

@@ -15,7 +15,7 @@ from monai_fedlora.adapters.lora import lora_layers
 from monai_fedlora.adapters.side import PREFIX
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods.base import Method
-from monai_fedlora.networks.backbone import Backbone
+from monai_fedlora.networks.backbone import is_backbone
 from monai_fedlora.networks.blocked import BlockedNetwork
 from monai_fedlora.networks.layers import Layers, matching
 from monai_fedlora.networks.opened import INSIDE, OpenedNetwork, evaluating, logits_of, random_images
@@ -80,7 +80,7 @@ class MethodChoice:
         opened: Any = network
         if isinstance(network, OpenedNetwork):
             raise ConfigError("the network has been opened for a method before; give the module that is inside of it")
-        if isinstance(network, Backbone):
+        if is_backbone(opened):
             if layers.head or layers.blocks:
                 raise ConfigError(f"a {type(network).__name__} knows its head and its blocks; leave their names out")
         elif layers.blocks is not None:

@@ -7,7 +7,7 @@ A backbone is a stack of blocks between an embedding and a readout. Anything tha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 import torch
 from torch import nn
@@ -38,7 +38,6 @@ class Taps(NamedTuple):
     addend: torch.Tensor
 
 
-@runtime_checkable
 class Backbone(Protocol):
     """A frozen foundation model that can be cut before any of its blocks.
 
@@ -94,3 +93,14 @@ class Backbone(Protocol):
     def __call__(self, x: torch.Tensor | Features | Taps, block: int = 0) -> torch.Tensor:
         """Logits (B, C) of images, or of what :meth:`prefix` (of the same ``block``) or :meth:`taps` made of them."""
         ...
+
+
+_PARTS = (
+    *("head_prefixes", "side", "target_names", "blocks", "reads_class_token_alone"),
+    *("block_name", "embed", "readout", "prefix", "suffix", "taps"),
+)
+
+
+def is_backbone(network: Any) -> TypeGuard[Backbone]:
+    """Whether a network has all parts of a :class:`Backbone`, modules that it holds included."""
+    return all(hasattr(network, part) for part in _PARTS)

@@ -15,7 +15,7 @@ from torch import nn
 
 from monai_fedlora.catalogues import Catalogue
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.networks.backbone import Backbone
+from monai_fedlora.networks.backbone import is_backbone
 from monai_fedlora.networks.blocked import BlockedNetwork
 from monai_fedlora.networks.cinema import SIZES, ConvViT, ConvViTSize, convvit
 from monai_fedlora.networks.opened import OpenedNetwork
@@ -235,7 +235,7 @@ def _own(chosen: Architecture, build: Callable[..., nn.Module], *, out_chans: in
             f"the backbone {chosen.name}{_of(chosen)} cannot be built for {out_chans} classes "
             f"({type(error).__name__}: {error})"
         ) from error
-    if isinstance(module, Backbone):
+    if is_backbone(module):
         return module
     if not isinstance(module, nn.Module):
         raise ConfigError(f"the backbone {chosen.name}{_of(chosen)} is built as a {type(module).__name__}, no module")
