@@ -6,7 +6,6 @@ import errno
 import hashlib
 import os
 import stat
-import threading
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -129,26 +128,23 @@ def test_what_was_swapped_after_it_was_listed_is_not_copied(
         pass
 
 
-def test_a_file_that_grows_while_it_is_copied_is_noticed_and_not_followed(bundle: Path, tmp_path: Path) -> None:
-    path, done = bundle / "models" / "model.ts", threading.Event()
+def test_a_file_that_grows_while_it_is_copied_is_noticed_and_not_followed(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, write = bundle / "models" / "model.ts", copying._write
     size = path.stat().st_size
 
-    def write() -> None:
-        with path.open("ab", buffering=0) as stream:
-            while not done.is_set():
-                stream.write(b"x" * 4096)
+    def growing(stream: Any, chunk: bytes, target: Path) -> None:
+        write(stream, chunk, target)
+        with path.open("ab") as original:
+            original.write(b"x" * (1 << 20))
 
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
-        (tmp_path / "T").mkdir()
-        with pytest.raises(ExportError, match=r"model\.ts changed while it was read"):
-            copy_files(bundle, {"models/model.ts": size}, tmp_path / "T")
-    finally:
-        done.set()
-        writer.join()
-    copied = tmp_path / "T" / "models" / "model.ts"
-    assert not copied.exists() or copied.stat().st_size <= size
+    monkeypatch.setattr(copying, "_write", growing)
+    (tmp_path / "T").mkdir()
+    with pytest.raises(ExportError, match=r"model\.ts changed while it was read"):
+        copy_files(bundle, {"models/model.ts": size}, tmp_path / "T")
+    assert path.stat().st_size > size
+    assert (tmp_path / "T" / "models" / "model.ts").stat().st_size == size
 
 
 def test_too_little_room_is_named_before_anything_is_copied(either: Path, monkeypatch: pytest.MonkeyPatch) -> None:
