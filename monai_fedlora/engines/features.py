@@ -22,6 +22,7 @@ from monai_fedlora.engines.distributed import unwrap
 from monai_fedlora.engines.frozen import FrozenPart, frozen_part
 from monai_fedlora.engines.joining import joined
 from monai_fedlora.engines.memory import Memory, active_memory
+from monai_fedlora.engines.on_device import OnDevice
 from monai_fedlora.engines.precision import Kept
 from monai_fedlora.engines.store import Entry, Store, key_of
 from monai_fedlora.errors import ConfigError
@@ -84,8 +85,9 @@ class FrozenInferer(Inferer):
         self._keeper: Memory | Store = active_memory() or store or Memory()
         self._own = Memory()
         self._room: Callable[[torch.device], int] = _room_on
-        self._on_device: dict[str, Sequence[Tensor]] = {}
-        self._left: int | None = None
+        self._keys: dict[tuple[str, CaseView], str] = {}
+        self._kinds: dict[tuple[object, ...], str] = {}
+        self._on_device: OnDevice | None = None
         self._network: nn.Module | None = None
         self._part: FrozenPart | None = None
         self._digest: str | None = None
@@ -96,8 +98,7 @@ class FrozenInferer(Inferer):
             self._network, self._part = network, frozen_part(unwrap(network))
             self._digest = self._part.digest if self._part else None
             self._own = Memory()
-            self._on_device.clear()
-            self._left = None
+            self._keys, self._kinds, self._on_device = {}, {}, None
             if self._part is None:
                 _log.info(
                     "cache_features keeps nothing: the network trains from its first layer on, or its list of blocks "
@@ -110,43 +111,48 @@ class FrozenInferer(Inferer):
         if not self.keeps(network) or self._part is None:
             logits: Tensor = network(inputs)
             return logits
+        device = next(network.parameters()).device
         if isinstance(inputs, Tensor):
             rows: list[Sequence[Tensor]] = [list(self._compute(image).values()) for image in inputs]
         else:
-            device = next(network.parameters()).device
             kind = self._kind(device)
             rows = [self._recall(view, kind, device) for view in inputs]
         dtype = inputs.dtype if isinstance(inputs, Tensor) else torch.float32
-        parts = [joined(place, column, dtype) for place, column in enumerate(zip(*rows, strict=True))]
+        columns = enumerate(zip(*rows, strict=True))
+        parts = [joined(place, column, device=device, dtype=dtype) for place, column in columns]
         return self._part.logits(parts, network)
 
     def _kind(self, device: torch.device) -> str:
         """What decides the bits of a feature beside the image."""
         precision = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else "off"
-        model = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-        return key_of(self._digest, precision, torch.get_float32_matmul_precision(), device.type, model, self._dtype)
+        state = device, precision, torch.get_float32_matmul_precision()
+        if state not in self._kinds:
+            cuda = device.type == "cuda"
+            model = torch.cuda.get_device_name(device) if cuda else torch.backends.cpu.get_cpu_capability()
+            self._kinds[state] = key_of(self._digest, *state[1:], device.type, model, self._dtype)
+        return self._kinds[state]
 
     def _recall(self, view: CaseView, kind: str, device: torch.device) -> Sequence[Tensor]:
-        name = view.name
-        key = hashlib.blake2b(f"{kind} {name or view}".encode(), digest_size=20).hexdigest()
-        if key in self._on_device:
-            return self._on_device[key]
-        keeper = self._own if self._digest is None or name is None else self._keeper
-        entry = keeper.recall(key, lambda: self._compute(_opened(view).to(device)))
-        parts = [tensor.to(device, non_blocking=True) for _, tensor in sorted(entry.items())]
-        if self._left is None:
-            self._left = self._room(device)
-        size = sum(part.nbytes for part in parts)
-        if size <= self._left:
-            self._on_device[key] = parts
-            self._left -= size
-        return parts
+        """The parts of a case: on the device where there is room, else where they are kept."""
+        if self._on_device is None or self._on_device.device != device:
+            self._on_device = OnDevice(device, room=self._room)
+        key = self._keys.get((kind, view))
+        if key is None:
+            key = hashlib.blake2b(f"{kind} {view.name or view}".encode(), digest_size=20).hexdigest()
+            self._keys[kind, view] = key
+        row = self._on_device.get(key)
+        if row is None:
+            keeper = self._own if self._digest is None or view.name is None else self._keeper
+            entry = keeper.recall(key, lambda: self._compute(_opened(view).to(device)))
+            row = [tensor for _, tensor in sorted(entry.items())]
+            row = self._on_device.keep(key, row) or row
+        return row
 
     def _compute(self, image: Tensor) -> Entry:
         """What is kept of an image, as it is kept."""
         assert self._part is not None
         outputs = enumerate(self._part.compute(image.unsqueeze(0)))
-        return {f"{number:03d}": self._rounded(output) for number, output in outputs}
+        return {f"{number:03d}": self._rounded(output).cpu() for number, output in outputs}
 
     def _rounded(self, output: Tensor) -> Tensor:
         rounded = output.to(self._dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import reduce
 from math import prod
 
 import torch
@@ -12,20 +13,34 @@ from torch import Tensor
 _memory = threading.local()
 
 
-def joined(place: int, rows: Sequence[Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
-    """Features of a batch, (B, ...), from those of its cases, each (1, ...).
+def joined(place: int, rows: Sequence[Tensor], *, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Features of a batch on a device, (B, ...), from those of its cases, each (1, ...).
 
     On a processor the batches of one place lie in the same memory one after the other, unless something else refers to
-    it: a page that is asked of the system anew takes longer to get than to fill.
+    it: a page that is asked of the system anew takes longer to get than to fill. To a GPU, what is not there yet goes
+    in one copy, from memory that it reads while it computes, and becomes ``dtype`` there.
 
     Args:
         place: number of the output of the frozen part.
-        rows: of the cases, on one device.
+        rows: of the cases, on the device or on the processor.
+        device: where the batch is needed.
         dtype: of the batch.
     """
-    if rows[0].device.type != "cpu":
-        return torch.cat(list(rows)).to(dtype)
-    batch = _room((place, dtype), (len(rows), *rows[0].shape[1:]))
+    if device.type == "cpu":
+        return _filled(_room((place, dtype), (len(rows), *rows[0].shape[1:])), rows)
+    away = [row for row in rows if row.device != device]
+    if away:
+        kind = reduce(torch.promote_types, (row.dtype for row in away))
+        pinned = torch.empty((len(away), *away[0].shape[1:]), dtype=kind, pin_memory=device.type == "cuda")
+        there = _filled(pinned, away).to(device, non_blocking=True)
+        if len(away) == len(rows):
+            return there.to(dtype)
+        moved = iter(there.split(1))
+        rows = [row if row.device == device else next(moved) for row in rows]
+    return torch.cat(list(rows)).to(dtype)
+
+
+def _filled(batch: Tensor, rows: Sequence[Tensor]) -> Tensor:
     for target, row in zip(batch, rows, strict=True):
         target.copy_(row[0])
     return batch

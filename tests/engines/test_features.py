@@ -28,6 +28,8 @@ from monai_fedlora.networks.cinema import ConvViT
 from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
 from tests.plugin_packages import Install
 
+CPU = torch.device("cpu")
+
 
 def network(method: str = "dual_lora", **settings) -> ConvViT:
     torch.manual_seed(0)
@@ -496,14 +498,14 @@ def test_an_augmentation_nobody_can_describe_is_kept_for_one_inferer_alone(tmp_p
 
 def test_a_batch_is_not_overwritten_while_somebody_holds_a_part_of_it() -> None:
     rows = [torch.full((1, 3), float(value)) for value in range(4)]
-    first = joined(0, rows[:2])
+    first = joined(0, rows[:2], device=CPU)
     kept = first[:, 0]
-    second = joined(0, rows[2:])
+    second = joined(0, rows[2:], device=CPU)
     assert kept.tolist() == [0, 1]
     assert second[:, 0].tolist() == [2, 3]
     place = second.data_ptr()
     del second
-    assert joined(0, rows[:1]).data_ptr() == place
+    assert joined(0, rows[:1], device=CPU).data_ptr() == place
 
 
 def lost(number: int) -> list[dict[str, Any]]:
