@@ -1,6 +1,7 @@
 """Open an exported bundle as a classifier, without training code.
 
-Only the TorchScript module computes; of the configuration plain values are read, and no expression is evaluated.
+The TorchScript module does all the computing. Only plain values are read from the configuration; its expressions are
+never evaluated.
 """
 
 from __future__ import annotations
@@ -39,18 +40,18 @@ class Classifier:
 
     Attributes:
         path: the bundle.
-        name: as its metadata say.
-        version: as its metadata say.
+        name: from its metadata.
+        version: from its metadata.
         sha256: of ``models/model.ts``, which holds weights, preprocessing and metadata.
         classes: names, in the order of the logits.
         modality: "cine" or "image".
         style: of photographs: "dermoscopy", "fundus" or "plain"; None for cines.
         spacing: voxel size (x, y, z) of the network's input in mm; None for photographs.
-        resampling: arguments of MONAI's ``Spacing`` before the model, for a bundle of an earlier version whose module
-            knows no orientation and takes the image alone; None for later ones and for photographs.
+        resampling: arguments of MONAI's ``Spacing``, which has to run before the model of a bundle of an earlier
+            version: such a module takes the image without an affine. None for later bundles and for photographs.
         script: the TorchScript module: ``preprocessor``, then ``network``.
-        device: where it computes.
-        trust: how far its answers can be trusted.
+        device: where the module runs.
+        trust: what is known about calibration, unusual images and training data.
         metadata: all that ``configs/metadata.json`` said when the bundle was opened.
     """
 
@@ -70,7 +71,7 @@ class Classifier:
 
     @property
     def takes_affine(self) -> bool:
-        """Whether the module brings the axes of an image to one order by its affine."""
+        """Whether the module takes the affine of an image, and reorders its axes by it."""
         return self.modality == CINE and self.resampling is None
 
     def probabilities(self, image: Tensor, affine: Tensor | None = None) -> tuple[float, ...]:
@@ -78,14 +79,15 @@ class Classifier:
 
         Args:
             image: cine (2, X, Y, Z); photograph (3, H, W) in [0, 1].
-            affine: (4, 4) voxel of a cine to world in mm; None for one of the network's voxel size whose orientation
-                nobody knows. A bundle that knows no orientation looks at the image alone, which has to be resampled.
+            affine: (4, 4) from the voxels of a cine to the world in mm; None for a cine of unknown orientation, which
+                then needs the network's voxel size. A bundle that takes no affine ignores it and needs the image
+                resampled.
 
         Returns:
             Softmax of the logits, by class.
 
         Raises:
-            DataError: the model refuses the image, or gives something that is not finite.
+            DataError: the model refuses the image, or its output is not finite.
         """
         return self.assess(image, affine)[0]
 
@@ -97,7 +99,7 @@ class Classifier:
             affine: as of :meth:`probabilities`.
 
         Returns:
-            Softmax of the logits, by class; Mahalanobis distance, None if the bundle has no statistics.
+            Softmax of the logits, by class; distance from the training cases, None if the bundle has no statistics.
 
         Raises:
             DataError: as of :meth:`probabilities`.
@@ -112,10 +114,10 @@ class Classifier:
         return tuple(found.double().tolist()), distance
 
     def answer(self, image: Tensor, affine: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """The module's own answer to one image as of :meth:`probabilities`.
+        """Run the module on one image; arguments as of :meth:`probabilities`.
 
         Returns:
-            Logits (1, classes), and the distance (1) if the bundle has statistics.
+            Logits (1, classes), and the distance (1) if the bundle has statistics, else None.
 
         Raises:
             DataError: the model refuses the image.
@@ -123,36 +125,33 @@ class Classifier:
         inputs = self._inputs(image, affine)
         if self.trust.ood_threshold is None:
             return self._run(self.script, *inputs), None
-        logits, distances = self._run(getattr(self.script, METHOD), *inputs)
-        return logits, distances
+        return self._run(getattr(self.script, METHOD), *inputs)
 
     def prepare(self, image: Tensor, affine: Tensor | None = None) -> Tensor:
-        """What the network itself sees of an image as of :meth:`probabilities`; without the batch, on the CPU.
+        """The input of the network after the module's own preprocessing, without the batch dimension, on the CPU.
 
-        Of a cine whose affine tells no orientation this is the first of 16 orders, see
-        :func:`monai_fedlora.transforms.orientation.all_orders`.
+        Arguments as of :meth:`probabilities`. Where the orientation of a cine is unknown, this is the first of the 16
+        orders of its axes, see :func:`monai_fedlora.transforms.orientation.all_orders`.
         """
         return self._run(self.script.preprocessor, *self._inputs(image, affine))[0].cpu()
 
     def _inputs(self, image: Tensor, affine: Tensor | None) -> tuple[Tensor, ...]:
-        """What the module takes, with the batch."""
-        if not self.takes_affine or affine is None:
-            return (image[None],)
-        return image[None], affine[None]
+        """The arguments of the module, with a batch dimension."""
+        return (image[None],) if not self.takes_affine or affine is None else (image[None], affine[None])
 
     def visible(self, prepared: Tensor) -> Tensor:
-        """Levels in [0, 1] of what :meth:`prepare` gave, for people: a photograph's normalisation is undone."""
+        """The output of :meth:`prepare` as levels in [0, 1] for display: a photograph's normalisation is undone."""
         if self.modality == CINE:
             return prepared.clamp(0, 1)
         settings = {name.rpartition(".")[2]: value.cpu() for name, value in self.script.preprocessor.named_buffers()}
         return (prepared * settings["std"] + settings["mean"]).clamp(0, 1)
 
     def log_probabilities(self, prepared: Tensor) -> Tensor:
-        """(classes,) natural logarithms of the probabilities for what :meth:`prepare` gave."""
+        """(classes,) natural logarithms of the probabilities for an output of :meth:`prepare`."""
         return self.batch_log_probabilities(prepared[None])[0]
 
     def batch_log_probabilities(self, prepared: Tensor) -> Tensor:
-        """(B, classes) of several (B, ...) at once, otherwise as :meth:`log_probabilities`."""
+        """:meth:`log_probabilities` of a batch (B, ...) of prepared images: (B, classes)."""
         return self._run(self.script.network, prepared).log_softmax(dim=1).cpu()
 
     def _run(self, module: Callable[..., Any], *inputs: Tensor) -> Any:
@@ -167,16 +166,17 @@ class Classifier:
 def open_bundle(path: str | Path, *, keys: Sequence[PublicKey] = ()) -> Classifier:
     """Check and open a bundle as `monai-fedlora export` writes it, onto a GPU if there is one.
 
-    What is checked and loaded is one private copy, which is removed afterwards; nobody can exchange a file between.
+    The bundle is copied to a private folder first; the copy is checked, loaded and removed, so that no file can be
+    exchanged between check and loading.
 
     Args:
         path: the bundle's folder, or a zip that holds it.
-        keys: whose signature it must have, one of them; none asks for no signature.
+        keys: public keys, one of which must have signed the bundle; without keys no signature is needed.
 
     Raises:
         ConfigError: this is no exported bundle, or its configuration is not what an export writes.
         ExportError: it cannot be read or copied.
-        WeightsError: it does not pass ``monai-fedlora check``, which nothing is loaded before, or is damaged.
+        WeightsError: it does not pass ``monai-fedlora check`` (nothing is loaded before), or is damaged.
     """
     with open_with_files(path, keys=keys) as (classifier, _):
         return classifier
@@ -184,9 +184,9 @@ def open_bundle(path: str | Path, *, keys: Sequence[PublicKey] = ()) -> Classifi
 
 @contextmanager
 def open_with_files(path: str | Path, *, keys: Sequence[PublicKey] = ()) -> Iterator[tuple[Classifier, Contents]]:
-    """Open a bundle as :func:`open_bundle` does, and give the checked copy of its files with it.
+    """Open a bundle as :func:`open_bundle` does, and yield the checked copy of its files with it.
 
-    Whoever needs more of a bundle than the classifier reads it there, never where the bundle lies.
+    A caller that needs further files of the bundle must read them from this copy, never from the original.
 
     Args:
         path: as of :func:`open_bundle`.
@@ -251,7 +251,7 @@ def _open(bundle: Path, contents: Contents) -> Classifier:
 
 
 def current_names(metadata: dict[str, Any]) -> dict[str, Any]:
-    """The metadata of a bundle of any version, with the names that this one gives to the test metrics' models."""
+    """Metadata of a bundle of any version, with the views of its test metrics called "personal" and "shared"."""
     metrics = metadata.get("eval_metrics")
     if not isinstance(metrics, dict) or "test" not in metrics:
         return metadata
@@ -274,7 +274,7 @@ def _spacing(image: Mapping[str, Any]) -> tuple[float, float, float]:
 
 
 def _resampling(inference: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The arguments of ``Spacingd``, if there is one; they hold no expression, as nothing here would evaluate it."""
+    """The arguments of the configuration's ``Spacingd``, if it has one. They are plain values, not expressions."""
     steps = inference["preprocessing"]["transforms"]
     spacing = next((step for step in steps if step["_target_"] == "Spacingd"), None)
     return spacing and {name: value for name, value in spacing.items() if name not in ("_target_", "keys")}

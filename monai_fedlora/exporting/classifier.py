@@ -1,4 +1,4 @@
-"""One TorchScript module from an image of any size to logits, that runs without this package."""
+"""The exported model as one TorchScript module, from an image of any size to logits; it needs torch alone."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Classifier(nn.Module):
     """Preprocessing and network in one.
 
     Args:
-        preprocessor: maps images of any size to what the network takes, and refuses unusable ones.
-        network: maps that to logits.
+        preprocessor: maps images of any size to the network's input, and raises an error for unusable ones.
+        network: maps prepared images to logits.
     """
 
     def __init__(self, preprocessor: nn.Module, network: nn.Module) -> None:
@@ -38,7 +38,7 @@ class Classifier(nn.Module):
 
 
 class AssessingClassifier(Classifier):
-    """The same with a second method, which also tells how far an image lies from the site's training cases.
+    """A :class:`Classifier` that can also measure how far an image lies from the site's training cases.
 
     Args:
         preprocessor: as in :class:`Classifier`.
@@ -51,19 +51,15 @@ class AssessingClassifier(Classifier):
         return self.network.assess(self.preprocessor(image))  # type: ignore[operator]
 
 
-class CineClassifier(nn.Module):
-    """:class:`Classifier` for images with an affine, which averages the logits over all orders of axes of an image
-    whose affine does not tell an orientation, or that comes without one.
+class CineClassifier(Classifier):
+    """A :class:`Classifier` of images with an affine.
+
+    Where an image has no affine, or one that tells no orientation, the logits are averaged over all orders of its axes.
 
     Args:
-        preprocessor: maps images and affines to what the network takes, and refuses unusable ones.
-        network: maps that to logits.
+        preprocessor: maps images and affines to the network's input, and raises an error for unusable ones.
+        network: maps prepared images to logits.
     """
-
-    def __init__(self, preprocessor: nn.Module, network: nn.Module) -> None:
-        super().__init__()
-        self.preprocessor = preprocessor
-        self.network = network
 
     def forward(self, image: Tensor, affine: Optional[Tensor] = None) -> Tensor:  # noqa: UP045  for TorchScript
         """Logits (B, classes) of raw images (B, 2, X, Y, Z) with affines (B, 4, 4)."""
@@ -80,7 +76,7 @@ class CineClassifier(nn.Module):
 
 
 class AssessingCineClassifier(CineClassifier):
-    """The same with a second method, see :class:`AssessingClassifier`.
+    """A :class:`CineClassifier` with the second method of :class:`AssessingClassifier`.
 
     Args:
         preprocessor: as in :class:`CineClassifier`.
@@ -94,7 +90,7 @@ class AssessingCineClassifier(CineClassifier):
         image: Tensor,
         affine: Optional[Tensor] = None,  # noqa: UP045  for TorchScript
     ) -> tuple[Tensor, Tensor]:
-        """Logits (B, classes) and distances (B) of raw images; without an orientation, of all orders together."""
+        """Logits (B, classes) and distances (B) of raw images; of unknown orientation, over all orders of the axes."""
         prepared = self.preprocessor(image, affine)
         shape = [image.shape[2], image.shape[3], image.shape[4]]
         rows: list[Tensor] = []
@@ -111,16 +107,13 @@ class AssessingCineClassifier(CineClassifier):
 
 
 def eager_classifier(network: nn.Module, modality: Modality) -> nn.Module:
-    """The module in plain Python, in evaluation mode; with ``assess`` where the network has it."""
-    plain, assessing = (
-        (CineClassifier, AssessingCineClassifier) if modality.takes_affine else (Classifier, AssessingClassifier)
-    )
-    kind = assessing if hasattr(network, "assess") else plain
-    return kind(modality.preprocessor(), network).eval()
+    """The classifier as a Python module in evaluation mode, with ``assess`` if the network has it."""
+    kinds = (CineClassifier, AssessingCineClassifier) if modality.takes_affine else (Classifier, AssessingClassifier)
+    return kinds[hasattr(network, "assess")](modality.preprocessor(), network).eval()
 
 
 def scripted_classifier(network: nn.Module, modality: Modality) -> torch.jit.ScriptModule:
-    """The module in TorchScript: the preprocessor scripted, so that it takes any size, and the network traced."""
+    """The classifier as TorchScript: the preprocessor is scripted, so that it takes any size; the network is traced."""
     example = torch.zeros(1, *modality.input_shape)
     methods = {name: example for name in ("forward", "assess", "assess_together") if hasattr(network, name)}
     _name_classes_as_ours(network)
@@ -128,15 +121,15 @@ def scripted_classifier(network: nn.Module, modality: Modality) -> torch.jit.Scr
         traced = torch.jit.trace_module(network.eval(), methods, check_trace=False)
         for module in traced.modules():
             for name in module._c._method_names():
-                torch._C._jit_pass_remove_mutation(module._c._get_method(name).graph)  # a bundle's check takes none
+                torch._C._jit_pass_remove_mutation(module._c._get_method(name).graph)  # the bundle check refuses them
         return torch.jit.script(eager_classifier(traced, modality))
 
 
 def _name_classes_as_ours(network: nn.Module) -> None:
-    """Let modules of other packages' classes be of classes of the same name here, which compute the same.
+    """Give modules of other packages (MONAI, transformers) a subclass of the same name that is defined here.
 
-    TorchScript calls everything by the names of Python's classes, and a bundle's check knows the names of this package
-    and of torch alone, because others could stand for code in C++.
+    TorchScript stores the qualified names of Python's classes. The bundle check accepts those of this package and of
+    torch.nn alone, because others could be classes written in C++. The subclass computes the same.
     """
     for module in network.modules():
         kind = type(module)
@@ -164,10 +157,10 @@ def write_script(
 
 
 def copy_without_call_stacks(script: IO[bytes], target: Path) -> None:
-    """Copy a saved TorchScript module, leaving out where each operation was written.
+    """Copy a saved TorchScript module without its debug records.
 
-    TorchScript stores the call stack of every operation, with the full paths of this machine's source files, for
-    error messages. The module computes the same without.
+    For its error messages TorchScript stores the call stack of every operation, with full paths of source files of this
+    machine. The module computes the same without.
 
     Args:
         script: the saved module.
@@ -181,7 +174,7 @@ def copy_without_call_stacks(script: IO[bytes], target: Path) -> None:
 
 @contextmanager
 def quiet_torch() -> Iterator[None]:
-    """TorchScript's deprecation notices and MONAI's remark that a bundle can run code say nothing about an export."""
+    """Silence TorchScript's deprecation notices and MONAI's remark that bundles can run code."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

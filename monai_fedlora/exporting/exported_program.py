@@ -1,7 +1,7 @@
-"""The exported model as a program of `torch.export`, for readers that no longer take TorchScript.
+"""The exported model as a program of `torch.export`, for users who no longer want TorchScript.
 
-Where the preprocessing depends on what an image shows (finding the heart, finding the lit disc), the program is the
-network behind it, for images that are prepared already and have its fixed size.
+Preprocessing that depends on the content of an image (finding the heart, finding the lit disc of the retina) cannot be
+exported. There the program is the network alone, and takes prepared images of its fixed size.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ _TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "fro
 def write_program(network: nn.Module, modality: Modality, path: Path, *, metadata: Mapping[str, Any]) -> None:
     """Write ``model.pt2`` for batches of any length, with the metadata inside.
 
-    It holds neither an example nor where each operation was written.
+    The file holds no example input and no stack traces.
 
     Args:
-        network: what the scripted model holds behind its preprocessing.
-        modality: of its images.
+        network: maps prepared images to calibrated logits.
+        modality: kind of its images.
         path: file to write.
-        metadata: of the bundle.
+        metadata: content of the bundle's ``metadata.json``.
+
+    Raises:
+        ExportError: `torch.export` cannot follow the network.
     """
     preprocessor = modality.plain_preprocessor()
     module = network if preprocessor is None else Classifier(preprocessor, network)
@@ -57,12 +60,12 @@ def write_program(network: nn.Module, modality: Modality, path: Path, *, metadat
 
 
 def read_program(path: Path) -> nn.Module:
-    """The module of a ``model.pt2``."""
+    """Load ``model.pt2`` as a module."""
     return torch.export.load(str(path)).module()
 
 
 def program_probes(modality: Modality) -> list[Tensor]:
-    """Two batches of one that the program takes: raw images, or prepared ones."""
+    """Two test inputs (1, ...) of the program: raw images, or prepared ones if it has no preprocessing."""
     raw = modality.raw_probes()
     if modality.plain_preprocessor() is not None:
         return [image for (image,) in raw]

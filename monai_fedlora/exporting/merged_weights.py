@@ -1,4 +1,4 @@
-"""The weights of an exported model: everything that was trained, folded into one plain network."""
+"""The weights of an exported model: all trained parts, merged into one plain network."""
 
 from __future__ import annotations
 
@@ -24,46 +24,44 @@ from monai_fedlora.networks.opened import OpenedNetwork
 def write_weights(
     model: FinishedModel, network: Any, image: Tensor, path: Path, *, own: Collection[str] | None = None
 ) -> nn.Module:
-    """Fold the adapters into the weights, for a shared model only the shared ones, and save them.
+    """Merge the adapters into the weights (of a shared model the shared adapters only) and save them.
 
     Args:
         model: the finished model.
-        network: its adapted network, see :func:`monai_fedlora.exporting.finished.rebuild`; it is changed.
-        image: a batch of the network's input, to compare with.
+        network: its adapted network, see :func:`monai_fedlora.exporting.finished.rebuild`; changed in place.
+        image: a batch of prepared images, for comparing outputs before and after.
         path: file to write.
-        own: state-dict keys of a network that is none of the catalogue, which the file then has.
+        own: state-dict keys of a user's own network, under which the weights are stored; None for one of the catalogue.
 
     Returns:
-        A plain network that has read the file back and computes what the adapted one did: a backbone with its head, and
-        the network beside it where the method trains one.
+        A plain network with the weights of the file: a backbone with its head, and the side network if the method
+        trains one.
+
+    Raises:
+        ExportError: something that was trained cannot be merged, or the outputs differ.
     """
     with exported_view(model, network):
         expected = logits(network, image)
         merge_lora(network)
-    inner = _whole if own is None else _inner
-    state = {key: value.detach().clone().contiguous() for key, value in inner(network).state_dict().items()}
-    _check_merged(model, inner(network), own)
+    stored = _stored(network, own)
+    state = {key: value.detach().clone().contiguous() for key, value in stored.state_dict().items()}
+    _check_merged(model, stored, own)
     plain = _without_values(network)
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         torch.save(state, stream)
-    inner(plain).load_state_dict(torch.load(path, weights_only=True), strict=True)
+    _stored(plain, own).load_state_dict(torch.load(path, weights_only=True), strict=True)
     plain.eval()
     assert_equal(logits(plain, image), expected, "the merged weights give other logits than the adapters")
     return plain
 
 
-def _whole(network: nn.Module) -> nn.Module:
-    """A network of the catalogue, whoever's it is: its file has the keys that it has here."""
-    return network
-
-
-def _inner(network: nn.Module) -> nn.Module:
-    """The user's own module of an opened network; any other as it is."""
-    return network.module if isinstance(network, OpenedNetwork) else network
+def _stored(network: nn.Module, own: Collection[str] | None) -> nn.Module:
+    """The module whose state dictionary is stored: of a user's own network the module that the user gave."""
+    return network.module if own is not None and isinstance(network, OpenedNetwork) else network
 
 
 def _check_merged(model: FinishedModel, network: nn.Module, own: Collection[str] | None) -> None:
-    """Refuse a network that has more than its backbone, its head and a network beside it."""
+    """Refuse a network with anything but backbone, head and side network."""
     if own is None:
         backbone = build_backbone(model.plan.size, out_chans=len(model.plan.classes))
         new, known = (PREFIX, *backbone.head_prefixes), set(backbone.state_dict())
@@ -78,7 +76,7 @@ def _check_merged(model: FinishedModel, network: nn.Module, own: Collection[str]
 
 
 def _without_values(network: nn.Module) -> nn.Module:
-    """A copy of a network in which every number has yet to be read."""
+    """A copy of a network whose tensors are all NaN, so that none can escape being loaded."""
     empty = copy.deepcopy(network)
     with torch.no_grad():
         for tensor in empty.state_dict().values():

@@ -1,4 +1,4 @@
-"""The network inside of an exported model: a finished one whose probabilities are calibrated."""
+"""The network inside an exported model: the finished network with calibrated logits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class ExportedNetwork(nn.Module):
     """A plain network with its logits divided by a temperature.
 
     Args:
-        network: maps what the preprocessing gives to logits (B, C).
+        network: maps prepared images to logits (B, C).
         temperature: above 0; 1 leaves the logits as they are.
     """
 
@@ -27,12 +27,12 @@ class ExportedNetwork(nn.Module):
 
 
 class AssessingNetwork(ExportedNetwork):
-    """The same, which can also tell how far an image lies from those that are nothing unusual.
+    """An :class:`ExportedNetwork` that can also measure how far an image lies from ordinary ones.
 
     Args:
         network: a backbone, see :func:`monai_fedlora.networks.head_inputs.head_inputs`.
         temperature: above 0.
-        reference: where these lie.
+        reference: where ordinary images lie.
     """
 
     directions: Tensor
@@ -50,7 +50,7 @@ class AssessingNetwork(ExportedNetwork):
         return logits, distances(joined(inputs), self.directions, self.location)
 
     def assess_together(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Calibrated logits (1, C) and the distance (1) of several images of one patient: of their mean."""
+        """Mean calibrated logits (1, C) of several images of one patient, and the distance (1) of their mean."""
         with head_inputs(self.network) as inputs:
             logits = self.network(images) / self.temperature
         features = joined(inputs).mean(dim=0, keepdim=True)

@@ -1,4 +1,4 @@
-"""The network of an exported model as an ONNX file, for images that are prepared already."""
+"""The network of an exported model as an ONNX file, which takes prepared images."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _LARGEST = 2**31 - 1  # bytes of a protocol buffer
 
 
 def write_onnx(network: nn.Module, modality: Modality, path: Path) -> None:
-    """Write ``model.onnx``: input ``image`` (batch, \\*the network's own size), output ``pred`` (batch, classes).
+    """Write ``model.onnx``: input ``image`` (batch, \\*the network's input shape), output ``pred`` (batch, classes).
 
-    The file holds all of its tensors, and not where each operation was written.
+    The file holds all of its tensors (no external data) and no stack traces.
 
     Raises:
         ConfigError: the packages of the extra ``onnx`` are not installed.
@@ -58,7 +58,7 @@ def write_onnx(network: nn.Module, modality: Modality, path: Path) -> None:
 
 
 def onnx_logits(path: Path, image: Tensor) -> Tensor:
-    """What onnxruntime computes, on the CPU.
+    """Logits (batch, classes) that onnxruntime computes for prepared images, on the CPU.
 
     Raises:
         ConfigError: it is not installed.
@@ -73,7 +73,7 @@ def onnx_logits(path: Path, image: Tensor) -> Tensor:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without remarks on operators of packages that are not installed."""
+    """Silence remarks on operators of packages that are not installed."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""The comparison every export has to pass before its folder appears."""
+"""Comparisons of logits that every export has to pass before its folder appears."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def logits(network: nn.Module, *inputs: Tensor) -> Tensor:
 
 
 def assessed(model: Any, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """A model's logits and distances without gradients."""
+    """The model's ``assess`` without gradients: logits and distances."""
     with torch.no_grad():
         return model.assess(*inputs)
 
 
 def exported_view(model: FinishedModel, network: nn.Module) -> AbstractContextManager[None]:
-    """Context in which an adapted network computes what is exported: for a shared model, without private parts.
+    """Context in which an adapted network computes the exported model: a shared one without private parts.
 
     Args:
         model: the finished model.

@@ -1,4 +1,4 @@
-"""Whether a written bundle computes what the network in memory does, read back as its users read it."""
+"""Read a written bundle back as its users do, and compare it with the network in memory."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def check_models(folder: Path, network: nn.Module, modality: Modality) -> None:
 
     Args:
         folder: the bundle.
-        network: what the files were written from.
-        modality: of its images.
+        network: the network that the files were written from.
+        modality: kind of its images.
 
     Raises:
-        ExportError: one gives other logits, or carries other texts.
+        ExportError: a file gives other logits, or holds another metadata or configuration.
     """
     eager = eager_classifier(network, modality)
     if modality.scripted:
@@ -42,8 +42,7 @@ def check_models(folder: Path, network: nn.Module, modality: Modality) -> None:
         for image in program_probes(modality):
             assert_equal(logits(program, image), logits(same, image), "the exported program gives other logits")
     if (folder / ONNX).exists():
-        prepare = modality.preprocessor()
-        for image in starmap(prepare, modality.raw_probes()):
+        for image in starmap(modality.preprocessor(), modality.raw_probes()):
             assert_equal(onnx_logits(folder / ONNX, image), logits(network, image), "the ONNX file gives other logits")
 
 
@@ -56,14 +55,14 @@ def _check_script(script: nn.Module, eager: nn.Module, modality: Modality) -> No
 
 
 def check_passes(folder: Path, *, keys: Sequence[PublicKey] = ()) -> None:
-    """Refuse to hand out what ``monai-fedlora check`` would refuse to take.
+    """Run ``monai-fedlora check`` on a bundle that was just written.
 
     Args:
         folder: the bundle.
-        keys: what its signature, if it was signed, is verified with.
+        keys: the public half of the key that signed it; empty for an unsigned bundle.
 
     Raises:
-        ExportError: it would.
+        ExportError: the bundle does not pass.
     """
     if findings := check_bundle(folder, keys=keys).findings:
         problems = "; ".join(f"{finding.file} {finding.problem}" for finding in findings[:3])
@@ -71,7 +70,7 @@ def check_passes(folder: Path, *, keys: Sequence[PublicKey] = ()) -> None:
 
 
 def _script(folder: Path) -> nn.Module:
-    """The scripted model through MONAI, with its texts compared."""
+    """Load the scripted model through MONAI, and compare the metadata and configuration inside with the files."""
     from monai.bundle import load
 
     with quiet_torch():
