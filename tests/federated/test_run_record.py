@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer
 from types import SimpleNamespace
 from typing import Any
 
@@ -68,14 +67,17 @@ def test_a_round_that_begins_and_the_end_are_on_disk_at_once(record: RunRecord) 
     assert json.loads(record.path.read_text())["status"] == "incomplete"
 
 
-def test_what_happens_within_a_round_is_soon_on_disk(record: RunRecord) -> None:
+def test_what_happens_within_a_round_is_soon_on_disk(record: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    timers: list[Timer] = []
+    monkeypatch.setattr(module.time, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(Timer, "start", lambda timer: timers.append(timer))
     record.begin_round(0)
     record.contribution("north", Report(round=0))
     record.refusal(0, "south", "NaN")
     assert json.loads(record.path.read_text())["refused"] == []
-    deadline = time.monotonic() + 5
-    while not json.loads(record.path.read_text())["refused"] and time.monotonic() < deadline:
-        time.sleep(0.02)
+    (timer,) = timers
+    assert timer.daemon and 0 < timer.interval < 1
+    timer.function()
     value = json.loads(record.path.read_text())
     assert (list(value["rounds"][0]["sites"]), len(value["refused"])) == (["north"], 1)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -92,14 +91,16 @@ def test_a_site_that_has_left_keeps_no_other_from_hearing(connected: list[str], 
     assert [message["targets"] for message in engine.sent] == woken
 
 
-def test_the_message_leaves_when_the_task_has_had_time_to_be_made() -> None:
+def test_the_message_leaves_when_the_task_has_had_time_to_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    timers: list[threading.Timer] = []
+    monkeypatch.setattr(threading.Timer, "start", lambda timer: timers.append(timer))
     engine, server = Engine(), WakeUpSender()
     server.handle_event(EventType.BEFORE_TASK_RESULT_FILTER, context(engine, answer=answer_of("north")))
     server.handle_event(AppEventType.ROUND_STARTED, context(engine))
     assert engine.sent == []
-    deadline = time.monotonic() + 10
-    while not engine.sent and time.monotonic() < deadline:
-        time.sleep(0.01)
+    (timer,) = timers
+    assert timer.daemon and 0.01 < timer.interval < 1
+    timer.function(*timer.args)
     assert len(engine.sent) == 1
 
 
@@ -110,24 +111,23 @@ def site() -> tuple[WakeUpListener, Engine]:
     return listener, engine
 
 
-def pull(listener: WakeUpListener, engine: Engine, abort: Signal | None = None) -> float:
-    """Seconds that a site waits before it asks."""
-    start = time.monotonic()
+def pull(listener: WakeUpListener, engine: Engine, abort: Signal | None = None) -> None:
     listener.handle_event(EventType.BEFORE_PULL_TASK, context(engine, abort or Signal()))
-    return time.monotonic() - start
 
 
 def work(listener: WakeUpListener, engine: Engine) -> None:
     listener.handle_event(EventType.BEFORE_TASK_EXECUTION, context(engine))
 
 
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Let a wait for the message end at once, and note how long it would have been."""
+def waits(monkeypatch: pytest.MonkeyPatch, *, third: Callable[[], object] = int) -> list[float]:
+    """Let a wait for the message end at once, note how long it would have been, and let something happen in one."""
     clock, noted = [0.0], []
 
     def wait(event: threading.Event, seconds: float) -> bool:
         clock[0] += seconds
-        noted.append(seconds)
+        noted.append(0 if event.is_set() else seconds)
+        if len(noted) == 3:
+            third()
         return event.is_set()
 
     monkeypatch.setattr(wake_up.threading.Event, "wait", wait)
@@ -144,17 +144,25 @@ def test_a_site_without_a_task_yet_asks_at_nvflares_own_interval(
     assert noted == []
 
 
-def test_a_site_that_has_done_a_task_waits_until_it_is_woken(site: tuple[WakeUpListener, Engine]) -> None:
+def test_a_site_that_has_done_a_task_waits_until_it_is_woken(
+    site: tuple[WakeUpListener, Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = waits(monkeypatch, third=site[1].wake_up)
     work(*site)
-    threading.Timer(0.3, site[1].wake_up).start()
-    assert 0.25 < pull(*site) < 4
-    assert pull(*site) < 0.05  # the task may be a moment late, so it asks once more without waiting
+    pull(*site)
+    assert len(noted) == 3
+    pull(*site)  # the task may be a moment late, so it asks once more without waiting
+    assert len(noted) == 3
 
 
-def test_a_message_between_two_questions_is_kept(site: tuple[WakeUpListener, Engine]) -> None:
+def test_a_message_between_two_questions_is_kept(
+    site: tuple[WakeUpListener, Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = waits(monkeypatch)
     work(*site)
     assert site[1].wake_up() == ReturnCode.OK  # it comes while the site still trains
-    assert pull(*site) < 0.05
+    pull(*site)
+    assert sum(noted) == 0
 
 
 def test_a_message_about_the_task_that_a_site_already_has_is_forgotten(
@@ -184,8 +192,12 @@ def test_a_site_that_is_never_woken_asks_ever_more_seldom_but_once_a_minute(
     assert sum(noted) == pytest.approx(5, abs=0.2)
 
 
-def test_a_site_that_waits_notices_the_end_of_the_run(site: tuple[WakeUpListener, Engine]) -> None:
-    work(*site)
+def test_a_site_that_waits_notices_the_end_of_the_run(
+    site: tuple[WakeUpListener, Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
     abort = Signal()
-    threading.Timer(0.2, abort.trigger, [True]).start()
-    assert pull(*site, abort) < 2
+    noted = waits(monkeypatch, third=lambda: abort.trigger(True))
+    work(*site)
+    pull(*site, abort)
+    assert len(noted) == 3
+    assert sum(noted) < 1

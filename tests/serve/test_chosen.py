@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import time
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -115,8 +115,10 @@ def test_nothing_that_is_kept_names_the_patient_and_all_goes_with_the_study(
 def test_answer_of_before_is_gone_as_soon_as_another_is_asked_for(
     client: TestClient, heart: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    go_on = threading.Event()
+
     def slow(*arguments: Any, **options: Any) -> Any:
-        time.sleep(0.3)
+        go_on.wait(20)
         raise DataError("the model refuses this image")
 
     monkeypatch.setattr(results, "predict_loaded", slow)
@@ -125,6 +127,7 @@ def test_answer_of_before_is_gone_as_soon_as_another_is_asked_for(
     assert set(now["files"]) == {"volume"}
     assert client.get(heart["files"]["json"]).status_code == 404
     assert choose(client, heart["id"]).status_code == 409
+    go_on.set()
     failed = finished(client, heart["id"], state="failed")
     assert failed["result"] is None
     assert failed["error"] == "the model refuses this image"
@@ -195,10 +198,12 @@ def test_images_that_cannot_be_de_identified_are_not_kept_and_that_is_said_again
 def test_studies_that_wait_leave_no_room(
     make_app: Callable[..., FastAPI], stored_study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    go_on = threading.Event()
     with TestClient(make_app(max_waiting=1), base_url=ADDRESS) as browser:
         browser.get("/")
         first = finished(browser, send(browser, ("heart.zip", zipped(stored_study))).json()["id"])
-        monkeypatch.setattr(results, "load_study", lambda *arguments: time.sleep(1) or 1 / 0)
+        monkeypatch.setattr(results, "load_study", lambda *arguments: go_on.wait(20) and 1 / 0)
         send(browser, ("other.zip", zipped(stored_study)))
         assert choose(browser, first["id"]).status_code == 429
         assert browser.get(f"/api/studies/{first['id']}").json()["result"] == first["result"]
+        go_on.set()

@@ -232,10 +232,11 @@ def test_upload_that_is_cut_off_leaves_nothing(address: str, scratch: Path) -> N
     )
     with socket.create_connection((host, int(port))) as sender:
         sender.sendall(head.encode())
-        time.sleep(0.3)
-        assert [study["state"] for study in httpx2.get(f"{address}/api/session", headers=TAB).json()["studies"]] == [
-            "sending"
-        ]
+        for _ in range(100):
+            if found := httpx2.get(f"{address}/api/session", headers=TAB).json()["studies"]:
+                break
+            time.sleep(0.05)
+        assert [study["state"] for study in found] == ["sending"]
     for _ in range(100):
         if not httpx2.get(f"{address}/api/session", headers=TAB).json()["studies"]:
             break

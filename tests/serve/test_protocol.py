@@ -79,6 +79,23 @@ def begin_upload(port: int, size: int = 2000) -> socket.socket:
     return connection
 
 
+def the_arriving(app: FastAPI, *, least: int) -> list[Any]:
+    """The studies that are being sent, once at least so many bytes of each were heard of."""
+
+    def found() -> list[Any]:
+        return [study for session in app.state.sessions._sessions.values() for study in session.arriving.values()]
+
+    assert eventually(lambda: bool(found()) and all(study.pace._size >= least for study in found()))
+    return found()
+
+
+def clock_of(app: FastAPI) -> list[float]:
+    """Let a server's senders be late by this clock, which stands still."""
+    now = [0.0]
+    app.state.sessions._clock = lambda: now[0]
+    return now
+
+
 def answer(connection: socket.socket) -> bytes:
     """Everything that still comes; returns when the server has closed."""
     said = b""
@@ -99,10 +116,12 @@ def send_photograph(port: int) -> Any:
 @pytest.mark.slow
 def test_stalled_uploads_end_and_leave_nothing(start: Start, scratch: Path) -> None:
     app, port = start(max_waiting=60, stall_seconds=3.0)
+    now = clock_of(app)
     stalled = [begin_upload(port) for _ in range(50)]
     assert eventually(lambda: len(stored(scratch)) == 50 and app.state.sessions.disk.used >= 50 * 1900)
     assert httpx2.get(f"http://127.0.0.1:{port}/api/model").status_code == 200
     assert send_photograph(port).status_code == 202
+    now[0] += 4
     answers = [answer(connection) for connection in stalled]
     assert {said.split(b"\r\n")[0] for said in answers} == {b"HTTP/1.1 408 Request Timeout"}
     assert all(b"stopped arriving" in said and b"connection: close" in said.lower() for said in answers)
@@ -127,7 +146,8 @@ def test_stalled_uploads_give_way_when_no_place_is_left(
 
 
 def test_busy_uploads_give_way_to_nobody(start: Start, scratch: Path) -> None:
-    _, port = start(max_waiting=2, stall_seconds=60.0)
+    app, port = start(max_waiting=2, stall_seconds=60.0)
+    clock_of(app)
     busy = [begin_upload(port) for _ in range(2)]
     assert eventually(lambda: len(stored(scratch)) == 2)
     refused = send_photograph(port)
@@ -159,11 +179,14 @@ def test_dripping_upload_is_too_slow(start: Start, scratch: Path) -> None:
 
 @pytest.mark.slow
 def test_upload_that_pauses_and_goes_on_arrives(start: Start) -> None:
-    _, port = start(stall_seconds=2.0, slowest_rate=1.0)
+    app, port = start(stall_seconds=2.0, slowest_rate=1.0)
+    now = clock_of(app)
     connection = begin_upload(port)
-    for _ in range(4):
-        time.sleep(0.8)
+    for more in range(4):
+        the_arriving(app, least=2000 + 100 * more)
+        now[0] += 1.5
         connection.sendall(bytes(100))
+    the_arriving(app, least=2400)
     connection.sendall(b"\r\n--B--\r\n")
     connection.shutdown(socket.SHUT_WR)
     assert b" 408 " not in answer(connection)
