@@ -110,7 +110,8 @@ def _cine_studies(args: argparse.Namespace, patients: int, codes: list[str]) -> 
     from rich.progress import track
 
     from monai_fedlora.data.phantom import phantom_study
-    from monai_fedlora.data.phantom.cohort import vendors_named
+    from monai_fedlora.data.phantom.cohort import machines_named
+    from monai_fedlora.data.phantom.vendors import VENDORS
 
     frames = _FRAMES[args.layout] if args.frames is None else args.frames
     if frames < 2:
@@ -121,7 +122,7 @@ def _cine_studies(args: argparse.Namespace, patients: int, codes: list[str]) -> 
         "acdc": (phantom_study.plan_acdc, phantom_study.write_acdc),
         "mnms": (phantom_study.plan_mnms, phantom_study.write_mnms),
     }[args.layout]
-    members = plan(patients, vendors_named(codes), args.seed)
+    members = plan(patients, machines_named(VENDORS, codes, word="vendor"), args.seed)
     progress = partial(track, description="drawing cine studies", transient=True)
     oriented = args.orientation != "placeholder"
     return partial(write, members=members, frames=frames, oriented=oriented, progress=progress)
@@ -133,7 +134,10 @@ def _photographs(args: argparse.Namespace, images: int, codes: list[str]) -> Cal
 
     from rich.progress import track
 
+    from monai_fedlora.data.phantom.cohort import machines_named
     from monai_fedlora.data.photo_phantom import photo_layouts
+    from monai_fedlora.data.photo_phantom.dermatoscopes import DERMATOSCOPES
+    from monai_fedlora.data.photo_phantom.fundus_cameras import FUNDUS_CAMERAS
 
     size = _SIZE if args.size is None else args.size
     if size < 32:
@@ -143,7 +147,7 @@ def _photographs(args: argparse.Namespace, images: int, codes: list[str]) -> Cal
     if args.orientation is not None:
         raise ConfigError(f"--orientation is for cine studies; {args.layout} has photographs")
     if args.layout == "fed_isic2019":
-        cameras = photo_layouts.cameras_named(photo_layouts.DERMATOSCOPES, codes)
+        cameras = machines_named(DERMATOSCOPES, codes, word="camera")
         write = partial(
             photo_layouts.write_fed_isic2019, members=photo_layouts.plan_fed_isic2019(images, cameras, args.seed)
         )
@@ -151,9 +155,7 @@ def _photographs(args: argparse.Namespace, images: int, codes: list[str]) -> Cal
     else:
         write = partial(
             photo_layouts.write_feddrg,
-            members=photo_layouts.plan_feddrg(
-                images, photo_layouts.cameras_named(photo_layouts.FUNDUS_CAMERAS, codes), args.seed
-            ),
+            members=photo_layouts.plan_feddrg(images, machines_named(FUNDUS_CAMERAS, codes, word="camera"), args.seed),
         )
         what = "drawing retinas"
     return partial(write, size=size, progress=partial(track, description=what, transient=True))

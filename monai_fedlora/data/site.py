@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_fedlora.data.cases import Case, Datalist
+from monai_fedlora.data.cases import Case
 from monai_fedlora.data.datalist import FILE_NAME, check_site_name
-from monai_fedlora.data.origin import recognised
 from monai_fedlora.data.pool import POOLED, pooled_data
-from monai_fedlora.data.splits import assign_splits
 from monai_fedlora.environment import DATA
-from monai_fedlora.errors import ConfigError, DataError
-from monai_fedlora.files import make_folder, write_json
+from monai_fedlora.errors import ConfigError, DataError, nearest
+from monai_fedlora.files import make_folder
 
 if TYPE_CHECKING:
     from monai_fedlora.data.phantom.vendors import Vendor
@@ -33,7 +30,6 @@ CACHE = "MONAI_FEDLORA_CACHE"
 PHANTOMS = ("cine", "dermoscopy", "fundus")
 """What a phantom can picture: cine studies of hearts, skin lesions or retinas."""
 
-_IMAGES = "images"
 _TASKS = {"binary": ("NOR", "ABN"), "multiclass": ("NOR", "MINF", "DCM", "HCM", "RV")}
 _log = logging.getLogger(__name__)
 
@@ -139,26 +135,19 @@ def cache_folder() -> Path:
 
 def site_vendor(site: str) -> Vendor:
     """Return the vendor of a site's phantom."""
-    from monai_fedlora.data.phantom.cohort import name_seed
+    from monai_fedlora.data.phantom.cohort import machine_of
     from monai_fedlora.data.phantom.vendors import VENDORS
 
-    known = dict(zip(_numbered(len(VENDORS)), VENDORS.values(), strict=True))
-    return known.get(site) or tuple(VENDORS.values())[name_seed(site) % len(VENDORS)]
-
-
-def _numbered(count: int) -> list[str]:
-    return [f"site-{number}" for number in range(1, count + 1)]
+    return machine_of(site, VENDORS)
 
 
 def phantom_sites(phantom: str) -> list[str]:
     """Return the names of the sites whose phantoms have a vendor or camera of their own."""
-    if phantom == "cine":
-        from monai_fedlora.data.phantom.vendors import VENDORS
-
-        return _numbered(len(VENDORS))
+    from monai_fedlora.data.phantom.cohort import numbered_sites
+    from monai_fedlora.data.phantom.vendors import VENDORS
     from monai_fedlora.data.photo_phantom.photo_kinds import KINDS
 
-    return _numbered(len(KINDS[phantom].cameras))
+    return numbered_sites(VENDORS if phantom == "cine" else KINDS[phantom].cameras)
 
 
 def _pool(datalists: Sequence[Path]) -> Path:
@@ -169,9 +158,7 @@ def _pool(datalists: Sequence[Path]) -> Path:
 
 def _check_phantom(phantom: str) -> None:
     if phantom not in PHANTOMS:
-        close = difflib.get_close_matches(phantom, PHANTOMS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(PHANTOMS)}"
-        raise ConfigError(f"no phantom is called {phantom!r}; {hint}")
+        raise ConfigError(f"no phantom is called {phantom!r}{nearest(phantom, PHANTOMS)}")
 
 
 def _cine_phantom(site: str, settings: PhantomSettings) -> Path:
@@ -224,32 +211,29 @@ def _kept(site: str, key: dict[str, Any], what: str, make: Callable[[Path], None
 
 
 def _make(folder: Path, site: str, vendor: Vendor, settings: PhantomSettings) -> None:
-    from monai_fedlora.data.phantom.cohort import draw_groups, name_seed
+    from monai_fedlora.data.phantom.cohort import IMAGES, draw_groups, name_seed, write_site
     from monai_fedlora.data.phantom.layouts import write_acdc_patient
     from monai_fedlora.data.phantom.patient import make_patient
 
     classes = _TASKS[settings.task]
     seed = (settings.seed, name_seed(site))
     groups = draw_groups(settings.patients, vendor.shares(), seed)
-    names = [f"patient{number:03d}" for number in range(1, len(groups) + 1)]
-    group_of = dict(zip(names, groups, strict=True))
-    sizes = settings.training, settings.validation, settings.test
-    splits = assign_splits(group_of, seed=settings.seed, fractions=[size / settings.patients for size in sizes])
-    cases: dict[str, list[Case]] = {"training": [], "validation": [], "test": []}
-    for number, (name, group) in enumerate(group_of.items()):
-        patient = make_patient(group, vendor, (*seed, number))
-        files = write_acdc_patient(patient, folder / _IMAGES / name)
+
+    def draw(number: int, name: str) -> Iterator[Case]:
+        group = groups[number]
+        files = write_acdc_patient(make_patient(group, vendor, (*seed, number)), folder / IMAGES / name)
         label = classes.index(group) if settings.task == "multiclass" else int(group != "NOR")
         ed, es = (f"{name}/{file.name}" for file in (files.ed, files.es))
-        cases[splits[name]].append(Case(subject=name, label=label, group=group, ed=ed, es=es))
-    datalist = Datalist(
+        yield Case(subject=name, label=label, group=group, ed=ed, es=es)
+
+    write_site(
+        folder,
         site=site,
         dataset=f"phantom-{site}",
         task=settings.task,
         classes=classes,
-        image_root=folder / _IMAGES,
+        sizes=(settings.training, settings.validation, settings.test),
         seed=settings.seed,
-        **{split: tuple(members) for split, members in cases.items()},
-        origin=recognised(f"phantom-{site}"),
+        groups={f"patient{number:03d}": group for number, group in enumerate(groups, 1)},
+        draw=draw,
     )
-    write_json(folder / FILE_NAME, datalist.to_json(image_root=_IMAGES))

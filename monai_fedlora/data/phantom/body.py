@@ -1,7 +1,7 @@
 """What surrounds the heart: chest wall, lung with vessels, liver and bowel, great vessels, arm.
 
-Everything is drawn from distances, on a coarse grid, in the chest's own axes: ``front`` grows towards the
-sternum, ``up`` towards the head, both in mm from the middle of the heart.
+Everything is drawn from distances on a coarse grid. Its two axes are those of the chest: ``front`` points to the sternum
+and ``up`` to the head, both in mm from the middle of the heart.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def draw_body(down_reach: float, front_reach: float, body_mass_index: float, rng
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Streak:
-    """A vessel's piece: a bright blob, stretched along ``angle``, in the slices within ``span`` of ``height``."""
+    """A piece of a vessel: a bright spot, stretched along ``angle``, in the slices within ``span`` of ``height``."""
 
     centre: tuple[float, float]
     drift: tuple[float, float]
@@ -72,7 +72,7 @@ class _Streak:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Bag:
-    """Stomach or bowel: a wall around a content; ``below`` the diaphragm's top, mm."""
+    """Stomach or bowel: a wall around its content; ``below`` is the distance from the top of the diaphragm, mm."""
 
     front: float
     below: float
@@ -82,13 +82,17 @@ class _Bag:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scene:
-    """What one patient's slices share.
+    """What all slices of one patient have in common.
 
     Attributes:
         fine, broad: (S, Y, X) texture of small and large grain.
-        lace, dots: (S, Y, X) fields whose level lines are bowel walls, and whose peaks are lung vessels.
-        split: from the middle of the heart to the back of the liver, mm.  liver: its height, mm.
-        arm: place (front, up) of the arm, and its tilt.
+        lace: (S, Y, X) random field whose contour lines are bowel walls.
+        dots: (S, Y, X) random field whose peaks are lung vessels.
+        lung, belly: pieces of vessels.
+        bags: stomach and bowel.
+        split: from the middle of the heart to the back of the liver, mm.
+        liver: height of the liver, mm.
+        arm: position (front, up) of the arm in mm, and its tilt.
     """
 
     fine: Array
@@ -206,7 +210,7 @@ def _draw_slice(index: int, along: float, grid: Grid, body: Body, vendor: Vendor
 
 
 def _ribs(image: Array, outside: Array, arc: Array, muscle: Array, vendor: Vendor) -> None:
-    """Ribs cut across: marrow inside a dark rim, along the inner half of the wall; ``arc`` is mm around the chest."""
+    """Ribs in cross-section: marrow inside a dark rim, in the inner half of the wall; ``arc`` is mm around the chest."""
     place = arc - 31 * np.floor(arc * (1 / 31)) - 15.5
     away = np.hypot(place * np.float32(0.6), outside - 0.3 * muscle) / (1 + 0.35 * np.sin(arc * (1 / 17)))
     blend(image, 0.4 * vendor.muscle, edge(4.3 - away, 2))
@@ -214,15 +218,13 @@ def _ribs(image: Array, outside: Array, arc: Array, muscle: Array, vendor: Vendo
 
 
 def _vessels(image: Array, grid: Grid, along: float, streaks: tuple[_Streak, ...]) -> None:
-    """Draw the pieces of vessels that this slice meets, over what is darker."""
+    """Draw the pieces of vessels that lie in this slice, where the picture is darker than half their signal."""
     for streak in streaks:
         shift = along - streak.height
         if abs(shift) >= streak.span:
             continue
         a0, b0 = streak.centre[0] + streak.drift[0] * shift, streak.centre[1] + streak.drift[1] * shift
         part = grid.patch((a0, b0), streak.width * (1 + streak.stretch) + 1)
-        if part is None:
-            continue
         cos, sin = math.cos(streak.angle), math.sin(streak.angle)
         da, db = grid.a[part] - a0, grid.b[part] - b0
         long, short = da * cos + db * sin, db * cos - da * sin
@@ -247,8 +249,6 @@ def _abdomen(
         size = bag.size * (0.7 + 0.5 * along)
         b0 = top - bag.below - 0.0042 * bag.front**2
         part = grid.patch((bag.front, b0), 1.4 * size + 6)
-        if part is None:
-            continue
         away = np.hypot((front[part] - bag.front) / 1.25, up[part] - b0) + 2.5 * broad[part]
         blend(image[part], 0.75 * vendor.liver, inside[part] * edge(size - away, 3))
         content = bag.value * (1 + 0.25 * fine[part] + 0.2 * lace[part])
@@ -263,15 +263,13 @@ def _aorta_and_spine(
     """The descending aorta behind the heart, and a vertebra where the slices meet the back."""
     back = body.chest - 2 * body.depth + 20 * along
     part = grid.patch((back + 6, -66 - 40 * along), 20)
-    if part is not None:
-        away = np.hypot((grid.a[part] - back - 6) / 1.1, grid.b[part] + (66 + 40 * along))
-        blend(image[part], 0.35 * vendor.fat * (1 + 0.2 * fine[part]), edge(15 - away, 2.5) * chest[part])
+    away = np.hypot((grid.a[part] - back - 6) / 1.1, grid.b[part] + (66 + 40 * along))
+    blend(image[part], 0.35 * vendor.fat * (1 + 0.2 * fine[part]), edge(15 - away, 2.5) * chest[part])
     part = grid.patch((back + 34 - 14 * along, -30 - 34 * along), 24)
-    if part is not None:
-        tilt = 1.05 + 0.5 * along
-        away = np.hypot(grid.a[part] - (back + 34 - 14 * along), (grid.b[part] + (30 + 34 * along)) / tilt)
-        blend(image[part], vendor.muscle, edge(12.5 - away, 2) * chest[part])
-        blend(image[part], vendor.blood * (1.0 + 0.05 * fine[part]), edge(11 - away, 1.5) * chest[part])
+    tilt = 1.05 + 0.5 * along
+    away = np.hypot(grid.a[part] - (back + 34 - 14 * along), (grid.b[part] + (30 + 34 * along)) / tilt)
+    blend(image[part], vendor.muscle, edge(12.5 - away, 2) * chest[part])
+    blend(image[part], vendor.blood * (1.0 + 0.05 * fine[part]), edge(11 - away, 1.5) * chest[part])
 
 
 def _arm(
@@ -280,8 +278,6 @@ def _arm(
     """An arm beside the chest, with the stripes that off-resonance draws far from the magnet's centre."""
     a0, b0, tilt = place
     part = grid.patch((a0, b0), 95)
-    if part is None:
-        return
     da, db = grid.a[part] - a0, grid.b[part] - b0
     away = np.hypot((da + tilt * db) / 0.85, db / 1.7) + 1.2 * fine[part]
     stripes = 0.75 + 0.25 * np.cos(0.0016 * (da - 40) ** 2 * (1 + 0.3 * along) + 0.12 * db)

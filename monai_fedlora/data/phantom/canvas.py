@@ -1,4 +1,4 @@
-"""Drawing with distances: soft edges, smooth random textures, and patches of a rotated grid."""
+"""Drawing from distances: soft edges, smooth random textures, and parts of a rotated grid."""
 
 from __future__ import annotations
 
@@ -66,14 +66,12 @@ class Grid:
         a, b = ((x[None, :] * axis[0] + y[:, None] * axis[1]).astype(np.float32) for axis in axes)
         return cls(first=(float(x[0]), float(y[0])), step=float(x[1] - x[0]), axes=axes, a=a, b=b)
 
-    def patch(self, centre: tuple[float, float], reach: float) -> tuple[slice, slice] | None:
-        """Return the rows and columns within ``reach`` mm of ``centre`` (own coordinates), None if there are none."""
+    def patch(self, centre: tuple[float, float], reach: float) -> tuple[slice, slice]:
+        """Return the rows and columns within ``reach`` mm of ``centre`` (own coordinates); empty outside the grid."""
         parts = []
         for axis, size in enumerate(self.a.shape[::-1]):
             place = centre[0] * float(self.axes[0, axis]) + centre[1] * float(self.axes[1, axis])
             low = max(0, math.floor((place - reach - self.first[axis]) / self.step))
             high = min(size, math.ceil((place + reach - self.first[axis]) / self.step) + 1)
-            if low >= high:
-                return None
-            parts.append(slice(low, high))
+            parts.append(slice(low, max(low, high)))
         return parts[1], parts[0]

@@ -1,14 +1,26 @@
-"""Who is in a made-up study: how many of each group, from which vendor, in which order."""
+"""The patients of a phantom: how many of each group, from which scanner or camera, in which order and split."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from monai_fedlora.data.phantom.vendors import GROUPS, VENDORS, Vendor
+from monai_fedlora.data.cases import SPLITS, Case, Datalist
+from monai_fedlora.data.datalist import FILE_NAME
+from monai_fedlora.data.origin import recognised
+from monai_fedlora.data.phantom.vendors import GROUPS
+from monai_fedlora.data.splits import assign_splits
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.files import write_json
+
+IMAGES = "images"
+"""Folder of a phantom's images, beside its datalist."""
+
+Machine = TypeVar("Machine")
 
 
 def share_out(total: int, shares: Mapping[str, float]) -> dict[str, int]:
@@ -29,17 +41,76 @@ def draw_groups(total: int, shares: Mapping[str, float], seed: Sequence[int]) ->
     return [groups[place] for place in order]
 
 
-def vendors_named(codes: Sequence[str]) -> tuple[Vendor, ...]:
-    """Return the vendors of these letters.
+def machines_named(machines: Mapping[str, Machine], codes: Sequence[str], *, word: str) -> list[Machine]:
+    """Return the scanners or cameras of these letters.
+
+    Args:
+        machines: scanners or cameras by letter.
+        codes: the letters.
+        word: "vendor" or "camera", for messages.
 
     Raises:
-        ConfigError: there is none, one is unknown or one occurs twice.
+        ConfigError: no letter is given, one is unknown or one occurs twice.
     """
-    if unknown := [code for code in codes if code not in VENDORS]:
-        raise ConfigError(f"unknown vendor {unknown[0]!r}; choose from {', '.join(VENDORS)}")
+    if unknown := [code for code in codes if code not in machines]:
+        raise ConfigError(f"unknown {word} {unknown[0]!r}; choose from {', '.join(machines)}")
     if not codes or len(set(codes)) < len(codes):
-        raise ConfigError(f"name each vendor once, such as {','.join(VENDORS)}")
-    return tuple(VENDORS[code] for code in codes)
+        raise ConfigError(f"name each {word} once, such as {','.join(machines)}")
+    return [machines[code] for code in codes]
+
+
+def machine_of(site: str, machines: Mapping[str, Machine]) -> Machine:
+    """Return the scanner or camera of a site.
+
+    ``site-1`` has the first one, ``site-2`` the second and so on; that of any other site follows from a hash of its
+    name.
+    """
+    known = dict(zip(numbered_sites(machines), machines.values(), strict=True))
+    return known.get(site) or tuple(machines.values())[name_seed(site) % len(machines)]
+
+
+def numbered_sites(machines: Sized) -> list[str]:
+    """Return ``site-1`` and so on, one name for each scanner or camera."""
+    return [f"site-{number}" for number in range(1, len(machines) + 1)]
+
+
+def write_site(
+    folder: Path,
+    *,
+    site: str,
+    dataset: str,
+    task: str,
+    classes: tuple[str, ...],
+    sizes: tuple[int, int, int],
+    seed: int,
+    groups: dict[str, str],
+    draw: Callable[[int, str], Iterable[Case]],
+) -> None:
+    """Write the datalist of a site's phantom, and its images by calling ``draw``.
+
+    Args:
+        folder: an empty folder.
+        site, dataset, task, classes, seed: as in :class:`~monai_fedlora.data.cases.Datalist`.
+        sizes: about how many cases training, validation and test get.
+        groups: the group of each patient or lesion, by name.
+        draw: given the number and the name of a patient or lesion, writes its images below ``folder / IMAGES`` and
+            returns its cases.
+    """
+    splits = assign_splits(groups, seed=seed, fractions=[size / sum(sizes) for size in sizes])
+    cases: dict[str, list[Case]] = {split: [] for split in SPLITS}
+    for number, name in enumerate(groups):
+        cases[splits[name]] += draw(number, name)
+    datalist = Datalist(
+        site=site,
+        dataset=dataset,
+        task=task,
+        classes=classes,
+        image_root=folder / IMAGES,
+        seed=seed,
+        **{split: tuple(members) for split, members in cases.items()},
+        origin=recognised(dataset),
+    )
+    write_json(folder / FILE_NAME, datalist.to_json(image_root=IMAGES))
 
 
 def name_seed(text: str) -> int:

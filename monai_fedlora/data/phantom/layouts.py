@@ -1,16 +1,13 @@
-"""Write phantom patients the way ACDC and M&Ms are laid out.
+"""Write phantom patients in the layouts of ACDC and M&Ms.
 
-The same patient gives the same bytes: no clock and no file name goes into the compressed files. The writers
-fill a folder that the caller moves to its place when everything is in it.
+The same patient gives the same bytes: compressed files hold neither time nor file name. The writers fill a folder that
+the caller moves to its place when it is complete.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +17,8 @@ from monai_fedlora.data.phantom.patient import PhantomPatient
 from monai_fedlora.data.phantom.render import LV, MYO, RV
 from monai_fedlora.data.phantom.vendors import Vendor
 from monai_fedlora.data.phantom_mark import MARK
-from monai_fedlora.files import make_folder, write_bytes
+from monai_fedlora.data.records import FramePair
+from monai_fedlora.files import csv_text, make_folder, write_bytes
 
 ACDC_LABELS = {RV: 1, MYO: 2, LV: 3}
 """From this package's labels to ACDC's."""
@@ -36,24 +34,19 @@ _MNMS_PATHOLOGY = {"NOR": "NOR", "MINF": "IHD", "DCM": "DCM", "HCM": "HCM", "RV"
 _MNMS_CENTRE = {"A": 1, "B": 2, "C": 4, "D": 5}
 
 
-@dataclass(frozen=True, slots=True)
-class FrameFiles:
-    """The end-diastolic and end-systolic image of a patient written in ACDC's layout."""
-
-    ed: Path
-    es: Path
-
-
 def write_acdc_patient(
     patient: PhantomPatient, folder: Path, *, cine: bool = False, oriented: bool = True
-) -> FrameFiles:
+) -> FramePair:
     """Write ``Info.cfg``, the two frames and their masks into ``folder``, whose name is the patient's.
 
     Args:
         patient: the patient.
         folder: made if it does not exist.
         cine: write ``<name>_4d.nii.gz`` too.
-        oriented: whether the affines tell how the patient lies; those of ACDC itself do not.
+        oriented: write affines with the patient's orientation; those of ACDC itself have none.
+
+    Returns:
+        The two image files.
     """
     make_folder(folder)
     name = folder.name
@@ -73,28 +66,22 @@ def write_acdc_patient(
         files.append(file)
     if cine:
         write_bytes(folder / f"{name}_4d.nii.gz", encode(patient.image, patient, oriented=oriented))
-    return FrameFiles(*files)
+    return FramePair(*files)
 
 
-@dataclass(frozen=True, slots=True)
-class MnmsRow:
-    """One line of the table of M&Ms."""
-
-    code: str
-    cells: tuple[str, ...]
-
-
-def write_mnms_patient(patient: PhantomPatient, vendor: Vendor, folder: Path, *, oriented: bool = True) -> MnmsRow:
+def write_mnms_patient(
+    patient: PhantomPatient, vendor: Vendor, folder: Path, *, oriented: bool = True
+) -> tuple[object, ...]:
     """Write the 4D image and its mask (empty but at ED and ES) into ``folder``, whose name is the patient's code.
 
     Args:
         patient: the patient.
-        vendor: the machine.
+        vendor: the scanner.
         folder: made if it does not exist.
-        oriented: whether the affines tell how the patient lies.
+        oriented: write affines with the patient's orientation.
 
     Returns:
-        the patient's line for :func:`write_mnms_table`.
+        The cells of the patient's line for :func:`write_mnms_table`, the code first.
     """
     make_folder(folder)
     code = folder.name
@@ -104,43 +91,37 @@ def write_mnms_patient(patient: PhantomPatient, vendor: Vendor, folder: Path, *,
         mask[frame] = relabel(patient.mask[frame], MNMS_LABELS)
     write_bytes(folder / f"{code}_sa_gt.nii.gz", encode(mask, patient, oriented=oriented))
     heart = patient.heart
-    cells = (
+    return (
         code, vendor.name, vendor.code, _MNMS_CENTRE[vendor.code], patient.ed_frame, patient.es_frame, heart.age,
         _MNMS_PATHOLOGY[heart.group], heart.sex, f"{heart.height:.0f}", f"{heart.weight:.0f}",
     )  # fmt: skip
-    return MnmsRow(code, tuple(map(str, cells)))
 
 
-def write_mnms_table(rows: Sequence[MnmsRow], root: Path) -> Path:
+def write_mnms_table(rows: Iterable[Sequence[object]], root: Path) -> Path:
     """Write the csv of M&Ms into ``root``, sorted by code."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(MNMS_COLUMNS)
-    for index, row in enumerate(sorted(rows, key=lambda row: row.code)):
-        writer.writerow((index, *row.cells))
     table = root / MNMS_TABLE
-    write_bytes(table, text.getvalue().encode())
+    by_code = sorted(rows, key=lambda cells: str(cells[0]))
+    write_bytes(table, csv_text([MNMS_COLUMNS, *((index, *cells) for index, cells in enumerate(by_code))]).encode())
     return table
 
 
 def relabel(mask: np.ndarray, labels: dict[int, int]) -> np.ndarray:
     """Return the mask with every label replaced as ``labels`` says; 0 stays."""
     table = np.zeros(256, np.uint8)
-    for ours, theirs in labels.items():
-        table[ours] = theirs
+    table[list(labels)] = list(labels.values())
     return table[mask]
 
 
 def encode(volume: np.ndarray, patient: PhantomPatient, *, oriented: bool = True) -> bytes:
     """Return the ``.nii.gz`` file of a (Z, Y, X) volume or a (T, Z, Y, X) cine of a patient.
 
-    The header says that it is a phantom. Compression favours speed over size: noise hardly compresses.
+    The header says that it is a phantom. Compression favours speed over size, because noise hardly compresses.
 
     Args:
         volume: the image, or a mask of it.
-        patient: whose it is.
-        oriented: store the axes as the vendor does, with an affine that tells how the patient lies; else as they are in
-            the picture, with a positive diagonal.
+        patient: the patient whose it is.
+        oriented: store the axes in the vendor's order, with an affine that holds the patient's orientation; otherwise
+            in the order of the picture, with a diagonal affine.
     """
     import nibabel
 

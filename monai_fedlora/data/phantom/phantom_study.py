@@ -1,4 +1,4 @@
-"""Whole made-up datasets: who is in them, and writing them as ACDC and M&Ms are distributed."""
+"""Phantoms of whole data sets: choose their patients, and write them in the layouts of ACDC and M&Ms."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monai_fedlora.data.phantom.cohort import draw_groups, mnms_code, share_out
-from monai_fedlora.data.phantom.layouts import MnmsRow, write_acdc_patient, write_mnms_patient, write_mnms_table
+from monai_fedlora.data.phantom.layouts import write_acdc_patient, write_mnms_patient, write_mnms_table
 from monai_fedlora.data.phantom.patient import make_patient
 from monai_fedlora.data.phantom.vendors import GROUPS, Vendor
 from monai_fedlora.data.splits import assign_splits
@@ -24,7 +24,7 @@ class Member:
     Attributes:
         name: folder of the patient.
         group: ACDC group.
-        vendor: the machine.
+        vendor: the scanner.
         split: ``training``, ``validation`` or ``test``.
         seed: seed of the patient.
     """
@@ -37,7 +37,7 @@ class Member:
 
 
 def plan_acdc(patients: int, vendors: Sequence[Vendor], seed: int) -> list[Member]:
-    """Plan a study like ACDC: equally many of each group, two thirds for training, the rest for testing."""
+    """Plan a study like ACDC: the same number of patients of each group, two thirds for training, the rest for testing."""
     drawn = _draw(patients, vendors, seed, {vendor.code: dict.fromkeys(GROUPS, 1.0) for vendor in vendors})
     names = [f"patient{number:03d}" for number in range(1, patients + 1)]
     splits = assign_splits(
@@ -47,7 +47,7 @@ def plan_acdc(patients: int, vendors: Sequence[Vendor], seed: int) -> list[Membe
 
 
 def plan_mnms(patients: int, vendors: Sequence[Vendor], seed: int) -> list[Member]:
-    """Plan a study like M&Ms: equally many patients of each vendor, each with its own share of diseases."""
+    """Plan a study like M&Ms: the same number of patients of each vendor, each with its own shares of diseases."""
     drawn = _draw(patients, vendors, seed, {vendor.code: vendor.shares() for vendor in vendors})
     names = [mnms_code(number, seed) for number in range(patients)]
     strata = {name: f"{vendor.code} {group}" for name, (group, vendor) in zip(names, drawn, strict=True)}
@@ -68,8 +68,8 @@ def write_acdc(
         root: a folder the caller moves to its place afterwards.
         members: the patients.
         frames: frames of a beat.
-        oriented: whether the affines tell how the patients lie.
-        progress: wraps the patients to show how far the writing is.
+        oriented: write affines with the patients' orientation.
+        progress: iterates over the patients and shows the progress, as ``rich.progress.track`` does.
     """
     for member in progress(members):
         patient = make_patient(member.group, member.vendor, member.seed, frames=frames)
@@ -86,7 +86,7 @@ def write_mnms(
     progress: Callable[[Sequence[Member]], Iterable[Member]],
 ) -> None:
     """Write ``OpenDataset`` and its csv into ``root``; arguments as for :func:`write_acdc`."""
-    rows: list[MnmsRow] = []
+    rows = []
     for member in progress(members):
         patient = make_patient(member.group, member.vendor, member.seed, frames=frames)
         folder = root / "OpenDataset" / _MNMS_FOLDERS[member.split] / member.name

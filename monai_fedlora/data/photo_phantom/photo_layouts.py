@@ -1,12 +1,10 @@
-"""Write phantom photographs the way Fed-ISIC2019 and GDRBench are laid out.
+"""Write phantom photographs in the layouts of Fed-ISIC2019 and GDRBench.
 
-The writers fill a folder that the caller moves to its place when everything is in it.
+The writers fill a folder that the caller moves to its place when it is complete.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,27 +13,15 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from monai_fedlora.data.phantom.cohort import share_out
-from monai_fedlora.data.photo_phantom.dermatoscopes import DERMATOSCOPES, Dermatoscope
+from monai_fedlora.data.photo_phantom.dermatoscopes import Dermatoscope
 from monai_fedlora.data.photo_phantom.dermoscopy import make_dermoscopy
-from monai_fedlora.data.photo_phantom.fundus_cameras import FUNDUS_CAMERAS, FundusCamera
+from monai_fedlora.data.photo_phantom.fundus_cameras import FundusCamera
 from monai_fedlora.data.photo_phantom.lesions import CLASSES
 from monai_fedlora.data.photo_phantom.optics import encode
 from monai_fedlora.data.photo_phantom.photo_cohort import draw_units
 from monai_fedlora.data.photo_phantom.photo_kinds import KINDS
 from monai_fedlora.data.splits import assign_splits
-from monai_fedlora.errors import ConfigError
-from monai_fedlora.files import make_folder, write_bytes
-
-__all__ = [
-    "DERMATOSCOPES",
-    "FUNDUS_CAMERAS",
-    "Member",
-    "cameras_named",
-    "plan_fed_isic2019",
-    "plan_feddrg",
-    "write_fed_isic2019",
-    "write_feddrg",
-]
+from monai_fedlora.files import csv_text, make_folder, write_bytes
 
 ISIC_FOLDER = "ISIC_2019_Training_Input_preprocessed"
 ISIC_TABLE = "train_test_split"
@@ -76,21 +62,8 @@ class Member(Generic[CameraT]):
 Progress = Callable[[Sequence[Member[CameraT]]], Iterable[Member[CameraT]]]
 
 
-def cameras_named(cameras: Mapping[str, CameraT], codes: Sequence[str]) -> list[CameraT]:
-    """Return the cameras of these letters.
-
-    Raises:
-        ConfigError: there is none, one is unknown or one occurs twice.
-    """
-    if unknown := [code for code in codes if code not in cameras]:
-        raise ConfigError(f"unknown camera {unknown[0]!r}; choose from {', '.join(cameras)}")
-    if not codes or len(set(codes)) < len(codes):
-        raise ConfigError(f"name each camera once, such as {','.join(cameras)}")
-    return [cameras[code] for code in codes]
-
-
 def plan_fed_isic2019(images: int, cameras: Sequence[Dermatoscope], seed: int) -> list[Member[Dermatoscope]]:
-    """Plan a collection like Fed-ISIC2019: equally many images of each camera, four fifths for training.
+    """Plan a collection like Fed-ISIC2019: the same number of images of each camera, four fifths for training.
 
     Unlike FLamby's, no lesion has images in both folds.
     """
@@ -100,9 +73,9 @@ def plan_fed_isic2019(images: int, cameras: Sequence[Dermatoscope], seed: int) -
 
 
 def plan_feddrg(images: int, cameras: Sequence[FundusCamera], seed: int) -> list[Member[FundusCamera]]:
-    """Plan a collection like GDRBench: equally many images of each domain, four fifths for training.
+    """Plan a collection like GDRBench: the same number of images of each domain, four fifths for training.
 
-    Only domains whose file names tell the patient have two eyes of one.
+    Both eyes of a patient occur only in domains whose file names contain the patient.
     """
     doubles = {camera.code: KINDS["fundus"].doubles * (camera.domain in _PAIRED) for camera in cameras}
     members = _plan(images, cameras, doubles, seed, (0.8, 0.2, 0.0))
@@ -118,11 +91,12 @@ def write_fed_isic2019(
         root: a folder the caller moves to its place afterwards.
         members: the pictures.
         size: shorter side of a picture, pixels.
-        progress: wraps the pictures to show how far the writing is.
+        progress: iterates over the pictures and shows the progress, as ``rich.progress.track`` does.
     """
     folder = root / ISIC_FOLDER
     make_folder(folder)
-    table, metadata = [], []
+    table: list[Sequence[object]] = [ISIC_COLUMNS]
+    metadata: list[Sequence[object]] = [("image", "age_approx", "anatom_site_general", "lesion_id", "sex")]
     for member in progress(members):
         picture = make_dermoscopy(member.group, member.camera, member.seed, shot=member.shot, size=size)
         write_bytes(folder / f"{member.name}.jpg", encode(picture.pixels, member.camera.optics, ".jpg"))
@@ -140,8 +114,8 @@ def write_fed_isic2019(
                 facts.choice(("female", "male")),
             )
         )
-    _write_csv(root / ISIC_TABLE, ISIC_COLUMNS, table)
-    _write_csv(root / ISIC_METADATA, ("image", "age_approx", "anatom_site_general", "lesion_id", "sex"), metadata)
+    write_bytes(root / ISIC_TABLE, csv_text(table).encode())
+    write_bytes(root / ISIC_METADATA, csv_text(metadata).encode())
 
 
 def write_feddrg(
@@ -195,14 +169,6 @@ def _plan(
 
 
 def _file_name(member: Member[FundusCamera]) -> str:
-    """Return the name of a file of a domain, which tells the patient and the eye in some."""
+    """Return the name of a file; in some domains it contains the patient and the eye."""
     pattern = _PAIRED.get(member.camera.domain, (_SINGLE,))[member.shot]
     return pattern.format(member.seed[-1] + 1)
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_bytes(path, text.getvalue().encode())

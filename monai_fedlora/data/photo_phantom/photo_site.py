@@ -1,34 +1,30 @@
-"""The phantom of one site that has photographs: its settings and its making."""
+"""The phantom of a site with photographs: its settings, its cache key and its files."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from monai_fedlora.data.cases import Case, Datalist
-from monai_fedlora.data.datalist import FILE_NAME
-from monai_fedlora.data.origin import recognised
-from monai_fedlora.data.phantom.cohort import name_seed
+from monai_fedlora.data.cases import Case
+from monai_fedlora.data.phantom.cohort import IMAGES, machine_of, name_seed, write_site
 from monai_fedlora.data.photo_phantom import VERSION
 from monai_fedlora.data.photo_phantom.photo_cohort import draw_units
 from monai_fedlora.data.photo_phantom.photo_kinds import KINDS, Camera
-from monai_fedlora.data.splits import assign_splits
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.files import make_folder, write_bytes, write_json
-
-_IMAGES = "images"
+from monai_fedlora.files import make_folder, write_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhotoPhantomSettings:
-    """What the phantom of a site with photographs consists of (ours).
+    """Size and content of the phantom of a site with photographs (defaults ours).
 
     Attributes:
         training, validation, test: pictures of each split; a split may get a few more or less, because every class is
             split in these proportions and the pictures of one lesion or patient stay together.
-        classes: classes of the task, in the order of the labels; None takes those of the demonstration. A site keeps
-            its referral among them, so it may lack some.
+        classes: classes of the task, in the order of the labels; None takes those of the demonstration. Each site has
+            its own shares of them, and may lack some.
         size: shorter side of a picture, pixels.
         seed: another seed gives other lesions and eyes.
     """
@@ -47,14 +43,12 @@ class PhotoPhantomSettings:
 
 
 def site_camera(phantom: str, site: str) -> Camera:
-    """Return the camera of a site's phantom: ``site-1`` to ``site-6`` have A to F, others the one of their name."""
-    cameras = tuple(KINDS[phantom].cameras.values())
-    known = {f"site-{number}": camera for number, camera in enumerate(cameras, 1)}
-    return known.get(site) or cameras[name_seed(site) % len(cameras)]
+    """Return the camera of a site's phantom, see :func:`~monai_fedlora.data.phantom.cohort.machine_of`."""
+    return machine_of(site, KINDS[phantom].cameras)
 
 
 def site_key(phantom: str, site: str, settings: PhotoPhantomSettings) -> dict[str, Any]:
-    """Return everything that a site's pictures follow from.
+    """Return everything that decides what a site's pictures are; it names the phantom's folder in the cache.
 
     Raises:
         ConfigError: the settings make no collection, or the site's camera sees none of the classes.
@@ -93,26 +87,25 @@ def make_site(folder: Path, phantom: str, site: str, settings: PhotoPhantomSetti
     shares = {name: camera.shares[name] for name in classes}
     units = draw_units(settings.pictures, shares, kind.doubles, seed)
     group_of = {f"{kind.unit}{number:04d}": unit.group for number, unit in enumerate(units, 1)}
-    sizes = settings.training, settings.validation, settings.test
-    splits = assign_splits(group_of, seed=settings.seed, fractions=[size / settings.pictures for size in sizes])
-    cases: dict[str, list[Case]] = {"training": [], "validation": [], "test": []}
-    make_folder(folder / _IMAGES)
-    for number, (name, unit) in enumerate(zip(group_of, units, strict=True)):
+    make_folder(folder / IMAGES)
+
+    def draw(number: int, name: str) -> Iterator[Case]:
+        unit = units[number]
         for shot in range(unit.pictures):
             subject = f"{name}_{shot + 1}"
             image = kind.file(unit.group, camera, (*seed, number), shot=shot, size=settings.size, suffix=".jpg")
-            write_bytes(folder / _IMAGES / f"{subject}.jpg", image)
+            write_bytes(folder / IMAGES / f"{subject}.jpg", image)
             label = classes.index(unit.group)
-            case = Case(subject=subject, label=label, group=unit.group, unit=name, image=f"{subject}.jpg")
-            cases[splits[name]].append(case)
-    datalist = Datalist(
+            yield Case(subject=subject, label=label, group=unit.group, unit=name, image=f"{subject}.jpg")
+
+    write_site(
+        folder,
         site=site,
         dataset=f"phantom-{phantom}-{site}",
         task="multiclass",
         classes=classes,
-        image_root=folder / _IMAGES,
+        sizes=(settings.training, settings.validation, settings.test),
         seed=settings.seed,
-        **{split: tuple(members) for split, members in cases.items()},
-        origin=recognised(f"phantom-{phantom}-{site}"),
+        groups=group_of,
+        draw=draw,
     )
-    write_json(folder / FILE_NAME, datalist.to_json(image_root=_IMAGES))

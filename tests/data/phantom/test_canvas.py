@@ -35,6 +35,7 @@ def test_a_patch_holds_every_point_near_its_centre(turn) -> None:
     assert near.any() and inside[near].all() and inside.sum() < 150
 
 
-def test_a_patch_outside_the_grid_is_none() -> None:
+@pytest.mark.parametrize("centre", [(100, 5), (5, 100), (-100, 5), (5, -100)])
+def test_a_patch_outside_the_grid_is_empty(centre) -> None:
     grid = Grid.of(np.arange(10.0), np.arange(10.0), np.eye(2))
-    assert grid.patch((100, 5), 3) is None
+    assert grid.a[grid.patch(centre, 3)].size == 0

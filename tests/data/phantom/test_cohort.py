@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monai_fedlora.data.phantom.cohort import draw_groups, mnms_code, name_seed, share_out, vendors_named
+from monai_fedlora.data.phantom.cohort import draw_groups, machines_named, mnms_code, name_seed, share_out
 from monai_fedlora.data.phantom.vendors import VENDORS
 from monai_fedlora.errors import ConfigError
 
@@ -36,7 +36,7 @@ def test_codes_look_like_those_of_mnms_and_never_repeat() -> None:
 @pytest.mark.parametrize("codes", [[], ["A", "A"], ["E"], [""]])
 def test_vendors_must_be_known_and_named_once(codes) -> None:
     with pytest.raises(ConfigError, match="vendor"):
-        vendors_named(codes)
+        machines_named(VENDORS, codes, word="vendor")
 
 
 def test_names_have_fixed_seeds() -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from monai_fedlora.data.phantom.cohort import machines_named
+from monai_fedlora.data.photo_phantom.dermatoscopes import DERMATOSCOPES
+from monai_fedlora.data.photo_phantom.fundus_cameras import FUNDUS_CAMERAS
 from monai_fedlora.data.photo_phantom.photo_layouts import (
-    DERMATOSCOPES,
-    FUNDUS_CAMERAS,
-    cameras_named,
     plan_fed_isic2019,
     plan_feddrg,
     write_fed_isic2019,
@@ -21,13 +21,15 @@ from monai_fedlora.errors import ConfigError
 
 
 def isic(root: Path, images: int = 36, seed: int = 0, codes: str = "ABCDEF") -> Path:
-    members = plan_fed_isic2019(images, cameras_named(DERMATOSCOPES, codes), seed)
+    members = plan_fed_isic2019(images, machines_named(DERMATOSCOPES, codes, word="camera"), seed)
     write_fed_isic2019(root, members, size=32, progress=iter)
     return root
 
 
 def drg(root: Path, images: int = 36, seed: int = 0, codes: str = "ABCDEF") -> Path:
-    write_feddrg(root, plan_feddrg(images, cameras_named(FUNDUS_CAMERAS, codes), seed), size=32, progress=iter)
+    write_feddrg(
+        root, plan_feddrg(images, machines_named(FUNDUS_CAMERAS, codes, word="camera"), seed), size=32, progress=iter
+    )
     return root
 
 
@@ -45,7 +47,7 @@ def test_the_same_seed_writes_the_same_bytes(write, tmp_path) -> None:
 
 @pytest.mark.slow
 def test_fed_isic2019_is_read_as_planned(tmp_path) -> None:
-    members = plan_fed_isic2019(36, cameras_named(DERMATOSCOPES, "ABCDEF"), 0)
+    members = plan_fed_isic2019(36, machines_named(DERMATOSCOPES, "ABCDEF", word="camera"), 0)
     records = read_fed_isic2019(isic(tmp_path))
     assert [record.subject for record in records] == [member.name for member in members]
     for record, member in zip(records, members, strict=True):
@@ -56,7 +58,7 @@ def test_fed_isic2019_is_read_as_planned(tmp_path) -> None:
 
 
 def test_two_images_of_a_lesion_lie_in_one_fold() -> None:
-    members = plan_fed_isic2019(600, cameras_named(DERMATOSCOPES, "ABCDEF"), 0)
+    members = plan_fed_isic2019(600, machines_named(DERMATOSCOPES, "ABCDEF", word="camera"), 0)
     folds: dict[str, set[str]] = {}
     for member in members:
         folds.setdefault(member.unit, set()).add(member.split)
@@ -69,8 +71,8 @@ def test_two_images_of_a_lesion_lie_in_one_fold() -> None:
 
 
 def test_fed_isic2019_keeps_each_clinics_referral() -> None:
-    members = plan_fed_isic2019(600, cameras_named(DERMATOSCOPES, "BD"), 0)
-    for camera in cameras_named(DERMATOSCOPES, "BD"):
+    members = plan_fed_isic2019(600, machines_named(DERMATOSCOPES, "BD", word="camera"), 0)
+    for camera in machines_named(DERMATOSCOPES, "BD", word="camera"):
         groups = Counter(member.group for member in members if member.camera is camera)
         whole = sum(camera.shares.values())
         assert sum(groups.values()) == 300
@@ -79,7 +81,7 @@ def test_fed_isic2019_keeps_each_clinics_referral() -> None:
 
 @pytest.mark.slow
 def test_feddrg_is_read_as_planned(tmp_path) -> None:
-    members = plan_feddrg(36, cameras_named(FUNDUS_CAMERAS, "ABCDEF"), 0)
+    members = plan_feddrg(36, machines_named(FUNDUS_CAMERAS, "ABCDEF", word="camera"), 0)
     by_path = {f"{m.camera.domain}/{m.group}/{m.name}{m.camera.suffix}": m for m in members}
     records = read_feddrg(drg(tmp_path))
     assert sorted(by_path) == [record.subject for record in records]
@@ -105,4 +107,4 @@ def test_two_eyes_of_a_patient_lie_in_one_list_and_are_known_as_such(tmp_path) -
 @pytest.mark.parametrize("codes", ["G", "AA", ""])
 def test_impossible_cameras_are_refused(codes) -> None:
     with pytest.raises(ConfigError, match="camera"):
-        cameras_named(DERMATOSCOPES, codes)
+        machines_named(DERMATOSCOPES, codes, word="camera")
