@@ -194,3 +194,7 @@ def test_damaged_tensors_never_raise_anything_but_a_weights_error(tmp_path: Path
 def test_missing_tensors_are_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"adapter\.safetensors does not exist"):
         files.load_tensors(tmp_path / "adapter.safetensors")
+
+
+def test_a_csv_quotes_what_needs_it_and_ends_every_line_alike() -> None:
+    assert files.csv_text([("a", 1, 0.5), ("b,c", None, 'say "x"')]) == 'a,1,0.5\n"b,c",,"say ""x"""\n'

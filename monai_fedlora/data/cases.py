@@ -1,4 +1,4 @@
-"""What a site's datalist says: its cases, their labels and their splits."""
+"""A site's cases with their labels and splits, as its datalist holds them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ FILE_KEYS = ("image", "ed", "es", "cine")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One patient's heart or one photograph.
+    """One patient's cine study or one photograph.
 
-    A heart is two frame files (``ed``, ``es``) or one 4D file and two frame numbers; a photograph is ``image``.
+    A cine study is given by two frame files (``ed``, ``es``) or by one 4D file and two frame numbers, a photograph by
+    ``image``.
 
     Attributes:
         subject: code of the patient, or of the photograph; unique in a datalist.
         label: index into the datalist's classes.
         group: the diagnosis as the source gives it.
-        unit: the patient or lesion that several cases belong to, or None for a case of its own. All cases of a
-            unit lie in one split.
+        unit: the patient or lesion that several cases belong to; None for a case that is alone. All cases of a unit
+            are in one split.
         image: file of the photograph, relative to the image root.
         ed: end-diastolic frame file, relative to the image root.
         es: end-systolic frame file, relative to the image root.
@@ -62,10 +63,10 @@ class Datalist:
 
     Attributes:
         site: name of the site, as the federation knows it.
-        dataset: where the cases come from, such as ``acdc``.
+        dataset: name of the data set, such as ``acdc``.
         task: ``binary`` or ``multiclass``.
         classes: class names; a label is an index into them. A site may lack cases of a class.
-        image_root: absolute folder the image paths start from.
+        image_root: absolute folder that the image paths are relative to.
         seed: seed of the split.
         training, validation, test: the cases; training is never empty.
         origin: whether the images are synthetic or real, and where they come from.
@@ -106,7 +107,7 @@ class Datalist:
 
     @property
     def modality(self) -> str:
-        """``image`` for photographs, ``cine`` for cine studies; a checked datalist is no mixture."""
+        """``image`` for photographs, ``cine`` for cine studies; a checked datalist holds one kind alone."""
         return "cine" if self.training[0].image is None else "image"
 
     def counts(self, split: str) -> tuple[int, ...]:

@@ -1,10 +1,10 @@
-"""A site's cases with their images in memory, made of what a Python program has: arrays, dictionaries, data sets."""
+"""A site's cases with their images in memory, read from arrays, dictionaries or data sets of a Python program."""
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ class Item:
     Attributes:
         image: (C, \\*spatial) float32, finite.
         label: index of its class.
-        subject: whose image it is; None for a case of its own.
+        subject: the patient; None where the case is the only one of its patient.
     """
 
     image: Tensor
@@ -49,15 +49,15 @@ def read_part(part: Any, *, site: str, split: str, transform: Sequence[Callable]
     """Read one split.
 
     Args:
-        part: None for no case; a tuple of images (N, C, \\*spatial) and labels (N,), and subjects (N,) if there are
-            some; or anything that has a length and holds cases: dictionaries with ``image``, ``label`` and, where
-            known, ``subject``, or pairs of an image and a label.
-        site, split: for errors.
+        part: None for no case; a tuple of images (N, C, \\*spatial), labels (N,) and optionally subjects (N,); or
+            anything with a length that holds cases: dictionaries with ``image``, ``label`` and, where known,
+            ``subject``, or pairs of an image and a label.
+        site, split: names for messages.
         transform: deterministic MONAI dictionary transforms, run once for each case.
 
     Raises:
-        DataError: images and labels are not as many, a case has none of them or another kind of value, an image is not
-            finite, or a case is another one each time it is read; the message names the site and the case.
+        DataError: the numbers of images and labels differ, a case lacks an image or label or has one of a wrong type,
+            an image is not finite, or a case differs each time it is read; the message names the site and the case.
     """
     if part is None:
         return []
@@ -87,29 +87,27 @@ def read_part(part: Any, *, site: str, split: str, transform: Sequence[Callable]
 def collect(
     parts: Parts, *, site: str, classes: Sequence[str], seed: int = 0, images: str = UNKNOWN, dataset: str = "memory"
 ) -> tuple[Datalist, dict[str, tuple[dict[str, Any], ...]]]:
-    """Put a site's cases together.
+    """Join a site's cases to a datalist.
 
     Args:
         parts: see :data:`Parts`.
         site: its name.
         classes: names in label order.
-        seed: of whoever has split the cases; it is only noted.
+        seed: seed of the split, which was made elsewhere; it is only recorded.
         images: kind of the images, see :mod:`monai_fedlora.data.origin`.
-        dataset: what they are called.
+        dataset: name of the data set.
 
     Returns:
         The cases as a datalist, and by split one MONAI dictionary per case with ``image``, ``label`` and ``subject``.
 
     Raises:
-        DataError: there is no training case, a label is none of the classes, images have several shapes, or a subject
-            has cases in two splits.
+        DataError: there is no training case, a label is not an index into the classes, images differ in shape, or a
+            subject has cases in two splits.
     """
     check_site_name(site)
     if not parts.get("training"):
         raise DataError(f"{site} has no training case; give it some, or leave the site out")
-    _check_labels(parts, site, classes)
-    _check_shapes(parts, site)
-    _check_subjects(parts, site)
+    _check_items(parts, site, classes)
     listed: dict[str, tuple[Case, ...]] = {}
     items: dict[str, tuple[dict[str, Any], ...]] = {}
     for split in SPLITS:
@@ -164,7 +162,7 @@ def _transformed(case: dict[str, Any], steps: Compose, name: str) -> Mapping[str
     if not steps.transforms:
         return case
     try:
-        made = steps(copy.deepcopy(case))  # one that computes in place would change what the user holds
+        made = steps(copy.deepcopy(case))  # transforms that compute in place must not change the user's data
     except Exception as error:
         cause = error.__cause__ or error
         raise DataError(f"{name} cannot be transformed: {type(cause).__name__}: {str(cause)[:300]}") from error
@@ -221,7 +219,7 @@ def _check_repeatable(steps: Compose, what: str, place: str) -> None:
 
 
 def _check_same(part: Any, reader: Callable, steps: Compose, first: Item, place: str) -> None:
-    """Refuse a data set that draws its images anew."""
+    """Refuse a data set whose first case differs from one reading to the next."""
     if isinstance(own := getattr(part, "transform", None), Compose):
         _check_repeatable(own, "its transform", place)
     for _ in range(2):
@@ -233,34 +231,21 @@ def _check_same(part: Any, reader: Callable, steps: Compose, first: Item, place:
             )
 
 
-def _placed(parts: Parts) -> Iterator[tuple[str, int, Item]]:
-    for split in SPLITS:
-        for number, item in enumerate(parts.get(split, ())):
-            yield split, number, item
-
-
-def _check_labels(parts: Parts, site: str, classes: Sequence[str]) -> None:
-    for split, number, item in _placed(parts):
+def _check_items(parts: Parts, site: str, classes: Sequence[str]) -> None:
+    shape = parts["training"][0].image.shape
+    where: dict[str, str] = {}
+    placed = [(split, *each) for split in SPLITS for each in enumerate(parts.get(split, ()))]
+    for split, number, item in placed:
         if not 0 <= item.label < len(classes):
             raise DataError(
                 f"{site}: {split} case {number} has the label {item.label}, and there are {len(classes)} classes, 0 to "
                 f"{len(classes) - 1}, as many as the network has outputs; count labels from 0"
             )
-
-
-def _check_shapes(parts: Parts, site: str) -> None:
-    shape = parts["training"][0].image.shape
-    for split, number, item in _placed(parts):
         if item.image.shape != shape:
             raise DataError(
                 f"{site}: {split} case {number} is an image of shape {tuple(item.image.shape)}, and the first training "
                 f"case {tuple(shape)}; bring all to one, for example with transform="
             )
-
-
-def _check_subjects(parts: Parts, site: str) -> None:
-    where: dict[str, str] = {}
-    for split, _, item in _placed(parts):
         if item.subject is not None and where.setdefault(item.subject, split) != split:
             raise DataError(
                 f"{site}: subject {item.subject!r} has cases in {where[item.subject]} and in {split}, so that the "

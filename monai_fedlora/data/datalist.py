@@ -1,7 +1,7 @@
-"""The file one site trains from: which images, which label, which split.
+"""Read, check and write datalists: the file that lists the cases which a site trains on.
 
-A site's datalist is ``<root>/<site>/datalist.json``. Image paths in it are relative to ``image_root``,
-which is absolute or relative to the folder of the file, and never leave it.
+A site's datalist is ``<root>/<site>/datalist.json``. Image paths in it are relative to ``image_root`` and lie inside
+it; ``image_root`` is absolute or relative to the folder of the file.
 """
 
 from __future__ import annotations
@@ -44,10 +44,11 @@ _SOURCE = "source"
 
 
 def check_site_name(site: str) -> None:
-    """Refuse a name that cannot be a folder and a federation client.
+    """Refuse a name that cannot be that of a folder and of an NVFlare client.
 
     Raises:
-        DataError: the name is empty, too long, reserved, or has other characters than these.
+        DataError: the name is empty, too long, reserved, or holds characters other than letters, digits, ``-`` and
+            ``_``.
     """
     if not _SITE_NAME.fullmatch(site) or site.lower() == "server":
         raise DataError(
@@ -80,12 +81,12 @@ def _load(path: Path, *, images: bool) -> Datalist:
 
 
 def check_datalist(datalist: Datalist, *, name: str, images: bool = True) -> None:
-    """Check what a datalist says against itself and against the disk.
+    """Check that a datalist is consistent and that its image files exist.
 
     Args:
         datalist: the datalist.
-        name: how messages call it, usually its path.
-        images: whether every image file must exist.
+        name: name of the datalist in messages, usually its path.
+        images: whether to check that every image file exists.
 
     Raises:
         DataError: see :func:`load_datalist`.
@@ -125,7 +126,7 @@ def check_datalist(datalist: Datalist, *, name: str, images: bool = True) -> Non
 def read_prepared(root: str | os.PathLike[str]) -> tuple[Datalist, ...]:
     """Load the datalist of every site of a prepared folder; none if there is no folder.
 
-    Images are not looked for, so that a folder whose images were moved can be prepared again.
+    Whether the image files exist is not checked, so that a folder whose images were moved can be prepared again.
 
     Raises:
         DataError: a datalist is wrong, or two folders hold the same site.
@@ -141,8 +142,8 @@ def write_datalists(
 ) -> tuple[Path, ...]:
     """Write ``<output>/<site>/datalist.json`` for every site, or nothing at all.
 
-    Sites that ``output`` already holds stay; together with the new ones they must agree on task and classes
-    and share no patient of the same dataset. Photographs of one patient or lesion may lie at two sites, in the same
+    Sites that ``output`` already holds stay. All sites of the folder must have the same task and classes and must share
+    no case of the same data set. Photographs of one patient or lesion may be at two sites, if they are in the same
     split.
 
     Args:
@@ -182,7 +183,7 @@ def write_datalists(
 
 
 def _move_in(staging: Path, output: Path, names: Sequence[str]) -> None:
-    """Move every site's file from staging to output; after a failure put output back as it was."""
+    """Move every site's file from staging to output; after a failure restore what was there."""
     if not output.exists():
         os.replace(staging / "new", output)
         return

@@ -1,7 +1,8 @@
-"""Images that two patients have in common, byte for byte."""
+"""Find images that several patients have in common, byte for byte."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
@@ -16,15 +17,15 @@ _HEAD = 4096
 
 
 def link_identical(records: Sequence[Record]) -> list[Record]:
-    """Make records with the same image one unit, so that they never lie in two splits, and note it.
+    """Join records with the same image to one unit, so that they are in one split, and add a note to them.
 
-    Only files of equal size and equal beginning are read to their end. A file that cannot be read links nothing.
+    Only files with the same size and the same first bytes are read completely. Files that cannot be read are skipped.
 
     Args:
         records: as a reader made them.
 
     Returns:
-        The records in their order; linked ones have the unit that sorts first, and a note.
+        The records in their order; joined ones have the first of their units in alphabetical order, and a note.
 
     Raises:
         DataError: end-diastole and end-systole of a patient are the same file or identical.
@@ -73,9 +74,9 @@ def _linked(records: Sequence[Record], groups: Sequence[Sequence[int]]) -> list[
 
 
 def _identical(files: Sequence[Path]) -> list[list[Path]]:
-    """Groups of files of one content; a file alone is a group."""
+    """Group files by their content; a file that is like no other is a group of its own."""
     groups = [list(files)]
-    for key in (_size, _head, sha256):
+    for key in (os.path.getsize, _head, sha256):
         groups = [part for group in groups for part in (_split(group, key) if len(group) > 1 else [group])]
     return groups
 
@@ -88,10 +89,6 @@ def _split(files: Sequence[Path], key: Callable[[Path], Hashable]) -> list[list[
         except OSError:
             parts[file].append(file)
     return list(parts.values())
-
-
-def _size(file: Path) -> int:
-    return file.stat().st_size
 
 
 def _head(file: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""The mark that this package's phantoms carry in their files, so that copies of them are never taken for patients."""
+"""The mark in the files of this package's phantoms, by which copies of them are never taken for real patients."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from monai_fedlora.data.origin import MIXED, PHANTOMS, REAL, SYNTHETIC, Origin
 
 MARK = b"phantom of monai-fedlora"
-"""In a NIfTI header's ``descrip``, a JPEG's comment, a PNG's text."""
+"""Written into ``descrip`` of a NIfTI header, the comment of a JPEG or the text of a PNG file."""
 
 _HEAD = 4096
 _GZIP = b"\x1f\x8b"
 
 
 def is_marked(path: Path) -> bool:
-    """Whether an image file says of itself that it is a phantom; a file that cannot be read says nothing."""
+    """Whether an image file holds the mark of a phantom; False for a file that cannot be read."""
     try:
         with path.open("rb") as stream:
             head = stream.read(_HEAD)
@@ -28,12 +28,12 @@ def is_marked(path: Path) -> bool:
 
 
 def origin_of(files: Iterable[Path], *, dataset: str, said: Origin) -> Origin:
-    """The origin of images: as somebody says, unless some of them are marked as phantoms.
+    """The origin of images: the one that was declared, unless some of the files are marked as phantoms.
 
     Args:
-        files: one of each case.
-        dataset: name of the data set or of the layout that its files are in.
-        said: what is said of them.
+        files: one file of each case.
+        dataset: name of the data set, or of the layout of its files.
+        said: the declared origin.
     """
     if said.kind == SYNTHETIC:
         return said
@@ -46,5 +46,5 @@ def origin_of(files: Iterable[Path], *, dataset: str, said: Origin) -> Origin:
 
 
 def published(dataset: str, source: str | None, *, synthetic: bool = False) -> Origin:
-    """What a data set on disk is said to be: real, unless somebody knows better."""
+    """The declared origin of a data set on disk: real, unless the user says that it is synthetic."""
     return Origin(kind=SYNTHETIC if synthetic else REAL, name=dataset, source=source)

@@ -1,4 +1,4 @@
-"""Finding the photographs that a list names, and checking that each of them is one."""
+"""Find the photographs that a list names, and check their headers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from monai_fedlora.formats.photograph_file import SUFFIXES
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A photograph as a list names it.
+    """A photograph that a list names.
 
     Attributes:
-        origin: the line of the list.
-        folder: where its file lies.
-        name: name of the file; the suffix may be missing, or another than the file's.
+        origin: file and line of the list, for messages.
+        folder: folder of the photograph.
+        name: file name; its suffix may be missing or differ from that of the file.
     """
 
     origin: str
@@ -30,13 +30,13 @@ class Listed:
 
 
 def find_photographs(listed: Sequence[Listed]) -> list[Photograph]:
-    """Return the file of every listed photograph; each folder is read once.
+    """Return the file of every listed photograph; each folder is listed once.
 
-    A file has the name that is listed, or the same name with another suffix, such as ``.JPG`` for ``.jpeg``.
+    A file has the listed name, or the same name with another suffix, such as ``.JPG`` for ``.jpeg``.
 
     Raises:
-        DataError: photographs are missing (the message names the first and counts them), one has two files, or a
-            file is damaged or no photograph.
+        DataError: photographs are missing (the message names the first and gives their number), two files match one
+            name, or a file is damaged or not a photograph.
     """
     folders = {folder: _files(folder) for folder in {entry.folder for entry in listed}}
     found = [folders[entry.folder].get(stem(entry.name), []) for entry in listed]
@@ -51,7 +51,7 @@ def find_photographs(listed: Sequence[Listed]) -> list[Photograph]:
 
 
 def stem(name: str) -> str:
-    """Return a file name without the suffix of a photograph; other dots belong to the name."""
+    """Return a file name without its suffix, if that is one of a photograph; other dots belong to the name."""
     return Path(name).stem if Path(name).suffix.lower() in SUFFIXES else name
 
 
@@ -64,7 +64,7 @@ def _photograph(entry: Listed, files: Sequence[Path]) -> Photograph:
 
 
 def _files(folder: Path) -> dict[str, list[Path]]:
-    """Return the photographs of a folder by their name without suffix; none if there is no folder."""
+    """Return the photographs of a folder by their names without suffix; empty if there is no such folder."""
     files: dict[str, list[Path]] = defaultdict(list)
     if folder.is_dir():
         for path in sorted(folder.iterdir()):

@@ -1,4 +1,4 @@
-"""The cases of several sites as those of one, for training where all data may lie together."""
+"""Join the cases of several sites to one site, for training on all data in one place."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from monai_fedlora.errors import DataError
 from monai_fedlora.files import write_json
 
 POOLED = "pooled"
-"""Name of the site that holds what all others hold."""
+"""Name of the site that holds the cases of all others."""
 
 
 def pool(datalists: Sequence[Datalist], *, site: str = POOLED) -> Datalist:
-    """Put the cases of several sites into one datalist, each in the split it was in.
+    """Join the cases of several sites to one datalist; every case stays in its split.
 
-    Subjects and units are prefixed with their site's name, so that two hospitals may use the same codes. Image paths
-    start from the folder that all image roots have in common.
+    Subjects and units get their site's name as a prefix, so that two hospitals may use the same codes. Image paths are
+    relative to the deepest folder that contains all image roots.
 
     Args:
         datalists: of different sites with the same task and classes.
@@ -59,7 +59,7 @@ def pool(datalists: Sequence[Datalist], *, site: str = POOLED) -> Datalist:
 
 
 def pooled_data(datalists: Iterable[Path], *, folder: Path) -> Path:
-    """Write the pool of datalist files into a folder of its own below ``folder``, unless it is there.
+    """Write the pool of datalist files into a new folder below ``folder``, unless it is there already.
 
     Returns:
         Path of the pool's datalist.
@@ -96,7 +96,7 @@ def _origin(datalists: Sequence[Datalist]) -> Origin:
 
 
 def _listed(said: Sequence[str | None]) -> str | None:
-    """All of them, or the first and how many more."""
+    """All texts, or the first one and the number of the others."""
     texts = list(dict.fromkeys(text for text in said if text))
     if len(texts) > 3:
         return f"{texts[0]} and {len(texts) - 1} more"

@@ -1,4 +1,4 @@
-"""From the records of a reader to the datalists of sites."""
+"""Turn the records of a reader into datalists: labels, sites and splits."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from monai_fedlora.data.units import keep_published_apart, take_subset, unit_lab
 from monai_fedlora.errors import ConfigError, DataError
 
 BINARY_CLASSES = ("NOR", "ABN")
-"""Normal against any pathology."""
+"""Classes of the binary task: normal, and any pathology."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What to make of a dataset.
+    """How to label, group and split the records of a data set.
 
     Attributes:
-        dataset: name of the dataset, written into the datalists.
-        groups: the dataset's groups in the order of its classes, or () to take those that occur, sorted.
-        normal: the group that the binary task calls NOR.
+        dataset: name of the data set, written into the datalists.
+        groups: the data set's diagnoses in the order of its classes; () takes those that occur, sorted.
+        normal: the diagnosis that is NOR in the binary task.
         task: ``binary`` (NOR against any pathology) or ``multiclass`` (the dataset's groups).
-        classes: the class list to use, or None for all of the task. A list given here may name classes that
-            no site has, for sites prepared apart from each other.
-        leave_out: leave out patients whose group is not in ``classes``; otherwise they are an error.
+        classes: the classes to use; None takes all of the task. A list may name classes that no site has, for sites
+            that are prepared separately.
+        leave_out: leave out patients whose diagnosis is not in ``classes``; otherwise they are an error.
         by: ``vendor``, ``centre`` or ``spacing``.
-        sites: number of protocol sites, for ``spacing`` only.
-        site: name of the one site that gets everything, in place of ``by``.
+        sites: number of sites, for ``spacing`` only.
+        site: name of a single site that gets all records, in place of ``by``.
         seed: seed of the split.
         fractions: shares of training, validation and test.
-        published_split: keep the dataset's own test and validation patients there. Training records of their
+        published_split: keep the published test and validation cases in their splits. Training records of the same
             patients or lesions are left out.
-        draw_test: where the published split has no test patient, draw them; otherwise that is an error.
+        draw_test: draw test cases where the published split has none; otherwise that is an error.
         limit: largest number of records of a site, or None for all; see :func:`~monai_fedlora.data.units.take_subset`.
-        origin: what is said of the images; files that are marked as phantoms contradict it, and are believed.
+        origin: declared origin of the images; files that are marked as phantoms override it.
     """
 
     dataset: str
@@ -65,7 +65,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """The datalists of all sites, and what the user should know about them."""
+    """The datalists of all sites, and notes for the user."""
 
     datalists: tuple[Datalist, ...]
     notes: tuple[str, ...]
@@ -76,8 +76,8 @@ def prepare(records: Sequence[Record], settings: Settings, *, existing: Sequence
 
     Args:
         records: the patients of a dataset.
-        settings: what to make of them.
-        existing: datalists the result will stand beside; a class they have is not missing.
+        settings: how to do so.
+        existing: datalists that the output folder already holds; a class that they have is not missing.
 
     Raises:
         ConfigError: settings contradict each other.
@@ -94,10 +94,8 @@ def prepare(records: Sequence[Record], settings: Settings, *, existing: Sequence
     notes += _record_notes(kept)
     draw: tuple[str, ...] = ("validation",)
     if settings.published_split:
-        kept, more = _published(kept, settings)
+        kept, more, draw = _published(kept, settings)
         notes += more
-        if not any(record.split == "test" for record in kept):
-            draw = ("validation", "test")
     root = _common_root(kept)
     sites = _sites(kept, settings)
     if settings.limit is not None:
@@ -124,7 +122,7 @@ def _unit_notes(records: Sequence[Record]) -> list[str]:
 
 
 def _record_notes(records: Sequence[Record]) -> list[str]:
-    """What the reader noted, with the number of records and the first of them."""
+    """The notes of the reader, each with the number of records it is about and the first of them."""
     noted: dict[str, list[str]] = {}
     for record in records:
         for note in record.notes:
@@ -135,20 +133,22 @@ def _record_notes(records: Sequence[Record]) -> list[str]:
     ]
 
 
-def _published(records: Sequence[Record], settings: Settings) -> tuple[list[Record], list[str]]:
-    kept, notes = keep_published_apart(records), []
+def _published(records: Sequence[Record], settings: Settings) -> tuple[list[Record], list[str], tuple[str, ...]]:
+    """The records that stay, notes, and the splits that are drawn."""
+    kept, notes, draw = keep_published_apart(records), [], ["validation"]
     if not any(record.split == "test" for record in kept):
         if not settings.draw_test:
             raise DataError(f"{settings.dataset} has no published test patient here; drop --published-split")
         notes.append(
             f"{settings.dataset} has no published test split here, so a test split is drawn, by patient or lesion"
         )
+        draw.append("test")
     if len(kept) < len(records):
         notes.append(
             f"left out, because their patient or lesion is in a published test or validation split: "
             f"{len(records) - len(kept)} of {len(records)}"
         )
-    return kept, notes
+    return kept, notes, tuple(draw)
 
 
 def _classes(records: Sequence[Record], settings: Settings) -> tuple[str, ...]:
@@ -230,7 +230,7 @@ def _datalists(
     settings: Settings,
     draw: Sequence[str],
 ) -> tuple[Datalist, ...]:
-    """Split the sites one after the other; a unit that an earlier site has keeps the split it has there."""
+    """Split one site after the other; a unit that an earlier site has too stays in the split it has there."""
     datalists = []
     splits: dict[str, str] = {}
     for site, records in sites.items():
@@ -242,7 +242,7 @@ def _datalists(
             fixed=published if settings.published_split else None,
             draw=draw,
         )
-        cases: dict[str, list[Case]] = {"training": [], "validation": [], "test": []}
+        cases: dict[str, list[Case]] = {split: [] for split in SPLITS}
         for record in sorted(records, key=lambda record: record.subject):
             cases[splits[unit_of(record)]].append(_case(record, labels[record.subject], root))
         if not cases["training"]:

@@ -1,4 +1,4 @@
-"""What is known about a published data set, and how its copies on a disk are read."""
+"""What a reader of a published data set consists of."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """A reader, and what the command line offers for its data set.
+    """A reader of a published data set, and the options of its command.
 
     Attributes:
-        read: from the folder of a copy to its patients or photographs; raises
+        read: returns the patients or photographs of the copy in a folder; raises
             :class:`~monai_fedlora.errors.DataError` for a copy that it cannot use.
-        text: what the data set is called and where its files lie.
+        text: name of the data set, and what the folder has to contain.
         source: who published it.
-        by: what can make a site, of "vendor", "centre" and "spacing"; the first is the default.
+        by: what sites can be made of, of "vendor", "centre" and "spacing"; the first is the default.
         groups: its diagnoses in the order of the labels; () for those that occur, sorted.
-        normal: the group that the binary task calls NOR.
-        centres: all that were published, so that those which a copy lacks can be told; () where nobody knows.
-        photographs: whether it is 2D: the task is then its groups and its published split is kept, unless somebody asks
-            for something else.
+        normal: the diagnosis that is NOR in the binary task.
+        centres: all published centres, to report those that a copy lacks; () where unknown.
+        photographs: whether its images are photographs. The default task is then multiclass, and by default the
+            published split is kept.
     """
 
     read: Callable[[Path], list[Record]]

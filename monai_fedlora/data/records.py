@@ -1,4 +1,4 @@
-"""One patient or photograph as a reader finds it, before labels, sites and splits are decided."""
+"""What a reader returns: patients or photographs without labels, sites and splits."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ class Record:
 
     Attributes:
         subject: code of the patient, or of the photograph.
-        origin: the file, and the line where there is one, that declares it; for messages.
-        images: where end-diastole and end-systole are, or the photograph.
+        origin: the file, with a line where there is one, that lists it; for messages.
+        images: the files of end-diastole and end-systole, or the photograph.
         spacing: in-plane distance of voxels, mm (geometric mean of x and y), or None for a photograph.
-        unit: the patient or lesion that several records belong to, or None for a record of its own.
+        unit: the patient or lesion that several records belong to; None for a record that is alone.
         group: the diagnosis, or None where the source has none.
         vendor: the scanner's manufacturer, or None.
         centre: the acquiring centre, or the value of the site column of a table, or None.
         split: ``training``, ``validation`` or ``test`` where the dataset publishes one, or None.
-        notes: what was decided in reading it that the user should know, in words that are the same for all records.
+        notes: what the user should know about how it was read; the same text for all records with the same note.
     """
 
     subject: str
@@ -74,16 +74,14 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """In-plane distance of voxels, mm (geometric mean of x and y), and what was decided in reading the headers."""
+    """In-plane distance of voxels, mm (geometric mean of x and y), and notes on how the headers were read."""
 
     spacing: float
     notes: tuple[str, ...]
 
 
 def pair_geometry(images: FramePair) -> Geometry:
-    """Check the headers of two frame files.
-
-    The two may differ in their number of slices, not in the plane.
+    """Check the headers of two frame files, which may differ in their number of slices but not in the image plane.
 
     Raises:
         DataError: a file is missing, damaged, not 3D, or the two do not lie on the same grid.
@@ -115,7 +113,7 @@ def cine_geometry(images: Cine, *, origin: str) -> Geometry:
 
 
 def check_frames_differ(ed: int, es: int, *, origin: str) -> None:
-    """Refuse one frame as both ends of the heart beat.
+    """Refuse the same frame as end-diastole and end-systole.
 
     Raises:
         DataError: the two numbers are equal.
@@ -148,7 +146,7 @@ def check_unique(records: Sequence[Record]) -> None:
 
 
 def known_group(text: str, groups: Sequence[str], *, origin: str) -> str:
-    """Return the group that ``text`` names, whatever its case.
+    """Return the group that ``text`` names, in capitals or not.
 
     Raises:
         DataError: it is none of ``groups``.
@@ -160,7 +158,7 @@ def known_group(text: str, groups: Sequence[str], *, origin: str) -> str:
 
 
 def vendor_name(text: str) -> str:
-    """Return one name for all spellings of a manufacturer, such as ``ge`` for ``GE MEDICAL SYSTEMS``."""
+    """Return the same name for all spellings of a manufacturer, such as ``ge`` for ``GE MEDICAL SYSTEMS``."""
     words = text.casefold()
     for part, name in _VENDORS:
         if part in words:

@@ -1,4 +1,4 @@
-"""Where a site's data is: its own prepared folder, or a phantom made for it on first use."""
+"""The datalist of a site: that of a prepared folder, or that of a phantom which is generated on first use."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from monai_fedlora.data.photo_phantom.photo_site import PhotoPhantomSettings
 
 CACHE = "MONAI_FEDLORA_CACHE"
-"""Environment variable: folder for what can be made again, such as phantoms."""
+"""Environment variable: folder for files that can be generated again, such as phantoms."""
 
 PHANTOMS = ("cine", "dermoscopy", "fundus")
-"""What a phantom can picture: cine studies of hearts, skin lesions or retinas."""
+"""Kinds of phantoms: cine studies of hearts, dermoscopic images of skin lesions, fundus photographs."""
 
 _TASKS = {"binary": ("NOR", "ABN"), "multiclass": ("NOR", "MINF", "DCM", "HCM", "RV")}
 _log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhantomSettings:
-    """What the phantom of a site with cine studies consists of (ours).
+    """Size and content of the phantom of a site with cine studies (defaults ours).
 
     Attributes:
         training, validation, test: patients of each split; a split may get a few more or less, because every
@@ -66,24 +66,24 @@ def site_data(
 ) -> Path:
     """Return the path of a site's datalist.
 
-    A prepared folder wins: ``data_root``, else ``$MONAI_FEDLORA_DATA``. Without one, the site's phantom is
-    made on first use and kept in ``$MONAI_FEDLORA_CACHE`` or the user's cache folder; it is safe to delete.
+    The prepared folder is ``data_root``, else ``$MONAI_FEDLORA_DATA``. Without one, a phantom of the site is generated
+    on first use and kept in ``$MONAI_FEDLORA_CACHE`` or the user's cache folder, where it can be deleted at any time.
     ``site-1`` to ``site-4`` have the vendors A to D of cine studies, ``site-1`` to ``site-6`` the cameras A to F of
-    photographs, another site the one its name hashes to.
+    photographs; that of another site follows from a hash of its name.
 
-    The site ``pooled`` has the cases of all others: of the prepared folder, or of the phantoms that have a vendor or
-    camera of their own. Its datalist is kept in the same cache folder.
+    The site ``pooled`` has the cases of all sites of the prepared folder, or of the phantoms ``site-1`` to ``site-4``
+    or ``site-6``. Its datalist is kept in the same cache folder.
 
     Args:
         site: name of the site.
         data_root: prepared folder with one folder per site.
         phantom: ``cine``, ``dermoscopy`` or ``fundus``.
-        settings: what the phantom consists of, ``PhantomSettings`` for cine studies and ``PhotoPhantomSettings`` for
-            photographs; None takes the defaults.
+        settings: size and content of the phantom, ``PhantomSettings`` for cine studies and ``PhotoPhantomSettings``
+            for photographs; None takes the defaults.
 
     Raises:
-        DataError: the site name is no name, or the prepared folder does not have the site.
-        ConfigError: the phantom is unknown, or the settings make no study.
+        DataError: the site's name is not valid, or the prepared folder does not have the site.
+        ConfigError: the phantom is unknown, or its settings are not valid.
     """
     check_site_name(site)
     _check_phantom(phantom)
@@ -106,7 +106,7 @@ def site_data(
 def phantom_data(
     site: str, *, phantom: str = "cine", settings: PhantomSettings | PhotoPhantomSettings | None = None
 ) -> Path:
-    """Return the path of the datalist of a site's phantom, whatever data the environment names.
+    """Return the path of the datalist of a site's phantom; ``$MONAI_FEDLORA_DATA`` is ignored.
 
     Arguments and errors as for :func:`site_data`.
     """
@@ -126,7 +126,7 @@ def phantom_data(
 
 
 def cache_folder() -> Path:
-    """Return the folder for what can be made again; it may not exist yet."""
+    """Return the folder for files that can be generated again; it may not exist yet."""
     if named := os.environ.get(CACHE):
         return Path(named).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -142,7 +142,7 @@ def site_vendor(site: str) -> Vendor:
 
 
 def phantom_sites(phantom: str) -> list[str]:
-    """Return the names of the sites whose phantoms have a vendor or camera of their own."""
+    """Return ``site-1`` and so on: as many sites as there are vendors or cameras."""
     from monai_fedlora.data.phantom.cohort import numbered_sites
     from monai_fedlora.data.phantom.vendors import VENDORS
     from monai_fedlora.data.photo_phantom.photo_kinds import KINDS
@@ -186,10 +186,10 @@ def _photo_phantom(phantom: str, site: str, settings: PhotoPhantomSettings) -> P
 
 
 def _kept(site: str, key: dict[str, Any], what: str, make: Callable[[Path], None]) -> Path:
-    """Return the datalist of a phantom, made now if it is not in the cache.
+    """Return the datalist of a phantom, which is generated now if it is not in the cache.
 
-    It is made in a folder of its own and moved to its place when complete. If another process was faster,
-    its phantom, which is the same, is taken.
+    It is generated in a temporary folder and moved to its place when it is complete. If another process was faster, its
+    phantom, which is the same, is used.
     """
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=dict).encode()).hexdigest()[:16]
     folder = cache_folder() / "phantom" / f"{site}-{digest}"

@@ -1,4 +1,4 @@
-"""Which site a patient belongs to, and which split; both independent of the order of the input."""
+"""Assign patients to sites and to splits; neither depends on the order of the input."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _NEEDY_FIRST = ("training", "test", "validation")
 
 
 def check_fractions(fractions: Sequence[float]) -> None:
-    """Refuse shares that are not a split.
+    """Refuse fractions that are not those of a split.
 
     Raises:
-        ConfigError: there are not three, one is negative, training gets nothing, or the sum is not 1.
+        ConfigError: there are not three, one is negative, that of training is 0, or the sum is not 1.
     """
     wrong = len(fractions) != 3 or not all(0 <= share <= 1 for share in fractions)
     if wrong or fractions[0] <= 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
@@ -38,8 +38,10 @@ def check_fractions(fractions: Sequence[float]) -> None:
 def split_counts(n: int, fractions: Sequence[float]) -> tuple[int, int, int]:
     """Return how many of ``n`` patients go to training, validation and test.
 
-    Largest remainders; then every split with a share gets one patient while there are enough, training
-    before test before validation. A count differs from ``n`` times its share by less than 3.
+    Numbers are rounded by largest remainders. Then every split with a fraction above 0 gets at least one patient, as
+    long
+    as there are enough: training first, then test, then validation. A number differs from ``n`` times its fraction by
+    less than 3.
     """
     quotas = dict(zip(SPLITS, (n * share for share in fractions), strict=True))
     counts = {split: math.floor(quota + 1e-9) for split, quota in quotas.items()}
@@ -66,16 +68,16 @@ def assign_splits(
 ) -> dict[str, str]:
     """Return the split of every patient, stratified by class.
 
-    A patient's place follows from a hash of the seed and the subject, so that neither the order of the
-    input nor other classes change it. A subject may stand for a lesion or patient with several photographs.
+    Patients of a class are ordered by a hash of seed and subject, so that a patient's split depends neither on the
+    order of the input nor on other classes. A subject may stand for a lesion or patient with several photographs.
 
     Args:
         classes: class of every subject.
         seed: seed of the split.
         fractions: shares of training, validation and test.
-        fixed: published split of some subjects. Published test and validation patients stay there. A split in
-            ``draw`` that nobody is published in gets its share of the others; the rest of them train.
-        draw: splits that a published split does not replace.
+        fixed: published split of some subjects. Published test and validation patients stay in their split. The
+            others are divided between training and those splits of ``draw`` that have no published patient.
+        draw: splits to draw if the published split lacks them.
 
     Raises:
         ConfigError: the fractions are not a split.
@@ -102,19 +104,19 @@ def assign_splits(
 
 
 def seeded_rank(subject: str, seed: int | str) -> tuple[str, str]:
-    """Return a key that sorts subjects in an order of the seed, whatever other subjects there are."""
+    """Return a sort key that orders subjects by a hash of seed and subject, independently of other subjects."""
     return hashlib.sha256(f"{seed}/{subject}".encode()).hexdigest(), subject
 
 
 def group_by_name(records: Sequence[Record], by: str) -> dict[str, list[Record]]:
-    """Return the records of every site, sites being vendors or centres.
+    """Return the records of every site, where each vendor or centre is a site.
 
     Args:
         records: the patients.
         by: ``vendor`` or ``centre`` (for a table, its site column).
 
     Raises:
-        DataError: a patient has no vendor or centre, or two of them make the same site name.
+        DataError: a patient has no vendor or centre, or two of them give the same site name.
     """
     sites: dict[str, list[Record]] = defaultdict(list)
     spelling: dict[str, str] = {}
@@ -131,10 +133,10 @@ def group_by_name(records: Sequence[Record], by: str) -> dict[str, list[Record]]
 
 
 def group_by_spacing(records: Sequence[Record], n_sites: int) -> dict[str, list[Record]]:
-    """Return ``n_sites`` protocol sites, cut by quantiles of the in-plane spacing.
+    """Return ``n_sites`` sites with about the same number of patients, by in-plane spacing.
 
-    Patients of one spacing (to 0.0001 mm) stay together, so sites differ in size; ``protocol-1`` is finest.
-    These are protocols of one dataset, not vendors.
+    Patients with the same spacing (to 0.0001 mm) stay together, so that sites differ in size; ``protocol-1`` has the
+    finest one. These sites stand for imaging protocols of one data set, not for vendors.
 
     Raises:
         ConfigError: fewer than two sites are asked for.
@@ -164,7 +166,7 @@ def group_by_spacing(records: Sequence[Record], n_sites: int) -> dict[str, list[
 
 
 def site_name(text: str) -> str:
-    """Return ``text`` as a site name: lower case, everything else but letters, digits and ``_`` made a dash.
+    """Return ``text`` as a site name: in lower case, with a dash for all but letters, digits and ``_``.
 
     Raises:
         DataError: nothing usable remains.

@@ -1,4 +1,4 @@
-"""Files that nobody made: what a Mac, Windows or an archiver puts beside those of people."""
+"""Recognise hidden files and those that macOS, Windows or an archiver adds to folders."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ _SYSTEM = frozenset(
 
 
 def is_of_system(path: PurePath) -> bool:
-    """Whether a file is hidden (as ``._name`` is, which a Mac puts beside ``name``), or a system's own."""
+    """Whether a file is hidden (such as ``._name``, which macOS writes beside ``name``) or one of the system's own."""
     return any(part.startswith(".") or part.lower() in _SYSTEM for part in path.parts if part not in (".", ".."))

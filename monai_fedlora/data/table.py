@@ -1,4 +1,4 @@
-"""Any hospital's csv: one line per patient or photograph with subject, label and image files."""
+"""Read a csv of any hospital: one line per patient or photograph with subject, label and image files."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from monai_fedlora.formats.rows import Row, read_header_row, read_rows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """Which column of the csv holds what (names are ours).
+    """Names of the columns of the csv (defaults ours).
 
     A line gives its images as one photograph (``image``), as two 3D files (``ed_image``, ``es_image``) or as one 4D
     file (``cine``) with two frame numbers (``ed``, ``es``).
 
     Attributes:
-        subject: column of the patient's code; for photographs of a code of their own, which is the path of the file
-            if the csv has no column ``subject``.
-        site: column of the site, or None if the csv is one site's.
-        unit: column of the patient or lesion of a photograph. The csv may lack the column ``unit``, but not one of
-            another name.
+        subject: column of the patient's code, or of a code of each photograph; a csv of photographs may lack the column
+            ``subject``, and then the path of the file is the code.
+        site: column of the site; None for a csv of one site.
+        unit: column of the patient or lesion of a photograph. The csv may lack the column ``unit``, but not a column of
+            another name that is given here.
         first_frame: number of the first frame of a 4D file, 0 or 1.
     """
 
@@ -58,8 +58,8 @@ def read_table(source: Path, columns: Columns | None = None) -> list[Record]:
         columns: the names of its columns.
 
     Returns:
-        Records sorted by subject; ``centre`` is the site column, ``group`` the label column. Labels that differ in
-        capitals alone are one, ``3.0`` is ``3``, and codes that are all whole numbers are read as such.
+        Records sorted by subject; ``centre`` is the site column, ``group`` the label column. Labels that differ only in
+        capitals are the same, ``3.0`` is ``3``, and codes are read as whole numbers where all of them are.
 
     Raises:
         DataError: a column, cell or image is missing or wrong, or a patient or photograph occurs twice.
@@ -73,35 +73,23 @@ def read_table(source: Path, columns: Columns | None = None) -> list[Record]:
     rows = settle_labels(read_rows(source, required=required), columns.label)
     for column in (columns.subject, columns.unit, columns.site):
         rows = rows if column is None else settle_codes(rows, column)
-    records = [
-        _photograph(row, source.parent, columns)
-        if row.cells.get(columns.image)
-        else _patient(row, source.parent, columns)
-        for row in rows
-    ]
+    records = [_record(row, source.parent, columns) for row in rows]
     check_unique(records)
     return sorted(records, key=lambda record: record.subject)
 
 
-def _photograph(row: Row, folder: Path, columns: Columns) -> Record:
-    if others := [name for name in (columns.ed_image, columns.es_image, columns.cine) if row.cells.get(name)]:
-        raise DataError(f"{row.origin}: {columns.image} and {others[0]} are both filled; a line is one or the other")
-    file = _path(row, columns.image, folder)
-    check_image_header(file)
-    return Record(
-        subject=row.text(columns.subject if columns.subject in row.cells else columns.image),
-        origin=row.origin,
-        images=Photograph(file),
-        unit=row.cells.get(columns.unit) or None,
-        group=row.text(columns.label),
-        centre=row.text(columns.site) if columns.site else None,
-        notes=row.notes,
-    )
-
-
-def _patient(row: Row, folder: Path, columns: Columns) -> Record:
-    images: FramePair | Cine
-    if row.cells.get(columns.cine):
+def _record(row: Row, folder: Path, columns: Columns) -> Record:
+    images: Photograph | FramePair | Cine
+    geometry, subject, unit = None, columns.subject, None
+    if row.cells.get(columns.image):
+        if others := [name for name in (columns.ed_image, columns.es_image, columns.cine) if row.cells.get(name)]:
+            raise DataError(
+                f"{row.origin}: {columns.image} and {others[0]} are both filled; a line is one or the other"
+            )
+        images = Photograph(_path(row, columns.image, folder))
+        check_image_header(images.file)
+        subject, unit = subject if subject in row.cells else columns.image, row.cells.get(columns.unit) or None
+    elif row.cells.get(columns.cine):
         ed, es = (row.integer(column) - columns.first_frame for column in (columns.ed, columns.es))
         images = Cine(_path(row, columns.cine, folder), ed, es)
         geometry = cine_geometry(images, origin=row.origin)
@@ -115,11 +103,12 @@ def _patient(row: Row, folder: Path, columns: Columns) -> Record:
             "(a photograph)"
         )
     return Record(
-        subject=row.text(columns.subject),
+        subject=row.text(subject),
         origin=row.origin,
         images=images,
-        spacing=geometry.spacing,
-        notes=(*geometry.notes, *row.notes),
+        spacing=geometry.spacing if geometry else None,
+        notes=(*(geometry.notes if geometry else ()), *row.notes),
+        unit=unit,
         group=row.text(columns.label),
         centre=row.text(columns.site) if columns.site else None,
     )

@@ -1,4 +1,4 @@
-"""Codes and labels of a table that were written in several ways."""
+"""Unify codes and labels of a table that are spelt in several ways."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _SHORTENED = re.compile(r"[0-9]([.,][0-9]+)?[eE]\+[0-9]+")
 
 
 def settle_codes(rows: Sequence[Row], column: str) -> list[Row]:
-    """Read a column of codes that a program took for numbers: ``7.0`` is ``7``, with a note.
+    """Turn codes that a program has written as numbers with a point back into whole ones: ``7.0`` to ``7``.
 
-    That holds where all codes of the column are whole numbers without leading zeros; text stays text.
+    Done, with a note, where all codes of the column are whole numbers without leading zeros; otherwise they stay.
 
     Raises:
-        DataError: two codes are written differently and may be the same (``7`` and ``007``), or a spreadsheet has
+        DataError: two codes that are spelt differently may be the same (``7`` and ``007``), or a spreadsheet has
             shortened one (``1.2E+10``).
     """
     texts = {row.cells.get(column, "") for row in rows} - {""}
@@ -50,7 +50,7 @@ def settle_codes(rows: Sequence[Row], column: str) -> list[Row]:
 
 
 def settle_labels(rows: Sequence[Row], column: str) -> list[Row]:
-    """Give labels that differ in capitals, spaces or ``.0`` alone their most frequent spelling, with a note."""
+    """Give labels that differ only in capitals, spaces or ``.0`` their most frequent spelling, with a note."""
     counts = Counter(_whole(row.cells.get(column, "")) for row in rows)
     chosen: dict[str, str] = {}
     for text in sorted(counts, key=lambda text: (-counts[text], text)):

@@ -1,4 +1,4 @@
-"""Patients and lesions with several photographs: kept whole, in one split, and counted once."""
+"""Patients and lesions with several photographs (units): each stays in one split and has one label."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from monai_fedlora.errors import ConfigError
 
 
 def unit_of(record: Record) -> str:
-    """Return what must stay together: the record's patient or lesion, else the record alone."""
+    """Return the patient or lesion of a record, whose records must stay in one split; else its subject."""
     return record.subject if record.unit is None else record.unit
 
 
 def unit_numbers(cases: Sequence[Case]) -> list[int]:
-    """A number for every case, the same for the photographs of one patient or lesion, in the order of their first."""
+    """Return a number for every case, the same for all cases of a unit; units are numbered as they first occur."""
     numbers: dict[str, int] = {}
     return [numbers.setdefault(case.unit or case.subject, len(numbers)) for case in cases]
 
 
 def unit_labels(records: Sequence[Record], labels: Mapping[str, int]) -> dict[str, int]:
-    """Return the label of every unit: the most frequent one of its records, the first class of equals.
+    """Return the label of every unit: the most frequent one of its records, the lower one of equally frequent ones.
 
     Args:
         records: the records.
@@ -36,10 +36,10 @@ def unit_labels(records: Sequence[Record], labels: Mapping[str, int]) -> dict[st
 
 
 def keep_published_apart(records: Sequence[Record]) -> list[Record]:
-    """Leave out what shares its unit with a published test record, or with a published validation record.
+    """Leave out records whose unit has a record in a later published split.
 
-    A split published by image can have a lesion on both sides. The published test set stays whole; then the
-    published validation set, but for units of the test set.
+    Where a data set was split by image, a lesion can be in several splits. All published test records stay; validation
+    records stay unless their unit is in the test set, training records unless it is in one of the two.
     """
     place = {split: number for number, split in enumerate(SPLITS)}
     last: dict[str, int] = defaultdict(int)
@@ -53,9 +53,9 @@ def take_subset(
 ) -> list[Record]:
     """Return at most ``limit`` records in whole units, with the classes in their proportions.
 
-    The units of a class stand in a seeded order, independent of that of the splits, and those go in first that
-    are foremost in their class, so that every class is there while the limit allows, and a smaller subset is,
-    but for units too large for the rest, part of a larger one.
+    The units of each class are put into a seeded order, which is independent of that of the splits, and are taken from
+    its front in turn, so that every class is there as long as the limit allows. A smaller subset is part of a larger
+    one, except for units that were too large for what was left.
 
     Args:
         records: the records of one site.

@@ -1,11 +1,10 @@
-"""From the bytes of a csv to its cells, whatever program wrote it."""
+"""Cells of a csv in any encoding and with any separator that spreadsheets write."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from monai_fedlora.errors import DataError
@@ -15,23 +14,18 @@ _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f]")
 _MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _MISSING = frozenset({"nan", "n/a", "#n/a", "<na>", "null"})
-"""What programs write for nothing, in capitals or not; ``NA`` counts in capitals alone."""
+"""What programs write for a missing value, in capitals or not; ``NA`` counts only in capitals."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cells:
-    """Lines of a csv with their numbers, from 1, and what was decided in reading them."""
-
-    lines: tuple[tuple[int, tuple[str, ...]], ...]
-    notes: tuple[str, ...]
-
-
-def read_cells(path: Path) -> Cells:
+def read_cells(path: Path) -> tuple[list[tuple[int, tuple[str, ...]]], tuple[str, ...]]:
     """Read a csv, separated by commas, semicolons or tabs.
 
-    UTF-8 and UTF-16 are read; other text is taken as Latin-1 (Windows-1252), with a note. A first line ``sep=;``, as
-    Excel writes and reads it, names the separator; otherwise the header has most of it, quoted text aside. Cells are
-    stripped; those that say that nothing is known (``NA``, ``nan``, ``null``) are empty.
+    UTF-8 and UTF-16 are read; other text is read as Latin-1 (Windows-1252), with a note. A first line such as
+    ``sep=;``, which Excel writes, gives the separator; otherwise it is the one that occurs most often in the header
+    outside of quotes. Cells lose surrounding spaces; ``NA``, ``nan``, ``null`` and the like become empty cells.
+
+    Returns:
+        The lines with their numbers, from 1, and notes on how they were read.
 
     Raises:
         DataError: the file is missing, no text, no csv or empty.
@@ -52,7 +46,7 @@ def read_cells(path: Path) -> Cells:
         raise DataError(f"{path} is not a readable csv: {error}") from error
     if not lines:
         raise DataError(f"{path} is empty")
-    return Cells(tuple(lines), notes)
+    return lines, notes
 
 
 def _decoded(content: bytes) -> tuple[str, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Reading a csv so that every fault is named by file and line."""
+"""Rows of a csv; errors name file and line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from monai_fedlora.formats.csv_text import read_cells
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a csv: its cells by column name, stripped, where it stands, and what was decided in reading it."""
+    """One line of a csv: where it is, its cells by column name without surrounding spaces, and notes on reading it."""
 
     origin: str
     cells: dict[str, str]
@@ -29,24 +29,28 @@ class Row:
             return value
         raise DataError(f"{self.origin}: {column} is empty (as are NA, nan and null)")
 
-    def integer(self, column: str) -> int:
-        """Return a whole number; ``12`` and ``12.0`` are both twelve.
+    def integer(self, column: str, *, below: int | None = None) -> int:
+        """Return a whole number, see :func:`whole_number`.
 
         Raises:
-            DataError: the cell is empty or something else.
+            DataError: the cell is empty or not such a number.
         """
-        return whole_number(self.text(column), name=column, origin=self.origin)
+        return whole_number(self.text(column), name=column, origin=self.origin, below=below)
 
 
-def whole_number(text: str, *, name: str, origin: str) -> int:
-    """Parse a number of frames, codes and the like, 0 to 999999.
+def whole_number(text: str, *, name: str, origin: str, below: int | None = None) -> int:
+    """Parse a whole number from 0 to 999999, or from 0 to less than ``below``; ``12`` and ``12.0`` are both twelve.
 
     Raises:
         DataError: ``text`` is not such a number.
     """
-    if match := re.fullmatch(r"([0-9]{1,6})(\.0*)?", text):
-        return int(match[1])
-    raise DataError(f"{origin}: {name} must be a whole number, and is {text!r:.80}")
+    match = re.fullmatch(r"([0-9]{1,6})(\.0*)?", text)
+    if match is None:
+        raise DataError(f"{origin}: {name} must be a whole number, and is {text!r:.80}")
+    number = int(match[1])
+    if below is not None and number >= below:
+        raise DataError(f"{origin}: {name} {number} is not one of 0 to {below - 1}")
+    return number
 
 
 def read_header_row(path: Path) -> tuple[str, ...]:
@@ -55,7 +59,7 @@ def read_header_row(path: Path) -> tuple[str, ...]:
     Raises:
         DataError: the file is missing, not text or empty.
     """
-    return read_cells(path).lines[0][1]
+    return read_cells(path)[0][0][1]
 
 
 def read_rows(path: Path, *, required: Sequence[str], on_bad: Callable[[str, str], None] | None = None) -> list[Row]:
@@ -66,14 +70,13 @@ def read_rows(path: Path, *, required: Sequence[str], on_bad: Callable[[str, str
     Args:
         path: the file.
         required: columns that must exist.
-        on_bad: called with place and fault of every line that is left out because it has another length than the
-            header; by default such a line is an error.
+        on_bad: called with the place and the fault of every line that is left out because its number of cells differs
+            from that of the header; by default such a line is an error.
 
     Raises:
         DataError: the file is missing, not text, lacks a column or names one twice, or has a bad line.
     """
-    read = read_cells(path)
-    (_, names), *lines = read.lines
+    ((_, names), *lines), notes = read_cells(path)
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
         raise DataError(f"{path}:1: the column {twice[0]} occurs twice")
     if missing := [column for column in required if column not in names]:
@@ -83,7 +86,7 @@ def read_rows(path: Path, *, required: Sequence[str], on_bad: Callable[[str, str
         if not any(cells):
             continue
         if not any(cells[len(names) :]) and not any(names[len(cells) :]):
-            rows.append(Row(f"{path}:{number}", dict(zip(names, cells, strict=False)), read.notes))
+            rows.append(Row(f"{path}:{number}", dict(zip(names, cells, strict=False)), notes))
             continue
         bad += 1
         fault = f"{path}:{number}: {len(cells)} cells, but the header has {len(names)}"

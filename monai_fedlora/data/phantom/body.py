@@ -1,7 +1,7 @@
 """What surrounds the heart: chest wall, lung with vessels, liver and bowel, great vessels, arm.
 
-Everything is drawn from distances on a coarse grid. Its two axes are those of the chest: ``front`` points to the sternum
-and ``up`` to the head, both in mm from the middle of the heart.
+Everything is drawn from distances on a coarse grid whose axes are those of the chest: ``front`` points to the sternum,
+``up`` to the head, both in mm from the middle of the heart.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ def _draw_slice(index: int, along: float, grid: Grid, body: Body, vendor: Vendor
 
 
 def _ribs(image: Array, outside: Array, arc: Array, muscle: Array, vendor: Vendor) -> None:
-    """Ribs in cross-section: marrow inside a dark rim, in the inner half of the wall; ``arc`` is mm around the chest."""
+    """Ribs in cross-section: marrow inside a dark rim, in the inner half of the wall; ``arc``: mm around the chest."""
     place = arc - 31 * np.floor(arc * (1 / 31)) - 15.5
     away = np.hypot(place * np.float32(0.6), outside - 0.3 * muscle) / (1 + 0.35 * np.sin(arc * (1 / 17)))
     blend(image, 0.4 * vendor.muscle, edge(4.3 - away, 2))

@@ -37,7 +37,7 @@ class Member:
 
 
 def plan_acdc(patients: int, vendors: Sequence[Vendor], seed: int) -> list[Member]:
-    """Plan a study like ACDC: the same number of patients of each group, two thirds for training, the rest for testing."""
+    """Plan a study like ACDC: as many patients of each group, two thirds for training, the rest for testing."""
     drawn = _draw(patients, vendors, seed, {vendor.code: dict.fromkeys(GROUPS, 1.0) for vendor in vendors})
     names = [f"patient{number:03d}" for number in range(1, patients + 1)]
     splits = assign_splits(

@@ -15,8 +15,10 @@ def dermatofibroma(view: View, rng: np.random.Generator) -> dict[str, float]:
     scar = view.bump(rng.normal(0, 0.07, 2), radius) * np.clip(0.85 + 0.25 * view.noise(rng, 3), 0, 1)
     net = view.mesh(rng, view.per_radius(16), 0.3)
     ring = body * (1 - np.clip(1.1 * scar, 0, 1))
-    layers.add(melanin=rng.uniform(0.25, 0.8) * ring * (0.75 + 0.5 * net) * (1 + 0.12 * view.noise(rng, 2.5)))
-    layers.add(blood=body * rng.uniform(0.04, 0.22) + rng.uniform(0, 0.2) * scar)
+    layers.add(
+        melanin=rng.uniform(0.25, 0.8) * ring * (0.75 + 0.5 * net) * (1 + 0.12 * view.noise(rng, 2.5)),
+        blood=body * rng.uniform(0.04, 0.22) + rng.uniform(0, 0.2) * scar,
+    )
     layers.at_least(white=rng.uniform(0.35, 0.7) * scar * body)
     turn = rng.uniform(0, np.pi) + np.array([0, np.pi / 2])
     shine = np.zeros(view.u.shape, np.float32)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from monai_fedlora.data.phantom.canvas import Array
 from monai_fedlora.data.phantom.cohort import name_seed
 from monai_fedlora.data.photo_phantom import strokes
 from monai_fedlora.data.photo_phantom.fundus_cameras import FundusCamera
@@ -16,10 +17,8 @@ from monai_fedlora.data.photo_phantom.tissue import Layers, Palette, colour
 from monai_fedlora.data.photo_phantom.vessels import DISC
 from monai_fedlora.errors import ConfigError
 
-Array = np.ndarray
-
 RETINA = Palette(base=(0.99, 0.68, 0.46), blue=(0.30, 0.22, 0.20), horn=(0.98, 0.82, 0.52), white=(1.0, 0.95, 0.82))
-"""The ground without pigment; pigment clumps, disc and lipid, cup and wool."""
+"""Fundus without pigment (base); laser scars (blue), disc and lipid (horn), cup and cotton wool spots (white)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +30,7 @@ class Fundus:
         field: (Y, X) bool, the part that shows retina.
         layers: what was drawn, before the camera.
         findings: what is wrong with the eye.
-        window: where the picture looks.
+        window: the part of the retina that the picture shows.
     """
 
     pixels: Array
@@ -50,7 +49,7 @@ def make_fundus(
         grade: one of ``retinopathy.GRADES``.
         camera: the camera and its people.
         seed: of the person; the same seed gives the same pigment, bit for bit.
-        shot: even numbers picture the right eye, odd numbers the left one, each its own findings.
+        shot: even numbers picture the right eye, odd numbers the left one; each has findings of its own.
         size: shorter side of the picture, pixels.
 
     Raises:
@@ -105,7 +104,7 @@ def _field(shape: tuple[int, int], rim: float, camera: FundusCamera) -> tuple[Ar
 
 
 def _light(away: Array, camera: FundusCamera, rng: np.random.Generator) -> Array:
-    """The light of the flash: brightest off the middle, darker at the rim."""
+    """The light of the flash: brightest somewhere off the middle, darker towards the rim."""
     height, width = away.shape
     lean = rng.normal(0, 0.10, 2).astype(np.float32)
     x = np.linspace(-1, 1, width, dtype=np.float32)

@@ -9,7 +9,7 @@ from monai_fedlora.data.photo_phantom.view import View, scatter
 
 
 def keratosis(view: View, rng: np.random.Generator) -> dict[str, float]:
-    """A benign keratosis: waxy, stuck on with a sharp moth-eaten border, with cysts, plugs or ridges."""
+    """A benign keratosis: waxy, with a sharp "moth-eaten" border, and with cysts, plugs or ridges."""
     layers, body = view.layers, view.fade()
     level = rng.uniform(0.3, 1.35)
     pigment = level * (1 + 0.18 * view.noise(rng, 2.6) + 0.12 * view.noise(rng, 9)) * body
@@ -24,10 +24,8 @@ def keratosis(view: View, rng: np.random.Generator) -> dict[str, float]:
         prints = np.cos((np.cos(turn) * view.u + np.sin(turn) * view.v) * view.per_radius(66) + 2 * ripple)
         pigment *= 1 + rng.uniform(0.04, 0.16) * prints
     pigment += 0.25 * level * np.clip(1 - np.abs(view.inside - 0.06) / 0.06, 0, 1)
-    layers.add(melanin=pigment)
-    layers.add(blood=rng.uniform(0.0, 0.15) * body)
-    layers.at_least(horn=rng.uniform(0.08, 0.34) * body)
-    layers.at_least(blue=rng.uniform(0.0, 0.22) * body)
+    layers.add(melanin=pigment, blood=rng.uniform(0.0, 0.15) * body)
+    layers.at_least(horn=rng.uniform(0.08, 0.34) * body, blue=rng.uniform(0.0, 0.22) * body)
     cysts, plugs = int(rng.integers(2, 13)), int(rng.integers(0, 15))
     if plugs:
         places = scatter(rng, view.outline, plugs, 0, 0.85)
@@ -40,7 +38,7 @@ def keratosis(view: View, rng: np.random.Generator) -> dict[str, float]:
 
 
 def actinic(view: View, rng: np.random.Generator) -> dict[str, float]:
-    """An actinic keratosis: red between pale hair follicles (strawberry), with scale and no clear border."""
+    """An actinic keratosis: red between pale hair follicles ("strawberry pattern"), scaly, without a clear border."""
     layers, body = view.layers, view.fade()
     near, _, tone = texture.cells(rng, view.u, view.v, view.per_radius(rng.uniform(8.5, 11)))
     follicles = np.clip(1.6 - 4 * near, 0, 1) * (0.5 + 0.5 * tone)
@@ -56,10 +54,12 @@ def actinic(view: View, rng: np.random.Generator) -> dict[str, float]:
 
 
 def basal_cell(view: View, rng: np.random.Generator) -> dict[str, float]:
-    """A basal cell carcinoma: pink and shiny, with arborising vessels, blue-grey nests and now and then an ulcer."""
+    """A basal cell carcinoma: pink and shiny, with arborising vessels, blue-grey nests and sometimes an ulcer."""
     layers, body = view.layers, view.fade()
-    layers.add(blood=body * (rng.uniform(0.08, 0.3) + 0.07 * view.noise(rng, 2)))
-    layers.add(melanin=body * rng.uniform(0, 0.25) * view.patch(rng, 1.5, -0.2, 1))
+    layers.add(
+        blood=body * (rng.uniform(0.08, 0.3) + 0.07 * view.noise(rng, 2)),
+        melanin=body * rng.uniform(0, 0.25) * view.patch(rng, 1.5, -0.2, 1),
+    )
     layers.at_least(white=body * rng.uniform(0.05, 0.22) * view.patch(rng, 1.8, -0.5, 1))
     nests = int(rng.integers(0, 9))
     if nests:
@@ -85,8 +85,10 @@ def basal_cell(view: View, rng: np.random.Generator) -> dict[str, float]:
 def squamous_cell(view: View, rng: np.random.Generator) -> dict[str, float]:
     """A squamous cell carcinoma: red, with a mass of keratin, white circles, looped vessels and specks of blood."""
     layers, body = view.layers, view.fade()
-    layers.add(blood=body * (rng.uniform(0.12, 0.38) + 0.1 * view.noise(rng, 1.8)))
-    layers.add(melanin=body * rng.uniform(0.1, 0.6) * view.patch(rng, 1.4, 0.0, 1.5))
+    layers.add(
+        blood=body * (rng.uniform(0.12, 0.38) + 0.1 * view.noise(rng, 1.8)),
+        melanin=body * rng.uniform(0.1, 0.6) * view.patch(rng, 1.4, 0.0, 1.5),
+    )
     place = scatter(rng, view.outline, 1, 0, 0.35)[0]
     mass = view.bump(place, rng.uniform(0.3, 0.6)) * np.clip(0.8 + 0.5 * view.noise(rng, 4), 0, 1)
     layers.at_least(horn=rng.uniform(0.4, 0.85) * mass)
@@ -110,14 +112,13 @@ def squamous_cell(view: View, rng: np.random.Generator) -> dict[str, float]:
     )
     layers.at_least(blood=1.1 * view.lines(hairpins, view.length(0.02)))
     specks = int(rng.integers(0, 9))
-    if specks:
-        spots = view.spots(scatter(rng, view.outline, specks, 0, 0.8), rng.uniform(0.04, 0.11, specks))
-        layers.add(blood=1.3 * spots, melanin=0.9 * spots)
+    spots = view.spots(scatter(rng, view.outline, specks, 0, 0.8), rng.uniform(0.04, 0.11, specks))
+    layers.add(blood=1.3 * spots, melanin=0.9 * spots)
     return {"keratin": float(mass.max()), "circles": float(circles), "loops": float(loops), "specks": float(specks)}
 
 
 def arborising(view: View, rng: np.random.Generator, trunks: int) -> np.ndarray:
-    """Return 0..1 sharp vessels that enter over the border and branch like trees."""
+    """Return sharp vessels, 0..1, that start at the border and branch like trees."""
     angles = rng.uniform(0, 2 * np.pi, trunks)
     start = np.stack([np.cos(angles), np.sin(angles)], -1) * rng.uniform(0.8, 1.15, trunks)[:, None]
     heading = angles + np.pi + rng.normal(0, 0.5, trunks)

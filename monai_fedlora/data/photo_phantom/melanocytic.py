@@ -8,7 +8,7 @@ from monai_fedlora.data.photo_phantom import texture
 from monai_fedlora.data.photo_phantom.outline import ANGLES, N_ANGLES
 from monai_fedlora.data.photo_phantom.view import View, scatter
 
-_HOLES = 15.0  # holes of a pigment network per half of the picture's shorter side
+_HOLES = 15.0  # holes of a pigment network along half of the picture's shorter side
 
 
 def nevus(view: View, rng: np.random.Generator) -> dict[str, float]:
@@ -26,15 +26,14 @@ def nevus(view: View, rng: np.random.Generator) -> dict[str, float]:
     elif pattern == "globular":
         near, _, tone = texture.cells(rng, view.u, view.v, view.per_radius(11))
         pigment *= 0.72 + (0.25 + 0.35 * tone) * np.clip(1.9 - 3.6 * near, 0, 1)
-    layers.add(melanin=pigment)
-    layers.add(blood=body * (rng.uniform(0.2, 0.5) if kind == "pink" else rng.uniform(0, 0.12)))
+    layers.add(melanin=pigment, blood=body * (rng.uniform(0.2, 0.5) if kind == "pink" else rng.uniform(0, 0.12)))
     if kind == "blue":
         layers.at_least(blue=view.fade(0.5) * np.clip(0.68 + 0.12 * view.noise(rng, 2), 0, 0.85))
     return {"network": float(pattern == "reticular"), "globules": float(pattern == "globular")}
 
 
 def melanoma(view: View, rng: np.random.Generator) -> dict[str, float]:
-    """A melanoma: several colours laid out askew, and at least one of its specific signs."""
+    """A melanoma: several colours in an asymmetric arrangement, and at least one of its specific signs."""
     layers, body = view.layers, view.fade()
     signs = {"veil": 0.5, "streaks": 0.4, "network": 0.5, "regression": 0.4, "dots": 0.5}
     present = {name: bool(rng.random() < chance) for name, chance in signs.items()}
@@ -61,9 +60,8 @@ def melanoma(view: View, rng: np.random.Generator) -> dict[str, float]:
         count = int(rng.integers(8, 26))
         side = scatter(rng, view.outline, count) * 0.8 + rng.uniform(-0.35, 0.35, 2)
         pigment = np.maximum(pigment, 1.9 * view.spots(side, rng.uniform(0.02, 0.06, count)))
-    layers.add(melanin=pigment)
     red = rng.uniform(0.2, 0.75) * (pale or rng.random() < 0.5) * view.patch(rng, 1.2, 0.1, 0.8)
-    layers.add(blood=body * np.maximum(rng.uniform(0.0, 0.15), red))
+    layers.add(melanin=pigment, blood=body * np.maximum(rng.uniform(0.0, 0.15), red))
     if present["veil"]:
         place = scatter(rng, view.outline, 1, 0.15, 0.6)[0]
         veil = view.bump(place, rng.uniform(0.4, 0.75)) * np.clip(0.75 + 0.35 * view.noise(rng, 1.8), 0, 1)

@@ -1,4 +1,4 @@
-"""A retina drawn into tissue layers: ground, disc, fovea, vessels and findings."""
+"""A retina drawn into tissue layers: fundus, disc, fovea, vessels and findings."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monai_fedlora.data.phantom.canvas import smooth
+from monai_fedlora.data.phantom.canvas import Array, smooth
 from monai_fedlora.data.photo_phantom import strokes
 from monai_fedlora.data.photo_phantom.retinopathy import Findings
 from monai_fedlora.data.photo_phantom.tissue import Layers
 from monai_fedlora.data.photo_phantom.vessels import DISC, Vessels, draw_tree, frond
 
-Array = np.ndarray
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Eye:
-    """An eye's own looks.
+    """What distinguishes one healthy eye from another.
 
     Attributes:
-        pigment: melanin of the ground.
-        tessellation: how much the vessels of the choroid show, 0..1.
+        pigment: melanin of the fundus.
+        tessellation: visibility of the vessels of the choroid, 0..1.
         disc: radii of the disc along x and y, retina units.
-        cup: part of the disc's radius that the cup takes.
-        reflex: strength of the fovea's reflex, 0..1; the young have one.
+        cup: radius of the cup over that of the disc.
+        reflex: strength of the foveal reflex, 0..1; young eyes have one.
     """
 
     pigment: float
@@ -37,7 +35,7 @@ class Eye:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """Where a picture looks.
+    """Which part of the retina a picture shows.
 
     Attributes:
         shape: (Y, X) pixels.
@@ -74,7 +72,7 @@ class Window:
 
 
 def draw_eye(pigment: float, rng: np.random.Generator) -> Eye:
-    """Draw an eye's looks; ``pigment`` is the melanin of its ground."""
+    """Draw a healthy eye; ``pigment`` is the melanin of its fundus."""
     width = rng.uniform(0.135, 0.165)
     return Eye(
         pigment=pigment,
@@ -104,27 +102,26 @@ def _ground(layers: Layers, eye: Eye, x: Array, y: Array, rng: np.random.Generat
     slow, patchy = smooth(rng, shape, (rows, columns)), smooth(rng, shape, (5 * rows, 5 * columns))
     square = x * x + y * y
     macula = np.exp(square * np.float32(-1 / 0.055))
-    layers.add(melanin=eye.pigment * (1 + 0.08 * slow + 0.04 * patchy) + 0.32 * macula)
+    layers.add(
+        melanin=eye.pigment * (1 + 0.08 * slow + 0.04 * patchy) + 0.32 * macula,
+        blood=0.10 + 0.03 * slow + 0.10 * macula + 0.20 * np.exp(square * np.float32(-1 / 0.0016)),
+    )
     layers.add(melanin=np.float32(0.25 * eye.tessellation) * np.clip(patchy + 0.4 * slow, -1, 1) * (1 - macula))
-    layers.add(blood=0.10 + 0.03 * slow + 0.10 * macula + 0.20 * np.exp(square * np.float32(-1 / 0.0016)))
-    if eye.reflex:
-        rim = np.exp(-(((np.sqrt(square) - 0.10) / 0.022) ** 2)) * np.clip(0.6 + slow, 0, 1)
-        layers.at_least(white=np.float32(0.22 * eye.reflex) * rim)
+    rim = np.exp(-(((np.sqrt(square) - 0.10) / 0.022) ** 2)) * np.clip(0.6 + slow, 0, 1)
+    layers.at_least(white=np.float32(0.22 * eye.reflex) * rim)
 
 
 def _disc(layers: Layers, eye: Eye, x: Array, y: Array, rng: np.random.Generator) -> None:
     """The optic disc, its cup and the pigment at its rim."""
     away = np.hypot((x - np.float32(DISC[0])) / np.float32(eye.disc[0]), (y - np.float32(DISC[1])) / eye.disc[1])
     inside = np.clip((1 - away) * 7 + 0.5, 0, 1)
-    layers.at_least(horn=0.92 * inside)
-    cup = np.clip((eye.cup - away) * 4 + 0.5, 0, 1)
-    layers.at_least(white=0.65 * cup)
+    layers.at_least(horn=0.92 * inside, white=0.65 * np.clip((eye.cup - away) * 4 + 0.5, 0, 1))
     crescent = np.exp(-(((away - 1.08) / 0.07) ** 2)) * np.clip(np.cos(np.arctan2(y - DISC[1], DISC[0] - x)), 0, 1)
     layers.add(melanin=np.float32(rng.uniform(0, 0.5)) * crescent)
 
 
 def _in_front(layers: Layers, blood: Array) -> None:
-    """Draw blood that lies in front of disc, lipid and wool."""
+    """Draw blood that lies in front of the disc, lipid and cotton wool spots."""
     layers.add(blood=blood)
     clear = np.exp(-0.9 * blood)
     for cover in (layers.horn, layers.white):
@@ -144,29 +141,23 @@ def _spots(points: Array, radius: Array, window: Window, weight: float = 1.0) ->
 
 
 def _findings(layers: Layers, findings: Findings, window: Window, x: Array, y: Array, rng: np.random.Generator) -> None:
-    """Everything that the grade stands for, deep layers first."""
+    """Draw the findings, those of deep layers first."""
     ragged = smooth(rng, window.shape, tuple(max(2, side // 4) for side in window.shape))
-    if count := len(findings.scars):
-        burns = _spots(findings.scars, rng.uniform(0.025, 0.045, count), window)
-        layers.at_least(horn=0.5 * burns)
-        layers.at_least(blue=0.8 * _spots(findings.scars, rng.uniform(0.008, 0.022, count), window))
-    if count := len(findings.drusen):
-        layers.at_least(horn=0.45 * _spots(findings.drusen, rng.uniform(0.01, 0.024, count), window))
-    if count := len(findings.exudates):
-        fat = _spots(findings.exudates, rng.uniform(0.006, 0.019, count), window)
-        layers.at_least(horn=0.95 * fat, white=0.35 * fat)
-    if count := len(findings.wool):
-        shift = rng.normal(0, 0.028, (count, 3, 2))
-        tufts = (findings.wool[:, None] + shift).reshape(-1, 2)
-        wool = _spots(tufts, rng.uniform(0.03, 0.05, 3 * count), window, 0.8)
-        layers.at_least(white=0.6 * wool * np.clip(0.85 + 0.15 * ragged, 0, 1))
-    if count := len(findings.abnormal):
-        for place in findings.abnormal:
-            layers.add(blood=0.7 * _lines(frond(rng, place, 0.10, count=5), window))
-    if count := len(findings.haemorrhages):
-        layers.add(blood=_haemorrhages(findings.haemorrhages, window, ragged, rng))
-    if count := len(findings.microaneurysms):
-        layers.add(blood=1.1 * _spots(findings.microaneurysms, rng.uniform(0.014, 0.020, count), window))
+
+    def spots(points: Array, smallest: float, largest: float) -> Array:
+        return _spots(points, rng.uniform(smallest, largest, len(points)), window)
+
+    layers.at_least(horn=0.5 * spots(findings.scars, 0.025, 0.045), blue=0.8 * spots(findings.scars, 0.008, 0.022))
+    layers.at_least(horn=0.45 * spots(findings.drusen, 0.01, 0.024))
+    fat = spots(findings.exudates, 0.006, 0.019)
+    layers.at_least(horn=0.95 * fat, white=0.35 * fat)
+    tufts = (findings.wool[:, None] + rng.normal(0, 0.028, (len(findings.wool), 3, 2))).reshape(-1, 2)
+    wool = _spots(tufts, rng.uniform(0.03, 0.05, len(tufts)), window, 0.8)
+    layers.at_least(white=0.6 * wool * np.clip(0.85 + 0.15 * ragged, 0, 1))
+    for place in findings.abnormal:
+        layers.add(blood=0.7 * _lines(frond(rng, place, 0.10, count=5), window))
+    layers.add(blood=_haemorrhages(findings.haemorrhages, window, ragged, rng))
+    layers.add(blood=1.1 * spots(findings.microaneurysms, 0.014, 0.020))
     for place in findings.fronds:
         on_disc = bool(np.allclose(place, DISC))
         growth = frond(rng, place, rng.uniform(0.26, 0.42), count=30 if on_disc else 24)

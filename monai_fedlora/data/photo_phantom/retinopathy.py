@@ -1,21 +1,21 @@
 """Diabetic retinopathy by grade: which findings an eye has, and where.
 
 The grades follow the international scale (Wilkinson et al., Ophthalmology 2003): 1 has microaneurysms only, 2 more than
-those, 3 meets the 4-2-1 rule, 4 has new vessels or a preretinal haemorrhage. The numbers within a grade are ours; the
-rule's "more than 20 haemorrhages in each quadrant" is 6 here, and the smallest findings are larger than life, so that
-a picture of some hundred pixels shows them.
+those, 3 meets the 4-2-1 rule, 4 has new vessels or a preretinal haemorrhage. The numbers within a grade are ours. The
+rule's "more than 20 haemorrhages in each quadrant" is 6 here, and the smallest findings are drawn larger than they are,
+so that a picture of some hundred pixels shows them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from monai_fedlora.data.photo_phantom.strokes import Array
 from monai_fedlora.data.photo_phantom.vessels import DISC
 from monai_fedlora.errors import ConfigError
-
-Array = np.ndarray
 
 GRADES = ("nodr", "mild_npdr", "moderate_npdr", "severe_npdr", "pdr")
 """Folder names of GDRBench, in the order of its labels."""
@@ -34,11 +34,11 @@ class Findings:
         exudates: hard exudates, many to a cluster.
         wool: cotton wool spots.
         abnormal: intraretinal microvascular abnormalities.
-        fronds: roots of new vessels; one on the disc lies at its middle.
-        preretinal: middle of a preretinal haemorrhage, or none.
+        fronds: origins of new vessels; those on the disc start in its middle.
+        preretinal: middle of a preretinal haemorrhage; at most one.
         scars: laser burns.
         drusen: pale spots that have nothing to do with diabetes.
-        beading: swing of the veins' diameter, parts of it.
+        beading: relative variation of the veins' diameter along their course.
     """
 
     microaneurysms: Array
@@ -53,27 +53,27 @@ class Findings:
     beading: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """Fewest and most findings of a grade; exudates in clusters."""
-
-    microaneurysms: tuple[int, int] = (0, 0)
-    haemorrhages: tuple[int, int] = (0, 0)
-    exudates: tuple[int, int] = (0, 0)
-    wool: tuple[int, int] = (0, 0)
-    abnormal: tuple[int, int] = (0, 0)
-
-
-COUNTS = {
-    "nodr": Counts(),
-    "mild_npdr": Counts(microaneurysms=(3, 9)),
-    "moderate_npdr": Counts(microaneurysms=(6, 20), haemorrhages=(3, 14), exudates=(0, 4), wool=(0, 2)),
-    "severe_npdr": Counts(
-        microaneurysms=(10, 28), haemorrhages=(4 * QUADRANT, 48), exudates=(0, 5), wool=(1, 6), abnormal=(1, 4)
-    ),
-    "pdr": Counts(microaneurysms=(6, 24), haemorrhages=(4, 30), exudates=(0, 5), wool=(0, 4), abnormal=(0, 3)),
+NONE = (0, 0)
+COUNTS: Mapping[str, Mapping[str, tuple[int, int]]] = {
+    "nodr": {},
+    "mild_npdr": {"microaneurysms": (3, 9)},
+    "moderate_npdr": {"microaneurysms": (6, 20), "haemorrhages": (3, 14), "exudates": (0, 4), "wool": (0, 2)},
+    "severe_npdr": {
+        "microaneurysms": (10, 28),
+        "haemorrhages": (4 * QUADRANT, 48),
+        "exudates": (0, 5),
+        "wool": (1, 6),
+        "abnormal": (1, 4),
+    },
+    "pdr": {
+        "microaneurysms": (6, 24),
+        "haemorrhages": (4, 30),
+        "exudates": (0, 5),
+        "wool": (0, 4),
+        "abnormal": (0, 3),
+    },
 }
-"""Counts of each grade."""
+"""Smallest and largest number of findings of each grade, :data:`NONE` where it has none; exudates in clusters."""
 
 
 def draw_findings(grade: str, centre: Array, reach: float, rng: np.random.Generator) -> Findings:
@@ -90,10 +90,9 @@ def draw_findings(grade: str, centre: Array, reach: float, rng: np.random.Genera
     """
     if grade not in COUNTS:
         raise ConfigError(f"unknown grade {grade!r}; choose from {', '.join(GRADES)}")
-    counts = COUNTS[grade]
 
     def number(name: str) -> int:
-        low, high = getattr(counts, name)
+        low, high = COUNTS[grade].get(name, NONE)
         return int(rng.integers(low, high + 1))
 
     def places(count: int, near: float = 0.12) -> Array:
@@ -143,7 +142,7 @@ def _spread(points: Array, centre: Array) -> Array:
 
 
 def _cluster(middle: Array, rng: np.random.Generator) -> Array:
-    """A cluster of hard exudates: a heap, or a ring around what leaks."""
+    """A cluster of hard exudates: a compact group, or a ring around the leaking vessel."""
     count = int(rng.integers(9, 30))
     if rng.random() < 0.4:
         angle = rng.uniform(0, 2 * np.pi) + rng.uniform(-2.4, 2.4, count)

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monai_fedlora.data.phantom.canvas import blend, smooth
+from monai_fedlora.data.phantom.canvas import Array, blend, smooth
 from monai_fedlora.data.photo_phantom import strokes
 from monai_fedlora.data.photo_phantom.dermatoscopes import Dermatoscope
 from monai_fedlora.data.photo_phantom.texture import coarse, noise, stretch
 from monai_fedlora.data.photo_phantom.tissue import Layers
-
-Array = np.ndarray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +35,7 @@ class Person:
 
 
 def draw_person(camera: Dermatoscope, rng: np.random.Generator) -> Person:
-    """Draw one of the people who come to a camera's clinic."""
+    """Draw one of the people seen with a camera."""
     tone = float(np.clip(camera.tone * np.exp(rng.normal(0, camera.tones)), 0.02, 1.3))
     shade = float(rng.uniform(0.06, 0.3)) if tone < 0.5 else 0.05
     return Person(
@@ -60,22 +58,25 @@ def draw_skin(layers: Layers, person: Person, rng: np.random.Generator) -> None:
     lines = _furrows(shape, rng)
     damage = person.damage
     freckles = np.clip(middle + 0.4 * coarse - 1.4, 0, 1) + 0.25 * np.clip(coarse - 0.2, 0, 1)
-    layers.add(melanin=person.tone * (1 + 0.10 * coarse + 0.03 * middle) + 0.35 * damage * freckles)
-    layers.add(melanin=lines * (0.008 + 0.03 * person.tone))
-    layers.add(blood=person.redness * (1 + 0.18 * ruddy + 0.08 * middle))
-    layers.add(blood=0.07 * damage * np.clip(ruddy + 0.5 * middle - 0.2, 0, 2))
+    layers.add(
+        melanin=person.tone * (1 + 0.10 * coarse + 0.03 * middle) + 0.35 * damage * freckles,
+        blood=person.redness * (1 + 0.18 * ruddy + 0.08 * middle),
+    )
+    layers.add(
+        melanin=lines * (0.008 + 0.03 * person.tone),
+        blood=0.07 * damage * np.clip(ruddy + 0.5 * middle - 0.2, 0, 2),
+    )
     veins = int(rng.poisson(3.5 * damage))
-    if veins:
-        nodes = strokes.wander(
-            rng,
-            start=rng.uniform(0, 1, (veins, 2)) * shape[::-1],
-            heading=rng.uniform(0, 2 * np.pi, veins),
-            length=rng.uniform(0.4, 1.2, veins) * half,
-            nodes=12,
-            curl=1.4,
-        )
-        thread = strokes.lines(shape, nodes, half * rng.uniform(0.005, 0.010, (veins, 1)), 0.3)
-        layers.add(blood=np.minimum(thread, 0.6))
+    nodes = strokes.wander(
+        rng,
+        start=rng.uniform(0, 1, (veins, 2)) * shape[::-1],
+        heading=rng.uniform(0, 2 * np.pi, veins),
+        length=rng.uniform(0.4, 1.2, veins) * half,
+        nodes=12,
+        curl=1.4,
+    )
+    thread = strokes.lines(shape, nodes, half * rng.uniform(0.005, 0.010, (veins, 1)), 0.3)
+    layers.add(blood=np.minimum(thread, 0.6))
 
 
 def _furrows(shape: tuple[int, int], rng: np.random.Generator) -> Array:
@@ -139,18 +140,15 @@ def _hairs(picture: Array, person: Person, half: float, rng: np.random.Generator
         )
         thick = half * rng.uniform(0.004, 0.010, (long, 1)) * np.linspace(1, 0.5, 16)
         _cover(picture, strokes.lines(shape, nodes, thick, 1.25), person.hair_colour)
-    if short:
-        nodes = strokes.wander(
-            rng,
-            start=rng.uniform(0, 1, (short, 2)) * size,
-            heading=comb + rng.normal(0, 0.35, short),
-            length=rng.uniform(0.06, 0.18, short) * half,
-            nodes=3,
-            curl=0.2,
-        )
-        _cover(
-            picture, strokes.lines(shape, nodes, half * rng.uniform(0.006, 0.011, (short, 1)), 1.1), (0.1, 0.09, 0.1)
-        )
+    nodes = strokes.wander(
+        rng,
+        start=rng.uniform(0, 1, (short, 2)) * size,
+        heading=comb + rng.normal(0, 0.35, short),
+        length=rng.uniform(0.06, 0.18, short) * half,
+        nodes=3,
+        curl=0.2,
+    )
+    _cover(picture, strokes.lines(shape, nodes, half * rng.uniform(0.006, 0.011, (short, 1)), 1.1), (0.1, 0.09, 0.1))
 
 
 def _cover(picture: Array, share: Array, tint: tuple[float, float, float]) -> None:

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monai_fedlora.data.photo_phantom.strokes import wander
-
-Array = np.ndarray
+from monai_fedlora.data.photo_phantom.strokes import Array, wander
 
 DISC = np.array([0.68, -0.04])
 """Middle of the optic disc."""
@@ -42,7 +40,7 @@ def draw_tree(rng: np.random.Generator, *, beading: float) -> list[Vessels]:
 
     Args:
         rng: source of all bends and branches.
-        beading: how much the diameter of the veins swings, parts of it; 0 for healthy veins.
+        beading: relative variation of the veins' diameter along their course; 0 for healthy veins.
     """
     arcades, widths, bloods = [], [], []
     for side, up in _SIDES:
@@ -72,7 +70,7 @@ def frond(rng: np.random.Generator, place: Array, size: float, *, count: int) ->
 
     Args:
         rng: source of the loops.
-        place: (2) where they grow from.
+        place: (2) their common origin, retina units.
         size: length of the longest, retina units.
         count: number of loops.
     """
@@ -119,7 +117,7 @@ def _at(origin: Array, right: float, down: float) -> Array:
 def _branches(
     stems: Vessels, count: int, length: tuple[float, float], share: float, steps: int, rng: np.random.Generator
 ) -> Vessels:
-    """Let every stem grow ``count`` branches to alternating sides."""
+    """Add ``count`` branches to every vessel, to alternating sides."""
     lines, nodes = stems.nodes.shape[:2]
     at = np.sort(rng.uniform(0.14, 0.95, (lines, count)), 1)
     index = np.minimum((at * (nodes - 1)).astype(int), nodes - 2)

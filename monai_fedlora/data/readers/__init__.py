@@ -1,4 +1,4 @@
-"""Readers of published data sets: every module of this folder reads the set of its name and says so in ``READER``."""
+"""Readers of published data sets: each module of this folder reads the data set of its name and defines ``READER``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from monai_fedlora.data.published_set import Reader
 
 
 class _Modules(Mapping[str, Reader]):
-    """The readers of this folder's modules, which are imported when they are used."""
+    """The readers of this folder; a module is imported when its reader is used."""
 
     _names = tuple(module.name for module in iter_modules(__path__))
 
@@ -34,4 +34,4 @@ def _problem(found: Any, name: str) -> str | None:
 
 
 READERS: Catalogue[Reader] = Catalogue("readers", word="data set", built_in=_Modules(), problem=_problem)
-"""All readers by the name that ``monai-fedlora data`` gives them."""
+"""All readers by name, as in ``monai-fedlora data NAME``."""

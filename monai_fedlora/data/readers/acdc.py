@@ -38,8 +38,8 @@ def read_acdc(source: Path) -> list[Record]:
         source: the folder with ``training`` and ``testing``, its parent, or one of the two.
 
     Returns:
-        Records sorted by subject, with the published split where the folder name tells it. The two frame
-        files are preferred to the 4D file.
+        Records sorted by subject, with the published split where it follows from the folder's name. The two frame
+        files are used rather than the 4D file.
 
     Raises:
         DataError: no patient is found, an Info.cfg or image is missing or wrong, or a patient occurs twice.
@@ -149,4 +149,4 @@ READER = Reader(
     source="Bernard et al., IEEE TMI 37(11):2514-2525, 2018",
     groups=GROUPS,
 )
-"""What ``monai-fedlora data acdc`` offers."""
+"""The reader behind ``monai-fedlora data acdc``."""

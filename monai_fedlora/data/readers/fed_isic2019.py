@@ -42,8 +42,8 @@ def read_fed_isic2019(source: Path) -> list[Record]:
     """Read every image of a Fed-ISIC2019 copy.
 
     Args:
-        source: the folder with ``train_test_split`` (separated by commas or tabs, with any further columns) and
-            the image folder; the preprocessed images are taken if both kinds are there. The lesion of an image is
+        source: the folder with ``train_test_split`` (separated by commas or tabs; other columns are ignored) and
+            the image folder; the preprocessed images are used if both kinds are there. The lesion of an image is
             taken from ``ISIC_2019_Training_Metadata.csv`` or else ``HAM10000_metadata``, where these are there.
 
     Returns:
@@ -70,7 +70,7 @@ def read_fed_isic2019(source: Path) -> list[Record]:
             images=photograph,
             unit=lesions.get(name),
             group=_group(row),
-            centre=str(_below(row, "center", len(CENTRES))),
+            centre=str(row.integer("center", below=len(CENTRES))),
             split=_split(row),
         )
         for row, name, photograph in zip(rows, names, photographs, strict=True)
@@ -84,8 +84,8 @@ def _first(source: Path, names: Sequence[str]) -> Path | None:
 
 
 def _group(row: Row) -> str:
-    """Return the class of the target, which the class columns must confirm where they are there."""
-    group = GROUPS[_below(row, "target", len(GROUPS))]
+    """Return the class of the target; where the file has class columns, they must agree with it."""
+    group = GROUPS[row.integer("target", below=len(GROUPS))]
     if set(GROUPS) <= set(row.cells):
         marked = [name for name in (*GROUPS, "UNK") if name in row.cells and row.integer(name)]
         if marked != [group]:
@@ -96,13 +96,6 @@ def _group(row: Row) -> str:
     return group
 
 
-def _below(row: Row, column: str, end: int) -> int:
-    number = row.integer(column)
-    if number >= end:
-        raise DataError(f"{row.origin}: {column} {number} is not one of 0 to {end - 1}")
-    return number
-
-
 def _split(row: Row) -> str:
     fold = row.text("fold").lower()
     if fold not in _SPLITS:
@@ -111,7 +104,7 @@ def _split(row: Row) -> str:
 
 
 def _lesions(source: Path) -> dict[str, str]:
-    """Return the lesion of every image that a metadata file knows; the first file that knows it decides."""
+    """Return the lesion of every image that a metadata file lists; the first file that lists it counts."""
     lesions: dict[str, str] = {}
     for name in _LESIONS:
         path = source / name
@@ -134,4 +127,4 @@ READER = Reader(
     centres=CENTRES,
     photographs=True,
 )
-"""What ``monai-fedlora data fed_isic2019`` offers."""
+"""The reader behind ``monai-fedlora data fed_isic2019``."""

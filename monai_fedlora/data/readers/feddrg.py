@@ -30,7 +30,7 @@ CENTRES = ("APTOS", "DEEPDR", "FGADR", "IDRID", "MESSIDOR", "RLDR")
 
 _LISTS = {"train": "training", "crossval": "validation"}
 _PATIENTS = {"DEEPDR": re.compile(r"([0-9]+)_[lr][0-9]+"), "RLDR": re.compile(r"([0-9]+)_(?:left|right)")}
-"""Domains whose file names tell the patient: several photographs of an eye, or both eyes."""
+"""Domains whose file names contain the patient, who has several photographs of an eye, or of both eyes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ def read_feddrg(source: Path) -> list[Record]:
             folder in ``images``, in capitals or not; further domains of GDRBench are not read.
 
     Returns:
-        Records sorted by subject, which is the path in the list: two sets of IDRID have the same file names.
-        ``centre`` is the domain, ``unit`` the patient where the file name tells it.
+        Records sorted by subject, which is the path in the list, because file names of IDRID occur twice. ``centre`` is
+        the domain, ``unit`` the patient where the file name contains it.
 
     Raises:
         DataError: there is no domain, a list is missing or wrong, or an image is listed twice, missing or damaged.
@@ -105,9 +105,7 @@ def _parse(text: str, origin: str, domain: str, split: str) -> _Line:
     path = PurePosixPath(match[1])
     if len(path.parts) != 3 or ".." in path.parts or path.parts[0].upper() != domain:
         raise DataError(f"{origin}: {match[1]!r:.80} is not {domain}/<class folder>/<file>")
-    grade = whole_number(match[2], name="grade", origin=origin)
-    if grade >= len(GROUPS):
-        raise DataError(f"{origin}: grade {grade} is not one of 0 to {len(GROUPS) - 1}")
+    grade = whole_number(match[2], name="grade", origin=origin, below=len(GROUPS))
     if path.parts[1] in GROUPS and path.parts[1] != GROUPS[grade]:
         raise DataError(f"{origin}: grade {grade} is {GROUPS[grade]}, but the folder is {path.parts[1]}")
     return _Line(origin, domain, path, grade, split)
@@ -129,4 +127,4 @@ READER = Reader(
     centres=CENTRES,
     photographs=True,
 )
-"""What ``monai-fedlora data feddrg`` offers."""
+"""The reader behind ``monai-fedlora data feddrg``."""

@@ -127,4 +127,4 @@ READER = Reader(
     source="Campello et al., IEEE TMI 40(12):3543-3554, 2021",
     groups=GROUPS,
 )
-"""What ``monai-fedlora data mnms`` offers."""
+"""The reader behind ``monai-fedlora data mnms``."""

@@ -6,8 +6,10 @@ Martin-Isla et al., IEEE JBHI 27(7):3302-3313, 2023. ``dataset_information.csv``
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from pathlib import Path
 
+from monai_fedlora.data.cases import SPLITS
 from monai_fedlora.data.published_set import Reader
 from monai_fedlora.data.records import FramePair, Record, check_unique, known_group, pair_geometry, vendor_name
 from monai_fedlora.errors import DataError
@@ -17,7 +19,7 @@ GROUPS = ("NOR", "LV", "HCM", "ARR", "FALL", "CIA", "RV", "TRI")
 """The diseases of the dataset, normal first."""
 
 _TABLE = "dataset_information.csv"
-_LAST_TRAINING, _LAST_VALIDATION, _LAST = 160, 200, 360
+_LAST_OF_SPLIT = (160, 200, 360)
 
 
 def read_mnms2(source: Path) -> list[Record]:
@@ -42,8 +44,8 @@ def read_mnms2(source: Path) -> list[Record]:
 def _patient(row: Row, folder: Path) -> Record:
     code = row.integer("SUBJECT_CODE")
     subject = f"{code:03d}"
-    if not 1 <= code <= _LAST:
-        raise DataError(f"{row.origin}: SUBJECT_CODE {code} is not one of the dataset's 1 to {_LAST}")
+    if not 1 <= code <= _LAST_OF_SPLIT[-1]:
+        raise DataError(f"{row.origin}: SUBJECT_CODE {code} is not one of the dataset's 1 to {_LAST_OF_SPLIT[-1]}")
     images = FramePair(*(folder / subject / f"{subject}_SA_{phase}.nii.gz" for phase in ("ED", "ES")))
     geometry = pair_geometry(images)
     return Record(
@@ -54,14 +56,8 @@ def _patient(row: Row, folder: Path) -> Record:
         notes=geometry.notes,
         group=known_group(row.text("DISEASE"), GROUPS, origin=row.origin),
         vendor=vendor_name(row.text("VENDOR")),
-        split=_split(code),
+        split=SPLITS[bisect_left(_LAST_OF_SPLIT, code)],
     )
-
-
-def _split(code: int) -> str:
-    if code <= _LAST_TRAINING:
-        return "training"
-    return "validation" if code <= _LAST_VALIDATION else "test"
 
 
 READER = Reader(
@@ -71,4 +67,4 @@ READER = Reader(
     groups=GROUPS,
     by=("vendor", "spacing"),
 )
-"""What ``monai-fedlora data mnms2`` offers."""
+"""The reader behind ``monai-fedlora data mnms2``."""
