@@ -50,20 +50,47 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def save_checkpoint(path: Path, network: nn.Module, settings: Mapping[str, Any]) -> None:
+class FrozenDigest:
+    """:func:`frozen_sha256` of a network that trains, computed anew only when a frozen parameter has changed.
+
+    A change is another parameter, memory, type or shape, or one that autograd counts, as every operation in place and
+    ``load_state_dict`` is. What is written through ``.data`` alone is not noticed.
+
+    Args:
+        network: to hash.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = unwrap(network)
+        self._seen: list[tuple[object, ...]] = []
+        self._digest = ""
+
+    def __call__(self) -> str:
+        """Hexadecimal digits."""
+        frozen = [(name, p) for name, p in self._network.named_parameters() if not p.requires_grad]
+        seen = [(name, id(p), p._version, p.data_ptr(), p.dtype, p.shape) for name, p in frozen]
+        if not self._digest or seen != self._seen:
+            self._digest, self._seen = frozen_sha256(self._network), seen
+        return self._digest
+
+
+def save_checkpoint(
+    path: Path, network: nn.Module, settings: Mapping[str, Any], *, frozen: FrozenDigest | None = None
+) -> None:
     """Write the trainable tensors and what they belong to.
 
     Args:
         path: the safetensors file.
         network: the network, attached to its method.
         settings: JSON-compatible values that :func:`load_checkpoint` can compare, such as the method.
+        frozen: of the network, for one that is saved again and again; None hashes what is frozen now.
     """
     tensors = trainable_tensors(network)
     metadata = {
         "format": FORMAT,
         "settings": json.dumps(dict(settings), sort_keys=True),
         _TRAINED: _digest(tensors),
-        _FROZEN: frozen_sha256(network),
+        _FROZEN: frozen_sha256(network) if frozen is None else frozen(),
     }
     save_tensors(path, tensors, metadata)
 
@@ -167,6 +194,7 @@ class CheckpointSaver:
         self.output_dir = Path(output_dir)
         self.settings = dict(settings)
         self.enabled = enabled
+        self._frozen = FrozenDigest(network)
 
     def attach(self, engine: Engine) -> None:
         """Save at the end of each of ``engine``'s epochs."""
@@ -179,9 +207,8 @@ class CheckpointSaver:
         is_best = scores.best_metric_epoch == epoch
         value = scores.metrics.get(scores.key_metric_name)
         settings = {**self.settings, "epoch": epoch, "key_metric": scores.key_metric_name, "value": value}
-        save_checkpoint(self.output_dir / LAST, self.network, settings)
-        if is_best:
-            save_checkpoint(self.output_dir / BEST, self.network, settings)
+        for name in (LAST, BEST) if is_best else (LAST,):
+            save_checkpoint(self.output_dir / name, self.network, settings, frozen=self._frozen)
 
     def _report(self, engine: Engine) -> None:
         scores = self.evaluator.state

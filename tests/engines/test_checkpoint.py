@@ -14,6 +14,7 @@ from monai_fedlora.engines.checkpoint import (
     BEST,
     LAST,
     CheckpointSaver,
+    FrozenDigest,
     frozen_sha256,
     load_checkpoint,
     save_checkpoint,
@@ -125,6 +126,39 @@ def test_the_frozen_digest_ignores_what_trains(make_network) -> None:
     assert frozen_sha256(network) == digest
     network.stem.half()
     assert frozen_sha256(network) != digest
+
+
+def test_a_training_hashes_its_frozen_weights_once(make_network, tmp_path, monkeypatch) -> None:
+    network, hashed = make_network(), []
+
+    def counted(network) -> str:
+        hashed.append(network)
+        return frozen_sha256(network)
+
+    monkeypatch.setattr("monai_fedlora.engines.checkpoint.frozen_sha256", counted)
+    train(network, tmp_path, [0.5, 0.6, 0.7])
+    assert len(hashed) == 1
+    for name in (BEST, LAST):
+        assert load_tensors(tmp_path / name)[1]["frozen_sha256"] == frozen_sha256(network)
+
+
+@pytest.mark.parametrize("change", ["in_place", "loaded", "replaced", "type", "now_trains"])
+def test_a_changed_frozen_weight_is_hashed_anew(make_network, change: str) -> None:
+    network = make_network()
+    digest = FrozenDigest(network)
+    before, weight = digest(), network.stem[1].weight
+    with torch.no_grad():
+        if change == "in_place":
+            weight.add_(1)
+        elif change == "loaded":
+            network.load_state_dict({key: value + 1 for key, value in network.state_dict().items()})
+        elif change == "replaced":
+            network.stem[1].weight = torch.nn.Parameter(weight + 1, requires_grad=False)
+        elif change == "type":
+            network.stem.half()
+        else:
+            weight.requires_grad_()
+    assert digest() == frozen_sha256(network) != before
 
 
 def train(network, folder, scores: list[float], **options) -> None:
