@@ -43,6 +43,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         action="store_true",
         help="bring the features that the head reads to mean 0 and unit scale over these images, inside the last norms",
     )
+    parser.add_argument(
+        "--device", default="auto", metavar="D", help="where to compute, such as cpu or cuda:1 (default: the first GPU)"
+    )
+    parser.add_argument(
+        "--mixed-precision",
+        choices=("off", "bf16"),
+        default="off",
+        help="bf16 computes matrix products and convolutions in bfloat16, for GPUs (default: off)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--provenance", default="", help="what the images are, kept in the file")
     return parser
@@ -61,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
     from monai_fedlora.commands.console import open_console
     from monai_fedlora.commands.progress import epochs_bar
-    from monai_fedlora.engines.config import augmentation, preprocessing
+    from monai_fedlora.engines.config import augmentation, pick_device, preprocessing
     from monai_fedlora.engines.dataset import CaseDataset
     from monai_fedlora.engines.memory import Memory, using
     from monai_fedlora.files import sha256
@@ -88,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
             mask_ratio=args.mask_ratio,
             seed=args.seed,
             output=args.output,
+            device=pick_device(args.device),
+            bf16=args.mixed_precision == "bf16",
             standardise_on=(case["image"] for part in plain for case in part) if plain else None,  # type: ignore[attr-defined]
             provenance=args.provenance,
             on_epoch=on_epoch,

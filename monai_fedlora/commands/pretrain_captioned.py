@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.commands.console import open_console
     from monai_fedlora.commands.progress import epochs_bar
     from monai_fedlora.data.photo_phantom.captions import write_caption
-    from monai_fedlora.engines.config import augmentation, preprocessing
+    from monai_fedlora.engines.config import augmentation, pick_device, preprocessing
     from monai_fedlora.engines.dataset import CaseDataset
     from monai_fedlora.files import sha256
     from monai_fedlora.networks.anchors import text_shape
@@ -76,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
             lr=args.learning_rate,
             seed=args.seed,
             output=args.output,
+            device=pick_device(args.device),
+            bf16=args.mixed_precision == "bf16",
             start=start,
             provenance=args.provenance,
             on_epoch=on_epoch,

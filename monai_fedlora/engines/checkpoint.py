@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ class FrozenDigest:
 
     def __init__(self, network: nn.Module) -> None:
         self._network = unwrap(network)
-        self._seen: list[tuple[object, ...]] = []
+        self._seen: Sequence[object] = ()
         self._digest = ""
 
     def __call__(self) -> str:

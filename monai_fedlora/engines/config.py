@@ -26,10 +26,21 @@ _COMPILERS = ("off", "default", "reduce-overhead", "max-autotune")
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The named device; ``"auto"`` is the first GPU, or the CPU where there is none."""
+    """The named device; ``"auto"`` is the first GPU, or the CPU where there is none.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
     if name == "auto":
-        name = "cuda:0" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"the device {name!r} is unknown; give cpu, cuda:0 or auto") from None
+    found = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise ConfigError(f"the device {name!r} is not there: PyTorch sees {found} GPUs; give cpu, or auto")
+    return device
 
 
 def on_device(network: nn.Module, *, device: torch.device | str, compiler: str = "off") -> nn.Module:

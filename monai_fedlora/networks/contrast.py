@@ -23,8 +23,7 @@ from monai_fedlora.networks.anchors import text_shape
 from monai_fedlora.networks.backbone import Features
 from monai_fedlora.networks.byte_pairs import learn_tokens, save_tokens
 from monai_fedlora.networks.clip_text import clip_state
-from monai_fedlora.networks.decay import decay_groups
-from monai_fedlora.networks.pretraining import learning_rate_factor
+from monai_fedlora.networks.pretraining_epochs import pretraining_epochs
 from monai_fedlora.networks.text import TextTransformer
 from monai_fedlora.networks.vit import VisionTransformer
 
@@ -86,6 +85,8 @@ def pretrain_clip(
     lr: float,
     seed: int,
     output: str | Path,
+    device: torch.device | str = "cpu",
+    bf16: bool = False,
     start: VisionTransformer | None = None,
     provenance: str = "",
     on_epoch: Callable[[int, float], None] | None = None,
@@ -94,7 +95,7 @@ def pretrain_clip(
 
     AdamW with betas (0.9, 0.98) and weight decay 0.05 on matrices; the learning rate rises linearly over a tenth of
     the steps and falls by a cosine to zero. Captions are drawn anew in every epoch. The same arguments and number of
-    threads give the same weights. They are stored in half precision.
+    threads give the same weights on a processor. They are stored in half precision.
 
     Args:
         images: a dataset of (3, H, W) normalised tensors, indexed anew in every epoch, so that it may augment.
@@ -106,6 +107,8 @@ def pretrain_clip(
         lr: the highest learning rate.
         seed: of the weights, the order of the images and the captions.
         output: the safetensors file to write; ``vocab.json`` and ``merges.txt`` go beside it.
+        device: where to compute.
+        bf16: compute matrix products and convolutions in bfloat16.
         start: an image tower of this shape to start from, which may have a bias in its patch embedding and need not
             have a norm behind it; None starts from random weights.
         provenance: what the images are, kept in the file's metadata.
@@ -135,38 +138,31 @@ def pretrain_clip(
         pair = Pair(VisionTransformer(image, out_chans=1), TextTransformer(text)).train()
     if start is not None:
         _copy_tower(start, pair.image)
-    generator = torch.Generator().manual_seed(seed)
-    trained = [(key, p) for key, p in pair.named_parameters() if not key.startswith("image.head.")]
-    optimizer = torch.optim.AdamW(
-        decay_groups((p for _, p in trained), 0.05),
+    place = torch.device(device)
+    pair.to(place)
+
+    def batch_of(numbers: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        captions = [caption(number, rng) for number in numbers]
+        ids = tokens.rows({"caption": [one.text for one in captions]}, context=text.context)
+        longest = int(pair.text.ends(ids).max()) + 1
+        true = torch.tensor([[one.statements <= statements[number] for one in captions] for number in numbers])
+        return torch.stack([images[number] for number in numbers]), ids[:, :longest], true
+
+    losses = pretraining_epochs(
+        batch_of,
+        lambda some, ids, true: contrastive_loss(pair(some, ids).float(), true),
+        (p for key, p in pair.named_parameters() if not key.startswith("image.head.")),
+        count=len(images),
+        epochs=epochs,
+        batch_size=batch_size,
         lr=lr,
         betas=(0.9, 0.98),
+        generator=torch.Generator().manual_seed(seed),
+        device=place,
+        bf16=bf16,
+        on_epoch=on_epoch,
     )
-    n_steps = epochs * math.ceil(len(images) / batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, n_steps))
-
-    losses: list[float] = []
-    for epoch in range(1, epochs + 1):
-        total = 0.0
-        for indices in torch.randperm(len(images), generator=generator).split(batch_size):
-            numbers = [int(index) for index in indices]
-            captions = [caption(number, rng) for number in numbers]
-            ids = tokens.rows({"caption": [one.text for one in captions]}, context=text.context)
-            longest = int(pair.text.ends(ids).max()) + 1
-            true = torch.tensor([[one.statements <= statements[number] for one in captions] for number in numbers])
-            logits = pair(torch.stack([images[number] for number in numbers]), ids[:, :longest])
-            loss = contrastive_loss(logits, true)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += float(loss.detach()) * len(numbers)
-        losses.append(total / len(images))
-        if not math.isfinite(losses[-1]):
-            raise ConfigError(f"the loss became {losses[-1]} in epoch {epoch}; the learning rate {lr} is too high")
-        if on_epoch is not None:
-            on_epoch(epoch, losses[-1])
-
+    pair.cpu()
     state = clip_state(
         pair.image,
         pair.text,
@@ -188,10 +184,11 @@ def pretrain_clip(
             "seed": str(seed),
             "final_loss": f"{losses[-1]:.6f}",
             "provenance": provenance,
+            **({"precision": "bf16"} if bf16 else {}),
         },
     )
     save_tokens(Path(output).parent, tokens)
-    return tuple(losses)
+    return losses
 
 
 @torch.no_grad()

@@ -98,7 +98,7 @@ class MaskedAutoencoder(nn.Module):
             encoded = _encode_vit(self.backbone, image, keep)
         else:
             encoded = _encode_convvit(self.backbone, image, keep)
-        hidden = self.decoder_embed(encoded)
+        hidden = self.decoder_embed(encoded).float()  # under autocast it is no type that fits into the mask tokens
         batch, dim = len(hidden), hidden.shape[-1]
         tokens = self.mask_token.expand(batch, self.n_tokens, -1)
         tokens = tokens.scatter(1, keep.unsqueeze(-1).expand(-1, -1, dim), hidden[:, 1:])

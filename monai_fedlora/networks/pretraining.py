@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,12 +14,10 @@ from monai_fedlora import files
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.networks.catalogue import Network, architecture
 from monai_fedlora.networks.cinema import ConvViTSize, convvit
-from monai_fedlora.networks.decay import decay_groups
 from monai_fedlora.networks.mae import MaskedAutoencoder, random_visible
+from monai_fedlora.networks.pretraining_epochs import pretraining_epochs
 from monai_fedlora.networks.standardise import standardise_readout
 from monai_fedlora.networks.vit import CHANNELS, VisionTransformer
-
-_WARM_UP = 0.1  # share of the steps over which the learning rate rises (ours)
 
 
 def pretrain(
@@ -33,6 +30,8 @@ def pretrain(
     mask_ratio: float,
     seed: int,
     output: str | Path,
+    device: torch.device | str = "cpu",
+    bf16: bool = False,
     standardise_on: Iterable[torch.Tensor] | None = None,
     provenance: str = "",
     on_epoch: Callable[[int, float], None] | None = None,
@@ -41,7 +40,7 @@ def pretrain(
 
     AdamW with betas (0.9, 0.95) and weight decay 0.05 on matrices, as in He et al., arXiv 2111.06377; the
     learning rate rises linearly over a tenth of the steps and falls by a cosine to zero. The same images,
-    settings, seed and number of threads give the same weights.
+    settings, seed and number of threads give the same weights on a processor.
 
     Args:
         images: tensors of one shape: cines (n_frames, X, Y, Z) with values in [0, 1], or colour images (3, H, W),
@@ -54,6 +53,8 @@ def pretrain(
         mask_ratio: share of the tokens that is masked, in (0, 1).
         seed: of the weights, the order of the images and the masks.
         output: the file to write.
+        device: where to compute.
+        bf16: compute matrix products and convolutions in bfloat16, but for the standardised readout.
         standardise_on: images, usually the same without augmentation, over which the trained backbone's readout is
             standardised (:func:`monai_fedlora.networks.standardise.standardise_readout`); None leaves it as trained.
         provenance: what the images are, kept in the file's metadata.
@@ -79,37 +80,30 @@ def pretrain(
         network = MaskedAutoencoder(backbone, mask_ratio=mask_ratio).train()
     generator = torch.Generator().manual_seed(seed)
     heads = tuple(f"backbone.{prefix}" for prefix in backbone.head_prefixes)
-    trained = [(key, p) for key, p in network.named_parameters() if not key.startswith(heads)]
-    optimizer = torch.optim.AdamW(
-        decay_groups((p for _, p in trained), 0.05),
+    place = torch.device(device)
+    network.to(place)
+
+    def batch_of(numbers: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        batch = _batch([dataset[number] for number in numbers], shape)
+        return batch, random_visible(len(batch), network.n_tokens, network.n_keep, generator)
+
+    losses = pretraining_epochs(
+        batch_of,
+        network,
+        (p for key, p in network.named_parameters() if not key.startswith(heads)),
+        count=len(dataset),
+        epochs=epochs,
+        batch_size=batch_size,
         lr=lr,
         betas=(0.9, 0.95),
+        generator=generator,
+        device=place,
+        bf16=bf16,
+        on_epoch=on_epoch,
     )
-    n_steps = epochs * math.ceil(len(dataset) / batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, n_steps))
-
-    losses: list[float] = []
-    for epoch in range(1, epochs + 1):
-        total = 0.0
-        for indices in torch.randperm(len(dataset), generator=generator).split(batch_size):
-            batch = _batch([dataset[int(index)] for index in indices], shape)
-            keep = random_visible(len(batch), network.n_tokens, network.n_keep, generator)
-            loss = network(batch, keep)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += float(loss.detach()) * len(batch)
-        losses.append(total / len(dataset))
-        if not math.isfinite(losses[-1]):
-            raise ConfigError(
-                f"the loss became {losses[-1]} in epoch {epoch}: the images hold NaN or infinite values, "
-                f"or the learning rate {lr} is too high"
-            )
-        if on_epoch is not None:
-            on_epoch(epoch, losses[-1])
     if standardise_on is not None:
-        standardise_readout(backbone, _batches(standardise_on, batch_size, shape))
+        batches = _batches(standardise_on, batch_size, shape)
+        standardise_readout(backbone, (batch.to(place) for batch in batches))
 
     files.save_tensors(
         output,
@@ -128,9 +122,10 @@ def pretrain(
             "final_loss": f"{losses[-1]:.6f}",
             "readout": "as trained" if standardise_on is None else "standardised",
             "provenance": provenance,
+            **({"precision": "bf16"} if bf16 else {}),
         },
     )
-    return tuple(losses)
+    return losses
 
 
 def _untrained(size: str, shape: tuple[int, ...]) -> Network:
@@ -145,14 +140,6 @@ def _untrained(size: str, shape: tuple[int, ...]) -> Network:
     if len(shape) != 3 or shape[0] != CHANNELS:
         raise DataError(f"images must be ({CHANNELS}, H, W), not {shape}")
     return VisionTransformer(replace(settings, image_size=(shape[1], shape[2])), out_chans=1)
-
-
-def learning_rate_factor(step: int, n_steps: int) -> float:
-    """From just above 0 to 1 over the warm-up, then to 0 along half a cosine."""
-    warm_up = max(1, round(_WARM_UP * n_steps))
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, n_steps - warm_up)))
 
 
 def _batches(images: Iterable[torch.Tensor], size: int, shape: tuple[int, ...]) -> Iterator[torch.Tensor]:

@@ -22,6 +22,14 @@ def test_the_device_is_a_gpu_where_there_is_one(monkeypatch) -> None:
     assert config.pick_device("meta") == torch.device("meta")
 
 
+@pytest.mark.parametrize(("name", "message"), [("gpu", "give cpu, cuda:0 or auto"), ("cuda:2", "PyTorch sees 2 GPUs")])
+def test_a_device_that_is_not_there_is_named(monkeypatch, name: str, message: str) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert config.pick_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(ConfigError, match=message):
+        config.pick_device(name)
+
+
 def test_a_run_writes_below_the_current_folder() -> None:
     folder = config.run_folder(bundle="b", site="siemens")
     assert Path(folder) == Path("runs/b/siemens")

@@ -93,6 +93,13 @@ def test_the_file_says_where_it_comes_from_and_is_small(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"clip.safetensors", "vocab.json", "merges.txt"}
 
 
+@pytest.mark.slow
+def test_bfloat16_trains_alike(tmp_path: Path) -> None:
+    full, half = train(tmp_path / "a" / "clip.safetensors"), train(tmp_path / "b" / "clip.safetensors", bf16=True)
+    assert half != full
+    assert half == pytest.approx(full, rel=0.05)
+
+
 def test_the_seed_decides_everything(tmp_path: Path) -> None:
     state = torch.get_rng_state()
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):

@@ -90,6 +90,15 @@ def test_an_iterator_is_read_once(tmp_path: Path) -> None:
     torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
+def test_bfloat16_trains_alike_and_is_said_in_the_file(tmp_path: Path) -> None:
+    full, half = run(tmp_path / "a.safetensors"), run(tmp_path / "b.safetensors", bf16=True)
+    assert half != full
+    assert half == pytest.approx(full, rel=0.05)
+    (a, said), (b, says) = (files.load_tensors(tmp_path / f"{name}.safetensors") for name in "ab")
+    assert ("precision" in said, says["precision"]) == (False, "bf16")
+    assert {key: value.dtype for key, value in a.items()} == {key: value.dtype for key, value in b.items()}
+
+
 def spots(n: int = 8) -> list[torch.Tensor]:
     """Round coloured spots, from which a masked patch can be guessed."""
     generator = torch.Generator().manual_seed(0)
