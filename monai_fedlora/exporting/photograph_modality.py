@@ -73,10 +73,10 @@ class PlainPhotograph(nn.Module):
             RuntimeError: a level is not in [0, 1], or an image is blank.
         """
         inside = ((image >= 0.0) & (image <= 1.0)).all()
-        torch._assert_async(inside, "levels must lie between 0 and 1; divide those of 8 bits by 255")
+        _refuse_unless(inside, "levels must lie between 0 and 1; divide those of 8 bits by 255")
         pixels = image.flatten(2)
         lit = (pixels.amax(dim=2) > pixels.amin(dim=2)).any(dim=1).all()
-        torch._assert_async(lit, "the photograph is blank: all its pixels are equal; check the file")
+        _refuse_unless(lit, "the photograph is blank: all its pixels are equal; check the file")
         if self.preprocessor.style == "dermoscopy":
             image = shades_of_grey(image)
         height, width = image.shape[2], image.shape[3]
@@ -84,6 +84,14 @@ class PlainPhotograph(nn.Module):
         places = torch.arange(side, device=image.device)
         square = image.index_select(2, places + (height - side) // 2).index_select(3, places + (width - side) // 2)
         return (resize(square, self.preprocessor.size) - self.preprocessor.mean) / self.preprocessor.std
+
+
+def _refuse_unless(holds: Tensor, message: str) -> None:
+    """Assert on the CPU, wherever the image is: after an assertion that fails on a GPU, nothing computes there again.
+
+    The number goes through Python, so that `torch.export` keeps the way to the CPU when a program is moved.
+    """
+    torch._assert_async(torch.scalar_tensor((holds + 0).item()), message)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.export.passes import move_to_device_pass
 
 from monai_fedlora.exporting.bundle_export import Exported
 from monai_fedlora.exporting.classifier import eager_classifier
@@ -98,6 +99,18 @@ def test_fundus_photographs_are_prepared_outside(make_image_run: Callable[..., R
 def test_program_refuses_what_is_no_photograph(image_exported: Exported, image: Tensor, message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
         program_of(image_exported.folder)(image)
+
+
+def test_assertions_stay_on_the_cpu_when_the_program_moves(image_exported: Exported) -> None:
+    """A failed assertion on a GPU makes every later call of the process fail."""
+    program = move_to_device_pass(torch.export.load(image_exported.folder / "models" / "model.pt2"), "meta")
+    asserted = [node.args[0] for node in program.graph.nodes if "_assert_async" in str(node.target)]
+    assert len(asserted) == 2
+    for number in asserted:
+        assert (number.target, dict(number.kwargs)) == (torch.ops.aten.scalar_tensor.default, {})
+        assert number.args[0].target == torch.ops.aten.item.default
+    moved = [node.kwargs["device"] for node in program.graph.nodes if "device" in node.kwargs]
+    assert {str(device) for device in moved} == {"meta"}
 
 
 @given(

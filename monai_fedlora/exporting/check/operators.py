@@ -14,7 +14,7 @@ ARITHMETIC = words(
     bitwise_not bmm broadcast_to cat ceil chunk clamp clamp_max clamp_min clone contiguous conv1d conv2d conv3d
     _convolution cos cumsum detach diagonal div dropout einsum elu embedding eq erf exp expand expand_as eye flatten
     flip floor floor_divide fmod full full_like gather ge gelu group_norm gt hardswish index index_select instance_norm
-    isfinite isinf isnan layer_norm le leaky_relu linalg_norm linalg_vector_norm linear log log_softmax logical_and
+    isfinite isinf isnan item layer_norm le leaky_relu linalg_norm linalg_vector_norm linear log log_softmax logical_and
     logical_not logical_or logsumexp lt masked_fill matmul max max_pool2d max_pool3d maximum mean median min minimum
     mm movedim mul narrow ne neg nonzero norm numel ones ones_like pad permute pixel_shuffle pow prod reciprocal
     relu remainder repeat repeat_interleave reshape roll round rsqrt rsub scalar_tensor scaled_dot_product_attention
