@@ -1,5 +1,5 @@
-"""An exported bundle in use: read a patient's study, classify it, and say where the answer comes from.
+"""Use an exported bundle: read a patient's study, classify it, and show which places the answer depends on.
 
-`bundle.open_bundle` gives a classifier, `predict.predict_study` a prediction of one study that
-`monai_fedlora.studies.finding.find_studies` found, and `many.predict_all` a folder of results.
+`bundle.open_bundle` opens a bundle as a classifier, `prediction.predict_study` classifies one study of
+`monai_fedlora.studies.finding.find_studies`, and `many.predict_all` classifies many into a folder of results.
 """

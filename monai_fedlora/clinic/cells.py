@@ -1,4 +1,4 @@
-"""Cells of the tables that people open in a spreadsheet: none is a formula, and none steers a terminal."""
+"""Cells of csv tables that are safe to open: no spreadsheet formulas, no control characters for a terminal."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _GUARD = "'"
 
 
 def guarded(cell: str) -> str:
-    """The cell in one printable line, behind an apostrophe where a spreadsheet would take it for a formula."""
+    """The cell as one printable line, with an apostrophe in front where a spreadsheet would take it for a formula."""
     cell = printable(cell)
     return _GUARD + cell if cell.lstrip().startswith((*_FORMULA, _GUARD)) else cell
 
 
 def unguarded(cell: str) -> str:
-    """What was guarded."""
+    """The cell without the apostrophe of :func:`guarded`."""
     return cell.removeprefix(_GUARD)

@@ -1,4 +1,4 @@
-"""The same cine with end-diastole and end-systole that a person chose."""
+"""Replace the end-diastolic and end-systolic frame of a cine by frames that a person chose."""
 
 from __future__ import annotations
 
@@ -14,25 +14,22 @@ from monai_fedlora.clinic.reading import LoadedStudy, frame_chooser
 def choose_again(loaded: LoadedStudy, *, ed: int, es: int) -> LoadedStudy:
     """Take other frames of a cine that was read.
 
-    Doubts about the frames of before go, and those about the new ones come. That a person chose them, and which were
-    found, stands in the notes and so in everything that is made of the answer.
+    Doubts about the previous frames are dropped, and the new frames are examined. A note says that a person chose them,
+    and which frames the program had found; figure, table and DICOM report show it.
 
     Args:
-        loaded: with its grey levels; its frames may have been chosen already.
+        loaded: the study with its grey levels; its frames may have been chosen before.
         ed: end-diastole, from 0.
         es: end-systole, from 0.
 
     Returns:
-        The same, without DICOM objects: these are of the frames of before.
+        The study without DICOM objects, because those belong to the previous frames.
 
     Raises:
-        DataError: these cannot be ED and ES of this cine.
+        DataError: the numbers are equal, or not among the frames of the cine.
     """
     before, cine, affine = loaded.frames, loaded.cine, loaded.cine_affine
-    assert before is not None
-    assert cine is not None
-    assert affine is not None
-    assert loaded.resampled is not None
+    assert before is not None and cine is not None and affine is not None and loaded.resampled is not None
     check_frames(ed, es, frames=cine.shape[3])
     x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
     old, new = (

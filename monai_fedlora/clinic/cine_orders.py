@@ -1,4 +1,4 @@
-"""A cine whose file does not tell how the patient lies, or whose bundle does not ask."""
+"""Cines of unknown orientation, and bundles of earlier versions that take no orientation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ANOTHER_ORDER = "the axes in another order"
 
 
 def order_notes(classifier: Classifier, loaded: LoadedStudy) -> tuple[str, ...]:
-    """What a reader should know of the order in which the model sees the axes; nothing where the file says it."""
+    """Notes on the orientation in which the model sees a cine; none where the file gives it and the bundle uses it."""
     if classifier.modality != CINE:
         return ()
     if not classifier.takes_affine:
@@ -30,12 +30,12 @@ def order_notes(classifier: Classifier, loaded: LoadedStudy) -> tuple[str, ...]:
 
 
 def in_other_orders(classifier: Classifier, loaded: LoadedStudy, prepared: Tensor) -> list[tuple[str, Tensor]]:
-    """What the network sees in every order of the axes, where none is the right one; else nothing.
+    """The network's input in all orders of the axes, where the orientation is unknown; otherwise an empty list.
 
     Args:
         classifier: the model.
         loaded: the study.
-        prepared: what the network sees of it in the first order.
+        prepared: the network's input in the first order, from :meth:`Classifier.prepare`.
     """
     if not _has_no_order(classifier, loaded):
         return []

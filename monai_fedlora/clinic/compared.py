@@ -1,6 +1,6 @@
-"""What a reader of a personal model's answers is told of the shared model, from the numbers that an export stored.
+"""Tell readers of a personal model's answers if the shared model did as well or better on the site's test cases.
 
-How sure it is, with the test and its figures, stands in the bundle's card, see
+The numbers are those that the export stored. The statistical test behind them stands in the bundle's model card, see
 :mod:`monai_fedlora.exporting.personal_or_shared`.
 """
 
@@ -20,12 +20,12 @@ _METRIC = "balanced_accuracy"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """How a personal model did beside the shared one, for a reader.
+    """The comparison of a personal model with the shared one, for a reader.
 
     Attributes:
         sentence: without a full stop.
-        warns: whether the shared model did better and not by chance alone as far as the numbers tell, so that it is
-            said before any answer; otherwise it is a note.
+        warns: whether the shared model did better by more than chance explains; the sentence is then shown as a warning
+            before any answer, and otherwise as a note.
     """
 
     sentence: str
@@ -33,7 +33,7 @@ class Compared:
 
 
 def compared(metadata: Mapping[str, Any]) -> Compared | None:
-    """Read a bundle's metadata; None for a shared model, and where nothing speaks for the shared one.
+    """Read the comparison from a bundle's metadata; None for a shared model, or if the personal model did better.
 
     Raises:
         KeyError, TypeError, ValueError: the entry is there, and not as an export writes it.
@@ -68,7 +68,7 @@ def _by_chance(entry: Mapping[str, Any], metadata: Mapping[str, Any]) -> bool:
 
 
 def _of_earlier(metadata: Mapping[str, Any]) -> Compared | None:
-    """What the test metrics say where a bundle of an earlier version has no entry."""
+    """The comparison by the test metrics, for a bundle of an earlier version that has no such entry."""
     provenance = metadata.get("provenance")
     if not isinstance(provenance, Mapping) or provenance.get("kind") != "personal":
         return None
@@ -88,7 +88,7 @@ def _tested(metadata: Mapping[str, Any], view: str) -> Mapping[str, Any]:
 
 
 def _overlap(one: Any, other: Any) -> bool:
-    """Whether two 95 % intervals have values in common; not known to where one is missing."""
+    """Whether two 95 % intervals overlap; False if one is missing."""
     if one is None or other is None:
         return False
     return bool(max(one[0], other[0]) <= min(one[1], other[1]))

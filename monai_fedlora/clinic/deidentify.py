@@ -1,13 +1,13 @@
-"""Remove from DICOM images who was examined, where and when.
+"""De-identify DICOM images.
 
-What PS3.15 (annex E, Basic Application Level Confidentiality Profile) asks to remove, replace or keep is decided here
-by an allow-list that goes further: of an image only the attributes stay that describe its pixels, their place and how
-they were acquired. Everything else goes, known or not: private attributes, sequences, overlays, curves, comments, dates
-and device numbers. UIDs, but that of the kind of image, and the patient's code are replaced by keyed hashes of them,
-so that images of one patient stay together; without the secret nobody can tell which.
+An allow-list decides, and is stricter than PS3.15 (annex E, Basic Application Level Confidentiality Profile): only
+attributes that describe the pixels, their position and the acquisition are kept. Everything else is removed, known or
+not: private attributes, sequences, overlays, curves, comments, dates and device numbers. UIDs (except the SOP class)
+and the patient's ID are replaced by keyed hashes, so that images of one patient stay together; without the secret
+nobody can tell whose they are.
 
-Pixels are not changed (no Clean Pixel Data Option), therefore images that say of themselves that text is burned in are
-refused. Dates and times are removed (no Retain Longitudinal Temporal Information Option).
+Pixels are not changed (no Clean Pixel Data Option); images whose header says that text is burned in are refused. Dates
+and times are removed (no Retain Longitudinal Temporal Information Option).
 """
 
 from __future__ import annotations
@@ -37,42 +37,42 @@ KEPT = frozenset({
     "InPlanePhaseEncodingDirection", "ReconstructionDiameter", "TriggerTime", "NominalInterval",
     "CardiacNumberOfImages",
 })  # fmt: skip
-"""Attributes of an image that stay; UIDs among them, but the first, are replaced."""
+"""Attributes of an image that are kept; the UIDs among them, except SOPClassUID, are replaced."""
 
 _EMPTIED = (
     "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "PatientBirthDate", "PatientSex", "StudyID",
     "PositionReferenceIndicator",
 )  # fmt: skip
-"""Attributes that an image must have (type 2), without a value."""
+"""Attributes that an image must have, possibly empty (type 2): here always empty."""
 
 _PRESENT = (
     "Manufacturer", "SeriesNumber", "InstanceNumber", "ScanOptions", "MRAcquisitionType", "EchoTime", "EchoTrainLength",
     "SliceThickness", "Laterality",
 )  # fmt: skip
-"""Attributes that an MR image must have (type 2, the last unless its body part is single), empty where the scanner left
-them out."""
+"""Further attributes that an MR image must have (type 2; Laterality unless the body part is unpaired): empty where the
+scanner left them out."""
 
 _DATE, _TIME = "19000101", "000000"
 _METHOD = "PS3.15 Basic Profile, allow-list of attributes"
 
 
 class Deidentifier:
-    """Replaces identities in the same way for all images it is given.
+    """Replaces identities, consistently over all images of one object.
 
     Args:
-        secret: key of the hashes; by default a new one that is forgotten with this object. Whoever knows it and a
-            patient's code can find the patient's images.
+        secret: key of the hashes; by default random, and lost with this object. Who knows the secret and a patient's ID
+            can find the patient's images.
     """
 
     def __init__(self, secret: bytes | None = None) -> None:
         self._secret = secret or secrets.token_bytes(32)
 
     def uid(self, uid: str) -> str:
-        """A UID in place of another."""
+        """The UID that replaces another."""
         return f"2.25.{int.from_bytes(self._hash('uid', uid)[:16], 'big')}"
 
     def patient(self, code: str) -> str:
-        """A patient's code in place of another."""
+        """The ID that replaces a patient's."""
         return f"ANON-{base64.b32encode(self._hash('patient', code)[:10]).decode()}"
 
     def image(self, dataset: Any) -> Any:
@@ -122,17 +122,17 @@ class Deidentifier:
 
 
 def _is_misplaced(element: Any, dataset: Any) -> bool:
-    """Whether an image must not have an attribute that scanners write all the same (PS3.3, C.8.3.1)."""
+    """Whether PS3.3 (C.8.3.1) forbids an attribute that scanners write anyway: InversionTime without IR."""
     sequences = dataset.get("ScanningSequence") or ""
     inverts = "IR" in ([sequences] if isinstance(sequences, str) else sequences)
     return bool(element.keyword == "InversionTime" and not inverts)
 
 
 def mark(dataset: Any) -> None:
-    """Say in a dataset that it is de-identified, and take away when it was made.
+    """Mark a dataset as de-identified, and remove its dates and times.
 
     Args:
-        dataset: a clean image, or an object that was made from clean images; changed in place.
+        dataset: a de-identified image, or a report or figure made from such images; changed in place.
     """
     from pydicom.dataset import Dataset
 

@@ -1,7 +1,7 @@
-"""The frames of an enhanced (multi-frame) MR object, each as the classic MR image that it stands for.
+"""Split an enhanced (multi-frame) MR object into its frames, each described like a classic MR image.
 
-What a classic image says of itself stands here in functional groups (PS3.3, C.7.6.16): those shared by all frames, and
-those of each frame, which win. Frames are counted from 1, as in references to them.
+An enhanced object keeps the attributes of a classic image in functional groups (PS3.3, C.7.6.16): some shared by all
+frames, and some for each frame, which take precedence. Frames are numbered from 1, as DICOM references them.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 from monai_fedlora.errors import DataError
 
 MULTIFRAME = ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4")
-"""SOP classes: Enhanced MR Image, and Legacy Converted Enhanced MR Image, which archives make of classic images."""
+"""SOP classes: Enhanced MR Image, and Legacy Converted Enhanced MR Image, which archives make from classic images."""
 GROUPS = ("NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-"""What has to be read of an object before its frames can be told."""
+"""Attributes that :func:`classic_frames` needs."""
 
 _CONVERTED = ("UnassignedPerFrameConvertedAttributesSequence", "UnassignedSharedConvertedAttributesSequence")
 
 
 def _converted(keyword: str) -> tuple[tuple[str, str], ...]:
-    """Where a legacy converted object keeps what a classic image said and no functional group says."""
+    """Where a legacy converted object keeps an attribute of the classic image that no functional group holds."""
     return tuple((sequence, keyword) for sequence in _CONVERTED)
 
 
@@ -46,21 +46,22 @@ _PLACES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "RescaleSlope": (("PixelValueTransformationSequence", "RescaleSlope"),),
     "RescaleIntercept": (("PixelValueTransformationSequence", "RescaleIntercept"),),
 }
-"""By the name in a classic image: the functional groups, and the attributes in them, that say the same."""
+"""By attribute of a classic image: the functional groups, and the attributes in them, with the same meaning."""
 
 _COMPONENT = ("MRImageFrameTypeSequence", "ComplexImageComponent")
 
 
 def classic_frames(path: Path, dataset: Any) -> list[Any]:
-    """Say of every frame what a classic image would.
+    """Describe every frame like a classic image.
 
     Args:
         path: of the object, for messages.
         dataset: the object (pydicom dataset); its pixels are not needed.
 
     Returns:
-        By frame, a pydicom dataset with what concerns all frames and the attributes of :data:`_PLACES` that are known.
-        ``InstanceNumber`` is the number of the frame, unless a legacy converted object says the classic image's.
+        For each frame a pydicom dataset with the attributes common to all frames and those of :data:`_PLACES` that the
+        functional groups give. ``InstanceNumber`` is the number of the frame, or in a legacy converted object that of
+        the classic image.
 
     Raises:
         DataError: there are no functional groups, or not as many as frames.
@@ -97,7 +98,7 @@ def classic_frames(path: Path, dataset: Any) -> list[Any]:
 
 
 def _value(groups: Sequence[Any], places: Sequence[tuple[str, str]]) -> Any:
-    """The first value found, a frame's own before a shared one; None if there is none."""
+    """The first value found, from the frame's own groups before the shared ones; None if there is none."""
     for sequence, keyword in places:
         for group in groups:
             value = _first(group, sequence).get(keyword)
@@ -107,7 +108,7 @@ def _value(groups: Sequence[Any], places: Sequence[tuple[str, str]]) -> Any:
 
 
 def _first(dataset: Any, sequence: str) -> Any:
-    """The one item of a sequence; empty where it is missing or is no sequence."""
+    """The first item of a sequence; empty if the sequence is missing or of another type."""
     items = dataset.get(sequence)
     is_there = isinstance(items, Sequence) and not isinstance(items, str | bytes) and len(items) > 0
     return items[0] if is_there and hasattr(items[0], "get") else {}

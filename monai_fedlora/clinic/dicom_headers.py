@@ -1,4 +1,4 @@
-"""What the images of a DICOM study say about themselves, without their pixels, and which files hold none."""
+"""Read the headers of a DICOM study's MR images, and count the files that are something else."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class ImageHeader:
         uid: SOP instance UID.
         frame: number from 1 in an enhanced (multi-frame) object; None for a classic image.
         series: series instance UID.
-        series_number: of that series, 0 if it has none.
-        description: of that series.
-        instance_number: place in the series, or in an enhanced object; None if it has none.
+        series_number: SeriesNumber, 0 if missing.
+        description: SeriesDescription.
+        instance_number: InstanceNumber, in an enhanced object that of the frame; None if missing.
         trigger_time: ms after the R wave, None if unknown.
         shape: (columns, rows).
         spacing: distance (of columns, of rows) in mm.
         position: (3,) of the first pixel, mm, patient coordinates (left, posterior, superior).
         axes: (2, 3) unit vectors along a row and along a column.
-        acquisition: number of the acquisition that it is of, None if it has none.
-        temporal_position: place in time, None if it has none.
+        acquisition: AcquisitionNumber, None if missing.
+        temporal_position: TemporalPositionIdentifier, None if missing.
         inversion_time: ms, None if unknown.
         echo_time: ms, None if unknown.
     """
@@ -80,7 +80,7 @@ class ImageHeader:
         return self.position + 0.5 * ((np.array(self.shape) - 1) * self.spacing) @ self.axes
 
     def unused(self, why: str, *, is_doubt: bool = False) -> Unused:
-        """The same as what was not used."""
+        """This image as an entry of the list of unused images."""
         return Unused(
             path=self.path,
             why=why,
@@ -93,12 +93,12 @@ class ImageHeader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyImages:
-    """The images of a study, and what its other files are.
+    """The images of a study, and its other files.
 
     Attributes:
-        headers: of the MR images that a cine may be made of.
-        unused: images and files that are none of these.
-        notes: what a reader should know.
+        headers: MR images that may belong to a cine.
+        unused: other images and files.
+        notes: remarks for the reader of the answer.
     """
 
     headers: tuple[ImageHeader, ...]
@@ -107,15 +107,15 @@ class StudyImages:
 
 
 class _UnusableError(Exception):
-    """An image lacks what it needs; the text says what."""
+    """A needed attribute of an image is missing or wrong; the message says which."""
 
 
 def read_image_headers(files: Sequence[Path], origin: Path) -> StudyImages:
     """Read the MR images among the files of one study.
 
-    An enhanced (multi-frame) object counts as its frames. Whatever else lies there is counted with its reason: files
-    that are no DICOM or damaged, directories of media, objects of other kinds, copies, images that show something else
-    (:mod:`monai_fedlora.clinic.dicom_kinds`), that have no place in the patient or are no grey levels.
+    Each frame of an enhanced (multi-frame) object is an image. Everything else is listed as unused with a reason: files
+    that are no DICOM or damaged, DICOMDIR files, other kinds of objects, duplicates, images of another kind
+    (:mod:`monai_fedlora.clinic.dicom_kinds`), without a position in the patient, or without grey levels.
 
     Args:
         files: the study's.
@@ -161,7 +161,7 @@ def read_image_headers(files: Sequence[Path], origin: Path) -> StudyImages:
 
 
 def _images(path: Path, dataset: Any) -> Iterator[ImageHeader | Unused]:
-    """The MR images of a file, or what it is instead."""
+    """The MR images of a file, or why there are none."""
     if dataset is None:
         yield Unused(path=path, why=_FOREIGN)
         return

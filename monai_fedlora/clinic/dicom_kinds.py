@@ -1,4 +1,4 @@
-"""What an MR image shows, from its header alone: grey levels of a heart in motion, or something else."""
+"""Tell from its header whether an MR image can belong to a cine of grey levels."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _SAME_MS, _SAME_SHARE = 0.5, 0.1
 
 
 def why_no_cine(image_type: Sequence[Any]) -> str | None:
-    """Why an image is none of a cine, by its ImageType (or FrameType and ComplexImageComponent); None if it may be.
+    """Why an image cannot belong to a cine, by its ImageType (or FrameType and ComplexImageComponent); None if it can.
 
     Args:
-        image_type: values, of which the first two say how an image came about.
+        image_type: values of the attribute; the first two (original or derived, primary or secondary) are ignored.
     """
     for value in list(image_type)[2:]:
         word = " ".join(str(value).upper().replace("_", " ").split())
@@ -38,6 +38,6 @@ def why_no_cine(image_type: Sequence[Any]) -> str | None:
 
 
 def differ(times: Sequence[float | None]) -> bool:
-    """Whether the inversion or echo times (ms) of a place differ by more than rounding does (a tenth; ours)."""
+    """Whether inversion or echo times (ms) at one slice position differ by more than rounding (a tenth; ours)."""
     known = [time for time in times if time is not None]
     return bool(known) and max(known) - min(known) > max(_SAME_MS, _SAME_SHARE * max(known))

@@ -1,4 +1,4 @@
-"""Write a prediction as DICOM: a structured report and the figure, beside the study they belong to."""
+"""Write a prediction as DICOM: a structured report and the figure, as objects of the study."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _COPIED = (
 def write_dicom(
     prediction: Prediction, figure: Image.Image, folder: Path, *, deidentifier: Deidentifier | None
 ) -> list[Path]:
-    """Write ``report.dcm`` and ``figure.dcm``, de-identified also the images that they refer to.
+    """Write ``report.dcm`` and ``figure.dcm``; if de-identified, also copies of the images that they refer to.
 
     Args:
         prediction: of a study that was read from DICOM.
-        figure: drawn from it.
+        figure: the prediction's figure.
         folder: receives the files.
         deidentifier: None keeps patient, study and UIDs, for the archive that the study comes from. Otherwise all of
-            these are replaced, and ``images`` holds de-identified copies of the images of both frames, so that the
-            references lead somewhere.
+            these are replaced, and the folder ``images`` holds de-identified copies of the images of both frames, so
+            that the references of the report can be resolved.
 
     Raises:
         ConfigError: highdicom is not installed.
@@ -61,13 +61,15 @@ def write_dicom(
         if deidentifier is not None:
             for made in objects.values():
                 mark(made)
-            for number, image in enumerate(images, 1):
-                objects[f"{IMAGES_NAME}/{number:04d}.dcm"] = image.dataset
-        return _write(objects, folder)
+            objects |= {f"{IMAGES_NAME}/{number:04d}.dcm": image.dataset for number, image in enumerate(images, 1)}
+        for name, dataset in objects.items():
+            with atomic_path(folder / name) as temporary:
+                dataset.save_as(temporary, enforce_file_format=True)
+        return [folder / name for name in objects]
 
 
 def _carried(source: Any) -> Any:
-    """A copy of an image's header with what a report copies, empty where the scanner left it out or wrote nonsense."""
+    """A copy of an image; attributes that a report copies are empty where they are missing or invalid."""
     from pydicom.dataset import Dataset
 
     copy = Dataset()
@@ -88,13 +90,3 @@ def _is_sound(keyword: str, value: Any) -> bool:
         return keyword not in kinds or not value or kinds[keyword](value) is not None
     except ValueError:
         return False
-
-
-def _write(objects: dict[str, Any], folder: Path) -> list[Path]:
-    written = []
-    for name, dataset in objects.items():
-        path = folder / name
-        with atomic_path(path) as temporary:
-            dataset.save_as(temporary, enforce_file_format=True)
-        written.append(path)
-    return written

@@ -1,4 +1,4 @@
-"""Decode the images of a stack."""
+"""Decode the pixels of a cine's DICOM images."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def check_size(shape: tuple[int, ...], origin: str) -> None:
 
 
 def read_dataset(image: ImageHeader) -> Any:
-    """The whole DICOM object of an image, in explicit VR little endian and without what may hide beside its pixels.
+    """The whole DICOM object of an image, uncompressed, in explicit VR little endian.
 
     Old scanners keep overlays, which can be text, in the unused bits of the pixels; these bits are cleared.
 
@@ -76,7 +76,7 @@ def read_dataset(image: ImageHeader) -> Any:
 
 
 def _fill_in(dataset: Any) -> None:
-    """Say what an image leaves empty and its other attributes imply."""
+    """Fill in empty attributes of the pixels that the others imply."""
     implied = {
         "SamplesPerPixel": 1,
         "PhotometricInterpretation": "MONOCHROME2",
@@ -90,7 +90,7 @@ def _fill_in(dataset: Any) -> None:
 
 
 def _clean_words(dataset: Any) -> np.ndarray:
-    """The stored values, little endian, without what is in the bits beside them."""
+    """The pixel values, little endian, with the unused bits cleared."""
     allocated, stored = dataset.BitsAllocated, dataset.BitsStored
     if allocated not in (8, 16) or not 0 < stored <= allocated or dataset.HighBit != stored - 1:
         raise ValueError(f"{stored} of {allocated} bits up to bit {dataset.HighBit} are no usual grey levels")
@@ -124,7 +124,7 @@ def _grey_levels(images: Sequence[ImageHeader]) -> list[np.ndarray]:
 
 
 def _scale(frame: Any, keyword: str, unit: float) -> float:
-    """A number for rescaling; an empty attribute is an absent one."""
+    """RescaleSlope or RescaleIntercept of a frame; ``unit`` if missing or empty."""
     value = frame.get(keyword)
     number = unit if value in (None, "") else float(value)
     if not math.isfinite(number) or (keyword == "RescaleSlope" and number == 0):

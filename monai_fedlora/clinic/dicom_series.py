@@ -1,4 +1,4 @@
-"""Find the short-axis cine among the series of a study, and say of all others why they are not it."""
+"""Find the short-axis cine among the series of a study, and give a reason for every image that is not used."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ from monai_fedlora.errors import DataError
 from monai_fedlora.transforms.frames import MINIMUM_SLICES
 
 MINIMUM_FRAMES, USUAL_FRAMES = 6, 10
-"""Frames of a cine, and frames below which another cine is preferred (ours)."""
+"""Fewest frames of a cine, and frames below which another cine is preferred (ours)."""
 UNEVEN = 0.15
-"""Share by which the distance of two slices may differ from the others' (ours)."""
+"""Share by which the distance of two neighbouring slices may differ from that of the others (ours)."""
 _TO_BASE = np.array([-1.0, 1.0, 1.0]) / np.sqrt(3.0)
-"""From the apex of a heart to its base: to the right, backwards and upwards (patient coordinates; ours)."""
+"""Unit vector from the apex of a heart to its base: right, posterior, superior (patient coordinates; ours)."""
 _NEAR_SHORT_AXIS = 0.7
-"""Cosine of the largest angle between an image's normal and :data:`_TO_BASE` (ours); a patient's axes have 0.58."""
+"""Cosine of the largest angle between the normal of a short axis and :data:`_TO_BASE` (ours); axial, coronal and
+sagittal images have 0.58."""
 _NEARLY_PARALLEL = np.cos(np.radians(15.0))
 _SAME_PLACE_MM = 0.5
 _NEARLY_AS_MANY = 2 / 3
-"""Of the slices of the longest short axis, what another must have to be preferred for its frames (ours)."""
+"""Share of the slices of the longest short-axis cine that another needs to be preferred for its frames (ours)."""
 _REACH = 3.5
-"""Distances of slices beyond a cine's ends up to which others are taken for its continuation (ours)."""
+"""Slice distances beyond the ends of a cine within which other slices are taken for its continuation (ours)."""
 _MISSING = ", so that a part of the heart may be missing"
 
 
 @dataclass(frozen=True, slots=True)
 class Cine:
-    """Parallel slices: the images of every place along their normal, in order of the projection on it."""
+    """Parallel slices, ordered by their position along the normal; each is the list of its images (frames)."""
 
     slices: list[list[ImageHeader]]
     normal: np.ndarray
@@ -48,27 +49,32 @@ class Cine:
 
     @property
     def from_apex(self) -> Cine:
-        """The same with its normal towards the base, in whichever order rows and columns are stored."""
+        """The same slices ordered from apex to base."""
         return self if self.towards_base >= 0 else Cine(self.slices[::-1], -self.normal)
 
     @property
     def is_short_axis(self) -> bool:
-        """Whether the normal points along the usual axis of a heart, either way."""
+        """Whether the normal lies near the usual long axis of a heart, in either direction."""
         return abs(self.towards_base) >= _NEAR_SHORT_AXIS
 
     @property
     def frames(self) -> int:
-        """Images that most slices have."""
+        """Number of frames that most slices have."""
         return Counter(map(len, self.slices)).most_common(1)[0][0]
 
     @property
     def series(self) -> set[str]:
-        """The UIDs of its series."""
-        return {image.series for place in self.slices for image in place}
+        """UIDs of the series that the images belong to."""
+        return {image.series for image in self.images}
 
     @property
-    def lasts(self) -> bool:
-        """Whether the images of a slice say that they are of different times of the beat."""
+    def images(self) -> list[ImageHeader]:
+        """All images."""
+        return [image for place in self.slices for image in place]
+
+    @property
+    def spans_beat(self) -> bool:
+        """Whether the trigger times of the first slice span at least the shortest heartbeat."""
         times = [image.trigger_time for image in self.slices[0] if image.trigger_time is not None]
         return bool(times) and max(times) - min(times) >= SHORTEST_BEAT_MS
 
@@ -80,7 +86,7 @@ class Chosen:
     Attributes:
         cine: its slices.
         unused: all other images and files of the study.
-        notes: which series it is.
+        notes: which series the cine is, and remarks of the reader of the headers.
     """
 
     cine: Cine
@@ -91,11 +97,11 @@ class Chosen:
 def choose_cine(images: StudyImages, origin: Path) -> Chosen:
     """Choose the short-axis cine of a study.
 
-    A cine has at least 3 parallel slices of equal matrix with at least 6 frames (ours) whose inversion and echo times
-    do not differ. It is one series, or series of fewer slices together, of which a repeated slice counts as acquired
-    last; series that continue each other at equal distances are one cine. Of several cines those count whose normal
-    points along the heart; of those with nearly as many slices as the longest, rather those of at least 10 frames, then
-    those whose trigger times span a beat, then the one with most slices.
+    A cine has at least 3 parallel slices of one matrix with at least 6 frames each (ours), whose inversion and echo
+    times do not differ. It is one series, or several series that continue each other at equal distances, or several
+    series of fewer slices together; of a slice that was repeated, the last acquisition is used. Of several cines, those
+    are considered whose normal lies near the long axis of the heart and that have nearly as many slices as the longest;
+    preferred are at least 10 frames, then trigger times that span a beat, then most slices.
 
     Args:
         images: of the study.
@@ -126,7 +132,7 @@ def choose_cine(images: StudyImages, origin: Path) -> Chosen:
         replace(one, why=f"{one.why}{_MISSING}", is_doubt=True) if one.lacks and one.series in cine.series else one
         for one in images.unused
     ]
-    numbers = sorted({image.series_number for place in cine.slices for image in place})
+    numbers = sorted({image.series_number for image in cine.images})
     note = f"the cine is {_numbered(numbers)}: {len(cine.slices)} slices of {cine.frames} frames"
     return Chosen(
         cine=cine,
@@ -139,7 +145,7 @@ def _best(cines: Sequence[Cine]) -> list[Cine]:
     short = [cine for cine in cines if cine.is_short_axis] or list(cines)
     most = max(len(cine.slices) for cine in short)
     ranks = {
-        index: (cine.frames >= USUAL_FRAMES, cine.lasts, len(cine.slices))
+        index: (cine.frames >= USUAL_FRAMES, cine.spans_beat, len(cine.slices))
         for index, cine in enumerate(short)
         if len(cine.slices) >= _NEARLY_AS_MANY * most
     }
@@ -148,7 +154,7 @@ def _best(cines: Sequence[Cine]) -> list[Cine]:
 
 
 def series_name(image: ImageHeader) -> str:
-    """A series as people know it."""
+    """Number and description of an image's series, for messages."""
     return _numbered([image.series_number]) + (f", {image.description!r:.64}" if image.description else "")
 
 
@@ -157,7 +163,7 @@ def _numbered(numbers: Sequence[int]) -> str:
 
 
 def _names(cine: Cine) -> str:
-    return " and ".join(sorted({series_name(image) for place in cine.slices for image in place}))
+    return " and ".join(sorted({series_name(image) for image in cine.images}))
 
 
 def _by_series(images: Iterable[ImageHeader]) -> dict[str, list[ImageHeader]]:
@@ -172,7 +178,7 @@ def _places(series: Sequence[ImageHeader]) -> list[list[ImageHeader]]:
 
 
 def _why_no_cine(series: Sequence[ImageHeader]) -> str | None:
-    """Why a series is no cine, by what differs among its images of one place."""
+    """Why a series is no cine: inversion or echo times that differ within a slice; None if they do not."""
     for place in _places(series):
         if differ([image.inversion_time for image in place]):
             return "inversion times differ within a slice"
@@ -185,23 +191,29 @@ def _parallel(headers: Iterable[ImageHeader]) -> list[list[ImageHeader]]:
     """Group images by orientation, matrix and pixel size."""
     groups: list[list[ImageHeader]] = []
     for header in headers:
-        for group in groups:
-            first = group[0]
-            if (
-                header.shape == first.shape
-                and np.allclose(header.spacing, first.spacing, rtol=1e-3)
-                and np.allclose(header.axes, first.axes, atol=5e-3)
-            ):
-                group.append(header)
-                break
-        else:
+        group = next((group for group in groups if _same_grid(header, group[0])), None)
+        if group is None:
             groups.append([header])
+        else:
+            group.append(header)
     return groups
 
 
+def _same_grid(image: ImageHeader, other: ImageHeader) -> bool:
+    """Whether two images have the same matrix, pixel size and orientation."""
+    return (
+        image.shape == other.shape
+        and np.allclose(image.spacing, other.spacing, rtol=1e-3)
+        and np.allclose(image.axes, other.axes, atol=5e-3)
+    )
+
+
 def _cines(group: Sequence[ImageHeader]) -> list[Cine]:
-    """The cines among parallel images: all series as one if they continue each other, or else every series of enough
-    slices, and all those of fewer slices together."""
+    """The cines among parallel images.
+
+    If the series continue each other, they are one cine. Otherwise every series with enough slices is one, and all
+    series with fewer slices are one together.
+    """
     normal = group[0].normal
     series = [_last_acquisitions(_slices(images, normal)) for images in _by_series(group).values()]
     moving = [slices for slices in series if max(map(len, slices)) >= MINIMUM_FRAMES]
@@ -214,7 +226,7 @@ def _cines(group: Sequence[ImageHeader]) -> list[Cine]:
 
 
 def _joined(series: Sequence[list[list[ImageHeader]]], normal: np.ndarray) -> Cine | None:
-    """All series as one cine: none repeats a slice, and slices are of equal distances and numbers of frames."""
+    """All series as one cine, if no slice is repeated and distances and numbers of frames are equal; else None."""
     together = _slices((image for slices in series for place in slices for image in place), normal)
     frames = {len(place) for place in together}
     if len(together) != sum(map(len, series)) or len(frames) != 1 or len(together) < MINIMUM_SLICES:
@@ -225,6 +237,7 @@ def _joined(series: Sequence[list[list[ImageHeader]]], normal: np.ndarray) -> Ci
 
 
 def _slices(images: Iterable[ImageHeader], normal: np.ndarray) -> list[list[ImageHeader]]:
+    """Group images by their position along the normal, in rising order."""
     places: list[list[ImageHeader]] = []
     last = -np.inf
     for image in sorted(images, key=lambda image: (float(image.position @ normal), image.uid, image.frame or 0)):
@@ -237,7 +250,7 @@ def _slices(images: Iterable[ImageHeader], normal: np.ndarray) -> list[list[Imag
 
 
 def _last_acquisitions(slices: list[list[ImageHeader]]) -> list[list[ImageHeader]]:
-    """Of slices that were acquired again within a series, the last acquisition with as many frames as most."""
+    """The slices of a series; of one that was acquired again, the last acquisition with the usual number of frames."""
     runs = [_acquisitions(place) for place in slices]
     usual = Counter(len(run) for place in runs for run in place).most_common(1)[0][0]
     images = Counter(map(len, slices)).most_common(1)[0][0]
@@ -257,7 +270,7 @@ def _acquisitions(place: Iterable[ImageHeader]) -> list[list[ImageHeader]]:
 
 
 def _overlap(runs: Sequence[Sequence[ImageHeader]]) -> bool:
-    """Whether acquisitions show the same part of the beat, rather than one part each."""
+    """Whether acquisitions cover the same part of the beat, instead of one part each."""
     times = [sorted(image.trigger_time for image in run if image.trigger_time is not None) for run in runs]
     ends = sorted((time[0], time[-1]) for time in times if time)
     return any(later[0] < earlier[1] for earlier, later in itertools.pairwise(ends))
@@ -271,8 +284,8 @@ def _last_series(place: Sequence[ImageHeader]) -> list[ImageHeader]:
 def _left(
     headers: Iterable[ImageHeader], cine: Cine, cines: Sequence[Cine], others: Mapping[str, str]
 ) -> Iterator[Unused]:
-    """Why each image is not part of the cine that was chosen."""
-    used = {(image.uid, image.frame) for place in cine.slices for image in place}
+    """The images that are not part of the chosen cine, each with the reason."""
+    used = {(image.uid, image.frame) for image in cine.images}
     left = _by_series(image for image in headers if (image.uid, image.frame) not in used)
     for uid, images in left.items():
         rivals = [rival for rival in cines if rival is not cine and uid in rival.series]
@@ -288,7 +301,7 @@ def _left(
 
 
 def _why_not_with_its_series(place: Sequence[ImageHeader], cine: Cine) -> tuple[str, bool]:
-    if len(_parallel([place[0], cine.slices[0][0]])) == 1:
+    if _same_grid(cine.slices[0][0], place[0]):
         return "acquired again later", False
     return f"another matrix, pixel size or orientation than the slices used{_MISSING}", True
 
@@ -308,14 +321,14 @@ def _why_not(place: Sequence[ImageHeader], cine: Cine, rivals: Sequence[Cine]) -
 
 
 def _repeats(place: Sequence[ImageHeader], cine: Cine) -> bool:
-    """Whether a slice lies where one of the cine does, with the same matrix and orientation."""
+    """Whether a slice has the position, matrix and orientation of one of the cine's."""
     projection = place[0].position @ cine.normal
     near = any(abs(projection - there[0].position @ cine.normal) < _SAME_PLACE_MM for there in cine.slices)
-    return near and len(_parallel([place[0], cine.slices[0][0]])) == 1
+    return near and _same_grid(cine.slices[0][0], place[0])
 
 
 def _continues(place: Sequence[ImageHeader], cine: Cine, rivals: Sequence[Cine]) -> bool:
-    """Whether a slice goes on where the cine ends, and is no part of another that reaches into it."""
+    """Whether a slice lies just beyond an end of the cine, and belongs to no rival cine that overlaps with it."""
     if abs(place[0].normal @ cine.normal) < _NEARLY_PARALLEL:
         return False
     ends = [float(cine.slices[index][0].centre @ cine.normal) for index in (0, -1)]

@@ -1,7 +1,7 @@
 """Put the slices and frames of a short-axis cine in order.
 
-Slices are ordered by the projection of their position on the normal of the image plane, base first, and an array runs
-along the columns, then the rows, as in ACDC and M&Ms: what a model learned from such files it meets again here.
+Slices are ordered by their position along the normal of the image plane, base first. The first axis of an array runs
+along the columns and the second along the rows, as in the files of ACDC and M&Ms that models are trained on.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Stack:
         images: by slice from base to apex, then by frame.
         affine: (4, 4) voxel (column, row, slice) to world in mm, in NIfTI's coordinates (right, anterior, superior).
         times: ms after the R wave of each frame, median of the slices; None if the images do not say.
-        notes: what was decided that a reader should know, with what was left out.
-        doubts: what speaks against this being a usable short-axis cine.
-        omissions: what of the study was not used.
-        quotes: what the files call it, which may name a person.
+        notes: remarks for the reader of the answer, including what was left out.
+        doubts: reasons why this may be no usable short-axis cine.
+        omissions: images and files of the study that were not used.
+        quotes: sentences with names of series and files, which may name a person.
     """
 
     images: tuple[tuple[ImageHeader, ...], ...]
@@ -58,7 +58,7 @@ def find_stack(images: StudyImages, origin: Path, *, names: Mapping[Path, str] |
     Args:
         images: of the study.
         origin: the folder or archive, for messages.
-        names: what people call the files, if not as they are called where they lie.
+        names: original names of the files, where they are stored under others.
 
     Raises:
         DataError: there is no short-axis cine, or several (:func:`monai_fedlora.clinic.dicom_series.choose_cine`); a
@@ -107,7 +107,7 @@ def _also(missing: Sequence[str]) -> str:
 
 
 def _step(slices: Sequence[Sequence[ImageHeader]], cine: Cine, missing: Sequence[str], origin: Path) -> np.ndarray:
-    """(3,) mm from a slice to the next, after checking that each lies where it should."""
+    """(3,) mm from one slice to the next, after checking that slices are evenly spaced and not shifted."""
     positions = np.array([place[0].position for place in slices])
     distances = -np.diff(positions @ cine.normal)
     usual = float(np.median(distances))

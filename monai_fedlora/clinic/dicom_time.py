@@ -1,4 +1,4 @@
-"""Put the frames of a cine's slices in order, and tell whether the slices are in step."""
+"""Put the frames of a cine's slices in order, and check that all slices cover the same part of the heartbeat."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from monai_fedlora.clinic.dicom_headers import ImageHeader
 from monai_fedlora.errors import DataError
 
 LARGEST_SHIFT = 1.0
-"""Frames by which a slice may begin before or after the others (ours)."""
+"""Number of frames by which a slice may begin before or after the others (ours)."""
 LARGEST_STRETCH, USUAL_STRETCH = 1.5, 1.25
-"""Times by which a slice's beat may be longer or shorter than the others' (ours): beyond the first, the frames of the
-slices show different parts of the beat; beyond the second, the heart's rate changed so much that they may."""
+"""Factors by which the beat of a slice may be longer or shorter than that of the others (ours). Beyond the first the
+study is refused, because frames of the slices show different parts of the beat; beyond the second there is a doubt."""
 SHORTEST_BEAT_MS = 200.0
-"""What the trigger times of a slice span at least if they are of one beat (ours)."""
+"""Shortest time that the trigger times of one beat span (ours)."""
 _GAP = 1.8
 
 
@@ -29,8 +29,8 @@ class Timing:
     Attributes:
         images: by slice, then by frame.
         times: ms after the R wave of each frame, median of the slices; None if the images do not say.
-        notes: what was decided that a reader should know.
-        doubts: what speaks against the frames being one beat.
+        notes: remarks for the reader of the answer.
+        doubts: reasons why the frames may not be one beat.
     """
 
     images: tuple[tuple[ImageHeader, ...], ...]
@@ -43,13 +43,13 @@ def order_frames(slices: Sequence[Sequence[ImageHeader]], origin: Path) -> Timin
     """Order the frames of slices: by trigger time, or else by temporal position or instance number.
 
     Args:
-        slices: their images, in as many frames each.
+        slices: images of each slice, equally many.
         origin: the study, for messages.
 
     Raises:
-        DataError: the frames of a slice cannot be put in order; images of a slice are of one time; or the slices are
-            out of step: one begins more than a frame (:data:`LARGEST_SHIFT`) before or after the others, lacks a frame
-            that they have, or lasts 1.5 times as long or short (:data:`LARGEST_STRETCH`).
+        DataError: the frames of a slice cannot be put in order; two images of a slice have one trigger time; or a slice
+            begins more than a frame (:data:`LARGEST_SHIFT`) before or after the others, lacks a frame that they have,
+            or lasts 1.5 times as long or as short (:data:`LARGEST_STRETCH`).
     """
     by_trigger = all(_have_trigger_times(place, origin) for place in slices)
     key = _trigger if by_trigger else _numbering(slices, origin)
@@ -70,7 +70,11 @@ def _trigger(image: ImageHeader) -> float:
 
 
 def _have_trigger_times(place: Sequence[ImageHeader], origin: Path) -> bool:
-    """Whether trigger times order the frames; where some are equal, the instance numbers may."""
+    """Whether trigger times order the frames of a slice; if some are equal, the instance numbers may instead.
+
+    Raises:
+        DataError: some are equal, and the instance numbers do not agree with the others.
+    """
     times = [image.trigger_time for image in place]
     if None in times or len(set(times)) == 1:
         return False
@@ -122,7 +126,7 @@ def _short(slices: Sequence[Sequence[ImageHeader]]) -> tuple[str, ...]:
 
 
 def _step(table: np.ndarray, origin: Path) -> tuple[str, ...]:
-    """Check that trigger times (slice, frame) are in step, and say what is strange about them."""
+    """Check that trigger times (slices, frames) agree between slices; returns doubts about them."""
     steps = np.diff(table, axis=1)
     usual = np.median(steps, axis=1)
     lacks = steps > _GAP * usual[:, None]

@@ -1,7 +1,7 @@
-"""One picture per study: what the network saw, what it answered, and which places the answer hangs on.
+"""One picture per study: the network's input, the answer, and the image regions that the answer depends on.
 
-The picture names neither the study nor the patient, so that it can travel with de-identified results; where it may be
-named, :mod:`monai_fedlora.clinic.figure_title` does so.
+The picture names neither the study nor the patient, so that it can be stored with de-identified results; a title with
+the name is added by :mod:`monai_fedlora.clinic.figure_title`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from monai_fedlora.studies.study import CINE
 _PANEL, _GAP, _SIDE, _TOP, _LINE, _LOWEST = 320, 16, 400, 74, 22, 640
 _PAPER, _INK, _PALE, _BAR, _ALARM = (255, 255, 255), (25, 25, 25), (150, 150, 150), (52, 101, 164), (178, 34, 34)
 _WHOLE = 110
-"""Pixels of a bar of 100 %."""
+"""Width in pixels of a bar of 100 %."""
 _RANGES = "lines and grey numbers: over {} small changes of frames and crop"
 
 
@@ -40,10 +40,10 @@ def draw_figure(prediction: Prediction) -> Image.Image:
     """Draw a prediction.
 
     Returns:
-        An RGB picture of about 1100 x 800 pixels, higher where there is much to say: on the left the middle slices of
-        end-diastole and end-systole, or the photograph, as the network sees them, and below the same with the places
-        that the answer hangs on; on the right the probabilities with their ranges over small changes, the area of blood
-        over the beat where frames were chosen (counted from 1), and the state with its reasons.
+        An RGB picture of about 1100 x 800 pixels, higher where there is more text. On the left: the middle slices of
+        end-diastole and end-systole, or the photograph, as the network sees them, and below the same with the occlusion
+        map laid over. On the right: the probabilities with their ranges over small changes, the area of blood over the
+        beat if frames were chosen automatically (counted from 1), and the state with its reasons.
     """
     pictures = _pictures(prediction)
     rows = 1 if prediction.relevance is None else 2
@@ -72,7 +72,7 @@ def draw_figure(prediction: Prediction) -> Image.Image:
 
 
 def _pictures(prediction: Prediction) -> list[tuple[str, np.ndarray]]:
-    """Names and (height, width, 3) levels in 0..255."""
+    """Captions and pictures, (height, width, 3) levels in 0..255."""
     seen, model = prediction.prepared, prediction.classifier
     levels = model.visible(seen)
     if model.modality == CINE:
@@ -87,13 +87,13 @@ def _pictures(prediction: Prediction) -> list[tuple[str, np.ndarray]]:
 
 
 def _middle(seen: Tensor) -> int:
-    """The slice that is shown of (2, X, Y, Z): the middle one of those that are there."""
+    """The slice of (2, X, Y, Z) that is shown: the middle one of those that are not padding."""
     filled = seen.abs().sum(dim=(0, 1, 2)).nonzero().flatten()
     return int(filled[len(filled) // 2]) if len(filled) else seen.shape[3] // 2
 
 
 def _as_shown(relevance: Tensor, prediction: Prediction) -> np.ndarray:
-    """(height, width) of what is laid over the pictures."""
+    """The occlusion map as it is laid over the pictures: (height, width)."""
     if prediction.classifier.modality != CINE:
         return relevance.numpy()
     seen = prediction.prepared
@@ -109,7 +109,7 @@ def _paste(canvas: Image.Image, draw: Any, corner: tuple[int, int], picture: np.
 
 
 def _mark(draw: Any, corner: tuple[int, int], picture: np.ndarray, prediction: Prediction) -> None:
-    """Write at the edges of a picture which way of the patient they point, if that is known."""
+    """Write orientation letters (R, L, A, P, H, F) at the edges of a picture, if the orientation is known."""
     edges = None if prediction.placement is None else prediction.placement.edges
     if edges is None:
         return
@@ -126,7 +126,7 @@ def _mark(draw: Any, corner: tuple[int, int], picture: np.ndarray, prediction: P
 
 
 def _side(draw: Any, prediction: Prediction, left: int) -> int:
-    """All words and numbers beside the pictures; returns where they end."""
+    """Draw the text and numbers to the right of the pictures; returns the y coordinate below them."""
     _paragraph(draw, (left, 18), NOT_FOR_CLINICAL_USE, _ALARM)
     y = _TOP
     order = sorted(range(len(prediction.probabilities)), key=prediction.probabilities.__getitem__, reverse=True)
@@ -159,7 +159,7 @@ def _side(draw: Any, prediction: Prediction, left: int) -> int:
 
 
 def _curve(draw: Any, prediction: Prediction, left: int, top: int) -> int:
-    """The area of blood over the beat with both frames marked; returns where it ends."""
+    """Draw the area of blood over the beat with ED and ES marked; returns the y coordinate below it."""
     frames = prediction.frames
     assert frames is not None
     _write(draw, (left, top), "area of blood by frame (from 1), found without a mask", size=14)
@@ -180,7 +180,7 @@ def _curve(draw: Any, prediction: Prediction, left: int, top: int) -> int:
 
 
 def _legend(draw: Any, prediction: Prediction, left: int, top: int) -> int:
-    """The colours' scale on a grey level, and what they mean; returns where it ends."""
+    """Draw the colour scale of the overlay and its explanation; returns the y coordinate below it."""
     assert prediction.relevance is not None
     if is_shown(prediction.relevance):
         width, height = 360, 14
@@ -188,12 +188,11 @@ def _legend(draw: Any, prediction: Prediction, left: int, top: int) -> int:
         bar = lay_over(np.full((1, width, 3), 128.0), steps[None])[0].round().astype(int)
         for column, colour in enumerate(bar.tolist()):
             draw.line((left + column, top, left + column, top + height), fill=tuple(colour))
-        for share, text in (
-            (0.0, f"-{points(FULL)}"),
-            (0.5, f"less than {points(THRESHOLD)}"),
-            (1.0, f"+{points(FULL)}"),
+        for share, text, anchor in (
+            (0.0, f"-{points(FULL)}", "la"),
+            (0.5, f"less than {points(THRESHOLD)}", "ma"),
+            (1.0, f"+{points(FULL)}", "ra"),
         ):
-            anchor = {0.0: "la", 0.5: "ma", 1.0: "ra"}[share]
             draw.text(
                 (left + share * width, top + height + 3),
                 text,

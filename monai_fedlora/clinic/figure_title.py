@@ -1,6 +1,6 @@
-"""The name of a study above its figure, so that two pictures of one kind are never taken for each other.
+"""Write the name of a study above its figure, so that figures of two studies cannot be confused.
 
-:func:`monai_fedlora.clinic.figure.draw_figure` names nobody, and is what goes into DICOM objects.
+DICOM objects get the figure without a title, as :func:`monai_fedlora.clinic.figure.draw_figure` draws it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _PAPER, _INK, _RULE = (255, 255, 255), (25, 25, 25), (150, 150, 150)
 
 
 def add_title(figure: Image.Image, name: str) -> Image.Image:
-    """The figure under a strip with a name, which is written out in as many lines as it needs."""
+    """The figure with a strip above it that holds the name, in as many lines as it needs."""
     text, font = lettering(name, _SIZE)
     lines = _lines(text, font, figure.width - 2 * _EDGE)
     top = _EDGE // 2 + _LINE * len(lines) + _BELOW
@@ -28,7 +28,7 @@ def add_title(figure: Image.Image, name: str) -> Image.Image:
 
 
 def _lines(text: str, font: object, width: float) -> list[str]:
-    """Cut where a line is full, at a space if there is one."""
+    """Break a text into lines of at most ``width`` pixels, at spaces where possible."""
     lines = [""]
     for letter in text:
         if font.getlength(lines[-1] + letter) > width:  # type: ignore[attr-defined]

@@ -1,15 +1,15 @@
-"""Find end-diastole and end-systole in a short-axis cine without a mask.
+"""Find end-diastole and end-systole in a short-axis cine without a segmentation.
 
-Blood is bright and muscle dark in the sequences that cines are made with, so that the bright part of what moves shrinks
-while the heart contracts. Per slice, the pixels within 60 mm of the heart's centre that change most are counted while
-they are brighter than halfway between the dark and the bright levels there; the sum over the slices between base and
-apex, smoothed over the beat, is the blood's area. End-systole is where it is least. End-diastole is the first frame
-after the R wave, at which scanners start; where the area is far from its largest there (a delayed trigger), it is the
-frame of the largest area (all ours).
+In cine sequences blood is bright and muscle dark, so that the bright part of the moving pixels shrinks while the heart
+contracts. In every slice the pixels within 60 mm of the heart's centre that change most over the beat are counted while
+they are brighter than halfway between the dark and the bright levels of that region. The sum over the slices between
+base and apex, smoothed over the beat, is called the area of blood. End-systole is its minimum. End-diastole is the
+first frame after the R wave, at which scanners start; if the area there is far from its maximum (a delayed trigger), it
+is the frame of the largest area (all ours).
 
-The method does not segment. It tells the frames of one cine apart, not hearts: its area is no volume. It needs bright
-blood, a breath-hold and a stack that covers the ventricles; through-plane motion of the atria at the base, an
-arrhythmia or a fixed, akinetic ventricle flatten the curve, which is said as a doubt.
+The area orders the frames of one cine; it is no volume, and cannot be compared between patients. The method needs
+bright blood, a breath-hold and a stack that covers the ventricles. Through-plane motion of the atria at the base, an
+arrhythmia or an akinetic ventricle flatten the curve, which gives a doubt.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from monai_fedlora.transforms.localise import heart_centre
 
 _REACH_MM = 60.0
 _SYSTOLE = 0.35
-"""Share of the beat at which the heart is nearly contracted, to find out what moves."""
+"""Share of the beat at which the heart is nearly contracted; that frame and the first show which pixels move."""
 _NEARLY_FULL = 0.75
-"""Share of the curve's range above which the first frame counts as end-diastole."""
+"""The first frame counts as end-diastole if its area is above this share of the curve's range."""
 _FEW_FRAMES = 10
 _LITTLE_MOTION = 0.015
-"""Smallest range of the curve of a heart that beats, as a share of the region."""
+"""Smallest range of the curve of a beating heart, as a share of the region."""
 _USUAL_SYSTOLE = (0.15, 0.6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameChoice:
-    """Which frames stand for the two ends of the beat.
+    """The end-diastolic (ED) and end-systolic (ES) frame of a cine.
 
     Attributes:
         ed, es: frame numbers from 0.
-        how: in words.
-        areas: see :func:`blood_areas`.
-        doubts: what speaks against the choice.
+        how: how they were found, in words.
+        areas: of all frames, see :func:`blood_areas`.
+        doubts: reasons why the choice may be wrong.
         times_ms: of all frames after the R wave; None where the files do not say.
         by_person: whether somebody chose them.
         found: ED and ES that the program had found before, from 0; None where nobody chose others.
@@ -57,7 +57,7 @@ class FrameChoice:
     found: tuple[int, int] | None = None
 
     def called(self, frame: int) -> str:
-        """A frame for people, who count from 1: "frame 8 (310 ms)", or without a time where that is unknown."""
+        """A frame for display, counted from 1: "frame 8 (310 ms)", or without a time where that is unknown."""
         return f"frame {frame + 1}" + ("" if self.times_ms is None else f" ({self.times_ms[frame]:.0f} ms)")
 
 
@@ -67,10 +67,10 @@ def choose_frames(cine: np.ndarray, *, spacing_mm: float, given: tuple[int, int]
     Args:
         cine: (X, Y, Z, T) grey levels, finite, slices from base to apex or back.
         spacing_mm: in-plane pixel width.
-        given: frame numbers (ED, ES) that somebody has chosen; they are taken.
+        given: frame numbers (ED, ES) that a person has chosen, which are used as they are.
 
     Raises:
-        DataError: there is one frame only, or a given number is not one of them.
+        DataError: there is one frame only, nothing moves, or a given number is not one of the frames.
     """
     frames = cine.shape[3]
     if frames < 2:
@@ -117,7 +117,7 @@ def check_frames(ed: int, es: int, *, frames: int) -> None:
 
 
 def blood_areas(cine: np.ndarray, *, spacing_mm: float) -> np.ndarray:
-    """Bright pixels among those that change, as a share of the region around the heart's centre, by frame.
+    """Area of blood by frame: bright pixels among the moving ones, as a share of the region around the heart's centre.
 
     Args:
         cine: (X, Y, Z, T) grey levels, finite; at least two frames.

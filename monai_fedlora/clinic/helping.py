@@ -1,4 +1,4 @@
-"""The other side of :mod:`monai_fedlora.clinic.helper`: ``python -m monai_fedlora.clinic.helping BUNDLE [KEY ...]``."""
+"""The helper process: ``python -m monai_fedlora.clinic.helping BUNDLE [KEY ...]``, see the module `helper`."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from typing import Any, BinaryIO
 from monai_fedlora.clinic.defects import reason_of
 
 _SHARE_OF_MEMORY = 0.9
-"""Of the machine's, that a model on the CPU may take (ours)."""
+"""Share of the machine's memory that a model on the CPU may take (ours)."""
 _Request = tuple[dict[str, Any], list[Any]]
 
 
 def main(bundle: str, *keys: str) -> None:
-    """Open a bundle and run its model until nobody asks any more."""
+    """Open a bundle, and answer requests on standard input until it is closed."""
     os.umask(0o077)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # what libraries print goes to standard error
     requests: queue.Queue[_Request] = queue.Queue()
     threading.Thread(target=_listen, args=(sys.stdin.buffer, requests), daemon=True).start()
     try:
@@ -79,7 +79,7 @@ def _prepare(bundle: Path, keys: Sequence[Path]) -> tuple[Mapping[str, Callable[
 
 
 def _listen(stream: BinaryIO, requests: queue.Queue[_Request]) -> None:
-    """Pass on what is asked; where nobody can ask any more, end the process, whatever it computes."""
+    """Queue the requests of a stream; at its end, end the process at once, whatever it computes."""
     from monai_fedlora.clinic.messages import read_tensors
 
     try:
@@ -98,7 +98,7 @@ def _say(channel: BinaryIO, message: dict[str, Any], content: Sequence[bytes] = 
 
 
 def _be_expendable() -> None:
-    """Where memory runs out, the system ends this process rather than another; its memory is written nowhere."""
+    """Let the system end this process first if memory runs out, and write no core dump."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,4 +1,4 @@
-"""Text in pictures, whatever its script: a font that has its letters, and where there is none, their code points."""
+"""Text of any script in pictures: find a font that has its letters, and write the others as code points."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from PIL import ImageFont
 
 _FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "Arial.ttf")
-"""Of the system, in the order in which they are tried after Pillow's own, which has the letters of English."""
+"""Fonts of the system, in the order in which they are tried after Pillow's own, which has Latin letters only."""
 _NO_LETTER = "\uffff"
 
 
 def lettering(text: str, size: int) -> tuple[str, Any]:
-    """How a text can be drawn.
+    """Choose a font for a text.
 
     Args:
         text: of any script.
@@ -27,7 +27,8 @@ def lettering(text: str, size: int) -> tuple[str, Any]:
     missing = [sum(not _has(font, size, letter) for letter in letters) for font in range(len(fonts))]
     best = min(range(len(fonts)), key=missing.__getitem__)
     if missing[best]:
-        text = "".join(letter if letter.isspace() or _has(best, size, letter) else _code(letter) for letter in text)
+        lacks = {letter for letter in letters if not _has(best, size, letter)}
+        text = text.translate({ord(letter): letter.encode("ascii", "backslashreplace").decode() for letter in lacks})
     return text, fonts[best]
 
 
@@ -51,7 +52,3 @@ def _has(font: int, size: int, letter: str) -> bool:
 def _drawn(font: Any, letter: str) -> tuple[Any, bytes]:
     mask, offset = font.getmask2(letter)
     return (mask.size, offset), bytes(mask)
-
-
-def _code(letter: str) -> str:
-    return letter.encode("ascii", "backslashreplace").decode()

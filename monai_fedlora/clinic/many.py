@@ -1,4 +1,4 @@
-"""Classify many studies into a folder of results; one that fails stops none of the others."""
+"""Classify many studies into a folder of results; a study that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.cells import guarded, unguarded
@@ -36,19 +34,18 @@ NO_DICOM = "no DICOM objects were written: the study was not read from DICOM, so
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a study.
+    """The result of one study.
 
     Attributes:
         study: its name.
         probabilities: of the classes; empty if it could not be classified.
         predicted: name of the most probable class, or empty.
-        answer: what people are told, or empty.
+        answer: the answer as it is displayed, or empty.
         undecided, state, doubts: as of :class:`monai_fedlora.clinic.prediction.Prediction`; the state is empty if it
             could not be classified.
-        sentences: the state with its reasons for people.
-        notes: as of the prediction, and what was wanted and could not be.
-        ranges: lowest and highest probability of each class over what might have been shown just as well; empty if
-            nobody asked.
+        sentences: the state with its reasons, for display.
+        notes: those of the prediction, and which outputs could not be made.
+        ranges: lowest and highest probability of each class over small changes of the image; empty if not computed.
         error: what went wrong, or empty. With a prediction: why its figure or DICOM objects were not written.
     """
 
@@ -67,10 +64,10 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class DicomOutput:
-    """That DICOM objects are wanted.
+    """How DICOM objects are written.
 
     Attributes:
-        deidentifier: None keeps patient, study and UIDs.
+        deidentifier: replaces identities; None keeps patient, study and UIDs.
     """
 
     deidentifier: Deidentifier | None
@@ -86,7 +83,7 @@ def predict_all(
     left_out: Sequence[LeftOut] = (),
     on_progress: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Classify studies and write what was found.
+    """Classify studies and write the results.
 
     ``output`` receives ``studies/<study>.json`` and ``figures/<study>.png`` as soon as a study is done, with ``dicom``
     also ``dicom/<study>/``, and ``predictions.csv`` when all are: ``study``, the probability of each class,
@@ -98,7 +95,7 @@ def predict_all(
         classifier: the model.
         studies: with different names.
         output: folder to create.
-        overlay: also show in the figures which places the answers hang on.
+        overlay: also compute an occlusion map, and show it in the figures.
         dicom: also write DICOM objects, for studies that were read from DICOM.
         left_out: files that belong to no study.
         on_progress: called after every study.
@@ -144,20 +141,20 @@ def table(classes: Sequence[str], outcomes: Sequence[Outcome], *, trained_on: st
 
 
 def file_name(study: str) -> str:
-    """A file name for a study's name: the same where that is safe, otherwise with a hash, so that no two are equal."""
+    """A safe file name for the name of a study: the name itself, or a shortened one with a unique hash."""
     safe = re.sub(r"[^A-Za-z0-9_-]+", "_", study)[:80]
     return safe if safe == study else f"{safe}-{hashlib.sha256(study.encode()).hexdigest()[:8]}"
 
 
 def find_result(output: Path, study: str) -> dict[str, Any]:
-    """What :func:`predict_all` wrote of a study.
+    """The content of the JSON file that :func:`predict_all` wrote for a study.
 
     Args:
-        output: its folder.
-        study: the name, also as a cell of the table guards it.
+        output: folder of the results.
+        study: the name, or the guarded form of it in ``predictions.csv``.
 
     Raises:
-        DataError: there is nothing of this study, or no such folder.
+        DataError: there is no result of this study, or no such folder.
     """
     places = [output / "studies" / f"{file_name(name)}.json" for name in (study, unguarded(study))]
     path = next((place for place in places if place.is_file()), None)
@@ -191,7 +188,8 @@ def _one(classifier: Classifier, study: Study, output: Path, *, overlay: bool, d
             ranges=prediction.ranges,
         )
         figure = draw_figure(prediction)
-        _save(add_title(figure, study.name), output / FIGURES / f"{name}.png")
+        with atomic_path(output / FIGURES / f"{name}.png") as temporary:
+            add_title(figure, study.name).save(temporary, format="PNG")
         if dicom is not None and not prediction.sources:
             outcome = replace(outcome, notes=(*outcome.notes, NO_DICOM))
         elif dicom is not None:
@@ -207,8 +205,3 @@ def _csv(rows: Sequence[Sequence[str]]) -> str:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([guarded(cell) for cell in row] for row in rows)
     return text.getvalue()
-
-
-def _save(figure: Image.Image, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        figure.save(temporary, format="PNG")

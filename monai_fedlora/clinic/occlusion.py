@@ -1,8 +1,8 @@
-"""Which places an answer hangs on: hide one after the other and ask the network again.
+"""Occlusion maps: hide one region of the image after the other, and see how the answer changes.
 
 Occlusion (Zeiler and Fergus, "Visualizing and understanding convolutional networks", ECCV 2014), as Captum computes it,
-asks the model nothing but its output, so that it works on any exported network, also on one through which no gradient
-flows. It shows what the network reacted to, not whether that is a sign of disease.
+needs the outputs of the model only, no gradients, so that it works on any exported network. It shows what the network
+reacted to, not whether that is a sign of disease.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.errors import ConfigError
 
 _STEPS = 8
-"""Windows per axis of the image plane (ours); each is two steps wide, so that neighbours overlap by half."""
+"""Steps per axis of the image plane (ours); each window is two steps wide, so that neighbours overlap by half."""
 _AT_ONCE = 8
-"""Covered images that the network sees in one batch (ours)."""
+"""Occluded images per batch (ours)."""
 
 
 def need_captum() -> Any:
-    """Return Captum's occlusion.
+    """Import Captum's occlusion.
 
     Raises:
         ConfigError: it is not installed.
@@ -42,21 +42,21 @@ def need_captum() -> Any:
 def occlusion_map(
     classifier: Classifier, prepared: Tensor, *, target: int, on_batch: Callable[[], None] = lambda: None
 ) -> Tensor:
-    """How much the probability of a class falls when a place is hidden.
+    """By how much the probability of a class falls when a region is hidden.
 
     A square window of the image plane is set to the mean of its channel and slice, in all slices and both frames of a
-    cine at once, and the fall of the class's probability is given to the pixels of the window; overlapping windows
-    are averaged. Windows reach half over the border, so that as many cover a pixel there as elsewhere.
+    cine at once. The fall of the class's probability is assigned to the pixels of the window; overlapping windows are
+    averaged. Windows extend over the border by half, so that every pixel is covered equally often.
 
     Args:
         classifier: the model.
-        prepared: what the network sees: (C, X, Y, Z) or (C, H, W).
+        prepared: input of the network, (C, X, Y, Z) or (C, H, W).
         target: index of the class.
-        on_batch: called before the network sees some covered images; what it raises ends the search.
+        on_batch: called before every batch; an exception that it raises ends the computation.
 
     Returns:
-        (X, Y) or (H, W) differences of probabilities in [-1, 1]: positive where the place speaks for the class,
-        negative where it speaks against it. How they are coloured: :mod:`monai_fedlora.clinic.overlay`.
+        (X, Y) or (H, W) differences of probabilities in [-1, 1]: positive where the region speaks for the class,
+        negative where it speaks against it. The colours are those of :mod:`monai_fedlora.clinic.overlay`.
 
     Raises:
         ConfigError: Captum is not installed.

@@ -1,4 +1,4 @@
-"""What a study holds beside what was used: counted, with reasons, so that nothing is lost in silence."""
+"""Count the images and files of a study that were not used, with reasons, so that the reader learns of all of them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Unused:
         path: the file.
         why: the reason, without names of people or files.
         series: series instance UID; empty if unknown.
-        series_number: of that series, 0 if it has none.
-        description: of that series.
-        lacks: whether it lacks what it needs, rather than shows something else.
-        is_doubt: whether it may be a part of what was to be read.
+        series_number: SeriesNumber, 0 if missing.
+        description: SeriesDescription.
+        lacks: whether a needed attribute is missing, as opposed to an image of another kind.
+        is_doubt: whether it may belong to the cine that was to be read.
     """
 
     path: Path
@@ -35,14 +35,14 @@ class Unused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Omission:
-    """Everything that was left out for one reason.
+    """The images or files that were left out for one reason.
 
     Attributes:
         count: of images, or of files that hold none.
         unit: "image" or "file".
         why: the reason.
         series: numbers of the series in order; empty for files.
-        is_doubt: whether they may be a part of what was to be read.
+        is_doubt: whether they may belong to the cine that was to be read.
     """
 
     count: int
@@ -58,7 +58,7 @@ class Omission:
         return f"{self.count} {self.unit}{plural}{of} {'was' if self.count == 1 else 'were'} left out: {self.why}"
 
     def to_json(self) -> dict[str, Any]:
-        """The same for programs."""
+        """As an entry of a result's JSON file."""
         return {
             "count": self.count,
             "unit": self.unit,
@@ -69,7 +69,7 @@ class Omission:
 
 
 def summarise(unused: Iterable[Unused]) -> tuple[Omission, ...]:
-    """Count what was left out, by reason: doubts first, then in the order of the files."""
+    """Group what was left out by reason: doubts first, then in the order of the files."""
     groups: dict[tuple[bool, str, str], list[Unused]] = {}
     for one in unused:
         groups.setdefault((one.is_doubt, "image" if one.series else "file", one.why), []).append(one)
@@ -87,12 +87,12 @@ def summarise(unused: Iterable[Unused]) -> tuple[Omission, ...]:
 
 
 def quote(unused: Sequence[Unused], used: Iterable[tuple[int, str]], names: Mapping[Path, str]) -> tuple[str, ...]:
-    """What the files themselves call what was used and what was not, which may name a person.
+    """Sentences with the descriptions of all series and the names of unused files, which may name a person.
 
     Args:
         unused: images and files.
         used: number and description of the series that were used.
-        names: what people call the files; those that are missing there are called as they are.
+        names: original names of files, where they are stored under others.
     """
     series = {number: text for number, text in used if text}
     for one in unused:

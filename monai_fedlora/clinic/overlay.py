@@ -1,8 +1,8 @@
-"""How the places that an answer hangs on are coloured: the same on every picture of them.
+"""The colours of occlusion maps, the same on every picture.
 
-Red speaks for the answer (hiding the place lowers its probability), blue against it. Colour and opacity follow one
-fixed scale in percentage points, so that a weak map looks weak and two studies can be compared; what changes less than
-:data:`THRESHOLD` is not coloured at all.
+Red speaks for the answer (hiding the region lowers its probability), blue against it. Colour and opacity follow one
+fixed scale in percentage points, so that a weak map looks weak and two studies can be compared; changes below
+:data:`THRESHOLD` are not coloured.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch import Tensor
 
 AN_AID = "an aid, not evidence"
 THRESHOLD = 0.01
-"""Change of a probability that is coloured (ours): one percentage point."""
+"""Smallest change of a probability that is coloured (ours): one percentage point."""
 FULL = 0.20
-"""Change of a probability from which the colour is strongest (ours)."""
+"""Change of a probability at which the colour is strongest (ours)."""
 _FAINTEST, _STRONGEST = 0.25, 0.7
-"""Opacity at a change of nothing and at :data:`FULL` (ours); between them it rises evenly."""
+"""Opacity at a change of 0 and at :data:`FULL` (ours); linear in between."""
 _FOR, _AGAINST = (255, 70, 0), (0, 120, 255)
 
 
 def is_shown(relevance: Tensor) -> bool:
-    """Whether any place changes the answer enough to be coloured."""
+    """Whether any region changes the answer enough to be coloured."""
     return bool(relevance.numel()) and float(relevance.abs().max()) >= THRESHOLD
 
 
@@ -60,14 +60,14 @@ def lay_over(picture: np.ndarray, relevance: np.ndarray) -> np.ndarray:
 
 
 def in_depth(relevance: Tensor, prepared: Tensor) -> Tensor:
-    """A map of the image plane on all slices, without what lies beside the image.
+    """Repeat a map of the image plane on all slices, with 0 in the padding around the image.
 
     Args:
         relevance: (X, Y).
-        prepared: (2, X, Y, Z), what the network saw, filled up with zeros.
+        prepared: (2, X, Y, Z), input of the network, padded with zeros.
 
     Returns:
-        (X, Y, Z), 0 where the network saw nothing.
+        (X, Y, Z), 0 in the padding.
     """
     seen = prepared.abs().amax(dim=0)
     inside = torch.ones_like(seen)
@@ -83,7 +83,7 @@ def in_depth(relevance: Tensor, prepared: Tensor) -> Tensor:
 
 
 def explain_overlay(relevance: Tensor, *, answer: str) -> str:
-    """In words, for whoever looks at the colours.
+    """Explain the colours of a map in words.
 
     Args:
         relevance: changes of the probability of the answer.
@@ -106,7 +106,7 @@ def explain_overlay(relevance: Tensor, *, answer: str) -> str:
 
 
 def scale() -> dict[str, Any]:
-    """The legend, for a program that draws it: changes in percentage points and their colours (0..255)."""
+    """The legend as data: changes in percentage points and their colours (0..255)."""
     sides = np.linspace(THRESHOLD, FULL, 6)
     steps = np.concatenate([-sides[::-1], sides])
     return {

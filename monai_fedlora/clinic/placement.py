@@ -1,4 +1,4 @@
-"""Where in the patient a picture lies: which of the slices it is, and which way its edges point."""
+"""Where in the patient a displayed slice lies: its number, and the directions of its edges."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from monai_fedlora.clinic.reading import LoadedStudy
 
 LEAST = 0.3
-"""Share of a direction that is named at an edge (ours)."""
+"""Smallest component of a direction that is named at an edge (ours)."""
 NO_MARKERS = "right and left are not marked, because the file does not say how the patient lay"
 _NAMES = (("R", "L"), ("A", "P"), ("H", "F"))
 KNOWN, PLACEHOLDER = "known", "placeholder"
@@ -31,13 +31,13 @@ class Edges:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where the slices that the network saw lie.
+    """Where the slices of the network's input lie in the study.
 
     Attributes:
-        first: number, from 0, of the study's slice that the network's first lies nearest to; may lie outside.
+        first: position of the network's first slice among the study's slices, numbered from 0; may lie outside.
         step: slices of the study per slice of the network.
-        slices: of the study.
-        edges: of every slice; None where the file does not say how the patient lay.
+        slices: number of slices of the study.
+        edges: letters for the edges of every slice; None where the orientation is unknown.
     """
 
     first: float
@@ -51,13 +51,13 @@ class Placement:
         return PLACEHOLDER if self.edges is None else KNOWN
 
     def called(self, seen: int) -> str:
-        """A slice of the network, from 0, as people count the study's: "slice 4 of 9"."""
+        """A slice of the network, numbered from 0, as a slice of the study for display: "slice 4 of 9"."""
         number = min(max(round(self.first + self.step * seen), 0), self.slices - 1)
         return f"slice {number + 1} of {self.slices}"
 
 
 def edge_letters(affine: np.ndarray) -> Edges:
-    """Which way the edges of a slice point.
+    """Letters for the edges of a slice.
 
     Args:
         affine: (4, 4) voxel to world in mm (right, anterior, superior); in the picture the first axis runs to the
@@ -69,15 +69,14 @@ def edge_letters(affine: np.ndarray) -> Edges:
 
 
 def place(loaded: LoadedStudy, prepared: Tensor) -> Placement | None:
-    """Find where what the network saw lies in the study.
+    """Find where the network's input lies in the study.
 
     Args:
         loaded: the study.
-        prepared: (2, x, y, z), what the network saw of its image: in depth the image's middle, or all of it from the
-            first slice on.
+        prepared: (2, x, y, z), input of the network: the middle slices of the image, or all of them padded at the end.
 
     Returns:
-        None for a photograph.
+        The placement; None for a photograph.
     """
     if loaded.cine is None or loaded.cine_affine is None or loaded.image_affine is None:
         return None

@@ -1,7 +1,7 @@
-"""What speaks against an image being of the kind that a model was trained on.
+"""Checks whether an image is of the kind that a model was trained on.
 
-Each function returns sentences, none if nothing was noticed. They catch the wrong kind of image, not an unusual
-patient: the bounds (ours) are wide, and an image that passes can still differ from all that the model has seen.
+Each function returns doubts as sentences, none if nothing was found. They find the wrong kind of image, not an unusual
+patient: the bounds (ours) are wide, and an image that passes can still differ from all training images.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ _BORDER_MM = 30.0
 _SAME_FRAME = 0.02
 _EXCHANGED = 0.005
 _CLIPPED = 0.05
-"""Share of an image at its largest level; in 234 frames of 117 patients it is below 0.012."""
+"""Largest share of voxels at the highest level; in 234 frames of 117 patients it is below 0.012."""
 _EMPTY_SLICE = 1e-3
-"""Largest contrast of a slice without an image, as a share of the stack's."""
+"""Largest contrast of an empty slice, as a share of the stack's contrast."""
 _ALIKE = 0.05
 _FAR_MM = 4.0
-"""Neighbouring slices so far apart differ by 0.12 and more of the contrast in the same patients, frames of a cine by
-0.03."""
+"""In the same patients, neighbouring slices at least so far apart differ by 0.12 and more of the contrast, neighbouring
+frames of a cine by 0.03."""
 _SLANT = 5.0
-"""Degrees that two axes of an image may be off a right angle (ours)."""
+"""Largest deviation of two axes of an image from a right angle, in degrees (ours)."""
 _UNUSUAL_VIEW = 35.0
-"""Degrees from the reference view beyond which the orientation is doubted (ours): a published patient lies 5 from it,
-and 53 or more with the signs of one or two of the world's axes exchanged."""
+"""Degrees from the reference short-axis view beyond which the orientation is doubted (ours): a published patient lies 5
+from it, and 53 or more if the signs of one or two world axes are wrong."""
 _LIT = 0.15  # sum of red, green and blue, below which a pixel belongs to the dark surroundings
 _GREY = 0.03
 _FLAT = 0.02
 _BRIGHTNESS = (0.12, 0.97)
 _LONG = 2.5
 _TISSUE = {"red": (0.30, 1.0), "green": (0.0, 0.36), "blue": (0.0, 0.42)}
-"""Shares of a colour that skin and retina have: of 1,500 dermatoscopic photographs of HAM10000 all but a few in a
-thousand have red above 0.32, green below 0.34 and blue below 0.38; retinas are redder."""
+"""Ranges of the share of each colour in photographs of skin and retina: of 1,500 dermatoscopic photographs of HAM10000
+all but a few in a thousand have red above 0.32, green below 0.34 and blue below 0.38; retinas are redder."""
 
 
 def cine_doubts(frames: np.ndarray, *, spacing: tuple[float, float, float]) -> list[str]:
-    """Look at end-diastole and end-systole.
+    """Check end-diastole and end-systole of a cine.
 
     Args:
         frames: (2, X, Y, Z) grey levels, finite and not constant.
@@ -75,7 +75,7 @@ def cine_doubts(frames: np.ndarray, *, spacing: tuple[float, float, float]) -> l
 
 
 def affine_doubts(affine: np.ndarray) -> list[str]:
-    """Look at the affine (4, 4) of an image, voxel to world, whose axes a model takes to be at right angles."""
+    """Check that the axes of an affine (4, 4), voxel to world, are at right angles, as the model assumes."""
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     cosines = np.abs(directions.T @ directions - np.eye(3))
     slant = float(np.degrees(np.arcsin(min(float(cosines.max()), 1.0))))
@@ -87,9 +87,9 @@ def affine_doubts(affine: np.ndarray) -> list[str]:
 
 
 def view_doubts(affine: np.ndarray, shape: tuple[int, ...]) -> list[str]:
-    """Look whether a stack lies as short axes do; where its axes are the world's, nothing can be said.
+    """Check that a stack is oriented like a short axis; a stack of unknown orientation has no doubts.
 
-    Not every wrong sign is seen: with all three exchanged, the axes run along the same lines.
+    Not every wrong sign is noticed: if all three are wrong, the axes run along the same lines.
 
     Args:
         affine: (4, 4) voxel to world in mm (right, anterior, superior).
@@ -105,7 +105,7 @@ def view_doubts(affine: np.ndarray, shape: tuple[int, ...]) -> list[str]:
 
 
 def _slice_doubts(frames: np.ndarray, *, distance: float) -> list[str]:
-    """Look at what an image of slices cannot have: clipped levels, empty slices, slices that are hardly different."""
+    """Check for clipped levels, empty slices, and neighbouring slices that are nearly equal."""
     doubts = []
     clipped = float((frames == frames.max(axis=(1, 2, 3), keepdims=True)).mean())
     if clipped > _CLIPPED:
@@ -121,7 +121,7 @@ def _slice_doubts(frames: np.ndarray, *, distance: float) -> list[str]:
 
 
 def _mirror_doubts(frames: np.ndarray) -> list[str]:
-    """Look whether one frame resembles the other more with axes reversed.
+    """Check whether one frame resembles the other more with some of its axes reversed.
 
     In 80 patients of ACDC the correlation of their frames is 0.86 and more as they are, and 0.59 and less otherwise.
     """
@@ -140,7 +140,7 @@ def _cells(frames: np.ndarray) -> np.ndarray:
 
 
 def photograph_doubts(levels: np.ndarray, *, style: str | None) -> list[str]:
-    """Look at a photograph.
+    """Check a photograph.
 
     Args:
         levels: (3, H, W) red, green and blue in [0, 1].

@@ -1,4 +1,4 @@
-"""Classify one study."""
+"""Classify one study, and collect what is known of the answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ from monai_fedlora.clinic.placement import Placement, place
 from monai_fedlora.clinic.reading import LoadedStudy, load_study
 from monai_fedlora.clinic.sources import Source
 from monai_fedlora.clinic.stability import Stability, find_stability
-from monai_fedlora.clinic.state import contenders, is_undecided, percent, span, state_of, state_sentences
+from monai_fedlora.clinic.state import (
+    contenders,
+    is_undecided,
+    most_probable,
+    percent,
+    span,
+    state_of,
+    state_sentences,
+)
 from monai_fedlora.studies.study import CINE, Study
 
 NOT_FOR_CLINICAL_USE = "Research only. Not a medical device, not for clinical use, not for diagnosis."
@@ -26,26 +34,26 @@ NOT_FOR_CLINICAL_USE = "Research only. Not a medical device, not for clinical us
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a model says of a study.
+    """A model's answer to a study.
 
     Attributes:
         study: name of the study.
         classifier: the model.
         probabilities: of its classes.
-        doubts: why the image may not be of the kind that the model was trained on; its answer then means nothing. The
-            strongest first: what the model was trained on, the image, its distance, the stability of the answer.
-        notes: what was decided on the way.
-        frames: how ED and ES were found; None where the files say, and for a photograph.
-        prepared: what the network saw: (2, X, Y, Z) in [0, 1] or a normalised photograph (3, H, W).
-        relevance: (X, Y) or (H, W), see :func:`monai_fedlora.clinic.occlusion.occlusion_map`; None if not asked for.
+        doubts: reasons why the answer may mean nothing, the strongest first: synthetic training images, a wrong kind of
+            image, a large distance from the training cases, an unstable answer.
+        notes: remarks on how the study was read.
+        frames: how ED and ES were chosen; None for two files, and for a photograph.
+        prepared: input of the network: (2, X, Y, Z) in [0, 1] or a normalised photograph (3, H, W).
+        relevance: (X, Y) or (H, W), see :func:`monai_fedlora.clinic.occlusion.occlusion_map`; None if not computed.
         sources: the DICOM objects with the images of ED, then of ES, base first; empty if it was not read from DICOM.
         distance: of the image from the model's training cases, see :mod:`monai_fedlora.exporting.reference`; None if
             the bundle has no statistics of them.
-        stability: the answers to what might have been shown just as well; None if nobody asked.
-        omissions: what of a DICOM study was not used; notes and doubts name it.
-        quotes: what the files call what was used and what was not. They may name a person, and stay in tables and on
-            the page of who gave the study: figure and DICOM objects have the notes without them.
-        placement: where the slices that the network saw lie in the patient; None for a photograph, or if nobody looked.
+        stability: the answers to slightly changed images; None if not computed.
+        omissions: images and files of a DICOM study that were not used, which notes and doubts name.
+        quotes: sentences with names of series and files, which may name a person. Tables and the page of who sent the
+            study show them; figures and DICOM objects do not.
+        placement: where the slices of the network's input lie in the patient; None for a photograph.
     """
 
     study: str
@@ -66,7 +74,7 @@ class Prediction:
     @property
     def best(self) -> int:
         """Index of the most probable class."""
-        return max(range(len(self.probabilities)), key=self.probabilities.__getitem__)
+        return most_probable(self.probabilities)
 
     @property
     def predicted(self) -> str:
@@ -75,17 +83,17 @@ class Prediction:
 
     @property
     def state(self) -> str:
-        """Whether it can be relied on, see :mod:`monai_fedlora.clinic.state`."""
+        """Whether the answer can be relied on, see :mod:`monai_fedlora.clinic.state`."""
         return state_of(self.doubts, self.classifier.trust.blind)
 
     @property
     def undecided(self) -> bool:
-        """Whether it is too near an even split to be called an answer."""
+        """Whether two classes are too close to call one of them the answer."""
         return is_undecided(self.probabilities, self._answers())
 
     @property
     def answer(self) -> str:
-        """What people are told, for example "ABN 57 %"."""
+        """The answer for display, for example "ABN 57 %"."""
         if not self.undecided:
             return f"{self.predicted} {self.percent(self.probabilities[self.best])}"
         between = contenders(self.probabilities, self._answers())
@@ -93,20 +101,20 @@ class Prediction:
         return f"undecided: {' or '.join(named)}"
 
     def percent(self, share: float) -> str:
-        """A probability in as many digits as people are shown."""
+        """A probability for display."""
         return percent(share, calibrated=self.classifier.trust.calibrated)
 
     @property
     def ranges(self) -> tuple[tuple[float, float], ...]:
-        """Lowest and highest probability of each class over small changes; empty if nobody asked."""
+        """Lowest and highest probability of each class over small changes of the image; empty if not computed."""
         return () if self.stability is None else self.stability.ranges(self.probabilities)
 
     def range_text(self, index: int) -> str:
-        """The range of a class for people, for example "51 to 60 %"; empty if nobody asked."""
+        """The range of a class for display, for example "51 to 60 %"; empty if not computed."""
         return span(*self.ranges[index], calibrated=self.classifier.trust.calibrated) if self.ranges else ""
 
     def sentences(self) -> tuple[str, ...]:
-        """State, doubts and notes for people."""
+        """State, doubts and notes for display."""
         blind = self.classifier.trust.blind
         notes = (f"Note: {note}." for note in self.notes if self.doubts or note not in blind)
         return (*state_sentences(self.doubts, blind), *notes)
@@ -115,7 +123,7 @@ class Prediction:
         return () if self.stability is None else self.stability.answers
 
     def to_json(self) -> dict[str, Any]:
-        """What a program needs to know; but for the quotes among its notes it names no patient and no file."""
+        """Everything but the images, for a JSON file. Apart from the quotes it names no patient and no file."""
         model, frames, stability = self.classifier, self.frames, self.stability
         origin: dict[str, Any] | None = {"how": "two files"} if model.modality == CINE else None
         if frames is not None:
@@ -160,8 +168,8 @@ def predict_study(classifier: Classifier, study: Study, *, overlay: bool = True)
 
     Args:
         classifier: from :func:`monai_fedlora.clinic.bundle.open_bundle`.
-        study: from :func:`monai_fedlora.studies.study.find_studies`, or made by hand.
-        overlay: also find out which places the answer hangs on, which takes eighty times as long as the answer.
+        study: from :func:`monai_fedlora.studies.finding.find_studies`, or made by hand.
+        overlay: also compute an occlusion map, which takes eighty times as long as the answer.
 
     Raises:
         ConfigError: a package for this kind of file is not installed.
@@ -174,13 +182,13 @@ def predict_study(classifier: Classifier, study: Study, *, overlay: bool = True)
 def predict_loaded(
     classifier: Classifier, loaded: LoadedStudy, *, name: str, on_batch: Callable[[], None] = lambda: None
 ) -> Prediction:
-    """Classify a study that was read, without the places that the answer hangs on.
+    """Classify a study that was read, without an occlusion map.
 
     Args:
         classifier: the model that the study was read for.
         loaded: from :func:`monai_fedlora.clinic.reading.load_study`.
         name: of the study.
-        on_batch: called now and then; what it raises ends the classification.
+        on_batch: called before every batch; an exception that it raises ends the classification.
 
     Raises:
         DataError: the model refuses the image.
@@ -191,8 +199,7 @@ def predict_loaded(
     unlike = [] if distance is None or trust.ood_threshold is None else trust.ood_threshold.doubts(distance)
     prepared = classifier.prepare(loaded.image, affine)
     stability, refused = find_stability(classifier, loaded, prepared, probabilities, on_batch=on_batch)
-    best = max(range(len(probabilities)), key=probabilities.__getitem__)
-    unstable = [] if stability is None else stability.doubts(classifier.classes, best)
+    unstable = [] if stability is None else stability.doubts(classifier.classes, most_probable(probabilities))
     return Prediction(
         study=name,
         classifier=classifier,
@@ -212,14 +219,14 @@ def predict_loaded(
 
 
 def explain(prediction: Prediction, *, on_batch: Callable[[], None] = lambda: None) -> Prediction:
-    """The same prediction with the places that the answer hangs on.
+    """Add an occlusion map to a prediction.
 
     Args:
-        prediction: without them.
-        on_batch: called now and then; what it raises ends the search.
+        prediction: without one.
+        on_batch: called before every batch; an exception that it raises ends the computation.
 
     Raises:
-        DataError: the model refuses the image with a place covered.
+        DataError: the model refuses an image with a region hidden.
     """
     classifier, prepared = prediction.classifier, prediction.prepared
     relevance = occlusion_map(classifier, prepared, target=prediction.best, on_batch=on_batch)

@@ -1,7 +1,7 @@
-"""Whether readers agree with the answers: kept on this machine, and counted, so that a site measures its own models.
+"""Keep and count on this machine whether readers agree with the answers, so that a site can evaluate its models.
 
-A table holds no image and no more of a study than what results call it. It is written for the owner alone, and safe to
-open in a spreadsheet: no cell begins with what that takes for a formula.
+The csv table holds no image, and of a study only the name that the results give it. Only its owner can read it, and no
+cell is a formula for a spreadsheet.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ LONGEST_REASON = 500
 
 @dataclass(frozen=True, kw_only=True)
 class Opinion:
-    """What a reader says of an answer; also a line of the table.
+    """A reader's opinion on an answer; also a row of the table.
 
     Attributes:
-        time: when it was said, UTC, to the second.
-        study: what the results call it.
-        model, version, sha256: which model answered.
+        time: when it was given, UTC, to the second.
+        study: name of the study in the results.
+        model, version, sha256: of the model that answered.
         prediction: the most probable class.
-        probability: that the model gives to it.
+        probability: of that class.
         state: of the answer, see :mod:`monai_fedlora.clinic.state`.
         undecided: "yes" or "no".
         opinion: "agree" or "disagree" with ``prediction``.
         instead: the class that the reader names; empty if none.
         because: the reader's reason, in one line; empty if none.
-        answer: what tells the answer from every other, also of the same study; empty in a table of before it was kept.
+        answer: identifier of the answer, also among several of one study; empty in tables of earlier versions.
     """
 
     time: str
@@ -67,16 +67,16 @@ class Opinion:
 
 COLUMNS = tuple(field.name for field in fields(Opinion))
 _EARLIER = COLUMNS[:-1]
-"""Of a table without ``answer``, which is still read and continued."""
+"""Columns of a table of earlier versions, which is still read and extended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """How often readers agreed.
+    """How often readers agreed with a group of answers.
 
     Attributes:
-        group: of which answers, in words.
-        agreed: how many of them.
+        group: name of the group.
+        agreed: number of answers that they agreed with.
         total: number of answers, at least 1.
     """
 
@@ -104,18 +104,18 @@ def opinion_on(
     study: str | None = None,
     answer: str | None = None,
 ) -> Opinion:
-    """A reader's opinion on an answer.
+    """Make an opinion on an answer.
 
     Args:
-        result: as :meth:`monai_fedlora.clinic.prediction.Prediction.to_json` gives it.
-        agrees: with the most probable class.
-        because: why; needed of a reader who disagrees. It must name nobody.
-        instead: the class that the reader who disagrees would have given.
-        study: what the table calls it; None takes the result's name.
-        answer: what tells it from every other; None takes a hash of the result.
+        result: from :meth:`monai_fedlora.clinic.prediction.Prediction.to_json`.
+        agrees: whether the reader agrees with the most probable class.
+        because: the reason; required from a reader who disagrees. It must name nobody.
+        instead: the class that a reader who disagrees would have given.
+        study: name of the study in the table; None takes that of the result.
+        answer: identifier of the answer; None takes a hash of the result.
 
     Raises:
-        DataError: there is no answer, or the reader says too little, too much, or a class that the model does not know.
+        DataError: there is no answer, the reason is missing or too long, or the model has no class ``instead``.
     """
     if not result.get("prediction"):
         raise DataError(f"{result.get('study', 'the study')} has no answer that somebody could agree with")
@@ -148,7 +148,7 @@ def opinion_on(
 
 
 def keep_opinion(opinion: Opinion, folder: Path) -> Path:
-    """Add an opinion to the table of a folder, which appears whole or stays as it was; two writers wait for each other.
+    """Add an opinion to the table of a folder. The file is replaced atomically, and several writers take turns.
 
     Returns:
         The table.
@@ -163,7 +163,7 @@ def keep_opinion(opinion: Opinion, folder: Path) -> Path:
 
 
 def check_table(folder: Path) -> None:
-    """Make sure that opinions can be kept in a folder, before somebody has one.
+    """Check in advance that opinions can be kept in a folder.
 
     Raises:
         ConfigError: the folder cannot be made or written to.
@@ -173,25 +173,25 @@ def check_table(folder: Path) -> None:
 
 
 def read_opinions(path: Path) -> list[Opinion]:
-    """Read a table, or that of a folder.
+    """Read a table, or the table of a folder.
 
     Raises:
-        DataError: there is none, or a line is none of these.
+        DataError: there is none, or a row is no opinion.
     """
     path = path / FEEDBACK_NAME if path.is_dir() else path
     return [_opinion(row) for row in read_rows(path, required=_EARLIER)]
 
 
 def last_opinions(opinions: Iterable[Opinion]) -> list[Opinion]:
-    """One for each answer of a model: whoever says something of an answer again has changed their mind.
+    """The last opinion on each answer; earlier ones on the same answer are dropped.
 
-    Where the table does not say which answer was meant, it is that of the study.
+    Where a table of an earlier version does not identify the answer, all opinions on a study are on one answer.
     """
     return list({_key(opinion): opinion for opinion in opinions}.values())
 
 
 def agreements(opinions: Sequence[Opinion]) -> list[Agreement]:
-    """Count agreement over all, by predicted class, by state, and of what was undecided or not.
+    """Count agreement over all answers, by predicted class, by state, and for undecided answers.
 
     Args:
         opinions: on one model, from :func:`last_opinions`.
@@ -233,7 +233,7 @@ def _opinion(row: Row) -> Opinion:
 
 
 def _extend(folder: Path, lines: str, *, failing: str) -> Path:
-    """Write the table of a folder again with more lines; ``failing`` begins the sentence of an error."""
+    """Append lines to the table of a folder; ``failing`` is the beginning of an error message."""
     path = folder / FEEDBACK_NAME
     try:
         make_folder(folder)
@@ -259,7 +259,7 @@ def _text(path: Path) -> str:
 
 
 def _continued(text: str) -> str:
-    """An earlier table with the columns of now."""
+    """A table of an earlier version with the present columns."""
     try:
         _, *lines = csv.reader(io.StringIO(text, newline=""))
     except csv.Error:

@@ -1,4 +1,4 @@
-"""From a study's files to what an exported model takes."""
+"""Read the files of a study into the input of an exported model."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ from monai_fedlora.transforms.resampling import resample
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedStudy:
-    """A study, read.
+    """The content of a study.
 
     Attributes:
-        image: what the model takes: (2, X, Y, Z) resampled cine in the one order of axes
+        image: input of the model: (2, X, Y, Z) resampled cine with its axes in canonical order
             (:mod:`monai_fedlora.transforms.orientation`), or (3, H, W) photograph in [0, 1].
-        frames: how ED and ES were found; None where the files say, and for a photograph.
-        notes: what was decided that a reader should know.
-        doubts: what speaks against the image being of the kind that the model was trained on.
-        omissions: what of a DICOM study was not used; notes and doubts name it.
-        quotes: what the files call what was used and what was not, which may name a person.
+        frames: how ED and ES were chosen; None for two files, and for a photograph.
+        notes: remarks for the reader of the answer.
+        doubts: reasons why the image may not be of the kind that the model was trained on.
+        omissions: images and files of a DICOM study that were not used, which notes and doubts name.
+        quotes: sentences with names of series and files, which may name a person.
         sources: the DICOM objects with the images of ED, then of ES, base first; empty if it was not read from DICOM.
-        cine: grey levels of all frames (X, Y, Z, T) in the one order of axes, ED and ES alone if there are two files;
+        cine: grey levels of all frames (X, Y, Z, T) with the axes in canonical order, ED and ES alone for two files;
             None for a photograph.
         cine_affine: (4, 4) voxel of ``cine`` to world in mm (right, anterior, superior).
         image_affine: (4, 4) voxel of ``image`` to the same world.
-        with_frames: gives ``image`` with two other frames of the cine, numbers from 0, as ED and ES; None where there
-            are no others.
-        orientation: "known", or "placeholder" where the file does not tell how the patient lies: the model then
-            averages over all 16 orders of the axes. None for a photograph.
+        with_frames: function from two other frame numbers of the cine (ED and ES, from 0) to their ``image``; None for
+            two files.
+        orientation: "known", or "placeholder" where the file does not give the orientation of the patient: the model
+            then averages over all 16 orders of the axes. None for a photograph.
         stack: the images of a cine that was read from DICOM.
-        resampled: gives ``image`` for two frames (2, X, Y, Z) on the grid of ``cine``; None where there are no others.
+        resampled: function from two frames (2, X, Y, Z) on the grid of ``cine`` to their ``image``; None for two files.
     """
 
     image: Tensor
@@ -106,18 +106,11 @@ def _load_pair(files: FramePair, classifier: Classifier) -> LoadedStudy:
     for path in (files.ed, files.es):
         check_size(read_header(path, axes=3).shape, str(path))
     ed, es = read_frames({"ed": files.ed, "es": files.es})
-    joined = _joined(ed, es, classifier, stored=ed.stored)
-    shared = joined.frames.shape[3]
+    loaded = _joined(ed, es, classifier, stored=ed.stored)
+    assert loaded.cine is not None
+    shared = loaded.cine.shape[2]
     notes = () if shared == ed.voxels.shape[2] == es.voxels.shape[2] else (f"the frames share {shared} slices",)
-    return LoadedStudy(
-        image=joined.image,
-        notes=(*dict.fromkeys((*ed.notes, *es.notes)), *notes),
-        doubts=joined.doubts,
-        cine=np.moveaxis(joined.frames, 0, -1),
-        cine_affine=joined.affine,
-        image_affine=joined.image_affine,
-        orientation=joined.orientation,
-    )
+    return replace(loaded, notes=(*dict.fromkeys((*ed.notes, *es.notes)), *notes), resampled=None)
 
 
 def _load_cine(files: CineFile, classifier: Classifier) -> LoadedStudy:
@@ -126,27 +119,12 @@ def _load_cine(files: CineFile, classifier: Classifier) -> LoadedStudy:
     voxels, affine = oriented_or_refused(read, stored, files.file)
     x, y = np.linalg.norm(affine[:3, :2], axis=0).tolist()
     choice = choose_frames(voxels, spacing_mm=float(np.sqrt(x * y)), given=files.frames)
-    ed, es = (
-        make_frame(np.ascontiguousarray(voxels[..., frame]), affine, files.file) for frame in (choice.ed, choice.es)
-    )
-    joined = _joined(ed, es, classifier, stored=stored)
-    return LoadedStudy(
-        image=joined.image,
-        frames=choice,
-        notes=notes,
-        doubts=(*choice.doubts, *joined.doubts),
-        cine=voxels,
-        cine_affine=joined.affine,
-        image_affine=joined.image_affine,
-        with_frames=frame_chooser(voxels, joined.resampled),
-        orientation=joined.orientation,
-        resampled=joined.resampled,
-    )
+    return replace(_whole(voxels, affine, choice, classifier, stored=stored, origin=files.file), notes=notes)
 
 
 @contextmanager
 def _named(files: DicomFiles) -> Iterator[dict[Path, str]]:
-    """The files of a DICOM study, with what people call them."""
+    """The files of a DICOM study, with their original names."""
     if is_archive(files.path) and files.path.is_file():
         with unpacked(files.path, [PurePosixPath(member) for member in files.members]) as places:
             yield {place: str(member) for member, place in places.items()}
@@ -161,63 +139,59 @@ def _load_dicom(files: DicomFiles, classifier: Classifier) -> LoadedStudy:
     with _named(files) as paths:
         stack = find_stack(read_image_headers(list(paths), files.path), files.path, names=paths)
         voxels, affine = oriented_or_refused(read_voxels(stack), stack.affine, files.path)
-        choice = choose_frames(
-            voxels, spacing_mm=float(np.sqrt(np.prod(stack.images[0][0].spacing))), given=files.frames
+        spacing = float(np.sqrt(np.prod(stack.images[0][0].spacing)))
+        choice = replace(choose_frames(voxels, spacing_mm=spacing, given=files.frames), times_ms=stack.times)
+        loaded = _whole(voxels, affine, choice, classifier, stored=stack.affine, origin=files.path)
+        return replace(
+            loaded,
+            notes=stack.notes,
+            omissions=stack.omissions,
+            quotes=stack.quotes,
+            doubts=(*stack.doubts, *loaded.doubts),
+            sources=read_sources(stack.of_frame(choice.ed), stack.of_frame(choice.es)),
+            stack=stack,
         )
-        ed, es = (
-            make_frame(np.ascontiguousarray(voxels[..., frame]), affine, files.path) for frame in (choice.ed, choice.es)
-        )
-        choice = replace(choice, times_ms=stack.times)
-        joined = _joined(ed, es, classifier, stored=stack.affine)
-        sources = read_sources(stack.of_frame(choice.ed), stack.of_frame(choice.es))
-    return LoadedStudy(
-        image=joined.image,
-        frames=choice,
-        notes=stack.notes,
-        omissions=stack.omissions,
-        quotes=stack.quotes,
-        doubts=(*stack.doubts, *choice.doubts, *joined.doubts),
-        sources=sources,
-        cine=voxels,
-        cine_affine=joined.affine,
-        image_affine=joined.image_affine,
-        with_frames=frame_chooser(voxels, joined.resampled),
-        orientation=joined.orientation,
-        stack=stack,
-        resampled=joined.resampled,
-    )
 
 
 def frame_chooser(cine: np.ndarray, resampled: Callable[[np.ndarray], Tensor]) -> Callable[[int, int], Tensor]:
-    """What gives the image with other frames of a cine (X, Y, Z, T)."""
+    """The function ``with_frames`` of a :class:`LoadedStudy`, for a cine (X, Y, Z, T)."""
     return lambda ed, es: resampled(np.stack([cine[..., ed], cine[..., es]]))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Joined:
-    """Both frames (2, X, Y, Z) with their affine, the same resampled and how, whether they are oriented, and doubts."""
+def _whole(
+    voxels: np.ndarray,
+    affine: np.ndarray,
+    choice: FrameChoice,
+    classifier: Classifier,
+    *,
+    stored: np.ndarray,
+    origin: Path,
+) -> LoadedStudy:
+    """The study of a whole cine (X, Y, Z, T), of which two frames are chosen."""
+    ed, es = (make_frame(np.ascontiguousarray(voxels[..., frame]), affine, origin) for frame in (choice.ed, choice.es))
+    loaded = _joined(ed, es, classifier, stored=stored)
+    assert loaded.resampled is not None
+    return replace(
+        loaded,
+        frames=choice,
+        doubts=(*choice.doubts, *loaded.doubts),
+        cine=voxels,
+        with_frames=frame_chooser(voxels, loaded.resampled),
+    )
 
-    frames: np.ndarray
-    affine: np.ndarray
-    image: Tensor
-    image_affine: np.ndarray
-    orientation: str
-    resampled: Callable[[np.ndarray], Tensor]
-    doubts: tuple[str, ...]
 
-
-def _joined(ed: Frame, es: Frame, classifier: Classifier, *, stored: np.ndarray) -> _Joined:
-    """Put both frames together; ``stored`` is the affine of the file's own order of axes."""
+def _joined(ed: Frame, es: Frame, classifier: Classifier, *, stored: np.ndarray) -> LoadedStudy:
+    """The study of two frames; ``stored`` is the affine of the file's own order of axes."""
     frames, affine = join_frames(ed, es)
     x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
     doubts = [*cine_doubts(frames, spacing=(x, y, z)), *affine_doubts(affine)]
     if classifier.takes_affine:
         doubts += view_doubts(affine, frames.shape[1:])
     image, image_affine = _resampled(frames, affine, classifier, stored=stored)
-    return _Joined(
-        frames=frames,
-        affine=affine,
+    return LoadedStudy(
         image=image,
+        cine=np.moveaxis(frames, 0, -1),
+        cine_affine=affine,
         image_affine=image_affine,
         orientation="known" if is_known(torch.from_numpy(affine), list(frames.shape[1:])) else "placeholder",
         resampled=lambda others: _resampled(others, affine, classifier, stored=stored)[0],
@@ -228,9 +202,9 @@ def _joined(ed: Frame, es: Frame, classifier: Classifier, *, stored: np.ndarray)
 def _resampled(
     frames: np.ndarray, affine: np.ndarray, classifier: Classifier, *, stored: np.ndarray
 ) -> tuple[Tensor, np.ndarray]:
-    """Both frames (2, X, Y, Z) as the model takes them, and the affine of that.
+    """Both frames (2, X, Y, Z) resampled as the model takes them, and their affine.
 
-    A bundle that knows no orientation takes them in the file's own order, as MONAI resamples them.
+    A bundle that takes no affine gets them in the file's own order of axes, resampled by MONAI.
     """
     if classifier.resampling is None:
         image, moved = resample(torch.from_numpy(frames), torch.from_numpy(affine), list(classifier.spacing or ()))

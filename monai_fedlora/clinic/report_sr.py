@@ -12,8 +12,8 @@ from monai_fedlora.clinic.state import CANNOT_TELL, DOUBTFUL, NO_DOUBT_FOUND
 
 MANUFACTURER = "MONAI-FedLoRA"
 CLASS_SCHEME = "99MONAIFEDLORA"
-"""Coding scheme of the classes, which are what the training sites called them, and of the distance from the training
-cases: no public code says these. Its version is the beginning of the model's SHA-256."""
+"""Private coding scheme of the classes and of the distance from the training cases, which have no public codes. The
+scheme's version is the beginning of the model's SHA-256."""
 
 _STATES = {
     NO_DOUBT_FOUND: ("NODOUBTFOUND", "No doubt found"),
@@ -27,15 +27,14 @@ TITLE = "AI classification, research only"
 def build_report(prediction: Prediction, sources: Sequence[Source]) -> Any:
     """Make the report of a study.
 
-    It says which model on which images found which class with which probability: an image library with a group for
-    end-diastole and one for end-systole (TID 1600, cardiac cycle phase), a group for the answer (TID 1501) with the
-    class as an evaluation, the distance from the training cases as measurements, the state with its reasons, the notes
-    and the notice that this is not for clinical use, and a group for each class with its probability. Its status is
-    preliminary and unverified.
+    It holds an image library with a group for end-diastole and one for end-systole (TID 1600, cardiac cycle phase); a
+    group for the answer (TID 1501) with the model, the class as an evaluation, the distance from the training cases as
+    measurements, the state with its reasons, the notes and the notice that this is not for clinical use; and a group
+    for each class with its probability. Its status is preliminary and unverified.
 
     Args:
         prediction: of a study that was read from DICOM.
-        sources: the images that it rests on; patient and study are copied from the first.
+        sources: the classified images; patient and study are copied from the first.
 
     Returns:
         A ``highdicom.sr.ComprehensiveSR`` in the study of its sources.
@@ -141,7 +140,7 @@ def build_report(prediction: Prediction, sources: Sequence[Source]) -> Any:
 
 
 def _distances(prediction: Prediction) -> list[Any] | None:
-    """The distance from the training cases, and the limit of what is like them."""
+    """The distance from the training cases and its limit, as measurements; None if there is none."""
     from highdicom import sr
     from pydicom.sr.codedict import codes
 
@@ -162,7 +161,7 @@ def _distances(prediction: Prediction) -> list[Any] | None:
 
 
 def _library(sources: Sequence[Source]) -> Any:
-    """The images of both ends of the beat, in a group for each."""
+    """An image library with a group of images for ED and one for ES."""
     from highdicom import sr
     from pydicom.sr.codedict import codes
 

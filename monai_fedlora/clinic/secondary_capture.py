@@ -19,7 +19,7 @@ def build_capture(figure: Image.Image, sources: Sequence[Source]) -> Any:
 
     Args:
         figure: RGB, without the name of a patient.
-        sources: the images that it was made from; patient and study are copied from the first.
+        sources: the images that it shows; patient and study are copied from the first.
 
     Returns:
         A ``highdicom.sc.SCImage`` that refers to every source.
@@ -43,7 +43,7 @@ def build_capture(figure: Image.Image, sources: Sequence[Source]) -> Any:
         transfer_syntax_uid="1.2.840.10008.1.2.1",
         series_description=TITLE,
     )
-    capture.PatientOrientation = ""  # of several pictures there is none
+    capture.PatientOrientation = ""  # undefined for several pictures
     capture.BodyPartExamined = "HEART"
     capture.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
     capture.BurnedInAnnotation = "NO"

@@ -1,4 +1,4 @@
-"""The DICOM objects that a prediction rests on, and which of their images show which end of the beat."""
+"""The DICOM objects of a prediction, and which of their images are end-diastole and end-systole."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Source:
 
     Attributes:
         dataset: pydicom dataset, its pixels not compressed.
-        ed: numbers, from 1, of its images of end-diastole; a classic object has one image, number 1.
-        es: the same of end-systole.
-        multiframe: whether it is an enhanced object, in which images are referred to by their numbers.
+        ed: frame numbers, from 1, of end-diastole; a classic object has one frame, number 1.
+        es: frame numbers of end-systole.
+        multiframe: whether it is an enhanced object, whose frames are referenced by number.
     """
 
     dataset: Any
@@ -28,11 +28,11 @@ class Source:
 
     @property
     def frames(self) -> tuple[int, ...]:
-        """How to refer to its images, in their order: numbers from 1, none for a classic object."""
+        """Frame numbers of a reference to ED and ES, in order; none for a classic object."""
         return self.referred(sorted({*self.ed, *self.es}))
 
     def referred(self, images: Iterable[int]) -> tuple[int, ...]:
-        """The numbers of some of its images as a reference has them; none for a classic object."""
+        """Frame numbers of a reference to some of its images; none for a classic object."""
         return tuple(images) if self.multiframe else ()
 
 

@@ -1,11 +1,11 @@
-"""How far an answer moves when what might have been shown just as well is shown.
+"""How much an answer changes when the image is changed in ways that should not matter.
 
-Which frame is end-diastole and which end-systole is uncertain by about a frame, and where the heart lies by some
-millimetres; how a photograph was framed is chance. So the network is asked again with each of both frames one earlier
-and one later, where there is a cine, and with the crop moved in all four directions; for a photograph also with a
-smaller crop. The heart is looked for again with other frames. A moved crop repeats the edge of what the network saw,
-because no more is known of it (all ours). Where a file has lost the orientation, so that the answer is a mean over all
-orders of the axes, the answers to these orders count as well.
+The choice of the end-diastolic and end-systolic frame is uncertain by about one frame, the position of the heart by
+some millimetres, and the framing of a photograph is chance. So the network classifies the study again with each of the
+two frames one earlier and one later (if there is a whole cine), and with the crop moved in all four directions; a
+photograph also with a smaller crop. With other frames the heart is located again. A moved crop repeats the border of
+the network's input (all ours). Where the orientation is unknown, so that the answer is the mean over all orders of the
+axes, the answers to the single orders count as well.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.cine_orders import in_other_orders
 from monai_fedlora.clinic.reading import LoadedStudy
+from monai_fedlora.clinic.state import most_probable
 from monai_fedlora.errors import DataError
 from monai_fedlora.studies.study import CINE
 
@@ -32,16 +33,16 @@ SHIFT_SHARE = 0.04
 """A photograph's crop is moved by this share of its side, and made smaller by twice as much (ours)."""
 
 _AT_ONCE = 8
-"""Images that the network sees in one batch (ours)."""
+"""Images per batch (ours)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stability:
-    """The answers to one study over changes of what is shown that mean nothing.
+    """The answers to slightly changed images of one study.
 
     Attributes:
-        probabilities: of the classes, one row per change; the answer to the study itself is not among them.
-        changes: in words, one per row; several rows may be of one kind.
+        probabilities: of the classes, one row per change; the answer to the unchanged study is not among them.
+        changes: description of each row's change; several rows may have the same.
     """
 
     probabilities: tuple[tuple[float, ...], ...]
@@ -50,7 +51,7 @@ class Stability:
     @property
     def answers(self) -> tuple[int, ...]:
         """Index of the most probable class, by row."""
-        return tuple(max(range(len(row)), key=row.__getitem__) for row in self.probabilities)
+        return tuple(map(most_probable, self.probabilities))
 
     def ranges(self, probabilities: Sequence[float]) -> tuple[tuple[float, float], ...]:
         """Lowest and highest probability of each class, the study's own ``probabilities`` among them."""
@@ -62,7 +63,7 @@ class Stability:
         return tuple(dict.fromkeys(change for change, answer in pairs if answer != best))
 
     def doubts(self, classes: Sequence[str], best: int) -> list[str]:
-        """What another class than ``best`` says to a reader, with what brings it about; nothing without one."""
+        """A doubt that names the changes after which another class than ``best`` is the most probable."""
         by_class: dict[int, Counter[str]] = {}
         for change, answer in zip(self.changes, self.answers, strict=True):
             if answer != best:
@@ -79,8 +80,8 @@ class Stability:
         return [f"changes of what is shown that mean nothing change the answer: it is {said}"] if said else []
 
     def to_json(self, classes: Sequence[str], probabilities: Sequence[float]) -> dict[str, Any]:
-        """For programs; ``probabilities`` are the study's own."""
-        best = max(range(len(probabilities)), key=probabilities.__getitem__)
+        """As part of a result's JSON file; ``probabilities`` are those of the unchanged study."""
+        best = most_probable(probabilities)
         return {
             "answers": len(self.changes) + 1,
             "range": {name: list(span) for name, span in zip(classes, self.ranges(probabilities), strict=True)},
@@ -97,15 +98,15 @@ def find_stability(
     *,
     on_batch: Callable[[], None] = lambda: None,
 ) -> tuple[Stability | None, tuple[str, ...]]:
-    """Ask the network again.
+    """Classify slightly changed images of a study.
 
     Args:
         classifier: the model.
         loaded: the study.
-        prepared: what the network saw of it, as of :meth:`monai_fedlora.clinic.bundle.Classifier.prepare`.
-        probabilities: the answer to it. Where that is no answer to ``prepared`` alone, it is moved as that one is: by
-            the same differences of log-probabilities.
-        on_batch: called before the network sees some images; what it raises ends the search.
+        prepared: its image from :meth:`monai_fedlora.clinic.bundle.Classifier.prepare`.
+        probabilities: the answer to the study. If that is a mean over several orders of the axes, the effect of a
+            change on the log-probabilities of ``prepared`` is added to it.
+        on_batch: called before every batch; an exception that it raises ends the computation.
 
     Returns:
         The answers, None if there is none; and notes on the changes that the model refused.
@@ -139,7 +140,7 @@ def _asked(classifier: Classifier, images: Sequence[tuple[str, Tensor]], on_batc
 
 
 def _with_other_frames(classifier: Classifier, loaded: LoadedStudy) -> tuple[list[tuple[str, Tensor]], list[str]]:
-    """What the network sees with each frame of a cine's pair one earlier or later in the beat; what was refused."""
+    """Prepared images with ED or ES one frame earlier or later in the beat; notes on those that the model refused."""
     chosen, found, refused = loaded.frames, [], []
     if chosen is None or loaded.with_frames is None:
         return [], []
@@ -160,9 +161,9 @@ def _with_other_frames(classifier: Classifier, loaded: LoadedStudy) -> tuple[lis
 
 
 def _moved(classifier: Classifier, prepared: Tensor) -> list[tuple[str, Tensor]]:
-    """What the network sees with the crop moved; the first image axis of a cine is shown to the right."""
+    """Prepared images with the crop moved or smaller; the first image axis of a cine is shown to the right."""
     if classifier.modality == CINE:
-        voxel = _voxel_mm(classifier)
+        voxel = float(classifier.metadata["network_data_format"]["inputs"]["image"]["spacing_mm"][0])
         step = max(1, round(SHIFT_MM / voxel))
         size, right, down = f"{step * voxel:.3g} mm", 1, 2
     else:
@@ -177,13 +178,8 @@ def _moved(classifier: Classifier, prepared: Tensor) -> list[tuple[str, Tensor]]
     return found
 
 
-def _voxel_mm(classifier: Classifier) -> float:
-    """In-plane width of a voxel of what the network sees."""
-    return float(classifier.metadata["network_data_format"]["inputs"]["image"]["spacing_mm"][0])
-
-
 def _slid(image: Tensor, axis: int, step: int) -> Tensor:
-    """The window moved by ``step`` along an axis; the edge is repeated."""
+    """The image moved by ``step`` along an axis; the border is repeated."""
     length = image.shape[axis]
     places = (torch.arange(length) + step).clamp(0, length - 1)
     return image.index_select(axis, places)

@@ -1,7 +1,7 @@
-"""What people are told of an answer: whether there is one, in how many digits, and whether it can be relied on.
+"""How an answer is displayed: whether it is decided, with how many digits, and whether it can be relied on.
 
-An answer is in one of three states. *Doubtful* has reasons. *No doubt found* says that what can be looked at was looked
-at. *Cannot tell* says that it was not, because the bundle lacks what that takes; having no doubts then means nothing.
+An answer is in one of three states. *Doubtful* comes with reasons. *No doubt found* means that all checks were made and
+found nothing. *Cannot tell* means that some checks could not be made, because the bundle lacks the data for them.
 """
 
 from __future__ import annotations
@@ -11,15 +11,20 @@ from collections.abc import Sequence
 NO_DOUBT_FOUND, DOUBTFUL, CANNOT_TELL = "no_doubt_found", "doubtful", "cannot_tell"
 
 CLOSE = 0.10
-"""The two most probable classes are this near or nearer: the answer is undecided (ours)."""
+"""The answer is undecided if the probabilities of the two most probable classes differ by this or less (ours)."""
+
+
+def most_probable(probabilities: Sequence[float]) -> int:
+    """Index of the most probable class; of equal ones the first."""
+    return max(range(len(probabilities)), key=probabilities.__getitem__)
 
 
 def state_of(doubts: Sequence[str], blind: Sequence[str]) -> str:
-    """One of the three states; a doubt that was found counts more than one that could not be looked for.
+    """One of the three states; a doubt counts more than a check that could not be made.
 
     Args:
-        doubts: that were found.
-        blind: why others may have escaped; empty if nothing is known to be missing.
+        doubts: reasons why the answer may be wrong.
+        blind: reasons why checks could not be made; empty if all were.
     """
     if doubts:
         return DOUBTFUL
@@ -37,38 +42,38 @@ def state_sentences(doubts: Sequence[str], blind: Sequence[str]) -> tuple[str, .
 
 
 def is_undecided(probabilities: Sequence[float], answers: Sequence[int] = ()) -> bool:
-    """Whether a prediction is too near an even split to be called an answer.
+    """Whether no class can be called the answer.
 
-    So it is where the two most probable classes differ by :data:`CLOSE` or less, and where the answers to what might
-    have been shown just as well are not all the same.
+    This is so if the two most probable classes differ by :data:`CLOSE` or less, or if another class becomes the most
+    probable one after a small change of the image.
 
     Args:
         probabilities: of the classes; one class alone is always decided.
-        answers: index of the most probable class for each of these images.
+        answers: index of the most probable class for each changed image.
     """
-    best = max(range(len(probabilities)), key=probabilities.__getitem__)
+    best = most_probable(probabilities)
     rest = [share for index, share in enumerate(probabilities) if index != best]
     near = bool(rest) and probabilities[best] - max(rest) <= CLOSE
     return near or any(answer != best for answer in answers)
 
 
 def contenders(probabilities: Sequence[float], answers: Sequence[int] = ()) -> list[int]:
-    """The classes between which an undecided prediction lies, most probable first; at least two, if there are two."""
+    """Indices of the classes that an undecided answer names, most probable first."""
     order = sorted(range(len(probabilities)), key=probabilities.__getitem__, reverse=True)
     near = {index for index in order if probabilities[order[0]] - probabilities[index] <= CLOSE} | set(answers)
     return [index for place, index in enumerate(order) if place == 0 or index in near]
 
 
 def span(low: float, high: float, *, calibrated: bool) -> str:
-    """A range of probabilities for people, digits as of :func:`percent`."""
+    """A range of probabilities for display, with digits as of :func:`percent`."""
     ends = [percent(end, calibrated=calibrated) for end in (low, high)]
     return ends[0] if ends[0] == ends[1] else f"{ends[0].removesuffix(' %')} to {ends[1]}"
 
 
 def percent(share: float, *, calibrated: bool) -> str:
-    """A probability for people: whole percents, with one decimal where probabilities are calibrated.
+    """A probability for display in percent, with one decimal if the probabilities are calibrated.
 
-    What rounds to none or all of the cases without being so is shown as less or more than the last step.
+    A probability above 0 is never rounded to "0 %" and one below 1 never to "100 %": these are "<1 %" and ">99 %".
     """
     decimals = 1 if calibrated else 0
     step = 10.0**-decimals

@@ -1,4 +1,4 @@
-"""How many threads a process that classifies may use."""
+"""Number of threads of a process that classifies."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from monai_fedlora.environment import THREADS
 from monai_fedlora.errors import ConfigError
 
 USUAL_THREADS = 4
-"""Of torch, where nothing is said (ours): other programs of the machine keep some."""
+"""Threads of torch by default (ours), which leaves some cores to other programs."""
 
 
 def torch_threads() -> int:
-    """How many threads torch may use: ``MONAI_FEDLORA_THREADS``, else :data:`USUAL_THREADS` or fewer.
+    """Number of threads for torch: ``MONAI_FEDLORA_THREADS``, else :data:`USUAL_THREADS` or fewer.
 
     Raises:
         ConfigError: the variable is no number from 1.

@@ -1,6 +1,6 @@
-"""How far a bundle's answers can be trusted: its calibration, its training cases, and what these were.
+"""What a bundle's metadata say on the reliability of its answers: calibration, unusual images, training data.
 
-All of it stands in its metadata, see :mod:`monai_fedlora.exporting.calibration`,
+The entries are written by :mod:`monai_fedlora.exporting.calibration`,
 :mod:`monai_fedlora.exporting.reference` and :mod:`monai_fedlora.exporting.trained_on`.
 """
 
@@ -21,15 +21,15 @@ NO_ORIGIN = "it is not known what the model was trained on"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OodThreshold:
-    """Up to which distance from the training cases an image is like them.
+    """The distance from the training cases beyond which an image counts as unusual.
 
     Attributes:
         limit: distance, see :mod:`monai_fedlora.exporting.reference`.
-        share: of the site's own cases, how many lie within it, in (0, 1).
-        cases: number of those that the limit comes from: the site's training and validation patients (photographs or
-            lesions where its list tells no patients), training cases in bundles of earlier versions, or public cases
-            where these stand in.
-        public: whether they do, because the model is of no site's cases.
+        share: share of the site's own cases within the limit, in (0, 1).
+        cases: number of cases that the limit was computed from: the site's training and validation patients
+            (photographs or lesions if the site's list has no patients), training cases in bundles of earlier versions,
+            or public cases.
+        public: whether these are public cases, because the model belongs to no site.
     """
 
     limit: float
@@ -38,7 +38,7 @@ class OodThreshold:
     public: bool = False
 
     def doubts(self, distance: float) -> list[str]:
-        """What a distance beyond the limit says to a reader; nothing within it."""
+        """A doubt for a distance beyond the limit; none within it."""
         if distance <= self.limit:
             return []
         cases, whose = ("public cases", "them") if self.public else ("cases", "the site's own cases")
@@ -53,11 +53,11 @@ class TrainedOn:
     """What images a model was trained on.
 
     Attributes:
-        kind: of all images that moved what was trained: "synthetic", "mixed", "real" or "unknown".
-        name: of the site's own data set; None where nobody said it.
-        source: who made or published that; None where nobody said it.
-        backbone: ``name`` of the frozen backbone and ``kind`` of what that was pre-trained on: "synthetic", "published"
-            or "unknown". It is no reason for a doubt.
+        kind: of all training images: "synthetic", "mixed", "real" or "unknown".
+        name: of the site's own data set; None if unknown.
+        source: who made or published the data set; None if unknown.
+        backbone: ``name`` of the frozen backbone, and ``kind`` of the images that it was pre-trained on: "synthetic",
+            "published" or "unknown". It gives no doubts.
     """
 
     kind: str = UNKNOWN
@@ -78,22 +78,16 @@ class TrainedOn:
         return said + pretrained
 
     def doubts(self) -> list[str]:
-        """What synthetic training images say to a reader of any answer; nothing where there were none."""
+        """A doubt about every answer of a model that was trained on synthetic images."""
         called = f" ({self.name})" if self.name else ""
-        if self.kind == SYNTHETIC:
-            return [
-                f"the model was trained on synthetic images alone{called}, so that its answer means nothing for a "
-                "real patient"
-            ]
-        if self.kind == MIXED:
-            return [
-                f"the model was trained on synthetic images among others{called}, so that its answer may mean nothing "
-                "for a real patient"
-            ]
-        return []
+        said = {
+            SYNTHETIC: f"alone{called}, so that its answer means nothing for a real patient",
+            MIXED: f"among others{called}, so that its answer may mean nothing for a real patient",
+        }.get(self.kind)
+        return [f"the model was trained on synthetic images {said}"] if said else []
 
     def notes(self) -> list[str]:
-        """What else a reader of any answer should know of it."""
+        """Notes on the training images for the reader of an answer."""
         found = []
         if self.kind == UNKNOWN:
             found.append(f"{NO_ORIGIN}: the bundle does not say whether the images it was trained on are real")
@@ -108,15 +102,15 @@ class TrainedOn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
-    """What the metadata say.
+    """What the metadata say on the reliability of the answers.
 
     Attributes:
-        ood_threshold: of the training cases; None if the bundle has no statistics of them.
+        ood_threshold: limit of the distance; None if the bundle has no statistics of its training cases.
         calibration: ``temperature``, ``fitted``, ``reason`` and ``ece`` (expected calibration error on the test cases,
-            None if unknown); empty if the metadata say nothing of it.
+            None if unknown); None if the metadata have no such entry.
         origin: of the training images.
-        notes: sentences for whoever reads an answer.
-        blind: those of the notes that say why an answer without a doubt may have escaped it.
+        notes: sentences for the reader of an answer.
+        blind: those of the notes that say which checks cannot be made, see :mod:`monai_fedlora.clinic.state`.
     """
 
     ood_threshold: OodThreshold | None = None
