@@ -195,7 +195,7 @@ def _token_overlaps(activations: _Activations, group: Sequence[int], columns: Te
         first, second = (
             torch.stack([activations_of[place] for place in alike]) for activations_of in (shared, private)
         )
-        overlaps.append(token_overlap(first, second, columns[alike]))
+        overlaps.append(token_overlap(first, second, torch.stack([columns[place] for place in alike])))
     return overlaps
 
 

@@ -89,11 +89,13 @@ class ClassificationEvaluator(SupervisedEvaluator):
 
     def _iteration(self, engine: Any, batchdata: Any) -> dict:
         images, labels = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
+        if labels is not None and self.prepare_batch is prepare_cases:
+            labels = batchdata[Keys.LABEL]  # which is on the processor already
         self.state.output = {Keys.LABEL: labels, **({Keys.IMAGE: images} if isinstance(images, Tensor) else {})}
         with self.mode(self.network), self._autocast():
             unknown = unknown_orientations(batchdata)
             logits = mean_logits(images, unknown, lambda some: self.inferer(some, self.network))
-            self.state.output[Keys.PRED] = logits.float()
+            self.state.output[Keys.PRED] = logits.float().cpu()  # what a batch waits for
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return self.state.output

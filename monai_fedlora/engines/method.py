@@ -41,6 +41,7 @@ class MethodHandler:
         self._phases: Sequence[Phase] = ()
         self._ends: list[int] = []
         self._phase: Phase | None = None
+        self._still: list[nn.Parameter] = []
         self._first_epoch = 0
 
     def attach(self, engine: Engine) -> None:
@@ -73,11 +74,12 @@ class MethodHandler:
             self._leave_phase()
             self._view.enter_context(phase.view())
             self._phase = phase
+            self._still = [p for name, p in self._network.named_parameters() if not phase.trains(name)]
 
     def _leave_phase(self, *_: Any) -> None:
         """Let the network compute its personal model again, as a validation between two epochs needs."""
         self._view.close()
-        self._phase = None
+        self._phase, self._still = None, []
 
     def _add_penalty(self, engine: Any) -> None:
         if self._penalty is not None:
@@ -85,10 +87,8 @@ class MethodHandler:
                 engine.state.output[Keys.LOSS] = engine.state.output[Keys.LOSS] + self._penalty()
 
     def _drop_gradients(self, engine: Any) -> None:
-        if self._phase is not None:
-            for name, parameter in self._network.named_parameters():
-                if parameter.grad is not None and not self._phase.trains(name):
-                    parameter.grad = None
+        for parameter in self._still:
+            parameter.grad = None
 
     def _close(self, *_: Any) -> None:
         self._leave_phase()

@@ -26,9 +26,21 @@ def set_training_mode(network: nn.Module) -> list[nn.Module]:
     return [module for module in network.modules() if module.training]
 
 
+def modes_of(network: nn.Module) -> list[bool]:
+    """Modes of all modules and whether each parameter trains: equal again only where none of it has changed."""
+    found: list[bool] = []
+    left: list[nn.Module | None] = [network]
+    while left:
+        if (module := left.pop()) is not None:
+            found.append(module.training)
+            found += [parameter.requires_grad for parameter in module._parameters.values() if parameter is not None]
+            left += module._modules.values()
+    return found
+
+
 def _train_inside(module: nn.Module) -> tuple[bool, bool]:
     """Set the modes below and in ``module``; return whether any and whether all of its parameters train."""
-    own = [p.requires_grad for p in module.parameters(recurse=False)]
+    own = [parameter.requires_grad for parameter in module._parameters.values() if parameter is not None]
     below = [_train_inside(child) for child in module.children()]
     any_trains = any(own) or any(child[0] for child in below)
     all_train = all(own) and all(child[1] for child in below)

@@ -58,7 +58,10 @@ def seed_everything(seed: int, *more: int | str) -> int:
     derived = mix(seed, *more)
     random.seed(derived)
     np.random.seed(derived)  # noqa: NPY002  (MONAI's transforms draw from the global state)
-    torch.manual_seed(derived)
+    if torch.accelerator.is_available():
+        torch.manual_seed(derived)
+    else:  # without asking for the state of devices that are not there, which takes longer than all else here
+        torch.default_generator.manual_seed(derived)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
     return derived

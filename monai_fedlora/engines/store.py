@@ -110,10 +110,10 @@ class Store:
         return partial(Store, limit=self.limit), (self.folder,)
 
     def __contains__(self, key: str) -> bool:
-        return self._path(key).is_file()
+        return os.path.isfile(self._path(key))
 
-    def _path(self, key: str) -> Path:
-        return self.folder / key[:2] / f"{key}{_SUFFIX}"
+    def _path(self, key: str) -> str:
+        return f"{self.folder}/{key[:2]}/{key}{_SUFFIX}"
 
     def _read(self, key: str) -> Entry | None:
         path = self._path(key)
@@ -151,7 +151,7 @@ class Store:
             return
         try:
             self._make_room(len(content))
-            path = self._path(key)
+            path = Path(self._path(key))
             for folder in (self.folder.parent, self.folder, path.parent):
                 make_folder(folder)
             _replace(path, content)
@@ -218,7 +218,7 @@ def entries(root: Path) -> Iterator[StoredEntry]:
         yield StoredEntry(path, status.st_size, status.st_mtime)
 
 
-def _which(path: Path) -> tuple[int, int]:
+def _which(path: str | Path) -> tuple[int, int]:
     """What tells a file from one that has taken its place, or has been cut since."""
     status = os.stat(path)
     return status.st_ino, status.st_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -21,7 +22,7 @@ from torch.utils.data.distributed import DistributedSampler
 from monai_fedlora.engines.dataset import CaseDataset, CaseView, prepare_cases
 from monai_fedlora.engines.distributed import rank
 from monai_fedlora.engines.features import unopened_images
-from monai_fedlora.engines.modes import set_training_mode
+from monai_fedlora.engines.modes import modes_of, set_training_mode
 from monai_fedlora.engines.orders import in_order_of_epoch
 from monai_fedlora.engines.precision import Precision, autocast
 from monai_fedlora.engines.sampler import CaseSampler
@@ -42,7 +43,9 @@ class ClassificationTrainer(SupervisedTrainer):
     (:mod:`monai_fedlora.engines.orders`).
 
     A handler of ``IterationEvents.LOSS_COMPLETED`` may replace ``engine.state.output["loss"]``, for instance
-    to add a penalty. The mean loss of an epoch is in ``engine.state.metrics["train_loss"]``.
+    to add a penalty. Behind the backward pass it lies on the processor: the engine waits once in an iteration for a
+    GPU, for the loss and the norm of the gradient together, and whoever logs the loss need not wait again. The mean
+    loss of an epoch is in ``engine.state.metrics["train_loss"]``.
 
     Args:
         device: where to compute.
@@ -91,6 +94,8 @@ class ClassificationTrainer(SupervisedTrainer):
         self._autocast = autocast(device, mixed_precision)
         self._trains = any(parameter.requires_grad for parameter in network.parameters())
         self._training: list[nn.Module] = []
+        self._modes: list[bool] = []
+        self._mean = _MeanLoss()
         super().__init__(
             device=torch.device(device),
             max_epochs=max_epochs,
@@ -102,7 +107,7 @@ class ClassificationTrainer(SupervisedTrainer):
             postprocessing=postprocessing,
             key_train_metric=key_train_metric,
             additional_metrics=additional_metrics,
-            train_handlers=[_EpochStart(), _MeanLoss(), *(train_handlers or ())],
+            train_handlers=[_EpochStart(), self._mean, *(train_handlers or ())],
             prepare_batch=prepare_batch,
             accumulation_steps=accumulation_steps,
             decollate=bool(postprocessing or key_train_metric),
@@ -142,8 +147,7 @@ class ClassificationTrainer(SupervisedTrainer):
         first = place - place % self.accumulation_steps
         last = min(first + self.accumulation_steps, self.state.epoch_length) - 1
 
-        if place == 0 or not all(module.training for module in self._training):
-            self._training = set_training_mode(self.network)
+        self._set_modes(epoch_starts=place == 0)
         if place == first:
             self.optimizer.zero_grad(set_to_none=True)
         with self._synchronised(place == last):
@@ -157,11 +161,14 @@ class ClassificationTrainer(SupervisedTrainer):
             if self._trains:
                 (loss / (last - first + 1)).backward()
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
-        found = {"loss": loss.detach()}
+        found = [loss.detach()]
         if place == last and self.max_grad_norm is not None:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            found["gradient"] = nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
-        self._check(found, batchdata, images)
+            found.append(nn.utils.clip_grad_norm_(parameters, self.max_grad_norm))
+        values = torch.stack(found).tolist()  # what an iteration waits for
+        self._check(values, batchdata, images)
+        self.state.output[Keys.LOSS] = torch.tensor(values[0], dtype=loss.dtype)
+        self._mean.add(values[0], len(images))
         if place == last:
             self.optimizer.step()
         self.fire_event(IterationEvents.MODEL_COMPLETED)
@@ -173,10 +180,20 @@ class ClassificationTrainer(SupervisedTrainer):
             return self.network.no_sync()
         return nullcontext()
 
-    def _check(self, found: dict[str, Tensor], batch: Any, images: Tensor | list[CaseView]) -> None:
-        if torch.stack(list(found.values())).isfinite().all():  # what a step waits for
+    def _set_modes(self, *, epoch_starts: bool) -> None:
+        """Set the modes anew where one has changed, or, at the start of an epoch, what trains."""
+        if all(module.training for module in self._training) and not (
+            epoch_starts and self._modes != modes_of(self.network)
+        ):
             return
-        what, value = next((name, value.item()) for name, value in found.items() if not value.isfinite())
+        self._training = set_training_mode(self.network)
+        self._modes = modes_of(self.network)
+
+    def _check(self, found: list[float], batch: Any, images: Tensor | list[CaseView]) -> None:
+        if all(map(math.isfinite, found)):
+            return
+        names = zip(("loss", "gradient"), found, strict=False)
+        what, value = next((name, value) for name, value in names if not math.isfinite(value))
         subjects = batch.get("subject", ["unknown"]) if isinstance(batch, dict) else ["unknown"]
         place = f"epoch {self.state.epoch}, iteration {self.state.iteration}, subjects "
         message = f"the {what} is {value} at {place}{', '.join(map(str, subjects))}"
@@ -207,18 +224,16 @@ class _MeanLoss:
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_STARTED, self.reset)
-        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self.add)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.report)
         engine.add_event_handler(Events.TERMINATE, self.report)
 
     def reset(self, engine: Any) -> None:
-        self.total, self.cases = torch.zeros((), dtype=torch.float64, device=engine.state.device), 0
+        self.total, self.cases = 0.0, 0
 
-    def add(self, engine: Any) -> None:
-        output = engine.state.output
-        self.total += output[Keys.LOSS].detach().double() * len(output[Keys.LABEL])
-        self.cases += len(output[Keys.LABEL])
+    def add(self, loss: float, cases: int) -> None:
+        self.total += loss * cases
+        self.cases += cases
 
     def report(self, engine: Any) -> None:
         if self.cases:
-            engine.state.metrics["train_loss"] = self.total.item() / self.cases
+            engine.state.metrics["train_loss"] = self.total / self.cases

@@ -9,6 +9,7 @@ from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from monai_fedlora.engines.dataset import case_loader
 from monai_fedlora.engines.loss import cross_entropy
@@ -239,3 +240,46 @@ def test_the_frozen_part_stays_in_evaluation_mode_while_training(make_trainer) -
 def test_a_setting_out_of_range_is_refused(make_trainer, settings: dict) -> None:
     with pytest.raises(ConfigError):
         make_trainer(**settings)
+
+
+class Waits(TorchFunctionMode):
+    """Calls for which the host would wait for a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if (name := getattr(func, "__name__", "")) in ("item", "tolist", "cpu", "numpy", "__bool__", "__float__"):
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("max_grad_norm", [None, 1.0])
+def test_an_iteration_waits_once_for_what_it_computed(make_network, make_cases, max_grad_norm: float | None) -> None:
+    network, losses, counts = make_network(), [], []
+    trainer = ClassificationTrainer(
+        device="cpu",
+        max_epochs=2,
+        train_data_loader=case_loader(make_cases(6), batch_size=2),
+        network=network,
+        optimizer=torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1),
+        loss_function=cross_entropy(num_classes=2),
+        max_grad_norm=max_grad_norm,
+    )
+    trainer.add_event_handler(Events.ITERATION_STARTED, lambda: waits.found.clear())
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: counts.append(list(waits.found)))
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: losses.append(engine.state.output["loss"]))
+    with Waits() as waits:
+        trainer.run()
+    assert counts == [["tolist"]] * 6
+    assert [loss.requires_grad for loss in losses] == [False] * 6
+
+
+def test_a_part_frozen_between_two_epochs_leaves_training_mode(make_trainer) -> None:
+    trainer = make_trainer()
+    trainer.run_epochs(1)
+    assert trainer.network.head[1].training
+    trainer.network.head.requires_grad_(False)
+    trainer.run_epochs(1)
+    assert not trainer.network.head[1].training and trainer.network.layer.lora_dropout["shared"].training
