@@ -14,7 +14,12 @@ from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-pytest_plugins = ["tests.exporting.finished_runs", "tests.clinic.opened", "tests.plugin_packages"]
+pytest_plugins = [
+    "tests.exporting.finished_runs",
+    "tests.clinic.opened",
+    "tests.plugin_packages",
+    "tests.pretended_gpu",
+]
 
 REAL_DATA = "MONAI_FEDLORA_REAL_DATA"
 POLICY = "MONAI_FEDLORA_POLICY"
