@@ -12,10 +12,11 @@ from typing import Any
 from torch import nn
 
 from monai_fedlora.adapters.lora import merge_lora
+from monai_fedlora.api.exported_model import Exported
 from monai_fedlora.data.cases import Datalist
 from monai_fedlora.errors import ConfigError, ExportError, nearest
 from monai_fedlora.exporting.arrays import OwnNetwork
-from monai_fedlora.exporting.bundle_export import Exported, export_bundle
+from monai_fedlora.exporting.bundle_export import export_bundle
 from monai_fedlora.exporting.finished import SHARED_SITE, FinishedModel, read_finished, restored
 from monai_fedlora.exporting.intervals import with_intervals
 from monai_fedlora.exporting.kept_evidence import read_evidence
@@ -31,6 +32,7 @@ from monai_fedlora.federated.site_state import EVIDENCE_NAME, FINAL_NAME
 from monai_fedlora.files import make_folder, read_json, write_bytes, write_text
 from monai_fedlora.networks.opened import OpenedNetwork
 from monai_fedlora.rendering.drawing import Figure
+from monai_fedlora.rendering.tables import Table
 from monai_fedlora.reporting.found_run import FoundRun, read_run
 from monai_fedlora.reporting.page import page
 from monai_fedlora.reporting.record import Answer, Metrics
@@ -149,23 +151,20 @@ class Run:
             raise ConfigError(f"a frame needs pandas (pip install pandas); run.{what} has the same without") from error
         return pandas.DataFrame(getattr(self, what))
 
-    def table(self) -> str:
-        """Test metrics of every site's personal and shared model with 95 % intervals, as lines of text.
+    def table(self) -> Table:
+        """Test metrics of every site's personal and shared model with 95 % intervals, which `print` shows as text.
 
         A site without test cases has a line that says so.
         """
-        head = ["site", "model", "n", *(f"{name} (95 %)" for name in _TABLED.values())]
-        rows = [head]
+        rows = []
         for site in self.plan.sites:
             said = self.found.record.final.get(site, Answer()).test
             known = {model: said[model] for model in MODELS if model in said and said[model].values}
             rows += [[site, model, str(metrics.n), *_with_limits(metrics)] for model, metrics in known.items()]
             if not known:
                 rows.append([site, "-", "0", *["no test cases"], *[""] * (len(_TABLED) - 1)])
-        widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-        )
+        head = ["site", "model", "n", *_TABLED.values()]
+        return Table(caption="Test cases, with 95 % intervals", head=head, rows=rows, text=True)
 
     def plot(self, what: str = "personal") -> Figure:
         """A curve over the rounds with a line for each site, which a notebook shows; ``.svg`` is the drawing as text.
@@ -233,7 +232,8 @@ class Run:
         own = self._own_network() if isinstance(self._source, InMemory) else None
         backbone = self._source.backbone if isinstance(self._source, Installed) else None
         with self._place() as place:
-            return export_bundle(run=place, site=site, output=Path(folder), backbone=backbone, own=own, **options)
+            written = export_bundle(run=place, site=site, output=Path(folder), backbone=backbone, own=own, **options)
+        return Exported.of(written, run=self.folder)
 
     def _own_network(self) -> OwnNetwork:
         source = self._source

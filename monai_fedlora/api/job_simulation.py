@@ -4,15 +4,117 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from monai_fedlora.environment import THREADS
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated import rounds, simulator
+from monai_fedlora.federated.limits import limits_said
+from monai_fedlora.federated.run_record import RESULTS_NAME, restarts_said
+from monai_fedlora.rendering.tables import Table
 from monai_fedlora.resources import job_template_path
+from monai_fedlora.site_report import PERSONAL, SHARED
 
-__all__ = ["simulate"]
+__all__ = ["Simulated", "simulate"]
+
+_TABLED = (
+    ("personal\nbal. acc.", PERSONAL, "balanced_accuracy"),
+    ("shared\nbal. acc.", SHARED, "balanced_accuracy"),
+    ("AUROC", PERSONAL, "auroc"),
+    ("sens.", PERSONAL, "sensitivity"),
+    ("spec.", PERSONAL, "specificity"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulated:
+    """A run of a job folder that has come to its end.
+
+    Attributes:
+        results: its record, as ``results.json`` in the workspace has it.
+        workspace: the folder of everything that it wrote; the run of `monai_fedlora.report` and `monai_fedlora.export`.
+    """
+
+    results: Mapping[str, Any]
+    workspace: Path
+
+    @property
+    def path(self) -> Path:
+        """The file of the record."""
+        return self.workspace / RESULTS_NAME
+
+    @property
+    def lacks(self) -> list[str]:
+        """What the run has not done, in words; empty if it did all that it should."""
+        return list(self.results["lacks"])
+
+    @property
+    def error(self) -> str:
+        """The last error that a site has noted, and where all are; empty where there is none."""
+        return simulator.last_error(self.workspace)
+
+    @property
+    def refused(self) -> list[str]:
+        """Updates that were left out of their round, and why, a line each."""
+        return [
+            f"refused in round {entry['round']}: {entry['site']}: {entry['reason']}"
+            for entry in self.results["refused"]
+        ]
+
+    @property
+    def notes(self) -> list[str]:
+        """Sites that began a round without their state, and updates that counted for less than they asked for."""
+        return [*restarts_said(self.results), *limits_said(self.results)]
+
+    @property
+    def images(self) -> str | None:
+        """Whether the sites say that their training images are "synthetic", "real" or "mixed"; None for old runs."""
+        kind: str | None = self.results.get("training_data", {}).get("kind")
+        return kind
+
+    @property
+    def traffic(self) -> dict[str, tuple[int, int]]:
+        """Bytes of all messages that each site sent and received; empty where there were no messages."""
+        answers = [entry["sites"] for entry in self.results["rounds"]]
+        if not any("bytes_sent" in said for entry in answers for said in entry.values()):
+            return {}
+        return {
+            site: (_sum(answers, site, "bytes_sent"), _sum(answers, site, "bytes_received"))
+            for site in self.results["plan"]["sites"]
+        }
+
+    def table(self) -> Table:
+        """Each site's test metrics of both models with their means, and what the site sent and received."""
+        plan, traffic = self.results["plan"], self.traffic
+        tests = {site: self.results["final"].get(site, {}).get("test", {}) for site in plan["sites"]}
+        numbers = [[test.get(view, {}).get(name) for _, view, name in _TABLED] for test in tests.values()]
+        rows = [
+            [site, test.get(PERSONAL, {}).get("n", ""), *map(_number, found), *_kilobytes(*traffic.get(site, ()))]
+            for (site, test), found in zip(tests.items(), numbers, strict=True)
+        ]
+        known = ([value for value in column if value is not None] for column in zip(*numbers, strict=True))
+        rows.append(["mean", "", *(_number(fmean(values) if values else None) for values in known), "", ""])
+        how_long = "1 round" if plan["rounds"] == 1 else f"{plan['rounds']} rounds"
+        return Table(
+            caption=f"{plan['experiment']}: test split after {how_long} ({self.results['seconds']:.0f} s)",
+            head=["site", "cases", *(head for head, _, _ in _TABLED), "sent", "received"],
+            rows=rows,
+        )
+
+
+def _sum(answers: list[Mapping[str, Any]], site: str, key: str) -> int:
+    return sum(entry.get(site, {}).get(key, 0) for entry in answers)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _kilobytes(*counts: int) -> list[str]:
+    return [f"{count / 1000:,.0f} kB" for count in counts] or ["", ""]
 
 
 def simulate(
@@ -25,7 +127,7 @@ def simulate(
     threads: int | None = None,
     in_process: bool = False,
     on_progress: Callable[[Mapping[str, Any]], None] = lambda results: None,
-) -> Mapping[str, Any]:
+) -> Simulated:
     """Run a job folder in NVFlare's simulator, or without NVFlare in this process.
 
     Args:
@@ -39,7 +141,7 @@ def simulate(
         on_progress: called with the results so far whenever they change.
 
     Returns:
-        The record of the run, as in ``results.json``; ``results["lacks"]`` is empty if it did all that it should.
+        The run; its ``lacks`` are empty if it did all that it should, and ``print(run.table())`` shows what came out.
 
     Raises:
         ConfigError: there is no such job, the workspace holds another run, or ``threads`` stands beside ``in_process``.
@@ -56,23 +158,11 @@ def simulate(
         raise ConfigError("threads are of NVFlare's simulator; leave them out with in_process")
     folder = Path(job)
     folder = folder if folder.is_dir() else job_template_path(folder.name)
+    place = Path(workspace)
+    common: dict[str, Any] = {"backbone": backbone, "overwrite": overwrite, "on_progress": on_progress}
     if in_process:
-        return rounds.run_in_process(
-            folder,
-            folder=Path(workspace),
-            data_root=data,
-            backbone=backbone,
-            threads=int(os.environ.get(THREADS, "1")),
-            overwrite=overwrite,
-            record_failures=True,
-            on_progress=on_progress,
-        )
-    return simulator.simulate(
-        folder,
-        workspace=Path(workspace),
-        data=data,
-        backbone=backbone,
-        threads=threads,
-        overwrite=overwrite,
-        on_progress=on_progress,
-    )
+        common |= {"threads": int(os.environ.get(THREADS, "1")), "record_failures": True}
+        results: Mapping[str, Any] = rounds.run_in_process(folder, folder=place, data_root=data, **common)
+    else:
+        results = simulator.simulate(folder, workspace=place, data=data, threads=threads, **common)
+    return Simulated(results=results, workspace=place)

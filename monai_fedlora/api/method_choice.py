@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,3 +70,21 @@ def method(
         raise ConfigError(f"{name} has no setting 'targets': it adapts no layers")
     layers = Layers(targets=pattern, head=names, blocks=blocks if isinstance(blocks, str) else None)
     return MethodChoice(chosen, None if layers == Layers() else layers)
+
+
+def named(choice: str | MethodChoice) -> tuple[str, dict[str, Any]]:
+    """The name of a method for networks of the catalogue, and those of its settings that are not its defaults.
+
+    Raises:
+        ConfigError: the choice names layers, which the networks of the catalogue know themselves.
+    """
+    if isinstance(choice, str):
+        return choice, {}
+    method = choice.method
+    if choice.layers is not None:
+        raise ConfigError(
+            f"networks of the catalogue know their head and their blocks; leave the layers of {method.name!r} out, and "
+            "list targets by role"
+        )
+    values = {field.name: (getattr(method, field.name), field.default) for field in dataclasses.fields(method)}
+    return method.name, {name: value for name, (value, default) in values.items() if value != default}

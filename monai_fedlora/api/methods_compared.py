@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,11 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from monai_fedlora.api.federation import CINE_BUNDLE
+from monai_fedlora.api.method_choice import named
+from monai_fedlora.comparison import method_tables
 from monai_fedlora.comparison.comparison_data import data_hash, load_sites, prepared_sites
 from monai_fedlora.comparison.comparison_settings import Comparison, assigned
 from monai_fedlora.comparison.method_page import write_report
 from monai_fedlora.comparison.outcome import Outcome, write_files
-from monai_fedlora.comparison.runner import Task, run_missing, stored_results
+from monai_fedlora.comparison.runner import FAILED, Progress, Task, run_missing, stored_results
 from monai_fedlora.environment import DATA
 from monai_fedlora.errors import ConfigError, FedLoraError
 from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
@@ -26,6 +27,7 @@ from monai_fedlora.networks.catalogue import architecture, demo_weights
 from monai_fedlora.networks.pinned import find_backbone, pin_backbone
 from monai_fedlora.networks.prompts import own_prompts
 from monai_fedlora.networks.weights import backbone_sha256 as sha256_of
+from monai_fedlora.rendering.tables import Table
 from monai_fedlora.resources import bundle_setting
 
 __all__ = ["Compared", "compare"]
@@ -34,8 +36,9 @@ EXTRA = ("scipy.stats", "statsmodels.stats.multitest")
 """What only the report needs."""
 PHANTOM_SITES = ("site-1", "site-2", "site-3", "site-4")
 
-Watch = Callable[[Task], AbstractContextManager[Callable[[Any, float], None]]]
-"""Around the runs: is given what is to be done, and yields what is called with a run and the share of it done."""
+Watch = Callable[[int, int], AbstractContextManager[Progress]]
+"""Around the runs: is given how many there are and how many have a result already, and yields what is called with a run
+and the share of it that is done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +47,37 @@ class Compared:
 
     Attributes:
         outcome: summaries, tests and failures.
-        runs: how many the comparison has.
+        folder: of the results.
         report: the page; None where no run has a result.
     """
 
     outcome: Outcome
-    runs: int
+    folder: Path
     report: Path | None
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Why runs ended with an error, by their names; the same call tries them again."""
+        return {failure.run.name: failure.reason for failure in self.outcome.failures}
+
+    @property
+    def failed(self) -> Path:
+        """The folder that says how runs failed."""
+        return self.folder / FAILED
+
+    @property
+    def notes(self) -> list[str]:
+        """Which method is highest or which ones tie, and whether the images were made up, a line each."""
+        images = f"Images: {self.outcome.images}; these numbers say nothing about real patients."
+        return [self.outcome.verdict, *([images] if self.outcome.of_images else [])]
+
+    def table(self) -> Table:
+        """What every method reaches and costs, as in the report."""
+        return method_tables.methods(self.outcome)
+
+    def unseen(self) -> Table | None:
+        """What the methods do at sites that were held out; None where none was."""
+        return method_tables.unseen(self.outcome) if self.outcome.comparison.unseen else None
 
 
 def compare(
@@ -72,7 +99,7 @@ def compare(
     settings: Mapping[str, Any] | None = None,
     method_settings: Mapping[str, Mapping[str, Any]] | None = None,
     workers: int = 1,
-    watch: Watch = lambda task: nullcontext(lambda run, share: None),
+    watch: Watch = lambda runs, kept: nullcontext(lambda run, share: None),
     note: Callable[[str], None] = lambda text: None,
 ) -> Compared:
     """Run methods with several seeds on the same sites, splits and backbone, and write a report, tables and figures.
@@ -121,7 +148,9 @@ def compare(
     found = find_backbone(size, backbone)
     demo = demo_weights(size)
     own = {name: dict(values) for name, values in (method_settings or {}).items()}
-    names = _all_methods(size, note) if methods == "all" else [_named(method, own) for method in methods]
+    given = _all_methods(size, note) if methods == "all" else [named(method) for method in methods]
+    own |= {name: {**values, **own.get(name, {})} for name, values in given if values}
+    names = [name for name, _ in given]
     chosen = assigned(names, settings or {}, own)
     texts = any(_reads_text(name, values) for name, values in chosen.items())
     digest = pin_backbone(size, found, texts=texts)
@@ -151,7 +180,7 @@ def compare(
         prompts=said,
     )
     task = Task(comparison, datalists, found, Path(output))
-    with watch(task) as on_progress:
+    with watch(len(comparison.runs()), len(stored_results(task))) as on_progress:
         failures = run_missing(task, workers=workers, on_progress=on_progress)
     outcome = Outcome(
         comparison=comparison,
@@ -165,7 +194,7 @@ def compare(
     if outcome.results:
         write_files(outcome, task.folder)
         report = write_report(outcome, task.folder)
-    return Compared(outcome=outcome, runs=len(comparison.runs()), report=report)
+    return Compared(outcome=outcome, folder=task.folder, report=report)
 
 
 def check_extra() -> None:
@@ -184,25 +213,10 @@ def check_extra() -> None:
             ) from error
 
 
-def _named(method: str | MethodChoice, own: dict[str, dict[str, Any]]) -> str:
-    """The name of a method; the settings of a choice are added to ``own``."""
-    if isinstance(method, str):
-        return method
-    name = method.method.name
-    if method.layers is not None:
-        raise ConfigError(f"methods are compared on networks of the catalogue; leave the layers of {name!r} out")
-    values = {
-        field.name: getattr(method.method, field.name)
-        for field in dataclasses.fields(method.method)
-        if getattr(method.method, field.name) != field.default
-    }
-    own[name] = values | own.get(name, {})
-    return name
-
-
-def _all_methods(size: str, note: Callable[[str], None]) -> list[str]:
+def _all_methods(size: str, note: Callable[[str], None]) -> list[tuple[str, dict[str, Any]]]:
     """All methods that a backbone of this size can run; one of another package that cannot be used is told."""
-    able, reads_text = [], architecture(size).text is not None
+    able: list[tuple[str, dict[str, Any]]] = []
+    reads_text = architecture(size).text is not None
     for name in method_names():
         try:
             method = get_method(name)
@@ -210,7 +224,7 @@ def _all_methods(size: str, note: Callable[[str], None]) -> list[str]:
             note(f"note: left out: {error}")
             continue
         if reads_text or not method.reads_text:
-            able.append(name)
+            able.append((name, {}))
     return able
 
 

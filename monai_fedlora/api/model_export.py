@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from monai_fedlora.api.exported_model import Exported
 from monai_fedlora.api.finished_run import Run
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.exporting import bundle_export, peft_folders
-from monai_fedlora.exporting.bundle_export import Exported
 from monai_fedlora.exporting.keys import read_signing_key
 
-__all__ = ["Exported", "export"]
+__all__ = ["export"]
 
 
 def export(
@@ -53,7 +53,7 @@ def export(
         on_public: called with the number of public images done, and of all.
 
     Returns:
-        The folder, its metadata, its digest and how it is used.
+        The folder, its metadata, its digest, how it is used, and what its makers should know of it.
 
     Raises:
         ConfigError: options do not fit each other, or something is not installed.
@@ -89,7 +89,8 @@ def export(
         folder = run.folder if isinstance(run, Run) else Path(run)
         if folder is None:
             raise ConfigError("PEFT folders are made from a run that was kept; give folder= to fl.federate")
-        return peft_folders.export_peft(run=folder, site=site, output=Path(output), backbone=backbone)
+        written = peft_folders.export_peft(run=folder, site=site, output=Path(output), backbone=backbone)
+        return Exported.of(written, run=folder)
     key = read_signing_key(Path(sign), Path(passphrase_file) if passphrase_file else None) if sign else None
     for warning in key.warnings if key else ():
         warn(warning)
@@ -99,4 +100,5 @@ def export(
         if backbone is not None:
             raise ConfigError("the run knows its network's backbone; leave backbone out")
         return run.export(site, output, **options)
-    return bundle_export.export_bundle(run=Path(run), site=site, output=Path(output), backbone=backbone, **options)
+    written = bundle_export.export_bundle(run=Path(run), site=site, output=Path(output), backbone=backbone, **options)
+    return Exported.of(written, run=Path(run))

@@ -58,11 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.fail_above is not None and not 0.5 <= args.fail_above <= 1:
         raise ConfigError(f"--fail-above is {args.fail_above:g}; an AUC that tells something lies between 0.5 and 1")
-    console = open_console()
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
+    say = open_console().print
     found = audit(
         args.source,
         data=args.data,
@@ -73,11 +69,11 @@ def run(args: argparse.Namespace) -> int:
         json=args.json,
         say=say,
     )
-    console.print(figures_table(found))
+    say(figures_table(found))
     for why, names in found.not_measured.items():
         say(f"not measured: {', '.join(names)}: {why}")
     for warning in found.leakage.warnings:
-        console.print(f"mind that {warning}", style="yellow", markup=False, soft_wrap=True)
+        say(f"mind that {warning}", style="yellow")
     say(
         "AUC: how often a member scores above another patient; 0.5 is guessing, 1 certainty. That no attack here finds "
         "more is no proof that none can."
@@ -86,32 +82,29 @@ def run(args: argparse.Namespace) -> int:
         if path is not None:
             say(f"figures of {found.facts['site']}: {path}")
     if reason := None if args.fail_above is None else found.too_much(args.fail_above):
-        console.print(f"{reason}: do not let this model out", style="red", markup=False, soft_wrap=True)
+        say(f"{reason}: do not let this model out", style="red")
         return EXIT_LEAKS
     return 0
 
 
 def figures_table(found: Any) -> Any:
     """Every attack, the strongest first."""
-    from rich import box
-    from rich.table import Table
+    from monai_fedlora.commands.console import drawn
 
-    numbers = ", ".join(f"{count} {group}" for group, count in found.facts["patients"].items())
-    table = Table(title=f"measured leakage of {found.facts['audited']}: patients: {numbers}", box=box.SIMPLE)
-    for column in ("attack on", "by", "members"):
-        table.add_column(column, overflow="fold")
-    for column in ("n", "others", "AUC\n(95 %)", "TPR", "at FPR"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for attack in found.leakage.attacks:
-        low, high = attack.interval_95
-        table.add_row(
-            attack.target,
-            attack.name,
-            ", ".join(attack.members),
-            str(attack.n_members),
-            str(attack.n_others),
-            f"{attack.auc:.3f}\n({low:.3f}-{high:.3f})",
-            f"{attack.tpr:.3f}",
-            f"{attack.fpr:.4f}",
+    rows = [
+        (
+            each.target,
+            each.name,
+            ", ".join(each.members),
+            each.n_members,
+            each.n_others,
+            "{:.3f}\n({:.3f}-{:.3f})".format(each.auc, *each.interval_95),
+            f"{each.tpr:.3f}",
+            f"{each.fpr:.4f}",
         )
-    return table
+        for each in found.leakage.attacks
+    ]
+    numbers = ", ".join(f"{count} {group}" for group, count in found.facts["patients"].items())
+    title = f"measured leakage of {found.facts['audited']}: patients: {numbers}"
+    head = ("attack on", "by", "members", "n", "others", "AUC\n(95 %)", "TPR", "at FPR")
+    return drawn(head, rows, title=title, text=3)

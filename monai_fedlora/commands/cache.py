@@ -19,29 +19,19 @@ def run(args: argparse.Namespace) -> int:
     """Print the size of every site's store, or delete the stores."""
     import shutil
 
-    from rich.table import Table
+    from monai_fedlora.commands.console import drawn, open_console
+    from monai_fedlora.engines.store import kept_by_site, store_limit, store_root
 
-    from monai_fedlora.commands.console import open_console
-    from monai_fedlora.data.datalist import check_site_name
-    from monai_fedlora.engines.store import entries, store_limit, store_root
-
-    if args.site:
-        check_site_name(args.site)
-    root, console = store_root(), open_console()
-    found = [entry for entry in entries(root) if args.site in (None, entry.path.parent.parent.name)]
-    sites = sorted({entry.path.parent.parent for entry in found})
+    root, console, found = store_root(), open_console(), kept_by_site(args.site)
+    rows = [(folder.name, len(entries), _megabytes(entries)) for folder, entries in found.items()]
+    together = [entry for entries in found.values() for entry in entries]
     if args.action == "wipe":
-        for site in sites:
-            shutil.rmtree(site)
-        console.print(f"deleted {len(found)} entries, {_megabytes(found)}, below {root}", soft_wrap=True)
+        for folder in found:
+            shutil.rmtree(folder)
+        console.print(f"deleted {len(together)} entries, {_megabytes(together)}, below {root}")
         return 0
-    table = Table("site", "entries", "size", box=None)
-    for site in sites:
-        own = [entry for entry in found if entry.path.parent.parent == site]
-        table.add_row(site.name, str(len(own)), _megabytes(own))
-    table.add_row("together", str(len(found)), _megabytes(found))
-    console.print(f"{root}, of which {store_limit() / 1e9:g} GB may be used", soft_wrap=True)
-    console.print(table)
+    console.print(f"{root}, of which {store_limit() / 1e9:g} GB may be used")
+    console.print(drawn(("site", "entries", "size"), [*rows, ("together", len(together), _megabytes(together))]))
     return 0
 
 

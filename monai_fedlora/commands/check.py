@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
-from typing import Any
 
 _EXIT = {"passed": 0, "refused": 1, "foreign": 3}
-_VERDICTS = {
-    "passed": "the bundle passed",
-    "refused": "the bundle did not pass; do not load it",
-    "foreign": "not made by this toolkit: cannot be judged. Load it only if you trust whoever made it",
-}
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -45,44 +40,15 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0 if nothing is wrong, 1 if something is, 3 if the bundle was not made by this package.
     """
-    from monai_fedlora.exporting.check.checker import check_bundle
-    from monai_fedlora.exporting.keys import read_public_keys
+    from monai_fedlora.api.bundle_check import check
+    from monai_fedlora.commands.console import drawn_table, open_console
 
-    report = check_bundle(args.bundle, digest=args.digest, keys=read_public_keys(args.verify), run=args.classify)
+    found = check(args.bundle, digest=args.digest, keys=args.verify, run=args.classify)
     if args.json:
-        import json
-
-        print(json.dumps(report.to_json(), indent=1))
+        print(json.dumps(found.to_json(), indent=1))
     else:
-        _print(report)
-    return _EXIT[report.verdict]
-
-
-def _print(report: Any) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    from monai_fedlora.commands.console import open_console
-    from monai_fedlora.exporting.check.findings import NOT_VERIFIED, RULES, VERIFIED
-
-    console = open_console()
-    table = Table(title=f"{escape(report.bundle)}: {report.kind} bundle, {report.files} files")
-    for column in ("rule", "what it asks for", "result"):
-        table.add_column(column, overflow="fold")
-    for rule, text in RULES.items():
-        found = sum(finding.rule == rule for finding in report.findings)
-        result = "not looked at" if rule not in report.examined else f"{found} wrong" if found else "passed"
-        if rule == "signature" and result == "passed":
-            result = report.signature
-        table.add_row(rule, text, result)
-    console.print(table)
-    for finding in report.findings:
-        line = "".join(letter if letter.isprintable() else "?" for letter in f"{finding.file}: {finding.problem}")
-        console.print(escape(line), soft_wrap=True, highlight=False)
-    if report.digest:
-        console.print(f"digest {report.digest}", soft_wrap=True, highlight=False)
-    if report.signature == VERIFIED:
-        console.print(f"signed with the key {report.signer}, which --verify names", soft_wrap=True, highlight=False)
-    elif report.signature == NOT_VERIFIED and report.passed:
-        console.print("signed, signature not verified: give --verify PUBKEY", soft_wrap=True, highlight=False)
-    console.print(_VERDICTS[report.verdict], soft_wrap=True, highlight=False)
+        console = open_console()
+        console.print(drawn_table(found.table()))
+        for line in (*found.problems, *found.notes):
+            console.print(line)
+    return _EXIT[found.verdict]

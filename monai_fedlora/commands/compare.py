@@ -72,8 +72,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 def run(args: argparse.Namespace) -> int:
     """Compare, and show what was found."""
     from monai_fedlora.api.methods_compared import compare
-    from monai_fedlora.commands.console import open_console
-    from monai_fedlora.comparison.runner import FAILED
+    from monai_fedlora.commands.console import drawn_table, open_console
 
     console = open_console()
     common, own = split_settings(parse_settings(args.set))
@@ -95,30 +94,24 @@ def run(args: argparse.Namespace) -> int:
         settings=common,
         method_settings=own,
         workers=args.workers,
-        watch=lambda task: _progress(task, console),
-        note=lambda text: console.print(text, style="yellow", markup=False, soft_wrap=True),
+        watch=lambda runs, kept: _progress(console, runs, kept),
+        note=lambda text: console.print(text, style="yellow"),
     )
-    for failure in compared.outcome.failures:
-        console.print(f"{failure.run.name}: {failure.reason}", style="red", markup=False, soft_wrap=True)
-    if failures := compared.outcome.failures:
-        console.print(
-            f"{len(failures)} of {compared.runs} runs failed; how is written in "
-            f"{args.output / FAILED}, and the same command tries them again",
-            style="red",
-            markup=False,
-            soft_wrap=True,
-        )
+    failures = compared.failures
+    for name, reason in failures.items():
+        console.print(f"{name}: {reason}", style="red")
+    if failures:
+        runs = len(compared.outcome.comparison.runs())
+        again = f"how is written in {compared.failed}, and the same command tries them again"
+        console.print(f"{len(failures)} of {runs} runs failed; {again}", style="red")
     if compared.report is None:
         return EXIT_FAILED_RUNS
-    outcome = compared.outcome
-    console.print(closing_table(outcome))
-    console.print(outcome.verdict, markup=False, soft_wrap=True)
-    if outcome.of_images:
-        style = "yellow"
-        console.print(f"Images: {outcome.images}; these numbers say nothing about real patients.", style=style)
-    if outcome.comparison.unseen:
-        console.print(unseen_table(outcome))
-    console.print(f"report: {compared.report}", markup=False, soft_wrap=True)
+    console.print(drawn_table(compared.table()))
+    for note in compared.notes:
+        console.print(note)
+    if unseen := compared.unseen():
+        console.print(drawn_table(unseen))
+    console.print(f"report: {compared.report}")
     return EXIT_FAILED_RUNS if failures else 0
 
 
@@ -153,7 +146,7 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 
 
 @contextmanager
-def _progress(task: Any, console: Any) -> Iterator[Callable[[Any, float], None]]:
+def _progress(console: Any, runs: int, kept: int) -> Iterator[Callable[[Any, float], None]]:
     """A bar for all runs and one for each that is going on."""
     from rich.progress import (
         BarColumn,
@@ -164,11 +157,8 @@ def _progress(task: Any, console: Any) -> Iterator[Callable[[Any, float], None]]
         TimeRemainingColumn,
     )
 
-    from monai_fedlora.comparison.runner import stored_results
-
-    kept, runs = len(stored_results(task)), task.comparison.runs()
     if kept:
-        console.print(f"{kept} of {len(runs)} runs are there already")
+        console.print(f"{kept} of {runs} runs are there already")
     columns: Sequence[Any] = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -177,7 +167,7 @@ def _progress(task: Any, console: Any) -> Iterator[Callable[[Any, float], None]]
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as bars:
-        total = bars.add_task("runs", total=len(runs), completed=kept)
+        total = bars.add_task("runs", total=runs, completed=kept)
         own: dict[Any, Any] = {}
 
         def show(run: Any, share: float) -> None:
@@ -190,54 +180,6 @@ def _progress(task: Any, console: Any) -> Iterator[Callable[[Any, float], None]]
                 bars.remove_task(own.pop(run))
             bars.advance(total)
             if not console.is_terminal:
-                console.print(f"finished {run.name}", markup=False)
+                console.print(f"finished {run.name}")
 
         yield show
-
-
-def closing_table(outcome: Any) -> Any:
-    """The methods with their means, worst sites, bytes and seconds."""
-    from monai_fedlora.comparison.statistics import written
-    from monai_fedlora.rendering.tables import MISSING, plural
-
-    comparison = outcome.comparison
-    heads = ["bal. acc.", "worst\nsite", "AUROC", "shared\nonly", "sent", "received", "time"]
-    title = f"{plural(len(comparison.sites), 'site')}, {plural(len(comparison.seeds), 'seed')}"
-    table = _table(title, heads)
-    for summary in outcome.summaries:
-        traffic, seconds = outcome.traffic(summary.method), outcome.seconds(summary.method)
-        table.add_row(
-            summary.method,
-            written(summary.score),
-            *map(_mean, (summary.worst, summary.auroc, summary.shared)),
-            *([MISSING] * 2 if traffic is None else [f"{count / 1000:,.0f} kB" for count in traffic]),
-            MISSING if seconds is None else f"{seconds:,.0f} s",
-            style="bold" if summary.method in outcome.ties else None,
-        )
-    return table
-
-
-def unseen_table(outcome: Any) -> Any:
-    """What the methods do at a site that was held out, by number of its own training cases."""
-    cases = (0, *outcome.comparison.new_site_cases)
-    table = _table("a site that did not take part", ["at once" if n == 0 else f"{n} cases" for n in cases])
-    for summary in outcome.summaries:
-        table.add_row(summary.method, *(_mean(summary.unseen.get(n)) for n in cases))
-    return table
-
-
-def _table(title: str, heads: Sequence[str]) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("method", no_wrap=True)
-    for head in heads:
-        table.add_column(head, justify="right", no_wrap=True)
-    return table
-
-
-def _mean(value: Any) -> str:
-    from monai_fedlora.rendering.tables import shown
-
-    return shown(None if value is None else value.mean)

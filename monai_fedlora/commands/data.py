@@ -6,22 +6,11 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from monai_fedlora.commands import data_phantom
-from monai_fedlora.data.splits import FRACTIONS
 from monai_fedlora.errors import ConfigError
 
-if TYPE_CHECKING:
-    from monai_fedlora.catalogues import Plugin
-    from monai_fedlora.data.cases import Datalist
-    from monai_fedlora.data.prepare import Settings
-    from monai_fedlora.data.published_set import Reader
-    from monai_fedlora.data.records import Record
-
-
-_CSV = "csv"
-_CSV_BY = ("column", "spacing")
 _CSV_TEXT = "any csv with subject, label, site and image columns"
 _CSV_COLUMNS = {
     "subject": "the patient's code; for photographs a code of their own, without such a column the path",
@@ -46,23 +35,23 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def _add_datasets(parser: argparse.ArgumentParser) -> None:
     """Add a sub-command for every reader; that of another package is imported if somebody uses it."""
-    from monai_fedlora.data.readers import READERS
+    from monai_fedlora.api.data_preparation import CSV, READERS
 
     datasets = parser.add_subparsers(title="datasets", dest="dataset", metavar="DATASET", required=True)
     plugins = {plugin.name: plugin for plugin in READERS.plugins()}
     for name in [name for name in READERS.names() if name not in plugins]:
         _add_dataset(datasets.add_parser(name, help=READERS[name].text), READERS[name])
-    _add_csv(datasets.add_parser(_CSV, help=_CSV_TEXT))
+    _add_csv(datasets.add_parser(CSV, help=_CSV_TEXT))
     data_phantom.add_parser(datasets).set_defaults(run_dataset=data_phantom.run)
     for name, plugin in plugins.items():
         added: Any = datasets.choices.get(name) or datasets.add_parser(name, help=f"added by {plugin.distribution}")
         added.fill = partial(_add_plugin, added, plugin)
 
 
-def _add_plugin(parser: argparse.ArgumentParser, plugin: Plugin) -> None:
-    from monai_fedlora.data.readers import READERS
+def _add_plugin(parser: argparse.ArgumentParser, plugin: Any) -> None:
+    from monai_fedlora.api.data_preparation import CSV, READERS
 
-    if plugin.name in (_CSV, "phantom"):
+    if plugin.name in (CSV, "phantom"):
         raise ConfigError(f"{plugin.name!r} is no data set's name, and {plugin} claims it; uninstall that package")
     _add_dataset(parser, READERS[plugin.name])
 
@@ -73,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def _add_dataset(parser: argparse.ArgumentParser, reader: Reader) -> None:
+def _add_dataset(parser: argparse.ArgumentParser, reader: Any) -> None:
     task = "multiclass" if reader.photographs else "binary"
     _add_common(parser, text=reader.text, task=task, by=reader.by)
     parser.add_argument(
@@ -87,6 +76,8 @@ def _add_dataset(parser: argparse.ArgumentParser, reader: Reader) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser, *, text: str, task: str, by: Sequence[str]) -> None:
+    from monai_fedlora.api.data_preparation import FRACTIONS
+
     parser.description = text
     parser.set_defaults(run_dataset=_prepare, by=None, sites=None)
     parser.add_argument("--source", required=True, type=Path, metavar="S", help="where the dataset lies")
@@ -140,7 +131,9 @@ def _add_common(parser: argparse.ArgumentParser, *, text: str, task: str, by: Se
 
 
 def _add_csv(parser: argparse.ArgumentParser) -> None:
-    _add_common(parser, text=_CSV_TEXT, task="binary, but multiclass for photographs", by=_CSV_BY)
+    from monai_fedlora.api.data_preparation import CSV_BY
+
+    _add_common(parser, text=_CSV_TEXT, task="binary, but multiclass for photographs", by=CSV_BY)
     for name, text in _CSV_COLUMNS.items():
         option = "--" + name.replace("_", "-") + "-column"
         parser.add_argument(option, default=name, metavar="C", help=f"column: {text} (default: {name})")
@@ -172,125 +165,44 @@ def _fractions(text: str) -> tuple[float, ...]:
 def _prepare(args: argparse.Namespace) -> int:
     from time import perf_counter
 
-    from monai_fedlora.commands.console import open_console
-    from monai_fedlora.data.datalist import read_prepared, write_datalists
-    from monai_fedlora.data.prepare import prepare
-    from monai_fedlora.data.readers import READERS
+    from monai_fedlora.api.data_preparation import CSV, CSV_COLUMNS, prepare
+    from monai_fedlora.commands.console import drawn_table, open_console
+    from monai_fedlora.commands.progress import counting_bars
 
-    start = perf_counter()
-    console = open_console(highlight=False)
-    reader = None if args.dataset == _CSV else READERS[args.dataset]
-    records = reader.read(args.source) if reader else _read_csv(args)
-    prepared = prepare(records, _settings(args, reader, records), existing=read_prepared(args.output))
-    if args.check == "full":
-        _load_all(prepared.datalists)
-    write_datalists(prepared.datalists, args.output, overwrite=args.overwrite)
-    console.print(_table(prepared.datalists))
-    for note in [*prepared.notes, *_absent(args.dataset, reader, records)]:
-        console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
-    for said in _origins(prepared.datalists):
-        console.print(said, markup=False, soft_wrap=True)
-    everything = read_prepared(args.output)
+    start, console = perf_counter(), open_console()
+    of_csv: dict[str, Any] = {}
+    if args.dataset == CSV:
+        of_csv["columns"] = {name: getattr(args, f"{name}_column") for name in CSV_COLUMNS}
+        of_csv |= {"first_frame": args.first_frame, "dataset_name": args.dataset_name}
+    with counting_bars("reading images") as (bar,):
+        prepared = prepare(
+            args.dataset,
+            source=args.source,
+            output=args.output,
+            task=args.task,
+            classes=args.classes,
+            by=args.by,
+            sites=args.sites,
+            site=args.site,
+            limit=args.limit,
+            seed=args.seed,
+            fractions=args.fractions,
+            published_split=getattr(args, "published_split", None),
+            normal=getattr(args, "normal", None),
+            synthetic=args.synthetic,
+            overwrite=args.overwrite,
+            load_all=args.check == "full",
+            on_image=bar,
+            **of_csv,
+        )
+    console.print(drawn_table(prepared.table()))
+    for note in prepared.notes:
+        console.print(f"note: {note}", style="yellow")
+    for said in prepared.origins:
+        console.print(said)
     console.print(
-        f"{args.output} now has {', '.join(datalist.site for datalist in everything)} "
-        f"({perf_counter() - start:.1f} s).\n"
+        f"{args.output} now has {', '.join(prepared.everything)} ({perf_counter() - start:.1f} s).\n"
         f"Next: monai-fedlora simulate JOB --workspace W --data {args.output}\n"
-        f"or, at a hospital: export MONAI_FEDLORA_DATA={args.output.resolve()}",
-        markup=False,
-        soft_wrap=True,
+        f"or, at a hospital: export MONAI_FEDLORA_DATA={args.output.resolve()}"
     )
     return 0
-
-
-def _read_csv(args: argparse.Namespace) -> list[Record]:
-    from monai_fedlora.data.table import Columns, read_table
-
-    names = {name: getattr(args, f"{name}_column") for name in _CSV_COLUMNS}
-    if args.site is not None or args.by == "spacing":
-        names["site"] = None
-    return read_table(args.source, Columns(**names, first_frame=args.first_frame))
-
-
-def _settings(args: argparse.Namespace, reader: Reader | None, records: Sequence[Record]) -> Settings:
-    from monai_fedlora.data.phantom_mark import published
-    from monai_fedlora.data.prepare import Settings
-    from monai_fedlora.data.records import Photograph
-
-    photographs = all(isinstance(record.images, Photograph) for record in records)
-    by = args.by or (reader.by if reader else _CSV_BY)[0]
-    dataset = args.dataset if reader else args.dataset_name or args.source.stem
-    return Settings(
-        dataset=dataset,
-        groups=reader.groups if reader else (),
-        normal=str(getattr(args, "normal", None) or (reader.normal if reader else "NOR")),
-        task=args.task or ("multiclass" if photographs else "binary"),
-        classes=args.classes,
-        leave_out=reader is not None,
-        by="centre" if by == "column" else by,
-        sites=args.sites,
-        site=args.site,
-        seed=args.seed,
-        fractions=args.fractions,
-        published_split=reader is not None and args.published_split,
-        draw_test=photographs,
-        limit=args.limit,
-        origin=published(dataset, reader.source if reader else None, synthetic=args.synthetic),
-    )
-
-
-def _absent(dataset: str, reader: Reader | None, records: Sequence[Record]) -> list[str]:
-    """Name the centres that the published dataset has and this copy of it lacks."""
-    published = reader.centres if reader else ()
-    here = {record.centre for record in records}
-    absent = [centre for centre in published if centre not in here]
-    return [f"{dataset} has the centres {', '.join(published)}; this copy lacks {', '.join(absent)}"] if absent else []
-
-
-def _origins(datalists: Sequence[Datalist]) -> list[str]:
-    """Name what models trained on the sites will say they were trained on, a line for each kind."""
-    found: dict[Any, list[str]] = {}
-    for datalist in datalists:
-        found.setdefault(datalist.origin, []).append(datalist.site)
-    hint = "; if they were generated, prepare them again with --synthetic, as models say what they were trained on"
-    return [
-        f"{', '.join(sites)}: {origin.kind} images ({origin.name}){hint * (origin.kind == 'real')}"
-        for origin, sites in found.items()
-    ]
-
-
-def _load_all(datalists: Sequence[Datalist]) -> None:
-    """Load every patient or photograph as training will, so that whatever it would refuse is refused now."""
-    from rich.progress import track
-
-    from monai_fedlora.data.cases import SPLITS
-
-    items = [item for datalist in datalists for split in SPLITS for item in datalist.items(split)]
-    for item in track(items, description="reading images", transient=True):
-        if "image" in item:
-            from monai_fedlora.formats.photograph_file import read_photograph
-
-            read_photograph(str(item["image"]))
-        else:
-            from monai_fedlora.transforms.frames import join_frames, read_frames
-
-            join_frames(*read_frames(item))
-
-
-def _table(datalists: Sequence[Datalist]) -> Any:
-    from rich.table import Table
-
-    from monai_fedlora.data.cases import SPLITS
-
-    table = Table()
-    for column in ("site", "class"):
-        table.add_column(column, overflow="fold")
-    for column in (*SPLITS, "all"):
-        table.add_column(column, justify="right")
-    for datalist in datalists:
-        counts = [datalist.counts(split) for split in SPLITS]
-        for label, name in enumerate(datalist.classes):
-            cells = [count[label] for count in counts]
-            table.add_row(datalist.site if label == 0 else "", name, *map(str, [*cells, sum(cells)]))
-        totals = [sum(count) for count in counts]
-        table.add_row("", "all", *map(str, [*totals, sum(totals)]), style="bold", end_section=True)
-    return table

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 _ACTION = "feedback_action"
 
@@ -54,54 +53,30 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _keep(args: argparse.Namespace) -> None:
-    from monai_fedlora.clinic.many import find_result
-    from monai_fedlora.clinic.reader_feedback import keep_opinion, opinion_on
+    from monai_fedlora.clinic.opinions import keep_opinion_on
 
     agrees = getattr(args, _ACTION) == "agree"
-    result = find_result(args.results, args.study)
-    opinion = opinion_on(result, agrees=agrees, because=args.because, instead="" if agrees else args.instead)
-    path = keep_opinion(opinion, args.results)
+    said = {"agrees": agrees, "because": args.because, "instead": "" if agrees else args.instead}
+    opinion, path = keep_opinion_on(args.study, args.results, **said)
     print(f"kept that you {opinion.opinion} with {opinion.prediction} for {opinion.study}: {path}")
 
 
 def _summarise(tables: Sequence[Path]) -> None:
-    from monai_fedlora.clinic.reader_feedback import DISAGREE, agreements, last_opinions, read_opinions
-    from monai_fedlora.commands.console import open_console
+    from monai_fedlora.clinic.opinions import counted_opinions
+    from monai_fedlora.commands.console import drawn, open_console
 
     console = open_console()
-    found = [opinion for table in tables for opinion in last_opinions(read_opinions(table))]
-    for sha256 in dict.fromkeys(opinion.sha256 for opinion in found):
-        opinions = [opinion for opinion in found if opinion.sha256 == sha256]
-        first = opinions[0]
-        print(f"model {first.model} {first.version}, SHA-256 {sha256[:12]}")
-        console.print(_table(agreements(opinions)))
-        for opinion in opinions:
-            if opinion.opinion == DISAGREE:
-                other = f", {opinion.instead} instead" if opinion.instead else ""
-                print(f"{opinion.study}: {opinion.prediction}{other}, because {opinion.because}")
-    print(
+    for model in counted_opinions(tables):
+        console.print(f"model {model.name} {model.version}, SHA-256 {model.sha256[:12]}")
+        rows = [
+            (row.group, row.total, row.agreed, f"{row.share:.0%}", "{:.0%} to {:.0%}".format(*row.interval))
+            for row in model.agreements
+        ]
+        console.print(drawn(("answers", "number", "agreed", "share", "95 % interval"), rows))
+        for opinion in model.disagreeing:
+            other = f", {opinion.instead} instead" if opinion.instead else ""
+            console.print(f"{opinion.study}: {opinion.prediction}{other}, because {opinion.because}")
+    console.print(
         "Agreement of readers who saw the answer first, on the studies that they chose: it is no accuracy, and mostly "
         "higher."
     )
-
-
-def _table(rows: Sequence[Any]) -> Any:
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE)
-    for title, side in (
-        ("answers", "left"),
-        ("number", "right"),
-        ("agreed", "right"),
-        ("share", "right"),
-        ("95 % interval", "right"),
-    ):
-        table.add_column(title, justify=side)  # type: ignore[arg-type]
-    for row in rows:
-        low, high = row.interval
-        table.add_row(
-            escape(row.group), str(row.total), str(row.agreed), f"{row.share:.0%}", f"{low:.0%} to {high:.0%}"
-        )
-    return table

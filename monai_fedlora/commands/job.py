@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import math
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from monai_fedlora.commands.options import (
     DEFAULT_BUNDLE,
@@ -16,9 +13,6 @@ from monai_fedlora.commands.options import (
     parse_settings,
 )
 from monai_fedlora.errors import ConfigError
-
-_REPORTED_CASES = 1000
-"""For which the output says what a report can hold."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -94,114 +88,41 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Write the folder and say what travels."""
+    from monai_fedlora.api.written_job import write_job
     from monai_fedlora.commands.console import open_console
-    from monai_fedlora.federated.changes import listed
-    from monai_fedlora.federated.initial import (
-        build_shared,
-        changes_since,
-        check_resumable,
-        check_steps,
-        needs_backbone,
-        rounds_left,
-        start_origin,
-        starting_point,
-        stored_start,
-    )
-    from monai_fedlora.federated.jobs import write_job
-    from monai_fedlora.federated.plan import Plan
-    from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
-    from monai_fedlora.methods import get_method
-    from monai_fedlora.networks.pinned import find_backbone, pin_backbone
-    from monai_fedlora.networks.prompts import bundle_prompts, own_prompts
-    from monai_fedlora.resources import bundle_setting
-    from monai_fedlora.site_report import report_bits
 
-    if args.accept_changes and not args.resume:
-        raise ConfigError("--accept-changes is of --resume, which goes on with a stored run; leave it out")
-    settings = parse_settings(args.set)
-    size = args.size or bundle_setting(args.bundle, "train", "size")
-    classes = args.classes.split(",") if args.classes else bundle_setting(args.bundle, "inference", "classes")
-    backbone = find_backbone(size, args.backbone)
-    own = {k: v for k, v in settings.items() if k not in TRAINING_SETTINGS}
-    reads_text = get_method(args.method, own).reads_text
-    common: dict[str, Any] = {
-        "experiment": args.experiment or args.output.name,
-        "bundle": args.bundle,
-        "method": args.method,
-        "method_args": own,
-        "sites": tuple(args.sites.split(",")),
-        "classes": tuple(classes),
-        "rounds": 5 if args.rounds is None else args.rounds,
-        "local_epochs": args.local_epochs,
-        "size": size,
-        "backbone_sha256": pin_backbone(size, backbone, texts=reads_text),
-        "seed": args.seed,
-        "wire_dtype": args.wire,
-        "top_k": args.top_k,
-        "declared_cases": _cases(args.cases),
-        "max_share": args.max_share,
-        "update_bound": args.update_bound,
-        "training": {k: v for k, v in settings.items() if k in TRAINING_SETTINGS},
-    }
-    class_texts = parse_class_texts(args.class_text)
-    if args.prompts is not None or class_texts:
-        common["prompts"] = own_prompts(args.bundle, classes, file=args.prompts, class_texts=class_texts)
-    else:
-        common["prompts"] = bundle_prompts(args.bundle) if reads_text else None
-    plan = Plan(**common)
-    if plan.declared_cases:
-        check_steps(plan)
-    manifest, _ = build_shared(plan, backbone=backbone if needs_backbone(plan) else None)
-    with starting_point(args.start_from, plan=plan, manifest=manifest) as (initial, stored_round):
-        if not args.resume:
-            plan = replace(plan, start=start_origin(args.start_from))
-        else:
-            if initial is None or stored_round is None:
-                raise ConfigError("--resume needs --start-from with a stored shared.safetensors, which knows its round")
-            check_resumable(initial, plan=plan)
-            common |= {
-                "start": stored_start(initial),
-                "start_round": stored_round + 1,
-                "rounds": rounds_left(initial) if args.rounds is None else args.rounds,
-            }
-            changes, accepted = changes_since(initial, plan=Plan(**common))
-            if changes and not args.accept_changes:
-                raise ConfigError(
-                    f"{initial} was stored with other settings than the job would have ({listed(changes)}); give the "
-                    "same ones to go on to the bits of a run that nobody disturbed, or add --accept-changes"
-                )
-            plan = Plan(**common, changed=tuple(sorted({*accepted, *changes})))
-        write_job(plan, manifest, args.output, initial=initial, custom_folder=not args.allow_listed)
-    console = open_console()
-    console.print(
-        f"wrote {args.output}: {plan.method}, {len(plan.sites)} sites, rounds {plan.start_round} to "
-        f"{plan.start_round + plan.rounds - 1}"
+    job = write_job(
+        args.method,
+        output=args.output,
+        sites=args.sites.split(","),
+        rounds=args.rounds,
+        local_epochs=args.local_epochs,
+        classes=args.classes.split(",") if args.classes else None,
+        bundle=args.bundle,
+        size=args.size,
+        backbone=args.backbone,
+        prompts=args.prompts,
+        class_texts=parse_class_texts(args.class_text),
+        settings=parse_settings(args.set),
+        experiment=args.experiment,
+        seed=args.seed,
+        wire_dtype=args.wire,
+        top_k=args.top_k,
+        declared_cases=_cases(args.cases),
+        max_share=args.max_share,
+        update_bound=args.update_bound,
+        start_from=args.start_from,
+        resume=args.resume,
+        accept_changes=args.accept_changes,
+        custom_folder=not args.allow_listed,
     )
-    if plan.changed:
-        console.print(f"not as in the rounds before: {', '.join(plan.changed)}", markup=False, soft_wrap=True)
-    if plan.start is not None:
-        console.print(
-            f"starts from {plan.start.name}, of {plan.start.kind} images; every model of this run will say so",
-            markup=False,
-            soft_wrap=True,
-        )
-    console.print(
-        f"per site and round {len(manifest.up.entries)} tensors of {manifest.up.nbytes:,} bytes go up and "
-        f"{len(manifest.down.entries)} of {manifest.down.nbytes:,} bytes come down; "
-        f"they are listed in {args.output / 'app' / 'config' / 'manifest.json'}"
-    )
-    most = math.ceil(report_bits(classes=len(plan.classes), cases=_REPORTED_CASES) / 8)
-    console.print(
-        f"the report beside them can say at most {most:,} bytes, for {_REPORTED_CASES:,} validation cases; a change of "
-        f"more than {plan.update_bound:g} times the median length is clipped, and a site that has not declared its "
-        f"cases has at most {plan.max_share:.0%} of the weight"
-    )
-    console.print(
-        f"next: monai-fedlora simulate {args.output} --workspace runs/{plan.experiment} --data PREPARED "
-        "(without --data: on made-up images)",
-        markup=False,
-        soft_wrap=True,
-    )
+    plan, console = job.plan, open_console()
+    last = plan.start_round + plan.rounds - 1
+    console.print(f"wrote {job.folder}: {plan.method}, {len(plan.sites)} sites, rounds {plan.start_round} to {last}")
+    for note in job.notes:
+        console.print(note)
+    next_one = f"monai-fedlora simulate {job.folder} --workspace runs/{plan.experiment} --data PREPARED"
+    console.print(f"next: {next_one} (without --data: on made-up images)")
     return 0
 
 

@@ -15,44 +15,31 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
-    import torch
-    from rich.table import Table
+    from monai_fedlora.commands.console import drawn, open_console
+    from monai_fedlora.methods.overview import method_facts
 
-    from monai_fedlora.commands.console import open_console
-    from monai_fedlora.errors import FedLoraError
-    from monai_fedlora.methods import METHODS, get_method
-    from monai_fedlora.methods.build import UNTRAINED, build_network
-    from monai_fedlora.networks.catalogue import architecture
-
-    table = Table()
-    for head in ("method", "what it does", "trained", "shared", "bytes up", "bytes down", "source"):
-        table.add_column(head, no_wrap=head == "method", overflow="fold")
-    reads_text, not_here = architecture(args.size).text is not None, []
-    problems = []
-    for name in METHODS.names():
-        try:
-            method, plugin = get_method(name), METHODS.plugin(name)
-        except FedLoraError as error:  # of one plug-in, which is told below
-            problems.append(str(error))
-            continue
-        source = f"{method.source}; added by {plugin.distribution} {plugin.version}" if plugin else method.source
-        if method.reads_text and not reads_text:
-            table.add_row(name, method.summary, *["-"] * 4, source)
-            not_here.append(name)
-            continue
-        with torch.device("meta"):
-            network = build_network(size=args.size, out_chans=args.classes, backbone=UNTRAINED, method=name)
-        trained = {key: p.numel() for key, p in network.named_parameters() if p.requires_grad}
-        manifest = method.scope(network, wire_dtype="float16").manifest
-        shared = sum(trained[key] for key in manifest.up.entries)
-        numbers = shared, manifest.up.nbytes, manifest.down.nbytes
-        travels = [f"{number:,}" for number in numbers] if method.most_sites != 1 else ["-"] * 3
-        table.add_row(name, method.summary, f"{sum(trained.values()):,}", *travels, source)
+    facts = list(method_facts(size=args.size, classes=args.classes))
+    head = ("method", "what it does", "trained", "shared", "bytes up", "bytes down", "source")
+    rows = [
+        (
+            each.name,
+            each.summary,
+            *map(_count, (each.trained, each.shared, each.bytes_up, each.bytes_down)),
+            each.source,
+        )
+        for each in facts
+        if not each.problem
+    ]
     console = open_console()
-    console.print(table)
+    console.print(drawn(head, rows, text=len(head)))
     console.print("Bytes per site and round, in float16. A method's settings can change them; these are its defaults.")
-    if not_here:
-        console.print(f"{', '.join(not_here)}: compare images with texts and need a CLIP, for example clip_base_16.")
-    for problem in problems:
-        console.print(f"note: {problem}", style="yellow", markup=False, soft_wrap=True)
+    if unfit := [each.name for each in facts if not each.fits]:
+        console.print(f"{', '.join(unfit)}: compare images with texts and need a CLIP, for example clip_base_16.")
+    for each in facts:
+        if each.problem:
+            console.print(f"note: {each.problem}", style="yellow")
     return 0
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from monai_fedlora.federated.site_policy import Policy
+from typing import Any
 
 _MEANINGS = {
     "least_cases": "patients behind a message, as the loss weighs them",
@@ -47,50 +42,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Write the file, and show the limits."""
-    import os
-
-    from monai_fedlora.catalogues import canonical, plugins
-    from monai_fedlora.commands.console import open_console
-    from monai_fedlora.errors import ConfigError, nearest
-    from monai_fedlora.federated.site_policy import FILE_NAME, Policy, site_policy
-    from monai_fedlora.methods import method_names
+    from monai_fedlora.commands.console import open_console, pairs
+    from monai_fedlora.federated.policy_change import change_policy
 
     given = {name: value for name in _MEANINGS if (value := getattr(args, name)) is not None}
     for name in {"methods", "bundles", "plugins"} & given.keys():
         given[name] = [word for word in given[name].split(",") if word]
-    for method in given.get("methods", ()):
-        if method not in method_names():
-            raise ConfigError(f"--methods: no method is called {method!r}{nearest(method, method_names())}")
-    known = {canonical(plugin.distribution): plugin.distribution for plugin in plugins()}
-    for package in given.get("plugins", ()):
-        if canonical(package) not in known:
-            near = nearest(package, sorted(known.values()) or ["none"])
-            raise ConfigError(f"--plugins: no package called {package!r} is installed here that has plug-ins{near}")
-    console = open_console()
-    if args.output is None:
-        if given:
-            raise ConfigError("give --output DIR, the site's local/ folder, to write these limits")
-        policy = site_policy()
-    else:
-        path = args.output / FILE_NAME
-        before = Policy.load(path) if os.path.lexists(path) else Policy()
-        policy = Policy.from_json({**before.to_json(), **given}, source=str(path))
-        policy.save(path)
-    console.print(limits_table(policy))
+    policy = change_policy(args.output, **given)
+    rows = [(name, _shown(getattr(policy, name)), meaning) for name, meaning in _MEANINGS.items()]
+    rows += [("approved", each.experiment, f"{each.date}  {each.sha256}") for each in policy.approved]
+    open_console().print(pairs(rows, title=policy.source))
     return 0
 
 
-def limits_table(policy: Policy) -> Table:
-    """The limits of a policy, and the jobs it has approved."""
-    from rich.table import Table
-
-    table = Table(title=policy.source, box=None, title_justify="left", padding=(0, 2, 0, 0))
-    for column in ("limit", "", ""):
-        table.add_column(column, overflow="fold")
-    for name, meaning in _MEANINGS.items():
-        value = getattr(policy, name)
-        shown = "all" if value is None else ", ".join(value) or "none" if isinstance(value, tuple) else str(value)
-        table.add_row(name, shown, meaning)
-    for approval in policy.approved:
-        table.add_row("approved", approval.experiment, f"{approval.date}  {approval.sha256}")
-    return table
+def _shown(value: Any) -> str:
+    return "all" if value is None else ", ".join(value) or "none" if isinstance(value, tuple) else str(value)

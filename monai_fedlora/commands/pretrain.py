@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_fedlora.commands import pretrain_captioned
-from monai_fedlora.errors import ConfigError, DataError
+from monai_fedlora.errors import ConfigError
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -24,7 +22,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         metavar="D",
         help="folder of prepared sites; may be repeated",
     )
-    pretrain_captioned.add_arguments(parser, images)
+    images.add_argument(
+        "--captioned",
+        type=int,
+        metavar="N",
+        help="train a CLIP on N generated skin lesions and retinas with captions; tokens go beside the output",
+    )
+    parser.add_argument("--cameras", metavar="A,B,...", help="that take generated pictures, by letter (default: all)")
+    parser.add_argument(
+        "--start", metavar="FILE", help="weights of vit_demo from which the image tower starts (default: random ones)"
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="safetensors file to write")
     parser.add_argument("--size", default="small", help="a backbone's name (default: small)")
     parser.add_argument(
@@ -58,71 +65,25 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read all splits of all sites, train, write."""
-    if args.captioned is not None:
-        return pretrain_captioned.run(args)
-    if args.cameras or args.start:
-        raise ConfigError("--cameras and --start are for --captioned; leave them out")
-    from operator import itemgetter
-
-    from monai.data import Dataset
-    from torch.utils.data import ConcatDataset
-
+    """Draw or read the images, train, and say what was written."""
+    from monai_fedlora.api.backbone_pretraining import pretrain, pretrain_clip
     from monai_fedlora.commands.console import open_console
-    from monai_fedlora.commands.progress import epochs_bar
-    from monai_fedlora.engines.config import augmentation, pick_device, preprocessing
-    from monai_fedlora.engines.dataset import CaseDataset
-    from monai_fedlora.engines.memory import Memory, using
-    from monai_fedlora.files import sha256
-    from monai_fedlora.networks.catalogue import architecture
-    from monai_fedlora.networks.pretraining import pretrain
+    from monai_fedlora.commands.progress import counting_bars
 
-    modality = architecture(args.size).modality
-    parts, plain = [], []
-    with using(Memory()):
-        for folder, style in zip(args.data, _styles(args.style, len(args.data)), strict=True):
-            items = _items(folder, modality=modality, size=args.size)
-            prepared = preprocessing(size=args.size, style=style)
-            random = augmentation(size=args.size, style=style)
-            parts.append(CaseDataset(items, prepared, augmentation=random, seed=args.seed, progress=True))
-            if args.standardise:
-                plain.append(CaseDataset(items, prepared))
-    with epochs_bar(args.epochs, parts) as on_epoch:
-        pretrain(
-            Dataset(ConcatDataset(parts), transform=itemgetter("image")),  # type: ignore[arg-type]
-            size=args.size,
-            epochs=args.epochs,
-            batch_size=args.batch_size,
-            lr=args.learning_rate,
-            mask_ratio=args.mask_ratio,
-            seed=args.seed,
-            output=args.output,
-            device=pick_device(args.device),
-            bf16=args.mixed_precision == "bf16",
-            standardise_on=(case["image"] for part in plain for case in part) if plain else None,  # type: ignore[attr-defined]
-            provenance=args.provenance,
-            on_epoch=on_epoch,
-        )
-    open_console().print(f"{args.output}  SHA-256 {sha256(args.output)}", soft_wrap=True)
+    common: dict[str, Any] = {"output": args.output, "size": args.size, "epochs": args.epochs, "seed": args.seed}
+    common |= {"batch_size": args.batch_size, "learning_rate": args.learning_rate, "provenance": args.provenance}
+    common |= {"device": args.device, "mixed_precision": args.mixed_precision}
+    with counting_bars("drawing pictures", "epochs") as (pictures, epochs):
+        common["on_epoch"] = lambda epoch, loss: epochs(epoch, args.epochs, f"loss {loss:.4f}")
+        if args.captioned is None:
+            if args.cameras or args.start:
+                raise ConfigError("--cameras and --start are for --captioned; leave them out")
+            ways = {"styles": args.style, "mask_ratio": args.mask_ratio, "standardise": args.standardise}
+            made = pretrain(args.data, **ways, **common)
+        else:
+            if args.style or args.standardise:
+                raise ConfigError("--style and --standardise are for --data; leave them out")
+            cameras = args.cameras.split(",") if args.cameras else None
+            made = pretrain_clip(args.captioned, cameras=cameras, start=args.start, on_picture=pictures, **common)
+    open_console().print(f"{made.path}  SHA-256 {made.sha256}")
     return 0
-
-
-def _styles(styles: Sequence[str], folders: int) -> Sequence[str | None]:
-    """One style per folder; None for all where none is given."""
-    if len(styles) not in (0, 1, folders):
-        raise ConfigError(f"--style was given {len(styles)} times for {folders} --data; give it once, or once for each")
-    return styles if len(styles) == folders else [styles[0] if styles else None] * folders
-
-
-def _items(folder: Path, *, modality: str, size: str) -> list[dict[str, Any]]:
-    """The cases of all splits of all prepared sites in a folder."""
-    from monai_fedlora.data.datalist import FILE_NAME, SPLITS, load_datalist
-
-    datalists = [load_datalist(path) for path in sorted(folder.glob(f"*/{FILE_NAME}"))]
-    if not datalists:
-        raise DataError(f"{folder} holds no prepared site (<site>/{FILE_NAME}); run monai-fedlora data first")
-    if wrong := [datalist for datalist in datalists if datalist.modality != modality]:
-        raise ConfigError(
-            f"site {wrong[0].site} in {folder} holds cases of kind {wrong[0].modality!r}, but {size} takes {modality!r}"
-        )
-    return [item for datalist in datalists for split in SPLITS for item in datalist.items(split)]

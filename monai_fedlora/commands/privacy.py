@@ -26,5 +26,5 @@ def run(args: argparse.Namespace) -> int:
     up, down = manifest.up.nbytes, manifest.down.nbytes
     console.print(f"{path} lets exactly {len(manifest.entries)} tensors through ({up:,} bytes up, {down:,} down):")
     for key, entry in manifest.entries.items():
-        console.print(f"  {key}  {entry}", soft_wrap=True)
+        console.print(f"  {key}  {entry}")
     return 0

@@ -38,17 +38,12 @@ def run(args: argparse.Namespace) -> int:
     from rich.live import Live
 
     from monai_fedlora.api.job_simulation import simulate
-    from monai_fedlora.commands.console import open_console
-    from monai_fedlora.federated.simulator import last_error
+    from monai_fedlora.commands.console import drawn_table, open_console
 
     console = open_console()
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         live.update("starting the server and the sites ...")
-
-        def show(results: Mapping[str, Any]) -> None:
-            live.update(progress_table(results))
-
-        results = simulate(
+        run = simulate(
             args.job,
             workspace=args.workspace,
             data=args.data,
@@ -56,104 +51,36 @@ def run(args: argparse.Namespace) -> int:
             overwrite=args.overwrite,
             threads=args.threads,
             in_process=args.in_process,
-            on_progress=show,
+            on_progress=lambda results: live.update(progress_table(results)),
         )
-    show_end(console, results, args.workspace, last_error(args.workspace))
-    return EXIT_INCOMPLETE if results["lacks"] else 0
-
-
-def show_end(console: Any, results: Mapping[str, Any], workspace: Path, error: str) -> None:
-    """The closing table with what was refused; in front of all what the run lacks, and why.
-
-    Args:
-        console: where to.
-        results: of a run that has come to its end.
-        workspace: of the run.
-        error: the last that a site has noted, or nothing.
-    """
-    from monai_fedlora.federated.limits import limits_said
-    from monai_fedlora.federated.run_record import restarts_said
-
-    refused = [f"refused in round {entry['round']}: {entry['site']}: {entry['reason']}" for entry in results["refused"]]
-    if results["lacks"]:
-        reasons = ["this run is incomplete", *results["lacks"], *([error] if error else [])]
-        console.print("\n".join(reasons), style="red", markup=False, soft_wrap=True)
-        console.print("\n".join(refused), style="yellow", markup=False, soft_wrap=True)
-    console.print(closing_table(results))
-    if said := results.get("training_data"):
-        alarm = "yellow" if said["kind"] in ("synthetic", "mixed") else None
-        console.print(f"training images, as the sites say: {said['kind']}", style=alarm, markup=False)
-    if refused and not results["lacks"]:
-        console.print("\n".join(refused), style="yellow", markup=False, soft_wrap=True)
-    for said in (*restarts_said(results), *limits_said(results)):
-        console.print(said, style="yellow", markup=False, soft_wrap=True)
-    console.print(f"results: {workspace / 'results.json'}", markup=False, soft_wrap=True)
+    if run.lacks:
+        reasons = ["this run is incomplete", *run.lacks, *([run.error] if run.error else [])]
+        console.print("\n".join(reasons), style="red")
+        console.print("\n".join(run.refused), style="yellow")
+    console.print(drawn_table(run.table()))
+    if run.images:
+        alarm = "yellow" if run.images in ("synthetic", "mixed") else None
+        console.print(f"training images, as the sites say: {run.images}", style=alarm)
+    for said in (*(() if run.lacks else run.refused), *run.notes):
+        console.print(said, style="yellow")
+    console.print(f"results: {run.path}")
+    return EXIT_INCOMPLETE if run.lacks else 0
 
 
 def progress_table(results: Mapping[str, Any]) -> Any:
     """Rounds so far: the sites that have answered, their loss, and the validation score of what they received."""
-    from rich.table import Table
+    from monai_fedlora.commands.console import drawn
 
-    plan = results["plan"]
-    table = Table(title=f"{plan['experiment']}: {plan['method']}, {results['seconds']:.0f} s")
-    for column in ("round", *plan["sites"], "mean validation balanced accuracy"):
-        table.add_column(column, overflow="fold")
+    plan, rows = results["plan"], []
     refused = {(entry["round"], entry["site"]) for entry in results["refused"]}
     for entry in results["rounds"]:
         losses = {site: entry["sites"].get(site, {}).get("train_loss") for site in plan["sites"]}
         open_ = {site: "refused" if (entry["round"], site) in refused else "..." for site in plan["sites"]}
-        score = entry.get("score")
-        table.add_row(
-            f"{entry['round'] + 1} of {plan['start_round'] + plan['rounds']}",
-            *(open_[site] if loss is None else f"loss {loss:.3f}" for site, loss in losses.items()),
-            "" if score is None else f"{score:.3f}",
-        )
+        number = f"{entry['round'] + 1} of {plan['start_round'] + plan['rounds']}"
+        cells = [open_[site] if loss is None else f"loss {loss:.3f}" for site, loss in losses.items()]
+        rows.append([number, *cells, "" if entry.get("score") is None else f"{entry['score']:.3f}"])
     if results["final"]:
-        table.add_row("final", *("done" if site in results["final"] else "..." for site in plan["sites"]), "")
-    return table
-
-
-def closing_table(results: Mapping[str, Any]) -> Any:
-    """Each site's test metrics of the personal and the shared model, and what it sent and received, if it did."""
-    from rich import box
-    from rich.table import Table
-
-    from monai_fedlora.site_report import PERSONAL, SHARED
-
-    plan = results["plan"]
-    how_long = "1 round" if plan["rounds"] == 1 else f"{plan['rounds']} rounds"
-    table = Table(
-        title=f"{plan['experiment']}: test split after {how_long} ({results['seconds']:.0f} s)",
-        box=box.SIMPLE,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("site", no_wrap=True)
-    for column in ("cases", "personal\nbal. acc.", "shared\nbal. acc.", "AUROC", "sens.", "spec.", "sent", "received"):
-        table.add_column(column, justify="right", no_wrap=True)
-    rows = []
-    counted = any("bytes_sent" in answer for entry in results["rounds"] for answer in entry["sites"].values())
-    for site in plan["sites"]:
-        test = results["final"].get(site, {}).get("test", {})
-        personal, shared = test.get(PERSONAL, {}), test.get(SHARED, {})
-        answers = [entry["sites"].get(site, {}) for entry in results["rounds"]]
-        numbers = [personal.get("balanced_accuracy"), shared.get("balanced_accuracy"), personal.get("auroc")]
-        numbers += [personal.get("sensitivity"), personal.get("specificity")]
-        rows.append(numbers)
-        traffic = [sum(answer.get(key, 0) for answer in answers) for key in ("bytes_sent", "bytes_received")]
-        shown = map(_bytes, traffic) if counted else ("", "")
-        table.add_row(site, str(personal.get("n", "")), *map(_number, numbers), *shown)
-    means = []
-    for values in zip(*rows, strict=True):
-        known = [value for value in values if value is not None]
-        means.append(sum(known) / len(known) if known else None)
-    table.add_section()
-    table.add_row("mean", "", *map(_number, means), "", "")
-    return table
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1000:,.0f} kB"
+        rows.append(["final", *("done" if site in results["final"] else "..." for site in plan["sites"]), ""])
+    title = f"{plan['experiment']}: {plan['method']}, {results['seconds']:.0f} s"
+    head = ["round", *plan["sites"], "mean validation balanced accuracy"]
+    return drawn(head, rows, title=title, text=len(head))

@@ -24,6 +24,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 import monai_fedlora
+from monai_fedlora.data.datalist import check_site_name
 from monai_fedlora.data.site import cache_folder
 from monai_fedlora.environment import CACHE_LIMIT
 from monai_fedlora.errors import ConfigError
@@ -216,6 +217,22 @@ def entries(root: Path) -> Iterator[StoredEntry]:
         except FileNotFoundError:
             continue
         yield StoredEntry(path, status.st_size, status.st_mtime)
+
+
+def kept_by_site(site: str | None = None) -> dict[Path, list[StoredEntry]]:
+    """All entries on this machine by their site's folder, or those of one site.
+
+    Raises:
+        ConfigError: no site has such a name.
+    """
+    if site:
+        check_site_name(site)
+    found: dict[Path, list[StoredEntry]] = {}
+    for entry in entries(store_root()):
+        folder = entry.path.parent.parent
+        if site in (None, "", folder.name):
+            found.setdefault(folder, []).append(entry)
+    return dict(sorted(found.items()))
 
 
 def _which(path: str | Path) -> tuple[int, int]:

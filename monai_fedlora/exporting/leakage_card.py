@@ -45,3 +45,16 @@ def by_reason(not_measured: Mapping[str, str]) -> dict[str, list[str]]:
     for name, why in not_measured.items():
         found.setdefault(why, []).append(name)
     return found
+
+
+def leakage_line(entry: Mapping[str, Any]) -> str:
+    """What the strongest attack that needs no training tells of the members, from :func:`card_entry`."""
+    if not entry["measured"]:
+        return f"measured leakage: none was measured: {entry['reason']}"
+    first = entry["attacks"][0]
+    low, high = first["interval_95"]
+    return (
+        f"measured leakage: {first['name']} on the {first['target']} tells members from others with an AUC of "
+        f"{first['auc']:.2f} ({low:.2f} to {high:.2f}; 0.5 is guessing), {first['n_members']} against "
+        f"{first['n_others']} patients; the card has all attacks that were tried"
+    )

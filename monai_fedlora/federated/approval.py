@@ -11,7 +11,7 @@ from typing import Any
 
 from monai_fedlora.errors import ConfigError, PolicyError
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.site_policy import FILE_NAME, Approval, Policy, job_hash
+from monai_fedlora.federated.site_policy import FILE_NAME, Approval, Policy, check_local, job_hash
 from monai_fedlora.files import read_json, write_json
 from monai_fedlora.scope import Manifest
 
@@ -135,8 +135,9 @@ def write_gate(job: Job, local: Path) -> Path:
         Its path.
 
     Raises:
-        ConfigError: there is one.
+        ConfigError: there is one, or no such folder.
     """
+    check_local(local)
     path = local / GATE_NAME
     if os.path.lexists(path):
         raise ConfigError(f"{path} exists; merge by hand, or move it away first")

@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_fedlora.catalogues import canonical, untrusted
 from monai_fedlora.environment import POLICY
-from monai_fedlora.errors import PolicyError
+from monai_fedlora.errors import ConfigError, PolicyError, nearest
 from monai_fedlora.files import write_json
 
 if TYPE_CHECKING:
@@ -225,6 +225,23 @@ def site_policy(local: Path | None = None) -> Policy:
         return Policy.load(local / FILE_NAME)
     named = os.environ.get(POLICY)
     return Policy.load(named) if named else Policy()
+
+
+def check_local(local: Path) -> None:
+    """Make sure that what is written into a site's ``local/`` folder will be found there.
+
+    Somewhere else the folder may be new, as in a rehearsal.
+
+    Raises:
+        ConfigError: it is missing in a site's startup kit, or the folder around it is; the name may be mistyped.
+    """
+    around = local.absolute().parent
+    if local.is_dir() or (around.is_dir() and not (around / "startup").is_dir()):
+        return
+    if not around.is_dir():
+        raise ConfigError(f"--output {local}: there is no folder {around}; is the name mistyped?")
+    near = nearest(local.name, sorted(path.name for path in around.iterdir() if path.is_dir()))
+    raise ConfigError(f"--output {local}: the site in {around} has no such folder, and reads its local/ alone{near}")
 
 
 def own_policy() -> Policy:

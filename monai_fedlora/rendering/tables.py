@@ -9,9 +9,9 @@ from typing import Any
 MISSING = "n/a"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Table:
-    """A table; its first column names the rows.
+    """A table, which is shown as lines of text; its first column names the rows.
 
     Attributes:
         caption: what it shows.
@@ -26,6 +26,15 @@ class Table:
     rows: Sequence[Sequence[Any]]
     text: bool = False
     bold: Sequence[str] = ()
+
+    def __repr__(self) -> str:
+        rows = [[str(cell).replace("\n", " ") for cell in row] for row in (self.head, *self.rows) if row]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        aligned = [
+            [f"{cell:{'<' if self.text or not place else '>'}{widths[place]}}" for place, cell in enumerate(row)]
+            for row in rows
+        ]
+        return "\n".join(["  ".join(row).rstrip() for row in ([self.caption], *aligned) if row != [""]])
 
 
 def shown(value: float | None, form: str = ".3f") -> str:

@@ -222,7 +222,7 @@ def test_more_classes_one_class_at_a_site_and_no_validation(caplog: pytest.LogCa
     assert found.results["status"] == "finished"
     assert {row["label"] for row in found.cases if row["site"] == "one"} == {"severe"}
     assert not [row for row in found.records if row["split"] == "validation"]
-    assert "no test cases" in found.table()
+    assert "no test cases" in str(found.table())
 
 
 def test_the_weight_of_a_site_is_its_share_of_the_cases() -> None:

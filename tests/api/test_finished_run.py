@@ -58,13 +58,14 @@ def test_cases_name_their_subjects_and_add_up_to_the_metrics(kept: fl.Run) -> No
 
 
 def test_the_table_has_every_model_with_its_interval(kept: fl.Run) -> None:
-    lines = kept.table().splitlines()
-    assert [line.split()[:2] for line in lines[1:]] == [
+    caption, head, *lines = str(kept.table()).splitlines()
+    assert "95 % intervals" in caption and head.split()[:3] == ["site", "model", "n"]
+    assert [line.split()[:2] for line in lines] == [
         [site, model] for site in ("north", "south") for model in ("personal", "shared")
     ]
     measured = kept.results["final"]["north"]["test"]["personal"]
     low, high = with_intervals(measured)["balanced_accuracy"]["interval_95"]
-    assert f"{measured['balanced_accuracy']:.3f} ({low:.3f} to {high:.3f})" in lines[1]
+    assert f"{measured['balanced_accuracy']:.3f} ({low:.3f} to {high:.3f})" in lines[0]
 
 
 def test_frames_are_the_records_where_pandas_is_installed(kept: fl.Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -258,3 +258,32 @@ def test_limits_that_are_none_are_refused(local: Path, options: list[str]) -> No
 def test_limits_without_a_place_are_refused(capsys: Any) -> None:
     assert main(["policy", "--least-cases", "4"]) == 2
     assert "--output" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option, name", [("--bundles", "cine_cmr_dual_lora_clasification"), ("--methods", "fedtit")])
+def test_a_name_that_nothing_here_has_is_corrected(local: Path, capsys: Any, option: str, name: str) -> None:
+    assert main(["policy", "--output", str(local), option, f"{name}"]) == 2
+    assert "did you mean" in capsys.readouterr().err
+    assert list(local.iterdir()) == []
+
+
+def test_a_bundle_that_is_installed_can_be_named(local: Path) -> None:
+    assert main(["policy", "--output", str(local), "--bundles", BUNDLE]) == 0
+    assert Policy.load(local / "policy.json").bundles == (BUNDLE,)
+
+
+@pytest.mark.parametrize("command", ["policy", "approve", "privacy"])
+def test_a_mistyped_folder_of_a_site_is_not_made(job: Path, tmp_path: Path, capsys: Any, command: str) -> None:
+    for name in ("startup", "local"):
+        (tmp_path / "north" / name).mkdir(parents=True)
+    what = [] if command == "policy" else [str(job)]
+    assert main([command, *what, "--output", str(tmp_path / "north" / "locla")]) == 2
+    assert "did you mean 'local'" in capsys.readouterr().err
+    assert main([command, *what, "--output", str(tmp_path / "nroth" / "local")]) == 2
+    assert "is the name mistyped?" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_dir() and "lo" in path.name) == ["local"]
+
+
+def test_a_rehearsal_may_have_a_new_folder(tmp_path: Path) -> None:
+    assert main(["policy", "--output", str(tmp_path / "toys"), "--least-cases", "1"]) == 0
+    assert Policy.load(tmp_path / "toys" / "policy.json").least_cases == 1

@@ -6,7 +6,7 @@ import pytest
 from rich.table import Table
 
 from monai_fedlora import cli
-from monai_fedlora.commands.console import open_console
+from monai_fedlora.commands.console import drawn, open_console, pairs
 from monai_fedlora.methods import get_method, method_names
 
 
@@ -43,3 +43,18 @@ def test_every_method_is_named_in_full_in_a_pipe(
         (row,) = [line for line in lines if line.startswith(f"│ {name} ")]
         assert get_method(name).summary in row
         assert get_method(name).source in row
+
+
+def test_what_looks_like_markup_is_shown_as_it_is_and_folded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    console = open_console()
+    console.print(drawn(["name", "[head]"], [["[bold]a[/bold]", 5], ["b" * 60, 6]], title="[red]title[/red]"))
+    console.print(pairs([("what", "[x] " + "c" * 60)], title="[y]"))
+    console.print("[red]said[/red] :smile:")
+    said = capsys.readouterr().out
+    for text in ("[bold]a[/bold]", "[head]", "[red]title[/red]", "[x]", "[y]", "[red]said[/red] :smile:"):
+        assert text in said
+    assert said.count("b") == 60 + 2 and said.count("c") == 60
+    assert max(map(len, said.splitlines())) <= 40

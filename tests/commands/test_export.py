@@ -13,6 +13,7 @@ from monai_fedlora.commands import export
 from monai_fedlora.errors import ConfigError, ExportError
 from monai_fedlora.exporting import bundle_export, peft_folders
 from monai_fedlora.exporting.bundle_export import Exported
+from monai_fedlora.exporting.leakage_card import leakage_line
 from tests.exporting.signing import write_keys
 
 ATTACK = {
@@ -164,7 +165,7 @@ def test_missing_metrics_are_said(
 
 
 def test_a_leakage_that_was_not_measured_is_said() -> None:
-    assert export.leakage_line({"measured": False, "reason": "nothing was kept"}).endswith("nothing was kept")
+    assert leakage_line({"measured": False, "reason": "nothing was kept"}).endswith("nothing was kept")
 
 
 def test_command_line_reaches_the_export(calls: list[tuple[str, dict[str, Any]]], tmp_path: Path) -> None:

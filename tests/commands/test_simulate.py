@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from monai_fedlora.api.job_simulation import Simulated
 from monai_fedlora.cli import main
-from monai_fedlora.commands.simulate import closing_table, progress_table
+from monai_fedlora.commands.console import drawn_table
+from monai_fedlora.commands.simulate import progress_table
 from monai_fedlora.errors import FedLoraError
 from monai_fedlora.federated import simulator as module
 from monai_fedlora.federated.jobs import write_job
@@ -53,6 +55,10 @@ def shown(table: Any) -> str:
     console.print(table)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+def closing_table(results: dict[str, Any]) -> Any:
+    return drawn_table(Simulated(results=results, workspace=Path("w")).table())
 
 
 def rows(text: str) -> dict[str, list[str]]:

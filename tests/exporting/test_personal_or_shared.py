@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from monai_fedlora.api.exported_model import Exported as Told
 from monai_fedlora.clinic.trust import read_trust
-from monai_fedlora.commands.export import advice
 from monai_fedlora.engines.metrics import classification_metrics
 from monai_fedlora.exporting.bundle_export import Exported, export_bundle
 from monai_fedlora.exporting.finished import read_finished
@@ -89,13 +89,14 @@ def test_export_card_answers_and_terminal_say_that_the_shared_model_does_better(
     (note,) = (note for note in read_trust(exported.metadata).notes if "shared" in note)
     assert f"({entry['n']} case" in note
     assert "balanced accuracy" not in note
-    *_, said, command = advice(exported.metadata, run=run.workspace, output=tmp_path / "B")
+    _, said, command, *_ = Told.of(exported, run=run.workspace).notes
     assert said == entry["said"]
     assert command.endswith(
         f"monai-fedlora export --run {run.workspace} --site shared --output {tmp_path / 'B-shared'}"
     )
     (run.workspace / "shared.safetensors").unlink()
-    assert "server" in advice(exported.metadata, run=run.workspace, output=tmp_path / "B")[-1]
+    assert "server" in Told.of(exported, run=run.workspace).notes[2]
+    assert "give 'shared' for the site" in Told.of(exported, run=None).notes[2]
 
 
 @pytest.mark.slow

@@ -1,0 +1,278 @@
+"""Pre-training a backbone: on prepared sites without labels, or a CLIP on generated pictures with captions."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, Literal
+
+from monai.data import Dataset
+from torch.utils.data import ConcatDataset
+
+from monai_fedlora.data.datalist import FILE_NAME, SPLITS, load_datalist
+from monai_fedlora.data.phantom.cohort import name_seed
+from monai_fedlora.data.photo_phantom.captions import facts_of, write_caption
+from monai_fedlora.data.photo_phantom.optics import encode
+from monai_fedlora.data.photo_phantom.photo_kinds import KINDS
+from monai_fedlora.engines.config import augmentation, pick_device, preprocessing
+from monai_fedlora.engines.dataset import CaseDataset
+from monai_fedlora.engines.memory import Memory, using
+from monai_fedlora.errors import ConfigError, DataError
+from monai_fedlora.files import sha256
+from monai_fedlora.networks import contrast, pretraining
+from monai_fedlora.networks.anchors import text_shape
+from monai_fedlora.networks.catalogue import architecture, build_backbone
+from monai_fedlora.networks.weights import load_backbone
+
+__all__ = ["Pretrained", "pretrain", "pretrain_clip"]
+
+_SIDE = 120  # shorter side of a picture, pixels
+_SKIN = 0.4  # share of skin lesions among the pictures; the others are retinas
+
+OnEpoch = Callable[[int, float], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """A file of weights that was trained.
+
+    Attributes:
+        path: the safetensors file, a ``backbone`` for every function that takes one.
+        losses: mean loss of each epoch.
+    """
+
+    path: Path
+    losses: tuple[float, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the file, by which plans name it."""
+        return sha256(self.path)
+
+
+def pretrain(
+    data: Sequence[str | os.PathLike[str]],
+    *,
+    output: str | os.PathLike[str],
+    size: str = "small",
+    styles: Sequence[str] = (),
+    epochs: int = 60,
+    batch_size: int = 16,
+    learning_rate: float = 2e-3,
+    mask_ratio: float = 0.6,
+    standardise: bool = False,
+    device: str = "auto",
+    mixed_precision: Literal["off", "bf16"] = "off",
+    seed: int = 0,
+    provenance: str = "",
+    on_epoch: OnEpoch = lambda epoch, loss: None,
+) -> Pretrained:
+    """Pre-train a backbone by masked auto-encoding on all splits of prepared sites; labels are not used.
+
+    Args:
+        data: folders of prepared sites.
+        output: safetensors file to write.
+        size: a backbone's name.
+        styles: of the photographs, "dermoscopy", "fundus" or "plain": one for all, or one for each folder.
+        epochs: passes over the images.
+        batch_size: images in a step.
+        learning_rate: the highest one.
+        mask_ratio: share of the tokens hidden, between 0 and 1.
+        standardise: bring the features that the head reads to mean 0 and unit scale over these images, inside the last
+            norms.
+        device: where to compute, such as "cpu" or "cuda:1"; "auto" takes the first GPU.
+        mixed_precision: "bf16" computes matrix products and convolutions in bfloat16, for GPUs.
+        seed: of every random choice.
+        provenance: what the images are, kept in the file.
+        on_epoch: called after each epoch with its number, from 1, and its loss.
+
+    Returns:
+        The file and the losses.
+
+    Raises:
+        ConfigError: a setting is out of range, or a site has images of another kind than the backbone takes.
+        DataError: a folder holds no prepared site, or an image cannot be read.
+
+    Examples:
+        >>> import monai_fedlora as fl
+        >>> fl.pretrain(["no_such_folder"], output="backbone.safetensors", size="vit_demo")
+        Traceback (most recent call last):
+            ...
+        monai_fedlora.errors.DataError: no_such_folder holds no prepared site...
+    """
+    if len(styles) not in (0, 1, len(data)):
+        raise ConfigError(
+            f"--style was given {len(styles)} times for {len(data)} --data; give it once, or once for each"
+        )
+    each: Sequence[str | None] = styles if len(styles) == len(data) else [*styles, None][:1] * len(data)
+    modality = architecture(size).modality
+    parts, plain = [], []
+    with using(Memory()):
+        for folder, style in zip(data, each, strict=True):
+            items = _items(Path(folder), modality=modality, size=size)
+            prepared = preprocessing(size=size, style=style)
+            parts.append(_augmented(items, size=size, style=style, seed=seed))
+            if standardise:
+                plain.append(CaseDataset(items, prepared))
+    losses = pretraining.pretrain(
+        _images(parts),
+        size=size,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=learning_rate,
+        mask_ratio=mask_ratio,
+        seed=seed,
+        output=Path(output),
+        device=pick_device(device),
+        bf16=mixed_precision == "bf16",
+        standardise_on=(case["image"] for part in plain for case in part) if plain else None,  # type: ignore[attr-defined]
+        provenance=provenance,
+        on_epoch=_with_augmentation(parts, on_epoch),
+    )
+    return Pretrained(path=Path(output), losses=losses)
+
+
+def pretrain_clip(
+    pictures: int,
+    *,
+    output: str | os.PathLike[str],
+    size: str,
+    cameras: Sequence[str] | None = None,
+    start: str | None = None,
+    epochs: int = 60,
+    batch_size: int = 16,
+    learning_rate: float = 2e-3,
+    device: str = "auto",
+    mixed_precision: Literal["off", "bf16"] = "off",
+    seed: int = 0,
+    provenance: str = "",
+    on_picture: Callable[[int, int], None] = lambda done, total: None,
+    on_epoch: OnEpoch = lambda epoch, loss: None,
+) -> Pretrained:
+    """Train a small CLIP on generated skin lesions and retinas, and captions of what they show.
+
+    Args:
+        pictures: how many, at least 2.
+        output: safetensors file to write; the tokens go beside it.
+        size: name of a CLIP architecture, such as "clip_demo".
+        cameras: that take the pictures, by letter; None for all.
+        start: weights of vit_demo from which the image tower starts; None for random ones.
+        epochs: passes over the pictures.
+        batch_size: pictures in a step, at least 2.
+        learning_rate: the highest one.
+        device: where to compute, such as "cpu" or "cuda:1"; "auto" takes the first GPU.
+        mixed_precision: "bf16" computes matrix products and convolutions in bfloat16, for GPUs.
+        seed: of every random choice.
+        provenance: what the pictures are, kept in the file.
+        on_picture: called with the number of pictures drawn, and of all.
+        on_epoch: called after each epoch with its number, from 1, and its loss.
+
+    Returns:
+        The file and the losses.
+
+    Raises:
+        ConfigError: the architecture reads no text, a camera is unknown, or a setting is out of range.
+
+    Examples:
+        >>> import monai_fedlora as fl
+        >>> fl.pretrain_clip(100, output="clip.safetensors", size="vit_demo")
+        Traceback (most recent call last):
+            ...
+        monai_fedlora.errors.ConfigError: ...vit_demo...
+    """
+    text_shape(size)
+    skin = round(pictures * _SKIN)
+    if min(skin, pictures - skin) < 1:
+        raise ConfigError("--captioned needs 2 pictures or more")
+    tower: Any = None
+    if start is not None:
+        tower = build_backbone("vit_demo", out_chans=1)
+        load_backbone(tower, start)
+    facts: list[Any] = []
+    parts = []
+    with tempfile.TemporaryDirectory(prefix="pretrain_captioned_") as folder:
+        for kind, count in (("dermoscopy", skin), ("fundus", pictures - skin)):
+            told = partial(_tell, on_picture, len(facts), pictures)
+            items, about = _draw(Path(folder), kind, count, cameras, seed, told)
+            parts.append(_augmented(items, size=size, style=kind, seed=seed))
+            facts += about
+    losses = contrast.pretrain_clip(
+        _images(parts),
+        statements=[one.statements for one in facts],
+        caption=lambda number, rng: write_caption(facts[number], rng),
+        size=size,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=learning_rate,
+        seed=seed,
+        output=Path(output),
+        device=pick_device(device),
+        bf16=mixed_precision == "bf16",
+        start=tower,
+        provenance=provenance,
+        on_epoch=_with_augmentation(parts, on_epoch),
+    )
+    return Pretrained(path=Path(output), losses=losses)
+
+
+def _augmented(items: list[dict[str, Any]], *, size: str, style: str | None, seed: int) -> CaseDataset:
+    random = augmentation(size=size, style=style)
+    return CaseDataset(items, preprocessing(size=size, style=style), augmentation=random, seed=seed, progress=True)
+
+
+def _tell(on_picture: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+    on_picture(before + done, total)
+
+
+def _images(parts: Sequence[CaseDataset]) -> Any:
+    return Dataset(ConcatDataset(parts), transform=itemgetter("image"))  # type: ignore[arg-type]
+
+
+def _with_augmentation(parts: Sequence[CaseDataset], on_epoch: OnEpoch) -> OnEpoch:
+    """Let the data sets augment for the next epoch, and tell of the one that has ended."""
+
+    def told(epoch: int, loss: float) -> None:
+        for part in parts:
+            part.set_epoch(epoch + 1)
+        on_epoch(epoch, loss)
+
+    return told
+
+
+def _items(folder: Path, *, modality: str, size: str) -> list[dict[str, Any]]:
+    """The cases of all splits of all prepared sites in a folder."""
+    datalists = [load_datalist(path) for path in sorted(folder.glob(f"*/{FILE_NAME}"))]
+    if not datalists:
+        raise DataError(f"{folder} holds no prepared site (<site>/{FILE_NAME}); run monai-fedlora data first")
+    if wrong := [datalist for datalist in datalists if datalist.modality != modality]:
+        raise ConfigError(
+            f"site {wrong[0].site} in {folder} holds cases of kind {wrong[0].modality!r}, but {size} takes {modality!r}"
+        )
+    return [item for datalist in datalists for split in SPLITS for item in datalist.items(split)]
+
+
+def _draw(
+    folder: Path, name: str, count: int, codes: Sequence[str] | None, seed: int, on_picture: Callable[[int], None]
+) -> tuple[list[dict[str, Any]], list[Any]]:
+    """Write pictures of one kind and say what they show; the classes of its demonstration are drawn most often."""
+    kind = KINDS[name]
+    letters = codes or [*kind.cameras]
+    if unknown := [code for code in letters if code not in kind.cameras]:
+        raise ConfigError(f"there is no camera {unknown[0]!r}; choose from {', '.join(kind.cameras)}")
+    groups = [*kind.demo] * 3 + [*kind.classes]
+    items, facts = [], []
+    for number in range(count):
+        on_picture(number)
+        camera = kind.cameras[letters[number // len(groups) % len(letters)]]
+        group = groups[number % len(groups)]
+        picture = kind.make(group, camera, (seed, name_seed(name), number), size=_SIDE)
+        path = folder / f"{name}{number}.jpg"
+        path.write_bytes(encode(picture.pixels, camera.optics, ".jpg"))
+        items.append({"image": str(path)})
+        facts.append(facts_of(group, camera, picture))
+    return items, facts

@@ -1,0 +1,131 @@
+"""Everything of a job that a site should know before it consents, and its consent to exactly that."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai_fedlora.catalogues import trusting
+from monai_fedlora.errors import ConfigError
+from monai_fedlora.federated.approval import Job, approve, withdraw
+from monai_fedlora.federated.site_policy import FILE_NAME, check_local, site_policy
+from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
+from monai_fedlora.files import read_json
+from monai_fedlora.resources import bundle_path
+
+_NUMBERS = (
+    "each round the number of training cases, whether their images are synthetic or real, training loss, seconds and "
+    "the metrics on the validation cases, in the end those on the test cases: balanced_accuracy, accuracy, "
+    "sensitivity, specificity, auroc, mcc, ece, n, confusion_matrix"
+)
+_SHOWN = {
+    *("experiment", "bundle", "method", "method_args", "sites", "classes", "rounds", "start_round", "local_epochs"),
+    *("size", "backbone_sha256", "training", "plugins"),
+}
+"""Entries of a plan that have a place of their own in the lines; all others are listed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A job, and what a site has said to it.
+
+    Attributes:
+        experiment: the job's name.
+        lines: everything of it that a site should know, by subject; more about the same has no subject.
+        result: what was done.
+    """
+
+    experiment: str
+    lines: tuple[tuple[str, str], ...]
+    result: str
+
+
+def decide(folder: Path, local: Path | None = None, *, withdrawn: bool = False) -> Decision:
+    """Read a job, and approve it for a site or take that back.
+
+    Args:
+        folder: of the job, as it came.
+        local: the site's ``local/`` folder; None changes nothing.
+        withdrawn: take an approval back.
+
+    Raises:
+        ConfigError: the job cannot be read, its bundle is not installed here, or there is no such folder.
+        PolicyError: see `monai_fedlora.federated.approval.approve`.
+    """
+    if withdrawn and local is None:
+        raise ConfigError("give --output DIR, the site's local/ folder, to withdraw an approval there")
+    policy = site_policy(local)
+    with trusting(policy.plugins, source=policy.source):
+        job = Job.read(folder)
+    name = job.plan.experiment
+    if withdrawn and local is not None:
+        withdraw(job, local)
+        return Decision(experiment=name, lines=(), result=f"withdrawn from {local / FILE_NAME}: {job.sha256}")
+    found = Decision(experiment=name, lines=tuple(job_lines(job)), result="")
+    if local is None:
+        said = "to approve it: monai-fedlora approve JOB --output DIR, the site's local/ folder"
+    else:
+        check_local(local)
+        others = "nothing else trains here" if approve(job, local).require_approval else "but others train as well"
+        said = f"approved in {local / FILE_NAME}; {others}"
+    return dataclasses.replace(found, result=said)
+
+
+def job_lines(job: Job) -> Iterator[tuple[str, str]]:
+    """Everything of a job that a site should know, as subject and text.
+
+    Raises:
+        ConfigError: the bundle is not installed here.
+    """
+    plan, manifest = job.plan, job.manifest
+    method = plan.build_method()
+    last = plan.start_round + plan.rounds
+    up, down = manifest.up, manifest.down
+    yield "trains", f"{plan.method}: {method.summary}"
+    for name, version in plan.plugins.items():
+        yield "code of", f"{name} {version}, a package that is no part of this one and computes with the patients' data"
+    yield "", f"bundle {plan.bundle}, classes {', '.join(plan.classes)}"
+    yield "", f"backbone {plan.size}, SHA-256 {plan.backbone_sha256}"
+    if settings := dataclasses.asdict(method):
+        yield "", f"method: {_settings(settings)}"
+    yield "", f"training: {_settings(_training(job))}"
+    yield "", f"and: {_settings({key: value for key, value in plan.to_json().items() if key not in _SHOWN})}"
+    yield "how often", f"{plan.rounds} rounds ({plan.start_round} to {last - 1}) of {plan.local_epochs} local epochs,"
+    yield "", "then an evaluation; a round that failed may be asked for again"
+    yield "sends", f"{len(up.entries)} tensors, {up.nbytes:,} bytes a round, {up.nbytes * plan.rounds:,} in all:"
+    yield "", _groups(up.entries)
+    yield "", _NUMBERS
+    yield "receives", f"{len(down.entries)} tensors, {down.nbytes:,} bytes a round"
+    yield "to whom", "the federation's server and whoever runs it, who sees each site's tensors and numbers;"
+    yield "", f"the combination of all sites' tensors goes to {', '.join(plan.sites)}"
+    yield (
+        "protected by",
+        "no formal guarantee: no differential privacy, and the server sees tensors in the clear",
+    )
+    yield "", "both ends refuse what is not listed here; TLS on the way is that of a provisioned federation"
+    if foreign := job.foreign():
+        yield "BRINGS CODE", f"{', '.join(foreign)}: nothing above need be true of it, and it cannot be approved"
+    yield "this job", job.sha256
+
+
+def _training(job: Job) -> dict[str, Any]:
+    """The settings of training: the installed bundle's, with the job's own in their place."""
+    bundle = read_json(bundle_path(job.plan.bundle) / "configs" / "train.json")
+    return {key: bundle[key] for key in TRAINING_SETTINGS if key in bundle} | dict(job.plan.training)
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in sorted(values.items()))
+
+
+def _groups(entries: Iterable[str]) -> str:
+    """Names of tensors with the numbers of blocks left out, each once, and how many there are of it."""
+    names: dict[str, int] = {}
+    for key in entries:
+        name = re.sub(r"\.\d+(?=\.|$)", ".*", key)
+        names[name] = names.get(name, 0) + 1
+    return ", ".join(f"{count} x {name}" if count > 1 else name for name, count in names.items()) or "no tensors"
