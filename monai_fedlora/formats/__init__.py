@@ -1,1 +1,1 @@
-"""Readers of one file each: what its bytes hold, or why they cannot be read. They know no other room."""
+"""Readers of single files (NIfTI, DICOM, photographs, csv); they import no other part of the package but errors."""

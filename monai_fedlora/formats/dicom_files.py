@@ -1,4 +1,4 @@
-"""DICOM objects from files as they lie on disks: with or without preamble, in any byte order, deflated or not."""
+"""Read DICOM files: with or without preamble, in any byte order, deflated or not."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ DIRECTORY = "1.2.840.10008.1.3.10"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 MAXIMUM_HEADER = 1 << 25
-"""Bytes that the header of a deflated file may inflate to (ours); more is not looked at."""
+"""Largest size of an inflated header, bytes (ours); what follows is not read."""
 MAXIMUM_OBJECT = 1 << 29
-"""Bytes that a deflated file may inflate to (ours)."""
+"""Largest size of an inflated file, bytes (ours)."""
 EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 _IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 _PREAMBLE = 128
@@ -43,7 +43,7 @@ def need_pydicom() -> ModuleType:
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Scanners break many rules of the standard that do not matter here; what matters is checked."""
+    """Hide pydicom's warnings about broken rules of the standard; this package checks those that matter here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"(pydicom|highdicom)\b.*")
         yield
@@ -51,14 +51,16 @@ def quiet_pydicom() -> Iterator[None]:
 
 @contextmanager
 def naming_damage(what: str, advice: str) -> Iterator[None]:
-    """Use pydicom quietly; it reports damage in a dozen ways, often only when a value is looked at.
+    """Turn whatever pydicom raises inside the block into a `DataError`, and hide its warnings.
+
+    pydicom reports damage by many kinds of errors, often only when a value is read.
 
     Args:
-        what: is damaged, for the message.
-        advice: what to do then.
+        what: start of the message, such as "a.dcm is a damaged DICOM file".
+        advice: end of the message: what to do.
 
     Raises:
-        DataError: with both, instead of whatever is raised inside, but for our own errors.
+        DataError: something failed inside the block; errors of this package pass unchanged.
     """
     try:
         with quiet_pydicom():
@@ -70,7 +72,7 @@ def naming_damage(what: str, advice: str) -> Iterator[None]:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM, with or without preamble and mark, by its first bytes."""
+    """Whether the first bytes of a file are those of DICOM, with or without preamble and ``DICM``."""
     with open(path, "rb") as stream:
         return _start(stream) is not None
 
@@ -78,20 +80,20 @@ def is_dicom(path: Path) -> bool:
 def read_object(path: Path, tags: Sequence[str] | None = None) -> Any:
     """Read a file as DICOM.
 
-    A file is DICOM if it has the mark ``DICM`` behind a preamble of 128 bytes, or if it begins as a dataset does, which
-    old archives store without both.
+    A file is DICOM if ``DICM`` follows a preamble of 128 bytes, or if it starts with a data set, as old archives write
+    files without both.
 
     Args:
         path: the file.
         tags: attributes to read, without pixels; None reads all.
 
     Returns:
-        The pydicom dataset, its ``file_meta.TransferSyntaxUID`` known; that of a deflated file is the one of what was
-        inflated. None if the file is of another kind.
+        The pydicom data set with ``file_meta.TransferSyntaxUID`` set; for a deflated file it is that of the inflated
+        one. None if the file is not DICOM.
 
     Raises:
         ConfigError: it is DICOM, and pydicom is not installed.
-        DataError: the file is damaged, or inflates to more than an object has (:data:`MAXIMUM_OBJECT`).
+        DataError: the file is damaged, or inflates to more than :data:`MAXIMUM_OBJECT` bytes.
     """
     wanted = None if tags is None else ["SOPClassUID", *tags]
     with naming_damage(f"{path} is a damaged DICOM file", "copy it again from the source"), open(path, "rb") as stream:
@@ -118,7 +120,7 @@ def read_object(path: Path, tags: Sequence[str] | None = None) -> Any:
 
 
 def _start(stream: Any) -> int | None:
-    """Where a file's first attribute begins; None if it is no DICOM. The file is left at its beginning."""
+    """Offset of the first attribute; None if the file is not DICOM. The stream is set back to its start."""
     head = stream.read(_PREAMBLE + 4)
     stream.seek(0)
     if head[_PREAMBLE:] == b"DICM":
@@ -135,7 +137,7 @@ def _start(stream: Any) -> int | None:
 
 
 def _inflated(stream: Any, start: int, path: Path, *, whole: bool) -> Any:
-    """The same file not deflated, of which no more than the limits is ever in memory."""
+    """The same stream, inflated if it was deflated; never more than the limits is in memory."""
     pydicom = need_pydicom()
     stream.seek(start)
     meta = pydicom.filereader.read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)

@@ -1,4 +1,4 @@
-"""What a photograph says about itself, checked without decoding its pixels."""
+"""Check the header of a photograph without decoding its pixels."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from monai_fedlora.errors import DataError
-from monai_fedlora.formats.photograph_file import FORMATS, check_header
+from monai_fedlora.formats.photograph_file import opened
 
 _LAST_BYTES = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 _TIFF_PARTS = ((273, 279), (324, 325))
@@ -17,39 +16,24 @@ _TIFF_PARTS = ((273, 279), (324, 325))
 def check_image_header(path: Path) -> tuple[int, int]:
     """Check the header of a JPEG, PNG or TIFF file and return its width and height in pixels.
 
-    Checked: the format, the size, the type of pixels, the number of pages, and that the file has its end. JPEG and PNG
-    end with a marker; only where it is not the last thing in the file is the file decoded to find out. Damage in the
-    middle of a file shows when the file is decoded.
+    Checked: the format, the size, the type of pixels, the number of pages, and that the file is not cut off. JPEG and
+    PNG files end with a marker; a file that does not is decoded to find out. Damage in the middle of a file is only
+    found when the file is decoded.
 
     Args:
-        path: the file; its content decides on the format, not its name.
+        path: the file; its format is recognised by its content, not its name.
 
     Raises:
         DataError: the file is missing, truncated, or what
             :func:`~monai_fedlora.formats.photograph_file.check_header` refuses; the message names it.
     """
-    from PIL import Image, UnidentifiedImageError
-
-    if not path.is_file():
-        raise DataError(f"{path} does not exist or is not a file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
-                check_header(image, path)
-                if not _has_end(path, image):
-                    image.load()
-                return image.size
-    except DataError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{path} is too large: {error}") from error
-    except UnidentifiedImageError as error:
-        raise DataError(
-            f"{path} is not a JPEG, PNG or TIFF file that can be read; copy it again from the source"
-        ) from error
-    except Exception as error:  # Pillow reports damage in a dozen ways
-        raise DataError(f"{path} is truncated or damaged ({error}); copy it again from the source") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with opened(path, damage="is truncated or damaged", advice="copy it again from the source") as image:
+            if not _has_end(path, image):
+                image.load()
+            width, height = image.size
+    return width, height
 
 
 def _has_end(path: Path, image: Any) -> bool:

@@ -1,10 +1,10 @@
-"""Whether a JPEG file has all its pixels.
+"""Check whether a JPEG file has all its pixels.
 
-A file that was cut and closed with an end marker decodes without an error: libjpeg fills up with grey, or leaves out
-the finer scans, and says so in warnings that Pillow does not pass on. Two things tell such a file. Its structure: scans
-of every component, all bits of every coefficient in a progressive file, and all restart markers. And a second decoding
-with noise before the end marker: what lies behind the last pixel is never looked at, so that the picture changes only
-if pixels are missing. Bytes too many, which cameras write and libjpeg warns of too, are no fault.
+A file that was cut off and closed with an end marker decodes without an error: libjpeg fills the rest with grey, or
+leaves out the finer scans, and Pillow does not pass on libjpeg's warnings. Two checks find such files. First the
+structure: there must be scans of every component, all bits of every coefficient in a progressive file, and all restart
+markers. Second, the file is decoded again with noise before its end marker: the decoder ignores what follows the last
+pixel, so that the picture changes only if pixels are missing. Surplus bytes, which some cameras write, are accepted.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ _AFTER_SCAN = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
 _RESTARTS = re.compile(rb"\xff([\xd0-\xd7])")
 _NOISE = bytes((109 + 37 * n + n // 7 * 101) % 255 for n in range(4096))
 MAXIMUM_SCANS = 256
-"""Scans that a JPEG file may have (ours); encoders write up to some dozens, and each costs a pass over the picture."""
+"""Largest number of scans of a JPEG file (ours); encoders write some dozens at most, and decoding each takes time."""
 _EVEN = 3
-"""Levels (of 255) within which a block counts as flat: one that was never decoded is."""
+"""Largest range of levels (of 255) of a block that counts as flat, as blocks are that were never decoded."""
 
 
 class TooManyScans(Exception):
-    """A file would take minutes or hours to decode."""
+    """The file would take minutes or hours to decode."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Scan:
-    """Its components, first and last coefficient, lowest bit, restart interval, and where its data lie."""
+    """A scan: components, first and last coefficient, lowest bit, restart interval, start and end of its data."""
 
     components: tuple[int, ...]
     first: int
@@ -52,7 +52,7 @@ class _Scan:
 
 @dataclass(frozen=True, slots=True)
 class _Structure:
-    """Size, component -> sampling (across, down), and scans."""
+    """Size in pixels, sampling factors (across, down) by component, and scans."""
 
     width: int
     height: int
@@ -91,10 +91,10 @@ def missing_data(content: bytes, image: Any) -> str | None:
 
 
 def _read_structure(content: bytes) -> _Structure:
-    """Walk from segment to segment.
+    """Read the segments of a file one after the other.
 
     Raises:
-        IndexError, ValueError: the walk leaves the file.
+        IndexError, ValueError: a segment ends outside of the file.
         TooManyScans: there are more than :data:`MAXIMUM_SCANS`.
     """
     place, interval = 2, 0
@@ -180,7 +180,7 @@ def _missing_pixels(structure: _Structure, content: bytes, image: Any) -> str | 
 
 
 def _is_flat_at_its_end(image: Any) -> bool:
-    """Whether the last block has one level in any band; in an incomplete file of one scan it has in those it lacks."""
+    """Whether the last block is flat in any band, as it is in the bands that an incomplete file of one scan lacks."""
     width, height = image.size
     last = image.crop((width - 1 - (width - 1) % _BLOCK, height - 1 - (height - 1) % _BLOCK, width, height))
     bands = (last.convert("YCbCr") if image.mode == "RGB" else last).split()

@@ -1,4 +1,4 @@
-"""What a NIfTI file says about itself, checked without loading its voxels."""
+"""Open a NIfTI file and check its header without reading its voxels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GZIP_MODULUS = 1 << 32
 _MM = {1: ("metre", 1000.0), 3: ("micron", 0.001)}
 """Spatial units of ``xyzt_units`` other than mm (2) and unknown (0)."""
 _POSSIBLE_MM = (0.1, 100.0)
-"""Edges that a voxel of an image of a body can have (ours)."""
+"""Smallest and largest plausible voxel size, mm (ours)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Header:
     Attributes:
         shape: voxels along each axis; (x, y, z) or (x, y, z, t).
         spacing: distance of voxels along x, y and z in mm.
-        notes: what was decided that a reader should know.
+        notes: what the user should know about how the header was read.
     """
 
     shape: tuple[int, ...]
@@ -38,7 +38,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Volume:
-    """An image whose header is sound, and whose voxels were not read.
+    """An image with a valid header, whose voxels were not read.
 
     Attributes:
         header: its geometry.
@@ -59,12 +59,12 @@ def read_header(path: Path, *, axes: int) -> Header:
 def open_volume(path: Path, *, axes: int) -> Volume:
     """Open a NIfTI file, ``.nii`` or ``.nii.gz``; its voxels are not read.
 
-    Checked: the number of axes, positive sizes, positive finite spacing, independent axes, a real number
-    type, and that the file is as long as its header says. The length of a compressed file is taken from the
-    last four bytes of gzip; only where they disagree is the file decompressed to find out.
+    Checked: the number of axes, positive sizes, positive finite spacing, linearly independent axes, a real number type,
+    and that the file is as long as its header says. The length of a compressed file is taken from the last four bytes
+    of gzip; only if these disagree is the file decompressed to find out.
 
-    Axes of one voxel behind the third are dropped. Where the sform contradicts pixdim, the qform is taken if it agrees.
-    Positions in metre or micron are converted to mm, unless the numbers can only be mm. Each of the last two is a note.
+    Axes of length 1 after the third are dropped. Where the sform contradicts pixdim, the qform is used if it agrees.
+    Positions in metre or micron are converted to mm, unless the numbers can only be mm. The last two leave a note.
 
     Args:
         path: the file.
@@ -119,7 +119,7 @@ def _open(path: Path) -> Any:
 
 
 def _shape(path: Path, image: Any, axes: int) -> tuple[int, ...]:
-    """Return the sizes without trailing axes of one voxel."""
+    """Return the sizes without trailing axes of length 1."""
     full = tuple(int(size) for size in image.shape)
     if min(full, default=0) < 1:
         raise DataError(f"{path} has no voxels: its shape is {full}")
@@ -140,8 +140,8 @@ def _shape(path: Path, image: Any, axes: int) -> tuple[int, ...]:
 def _spacing(path: Path, image: Any, affine: np.ndarray) -> tuple[float, float, float]:
     """Return the voxel sizes of the affine.
 
-    Without an sform the affine rests on pixdim, whose zero and negative values nibabel repairs; here they
-    are refused, because the repaired size (1 mm) is an invention.
+    Without an sform the affine is made of pixdim, whose zero and negative values nibabel replaces by 1 mm; here they
+    are refused, because the true size is not known.
     """
     import nibabel
     import numpy as np
@@ -160,7 +160,7 @@ def _spacing(path: Path, image: Any, affine: np.ndarray) -> tuple[float, float, 
 
 
 def _unit(image: Any, spacing: tuple[float, float, float]) -> tuple[float, tuple[str, ...]]:
-    """Return what to multiply positions with to get mm, and what to say of it."""
+    """Return the factor that converts positions to mm, and a note on it."""
     name, factor = _MM.get(int(image.header["xyzt_units"]) & 7, ("mm", 1.0))
     low, high = _POSSIBLE_MM
     if factor == 1.0:

@@ -1,13 +1,14 @@
-"""Which affine of a NIfTI file is right.
+"""Choose the affine of a NIfTI file.
 
-A header may place its voxels three times: by ``pixdim``, which has the lengths of their edges, by the *sform* and by
-the *qform*. Readers take the sform where its code is not 0. There are published collections, ACDC among them, whose
-sform has voxels of 1 mm beside a right pixdim and qform; `chosen_affine` takes what agrees with pixdim, which is what
-MONAI's ``NibabelReader`` does with files of three axes.
+A header holds the geometry up to three times: voxel sizes in ``pixdim``, and affines in the *sform* and the *qform*.
+Readers take the sform where its code is not 0. In some published collections, such as ACDC, the sform has voxels of
+1 mm although pixdim and qform are right; `chosen_affine` takes the one that agrees with pixdim, as MONAI's
+``NibabelReader`` does for files of three axes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,24 @@ import numpy as np
 from monai_fedlora.errors import DataError
 
 _TURN = 5.0
-"""Degrees between axes of both forms from which they are not the same (ours)."""
+"""Angle in degrees from which the axes of the two forms count as different (ours)."""
 _SAME_STEP = 0.01
-"""Relative difference up to which two voxel sizes are the same (ours)."""
+"""Relative difference up to which two voxel sizes count as the same (ours)."""
 
 
 def chosen_affine(image: Any, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the sform or the qform of an image, whichever agrees with pixdim.
 
-    An sform of other rounding than pixdim gives way to a qform that is the same but for rounding, so that the numbers
-    are those of MONAI's reader.
+    If sform and qform differ only by rounding, and the sform is rounded differently than pixdim, the qform is returned,
+    so that the numbers are those of MONAI's reader.
 
     Args:
         image: a nibabel image.
         path: its file, for messages.
 
     Returns:
-        (4, 4) float64 in the header's unit, and what to say of the choice. Without an sform it is the qform, or what
-        nibabel makes of pixdim alone.
+        (4, 4) float64 in the header's unit, and a note on the choice. Without an sform it is the qform, or the affine
+        that nibabel makes of pixdim alone.
 
     Raises:
         DataError: neither form agrees with pixdim.
@@ -56,16 +57,16 @@ def chosen_affine(image: Any, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     if int(image.header["qform_code"]) != 0 and qform is not None and _agrees(qform, declared):
         return qform, ("the sform of the file contradicts pixdim; the qform, which agrees with it, was used",)
     raise DataError(
-        f"{path} contradicts itself: its voxels are {_times(declared)} mm by pixdim and {_times(_steps(affine))} mm "
+        f"{path} contradicts itself: its voxels are {times(declared)} mm by pixdim and {times(_steps(affine))} mm "
         "by its affine, and no qform agrees with pixdim; convert it again from the source"
     )
 
 
 def _qform(image: Any) -> np.ndarray | None:
-    """Return the affine of the quaternion in the precision of an sform; None if it is none."""
+    """Return the affine of the quaternion in the precision of an sform; None if the quaternion is invalid."""
     try:
         qform = np.asarray(image.header.get_qform(), dtype=np.float32).astype(np.float64)
-    except Exception:  # nibabel and numpy report a quaternion that is none in several ways
+    except Exception:  # nibabel and numpy report an invalid quaternion by several kinds of errors
         return None
     return qform if np.isfinite(qform).all() else None
 
@@ -75,7 +76,7 @@ def _agrees(affine: np.ndarray, declared: np.ndarray) -> bool:
 
 
 def _is_turned(first: np.ndarray, second: np.ndarray) -> bool:
-    """Whether an axis runs elsewhere by one of two affines than by the other."""
+    """Whether an axis has different directions in two affines."""
     cosines = (first[:3, :3] * second[:3, :3]).sum(axis=0) / (_steps(first) * _steps(second))
     return bool(cosines.min() < np.cos(np.radians(_TURN)))
 
@@ -84,5 +85,6 @@ def _steps(affine: np.ndarray) -> np.ndarray:
     return np.linalg.norm(affine[:3, :3], axis=0)
 
 
-def _times(numbers: np.ndarray) -> str:
+def times(numbers: Iterable[float]) -> str:
+    """Numbers with four digits as "1.5 x 1.5 x 8"."""
     return " x ".join(f"{number:.4g}" for number in numbers)

@@ -1,10 +1,12 @@
-"""Read a photograph as it is meant to be seen, or say why that cannot be.
+"""Read a photograph (JPEG, PNG or TIFF) as RGB, or say why it cannot be used.
 
-An exported bundle decodes the same files with Pillow alone and gets the same values (`WHITE`, `FORMATS`).
+An exported bundle reads the same files with Pillow alone and gets the same values.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,13 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 def read_photograph(path: str | Path) -> np.ndarray:
     """Read a JPEG, PNG or TIFF file.
 
-    The picture is turned as its EXIF orientation says. Grey, palette, YCbCr and CMYK files become RGB; embedded colour
-    profiles are not applied. Transparent places become black, which is what surrounds the field of view of a
-    dermatoscope or a fundus camera, what padding uses, and what has no weight in `shades_of_grey`. Levels are
-    divided by the largest one that the file's bits per sample allow, never by the brightest pixel.
+    The EXIF orientation is applied. Grey, palette, YCbCr and CMYK files become RGB; embedded colour profiles are not
+    applied. Transparent pixels become black, like the surround of a dermatoscope's or fundus camera's field of view and
+    like padding; black has no weight in `shades_of_grey`. Levels are divided by the largest one that the file's bits
+    per sample allow, never by the brightest pixel.
 
     Args:
-        path: the file; its content decides on the format, not its name.
+        path: the file; its format is recognised by its content, not its name.
 
     Returns:
         (3, H, W) float32 red, green and blue in [0, 1].
@@ -43,47 +45,69 @@ def read_photograph(path: str | Path) -> np.ndarray:
         DataError: the file is missing, damaged, incomplete, blank, of another format or number type, of several pages,
             smaller than 32 pixels (ours) on a side or larger than 2**26 pixels (ours); the message names it.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ImageOps
 
     path = Path(path)
+    with opened(path, damage="cannot be read to its end", advice="export the photograph again") as image:
+        white = 2.0 ** _bits(image) - 1.0
+        if image.format in _JPEG:
+            check_scans(path.read_bytes())
+        image.load()
+        if image.format in _JPEG and (missing := missing_data(path.read_bytes(), image)):
+            raise DataError(f"{path} is incomplete: {missing}; copy it again from the source")
+        if image.format == "PNG" and is_incomplete(path.read_bytes(), image):
+            raise DataError(f"{path} is incomplete: its last rows are missing; copy it again from the source")
+        ImageOps.exif_transpose(image, in_place=True)
+        levels = _levels(image, white)
+    if (levels == levels[0, 0]).all():
+        raise DataError(f"{path} is blank: all its pixels are equal; export the photograph again")
+    return np.ascontiguousarray(np.moveaxis(levels, -1, 0))
+
+
+@contextmanager
+def opened(path: Path, *, damage: str, advice: str) -> Iterator[Any]:
+    """Open a photograph with Pillow and check its header; its pixels are not decoded.
+
+    Args:
+        path: the file.
+        damage: what is wrong if anything fails inside the block, for the message.
+        advice: what to do with a file of another format, for the message.
+
+    Yields:
+        Pillow's image.
+
+    Raises:
+        DataError: the file is missing or of another format, :func:`check_header` refuses it, or something fails inside
+            the block; the message names the file.
+    """
+    from PIL import Image, UnidentifiedImageError
+
     if not path.is_file():
         raise DataError(f"{path} does not exist or is not a file")
     try:
         with Image.open(path, formats=FORMATS) as image:
             check_header(image, path)
-            white = 2.0 ** _bits(image) - 1.0
-            if image.format in _JPEG:
-                check_scans(path.read_bytes())
-            image.load()
-            if image.format in _JPEG and (missing := missing_data(path.read_bytes(), image)):
-                raise DataError(f"{path} is incomplete: {missing}; copy it again from the source")
-            if image.format == "PNG" and is_incomplete(path.read_bytes(), image):
-                raise DataError(f"{path} is incomplete: its last rows are missing; copy it again from the source")
-            ImageOps.exif_transpose(image, in_place=True)
-            levels = _levels(image, white)
+            yield image
     except DataError:
         raise
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path} is too large: {error}") from error
     except TooManyScans as error:
         raise DataError(
             f"{path} has more than {MAXIMUM_SCANS} scans, which no camera writes and which take very long to decode; "
             "export the photograph again"
         ) from error
     except UnidentifiedImageError as error:
-        raise DataError(
-            f"{path} is not a JPEG, PNG or TIFF file that can be read; export the photograph again"
-        ) from error
-    except Exception as error:  # Pillow reports damage in a dozen ways
-        raise DataError(f"{path} cannot be read to its end ({error}); copy it again from the source") from error
-    if (levels == levels[0, 0]).all():
-        raise DataError(f"{path} is blank: all its pixels are equal; export the photograph again")
-    return np.ascontiguousarray(np.moveaxis(levels, -1, 0))
+        raise DataError(f"{path} is not a JPEG, PNG or TIFF file that can be read; {advice}") from error
+    except Exception as error:  # Pillow reports damage by many kinds of errors
+        raise DataError(f"{path} {damage} ({error}); copy it again from the source") from error
 
 
 def check_header(image: Any, path: Path) -> None:
-    """Refuse a photograph for what Pillow says of it before it decodes the pixels.
+    """Refuse a photograph that its header shows to be unusable.
 
     Raises:
-        DataError: its size, its type of pixels or its number of pages; the message names it.
+        DataError: its size, type of pixels or number of pages; the message names it.
     """
     width, height = image.size
     if width * height > MAXIMUM_PIXELS:
@@ -107,7 +131,7 @@ def check_header(image: Any, path: Path) -> None:
 
 
 def _bits(image: Any) -> int:
-    """Bits per sample of a grey file with more than 8, which Pillow says for TIFF only; PNG has 16."""
+    """Bits per sample of a grey file with more than 8: known for TIFF; PNG has 16."""
     return int(getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0])
 
 

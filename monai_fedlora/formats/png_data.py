@@ -1,7 +1,8 @@
-"""Whether a PNG file has all its pixels.
+"""Check whether a PNG file has all its pixels.
 
-A file whose compressed data end behind a whole row, with sound checksums and an end, decodes without an error: Pillow
-leaves the rows that are missing at zero. What the data unpack to is compared with what the header promises.
+A file whose compressed data stop after a whole row, with correct checksums and an end chunk, decodes without an error:
+Pillow leaves the missing rows at zero. Therefore the length of the decompressed data is compared with the one that
+follows from the header.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _SIGNATURE = 8
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Samples of a pixel by its colour type (PNG specification, table 11.1)."""
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-"""Of an interlaced file: first column and row, and the steps to the next ones (8.2)."""
+"""Passes of an interlaced file: first column and row, and steps to the next ones (8.2)."""
 
 
 def is_incomplete(content: bytes, image: Any) -> bool:
@@ -27,7 +28,7 @@ def is_incomplete(content: bytes, image: Any) -> bool:
         image: Pillow's image of it, loaded and not yet turned.
     """
     if np.asarray(image)[-2:].any(axis=-1 if len(image.getbands()) > 1 else ()).all():
-        return False  # the rows that are decoded last are there
+        return False  # the rows that are decoded last are not zero
     chunks = list(_chunks(content))
     header = next(body for kind, body in chunks if kind == b"IHDR")
     expected = _length(header)
@@ -48,7 +49,7 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _length(header: bytes) -> int:
-    """Bytes of all rows, each with its filter in front, for the content of a header chunk (11.2.2)."""
+    """Bytes of all rows, each with its filter byte, computed from the content of the header chunk (11.2.2)."""
     width, height = (int.from_bytes(header[place : place + 4], "big") for place in (0, 4))
     bits = header[8] * _CHANNELS[header[9]]
     passes = _PASSES if header[12] else ((0, 0, 1, 1),)

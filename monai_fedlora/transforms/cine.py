@@ -1,7 +1,7 @@
-"""Cine short-axis pipeline as MONAI dictionary transforms.
+"""Preprocessing and augmentation of short-axis cines as MONAI dictionary transforms.
 
-Between the file and the network lie exactly four steps: read ED and ES, bring them to one order of axes, resample,
-normalise around the heart. The last three are `localise.CinePreprocessor`, which an exported bundle carries.
+Four steps lead from the file to the network: read ED and ES, bring them to the canonical order of axes, resample, crop
+around the heart and normalise. The last three are also in `localise.CinePreprocessor`, which exported bundles contain.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from monai_fedlora.transforms.resampling import resample
 
 IMAGE = "image"
 PLACEHOLDER = "placeholder"
-"""Key of a boolean tensor: the file does not tell how the patient lies; all 16 orders of its axes count alike."""
+"""Key of a boolean tensor: True where the file does not hold the orientation; all 16 orders of axes are then equal."""
 
 KEPT_KEYS = (IMAGE, PLACEHOLDER, "label", "subject")
 
@@ -38,9 +38,9 @@ KEPT_KEYS = (IMAGE, PLACEHOLDER, "label", "subject")
 class LoadCined(Transform):
     """Read ``ed`` and ``es``, or ``cine`` with ``ed_frame`` and ``es_frame``, into ``image``.
 
-    ``image`` is a float32 MetaTensor (2, X, Y, Z), ED then ES, in the one order of axes and with its affine;
-    ``placeholder`` is a boolean tensor, see :data:`PLACEHOLDER`. All other keys stay. How stacks of different length
-    are joined: `frames.join_frames`.
+    ``image`` is a float32 MetaTensor (2, X, Y, Z), ED then ES, in the canonical order of axes and with its affine;
+    ``placeholder`` is a boolean tensor, see :data:`PLACEHOLDER`. All other keys stay. Stacks of different length are
+    joined by `frames.join_frames`.
 
     Raises:
         DataError: a file cannot be used; the message names it.
@@ -89,17 +89,18 @@ class NormaliseCined(Transform):
 
 
 def cine_preprocessing(*, image_size: Sequence[int], spacing: Sequence[float]) -> list[Callable]:
-    """Deterministic transforms from a datalist item to what the network takes.
+    """Deterministic transforms from a datalist item to the network's input.
 
     The item afterwards holds ``image`` (plain float32 tensor (2, \\*image_size) in [0, 1]), ``placeholder`` (see
-    :data:`PLACEHOLDER`) and, where present, ``label`` and ``subject``, and nothing else, so that any items collate.
+    :data:`PLACEHOLDER`) and, where present, ``label`` and ``subject``. All other keys are dropped, so that items of
+    any source can be collated.
 
     Args:
         image_size: voxels (x, y, z) of the network's input.
         spacing: voxel size (x, y, z) of the network's input in mm; x and y equal.
 
     Raises:
-        ConfigError: size or spacing cannot be.
+        ConfigError: size or spacing is not valid.
     """
     _checked(image_size, spacing)
     return [
@@ -118,13 +119,13 @@ def cine_augmentation(
 
     CineMA's (Fu et al., arXiv 2506.00679): gamma 0.5 to 1.5, noise of up to 0.1, any rotation about the slice
     axis, in-plane scaling by up to 20 % and a shift. CineMA shifts by up to 60 mm before a random crop; here
-    the crop is fixed and the shift covers the error of the heart's localisation (ours). Slices are never mixed,
-    and grey levels stay in [0, 1].
+    the crop is fixed and the shift covers the error of the heart's localisation (ours). Slices are not interpolated
+    with each other, and grey levels stay in [0, 1].
 
     Args:
         image_size: voxels (x, y, z) of ``image``.
         spacing: voxel size (x, y, z) in mm; x and y equal.
-        probability: of each of the three.
+        probability: probability of gamma, of noise, and of rotation, scaling and shift together.
         shift_mm: largest in-plane shift along an axis.
     """
     size, spacing_mm = _checked(image_size, spacing)

@@ -1,13 +1,13 @@
-"""Read the ED and ES frame of a short-axis cine and put them on one grid, or say why that cannot be.
+"""Read the ED and ES frame of a short-axis cine and put them on one grid, or say why they cannot be used.
 
-Every frame is brought to the one order of axes of :mod:`monai_fedlora.transforms.orientation`, as the exported model
-does with what MONAI's own ``LoadImaged`` reads from the same files.
+Every frame is brought to the canonical order of axes of :mod:`monai_fedlora.transforms.orientation`. The exported model
+does the same with files that MONAI's ``LoadImaged`` has read.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 from monai_fedlora.errors import DataError
 from monai_fedlora.formats.nifti import Volume, open_volume
+from monai_fedlora.formats.nifti_forms import times
 from monai_fedlora.transforms.grey_levels import check_grey_levels, check_time_axis, not_finite
 from monai_fedlora.transforms.orientation import orient_array
 
@@ -31,11 +32,11 @@ class Frame:
     """One time point of a short-axis stack.
 
     Attributes:
-        voxels: (X, Y, Z) float32 grey levels, finite and not constant, in the one order of axes.
+        voxels: (X, Y, Z) float32 grey levels, finite and not constant, in the canonical order of axes.
         affine: (4, 4) float64, voxel to world in mm.
         path: the file it came from, for messages.
-        notes: what was decided in reading the file that a reader should know.
-        stored: (4, 4) float64, the affine of the voxels in the order in which the file has them.
+        notes: what the user should know about how the file was read.
+        stored: (4, 4) float64, the affine of the voxels in the order of the file.
     """
 
     voxels: np.ndarray
@@ -66,7 +67,7 @@ def read_frames(item: Mapping[str, Any]) -> tuple[Frame, Frame]:
 
 
 def make_frame(voxels: np.ndarray, affine: np.ndarray, path: Path, notes: tuple[str, ...] = ()) -> Frame:
-    """Put one time point together; fields as of :class:`Frame`, but axes in any order.
+    """Make a frame of voxels with axes in any order; arguments as the fields of :class:`Frame`.
 
     Raises:
         DataError: the voxels are not finite, all equal or the labels of a segmentation, or it is not a plausible
@@ -79,10 +80,10 @@ def make_frame(voxels: np.ndarray, affine: np.ndarray, path: Path, notes: tuple[
 
 
 def oriented_or_refused(voxels: np.ndarray, affine: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """An array (X, Y, Z) or (X, Y, Z, T) in the one order of axes, and its affine.
+    """An array (X, Y, Z) or (X, Y, Z, T) in the canonical order of axes, and its affine.
 
     Raises:
-        DataError: the affine cannot be, or nothing tells the axis of the slices.
+        DataError: the affine is invalid, or the axis of the slices cannot be determined.
     """
     try:
         oriented, moved = orient_array(voxels, affine)
@@ -94,11 +95,11 @@ def oriented_or_refused(voxels: np.ndarray, affine: np.ndarray, path: Path) -> t
 def join_frames(ed: Frame, es: Frame) -> tuple[np.ndarray, np.ndarray]:
     """Stack two frames slice by slice.
 
-    If their affines place them a whole number of slices apart, slices at the same position are joined. If the
-    affines do not tell but one stack has fewer slices (contours at end-systole often stop a slice short of the
-    base or the apex), it is slid along the other to where the chest around the heart matches best. Slices
-    without a partner are dropped from both, so that a voxel means one place in both channels and their number
-    does not tell how far the heart contracts.
+    If the affines differ by a whole number of slices, slices at the same position are joined. If the affines are equal
+    but one stack has fewer slices (at end-systole the slice at the base or the apex is often missing), the shorter
+    stack is moved along the other one to where the chest around the heart matches best. Slices without a partner are
+    dropped from both stacks, so that a voxel is the same position in both channels and the number of slices does not
+    reveal how far the heart contracts.
 
     Returns:
         voxels (2, X, Y, Z) float32, affine (4, 4) float64 of its first voxel.
@@ -130,7 +131,7 @@ def read_cine(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Read all frames of a 4D file, in the file's own order of axes.
 
     Returns:
-        voxels (X, Y, Z, T) float32, affine (4, 4) float64 in mm, and what a reader should know.
+        voxels (X, Y, Z, T) float32, affine (4, 4) float64 in mm, and notes for the user.
 
     Raises:
         DataError: the file is damaged, its voxels are not finite or no grey levels, time is not on the fourth axis, or
@@ -175,20 +176,16 @@ def _read_frame(path: Path) -> Frame:
     return make_frame(_scaled(_stored(volume, path), volume, path), volume.affine, path, volume.header.notes)
 
 
-def _times(numbers: Iterable[float]) -> str:
-    return " x ".join(f"{number:.4g}" for number in numbers)
-
-
 def _stored(volume: Volume, path: Path) -> np.ndarray:
     """The numbers in the file, before slope and intercept."""
     try:
         return np.asanyarray(volume.proxy.get_unscaled())
-    except Exception as error:  # nibabel, gzip and zlib report damage in a dozen ways
+    except Exception as error:  # nibabel, gzip and zlib report damage by many kinds of errors
         raise DataError(f"{path} cannot be read to its end ({error}); copy it again from the source") from error
 
 
 def _scaled(stored: np.ndarray, volume: Volume, path: Path) -> np.ndarray:
-    """Grey levels, float32, with the bits of nibabel's own scaling."""
+    """Grey levels, float32, bit for bit those of nibabel's own scaling."""
     from nibabel.volumeutils import apply_read_scaling
 
     try:
@@ -209,11 +206,11 @@ def _checked(voxels: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _check_geometry(frame: Frame) -> None:
-    """Refuse what cannot be a short-axis stack."""
+    """Refuse a stack whose size or voxel size is implausible for a short-axis view."""
     shape = frame.voxels.shape
     spacing = np.linalg.norm(frame.affine[:3, :3], axis=0)
     x, y, z = (float(step) for step in spacing)
-    text = f"{frame.path} has {_times(shape)} voxels of {_times(spacing)} mm"
+    text = f"{frame.path} has {times(shape)} voxels of {times(spacing)} mm"
     if shape[2] > min(shape[:2]):
         raise DataError(f"{text}: a short-axis stack has fewer slices than an image has rows or columns")
     if shape[2] < MINIMUM_SLICES:
@@ -225,7 +222,7 @@ def _check_geometry(frame: Frame) -> None:
 
 
 def _slice_offset(ed: Frame, es: Frame, where: str) -> int:
-    """ED slice that lies where slice 0 of ES does, by the affines."""
+    """Index of the ED slice at the position of slice 0 of ES, by the affines."""
     try:
         to_ed = np.linalg.solve(ed.affine, es.affine)
     except np.linalg.LinAlgError as error:
@@ -243,7 +240,7 @@ def _slice_offset(ed: Frame, es: Frame, where: str) -> int:
 
 
 def _best_offset(ed: np.ndarray, es: np.ndarray) -> int:
-    """Offset of ES along ED at which the slices of the shorter stack look most like the other's."""
+    """Offset of ES along ED, in slices, at which the slices of both stacks are most similar."""
 
     def standardised(voxels: np.ndarray) -> torch.Tensor:
         slices = torch.from_numpy(np.ascontiguousarray(voxels)).permute(2, 0, 1)[:, None]

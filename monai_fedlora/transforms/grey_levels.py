@@ -1,7 +1,7 @@
-"""What the voxels of a cine cannot be: labels, numbers that are none, frames where slices belong.
+"""Checks of a cine's voxels: no label maps, no NaN or infinity, no time on the third axis.
 
-The bounds are ours. In 234 frames of 117 patients (ACDC and Sunnybrook) there are at least 116 levels, and at most 48 %
-of neighbouring voxels are equal; in their segmentations there are at most 4 levels, and 94 % or more are equal.
+The limits are ours. In 234 frames of 117 patients (ACDC and Sunnybrook) there are at least 116 levels, and at most 48 %
+of neighbouring voxels are equal; in their segmentations there are at most 4 levels, and at least 94 % are equal.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import numpy as np
 from monai_fedlora.errors import DataError
 
 FEWEST_LEVELS = 12
-"""A volume of no more different levels, unless all are equal, holds labels."""
+"""A volume with at most so many different levels, unless all are equal, is a label map."""
 _EQUAL_NEIGHBOURS = 0.85
 _CELL = 4
 _TIME_IS_SMOOTHER = 0.6
 
 
 def check_grey_levels(voxels: np.ndarray, path: Path) -> None:
-    """Refuse the labels of a segmentation.
+    """Refuse a label map.
 
     Args:
         voxels: (X, Y, Z) finite, not all equal.
         path: the file, for messages.
 
     Raises:
-        DataError: there are hardly any levels, or whole numbers that are mostly the same in neighbouring voxels.
+        DataError: there are very few levels, or whole numbers that are mostly equal in neighbouring voxels.
     """
     levels = np.unique(voxels)
     if 2 <= len(levels) <= FEWEST_LEVELS:
@@ -49,8 +49,8 @@ def check_grey_levels(voxels: np.ndarray, path: Path) -> None:
 def check_time_axis(voxels: np.ndarray, path: Path) -> None:
     """Refuse a cine whose third axis is time.
 
-    From one frame to the next less changes than from one slice to the next, in most places nothing: of a real cine and
-    made-up ones the differences of slices are 2 to 18 times those of frames.
+    Successive frames differ less than neighbouring slices do: in a real cine and in phantoms the differences of slices
+    are 2 to 18 times those of frames.
 
     Args:
         voxels: (X, Y, Z, T) real numbers.
@@ -71,7 +71,7 @@ def check_time_axis(voxels: np.ndarray, path: Path) -> None:
 
 
 def not_finite(voxels: np.ndarray, path: Path) -> str:
-    """Say that a file has voxels that are no numbers, and how many."""
+    """Return the message that a file holds NaN or infinity, with their share."""
     share = 1 - float(np.isfinite(voxels).mean())
     return (
         f"{path} has voxels that are not finite numbers ({share:.1%} of them; are they padding?); export it again from "
@@ -80,7 +80,7 @@ def not_finite(voxels: np.ndarray, path: Path) -> str:
 
 
 def _typical_change(voxels: np.ndarray, axis: int) -> float:
-    """Third quartile of the differences of neighbouring images, of means of 4 x 4 pixels, in their brighter half."""
+    """Third quartile of the differences of neighbouring images, after averaging 4 x 4 pixels, in the brighter half."""
     width, height, *rest = voxels.shape
     cells = voxels[: width // _CELL * _CELL, : height // _CELL * _CELL]
     cells = cells.reshape(width // _CELL, _CELL, height // _CELL, _CELL, *rest).mean((1, 3), dtype=np.float32)

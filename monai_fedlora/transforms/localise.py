@@ -1,8 +1,8 @@
 """Find the heart in a short-axis cine pair, crop around it and normalise the grey levels.
 
-Plain torch without MONAI and fully TorchScript-able: an exported bundle carries exactly this code inside its
-scripted module, so training and the clinic cannot drift apart. No mask is needed; the heart is what moves
-between end-diastole (ED) and end-systole (ES).
+Plain torch without MONAI, and scriptable: exported bundles contain this code as TorchScript, so that preprocessing is
+the same in training and in the clinic. No mask is needed: the heart is found by its motion between end-diastole (ED)
+and end-systole (ES).
 
 Tensors are (2, X, Y, Z): ED and ES on the channel axis, slices last, one in-plane spacing for both axes.
 """
@@ -28,18 +28,18 @@ def _smooth(maps: Tensor, sigma: float) -> Tensor:
 
 
 def _pooling(image: Tensor, spacing_mm: float) -> int:
-    """Voxels pooled per axis so that the map's pixels are about 4 mm wide."""
+    """Number of voxels to pool per axis so that pixels are about 4 mm wide."""
     return max(1, min(int(4.0 / spacing_mm + 0.5), image.shape[1], image.shape[2]))
 
 
 def motion_map(image: Tensor, spacing_mm: float) -> Tensor:
-    """Where the two frames differ, seen along the slice axis.
+    """How much the two frames differ at each place of the image plane.
 
-    Every slice of every frame is pooled to pixels of about 4 mm and standardised, so that a gain or offset
-    between frames or slices leaves no trace. The absolute difference is blurred, averaged over the slices,
-    freed of its median (noise) and saturated at the level that 80 cm^2 exceed, though not below 30 % of its
-    maximum: a vigorous right ventricle or a pulsating vessel then counts little more than a weakly
-    contracting left ventricle (ours).
+    Every slice of every frame is pooled to pixels of about 4 mm and standardised, which removes gains and offsets
+    between frames or slices. The absolute difference is blurred and averaged over the slices; its median (noise) is
+    subtracted, and it is clipped at the level that an area of 80 cm^2 exceeds, but not below 30 % of its maximum. So a
+    strongly moving right ventricle or a pulsating vessel counts little more than a weakly contracting left ventricle
+    (ours).
 
     Args:
         image: (2, X, Y, Z) grey levels of any scale.
@@ -98,7 +98,7 @@ def heart_centre(image: Tensor, spacing_mm: float) -> Tensor:
 
 
 def crop_start(centre: float, length: int, size: int) -> int:
-    """First voxel of the window of ``size`` around ``centre`` that stays inside 0..length; 0 if it cannot."""
+    """First voxel of a window of ``size`` voxels around ``centre`` that lies inside 0..length; 0 if it does not fit."""
     if length <= size:
         return 0
     return min(max(math.floor(centre - (size - 1) / 2.0 + 0.5), 0), length - size)
@@ -133,8 +133,8 @@ def percentile(values: Tensor, percent: float) -> Tensor:
 def normalise_cine(image: Tensor, size: tuple[int, int, int], spacing_mm: float) -> Tensor:
     """Crop around the heart, clip and rescale the grey levels of each frame, pad to ``size``.
 
-    In plane the crop is centred on the heart and stays inside the image where it can; a smaller image is
-    padded symmetrically. Of too many slices the middle ones are kept; missing slices are zeros at the end.
+    In plane the crop is centred on the heart and stays inside the image where possible; a smaller image is padded
+    symmetrically. Of too many slices the middle ones are kept; missing slices are zeros at the end.
     Each frame is clipped to its 0.95 and 99.5 percentiles inside the crop and rescaled to [0, 1], as CineMA
     does (Fu et al., arXiv 2506.00679); padding is 0 and does not enter the percentiles.
 
@@ -165,7 +165,7 @@ def normalise_cine(image: Tensor, size: tuple[int, int, int], spacing_mm: float)
 
 
 class CinePreprocessor(nn.Module):
-    """One order of axes, the network's voxel size, and `normalise_cine`, as a module that can be scripted."""
+    """Canonical order of axes, resampling and `normalise_cine` as a scriptable module."""
 
     def __init__(self, size: tuple[int, int, int], spacing: tuple[float, float, float]) -> None:
         super().__init__()
@@ -183,6 +183,6 @@ class CinePreprocessor(nn.Module):
 
     @torch.jit.export
     def unknown(self, image: Tensor) -> Tensor:
-        """(B, 4, 4) affines of images (B, 2, X, Y, Z) of the network's voxel size whose orientation nobody knows."""
+        """Affines (B, 4, 4) for images (B, 2, X, Y, Z) of the network's voxel size with unknown orientation."""
         steps = torch.tensor([self.spacing[0], self.spacing[1], self.spacing[2], 1.0], dtype=torch.float64)
         return (torch.eye(4, dtype=torch.float64) * steps).unsqueeze(0).expand(len(image), 4, 4).to(image.device)

@@ -1,20 +1,21 @@
-"""One order of axes for every short-axis stack, whatever order its file stores.
+"""Bring every short-axis stack to one canonical order of axes, whatever order its file has.
 
-Plain torch without MONAI and TorchScript-able: training, prediction and the exported module run this code.
+Plain torch without MONAI, and scriptable: training, prediction and the exported module run this code.
 
-Of the 48 orders and flips in which a stack can be stored, the slices go last, and of the 16 that remain (8 in the image
-plane, 2 of the slices) the one whose axes lie nearest to those of a fixed reference view is taken: the largest sum of
-the three cosines. One sum for all axes changes its mind far from a typical view, at turns of about 45 degrees in plane,
-where rules per axis (MONAI's ``Orientationd``) do so in the middle of what double-oblique views really are.
+A stack can be stored in 48 orders and flips of its axes. The slices become the last axis, and of the 16 orders that
+remain (8 in the image plane, 2 of the slices) the one nearest to a fixed reference view is taken: that with the largest
+sum of the cosines between its three axes and those of the reference. With one sum for all axes the choice changes only
+far from typical views, at in-plane rotations of about 45 degrees; rules for each axis (MONAI's ``Orientationd``) change
+it in the middle of the range of real double-oblique views.
 
-The reference looks from the apex to the base, the anterior wall up and the right ventricle at the left, as short axes
-are shown (Cerqueira et al., "Standardized myocardial segmentation", Circulation 2002), with the heart's axis 45 degrees
-to the left and 29 degrees down (ours): the first axis runs to the patient's left and back, the second downwards, the
-third from base to apex. It mirrors the world, since the slices come towards the viewer.
+In the reference view one looks from the apex to the base, with the anterior wall up and the right ventricle on the
+left, as short axes are displayed (Cerqueira et al., "Standardized myocardial segmentation", Circulation 2002). The long
+axis of the heart points 45 degrees to the left and 29 degrees down (ours). The first axis points to the patient's left
+and back, the second downwards, the third from base to apex; the axes are left-handed.
 
-A stack along the world's axes is no short-axis view of anybody: converters write such an affine where they have lost
-the orientation ("placeholder"). The same holds, rarely, for a stack in the middle between two orders. Then there is no
-right order, and all 16 count alike: :func:`all_orders`.
+An affine along the world's axes is not that of a short-axis view: converters write it where the orientation was lost
+("placeholder"). Rarely, a stack lies in the middle between two orders. In both cases no order is right, and all 16 are
+treated alike, see :func:`all_orders`.
 """
 
 import math
@@ -27,8 +28,8 @@ N_ORDERS = 16
 
 
 def reference_view() -> Tensor:
-    """(3, 3) float64: each column is the direction of an axis of the reference, in the patient."""
-    half, down = math.sqrt(0.5), 0.48  # left and front alike; the sine of 29 degrees
+    """(3, 3) float64: the directions of the reference's axes in the patient, one per column."""
+    half, down = math.sqrt(0.5), 0.48  # 45 degrees between left and front; the sine of 29 degrees
     level = math.sqrt(1.0 - down * down)
     left = [-half, half * down, -half * level]
     front = [-half, -half * down, half * level]
@@ -47,17 +48,17 @@ def reference_affine(spacing: tuple[float, float, float]) -> Tensor:
 
 
 def slice_axis(affine: Tensor, shape: list[int]) -> int:
-    """The axis along which the slices of a stack follow each other.
+    """The axis along which the slices of a stack are arranged.
 
-    The axis whose voxels are 1.25 times as far apart as those of any other; without one, the axis with the fewest
-    voxels (ours).
+    It is the axis whose voxel size is 1.25 times that of any other; if there is none, the axis with the fewest voxels
+    (ours).
 
     Args:
         affine: (4, 4) voxel to world in mm.
         shape: voxels along the three axes.
 
     Raises:
-        ValueError: neither tells.
+        ValueError: neither determines it.
     """
     spacing = affine[:3, :3].double().square().sum(dim=0).sqrt()
     farthest = int(spacing.argmax())
@@ -77,11 +78,12 @@ def reading_order(affine: Tensor, shape: list[int]) -> tuple[list[int], list[boo
         shape: voxels along the three axes.
 
     Returns:
-        For each new axis the old one, and whether it runs backwards; whether the affine tells an orientation. Where it
-        does not, only the slices are moved.
+        For each new axis the old one and whether it is reversed, and whether the affine holds an orientation. If it
+        does not, only the slices are moved to the last axis.
 
     Raises:
-        ValueError: the affine is not finite or its axes are not independent, or it does not tell the slices' axis.
+        ValueError: the affine is not finite, its axes are not independent, or the axis of the slices cannot be
+            determined.
     """
     matrix = affine[:3, :3].double()
     spacing = matrix.square().sum(dim=0).sqrt()
@@ -100,7 +102,7 @@ def reading_order(affine: Tensor, shape: list[int]) -> tuple[list[int], list[boo
     crossed = float(cosines[second, 0].abs() + cosines[first, 1].abs())
     axes = [first, second, last] if straight >= crossed else [second, first, last]
     chosen = [float(cosines[axes[0], 0]), float(cosines[axes[1], 1]), float(cosines[last, 2])]
-    # what the next best order loses: by two exchanged axes, or by one turned round
+    # difference to the sum of the next best order: two axes exchanged, or one reversed
     margin = min(abs(straight - crossed), 2.0 * abs(chosen[0]), 2.0 * abs(chosen[1]), 2.0 * abs(chosen[2]))
     along_world = float(directions.abs().amax(dim=0).min()) > 0.99985  # cos 1 degree
     if along_world or margin < 0.05:
@@ -109,26 +111,25 @@ def reading_order(affine: Tensor, shape: list[int]) -> tuple[list[int], list[boo
 
 
 def is_known(affine: Tensor, shape: list[int]) -> bool:
-    """Whether an affine tells how the patient lies; False for a placeholder. See :func:`reading_order`."""
+    """Whether an affine holds the patient's orientation; False for a placeholder. See :func:`reading_order`."""
     return reading_order(affine, shape)[2]
 
 
 def view_angle(affine: Tensor, shape: list[int]) -> float | None:
-    """How far a stack lies from the reference view, in degrees.
+    """Angle between a stack and the reference view, in degrees.
 
-    Of its orders the nearest counts, which :func:`orient` takes where there is one. The sum of its three cosines is
-    read as the trace of a rotation, 1 + 2 cos(angle); a mirrored stack, which no rotation brings there, has the angle
-    of the same sum.
+    It is that of the nearest order, which :func:`orient` chooses. The sum of the three cosines is taken as the trace of
+    a rotation matrix, 1 + 2 cos(angle), also for a mirrored stack, which no rotation brings to the reference.
 
     Args:
         affine: (4, 4) voxel to world in mm (right, anterior, superior).
         shape: voxels along the three axes.
 
     Returns:
-        Degrees in [0, 180]; None for axes along the world's, which say nothing.
+        Degrees in [0, 180]; None for a placeholder, whose axes are those of the world.
 
     Raises:
-        ValueError: the affine does not tell the slices' axis.
+        ValueError: the axis of the slices cannot be determined.
     """
     directions = affine[:3, :3].double() / affine[:3, :3].double().norm(dim=0)
     if float(directions.abs().amax(dim=0).min()) > 0.99985:  # cos 1 degree, as in reading_order
@@ -148,7 +149,7 @@ def reordered_affine(affine: Tensor, shape: list[int], axes: list[int], backward
         affine: of the stack as it was.
         shape: its voxels.
         axes: for each new axis the old one.
-        backwards: whether each new axis runs backwards.
+        backwards: whether each new axis is reversed.
     """
     origin = affine[:, 3]
     columns: list[Tensor] = []
@@ -163,7 +164,7 @@ def reordered_affine(affine: Tensor, shape: list[int], axes: list[int], backward
 
 
 def orient(image: Tensor, affine: Tensor) -> tuple[Tensor, Tensor]:
-    """Bring a stack to the one order. Doing it again changes nothing.
+    """Bring a stack to the canonical order; one that is in it stays as it is.
 
     Args:
         image: (C, X, Y, Z) in any of the 48 orders.
@@ -191,15 +192,22 @@ def orient_array(voxels: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np
     Raises:
         ValueError: as of :func:`reading_order`.
     """
-    matrix, shape = torch.from_numpy(np.asarray(affine, dtype=np.float64)), list(voxels.shape[:3])
-    axes, backwards, _ = reading_order(matrix, shape)
+    affine = np.asarray(affine, dtype=np.float64)
+    axes, backwards, _ = reading_order(torch.from_numpy(affine), list(voxels.shape[:3]))
+    return reordered_array(voxels, affine, axes, backwards)
+
+
+def reordered_array(
+    voxels: np.ndarray, affine: np.ndarray, axes: list[int], backwards: list[bool]
+) -> tuple[np.ndarray, np.ndarray]:
+    """A reordered view of an array (X, Y, Z, ...) and its affine; arguments as for :func:`reordered_affine`."""
     moved = np.transpose(voxels, (*axes, *range(3, voxels.ndim)))
     moved = moved[tuple(slice(None, None, -1) if back else slice(None) for back in backwards)]
-    return moved, reordered_affine(matrix, shape, axes, backwards).numpy()
+    return moved, reordered_affine(torch.from_numpy(affine), list(voxels.shape[:3]), axes, backwards).numpy()
 
 
 def orient_like(voxels: np.ndarray, affine: np.ndarray, like: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bring a stack to the order of another affine of the same stack, where that has the slices last.
+    """Bring a stack to the order of another affine of the same stack, if the slices are last in that order.
 
     Args:
         voxels: (C, X, Y, Z).
@@ -207,7 +215,7 @@ def orient_like(voxels: np.ndarray, affine: np.ndarray, like: np.ndarray) -> tup
         like: (4, 4), the affine of the same stack in another order.
 
     Returns:
-        The reordered voxels and their affine; both as they are if ``like`` has the slices elsewhere.
+        The reordered voxels and their affine; both unchanged if ``like`` has the slices on another axis.
     """
     ours, theirs = (matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0) for matrix in (affine, like))
     cosines = theirs.T @ ours
@@ -215,17 +223,14 @@ def orient_like(voxels: np.ndarray, affine: np.ndarray, like: np.ndarray) -> tup
     if axes not in ([0, 1, 2], [1, 0, 2]):
         return voxels, affine
     backwards = [bool(cosines[new, axis] < 0) for new, axis in enumerate(axes)]
-    moved = np.transpose(voxels, (0, *(axis + 1 for axis in axes)))
-    steps = (slice(None), *(slice(None, None, -1) if back else slice(None) for back in backwards))
-    moved = moved[steps]
-    found = reordered_affine(torch.from_numpy(affine), list(voxels.shape[1:]), axes, backwards)
-    return np.ascontiguousarray(moved), found.numpy()
+    moved, found = reordered_array(np.moveaxis(voxels, 0, -1), affine, axes, backwards)
+    return np.ascontiguousarray(np.moveaxis(moved, -1, 0)), found
 
 
 def all_orders(image: Tensor) -> Tensor:
-    """What the network sees of a stack whose orientation is lost, in all 16 orders.
+    """The network's input in all 16 orders, for a stack whose orientation is lost.
 
-    Order 0 is the image itself. Slices of zeros behind the last one, which fill a short stack up, stay behind.
+    Order 0 is the image itself. Slices of zeros that fill up a short stack stay at the end.
 
     Args:
         image: (C, X, X, Z) of :func:`monai_fedlora.transforms.localise.normalise_cine`.

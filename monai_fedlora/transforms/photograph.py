@@ -1,7 +1,8 @@
-"""Photograph pipeline (dermoscopy, fundus) as MONAI dictionary transforms.
+"""Preprocessing of photographs (dermoscopy, fundus) as MONAI dictionary transforms.
 
-Between the file and the network lie two steps: `photograph_file.read_photograph`, which Pillow alone can repeat, and
-`PhotographPreprocessor`, which an exported bundle carries as TorchScript. So training and the bundle agree.
+Two steps lead from the file to the network: `photograph_file.read_photograph`, which exported bundles repeat with
+Pillow alone, and `PhotographPreprocessor`, which they contain as TorchScript. So preprocessing is the same in training
+and in the bundle.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ KEPT_KEYS = (IMAGE, "label", "subject")
 
 
 class PhotographPreprocessor(nn.Module):
-    """From a photograph of any size to what the network takes; can be scripted, also in front of a network.
+    """Preprocess a photograph of any size to the network's input; scriptable, also together with a network.
 
     ``dermoscopy``: shades-of-grey colour constancy, centre square. ``fundus``: the square around the lit disc.
     ``plain``: centre square. Then antialiased bilinear scaling and the backbone's own normalisation.
@@ -37,7 +38,7 @@ class PhotographPreprocessor(nn.Module):
         std: of each channel, divided by afterwards.
 
     Raises:
-        ConfigError: the settings cannot be.
+        ConfigError: a setting is not valid.
     """
 
     def __init__(self, *, style: str, image_size: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> None:
@@ -61,7 +62,7 @@ class PhotographPreprocessor(nn.Module):
 
 
 class StyledPreprocessor(PhotographPreprocessor):
-    """The same for a style of another package.
+    """Preprocess photographs in a style that another package has added.
 
     Args:
         square: see :class:`monai_fedlora.transforms.photograph_style.Style`.
@@ -81,14 +82,14 @@ class StyledPreprocessor(PhotographPreprocessor):
 def photograph_preprocessor(
     *, style: str, image_size: Sequence[int], mean: Sequence[float], std: Sequence[float]
 ) -> PhotographPreprocessor:
-    """From a photograph to what the network takes, in a style by name.
+    """Make the preprocessor of a style.
 
     Args:
         style: in :data:`monai_fedlora.transforms.photograph_style.STYLES`.
         image_size, mean, std: see :class:`PhotographPreprocessor`.
 
     Raises:
-        ConfigError: there is no such style, or the other settings cannot be.
+        ConfigError: there is no such style, or another setting is not valid.
     """
     chosen = STYLES[style]
     settings: dict[str, Any] = {"style": style, "image_size": image_size, "mean": mean, "std": std}
@@ -100,7 +101,7 @@ def photograph_preprocessor(
 class LoadPhotographd(Transform):
     """Read the file named by ``image``: a plain float32 tensor (3, H, W) in [0, 1] takes its place.
 
-    All other keys stay. How grey, transparent, turned and 16-bit files are read: `photograph_file.read_photograph`.
+    All other keys stay. For grey, transparent, rotated and 16-bit files see `photograph_file.read_photograph`.
 
     Raises:
         DataError: the file cannot be used; the message names it.
@@ -124,10 +125,10 @@ class PreparePhotographd(Transform):
 def photograph_preprocessing(
     *, style: str, image_size: Sequence[int], mean: Sequence[float], std: Sequence[float]
 ) -> list[Callable]:
-    """Deterministic transforms from a datalist item to what the network takes.
+    """Deterministic transforms from a datalist item to the network's input.
 
     The item afterwards holds ``image`` (plain float32 tensor (3, \\*image_size)) and, where present, ``label`` and
-    ``subject``, and nothing else, so that any items collate.
+    ``subject``. All other keys are dropped, so that items of any source can be collated.
 
     Args:
         style: "dermoscopy", "fundus", "plain" or one of another package, see :func:`photograph_preprocessor`.
@@ -136,7 +137,7 @@ def photograph_preprocessing(
         std: the backbone's, of each channel.
 
     Raises:
-        ConfigError: there is no such style, or the other settings cannot be.
+        ConfigError: there is no such style, or another setting is not valid.
     """
     return [
         LoadPhotographd(),

@@ -1,4 +1,4 @@
-"""Random transforms of photographs for training: MONAI's, and a colour jitter that MONAI has not."""
+"""Random transforms of photographs for training: MONAI's, and a jitter of saturation, which MONAI lacks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from monai_fedlora.transforms.photograph_style import STYLES
 
 
 class LinearChannelsd(Transform):
-    """``scale_c x + offset_c`` for channel c of ``image`` (3, H, W); a new tensor, unlike MONAI's normalisation.
+    """Compute ``scale_c x + offset_c`` for channel c of ``image`` (3, H, W), as a new tensor.
 
     Args:
         scale: (3, 1, 1).
@@ -52,7 +52,7 @@ class RandSaturationd(RandomizableTransform):
         self.factor = 1.0
 
     def randomize(self, data: Any = None) -> None:
-        """Draw whether, and by how much."""
+        """Draw whether to change the saturation, and by which factor."""
         super().randomize(None)
         if self._do_transform:
             self.factor = float(self.R.uniform(1.0 - self.spread, 1.0 + self.spread))
@@ -73,21 +73,21 @@ def photograph_augmentation(
 ) -> list[Callable]:
     """Random transforms for training, after `photograph.photograph_preprocessing`.
 
-    The normalisation is undone first and applied again last, so that black is black and jitter acts on levels in
-    [0, 1], which it never leaves. Mirroring and rotation as the style says, scaling by up to 20 %, a shift by
-    up to a twentieth of the width, and jitter of brightness, gamma, the channels' gains (a quarter of it) and
-    saturation; black stays black. The ranges are ours.
+    The normalisation is undone first and applied again last, so that padding is black and the jitter acts on levels in
+    [0, 1], where they stay. There are mirroring and rotation as the style allows, scaling by up to 20 %, a shift by up
+    to a twentieth of the width, and jitter of brightness, gamma, saturation and the gain of each channel (the last a
+    quarter of ``jitter``); black stays black. The ranges are ours.
 
     Args:
         style: in :data:`monai_fedlora.transforms.photograph_style.STYLES`.
         image_size: pixels (H, W) of ``image``.
         mean: the backbone's, of each channel.
         std: the backbone's, of each channel.
-        probability: of each of the transforms.
+        probability: probability of each transform.
         jitter: largest relative change of brightness, gamma and saturation, below 1.
 
     Raises:
-        ConfigError: there is no such style, or mean or standard deviation cannot be.
+        ConfigError: there is no such style, or mean or standard deviation is not valid.
     """
     variation = STYLES[style].variation
     centre, width = channel_levels("mean", mean), channel_levels("std", std)

@@ -1,4 +1,4 @@
-"""Colour of photographs, in pure torch, so that the same code runs scripted inside an exported bundle."""
+"""Colour of photographs in plain torch, scriptable for exported bundles."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ def shades_of_grey(image: Tensor) -> Tensor:
 
     The light of channel c is the Minkowski mean ``e_c = (mean over pixels of x_c**p)**(1/p)`` with p = 6, and every
     channel is divided by ``sqrt(3) e_c / |e|`` (Finlayson and Trezzi, Color Imaging Conference 2004; for dermoscopy
-    Barata et al., IEEE JBHI 2015). Levels are taken as they are stored, as is usual for dermoscopy, without undoing
-    their gamma. Black pixels change neither the direction of ``e`` nor themselves.
+    Barata et al., IEEE JBHI 2015). As usual for dermoscopy, the stored levels are used, without undoing their gamma.
+    Black pixels do not change the direction of ``e``, and stay black.
 
     Args:
         image: (B, 3, H, W) in [0, 1].
 
     Returns:
-        (B, 3, H, W) in [0, 1]; what would be brighter than white is white. A grey image stays as it is.
+        (B, 3, H, W), clipped to [0, 1]. A grey image stays as it is.
     """
     square = image * image
     light = (square * square * square).mean(dim=[2, 3], keepdim=True).pow(1.0 / 6.0)
@@ -31,7 +31,7 @@ def saturate(image: Tensor, factor: float) -> Tensor:
 
     Args:
         image: (3, H, W).
-        factor: 0 leaves grey, 1 the image.
+        factor: 0 gives a grey image, 1 the unchanged one.
     """
     grey = 0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2]
     return grey + factor * (image - grey)

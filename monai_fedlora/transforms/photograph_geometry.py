@@ -1,4 +1,4 @@
-"""Which part of a photograph the network sees, in pure torch, so that it can be scripted for an exported bundle."""
+"""Cropping and scaling of photographs in plain torch, scriptable for exported bundles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from monai_fedlora.transforms.localise import percentile
 
 
 def centre_square(image: Tensor) -> Tensor:
-    """Cut the largest centred square out of (B, 3, H, W); the odd pixel is left at the bottom or right."""
+    """Crop the largest centred square from (B, 3, H, W); an odd pixel is dropped at the bottom or right."""
     height, width = image.shape[2], image.shape[3]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -20,17 +20,17 @@ def centre_square(image: Tensor) -> Tensor:
 def field_of_view(image: Tensor) -> tuple[int, int, int, int]:
     """Find the lit disc of a fundus photograph inside its dark surround.
 
-    The photograph's brightest channel is averaged over cells, so that noise of the surround vanishes. The surround's
-    level is that of the darkest corner; the disc is what lies above it by a tenth of the way to the bright end
-    (95th percentile). What is thinner than a tenth of the shorter side (specks, an inscription) is removed by a
-    morphological opening. All limits are ours.
+    The brightest channel is averaged over cells, which removes noise of the surround. The level of the surround is that
+    of the darkest corner; the disc is where the level exceeds it by a tenth of the difference between it and the 95th
+    percentile. Structures thinner than a tenth of the shorter side (specks, text) are removed by a morphological
+    opening. All limits are ours.
 
     Args:
         image: (3, H, W) in [0, 1].
 
     Returns:
-        First row, row after the last, first column, column after the last; the whole image if no corner is darker
-        than a quarter of the bright end, or if nothing as large as that is lit.
+        First row, row after the last, first column, column after the last; the whole image if no corner is darker than
+        a quarter of the 95th percentile, or if nothing remains after the opening.
     """
     height, width = image.shape[1], image.shape[2]
     cell = max(1, min(height, width) // 128)
@@ -64,7 +64,7 @@ def field_of_view(image: Tensor) -> tuple[int, int, int, int]:
 
 
 def disc_square(image: Tensor) -> Tensor:
-    """Cut the square around the lit disc out of (3, H, W) and fill with black what the sensor cut off."""
+    """Crop the square around the lit disc from (3, H, W); parts outside of the image are black."""
     top, bottom, left, right = field_of_view(image)
     crop = image[:, top:bottom, left:right]
     height, width = crop.shape[1], crop.shape[2]

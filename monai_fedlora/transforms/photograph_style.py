@@ -1,4 +1,4 @@
-"""Styles of photographs: which part of one is looked at, and what may vary without another diagnosis."""
+"""Styles of photographs: how one is cropped, and which augmentation does not change the diagnosis."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from monai_fedlora.catalogues import Catalogue
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variation:
-    """How a style of photograph may vary without another diagnosis (all ours).
+    """Augmentation that does not change the diagnosis (all ours).
 
     Attributes:
         flips: spatial axes that may be mirrored.
         angle: largest rotation in radians.
-        padding: what lies outside the image, in the words of ``torch.nn.functional.grid_sample``.
+        padding: how to fill what lies outside of the image, a ``padding_mode`` of ``torch.nn.functional.grid_sample``.
     """
 
     flips: tuple[int, ...] = ()
@@ -32,12 +32,13 @@ class Style:
     """A kind of photograph.
 
     Attributes:
-        photographs: what it is called, in the plural, on model cards.
-        processing: what is done to one before it is scaled, in the third person, on model cards.
-        variation: in training.
-        square: returns a module from one photograph (1, 3, H, W) in [0, 1] to a square (1, 3, S, S) of it, which
-            TorchScript can script, so that exported models hold it; None for the styles that
-            :class:`monai_fedlora.transforms.photograph.PhotographPreprocessor` has itself.
+        photographs: name of such photographs on model cards, in the plural.
+        processing: processing before scaling on model cards, in the third person.
+        variation: augmentation in training.
+        square: returns a module that turns one photograph (1, 3, H, W) in [0, 1] into a square one (1, 3, S, S). It
+        must
+            be scriptable, because exported models contain it. None for the styles that
+            :class:`monai_fedlora.transforms.photograph.PhotographPreprocessor` implements itself.
     """
 
     photographs: str = "photographs"

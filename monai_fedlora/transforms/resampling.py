@@ -1,10 +1,10 @@
 """Bring a stack to the network's voxel size: linear interpolation, one axis after the other.
 
-Plain torch without MONAI and TorchScript-able: training, prediction and the exported module run this code.
+Plain torch without MONAI, and scriptable: training, prediction and the exported module run this code.
 
-The first voxel stays where it is, and the last lies at most half a step beyond the last one of the stack, whose levels
-go on there. For a stack along the world's axes MONAI's ``Spacing(pixdim, mode="bilinear", padding_mode="border",
-align_corners=True)`` computes the same; an oblique one MONAI moves by less than a voxel.
+The first voxel stays where it is. The last one lies at most half a step beyond the end of the stack and has the levels
+of the stack's last voxel. For a stack along the world's axes MONAI's ``Spacing(pixdim, mode="bilinear",
+padding_mode="border", align_corners=True)`` computes the same; an oblique one MONAI moves by less than a voxel.
 """
 
 import math
@@ -14,22 +14,23 @@ from torch import Tensor
 
 
 def resample(image: Tensor, affine: Tensor, spacing: list[float]) -> tuple[Tensor, Tensor]:
-    """Interpolate at multiples of a voxel size from the first voxel on.
+    """Interpolate at multiples of a voxel size, starting at the first voxel.
 
-    Slices are always resampled too: in some collections their distance goes with the diagnosis, and the number of
-    slices would give the class away.
+    Slices are always resampled too: in some collections their distance correlates with the diagnosis, so that the
+    number of slices would reveal the class.
 
     Args:
         image: (C, X, Y, Z).
         affine: (4, 4) voxel to world in mm.
-        spacing: wanted voxel size in mm along the three axes; one that is there already up to 0.01 % leaves an axis as
-            it is.
+        spacing: wanted voxel size in mm along the three axes; an axis whose voxel size differs by less than 0.01 %
+        stays
+            as it is.
 
     Returns:
         float32 (C, X', Y', Z') and its affine.
 
     Raises:
-        ValueError: more than 4096 voxels along an axis would come out; the voxel size of the affine cannot be.
+        ValueError: the result would have more than 4096 voxels along an axis.
     """
     result = image.float()
     columns: list[Tensor] = []
@@ -54,9 +55,8 @@ def _resample_axis(image: Tensor, axis: int, ratio: float) -> Tensor:
     place = torch.arange(new_count, device=image.device, dtype=torch.float64) * ratio
     place = place.clamp(max=float(count - 1))
     below = place.floor().clamp(max=float(max(count - 2, 0)))
-    sizes: list[int] = []
-    for other in range(4):
-        sizes.append(new_count if other == axis else 1)
+    sizes = [1, 1, 1, 1]
+    sizes[axis] = new_count
     weight = (place - below).float().reshape(sizes)
     low = below.long()
     first = image.index_select(axis, low)

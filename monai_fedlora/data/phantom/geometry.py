@@ -1,22 +1,21 @@
-"""How a phantom patient lies in the scanner, and in which order of axes a vendor's images end up in files.
+"""Orientation of a phantom patient, and the order of axes in which a vendor's images are stored.
 
-A picture of :mod:`monai_fedlora.data.phantom.patient` is a short-axis view close to the reference of
-:mod:`monai_fedlora.transforms.orientation`, tilted a little for each patient, as nobody's heart lies like another's.
-Its affine says so. Beside that the vendors differ by a turn or mirror of the picture that no affine tells
-(``quarter_turns`` and ``mirrored`` in :mod:`monai_fedlora.data.phantom.vendors`), as careless converters leave them.
+A picture of :mod:`monai_fedlora.data.phantom.patient` is a short-axis view close to the reference view of
+:mod:`monai_fedlora.transforms.orientation`, with a small tilt of its own for each patient, which the affine holds.
+Besides, the vendors differ by a rotation or reflection of the picture that the affine does not hold (``quarter_turns``
+and ``mirrored`` in :mod:`monai_fedlora.data.phantom.vendors`), as some converters leave them.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import torch
 
-from monai_fedlora.transforms.orientation import reference_view, reordered_affine
+from monai_fedlora.transforms.orientation import reference_view, reordered_array
 
 Array = np.ndarray
 
 _TILT_DEGREES = (6.0, 14.0)
-"""Spread of the tilt about each axis, and the largest tilt (ours)."""
+"""Standard deviation of the tilt about each axis, and largest tilt (ours)."""
 
 _STORED: dict[str, tuple[tuple[int, int, int], tuple[bool, bool, bool]]] = {
     "A": ((0, 1, 2), (False, True, False)),
@@ -24,8 +23,8 @@ _STORED: dict[str, tuple[tuple[int, int, int], tuple[bool, bool, bool]]] = {
     "C": ((1, 0, 2), (False, False, True)),
     "D": ((0, 1, 2), (False, False, True)),
 }
-"""By vendor, for each axis of the file that of the picture (across, down, from base to apex), and whether it runs
-backwards: rows from below as dcm2niix writes them, half turns, exchanged axes, slices from the apex."""
+"""By vendor: for each axis of the file the one of the picture (across, down, from base to apex), and whether it is
+reversed. A has rows from bottom to top, as dcm2niix writes them; C has exchanged axes; B, C and D start at the apex."""
 
 
 def draw_directions(rng: np.random.Generator) -> Array:
@@ -42,14 +41,15 @@ def draw_directions(rng: np.random.Generator) -> Array:
 def stored(
     volume: Array, spacing: tuple[float, float, float], directions: Array | None, vendor: str
 ) -> tuple[Array, Array]:
-    """Bring a picture to the order of a file, and say where it lies.
+    """Bring a picture to the order of axes of a file, and compute its affine.
 
     Args:
         volume: (Z, Y, X) or (T, Z, Y, X).
         spacing: (x, y, z) in mm.
-        directions: from :func:`draw_directions`; None for a file that lost them, whose affine is a positive diagonal
-            and whose order is the picture's.
-        vendor: letter of the maker.
+        directions: from :func:`draw_directions`; None for a file without orientation, whose affine is diagonal and
+        whose
+            order of axes is that of the picture.
+        vendor: letter of the vendor.
 
     Returns:
         (X, Y, Z) or (X, Y, Z, T) in the file's order, and its affine (4, 4); the middle lies at the origin.
@@ -61,6 +61,4 @@ def stored(
     if directions is None or vendor not in _STORED:
         return voxels, affine
     axes, backwards = _STORED[vendor]
-    moved = reordered_affine(torch.from_numpy(affine), list(voxels.shape[:3]), list(axes), list(backwards))
-    voxels = np.transpose(voxels, (*axes, *range(3, voxels.ndim)))
-    return voxels[tuple(slice(None, None, -1) if back else slice(None) for back in backwards)], moved.numpy()
+    return reordered_array(voxels, affine, list(axes), list(backwards))
