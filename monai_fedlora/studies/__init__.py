@@ -1,1 +1,1 @@
-"""What there is to classify in files, folders, archives and tables: studies of one patient each, not opened yet."""
+"""Find studies in files, folders, archives and csv lists. A study is one patient's images; these are read elsewhere."""

@@ -1,4 +1,4 @@
-"""Files of several DICOM studies, told apart by what they say themselves."""
+"""Group DICOM files by the study that they belong to."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ def group_by_study(files: Iterable[Path]) -> dict[str, list[Path]]:
         files: of a folder or archive.
 
     Returns:
-        The files of each study, by study instance UID, in the order given. Those that belong to none, because they are
-        no DICOM, damaged, a directory of media, or without the UID, are listed under :data:`OTHERS`, which is missing
-        where there are none. One study's files with the others are what
-        :func:`monai_fedlora.clinic.dicom_headers.read_image_headers` reads.
+        The files of each study, by study instance UID, in the order given. Files that are not DICOM, damaged, a
+        DICOMDIR or without the UID are under :data:`OTHERS`, if there are any. The files of one study together with
+        these are what :func:`monai_fedlora.clinic.dicom_headers.read_image_headers` reads.
 
     Raises:
         ConfigError: one is DICOM, and pydicom is not installed.

@@ -1,11 +1,11 @@
-"""Find what there is to classify: files, folders of any depth, archives, or a csv that lists many."""
+"""Find the studies to classify in files, folders of any depth, zip archives and csv lists."""
 
 from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from monai_fedlora.data.records import FramePair, Photograph
@@ -13,10 +13,21 @@ from monai_fedlora.data.system_files import is_of_system
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.formats.photograph_file import SUFFIXES
 from monai_fedlora.studies.dicom_studies import OTHERS, group_by_study
-from monai_fedlora.studies.listing import OF_SYSTEM, Listing, Reader, list_archive, list_folder
+from monai_fedlora.studies.listing import OF_SYSTEM, Listing, Read, list_archive, list_folder
 from monai_fedlora.studies.naming import names_of_file, names_of_folder, printable, told_apart
 from monai_fedlora.studies.nifti_studies import INFO, Arranged, arrange_volumes, ending_of
-from monai_fedlora.studies.study import CINE, CineFile, DicomFiles, Files, LeftOut, Packed, Study, Unusable
+from monai_fedlora.studies.study import (
+    CINE,
+    CineFile,
+    DicomFiles,
+    Files,
+    LeftOut,
+    Packed,
+    Study,
+    Unusable,
+    moved,
+    paths_of,
+)
 from monai_fedlora.studies.study_list import read_list
 from monai_fedlora.studies.zipped import is_archive, unpacked
 
@@ -28,11 +39,11 @@ OTHER_PHOTOGRAPHS = frozenset(
         "wdp", "webp",
     )
 )  # fmt: skip
-"""Endings of pictures that are not read: whoever puts one beside photographs means it to be classified."""
+"""Endings of image formats that are not read; such a file beside photographs is reported as an unusable study."""
 _INFO_BYTES = 1 << 16
 _CHOSEN = 3
 BESIDE = "left out beside it: "
-"""How the note on a study's files that were left out begins."""
+"""Start of the note on files beside a study that were left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +51,8 @@ class Found:
     """What was found.
 
     Attributes:
-        studies: in the order given, those of a folder in order of their names; no two have the same name.
-        left_out: the files in folders and archives that belong to none.
+        studies: in the order given, those of a folder in alphabetical order; no two have the same name.
+        left_out: the files in folders and archives that belong to no study.
     """
 
     studies: tuple[Study, ...]
@@ -50,7 +61,7 @@ class Found:
 
 @dataclass
 class _Search:
-    """What is found on the way: names to choose from and files of each study."""
+    """The state of a search: the possible names and the files of each study found so far, and what was left out."""
 
     modality: str
     on_file: Callable[[int], None]
@@ -65,22 +76,23 @@ def find_studies(
 ) -> Found:
     """List the studies that are given.
 
-    Of a cine: ``<study>_ed.nii.gz`` with ``<study>_es.nii.gz`` (or ``.nii``), one of the two standing for both; a
-    patient's numbered frames or 4D file beside ACDC's ``Info.cfg``; any other NIfTI file, as a 4D cine; DICOM files,
-    one study for each StudyInstanceUID. Of a photograph: each file of :data:`SUFFIXES`. Of both: a folder or zip
-    archive that holds such files, at any depth, of one patient or of many; a csv, see
+    A cine study is ``<study>_ed.nii.gz`` with ``<study>_es.nii.gz`` (or ``.nii``), of which one is enough as input; a
+    patient's numbered frames or 4D file beside ACDC's ``Info.cfg``; any other NIfTI file, as a 4D cine; or the DICOM
+    files with the same StudyInstanceUID. A photograph is a file with one of :data:`SUFFIXES`. An input can also be a
+    folder or zip archive with such files, at any depth, of one or several patients, or a csv, see
     :func:`monai_fedlora.studies.study_list.read_list`.
 
-    Images are opened later, so that a bad one costs nothing but itself. What was meant to be a study and is none is
-    found as one that is unusable; every other file is a study's or left out.
+    Images are opened later, so that a damaged one does not affect other studies. Inputs that are not usable as a study
+    are returned as studies with :class:`~monai_fedlora.studies.study.Unusable`; all other files belong to a study or
+    are left out.
 
     Args:
         inputs: paths.
-        modality: what the model takes, "cine" or "image".
-        on_file: called now and then with the number of files whose headers were looked at.
+        modality: the model's input, "cine" or "image".
+        on_file: called with the number of DICOM files whose headers have been read so far.
 
     Raises:
-        DataError: an input does not exist, or there is nothing to classify at all; the message says why.
+        DataError: an input does not exist, or there is no usable study; the message says why.
     """
     if absent := [str(path) for path in inputs if not Path(path).exists()]:
         raise DataError(f"{printable(', '.join(absent[:_CHOSEN]))} does not exist; is the name mistyped?")
@@ -107,19 +119,8 @@ def find_studies(
     return Found(tuple(studies), tuple(search.left_out))
 
 
-def arrange(listing: Listing, *, modality: str, on_file: Callable[[int], None] = lambda count: None) -> Found:
-    """List the studies of one folder or archive; there may be none.
-
-    Raises:
-        DataError: an archive in it is damaged.
-    """
-    search = _Search(modality, on_file)
-    _arrange(listing, search)
-    return Found(tuple(_named(search.studies, {})), tuple(search.left_out))
-
-
 def count_and_name(left_out: Sequence[LeftOut]) -> str:
-    """How many files were left out, the first of them, and why."""
+    """For each reason: how many files were left out, and the first of them."""
     reasons: dict[str, list[str]] = defaultdict(list)
     for entry in left_out:
         reasons[entry.reason].append(entry.file)
@@ -131,7 +132,7 @@ def count_and_name(left_out: Sequence[LeftOut]) -> str:
 
 
 def _named(found: Sequence[tuple[tuple[str, ...], Files]], quotes: Mapping[Files, str]) -> list[Study]:
-    """Studies with names; one that was given twice is one, and the same images under two names are two."""
+    """Name the studies; a study that was given twice is kept once, the same images under two names are two studies."""
     different = {(names[0], files): names for names, files in reversed(found)}
     ordered = list(dict.fromkeys((names[0], files) for names, files in found))
     chosen = told_apart([different[entry] for entry in ordered])
@@ -157,7 +158,7 @@ def _look_at(path: Path, search: _Search) -> None:
 
 
 def _arrange_volume(path: Path, search: _Search) -> None:
-    """A NIfTI file that is given by itself is what it is among its neighbours."""
+    """A single NIfTI file belongs to the study that it would belong to if its folder had been given."""
     if path.parent not in search.arranged:
         beside = sorted(
             other for other in path.parent.iterdir() if ending_of(other) and not is_of_system(PurePosixPath(other.name))
@@ -180,9 +181,9 @@ def _arrange_volume(path: Path, search: _Search) -> None:
 
 def _arrange(listing: Listing, search: _Search) -> None:
     search.left_out += listing.left_out
-    with listing.reader() as reader:
+    with listing.reader() as read:
         if search.modality == CINE:
-            _arrange_cines(listing, reader, search)
+            _arrange_cines(listing, read, search)
         else:
             _arrange_photographs(listing, search)
     for file in listing.files:
@@ -220,7 +221,7 @@ def _arrange_photographs(listing: Listing, search: _Search) -> None:
         _add(listing, names_of_file(file, file.suffix), found, search)
 
 
-def _arrange_cines(listing: Listing, reader: Reader, search: _Search) -> None:
+def _arrange_cines(listing: Listing, read: Read, search: _Search) -> None:
     folders: dict[PurePosixPath, list[Path]] = defaultdict(list)
     rest: list[PurePosixPath] = []
     for file in listing.files:
@@ -230,9 +231,9 @@ def _arrange_cines(listing: Listing, reader: Reader, search: _Search) -> None:
             rest.append(file)
     for folder, volumes in folders.items():
         info = folder / INFO
-        read = (lambda info=info: _text(reader.read(info, _INFO_BYTES))) if info in rest else None
-        arranged = arrange_volumes(volumes, read_info=read)
-        if read is not None:
+        read_info = (lambda info=info: _text(read(info, _INFO_BYTES))) if info in rest else None
+        arranged = arrange_volumes(volumes, read_info=read_info)
+        if read_info is not None:
             rest.remove(info)
         for names, files in arranged.studies:
             _add(listing, names, files, search)
@@ -246,27 +247,27 @@ def _arrange_dicom(listing: Listing, files: Sequence[PurePosixPath], search: _Se
     """DICOM files, one study for each StudyInstanceUID.
 
     Args:
-        listing: what they lie in.
-        files: which may be DICOM.
-        search: what was found.
-        alone: whether nothing else in the listing is a study.
+        listing: the folder or archive.
+        files: those of its files that may be DICOM.
+        search: gets the studies.
+        alone: whether the listing has no other studies.
     """
     if not files:
         return
     try:
         groups = _grouped(listing, files, search.on_file)
-    except ConfigError:  # whoever reads them says which package is missing
+    except ConfigError:  # that pydicom is missing is reported when the study is read
         groups = {"unknown": list(files)}
     others = groups.pop(OTHERS, [])
     if alone and len(groups) == 1:
-        search.studies.append((_names_of_all(listing), DicomFiles(listing.origin)))  # its reader names the others
+        search.studies.append((_names_of_all(listing), DicomFiles(listing.origin)))  # its reader reports other files
         return
     owners: dict[PurePosixPath, set[str]] = defaultdict(set)
     for uid, members in groups.items():
         for folder in {folder for member in members for folder in member.parents}:
             owners[folder].add(uid)
     for file in others:
-        if len(owners[file.parent]) == 1:  # a damaged file of this study, or a text beside it: its reader says so
+        if len(owners[file.parent]) == 1:  # a damaged file of this study, or a text beside it: its reader reports it
             groups[next(iter(owners[file.parent]))].append(file)
         else:
             search.left_out.append(LeftOut(listing.shown(file), "neither NIfTI nor a DICOM file that names its study"))
@@ -306,20 +307,16 @@ def _names_of_all(listing: Listing) -> tuple[str, ...]:
 
 
 def _placed(listing: Listing, files: Files) -> Files:
-    """The same files where they lie: in the archive, or by their full paths."""
+    """The same files by their full paths, or as files of the archive."""
     if isinstance(files, (DicomFiles, Unusable, Packed)):
         return files
     if listing.is_archive:
         return Packed(listing.origin, files)
-    if isinstance(files, FramePair):
-        return FramePair(listing.origin / files.ed, listing.origin / files.es)
-    return replace(files, file=listing.origin / files.file)
+    return moved(files, lambda path: listing.origin / path)
 
 
 def _volumes(files: Files) -> tuple[Path, ...]:
-    if isinstance(files, FramePair):
-        return files.ed, files.es
-    return (files.file,) if isinstance(files, CineFile) else ()
+    return paths_of(files) if isinstance(files, (FramePair, CineFile)) else ()
 
 
 def _text(content: bytes) -> str:

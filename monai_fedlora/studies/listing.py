@@ -1,12 +1,11 @@
-"""The names of what lies in a folder or a zip archive, before anything of it is read."""
+"""List the files of a folder or a zip archive without reading them."""
 
 from __future__ import annotations
 
 import os
-import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from monai_fedlora.data.system_files import is_of_system
@@ -16,10 +15,13 @@ from monai_fedlora.studies.study import LeftOut
 from monai_fedlora.studies.zipped import find_members, reading_archive
 
 MAXIMUM_FILES = 200_000
-"""Of a folder of studies (ours)."""
+"""Largest number of files in a folder of studies (ours)."""
 MAXIMUM_DEPTH = 16
-"""Of folders below the one that is given (ours)."""
+"""Largest depth of folders below the given one (ours)."""
 OF_SYSTEM = "hidden, or one of the system's own files"
+
+Read = Callable[[PurePosixPath, int], bytes]
+"""Returns the first bytes of a file: its path in the folder or archive, and how many at most. Raises OSError."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,7 @@ class Listing:
         origin: the folder or archive.
         is_archive: whether it is an archive.
         files: in order of their names; paths in it.
-        left_out: what is no file of a study whatever it holds.
+        left_out: files that cannot belong to a study, whatever they contain.
     """
 
     origin: Path
@@ -39,43 +41,29 @@ class Listing:
     left_out: tuple[LeftOut, ...]
 
     @contextmanager
-    def reader(self) -> Iterator[Reader]:
-        """Read files of it.
+    def reader(self) -> Iterator[Read]:
+        """Yield a function that reads the files.
 
         Raises:
             DataError: the archive is damaged.
         """
-        if not self.is_archive:
-            yield Reader(self.origin)
-            return
-        with reading_archive(self.origin) as source:
-            yield Reader(self.origin, source, find_members(self.origin, source))
+        with ExitStack() as stack:
+            source = stack.enter_context(reading_archive(self.origin)) if self.is_archive else None
+            members = find_members(self.origin, source) if source else {}
+
+            def read(file: PurePosixPath, limit: int) -> bytes:
+                with (self.origin / file).open("rb") if source is None else source.open(members[file]) as stream:
+                    return stream.read(limit)
+
+            yield read
 
     def shown(self, file: PurePosixPath) -> str:
-        """Where a file is, for people."""
+        """Path of a file for messages, without control characters."""
         return printable(str(self.origin / file))
 
 
-@dataclass(frozen=True)
-class Reader:
-    """Reads the files of a listing."""
-
-    origin: Path
-    source: zipfile.ZipFile | None = None
-    members: Mapping[PurePosixPath, zipfile.ZipInfo] = field(default_factory=dict)
-
-    def read(self, file: PurePosixPath, limit: int) -> bytes:
-        """The first bytes of a file, ``limit`` at most, by its path in the folder or archive.
-
-        Raises:
-            OSError: it cannot be read.
-        """
-        with (self.origin / file).open("rb") if self.source is None else self.source.open(self.members[file]) as stream:
-            return stream.read(limit)
-
-
 def list_folder(folder: Path) -> Listing:
-    """List a folder and those in it.
+    """List a folder and its sub-folders.
 
     Raises:
         DataError: it holds more than :data:`MAXIMUM_FILES` files.
@@ -121,7 +109,7 @@ def list_archive(archive: Path) -> Listing:
     """List a zip archive; nothing is unpacked.
 
     Raises:
-        DataError: it is damaged, encrypted, larger than a study or a batch may be, or names files outside itself.
+        DataError: it is damaged, encrypted, too large, or holds paths that lead outside of it.
     """
     files: list[PurePosixPath] = []
     left_out: list[LeftOut] = []

@@ -1,4 +1,4 @@
-"""What studies are called: names that every table, page and terminal can hold, no two alike."""
+"""Names of studies: printable in tables, pages and terminals, and different from each other."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from monai_fedlora.formats.rows import Row
 
 
 def printable(text: str) -> str:
-    r"""The text with ``\xe9`` for each byte that is no UTF-8, and ``\x1b`` or ``\u202e`` for what steers a terminal."""
-    with contextlib.suppress(UnicodeEncodeError):  # of a lone surrogate that stands for no byte
+    r"""Escape bytes that are not UTF-8 (``\xe9``) and characters that control a terminal (``\x1b``, ``\u202e``)."""
+    with contextlib.suppress(UnicodeEncodeError):  # raised for a surrogate that stands for no byte
         text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(
         character.encode("unicode_escape").decode() if _steers(character) else character for character in text
@@ -21,11 +21,11 @@ def printable(text: str) -> str:
 
 
 def names_of_file(path: PurePath, ending: str) -> tuple[str, ...]:
-    """What the study of a file may be called, shortest first: without ending, with it, with ever more folders.
+    """Possible names for the study of a file, shortest first: without the ending, with it, with more and more folders.
 
     Args:
-        path: the file, below as many folders as may be part of its name.
-        ending: of the file's name, or of what is beside the study's name in it.
+        path: the file, with the folders that may become part of the name.
+        ending: the part of the file's name that follows the name of the study.
     """
     parts = [printable(part) for part in path.parts if part not in (path.anchor, "..")]
     short, name = printable(path.name.removesuffix(ending)) or parts[-1], parts[-1]
@@ -34,13 +34,13 @@ def names_of_file(path: PurePath, ending: str) -> tuple[str, ...]:
 
 
 def names_of_folder(path: PurePath) -> tuple[str, ...]:
-    """What the study of a folder may be called, shortest first: the folder's name, with ever more folders."""
+    """Possible names for the study of a folder, shortest first: the folder's name, then with more and more folders."""
     parts = [printable(part) for part in path.parts if part not in (path.anchor, "..")] or ["study"]
     return tuple("/".join(parts[-count:]) for count in range(1, len(parts) + 1))
 
 
 def names_of_row(row: Row) -> tuple[str, ...]:
-    """What the study of a table's line may be called: as its column says, or with the line too."""
+    """Possible names for the study of a line of a csv: that of its column, and the same with the number of the line."""
     table, _, line = row.origin.rpartition(":")
     study = printable(row.cells.get("study", ""))
     place = f"{printable(PurePath(table).name)}, line {line}"
@@ -48,18 +48,18 @@ def names_of_row(row: Row) -> tuple[str, ...]:
 
 
 def comparable(name: str) -> str:
-    """The same for names that look alike or that a file system holds for one: in capitals or not, composed or not."""
+    """A key that is equal for names which look alike or which a file system does not distinguish."""
     return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).split())
 
 
 def told_apart(choices: Sequence[Sequence[str]]) -> list[str]:
-    """Choose a name for each study, no two alike, see :func:`comparable`.
+    """Choose a name for each study so that no two are equal by :func:`comparable`.
 
-    Studies whose names are the same get their next longer ones; where none are left, or longer ones are the same too,
-    the later get a number.
+    Studies with equal names get their next longer ones; where there are no longer ones, or these are equal too, the
+    later studies get a number.
 
     Args:
-        choices: names of each, shortest first, one at least.
+        choices: possible names of each study, shortest first; at least one.
     """
     depth = [0] * len(choices)
     while True:

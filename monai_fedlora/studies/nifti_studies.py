@@ -1,4 +1,4 @@
-"""Which NIfTI files of a folder are a study, by their names: pairs, cines, patients as ACDC and M&Ms publish them.
+"""Recognise studies among the NIfTI files of a folder by their names: pairs, cines, patients of ACDC and M&Ms.
 
 ACDC: Bernard et al., IEEE TMI 37(11):2514-2525, 2018; the patient's ``Info.cfg`` counts frames from 1.
 M&Ms: Campello et al., IEEE TMI 40(12):3543-3554, 2021.
@@ -28,12 +28,12 @@ _LINE = re.compile(r"^\s*(?P<frame>ED|ES)\s*:\s*(?P<number>\d{1,4})\s*$", re.MUL
 
 @dataclass
 class Arranged:
-    """What the volumes of a folder are.
+    """The studies among the NIfTI files of a folder.
 
     Attributes:
-        studies: what each may be called, shortest first, and its files.
-        left_out: files of no study, with the reason.
-        used: files that are read for others.
+        studies: the possible names of each, shortest first, and its files.
+        left_out: files that belong to no study, with the reason.
+        used: files of a patient whose frames are not known; see the unusable study with their names.
     """
 
     studies: list[tuple[tuple[str, ...], Files]] = field(default_factory=list)
@@ -42,13 +42,13 @@ class Arranged:
 
 
 def ending_of(path: PurePath) -> str:
-    """``.nii`` or ``.nii.gz`` as a name has it; empty for another kind of file."""
+    """The ending ``.nii`` or ``.nii.gz`` of a name, in its own capitals; empty for another kind of file."""
     name = path.name
     return next((name[-len(end) :] for end in sorted(NIFTI, key=len, reverse=True) if name.lower().endswith(end)), "")
 
 
 def arrange_volumes(volumes: Sequence[Path], *, read_info: Callable[[], str] | None) -> Arranged:
-    """Decide what the NIfTI files of one folder are.
+    """Sort the NIfTI files of one folder into studies.
 
     Args:
         volumes: the files, in order of their names.
@@ -90,7 +90,7 @@ def _keep(arranged: Arranged, found: dict, key: object, path: Path) -> None:
 
 
 def _missing(path: Path, frame: str) -> Path:
-    """The name that the file of the other frame should have."""
+    """The path at which the file of the other frame is expected."""
     match = PAIR.fullmatch(path.name)
     assert match is not None
     word = frame.upper() if match["frame"].isupper() else frame
@@ -98,7 +98,7 @@ def _missing(path: Path, frame: str) -> Path:
 
 
 def _add_patient(arranged: Arranged, study: str, frames: dict[int, Path], whole: Path | None, info: str | None) -> None:
-    """One patient with numbered frames, a 4D file, or both, of which Info.cfg says which are ED and ES."""
+    """Add a patient with numbered frames, a 4D file or both; Info.cfg names the frames of ED and ES."""
     first = whole or next(iter(frames.values()))
     names = names_of_file(first, first.name[len(study) :])
     lines = list(_LINE.finditer(info or ""))

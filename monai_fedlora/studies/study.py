@@ -1,15 +1,15 @@
-"""What a study is: one patient's images, and where they are."""
+"""A study: the images of one patient, by their files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from monai_fedlora.data.records import FramePair, Photograph
 
 CINE, IMAGE = "cine", "image"
-"""What a network takes: the two frames of a cine, or a photograph."""
+"""Kinds of a network's input: the two frames of a cine, or a photograph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,21 @@ class CineFile:
     frames: tuple[int, int] | None = None
 
 
+Images = FramePair | CineFile | Photograph
+
+
+def paths_of(images: Images) -> tuple[Path, ...]:
+    """The files of a study."""
+    return (images.ed, images.es) if isinstance(images, FramePair) else (images.file,)
+
+
+def moved(images: Images, place: Callable[[Path], Path]) -> Images:
+    """The same images with other paths, given the new path of each."""
+    if isinstance(images, FramePair):
+        return FramePair(place(images.ed), place(images.es))
+    return replace(images, file=place(images.file))
+
+
 @dataclass(frozen=True, slots=True)
 class DicomFiles:
     """A folder or zip archive with a DICOM study, and the frame numbers (ED, ES) from 0 if they are known.
@@ -27,8 +42,8 @@ class DicomFiles:
     Attributes:
         path: the folder or archive, or a single object with many frames.
         frames: counted from 0.
-        members: which of its files are the study's, by their paths in it; empty means all.
-        names: what people call its files, as (path in it, name); files that are missing there are called as they are.
+        members: paths of the study's files in the folder or archive; empty means all.
+        names: names to show for its files, as (path in the folder or archive, name); other files keep their own.
     """
 
     path: Path
@@ -43,28 +58,25 @@ class Packed:
 
     Attributes:
         archive: the archive.
-        files: what they are; their paths are those in the archive.
+        files: the files, by their paths in the archive.
     """
 
     archive: Path
-    files: FramePair | CineFile | Photograph
+    files: Images
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Of the files, in the archive."""
-        return (self.files.ed, self.files.es) if isinstance(self.files, FramePair) else (self.files.file,)
+        """Paths of the files in the archive."""
+        return paths_of(self.files)
 
-    def placed(self, places: Mapping[PurePosixPath, Path]) -> FramePair | CineFile | Photograph:
-        """The files where they lie once they are unpacked."""
-        found = [places[PurePosixPath(path)] for path in self.paths]
-        if isinstance(self.files, FramePair):
-            return FramePair(*found)
-        return replace(self.files, file=found[0])
+    def placed(self, places: Mapping[PurePosixPath, Path]) -> Images:
+        """The unpacked files, given the place of each."""
+        return moved(self.files, lambda path: places[PurePosixPath(path)])
 
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """What was meant to be a study and is none.
+    """An input that cannot be used as a study.
 
     Attributes:
         reason: why, and what to do.
@@ -73,7 +85,7 @@ class Unusable:
     reason: str
 
 
-Files = FramePair | CineFile | DicomFiles | Photograph | Packed | Unusable
+Files = Images | DicomFiles | Packed | Unusable
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +93,10 @@ class Study:
     """One patient's images.
 
     Attributes:
-        name: what the results call it.
-        files: where the images are.
-        quotes: which files beside them were left out; their names may name a person.
-        is_pseudonym: whether the name stands for another that may name a person; then no result quotes the files.
+        name: name of the study in the results.
+        files: the image files.
+        quotes: notes on files beside them that were left out; file names may contain a person's name.
+        is_pseudonym: whether the name replaces one that may contain a person's name; results then mention no files.
     """
 
     name: str
@@ -95,10 +107,10 @@ class Study:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A file that lies among those of the studies and belongs to none.
+    """A file beside the studies that belongs to none of them.
 
     Attributes:
-        file: where it is, for people.
+        file: its path for messages.
         reason: why it was not read.
     """
 

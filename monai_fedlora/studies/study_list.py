@@ -1,4 +1,4 @@
-"""A csv that names studies."""
+"""Read a csv that lists studies."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _COLUMNS = ("ed", "es", "cine", "image", "folder")
 def read_list(table: Path) -> list[tuple[tuple[str, ...], Files]]:
     """Read a csv with a column ``study`` and, per line, ``ed`` and ``es``, or ``cine``, ``image`` or ``folder``.
 
-    Paths are relative to the csv; ``folder`` may name a zip archive. Where a line has ``cine`` or ``folder``, the
-    columns ``ed_frame`` and ``es_frame`` may name the frames, counted from 0. A line that names no image, several, or
-    no study, is an unusable study, so that it costs nothing but itself. A csv of photographs may lack the column
-    ``study``; then each is called after its file.
+    Paths are relative to the csv; ``folder`` may be a zip archive. On a line with ``cine`` or ``folder``, the columns
+    ``ed_frame`` and ``es_frame`` may give the frames, counted from 0. A line with no image, with several kinds of
+    images or without a study is an unusable study and does not affect the others. A csv of photographs may lack the
+    column ``study``; then each study has the name of its file.
 
     Returns:
-        What each study may be called, shortest first, and its files, in the order of the lines.
+        The possible names of each study, shortest first, and its files, in the order of the lines.
 
     Raises:
         DataError: the csv cannot be read, or has no such columns.

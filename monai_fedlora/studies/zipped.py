@@ -1,4 +1,4 @@
-"""The files of a study's folder or zip archive, within bounds."""
+"""The files of a study's folder or zip archive, limited in number and size."""
 
 from __future__ import annotations
 
@@ -28,20 +28,19 @@ def is_archive(path: PurePath) -> bool:
 
 @contextmanager
 def study_files(path: Path, members: Collection[str] = ()) -> Iterator[list[Path]]:
-    """Yield every file of a folder and its sub-folders, or of a zip archive, in order of their names; or one file.
+    """Yield every file of a folder and its sub-folders, or of a zip archive, in alphabetical order; or a single file.
 
-    An archive is unpacked into a temporary, owner-only folder that is removed at the end, under numbers in place of
-    the names in it; an error that is raised meanwhile names the members. Links, hidden files and those of the system
-    are left out.
+    An archive is unpacked into a temporary, owner-only folder that is removed at the end. Unpacked files have numbers
+    for names; a `DataError` raised inside the block is changed to name the members of the archive. Links, hidden files
+    and those of the operating system are left out.
 
     Args:
         path: the folder, archive or file.
-        members: which files to take, by their paths in the folder or archive; empty means all.
+        members: paths in the folder or archive of the files to yield; empty means all.
 
     Raises:
-        DataError: there is no such folder or archive; it has more files or bytes than a study has
-            (:data:`MAXIMUM_FILES`, :data:`MAXIMUM_BYTES`); or the archive is damaged, encrypted, or names files
-            outside itself.
+        DataError: the folder or archive does not exist, has more than :data:`MAXIMUM_FILES` files or
+            :data:`MAXIMUM_BYTES` bytes, or the archive is damaged, encrypted, or holds paths that lead outside of it.
     """
     if path.is_dir():
         yield [path / member for member in members] if members else _walk(path)
@@ -60,10 +59,11 @@ def unpacked(archive: Path, members: Sequence[PurePosixPath] = ()) -> Iterator[d
 
     Args:
         archive: the archive.
-        members: which, by their paths in it; empty means all but links, hidden files and those of the system.
+        members: paths of the members to unpack; empty means all but links, hidden files and those of the system.
 
     Yields:
-        Where each member lies, under a number with the ending of its name. Errors of the block name the members.
+        The unpacked file of each member: a number with the ending of the member's name. A `DataError` raised inside the
+        block is changed to name the members.
 
     Raises:
         DataError: as of :func:`study_files`; or a member is not there.
@@ -94,10 +94,11 @@ def reading_archive(archive: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def find_members(archive: Path, source: zipfile.ZipFile) -> dict[PurePosixPath, zipfile.ZipInfo]:
-    """The files in a zip archive but for links, by their paths in it.
+    """The files in a zip archive except links, by their paths in it.
 
     Raises:
-        DataError: there are too many or too large ones, one is encrypted, or a name leads outside or occurs twice.
+        DataError: there are too many files or bytes, a file is encrypted, or a path leads outside of the archive or
+            occurs twice.
     """
     members = source.infolist()
     _check_bounds(archive, len(members), sum(member.file_size for member in members))
@@ -120,7 +121,7 @@ def find_members(archive: Path, source: zipfile.ZipFile) -> dict[PurePosixPath, 
 def member_name(member: zipfile.ZipInfo) -> str:
     r"""The path of a member with ``/`` between folders, also where Windows wrote ``\``.
 
-    A name that is not marked as UTF-8 is read as that where it can be, since a Mac writes it so.
+    A name that is not marked as UTF-8 is read as UTF-8 if that is possible, because macOS does not mark it.
     """
     name = member.orig_filename
     if not member.flag_bits & _UTF8:
@@ -165,7 +166,7 @@ def _unpack(archive: Path, scratch: Path, wanted: Sequence[PurePosixPath]) -> di
 
 
 def _ending(name: PurePosixPath) -> str:
-    """The last endings of a name, if they are plain words: some readers go by them."""
+    """The last two endings of a name, if they are plain words; some readers depend on them."""
     return "".join(part for part in name.suffixes[-2:] if part[1:].isalnum() and part.isascii() and len(part) < 8)
 
 

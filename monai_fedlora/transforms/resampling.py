@@ -55,8 +55,9 @@ def _resample_axis(image: Tensor, axis: int, ratio: float) -> Tensor:
     place = torch.arange(new_count, device=image.device, dtype=torch.float64) * ratio
     place = place.clamp(max=float(count - 1))
     below = place.floor().clamp(max=float(max(count - 2, 0)))
-    sizes = [1, 1, 1, 1]
-    sizes[axis] = new_count
+    sizes: list[int] = []
+    for other in range(4):
+        sizes.append(new_count if other == axis else 1)
     weight = (place - below).float().reshape(sizes)
     low = below.long()
     first = image.index_select(axis, low)
