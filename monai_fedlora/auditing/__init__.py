@@ -1,5 +1,5 @@
-"""Membership inference against an own model, as its site runs it before letting the model out.
+"""Membership inference attacks by a site against its own model, before the model is given away.
 
-`audit_model` takes a bundle or a finished run with the site's prepared data, runs the attacks of
-`monai_fedlora.exporting.leakage` and, for a run, LiRA with shadow models, and returns figures without any patient.
+`membership_audit.audit_model` takes a bundle or a finished run with the site's prepared data, runs the attacks of
+`monai_fedlora.exporting.leakage` and, for a run, LiRA with shadow models. Its results name no patient.
 """

@@ -1,9 +1,9 @@
 """The likelihood-ratio attack (LiRA) of Carlini et al., "Membership Inference Attacks From First Principles", 2022.
 
-Of models that were trained with a case and without it, the confidence in its label, logit-scaled, is about normally
-distributed; the score is how much likelier the model's own confidence is under the first than under the second
-(arXiv 2112.03570, algorithm 1, online). With fewer than :data:`ENOUGH_RUNS` shadow runs one variance is taken for all
-cases, as the paper does.
+Over models that were trained with a case, the logit-scaled confidence in the case's label is about normally
+distributed, and likewise over models that were trained without it. The score is the logarithm of the likelihood ratio
+of the attacked model's confidence under both distributions (arXiv 2112.03570, algorithm 1, online). With fewer than
+:data:`ENOUGH_RUNS` shadow runs all cases share one variance, as in the paper.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch import Tensor
 from monai_fedlora.errors import ExportError
 
 ENOUGH_RUNS = 64
-"""Shadow runs from which on every case has a variance of its own (section VI of the paper)."""
+"""Number of shadow runs from which every case has a variance of its own (section VI of the paper)."""
 
 FEWEST_RUNS = 2
 
 
 def scaled_confidence(logits: Tensor, labels: Tensor) -> Tensor:
-    """log(p / (1 - p)) of the probability of the label: (N,) float64 of (N, C) and (N,)."""
+    """log(p / (1 - p)) with p the probability of the label: (N,) float64, from logits (N, C) and labels (N,)."""
     values = logits.double()
     right = torch.nn.functional.one_hot(labels.long(), values.shape[1]).bool()
     others = values.masked_fill(right, -math.inf).logsumexp(dim=1)
@@ -30,12 +30,14 @@ def scaled_confidence(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def halves(labels: Tensor, *, run: int, seed: int) -> Tensor:
-    """Which patients a shadow run trains on: half of each class, drawn anew for every second run; the other half next.
+    """Which patients a shadow run trains on: half of each class.
+
+    A half is drawn at random for every run with an even number; the next run trains on the other half.
 
     Args:
         labels: (P,) class of each patient.
-        run: from 0.
-        seed: of the draw.
+        run: number of the run, from 0.
+        seed: of the random draw.
 
     Returns:
         (P,) bool.
@@ -52,18 +54,18 @@ def halves(labels: Tensor, *, run: int, seed: int) -> Tensor:
 
 
 def lira_scores(target: Tensor, shadows: Tensor, inside: Tensor) -> Tensor:
-    """How much likelier members' confidence is the model's than others'.
+    """Log-likelihood ratios of membership.
 
     Args:
-        target: (P,) of the attacked model.
-        shadows: (R, P) of the shadow models.
-        inside: (R, P) bool, which of them were trained with the case.
+        target: (P,) scaled confidences of the attacked model.
+        shadows: (R, P) scaled confidences of the shadow models.
+        inside: (R, P) bool, which shadow models were trained with the case.
 
     Returns:
-        (P,) logarithms of the ratio.
+        (P,) logarithms of the ratio, higher for likelier members.
 
     Raises:
-        ExportError: there are too few runs.
+        ExportError: there are too few runs, or a case was in all of them or in none.
     """
     if len(shadows) < FEWEST_RUNS or not bool(inside.any(dim=0).all() and (~inside).any(dim=0).all()):
         raise ExportError(f"{len(shadows)} shadow runs are too few: it takes {FEWEST_RUNS}, and every case in and out")

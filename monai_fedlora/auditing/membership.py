@@ -1,10 +1,10 @@
-"""Who was behind a model, by the site's datalist, and who was not."""
+"""Find the cases that a model was trained on (members), and cases that it was not trained on."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from monai_fedlora.errors import DataError
 from monai_fedlora.files import sha256
 
 PHANTOM_OUTSIDE = "phantom"
-"""In place of a folder of other cases: more phantoms of the same site."""
+"""Value of ``--outside`` for further phantoms of the same site, in place of a folder."""
 
 OUTSIDE_SITE = "outside"
 _ANOTHER_SEED = 1009
@@ -27,12 +27,12 @@ def find_site(metadata: Mapping[str, Any], *, site: str, data: str | None, phant
 
     Args:
         metadata: content of the model's ``metadata.json``.
-        site: whose cases.
+        site: name of the site.
         data: prepared folder; None takes ``MONAI_FEDLORA_DATA``, then the phantom.
-        phantom: which one.
+        phantom: name of the phantom.
 
     Raises:
-        DataError: there is none, or it is not the one: other classes, or other numbers of cases than the model says.
+        DataError: there is none, or its classes or numbers of cases differ from those in the metadata.
     """
     path = site_data(site, data_root=data, phantom=phantom)
     datalist = load_datalist(path)
@@ -56,7 +56,7 @@ def find_site(metadata: Mapping[str, Any], *, site: str, data: str | None, phant
 
 
 def find_outside(outside: str | None, datalist: Datalist) -> Datalist | None:
-    """Read cases that no run has seen, all in one split (training) of a site of their own.
+    """Read cases that were not part of the run, as the training split of a datalist of their own.
 
     Args:
         outside: a prepared folder, of which all cases of all sites are taken; :data:`PHANTOM_OUTSIDE` for more phantoms
@@ -64,7 +64,7 @@ def find_outside(outside: str | None, datalist: Datalist) -> Datalist | None:
         datalist: of the site.
 
     Raises:
-        DataError: there are none, they are of other classes or another kind, or one of them is the site's own.
+        DataError: there are none, they have other classes or another modality, or one of them is the site's own.
     """
     if outside is None:
         return None
@@ -93,7 +93,7 @@ def find_outside(outside: str | None, datalist: Datalist) -> Datalist | None:
 
 
 def phantom_of(bundle: str) -> str:
-    """The phantom that a training bundle takes where there are no data."""
+    """Name of the phantom that a training bundle uses where there are no data."""
     from monai.bundle import ConfigParser
 
     from monai_fedlora.resources import bundle_configs
@@ -104,7 +104,7 @@ def phantom_of(bundle: str) -> str:
 
 
 def _more_phantoms(datalist: Datalist) -> Path:
-    """Phantoms of the same scanner or camera from another seed, as many as the site has."""
+    """Make as many phantoms as the site has cases, of the same scanner or camera, with another seed."""
     if not datalist.dataset.startswith("phantom"):
         raise DataError(
             f"the cases of {datalist.site} are no phantoms, so that no more of their kind can be made; give a prepared "
@@ -122,13 +122,8 @@ def _more_phantoms(datalist: Datalist) -> Path:
 
 
 def _fingerprint(case: Case, datalist: Datalist) -> tuple[str, ...]:
-    frames = (str(frame) for frame in (case.ed_frame, case.es_frame))
-    return (*_digests(case, datalist), *frames)
-
-
-def _digests(case: Case, datalist: Datalist) -> Iterator[str]:
-    for file in case.files():
-        path = datalist.image_root / file
-        if not path.is_file():
-            raise DataError(f"{path} does not exist; it was moved, or the data were prepared elsewhere")
-        yield sha256(path)
+    """SHA-256 of the files of a case, and its frame numbers."""
+    paths = [datalist.image_root / file for file in case.files()]
+    if missing := [path for path in paths if not path.is_file()]:
+        raise DataError(f"{missing[0]} does not exist; it was moved, or the data were prepared elsewhere")
+    return (*map(sha256, paths), str(case.ed_frame), str(case.es_frame))

@@ -1,4 +1,4 @@
-"""One audit: open the model, find members and others, attack, and write down figures without patients."""
+"""The whole audit: open the model, find members and other cases, run the attacks, and collect the results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from monai_fedlora import __version__
 from monai_fedlora.auditing.lira import FEWEST_RUNS
 from monai_fedlora.auditing.membership import find_outside, find_site, phantom_of
-from monai_fedlora.auditing.model import OpenModel, observe, open_model, scratch_folder
+from monai_fedlora.auditing.model import OpenModel, observe, open_model
 from monai_fedlora.auditing.shadows import SEED, lira, make_pool
 from monai_fedlora.data.cases import Datalist
 from monai_fedlora.errors import ConfigError, DataError, ExportError
@@ -34,21 +34,22 @@ from monai_fedlora.exporting.locate import personal_sites
 from monai_fedlora.exporting.measured import shipped_numbers
 from monai_fedlora.federated.site_state import FINAL_NAME
 from monai_fedlora.files import sha256
+from monai_fedlora.scratch import private_folder
 
 DEFAULT_SHADOWS = 8
-"""Shadow runs where nothing else is said (ours)."""
+"""Number of shadow runs by default (ours)."""
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """The figures of a model.
+    """The result of an audit.
 
     Attributes:
         leakage: the attacks.
-        facts: what was audited, with which cases: names and numbers, for the JSON file.
-        final: the site's model, where a run was audited.
+        facts: names and numbers of the model and the cases, for the JSON file.
+        final: file of the site's model if a run was audited, else None.
     """
 
     leakage: Leakage
@@ -57,19 +58,19 @@ class Audit:
 
     @property
     def kept(self) -> Path | None:
-        """Where the figures lie beside a run's model, for its report and its export."""
+        """The file beside a run's model that report and export read the result from; None for a bundle."""
         return None if self.final is None else self.final.with_name(AUDIT_NAME)
 
     @property
     def not_measured(self) -> Mapping[str, Sequence[str]]:
-        """Why attacks could not be measured, with their names."""
+        """The attacks that could not be measured, by reason."""
         return by_reason(self.leakage.not_measured)
 
     def too_much(self, limit: float) -> str | None:
-        """Why a gate stays closed; an attack that could not be measured may be the one that succeeds.
+        """Why the model exceeds a limit, None if it does not; an attack that could not be measured counts as exceeding.
 
         Args:
-            limit: of the AUC, from 0.5 to 1.
+            limit: largest permitted upper limit of the AUC's interval, from 0.5 to 1.
         """
         if self.leakage.upper_bound > limit:
             return f"the upper limit {self.leakage.upper_bound:.2f} exceeds {limit:g}"
@@ -77,7 +78,7 @@ class Audit:
         return f"{missing} attacks could not be measured" if missing else None
 
     def to_json(self) -> dict[str, Any]:
-        """Aggregates alone; `Leakage.from_json` reads the figures back."""
+        """Content of the JSON file, which holds aggregates only; `Leakage.from_json` reads the attacks back."""
         return {**self.facts, **self.leakage.to_json(), "upper_bound": round(self.leakage.upper_bound, 3)}
 
 
@@ -91,22 +92,22 @@ def audit_model(
     backbone: str | None = None,
     say: Say = lambda text: None,
 ) -> Audit:
-    """Run membership inference against a model.
+    """Run membership inference attacks against a model.
 
-    Of a run, the bundle that an export would make is audited, and shadow models are trained; of a bundle, what needs no
-    training.
+    For a run, the bundle that an export would make is audited, and shadow models are trained. For a bundle, only the
+    attacks are run that need no training.
 
     Args:
         source: an exported bundle, or a run's workspace or private folder.
         data: prepared folder with the site's data; None as in :func:`monai_fedlora.data.site.site_data`.
-        site: whose model, or of a bundle whose cases; None where there is one.
+        site: the site whose model is audited, or for a bundle whose cases are the members; None if there is only one.
         outside: see :func:`monai_fedlora.auditing.membership.find_outside`.
         shadows: number of shadow runs; None for :data:`DEFAULT_SHADOWS` of a run; 0 for none.
         backbone: source of the backbone of a run.
-        say: told what is done.
+        say: called with a line of text on each step.
 
     Raises:
-        ConfigError: the source is neither, or shadow runs are asked for and there is no run.
+        ConfigError: the source is neither, or shadow runs are requested for a bundle.
         DataError: the data are not the model's, or too few.
         ExportError, WeightsError: a run cannot be exported, or a file is damaged.
     """
@@ -121,15 +122,18 @@ def audit_model(
         return _audit(source, None, data=data, site=site, outside=outside, shadows=0, backbone=backbone, say=say)
     model = read_finished(source, _one_site(source, site))
     runs = DEFAULT_SHADOWS if shadows is None else shadows
-    with scratch_folder() as scratch:
+    with private_folder("monai-fedlora-audit-") as scratch:
         say("exporting the model as it would leave ...")
-        output = Path(scratch) / "model"
+        output = scratch / "model"
         export_bundle(run=model.path, site=str(model.site), output=output, backbone=backbone, program=False)
         return _audit(output, model, data=data, site=site, outside=outside, shadows=runs, backbone=backbone, say=say)
 
 
 def _is_bundle(source: Path) -> bool:
-    """A folder with metadata, or a zip; of what does not exist, opening it as a bundle says so."""
+    """Whether a source is a bundle: a folder with metadata, or any file but a final model.
+
+    For a path that does not exist this is True, and opening it as a bundle gives the error.
+    """
     if source.is_dir():
         return (source / "configs" / "metadata.json").is_file()
     return source.suffix != Path(FINAL_NAME).suffix
@@ -199,7 +203,7 @@ def _audit(
 
 
 def _check_split(model: FinishedModel, own: Datalist) -> None:
-    """Compare the labels that the run has kept: as many cases of another split would make the wrong ones members."""
+    """Compare the labels with those that the run has kept; another split of equal size would give wrong members."""
     for split, labels in model.evidence.labels.items():
         if labels.tolist() != [case.label for case in own.cases(split)]:
             raise DataError(

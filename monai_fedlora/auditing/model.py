@@ -1,8 +1,7 @@
-"""What a bundle says of single cases, asked as somebody would who has nothing but the bundle."""
+"""Get a bundle's outputs for single cases, as an attacker could who has nothing but the bundle."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,18 +25,18 @@ from monai_fedlora.studies.study import CineFile, Study
 from monai_fedlora.transforms.orientation import all_orders
 
 _INSIDE = "network."
-"""Prefix of what a script holds behind its preprocessing; twice, of the network's weights."""
+"""Prefix of the script's tensors behind its preprocessing; the weights of the network have it twice."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenModel:
-    """A bundle, opened to be attacked.
+    """An opened bundle.
 
     Attributes:
         classifier: the model.
         metadata: content of ``metadata.json``.
-        network: the plain network, to see what its heads read; None where it cannot be built.
-        tensors: of the script, beside the network's weights, by name.
+        network: the network as a Python module, for the inputs of its classification heads; None if it cannot be built.
+        tensors: further tensors of the script, besides the network's weights, by name.
     """
 
     classifier: Classifier
@@ -47,7 +46,7 @@ class OpenModel:
 
 
 def open_model(bundle: Path) -> OpenModel:
-    """Check and open a bundle; all that is read of it is the copy that was checked.
+    """Check and open a bundle; everything is read from the checked copy.
 
     Raises:
         ConfigError, ExportError, WeightsError: as of :func:`monai_fedlora.clinic.bundle.open_bundle`.
@@ -64,7 +63,7 @@ def open_model(bundle: Path) -> OpenModel:
 
 
 def _plain(metadata: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module | None:
-    """The network of ``model.pt``, by what the metadata say of its kind."""
+    """Build the network that the metadata describe, with the weights of ``model.pt``; None if this fails."""
     origin = metadata["provenance"]
     method = origin["method"]
     settings = {name: tuple(v) if isinstance(v, list) else v for name, v in method["hyperparameters"].items()}
@@ -83,8 +82,8 @@ def _plain(metadata: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Mod
     return None
 
 
-def observe(model: OpenModel, datalist: Datalist, split: str, on_case: Any = lambda: None) -> Cases | None:
-    """Ask a model about the cases of a split; None of an empty one.
+def observe(model: OpenModel, datalist: Datalist, split: str) -> Cases | None:
+    """Outputs of a model for the cases of a split; None for an empty split.
 
     Raises:
         DataError: an image cannot be read, or the model refuses it; the message names the case.
@@ -92,11 +91,7 @@ def observe(model: OpenModel, datalist: Datalist, split: str, on_case: Any = lam
     cases = datalist.cases(split)
     if not cases:
         return None
-    rows = []
-    for case in cases:
-        rows.append(_ask(model, case, datalist))
-        on_case()
-    logits, features, distances = zip(*rows, strict=True)
+    logits, features, distances = zip(*(_ask(model, case, datalist) for case in cases), strict=True)
     return Cases(
         logits=torch.cat(logits),
         labels=torch.tensor([case.label for case in cases]),
@@ -107,6 +102,7 @@ def observe(model: OpenModel, datalist: Datalist, split: str, on_case: Any = lam
 
 
 def _ask(model: OpenModel, case: Case, datalist: Datalist) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Logits (1, C), inputs of the heads (1, D) and distance (1) of one case."""
     classifier, study = model.classifier, Study(name=case.subject, files=_files(case, datalist))
     try:
         loaded = load_study(study, classifier)
@@ -135,8 +131,3 @@ def _files(case: Case, datalist: Datalist) -> FramePair | CineFile | Photograph:
         return FramePair(path(case.ed), path(case.es))
     frames = None if case.ed_frame is None or case.es_frame is None else (case.ed_frame, case.es_frame)
     return CineFile(path(case.cine), frames)
-
-
-def scratch_folder() -> tempfile.TemporaryDirectory[str]:
-    """A folder for a bundle that nobody else is to see, removed with its context."""
-    return tempfile.TemporaryDirectory(prefix="monai-fedlora-audit-")

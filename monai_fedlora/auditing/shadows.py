@@ -1,11 +1,10 @@
-"""Shadow models: the run's own training from its start, alone, on halves of the members and of others."""
+"""Shadow models for LiRA: the training of the run, repeated at this site alone on halves of the members and others."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,26 +27,27 @@ from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.federated.site_policy import NOTHING_LEAVES
 from monai_fedlora.federated.site_state import FINAL_NAME
 from monai_fedlora.files import load_tensors, save_tensors, sha256, write_json
+from monai_fedlora.scratch import private_folder
 
 SEED = 20221
-"""Of the halves (ours)."""
+"""Seed of the random halves (ours)."""
 
 FOLDER = "shadows"
-"""Beside a site's final model: what its shadow runs said of the site's cases. It never travels."""
+"""Folder beside a site's final model with the outputs of its shadow models. It never leaves the site."""
 
 _OWN, _OTHER = "own", "other"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pool:
-    """Members and about as many others, in one order.
+    """Images of members and of about as many other patients.
 
     Attributes:
-        cases: every image, with unique subjects and units, paths from ``root``.
+        cases: one per image, with unique subjects and units and paths relative to ``root``.
         root: folder of the images.
         member: (N,) bool.
-        units: (N,) a number per patient.
-        target: (N,) what the attacked model says, see :func:`scaled_confidence`.
+        units: (N,) number of the patient.
+        target: (N,) output of the attacked model, see :func:`scaled_confidence`.
     """
 
     cases: tuple[Case, ...]
@@ -58,16 +58,16 @@ class Pool:
 
 
 def make_pool(own: Datalist, outside: Datalist | None, said: dict[str, Cases], temperature: float) -> Pool:
-    """Put the training cases beside others, no more patients of them than there are members.
+    """Join the training cases with other cases, of at most as many patients.
 
     Args:
-        own: the site's datalist; its test cases are others.
-        outside: further others.
-        said: what the model says of the cases, by group.
-        temperature: what its logits were divided by.
+        own: the site's datalist, whose test cases are other cases.
+        outside: further other cases.
+        said: the model's outputs by group.
+        temperature: that its logits were divided by.
 
     Raises:
-        DataError: there are no others.
+        DataError: there are no other cases.
     """
     lists = [dataclasses.replace(own, site=_OWN)]
     if outside is not None:
@@ -107,19 +107,19 @@ def lira(
     backbone: str | None,
     on_run: Callable[[int, bool], None] = lambda run, kept: None,
 ) -> Attack:
-    """Train the shadow models that are not there yet, and attack.
+    """Train the missing shadow models, and run the attack.
 
-    A shadow model starts where the plan starts and trains as many epochs as the run did, at this site alone: what the
-    other sites sent is not known again. What it says of the cases is kept beside the site's final model, so that an
-    interrupted audit goes on.
+    A shadow model starts where the plan starts and trains as many epochs as the run did, but at this site alone,
+    because the updates of the other sites are not kept. Its outputs are stored beside the site's final model, so that
+    an interrupted audit can be continued.
 
     Args:
-        model: the site's.
+        model: the site's model.
         found: members and others.
         own: the site's datalist.
         runs: number of shadow models, at least 2.
         backbone: source of the backbone.
-        on_run: called after each with its number and whether it was there already.
+        on_run: called after each run with its number and whether it was stored by an earlier audit.
 
     Raises:
         ExportError: there are too few runs or patients.
@@ -131,7 +131,8 @@ def lira(
         each.chmod(0o700)
     said, masks = [], []
     for run in range(runs):
-        inside = halves(_labels(found), run=run, seed=SEED)[found.units]
+        masks.append(halves(_labels(found), run=run, seed=SEED))
+        inside = masks[-1][found.units]
         path = folder / f"run-{run:05d}.safetensors"
         kept = path.is_file()
         if not kept:
@@ -140,7 +141,6 @@ def lira(
         if not torch.equal(tensors["inside"], inside) or tensors["confidence"].shape != inside.shape:
             raise ExportError(f"{path} is of another shadow run; remove {folder} to train them anew")
         said.append(by_patient(tensors["confidence"], found.units))
-        masks.append(halves(_labels(found), run=run, seed=SEED))
         on_run(run, kept)
     scores = lira_scores(by_patient(found.target, found.units), torch.stack(said), torch.stack(masks))
     member = by_patient(found.member.double(), found.units) > 0.5
@@ -156,7 +156,7 @@ def lira(
 
 
 def alone(plan: Plan, site: str) -> Plan:
-    """The plan of a site that trains as long as in the federation, by itself from the start."""
+    """The plan of a run in which one site trains alone, from the start and as long as in the federation."""
     return dataclasses.replace(
         plan,
         sites=(site,),
@@ -168,9 +168,9 @@ def alone(plan: Plan, site: str) -> Plan:
 
 
 def _train(plan: Plan, found: Pool, own: Datalist, inside: Tensor, backbone: str | None) -> Tensor:
-    """What a model that was trained on some of the cases says of all of them: (N,) scaled confidences."""
+    """Train a model on the cases ``inside``; returns its scaled confidences (N,) for all cases."""
     site = plan.sites[0]
-    with tempfile.TemporaryDirectory(prefix="monai-fedlora-shadow-") as scratch:
+    with private_folder("monai-fedlora-shadow-") as scratch:
         even = found.units % 2 == 0
         places = {"training": inside, "validation": ~inside & even, "test": ~inside & ~even}
         splits = {
@@ -179,16 +179,15 @@ def _train(plan: Plan, found: Pool, own: Datalist, inside: Tensor, backbone: str
         }
         listed: Any = {"site": site, "image_root": found.root, **splits}
         datalist = dataclasses.replace(own, **listed)
-        write_json(Path(scratch) / "data" / site / FILE_NAME, datalist.to_json())
+        write_json(scratch / "data" / site / FILE_NAME, datalist.to_json())
         run_in_process(
             plan,
-            folder=Path(scratch) / "run",
-            data_root=str(Path(scratch) / "data"),
+            folder=scratch / "run",
+            data_root=str(scratch / "data"),
             backbone=backbone,
             policy=lambda: NOTHING_LEAVES,
         )
-        final = Path(scratch) / "run" / "private" / plan.experiment / site / FINAL_NAME
-        evidence = read_evidence(final)
+        evidence = read_evidence(scratch / "run" / "private" / plan.experiment / site / FINAL_NAME)
     if evidence.missing:
         raise ExportError(f"a shadow run kept no predictions: {evidence.missing}")
     confidence = torch.zeros(len(inside), dtype=torch.float64)
@@ -211,7 +210,7 @@ def _rank(unit: str) -> str:
 
 
 def _digest(plan: Plan, found: Pool, model: FinishedModel) -> str:
-    """Of all that a shadow run depends on."""
+    """Hash of everything that a shadow run depends on."""
     content = [
         plan.to_json(),
         SEED,

@@ -1,4 +1,4 @@
-"""The server: which address gives what. The interface is described in ``docs/clinic.md``."""
+"""The web application and its routes. The interface is described in ``docs/clinic.md``."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ _LONGEST_SWEEP = 60.0
 def create_app(classifier: Classifier, *, settings: ServeSettings) -> FastAPI:
     """Make the server of a model.
 
-    Its lifespan owns a private folder, which is removed at its end, and the thread that classifies.
+    While it runs, it owns a private folder, which is removed at the end, and the thread that classifies.
 
     Args:
         classifier: from :func:`monai_fedlora.clinic.bundle.open_bundle`.
-        settings: where it listens and what it takes.
+        settings: address and limits.
 
     Raises:
         ConfigError: ``MONAI_FEDLORA_THREADS`` is no number, or the bundle changed since it was opened.
@@ -77,9 +77,9 @@ def create_app(classifier: Classifier, *, settings: ServeSettings) -> FastAPI:
         identity, key = session_of(request.cookies, settings), page_key(request.headers)
         return sessions_of(request).find(identity, key, is_used=is_used)
 
-    def answer(request: Request, session: Session, content: dict) -> Response:
-        response = JSONResponse(content)
-        if session.id != session_of(request.cookies, settings):  # images and downloads show the cookie alone
+    def answer(request: Request, session: Session, content: dict, status: int = 200) -> Response:
+        response = JSONResponse(content, status_code=status)
+        if session.id != session_of(request.cookies, settings):  # requests for images and files have the cookie alone
             set_session_cookie(response, settings, session.id)
         return response
 
@@ -158,9 +158,7 @@ def create_app(classifier: Classifier, *, settings: ServeSettings) -> FastAPI:
         session = find_session(request)
         study = sessions_of(request).choose_frames(session, identity, *frame_numbers(content), keep="volume")
         request.app.state.worker.put(session, study)
-        response = answer(request, session, describe(study))
-        response.status_code = 202
-        return response
+        return answer(request, session, describe(study), status=202)
 
     @app.get("/api/studies/{identity}/{name}")
     async def get_file(request: Request, identity: str, name: str) -> Response:
@@ -196,7 +194,7 @@ def create_app(classifier: Classifier, *, settings: ServeSettings) -> FastAPI:
 
 
 def frame_numbers(content: Mapping[str, Any]) -> tuple[int, int]:
-    """ED and ES, from 0, of a request.
+    """The frame numbers of ED and ES, from 0, in the JSON of a request.
 
     Raises:
         Refused: they are no whole numbers.
@@ -208,7 +206,7 @@ def frame_numbers(content: Mapping[str, Any]) -> tuple[int, int]:
 
 
 async def _sweep(sessions: Sessions, settings: ServeSettings) -> None:
-    """Remove idle sessions again and again."""
+    """Remove idle sessions periodically."""
     while True:
         await asyncio.sleep(min(_LONGEST_SWEEP, 15 * settings.idle_minutes))
         await run_in_threadpool(sessions.remove_idle)
@@ -227,7 +225,7 @@ async def _say_refused(request: Request, error: Exception) -> Response:
 
 
 async def _say_http(request: Request, error: Exception) -> Response:
-    """What the framework refuses by itself: unknown addresses and methods."""
+    """Answer what the framework refuses by itself: unknown addresses and methods."""
     assert isinstance(error, HTTPException)
     sentence = "there is nothing at this address; open the page that was printed at the start"
     return JSONResponse({"error": sentence}, status_code=error.status_code, headers=error.headers)

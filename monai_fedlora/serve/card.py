@@ -1,4 +1,4 @@
-"""What the page says about the model: the bundle's own metadata, in short."""
+"""Summary of the model for the page, from the bundle's metadata."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KINDS = {"personal": "the site's own", "shared": "shared by all sites"}
 
 
 def describe_model(classifier: Classifier) -> dict[str, Any]:
-    """What ``/api/model`` says, but for what the server's settings decide."""
+    """The content of ``/api/model``, without the entries that depend on the server's settings."""
     metadata = classifier.metadata
     return {
         "name": classifier.name,
@@ -48,7 +48,7 @@ def describe_model(classifier: Classifier) -> dict[str, Any]:
 
 
 def model_card(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Label and text of what a reader should know about a model, as far as the bundle says it."""
+    """Facts about a model for a reader, as label and text, as far as the metadata have them."""
     origin = _mapping(metadata, "provenance")
     method, backbone = _mapping(origin, "method"), _mapping(origin, "backbone")
     entries = {
@@ -70,13 +70,13 @@ def model_card(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 
 def model_warnings(metadata: Mapping[str, Any]) -> list[str]:
-    """What a reader has to know before any answer: that the shared model did better than this personal one."""
+    """Warnings that are shown before any answer: the shared model did better than this personal one."""
     found = compared(metadata)
     return [found.sentence] if found is not None and found.warns else []
 
 
 def _test_entries(metadata: Mapping[str, Any], *, personal: bool) -> dict[str, str]:
-    """Metrics of the held-out cases: of the personal model with its private part, of the shared one without."""
+    """Test metrics of the exported model: the personal or the shared one."""
     views = _mapping(_mapping(metadata, "eval_metrics"), "test")
     metrics = _mapping(views, PERSONAL if personal and PERSONAL in views else SHARED)
     entries = {"Test cases": str(metrics["n"])} if "n" in metrics else {}

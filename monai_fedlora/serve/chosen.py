@@ -1,8 +1,8 @@
-"""What is kept of a cine once what was sent is gone, so that an answer can be computed again with other frames.
+"""Keep enough of a cine, after the upload was removed, to compute an answer with other frames.
 
-The grey levels are those of the volume that the page shows. Of a DICOM study de-identified copies of all its images lie
-beside it, because a report refers to the images of the frames that were chosen. Both count among what the study fills
-of the disk, and go with it.
+The grey levels are kept in the volume that the page shows. Of a DICOM study, de-identified copies of all images are
+kept as well, because a report refers to the images of the chosen frames. Both count towards the disk space of the study
+and are removed with it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class KeptCine:
     """A cine without its grey levels.
 
     Attributes:
-        loaded: the study as it was first read, with neither pixels nor DICOM objects.
-        images: by frame, the files of its de-identified images, base first; empty if there are none.
-        missing: why a DICOM study has none.
+        loaded: the study as it was first read, without pixels and DICOM objects.
+        images: for each frame, the files of its de-identified images, base first; empty if there are none.
+        missing: why a DICOM study has no de-identified images.
     """
 
     loaded: LoadedStudy
@@ -43,24 +43,24 @@ class KeptCine:
 
 
 class Unchanged(Deidentifier):
-    """Leaves images as they are: they were de-identified when they were kept."""
+    """Leaves images unchanged, because they were de-identified when they were stored."""
 
     def image(self, dataset: Any) -> Any:
-        """The image."""
+        """Return the image itself."""
         return dataset
 
 
 def keep_cine(loaded: LoadedStudy, folder: Path, *, deidentifier: Deidentifier, share: Share) -> KeptCine | None:
-    """Keep what another choice of frames needs, while what was sent is still there.
+    """Keep what another choice of frames needs, while the upload is still there.
 
     Args:
         loaded: the study.
         folder: for the images; made if there are any.
         deidentifier: of the session.
-        share: of the disk, which the images are counted in.
+        share: disk space of the study, to which the images are added.
 
     Returns:
-        What is kept; None if the study has no frames to choose from.
+        The kept cine; None if the study has no frames to choose from.
     """
     if loaded.frames is None or loaded.cine is None:
         return None
@@ -83,16 +83,16 @@ def keep_cine(loaded: LoadedStudy, folder: Path, *, deidentifier: Deidentifier, 
                 share.take(size)
                 taken += size
             images.append(tuple(paths))
-    except FedLoraError as error:  # text is burned in, they are enhanced ones, or the disk is full
+    except FedLoraError as error:  # burned-in text, enhanced images, or a full disk
         shutil.rmtree(folder, ignore_errors=True)
         share.give_back(taken)
-        unreadable = "an image cannot be read again"  # the error would name a file as it lies here
+        unreadable = "an image cannot be read again"  # the error would name a stored file
         return replace(kept, missing=unreadable if isinstance(error, DataError) else str(error))
     return replace(kept, images=tuple(images))
 
 
 def read_again(kept: KeptCine, volume: Path, *, ed: int, es: int) -> LoadedStudy:
-    """The study with other frames.
+    """Read a kept cine with other frames.
 
     Args:
         kept: from :func:`keep_cine`.

@@ -1,4 +1,4 @@
-"""How much of the disk all studies of a server may fill, and which study fills how much."""
+"""Count the disk space of all studies of a server together, and of each study."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from monai_fedlora.serve.uploads import size_text
 
 
 class Disk:
-    """What is left for studies.
+    """The disk space of a server.
 
     Args:
-        limit: bytes of all files of all sessions together: as sent, unpacked, and offered.
+        limit: bytes of all files of all sessions together: uploaded, unpacked, and results.
     """
 
     def __init__(self, limit: int) -> None:
@@ -22,7 +22,7 @@ class Disk:
 
     @property
     def used(self) -> int:
-        """Bytes."""
+        """Bytes in use."""
         return self._used
 
     def take(self, size: int) -> None:
@@ -47,7 +47,7 @@ class Disk:
 
 
 class Share:
-    """The bytes of one thing on a disk."""
+    """The part of a server's disk space that one study uses."""
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk

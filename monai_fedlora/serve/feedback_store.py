@@ -1,4 +1,4 @@
-"""Keep what readers say of answers, if whoever runs the server wants it."""
+"""Keep the opinions of readers on answers, if the server was started with a folder for them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,27 @@ from monai_fedlora.serve.refusal import BAD_REQUEST, CONFLICT, DISK_FULL, NOT_FO
 from monai_fedlora.serve.served_study import DONE, ServedStudy
 
 _MOST = 20
-"""Opinions on one study (ours), so that nobody fills the disk with them."""
+"""Most opinions on one study (ours), so that nobody can fill the disk with them."""
 
 
 def keep_feedback(study: ServedStudy, content: Mapping[str, Any], *, folder: Path | None) -> None:
-    """Keep an opinion: ``opinion`` ("agree" or "disagree"), ``because`` and ``instead`` of a page's request.
+    """Keep the opinion of a request.
 
-    ``answer`` is the number of the answer that its reader saw, from 1: with other frames a study gets another.
+    Args:
+        study: the study.
+        content: JSON of the request: ``opinion`` ("agree" or "disagree"), ``because``, ``instead``, and ``answer``, the
+            number from 1 of the answer that the reader saw (a study gets another answer with other frames).
+        folder: of the table; None if the server keeps no opinions.
 
-    The table calls the study by its pseudonym, or else by its short id: a name that nobody typed may be a patient's.
+    The table names the study by its pseudonym, or else by its short id: the name of a file may be a patient's.
 
     Raises:
-        Refused: the server keeps none, there is no answer yet, it is another one, or the opinion is none.
+        Refused: the server keeps no opinions, there is no answer yet or another one by now, or the opinion is invalid.
     """
     if folder is None:
         raise Refused(NOT_FOUND, "this server keeps no opinions; start it with --feedback FOLDER")
     result, state, identity = study.result, study.state, study.answer_id
-    number = study.answers  # last: what was read before is of no later answer
+    number = study.answers  # read last, so that the values above belong to this answer or an earlier one
     if type(content.get("answer")) is not int:
         raise Refused(BAD_REQUEST, "an opinion says by its number which answer it is about; load the page again")
     if content["answer"] != number:

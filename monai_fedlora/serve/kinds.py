@@ -1,4 +1,4 @@
-"""From the files of one upload to one study."""
+"""Make one study of the files of one upload."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _PASSED_OVER = "of no kind that the model takes"
 def make_study(
     received: Received, *, modality: str, folder: Path, limit: int, share: Share
 ) -> tuple[Study, tuple[StoredFile, ...]]:
-    """Decide what was sent; an archive is unpacked.
+    """Make a study of uploaded files; an archive is unpacked.
 
     Args:
-        received: what a request brought.
+        received: the uploaded files.
         modality: what the model takes, "cine" or "image".
-        folder: where the files lie; a DICOM study is all of it.
+        folder: of the files; a DICOM study consists of all files in it.
         limit: bytes that an archive may have, unpacked.
-        share: of the disk, which the received files are counted in; what is unpacked counts as well.
+        share: disk space of the study, to which unpacked files are added.
 
     Returns:
-        The study, and its files with the names that their sender gave them.
+        The study, and its files with their original names.
 
     Raises:
         Refused: there is nothing that the model takes, or several studies; or an archive is damaged or dangerous.
@@ -70,10 +70,10 @@ def _make_study(
 
 
 def unpack(archive: StoredFile, folder: Path, limit: int, share: Share) -> list[StoredFile]:
-    """Write the members of an archive that may be of a study under numbers, and remove the archive.
+    """Unpack the members of an archive that may belong to a study, under numbers, and remove the archive.
 
     Raises:
-        Refused: it is damaged, encrypted, too large for a study or for what is left of the disk, or holds a link, a
+        Refused: it is damaged, encrypted, too large for a study or for the remaining disk space, or holds a link, a zip
             bomb or a name that leads outside.
     """
     files: list[StoredFile] = []
@@ -133,12 +133,12 @@ def _volumes(volumes: Sequence[StoredFile], info: Sequence[StoredFile]) -> Study
 
 
 def _quotes(left_out: Sequence[LeftOut]) -> tuple[str, ...]:
-    """What is said of files that were sent and not used."""
+    """A sentence on files that were sent and not used."""
     return (f"left out: {count_and_name(left_out)}",) if left_out else ()
 
 
 def _name_of(files: Sequence[StoredFile]) -> str:
-    """The folder that was sent; of loose files what they are called."""
+    """Name of the study: that of the folder that was sent, or made of the names of single files."""
     first, slash, _ = files[0].name.partition("/")
     return first if slash else loose_name([file.name for file in files])
 

@@ -1,4 +1,4 @@
-"""Names that come from another computer: what is shown of them, and what they say about a file."""
+"""File names of uploads: how they are displayed, and which kind of file they indicate."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _INFO_SUFFIX = ".cfg"
 
 
 def accepted_suffixes(modality: str) -> tuple[str, ...]:
-    """Endings of files that a model of "cine" or "image" takes; DICOM files may also have none."""
+    """Endings of the files that a model for "cine" or "image" takes; DICOM files may also have none."""
     return (*NIFTI, ZIP, *_DICOM_SUFFIXES) if modality == CINE else PHOTOGRAPHS
 
 
 def shown_name(given: str) -> str:
-    """What is shown of a file's name and folders, separated by ``/``: no control characters, nothing that leads up.
+    """A file's name with its folders, separated by ``/``, for display: no control characters, no ``..``.
 
-    Files are never stored under it.
+    Files are never stored under this name.
     """
     parts = [_clean(part) for part in given.replace("\\", "/").split("/")]
     return "/".join([part for part in parts if part not in ("", ".", "..")][-_MOST_PARTS:]) or "file"
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a shown name is of a file that its system hides, or of what a Mac leaves in archives."""
+    """Whether a displayed name is that of a hidden file, or of one that macOS adds to archives."""
     return is_of_system(PurePosixPath(name))
 
 
@@ -55,7 +55,7 @@ def stored_suffix(name: str, modality: str) -> str | None:
 
 
 def stem(name: str) -> str:
-    """The last part of a shown name without its ending."""
+    """The last part of a displayed name without its ending."""
     file = name.rpartition("/")[2]
     for suffix in (*NIFTI, ZIP, *_DICOM_SUFFIXES, *PHOTOGRAPHS):
         if file.lower().endswith(suffix) and len(file) > len(suffix):
@@ -64,7 +64,7 @@ def stem(name: str) -> str:
 
 
 def loose_name(names: Sequence[str]) -> str:
-    """What a study is called whose files lie in no folder: after themselves."""
+    """Name of a study whose files are in no folder, made of their own names."""
     first = stem(min(names))
     return first if len(names) == 1 else f"{first} and {len(names) - 1} more"
 
@@ -82,14 +82,14 @@ def typed_name(given: str) -> str:
 
 
 def file_part(name: str) -> str:
-    """A name as a part of a file's name: letters and digits of any script, nothing with a meaning of its own."""
+    """A name as a part of a file name: letters and digits of any script, ``-`` and ``_``."""
     composed = unicodedata.normalize("NFC", name)
     kept = "".join(sign if unicodedata.category(sign)[0] in "LMN" or sign == "-" else "_" for sign in composed)
     return re.sub("_+", "_", kept)[:_LONGEST_IN_FILE].strip("_-") or "study"
 
 
 def _plain(text: str) -> str:
-    """Without control characters; white space stays space."""
+    """A text without control characters; white space becomes a space."""
     return "".join(
         " " if sign.isspace() else sign for sign in text if sign.isspace() or unicodedata.category(sign)[0] != "C"
     )

@@ -1,8 +1,8 @@
-"""What is given out of studies: what became of them, and their files under names that cannot be mixed up.
+"""What the server gives out of a study: its state as JSON, and its files under names that cannot be confused.
 
-A name that nobody typed is that of a file or folder, and may be a patient's. It is for whoever sent the study: on the
-page, on the figure and in its file's name. DICOM objects are de-identified, so neither they nor their files' names have
-it; a pseudonym, which a reader typed, and the study's short id may go anywhere.
+The name of an uploaded file or folder may be a patient's. It is shown to the person who sent the study: on the page, on
+the figure and in its file name. DICOM objects are de-identified, so that neither they nor their file names contain it.
+A pseudonym, which a reader typed, and the study's short id may appear everywhere.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SHOWN = frozenset({"figure", "image"})
 
 
 def describe(study: ServedStudy) -> dict[str, Any]:
-    """A study as the page knows it."""
+    """A study as JSON for the page."""
     state, offered = study.state, study.offered
     opinion = study.opinion if study.opinion and study.opinion.answer == study.answer_id else None
     return {
@@ -49,7 +49,7 @@ def describe(study: ServedStudy) -> dict[str, Any]:
 
 
 def describe_session(session: Session | None, *, seconds_left: float) -> dict[str, Any]:
-    """All studies of a browser, whichever of its tabs sent them, those that are being sent among them."""
+    """All studies of a browser, from all of its tabs, including those that are being sent."""
     if session is None:
         return {"studies": [], "seconds_left": None}
     arriving = [describe(study) | {"state": SENDING} for study in list(session.arriving.values())]
@@ -58,10 +58,10 @@ def describe_session(session: Session | None, *, seconds_left: float) -> dict[st
 
 
 def download(study: ServedStudy, kind: str) -> Response:
-    """A file that is offered, called after its study.
+    """A file of a study for download, with the study's name in its file name.
 
-    The figure has the study's name above it, and the result has it as the name that the study has now. Where that is a
-    pseudonym, the result quotes neither files nor series.
+    The figure gets the present name of the study as its title, and the JSON result as an entry. If that is a pseudonym,
+    the result does not quote names of files and series.
 
     Raises:
         Refused: the study was removed meanwhile.
@@ -83,7 +83,7 @@ def download(study: ServedStudy, kind: str) -> Response:
 
 
 def _address(study: ServedStudy, kind: str) -> str:
-    """Where a file is found; another one where its content is another, so that no browser shows the old one."""
+    """Address of a file; it changes with the content, so that no browser shows an old version."""
     again = [f"answer={study.answers}"] if study.answers > 1 and kind != _VOLUME else []
     named = [f"name={study.renamed}"] if study.renamed and kind in _NAMED else []
     version = "&".join((*again, *named))
@@ -91,7 +91,7 @@ def _address(study: ServedStudy, kind: str) -> str:
 
 
 def _renamed(study: ServedStudy, kind: str, path: Path) -> bytes | None:
-    """What depends on the study's name; None for what does not."""
+    """The content of a file that contains the study's name; None for other files."""
     if kind == "json":
         result = describe(study)["result"]
         if result and study.is_pseudonym:

@@ -1,4 +1,4 @@
-"""How long a sender is waited for."""
+"""Limit how slowly an upload may arrive."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from monai_fedlora.serve.refusal import TIMED_OUT, Refused
 from monai_fedlora.serve.settings import ServeSettings
 
 SPARED = 5.0
-"""Seconds (ours) by which a sender may be late although others wait for its place."""
+"""Seconds (ours) by which a sender may be late even though others wait for its place."""
 _TICK = 1.0
 _LATE = "the files stopped arriving, or came too slowly; look at the network and try again"
 
 
 class Pace:
-    """Whether a sender keeps up.
+    """Tracks how late a sender is.
 
-    It is late by the time since it was last heard of, or by what it took longer than the slowest rate would have,
+    A sender is late by the time since its last bytes, or by the time that it took longer than at the slowest rate,
     whichever is more.
 
     Args:
-        settings: how late it may be, and the slowest rate.
-        clock: seconds.
+        settings: with the permitted delay and the slowest rate.
+        clock: returns seconds.
     """
 
     def __init__(self, settings: ServeSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -41,41 +41,41 @@ class Pace:
             self._heard = self._clock()
 
     def end(self) -> None:
-        """Everything arrived; it is late no more."""
+        """Note that everything has arrived; the sender is never late from now on."""
         self._has_ended = True
 
     def drop(self, reason: str = _LATE) -> None:
-        """Wait for it no longer."""
+        """Give up the sender: its next :meth:`check` fails."""
         self._dropped = reason
 
     @property
     def late(self) -> float:
-        """Seconds; less than nothing when everything arrived."""
+        """Delay of the sender in seconds; negative once everything has arrived."""
         if self._has_ended:
             return -math.inf
         now = self._clock()
         return max(now - self._heard, now - self._begin - self._size / self._rate)
 
     def check(self) -> None:
-        """Look whether it is still waited for.
+        """Check whether the sender is still waited for.
 
         Raises:
-            Refused: it is too late, or another got its place.
+            Refused: it is too late, or was given up.
         """
         if self._dropped or self.late > self._patience:
             raise Refused(TIMED_OUT, self._dropped or _LATE)
 
     @property
     def tick(self) -> float:
-        """Seconds between two looks."""
+        """Seconds between two checks."""
         return min(_TICK, self._patience / 4)
 
 
 async def in_time(stream: AsyncIterator[bytes], pace: Pace) -> AsyncIterator[bytes]:
-    """Yield what a stream brings while its sender keeps up.
+    """Yield the pieces of a stream while its sender is fast enough.
 
     Raises:
-        Refused: it does not.
+        Refused: it is too slow.
     """
     pieces = stream.__aiter__()
     while True:

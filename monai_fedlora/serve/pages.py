@@ -1,4 +1,4 @@
-"""The page's own files: a list made at the start, of known kinds, and nothing beside it."""
+"""The static files of the page: a list of known types, made at the start; no other file is served."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ KINDS = {
     ".svg": "image/svg+xml",
     ".txt": "text/plain",
 }
-"""Types of files by suffix; others are not given out."""
+"""Content types by suffix; files with others are not served."""
 
 
 def find_pages(folder: Path = FOLDER) -> dict[str, Path]:
-    """The files that may be asked for, by their path below the folder; links are left out."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in KINDS and path.is_file() and not path.is_symlink():
-            found[path.relative_to(folder).as_posix()] = path
-    return found
+    """The files that are served, by their path below the folder; links are left out."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink())
+    return {path.relative_to(folder).as_posix(): path for path in files if path.suffix in KINDS}

@@ -1,7 +1,7 @@
-"""HTTP with senders and readers that are not waited for without end.
+"""HTTP with time limits for slow clients.
 
-Uvicorn waits for the head of a request, for the rest of a body that nobody reads, and for somebody who reads an answer
-slowly as long as the connection lives. A body that is read has its own clock, see :mod:`monai_fedlora.serve.pace`.
+Uvicorn waits without limit for the head of a request, for the rest of a body that nobody reads, and for a client that
+reads an answer slowly. The body of an upload has a limit of its own, see :mod:`monai_fedlora.serve.pace`.
 """
 
 from __future__ import annotations
@@ -18,29 +18,30 @@ _GRACE_SECONDS = 3
 
 
 class PunctualProtocol(H11Protocol):
-    """Closes a connection whose next request, or whose reader, takes too long.
+    """Closes a connection whose next request takes too long, or whose client does not read its answer.
 
     Attributes:
-        head_seconds: from the start of the connection, or from the last answer, to the end of a request's head.
-        read_seconds: without the reader taking any of what waits for it.
+        head_seconds: longest time from the start of the connection, or from the last answer, to the end of the head of
+            the next request.
+        read_seconds: longest time without the client reading anything of an answer that waits for it.
     """
 
     head_seconds: float
     read_seconds: float
-    _head: asyncio.TimerHandle | None = None
-    _reader: asyncio.TimerHandle | None = None
+    _timers: dict[str, asyncio.TimerHandle]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
         super().connection_made(transport)
+        self._timers = {}
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes in; only a whole head stops the clock."""
+        """Take bytes in; only a complete head stops the timer."""
         before = self.cycle
         super().data_received(data)
         if self.cycle is not before:
-            self._stop_head()
+            self._stop("head")
 
     def on_response_complete(self) -> None:
         """Wait for the next request, unless it is there already."""
@@ -50,42 +51,36 @@ class PunctualProtocol(H11Protocol):
             self._await_head()
 
     def pause_writing(self) -> None:
-        """The reader is behind."""
+        """The client reads too slowly: wait for it."""
         super().pause_writing()
-        self._reader = self.loop.call_later(self.read_seconds, self.transport.abort)
+        self._timers["reader"] = self.loop.call_later(self.read_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The reader has caught up."""
+        """The client has caught up."""
         super().resume_writing()
-        self._stop_reader()
+        self._stop("reader")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop every clock."""
-        self._stop_head()
-        self._stop_reader()
+        """Stop both timers."""
+        self._stop("head")
+        self._stop("reader")
         super().connection_lost(exc)
 
     def _await_head(self) -> None:
-        self._stop_head()
-        self._head = self.loop.call_later(self.head_seconds, self._close)
+        self._stop("head")
+        self._timers["head"] = self.loop.call_later(self.head_seconds, self._close)
 
     def _close(self) -> None:
         self.transport.close()
-        self.loop.call_later(self.read_seconds, self.transport.abort)  # what is still to be read may never be
+        self.loop.call_later(self.read_seconds, self.transport.abort)  # the rest of an answer may never be read
 
-    def _stop_head(self) -> None:
-        if self._head is not None:
-            self._head.cancel()
-            self._head = None
-
-    def _stop_reader(self) -> None:
-        if self._reader is not None:
-            self._reader.cancel()
-            self._reader = None
+    def _stop(self, name: str) -> None:
+        if timer := self._timers.pop(name, None):
+            timer.cancel()
 
 
 def server_config(app: ASGIApp, settings: ServeSettings) -> uvicorn.Config:
-    """How uvicorn serves an app with these settings."""
+    """Configuration of uvicorn for an app with these settings."""
 
     class Protocol(PunctualProtocol):
         head_seconds = settings.head_seconds

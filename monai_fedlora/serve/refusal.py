@@ -1,4 +1,4 @@
-"""Requests that are not granted."""
+"""The error that refuses a request, and the HTTP status codes in use."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ CONFLICT, WRONG_TYPE, MISDIRECTED, TOO_MANY, DEFECT, DISK_FULL = 409, 415, 421, 
 
 
 class Refused(FedLoraError):
-    """A request is not granted; the message is one sentence for the person at the page.
+    """A request is refused; the message is one sentence for the user of the page.
 
     Args:
-        status: of HTTP.
+        status: HTTP status code.
         message: what is wrong, and what to do.
     """
 

@@ -1,4 +1,4 @@
-"""Classify one study, step by step, and write what is offered of it."""
+"""Classify one study step by step, and write the files that are offered for download."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from monai_fedlora.serve.viewer_volumes import network_affine, write_cine, write
 from monai_fedlora.studies.study import CINE
 
 LONGEST_SIDE = 2048
-"""Pixels of a photograph that is shown (ours)."""
+"""Largest side in pixels of a photograph on the page (ours)."""
 FILES = {
     "volume": "volume.nii.gz",
     "overlay": "overlay.nii.gz",
@@ -32,7 +32,7 @@ FILES = {
     "dicom": "dicom.zip",
     "json": "result.json",
 }
-"""Names of what is offered, by what it is."""
+"""File names by kind of file."""
 UNKNOWN_PLACE = "the model cuts out its window in a way of its own, so the overlay cannot be laid on the images"
 NO_PLACE = (
     f"hiding no single place changes the answer by {overlay.points(overlay.THRESHOLD)} or more, so there is no overlay"
@@ -42,12 +42,12 @@ NO_PLACE = (
 def classify(study: ServedStudy, classifier: Classifier, *, deidentifier: Deidentifier) -> None:
     """Take a study from "waiting" to "done".
 
-    What was sent is removed as soon as it was read, and the result is there before the places are looked for that
-    the answer hangs on. Where a person chose the frames, what was kept of the cine takes its place.
+    The upload is removed as soon as it was read, and the result is available before the occlusion map is computed. If a
+    person chose the frames, the kept cine is read in place of the upload.
 
     Raises:
         ConfigError: a package for this kind of file is not installed.
-        DataError: the study cannot be used; the message names files as they lie here.
+        DataError: the study cannot be used; the message has the names of the stored files.
         Removed: the study was removed meanwhile.
     """
     study.enter(READING)
@@ -94,14 +94,14 @@ def _offer_images(study: ServedStudy, loaded: LoadedStudy) -> None:
 
 
 def _explained(prediction: Prediction) -> str | None:
-    """What the colours mean, in words; None if nothing was searched."""
+    """Explanation of the occlusion map's colours; None without a map."""
     if prediction.relevance is None:
         return None
     return overlay.explain_overlay(prediction.relevance, answer=prediction.predicted)
 
 
 def _offer_overlay(study: ServedStudy, prediction: Prediction, loaded: LoadedStudy) -> list[str]:
-    """Write the overlay of a cine; notes that say why there is none."""
+    """Write the occlusion map of a cine as a volume; returns notes on why there is none."""
     if prediction.classifier.modality != CINE or loaded.image_affine is None or prediction.relevance is None:
         return []
     if not overlay.is_shown(prediction.relevance):
@@ -116,10 +116,10 @@ def _offer_overlay(study: ServedStudy, prediction: Prediction, loaded: LoadedStu
 
 
 def _offer_reports(study: ServedStudy, prediction: Prediction, deidentifier: Deidentifier) -> list[str]:
-    """Write the figure and, of a DICOM study, an archive of the report, the figure and the images that both refer to.
+    """Write the figure and, for a DICOM study, an archive of the report, the figure and the images that both refer to.
 
     Returns:
-        Notes that say why there is no such archive.
+        Notes on why there is no such archive.
     """
     figure = draw_figure(prediction)
     with open_new(study.results / FILES["figure"]) as stream:
@@ -138,7 +138,7 @@ def _offer_reports(study: ServedStudy, prediction: Prediction, deidentifier: Dei
         zipfile.ZipFile(stream, "w") as packed,
     ):
         for path in written:
-            member = zipfile.ZipInfo(str(path.relative_to(folder)))  # without the time of now
+            member = zipfile.ZipInfo(str(path.relative_to(folder)))  # without a time stamp
             packed.writestr(member, path.read_bytes(), zipfile.ZIP_DEFLATED)
     shutil.rmtree(folder)
     study.offer("dicom", study.results / FILES["dicom"])

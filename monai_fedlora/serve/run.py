@@ -1,4 +1,4 @@
-"""Run the server until it is interrupted."""
+"""Open the port, and run the server until it is interrupted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BACKLOG = 128
 
 
 def listen(settings: ServeSettings) -> socket.socket:
-    """Open the port, so that a taken one is found before a bundle is loaded.
+    """Open the port, before a bundle is loaded, so that an error comes early.
 
     Raises:
         ConfigError: the port is taken or not allowed, or the address is not this machine's.
@@ -32,23 +32,16 @@ def listen(settings: ServeSettings) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        server = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            server.bind(address)
-            server.listen(_BACKLOG)
-        except OSError:
-            server.close()
-            raise
+        dual = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        return socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=dual)
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            reason = f"port {settings.port} is taken, perhaps by another monai-fedlora serve; choose one with --port"
-        elif error.errno == errno.EACCES:
-            reason = f"port {settings.port} is not allowed to this user; choose one from 1024 with --port"
-        else:
-            reason = f"{settings.host} is no address of this machine ({error}); choose one with --host"
-        raise ConfigError(reason) from error
-    return server
+        reasons = {
+            errno.EADDRINUSE: f"port {settings.port} is taken, perhaps by another monai-fedlora serve; choose one with "
+            "--port",
+            errno.EACCES: f"port {settings.port} is not allowed to this user; choose one from 1024 with --port",
+        }
+        other = f"{settings.host} is no address of this machine ({error}); choose one with --host"
+        raise ConfigError(reasons.get(error.errno or 0, other)) from error
 
 
 def _log_to_terminal() -> None:
@@ -58,7 +51,7 @@ def _log_to_terminal() -> None:
     log.setLevel(logging.INFO)
     log.handlers[:] = [handler]
     log.propagate = False
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it quotes what was sent
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it logs parts of uploads
 
 
 def run_server(
@@ -68,9 +61,9 @@ def run_server(
 
     Args:
         classifier: the model.
-        settings: what was listened with.
+        settings: those of :func:`listen`.
         server: from :func:`listen`; closed at the end.
-        on_ready: called once, when the page can be opened.
+        on_ready: called once when the page can be opened.
     """
     _log_to_terminal()
     running = uvicorn.Server(server_config(create_app(classifier, settings=settings), settings))

@@ -1,8 +1,8 @@
-"""What every request has to show, and what every answer says to the browser.
+"""Checks of every request, and security headers of every answer.
 
-A page of another site, which the same browser has open, must neither read nor change anything here: the ``Host`` of a
-request has to be this server (a foreign name that was made to lead here, "DNS rebinding", is another), and what changes
-something has to come from this page.
+A page of another site that is open in the same browser must neither read nor change anything here. So the ``Host`` of a
+request has to be this server's (which stops DNS rebinding), and requests that change something have to come from this
+server's page.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ _OTHER_SITES = frozenset({"cross-site", "same-site"})
 
 
 class Guard:
-    """ASGI middleware that lets in what may come in and puts :data:`HEADERS` on every answer.
+    """ASGI middleware that checks every request and puts :data:`HEADERS` on every answer.
 
     Args:
-        app: what is guarded.
-        settings: where the server listens, and its token.
+        app: the application behind it.
+        settings: address and token of the server.
     """
 
     def __init__(self, app: ASGIApp, *, settings: ServeSettings) -> None:
@@ -73,7 +73,7 @@ class Guard:
         self._key = secrets.token_urlsafe(32)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request that is not granted, pass on one that is."""
+        """Pass a permitted request on, and answer any other."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
@@ -102,7 +102,7 @@ class Guard:
                 await JSONResponse({"error": sentence}, status_code=DEFECT)(scope, receive, send_guarded)
 
     def _answer(self, scope: Scope) -> Response | None:
-        """What is said at once; None if the request is granted."""
+        """The answer to a request that is not passed on; None for a permitted one."""
         headers = Headers(scope=scope)
         try:
             self._check_place(scope["method"], headers)
@@ -157,7 +157,7 @@ class Guard:
         )
 
     def _welcome(self, token: str) -> Response:
-        """Take the token out of the address, and remember that it was right."""
+        """Redirect to the address without the token, and set a cookie that replaces the token."""
         if not self._is_token(token):
             raise Refused(UNAUTHORISED, "the token is wrong; copy the whole address that was printed at the start")
         response = RedirectResponse("/", status_code=303)
@@ -169,44 +169,45 @@ class Guard:
 
 
 def set_session_cookie(response: Response, settings: ServeSettings, session: str) -> None:
-    """Let a browser come back to its session, and no script or other site read which one it is."""
+    """Set the cookie of a session; no script and no other site can read it."""
     response.set_cookie(session_cookie(settings), session, httponly=True, samesite="strict", path="/")
 
 
 def session_cookie(settings: ServeSettings) -> str:
-    """Name of the cookie: browsers keep cookies by host and not by port, and two servers may run."""
+    """Name of the session's cookie; with the port, because browsers share cookies between the ports of a host."""
     return f"monai-fedlora-session-{settings.port}"
 
 
 def session_of(cookies: Mapping[str, str], settings: ServeSettings) -> str:
-    """What a browser says its session is; empty if it has none."""
+    """The session in a browser's cookies; empty if there is none."""
     return cookies.get(session_cookie(settings), "")
 
 
 def page_key(headers: Mapping[str, str]) -> str:
-    """What this server's page shows beside the cookie; empty if something else asks.
+    """The random key that this server's page sends beside the cookie; empty for other clients.
 
-    Cookies of one port of a machine are sent to all others, and set by them. So a page draws a key, keeps it where only
-    its own origin reads, and a session is found by it.
+    Servers on other ports of the machine can read and set cookies. So the page draws a key, stores it where only its
+    own origin can read it, and a session is found by this key.
 
     Raises:
-        Refused: it is no key of a page.
+        Refused: the header is no such key.
     """
-    key = headers.get(PAGE_KEY, "")
-    if key and not _KEY.fullmatch(key):
-        raise Refused(BAD_REQUEST, f"{PAGE_KEY} is no key of this server's page; leave it out, or use the page")
-    return key
+    return _random_number(headers, PAGE_KEY, "key")
 
 
 def upload_id(headers: Mapping[str, str]) -> str:
-    """By which the page that sends a study knows it again, after a reload too; empty if it does not say.
+    """The random number by which the page recognises a study that it sent, also after a reload; may be empty.
 
     Raises:
-        Refused: it is no such number.
+        Refused: the header is no such number.
     """
-    given = headers.get(UPLOAD_ID, "")
+    return _random_number(headers, UPLOAD_ID, "number")
+
+
+def _random_number(headers: Mapping[str, str], name: str, what: str) -> str:
+    given = headers.get(name, "")
     if given and not _KEY.fullmatch(given):
-        raise Refused(BAD_REQUEST, f"{UPLOAD_ID} is no number of this server's page; leave it out, or use the page")
+        raise Refused(BAD_REQUEST, f"{name} is no {what} of this server's page; leave it out, or use the page")
     return given
 
 
@@ -220,7 +221,7 @@ def _own_names(settings: ServeSettings) -> frozenset[str]:
 
 
 def _place(origin: str) -> str | None:
-    """Host and port of an ``Origin``, as a ``Host`` says them; None where it is no address."""
+    """Host and port of an ``Origin`` header, in the form of a ``Host`` header; None if it is no address."""
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:

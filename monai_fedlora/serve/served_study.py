@@ -1,4 +1,4 @@
-"""A study that somebody sent to the page: its state, its files and what it says."""
+"""A study that was sent to the page: its state, its files and its result."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ _SHORT = 8
 
 
 class Removed(Exception):
-    """Nobody wants the study any more."""
+    """The study was removed while it was being classified."""
 
 
 @dataclass(kw_only=True)
 class ServedStudy:
-    """A study of a session. The worker's thread changes it, and the server's reads it.
+    """A study of a session. The worker's thread changes it, and the server's thread reads it.
 
     Attributes:
         id: random.
-        folder: its own.
+        folder: of its files.
         pace: of its sender.
-        sent: what was sent fills so much of the disk.
-        kept: so do the files that are offered.
-        upload_id: by which the page that sends it knows it again; empty if it has none.
-        name: what it is called, which no other study of the session is.
-        renamed: how often its reader chose the name; such a one may go where a patient's name may not.
+        sent: disk space of the upload.
+        kept: disk space of results and kept images.
+        upload_id: by which the page recognises the study; may be empty.
+        name: unique in its session.
+        renamed: how often a reader typed a new name. Such a pseudonym may appear where a patient's name may not.
         state: one of the constants above.
         error: why it failed, for its sender.
-        result: what the model says, from the state "explaining" on.
-        quotes: those of its notes that call files and series as its sender does.
-        offered: file in ``results`` by what it is.
-        opinion: what its reader said of the answer last, as it was kept; None if nothing was.
-        opinions: how many were kept.
-        cine: what is kept so that other frames can be chosen; None if there is nothing to choose from.
+        result: the answer as JSON, from the state "explaining" on.
+        quotes: notes of the result with names of files and series.
+        offered: files in ``results`` by kind.
+        opinion: the last opinion that was kept; None if there is none.
+        opinions: number of opinions that were kept.
+        cine: kept for another choice of frames; None if there are no frames to choose from.
         chosen: the frames (ED, ES) from 0 that a person chose; None before.
-        answers: how many were begun.
+        answers: number of answers that were begun.
     """
 
     id: str
@@ -78,27 +78,27 @@ class ServedStudy:
 
     @property
     def short_id(self) -> str:
-        """A few signs that tell it from every other study, wherever its files go."""
+        """A short identifier that names no patient, also for file names."""
         return hashlib.sha256(self.id.encode()).hexdigest()[:_SHORT]
 
     @property
     def answer_id(self) -> str:
-        """What tells the answer of now from every other."""
+        """Identifier of the present answer."""
         return f"{self.short_id}-answer{self.answers}"
 
     @property
     def is_pseudonym(self) -> bool:
-        """Whether its reader chose the name."""
+        """Whether a reader typed the name."""
         return self.renamed > 0
 
     @property
     def upload(self) -> Path:
-        """Folder of what was sent."""
+        """Folder of the upload."""
         return self.folder / _UPLOAD
 
     @property
     def results(self) -> Path:
-        """Folder of what is offered."""
+        """Folder of the files for download."""
         return self.folder / _RESULTS
 
     @property
@@ -108,16 +108,16 @@ class ServedStudy:
 
     @property
     def source(self) -> Study:
-        """What was sent."""
+        """The uploaded study."""
         assert self._source is not None
         return self._source
 
     def fill(self, source: Study, files: Sequence[StoredFile]) -> None:
-        """Say what was sent, and what its sender calls the files."""
+        """Set the uploaded study, and its files with their original names."""
         self.name, self._source, self._files = source.name, source, tuple(files)
 
     def enter(self, state: str) -> None:
-        """Go on to a state.
+        """Enter a state.
 
         Raises:
             Removed: the study was removed.
@@ -127,7 +127,7 @@ class ServedStudy:
         self.state = state
 
     def offer(self, kind: str, file: Path) -> None:
-        """Let a file be seen.
+        """Make a file available for download.
 
         Raises:
             Refused: the disk has no room for it.
@@ -140,52 +140,48 @@ class ServedStudy:
         self.offered = {**self.offered, kind: file}
 
     def begin_again(self, ed: int, es: int, *, keep: str) -> None:
-        """Wait for another answer; the one of before is gone from now on.
+        """Remove the answer, and wait for another one.
 
         Args:
             ed: end-diastole that a person chose, from 0.
-            es: end-systole, likewise.
-            keep: kind of the file that is no part of an answer.
+            es: end-systole that a person chose, from 0.
+            keep: kind of the one file that belongs to no answer, and stays.
         """
         self.chosen, self.answers = (ed, es), self.answers + 1
         self.result = self.error = self.opinion = None
-        gone = {kind: file for kind, file in self.offered.items() if kind != keep}
+        gone = [file for kind, file in self.offered.items() if kind != keep]
         self.offered = {kind: file for kind, file in self.offered.items() if kind == keep}
-        for file in gone.values():
+        for file in gone:
             self.kept.give_back(file.stat().st_size)
             file.unlink()
         self.state = WAITING
 
     def fail(self, reason: str) -> None:
-        """End, and say why in the sender's own names of the files."""
+        """End with an error, in which stored files are called by their original names."""
         for file in self._files:
             reason = reason.replace(str(file.path), file.name)
         for folder in (self.upload, self.folder):
             reason = reason.replace(str(folder), self.name)
-        if "volume" not in self.offered:
-            self._forget_images()
+        if "volume" not in self.offered:  # without it no other frames can be chosen
+            self.cine = None
+            self.kept.give_back(sum(file.stat().st_size for file in self.images.glob("*")))
+            shutil.rmtree(self.images, ignore_errors=True)
         self.error, self.state = reason, FAILED
 
-    def _forget_images(self) -> None:
-        """Remove what another choice of frames would need, where there is nothing to choose from."""
-        self.cine = None
-        self.kept.give_back(sum(file.stat().st_size for file in self.images.glob("*")))
-        shutil.rmtree(self.images, ignore_errors=True)
-
     def forget_upload(self) -> None:
-        """Remove what was sent."""
+        """Remove the upload."""
         shutil.rmtree(self.upload, ignore_errors=True)
         self.sent.give_back()
 
     def finish(self) -> None:
-        """Nothing is written any more: remove what was sent, and everything if the study was removed meanwhile."""
+        """End the worker's access: remove the upload, and everything if the study was removed meanwhile."""
         if self._removed:
             self.remove()
         else:
             self.forget_upload()
 
     def remove(self) -> None:
-        """Remove everything; where the worker is at the study, its next step ends it."""
+        """Remove everything; a worker that is classifying the study stops at its next step."""
         self._removed = True
         shutil.rmtree(self.folder, ignore_errors=True)
         self.sent.give_back()

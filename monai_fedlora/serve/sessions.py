@@ -1,4 +1,4 @@
-"""Who sent which study, what became of it, and when it is forgotten."""
+"""Sessions of browsers with their studies, and when they are removed."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _UNWANTED = "the study was removed while it was being sent"
 
 @dataclass(kw_only=True)
 class Session:
-    """One browser.
+    """The session of one browser.
 
     Attributes:
         id: random, known to the browser alone.
         folder: of its studies.
-        deidentifier: of its DICOM objects; images of one patient stay together within a session.
-        key: what its page shows beside the cookie; empty if it is no page.
+        deidentifier: for its DICOM objects, so that images of one patient stay together within a session.
+        key: the page's key, see :func:`monai_fedlora.serve.security.page_key`; empty for other clients.
         studies: by id.
-        arriving: those that are being sent.
-        seen: when it last asked for something, on the store's clock.
+        arriving: studies that are being sent, by id.
+        seen: time of its last request, on the clock of :class:`Sessions`.
     """
 
     id: str
@@ -50,12 +50,12 @@ class Session:
     seen: float = 0.0
 
     def free_name(self, wanted: str) -> str:
-        """A name that no study of this session has: the one that is wanted, or that with a number."""
+        """A name that no study of this session has: the given one, or that with a number."""
         names = (wanted if number == 1 else f"{wanted} ({number})" for number in itertools.count(1))
         return next(name for name in names if not self.has(name))
 
     def has(self, name: str, *, beside: str = "") -> bool:
-        """Whether a study is called so, or looks as if it were; the one with the id ``beside`` does not count."""
+        """Whether a study has this name or one that looks the same, not counting the study with the id ``beside``."""
         taken = (comparable(study.name) for identity, study in self.studies.items() if identity != beside)
         return comparable(name) in taken
 
@@ -71,7 +71,7 @@ class Session:
 
     @property
     def waiting(self) -> int:
-        """How many studies are not finished, those that are being sent among them."""
+        """Number of unfinished studies, including those that are being sent."""
         return len(self.arriving) + sum(study.state not in FINISHED for study in self.studies.values())
 
 
@@ -80,8 +80,8 @@ class Sessions:
 
     Args:
         root: folder for their files.
-        settings: how many studies, and for how long.
-        clock: seconds.
+        settings: limits on number and age.
+        clock: returns seconds.
     """
 
     def __init__(self, root: Path, *, settings: ServeSettings, clock: Callable[[], float] = time.monotonic) -> None:
@@ -92,12 +92,12 @@ class Sessions:
         self._key = secrets.token_bytes(32)
 
     def issue(self) -> str:
-        """A name for a session to come."""
+        """A new signed identifier for a session."""
         number = secrets.token_urlsafe(32)
         return f"{number}.{self._signature(number)}"
 
     def is_issued(self, identity: str) -> bool:
-        """Whether this server gave a name, so that no other site on this machine chooses one."""
+        """Whether this server issued an identifier; other sites on this machine cannot choose one."""
         number, _, signature = identity.partition(".")
         return hmac.compare_digest(signature.encode("utf-8", "replace"), self._signature(number).encode())
 
@@ -105,9 +105,9 @@ class Sessions:
         """The session of a browser.
 
         Args:
-            identity: what its cookie says.
-            key: what its page says, which counts more: other programs of this machine can plant cookies.
-            is_used: whether somebody asks, and not a page by itself; only the former keeps a session from ending.
+            identity: from its cookie.
+            key: of its page, which takes precedence, because other programs of this machine can set cookies.
+            is_used: whether a user caused the request, and not a timer of the page; only this keeps a session alive.
 
         Raises:
             Refused: there is none.
@@ -121,26 +121,26 @@ class Sessions:
             return session
 
     def seconds_left(self, session: Session) -> float:
-        """Until a session ends if nobody asks for anything, and none of its studies is unfinished."""
+        """Seconds until an idle session without unfinished studies is removed."""
         return max(0.0, session.seen + 60 * self._settings.idle_minutes - self._clock())
 
     @contextmanager
     def arrival(self, identity: str, key: str = "", upload_id: str = "") -> Iterator[tuple[Session, ServedStudy]]:
-        """Make room for a study that is being sent: a session, a new one if there is none, and an empty study.
+        """Context of a study that is being sent: yields its session, made if there is none, and the empty study.
 
-        A name that this server did not give is replaced by one that it gives; so is any name that a page comes with,
-        since others may know it. Where no more studies may wait, the latest sender makes room.
+        A new session gets a new identifier if the given one was not issued by this server, or comes with a page's key
+        (others may know it). If too many studies wait, the most delayed sender is given up.
 
-        The study becomes part of the session when the block ends well, and is removed otherwise. Where its name is
-        taken it gets another.
+        The study becomes part of the session when the block ends without an error, and is removed otherwise. If its
+        name is taken, it gets a number.
 
         Args:
-            identity: what a browser's cookie says.
-            key: what its page says.
-            upload_id: by which the page knows the study again.
+            identity: from the browser's cookie.
+            key: of its page.
+            upload_id: by which the page recognises the study.
 
         Raises:
-            Refused: too many studies wait, or the session keeps too many.
+            Refused: too many studies wait, or the session has too many.
         """
         with self._lock:
             session = self._find(identity, key)
@@ -172,10 +172,10 @@ class Sessions:
                 session.arriving.pop(study.id, None)
 
     def rename(self, session: Session, identity: str, name: str) -> ServedStudy:
-        """Call a study by a pseudonym.
+        """Give a study a pseudonym.
 
         Raises:
-            Refused: the session has none of this id, or another of this name.
+            Refused: the session has no study of this id, or another of this name.
         """
         with self._lock:
             study = session.study(identity)
@@ -185,10 +185,10 @@ class Sessions:
         return study
 
     def remove_study(self, session: Session, identity: str) -> None:
-        """Forget a study, also one that is being sent.
+        """Remove a study, also one that is being sent.
 
         Raises:
-            Refused: the session has none of this id.
+            Refused: the session has no study of this id.
         """
         with self._lock:
             arriving = session.arriving.pop(identity, None)
@@ -200,18 +200,18 @@ class Sessions:
         study.remove()
 
     def choose_frames(self, session: Session, identity: str, ed: int, es: int, *, keep: str) -> ServedStudy:
-        """Let a study wait for an answer with frames that a person chose.
+        """Replace the answer of a study by one with frames that a person chose.
 
         Args:
             session: of the study.
             identity: of the study.
             ed: end-diastole, from 0.
             es: end-systole, from 0.
-            keep: kind of the file that is no part of an answer.
+            keep: kind of the one file that belongs to no answer, and stays.
 
         Raises:
-            Refused: the session has none of this id, it is not finished, has no such frames or none to choose from, or
-                too many studies wait.
+            Refused: the session has no study of this id, it is not finished, has no such frames, or too many studies
+                wait.
         """
         with self._lock:
             study = session.study(identity)
@@ -230,7 +230,7 @@ class Sessions:
         return study
 
     def remove(self, session: Session) -> None:
-        """Forget a session and all its studies."""
+        """Remove a session and all its studies."""
         with self._lock:
             self._sessions.pop(session.id, None)
             for study in session.arriving.values():
@@ -240,10 +240,10 @@ class Sessions:
         shutil.rmtree(session.folder, ignore_errors=True)
 
     def remove_idle(self) -> int:
-        """Forget sessions that asked for nothing for too long, unless a study of theirs is not finished.
+        """Remove sessions without a request for too long, unless they have unfinished studies.
 
         Returns:
-            How many these were.
+            Number of sessions that were removed.
         """
         oldest = self._clock() - 60 * self._settings.idle_minutes
         with self._lock:
@@ -253,7 +253,7 @@ class Sessions:
         return len(idle)
 
     def remove_all(self) -> None:
-        """Forget everything."""
+        """Remove all sessions."""
         with self._lock:
             sessions = list(self._sessions.values())
         for session in sessions:
@@ -269,7 +269,7 @@ class Sessions:
         return next(same, None)
 
     def _drop_latest(self) -> bool:
-        """Give up the sender that is behind most, if one is by far; whether there was one."""
+        """Give up the most delayed sender, if its delay is at least :data:`SPARED`; returns whether there was one."""
         arriving = [
             (study.pace.late, session, study)
             for session in self._sessions.values()
@@ -284,10 +284,13 @@ class Sessions:
 
     def _new_study(self, session: Session, upload_id: str) -> ServedStudy:
         identity = secrets.token_urlsafe(16)
-        pace = Pace(self._settings, clock=self._clock)
-        sent, kept = Share(self.disk), Share(self.disk)
         return ServedStudy(
-            id=identity, folder=session.folder / identity, pace=pace, sent=sent, kept=kept, upload_id=upload_id
+            id=identity,
+            folder=session.folder / identity,
+            pace=Pace(self._settings, clock=self._clock),
+            sent=Share(self.disk),
+            kept=Share(self.disk),
+            upload_id=upload_id,
         )
 
     def _new_session(self, identity: str, key: str) -> Session:
@@ -298,5 +301,5 @@ class Sessions:
 
 
 def no_study() -> Refused:
-    """What a stranger is told, whether the study exists or not."""
+    """The same refusal for a study that does not exist and one of another session."""
     return Refused(NOT_FOUND, "there is no such study here (any more); send it again")

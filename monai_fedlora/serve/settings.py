@@ -1,4 +1,4 @@
-"""Where the server listens and what it takes."""
+"""Address and limits of the server."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from monai_fedlora.errors import ConfigError
 
 LOOPBACK_NAME = "localhost"
 SHORTEST_TOKEN = 16
-"""Characters (ours): nobody tries 10**16 tokens over a network."""
+"""Fewest characters of a token (ours), too many to guess over a network."""
 _LARGEST_UPLOAD = 1 << 40
 _LONGEST_IDLE = 24 * 60
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServeSettings:
-    """How a bundle is served.
+    """Address and limits of the server.
 
     Attributes:
         host: address or name to listen at.
         port: TCP port.
-        token: what every request has to bring; None only where nobody but this machine can connect.
-        max_upload_bytes: of one study, as sent and unpacked (ours).
-        max_disk_bytes: of all studies together, what was sent, what of it is unpacked, and what is offered (ours).
-        idle_minutes: after which what a session left is removed (ours).
-        max_waiting: studies of all sessions that are being sent or wait to be classified (ours).
-        max_kept: studies that one session may keep (ours).
-        head_seconds: for the head of a request (ours).
-        stall_seconds: that a sender may be silent, or behind the slowest rate, and a reader of an answer idle (ours).
-        slowest_rate: bytes a second that a sender reaches on average (ours).
-        feedback: folder in which is kept whether readers agree; None keeps nothing.
+        token: required in every request; None only where no other machine can connect.
+        max_upload_bytes: largest size of one study, as sent and unpacked (ours).
+        max_disk_bytes: largest size of all studies together: uploads, unpacked files and results (ours).
+        idle_minutes: an idle session is removed after this time (ours).
+        max_waiting: largest number of studies, over all sessions, that are being sent or wait (ours).
+        max_kept: largest number of studies of one session (ours).
+        head_seconds: time limit for the head of a request (ours).
+        stall_seconds: largest delay of a sender, or of a client that reads an answer (ours).
+        slowest_rate: bytes per second that a sender has to reach on average (ours).
+        feedback: folder of the table of readers' opinions; None keeps none.
     """
 
     host: str = "127.0.0.1"
@@ -83,7 +83,7 @@ class ServeSettings:
 
     @property
     def is_everywhere(self) -> bool:
-        """Whether every address of this machine is listened at."""
+        """Whether the server listens at all addresses of this machine."""
         try:
             return ipaddress.ip_address(self.host).is_unspecified
         except ValueError:
@@ -91,7 +91,7 @@ class ServeSettings:
 
     @property
     def address(self) -> str:
-        """Of the page, without the token, as others can open it."""
+        """Address of the page as other machines can open it, without the token."""
         name = socket.gethostname() if self.is_everywhere else self.host
         host = f"[{name}]" if ":" in name else name
         return f"http://{host}:{self.port}"

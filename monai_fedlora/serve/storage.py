@@ -1,4 +1,4 @@
-"""The private folder of a running server, and what crashed ones left behind."""
+"""The private folder of a running server, and the removal of those that crashed servers left."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ PREFIX = "monai-fedlora-serve-"
 
 
 class Storage:
-    """A folder that only this user can read and that goes with the process.
+    """A temporary folder that only this user can read.
 
-    The folder is removed by :meth:`close`, or when the interpreter ends. It is locked as long as the process lives, and
-    another start removes folders that nobody has locked any more.
-    It lies in the system's temporary folder, which ``TMPDIR`` chooses.
+    It is removed by :meth:`close`, or when the interpreter ends. It is locked while the process lives, so that the next
+    server can find and remove folders of crashed ones. It is made in the system's temporary folder (``TMPDIR``).
     """
 
     def __init__(self) -> None:
@@ -32,7 +31,7 @@ class Storage:
                 return
 
     def close(self) -> None:
-        """Remove everything."""
+        """Remove the folder."""
         shutil.rmtree(self.root, ignore_errors=True)
         if self._descriptor >= 0:
             os.close(self._descriptor)
@@ -49,10 +48,10 @@ class Storage:
 
 
 def remove_leftovers() -> int:
-    """Remove the folders of this user's servers that ended without doing so.
+    """Remove the folders of this user's crashed servers.
 
     Returns:
-        How many there were.
+        Number of folders that were removed.
     """
     removed = 0
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
@@ -65,7 +64,7 @@ def remove_leftovers() -> int:
 
 
 def _lock(folder: Path) -> int | None:
-    """Lock a folder of this user; None if another process has, or has removed it meanwhile."""
+    """Lock a folder of this user; None if another process has locked or removed it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:

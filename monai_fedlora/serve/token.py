@@ -1,10 +1,11 @@
-"""Where the server's token comes from: never the command line, which every user of a machine can read."""
+"""Find or make the server's token; never on the command line, which all users of a machine can read."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from monai_fedlora.environment import SERVE_TOKEN
@@ -15,14 +16,14 @@ _LONGEST = 4096
 
 
 def find_token(file: Path | None, *, is_needed: bool) -> tuple[str | None, bool]:
-    """The token of a server.
+    """Find or make the token of a server.
 
     Args:
-        file: holds it; made with a new one if it is not there. None takes :data:`SERVE_TOKEN` of the environment.
-        is_needed: make one if nothing names one.
+        file: holds the token; made with a new one if missing. None takes the environment variable :data:`SERVE_TOKEN`.
+        is_needed: whether to make one if neither is given.
 
     Returns:
-        The token, None if there is none, and whether only this process knows it, so that it has to say it.
+        The token (None if there is none), and whether it is new and has to be printed.
 
     Raises:
         ConfigError: the file cannot be read or made, or others can read it.
@@ -42,11 +43,8 @@ def new_token() -> str:
 
 def _of_file(path: Path) -> str:
     try:
-        try:
-            with open(path, "x", encoding="ascii", opener=for_the_owner) as stream:
-                stream.write(new_token() + "\n")
-        except FileExistsError:
-            pass
+        with suppress(FileExistsError), open(path, "x", encoding="ascii", opener=for_the_owner) as new:
+            new.write(new_token() + "\n")
         with path.open("rb") as stream:
             mode = os.fstat(stream.fileno()).st_mode
             if stat.S_ISREG(mode) and mode & 0o077:

@@ -1,4 +1,4 @@
-"""Receive files as they stream in, onto the disk and within bounds."""
+"""Write uploaded files to the disk as they arrive, within limits."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class StoredFile:
     """A file that was sent.
 
     Attributes:
-        path: where it lies.
-        name: what its sender calls it, made harmless.
+        path: where it is stored.
+        name: its original name, cleaned for display.
     """
 
     path: Path
@@ -43,11 +43,11 @@ class StoredFile:
 
 @dataclass(kw_only=True)
 class Received:
-    """What a request brought.
+    """The files of a request.
 
     Attributes:
-        files: those that are of a kind that the model takes.
-        passed_over: names of the others.
+        files: files of a kind that the model takes.
+        passed_over: names of the others, which were not stored.
     """
 
     files: list[StoredFile] = field(default_factory=list)
@@ -55,11 +55,11 @@ class Received:
 
 
 def check_length(length: str | None, limit: int) -> None:
-    """Refuse a request that announces too much, before any of it is read.
+    """Refuse a request that announces too many bytes, before any of it is read.
 
     Args:
-        length: what the request says in Content-Length; None if it does not.
-        limit: bytes that files may have.
+        length: its Content-Length; None if missing.
+        limit: bytes that the files may have.
 
     Raises:
         Refused: it is too long.
@@ -69,12 +69,12 @@ def check_length(length: str | None, limit: int) -> None:
 
 
 def too_large(limit: int) -> str:
-    """The sentence that says so."""
+    """Message that a study is too large."""
     return f"a study may have at most {size_text(limit)}; send the short-axis series alone, or start with --max-upload"
 
 
 def size_text(size: int) -> str:
-    """A number of bytes in words."""
+    """A number of bytes with a unit, such as "2 GiB"."""
     unit, name = ((1 << 30), "GiB") if size >= 1 << 30 else ((1 << 20), "MiB") if size >= 1 << 20 else (1, "bytes")
     return f"{size / unit:.4g} {name}"
 
@@ -93,13 +93,13 @@ async def receive(
     Args:
         stream: the body of the request.
         content_type: of the request.
-        folder: is there, and empty.
-        suffix: the ending for a name; None passes over the file.
-        limit: bytes that all files may have together, whether they are kept or not.
-        take: told how many bytes are about to be written; refuses what the disk has no room for.
+        folder: an existing, empty folder.
+        suffix: gives the ending for a name, or None for a file that is not stored.
+        limit: bytes that all files may have together, whether they are stored or not.
+        take: called with the number of bytes before they are written; raises if the disk has no room.
 
     Raises:
-        Refused: this is no such form, it brings nothing, too much or too many files.
+        Refused: this is no such form, or it holds too many bytes or files.
     """
     kind, options = parse_options_header(content_type)
     if kind != _FORM or not options.get(b"boundary"):
@@ -120,10 +120,10 @@ async def receive(
 
 
 async def read_json(stream: AsyncIterator[bytes]) -> dict[str, Any]:
-    """The short JSON object that the body of a request is.
+    """Read the body of a request as a short JSON object.
 
     Raises:
-        Refused: it brings none, or a long one.
+        Refused: it is none, or too long.
     """
     content = b""
     async for chunk in stream:

@@ -1,12 +1,13 @@
-"""A cine and the coloured places that an answer hangs on, as NIfTI volumes that a viewer lays on each other.
+"""Write a cine and its coloured occlusion map as NIfTI volumes, which the viewer overlays.
 
-Both have affines in the patient's frame. The second lies on the grid that the network saw: a window of the resampled
-image, which the exported model cuts out by itself. Where it did so is found by doing the same again, and known only if
-that gives what the network saw.
+Both have affines in patient coordinates. The map lies on the grid of the network's input, which is a crop of the
+resampled image. The exported model does not tell where it cropped, so that the crop is computed again here; its
+position is known only if this reproduces the network's input.
 """
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import nibabel
@@ -23,7 +24,7 @@ _RGBA = np.dtype([(channel, "u1") for channel in "RGBA"])
 
 
 def write_cine(path: Path, voxels: np.ndarray, affine: np.ndarray) -> None:
-    """Write all frames.
+    """Write all frames of a cine.
 
     Args:
         path: ends in ``.nii.gz``.
@@ -34,9 +35,9 @@ def write_cine(path: Path, voxels: np.ndarray, affine: np.ndarray) -> None:
 
 
 def write_overlay(path: Path, colours: np.ndarray, affine: np.ndarray) -> None:
-    """Write colours.
+    """Write a coloured occlusion map.
 
-    A border of one transparent voxel is added on all sides: viewers draw the outermost voxels on beyond their grid.
+    A border of one transparent voxel is added on all sides, as viewers extend the outermost voxels beyond the grid.
 
     Args:
         path: ends in ``.nii.gz``.
@@ -50,15 +51,15 @@ def write_overlay(path: Path, colours: np.ndarray, affine: np.ndarray) -> None:
 
 
 def network_affine(image: Tensor, prepared: Tensor, affine: np.ndarray) -> np.ndarray | None:
-    """Where the network's grid lies.
+    """The affine of the network's input.
 
     Args:
-        image: (2, X, Y, Z) resampled, what the exported model takes.
-        prepared: (2, x, y, z), what its network saw of it.
-        affine: (4, 4) voxel of ``image`` to world in mm; x and y equally wide.
+        image: (2, X, Y, Z), resampled input of the exported model.
+        prepared: (2, x, y, z), input of its network.
+        affine: (4, 4) voxel of ``image`` to world in mm; with equal spacing along x and y.
 
     Returns:
-        (4, 4) voxel of ``prepared`` to the same world, or None: the model cuts out its window in another way.
+        (4, 4) voxel of ``prepared`` to the same world; None if the model crops in another way.
     """
     x, y, z = (int(length) for length in prepared.shape[1:])
     spacing = float(np.linalg.norm(affine[:3, 0]))
@@ -74,7 +75,7 @@ def network_affine(image: Tensor, prepared: Tensor, affine: np.ndarray) -> np.nd
 
 
 def _exact(voxels: np.ndarray) -> np.ndarray:
-    """The levels as they are, in 16 bits where they fit, so that what is read back gives the same answer."""
+    """The levels without loss, in 16 bits if they fit, so that reading them back gives the same answer."""
     if float(voxels.min()) >= -_LEVELS and float(voxels.max()) <= _LEVELS and (voxels == np.rint(voxels)).all():
         return voxels.astype(np.int16)
     return voxels.astype(np.float32)
@@ -86,11 +87,4 @@ def _write(path: Path, voxels: np.ndarray, affine: np.ndarray) -> None:
     image.set_qform(affine, code="scanner")
     image.header.set_xyzt_units("mm", "sec")
     with open_new(path) as stream:
-        stream.write(_packed(image))
-
-
-def _packed(image: nibabel.Nifti1Image) -> bytes:
-    """Quickly compressed: the file goes no further than this machine."""
-    import gzip
-
-    return gzip.compress(image.to_bytes(), compresslevel=1)
+        stream.write(gzip.compress(image.to_bytes(), compresslevel=1))  # fast, for a file that stays on this machine

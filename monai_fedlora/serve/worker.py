@@ -1,4 +1,4 @@
-"""The thread that classifies one study after the other."""
+"""The thread that classifies studies one after the other."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from monai_fedlora.studies.study import CINE, IMAGE
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 10.0
-"""Seconds that the end waits for the study that is being classified (ours)."""
+"""Seconds that :meth:`Worker.stop` waits for the study that is being classified (ours)."""
 _SLOW_PACKAGES = {CINE: ("monai.data", "monai.transforms", "captum.attr", "highdicom"), IMAGE: ("captum.attr",)}
 
 
@@ -31,7 +31,7 @@ class Worker:
 
     Args:
         classifier: the model.
-        threads: of torch.
+        threads: number of torch's threads.
     """
 
     def __init__(self, classifier: Classifier, *, threads: int) -> None:
@@ -42,15 +42,15 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="classify", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def put(self, session: Session, study: ServedStudy) -> None:
-        """Let a study wait."""
+        """Queue a study."""
         self._queue.put((session, study))
 
     def stop(self) -> None:
-        """End, after the study that is being classified if that takes seconds."""
+        """Stop after the study that is being classified, waiting some seconds for it."""
         self._stopping.set()
         self._queue.put(None)
         self._thread.join(_PATIENCE)
@@ -65,15 +65,15 @@ class Worker:
             logger.info("%s after %.1f s", outcome, time.perf_counter() - begin)
 
     def _load_packages(self) -> None:
-        """Import what reading and reporting need, which takes seconds, before the first study comes."""
+        """Import slow packages before the first study comes."""
         for name in _SLOW_PACKAGES[self._classifier.modality]:
             if not self._stopping.is_set():
-                with contextlib.suppress(ImportError):  # whoever needs it says so
+                with contextlib.suppress(ImportError):  # the step that needs it raises an error
                     import_module(name)
 
 
 def _attempt(study: ServedStudy, classifier: Classifier, session: Session) -> str:
-    """Classify a study, whatever happens; what the log says of it, which names neither file nor patient."""
+    """Classify a study, and catch every error; returns a line for the log that names neither file nor patient."""
     try:
         classify(study, classifier, deidentifier=session.deidentifier)
         return "a study was classified"
