@@ -13,6 +13,8 @@ from torch import nn
 from monai_fedlora.data.cases import Datalist
 from monai_fedlora.data.datalist import FILE_NAME, check_site_name, load_datalist
 from monai_fedlora.data.site import cache_folder
+from monai_fedlora.engines.compiling import compiled
+from monai_fedlora.engines.distributed import others_explained
 from monai_fedlora.engines.store import Store, store_limit, store_root
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.networks.catalogue import Architecture, architecture
@@ -21,8 +23,6 @@ from monai_fedlora.transforms.cine import cine_augmentation, cine_preprocessing
 from monai_fedlora.transforms.photograph import photograph_preprocessing
 from monai_fedlora.transforms.photograph_augmentation import photograph_augmentation
 from monai_fedlora.transforms.photograph_style import DEFAULT_STYLE
-
-_COMPILERS = ("off", "default", "reduce-overhead", "max-autotune")
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -49,19 +49,12 @@ def on_device(network: nn.Module, *, device: torch.device | str, compiler: str =
     Args:
         network: a network; where frozen features are kept, only what comes behind them is compiled.
         device: where to compute.
-        compiler: "off", or a mode of ``torch.compile``: "default", "reduce-overhead" (CUDA graphs) or
-            "max-autotune". Compiling takes up to minutes, so that it pays for long trainings on GPUs alone, and
-            changes the last bits of results.
+        compiler: see :func:`monai_fedlora.engines.compiling.compiled`.
 
     Raises:
-        ConfigError: there is no such mode.
+        ConfigError: it cannot be compiled so.
     """
-    if compiler not in _COMPILERS:
-        raise ConfigError(f"compiler is {compiler!r}; choose from {', '.join(_COMPILERS)}")
-    network = network.to(device)
-    if compiler != "off":
-        network.compile(mode=compiler)
-    return network
+    return compiled(network.to(device), device=torch.device(device), mode=compiler)
 
 
 def needs_shared_part(*, file: str) -> None:
@@ -77,8 +70,13 @@ def needs_shared_part(*, file: str) -> None:
 
 
 def run_engine(engine: Any) -> None:
-    """Run a trainer or an evaluator."""
-    engine.run()
+    """Run a trainer or an evaluator.
+
+    Raises:
+        FedLoraError: another process of the same training is gone, or did not answer in time.
+    """
+    with others_explained():
+        engine.run()
 
 
 def count(items: Sized) -> int:

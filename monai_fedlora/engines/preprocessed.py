@@ -16,6 +16,7 @@ from monai.utils.enums import CommonKeys as Keys
 from rich.progress import track
 from torch import Tensor
 
+from monai_fedlora.engines.distributed import rank, world_size
 from monai_fedlora.engines.memory import active_memory, fingerprint
 from monai_fedlora.engines.store import Entry, Store, key_of
 from monai_fedlora.errors import FedLoraError
@@ -87,7 +88,12 @@ class Preprocessed:
         return found
 
     def _indices(self) -> Iterator[int]:
-        yield from track(range(len(self._data)), "reading cases", disable=not self._progress)
+        """All cases: first this process's, then, from the end, those that others of the site begin with and keep."""
+        places = ((index, (index - rank()) % world_size()) for index in range(len(self._data)))
+        order = [
+            index for index, _ in sorted(places, key=lambda found: (found[1], -found[0] if found[1] else found[0]))
+        ]
+        yield from track(order, "reading cases", disable=not self._progress)
 
     def _as_entry(self, index: int) -> Entry:
         """The tensors of a case, and the names of the values that stay as they were given."""

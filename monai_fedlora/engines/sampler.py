@@ -18,9 +18,13 @@ class CaseSampler(Sampler[int]):
     Args:
         cases: anything with a length; only its length is used.
         shuffle: draw a new order each epoch (training), or keep the data list's (evaluation). Shuffled shards
-            of several processes have equal length, for which a few cases are used twice; ordered shards hold
-            every case exactly once.
+            of several processes have equal length, for which some end with a case of another one; ordered shards hold
+            every case exactly once. The batches of all processes together are those of one process with so many times
+            the batch size.
         seed: of the shuffling.
+
+    Attributes:
+        repeated: how many cases at the end of this process's are another one's, 0 or 1; the loss leaves them out.
 
     Raises:
         DataError: there is no case to shuffle, or there are fewer cases than processes.
@@ -31,6 +35,7 @@ class CaseSampler(Sampler[int]):
         self.shuffle = shuffle
         self.seed = seed
         self.epoch = 1
+        self.repeated = int(shuffle and rank() >= (self.size % world_size() or world_size()))
         if shuffle and self.size == 0:
             raise DataError("there is no training case; check the data list, or leave this site out")
         if 0 < self.size < world_size():

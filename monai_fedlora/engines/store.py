@@ -132,11 +132,10 @@ class Store:
                     raise ValueError("its content is not what was written")
                 self._sound[key] = which
                 os.utime(path)
-        except FileNotFoundError:
+        except (SafetensorError, OSError, RuntimeError, ValueError) as error:
             self._open.pop(key, None)
-            return None
-        except (SafetensorError, OSError, ValueError) as error:
-            _log.warning("%s cannot be used (%s) and is computed again", path, error)
+            if os.path.exists(path):  # else it was not kept, or another process has just made room
+                _log.warning("%s cannot be used (%s) and is computed again", path, error)
             return None
         if len(self._open) < _MOST_OPEN:
             self._open[key] = entry
@@ -155,8 +154,7 @@ class Store:
             path = Path(self._path(key))
             for folder in (self.folder.parent, self.folder, path.parent):
                 make_folder(folder)
-            _replace(path, content)
-            self._sound[key] = _which(path)
+            self._sound[key] = _replace(path, content)
         except OSError as error:
             self._writable = False
             _log.warning(
@@ -235,8 +233,8 @@ def kept_by_site(site: str | None = None) -> dict[Path, list[StoredEntry]]:
     return dict(sorted(found.items()))
 
 
-def _which(path: str | Path) -> tuple[int, int]:
-    """What tells a file from one that has taken its place, or has been cut since."""
+def _which(path: str | Path | int) -> tuple[int, int]:
+    """What tells a file, or an open one, from one that has taken its place, or has been cut since."""
     status = os.stat(path)
     return status.st_ino, status.st_size
 
@@ -255,13 +253,20 @@ def as_bytes(tensor: Tensor) -> memoryview:
     return content
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Let a file appear with its whole content; the checksum stands in for waiting until the disk has it."""
+def _replace(path: Path, content: bytes) -> tuple[int, int]:
+    """Let a file appear with its whole content; the checksum stands in for waiting until the disk has it.
+
+    Returns:
+        What tells the file from others; another process may have removed it already, to make room.
+    """
     handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
+            stream.flush()
+            which = _which(stream.fileno())
         os.replace(name, path)
     except BaseException:
         os.unlink(name)
         raise
+    return which

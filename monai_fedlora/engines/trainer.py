@@ -19,8 +19,9 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
+from monai_fedlora.engines.compiling import keep_gradients
 from monai_fedlora.engines.dataset import CaseDataset, CaseView, prepare_cases
-from monai_fedlora.engines.distributed import rank
+from monai_fedlora.engines.distributed import rank, share_of_step, summed, unwrap
 from monai_fedlora.engines.features import unopened_images
 from monai_fedlora.engines.modes import modes_of, set_training_mode
 from monai_fedlora.engines.orders import in_order_of_epoch
@@ -154,25 +155,39 @@ class ClassificationTrainer(SupervisedTrainer):
             with self._autocast():
                 self.state.output[Keys.PRED] = self.inferer(images, self.network)  # type: ignore[arg-type]
                 self.fire_event(IterationEvents.FORWARD_COMPLETED)
-                loss = self.loss_function(self.state.output[Keys.PRED], labels).mean()
-                self.state.output[Keys.LOSS] = loss
+                counted = len(labels) - self._repeated(place)
+                share = share_of_step(self.loss_function, labels[:counted])
+                self.state.output[Keys.LOSS] = self._loss(self.state.output[Keys.PRED], labels, counted)
                 self.fire_event(IterationEvents.LOSS_COMPLETED)
             loss = self.state.output[Keys.LOSS]
             if self._trains:
-                (loss / (last - first + 1)).backward()
+                (loss * share.weight if share else loss).div(last - first + 1).backward()
+                if place < last:
+                    keep_gradients(unwrap(self.network))
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
         found = [loss.detach()]
         if place == last and self.max_grad_norm is not None:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
             found.append(nn.utils.clip_grad_norm_(parameters, self.max_grad_norm))
-        values = torch.stack(found).tolist()  # what an iteration waits for
-        self._check(values, batchdata, images)
+        values = torch.stack([*found, *(share or ())]).tolist()  # what an iteration waits for
+        self._check(values[: len(found)], batchdata, images)
         self.state.output[Keys.LOSS] = torch.tensor(values[0], dtype=loss.dtype)
-        self._mean.add(values[0], len(images))
+        weight, cases = values[-2:] if share else (1.0, len(images))
+        self._mean.add(values[0] * weight, cases)
         if place == last:
             self.optimizer.step()
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return self.state.output
+
+    def _repeated(self, place: int) -> int:
+        """How many cases at the end of a batch are another process's, so that all have as many; no loss counts them."""
+        sampler = getattr(self.data_loader, "sampler", None)
+        return sampler.repeated if isinstance(sampler, CaseSampler) and place == self.state.epoch_length - 1 else 0
+
+    def _loss(self, logits: Tensor, labels: Tensor, counted: int) -> Tensor:
+        if counted == len(labels):
+            return self.loss_function(logits, labels).mean()
+        return self.loss_function(logits[:counted], labels[:counted]).mean() if counted else 0 * logits.sum()
 
     def _synchronised(self, synchronise: bool) -> Any:
         """Skip the exchange of gradients between processes until the last batch of a step."""
@@ -220,7 +235,7 @@ class _EpochStart:
 
 
 class _MeanLoss:
-    """Put the epoch's mean loss per case in ``engine.state.metrics["train_loss"]``."""
+    """Put the epoch's mean loss per case, of all processes, in ``engine.state.metrics["train_loss"]``."""
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_STARTED, self.reset)
@@ -228,12 +243,13 @@ class _MeanLoss:
         engine.add_event_handler(Events.TERMINATE, self.report)
 
     def reset(self, engine: Any) -> None:
-        self.total, self.cases = 0.0, 0
+        self.total, self.cases = 0.0, 0.0
 
-    def add(self, loss: float, cases: int) -> None:
+    def add(self, loss: float, cases: float) -> None:
         self.total += loss * cases
         self.cases += cases
 
     def report(self, engine: Any) -> None:
         if self.cases:
-            engine.state.metrics["train_loss"] = self.total / self.cases
+            total, cases = summed([self.total, self.cases], device=engine.state.device)
+            engine.state.metrics["train_loss"] = total / cases
