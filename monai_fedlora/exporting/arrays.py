@@ -1,4 +1,4 @@
-"""Exports of networks of one's own, which take images as a program has them: arrays of one shape."""
+"""Exports of a user's own network, which takes arrays of one shape."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from monai_fedlora.exporting.finished import FinishedModel
 
 ARRAY = "array"
-"""The modality of such images in a bundle's metadata."""
+"""The modality of arrays in a bundle's metadata."""
 
 
 class CheckedArray(nn.Module):
-    """Hands images on that have the network's shape and are finite."""
+    """Returns images unchanged, and raises an error for another shape or values that are not finite."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.shape = shape
 
     def forward(self, image: Tensor) -> Tensor:
-        """Images (B, C, \\*spatial) as they are.
+        """Return images (B, C, \\*spatial) unchanged.
 
         Raises:
             ValueError: they have another shape, or values that are not finite.
@@ -43,7 +43,7 @@ class CheckedArray(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Arrays(Modality):
-    """Arrays of one shape, prepared by whoever has them.
+    """Arrays of one shape, which users have to prepare as the training cases were.
 
     Attributes:
         shape: (C, \\*spatial).
@@ -55,6 +55,9 @@ class Arrays(Modality):
     packages = ()
     data_type = "npy"
     image_classes = "channels as in the arrays that it was trained on"
+    references = ()
+    subject = "images"
+    processing = "It takes an image as it was prepared for training, and classifies it."
     limitations = (
         "It takes arrays that were prepared as its training cases were; nothing in this folder prepares them, or tells "
         "one that was prepared otherwise.",
@@ -63,33 +66,22 @@ class Arrays(Modality):
 
     @property
     def channels(self) -> int:
-        """The first size."""
+        """Number of channels, the first entry of the shape."""
         return self.shape[0]
 
     @property
     def image_size(self) -> tuple[int, ...]:
-        """The others."""
+        """Spatial size, the further entries of the shape."""
         return self.shape[1:]
 
     @property
-    def references(self) -> tuple[str, ...]:
-        """None that are known."""
-        return ()
-
-    @property
     def phantom(self) -> str:
-        """None pictures the same."""
+        """There is no phantom of such arrays.
+
+        Raises:
+            DataError: always.
+        """
         raise DataError("no phantom pictures the arrays of an own network")
-
-    @property
-    def subject(self) -> str:
-        """The images in words."""
-        return "images"
-
-    @property
-    def processing(self) -> str:
-        """What the exported model does with an image."""
-        return "It takes an image as it was prepared for training, and classifies it."
 
     @property
     def input_text(self) -> str:
@@ -111,18 +103,18 @@ class Arrays(Modality):
         }
 
     def preprocessor(self) -> nn.Module:
-        """Nothing but a check."""
+        """A check of shape and values; nothing is changed."""
         return CheckedArray(self.shape)
 
     def raw_probes(self) -> list[tuple[Tensor, ...]]:
-        """Noise, twice."""
+        """Two arrays of noise."""
         return [(self.probe(),), (1 - self.probe(),)]
 
     def inputs(self, item: Mapping[str, Any]) -> tuple[Tensor, ...]:
-        """One array.
+        """Read the array of a datalist's item.
 
         Raises:
-            DataError: the file is none, or of another shape.
+            DataError: the file holds no array, or one of another shape.
         """
         try:
             image = np.load(item["image"], allow_pickle=False).astype(np.float32)
@@ -133,7 +125,7 @@ class Arrays(Modality):
         return (torch.from_numpy(image),)
 
     def reading(self) -> Reading:
-        """Every npy file of a folder."""
+        """Reads every npy file of a folder."""
         return array_reading(self.shape)
 
     @property
@@ -146,19 +138,19 @@ class Arrays(Modality):
 
     @property
     def tensor_text(self) -> str:
-        """What the model takes."""
+        """Input of the exported program."""
         return f"a float tensor (batch, {', '.join(map(str, self.shape))})"
 
 
 @dataclass(frozen=True, kw_only=True)
 class OwnNetwork:
-    """A network that is none of the catalogue, for an export.
+    """A user's own network, for an export.
 
     Attributes:
-        name: what documents call it.
+        name: for documents.
         shape: of its images, (C, \\*spatial).
-        keys: of the state dictionary that it had before a method was attached.
-        restored: the adapted network of a finished model, in evaluation mode.
+        keys: state-dict keys that it had before a method was attached.
+        restored: function from a finished model to its adapted network in evaluation mode.
     """
 
     name: str
@@ -168,9 +160,9 @@ class OwnNetwork:
 
 
 def array_reading(shape: Sequence[int]) -> Reading:
-    """Read every npy file of a folder, without pickles, and refuse those of another shape.
+    """How the inference configuration reads every npy file of a folder, without pickles and of one shape only.
 
-    The program of `torch.export` computes on the processor that it was written for.
+    It runs on the CPU, because a program of `torch.export` is bound to the device that it was exported on.
 
     Args:
         shape: of the images.

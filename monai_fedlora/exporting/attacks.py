@@ -1,7 +1,7 @@
-"""How well a score tells the patients behind a model from others: the figures of membership inference.
+"""Figures of merit of membership inference: how well a score separates training patients (members) from others.
 
-A score is higher the more an attacker believes that a case was a member. Patients are counted, not images: the score of
-a patient is the mean over that patient's images.
+A higher score means that the attacker believes more in membership. Patients are counted, not images: the score of a
+patient is the mean over the patient's images.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from monai_fedlora.errors import ExportError
 from monai_fedlora.exporting.intervals import Interval, area, wilson
 
 FEWEST_PATIENTS = 5
-"""Members, and others, below which an attack is not measured (ours)."""
+"""Fewest members, and fewest others, for an attack to be measured (ours)."""
 
 ENOUGH_OTHERS = 300
-"""Others from which on the true-positive rate is stated at :data:`LOW_RATE`; with fewer, at one of them."""
+"""With this many others or more, the true-positive rate is that at :data:`LOW_RATE`; else at one false positive."""
 
 LOW_RATE = 0.01
 """False-positive rate at which Carlini et al. (arXiv 2112.03570) compare attacks."""
@@ -30,18 +30,18 @@ _DIGITS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """One attack on one kind of number that a model ships.
+    """The result of one attack.
 
     Attributes:
-        name: what the attacker looks at; "reversed" where it is the other way round.
-        target: what is attacked: "weights", or the statistic.
-        members: the splits whose patients are behind it.
-        n_members, n_others: patients.
+        name: name of the score; with "reversed" if members have lower scores.
+        target: what is attacked: "weights", or a statistic that the bundle contains.
+        members: the splits that the target was computed from.
+        n_members, n_others: numbers of patients.
         auc: probability that a member's score is above another patient's; 0.5 is chance.
         interval_95: of the AUC (Newcombe 2006, see :func:`monai_fedlora.exporting.intervals.area`).
-        tpr: share of the members above all but :attr:`fpr` of the others.
-        tpr_interval_95: of that share (Wilson).
-        fpr: share of the others that is let through.
+        tpr: true-positive rate: share of the members above a limit that the share ``fpr`` of the others exceeds.
+        tpr_interval_95: of the true-positive rate (Wilson).
+        fpr: false-positive rate.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Attack:
     fpr: float
 
     def to_json(self) -> dict[str, Any]:
-        """Rounded to three digits."""
+        """As JSON, rounded to three decimals (the false-positive rate to six)."""
         return {
             "name": self.name,
             "target": self.target,
@@ -103,15 +103,15 @@ def judge(
     other_scores: Tensor,
     other_units: Tensor,
 ) -> Attack:
-    """Say how well a score separates.
+    """Measure how well a score separates members from others.
 
-    A score by which members come out reliably lower (the whole interval below 0.5) tells them too; it is turned round.
+    If members have reliably lower scores (the whole interval of the AUC is below 0.5), the score is reversed.
 
     Args:
         name, target, members: see :class:`Attack`.
         member_scores: (N,) of the members' images, higher for a likelier member.
-        member_units: (N,) whole numbers, one per patient.
-        other_scores, other_units: the same of others.
+        member_units: (N,) number of the patient.
+        other_scores, other_units: the same for others.
 
     Raises:
         ExportError: there are too few patients, or a score is not finite.
@@ -144,7 +144,7 @@ def judge(
 
 
 def by_patient(scores: Tensor, units: Tensor) -> Tensor:
-    """Mean score of every patient: (P,) float64 of (N,), by rising number of the patient."""
+    """Mean score of every patient, in order of the patients' numbers: (P,) float64 from (N,)."""
     _, places, counts = units.unique(return_inverse=True, return_counts=True)
     return torch.zeros(len(counts), dtype=torch.float64).index_add_(0, places, scores.double()) / counts
 
@@ -158,11 +158,11 @@ def roc_area(members: Tensor, others: Tensor) -> float:
 
 
 def rate_at_low_error(members: Tensor, others: Tensor) -> tuple[int, float]:
-    """Members above all but a few of the others.
+    """True positives at a low false-positive rate.
 
     Returns:
-        Their number, and the share of others that is let through: :data:`LOW_RATE` where there are enough of them, else
-        one of them.
+        The number of members above the limit, and the false-positive rate: :data:`LOW_RATE` with
+        :data:`ENOUGH_OTHERS` others or more, else one of the others.
     """
     passed = int(LOW_RATE * len(others)) if len(others) >= ENOUGH_OTHERS else 1
     limit = others.sort(descending=True).values[passed] if passed < len(others) else others.min() - 1

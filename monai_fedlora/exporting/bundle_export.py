@@ -1,4 +1,4 @@
-"""A MONAI bundle of one finished model that runs with MONAI alone."""
+"""Export one finished model as a MONAI bundle that runs with MONAI alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,8 @@ class Exported:
     """A written export.
 
     Attributes:
-        folder: where it lies; a zip file if it was packed.
-        metadata: its description.
+        folder: the folder, or the zip file if it was packed.
+        metadata: content of its ``metadata.json``.
         usage: the command or code that runs it.
         digest: of a bundle, see `monai_fedlora.exporting.checksums.write_checksums`; None for PEFT folders.
     """
@@ -78,10 +79,10 @@ def export_bundle(
 ) -> Exported:
     """Write a bundle: merged weights, models with the preprocessing inside, configuration, card and checksums.
 
-    Before it appears it is checked that every tensor had its place, that merged and adapted network and every model
-    file, read back, agree in their logits, and that the bundle passes
-    :func:`monai_fedlora.exporting.check.checker.check_bundle`. What the model gives away of its members is measured as
-    far as that needs no training, and stands in the metadata and the card.
+    Before the bundle appears, these checks are made: every stored tensor belongs to the network; the merged network and
+    every model file give the same logits as the adapted network; and the bundle passes
+    :func:`monai_fedlora.exporting.check.checker.check_bundle`. The membership inference attacks that need no training
+    are run, and their results written to metadata and card.
 
     Args:
         run: the run's workspace, the site's private folder in it, or the stored file.
@@ -90,14 +91,14 @@ def export_bundle(
         backbone: source of the backbone; None takes the site's own setting, then the demo weights.
         program: also write the model as a program of `torch.export`, which holds the weights once more.
         onnx: also write the network as an ONNX file.
-        packed: create a zip file that holds the folder, called like it with the ending ``.zip``, in its place.
-        statistics: let a personal model tell how far an image lies from the site's patients, see
-            :mod:`monai_fedlora.exporting.reference`, and a shared one how far from ``public`` cases.
-        public: folder of prepared sites whose cases are public, to choose the directions from beside phantoms; of a
-            shared model also those that the distance is measured from.
-        on_public: called with the number of public images that the network has seen, and of all.
-        key: sign the bundle with it, see :mod:`monai_fedlora.exporting.signing`.
-        own: the network, where it is none of the catalogue; its bundle holds the program in place of a script.
+        packed: create a zip file of the folder instead, with its name and the ending ``.zip``.
+        statistics: whether a personal model can measure the distance of an image from the site's patients, see
+            :mod:`monai_fedlora.exporting.reference`, and a shared model that from ``public`` cases.
+        public: folder of prepared sites whose cases are public. Together with phantoms they choose the directions of
+            the distance; for a shared model the distance is measured from them.
+        on_public: called with the number of public images done, and of all.
+        key: signs the bundle, see :mod:`monai_fedlora.exporting.signing`; None leaves it unsigned.
+        own: the user's own network, whose bundle holds the program in place of a script; None for one of the catalogue.
 
     Raises:
         ConfigError: ONNX is asked for and not installed.
@@ -106,9 +107,8 @@ def export_bundle(
     """
     output = output.absolute()
     if packed:
-        options: dict[str, Any] = {"program": program, "onnx": onnx, "statistics": statistics, "key": key}
-        options |= {"public": public, "on_public": on_public, "own": own}
-        return _export_packed(run=run, site=site, output=output, backbone=backbone, **options)
+        export = partial(export_bundle, run=run, site=site, backbone=backbone, program=program, onnx=onnx, own=own)
+        return _packed(partial(export, statistics=statistics, public=public, on_public=on_public, key=key), output)
     with new_folder(output) as folder:
         model = read_finished(run, site)
         modality: Modality
@@ -172,15 +172,19 @@ def site_reference(
     public: Path | None = None,
     on_public: Callable[[int, int], None] = lambda done, total: None,
 ) -> Place | str:
-    """Where the site's patients lie, as an earlier export told it or drawn now; or why a bundle has no such thing.
+    """Where the site's patients (for a shared model, public cases) lie, to measure the distance of an image from them.
 
-    For a shared model it is where public cases lie, if there are any.
+    A reference that an earlier export of the model made is used again.
 
     Args:
         model: the finished model.
-        network: the same, merged.
-        modality: of its images.
-        public: as for :func:`export_bundle`, like ``on_public``.
+        network: its merged network.
+        modality: kind of its images.
+        public: see :func:`export_bundle`.
+        on_public: see :func:`export_bundle`.
+
+    Returns:
+        The reference, or the reason why there is none.
     """
     if not modality.foreign:
         return "there are no public images like those of a network of its makers' own"
@@ -201,13 +205,13 @@ def site_reference(
         return str(error)
 
 
-def _export_packed(*, output: Path, **options: Any) -> Exported:
-    """Build the folder where nobody looks, and leave its zip."""
+def _packed(export: Callable[..., Exported], output: Path) -> Exported:
+    """Export to a hidden folder, and pack it as a zip file."""
     target = output if output.suffix == ".zip" else output.with_name(f"{output.name}.zip")
     if target.exists():
         raise ExportError(f"{target} exists; choose another output, or remove it")
     make_folder(target.parent)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
-        exported = export_bundle(output=Path(scratch) / target.stem, **options)
+        exported = export(output=Path(scratch) / target.stem)
         pack(exported.folder, target)
     return replace(exported, folder=target, usage=inference_command(Path(target.stem)))

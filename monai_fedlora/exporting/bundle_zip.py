@@ -1,4 +1,4 @@
-"""A finished folder as one zip file."""
+"""Pack a finished folder as one zip file."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from monai_fedlora.files import atomic_path
 
 
 def pack(folder: Path, target: Path) -> None:
-    """Write ``target``, which holds ``folder`` under its own name, uncompressed and in the order of the names.
+    """Write the zip file ``target`` with ``folder`` in it, uncompressed and in the order of the names.
 
-    The same content gives the same bytes, wherever and whenever it is packed.
+    The same content always gives the same bytes.
 
     Raises:
         ExportError: ``target`` exists.

@@ -1,7 +1,7 @@
-"""Temperature scaling: one number that makes a model's probabilities as sure as its validation cases allow.
+"""Temperature scaling of a model's logits on the validation cases.
 
-Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017: the logits are divided by the T > 0 that
-makes the negative log-likelihood of held-out cases smallest. The order of the classes does not change.
+Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017: the logits are divided by the temperature
+T > 0 that minimises the negative log-likelihood of held-out cases. The order of the classes does not change.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from monai_fedlora.errors import ExportError
 from monai_fedlora.exporting.kept_evidence import Evidence
 
 FEWEST_CASES = 10
-"""Validation cases below which nothing is fitted (ours)."""
+"""Fewest validation cases for a fit (ours)."""
 
 LOWEST, HIGHEST = 0.1, 10.0
-"""Temperatures beyond these are a sign of too few or of contradictory cases, and are not used (ours)."""
+"""Range of temperatures; one beyond it indicates too few or contradictory cases, and is not used (ours)."""
 
 SURE = 3.841458820694124
-"""A temperature is used if twice the gain in log-likelihood of the validation cases exceeds this, the 95 % point of the
-chi-squared distribution with one degree of freedom (likelihood-ratio test against T = 1; ours)."""
+"""Likelihood-ratio test against T = 1: a temperature is used if twice its gain in log-likelihood on the validation
+cases exceeds this 95 % quantile of the chi-squared distribution with one degree of freedom (ours)."""
 
 _DIGITS, _DECIMALS = 3, 3
-"""Of the temperature, and of what it changes (ours). All digits of a mean over few patients would tell which patients
-of a larger group it is of: it would be the answer to a subset-sum problem."""
+"""Significant digits of the temperature, and decimals of the statistics (ours). From all digits of a mean over few
+patients one could find out which patients of a larger group it was computed from (a subset-sum problem)."""
 
 SOURCE = 'temperature scaling, Guo et al., "On Calibration of Modern Neural Networks", ICML 2017'
 _STEPS = 100
@@ -38,13 +38,13 @@ _STEPS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """A temperature, and what it changes.
+    """A temperature and its effect.
 
     Attributes:
-        temperature: the logits are divided by it, three digits; 1 where nothing was fitted.
-        reason: why nothing was fitted; None where it was.
-        splits: for "validation" and "test", where known, the number of cases ``n`` and the calibration error (``ece``)
-            and mean negative log-likelihood (``nll``) ``before`` and ``after``, three decimals.
+        temperature: divisor of the logits, with three significant digits; 1 if none was fitted.
+        reason: why none was fitted; None if one was.
+        splits: for "validation" and "test", where known: the number of cases ``n``, and the expected calibration error
+            (``ece``) and mean negative log-likelihood (``nll``) ``before`` and ``after``, with three decimals.
     """
 
     temperature: float
@@ -52,7 +52,7 @@ class Calibration:
     splits: Mapping[str, Mapping[str, Any]]
 
     def to_json(self) -> dict[str, Any]:
-        """For the metadata."""
+        """The entry ``calibration`` of the metadata."""
         return {
             "method": SOURCE,
             "temperature": self.temperature,
@@ -63,7 +63,7 @@ class Calibration:
 
 
 def calibrate(evidence: Evidence) -> Calibration:
-    """Fit the temperature to the validation cases; 1 with the reason where it cannot be."""
+    """Fit the temperature to the validation cases; it is 1, with a reason, if that is not possible."""
     temperature, reason = 1.0, evidence.missing
     if reason is None:
         try:
@@ -81,7 +81,11 @@ def calibrate(evidence: Evidence) -> Calibration:
 
 
 def _tested(logits: Tensor, labels: Tensor) -> float:
-    """The fitted temperature, if the cases tell it from 1."""
+    """The fitted temperature.
+
+    Raises:
+        ExportError: it cannot be fitted, or does not differ significantly from 1.
+    """
     temperature = float(f"{fit_temperature(logits, labels):.{_DIGITS}g}")
     effect = _effect(logits, labels, temperature)
     if 2 * effect["n"] * (effect["nll"]["before"] - effect["nll"]["after"]) < SURE:
@@ -93,16 +97,16 @@ def _tested(logits: Tensor, labels: Tensor) -> float:
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The T that makes the mean negative log-likelihood of softmax(logits / T) smallest.
+    """The T that minimises the mean negative log-likelihood of softmax(logits / T).
 
-    The likelihood is convex in 1 / T, so that halving the interval of its derivative's sign finds the one minimum.
+    The negative log-likelihood is convex in 1 / T, so that bisection on the sign of its derivative finds the minimum.
 
     Args:
         logits: (N, C).
         labels: (N,) class indices.
 
     Raises:
-        ExportError: there are too few cases, or the minimum lies beyond the range; the message says which.
+        ExportError: there are too few cases, or the minimum lies outside the range.
     """
     if len(labels) < FEWEST_CASES:
         raise ExportError(f"the site has {len(labels)} validation cases, fewer than {FEWEST_CASES}")
@@ -140,7 +144,7 @@ def _effect(logits: Tensor, labels: Tensor, temperature: float) -> dict[str, Any
 
 
 def _rounded(effect: Mapping[str, Any]) -> dict[str, Any]:
-    """What of it may leave."""
+    """The effect rounded to the decimals that a bundle may contain."""
     numbers = {name: effect[name] for name in ("ece", "nll")}
     rounded = {name: {when: round(n, _DECIMALS) for when, n in value.items()} for name, value in numbers.items()}
     return {**effect, **rounded}

@@ -1,4 +1,4 @@
-"""``checksums.json``: the SHA-256 of every other file of a bundle but its signature."""
+"""``checksums.json``: the SHA-256 of every other file of a bundle except its signature."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def write_checksums(folder: Path) -> str:
     relative to the folder and with ``/`` between their parts; a signature, which is made afterwards, is left out.
 
     Returns:
-        The bundle's digest: the SHA-256 of the file just written, which therefore stands for all of them.
+        The bundle's digest: the SHA-256 of ``checksums.json``, which depends on all files.
     """
     left_out = (folder / CHECKSUMS_NAME, folder / SIGNATURE_NAME)
     paths = (path for path in folder.rglob("*") if path.is_file() and path not in left_out)

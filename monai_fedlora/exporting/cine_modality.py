@@ -1,4 +1,4 @@
-"""Exports for cine cardiac MRI: pairs of ED and ES stacks."""
+"""Exports for cine cardiac MRI: pairs of end-diastolic (ED) and end-systolic (ES) stacks."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from monai_fedlora.transforms.grey_levels import FEWEST_LEVELS
 from monai_fedlora.transforms.localise import CinePreprocessor
 
 AFFINE = "second argument, (batch, 4, 4): voxel to world in mm, right, anterior, superior"
-"""What the metadata say of the affine; those of bundles whose module takes the image alone say nothing."""
+"""Description of the affine in the metadata; bundles whose module takes no affine have no such entry."""
 
 
 class CheckedCine(nn.Module):
-    """Reorder axes, resample, find the heart and normalise, or refuse images that cannot be a patient's.
+    """Check images, then reorder axes, resample, crop around the heart and normalise.
 
     Args:
-        preprocessor: maps (B, 2, X, Y, Z) of any size and (B, 4, 4) to the network's input, and names the affine of an
-            image without one.
+        preprocessor: maps images (B, 2, X, Y, Z) of any size and affines (B, 4, 4) to the network's input.
     """
 
     def __init__(self, preprocessor: CinePreprocessor) -> None:
@@ -38,15 +37,15 @@ class CheckedCine(nn.Module):
 
         Args:
             image: (B, 2, X, Y, Z) grey levels of any scale, end-diastole first, axes in any order, voxels of any size.
-            affine: (B, 4, 4) voxel to world in mm (right, anterior, superior), as NIfTI has it; None for images of the
-                network's voxel size whose orientation nobody knows.
+            affine: (B, 4, 4) voxel to world in mm (right, anterior, superior), as in NIfTI; None for images of unknown
+                orientation that have the network's voxel size.
 
         Returns:
-            What the network takes.
+            Input of the network.
 
         Raises:
-            ValueError: the shape is another, a voxel is not finite, a frame is blank or a label map, or the affine
-                cannot be.
+            ValueError: the shape is wrong, a voxel is not finite, a frame is blank or a label map, or the affine is
+                invalid.
         """
         if image.dim() != 5 or image.shape[1] != 2:
             raise ValueError("expected (batch, 2, X, Y, Z): the end-diastolic and the end-systolic frame as channels")
@@ -84,6 +83,16 @@ class Cine(BackboneModality):
     phantom = "cine"
     data_type = "nifti"
     image_classes = "channel 0 is end-diastole, channel 1 is end-systole"
+    subject = "short-axis cine cardiac MRI"
+    processing = (
+        "It takes the end-diastolic and the end-systolic short-axis stack with their affine, brings the axes to one "
+        "order, resamples, finds the heart, normalises the grey levels and classifies the study."
+    )
+    folder_text = (
+        "Put each study's two frames into one folder, as `<study>_ed.nii.gz` (end-diastole) and `<study>_es.nii.gz`\n"
+        "(end-systole)"
+    )
+    tensor_text = "a float tensor (batch, 2, X, Y, Z) and its affine (batch, 4, 4), voxels to world in mm as in NIfTI"
     limitations = (
         "The two frames must be end-diastole first, end-systole second, of one acquisition on one grid.",
         "Axes are brought to one order by the affine. Of a file whose affine does not tell how the patient lies (axes "
@@ -92,21 +101,8 @@ class Cine(BackboneModality):
     )
 
     @property
-    def subject(self) -> str:
-        """The images in words."""
-        return "short-axis cine cardiac MRI"
-
-    @property
-    def processing(self) -> str:
-        """What the exported model does with a study."""
-        return (
-            "It takes the end-diastolic and the end-systolic short-axis stack with their affine, brings the axes to "
-            "one order, resamples, finds the heart, normalises the grey levels and classifies the study."
-        )
-
-    @property
     def input_text(self) -> str:
-        """What the exported model takes, for the model card."""
+        """Description of the exported model's input, for the model card."""
         return (
             f"Two channels: {self.image_classes}, with the affine of the file. Any size, any order of the axes. The "
             f"model itself reorders the axes, resamples to {' x '.join(f'{step:g}' for step in self.spacing)} mm, "
@@ -115,7 +111,7 @@ class Cine(BackboneModality):
         )
 
     def input_format(self) -> dict[str, Any]:
-        """What the exported model takes, in the words of MONAI's metadata."""
+        """Description of the exported model's input in MONAI's metadata."""
         return {
             "format": "magnitude",
             "modality": "MR",
@@ -127,12 +123,12 @@ class Cine(BackboneModality):
         }
 
     def preprocessor(self) -> nn.Module:
-        """Normalisation around the heart."""
+        """Checks, orientation, resampling, crop around the heart and normalisation."""
         x, y, z = self.architecture.image_size
         return CheckedCine(CinePreprocessor((x, y, z), self.spacing))
 
     def raw_probes(self) -> list[tuple[Tensor, ...]]:
-        """A larger stack in another order of axes, and a narrower one whose affine tells no orientation."""
+        """A larger stack in another order of axes, and a narrower one of unknown orientation."""
         x, y, z = self.architecture.image_size
         larger = 1000 * probe_image((self.channels, z + 2, y + y // 3, x + x // 4))
         narrower = 1000 * probe_image((self.channels, x - x // 8, y + 5, max(z - 1, 1)))
@@ -148,34 +144,21 @@ class Cine(BackboneModality):
         return [(larger, oblique[None]), (narrower, along[None])]
 
     def inputs(self, item: Mapping[str, Any]) -> tuple[Tensor, ...]:
-        """ED and ES on the network's grid, in the one order of axes, and their affine."""
+        """ED and ES with the network's voxel size and canonical order of axes, and their affine."""
         image = ResampleCined(spacing=self.spacing)(LoadCined()(dict(item.items())))["image"]
         return image.as_tensor(), image.affine
 
     def reading(self) -> Reading:
-        """Pairs of files, see :func:`cine_reading`."""
+        """Reads pairs of files, see :func:`cine_reading`."""
         return cine_reading()
-
-    @property
-    def folder_text(self) -> str:
-        """How a user lays out the folder of studies."""
-        return (
-            "Put each study's two frames into one folder, as `<study>_ed.nii.gz` (end-diastole) and "
-            "`<study>_es.nii.gz`\n(end-systole)"
-        )
-
-    @property
-    def tensor_text(self) -> str:
-        """What the scripted model takes."""
-        return "a float tensor (batch, 2, X, Y, Z) and its affine (batch, 4, 4), voxels to world in mm as in NIfTI"
 
 
 def cine_reading() -> Reading:
-    """Read every ``<study>_ed.nii.gz`` with its ``<study>_es.nii.gz``.
+    """How the inference configuration reads every ``<study>_ed.nii.gz`` with its ``<study>_es.nii.gz``.
 
-    Studies are the names of both kinds of file, so that a missing partner is looked for and named by the reader;
-    an empty folder is one study called ``*``, which fails in the same way. The two files are read as one image,
-    for which MONAI's reader demands equal affines and sizes; the affine goes to the model beside it.
+    A study is listed if either file exists, so that a missing partner gives an error that names it; an empty folder is
+    one study called ``*``, which fails in the same way. The two files are read as one image, for which MONAI's reader
+    requires equal affines and sizes. The affine is the second argument of the model.
     """
     return Reading(
         imports=("$import pathlib",),
@@ -192,7 +175,7 @@ def cine_reading() -> Reading:
 
 
 def resampled_cine_reading(spacing: Sequence[float]) -> Reading:
-    """What exports wrote until November 2026, whose module takes an image in the file's order that MONAI resampled.
+    """How bundles read cines until November 2026: MONAI resamples, and the module takes no affine.
 
     Args:
         spacing: voxel size (x, y, z) of the network's input in mm.

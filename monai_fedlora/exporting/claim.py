@@ -1,4 +1,4 @@
-"""A checklist for reports on the model, filled in as far as the run knows.
+"""A checklist for publications on the model, filled in with what the run recorded.
 
 It follows the topics of CLAIM (Mongan, Moy and Kahn, Radiology: Artificial Intelligence 2020, doi
 10.1148/ryai.2020200029) in words of our own, with the numbers of that version.

@@ -1,4 +1,4 @@
-"""The few directions in which an exported model looks for unusual images, chosen from public images alone."""
+"""Choose the few directions of feature space in which unusual images are detected, from public images alone."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 from monai_fedlora.errors import ExportError
 
 MOST = 8
-"""Directions at most (ours): what a mean of n patients tells of one of them grows with their number over n."""
+"""Most directions (ours): what a mean of n patients reveals of one grows with the number of directions over n."""
 
 QUANTILE, MIDDLE = 0.95, 0.75
-"""Of the images of one scanner, the shares that lie within the threshold, and within the distance that a site's own
-patients decide (ours): the middle quantile is less noisy, and public images say how far out the other one lies."""
+"""Quantiles of the distance of images of one scanner (ours): the threshold is the first. A site's patients determine
+the second, which is less noisy, and the ratio of both comes from public images."""
 
 _FOLDS = 4
 SOURCE = "linear discriminants (Rao, J. R. Stat. Soc. B 1948) with the within-group covariance of Ledoit and Wolf 2004"
@@ -23,11 +23,11 @@ SOURCE = "linear discriminants (Rao, J. R. Stat. Soc. B 1948) with the within-gr
 
 @dataclass(frozen=True, kw_only=True)
 class PublicFeatures:
-    """What the heads of a finished network read of images that are no patient's of the site.
+    """Inputs of a finished network's classification heads for public images.
 
     Attributes:
         ordinary: by scanner or camera, (n, D) each.
-        foreign: by kind of content that the model was not made for, (n, D) each.
+        foreign: by kind of unusual content, (n, D) each.
     """
 
     ordinary: Mapping[str, Tensor]
@@ -36,14 +36,14 @@ class PublicFeatures:
 
 @dataclass(frozen=True, kw_only=True)
 class Directions:
-    """A linear map in whose coordinates images of one scanner have a covariance near the identity.
+    """A linear map to coordinates in which images of one scanner have a covariance near the identity.
 
     Attributes:
         matrix: (D, k) float64.
         origin: (k,) mean of the ordinary images.
         radius: largest distance of an ordinary image from the origin.
-        spread: distance from the mean of their own scanner that :data:`QUANTILE` of the ordinary images stay within.
-        tail: ``spread`` over the distance that :data:`MIDDLE` of them stay within.
+        spread: :data:`QUANTILE` of the distances of ordinary images from the mean of their own scanner.
+        tail: ratio of ``spread`` to the quantile :data:`MIDDLE` of the same distances.
     """
 
     matrix: Tensor
@@ -54,9 +54,9 @@ class Directions:
 
 
 def find_directions(public: PublicFeatures, *, most: int = MOST) -> Directions:
-    """The directions that best tell scanners from each other and from foreign content.
+    """The directions that best separate scanners from each other and from unusual content.
 
-    Radius and spread are of images that had no part in the directions, a fourth of them at a time.
+    Radius, spread and tail are computed by four-fold cross-validation: of images that did not choose the directions.
 
     Raises:
         ExportError: there are too few public images, or the network sees them all alike.
@@ -92,16 +92,16 @@ def find_directions(public: PublicFeatures, *, most: int = MOST) -> Directions:
 def find_public_place(
     public: PublicFeatures, names: Collection[str], *, most: int = MOST
 ) -> tuple[Tensor, Tensor, float]:
-    """Directions, and where some groups of ordinary images lie in them.
+    """Directions, and the position of some groups of ordinary images in them.
 
     Args:
         public: all images.
         names: of these groups.
-        most: directions at most.
+        most: largest number of directions.
 
     Returns:
-        The map (D, k); the mean (k,) of the groups' means; and the distance from it that :data:`QUANTILE` of their
-        images stay within, while these had no part in map and mean, a fourth of them at a time.
+        The map (D, k); the mean (k,) of the groups' means; and, by four-fold cross-validation, the quantile
+        :data:`QUANTILE` of the distances of their images from it.
 
     Raises:
         ExportError: as of :func:`find_directions`.
@@ -124,7 +124,7 @@ def _parted(group: Tensor, fold: int) -> tuple[Tensor, Tensor]:
 
 
 def _discriminants(ordinary: list[Tensor], foreign: list[Tensor], most: int) -> Tensor:
-    """(D, k) with the pooled within-group covariance of the ordinary groups as the identity."""
+    """Linear discriminants (D, k), scaled so that the pooled covariance within ordinary groups is the identity."""
     from sklearn.covariance import ledoit_wolf
 
     within = torch.cat([group - group.mean(dim=0) for group in ordinary])

@@ -1,4 +1,4 @@
-"""A finished run's tensors, read back and put into the network they were trained in."""
+"""Read the tensors of a finished run, and load them into the network that they were trained in."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ from monai_fedlora.scope import Role
 from monai_fedlora.site_report import PERSONAL, SHARED, renamed_views
 
 SHARED_SITE = "shared"
-"""In place of a site's name: the shared part alone."""
+"""In place of a site's name: the shared model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedModel:
-    """What a run has made for a site, or for a hospital that was not part of it.
+    """The personal model of a site, or the shared model of a run.
 
     Attributes:
         path: the file it was read from.
         plan: the experiment.
-        site: whose model it is; None for the shared part alone.
-        rounds: rounds trained since the first.
-        tensors: by state-dict key; all trained ones, or the shared ones alone.
-        cases: training cases of the site; None for the shared part.
+        site: name of the site; None for the shared model.
+        rounds: number of rounds trained.
+        tensors: trained tensors by state-dict key; of a shared model the shared ones alone.
+        cases: number of training cases of the site; None for the shared model.
         test: metrics of the test split by view ("personal", "shared").
-        validation_cases: of the site; None where that is not recorded.
-        evidence: what the run has kept of the site's cases.
-        origin: of the site's own cases; of unknown kind for the shared part, and for a run of an earlier version.
-        shared_origin: kind of all images that moved the shared part, see :mod:`monai_fedlora.data.origin`; None where
+        validation_cases: number of validation cases of the site; None if not recorded.
+        evidence: outputs for the site's cases that the run has kept.
+        origin: of the site's own images; unknown for the shared model, and for a run of an earlier version.
+        shared_origin: kind of all images that trained the shared part, see :mod:`monai_fedlora.data.origin`; None if
             the method shares nothing that is trained.
     """
 
@@ -70,7 +70,7 @@ def read_finished(run: Path, site: str) -> FinishedModel:
     """Find and read a site's model, or for :data:`SHARED_SITE` the shared one.
 
     Raises:
-        ExportError: it is not there, ambiguous, of another site, or contradicts itself.
+        ExportError: it is missing, ambiguous, of another site, or inconsistent.
         WeightsError: the file is damaged.
     """
     return read_shared(find_shared(run)) if site == SHARED_SITE else read_personal(find_personal(run, site), site)
@@ -80,7 +80,7 @@ def read_personal(path: Path, site: str) -> FinishedModel:
     """Read a site's ``final.safetensors``.
 
     Raises:
-        ExportError: the file is of another site, is no final model, or contradicts itself.
+        ExportError: the file is of another site, is no final model, or is inconsistent.
         WeightsError: the file is damaged.
     """
     stored, metadata = load_tensors(path)
@@ -116,17 +116,18 @@ def read_personal(path: Path, site: str) -> FinishedModel:
 
 
 def trained_on(path: Path, metadata: Mapping[str, str] | None = None) -> tuple[Origin, str | None]:
-    """What a site's model was trained on, as the run has stored it; unknown for a run of an earlier version.
+    """Origin of the images that a site's model was trained on; unknown for a run of an earlier version.
 
     Args:
         path: of the model.
-        metadata: of the file, where it was read already.
+        metadata: of the file, if it was read already.
 
     Returns:
-        The origin of the site's own images, and the kind of all that moved the shared part, None if it has none.
+        The origin of the site's own images, and the kind of all images that trained the shared part (None if the method
+        has none).
 
     Raises:
-        ExportError: the file says something else.
+        ExportError: the entry is invalid.
         WeightsError: the file is damaged.
     """
     metadata = load_tensors(path)[1] if metadata is None else metadata
@@ -142,12 +143,12 @@ def trained_on(path: Path, metadata: Mapping[str, str] | None = None) -> tuple[O
 
 
 def read_shared(path: Path) -> FinishedModel:
-    """Read the server's ``shared.safetensors``, with the sites' pooled test metrics where they are known.
+    """Read the server's ``shared.safetensors``, with the sites' pooled test metrics if they are known.
 
-    They are taken from the ``results.json`` beside the file if it is of the same, finished run.
+    The metrics are taken from the ``results.json`` beside the file if it belongs to the same, finished run.
 
     Raises:
-        ExportError: the file has no plan, or contradicts it; or that run came to its end and no site had trained.
+        ExportError: the file has no plan, or does not fit it; or the run ended without any site having trained.
         WeightsError: the file is damaged.
     """
     tensors, metadata = load_tensors(path)
@@ -175,12 +176,12 @@ def read_shared(path: Path) -> FinishedModel:
 
 
 def _check_learnt(path: Path, plan: Plan, results: Any) -> None:
-    """Refuse tensors that are those a run began with, as nothing that its sites sent counted."""
+    """Refuse the initial tensors of a run in which no update of any site was accepted."""
     try:
         if results["status"] != INCOMPLETE or learnt(results):
             return
         same = Plan.from_json(results["plan"]).fingerprint == plan.fingerprint
-    except (AttributeError, ConfigError, KeyError, TypeError):  # of something else
+    except (AttributeError, ConfigError, KeyError, TypeError):  # the results of something else
         return
     if same:
         raise ExportError(
@@ -202,11 +203,11 @@ def _plan(path: Path, metadata: Mapping[str, str]) -> Plan:
 
 
 def find_backbone(plan: Plan, backbone: str | None) -> str:
-    """Return the source of the plan's backbone: ``backbone``, the site's own setting or the demo weights.
+    """The source of the plan's backbone: ``backbone``, else the site's own setting, else the demo weights.
 
     Raises:
-        ExportError: none is given and there are no demo weights, or they are not the ones the plan pins.
-        WeightsError: what is given cannot be read.
+        ExportError: there is none of these, or its SHA-256 is not the plan's.
+        WeightsError: the file cannot be read.
     """
     if plan.size == OWN_NETWORK:
         raise ExportError(
@@ -233,7 +234,7 @@ def find_backbone(plan: Plan, backbone: str | None) -> str:
 
 
 def backbone_name(source: str) -> str:
-    """A backbone's name for a document: no folder of this machine, and nothing that a config would interpret."""
+    """A backbone's name for documents: without folders, and without characters that a configuration would interpret."""
     name = source if source.startswith(HUB_PREFIX) else Path(source).name
     return re.sub(r"[^A-Za-z0-9._:/-]", "_", name)
 
@@ -241,7 +242,7 @@ def backbone_name(source: str) -> str:
 def rebuild(model: FinishedModel, backbone: str) -> Any:
     """Build the adapted network of a finished run, on the CPU and in evaluation mode.
 
-    A shared model's network still carries the private parts, untrained; use it under
+    The network of a shared model also contains the private parts, untrained; use it in the context of
     :func:`monai_fedlora.exporting.verify.exported_view`.
 
     Args:
@@ -251,13 +252,11 @@ def rebuild(model: FinishedModel, backbone: str) -> Any:
     Raises:
         ExportError: the tensors are not exactly the plan's, or not finite; or the method has no shared model.
     """
-    plan = model.plan
-    method = plan.build_method() if model.site is None else plan.site_method(model.site)
-    return restored(model, Installed(backbone=backbone).network(plan, method))
+    return restored(model, Installed(backbone=backbone).network(model.plan, _method(model)))
 
 
 def restored(model: FinishedModel, network: Any) -> Any:
-    """Put a finished model's tensors into its adapted network, in place, and bring that into evaluation mode.
+    """Load a finished model's tensors into its adapted network, in place, and set it to evaluation mode.
 
     Args:
         model: the tensors and their plan.
@@ -266,8 +265,7 @@ def restored(model: FinishedModel, network: Any) -> Any:
     Raises:
         ExportError: see :func:`rebuild`.
     """
-    plan = model.plan
-    method = plan.build_method() if model.site is None else plan.site_method(model.site)
+    plan, method = model.plan, _method(model)
     scope = plan.scope(network)
     expected = set(scope.manifest.down.entries)
     if model.site is not None:
@@ -280,6 +278,11 @@ def restored(model: FinishedModel, network: Any) -> Any:
     _fill(network, model.tensors, expected, model.path)
     method.begin_round(network, model.rounds)
     return network.eval()
+
+
+def _method(model: FinishedModel) -> Any:
+    """The plan's method, with the settings of the model's site."""
+    return model.plan.build_method() if model.site is None else model.plan.site_method(model.site)
 
 
 def _fill(network: nn.Module, tensors: Mapping[str, Tensor], expected: set[str], path: Path) -> None:

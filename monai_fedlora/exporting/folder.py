@@ -9,15 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from monai_fedlora.errors import ExportError
-from monai_fedlora.files import make_folder
+from monai_fedlora.files import flush, make_folder
 
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder of the same name that becomes ``target`` when the block succeeds.
+    """Yield an empty folder of the same name that is moved to ``target`` when the block succeeds.
 
-    It is built in a hidden folder beside ``target``, readable by its owner only; after an exception nothing of it
-    remains.
+    Until then it lies in a hidden folder beside ``target`` that only its owner can read; an exception removes it.
 
     Raises:
         ExportError: ``target`` exists, or its parent cannot be written.
@@ -34,14 +33,6 @@ def new_folder(target: Path) -> Iterator[Path]:
         folder.mkdir(mode=0o700)
         yield folder
         for path in [*sorted(folder.rglob("*")), folder]:
-            _sync(path)
+            flush(path)
         folder.rename(target)
-    _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush(target.parent)

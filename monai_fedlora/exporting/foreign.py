@@ -1,6 +1,6 @@
-"""Content that a model was not made for, made from ordinary images: what unusual images are told by.
+"""Make unusual images from ordinary ones, as examples of content that a model was not trained for.
 
-Every function takes one image as the exported model does and returns another of that kind; all are deterministic.
+Every function takes one image, as the exported model does, and returns another; all are deterministic.
 """
 
 from __future__ import annotations
@@ -15,13 +15,9 @@ Kind = Callable[[Tensor], Tensor]
 
 
 def _levels(image: Tensor) -> Tensor:
-    """The image between 0 and 1."""
+    """The image scaled to [0, 1]."""
     low, high = image.amin(), image.amax()
     return (image - low) / (high - low).clamp(min=1e-6)
-
-
-def _noise(image: Tensor) -> Tensor:
-    return torch.rand(image.shape, generator=torch.Generator().manual_seed(image.numel()))
 
 
 def few_slices(image: Tensor) -> Tensor:
@@ -31,34 +27,34 @@ def few_slices(image: Tensor) -> Tensor:
 
 
 def inverted(image: Tensor) -> Tensor:
-    """Bright where the image is dark, as in a black-blood sequence."""
+    """Inverted contrast, as in a black-blood sequence."""
     return 1 - _levels(image)
 
 
 def five_levels(image: Tensor) -> Tensor:
-    """Five levels, as a poster has."""
+    """Only five grey levels."""
     return torch.floor(_levels(image).clamp(max=0.8) * 5) / 5
 
 
 def noise(image: Tensor) -> Tensor:
-    """No image at all."""
-    return _noise(image)
+    """Uniform noise in [0, 1]."""
+    return torch.rand(image.shape, generator=torch.Generator().manual_seed(image.numel()))
 
 
 def computed_tomography(image: Tensor) -> Tensor:
-    """Dark air, hardly any contrast in soft tissue."""
+    """Like computed tomography: dark air, hardly any contrast in soft tissue."""
     levels = _levels(image)
     soft = 0.9 + 0.06 * avg_pool3d(levels[None], (3, 3, 1), stride=1, padding=(1, 1, 0))[0]
     return torch.where(levels < 0.15, torch.zeros_like(soft), soft)
 
 
 def still(image: Tensor) -> Tensor:
-    """One frame twice, apart from a rounding error."""
-    return image[:1].expand_as(image) + 1e-3 * image.std() * _noise(image)
+    """The same frame twice, apart from slight noise."""
+    return image[:1].expand_as(image) + 1e-3 * image.std() * noise(image)
 
 
 def long_axis(image: Tensor) -> Tensor:
-    """The stack cut along the heart."""
+    """The stack resliced along the heart."""
     return interpolate(image.transpose(-1, -2)[None], size=image.shape[1:], mode="trilinear")[0]
 
 
@@ -74,23 +70,23 @@ CINE: Mapping[str, Kind] = {
 
 
 def grey(image: Tensor) -> Tensor:
-    """Without colour."""
+    """A grey photograph."""
     return image.mean(dim=0, keepdim=True).expand_as(image)
 
 
 def out_of_focus(image: Tensor) -> Tensor:
-    """Hardly any detail."""
+    """A blurred photograph."""
     small = interpolate(image[None], size=(12, 12), mode="area")
     return interpolate(small, size=image.shape[1:], mode="bilinear")[0]
 
 
 def other_colours(image: Tensor) -> Tensor:
-    """Red, green and blue in another order."""
+    """Exchanged colour channels."""
     return image[[2, 0, 1]]
 
 
 def tiles(image: Tensor) -> Tensor:
-    """The picture's parts in another order: its colours and textures, not what it shows."""
+    """A 4 x 4 puzzle in another order: the same colours and textures, another content."""
     height, width = image.shape[1] // 4, image.shape[2] // 4
     parts = [image[:, y * height : (y + 1) * height, x * width : (x + 1) * width] for y in range(4) for x in range(4)]
     order = torch.randperm(16, generator=torch.Generator().manual_seed(16)).tolist()

@@ -1,4 +1,4 @@
-"""The inference configuration of an exported bundle: plain MONAI, nothing of this package."""
+"""The inference configuration of an exported bundle, which needs MONAI but not this package."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ _CAUSE = (
     "(lambda deeper: deeper(deeper, error))"
     "(lambda deeper, found: deeper(deeper, found.__cause__) if found.__cause__ else found)"
 )
-"""The first of the errors that led to one."""
+"""Expression for the first error of a chain of causes."""
 _REASON = (
     r"(re.findall(r'(?m)^[\w.]*(?:Error|Exception): (.+)', str(error)) or "
     "[' '.join(str(error).split())[:300] or type(error).__name__])[0]"
 )
-"""What it says; of a reader that tried several ways, and of a script, the first line that names an error."""
+"""Expression for the message of an error; the first line that names an error, if there are several."""
 _PRINTABLE = "text.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')"
 
 
 def inference_config(classes: Sequence[str], reading: Reading) -> dict[str, Any]:
     """Return the content of ``configs/inference.json``.
 
-    It classifies every study in ``dataset_dir`` in a run of its own, so that one that fails ends none of the others,
-    and writes one table at the end: ``study``, the probability of each class, and ``error``, which names the files and
-    why they could not be classified. Bytes of names that are no UTF-8 are written as ``\\xe9``. An earlier table is
-    removed first. If a study failed, the run ends with an error that says so, after the table was written. Files of the
-    folder that belong to no study are counted and named, on standard output and in ``left_out.csv``.
+    Every study in ``dataset_dir`` is classified in a run of the evaluator of its own, so that an error in one does not
+    stop the others. One table is written at the end, with ``study``, the probability of each class, and ``error``,
+    which names the files and the reason. Bytes of names that are not UTF-8 are written as ``\\xe9``. An existing table
+    is removed first. If a study failed, the run ends with an error after the table was written. Files of the folder
+    that belong to no study are listed on standard output and in ``left_out.csv``.
 
     Args:
         classes: class names in label order.

@@ -1,6 +1,6 @@
-"""95 % confidence intervals of test metrics, in closed form from counts.
+"""95 % confidence intervals of test metrics, computed from counts.
 
-None of them collapses to zero width when every case is right, which small test sets make likely.
+None of them has zero width when every case is classified correctly, as often happens in small test sets.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ METHODS = {
     "balanced_accuracy": "MOVER over the classes' Wilson score intervals (Zou and Donner 2008)",
     "auroc": "pseudo-score (two classes; Newcombe 2006, method 5)",
 }
-"""How each metric's interval is computed; other metrics have none."""
+"""Method of each metric's interval; other metrics have none."""
 
 _Z = 1.959963984540054
 
@@ -34,7 +34,7 @@ def wilson(hits: int, total: int) -> Interval:
 def mean_of_proportions(counts: Sequence[tuple[int, int]]) -> Interval:
     """Interval of the unweighted mean of independent proportions, given as (hits, total).
 
-    Square-and-add of the Wilson limits' distances (MOVER; Zou and Donner 2008, doi 10.1002/sim.3095).
+    The distances of the Wilson limits are squared and added (MOVER; Zou and Donner 2008, doi 10.1002/sim.3095).
     """
     shares = [hits / total for hits, total in counts]
     limits = [wilson(*pair) for pair in counts]
@@ -47,8 +47,8 @@ def mean_of_proportions(counts: Sequence[tuple[int, int]]) -> Interval:
 def area(auroc: float, positives: int, negatives: int) -> Interval:
     """Interval of an area under the ROC curve (Newcombe 2006, doi 10.1002/sim.2324, method 5).
 
-    The areas whose own standard error, by Hanley and McNeil's formula with both sample sizes set to their mean,
-    leaves the observed one within 1.96 of them.
+    It consists of the areas from which the observed one differs by at most 1.96 standard errors, which follow from the
+    area by Hanley and McNeil's formula with both sample sizes set to their mean.
     """
     spare = (positives + negatives) / 2 - 1
 
@@ -60,7 +60,7 @@ def area(auroc: float, positives: int, negatives: int) -> Interval:
 
 
 def _root(excess: Any, outside: float, inside: float) -> float:
-    """Where ``excess`` changes sign between a value outside the interval (or its end) and the estimate."""
+    """Where ``excess`` changes its sign between ``outside`` and ``inside``; ``outside`` if it does not."""
     if excess(outside) <= 0:
         return outside
     for _ in range(60):
@@ -70,13 +70,13 @@ def _root(excess: Any, outside: float, inside: float) -> float:
 
 
 def with_intervals(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Add to each metric its interval where its counts are known.
+    """Add an interval to each metric if its counts are known.
 
     Args:
         metrics: as from :func:`monai_fedlora.engines.metrics.classification_metrics`, or a part of it.
 
     Returns:
-        ``n`` and ``confusion_matrix`` as they are, and every other metric as
+        ``n`` and ``confusion_matrix`` unchanged, and every other metric as
         ``{"value": v, "interval_95": [low, high] or None}``.
     """
     confusion = metrics.get("confusion_matrix") or []

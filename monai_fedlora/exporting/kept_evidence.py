@@ -1,10 +1,11 @@
-"""What a finished run has kept of its site's cases, privately: logits, labels and the vectors the heads read."""
+"""Read a finished run's private outputs for its site's cases: logits, labels and inputs of the classification heads."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,17 +21,17 @@ NOT_FINITE = f"{EVIDENCE_NAME} holds values that are not finite"
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """By split ("training", "validation", "test"); a split without cases is absent.
+    """Outputs for the cases of each split ("training", "validation", "test"); a split without cases is absent.
 
     Attributes:
         logits: (N, C) of the personal model.
-        shared_logits: (N, C) of the model without its private part, of the test split.
+        shared_logits: (N, C) of the shared model, for the test split.
         labels: (N,) class indices.
-        features: (N, D) what its heads read.
-        units: (N,) a number per patient, or per lesion or photograph where the site's list tells no patients.
-        noise_key: secret that the noise of released statistics is drawn from, the same in every copy of a run; None for
-            a run of an earlier version.
-        missing: why there is nothing at all; None where there is something.
+        features: (N, D) inputs of the classification heads.
+        units: (N,) number of the patient, or of the lesion or photograph if the site's list has no patients.
+        noise_key: secret seed of the noise of released statistics, the same in every copy of a run; None for a run of
+            an earlier version.
+        missing: why nothing was kept; None if something was.
     """
 
     logits: Mapping[str, Tensor] = field(default_factory=dict)
@@ -43,18 +44,18 @@ class Evidence:
 
 
 def no_evidence(reason: str = NOT_KEPT) -> Evidence:
-    """Nothing, and why."""
+    """Empty evidence with a reason."""
     return Evidence(missing=reason)
 
 
 def read_evidence(final: Path) -> Evidence:
-    """Read what lies beside a site's final model.
+    """Read the outputs that are stored beside a site's final model.
 
     Args:
         final: the model's file.
 
     Returns:
-        Nothing, with the reason, for a run of an earlier version, or where the file is of another model.
+        Empty evidence with a reason for a run of an earlier version, or if the file belongs to another model.
 
     Raises:
         WeightsError: the file is damaged.
@@ -65,19 +66,11 @@ def read_evidence(final: Path) -> Evidence:
     tensors, metadata = load_tensors(path)
     if metadata.get("final_sha256") != sha256(final):
         return no_evidence(OTHER_MODEL)
-    kinds = ("logits", "shared_logits", "labels", "features", "units")
-    parts: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
+    parts: dict[str, Any] = {kind: {} for kind in ("logits", "shared_logits", "labels", "features", "units")}
     for key, value in tensors.items():
         split, _, kind = key.partition("/")
         if not bool(torch.isfinite(value).all()):
             return no_evidence(NOT_FINITE)
         if kind in parts:
             parts[kind][split] = value
-    return Evidence(
-        logits=parts["logits"],
-        shared_logits=parts["shared_logits"],
-        labels=parts["labels"],
-        features=parts["features"],
-        units=parts["units"],
-        noise_key=metadata.get(NOISE_KEY),
-    )
+    return Evidence(**parts, noise_key=metadata.get(NOISE_KEY))

@@ -1,8 +1,8 @@
-"""The references drawn from a model so far, kept beside it: exporting again ships the same numbers.
+"""Keep the noisy references of a model beside it, so that every export contains the same numbers.
 
-Another draw of the noise for the same patients would tell more of them, and enough draws average the noise away. So a
-new one is made for other public images or another model alone, and what all of them tell together is added up: those of
-models that lay here before count as well, because the patients are the same.
+Every new draw of noise for the same patients reveals more about them, and the mean of many draws would remove the
+noise. So a new draw is made only for other public images or another model, and the privacy loss of all draws is added
+up, including that of earlier models of the same site, because the patients are the same.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _OF = "final_sha256"
 
 
 def kept_reference(final: Path, public: str) -> Reference | None:
-    """The reference that an earlier export of a model drew with the same public images.
+    """The reference that an earlier export of a model made with the same public images.
 
     Args:
         final: the model's file.
         public: description of the public images.
 
     Returns:
-        It with the zCDP of everything drawn so far.
+        The reference with the total zCDP of all draws so far; None if there is none.
 
     Raises:
         WeightsError: the file beside the model is damaged.
@@ -48,7 +48,7 @@ def keep_reference(final: Path, reference: Reference) -> Reference:
     """Keep a reference beside its model.
 
     Returns:
-        The same with the zCDP of everything drawn so far.
+        The reference with the total zCDP of all draws so far.
 
     Raises:
         ExportError: the folder cannot be written.
@@ -71,12 +71,12 @@ def keep_reference(final: Path, reference: Reference) -> Reference:
 
 
 def _told(drawn: Sequence[tuple[str, Reference]]) -> float:
-    """The zCDP of all together, which the last one states."""
+    """The total zCDP, which the last reference holds."""
     return max((reference.rho for _, reference in drawn), default=0.0)
 
 
 def _kept(final: Path) -> list[tuple[str, Reference]]:
-    """Every reference drawn here so far, with the SHA-256 of the model that it is of."""
+    """All references so far, each with the SHA-256 of its model."""
     path = final.with_name(NAME)
     if not path.is_file():
         return []

@@ -1,7 +1,7 @@
-"""Elliptic-curve keys that bundles are signed with: read from PEM files, and never written.
+"""Elliptic-curve keys for signatures of bundles, which are read from PEM files and never written.
 
 The curves are NIST's P-256, P-384 and P-521, each with the hash of its size (FIPS 186-5), as the OpenSSF Model Signing
-specification demands.
+specification requires.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _MAKE = "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -aes256 
 
 @dataclass(frozen=True, kw_only=True)
 class PublicKey:
-    """What signatures are verified with.
+    """The public key that verifies signatures.
 
     Attributes:
-        path: where it was read from.
+        path: its file.
         fingerprint: hexadecimal SHA-256 of its PEM text, as ``openssl pkey -pubin -in PUBKEY | sha256sum`` prints it.
     """
 
@@ -55,12 +55,12 @@ class PublicKey:
 
 @dataclass(frozen=True, kw_only=True)
 class SigningKey:
-    """What signatures are made with.
+    """The private key that makes signatures.
 
     Attributes:
-        path: where it was read from.
-        public: its other half.
-        warnings: what is careless about the files it was read from, in words.
+        path: its file.
+        public: the public half.
+        warnings: sentences on unsafe permissions of its files.
     """
 
     path: Path
@@ -69,7 +69,7 @@ class SigningKey:
     _key: ec.EllipticCurvePrivateKey = field(repr=False)
 
     def sign(self, message: bytes) -> bytes:
-        """A signature (DER) of a message; another one each time."""
+        """A signature (DER) of a message; ECDSA signatures are random, so that each is different."""
         return self._key.sign(message, ec.ECDSA(_HASHES[self._key.curve.name]))
 
 
@@ -95,7 +95,7 @@ def read_public_key(path: Path) -> PublicKey:
 
 
 def read_public_keys(paths: Sequence[Path]) -> tuple[PublicKey, ...]:
-    """Read several public keys, in order; as of :func:`read_public_key`."""
+    """Read several public keys with :func:`read_public_key`."""
     return tuple(read_public_key(path) for path in paths)
 
 
@@ -104,8 +104,8 @@ def read_signing_key(path: Path, passphrase_file: Path | None = None) -> Signing
 
     Args:
         path: PEM file.
-        passphrase_file: whose first line is the passphrase of an encrypted key; None takes the environment variable
-            ``MONAI_FEDLORA_SIGN_PASSPHRASE``, if it is set.
+        passphrase_file: its first line is the passphrase of an encrypted key; None takes the environment variable
+            ``MONAI_FEDLORA_SIGN_PASSPHRASE`` if it is set.
 
     Raises:
         ConfigError: a file cannot be read, holds something else, or the passphrase is missing or wrong.

@@ -1,8 +1,8 @@
-"""What a model gives away about whether a patient was among those behind it: every attack that needs no training.
+"""Membership inference attacks that need no training: can an attacker tell whether a patient was used for a model?
 
-The attacker has the model as it is shipped, with every number beside its weights, a patient's image and label, and
-cases that were not part of it. Each number has its own members: training for the weights, validation for the
-temperature. An attack that finds nothing is no proof that there is nothing to find.
+The attacker has the bundle with all its numbers, a patient's image and label, and cases that were not used. Each number
+was computed from certain cases, its members: the weights from the training split, the temperature from the validation
+split. An attack that fails does not prove that none can succeed.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from monai_fedlora.exporting.published_means import (
 from monai_fedlora.files import read_json, sha256
 
 TRAINING, VALIDATION, TEST, OUTSIDE = "training", "validation", "test", "outside"
-"""The groups of cases: a site's splits, and cases of the same kind that no run has seen."""
+"""Groups of cases: a site's splits, and cases of the same kind that were not part of the run."""
 
 WEIGHTS = "weights"
 FORMAT = 1
 AUDIT_NAME = "audit.json"
-"""Beside a site's final model: the figures of ``monai-fedlora audit``. It never travels."""
+"""File beside a site's final model with the result of ``monai-fedlora audit``. It never leaves the site."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cases:
-    """What a model says of some cases.
+    """Outputs of a model for some cases.
 
     Attributes:
-        logits: (N, C), as the model ships them.
+        logits: (N, C) of the exported model.
         labels: (N,) class indices.
-        units: (N,) whole numbers, one per patient.
-        features: (N, D) what its heads read; None where unknown.
-        distances: (N,) from its reference; None where it has none.
+        units: (N,) number of the patient.
+        features: (N, D) inputs of the classification heads; None if unknown.
+        distances: (N,) from the reference; None if there is none.
     """
 
     logits: Tensor
@@ -61,14 +61,14 @@ class Cases:
 
 @dataclass(frozen=True, kw_only=True)
 class Mean:
-    """A mean over cases that a model ships.
+    """A mean over cases that a bundle contains.
 
     Attributes:
-        name: what it is called.
-        members: the splits that it is of.
+        name: of the mean.
+        members: the splits that it was computed from.
         value: (K,).
         count: number of cases.
-        of: the same of single cases, (N, K).
+        of: function from cases to the values (N, K) that are averaged.
     """
 
     name: str
@@ -80,16 +80,16 @@ class Mean:
 
 @dataclass(frozen=True, kw_only=True)
 class Shipped:
-    """The numbers beside the weights.
+    """The numbers that a bundle contains besides the weights.
 
     Attributes:
-        vectors: means of what the heads read.
-        means: other means, of what the model answered.
-        temperature: fitted to the validation cases; None where none was fitted.
-        threshold: of the distance; None where there is none.
+        vectors: means of the inputs of the classification heads.
+        means: other means, of the model's outputs.
+        temperature: fitted to the validation cases; None if none was fitted.
+        threshold: of the distance; None if there is none.
         reference_of: the splits that the distance is measured from.
-        threshold_of: the splits that the threshold is of.
-        unknown: names of shipped numbers that no attack here understands, and why.
+        threshold_of: the splits that the threshold was computed from.
+        unknown: numbers that no attack here uses, by name, and the reason.
     """
 
     vectors: tuple[Mean, ...] = ()
@@ -103,12 +103,12 @@ class Shipped:
 
 @dataclass(frozen=True, kw_only=True)
 class Leakage:
-    """What was measured.
+    """The results of all attacks.
 
     Attributes:
         attacks: the strongest first.
-        not_measured: by attack or number, why there is no figure.
-        warnings: what a reader of the figures has to know.
+        not_measured: by attack or number, why there is no result.
+        warnings: remarks for the reader of the results.
     """
 
     attacks: tuple[Attack, ...]
@@ -117,11 +117,11 @@ class Leakage:
 
     @property
     def upper_bound(self) -> float:
-        """The largest upper limit of any attack's interval; 1 where nothing was measured."""
+        """The largest upper limit of any attack's interval; 1 if nothing was measured."""
         return max((attack.interval_95[1] for attack in self.attacks), default=1.0)
 
     def to_json(self) -> dict[str, Any]:
-        """:meth:`from_json` is its inverse."""
+        """As JSON that :meth:`from_json` reads."""
         return {
             "format": FORMAT,
             "attacks": [attack.to_json() for attack in self.attacks],
@@ -131,10 +131,10 @@ class Leakage:
 
     @classmethod
     def from_json(cls, value: Any) -> Leakage:
-        """Read :meth:`to_json`'s form, with or without further entries.
+        """Read the JSON of :meth:`to_json`; further entries are ignored.
 
         Raises:
-            ExportError: it is another form.
+            ExportError: it has another form.
         """
         try:
             if value["format"] != FORMAT:
@@ -149,7 +149,7 @@ class Leakage:
 
 
 def read_audit(final: Path) -> Leakage | None:
-    """The figures of an audit of a final model, from the file beside it; None where there is none, or of another model.
+    """Read the audit beside a final model; None if there is none, or if it belongs to another model.
 
     Raises:
         ExportError, FedLoraError: the file is damaged; the message names it.
@@ -166,7 +166,7 @@ def read_audit(final: Path) -> Leakage | None:
 
 
 def strongest_first(attacks: Any) -> tuple[Attack, ...]:
-    """In falling order of the AUC."""
+    """Sort attacks by falling AUC."""
     return tuple(sorted(attacks, key=lambda attack: (-attack.auc, attack.name)))
 
 
@@ -174,8 +174,8 @@ def measure(groups: Mapping[str, Cases], shipped: Shipped) -> Leakage:
     """Run every attack for which there are cases.
 
     Args:
-        groups: by name, see :data:`TRAINING` and the others; absent where there are none.
-        shipped: the numbers beside the weights.
+        groups: cases by group, see :data:`TRAINING`; groups without cases are absent.
+        shipped: the numbers besides the weights.
     """
     found, missing = [], dict(shipped.unknown)
     for name, target, members, attack in _attacks(shipped):
@@ -206,7 +206,7 @@ _Scored = Callable[[Cases, Cases], tuple[Tensor, Tensor]]
 def _attacks(shipped: Shipped) -> Iterator[tuple[str, str, tuple[str, ...], _Scored]]:
     yield "loss", WEIGHTS, (TRAINING,), _alone(lambda cases: -cases.losses)
     yield "confidence", WEIGHTS, (TRAINING,), _alone(lambda cases: cases.logits.double().softmax(1).amax(1))
-    yield "entropy", WEIGHTS, (TRAINING,), _alone(_order)
+    yield "entropy", WEIGHTS, (TRAINING,), _alone(_negative_entropy)
     if shipped.threshold is not None:
         limit = shipped.threshold
         yield "distance", "reference", shipped.reference_of, _alone(lambda cases: -_distances(cases))
@@ -229,7 +229,7 @@ def _attacks(shipped: Shipped) -> Iterator[tuple[str, str, tuple[str, ...], _Sco
 
 
 def _alone(score: Callable[[Cases], Tensor]) -> _Scored:
-    """An attack that needs no cases of its own."""
+    """An attack whose score of a case does not depend on other cases."""
     return lambda inside, outside: (score(inside), score(outside))
 
 
@@ -237,8 +237,8 @@ def _traced(mean: Mean, score: Callable[[Tensor, Tensor], Tensor]) -> _Scored:
     return lambda inside, outside: cross_scored(score, mean.of(inside), mean.of(outside), outside.units)
 
 
-def _order(cases: Cases) -> Tensor:
-    """Minus the entropy of the probabilities."""
+def _negative_entropy(cases: Cases) -> Tensor:
+    """Minus the entropy of the probabilities: (N,)."""
     logs = cases.logits.double().log_softmax(dim=1)
     return (logs.exp() * logs).sum(dim=1)
 
@@ -255,7 +255,7 @@ def _raw_with_label(cases: Cases, temperature: float) -> Tensor:
 
 
 def _others(members: Sequence[str], groups: Mapping[str, Cases]) -> tuple[str, ...]:
-    """Patients that had no part in a number: of the test split and from outside."""
+    """The groups that a number was not computed from: the test split and cases from outside."""
     return tuple(name for name in (TEST, OUTSIDE) if name in groups and name not in members)
 
 
@@ -266,7 +266,7 @@ def _lacking(members: Sequence[str], inside: bool) -> str:
 
 
 def _joined(groups: Mapping[str, Cases], names: Sequence[str]) -> Cases | None:
-    """Several groups as one, in which patients of different groups are different ones."""
+    """Several groups as one; their patients get different numbers."""
     parts = [groups[name] for name in names if name in groups and len(groups[name].labels)]
     if not parts:
         return None
@@ -290,7 +290,7 @@ def _all(tensors: Sequence[Tensor | None]) -> Tensor | None:
 
 
 def _warnings(groups: Mapping[str, Cases]) -> Iterator[str]:
-    """Cases from outside that the model tells from the site's own test cases are no fair comparison."""
+    """Warn if the model distinguishes the site's own test cases from those outside, which biases the comparison."""
     test, outside = _joined(groups, (TEST,)), _joined(groups, (OUTSIDE,))
     if test is None or outside is None:
         return

@@ -1,4 +1,4 @@
-"""What a bundle and its card say of how far its members can be told."""
+"""The results of membership inference attacks in a bundle's metadata and card."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from monai_fedlora.exporting.leakage import Leakage
 
 
 def card_entry(leakage: Leakage) -> dict[str, Any]:
-    """What a bundle says of itself: areas, intervals and numbers of patients, in two digits and nothing finer.
+    """The entry ``measured_leakage`` of a bundle's metadata: AUCs, intervals and numbers of patients, with two
+    decimals.
 
-    The limits are rounded outwards. The figures are facts about the members too, and nothing limits formally what they
-    tell; in two digits one patient more or less rarely shows.
+    The limits of intervals are rounded outwards. The results also depend on the members, without a formal bound on what
+    they reveal; with two decimals a single patient rarely changes them.
     """
     if not leakage.attacks:
         return {"measured": False, "reason": next(iter(leakage.not_measured.values()), "there were no cases")}
@@ -40,7 +41,7 @@ def card_entry(leakage: Leakage) -> dict[str, Any]:
 
 
 def by_reason(not_measured: Mapping[str, str]) -> dict[str, list[str]]:
-    """What was not measured, by the reason."""
+    """Group the attacks that were not measured by reason."""
     found: dict[str, list[str]] = {}
     for name, why in not_measured.items():
         found.setdefault(why, []).append(name)

@@ -1,4 +1,4 @@
-"""The means over cases that a bundle ships beside its weights, and what each case adds to them."""
+"""The means over cases that a bundle contains, and the contribution of a single case to each."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from monai_fedlora.site_report import PERSONAL, SHARED
 def feature_mean(
     name: str, value: Tensor, count: int, project: Tensor | None = None, members: tuple[str, ...] = (TRAINING,)
 ) -> Mean:
-    """A mean of what the heads read of a site's cases.
+    """A mean over a site's cases of the inputs of the classification heads.
 
     Args:
-        name: what it is called.
+        name: of the mean.
         value: (K,).
         count: number of members.
         project: (D, K) that the features were multiplied by; None for K = D.
-        members: the splits that it is of.
+        members: the splits that it was computed from.
     """
 
     def of(cases: Cases) -> Tensor:
@@ -36,7 +36,7 @@ def feature_mean(
 
 
 def described_means(metadata: Mapping[str, Any]) -> Iterator[Mean]:
-    """The means in a bundle's ``metadata.json``: likelihoods of the calibration, and confusion matrices of the test."""
+    """The means in a bundle's ``metadata.json``: log-likelihoods of the calibration, and the confusion matrix."""
     calibration = metadata["calibration"]
     temperature = float(calibration["temperature"])
     for split in (VALIDATION, TEST):
@@ -67,7 +67,7 @@ def _likelihood(split: str, values: Sequence[float], count: int, temperature: fl
 
 
 def _cells(cases: Cases) -> Tensor:
-    """(N, C * C), one at the cell of the confusion matrix that a case is counted in."""
+    """(N, C * C) one-hot cell of the confusion matrix of each case."""
     classes = cases.logits.shape[1]
     cell = cases.labels.long() * classes + cases.logits.argmax(dim=1)
     return torch.nn.functional.one_hot(cell, classes**2).double()

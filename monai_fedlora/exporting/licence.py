@@ -19,7 +19,7 @@ License, Version 2.0, http://www.apache.org/licenses/LICENSE-2.0{copy}
 
 
 def licence_text(backbone: str) -> str:
-    """Terms of weights and software, with a copy of the software's licence where this installation has one."""
+    """Terms of weights and software, with a copy of the software's licence if this installation has one."""
     full = _apache_licence()
     return _NOTICE.format(backbone=backbone, copy=f"; a copy follows.\n\n{full}" if full else "").rstrip() + "\n"
 

@@ -1,4 +1,4 @@
-"""Find what a finished run left behind, whichever way it was started."""
+"""Find the files of a finished run, whichever way it was started."""
 
 from __future__ import annotations
 

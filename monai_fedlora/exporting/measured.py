@@ -1,4 +1,4 @@
-"""What an export measures by itself of the leakage of the model that it writes, from what the run has kept."""
+"""Run the membership inference attacks of an export, on the outputs that the run has kept."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def measured_leakage(evidence: Evidence, reference: Place | str, metadata: Mappi
     """Run the attacks that need no training on a site's own cases.
 
     Args:
-        evidence: of the model; a run of an earlier version kept too little of it.
-        reference: what the export ships, or why it ships none.
-        metadata: the bundle's description.
+        evidence: kept outputs of the model; a run of an earlier version kept too few.
+        reference: that of the export, or why there is none.
+        metadata: content of the bundle's ``metadata.json``.
     """
     if evidence.missing:
         return Leakage(attacks=(), not_measured={"everything": evidence.missing})
@@ -54,7 +54,7 @@ def measured_leakage(evidence: Evidence, reference: Place | str, metadata: Mappi
 
 
 def with_audit(leakage: Leakage, audited: Leakage | None) -> Leakage:
-    """Add what an audit of the same model has measured beyond: attacks that need training, or cases from outside."""
+    """Add the further attacks of an audit of the same model: those that need training, or cases from outside."""
     if audited is None:
         return leakage
     known = {(attack.name, attack.target) for attack in leakage.attacks}
@@ -68,11 +68,11 @@ def with_audit(leakage: Leakage, audited: Leakage | None) -> Leakage:
 
 
 def shipped_numbers(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Shipped:
-    """Everything beside the weights that a bundle ships.
+    """Everything besides the weights that a bundle contains.
 
     Args:
         metadata: content of its ``metadata.json``.
-        tensors: of the model, beside its weights, by name.
+        tensors: further tensors of the model by name.
 
     Raises:
         KeyError, TypeError, ValueError: the metadata are not what an export writes.
@@ -98,18 +98,18 @@ def shipped_numbers(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
 def reference_means(
     tensors: Mapping[str, Tensor], count: int, members: tuple[str, ...] = (TRAINING,)
 ) -> tuple[list[Mean], dict[str, str]]:
-    """Tell by their shapes what the tensors beside the weights are.
+    """Identify the tensors besides the weights by their shapes.
 
-    A vector is a mean of what the heads read, or of its projection if there is a matrix (D, K) or (K, D) with K as long
-    as the vector. A square matrix is a metric, which the distance shows.
+    A vector (K,) is a mean of the inputs of the classification heads, or of their projection if there is a matrix (D,
+    K) or (K, D). A square matrix is a metric, which is used through the distance.
 
     Args:
         tensors: by name.
         count: number of members.
-        members: the splits that the vectors are of.
+        members: the splits that the vectors were computed from.
 
     Returns:
-        The means, and by name the tensors that are none of this, with the reason.
+        The means, and the unidentified tensors by name with the reason.
     """
     matrices = {name: value for name, value in tensors.items() if value.ndim == 2}
     means, unknown = [], {}

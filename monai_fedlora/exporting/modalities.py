@@ -1,4 +1,4 @@
-"""Which kind of image a finished run was trained on."""
+"""Choose the modality of a finished run's images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from monai_fedlora.resources import bundle_setting
 
 
 def modality_of(plan: Plan) -> Modality:
-    """The images of a plan's backbone.
+    """The modality of the images of a plan's backbone.
 
     Raises:
         ConfigError: this installation does not know the plan's backbone, bundle or style of photographs.

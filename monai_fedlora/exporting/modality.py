@@ -1,4 +1,4 @@
-"""What an export says and does differently for cines and for photographs."""
+"""The parts of an export that depend on the kind of image: cines, photographs, or arrays."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Reading:
 
     Attributes:
         imports: import statements for its expressions.
-        entries: by name; ``datalist`` among them lists dictionaries with ``study`` and ``image``.
-        transforms: from such a dictionary to a float tensor ``image`` (channels, \\*spatial), as the exported model
-            takes it.
-        prepare_batch: expression for what the model takes of a batch beside that; None for nothing.
+        entries: entries of the configuration by name; ``datalist`` lists dictionaries with ``study`` and ``image``.
+        transforms: from such a dictionary to a float tensor ``image`` (channels, \\*spatial), input of the exported
+            model.
+        prepare_batch: expression for further arguments of the model; None if it has none.
         network: expression for the model.
-        device: expression for where it computes.
+        device: expression for its device.
     """
 
     imports: Sequence[str]
@@ -38,19 +38,19 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class Modality(ABC):
-    """A kind of image, as a network takes it.
+    """A kind of image, with the texts and preprocessing that an export needs.
 
     Attributes:
-        scripted: whether there is a TorchScript module that takes raw images; without one the bundle's model is the
-            program of `torch.export` behind the preprocessing.
+        scripted: whether there is a TorchScript module that takes raw images; otherwise the bundle's model is a program
+            of `torch.export` that takes prepared ones.
         start: what the network was trained from, in words.
-        takes_affine: whether the exported model takes the affine of an image too, see
+        takes_affine: whether the exported model also takes the affine of an image, see
             :mod:`monai_fedlora.transforms.orientation`.
-        packages: what reading an image needs beside MONAI.
-        data_type: of the files.
-        image_classes: what the channels hold.
-        limitations: of a model for such images, beside those of every model.
-        foreign: from an image to one that the model was not made for, by kind.
+        packages: packages for reading an image, besides MONAI.
+        data_type: type of the files, for the metadata.
+        image_classes: content of the channels, for the metadata.
+        limitations: of a model for such images, in addition to those of every model.
+        foreign: functions from an image to an unusual one, by kind.
     """
 
     scripted: ClassVar[bool] = True
@@ -65,12 +65,12 @@ class Modality(ABC):
     @property
     @abstractmethod
     def channels(self) -> int:
-        """Of an image."""
+        """Number of channels of an image."""
 
     @property
     @abstractmethod
     def image_size(self) -> tuple[int, ...]:
-        """Of what the network takes, without batch and channels."""
+        """Spatial size of the network's input."""
 
     @property
     @abstractmethod
@@ -79,22 +79,22 @@ class Modality(ABC):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of what the network takes, without the batch."""
+        """Shape of the network's input, without the batch: (channels, \\*image_size)."""
         return (self.channels, *self.image_size)
 
     def probe(self) -> Tensor:
-        """(1, \\*input_shape) noise for the network."""
+        """Noise (1, \\*input_shape) as an input of the network."""
         return probe_image(self.input_shape)
 
     @property
     @abstractmethod
     def phantom(self) -> str:
-        """Which of `monai_fedlora.data.site.PHANTOMS` pictures the same."""
+        """Name of the phantom in `monai_fedlora.data.site.PHANTOMS` with the same kind of image."""
 
     @property
     @abstractmethod
     def subject(self) -> str:
-        """The images in words, as in "research on ..."."""
+        """The kind of image in words, as in "research on ..."."""
 
     @property
     @abstractmethod
@@ -104,30 +104,30 @@ class Modality(ABC):
     @property
     @abstractmethod
     def input_text(self) -> str:
-        """What the exported model takes, for the model card."""
+        """Description of the exported model's input, for the model card."""
 
     @abstractmethod
     def input_format(self) -> dict[str, Any]:
-        """What the exported model takes, in the words of MONAI's metadata."""
+        """Description of the exported model's input in MONAI's metadata."""
 
     @abstractmethod
     def preprocessor(self) -> nn.Module:
-        """From images of any size, and affines where it takes them, to what the network takes.
+        """Module from raw images (and their affines, if it takes them) to the network's input.
 
-        It refuses unusable images and can be scripted.
+        It raises an error for unusable images, and can be scripted.
         """
 
     def plain_preprocessor(self) -> nn.Module | None:
-        """The same as one fixed series of operations, which `torch.export` can follow; None where there is none."""
+        """The same preprocessing as a fixed series of operations for `torch.export`; None if that is not possible."""
         return None
 
     @abstractmethod
     def raw_probes(self) -> list[tuple[Tensor, ...]]:
-        """Noise of two sizes: what :meth:`preprocessor` takes."""
+        """Two test inputs (1, ...) of different size for :meth:`preprocessor`."""
 
     @abstractmethod
     def inputs(self, item: Mapping[str, Any]) -> tuple[Tensor, ...]:
-        """Read a datalist's item (paths) into what the exported model takes, the image first, without the batch.
+        """Read a datalist's item (paths) into the arguments of the exported model, the image first, without the batch.
 
         Raises:
             DataError: a file cannot be used; the message names it.
@@ -140,17 +140,17 @@ class Modality(ABC):
     @property
     @abstractmethod
     def folder_text(self) -> str:
-        """How a user lays out the folder of studies, for the model card."""
+        """How a user prepares a folder of studies, for the model card."""
 
     @property
     @abstractmethod
     def tensor_text(self) -> str:
-        """What the scripted model takes, for the model card."""
+        """Type and shape of the exported model's input, for the model card."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneModality(Modality):
-    """A kind of image that a backbone of the catalogue takes.
+    """A kind of image for the backbones of the catalogue.
 
     Attributes:
         architecture: of the backbone.
@@ -160,7 +160,7 @@ class BackboneModality(Modality):
 
     @property
     def image_size(self) -> tuple[int, ...]:
-        """The backbone's."""
+        """Spatial size of the backbone's input."""
         return self.architecture.image_size
 
     @property

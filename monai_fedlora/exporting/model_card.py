@@ -1,4 +1,4 @@
-"""The model card: what a bundle's metadata says, for people."""
+"""The model card: the content of a bundle's metadata as a document."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def model_card(metadata: Mapping[str, Any], *, usage: str) -> str:
         usage: Markdown text on how to run the model.
     """
     own_or_shared = metadata.get(KEY)
-    return _filled(
+    return filled(
         "card.md",
         metadata=metadata,
         usage=usage,
@@ -31,18 +31,14 @@ def model_card(metadata: Mapping[str, Any], *, usage: str) -> str:
     )
 
 
-def card_section(name: str, **values: Any) -> str:
-    """One section of the card, by its template's name without its ending."""
-    return _filled(f"{name}.md", **values)
-
-
-def _filled(template: str, **values: Any) -> str:
+def filled(template: str, **values: Any) -> str:
+    """A template of the card, filled with values."""
     tools = {"views": VIEW_NAMES, "metric": format_metric, "listed": listed_settings, "by_reason": by_reason}
     return render("monai_fedlora.exporting", template, **tools, **values)
 
 
 def _performance(tests: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Names of the metrics that any view has, and of those with an interval."""
+    """Names of the metrics of all views, and of those with an interval."""
     entries = [(name, entry) for view in tests.values() for name, entry in view.items()]
     names = [name for name in dict.fromkeys(name for name, _ in entries) if name not in ("n", "confusion_matrix")]
     certain = {name for name, entry in entries if isinstance(entry, Mapping) and entry.get("interval_95")}
@@ -50,7 +46,7 @@ def _performance(tests: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]
 
 
 def format_metric(entry: Mapping[str, Any] | None) -> str:
-    """``0.812 (0.655 to 0.907)``; empty where the metric is undefined."""
+    """A metric with its interval: ``0.812 (0.655 to 0.907)``; empty if undefined."""
     if entry is None or entry["value"] is None:
         return ""
     if entry["interval_95"] is None:
@@ -60,9 +56,6 @@ def format_metric(entry: Mapping[str, Any] | None) -> str:
 
 
 def listed_settings(settings: Mapping[str, Any]) -> str:
-    """Settings as a person would write them."""
-
-    def plain(value: Any) -> str:
-        return "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-
-    return ", ".join(f"{name} {plain(value)}" for name, value in settings.items())
+    """Settings as text, such as ``rank 4, targets q+v``."""
+    lists = {name: value if isinstance(value, (list, tuple)) else [value] for name, value in settings.items()}
+    return ", ".join(f"{name} {'+'.join(map(str, values))}" for name, values in lists.items())

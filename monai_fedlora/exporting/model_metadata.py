@@ -1,4 +1,4 @@
-"""What an exported model says about itself, in the words of MONAI's bundle metadata."""
+"""The metadata of an exported model, in the format of MONAI bundles."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ def model_metadata(
 ) -> dict[str, Any]:
     """Return the content of ``metadata.json``.
 
-    It names no folder of this machine, no patient and no site but the model's own.
+    It names no folder of this machine, no patient, and no site except the model's own.
 
     Args:
-        model: what is exported.
-        name: the exported folder's.
-        modality: of its images.
+        model: the finished model.
+        name: of the exported folder.
+        modality: kind of its images.
         backbone: source of the backbone.
-        packages: what running it needs beside MONAI.
-        files_sha256: of the weights files, so that each can be told to belong here.
+        packages: packages for running it, besides MONAI.
+        files_sha256: SHA-256 of the weights files by path.
         calibration: of its probabilities.
-        reference: to tell unusual images by, or why there is none.
-        files: what each model file takes and gives.
+        reference: for the detection of unusual images, or why there is none.
+        files: input and output of each model file.
     """
     plan = model.plan
     classes = " / ".join(plan.classes)
@@ -168,7 +168,7 @@ def _further_limitations(calibration: Calibration, reference: Place | str) -> li
 
 
 def provenance(model: FinishedModel, *, backbone: str) -> dict[str, Any]:
-    """Where a model comes from: backbone, method, federation, software. Other sites are counted, not named."""
+    """Backbone, method, federation and software of a model. Other sites are counted, not named."""
     plan = model.plan
     method = plan.build_method()
     return {
@@ -209,7 +209,7 @@ def provenance(model: FinishedModel, *, backbone: str) -> dict[str, Any]:
 
 
 def headline(metadata: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The test metrics of a metadata document by view, each with ``value`` and ``interval_95``."""
+    """The test metrics of ``metadata.json`` by view, each with ``value`` and ``interval_95``."""
     return {
         view: {name: entry for name, entry in metrics.items() if isinstance(entry, Mapping)}
         for view, metrics in metadata["eval_metrics"]["test"].items()

@@ -1,4 +1,4 @@
-"""A finished model's adapters as the folders that PEFT reads."""
+"""Export a finished model's adapters as folders that PEFT reads."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from monai_fedlora.scope import Role
 
 
 def export_peft(*, run: Path, site: str, output: Path, backbone: str | None = None) -> Exported:
-    """Write the adapters as PEFT folders ``shared`` and ``private``, the head beside the adapter of its role.
+    """Write the adapters as PEFT folders ``shared`` and ``private``, with the head in the folder of its role.
 
-    ``shared`` is also what ``monai-fedlora job --start-from`` takes. Before the folder appears, PEFT has loaded
-    the adapters back onto the backbone and given the same logits.
+    ``monai-fedlora job --start-from`` also reads ``shared``. Before the folder appears, PEFT loads the adapters onto
+    the backbone, and the logits are compared.
 
     Args:
         run: the run's workspace, the site's private folder in it, or the stored file.
@@ -96,7 +96,7 @@ def _write_adapters(network: Network, model: FinishedModel, folder: Path) -> lis
 
 
 def _check_scales(network: Network, model: FinishedModel, adapters: list[str]) -> None:
-    """Refuse a method that lets an adapter count more or less than PEFT will."""
+    """Refuse a method that scales an adapter by another factor than PEFT does (alpha / r)."""
     with exported_view(model, network):
         for layer in lora_layers(network).values():
             for name in adapters:
@@ -108,7 +108,7 @@ def _check_scales(network: Network, model: FinishedModel, adapters: list[str]) -
 
 
 def _check_written(network: Network, model: FinishedModel, folder: Path, backbone: str, adapters: list[str]) -> None:
-    """Let PEFT put the written adapters on a fresh backbone and compare the logits."""
+    """Let PEFT load the written adapters onto a new backbone, and compare the logits."""
     from peft import PeftModel
 
     fresh = build_backbone(model.plan.size, out_chans=len(model.plan.classes))

@@ -1,7 +1,7 @@
-"""Whether a site's personal model does better on the site's own test cases than the shared model that it has a part of.
+"""Compare a site's personal model with the shared model on the site's own test cases.
 
-The same cases are seen by both, so that the difference is judged by the cases that only one of them gets right: the
-exact McNemar test (McNemar, Psychometrika 12:153-157, 1947), two-sided, by the binomial distribution.
+Both classify the same cases, so that the difference is tested by the cases that only one of them gets right: the exact
+two-sided McNemar test (McNemar, Psychometrika 12:153-157, 1947), from the binomial distribution.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LEVEL = 0.05
 
 
 def personal_or_shared(model: FinishedModel) -> dict[str, Any] | None:
-    """The entry of a model's metadata; None for a shared model. See :func:`judged`."""
+    """The entry of a model's metadata, see :func:`judged`; None for a shared model."""
     if model.site is None:
         return None
     personal, shared = (model.test.get(view, {}) for view in VIEWS)
@@ -34,7 +34,7 @@ def personal_or_shared(model: FinishedModel) -> dict[str, Any] | None:
 
 
 def discordant(evidence: Evidence) -> tuple[int, int] | None:
-    """Test cases that the personal model alone gets right, and that the shared one alone does; None if not kept."""
+    """Numbers of test cases that only the personal, and only the shared model gets right; None if not kept."""
     labels = evidence.labels.get("test")
     logits = evidence.logits.get("test"), evidence.shared_logits.get("test")
     if labels is None or any(found is None or len(found) != len(labels) for found in logits):
@@ -54,9 +54,9 @@ def judged(
         pairs: from :func:`discordant`.
 
     Returns:
-        ``better``: "personal", "shared", "tie" or "unknown"; ``metric``; ``n`` cases; ``personal`` and ``shared``, its
-        values; ``pairs``: cases that only one of them gets right, ``p``: of the exact McNemar test, both None where the
-        run kept no predictions of both; ``said``: all of it as a sentence without a full stop.
+        ``better``: "personal", "shared", "tie" or "unknown"; ``metric``; ``n``: number of cases; ``personal`` and
+        ``shared``: values of the metric; ``pairs``: numbers of cases that only one of them gets right, and ``p`` of the
+        exact McNemar test, both None if the run kept no predictions; ``said``: a sentence without a full stop.
     """
     mine, theirs = personal.get(METRIC), shared.get(METRIC)
     entry: dict[str, Any] = {

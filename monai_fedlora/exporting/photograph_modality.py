@@ -20,7 +20,7 @@ from monai_fedlora.transforms.photograph_style import STYLES, Style
 
 
 class CheckedPhotograph(nn.Module):
-    """Cut out, scale and normalise, or refuse images that cannot be a photograph.
+    """Check images, then crop, scale and normalise them.
 
     Args:
         preprocessor: maps (B, 3, H, W) of any size to the network's input.
@@ -37,10 +37,10 @@ class CheckedPhotograph(nn.Module):
             image: (B, 3, H, W) red, green and blue in [0, 1], of any size.
 
         Returns:
-            What the network takes.
+            Input of the network.
 
         Raises:
-            ValueError: the shape is another, a level is not in [0, 1], or an image is blank.
+            ValueError: the shape is wrong, a level is not in [0, 1], or an image is blank.
         """
         if image.dim() != 4 or image.shape[1] != 3:
             raise ValueError("expected (batch, 3, H, W): red, green and blue as channels")
@@ -53,10 +53,10 @@ class CheckedPhotograph(nn.Module):
 
 
 class PlainPhotograph(nn.Module):
-    """What :class:`CheckedPhotograph` does, without a step that depends on the levels of the pixels.
+    """:class:`CheckedPhotograph` for `torch.export`, without branches that depend on the values of pixels.
 
-    `torch.export` can follow it for any size. The square is cut out by index, because a slice that may cover the whole
-    image would bind the program to wide or to high photographs; unusable images are refused by an assertion.
+    The program takes any size. The square is cropped by index, because with slices the program would be specialised to
+    wide or to high photographs; unusable images are refused by assertions.
 
     Args:
         preprocessor: of the style "dermoscopy" or "plain".
@@ -111,6 +111,11 @@ class Photograph(BackboneModality):
     packages = ("pillow",)
     foreign = PHOTOGRAPH
     data_type = "jpeg, png or tiff"
+    folder_text = (
+        "Put the photographs into one folder, as JPEG, PNG or TIFF files; each is a study, called by its name without "
+        "the\nending"
+    )
+    tensor_text = "a float tensor (batch, 3, H, W) with levels from 0 to 1"
     image_classes = "channel 0 is red, channel 1 is green, channel 2 is blue"
     limitations = (
         "Any photograph is classified, whatever it shows; one of another kind, blurred or badly lit is not detected.",
@@ -126,17 +131,17 @@ class Photograph(BackboneModality):
 
     @property
     def phantom(self) -> str:
-        """Of the same style; skin for plain photographs."""
+        """The phantom of the same style; "dermoscopy" for plain photographs."""
         return "fundus" if self.style == "fundus" else "dermoscopy"
 
     @property
     def subject(self) -> str:
-        """The images in words."""
+        """The kind of photograph in words."""
         return self._kind.photographs
 
     @property
     def processing(self) -> str:
-        """What the exported model does with a photograph."""
+        """One sentence on what the exported model does with a photograph."""
         return (
             f"It takes a photograph, {self._kind.processing}, scales and normalises it as the backbone needs and "
             "classifies it."
@@ -144,7 +149,7 @@ class Photograph(BackboneModality):
 
     @property
     def input_text(self) -> str:
-        """What the exported model takes, for the model card."""
+        """Description of the exported model's input, for the model card."""
         height, width = self.architecture.image_size
         return (
             f"Three channels: {self.image_classes}; levels from 0 to 1, any size. The inference configuration turns a "
@@ -154,7 +159,7 @@ class Photograph(BackboneModality):
         )
 
     def input_format(self) -> dict[str, Any]:
-        """What the exported model takes, in the words of MONAI's metadata."""
+        """Description of the exported model's input in MONAI's metadata."""
         return {
             "format": "RGB",
             "modality": "photograph",
@@ -165,11 +170,11 @@ class Photograph(BackboneModality):
         }
 
     def preprocessor(self) -> nn.Module:
-        """The style's colour, cut, scale and normalisation."""
+        """Checks, and the style's colour correction, crop, scaling and normalisation."""
         return CheckedPhotograph(self._unchecked())
 
     def plain_preprocessor(self) -> nn.Module | None:
-        """The same; None where the cut may depend on what is lit, as that of fundus photographs."""
+        """The same for `torch.export`; None for fundus photographs, whose crop depends on the lit disc."""
         return PlainPhotograph(self._unchecked()) if self.style in ("dermoscopy", "plain") else None
 
     def _unchecked(self) -> PhotographPreprocessor:
@@ -192,28 +197,15 @@ class Photograph(BackboneModality):
         return (torch.from_numpy(read_photograph(item["image"])),)
 
     def reading(self) -> Reading:
-        """Files of a folder, see :func:`photograph_reading`."""
+        """Reads the files of a folder, see :func:`photograph_reading`."""
         return photograph_reading()
-
-    @property
-    def folder_text(self) -> str:
-        """How a user lays out the folder of studies."""
-        return (
-            "Put the photographs into one folder, as JPEG, PNG or TIFF files; each is a study, called by its name "
-            "without the\nending"
-        )
-
-    @property
-    def tensor_text(self) -> str:
-        """What the scripted model takes."""
-        return "a float tensor (batch, 3, H, W) with levels from 0 to 1"
 
 
 def photograph_reading(endings: Sequence[str] = SUFFIXES) -> Reading:
-    """Read every JPEG, PNG and TIFF file of a folder as `photograph_file.read_photograph` does, with Pillow alone.
+    """How the inference configuration reads every JPEG, PNG and TIFF file of a folder, with Pillow alone.
 
-    A study is called by its file's name without the ending, or with it where another file has the same. An empty
-    folder is one file called ``*``, which is then found missing.
+    The result is that of `photograph_file.read_photograph`. A study has the name of its file without the ending, or
+    with it if two files differ in the ending only. An empty folder is one file called ``*``, which gives an error.
 
     Args:
         endings: of the files' names, in lower case.

@@ -1,4 +1,4 @@
-"""The shared model's test metrics over all sites of a run, without naming any."""
+"""Test metrics of the shared model, pooled over all sites of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def pooled_test(results: Any, plan: Plan) -> dict[str, Any] | None:
 
     Args:
         results: content of a run's ``results.json``.
-        plan: the experiment the shared tensors are of.
+        plan: the experiment of the shared tensors.
 
     Returns:
         ``n``, ``confusion_matrix``, ``accuracy``, ``balanced_accuracy``, for two classes ``sensitivity`` and

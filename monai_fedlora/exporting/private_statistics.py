@@ -1,11 +1,11 @@
-"""A mean and a quantile of a site's patients, with noise that bounds what any one of them can change.
+"""Differentially private mean and quantile of a site's patients.
 
-Neighbours are two groups of n patients that differ in one. What a release tells of one patient is stated as
-zero-concentrated differential privacy (Bun and Steinke, TCC 2016, arXiv 1605.02065): Gaussian noise of standard
-deviation s on a value that one patient moves by at most D gives D^2 / (2 s^2), releases add up, and rho-zCDP implies
-(rho + 2 sqrt(rho ln(1 / delta)), delta)-differential privacy for every delta.
+Neighbouring data sets are two groups of n patients that differ in one. The privacy loss is given as zero-concentrated
+differential privacy (Bun and Steinke, TCC 2016, arXiv 1605.02065): Gaussian noise of standard deviation s on a value
+that one patient changes by at most D gives rho = D^2 / (2 s^2); the rho of several releases add up; and rho-zCDP
+implies (rho + 2 sqrt(rho ln(1 / delta)), delta)-differential privacy for every delta.
 
-The caller's generator has to be seeded from the machine's own randomness, never from a plan, which others know.
+The generator of the noise must have a secret seed, never one of the plan, which others know.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import torch
 from torch import Tensor
 
 _STEPS = (0.3, 0.7)
-"""Shares of the mean's budget that its two steps have (ours)."""
+"""Shares of the two steps in the budget of the mean (ours)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What the releases may tell of one patient, as rho of zCDP.
+    """Privacy budget as rho of zCDP.
 
     Attributes:
-        mean: of the mean.
-        quantile: of the quantile.
+        mean: for the mean.
+        quantile: for the quantile.
     """
 
     mean: float = 0.75
@@ -34,7 +34,7 @@ class Budget:
 
     @property
     def rho(self) -> float:
-        """Of both together."""
+        """The sum of both."""
         return self.mean + self.quantile
 
 
@@ -48,15 +48,14 @@ def private_mean(
 ) -> tuple[Tensor, float]:
     """The mean of patients, rho-zCDP.
 
-    The values are clipped to a ball around the origin and averaged with noise; the result is the centre of a smaller
-    ball, in which this is done again, after Biswas et al., "CoinPress", NeurIPS 2020 (arXiv 2006.06618), here with
-    radii of our own.
+    The values are clipped to a ball around the origin and averaged with noise. This is repeated with a smaller ball
+    around the result, after Biswas et al., "CoinPress", NeurIPS 2020 (arXiv 2006.06618), here with radii of our own.
 
     Args:
-        values: (n, k), one row of each patient.
-        radius: of the first ball; like ``spread`` chosen without the patients.
-        spread: half the radius of a ball that patients of one site lie in; the second ball adds to it what the first
-            step's noise may have moved its centre.
+        values: (n, k), one row per patient.
+        radius: of the first ball; must not depend on the patients, nor must ``spread``.
+        spread: half the radius of a ball that contains the patients of one site; the radius of the second ball also
+            allows for the noise of the first step.
         rho: above 0.
         generator: of the noise.
 
@@ -78,19 +77,19 @@ def private_mean(
 def private_quantile(
     values: Tensor, *, share: float, lowest: float, highest: float, rho: float, generator: torch.Generator
 ) -> float:
-    """A number that about ``share`` of the values lie below, rho-zCDP.
+    """A quantile of the values, rho-zCDP.
 
     The exponential mechanism on ranks (Smith, STOC 2011, algorithm 2), here on logarithms, so that a wide range costs
     little. It is sqrt(8 rho)-differentially private, hence rho-zCDP (Cesar and Rogers, ALT 2021, arXiv 2004.07223).
 
     Args:
-        values: (n,), one of each patient.
-        share: in (0, 1).
-        lowest: above 0; with ``highest`` the range of the result, to which values are clipped, chosen without the
+        values: (n,), one per patient.
+        share: of the values below the result, in (0, 1).
+        lowest: above 0; values are clipped to the range from ``lowest`` to ``highest``, which must not depend on the
             patients.
         highest: above ``lowest``.
         rho: above 0.
-        generator: of the choice.
+        generator: of the random choice.
     """
     strength = math.sqrt(8 * rho)
     inner = values.double().clamp(lowest, highest).log().sort().values

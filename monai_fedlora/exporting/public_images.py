@@ -1,4 +1,4 @@
-"""Images that are no patient's of a site: phantoms, and data that their owner declares public."""
+"""Public images: phantoms, and cases that their owner declares public."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from monai_fedlora.networks.head_inputs import head_inputs, joined
 from monai_fedlora.transforms.orientation import all_orders, is_known
 
 PER_SCANNER = 32
-"""Phantoms of each scanner or camera (ours)."""
+"""Number of phantoms of each scanner or camera (ours)."""
 
 PER_KIND = 5
-"""Of these, how many are turned into each kind of foreign content (ours)."""
+"""Number of images of each scanner from which each kind of unusual image is made (ours)."""
 
 MOST_OF_A_SITE = 96
-"""Public cases of a site at most, evenly from its list (ours)."""
+"""Most public cases of a site, taken evenly from its list (ours)."""
 
 SEED = 20261
-"""Of the phantoms (ours); a plan's sites have others."""
+"""Seed of the phantoms (ours), different from those of a plan's sites."""
 
 Item = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublicImages:
-    """Where public images are; phantoms are made when they are asked for.
+    """Sources of public images; phantoms are made on demand.
 
     Attributes:
-        ordinary: gives datalist items, by scanner or camera.
-        foreign: gives items of another kind altogether, by kind.
-        description: of both, for a bundle's metadata.
-        cases: names of the ordinary ones that are cases of patients.
+        ordinary: functions that give datalist items, by scanner or camera.
+        foreign: functions that give items of another kind of image, by kind.
+        description: of all images, for a bundle's metadata.
+        cases: names in ``ordinary`` that are cases of patients.
     """
 
     ordinary: Mapping[str, Callable[[], Sequence[Item]]]
@@ -98,19 +98,20 @@ def public_features(
     *,
     on_image: Callable[[int, int], None] = lambda done, total: None,
 ) -> PublicFeatures:
-    """Run a finished network on public images and on foreign content made from them.
+    """Run a finished network on public images, and on unusual images made from them.
 
     Args:
-        network: as it is exported, behind the preprocessing.
-        images: where they are.
-        modality: reads and prepares them, and knows the kinds of foreign content.
-        on_image: called with the number of images done and of all.
+        network: maps prepared images to logits.
+        images: sources of the images.
+        modality: reads and prepares them, and makes unusual images.
+        on_image: called with the number of images done, and of all.
 
     Returns:
-        Kinds that the preprocessing refuses are absent: the model needs no distance to refuse them.
+        Inputs of the classification heads. Kinds that the preprocessing refuses are absent: no distance is needed to
+        detect them.
 
     Raises:
-        ExportError: the network does not show what its heads read.
+        ExportError: the inputs of the network's heads cannot be recorded.
     """
     preprocessor = modality.preprocessor().eval()
     found: dict[bool, dict[str, list[Tensor]]] = {True: {}, False: {}}
@@ -138,7 +139,7 @@ def public_features(
 
 
 def _every_order(prepared: Tensor, image: Tensor, affine: Tensor | None = None) -> Tensor:
-    """What goes through the network of one image (1, ...): of one whose affine tells no orientation all orders."""
+    """A prepared image (1, ...), or all orders of its axes if its orientation is unknown."""
     known = affine is None or is_known(affine, list(image.shape[1:]))
     return prepared if known else all_orders(prepared[0])
 
@@ -146,7 +147,7 @@ def _every_order(prepared: Tensor, image: Tensor, affine: Tensor | None = None) 
 def _stream(
     ordinary: Mapping[str, Sequence[Item]], foreign: Mapping[str, Sequence[Item]], modality: Modality
 ) -> Iterator[tuple[bool, str, tuple[Tensor, ...]]]:
-    """Every image with whether it is an ordinary one, and of which group."""
+    """All images, each with whether it is an ordinary one and the name of its group."""
     for scanner, items in ordinary.items():
         for index, item in enumerate(items):
             image, *rest = modality.inputs(item)

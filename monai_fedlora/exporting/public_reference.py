@@ -1,9 +1,9 @@
-"""How far an image lies from public images of patients, for a model that is of no site's cases.
+"""The distance of an image from public cases of patients, for a shared model.
 
-A shared model has no patients whose place could be told, and phantoms look like none. Where its maker gives cases that
-are public, they stand in: the distance is measured from their mean, in directions that
-:mod:`monai_fedlora.exporting.directions` chooses, and there is no noise because nothing is private. What is like them
-need not be like the cases of the training sites, and the other way round.
+A shared model belongs to no site whose patients could serve as a reference, and phantoms do not look like patients. If
+public cases are given, the distance is measured from their mean, in the directions of
+:mod:`monai_fedlora.exporting.directions`; no noise is needed because nothing is private. An image that resembles them
+need not resemble the cases of the training sites, and vice versa.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from monai_fedlora.exporting.directions import QUANTILE, SOURCE, PublicFeatures,
 from monai_fedlora.exporting.reference import ASSESSMENT, Place
 
 FEWEST_CASES = 20
-"""Public cases below which there is no reference (ours): the limit is a quantile of them."""
+"""Fewest public cases for a reference (ours), because the limit is a quantile of their distances."""
 
 NO_PUBLIC = (
     "a shared model is of no site's cases; give cases that are public with --public-data for a distance from these"
@@ -27,16 +27,16 @@ FORM = "mean of public cases"
 
 @dataclass(frozen=True, kw_only=True)
 class PublicReference(Place):
-    """Public images of patients, as the network sees them.
+    """Where public cases of patients lie.
 
     Attributes:
-        cases: how many.
+        cases: their number.
     """
 
     cases: int
 
     def to_json(self) -> dict[str, Any]:
-        """For the metadata."""
+        """The entry ``out_of_distribution`` of the metadata."""
         return {
             "available": True,
             "form": FORM,
@@ -52,12 +52,12 @@ class PublicReference(Place):
 
 
 def fit_public_reference(features: PublicFeatures, cases: Collection[str], *, description: str) -> PublicReference:
-    """Place public cases in directions that they and phantoms choose.
+    """Compute the reference from public cases, in directions that they and phantoms choose.
 
     Args:
-        features: what the network's heads read of all public images.
+        features: inputs of the classification heads for all public images.
         cases: names of the groups that are cases of patients.
-        description: of all of them.
+        description: of all public images.
 
     Raises:
         ExportError: there are too few cases, or too few public images of a scanner.

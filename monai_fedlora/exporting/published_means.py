@@ -1,14 +1,15 @@
-"""Whether a case was part of a published mean, seen by somebody who owns other cases of the same kind.
+"""Attacks on published means: was a case x part of the mean s, for an attacker who owns other cases of the same kind?
 
 After Dwork, Smith, Steinke, Ullman and Vadhan, "Robust Traceability from Trace Amounts", FOCS 2015, doi
-10.1109/FOCS.2015.46: a member pulls the mean towards itself, so that (x - m)'(s - m) is larger for members, with m the
-mean of the attacker's own cases; here in the metric of their covariance, which is the likelihood ratio of normally
-distributed cases up to what depends on x alone (Sankararaman et al., Nature Genetics 2009, doi 10.1038/ng.436).
+10.1109/FOCS.2015.46: a member pulls the mean towards itself, so that (x - m)'(s - m) is larger for members, where m is
+the mean of the attacker's own cases. Here the inner product uses the inverse of their covariance; for normally
+distributed cases this is the log-likelihood ratio up to a term that depends on x alone (Sankararaman et al., Nature
+Genetics 2009, doi 10.1038/ng.436).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -16,20 +17,20 @@ from torch import Tensor
 from monai_fedlora.errors import ExportError
 
 FOLDS = 5
-"""Parts of the attacker's cases: those of one are scored with what is known from the others (ours)."""
+"""Parts of the attacker's cases; those of one part are scored with the others (ours)."""
 
 FEWEST_OWN = 10
-"""Cases that an attacker needs to know the kind (ours)."""
+"""Fewest cases of the attacker (ours)."""
 
 Score = Callable[[Tensor, Tensor], Tensor]
 """Maps values (N, K) and the attacker's own (M, K) to scores (N,), higher for a likelier member."""
 
 
 def cross_scored(score: Score, members: Tensor, others: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
-    """Score members and others by an attacker who owns others.
+    """Scores of members and others by an attacker who owns some of the others.
 
-    Nobody is scored with the help of their own images: the patients of the others are dealt to :data:`FOLDS` parts,
-    those of a part are scored by what is known from the other parts, and so is every fifth member.
+    No case is scored with its own images: the patients of the others are divided into :data:`FOLDS` parts, and those of
+    one part, with every fifth member, are scored with the other parts.
 
     Args:
         score: the attack.
@@ -47,15 +48,12 @@ def cross_scored(score: Score, members: Tensor, others: Tensor, units: Tensor) -
     if int((fold_of != 0).sum()) < FEWEST_OWN or int(fold_of.max()) < FOLDS - 1:
         raise ExportError(f"{len(others)} cases of others are too few to know their kind")
     first, second = torch.zeros(len(members), dtype=torch.float64), torch.zeros(len(others), dtype=torch.float64)
-    for fold, mine in _folds(len(members)):
+    for fold in range(FOLDS):
+        mine = torch.arange(len(members)) % FOLDS == fold
         own = others[fold_of != fold].double()
         first[mine] = score(members[mine].double(), own)
         second[fold_of == fold] = score(others[fold_of == fold].double(), own)
     return first, second
-
-
-def _folds(count: int) -> Iterator[tuple[int, Tensor]]:
-    return ((fold, torch.arange(count) % FOLDS == fold) for fold in range(FOLDS))
 
 
 def inner_product(value: Tensor) -> Score:
@@ -69,7 +67,7 @@ def inner_product(value: Tensor) -> Score:
 
 
 def likelihood_ratio(value: Tensor, count: int) -> Score:
-    """The same less what a member far from all others would pull: (x - m)'C(s - m) - (x - m)'C(x - m) / 2n.
+    """The log-likelihood ratio (x - m)'C(s - m) - (x - m)'C(x - m) / 2n, with m and C as in :func:`inner_product`.
 
     Args:
         value: published mean (K,) of n cases.
@@ -85,7 +83,7 @@ def likelihood_ratio(value: Tensor, count: int) -> Score:
 
 
 def closeness(value: Tensor) -> Score:
-    """Minus the distance from a published mean (K,), in the metric of the attacker's cases."""
+    """Minus the squared Mahalanobis distance from a published mean (K,), by the covariance of the attacker's cases."""
 
     def score(cases: Tensor, own: Tensor) -> Tensor:
         centred = cases - value.double()
@@ -95,9 +93,10 @@ def closeness(value: Tensor) -> Score:
 
 
 def temperature_pull(temperature: float) -> Score:
-    """Whether a case pulls a temperature to where it is, by the derivative of its log-likelihood at the others' best.
+    """How much a case moves the fitted temperature towards the published one.
 
-    Values are logits with the label in the last column: (N, C + 1).
+    This is the derivative of its log-likelihood at the best temperature of the attacker's cases. Values are logits with
+    the label in the last column: (N, C + 1).
 
     Args:
         temperature: the published one.
@@ -118,7 +117,7 @@ def _slope(cases: Tensor, inverse: float) -> Tensor:
 
 
 def _best_inverse(cases: Tensor) -> float:
-    """The inverse temperature, from 0.01 to 100, at which the mean slope, which rises with it, changes its sign."""
+    """The inverse temperature from 0.01 to 100 that minimises the negative log-likelihood, by bisection."""
     low, high = -4.605170185988091, 4.605170185988091
     for _ in range(40):
         middle = (low + high) / 2

@@ -1,20 +1,18 @@
-"""How far an image lies from what a site's patients look like to its model, without telling who they were.
+"""Detect unusual images by their distance from the site's patients, with differential privacy for these patients.
 
-A mean and a precision matrix of what the heads read of n training cases, as Mahalanobis distances want them (Lee et
-al., NeurIPS 2018), identify these cases. Here the site adds k + 1 numbers with noise to a map that was made without it:
+A Mahalanobis distance (Lee et al., NeurIPS 2018) needs the mean and precision matrix of the features of the training
+cases, from which these cases could be identified. Here only k + 1 noisy numbers come from the site:
 
-1. Public images, phantoms for the most part, and content that the model was not made for choose k directions
+1. Public images (mostly phantoms) and unusual images made from them choose k directions of feature space
    (:mod:`monai_fedlora.exporting.directions`), in which images of one scanner have a covariance near the identity.
-2. The site's patients say where in these directions they lie, as a noisy mean, and how far out they reach, as a noisy
-   quantile (:mod:`monai_fedlora.exporting.private_statistics`). Members are training and validation patients; several
-   images of a patient count as their mean.
-3. The distance of an image is the Euclidean one from that mean in these directions; beyond the quantile times what
-   public images say of their tail it is called unusual.
+2. The site's training and validation patients give a noisy mean in these directions and a noisy quantile of their
+   distances from it (:mod:`monai_fedlora.exporting.private_statistics`). Several images of a patient are averaged.
+3. The distance of an image is the Euclidean distance from that mean in these directions. It is unusual beyond a
+   threshold: the noisy quantile times the ratio of two quantiles of public images.
 
-The noise is drawn once for a model and kept beside it (:mod:`monai_fedlora.exporting.kept_reference`), so that
-exporting again tells nothing more; a copy of the run that is exported elsewhere draws the same. Where the site's list
-tells no patients, what is protected is one lesion or photograph. What the weights themselves tell is another matter,
-see the audit.
+The noise is drawn once per model and stored beside it (:mod:`monai_fedlora.exporting.kept_reference`), so that further
+exports reveal nothing more; another copy of the same run draws the same noise. If the site's list has no patients, one
+lesion or photograph is protected instead. What the weights themselves reveal is measured by the audit.
 """
 
 from __future__ import annotations
@@ -35,10 +33,10 @@ from monai_fedlora.exporting.kept_evidence import Evidence
 from monai_fedlora.exporting.private_statistics import Budget, epsilon, private_mean, private_quantile
 
 FEWEST_PATIENTS = 20
-"""Training and validation patients below which there is no reference (ours)."""
+"""Fewest training and validation patients for a reference (ours)."""
 
 DELTA = 1e-5
-"""For which the differential privacy of the statistics is stated (ours)."""
+"""Delta at which the differential privacy of the statistics is stated (ours)."""
 
 UNIT = (
     "one patient (lesion or photograph, where the site's list tells no patients) replaced by another, given the "
@@ -46,30 +44,30 @@ UNIT = (
 )
 FORM = "noisy mean in public directions"
 METHOD = "assess"
-"""The scripted model's method that gives logits and distances; ``forward`` gives the logits alone."""
+"""The scripted model's method that returns logits and distances; ``forward`` returns the logits alone."""
 
 ASSESSMENT = {
     "file": "models/model.ts",
     "call": f"{METHOD}, with the arguments of the model, returns logits (batch, classes) and distances (batch)",
 }
-"""Where in a bundle the distance is, for its metadata."""
+"""Entries of the metadata on how to compute the distance."""
 
 _REACH = 2.0
-"""The site may lie this many times as far from the mean of the ordinary images as the farthest of them (ours)."""
+"""Largest distance of the site from the mean of the ordinary images, in units of the farthest of them (ours)."""
 
 _RANGE = (0.25, 4.0)
-"""The quantile is looked for between these multiples of the spread of the ordinary images (ours)."""
+"""Range of the quantile, in units of the spread of the ordinary images (ours)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place(ABC):
-    """Where images that are nothing unusual lie, as the network sees them.
+    """Where ordinary images lie in feature space.
 
     Attributes:
-        directions: (D, k) float32.
-        location: (k,) float32, of their mean.
-        threshold: distance that about :data:`QUANTILE` of them stay within.
-        public: what the directions were chosen from.
+        directions: (D, k) float32, map from features to coordinates.
+        location: (k,) float32, mean of ordinary images.
+        threshold: distance within which about the share :data:`QUANTILE` of them lies.
+        public: description of the public images that chose the directions.
     """
 
     directions: Tensor
@@ -78,24 +76,24 @@ class Place(ABC):
     public: str
 
     def distances(self, features: Tensor) -> Tensor:
-        """(N,) of what the heads read, (N, D)."""
+        """Distances (N,) of inputs of the classification heads (N, D)."""
         return distances(features, self.directions, self.location)
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """For the metadata; the statistics themselves stay in the model."""
+        """The entry ``out_of_distribution`` of the metadata, without the statistics themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reference(Place):
-    """A site's patients, as the network sees them; mean and threshold with noise.
+    """Where a site's patients lie; location and threshold are noisy.
 
     Attributes:
-        training_cases: of the site.
-        validation_cases: of the site.
-        patients: whose images these are.
-        deviation: standard deviation of the noise in each coordinate of ``location``, in units of the spread of images
-            of one scanner in one direction.
+        training_cases: number of the site's training cases.
+        validation_cases: number of the site's validation cases.
+        patients: number of patients.
+        deviation: standard deviation of the noise in each coordinate of ``location``, in units of the standard
+            deviation of images of one scanner.
         rho: zCDP of all releases from this run's models, see :mod:`monai_fedlora.exporting.private_statistics`.
     """
 
@@ -106,7 +104,7 @@ class Reference(Place):
     rho: float
 
     def to_json(self) -> dict[str, Any]:
-        """For the metadata; the statistics themselves stay in the model."""
+        """The entry ``out_of_distribution`` of the metadata, without the statistics themselves."""
         return {
             "available": True,
             "form": FORM,
@@ -131,12 +129,12 @@ class Reference(Place):
 
 
 def unavailable(reason: str) -> dict[str, Any]:
-    """What the metadata of a model without a reference say."""
+    """The entry ``out_of_distribution`` of the metadata of a model without a reference."""
     return {"available": False, "reason": reason}
 
 
 def distances(features: Tensor, directions: Tensor, location: Tensor) -> Tensor:
-    """Euclidean distances (N,) of (N, D) from a place (k,) in directions (D, k)."""
+    """Euclidean distances (N,) of features (N, D) from a location (k,) in directions (D, k)."""
     return (features.to(directions.dtype) @ directions - location).square().sum(dim=1).sqrt()
 
 
@@ -148,15 +146,14 @@ def fit_reference(
     generator: torch.Generator | None = None,
     budget: Budget | None = None,
 ) -> Reference:
-    """Choose directions, and place the site's patients in them with noise.
+    """Choose directions, and compute the noisy location and threshold of the site's patients.
 
     Args:
-        evidence: of the site.
-        public: what the same network's heads read of public images.
+        evidence: outputs for the site's cases.
+        public: inputs of the same network's heads for public images.
         description: of the public images.
-        generator: of the noise; from the machine's own randomness. None takes the one of the run's own secret, or a
-            new one for a run without.
-        budget: of the noise; None takes the default.
+        generator: of the noise, with a secret seed; None takes that of :func:`noise_generator`.
+        budget: privacy budget; None takes the default.
 
     Raises:
         ExportError: nothing was kept, or there are too few patients or public images.
@@ -191,10 +188,10 @@ def fit_reference(
 
 
 def check_patients(evidence: Evidence) -> Tensor:
-    """What the heads read of training and validation patients, (patients, D) float64.
+    """Mean inputs of the heads of training and validation patients: (patients, D) float64.
 
     Raises:
-        ExportError: nothing was kept, it is not known whose images they are, or there are too few patients.
+        ExportError: nothing was kept, the patients of the images are unknown, or there are too few patients.
     """
     if evidence.missing:
         raise ExportError(evidence.missing)
@@ -223,12 +220,12 @@ def _by_patient(evidence: Evidence, split: str) -> Tensor:
 
 
 def noise_generator(key: str | None, directions: Directions, budget: Budget) -> torch.Generator:
-    """A generator that nobody can guess, and that draws the same for the same release alone.
+    """A generator with a secret seed that depends on the release, so that repeating it gives the same noise.
 
     Args:
-        key: the run's own secret; None for a run without, whose every generator is another.
-        directions: in which the patients are placed.
-        budget: of the noise.
+        key: the run's secret; None for a run without one, for which every generator is different.
+        directions: of the release.
+        budget: of the release.
     """
     if key is None:
         return torch.Generator().manual_seed(secrets.randbits(63))

@@ -1,7 +1,7 @@
 """``model.sig``: the signature of a bundle, in the format of the OpenSSF Model Signing specification, version 1.0.
 
-A Sigstore bundle (v0.3) around a DSSE envelope (v1.0) around an in-toto statement (v1) that lists the SHA-256 of every
-file but itself. Any implementation of that specification verifies it.
+It is a Sigstore bundle (v0.3) around a DSSE envelope (v1.0) around an in-toto statement (v1), which lists the SHA-256
+of every other file. Any implementation of that specification can verify it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from monai_fedlora.files import sha256, write_text
 
 SIGNATURE_NAME = "model.sig"
 LARGEST = 4 << 20
-"""Bytes of a signature at most (ours): a thousand files need 300 kB."""
+"""Largest size of a signature in bytes (ours): a thousand files need 300 kB."""
 
 _BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _PAYLOAD = "application/vnd.in-toto+json"
@@ -32,10 +32,10 @@ _PREDICATE = "https://model_signing/signature/v1.0"
 
 @dataclass(frozen=True, kw_only=True)
 class Envelope:
-    """A signature as it was read; nothing of it is verified.
+    """A signature that was read but not verified.
 
     Attributes:
-        fingerprint: of the key that it says it was made with.
+        fingerprint: of the key that it names.
         payload: the statement, as the bytes that were signed.
         signature: DER.
     """
@@ -46,16 +46,16 @@ class Envelope:
 
     @property
     def message(self) -> bytes:
-        """What is signed: DSSE's pre-authentication encoding of the payload and its type."""
+        """The signed bytes: DSSE's pre-authentication encoding of the payload and its type."""
         return b" ".join([b"DSSEv1", b"%d" % len(_PAYLOAD), _PAYLOAD.encode(), b"%d" % len(self.payload), self.payload])
 
 
 def sign_bundle(folder: Path, key: SigningKey) -> None:
-    """Write ``model.sig`` into a finished bundle, of every other file in it.
+    """Sign every file of a finished bundle, and write ``model.sig`` into it.
 
     Args:
-        folder: the bundle, under its final name.
-        key: what to sign with.
+        folder: the bundle, with its final name.
+        key: the private key.
     """
     paths = (path for path in folder.rglob("*") if path.is_file() and path != folder / SIGNATURE_NAME)
     digests = {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
@@ -65,7 +65,7 @@ def sign_bundle(folder: Path, key: SigningKey) -> None:
 
 
 def statement(name: str, digests: Mapping[str, str]) -> dict[str, Any]:
-    """The in-toto statement about a folder of that name, whose files have these SHA-256."""
+    """The in-toto statement on a folder, from the SHA-256 of its files by path."""
     resources = [{"name": file, "algorithm": "sha256", "digest": digests[file]} for file in sorted(digests)]
     root = hashlib.sha256(b"".join(bytes.fromhex(resource["digest"]) for resource in resources)).hexdigest()
     serialization = {
@@ -83,7 +83,7 @@ def statement(name: str, digests: Mapping[str, str]) -> dict[str, Any]:
 
 
 def encoded(envelope: Envelope, signature: bytes) -> str:
-    """The text of ``model.sig``; one line without spaces."""
+    """The text of ``model.sig``, one line without spaces."""
     content = {
         "mediaType": _BUNDLE,
         "verificationMaterial": {"publicKey": {"hint": envelope.fingerprint}, "tlogEntries": []},
@@ -97,10 +97,10 @@ def encoded(envelope: Envelope, signature: bytes) -> str:
 
 
 def read_envelope(content: bytes) -> Envelope:
-    """Parse ``model.sig``, which must hold what a signature with a key needs and nothing else.
+    """Parse ``model.sig``; only the entries of a signature with a key are accepted.
 
     Raises:
-        ExportError: it holds something else.
+        ExportError: it has others, or lacks one.
     """
     outer = _members(read_plain_json(content), "mediaType", "verificationMaterial", "dsseEnvelope")
     material, inner = outer["verificationMaterial"], outer["dsseEnvelope"]
@@ -126,7 +126,7 @@ def read_statement(payload: bytes) -> dict[str, str]:
     """SHA-256 by path of the files that a verified payload lists.
 
     Raises:
-        ExportError: it is of another format, or leaves something open.
+        ExportError: it has another format, or is incomplete.
     """
     content = read_plain_json(payload)
     predicate = content.get("predicate") if isinstance(content, dict) else None

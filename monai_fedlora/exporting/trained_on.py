@@ -1,17 +1,14 @@
-"""What a model was trained on, as its metadata say it: synthetic or real images, and which backbone lies below."""
+"""The metadata's entry on what a model was trained on: synthetic or real images, and which backbone."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from monai_fedlora.data.origin import PUBLISHED, SYNTHETIC, UNKNOWN, together
-from monai_fedlora.federated.plan import OWN_NETWORK
+from monai_fedlora.exporting.finished import FinishedModel, backbone_name
+from monai_fedlora.federated.plan import OWN_NETWORK, Plan
 from monai_fedlora.networks.catalogue import demo_weights
 from monai_fedlora.networks.weights import HUB_PREFIX, backbone_sha256
-
-if TYPE_CHECKING:
-    from monai_fedlora.exporting.finished import FinishedModel
-    from monai_fedlora.federated.plan import Plan
 
 
 def training_data(model: FinishedModel, *, backbone: str) -> dict[str, Any]:
@@ -22,10 +19,10 @@ def training_data(model: FinishedModel, *, backbone: str) -> dict[str, Any]:
         backbone: source of its backbone.
 
     Returns:
-        ``kind`` of all images that moved what was trained; ``name`` and ``source`` of the site's own; ``parts``: the
-        kinds of the ``site``'s own images and of all that moved what is ``shared``, None where there is no such part,
-        and what the shared part had to ``start`` from, None where a seed drew it; ``backbone``: its ``name`` and the
-        ``kind`` of what it was pre-trained on.
+        ``kind``: of all training images; ``name`` and ``source``: of the site's own images; ``parts``: kinds of the
+        ``site``'s own images and of all images that trained the ``shared`` part (None if there is no such part), and
+        the weights that the shared part had at the ``start`` (None if random); ``backbone``: its ``name`` and the
+        ``kind`` of its pre-training images.
     """
     own, start = model.origin, model.plan.start
     kinds = {"site": own.kind if model.site else None, "shared": model.shared_origin}
@@ -35,19 +32,13 @@ def training_data(model: FinishedModel, *, backbone: str) -> dict[str, Any]:
         "name": own.name,
         "source": own.source,
         "parts": {**kinds, "start": start.to_json() if start is not None else None},
-        "backbone": {"name": _name(backbone), "kind": backbone_kind(model.plan, backbone)},
+        "backbone": {"name": backbone_name(backbone), "kind": backbone_kind(model.plan, backbone)},
     }
 
 
 def backbone_kind(plan: Plan, source: str) -> str:
-    """What a backbone was pre-trained on: "synthetic" for the packaged ones, "published" for a hub's, or "unknown"."""
+    """Kind of a backbone's pre-training images: "synthetic" (packaged ones), "published" (a hub's) or "unknown"."""
     packaged = demo_weights(plan.size) if plan.size != OWN_NETWORK else None
     if packaged is not None and backbone_sha256(packaged) == plan.backbone_sha256:
         return SYNTHETIC
     return PUBLISHED if source.startswith(HUB_PREFIX) else UNKNOWN
-
-
-def _name(source: str) -> str:
-    from monai_fedlora.exporting.finished import backbone_name
-
-    return backbone_name(source)

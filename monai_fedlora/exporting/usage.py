@@ -1,4 +1,4 @@
-"""How to run an exported model, for its card and for the terminal."""
+"""Instructions for running an exported model, for its card and the terminal."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def inference_command(folder: Path) -> str:
 
 
 def model_files(modality: Modality, *, program: bool, onnx: bool) -> dict[str, dict[str, Any]]:
-    """What each model file takes and gives, for the metadata.
+    """Input and output of each model file, for the metadata.
 
     Args:
-        modality: of the images.
+        modality: kind of the images.
         program: whether there is a program of `torch.export`.
         onnx: whether there is an ONNX file.
     """
@@ -57,11 +57,11 @@ def model_files(modality: Modality, *, program: bool, onnx: bool) -> dict[str, d
 
 
 def usage_text(name: str, modality: Modality, files: Mapping[str, Mapping[str, Any]]) -> str:
-    """How to run a bundle, as Markdown.
+    """Instructions for running a bundle, as Markdown.
 
     Args:
         name: of its folder.
-        modality: of its images.
+        modality: kind of its images.
         files: see :func:`model_files`.
     """
     needs = ", ".join(f"`{package}`" for package in ("torch", "monai", "pytorch-ignite", *modality.packages))

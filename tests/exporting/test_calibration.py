@@ -21,7 +21,7 @@ from monai_fedlora.exporting.bundle_export import Exported
 from monai_fedlora.exporting.calibration import FEWEST_CASES, SURE, calibrate, fit_temperature
 from monai_fedlora.exporting.finished import read_finished
 from monai_fedlora.exporting.kept_evidence import Evidence
-from monai_fedlora.exporting.model_card import card_section
+from monai_fedlora.exporting.model_card import filled
 
 from .finished_runs import Run
 
@@ -104,7 +104,7 @@ def test_the_error_of_calibration_is_given_before_and_after() -> None:
         assert effect["nll"]["after"] < effect["nll"]["before"]
         assert effect["ece"]["after"] < effect["ece"]["before"]
         assert effect["n"] == 200
-    text = card_section("calibration", calibration=found.to_json())
+    text = filled("calibration.md", calibration=found.to_json())
     assert f"temperature {found.temperature:.4g}" in text
     assert f"| test | 200 | {found.splits['test']['ece']['before']:.3f} |" in text
 
@@ -156,7 +156,7 @@ def test_without_a_fit_the_temperature_is_one_and_says_why(evidence: Evidence, m
     found = calibrate(evidence)
     assert found.temperature == 1.0
     assert message in str(found.reason)
-    assert message in card_section("calibration", calibration=found.to_json())
+    assert message in filled("calibration.md", calibration=found.to_json())
     for effect in found.splits.values():
         assert effect["ece"]["before"] == effect["ece"]["after"]
 

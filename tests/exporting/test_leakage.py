@@ -18,7 +18,7 @@ from monai_fedlora.exporting.leakage import OUTSIDE, TEST, TRAINING, VALIDATION,
 from monai_fedlora.exporting.leakage_card import card_entry
 from monai_fedlora.exporting.leakage_means import feature_mean
 from monai_fedlora.exporting.measured import measured_leakage, reference_means
-from monai_fedlora.exporting.model_card import card_section
+from monai_fedlora.exporting.model_card import filled
 from tests.helpers import through_json
 
 
@@ -121,7 +121,7 @@ def test_the_card_holds_two_digits_with_the_limits_rounded_outwards() -> None:
         assert attack.interval_95[0] - 0.01 < low <= attack.interval_95[0]
         assert attack.interval_95[1] <= high < attack.interval_95[1] + 0.01
         assert set(said) == {"name", "target", "members", "n_members", "n_others", "auc", "interval_95"}
-    text = card_section("measured_leakage", leakage=entry)
+    text = filled("measured_leakage.md", leakage=entry)
     assert "no proof" in text
     assert "- scale, shift: no idea" in text
 
@@ -137,7 +137,7 @@ def test_a_run_of_an_earlier_version_says_that_nothing_was_measured(evidence: Ev
     found = measured_leakage(evidence, "it has none", {})
     entry = card_entry(found)
     assert (found.attacks, entry["measured"]) == ((), False)
-    assert reason in card_section("measured_leakage", leakage=entry)
+    assert reason in filled("measured_leakage.md", leakage=entry)
 
 
 def test_vectors_are_told_by_their_shapes() -> None:

@@ -19,7 +19,7 @@ from monai_fedlora.exporting.bundle_export import Exported, export_bundle
 from monai_fedlora.exporting.directions import QUANTILE, PublicFeatures, find_directions
 from monai_fedlora.exporting.kept_evidence import Evidence
 from monai_fedlora.exporting.kept_reference import NAME, kept_reference
-from monai_fedlora.exporting.model_card import card_section
+from monai_fedlora.exporting.model_card import filled
 from monai_fedlora.exporting.private_statistics import Budget
 from monai_fedlora.exporting.reference import Reference, check_patients, fit_reference, noise_generator, unavailable
 from monai_fedlora.files import load_tensors
@@ -143,7 +143,7 @@ def test_no_guarantee_is_given_for_patients_who_are_not_known() -> None:
 def test_too_little_gives_no_reference(evidence: Evidence, message: str) -> None:
     with pytest.raises(ExportError, match=message):
         fitted(evidence)
-    assert message in card_section("unusual_images", reference=unavailable(message))
+    assert message in filled("unusual_images.md", reference=unavailable(message))
 
 
 def test_the_script_tells_logits_and_distance(image_exported: Exported, image_run: Run) -> None:

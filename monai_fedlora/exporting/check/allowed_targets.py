@@ -1,4 +1,4 @@
-"""What a training configuration may call: by name, because a package's prefix alone also reaches ``torch.os``."""
+"""The targets that a training configuration may call, by full name: a prefix would also permit ``torch.os``."""
 
 from __future__ import annotations
 
@@ -36,4 +36,4 @@ TRAINING_TARGETS = frozenset(
         *(f"monai_fedlora.engines.{module}.{name}" for module, names in _ENGINES.items() for name in names),
     }
 )
-"""Of a training bundle: what the shipped ones call."""
+"""The targets of the training bundles of this package."""

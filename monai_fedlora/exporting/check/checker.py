@@ -1,4 +1,4 @@
-"""The whole check of a bundle, one rule after the other."""
+"""Apply all rules to a bundle, and report what they find."""
 
 from __future__ import annotations
 
@@ -33,14 +33,13 @@ _RULES: dict[str, _Rule] = {
 def check_bundle(
     bundle: Path, *, digest: str | None = None, keys: Sequence[PublicKey] = (), run: bool = False
 ) -> Report:
-    """Look at every file of a bundle without executing or loading anything of it, unless ``run`` asks for it.
+    """Check every file of a bundle. Nothing of it is executed or loaded, unless ``run`` asks for it.
 
     Args:
         bundle: its folder, or a zip that holds the folder.
-        digest: what :func:`monai_fedlora.exporting.checksums.write_checksums` returned when the bundle was written;
-            None does not compare it.
-        keys: whose signature the bundle must have, one of them; none asks for no signature.
-        run: of an exported bundle that passes, let the model classify noise, see
+        digest: expected digest, from :func:`monai_fedlora.exporting.checksums.write_checksums`; None accepts any.
+        keys: public keys, one of which must have signed the bundle; without keys no signature is needed.
+        run: also let the model of an exported bundle that passes classify noise, see
             :mod:`monai_fedlora.exporting.check.probe`.
 
     Raises:
@@ -57,11 +56,11 @@ def check_bundle(
 def check_contents(
     contents: Contents | list[Finding], *, bundle: Path, digest: str | None = None, keys: Sequence[PublicKey] = ()
 ) -> Report:
-    """Judge what :func:`monai_fedlora.exporting.check.contents.open_contents` gave, to load it afterwards.
+    """Check the copy of a bundle, which a caller may load afterwards.
 
     Args:
-        contents: the copy, or what forbade to make it.
-        bundle: where it was copied from.
+        contents: from :func:`monai_fedlora.exporting.check.contents.open_contents`.
+        bundle: the original.
         digest: as of :func:`check_bundle`.
         keys: as of :func:`check_bundle`.
     """
@@ -104,7 +103,7 @@ def check_contents(
 
 
 def _apply(rule: str, look: _Rule, contents: Contents) -> list[Finding]:
-    """Findings of one rule; what it could not get through counts as one."""
+    """Findings of one rule; an error that stops it counts as one."""
     findings = []
     try:
         for finding in look(contents):

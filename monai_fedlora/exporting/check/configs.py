@@ -1,4 +1,4 @@
-"""Whether a configuration does only what a bundle's configuration has to do."""
+"""Check that a bundle's configurations do nothing but what is needed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from monai_fedlora.errors import ExportError
 from monai_fedlora.exporting.check.allowed_targets import TRAINING_TARGETS
 from monai_fedlora.exporting.check.contents import Contents
-from monai_fedlora.exporting.check.findings import Finding
+from monai_fedlora.exporting.check.findings import Finding, first_problems
 from monai_fedlora.exporting.check.inference import inference_problems
 from monai_fedlora.exporting.check.layout import EXPORTED, kind_of
 from monai_fedlora.exporting.check.metadata import METADATA_NAME
@@ -20,7 +19,6 @@ from monai_fedlora.exporting.check.words import shortened
 _TARGET = "_target_"
 _SPECIAL = re.compile("_[a-z]+_")
 _NAMES_OF_CODE = ("reader", "writer")  # MONAI looks the class up by name, also outside of its own modules
-_MOST_PROBLEMS = 20
 _LOGGING = {
     "handlers": re.compile(r"(console)?"),
     "class": re.compile("StreamHandler"),
@@ -33,39 +31,36 @@ _LOGGING = {
     "format": re.compile(r"[^\n]*"),
     "datefmt": re.compile(r"[^\n]*"),
 }
-"""The keys of a ``logging.conf`` with what each may say; Python evaluates ``class`` and ``args``."""
+"""The permitted keys and values of ``logging.conf``; Python evaluates ``class`` and ``args``."""
 
 
 def check_configs(contents: Contents) -> Iterator[Finding]:
-    """No configuration calls, evaluates or includes anything that it should not."""
-    exported = kind_of(contents) == EXPORTED
+    """No configuration calls, evaluates or includes anything that is not permitted."""
     for name in contents.files:
-        if not name.startswith("configs/"):
-            continue
-        try:
-            if name.endswith(".conf"):
-                problems = list(logging_problems(contents.read(name).decode("utf-8")))
-            elif not name.endswith(".json"):
-                problems = ["is no JSON file, so that it cannot be checked"]
-            elif name == METADATA_NAME:
-                problems = list(config_problems(read_plain_json(contents.read(name)), targets=()))
-            elif exported:
-                metadata = read_plain_json(contents.read(METADATA_NAME)) if METADATA_NAME in contents.files else None
-                problems = list(inference_problems(read_plain_json(contents.read(name)), metadata))
-            else:
-                problems = list(config_problems(read_plain_json(contents.read(name)), targets=TRAINING_TARGETS))
-        except (ExportError, UnicodeDecodeError) as error:
-            problems = [str(error)]
-        for problem in problems[:_MOST_PROBLEMS]:
-            yield Finding(rule="configuration", file=name, problem=problem)
+        if name.startswith("configs/"):
+            for problem in first_problems(_file_problems(contents, name)):
+                yield Finding(rule="configuration", file=name, problem=problem)
+
+
+def _file_problems(contents: Contents, name: str) -> Iterator[str]:
+    if name.endswith(".conf"):
+        yield from logging_problems(contents.read(name).decode("utf-8"))
+    elif not name.endswith(".json"):
+        yield "is no JSON file, so that it cannot be checked"
+    elif name == METADATA_NAME or kind_of(contents) != EXPORTED:
+        targets: Collection[str] = () if name == METADATA_NAME else TRAINING_TARGETS
+        yield from config_problems(read_plain_json(contents.read(name)), targets=targets)
+    else:
+        metadata = read_plain_json(contents.read(METADATA_NAME)) if METADATA_NAME in contents.files else None
+        yield from inference_problems(read_plain_json(contents.read(name)), metadata)
 
 
 def config_problems(config: Any, *, targets: Collection[str]) -> Iterator[str]:
-    """What a configuration without expressions has that it should not.
+    """Problems of a configuration that must not have expressions.
 
     Args:
         config: the parsed file.
-        targets: what it may call.
+        targets: the targets that it may call.
     """
     if not isinstance(config, Mapping):
         yield "is not a JSON object"
@@ -81,7 +76,7 @@ def config_problems(config: Any, *, targets: Collection[str]) -> Iterator[str]:
 
 
 def logging_problems(text: str) -> Iterator[str]:
-    """What a ``logging.conf`` has that it should not."""
+    """Problems of a ``logging.conf``."""
     parser = configparser.RawConfigParser()
     try:
         parser.read_string(text)

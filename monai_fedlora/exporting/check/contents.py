@@ -1,4 +1,4 @@
-"""A private copy of a bundle's files, from a folder or a zip, made without following anything out of it."""
+"""Copy a bundle's files from a folder or a zip to a private folder, without following links out of it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _LIMITS = Limits(members=1000, size=64 << 30)
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """The files of a bundle, copied to where nobody else can change them.
+    """The private copy of a bundle's files.
 
     Attributes:
         name: of the bundle's folder.
-        root: the folder they lie in.
+        root: folder of the copy.
         files: size in bytes by path inside the bundle, with ``/`` between its parts, sorted.
-        digests: SHA-256 by path, of the bytes that were copied.
+        digests: SHA-256 of the copied bytes by path.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Contents:
     digests: Mapping[str, str]
 
     def path(self, name: str) -> Path:
-        """Where a file lies."""
+        """Path of a file's copy."""
         return self.root / name
 
     def read(self, name: str, limit: int = 16 << 20) -> bytes:
@@ -51,13 +51,13 @@ class Contents:
 
 @contextmanager
 def open_contents(bundle: Path) -> Iterator[Contents | list[Finding]]:
-    """Give a copy of a bundle's files that is of this process alone, or what forbids to look at them.
+    """Yield a private copy of a bundle's files, or the findings because of which none was made.
 
-    The copy is what may be judged and loaded: whoever changes the bundle meanwhile changes nothing in it. It lies in
-    a temporary folder that is removed afterwards.
+    The copy is checked and loaded in place of the bundle, so that nobody can change files in between. It lies in a
+    temporary folder that is removed afterwards.
 
     Raises:
-        ExportError: there is nothing to look at, no room for the copy, or somebody was writing to the bundle.
+        ExportError: there is no bundle, no room for the copy, or somebody was writing to the bundle.
     """
     if not bundle.exists():
         raise ExportError(f"{bundle} does not exist; give a bundle's folder or its zip file")
@@ -101,7 +101,7 @@ def _copied(folder: Path, scratch: Path) -> Contents | list[Finding]:
 
 
 def _listed(root: Path) -> dict[str, int] | list[Finding]:
-    """Size of every file by path; nothing is opened."""
+    """Size of every file by path, without opening any; or findings."""
     files: dict[str, int] = {}
     findings = []
     entries = 0

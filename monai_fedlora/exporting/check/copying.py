@@ -1,4 +1,4 @@
-"""A copy of files for this process alone, hashed while it is made, so that what was judged is what is used."""
+"""Copy files to a private folder, and hash them while they are copied."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -22,13 +22,13 @@ _FULL = errno.ENOSPC, errno.EDQUOT
 
 
 class Readable(Protocol):
-    """What bytes are read from."""
+    """Anything with a method ``read``."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 def copy_files(root: Path, files: Mapping[str, int], target: Path) -> dict[str, str]:
-    """Copy files of a folder, following no link beneath it, each in one pass.
+    """Copy files of a folder without following links inside it.
 
     Args:
         root: the folder; it may itself be reached through a link.
@@ -36,14 +36,14 @@ def copy_files(root: Path, files: Mapping[str, int], target: Path) -> dict[str, 
         target: an empty folder that nobody else can write to.
 
     Returns:
-        SHA-256 of what was copied, by path.
+        SHA-256 of the copied bytes by path.
 
     Raises:
-        ExportError: there is no room; or a file is no longer the plain file of that size that was listed.
+        ExportError: there is no room; or a file is no longer a plain file of that size.
     """
     require_room(sum(files.values()), target)
     found = {}
-    with _opened(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) as folder:
+    with _changing(root), _opened(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) as folder:
         for name, size in files.items():
             with _changing(root / name), _beneath(folder, name) as descriptor:
                 status = os.fstat(descriptor)
@@ -84,7 +84,7 @@ def copy_stream(source: Readable, target: Path, size: int) -> str:
 
 
 def require_room(size: int, folder: Path) -> None:
-    """Refuse before anything is written.
+    """Check the free disk space before anything is written.
 
     Raises:
         ExportError: fewer than ``size`` bytes are free where ``folder`` lies.
@@ -98,7 +98,7 @@ def require_room(size: int, folder: Path) -> None:
 
 
 class _Changed(Exception):
-    """A file is not what was listed."""
+    """A file differs from its listing."""
 
 
 @contextmanager
@@ -114,23 +114,17 @@ def _changing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _beneath(folder: int, name: str) -> Iterator[int]:
-    """Descriptor of a file beneath an open folder; ELOOP or ENOTDIR if a link lies on the way."""
+    """Descriptor of a file inside an open folder; a link on the way raises an OSError (ELOOP or ENOTDIR)."""
     *parents, last = name.split("/")
-    opened: list[int] = []
-    try:
+    with ExitStack() as stack:
         for parent in parents:
-            opened.append(os.open(parent, _DIRECTORY, dir_fd=opened[-1] if opened else folder))
-        opened.append(os.open(last, _FILE, dir_fd=opened[-1] if opened else folder))
-        yield opened[-1]
-    finally:
-        for descriptor in reversed(opened):
-            os.close(descriptor)
+            folder = stack.enter_context(_opened(parent, _DIRECTORY, folder))
+        yield stack.enter_context(_opened(last, _FILE, folder))
 
 
 @contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
-    with _changing(path):
-        descriptor = os.open(path, flags)
+def _opened(path: str | Path, flags: int, folder: int | None = None) -> Iterator[int]:
+    descriptor = os.open(path, flags, dir_fd=folder)
     try:
         yield descriptor
     finally:
@@ -144,7 +138,7 @@ def _write(stream: IO[Any], chunk: bytes, target: Path) -> None:
 
 @contextmanager
 def _naming_room(target: Path) -> Iterator[None]:
-    """Tell a full disk from a damaged source."""
+    """Turn an error of writing into one that names the target's folder, not the source."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Inference configurations that exports wrote before the present one; bundles that have them keep passing the check."""
+"""Inference configurations of earlier versions, so that bundles with them still pass the check."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 from monai_fedlora.exporting.modality import Reading
 
 PHOTOGRAPH_ENDINGS = (".jpeg", ".jpg", ".png", ".tif", ".tiff")
-"""Of the files that configurations of 2026-11 read."""
+"""Endings of the photographs that configurations of 2026-11 read."""
 
 
 def config_of_one_run(classes: Sequence[str], reading: Reading) -> dict[str, Any]:
-    """What exports wrote in 2026-11: all studies are one run, which the first bad one ends.
+    """The configuration of 2026-11: all studies are classified in one run, which the first error ends.
 
     Args:
         classes: class names in label order.
-        reading: how studies were found and read.
+        reading: how studies are found and read.
     """
     return {
         "imports": list(reading.imports),

@@ -1,9 +1,14 @@
-"""What a check has found."""
+"""The result of a check."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from monai_fedlora.errors import ExportError
+
+_MOST_PROBLEMS = 20
 
 RULES = {
     "container": "no links, special files, paths that lead outside, overlapping or exploding archives",
@@ -14,14 +19,13 @@ RULES = {
     "models": "tensors and arithmetic only in every model file",
     "signature": "if there is one, a sound one; with --verify, a trusted key's, over every file",
 }
-"""Every rule with what it looks at, in the order of a report."""
+"""Every rule with a description, in the order of a report."""
 
 PASSED, REFUSED, FOREIGN = "passed", "refused", "foreign"
-"""What a check says of a bundle. One that is foreign was not made by this package: its rules do not fit it, so that
-there is nothing to say for or against it."""
+"""Verdicts on a bundle. A foreign bundle was not made by this package, so that its rules do not apply."""
 
 UNSIGNED, NOT_VERIFIED, VERIFIED = "unsigned", "not verified", "verified"
-"""What a check says of a bundle's signature."""
+"""Verdicts on a bundle's signature."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +35,7 @@ class Finding:
     Attributes:
         rule: a key of :data:`RULES`.
         file: path inside the bundle; "." for the bundle itself.
-        problem: in words.
+        problem: continuation of a sentence that begins with the file.
     """
 
     rule: str
@@ -45,13 +49,14 @@ class Report:
 
     Attributes:
         bundle: the path as it was given.
-        kind: "exported", with a model, "training", configuration alone, or "foreign", not made by this package.
-        digest: SHA-256 of ``checksums.json``; None where there is none.
-        files: number of files looked at.
-        examined: the rules that were applied; after a finding in the container, or to a foreign bundle, no other is.
-        findings: what is wrong, or why nothing can be said.
-        signature: :data:`UNSIGNED`, :data:`NOT_VERIFIED` (nobody asked, or it is wrong) or :data:`VERIFIED`.
-        signer: SHA-256 of the key that the signature names, which only :data:`VERIFIED` proves; None without one.
+        kind: "exported" (with a model), "training" (configuration only), "foreign" (not made by this package), or
+            "unknown" (could not be opened).
+        digest: SHA-256 of ``checksums.json``; None if there is none.
+        files: number of files.
+        examined: the rules that were applied; of a foreign or unknown bundle only "container".
+        findings: what is wrong, or why the bundle cannot be judged.
+        signature: :data:`UNSIGNED`, :data:`NOT_VERIFIED` (no key was given, or it is wrong) or :data:`VERIFIED`.
+        signer: SHA-256 of the key that the signature names, which is proven only if :data:`VERIFIED`; None if unsigned.
     """
 
     bundle: str
@@ -74,5 +79,13 @@ class Report:
         return PASSED if self.passed else FOREIGN if self.kind == FOREIGN else REFUSED
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for ``--json``."""
+        """As JSON, for ``--json``."""
         return {"passed": self.passed, "verdict": self.verdict, **asdict(self)}
+
+
+def first_problems(problems: Iterable[str]) -> list[str]:
+    """The first problems of a file; an error that stops the search replaces those before."""
+    try:
+        return list(problems)[:_MOST_PROBLEMS]
+    except (ExportError, UnicodeDecodeError) as error:
+        return [str(error)]

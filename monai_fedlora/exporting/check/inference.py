@@ -1,7 +1,7 @@
-"""Whether ``configs/inference.json`` is, word for word, one that an export of this package has written.
+"""Check that ``configs/inference.json`` is, word for word, one that an export of this package writes.
 
-MONAI calls, imports and evaluates what such a file says. Nothing of it is judged: the whole file has to be what the
-exporter writes for the kind of image, the classes and the voxel size that the metadata name.
+MONAI imports, calls and evaluates what such a file contains. So the whole file has to equal what the exporter writes
+for the kind of image, the classes and the voxel size in the metadata.
 """
 
 from __future__ import annotations
@@ -24,32 +24,29 @@ from monai_fedlora.formats.photograph_file import SUFFIXES
 _CLASS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MOST_CLASSES = 10_000
 _LARGEST_SIDE = 1 << 16
-_SMALLEST_STEP, _LARGEST_STEP = 0.5, 1000.0  # mm; a study that is resampled to less fills the memory
+_SMALLEST_STEP, _LARGEST_STEP = 0.5, 1000.0  # mm; resampling to a smaller size could fill the memory
 
 
 def inference_problems(config: Any, metadata: Any) -> Iterator[str]:
-    """How a configuration differs from what an export writes.
+    """Differences of a configuration from what an export writes.
 
     Args:
         config: the parsed ``inference.json``.
         metadata: the parsed ``metadata.json``.
 
     Raises:
-        ExportError: the metadata do not name classes and images as an export does.
+        ExportError: the metadata do not describe classes and images as an export does.
     """
     yield from min((list(_differences(config, known, "")) for known in _known_configs(metadata)), key=len)
 
 
 def same_json(first: Any, second: Any) -> bool:
-    """Whether two parsed JSON values are equal, with true apart from 1 and 1 apart from 1.0."""
+    """Whether two parsed JSON values are equal, where true differs from 1 and 1 from 1.0."""
     return _text(first) == _text(second)
 
 
 def _known_configs(metadata: Any) -> Iterator[Any]:
-    """Every configuration that an export has written for such a model.
-
-    An exporter whose texts change yields its earlier ones here too, so that older bundles keep passing.
-    """
+    """Every configuration that this or an earlier version writes for such a model."""
     try:
         image = metadata["network_data_format"]["inputs"]["image"]
         channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
@@ -94,7 +91,7 @@ def _reading(image: Mapping[str, Any], endings: Sequence[str] = SUFFIXES) -> Rea
 
 
 def _differences(found: Any, known: Any, place: str) -> Iterator[str]:
-    """Where two values differ, as deep as they have the same structure."""
+    """The places in which two values differ, as deep as their structures agree."""
     if isinstance(found, Mapping) and isinstance(known, Mapping):
         for key in sorted(found.keys() | known.keys()):
             inner = f"{place}::{key}" if place else key

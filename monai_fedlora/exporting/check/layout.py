@@ -1,4 +1,4 @@
-"""Which files a bundle consists of, and whether they are the ones that were written."""
+"""Check the list of a bundle's files, and their checksums."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def kind_of(contents: Contents) -> str:
 
 
 def check_files(contents: Contents) -> Iterator[Finding]:
-    """No file is unknown, and none is missing."""
+    """No file is unknown, and no required one is missing."""
     kind = kind_of(contents)
     for name in contents.files:
         if name.endswith((".py", ".pyc", ".pyi", ".so", ".pth")):
@@ -76,7 +76,7 @@ def check_files(contents: Contents) -> Iterator[Finding]:
 
 
 def model_of(contents: Contents) -> str:
-    """The file of an exported bundle that computes: the program where the images are arrays, the script otherwise."""
+    """The main model file of an exported bundle: the program if the images are arrays, otherwise the script."""
     try:
         said = read_plain_json(contents.read(_METADATA))
         arrays = said["network_data_format"]["inputs"]["image"]["modality"] == ARRAY
@@ -86,9 +86,9 @@ def model_of(contents: Contents) -> str:
 
 
 def check_checksums(contents: Contents) -> Iterator[Finding]:
-    """Every file but ``checksums.json`` and the signature has the listed digest, and every listed file is there.
+    """Every file except ``checksums.json`` and the signature has its listed digest, and no listed file is missing.
 
-    A bundle of configuration alone may do without the list.
+    A training bundle may have no ``checksums.json``.
     """
     if CHECKSUMS_NAME not in contents.files:
         return

@@ -1,4 +1,4 @@
-"""Whether ``metadata.json`` is what MONAI and the rest of the bundle expect."""
+"""Check ``metadata.json`` against MONAI's schema and the other files of the bundle."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ METADATA_NAME = "configs/metadata.json"
 
 @cache
 def metadata_schema() -> dict[str, Any]:
-    """What the MONAI bundle specification requires of ``metadata.json``, as a JSON schema."""
+    """JSON schema of ``metadata.json``, from the MONAI bundle specification."""
     return json.loads(Path(__file__).with_name("metadata_schema.json").read_text(encoding="utf-8"))
 
 
 def check_metadata(contents: Contents) -> Iterator[Finding]:
-    """The metadata fit the schema; an exported bundle's say where it comes from and what it is not for."""
+    """The metadata fit the schema; those of an exported bundle also have a valid provenance and training data."""
     from jsonschema import Draft202012Validator
 
     if METADATA_NAME not in contents.files:
@@ -58,9 +58,9 @@ def _check_provenance(metadata: Any, contents: Contents) -> Iterator[Finding]:
 
 
 def training_data_problems(metadata: Any) -> Iterator[Finding]:
-    """What the metadata say of the training images is whole, and does not contradict itself.
+    """Problems of the entry on the training images: it is incomplete, or inconsistent.
 
-    Bundles of earlier versions say nothing, which readers take for unknown.
+    Bundles of earlier versions have no such entry; their training images are unknown.
     """
     if not isinstance(metadata, Mapping) or "training_data" not in metadata:
         if isinstance(metadata, Mapping) and "personal_or_shared" in metadata:

@@ -1,4 +1,4 @@
-"""The tensors of the model files: where their bytes lie, and whether all files hold the same."""
+"""The tensors of the model files: check their records, and that all files hold the same weights."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _DTYPES = {
     5: ("torch LongStorage", 8), 6: ("torch HalfStorage", 2), 7: ("torch FloatStorage", 4),
     8: ("torch DoubleStorage", 8), 12: ("torch BoolStorage", 1), 13: ("torch BFloat16Storage", 2),
 }  # fmt: skip
-"""Types of `torch.export`'s schema, by number, with the bytes of an element."""
-_STRIDED = 7  # the layout, in the same schema
+"""By number in `torch.export`'s schema: type, and bytes per element."""
+_STRIDED = 7  # the strided layout in the same schema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Tensors:
 
     Attributes:
         views: by name; the key of a storage is the name of its record.
-        folder: of the records, up to the key.
+        folder: prefix of the records' names, before the key.
     """
 
     views: Mapping[str, View]
@@ -38,11 +38,11 @@ class Tensors:
 
 
 def record_problems(archive: zipfile.ZipFile, folder: str, storages: Mapping[str, Storage]) -> Iterator[str]:
-    """Records that are missing, or that have another size than what is said of them.
+    """Storages whose records are missing or have another size.
 
     Args:
-        archive: that holds them.
-        folder: their names up to the key.
+        archive: the model file.
+        folder: prefix of the records' names, before the key.
         storages: by key.
     """
     sizes = {member.filename: member.file_size for member in archive.infolist()}
@@ -53,7 +53,7 @@ def record_problems(archive: zipfile.ZipFile, folder: str, storages: Mapping[str
 
 
 def unreferenced(archive: zipfile.ZipFile, folder: str, keys: set[str]) -> Iterator[str]:
-    """Records that no tensor lies in."""
+    """Records that belong to no tensor."""
     for name in archive.namelist():
         key = name.removeprefix(folder)
         if name.startswith(folder) and "/" not in key and key not in keys:
@@ -61,7 +61,7 @@ def unreferenced(archive: zipfile.ZipFile, folder: str, keys: set[str]) -> Itera
 
 
 def named_views(value: Any) -> dict[str, View]:
-    """The tensors of a state dictionary, or of an object and those inside of it, by dotted name."""
+    """The tensors of a state dictionary, or of an object and the objects in it, by dotted name."""
     found: dict[str, View] = {}
     stack: list[tuple[str, Any]] = [("", value)]
     while stack:
@@ -82,7 +82,7 @@ def program_views(table: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[st
         sizes: bytes of the records by name.
 
     Raises:
-        ExportError: one is no plain tensor, or does not lie in its record, or there are bytes behind it.
+        ExportError: one is no plain tensor, exceeds its record, or is followed by further bytes.
     """
     found: dict[str, View] = {}
     reach: dict[str, int] = {}
@@ -106,9 +106,9 @@ def program_views(table: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[st
 
 
 def differing(first: IO[bytes], one: Tensors, second: IO[bytes], other: Tensors) -> Iterator[str]:
-    """Where the second archive does not hold every tensor of the first, bit for bit.
+    """The tensors of the first archive that the second does not hold, bit for bit.
 
-    Its names may have something in front, because its network is part of a larger module.
+    The names in the second may have a common prefix, because its network is part of a larger module.
 
     Raises:
         ArchiveError: a record is damaged.
@@ -128,7 +128,7 @@ def differing(first: IO[bytes], one: Tensors, second: IO[bytes], other: Tensors)
 
 
 def _bits(archive: zipfile.ZipFile, folder: str, view: View) -> np.ndarray:
-    """The elements of a tensor as whole numbers, so that every bit counts."""
+    """The elements of a tensor as integers, for a comparison of their bits."""
     content = read_member(archive, folder + view.storage.key, view.storage.nbytes)
     flat = np.frombuffer(content, np.dtype(f"u{view.storage.item}"))[view.offset :]
     return np.lib.stride_tricks.as_strided(

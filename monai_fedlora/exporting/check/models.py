@@ -1,4 +1,4 @@
-"""Whether the model files of a bundle hold tensors and arithmetic alone."""
+"""Check that the model files of a bundle hold tensors and arithmetic only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from monai_fedlora.errors import ExportError
 from monai_fedlora.exporting.check.contents import Contents
-from monai_fedlora.exporting.check.findings import Finding
+from monai_fedlora.exporting.check.findings import Finding, first_problems
 from monai_fedlora.exporting.check.inference import same_json
 from monai_fedlora.exporting.check.model_tensors import (
     Tensors,
@@ -30,9 +30,8 @@ from monai_fedlora.exporting.check.views import View
 from monai_fedlora.exporting.check.words import shortened
 
 _MEMBERS_AT_MOST, _SIZE_AT_MOST = 100_000, 32 << 30
-_TEXT = 64 << 20  # bytes of the largest text or pickle; tensors lie in members of their own
+_TEXT = 64 << 20  # bytes of the largest text or pickle; tensors are separate members
 _CODE = 4 << 20  # of the largest file of TorchScript code
-_MOST_PROBLEMS = 20
 _PLAIN = "models/model.pt"
 _QUALIFIED = re.compile(r"__torch__(?:\.\w+)+")
 _NOTES = {
@@ -44,7 +43,7 @@ _NOTES = {
     "archive_format": re.compile(rb"pt2"),
     "archive_version": re.compile(rb"[0-9]{1,6}"),
 }
-"""The small members, with what they say."""
+"""The content of small members, by name."""
 _COMMON = r"version|byteorder|\.data/(version|serialization_id)|\.format_version|\.storage_alignment"
 _MEMBERS = {
     "models/model.pt": re.compile(rf"data\.pkl|data/[0-9]+|{_COMMON}"),
@@ -60,31 +59,26 @@ _MEMBERS = {
 
 
 def check_models(contents: Contents) -> Iterator[Finding]:
-    """Every model file is made of tensors and arithmetic, carries the bundle's texts, and holds the same weights."""
+    """Every model file consists of tensors and arithmetic, contains the bundle's texts, and has the same weights."""
     weights: dict[str, Tensors] = {}
     for name in contents.files:
-        if name in _MEMBERS:
-            try:
-                with contents.path(name).open("rb") as stream:
-                    problems = list(_archive_problems(stream, name, contents, weights))
-            except ExportError as error:
-                problems = [str(error)]
-            if problems:
-                weights.pop(name, None)
-        elif name.endswith(".onnx"):
-            problems = list(onnx_problems(contents.path(name)))
-        else:
-            continue
-        for problem in problems[:_MOST_PROBLEMS]:
-            yield Finding(rule="models", file=name, problem=problem)
+        problems = first_problems(_file_problems(contents, name, weights))
+        if problems:
+            weights.pop(name, None)
+        yield from (Finding(rule="models", file=name, problem=problem) for problem in problems)
     for name in sorted(weights.keys() - {_PLAIN}) if _PLAIN in weights else ():
-        try:
-            with contents.path(_PLAIN).open("rb") as first, contents.path(name).open("rb") as second:
-                problems = list(differing(first, weights[_PLAIN], second, weights[name]))
-        except ExportError as error:
-            problems = [str(error)]
-        for problem in problems[:_MOST_PROBLEMS]:
-            yield Finding(rule="models", file=name, problem=problem)
+        with contents.path(_PLAIN).open("rb") as first, contents.path(name).open("rb") as second:
+            problems = first_problems(differing(first, weights[_PLAIN], second, weights[name]))
+        yield from (Finding(rule="models", file=name, problem=problem) for problem in problems)
+
+
+def _file_problems(contents: Contents, name: str, weights: dict[str, Tensors]) -> Iterator[str]:
+    """Problems of a file, none of one that is no model; puts the tensors of a model into ``weights``."""
+    if name.endswith(".onnx"):
+        yield from onnx_problems(contents.path(name))
+    elif name in _MEMBERS:
+        with contents.path(name).open("rb") as stream:
+            yield from _archive_problems(stream, name, contents, weights)
 
 
 def _archive_problems(stream: IO[bytes], name: str, contents: Contents, weights: dict[str, Tensors]) -> Iterator[str]:
@@ -135,7 +129,7 @@ def _member_problems(archive: zipfile.ZipFile, member: str, inner: str, contents
 
 
 def _pickled_tensors(archive: zipfile.ZipFile, folder: str, name: str, weights: dict[str, Tensors]) -> Iterator[str]:
-    """Follow the pickles of an archive, and keep its tensors."""
+    """Check the pickles of an archive, and collect its tensors."""
     script, members = name.endswith(".ts"), archive.namelist()
     found = {}
     for part in ("data", "constants") if script else ("data",):
@@ -158,7 +152,7 @@ def _pickled_tensors(archive: zipfile.ZipFile, folder: str, name: str, weights: 
 
 
 def _script_problems(archive: zipfile.ZipFile, folder: str, found: dict[str, Any]) -> Iterator[str]:
-    """The objects are what the code declares, and there is no code beside that of the objects and what it calls."""
+    """Check that the objects have the declared types, and that all code is used."""
     if not isinstance(found["data"], Instance):
         yield "data.pkl holds something other than a module"
     if not isinstance(found["constants"], tuple) or not all(isinstance(part, View) for part in found["constants"]):
@@ -170,7 +164,7 @@ def _script_problems(archive: zipfile.ZipFile, folder: str, found: dict[str, Any
     }
     try:
         declared = {name: kinds for module in texts for name, kinds in declared_types(texts[module], module).items()}
-    except SyntaxError:  # found and said before
+    except SyntaxError:  # reported by the check of the code
         return
     yield from type_problems(found["data"], declared)
     named = {part.name for part in parts(found["data"]) if isinstance(part, Instance)}
@@ -180,7 +174,7 @@ def _script_problems(archive: zipfile.ZipFile, folder: str, found: dict[str, Any
 
 
 def _program_tensors(archive: zipfile.ZipFile, folder: str, name: str, weights: dict[str, Tensors]) -> Iterator[str]:
-    """Place the tensors of a program's two tables, and keep its weights."""
+    """Check the two tables of tensors of a program, and collect its weights."""
     for part in ("weights", "constants"):
         place = f"{folder}data/{part}/"
         table = f"{place}model_{part}_config.json"

@@ -1,7 +1,7 @@
-"""Whether an ONNX file holds standard operators and all of its tensors.
+"""Check that an ONNX file uses standard operators only, and holds all of its tensors.
 
-The file is a protocol buffer; its parts are found by their field numbers (onnx.proto of ONNX 1.x), so that ONNX need
-not be installed.
+The file is a protocol buffer. Its parts are found by their field numbers (onnx.proto of ONNX 1.x), so that the package
+onnx is not needed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _EXTERNAL, _LOCATION = 13, 14
 
 
 def onnx_problems(path: Path) -> Iterator[str]:
-    """What a file has that it should not: operators from elsewhere, or tensors in other files."""
+    """Problems of an ONNX file: operators of other domains, functions of its own, or tensors in other files."""
     if path.stat().st_size > _LARGEST:
         yield "is larger than a protocol buffer can be"
         return
@@ -89,7 +89,7 @@ def _message(value: memoryview | int) -> memoryview:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
-    """Number and value of every field: numbers as they are, everything else as bytes."""
+    """Number and value of every field: integers as they are, everything else as bytes."""
     place = 0
     while place < len(message):
         key, place = _varint(message, place)

@@ -1,4 +1,4 @@
-"""The operators of torch that only compute: they read and write no file, start nothing and hold no state."""
+"""The permitted operators of torch: those that only compute, and use no files, processes or state."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ARITHMETIC = words(
     adaptive_avg_pool2d adaptive_avg_pool3d var view view_as where zeros zeros_like __and__ __or__ __xor__
     """
 )
-"""Of ``aten``, by name without the overload."""
+"""Operators of ``aten``, by name without the overload."""
 
 SCRIPTING = words(
     """
@@ -34,10 +34,10 @@ SCRIPTING = words(
     list values
     """
 )
-"""What TorchScript's code uses beside, on numbers, texts and lists."""
+"""Further operators of TorchScript's code, on numbers, strings and lists."""
 
 PRIMITIVES = words("NumToTensor RaiseException abs device dtype max min unchecked_cast")
-"""``ops.prim`` of TorchScript."""
+"""Operators ``ops.prim`` of TorchScript."""
 
 SYMBOLIC = frozenset(
     {
@@ -48,7 +48,7 @@ SYMBOLIC = frozenset(
         "torch.ops.aten._assert_scalar.default",
     }
 )
-"""What an exported program uses beside, on sizes, and to refuse an image."""
+"""Further operators of an exported program: on sizes, and to refuse an image."""
 
 _GROWING = words("arange broadcast_to expand eye full ones pad repeat repeat_interleave zeros")
 _LARGEST_NUMBER = 1 << 31
@@ -57,14 +57,14 @@ _OPEN_END = (1 << 63) - 1  # of a slice
 
 
 def is_too_large(value: Any) -> bool:
-    """Whether a number that is written out is larger than any size, and no open end."""
+    """Whether a literal number is larger than any size, and not the open end of a slice."""
     return type(value) is int and abs(value) > _LARGEST_NUMBER and value != _OPEN_END
 
 
 def is_huge(name: str, numbers: Iterable[Any]) -> bool:
-    """Whether an operator makes a tensor that nobody has room for, by the numbers that are written out for it.
+    """Whether an operator makes a huge tensor, by the literal numbers among its arguments.
 
-    Those that are computed show when the model runs.
+    Computed sizes only show when the model runs.
     """
     sizes = [abs(number) for number in numbers if type(number) is int and number]
     return name in _GROWING and math.prod(sizes) > _LARGEST_TENSOR

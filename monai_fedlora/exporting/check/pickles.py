@@ -1,9 +1,9 @@
-"""What a pickle inside of a model file would build, followed opcode by opcode without building it.
+"""Find out what a pickle inside a model file would build, without unpickling it.
 
-`pickletools` takes a pickle apart; it imports nothing of it and calls nothing. What the opcodes then do is followed on
-inert values. Torch has two readers of such pickles, one in Python and one in C++, and the second trusts what it reads:
-it looks at memory wherever a tensor says that it lies, and takes a number for a function. So every storage has to be as
-large as its record, every tensor to lie in its storage, and nothing may stand where a value of another kind belongs.
+`pickletools` lists the opcodes of a pickle without importing or calling anything. Their effect is simulated here with
+plain values. Torch has two readers of such pickles, in Python and in C++. The second does not validate: it reads memory
+wherever a tensor claims to lie, and takes a number for a function. So every storage must have the size of its record,
+every tensor must lie within its storage, and every value must have the expected type.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ITEMS = {
     "torch HalfStorage": 2, "torch BFloat16Storage": 2, "torch ShortStorage": 2, "torch CharStorage": 1,
     "torch ByteStorage": 1, "torch BoolStorage": 1,
 }  # fmt: skip
-"""Bytes of an element by the name of the storage."""
+"""Bytes per element, by name of the storage."""
 
 _TENSOR, _PARAMETER, _ORDERED = (
     "torch._utils _rebuild_tensor_v2",
@@ -43,7 +43,7 @@ _DATA = words(
     EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT SETITEM SETITEMS BINGET LONG_BINGET BINPUT LONG_BINPUT BINPERSID
     GLOBAL REDUCE"""
 )
-_SCRIPT = _DATA | {"NEWOBJ", "BUILD"}  # TorchScript's own reader makes objects of the archive's own classes with them
+_SCRIPT = _DATA | {"NEWOBJ", "BUILD"}  # for objects of the archive's own classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,17 +61,15 @@ class Instance:
 
 @dataclass(frozen=True, kw_only=True)
 class Pickled:
-    """What a pickle holds.
+    """The content of a pickle.
 
     Attributes:
-        value: None, numbers, texts, tuples, lists, dictionaries, :class:`View` and :class:`Instance`.
-        storages: every storage that reading it asks for, by the name of its record.
-        classes: names of the classes it makes objects of.
+        value: None, numbers, strings, tuples, lists, dictionaries, :class:`View` and :class:`Instance`.
+        storages: every storage that it refers to, by the name of its record.
     """
 
     value: Any
     storages: Mapping[str, Storage]
-    classes: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -86,14 +84,13 @@ class _Unbuilt:
 
 @dataclass(kw_only=True)
 class _Machine:
-    """The state of a reader of pickles."""
+    """The state of the simulated unpickler."""
 
     script: bool
     stack: list[Any] = field(default_factory=list)
     marks: list[int] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
     storages: dict[str, Storage] = field(default_factory=dict)
-    classes: set[str] = field(default_factory=set)
 
     def pop(self) -> Any:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
@@ -161,7 +158,6 @@ class _Machine:
         state, made = self.pop(), self.pop()
         if not isinstance(made, _Unbuilt) or not isinstance(state, dict):
             raise ExportError("builds something that is no object of the archive")
-        self.classes.add(made.name)
         self.stack.append(Instance(name=made.name, attributes=dict(state)))
 
     def set_items(self, values: list[Any]) -> None:
@@ -207,18 +203,18 @@ _DO: dict[str, Callable[[_Machine, Any], Any]] = {
     "NEWOBJ": lambda m, _: m.make(),
     "BUILD": lambda m, _: m.build(),
 }
-"""What an opcode does; one that is not here pushes its argument."""
+"""Effect of each opcode; one that is missing here pushes its argument."""
 
 
 def read_pickle(content: bytes, *, script: bool) -> Pickled:
-    """Follow a pickle.
+    """Simulate the unpickling of a pickle.
 
     Args:
         content: the pickle.
-        script: whether it is of a TorchScript archive, which also has objects of the classes it brings along.
+        script: whether it belongs to a TorchScript archive, which may have objects of its own classes.
 
     Raises:
-        ExportError: it names anything but tensors, has one that reaches out of its storage, uses an opcode that torch
+        ExportError: it refers to anything but tensors, has a tensor that exceeds its storage, uses an opcode that torch
             does not write, or is damaged.
     """
     machine = _Machine(script=script)
@@ -244,11 +240,11 @@ def read_pickle(content: bytes, *, script: bool) -> Pickled:
     for part in parts(value):
         if isinstance(part, (_Name, _Unbuilt, Storage)):
             raise ExportError("has a name where a value belongs")
-    return Pickled(value=value, storages=machine.storages, classes=frozenset(machine.classes))
+    return Pickled(value=value, storages=machine.storages)
 
 
 def parts(value: Any) -> Iterator[Any]:
-    """A value and everything inside of it, each once."""
+    """A value and everything in it, each once."""
     stack, seen = [value], set()
     while stack:
         part = stack.pop()
@@ -262,7 +258,7 @@ def parts(value: Any) -> Iterator[Any]:
 
 
 def _is(value: Any, *expected: Any) -> bool:
-    """Whether a value is a tuple of these types, or of these very texts."""
+    """Whether a value is a tuple of these types, or of these strings."""
     if not isinstance(value, tuple) or len(value) != len(expected):
         return False
     return all(
@@ -271,5 +267,5 @@ def _is(value: Any, *expected: Any) -> bool:
 
 
 def _of(value: Any, kind: type | tuple[type, ...]) -> bool:
-    """Whether a value is of a type; a bool is no number here."""
+    """Whether a value has a type; a bool does not count as an int."""
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

@@ -1,4 +1,4 @@
-"""JSON that every reader understands alike."""
+"""Parse JSON strictly, so that every reader gets the same result."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def read_plain_json(content: bytes) -> Any:
     """Parse UTF-8 JSON.
 
     Raises:
-        ExportError: it is not JSON, names a key twice, holds a number that JSON lacks, or is nested deeper than 100.
+        ExportError: it is not JSON, has a key twice, holds NaN or infinity, or is nested deeper than 100.
     """
     try:
         value = json.loads(
             content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
         )
-        json.dumps(value, ensure_ascii=False).encode("utf-8")  # half of a pair of surrogates is no text
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # fails for unpaired surrogates
     except RecursionError:
         raise ExportError(f"is nested deeper than {_DEEPEST}") from None
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Zip files without surprises: what Python reads is what any other reader finds, and nothing lies between."""
+"""Open zip files strictly: every reader finds the same members, and there are no hidden bytes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ from typing import IO
 from monai_fedlora.errors import ExportError
 
 _LOCAL = struct.Struct("<4s5H3I2H")
-_ENTRY_BYTES, _END_BYTES, _LARGE_END_BYTES = 46, 22, 76  # of the directory: an entry, its end, its end for large files
-_SLACK = 24  # bytes of a data descriptor that may follow a member
-_STREAMED, _UTF8 = 0x8, 0x800  # flags: sizes follow the member, its name is UTF-8
+_ENTRY_BYTES, _END_BYTES, _LARGE_END_BYTES = (
+    46,
+    22,
+    76,
+)  # sizes of a directory entry, the end record and the zip64 end record
+_SLACK = 24  # bytes of a data descriptor after a member
+_STREAMED, _UTF8 = 0x8, 0x800  # flags: the sizes follow the member; its name is UTF-8
 _SMALL = 1 << 20
 _HIGHEST_RATIO = 100
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
@@ -27,15 +31,15 @@ _CLEAN_PART = re.compile(r"[^\x00-\x1f\x7f\\/:*?\"<>|]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What an archive may hold at most (ours).
+    """Limits of an archive (ours).
 
     Attributes:
-        members: number of entries.
-        size: bytes of all entries, unpacked.
-        stored: whether entries must be stored without compression, as torch stores tensors.
-        exact: whether there may be no byte that torch does not write: no comments, no further fields of entries.
-        named: whether entries are written under their names, which then have to be plain; otherwise they may have any
-            that leads nowhere else.
+        members: largest number of entries.
+        size: largest size of all entries in bytes, unpacked.
+        stored: whether compression is forbidden, as torch stores tensors.
+        exact: whether comments and extra fields that torch does not write are forbidden.
+        named: whether entries are unpacked under their own names, which then have to be plain file names; otherwise
+            any relative path inside the archive is permitted.
     """
 
     members: int
@@ -46,7 +50,7 @@ class Limits:
 
 
 class ArchiveError(ExportError):
-    """A zip file is damaged or not what it seems; the message says how."""
+    """A zip file is damaged or manipulated; the message says how."""
 
 
 @contextmanager
@@ -54,8 +58,8 @@ def open_archive(stream: IO[bytes], limits: Limits) -> Iterator[zipfile.ZipFile]
     """Open a zip file whose members can be read safely.
 
     Raises:
-        ArchiveError: it is not a zip file, exceeds the limits, holds a link, an encrypted, duplicate, overlapping or
-            exploding member or one whose path leads outside, or bytes that belong to no member.
+        ArchiveError: it is not a zip file, exceeds the limits, holds a link, an encrypted, duplicate or overlapping
+            member, a zip bomb, or a member whose path leads outside, or bytes that belong to no member.
     """
     try:
         with zipfile.ZipFile(stream) as archive:
@@ -83,7 +87,7 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
 
 
 def unsafe_path(name: str) -> str | None:
-    """Why a member's name must not become a file; None where it may."""
+    """Why a member's name must not be used as a file name; None if it may."""
     parts = name.split("/")
     if reason := leads_outside(name):
         return reason
@@ -93,7 +97,7 @@ def unsafe_path(name: str) -> str | None:
 
 
 def leads_outside(name: str) -> str | None:
-    """Why a member's name is no path within the archive; None where it is one."""
+    """Why a member's name is no path inside the archive; None if it is one."""
     parts = name.split("/")
     if ".." in parts or "." in parts or "" in parts:
         return "leads outside of the archive or is no plain path"
@@ -133,7 +137,7 @@ def _check_members(archive: zipfile.ZipFile, limits: Limits) -> None:
 
 
 def _check_layout(archive: zipfile.ZipFile, stream: IO[bytes]) -> None:
-    """Members follow each other from the first byte on; their own headers repeat the directory's."""
+    """Check that members follow each other without gaps, and that their headers agree with the directory."""
     end = 0
     for member in sorted(archive.infolist(), key=lambda member: member.header_offset):
         if not end <= member.header_offset <= end + (_SLACK if end else 0):
@@ -160,7 +164,7 @@ def _check_layout(archive: zipfile.ZipFile, stream: IO[bytes]) -> None:
 
 
 def _check_bytes(archive: zipfile.ZipFile, stream: IO[bytes]) -> None:
-    """Every byte is a header, a member, or what torch puts between them."""
+    """Check that every byte belongs to a header or a member, or is padding that torch writes."""
     members = sorted(archive.infolist(), key=lambda member: member.header_offset)
     ends = [member.header_offset for member in members[1:]] + [archive.start_dir]
     for member, end in zip(members, ends, strict=True):
@@ -191,19 +195,19 @@ def _widths(member: zipfile.ZipInfo) -> str:
 
 
 def _large_end(count: int, size: int, start: int, rest: bytes) -> bytes:
-    """The end of a large file's directory, with the versions of whoever wrote it."""
+    """The zip64 end record of the directory, with the version numbers of ``rest``."""
     versions = rest[12:16]
     record = struct.pack("<4sQ4s2L4Q", b"PK\x06\x06", 44, versions, 0, 0, count, count, size, start)
     return record + struct.pack("<4sLQL", b"PK\x06\x07", 0, start + size, 1)
 
 
 def _is_padding(extra: bytes) -> bool:
-    """Whether a header's fields are what torch aligns the next member with."""
+    """Whether a header's extra field is the padding by which torch aligns members."""
     return extra[:2] == b"FB" and extra[2:4] == struct.pack("<H", len(extra) - 4) and not extra[4:].strip(b"Z")
 
 
 def _is_large_field(extra: bytes) -> bool:
-    """Whether there is no field, or the one with the sizes of a large file."""
+    """Whether there is no extra field, or the zip64 field with the sizes of a large file."""
     return not extra or (extra[:2] == b"\x01\x00" and len(extra) in (12, 20, 28) and extra[2] == len(extra) - 4)
 
 

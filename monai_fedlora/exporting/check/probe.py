@@ -1,6 +1,6 @@
-"""Run a bundle's model once where it can do no harm: in a process of its own, with limits on time and memory.
+"""Run the model of a bundle that passed the check once, in a process of its own with limits on time and memory.
 
-A static check cannot tell how long a model computes. This says it, for a bundle that passed.
+A static check cannot find out how long a model computes or how much memory it takes.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from pathlib import Path
 
 SCRIPT, PROGRAM = "models/model.ts", "models/model.pt2"
 _SIZES = {"photograph": (64, 80), "MR": (64, 60, 4)}
-"""Of the small image that each kind of model takes; one for arrays takes its own size alone."""
+"""Spatial size of the test image by modality; a model for arrays is tested with its own size."""
 SECONDS = 120
-"""Time that a model has for reading itself and one small image (ours)."""
+"""Time limit for loading the model and classifying one small image (ours)."""
 
 MEMORY = 8 << 30
-"""Bytes that it may take beyond those of torch itself (ours)."""
+"""Limit of the memory in bytes, in addition to that of torch itself (ours)."""
 
 
 def run_problem(bundle: Path, *, seconds: float = SECONDS, memory: int = MEMORY) -> str | None:
-    """Why the model of a bundle could not be run; None where it could.
+    """Why the model of a bundle could not be run; None if it could.
 
     Args:
         bundle: a folder that passed :func:`monai_fedlora.exporting.check.checker.check_bundle`, in a private copy.
         seconds: limit of the whole process.
-        memory: limit in bytes, beyond what torch takes.
+        memory: limit in bytes, in addition to that of torch itself.
     """
     command = [sys.executable, "-m", __name__, str(bundle), str(memory)]
     try:
@@ -46,7 +46,7 @@ def _main(bundle: Path, memory: int) -> None:
     import torch
 
     torch.set_num_threads(1)
-    tempfile.gettempdir()  # found by writing a file, which torch.export.load asks for and the limits forbid
+    tempfile.gettempdir()  # writes a file to find it, which the limits below forbid; torch.export.load needs it
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory,) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))

@@ -1,7 +1,8 @@
-"""Whether an exported program (``model.pt2``) only computes.
+"""Check that an exported program (``model.pt2``) only computes.
 
-`torch.export` writes a graph as JSON. When it is read back, targets become attributes of Python's torch, sizes are
-parsed as sympy expressions, and guards are executed as Python; each has to be what an export of this package writes.
+`torch.export` writes a graph as JSON. When it is loaded, targets are looked up as attributes of Python's torch, sizes
+are parsed as sympy expressions, and guards are executed as Python; so each has to be what an export of this package
+writes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _EMPTY = ("guards_code", "metadata", "treespec_namedtuple_fields", "custom_obj_v
 
 
 def graph_problems(program: Any) -> Iterator[str]:
-    """What ``models/model.json`` has that it should not."""
+    """Problems of ``models/model.json``."""
     if not isinstance(program, Mapping) or "graph_module" not in program:
         yield "holds no graph"
     stack = [program]
@@ -48,7 +49,7 @@ def graph_problems(program: Any) -> Iterator[str]:
 
 
 def table_problems(table: Any) -> Iterator[str]:
-    """What a table of weights or constants has that it should not: anything but tensors stored as plain bytes."""
+    """Problems of a table of weights or constants: anything but tensors that are stored as plain bytes."""
     config = table.get("config") if isinstance(table, Mapping) else None
     if not isinstance(config, Mapping):
         yield "is no table of tensors"
@@ -89,7 +90,7 @@ def _is_known(target: str) -> bool:
 
 
 def _writes(name: str, overload: str) -> bool:
-    """Whether an operator writes its result into a tensor that is there, or is none at all."""
+    """Whether an operator changes one of its arguments, or does not exist."""
     schema = getattr(getattr(getattr(torch.ops.aten, name, None), overload, None), "_schema", None)
     return schema is None or bool(schema.is_mutable)
 
@@ -116,7 +117,7 @@ def _is_range(name: str, limits: Any) -> bool:
 
 
 def _is_name_of_an_input(part: Any) -> bool:
-    """Whether a ``target`` is not an operator but, in the signature, the name of a parameter or nothing."""
+    """Whether a ``target`` is no operator but, as in the signature, None or the name of a parameter."""
     return part is None or (isinstance(part, str) and not part.startswith(("torch", "math", "_operator", "#")))
 
 
@@ -139,7 +140,7 @@ def _is_size(text: str) -> bool:
 
 
 def _is_small_power(power: ast.Call) -> bool:
-    """Whether it is ``Pow(..., Integer(n))`` with a small n: sympy works out a large one at once."""
+    """Whether this is ``Pow(..., Integer(n))`` with a small n; sympy would compute a huge power immediately."""
     if len(power.args) != 2 or power.keywords:
         return False
     exponent = power.args[1]

@@ -1,4 +1,4 @@
-"""Whether a bundle says that this package made it."""
+"""Recognise bundles of this package."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ _LARGEST = 16 << 20
 def made_here(contents: Contents) -> bool:
     """Whether the bundle has a list of checksums, or a configuration that names this package.
 
-    This is what it says of itself. Whoever removes that from a bundle gets no passing bundle, but one that nothing is
-    said about and that nothing here loads.
+    A bundle from which these marks were removed does not pass the check: it counts as foreign, and is not loaded.
     """
     configs = (name for name, size in contents.files.items() if name.startswith("configs/") and size <= _LARGEST)
     return CHECKSUMS_NAME in contents.files or any(

@@ -1,7 +1,7 @@
-"""Whether the code inside of a TorchScript archive only computes.
+"""Check that the code inside a TorchScript archive only computes.
 
-TorchScript writes its functions as Python text, which its own compiler reads again when the archive is loaded. Python
-never runs it, but its operators reach further than arithmetic: some read and write files.
+TorchScript stores its functions as Python text, which its own compiler reads when the archive is loaded. Python never
+runs it, but its operators include some that read and write files.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _TYPES = words("Device Dict Final List Module NamedTuple NoneType Optional Tenso
 _FUNCTIONS = words("annotate bool float getattr int range str unchecked_cast uninitialized")
 _OWN = frozenset({"CONSTANTS", "__annotations__", "__torch__", "inf", "nan"})
 _CAST = re.compile(r"(List\[)?(Tensor|bool|float|int|str)\]?")
-"""What a value may be taken for without a look at it: what torch looks at again wherever it is used. Attributes of an
-object it takes from where the declared class has them, which may lie behind the end of another one."""
+"""Types to which ``unchecked_cast`` may convert: torch checks these again wherever the value is used. It does not check
+the class of an object, and would read attributes at the wrong place in memory."""
 _METHOD = re.compile("assess(_together)?|forward[0-9]*|unknown")
-_PACKAGES = ("__torch__.monai_fedlora.", "__torch__.torch.nn.")  # others could be classes written in C++
+_PACKAGES = ("__torch__.monai_fedlora.", "__torch__.torch.nn.")  # other names could be classes written in C++
 _TORCH = ARITHMETIC | SCRIPTING
 _KEYWORDS = words("alpha approximate beta correction device dtype layout memory_format pin_memory rounding_mode scale")
-"""Arguments by name. Torch writes those alone so that it takes by name alone: of what it takes so, these are no place
-to write a result to, as ``out``, ``values`` and ``max`` are."""
+"""Permitted keyword arguments. Torch writes keyword-only arguments by name; others of these, such as ``out``,
+``values`` and ``max``, are tensors to which the result is written."""
 _MOST_ROUNDS = 10_000
 _ROOTS = {
     "torch": frozenset(f"torch.{name}" for name in _TORCH),
@@ -41,7 +41,7 @@ _ROOTS = {
 
 
 def code_objection(text: str) -> str | None:
-    """Why a file of TorchScript code must not be loaded; None where it may.
+    """Why a file of TorchScript code must not be loaded; None if it may.
 
     Args:
         text: a ``code/*.py`` of the archive.
@@ -87,10 +87,9 @@ def _objections(nodes: Sequence[ast.AST]) -> Iterator[str]:
 
 
 def _call_objections(call: ast.Call) -> Iterator[str]:
-    """Object to results that are written to a tensor that is there, to objects that are taken for other ones, and to
-    tensors of a size that nobody has room for.
+    """Object to results that are written into an existing tensor, to unchecked casts of objects, and to huge tensors.
 
-    Only numbers that are written out are looked at: those that are computed show when the model runs.
+    Sizes are only checked if they are literal numbers; computed ones show when the model runs.
     """
     for keyword in call.keywords:
         if keyword.arg not in _KEYWORDS:
@@ -106,7 +105,7 @@ def _call_objections(call: ast.Call) -> Iterator[str]:
 
 
 def _loop_objections(loop: ast.For, function: ast.FunctionDef) -> Iterator[str]:
-    """Object to loops inside of loops, and to those over anything but a few rounds, a length or dimensions."""
+    """Object to nested loops, and to loops over anything but a small range, a length or a number of dimensions."""
     if any(isinstance(part, ast.For) for part in ast.walk(loop) if part is not loop):
         yield "has a loop inside of a loop"
     rounds = loop.iter
@@ -132,7 +131,7 @@ def _loop_objections(loop: ast.For, function: ast.FunctionDef) -> Iterator[str]:
 
 
 def _is_number_of_dimensions(value: ast.expr) -> bool:
-    """Whether it is ``torch.dim(x)``, or a few less."""
+    """Whether this is ``torch.dim(x)``, or less by a constant."""
     if _calls(value, "torch.sub") and isinstance(value, ast.Call) and len(value.args) == 2:
         less = value.args[1].value if isinstance(value.args[1], ast.Constant) else None
         return _calls(value.args[0], "torch.dim") and type(less) is int and less >= 0
@@ -150,7 +149,7 @@ def _is_plain_target(target: ast.expr) -> bool:
 
 
 def _chain_objections(text: str, root: ast.AST, *, called: bool) -> Iterator[str]:
-    """Object to ``torch.save``, ``ops.aten.from_file`` and methods of values, which can be the same operators."""
+    """Object to names such as ``torch.save`` and ``ops.aten.from_file``, and to methods of values."""
     if isinstance(root, ast.Name) and root.id in _ROOTS:
         if text not in _ROOTS[root.id]:
             yield f"calls {text}, which is no arithmetic"
@@ -164,7 +163,7 @@ def _chain_objections(text: str, root: ast.AST, *, called: bool) -> Iterator[str
 
 
 def _chain(node: ast.expr) -> Iterator[ast.expr]:
-    """An attribute and everything it hangs on, down to the first thing that is no attribute."""
+    """The attributes of a chain ``a.b.c``, and its root (a constant if the root is no name)."""
     while isinstance(node, ast.Attribute):
         yield node
         node = node.value
@@ -175,7 +174,7 @@ def _chain(node: ast.expr) -> Iterator[ast.expr]:
 
 
 def _names_of_functions(nodes: Sequence[ast.AST]) -> set[str]:
-    """The variables that stand for functions of the archive, and for nothing else."""
+    """Variables to which only functions of the archive are assigned."""
     functions: set[str] = set()
     others: set[str] = set()
     for node in nodes:

@@ -1,4 +1,4 @@
-"""Whether the objects of a TorchScript archive are what its code says: torch trusts the types that are declared."""
+"""Check that the objects of a TorchScript archive have the types that its code declares, which torch does not check."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def declared_types(text: str, module: str) -> dict[str, dict[str, ast.expr]]:
     """The attributes that the classes of a code file declare.
 
     Args:
-        text: a ``code/*.py`` that :func:`monai_fedlora.exporting.check.script_code.code_objection` has nothing against.
+        text: a ``code/*.py`` that passed :func:`monai_fedlora.exporting.check.script_code.code_objection`.
         module: its name, as in "__torch__.torch.nn.modules.conv".
 
     Returns:
-        By full name of a class, the types by name of the attribute.
+        For each class, by full name, the types of its attributes by name.
     """
     found = {}
     for node in ast.parse(text).body:
@@ -44,7 +44,7 @@ def annotated(target: ast.expr) -> str | None:
 
 
 def type_problems(value: Any, declared: Mapping[str, Mapping[str, ast.expr]]) -> Iterator[str]:
-    """Where the value of a pickle is not what the code declares."""
+    """The attributes of a pickle's objects that do not have their declared types."""
     for part in parts(value):
         if isinstance(part, Instance):
             types = declared.get(part.name)

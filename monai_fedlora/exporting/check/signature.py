@@ -1,4 +1,4 @@
-"""Whether a bundle is signed, by whom, and over everything in it."""
+"""Check a bundle's signature: its format, its key, and that it covers every file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _METADATA = "configs/metadata.json"
 
 
 def signature_of(contents: Contents) -> Envelope | None:
-    """What the signature says, unverified; None where there is none or it cannot be read."""
+    """The signature, not verified; None if there is none or it cannot be read."""
     try:
         return _read(contents) if SIGNATURE_NAME in contents.files else None
     except ExportError:
@@ -23,11 +23,11 @@ def signature_of(contents: Contents) -> Envelope | None:
 
 
 def check_signature(contents: Contents, *, keys: Sequence[PublicKey]) -> Iterator[Finding]:
-    """A signature is one, if there is any; with keys, there is one that one of them made, of every file.
+    """A signature, if there is one, can be read; with keys, there is one, made with one of them, over every file.
 
     Args:
         contents: the bundle.
-        keys: those whose signatures count; none asks for no signature.
+        keys: trusted public keys; without keys no signature is needed.
     """
     if SIGNATURE_NAME not in contents.files:
         if keys:
@@ -74,7 +74,7 @@ def _over_everything(envelope: Envelope, contents: Contents) -> list[Finding]:
 
 
 def _under_its_name(contents: Contents) -> list[Finding]:
-    """Another bundle of the same signer does not pass for the one that a folder is called after."""
+    """Check the name of the folder, so that another bundle of the same signer cannot be put in its place."""
     if _METADATA not in contents.files:
         return []
     metadata = json.loads(contents.read(_METADATA))

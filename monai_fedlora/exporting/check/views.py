@@ -1,4 +1,4 @@
-"""Tensors as a file describes them: views of storages."""
+"""Descriptions of tensors in a file: views of storages."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _MOST_DIMENSIONS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Storage:
-    """Elements in a row.
+    """A one-dimensional array of elements.
 
     Attributes:
         key: name of its record.
-        kind: what the file calls the type of an element.
-        item: bytes of an element.
+        kind: type of an element, as the file calls it.
+        item: bytes per element.
         count: number of elements.
     """
 
@@ -40,10 +40,10 @@ class Storage:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """A tensor: an element for every index, ``offset`` + the sum of index times stride.
+    """A tensor: the element at an index is that of the storage at ``offset`` plus the sum of index times stride.
 
     Raises:
-        ExportError: it reaches out of its storage, or has more elements than that.
+        ExportError: it exceeds its storage, or has more elements than that.
     """
 
     storage: Storage
@@ -63,7 +63,7 @@ class View:
 
     @property
     def end(self) -> int:
-        """Elements of the storage up to the last one of the tensor."""
+        """Number of elements of the storage up to the last one of the tensor."""
         if 0 in self.size:
             return self.offset
         return self.offset + 1 + sum((length - 1) * step for length, step in zip(self.size, self.stride, strict=True))

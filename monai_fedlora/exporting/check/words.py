@@ -1,4 +1,4 @@
-"""Words and values as text."""
+"""Small helpers for texts."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 
 def words(text: str) -> frozenset[str]:
-    """The words of a text."""
+    """The set of words of a text."""
     return frozenset(text.split())
 
 
 def shortened(value: Any, limit: int = 80) -> str:
-    """A value as a message shows it."""
+    """``repr`` of a value, shortened for a message."""
     text = repr(value)
     return text if len(text) <= limit else f"{text[:limit]}..."
