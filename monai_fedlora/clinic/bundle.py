@@ -146,12 +146,8 @@ class Classifier:
         settings = {name.rpartition(".")[2]: value.cpu() for name, value in self.script.preprocessor.named_buffers()}
         return (prepared * settings["std"] + settings["mean"]).clamp(0, 1)
 
-    def log_probabilities(self, prepared: Tensor) -> Tensor:
-        """(classes,) natural logarithms of the probabilities for an output of :meth:`prepare`."""
-        return self.batch_log_probabilities(prepared[None])[0]
-
     def batch_log_probabilities(self, prepared: Tensor) -> Tensor:
-        """:meth:`log_probabilities` of a batch (B, ...) of prepared images: (B, classes)."""
+        """Natural logarithms of the probabilities (B, classes) for a batch (B, ...) of outputs of :meth:`prepare`."""
         return self._run(self.script.network, prepared).log_softmax(dim=1).cpu()
 
     def _run(self, module: Callable[..., Any], *inputs: Tensor) -> Any:

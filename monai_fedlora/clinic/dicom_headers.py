@@ -107,7 +107,7 @@ class StudyImages:
 
 
 class _UnusableError(Exception):
-    """A needed attribute of an image is missing or wrong; the message says which."""
+    """An image cannot belong to a cine; the message says why."""
 
 
 def read_image_headers(files: Sequence[Path], origin: Path) -> StudyImages:
@@ -153,9 +153,10 @@ def read_image_headers(files: Sequence[Path], origin: Path) -> StudyImages:
     if not headers:
         if all(one.why == _FOREIGN for one in unused):
             raise DataError(f"{origin} holds no DICOM file")
+        others = "; ".join([*map(str, summarise(unused)), *damage[:1]])
         raise DataError(
-            f"{origin} holds no MR image that can be used; {_what_else(unused, damage)}; export the short-axis cine as "
-            "MR images with their positions in the patient"
+            f"{origin} holds no MR image that can be used; {others}; export the short-axis cine as MR images with "
+            "their positions in the patient"
         )
     return StudyImages(headers=tuple(headers.values()), unused=tuple(unused), notes=notes)
 
@@ -170,26 +171,25 @@ def _images(path: Path, dataset: Any) -> Iterator[ImageHeader | Unused]:
         yield Unused(path=path, why="a directory of media (DICOMDIR)")
         return
     if kind not in (MR_IMAGE, *MULTIFRAME):
-        yield Unused(path=path, why=f"no MR image but {_kind_name(kind)}")
+        name = getattr(kind, "name", "")
+        what = "of a private kind" if not name or name == str(kind) else name
+        yield Unused(path=path, why=f"no MR image but {what}")
         return
     frames = enumerate(classic_frames(path, dataset), 1) if kind in MULTIFRAME else [(None, dataset)]
     for frame, image in frames:
-        other = why_no_cine(_values(image, "ImageType"))
         try:
-            if other is None:
-                yield _header(path, image, frame)
-                continue
-            why = other
+            if other := why_no_cine(_values(image, "ImageType")):
+                raise _UnusableError(other)
+            yield _header(path, image, frame)
         except _UnusableError as error:
-            why = str(error)
-        yield Unused(
-            path=path,
-            why=why,
-            series=_text(image, "SeriesInstanceUID"),
-            series_number=_integer(image, "SeriesNumber") or 0,
-            description=_text(image, "SeriesDescription"),
-            lacks=other is None,
-        )
+            yield Unused(
+                path=path,
+                why=str(error),
+                series=_text(image, "SeriesInstanceUID"),
+                series_number=_integer(image, "SeriesNumber") or 0,
+                description=_text(image, "SeriesDescription"),
+                lacks=other is None,
+            )
 
 
 def _copy(first: ImageHeader, second: ImageHeader) -> Unused:
@@ -217,11 +217,6 @@ def _check_identities(identities: dict[str, set[str]], origin: Path) -> tuple[st
     if len(spellings) > 1:
         raise DataError(f"{origin} holds images of {len(spellings)} patients; give one study at a time")
     return () if len(codes) < 2 else (f"the patient's code is written in {len(codes)} ways",)
-
-
-def _kind_name(kind: Any) -> str:
-    name = getattr(kind, "name", "")
-    return "of a private kind" if not name or name == str(kind) else name
 
 
 def _header(path: Path, dataset: Any, frame: int | None) -> ImageHeader:
@@ -291,8 +286,3 @@ def _values(dataset: Any, keyword: str) -> Sequence[Any]:
 
 def _text(dataset: Any, keyword: str) -> str:
     return str(dataset.get(keyword) or "").strip()
-
-
-def _what_else(unused: Sequence[Unused], damage: Sequence[str]) -> str:
-    omissions = [str(omission) for omission in summarise(unused)]
-    return "; ".join([*omissions, *damage[:1]])

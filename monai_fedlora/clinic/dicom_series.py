@@ -277,6 +277,7 @@ def _overlap(runs: Sequence[Sequence[ImageHeader]]) -> bool:
 
 
 def _last_series(place: Sequence[ImageHeader]) -> list[ImageHeader]:
+    """Of the images of one slice, those of the series with the highest number."""
     last = max((image.series_number, image.series) for image in place)
     return [image for image in place if (image.series_number, image.series) == last]
 

@@ -126,10 +126,7 @@ def _step(slices: Sequence[Sequence[ImageHeader]], cine: Cine, missing: Sequence
 
 
 def _affine(image: ImageHeader, step: np.ndarray) -> np.ndarray:
-    affine = np.eye(4)
-    affine[:3, 0] = image.axes[0] * image.spacing[0]
-    affine[:3, 1] = image.axes[1] * image.spacing[1]
-    affine[:3, 2] = step
-    affine[:3, 3] = image.position
+    columns = (image.axes[0] * image.spacing[0], image.axes[1] * image.spacing[1], step, image.position)
+    affine = np.vstack([np.column_stack(columns), (0.0, 0.0, 0.0, 1.0)])
     affine[:2] *= -1.0  # from DICOM's left and posterior to NIfTI's right and anterior
     return affine

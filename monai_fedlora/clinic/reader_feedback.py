@@ -129,7 +129,7 @@ def opinion_on(
     others = [name for name in result["probabilities"] if name != result["prediction"]]
     if instead and (agrees or instead not in others):
         raise DataError(f"the class that you would give instead is one of {', '.join(others)}, not {instead[:80]!r}")
-    model = result["model"]
+    model, content = result["model"], json.dumps(result, sort_keys=True).encode()
     return Opinion(
         time=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         study=str(result["study"] if study is None else study),
@@ -143,7 +143,7 @@ def opinion_on(
         opinion=AGREE if agrees else DISAGREE,
         instead=instead,
         because=reason,
-        answer=_sign(result) if answer is None else answer,
+        answer=f"result-{hashlib.sha256(content).hexdigest()[:16]}" if answer is None else answer,
     )
 
 
@@ -210,11 +210,6 @@ def agreements(opinions: Sequence[Opinion]) -> list[Agreement]:
 
 def _key(opinion: Opinion) -> tuple[str, str, str]:
     return (opinion.sha256, opinion.answer, "" if opinion.answer else opinion.study)
-
-
-def _sign(result: Mapping[str, Any]) -> str:
-    content = json.dumps(result, sort_keys=True).encode()
-    return f"result-{hashlib.sha256(content).hexdigest()[:16]}"
 
 
 def _opinion(row: Row) -> Opinion:

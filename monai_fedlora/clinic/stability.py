@@ -146,15 +146,17 @@ def _with_other_frames(classifier: Classifier, loaded: LoadedStudy) -> tuple[lis
         return [], []
     affine = None if loaded.image_affine is None else torch.from_numpy(loaded.image_affine)
     frames = len(chosen.areas)
-    for name, end, other in (("end-diastole", "ed", chosen.es), ("end-systole", "es", chosen.ed)):
-        for word, step in (("earlier", -1), ("later", 1)):
-            frame = (getattr(chosen, end) + step) % frames
-            if frame == other:
-                continue
-            change = f"{name} one frame {word}"
-            pair = (frame, chosen.es) if end == "ed" else (chosen.ed, frame)
+    changes = {
+        "end-diastole one frame earlier": (chosen.ed - 1, chosen.es),
+        "end-diastole one frame later": (chosen.ed + 1, chosen.es),
+        "end-systole one frame earlier": (chosen.ed, chosen.es - 1),
+        "end-systole one frame later": (chosen.ed, chosen.es + 1),
+    }
+    for change, (ed, es) in changes.items():
+        if (ed - es) % frames:
             try:
-                found.append((change, classifier.prepare(loaded.with_frames(*pair), affine)))
+                image = loaded.with_frames(ed % frames, es % frames)
+                found.append((change, classifier.prepare(image, affine)))
             except DataError as error:
                 refused.append(f"the answer with {change} is not known: {error}")
     return found, refused

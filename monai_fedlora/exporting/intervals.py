@@ -96,11 +96,10 @@ def with_intervals(metrics: Mapping[str, Any]) -> dict[str, Any]:
         intervals["sensitivity"] = wilson(*recalls[1])
     if len(known) == 2 and binary and metrics.get("auroc") is not None:
         intervals["auroc"] = area(metrics["auroc"], recalls[1][1], recalls[0][1])
-    result: dict[str, Any] = {}
-    for name, value in metrics.items():
-        if name in ("n", "confusion_matrix"):
-            result[name] = value
-        else:
-            found = intervals.get(name) if value is not None else None
-            result[name] = {"value": value, "interval_95": list(found) if found else None}
-    return result
+
+    def entry(name: str, value: Any) -> dict[str, Any]:
+        found = intervals.get(name) if value is not None else None
+        return {"value": value, "interval_95": list(found) if found else None}
+
+    counts = ("n", "confusion_matrix")
+    return {name: value if name in counts else entry(name, value) for name, value in metrics.items()}

@@ -68,7 +68,9 @@ def judged(
         "p": None,
     }
     if mine is None or theirs is None:
-        return {"better": UNKNOWN, **entry, "said": f"whether the shared model does better is not known: {_why(mine)}"}
+        no_shared = "the method has no shared model, or the run has not tested it"
+        why = "the run has no test cases of this site, or none of a class" if mine is None else no_shared
+        return {"better": UNKNOWN, **entry, "said": f"whether the shared model does better is not known: {why}"}
     better = TIE if abs(mine - theirs) < _SAME else PERSONAL if mine > theirs else SHARED
     if pairs is not None:
         entry |= {"pairs": list(pairs), "p": mcnemar(*pairs)}
@@ -90,12 +92,6 @@ def mcnemar(one: int, other: int) -> float:
     total = one + other
     tail = sum(math.comb(total, count) for count in range(min(one, other) + 1))
     return float(min(1.0, 2 * tail / 2**total))
-
-
-def _why(personal: float | None) -> str:
-    if personal is None:
-        return "the run has no test cases of this site, or none of a class"
-    return "the method has no shared model, or the run has not tested it"
 
 
 def _uncertainty(entry: Mapping[str, Any], personal: Mapping[str, Any], shared: Mapping[str, Any]) -> str:

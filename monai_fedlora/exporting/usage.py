@@ -35,25 +35,17 @@ def model_files(modality: Modality, *, program: bool, onnx: bool) -> dict[str, d
     prepared = ["batch", *modality.input_shape]
     inside = modality.plain_preprocessor() is not None
     calibrated = "logits, divided by the temperature"
-    files: dict[str, dict[str, Any]] = {}
-    if modality.scripted:
-        files[SCRIPT] = {"format": "TorchScript", "preprocessing": True, "input_shape": raw, "output": calibrated}
-    files[WEIGHTS] = {
-        "format": "state dictionary",
-        "preprocessing": False,
-        "input_shape": prepared,
-        "output": "logits, not divided by the temperature",
+    rows = (
+        (SCRIPT, modality.scripted, "TorchScript", True, calibrated),
+        (WEIGHTS, True, "state dictionary", False, "logits, not divided by the temperature"),
+        (PROGRAM, program, "torch.export", inside, calibrated),
+        (ONNX, onnx, "ONNX", False, calibrated),
+    )
+    return {
+        path: {"format": kind, "preprocessing": whole, "input_shape": raw if whole else prepared, "output": output}
+        for path, is_there, kind, whole, output in rows
+        if is_there
     }
-    if program:
-        files[PROGRAM] = {
-            "format": "torch.export",
-            "preprocessing": inside,
-            "input_shape": raw if inside else prepared,
-            "output": calibrated,
-        }
-    if onnx:
-        files[ONNX] = {"format": "ONNX", "preprocessing": False, "input_shape": prepared, "output": calibrated}
-    return files
 
 
 def usage_text(name: str, modality: Modality, files: Mapping[str, Mapping[str, Any]]) -> str:

@@ -74,7 +74,9 @@ def classify(study: ServedStudy, classifier: Classifier, *, deidentifier: Deiden
         notes.append(f"there is no overlay: {error}")
     study.enter(EXPLAINING)
     notes += [*_offer_overlay(study, prediction, loaded), *_offer_reports(study, prediction, deidentifier)]
-    study.result = result | {"notes": [*result["notes"], *notes], "overlay": _explained(prediction)}
+    shown = prediction.relevance
+    colours = None if shown is None else overlay.explain_overlay(shown, answer=prediction.predicted)
+    study.result = result | {"notes": [*result["notes"], *notes], "overlay": colours}
     write_json(study.results / FILES["json"], study.result)
     study.offer("json", study.results / FILES["json"])
     study.enter(DONE)
@@ -91,13 +93,6 @@ def _offer_images(study: ServedStudy, loaded: LoadedStudy) -> None:
         with open_new(study.results / FILES["image"]) as stream:
             photograph.save(stream, format="PNG")
         study.offer("image", study.results / FILES["image"])
-
-
-def _explained(prediction: Prediction) -> str | None:
-    """Explanation of the occlusion map's colours; None without a map."""
-    if prediction.relevance is None:
-        return None
-    return overlay.explain_overlay(prediction.relevance, answer=prediction.predicted)
 
 
 def _offer_overlay(study: ServedStudy, prediction: Prediction, loaded: LoadedStudy) -> list[str]:

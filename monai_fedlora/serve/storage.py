@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import fcntl
 import os
 import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from types import TracebackType
 
@@ -16,27 +16,17 @@ PREFIX = "monai-fedlora-serve-"
 class Storage:
     """A temporary folder that only this user can read.
 
-    It is removed by :meth:`close`, or when the interpreter ends. It is locked while the process lives, so that the next
+    It is removed by ``close()``, or when the interpreter ends. It is locked while the process lives, so that the next
     server can find and remove folders of crashed ones. It is made in the system's temporary folder (``TMPDIR``).
     """
 
     def __init__(self) -> None:
         remove_leftovers()
-        while True:
+        descriptor = None
+        while descriptor is None:  # another start may remove the folder before it is locked
             self.root = Path(tempfile.mkdtemp(prefix=PREFIX))
             descriptor = _lock(self.root)
-            if descriptor is not None:
-                self._descriptor = descriptor
-                atexit.register(self.close)
-                return
-
-    def close(self) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self.root, ignore_errors=True)
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-            atexit.unregister(self.close)
+        self.close = weakref.finalize(self, _remove, self.root, descriptor)
 
     def __enter__(self) -> Storage:
         return self
@@ -57,10 +47,15 @@ def remove_leftovers() -> int:
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         descriptor = _lock(folder)
         if descriptor is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(descriptor)
+            _remove(folder, descriptor)
             removed += 1
     return removed
+
+
+def _remove(folder: Path, descriptor: int) -> None:
+    """Remove a folder that this process has locked."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(descriptor)
 
 
 def _lock(folder: Path) -> int | None:

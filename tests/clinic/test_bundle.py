@@ -83,7 +83,7 @@ def test_preprocessing_and_network_in_turn_equal_the_model(classifier: Classifie
     image = 100 * torch.rand(2, 40, 37, 5, generator=torch.Generator().manual_seed(0))
     affine = reference_affine((4.0, 4.0, 8.0))
     whole = classifier.probabilities(image, affine)
-    in_turn = classifier.log_probabilities(classifier.prepare(image, affine)).exp()
+    in_turn = classifier.batch_log_probabilities(classifier.prepare(image, affine)[None])[0].exp()
     torch.testing.assert_close(torch.tensor(whole), in_turn, check_dtype=False)
     assert sum(whole) == pytest.approx(1)
 

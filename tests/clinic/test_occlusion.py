@@ -57,7 +57,10 @@ def one_after_the_other(classifier: Classifier, image: Tensor, target: int) -> T
             window = slice(max(x - down, 0), x + down), slice(max(y - across, 0), y + across)
             covered = image.clone()
             covered[(slice(None), *window)] = image.mean(dim=(1, 2), keepdim=True)
-            fall = classifier.log_probabilities(image).exp() - classifier.log_probabilities(covered).exp()
+            fall = (
+                classifier.batch_log_probabilities(image[None])[0].exp()
+                - classifier.batch_log_probabilities(covered[None])[0].exp()
+            )
             total[window] += fall[target]
             count[window] += 1
     width = math.ceil(min(rows, columns) / 8) | 1
@@ -125,7 +128,10 @@ def test_a_window_over_the_whole_reason_takes_the_whole_evidence(image: Tensor) 
     classifier = knowing(*place, image)
     covered = image.clone()
     covered[:, place[0], place[1]] = image.mean(dim=(1, 2), keepdim=True)
-    expected = classifier.log_probabilities(image).exp()[1] - classifier.log_probabilities(covered).exp()[1]
+    expected = (
+        classifier.batch_log_probabilities(image[None])[0].exp()[1]
+        - classifier.batch_log_probabilities(covered[None])[0].exp()[1]
+    )
     largest = float(occlusion_map(classifier, image, target=1).max())
     assert 0.4 * float(expected) < largest <= float(expected) * 1.001
 

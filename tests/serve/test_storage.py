@@ -13,7 +13,8 @@ CRASH = """
 import os, sys, tempfile
 tempfile.tempdir = sys.argv[1]
 from monai_fedlora.serve.storage import Storage
-(Storage().root / "patient").write_text("private")
+storage = Storage()
+(storage.root / "patient").write_text("private")
 os._exit(1)
 """
 
