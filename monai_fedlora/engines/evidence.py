@@ -15,6 +15,7 @@ from torch import Tensor
 from monai_fedlora.engines.dataset import CaseDataset, collate_cases, prepare_cases
 from monai_fedlora.engines.features import FrozenInferer
 from monai_fedlora.engines.orders import runs, unknown_orientations
+from monai_fedlora.engines.precision import Precision, autocast
 from monai_fedlora.networks.head_inputs import head_inputs, joined
 
 
@@ -42,7 +43,13 @@ def run_and_keep(evaluator: Any) -> dict[str, Tensor]:
 
 
 def plain_outputs(
-    network: Any, dataset: CaseDataset, *, inferer: Callable[..., Tensor], device: torch.device, batch_size: int
+    network: Any,
+    dataset: CaseDataset,
+    *,
+    inferer: Callable[..., Tensor],
+    device: torch.device,
+    batch_size: int,
+    mixed_precision: Precision = "off",
 ) -> dict[str, Tensor]:
     """Run a network on the cases of a data set without their augmentation.
 
@@ -52,6 +59,7 @@ def plain_outputs(
         inferer: as in evaluation.
         device: where to compute.
         batch_size: cases at a time.
+        mixed_precision: of the run, in which its evaluations compute, so that what these have kept is used again.
 
     Returns:
         ``logits`` (N, C) and ``features`` (N, D), what the heads read, in float32, and ``labels`` (N,), in the order of
@@ -59,6 +67,7 @@ def plain_outputs(
         does not tell an orientation, both are means over all orders of its axes.
     """
     found: dict[str, list[Tensor]] = {"logits": [], "features": [], "labels": []}
+    precision = autocast(device, mixed_precision)
     named = dataset.unopened() if isinstance(inferer, FrozenInferer) and inferer.keeps(network) else nullcontext()
     with eval_mode(network), head_inputs(network) as inputs, torch.no_grad(), named:
         for start in range(0, len(dataset), batch_size):
@@ -67,9 +76,10 @@ def plain_outputs(
             images, labels = prepare_cases(batch, device)
             found["labels"].append(torch.as_tensor(labels).long().cpu().flatten())
             for shown, together in runs(images, unknown_orientations(batch)):
-                logits = inferer(shown, network).float().cpu()
+                with precision():
+                    logits = inferer(shown, network).float().cpu()
                 found["logits"].append(logits.mean(dim=0, keepdim=True) if together else logits)
                 if inputs:
-                    features = joined(inputs).cpu()
+                    features = joined(inputs).float().cpu()
                     found["features"].append(features.mean(dim=0, keepdim=True) if together else features)
     return {name: torch.cat(rows) for name, rows in found.items() if rows}

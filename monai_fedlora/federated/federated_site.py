@@ -304,6 +304,7 @@ class Site:
     def _plain_outputs(self) -> dict[str, Tensor]:
         """What the personal model says of the cases of every split without augmentation, and whose images they are."""
         found: dict[str, Tensor] = {}
+        precision = self._bundled("mixed_precision") if "mixed_precision" in self._config.get() else "off"
         for part, name in (("train", "training"), ("validate", "validation"), ("test", "test")):
             dataset = self._bundled(f"{part}::dataset")
             if not isinstance(dataset, CaseDataset):  # a hospital's own bundle may train on something else
@@ -314,6 +315,7 @@ class Site:
                 inferer=self._bundled("validate::inferer"),
                 device=self._bundled("device"),
                 batch_size=self._bundled("batch_size"),
+                mixed_precision=precision,
             )
             found |= {f"{name}/{key}": value for key, value in outputs.items()}
             if len(dataset) == len(self._units[name]):

@@ -31,13 +31,14 @@ def network() -> Any:
     return build_backbone("vit_demo", out_chans=2).eval()
 
 
-def evaluator(network: Any, data: list[dict[str, Any]]) -> ClassificationEvaluator:
+def evaluator(network: Any, data: list[dict[str, Any]], **options: Any) -> ClassificationEvaluator:
     return ClassificationEvaluator(
         device="cpu",
         val_data_loader=DataLoader(data, batch_size=3),  # type: ignore[arg-type]
         network=network,
         postprocessing=Compose([Activationsd(keys="pred", softmax=True)]),
         key_val_metric=ClassificationMetrics(),
+        **options,
     )
 
 
@@ -86,3 +87,17 @@ def test_without_cases_or_without_a_view_of_the_heads_there_are_no_features(netw
 
     dataset = CaseDataset(items(3), Compose([]))
     assert plain_outputs(network, dataset, **{**arguments, "inferer": blind}).keys() == {"logits", "labels"}
+
+
+def test_what_a_run_leaves_is_of_its_own_precision(network: Any) -> None:
+    """So that logits of training cases compare with those of an evaluation, and stored features are used again."""
+    data = items(3)
+    engine = evaluator(network, data, mixed_precision="bf16")
+    arguments: dict[str, Any] = {"inferer": SimpleInferer(), "device": CPU, "batch_size": 3}
+    half = plain_outputs(network, CaseDataset(data, Compose([])), mixed_precision="bf16", **arguments)
+    full = plain_outputs(network, CaseDataset(data, Compose([])), **arguments)
+    torch.testing.assert_close(half["logits"], run_and_keep(engine)["logits"], rtol=0, atol=0)
+    for name in ("logits", "features"):
+        assert half[name].dtype == torch.float32
+        assert not torch.equal(half[name], full[name])
+        torch.testing.assert_close(half[name], full[name], rtol=0.05, atol=0.05)
