@@ -42,5 +42,9 @@ class ExportError(FedLoraError):
     """A run cannot be turned into a bundle."""
 
 
+class OutOfMemory(FedLoraError):
+    """Memory ran out, of a GPU or of the machine; what was being done is no reason to doubt a file."""
+
+
 class Aborted(FedLoraError):
     """Work was given up because somebody asked for it; nothing of it is kept."""

@@ -31,6 +31,7 @@ from monai_fedlora.methods.choice import MethodChoice, check_attached, tell_abou
 from monai_fedlora.networks.catalogue import architecture
 from monai_fedlora.networks.pinned import find_backbone, pin_backbone
 from monai_fedlora.networks.prompts import own_prompts
+from monai_fedlora.out_of_memory import tell_out_of_memory
 from monai_fedlora.scratch import private_folder
 
 __all__ = ["Run", "federate"]
@@ -239,6 +240,7 @@ def _maker(network: Callable[[], nn.Module] | nn.Module) -> Callable[[], nn.Modu
             try:
                 return copy.deepcopy(network)
             except Exception as error:
+                tell_out_of_memory(error, "copying the network for a site")
                 raise ConfigError(
                     f"the network cannot be copied for each site ({error}); give a function that makes it"
                 ) from error
@@ -258,6 +260,7 @@ def _logits(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
     except ConfigError:
         raise
     except Exception as error:
+        tell_out_of_memory(error, "trying the network on one image")
         raise ConfigError(
             f"the network does not take images of shape {tuple(image.shape)}: {type(error).__name__}: {error}"
         ) from error

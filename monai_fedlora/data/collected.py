@@ -19,6 +19,7 @@ from monai_fedlora.data.cases import SPLITS, Case, Datalist
 from monai_fedlora.data.datalist import check_site_name
 from monai_fedlora.data.origin import UNKNOWN, Origin
 from monai_fedlora.errors import DataError
+from monai_fedlora.out_of_memory import tell_out_of_memory
 
 TRANSFORM_HINT = (
     "give transform= with MONAI's dictionary transforms, such as "
@@ -164,6 +165,7 @@ def _transformed(case: dict[str, Any], steps: Compose, name: str) -> Mapping[str
     try:
         made = steps(copy.deepcopy(case))  # transforms that compute in place must not change the user's data
     except Exception as error:
+        tell_out_of_memory(error, f"transforming {name}")
         cause = error.__cause__ or error
         raise DataError(f"{name} cannot be transformed: {type(cause).__name__}: {str(cause)[:300]}") from error
     if not isinstance(made, Mapping):
@@ -191,6 +193,7 @@ def _image(value: Any, name: str) -> Tensor:
         try:
             tensor = torch.as_tensor(np.asarray(value))
         except (TypeError, ValueError, RuntimeError) as error:
+            tell_out_of_memory(error, f"copying {name}")
             raise DataError(f"{name} is a {type(value).__name__}, which is no image: {error}") from error
     if tensor.is_complex() or tensor.ndim < 2:
         raise DataError(

@@ -20,6 +20,7 @@ from monai_fedlora.engines.distributed import rank, world_size
 from monai_fedlora.engines.memory import active_memory, fingerprint
 from monai_fedlora.engines.store import Entry, Store, key_of
 from monai_fedlora.errors import FedLoraError
+from monai_fedlora.out_of_memory import tell_out_of_memory
 
 Case = Mapping[str, Any]
 _GIVEN = "given/"
@@ -108,6 +109,7 @@ class Preprocessed:
         try:
             case: Case = self._steps(dict(self._data[index]))
         except RuntimeError as error:  # MONAI tells which transform failed, and hides what this package has to say
+            tell_out_of_memory(error, "preprocessing a case")
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, FedLoraError):
                 cause = cause.__cause__

@@ -18,6 +18,7 @@ from monai_fedlora.errors import ExportError
 from monai_fedlora.exporting.classifier import Classifier
 from monai_fedlora.exporting.modality import Modality
 from monai_fedlora.files import atomic_path
+from monai_fedlora.out_of_memory import tell_out_of_memory
 
 _TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
 
@@ -48,6 +49,7 @@ def write_program(network: nn.Module, modality: Modality, path: Path, *, metadat
                 module.eval().requires_grad_(False), (first.expand(2, *first.shape[1:]),), dynamic_shapes=(sizes,)
             )
     except Exception as error:
+        tell_out_of_memory(error, "exporting the model as a program", "leave the program out")
         raise ExportError(
             f"torch.export cannot follow the network ({type(error).__name__}: {' '.join(str(error).split())[:300]}); "
             "take what depends on the values or the number of images out of its forward"

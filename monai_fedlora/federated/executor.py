@@ -16,7 +16,7 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
-from monai_fedlora.environment import PRIVATE_DIR, THREADS
+from monai_fedlora.environment import GPU_PROCESSES, PRIVATE_DIR, THREADS
 from monai_fedlora.errors import Aborted, PolicyError, PrivacyError
 from monai_fedlora.federated.failures import note
 from monai_fedlora.federated.flare_context import (
@@ -54,7 +54,8 @@ class SiteExecutor(Executor):
     A refusal reaches the server as the return code ``TASK_UNSUPPORTED`` alone; ``errors.log`` names the limit.
 
     On the CPU the number of torch threads is ``MONAI_FEDLORA_THREADS``; unset, it is one in the simulator,
-    whose results then do not depend on how many sites run at once, and torch's default elsewhere.
+    whose results then do not depend on how many sites run at once, and torch's default elsewhere. On a GPU the features
+    of all sites of the simulator share its memory, unless ``MONAI_FEDLORA_GPU_PROCESSES`` says that fewer run at once.
     """
 
     def __init__(self) -> None:
@@ -112,9 +113,12 @@ class SiteExecutor(Executor):
             torch.set_num_threads(int(threads))
         from monai_fedlora.federated.federated_site import Site
 
+        plan = load_plan(fl_ctx)
+        if simulated(fl_ctx):
+            os.environ.setdefault(GPU_PROCESSES, str(len(plan.sites)))
         site = Site(
             name=fl_ctx.get_identity_name(),
-            plan=load_plan(fl_ctx),
+            plan=plan,
             private_root=_private_folder(fl_ctx),
             should_stop=lambda: self._abort.triggered,
             policy=partial(site_policy, local_folder(fl_ctx)),

@@ -304,7 +304,7 @@ class Site:
     def _plain_outputs(self) -> dict[str, Tensor]:
         """What the personal model says of the cases of every split without augmentation, and whose images they are."""
         found: dict[str, Tensor] = {}
-        precision = self._bundled("mixed_precision") if "mixed_precision" in self._config.get() else "off"
+        precision: Any = self._bundled("mixed_precision") if "mixed_precision" in self._config.get() else "off"
         for part, name in (("train", "training"), ("validate", "validation"), ("test", "test")):
             dataset = self._bundled(f"{part}::dataset")
             if not isinstance(dataset, CaseDataset):  # a hospital's own bundle may train on something else

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from monai_fedlora.catalogues import trusting
-from monai_fedlora.environment import BACKBONE, DATA, POLICY, PRIVATE_DIR, THREADS
+from monai_fedlora.environment import BACKBONE, DATA, GPU_PROCESSES, POLICY, PRIVATE_DIR, THREADS
 from monai_fedlora.errors import ConfigError, FedLoraError
 from monai_fedlora.federated.lock import FolderLock
 from monai_fedlora.federated.plan import Plan
@@ -28,18 +30,23 @@ _ERRORS = "private/errors.log"
 _SIMULATOR = "nvflare.private.fed.app.simulator.simulator"
 _TRACEBACK = "Traceback (most recent call last):"
 _MEMORY_OF_SITE = 3 << 29  # ours; a process with a frozen network of base size takes 1 GB
+_GPU_MEMORY_OF_SITE = 3 << 30  # ours; half a GB for CUDA itself, that network, and its steps
 _STATISTICS = Path("pool_stats") / "simulator_cell_stats.json"
 
 
 def default_threads(n_sites: int) -> int:
     """Sites that run at once: all of them, as far as there are 1.5 GB of free memory for each.
 
-    Sites that run at once share the cores. One that has to wait for its turn is started anew for every task, which
-    takes seconds.
+    Where there is a GPU, all compute on the first one, and each needs 3 GB of what is free there as well. Sites that
+    run at once share the cores. One that has to wait for its turn is started anew for every task, which takes seconds.
     """
     import psutil
+    import torch
 
-    return max(1, min(n_sites, psutil.virtual_memory().available // _MEMORY_OF_SITE))
+    fit = psutil.virtual_memory().available // _MEMORY_OF_SITE
+    if torch.cuda.is_available():
+        fit = min(fit, torch.cuda.mem_get_info(0)[0] // _GPU_MEMORY_OF_SITE)
+    return max(1, min(n_sites, fit))
 
 
 def simulate(
@@ -96,7 +103,15 @@ def simulate(
         shutil.rmtree(workspace / NVFLARE, ignore_errors=True)
         command = [sys.executable, "-m", _SIMULATOR, str(job.resolve()), "-w", str(workspace / NVFLARE)]
         command += ["-t", str(threads), *options]
-        return _run(command, plan, workspace, lock, data=data, backbone=backbone, on_progress=on_progress)
+        told = {GPU_PROCESSES: str(_processes_of_a_gpu(threads, options))}
+        return _run(command, plan, workspace, lock, told, data=data, backbone=backbone, on_progress=on_progress)
+
+
+def _processes_of_a_gpu(threads: int, options: Sequence[str]) -> int:
+    """Sites at once on each GPU; of several groups of GPUs NVFlare lets one site at a time compute on each."""
+    given = {name: value for name, value in pairwise(options) if name in ("-gpu", "--gpu")}
+    groups = [part for value in given.values() for part in re.sub(r"\[[^]]*\]", "group", value).split(",")]
+    return 1 if len(groups) > 1 else threads
 
 
 def _run(
@@ -104,12 +119,14 @@ def _run(
     plan: Plan,
     workspace: Path,
     lock: FolderLock,
+    told: Mapping[str, str],
     *,
     data: str | None,
     backbone: str | None,
     on_progress: Callable[[Mapping[str, Any]], None],
 ) -> Mapping[str, Any]:
     environment = {
+        **told,
         **os.environ,
         PRIVATE_DIR: str(workspace / "private"),
         THREADS: os.environ.get(THREADS, "1"),

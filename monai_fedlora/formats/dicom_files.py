@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from monai_fedlora.errors import ConfigError, DataError, FedLoraError
+from monai_fedlora.out_of_memory import tell_out_of_memory
 
 DIRECTORY = "1.2.840.10008.1.3.10"
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -68,6 +69,7 @@ def naming_damage(what: str, advice: str) -> Iterator[None]:
     except FedLoraError:
         raise
     except Exception as error:
+        tell_out_of_memory(error, "reading DICOM")
         raise DataError(f"{what} ({error}); {advice}") from error
 
 

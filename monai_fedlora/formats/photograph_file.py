@@ -15,6 +15,7 @@ import numpy as np
 from monai_fedlora.errors import DataError
 from monai_fedlora.formats.jpeg_data import MAXIMUM_SCANS, TooManyScans, check_scans, missing_data
 from monai_fedlora.formats.png_data import is_incomplete
+from monai_fedlora.out_of_memory import tell_out_of_memory
 
 FORMATS = ("JPEG", "PNG", "TIFF")
 SUFFIXES = (".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
@@ -100,6 +101,7 @@ def opened(path: Path, *, damage: str, advice: str) -> Iterator[Any]:
     except UnidentifiedImageError as error:
         raise DataError(f"{path} is not a JPEG, PNG or TIFF file that can be read; {advice}") from error
     except Exception as error:  # Pillow reports damage by many kinds of errors
+        tell_out_of_memory(error, f"reading {path}")
         raise DataError(f"{path} {damage} ({error}); copy it again from the source") from error
 
 

@@ -23,6 +23,7 @@ from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.backbone import Features, Taps
 from monai_fedlora.networks.layers import block_lists, module_called, roles_of
 from monai_fedlora.networks.opened import INSIDE, OpenedNetwork, evaluating, logits_of, random_images
+from monai_fedlora.out_of_memory import tell_out_of_memory
 
 _RTOL, _ATOL = 1e-5, 1e-6
 
@@ -269,6 +270,7 @@ class BlockedNetwork(OpenedNetwork):
         try:
             again = self._resumed(features, block)
         except Exception as error:
+            tell_out_of_memory(error, "trying the network's blocks on one image")
             return f"without what came before, it fails with {type(error).__name__}: {error}"
         if again.shape == whole.shape and torch.allclose(again, whole, rtol=_RTOL, atol=_ATOL):
             return None

@@ -21,6 +21,7 @@ from monai_fedlora.networks.cinema import SIZES, ConvViT, ConvViTSize, convvit
 from monai_fedlora.networks.opened import OpenedNetwork
 from monai_fedlora.networks.text import TextSettings
 from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
+from monai_fedlora.out_of_memory import tell_out_of_memory
 from monai_fedlora.resources import DEMO_CLIP_WEIGHTS, DEMO_VIT_WEIGHTS, DEMO_WEIGHTS, weights_path
 
 Modality = Literal["cine", "image"]
@@ -231,6 +232,7 @@ def _own(chosen: Architecture, build: Callable[..., nn.Module], *, out_chans: in
     try:
         module = build(out_chans=out_chans, n_frames=n_frames)
     except Exception as error:  # code of others can fail in any way
+        tell_out_of_memory(error, f"building the backbone {chosen.name}")
         raise ConfigError(
             f"the backbone {chosen.name}{_of(chosen)} cannot be built for {out_chans} classes "
             f"({type(error).__name__}: {error})"

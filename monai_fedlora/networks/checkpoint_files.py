@@ -18,6 +18,7 @@ import torch
 
 from monai_fedlora import files
 from monai_fedlora.errors import ConfigError, FedLoraError, WeightsError
+from monai_fedlora.out_of_memory import tell_out_of_memory
 
 HUB_PREFIX = "hf://"
 CONFIG_NAME = "config.json"
@@ -321,6 +322,7 @@ def _unpickled(path: Path) -> dict[str, CheckpointTensor]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged pickle can fail in any way
+        tell_out_of_memory(error, f"reading {path}")
         raise WeightsError(
             f"{path} is not a readable checkpoint ({_reason(error)}); it may be truncated, or hold more than tensors, "
             "which is not accepted because it could run code"

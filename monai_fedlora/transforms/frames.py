@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from monai_fedlora.errors import DataError
 from monai_fedlora.formats.nifti import Volume, open_volume
 from monai_fedlora.formats.nifti_forms import times
+from monai_fedlora.out_of_memory import tell_out_of_memory
 from monai_fedlora.transforms.grey_levels import check_grey_levels, check_time_axis, not_finite
 from monai_fedlora.transforms.orientation import orient_array
 
@@ -181,6 +182,7 @@ def _stored(volume: Volume, path: Path) -> np.ndarray:
     try:
         return np.asanyarray(volume.proxy.get_unscaled())
     except Exception as error:  # nibabel, gzip and zlib report damage by many kinds of errors
+        tell_out_of_memory(error, f"reading {path}")
         raise DataError(f"{path} cannot be read to its end ({error}); copy it again from the source") from error
 
 
@@ -192,6 +194,7 @@ def _scaled(stored: np.ndarray, volume: Volume, path: Path) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):
             return apply_read_scaling(stored, volume.proxy.slope, volume.proxy.inter).astype(np.float32)
     except Exception as error:
+        tell_out_of_memory(error, f"reading {path}")
         raise DataError(f"{path} has a slope or intercept that cannot be applied ({error})") from error
 
 

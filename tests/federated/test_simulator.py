@@ -146,6 +146,32 @@ def test_as_many_sites_run_at_once_as_have_memory(monkeypatch: pytest.MonkeyPatc
     assert default_threads(50) == 1
 
 
+def test_on_a_gpu_as_many_sites_run_at_once_as_have_its_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=100 << 30))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for free, threads in ((139, 46), (24, 8), (8, 2), (1, 1)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free << 30, 141 << 30))
+        assert default_threads(50) == threads
+        assert default_threads(1) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "processes"),
+    [((), 3), (("-gpu", "0"), 3), (("-gpu", "[0,1]"), 3), (("-gpu", "0,1"), 1), (("--gpu", "[0,1],[2]"), 1)],
+)
+def test_sites_are_told_how_many_share_a_gpu(options: tuple[str, ...], processes: int) -> None:
+    assert module._processes_of_a_gpu(3, options) == processes
+
+
+@pytest.mark.slow
+def test_sites_learn_how_many_run_at_once_unless_somebody_said_so(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert stand_in(results=[FINISHED], threads=2)["environment"]["MONAI_FEDLORA_GPU_PROCESSES"] == "2"
+    monkeypatch.setenv("MONAI_FEDLORA_GPU_PROCESSES", "5")
+    assert stand_in(results=[FINISHED], overwrite=True)["environment"]["MONAI_FEDLORA_GPU_PROCESSES"] == "5"
+
+
 @pytest.mark.slow
 def test_progress_is_shown_while_the_run_goes_on(stand_in: StandIn) -> None:
     seen: list[int] = []
