@@ -14,6 +14,7 @@ from monai_fedlora import __version__
 from monai_fedlora.commands.parser import Parser
 from monai_fedlora.errors import FedLoraError
 from monai_fedlora.files import private_umask
+from monai_fedlora.out_of_memory import memory_told
 
 COMMANDS = (
     "data",
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     args = build_parser().parse_args(argv)
     try:
-        with private_umask():
+        with private_umask(), memory_told(f"running {args.command}"):
             return int(args.run(args))
     except FedLoraError as error:
         if args.debug:

@@ -18,6 +18,12 @@ SERVE_TOKEN = "MONAI_FEDLORA_TOKEN"
 CACHE_LIMIT = "MONAI_FEDLORA_CACHE_LIMIT"
 """Gigabytes on disk for preprocessed cases and outputs of frozen blocks; unset 20, and 0 keeps none."""
 
+GPU_FEATURES = "MONAI_FEDLORA_GPU_FEATURES"
+"""Share of a GPU's free memory in which features of frozen parts stay; unset 0.25, and 0 keeps none there."""
+
+GPU_PROCESSES = "MONAI_FEDLORA_GPU_PROCESSES"
+"""Number of processes that share each GPU, and with it the share for features; unset 1."""
+
 SIGN_PASSPHRASE = "MONAI_FEDLORA_SIGN_PASSPHRASE"
 """Passphrase of the key that signs an exported bundle, where it does not lie in a file."""
 

@@ -12,11 +12,17 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from monai_fedlora.environment import GPU_FEATURES
 from monai_fedlora.errors import OutOfMemory
 
-BATCH = "lower batch_size, and raise accumulation_steps by as much"
-PRECISION = "set mixed_precision to bf16"
-PROCESSES = "let fewer sites or processes compute at once"
+TRAINING = (
+    "lower batch_size, and raise accumulation_steps by as much",
+    "set mixed_precision to bf16",
+    "let fewer sites compute at once",
+    f"lower {GPU_FEATURES} where a GPU keeps features",
+)
+EVALUATING = ("lower batch_size", *TRAINING[1:])
+"""What helps, the best first."""
 _PROGRAMS = "close other programs, or take a machine with more memory"
 
 _SAID = re.compile(

@@ -104,6 +104,13 @@ def test_unexpected_error_is_not_hidden(probe: ModuleType) -> None:
         cli.main(["probe"])
 
 
+def test_too_little_memory_is_one_line(probe: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    vars(probe)["run"] = raising(MemoryError("Unable to allocate 8.00 EiB for an array"))
+    assert cli.main(["probe"]) == cli.EXIT_ERROR
+    said = capsys.readouterr().err
+    assert said.startswith("error: out of memory while running probe (Unable to allocate 8.00 EiB for an array); ")
+
+
 def test_interrupt_exits_as_shells_expect(probe: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     vars(probe)["run"] = raising(KeyboardInterrupt())
     assert cli.main(["probe"]) == 130

@@ -18,7 +18,7 @@ PACKAGE = REPOSITORY / "monai_fedlora"
 
 # Rooms from the ground up: a folder or a module of the package imports those before it, and none behind it.
 ORDER = (
-    *("errors", "out_of_memory", "environment", "catalogues", "source_digest", "files", "scratch"),
+    *("errors", "environment", "out_of_memory", "catalogues", "source_digest", "files", "scratch"),
     *("tracker_names", "encoding", "resources", "formats", "transforms", "data", "studies", "site_report"),
     *("networks", "adapters", "scope", "methods", "engines"),
     *("federated", "rendering", "exporting", "clinic", "auditing", "comparison"),

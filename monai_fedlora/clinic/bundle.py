@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from monai_fedlora.clinic.trust import Trust, read_trust
-from monai_fedlora.errors import ConfigError, DataError, WeightsError
+from monai_fedlora.errors import ConfigError, DataError, FedLoraError, WeightsError
 from monai_fedlora.exporting.check.checker import check_contents
 from monai_fedlora.exporting.check.contents import Contents, open_contents
 from monai_fedlora.exporting.check.findings import FOREIGN, VERIFIED
@@ -27,11 +27,16 @@ from monai_fedlora.exporting.check.layout import PROGRAM, model_of
 from monai_fedlora.exporting.check.provenance import NOT_MADE_HERE
 from monai_fedlora.exporting.keys import PublicKey
 from monai_fedlora.exporting.reference import METHOD
+from monai_fedlora.out_of_memory import tell_out_of_memory
 from monai_fedlora.site_report import renamed_views
 from monai_fedlora.studies.study import CINE, IMAGE
 
 _MODALITIES = {"MR": CINE, "photograph": IMAGE}
 _MODEL = "models/model.ts"
+_SHORT_OF_MEMORY = (
+    "the image is not to blame: close other programs that use it",
+    "compute on the processor, with CUDA_VISIBLE_DEVICES= in front of the command",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +93,8 @@ class Classifier:
 
         Raises:
             DataError: the model refuses the image, or its output is not finite.
+            OutOfMemory: memory ran out.
+            FedLoraError: the GPU has failed.
         """
         return self.assess(image, affine)[0]
 
@@ -154,7 +161,14 @@ class Classifier:
         try:
             with torch.no_grad():
                 return module(*(tensor.to(self.device) for tensor in inputs))
-        except (RuntimeError, torch.jit.Error) as error:
+        except (MemoryError, RuntimeError, torch.jit.Error) as error:
+            tell_out_of_memory(error, "the model looked at the image", *_SHORT_OF_MEMORY)
+            if device_failed(error):
+                said = str(error).strip().splitlines()[-1]
+                raise FedLoraError(
+                    f"the GPU has failed, and computes nothing more for this program ({said}); start it again, "
+                    "with CUDA_VISIBLE_DEVICES= in front of the command to compute on the processor"
+                ) from error
             reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
             raise DataError(f"the model refuses this image: {reason.partition('Error: ')[2] or reason}") from error
 
@@ -254,12 +268,18 @@ def current_names(metadata: dict[str, Any]) -> dict[str, Any]:
     return {**metadata, "eval_metrics": {**metrics, "test": renamed_views(metrics["test"])}}
 
 
+def device_failed(error: BaseException) -> bool:
+    """Whether a GPU has failed, such as by an assertion, after which nothing computes there in the same process."""
+    return "CUDA error" in str(error)
+
+
 def _load(model: Path, bundle: Path, device: torch.device) -> torch.jit.ScriptModule:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=DeprecationWarning)
             return torch.jit.load(str(model), map_location=device).eval()
     except (RuntimeError, ValueError) as error:
+        tell_out_of_memory(error, f"opening {bundle} on {device}", *_SHORT_OF_MEMORY[1:])
         reason = str(error).partition("\n")[0]
         raise WeightsError(f"{bundle}: {_MODEL} cannot be read ({reason}); copy it again from the source") from error
 

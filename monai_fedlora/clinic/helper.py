@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, cast
 import torch
 from torch import Tensor
 
-from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.clinic.bundle import Classifier, device_failed
 from monai_fedlora.clinic.messages import describe_tensors, read_tensors, tensor_bytes
 from monai_fedlora.errors import DataError
 from monai_fedlora.scratch import private_folder
@@ -97,7 +97,9 @@ class Helper:
         with self._lock:
             try:
                 return self._call(method, inputs, model)
-            except RuntimeError:
+            except RuntimeError as error:
+                if device_failed(error):
+                    self._end()
                 raise
             except BaseException:
                 self._end()

@@ -20,6 +20,7 @@ from monai_fedlora.engines.epoch_metrics import ClassificationMetrics
 from monai_fedlora.engines.features import unopened_images
 from monai_fedlora.engines.orders import mean_logits, unknown_orientations
 from monai_fedlora.engines.precision import Precision, autocast
+from monai_fedlora.out_of_memory import EVALUATING, memory_told
 
 _log = logging.getLogger(__name__)
 
@@ -79,12 +80,15 @@ class ClassificationEvaluator(SupervisedEvaluator):
 
         Args:
             global_epoch: the training epoch this belongs to, counted from 1.
+
+        Raises:
+            OutOfMemory: memory ran out.
         """
         self.state.metrics, self.state.metric_details = {}, {}
         if self.state.epoch_length == 0:
             _log.warning("the split is empty: nothing is evaluated")
             return
-        with unopened_images(self):
+        with memory_told(f"evaluating on {self.state.device}", *EVALUATING), unopened_images(self):
             super().run(global_epoch)
 
     def _iteration(self, engine: Any, batchdata: Any) -> dict:

@@ -17,6 +17,7 @@ from monai_fedlora.engines.features import FrozenInferer
 from monai_fedlora.engines.orders import runs, unknown_orientations
 from monai_fedlora.engines.precision import Precision, autocast
 from monai_fedlora.networks.head_inputs import head_inputs, joined
+from monai_fedlora.out_of_memory import EVALUATING, memory_told
 
 
 def run_and_keep(evaluator: Any) -> dict[str, Tensor]:
@@ -69,7 +70,8 @@ def plain_outputs(
     found: dict[str, list[Tensor]] = {"logits": [], "features": [], "labels": []}
     precision = autocast(device, mixed_precision)
     named = dataset.unopened() if isinstance(inferer, FrozenInferer) and inferer.keeps(network) else nullcontext()
-    with eval_mode(network), head_inputs(network) as inputs, torch.no_grad(), named:
+    told = memory_told(f"evaluating on {device}", *EVALUATING)
+    with told, eval_mode(network), head_inputs(network) as inputs, torch.no_grad(), named:
         for start in range(0, len(dataset), batch_size):
             cases = range(start, min(start + batch_size, len(dataset)))
             batch = collate_cases([dataset.plain(index) for index in cases])

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from monai_fedlora.engines.dataset import CaseDataset, CaseView, collate_cases, prepare_cases
+from monai_fedlora.engines.device_room import room_on
 from monai_fedlora.engines.distributed import unwrap
 from monai_fedlora.engines.frozen import FrozenPart, frozen_part
 from monai_fedlora.engines.joining import joined
@@ -26,9 +27,8 @@ from monai_fedlora.engines.on_device import OnDevice
 from monai_fedlora.engines.precision import Kept
 from monai_fedlora.engines.store import Entry, Store, key_of
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.out_of_memory import TRAINING, memory_told
 
-_SHARE_OF_GPU = 0.25
-"""Of the memory that is free when the first features are kept; training and evaluation keep apart (ours)."""
 _log = logging.getLogger(__name__)
 
 
@@ -71,7 +71,8 @@ class FrozenInferer(Inferer):
     Args:
         dtype: type in which outputs are kept; one that float16 cannot hold is kept as it is.
         store: where they are kept. Without one, and wherever a :class:`~monai_fedlora.engines.memory.Memory` is in use
-            when the inferer is built, in this process only. On a GPU they also stay in a quarter of its free memory.
+            when the inferer is built, in this process only. On a GPU they also stay in a share of its memory, see
+            :func:`~monai_fedlora.engines.device_room.room_on`, until :meth:`rest`.
 
     Raises:
         ConfigError: the type is unknown.
@@ -84,7 +85,7 @@ class FrozenInferer(Inferer):
         self._dtype: torch.dtype = getattr(torch, dtype)
         self._keeper: Memory | Store = active_memory() or store or Memory()
         self._own = Memory()
-        self._room: Callable[[torch.device], int] = _room_on
+        self._room: Callable[[torch.device], int] = room_on
         self._keys: dict[tuple[str, CaseView], str] = {}
         self._kinds: dict[tuple[object, ...], str] = {}
         self._on_device: OnDevice | None = None
@@ -105,6 +106,11 @@ class FrozenInferer(Inferer):
                     "is not named"
                 )
         return self._part is not None
+
+    def rest(self) -> None:
+        """Let what is kept leave the GPU; it is copied there again when it is needed."""
+        if self._on_device is not None:
+            self._on_device.clear()
 
     def __call__(self, inputs: Tensor | list[CaseView], network: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Return the logits (B, C) of images (B, ...), or of views of B cases."""
@@ -143,7 +149,8 @@ class FrozenInferer(Inferer):
         row = self._on_device.get(key)
         if row is None:
             keeper = self._own if self._digest is None or view.name is None else self._keeper
-            entry = keeper.recall(key, lambda: self._compute(_opened(view).to(device)))
+            with memory_told(f"computing features of one case on {device}", *TRAINING[1:]):
+                entry = keeper.recall(key, lambda: self._compute(_opened(view).to(device)))
             row = [tensor for _, tensor in sorted(entry.items())]
             row = self._on_device.keep(key, row) or row
         return row
@@ -163,13 +170,6 @@ def _opened(view: CaseView) -> Tensor:
     """The image of a view in full precision, which the network's does not concern."""
     with torch.autocast("cpu", enabled=False), torch.no_grad():
         return view.image()
-
-
-def _room_on(device: torch.device) -> int:
-    """Bytes that kept features may take on a device: a part of what is free on a GPU, nothing on a processor."""
-    if device.type != "cuda":
-        return 0
-    return int(torch.cuda.mem_get_info(device)[0] * _SHARE_OF_GPU)
 
 
 @contextmanager

@@ -7,10 +7,15 @@ needs no list of places on the device.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable, Sequence
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
+
+from monai_fedlora.environment import GPU_FEATURES, GPU_PROCESSES
+from monai_fedlora.out_of_memory import shortage
 
 _FIRST_BLOCK = 8 * 2**20
 _LARGEST_BLOCK = 256 * 2**20
@@ -19,6 +24,13 @@ _ALIGNMENT = 16
 
 Row = Sequence[Tensor]
 """What is kept of one case: the parts that a frozen network gave, each (1, ...)."""
+_log = logging.getLogger(__name__)
+_all: WeakSet[OnDevice] = WeakSet()
+
+
+def held_on(device: torch.device) -> int:
+    """Bytes that all kept features of this process take on a device."""
+    return sum(each.nbytes for each in _all if each.device == device)
 
 
 class OnDevice:
@@ -26,16 +38,18 @@ class OnDevice:
 
     Args:
         device: where they stay.
-        room: asked once, when the first row comes: how many bytes they may take on the device. 0 keeps nothing.
+        room: how many bytes all features of this process may take on the device; 0 keeps nothing. It is asked whenever
+            a block is needed, until it has refused one.
     """
 
     def __init__(self, device: torch.device, *, room: Callable[[torch.device], int]) -> None:
         self.device = device
         self._room = room
-        self._limit: int | None = None
+        self._is_full = False
         self._rows: dict[Hashable, Row] = {}
         self._blocks: list[Tensor] = []
         self._free = 0  # bytes at the end of the last block
+        _all.add(self)
 
     @property
     def nbytes(self) -> int:
@@ -50,7 +64,11 @@ class OnDevice:
         return self._rows.get(key)
 
     def keep(self, key: Hashable, row: Row) -> Row | None:
-        """Copy a row to the device; return it there, or None where it finds no room and stays where it is."""
+        """Copy a row to the device; return it there, or None where it finds no room and stays where it is.
+
+        Where the device has less memory than it said, all rows leave it, and no more are kept there: what trains needs
+        the memory more.
+        """
         size = sum(_padded(part.nbytes) for part in row)
         if size > self._free and not self._has_new_block(size):
             return None
@@ -69,19 +87,36 @@ class OnDevice:
         """Forget all rows, and ask for the room anew when the next one comes."""
         self._rows.clear()
         self._blocks.clear()
-        self._free, self._limit = 0, None
+        self._free, self._is_full = 0, False
 
     def _has_new_block(self, size: int) -> bool:
         """Take a block at least as large as a row, and the larger the more there is already."""
-        if self._limit is None:
-            self._limit = self._room(self.device)
-        left = self._limit - self.nbytes
+        left = 0 if self._is_full else self._room(self.device) - held_on(self.device)
         if size > left:
+            self._is_full = True
             return False
         wanted = max(size, min(max(self.nbytes, _FIRST_BLOCK), _LARGEST_BLOCK))
-        self._blocks.append(torch.empty(min(wanted, left), dtype=torch.uint8, device=self.device))
+        try:
+            self._blocks.append(torch.empty(min(wanted, left), dtype=torch.uint8, device=self.device))
+        except Exception as error:
+            if shortage(error) is None:
+                raise
+            self._give_up()
+            return False
         self._free = len(self._blocks[-1])
         return True
+
+    def _give_up(self) -> None:
+        _log.warning(
+            "%s has no memory left: kept features of %.2f GB leave it, and are copied there for each batch; set %s to "
+            "less, or %s to the number of processes that compute on each GPU",
+            self.device,
+            self.nbytes / 1e9,
+            GPU_FEATURES,
+            GPU_PROCESSES,
+        )
+        self.clear()
+        self._is_full = True
 
 
 def _padded(size: int) -> int:

@@ -29,6 +29,7 @@ from monai_fedlora.engines.precision import Precision, autocast
 from monai_fedlora.engines.sampler import CaseSampler
 from monai_fedlora.engines.seeds import seed_everything
 from monai_fedlora.errors import ConfigError, DataError, FedLoraError
+from monai_fedlora.out_of_memory import TRAINING, memory_told
 
 
 class ClassificationTrainer(SupervisedTrainer):
@@ -121,13 +122,14 @@ class ClassificationTrainer(SupervisedTrainer):
 
         Raises:
             FedLoraError: that many epochs are already done.
+            OutOfMemory: memory ran out.
         """
         if self.state.epoch >= self.state.max_epochs:
             raise FedLoraError(
                 f"training is complete at epoch {self.state.epoch} of {self.state.max_epochs}; "
                 "use run_epochs to continue"
             )
-        with unopened_images(self):
+        with memory_told(f"training on {self.state.device}", *TRAINING), unopened_images(self):
             super().run()
 
     def run_epochs(self, epochs: int) -> None:

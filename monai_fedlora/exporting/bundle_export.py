@@ -43,6 +43,7 @@ from monai_fedlora.exporting.signing import sign_bundle
 from monai_fedlora.exporting.usage import ONNX, PROGRAM, SCRIPT, WEIGHTS, inference_command, model_files, usage_text
 from monai_fedlora.exporting.written import check_models, check_passes
 from monai_fedlora.files import make_folder, sha256, write_text
+from monai_fedlora.out_of_memory import memory_told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,7 @@ class Exported:
     digest: str | None = None
 
 
+@memory_told("exporting a model")
 def export_bundle(
     *,
     run: Path,

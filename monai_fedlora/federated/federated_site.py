@@ -26,6 +26,7 @@ from monai_fedlora.data.origin import UNKNOWN, together
 from monai_fedlora.data.units import unit_numbers
 from monai_fedlora.engines.dataset import CaseDataset
 from monai_fedlora.engines.evidence import plain_outputs, run_and_keep
+from monai_fedlora.engines.features import FrozenInferer
 from monai_fedlora.engines.method import check_phases
 from monai_fedlora.engines.seeds import mix
 from monai_fedlora.errors import Aborted, ConfigError, FedLoraError, WeightsError
@@ -36,6 +37,7 @@ from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.site_policy import Policy, site_policy
 from monai_fedlora.federated.site_state import SiteState, SiteStore
 from monai_fedlora.federated.update import Update
+from monai_fedlora.out_of_memory import TRAINING, memory_told
 from monai_fedlora.resources import bundle_configs
 from monai_fedlora.scope import Role
 from monai_fedlora.site_report import (
@@ -96,6 +98,8 @@ class Site:
         self._permit.sends(self.scope.manifest)
         self._optimiser: torch.optim.Optimizer = self._bundled("optimizer")
         self._trainer = self._bundled("train::trainer")
+        self._inferers: set[FrozenInferer] = set()
+        self._uses(self._trainer.inferer)
         self._should_stop = should_stop
         self._trainer.add_event_handler(Events.ITERATION_COMPLETED, _terminate_if, should_stop)
         self._check_steps()
@@ -147,7 +151,8 @@ class Site:
     def _bundled(self, part: str) -> Any:
         """Return an object of the bundle; an error that is meant to be read comes out of the parser's own."""
         try:
-            return self._config.get_parsed_content(part)
+            with memory_told(f"building the {part} of {self.name}", *TRAINING):
+                return self._config.get_parsed_content(part)
         except RuntimeError as error:
             cause = error.__cause__
             while cause is not None:
@@ -199,14 +204,20 @@ class Site:
     def rest(self) -> None:
         """Free the trained parameters and the optimiser's state, which the next task sends or reads from the disk.
 
-        Until then the network's outputs are meaningless.
+        Features leave the GPU, and stay where else they are kept. Until then the network's outputs are meaningless.
         """
         self._finished_round = None
         self._residual = {}
         self._optimiser.state.clear()
         self._optimiser.zero_grad(set_to_none=True)
+        for inferer in self._inferers:
+            inferer.rest()
         for tensor in self._brought():
             tensor.data = tensor.data.new_zeros(()).expand(tensor.shape)
+
+    def _uses(self, inferer: Any) -> None:
+        if isinstance(inferer, FrozenInferer):
+            self._inferers.add(inferer)
 
     def _wake(self) -> None:
         """Allocate again what :meth:`rest` has freed."""
@@ -298,6 +309,7 @@ class Site:
         evaluator = self._bundled(f"{split}::evaluator")
         if len(evaluator.data_loader) == 0:
             return {}, {}
+        self._uses(evaluator.inferer)
         kept = run_and_keep(evaluator)
         return round_metrics(evaluator.state.metric_details.get("classification", {})), kept
 

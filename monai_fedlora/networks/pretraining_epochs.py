@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.decay import decay_groups
+from monai_fedlora.out_of_memory import memory_told
 
 _WARM_UP = 0.1  # share of the steps over which the learning rate rises (ours)
 _WEIGHT_DECAY = 0.05  # of matrices
 
 
+@memory_told("pre-training", "lower the batch size", "compute in bfloat16 (--mixed-precision bf16)")
 def pretraining_epochs(
     batch_of: Callable[[Sequence[int]], Iterable[Tensor]],
     loss_of: Callable[..., Tensor],
@@ -53,6 +55,7 @@ def pretraining_epochs(
 
     Raises:
         ConfigError: the loss became infinite.
+        OutOfMemory: memory ran out.
     """
     gpu = device.type == "cuda"
     optimizer = torch.optim.AdamW(decay_groups(parameters, _WEIGHT_DECAY), lr=lr, betas=betas, fused=gpu or None)

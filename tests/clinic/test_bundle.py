@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 import torch
 
 from monai_fedlora.clinic.bundle import Classifier, open_bundle, open_with_files
-from monai_fedlora.errors import ConfigError, DataError, WeightsError
+from monai_fedlora.clinic.trust import Trust
+from monai_fedlora.errors import ConfigError, DataError, FedLoraError, OutOfMemory, WeightsError
 from monai_fedlora.exporting.bundle_export import Exported
 from monai_fedlora.exporting.bundle_zip import pack
 from monai_fedlora.exporting.check.checker import check_contents
@@ -50,6 +52,30 @@ def rewrite(bundle: Path, change: Callable[[str, Any], None]) -> None:
     copy_without_call_stacks(buffer, model)
     (bundle / "models" / "model.pt2").unlink()
     write_checksums(bundle)
+
+
+@pytest.mark.parametrize(
+    ("raised", "error", "message"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+            OutOfMemory,
+            "image is not to blame",
+        ),
+        (MemoryError(), OutOfMemory, "image is not to blame"),
+        (RuntimeError("in TorchScript\nRuntimeError: CUDA out of memory."), OutOfMemory, "image is not to blame"),
+        (RuntimeError("CUDA error: device-side assert triggered"), FedLoraError, "the GPU has failed"),
+    ],
+)
+def test_what_the_machine_lacks_is_no_fault_of_the_image(
+    classifier: Classifier, raised: Exception, error: type[Exception], message: str
+) -> None:
+    def failing(*_: torch.Tensor) -> torch.Tensor:
+        raise raised
+
+    with pytest.raises(error, match=message) as caught:
+        replace(classifier, script=failing, trust=Trust()).answer(torch.rand(2, 8, 8, 4))  # type: ignore[arg-type]
+    assert not isinstance(caught.value, DataError)
 
 
 def test_classifier_knows_what_the_export_wrote(exported: Exported, classifier: Classifier) -> None:

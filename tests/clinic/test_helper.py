@@ -49,6 +49,17 @@ def call(helper: Helper, program: str) -> tuple[torch.Tensor, ...]:
 
 
 @pytest.mark.slow
+def test_a_process_whose_gpu_has_failed_is_replaced(obedient: Helper) -> None:
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        call(obedient, """print('{"raised": "shapes cannot be multiplied"}', flush=True)""")
+    assert obedient._process is not None
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        call(obedient, """print('{"raised": "CUDA error: device-side assert triggered"}', flush=True)""")
+    assert obedient._process is None
+    assert call(obedient, TEN)[0].tolist() == [0, 0, 0]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "message"),
     [

@@ -8,7 +8,7 @@ from monai_fedlora.engines.dataset import case_loader
 from monai_fedlora.engines.epoch_metrics import ClassificationMetrics
 from monai_fedlora.engines.evaluator import ClassificationEvaluator
 from monai_fedlora.engines.metrics import classification_metrics
-from monai_fedlora.errors import ConfigError
+from monai_fedlora.errors import ConfigError, OutOfMemory
 
 
 @pytest.fixture
@@ -68,6 +68,17 @@ def test_bf16_predictions_come_back_in_float32(make_evaluator) -> None:
     evaluator.run()
     assert set(seen) == {torch.bfloat16}
     assert evaluator.state.output[0]["pred"].dtype == torch.float32
+
+
+def test_too_little_memory_names_the_settings_that_help(make_evaluator, monkeypatch) -> None:
+    evaluator = make_evaluator()
+
+    def full(*_args, **_options):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(torch.nn.functional, "linear", full)
+    with pytest.raises(OutOfMemory, match=r"evaluating on cpu .*lower batch_size, or"):
+        evaluator.run()
 
 
 def test_an_empty_split_leaves_no_metric_of_an_earlier_run(make_evaluator) -> None:

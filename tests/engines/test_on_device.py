@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from monai_fedlora.engines.joining import joined
-from monai_fedlora.engines.on_device import OnDevice
+from monai_fedlora.engines.on_device import OnDevice, held_on
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 
@@ -61,6 +61,57 @@ def test_memory_is_taken_in_few_blocks_and_given_back_at_once() -> None:
     room[0] = 0
     assert kept.nbytes == 0 and len(kept) == 0 and kept.get(0) is None
     assert kept.keep(0, row(0, (4,))) is None
+
+
+def test_all_of_a_process_share_the_room_and_count_what_they_hold() -> None:
+    first, second = (OnDevice(META, room=lambda device: 300) for _ in range(2))
+    assert first.keep(0, row(0, (4, 12), dtype=torch.float32)) is not None
+    assert held_on(META) == first.nbytes + second.nbytes >= 192
+    assert second.keep(0, row(0, (4, 12), dtype=torch.float32)) is None
+    first.clear()
+    second.clear()
+    assert held_on(META) == 0
+    assert second.keep(0, row(0, (4, 12), dtype=torch.float32)) is not None
+
+
+def test_a_device_that_has_refused_is_not_asked_for_every_case() -> None:
+    asked: list[torch.device] = []
+    kept = OnDevice(META, room=lambda device: asked.append(device) or 0)  # type: ignore[func-returns-value]
+    for number in range(9):
+        assert kept.keep(number, row(number, (4, 12))) is None
+    assert asked == [META]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+def test_a_device_without_memory_keeps_nothing_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: type[Exception]
+) -> None:
+    kept = OnDevice(META, room=lambda device: 10**9)
+    assert kept.keep(0, row(0, (2**23,))) is not None
+
+    def full(*_args: Any, **_options: Any) -> torch.Tensor:
+        raise error("CUDA out of memory. Tried to allocate 8.00 MiB.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "empty", full)
+        assert [kept.keep(number, row(number, (2**23,))) for number in range(1, 5)] == [None] * 4
+    assert (kept.nbytes, len(kept), kept.get(0)) == (0, 0, None)
+    assert kept.keep(5, row(5, (4,))) is None
+    (record,) = caplog.records
+    assert "meta has no memory left" in record.message
+    assert "MONAI_FEDLORA_GPU_FEATURES" in record.message
+    kept.clear()  # of a site that rests: its next task tries again
+    assert kept.keep(6, row(6, (4,))) is not None
+
+
+def test_another_error_of_the_device_is_no_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_args: Any, **_options: Any) -> torch.Tensor:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    kept, parts = OnDevice(META, room=lambda device: 10**9), row(0, (4,))
+    monkeypatch.setattr(torch, "empty", broken)
+    with pytest.raises(RuntimeError, match="assert triggered"):
+        kept.keep(0, parts)
 
 
 def test_a_batch_of_kept_rows_is_one_gather_and_one_cast() -> None:

@@ -16,7 +16,7 @@ from monai_fedlora.engines.loss import cross_entropy
 from monai_fedlora.engines.optimizer import adamw
 from monai_fedlora.engines.schedule import WarmupCosine
 from monai_fedlora.engines.trainer import ClassificationTrainer
-from monai_fedlora.errors import ConfigError, DataError, FedLoraError
+from monai_fedlora.errors import ConfigError, DataError, FedLoraError, OutOfMemory
 
 
 def state_of(trainer) -> dict[str, torch.Tensor]:
@@ -64,6 +64,16 @@ def test_where_nothing_trains_an_epoch_computes_the_loss_alone(make_trainer, mak
         loss = trainer.loss_function(network(data.images), torch.tensor([0, 1] * 3))
     assert trainer.state.epoch == 2
     assert trainer.state.metrics["train_loss"] == pytest.approx(loss.item(), abs=1e-6)
+
+
+def test_too_little_memory_names_the_settings_that_help(make_trainer, monkeypatch) -> None:
+    def full(*_args, **_options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    trainer = make_trainer()
+    monkeypatch.setattr(torch.nn.functional, "linear", full)
+    with pytest.raises(OutOfMemory, match=r"training on cpu .*2.00 GiB.*batch_size.*accumulation_steps.*bf16"):
+        trainer.run()
 
 
 def test_training_moves_the_trainable_part_and_nothing_else(make_trainer) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from monai_fedlora.engines.metrics import classification_metrics
+from monai_fedlora.engines.on_device import held_on
 from monai_fedlora.errors import Aborted, ConfigError, DataError, PrivacyError, WeightsError
 from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.federated.initial import build_shared
@@ -116,6 +117,19 @@ def test_metrics_are_reported_with_the_private_part_on_and_off(uninterrupted: Ru
     untrained = uninterrupted.updates[0].report.validation
     assert untrained["personal"] == untrained["shared"]  # a LoRA starts as nothing
     assert uninterrupted.final.test["personal"] != uninterrupted.final.test["shared"]
+
+
+def test_features_leave_the_device_while_a_site_rests(
+    uninterrupted: Run, build: Build, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monai_fedlora.engines.features.room_on", lambda device: 10**9)
+    site = build(uninterrupted.plan)
+    first = site.train_round(0, first_shared(uninterrupted.plan, prepared))
+    assert len({inferer for inferer in site._inferers if inferer._on_device}) == 2
+    assert held_on(torch.device("cpu")) > 0
+    site.rest()
+    assert held_on(torch.device("cpu")) == 0
+    assert same_bits(site.train_round(1, first.tensors).tensors, uninterrupted.updates[1].tensors)
 
 
 @pytest.mark.slow

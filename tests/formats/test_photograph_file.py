@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from monai_fedlora.errors import DataError
+from monai_fedlora.errors import DataError, OutOfMemory
 from monai_fedlora.formats.photograph_file import MAXIMUM_PIXELS, MINIMUM_SIDE, SUFFIXES, read_photograph
 
 TURNED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -29,6 +29,17 @@ TURNED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
     8: lambda a: np.rot90(a, 1),
 }
+
+
+def test_too_little_memory_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(pixels(40, 50, 3)).save(tmp_path / "a.png")
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("monai_fedlora.formats.photograph_file._levels", full)
+    with pytest.raises(OutOfMemory, match=r"while reading .*a\.png"):
+        read_photograph(tmp_path / "a.png")
 
 
 def pixels(*shape: int, seed: int = 0, white: int = 255) -> np.ndarray:

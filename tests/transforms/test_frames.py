@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monai_fedlora.errors import DataError
+from monai_fedlora.errors import DataError, OutOfMemory
 from monai_fedlora.transforms.frames import join_frames, read_cine, read_frames
 from monai_fedlora.transforms.orientation import reference_affine, reordered_affine
 
@@ -99,6 +99,15 @@ def test_affines_decide_which_slices_belong_together(tmp_path, heart, nifti):
     np.testing.assert_array_equal(voxels[0], ed[..., 2:])
     np.testing.assert_array_equal(voxels[1], es[..., :7])
     np.testing.assert_allclose(affine, higher)
+
+
+def test_too_little_memory_is_no_fault_of_the_file(pair, monkeypatch):
+    def full(*_):
+        raise MemoryError("Unable to allocate 8.00 GiB for an array")
+
+    monkeypatch.setattr("nibabel.volumeutils.apply_read_scaling", full)
+    with pytest.raises(OutOfMemory, match=r"while reading .*\.nii.*8.00 GiB"):
+        joined(pair)
 
 
 def test_missing_key_is_explained(pair):
