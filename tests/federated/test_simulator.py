@@ -126,11 +126,13 @@ def test_sites_are_told_where_their_things_are(stand_in: StandIn, monkeypatch: p
         "MONAI_FEDLORA_POLICY": str(stand_in.job.parent / "toys/policy.json"),
         "MONAI_FEDLORA_PRIVATE_DIR": str(stand_in.workspace / "private"),
         "MONAI_FEDLORA_THREADS": "1",
+        "MONAI_FEDLORA_GPU_PROCESSES": "2",
     }
     monkeypatch.setenv("MONAI_FEDLORA_THREADS", "3")
+    monkeypatch.setenv("MONAI_FEDLORA_GPU_PROCESSES", "5")
     seen = stand_in(results=[FINISHED], data="data", overwrite=True)["environment"]
     assert seen["MONAI_FEDLORA_DATA"] == str(stand_in.job.parent / "data")
-    assert seen["MONAI_FEDLORA_THREADS"] == "3"
+    assert (seen["MONAI_FEDLORA_THREADS"], seen["MONAI_FEDLORA_GPU_PROCESSES"]) == ("3", "5")
 
 
 @pytest.mark.slow
@@ -161,15 +163,6 @@ def test_on_a_gpu_as_many_sites_run_at_once_as_have_its_memory_too(monkeypatch: 
 )
 def test_sites_are_told_how_many_share_a_gpu(options: tuple[str, ...], processes: int) -> None:
     assert module._processes_of_a_gpu(3, options) == processes
-
-
-@pytest.mark.slow
-def test_sites_learn_how_many_run_at_once_unless_somebody_said_so(
-    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert stand_in(results=[FINISHED], threads=2)["environment"]["MONAI_FEDLORA_GPU_PROCESSES"] == "2"
-    monkeypatch.setenv("MONAI_FEDLORA_GPU_PROCESSES", "5")
-    assert stand_in(results=[FINISHED], overwrite=True)["environment"]["MONAI_FEDLORA_GPU_PROCESSES"] == "5"
 
 
 @pytest.mark.slow
