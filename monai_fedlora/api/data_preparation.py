@@ -18,7 +18,7 @@ from monai_fedlora.data.published_set import Reader
 from monai_fedlora.data.readers import READERS
 from monai_fedlora.data.records import Photograph, Record
 from monai_fedlora.data.splits import FRACTIONS
-from monai_fedlora.errors import ConfigError
+from monai_fedlora.errors import ConfigError, nearest
 from monai_fedlora.rendering.tables import Table
 
 __all__ = ["CSV", "CSV_BY", "CSV_COLUMNS", "FRACTIONS", "READERS", "PreparedSites", "prepare"]
@@ -117,8 +117,8 @@ def prepare(
         synthetic: the images were generated, which every model trained on them will say.
         overwrite: replace sites of the same name.
         load_all: load every image as training will, so that whatever it would refuse is refused now.
-        columns: of a csv, the names of its columns by what they hold (``CSV_COLUMNS`` of this module), where they are
-            called otherwise.
+        columns: of a csv, what its columns for subject, label, site, image, unit, ed_image, es_image, cine, ed and es
+            are called, where it is something else, such as ``{"label": "diagnosis"}``.
         first_frame: of a csv, the number of a 4D file's first frame, 0 or 1.
         dataset_name: of a csv, the name written into the datalists; None for that of the file.
         on_image: called with the number of images loaded, and of all.
@@ -152,6 +152,9 @@ def prepare(
     if reader is None:
         from monai_fedlora.data.table import Columns, read_table
 
+        for name in columns or {}:
+            if name not in CSV_COLUMNS:
+                raise ConfigError(f"a csv has no column for {name!r}{nearest(name, CSV_COLUMNS)}")
         names: dict[str, Any] = {name: name for name in CSV_COLUMNS} | dict(columns or {})
         if site is not None or by == "spacing":
             names["site"] = None

@@ -48,10 +48,13 @@ def run(args: argparse.Namespace) -> int:
     given = {name: value for name in _MEANINGS if (value := getattr(args, name)) is not None}
     for name in {"methods", "bundles", "plugins"} & given.keys():
         given[name] = [word for word in given[name].split(",") if word]
-    policy = change_policy(args.output, **given)
+    made = args.output is not None and not args.output.exists()
+    policy, console = change_policy(args.output, **given), open_console()
     rows = [(name, _shown(getattr(policy, name)), meaning) for name, meaning in _MEANINGS.items()]
     rows += [("approved", each.experiment, f"{each.date}  {each.sha256}") for each in policy.approved]
-    open_console().print(pairs(rows, title=policy.source))
+    console.print(pairs(rows, title=policy.source))
+    if made:
+        console.print(f"{args.output} is new: a site reads its own local/, or what MONAI_FEDLORA_POLICY names")
     return 0
 
 

@@ -45,6 +45,7 @@ def test_prepared_sites_have_folders_cases_and_notes(skin: Path, tmp_path: Path)
         ("fed_isic2091", {}, "did you mean 'fed_isic2019'"),
         ("acdc", {"by": "hospital"}, "not by 'hospital'"),
         ("acdc", {"columns": {"label": "diagnosis"}}, "are of a csv"),
+        ("csv", {"columns": {"lable": "diagnosis"}}, "did you mean 'label'"),
     ],
 )
 def test_what_cannot_be_prepared_is_said_before_anything_is_read(

@@ -284,6 +284,9 @@ def test_a_mistyped_folder_of_a_site_is_not_made(job: Path, tmp_path: Path, caps
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_dir() and "lo" in path.name) == ["local"]
 
 
-def test_a_rehearsal_may_have_a_new_folder(tmp_path: Path) -> None:
+def test_a_rehearsal_may_have_a_new_folder(tmp_path: Path, capsys: Any) -> None:
     assert main(["policy", "--output", str(tmp_path / "toys"), "--least-cases", "1"]) == 0
+    assert "is new" in capsys.readouterr().out
     assert Policy.load(tmp_path / "toys" / "policy.json").least_cases == 1
+    assert main(["policy", "--output", str(tmp_path / "toys"), "--least-cases", "2"]) == 0
+    assert "is new" not in capsys.readouterr().out
