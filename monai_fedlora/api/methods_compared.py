@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +27,7 @@ from monai_fedlora.networks.catalogue import architecture, demo_weights
 from monai_fedlora.networks.pinned import find_backbone, pin_backbone
 from monai_fedlora.networks.prompts import own_prompts
 from monai_fedlora.networks.weights import backbone_sha256 as sha256_of
-from monai_fedlora.rendering.tables import Table
+from monai_fedlora.rendering.tables import Table, plural
 from monai_fedlora.resources import bundle_setting
 
 __all__ = ["Compared", "compare"]
@@ -73,7 +73,9 @@ class Compared:
 
     def table(self) -> Table:
         """What every method reaches and costs, as in the report."""
-        return method_tables.methods(self.outcome)
+        comparison = self.outcome.comparison
+        counts = plural(len(comparison.sites), "site"), plural(len(comparison.seeds), "seed")
+        return replace(method_tables.methods(self.outcome), caption=f"{', '.join(counts)}{self.outcome.of_images}")
 
     def unseen(self) -> Table | None:
         """What the methods do at sites that were held out; None where none was."""

@@ -72,6 +72,7 @@ def test_the_defaults_are_all_sites_and_three_seeds(
     }
     said = capsys.readouterr().out
     assert "0.600 ± 0.100" in said
+    assert "3 sites, 3 seeds" in said
     assert "report.html" in said.replace("\n", "")
 
 
@@ -109,7 +110,8 @@ def test_a_second_call_adds_what_is_missing(compare: Command, plans: dict[str, A
     plans.clear()
     assert compare("--methods", "fedit,local", "--seeds", "2") == 0
     assert list(plans) == ["local-seed0", "local-seed1"]
-    assert "2 of 4 runs are there already" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 of 4 runs are there already" in said and "3 sites, 2 seeds" in said
 
 
 def test_other_settings_need_another_folder(compare: Command, plans: dict[str, Any], capsys: Any) -> None:
