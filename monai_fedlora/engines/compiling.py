@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.networks.blocked import BlockedNetwork
 
 COMPILERS = ("off", "default", "reduce-overhead", "max-autotune")
 """Modes of ``torch.compile``, and none."""
@@ -36,12 +37,19 @@ def compiled(network: nn.Module, *, device: torch.device, mode: str) -> nn.Modul
         mode: one of :data:`COMPILERS`; without a GPU, ``reduce-overhead`` does what ``default`` does.
 
     Raises:
-        ConfigError: there is no such mode, or the machine lacks what compiled code is built with.
+        ConfigError: there is no such mode, the machine lacks what compiled code is built with, or the network is one
+            of one's own whose blocks are named.
     """
     if mode not in COMPILERS:
         raise ConfigError(f"compiler is {mode!r}; choose from {', '.join(COMPILERS)}")
     if mode == "off":
         return network
+    if isinstance(network, BlockedNetwork):
+        raise ConfigError(
+            f"compiler is {mode!r}, and a network of one's own is cut between its blocks in a way that torch.compile "
+            "cannot follow; leave blocks=... out, so that all of it is compiled and none of it kept, or set compiler "
+            "to off"
+        )
     _refuse_without_tools(device, mode)
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_GRAPHS)
     replays = mode in _REPLAYING

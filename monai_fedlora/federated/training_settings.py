@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, get_args
 
+from monai_fedlora.engines.compiling import COMPILERS
 from monai_fedlora.engines.precision import Kept, Precision
 from monai_fedlora.errors import ConfigError
 
@@ -50,6 +51,7 @@ TRAINING_SETTINGS: Mapping[str, Kind] = {
     "cache_dtype": _one_of(get_args(Kept)),
     "cache_features": _SWITCH,
     "class_weights": Kind(_are_weights, "null, balanced, or a positive number for each class"),
+    "compiler": _one_of(COMPILERS),
     "label_smoothing": Kind(lambda value: _number(value) and 0 <= value < 1, "a number from 0 to below 1"),
     "learning_rate": _POSITIVE,
     "max_grad_norm": Kind(lambda value: value is None or _POSITIVE.holds(value), "null or a number above 0"),

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 from monai_fedlora.engines import distributed
 from monai_fedlora.engines.dataset import CaseDataset, case_loader
@@ -231,3 +232,17 @@ def read_together(folder: str, cases: int) -> tuple[int, int, Tensor]:
     )
     trainer.run()
     return Slow.read, len(passed), torch.stack([data.plain(index)["image"] for index in range(cases)])
+
+
+def compiled_gradients() -> dict[str, Any]:
+    """Gradients of this process's images, averaged over the processes, of a network as it is and of a compiled one."""
+    compile_with = torch.compile
+    torch.compile = lambda call, mode: compile_with(call, backend="eager")  # type: ignore[assignment]
+    images = BACKBONES["vit"].images(5)[distributed.rank() :: distributed.world_size()]
+    found: dict[str, Any] = {}
+    for name, compiler in (("plain", "off"), ("compiled", "default")):
+        network = network_of("dual_lora", "vit")
+        parallel = wrapped(network, compiler)
+        FrozenInferer(dtype="float32")(images, parallel).square().mean().backward()
+        found[name] = {key: p.grad for key, p in network.named_parameters() if p.grad is not None}
+    return {**found, "graphs": counters["stats"]["unique_graphs"]}

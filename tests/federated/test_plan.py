@@ -266,6 +266,7 @@ def test_a_plan_cannot_reach_a_sites_paths_or_objects(name: str) -> None:
         ("cache_dtype", ["float16", "bfloat16", "float32"], ["fp16", 16]),
         ("cache_features", [True, False], [0]),
         ("class_weights", [None, "balanced", [1, 2.5]], ["equal", [], [1, -1], [1, None], 2]),
+        ("compiler", ["off", "reduce-overhead"], ["fast", None, True]),
         ("label_smoothing", [0, 0.1], [1, -0.1, "0"]),
         ("learning_rate", [1e-3, 1], [0, -1e-3, True]),
         ("max_grad_norm", [None, 5.0], [0, -1, "none"]),
