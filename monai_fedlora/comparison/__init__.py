@@ -1,1 +1,1 @@
-"""Methods side by side: the same data, backbone and rounds, by the code that federations run."""
+"""Compare methods on the same data, backbone and rounds, with the code that federations run."""

@@ -1,4 +1,4 @@
-"""The data of a comparison: one datalist per site, prepared or generated."""
+"""The data of a comparison: one datalist per site, prepared by the user or a generated phantom."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from monai_fedlora.resources import bundle_configs
 
 
 def prepared_sites(data_root: str) -> list[str]:
-    """Names of the sites of a prepared folder, without one that pools the others.
+    """Names of the sites of a prepared folder, without the pooled site.
 
     Raises:
         DataError: there is none, or a datalist is wrong.
@@ -32,10 +32,10 @@ def prepared_sites(data_root: str) -> list[str]:
 
 
 def load_sites(sites: Sequence[str], *, bundle: str, data_root: str | None) -> dict[str, Datalist]:
-    """Load the datalist of every site; without a prepared folder, that of the phantom which the bundle makes.
+    """Load the datalist of every site; without a prepared folder, that of the bundle's phantom.
 
     Raises:
-        DataError: a site's data are missing or wrong, a site is named twice, or two have other classes.
+        DataError: a site's data are missing or wrong, a site is named twice, or the sites' classes differ.
     """
     if len(set(sites)) != len(sites):
         raise DataError(f"the sites {', '.join(sites)} must be different ones")
@@ -54,13 +54,13 @@ def load_sites(sites: Sequence[str], *, bundle: str, data_root: str | None) -> d
 
 
 def content_hash(datalist: Datalist) -> str:
-    """Hash of what a datalist says: its cases, labels and splits, wherever the images lie and come from."""
+    """Hash of the cases, labels and splits of a datalist; independent of the image root and of the images' origin."""
     content = replace(datalist, origin=Origin()).to_json(image_root="")
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def data_hash(datalist: Datalist) -> str:
-    """Hash of what a datalist says and of the bytes of its images, wherever they lie.
+    """Hash of a datalist and of the bytes of its images; independent of their folder.
 
     Raises:
         DataError: an image cannot be read.

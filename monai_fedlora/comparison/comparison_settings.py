@@ -1,4 +1,4 @@
-"""What is compared with what: the settings of a comparison, and the runs it consists of."""
+"""The settings of a comparison, and the runs that it consists of."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from monai_fedlora.networks.prompts import Prompts, bundle_prompts
 from monai_fedlora.source_digest import TRAINING, source_digest
 
 TRAINING_DEFAULTS: Mapping[str, Any] = {"augment": False, "cache_features": True}
-"""Training settings of a comparison where nothing else is said, as in the shipped demonstrations (ours).
+"""Defaults of training in a comparison, the same as in the shipped demonstrations (ours).
 
-``cache_features`` is turned off by itself for methods that train the whole network, and where images are augmented."""
+``cache_features`` is switched off for methods that train the whole network, and where every epoch augments anew."""
 
 NEW_SITE_CASES = (5, 10, 20)
-"""Training cases that an unseen site may use for its private part (ours)."""
+"""Numbers of training cases with which a held-out site trains its private part (ours)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,8 @@ class Run:
 
     Attributes:
         method: registered name.
-        seed: of everything random in it.
-        held_out: site that does not take part and is evaluated as a new one; None where all take part.
+        seed: seed of everything random in the run.
+        held_out: site that does not take part and is evaluated as a new site; None where all sites take part.
     """
 
     method: str
@@ -53,19 +53,19 @@ class Comparison:
     """Settings of a comparison.
 
     Args:
-        methods: registered names with their settings, of the method (``rank``) and of training (``learning_rate``).
-            The first is the reference of the tests.
-        bundle: training bundle.
-        size: named backbone.
+        methods: registered names with their settings, those of the method (``rank``) and of training
+            (``learning_rate``). The first is the reference of the statistical tests.
+        bundle: name of the training bundle.
+        size: name of the backbone.
         backbone_sha256: hash of the backbone's file.
         classes: class names in label order.
         data: sites with the hash of their cases, see :func:`monai_fedlora.comparison.comparison_data.data_hash`.
-        rounds: of every federation.
+        rounds: rounds of every federation.
         local_epochs: passes over a site's training cases per round.
-        seeds: one run of every method for each.
+        seeds: seeds; every method runs once with each.
         unseen: sites that are held out, one at a time, in further runs.
-        new_site_cases: see :data:`NEW_SITE_CASES`; more than 0 and growing.
-        prompts: how methods that read texts put the classes into words; None for what the bundle says.
+        new_site_cases: see :data:`NEW_SITE_CASES`; above 0 and increasing.
+        prompts: texts of the classes for methods that read texts; None for those of the bundle.
     """
 
     methods: Mapping[str, Mapping[str, Any]]
@@ -116,7 +116,7 @@ class Comparison:
 
     @cached_property
     def facts(self) -> dict[str, Facts]:
-        """What is known about each method with this backbone before any run."""
+        """Sizes and abilities of each method with this backbone."""
         return {
             method: method_facts(method, self.method_args(method), size=self.size, classes=len(self.classes))
             for method in self.methods
@@ -127,11 +127,11 @@ class Comparison:
         return get_method(method, self.method_args(method)).most_sites == 1
 
     def method_args(self, method: str) -> dict[str, Any]:
-        """The settings of a method that are its own."""
+        """The settings of the method itself."""
         return {name: value for name, value in self.methods[method].items() if name not in TRAINING_SETTINGS}
 
     def training(self, method: str) -> dict[str, Any]:
-        """The settings of a method's training that differ from the bundle's."""
+        """The settings of a method's training that override the bundle's."""
         given = {name: value for name, value in self.methods[method].items() if name in TRAINING_SETTINGS}
         training = {**TRAINING_DEFAULTS, **given}
         new_every_epoch = training["augment"] and training.get("augmented_views") == 0
@@ -144,7 +144,7 @@ class Comparison:
         return tuple(site for site in self.data if site != run.held_out)
 
     def plan(self, run: Run) -> Plan:
-        """The federation of a run; that of a method which pools has the pool for its only site."""
+        """The plan of a run's federation; that of a method on pooled data has the pool as its only site."""
         method = get_method(run.method, self.method_args(run.method))
         return Plan(
             experiment=run.name,
@@ -163,7 +163,7 @@ class Comparison:
         )
 
     def identity(self, run: Run) -> dict[str, Any]:
-        """Everything a run's result depends on; a stored result with another identity is of another comparison."""
+        """Everything that a run's result depends on; a stored result is only used if this is the same."""
         plan = self.plan(run)
         identity: dict[str, Any] = {**computed_by(), "plan": plan.to_json(), "data": dict(self.data)}
         if plan.plugins:
@@ -173,7 +173,7 @@ class Comparison:
         return identity
 
     def common(self) -> dict[str, Any]:
-        """What every run of a folder of results must agree on."""
+        """The settings that must be the same for all runs of a folder of results."""
         return {
             **computed_by(),
             "bundle": self.bundle,
@@ -187,7 +187,7 @@ class Comparison:
 
 
 def computed_by() -> dict[str, str]:
-    """The versions and the code that a result depends on."""
+    """The versions of libraries and the hash of the code that a result depends on."""
     import monai
     import torch
 
@@ -196,7 +196,7 @@ def computed_by() -> dict[str, str]:
 
 
 def differences(one: Any, other: Any, *, name: str = "") -> list[str]:
-    """What differs between two JSON values, as ``name: one, now other``."""
+    """The differences of two JSON values, as ``name: one, now other``."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         keys = sorted({*one, *other})
         found = [differences(one.get(k), other.get(k), name=f"{name}.{k}".lstrip(".")) for k in keys]
@@ -207,15 +207,15 @@ def differences(one: Any, other: Any, *, name: str = "") -> list[str]:
 def assigned(
     methods: Sequence[str], common: Mapping[str, Any], own: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """Give each method the common settings that it has, and its own.
+    """Collect the settings of each method.
 
     Args:
         methods: registered names.
-        common: settings of training, and of all methods that know them.
-        own: further settings by method; these win.
+        common: settings of training, and settings for all methods that have them.
+        own: settings by method, which override the common ones.
 
     Raises:
-        ConfigError: a method is named twice or unknown, or a setting is of no method.
+        ConfigError: a method is named twice or unknown, or no method has a setting.
     """
     if len(set(methods)) != len(methods):
         raise ConfigError(f"the methods {', '.join(methods)} must be different ones")

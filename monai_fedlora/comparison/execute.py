@@ -1,4 +1,4 @@
-"""One run of a comparison: the federation, and what its model does at a site that was held out."""
+"""One run of a comparison: the federation, and the evaluation at a held-out site."""
 
 from __future__ import annotations
 
@@ -32,22 +32,23 @@ def execute(
     memory: Memory,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> dict[str, Any]:
-    """Run a method with a seed and return what it did.
+    """Run a method with a seed and return its results.
 
     Args:
         comparison: the settings.
-        run: which of its runs.
-        datalists: of every site of the comparison.
+        run: one of its runs.
+        datalists: the datalist of every site of the comparison.
         backbone: path of the backbone's file.
-        folder: an empty folder for what the run needs on disk; it holds private state.
-        memory: keeps what other runs of this process need as well.
-        on_progress: told the share of the run that is done.
+        folder: an empty folder for the run's files, which include private state.
+        memory: cache of images and features for several runs of this process.
+        on_progress: called with the share of the run that is done, 0..1.
 
     Returns:
         ``identity``, ``metrics`` (a list of entries with ``site``, ``view``, the number of training ``cases`` of a
-        new site, and the metrics on the site's test cases), ``scores`` (mean validation balanced accuracy of what
-        each round started from), ``refused``, ``bytes_up`` and ``bytes_down`` per site and round, ``seconds`` and
-        of these ``seconds_shared``, spent on images and features that other runs of this process have for nothing.
+        new site, and the metrics on the site's test cases), ``scores`` (mean validation balanced accuracy of the model
+        with which each round started), ``refused``, ``bytes_up`` and ``bytes_down`` per site and round, ``seconds``,
+        and the part of them, ``seconds_shared``, that went into images and features which further runs of this process
+        reuse.
     """
     started, before = time.perf_counter(), memory.seconds
     plan = comparison.plan(run)
@@ -117,7 +118,7 @@ def _new_site(comparison: Comparison, run: Run, datalist: Datalist, folder: Path
 def _pooled_model(
     comparison: Comparison, run: Run, datalist: Datalist, shared: Path | None, folder: Path, backbone: str
 ) -> dict[str, Any]:
-    """The model that was trained on the pool, at one of the sites."""
+    """Evaluate the model that was trained on the pool at one of the sites."""
     site = _new_site(comparison, run, datalist, folder / "members", backbone)
     return {
         "site": datalist.site,
@@ -130,7 +131,7 @@ def _pooled_model(
 def _at_new_site(
     comparison: Comparison, run: Run, datalist: Datalist, shared: Path | None, folder: Path, backbone: str
 ) -> Iterator[dict[str, Any]]:
-    """The shared model at once, then with a private part that was trained on more and more cases."""
+    """Evaluate the shared model without training, then with a private part trained on more and more cases."""
     entry = {"site": datalist.site, "view": NEW}
     site = _new_site(comparison, run, datalist, folder / "new", backbone)
     tensors = site.receive(shared) if shared else {}

@@ -1,4 +1,4 @@
-"""What is known about a method before it runs."""
+"""Sizes and abilities of a method that are known before it runs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Facts:
     """Sizes and abilities of a method with a named backbone.
 
     Attributes:
-        bytes_up: of the tensors that a site sends in a round, without framing.
-        bytes_down: of the tensors that a site receives in a round.
-        shared: parameters that train and travel, or come from the server.
-        private: parameters that train and stay.
-        private_head: whether a classification head is among what stays.
-        has_shared_model: whether what travels, on the backbone, makes a model by itself, for a site that was not there.
-        can_keep_features: whether the network's frozen part lies before the part that trains.
+        bytes_up: bytes of the tensors that a site sends in a round, without message overhead.
+        bytes_down: bytes of the tensors that a site receives in a round.
+        shared: number of shared parameters.
+        private: number of private parameters.
+        private_head: whether the classification head is private.
+        has_shared_model: whether the backbone with the shared parameters alone is a model, which a new site can use.
+        can_keep_features: whether features can be cached: the network's first blocks are frozen.
     """
 
     bytes_up: int
@@ -33,7 +33,7 @@ class Facts:
 
 
 def method_facts(method: str, method_args: Mapping[str, Any], *, size: str, classes: int) -> Facts:
-    """Look at a method's network without building its weights.
+    """Determine the facts from a method's network on torch's meta device, without weights.
 
     Raises:
         ConfigError: the method, one of its settings or the backbone's name is unknown.
@@ -52,7 +52,6 @@ def method_facts(method: str, method_args: Mapping[str, Any], *, size: str, clas
     scope = chosen.scope(network, wire_dtype="float16")
     state = network.state_dict()
     shared, private = (sum(state[key].numel() for key in scope.keys(role)) for role in (Role.SHARED, Role.PRIVATE))
-    can_keep_features = frozen_part(network) is not None
     return Facts(
         bytes_up=scope.manifest.up.nbytes,
         bytes_down=scope.manifest.down.nbytes,
@@ -60,5 +59,5 @@ def method_facts(method: str, method_args: Mapping[str, Any], *, size: str, clas
         private=private,
         private_head=any(key.startswith(network.head_prefixes) for key in scope.keys(Role.PRIVATE)),
         has_shared_model=chosen.shared_only(network) is not None,
-        can_keep_features=can_keep_features,
+        can_keep_features=frozen_part(network) is not None,
     )

@@ -64,7 +64,7 @@ def _mean(value: Average | None) -> float | None:
 
 
 def unseen_figure(outcome: Outcome) -> Figure | None:
-    """What a new site gets with more and more cases of its own, a line per method."""
+    """Balanced accuracy at a new site by the number of its own training cases, a line per method."""
     cases = sorted({n for summary in outcome.summaries for n in summary.unseen})
     chance = 1 / len(outcome.comparison.classes)
     return line_chart(
@@ -86,7 +86,7 @@ def unseen_figure(outcome: Outcome) -> Figure | None:
 
 
 def traffic_figure(outcome: Outcome) -> Figure | None:
-    """Bytes per site and round against the score; None where nothing is sent."""
+    """Score by bytes per site and round; None where no method sends anything."""
     traffic = {summary.method: outcome.traffic(summary.method) for summary in outcome.summaries}
     bytes_of = {method: sum(found) for method, found in traffic.items() if found is not None}
     if not any(bytes_of.values()):

@@ -1,4 +1,4 @@
-"""The report: one HTML file that a reader can open anywhere, without any request to another machine."""
+"""The report of a comparison: one HTML file without requests to other machines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from monai_fedlora.site_report import PERSONAL
 
 REPORT_NAME = "report.html"
 FEW_CASES = 5
-"""Test cases of a class below which a site's balanced accuracy hangs on single ones (ours)."""
+"""Number of test cases of a class below which a site's balanced accuracy depends on single cases (ours)."""
 
 
 def write_report(outcome: Outcome, folder: Path) -> Path:

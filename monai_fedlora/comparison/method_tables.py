@@ -19,7 +19,7 @@ def failures(outcome: Outcome) -> Table:
 
 
 def methods(outcome: Outcome) -> Table:
-    """What every method reaches and costs; the best, and what ties with it, is bold."""
+    """Metrics and costs of every method; the best one and those that tie with it are bold."""
     rows = []
     for summary in outcome.summaries:
         worst = f" ({summary.worst_site})" if summary.worst_site else ""
@@ -70,7 +70,7 @@ def tests(outcome: Outcome) -> Table:
 
 
 def unseen(outcome: Outcome) -> Table:
-    """What methods do at a site that was held out."""
+    """Results at held-out sites."""
     comparison = outcome.comparison
     columns = [n for n in (0, *comparison.new_site_cases) if any(n in s.unseen for s in outcome.summaries)]
     rows = [
@@ -86,7 +86,7 @@ def unseen(outcome: Outcome) -> Table:
 
 
 def common_settings(outcome: Outcome) -> Table:
-    """What all methods share."""
+    """Settings that all methods have in common."""
     comparison = outcome.comparison
     rows = [
         ["bundle", comparison.bundle],
@@ -101,7 +101,7 @@ def common_settings(outcome: Outcome) -> Table:
 
 
 def method_settings(outcome: Outcome) -> Table:
-    """What each method is, and the settings that it was given."""
+    """Summary, number of parameters and settings of each method."""
     comparison = outcome.comparison
     rows: list[list[Any]] = []
     for method in comparison.methods:

@@ -1,9 +1,8 @@
-"""A hospital that joins after the federation has ended."""
+"""A site that joins after the federation has ended."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from monai.engines.utils import IterationEvents
 
 from monai_fedlora.data.cases import Case, Datalist
+from monai_fedlora.data.splits import seeded_rank
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.federated.initial import load_shared
@@ -22,11 +22,11 @@ from monai_fedlora.site_report import round_report
 
 
 class NewSite(Site):
-    """A site that receives a finished federation's shared tensors, and trains nothing but its private part.
+    """A site that receives a finished federation's shared tensors, and trains only its private part.
 
-    The private part starts as that of a member in round 0. It then makes as many passes over the site's cases as a
-    member's did, round by round, with the same learning rates, phases and penalties; a head that the method shares
-    stays what the federation made of it. Arguments are those of :class:`Site`, with a plan for this site alone.
+    The private part is initialised as that of a member in round 0. It is trained for as many epochs as a member's was,
+    round by round, with the same learning rates, phases and penalties; shared parameters, a shared head among them, do
+    not change. Arguments are those of :class:`Site`, with a plan for this site alone.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -34,11 +34,11 @@ class NewSite(Site):
         self._trainer.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._keep_shared)
 
     def _check_steps(self) -> None:
-        """Nothing: this site can be asked without being trained, see :attr:`can_train`."""
+        """Do not check: this site can be evaluated without training, see :attr:`can_train`."""
 
     @property
     def can_train(self) -> bool:
-        """Whether its cases make a step for every phase of a round."""
+        """Whether it has enough cases for a training step in every phase of a round."""
         try:
             super()._check_steps()
         except ConfigError:
@@ -47,19 +47,19 @@ class NewSite(Site):
 
     @property
     def has_private_part(self) -> bool:
-        """Whether anything of the method stays in the site."""
+        """Whether the method has private parameters."""
         return bool(self.scope.keys(Role.PRIVATE))
 
     def receive(self, path: Path) -> dict[str, np.ndarray]:
         """Read the federation's last shared tensors.
 
         Raises:
-            WeightsError: they are not what this site's method expects.
+            WeightsError: they are not those of this site's method.
         """
         return load_shared(path, manifest=self.scope.manifest)[0]
 
     def at_once(self, shared: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
-        """Test metrics of the shared model as it comes; None where what travels is no model by itself."""
+        """Test metrics of the shared model without training; None where the shared parameters alone are not a model."""
         self._open(0, shared)
         context = self.method.shared_only(self.network)
         if context is None:
@@ -75,12 +75,12 @@ class NewSite(Site):
         return self._test_metrics()
 
     def _test_metrics(self) -> dict[str, Any]:
-        """On the test split, rounded as those of members are."""
+        """Metrics of the test split, rounded like those of members."""
         metrics: dict[str, Any] = round_report({"test": {"new": self._run_evaluator("test")[0]}})["test"]["new"]
         return metrics
 
     def _keep_shared(self, engine: Any) -> None:
-        """Drop the gradients of what travels, so that the optimiser leaves it alone."""
+        """Drop the gradients of shared parameters, so that the optimiser does not change them."""
         shared = set(self.scope.keys(Role.SHARED))
         for name, parameter in self.network.named_parameters():
             if name in shared:
@@ -90,20 +90,16 @@ class NewSite(Site):
 def fewer_cases(datalist: Datalist, n: int, *, seed: int) -> Datalist:
     """A datalist with ``n`` of its training cases; validation and test stay.
 
-    Classes keep their shares as far as whole cases allow. The cases for a smaller ``n`` are among those for a larger
-    one of the same seed.
+    The proportions of the classes are kept as far as whole cases allow. With the same seed, the cases for a smaller
+    ``n`` are among those for a larger one.
     """
     members: dict[int, list[Case]] = defaultdict(list)
-    for case in sorted(datalist.training, key=lambda case: _rank(case, seed)):
+    for case in sorted(datalist.training, key=lambda case: seeded_rank(case.subject, seed)):
         members[case.label].append(case)
     place = {
-        case.subject: ((position + 0.5) / len(cases), _rank(case, seed))
+        case.subject: ((position + 0.5) / len(cases), seeded_rank(case.subject, seed))
         for cases in members.values()
         for position, case in enumerate(cases)
     }
     chosen = sorted(datalist.training, key=lambda case: place[case.subject])[:n]
     return dataclasses.replace(datalist, training=tuple(chosen))
-
-
-def _rank(case: Case, seed: int) -> str:
-    return hashlib.sha256(f"{seed}/{case.subject}".encode()).hexdigest()

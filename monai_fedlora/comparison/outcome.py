@@ -1,10 +1,8 @@
-"""Everything a comparison found, and its machine-readable files."""
+"""The results of a comparison, and its machine-readable files."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,21 +17,21 @@ from monai_fedlora.comparison.runner import Failure
 from monai_fedlora.comparison.statistics import Average, PairedTest, Summary, paired_tests, summarise, ties
 from monai_fedlora.data.cases import SPLITS, Datalist
 from monai_fedlora.data.origin import MIXED, SYNTHETIC, together
-from monai_fedlora.files import write_json, write_text
+from monai_fedlora.files import csv_text, write_json, write_text
 
 TABLE_NAME, ROWS_NAME, JSON_NAME = "table.csv", "results.csv", "comparison.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The results of a comparison and what follows from them.
+    """The results of a comparison, with tables and tests computed from them.
 
     Attributes:
         comparison: the settings.
-        datalists: of every site.
-        backbone: what the backbone's file is called.
+        datalists: datalist of every site.
+        backbone: name of the backbone's file.
         is_demo: whether that is the packaged file of demonstration weights.
-        results: of the runs that have one.
+        results: results of the finished runs.
         failures: runs that ended with an error.
     """
 
@@ -61,7 +59,7 @@ class Outcome:
 
     @cached_property
     def ties(self) -> list[str]:
-        """The best method, and those that the seeds do not tell from it."""
+        """The best method, and those whose difference to it is within the spread over seeds."""
         return ties(self.summaries)
 
     @property
@@ -82,12 +80,12 @@ class Outcome:
 
     @property
     def images(self) -> str:
-        """Whether the sites' images are synthetic, real or both, see :mod:`monai_fedlora.data.origin`."""
+        """Kind of the sites' images (synthetic, real, mixed), see :mod:`monai_fedlora.data.origin`."""
         return together(self.datalists[site].origin.kind for site in self.comparison.sites)
 
     @property
     def of_images(self) -> str:
-        """What a caption says of synthetic images; empty where none is known to be."""
+        """End of a caption that mentions synthetic images; empty where there are none."""
         return {SYNTHETIC: ", synthetic images", MIXED: ", partly synthetic images"}.get(self.images, "")
 
     @property
@@ -96,7 +94,7 @@ class Outcome:
         return len(self.comparison.runs()) - len(self.results)
 
     def seconds(self, method: str) -> float | None:
-        """Mean duration of a method's runs with all sites, without what runs of one process compute for each other."""
+        """Mean duration of a method's runs with all sites, without the time for images and features that runs share."""
         found = [
             result["seconds"] - result["seconds_shared"]
             for run, result in self.results.items()
@@ -110,7 +108,7 @@ class Outcome:
         return None if self.comparison.is_pooled(method) else (facts.bytes_up, facts.bytes_down)
 
     def refused(self) -> list[tuple[Run, Mapping[str, Any]]]:
-        """Updates that the server left out."""
+        """Updates that the server refused."""
         return [(run, refusal) for run, result in self.results.items() for refusal in result["refused"]]
 
 
@@ -141,10 +139,8 @@ def table(outcome: Outcome) -> list[dict[str, Any]]:
         if outcome.comparison.unseen:
             for n in (0, *outcome.comparison.new_site_cases):
                 row |= _flat(f"unseen_site_balanced_accuracy_after_{n}_cases", summary.unseen.get(n))
-        row["bytes_up_per_site_and_round"], row["bytes_down_per_site_and_round"] = outcome.traffic(summary.method) or (
-            None,
-            None,
-        )
+        up, down = outcome.traffic(summary.method) or (None, None)
+        row |= {"bytes_up_per_site_and_round": up, "bytes_down_per_site_and_round": down}
         row["seconds_per_run"] = outcome.seconds(summary.method)
         test = tests.get(summary.method)
         for name in ("reference", "difference", "pairs", "p", "p_holm"):
@@ -199,8 +195,5 @@ def _row(row: Row) -> dict[str, Any]:
 
 def _csv(entries: Iterable[Mapping[str, Any]]) -> str:
     lines = list(entries)
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=list(lines[0]) if lines else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: round(v, 6) if isinstance(v, float) else v for key, v in line.items()} for line in lines)
-    return stream.getvalue()
+    cells = ([round(v, 6) if isinstance(v, float) else v for v in line.values()] for line in lines)
+    return csv_text([lines[0] if lines else [], *cells])

@@ -1,4 +1,4 @@
-"""The stored results of a comparison as one list of rows."""
+"""The results of a comparison as a flat list of rows."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 from monai_fedlora.comparison.comparison_settings import Run
 
 NEW = "new"
-"""The view of a site that was held out, beside those of :mod:`monai_fedlora.site_report`."""
+"""View of a held-out site, in addition to those of :mod:`monai_fedlora.site_report`."""
 
 METRICS = ("balanced_accuracy", "auroc", "sensitivity", "specificity", "mcc", "accuracy", "ece")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What one model does on one site's test cases.
+    """Metrics of one model on one site's test cases.
 
     Attributes:
-        method, seed: of the run.
-        site: whose test cases they are.
+        method, seed: method and seed of the run.
+        site: the site of the test cases.
         view: "personal", "shared" or "new".
-        cases: training cases that a new site used, 0 for none; None for members.
-        n: test cases.
+        cases: number of training cases that a new site used; None for members.
+        n: number of test cases.
         values: metrics by name; None where undefined.
     """
 
@@ -56,7 +56,7 @@ def rows(results: Mapping[Run, Any]) -> list[Row]:
 def chosen(
     rows: Iterable[Row], *, method: str | None = None, view: str | None = None, cases: int | None = None
 ) -> list[Row]:
-    """The rows of a method, a view and, where given, a number of cases."""
+    """The rows of a method, of a view and of a number of cases; None stands for any."""
     return [
         row
         for row in rows

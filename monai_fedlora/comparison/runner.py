@@ -1,4 +1,4 @@
-"""Run what is missing of a comparison, in this process or in several, and keep each result as it comes."""
+"""Do the missing runs of a comparison, in one or several processes, and store each result when it is there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Task:
-    """What a process needs to know to do runs."""
+    """What a process needs to do runs."""
 
     comparison: Comparison
     datalists: Mapping[str, Datalist]
@@ -31,11 +31,11 @@ class Task:
     folder: Path
 
     def path(self, run: Run) -> Path:
-        """Where a run's result is kept."""
+        """Path of a run's result."""
         return self.folder / RUNS / f"{run.name}.json"
 
     def error_path(self, run: Run) -> Path:
-        """Where it is written how a run failed the last time; there is no such file once it has a result."""
+        """Path of a file with the run's last error; it is deleted when the run has a result."""
         return self.folder / FAILED / f"{run.name}.txt"
 
 
@@ -44,8 +44,8 @@ class Failure:
     """A run that ended with an error.
 
     Attributes:
-        run: which one.
-        reason: in a line.
+        run: the run.
+        reason: the error, in one line.
     """
 
     run: Run
@@ -53,15 +53,15 @@ class Failure:
 
 
 Progress = Callable[[Run, float], None]
-"""Told the share of a run that is done; 1 when its result is kept or it has failed."""
+"""Called with a run and the share of it that is done; 1 when its result is stored or it has failed."""
 
 
 def stored_results(task: Task) -> dict[Run, Any]:
-    """Read the results that earlier calls kept.
+    """Read the results that earlier calls have stored.
 
     Raises:
-        ConfigError: one of them was made with other settings.
-        FedLoraError: one cannot be read.
+        ConfigError: a result was computed with other settings.
+        FedLoraError: a result cannot be read.
     """
     common = task.comparison.common()
     for path in sorted((task.folder / RUNS).glob("*.json")):
@@ -82,19 +82,19 @@ def _check_same(path: Path, stored: Any, now: Mapping[str, Any]) -> None:
 
 
 def run_missing(task: Task, *, workers: int = 1, on_progress: Progress = lambda run, share: None) -> list[Failure]:
-    """Do the runs that have no result yet and keep each result in a file of its own.
+    """Do the runs that have no result yet and store each result in a file of its own.
 
-    A run that fails, in whatever way, does not stop the others; how is written into the folder :data:`FAILED`, and the
-    next call tries it again. Where a process ends without a word, as one does that the system kills for want of memory,
-    each run that was going on is tried once more in a process of its own.
+    A run that fails does not stop the others; its error is written into the folder :data:`FAILED`, and the next call
+    tries it again. If a process is killed, as the system does when memory is short, each run that was in progress is
+    tried once more in a process of its own.
 
-    Every process computes with one thread, so that a result does not depend on how many there are. Each keeps the
-    images as preprocessed, and the features of the frozen blocks, in memory.
+    Every process computes with one thread, so that results do not depend on the number of processes. Each keeps
+    preprocessed images and the features of the frozen blocks in memory.
 
     Args:
         task: the comparison.
-        workers: processes; with one, this process does the runs.
-        on_progress: told how far the runs are.
+        workers: number of processes; with one, the runs are done in this process.
+        on_progress: see :data:`Progress`.
 
     Returns:
         The runs that failed, in the order of the comparison.
@@ -121,7 +121,7 @@ def _here(task: Task, runs: Sequence[Run], on_progress: Progress) -> dict[Run, s
     try:
         for run in runs:
             if reason := _reason(task, run, memory, on_progress):
-                reasons[run], memory = reason, Memory()  # there may have been too little memory
+                reasons[run], memory = reason, Memory()  # free memory, of which there may have been too little
             on_progress(run, 1.0)
     finally:
         torch.set_num_threads(threads)
@@ -129,10 +129,10 @@ def _here(task: Task, runs: Sequence[Run], on_progress: Progress) -> dict[Run, s
 
 
 def _reason(task: Task, run: Run, memory: Any, on_progress: Progress) -> str | None:
-    """Do a run and keep its result, or how it failed; returns why, in a line."""
+    """Do a run and store its result or its error; returns the error in one line."""
     try:
         _do(task, run, memory, on_progress)
-    except Exception as error:  # any: one run of many, hours after the first
+    except Exception as error:  # any error: the other runs, which may take hours, go on
         reason = _in_a_line(error)
         write_text(task.error_path(run), f"{reason}\n\n{''.join(traceback.format_exception(error))}")
         return reason
@@ -186,7 +186,7 @@ def _in_processes(task: Task, runs: Sequence[Run], workers: int, on_progress: Pr
     waiting, lost = list(runs), list[Run]()
     while waiting:
         left, begun = _pool(task, waiting, min(workers, len(waiting)), on_progress, reasons)
-        ended = [run for run in left if run in begun] or left  # where none began, no process could
+        ended = [run for run in left if run in begun] or left  # if none had begun, no process could start
         waiting = [run for run in left if run not in ended]
         lost += ended
     for run in lost:
@@ -209,7 +209,7 @@ def _pool(
     """Do runs in processes until all are done or one process ends unexpectedly.
 
     Returns:
-        The runs that did not come to an end, and those that had begun.
+        The unfinished runs, and the runs that had begun.
     """
     context = multiprocessing.get_context("spawn")
     progress: Any = context.SimpleQueue()

@@ -15,12 +15,12 @@ KEY = "balanced_accuracy"
 """The metric that methods are ranked and tested by (ours, after Med-DualLoRA's headline)."""
 
 TIE = 1e-9
-"""Difference up to which two means are the same: that of rounding (ours)."""
+"""Difference up to which two means count as equal, because of rounding (ours)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Average:
-    """A number per seed, and what they have in common.
+    """Mean and spread of a number over seeds.
 
     Attributes:
         mean: over seeds.
@@ -33,16 +33,16 @@ class Average:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A method over all sites and seeds. Every mean over sites gives each site the same weight.
+    """A method's results over all sites and seeds. In every mean over sites each site has the same weight.
 
     Attributes:
         score: :data:`KEY`, mean over sites, of the sites' personal models.
         auroc: the same of the area under the ROC curve, over the sites where it is defined.
         worst: :data:`KEY` of the worst site of each seed.
-        worst_site: the site with the lowest mean over seeds; several, with commas, where they tie.
+        worst_site: the site with the lowest mean over seeds; several, separated by commas, where they tie.
         sites: :data:`KEY` by site.
-        shared: as ``score``, of the model without its private part at sites that took part; None where it is no model.
-        unseen: by number of training cases (0: at once), as ``score`` over the sites that were held out.
+        shared: like ``score``, of the shared model at sites that took part; None where the method has none.
+        unseen: like ``score``, over the held-out sites, by number of training cases (0: without training).
     """
 
     method: str
@@ -57,14 +57,14 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedTest:
-    """A method against the reference over all (site, seed) pairs.
+    """Test of a method against the reference over all (site, seed) pairs.
 
     Attributes:
         difference: mean of :data:`KEY`, method minus reference.
         pairs: number of pairs.
         higher, lower: pairs in which the method is better or worse than the reference.
-        p: of the two-sided Wilcoxon signed-rank test; pairs without a difference are left out.
-        p_holm: after Holm's correction for the number of methods.
+        p: p-value of the two-sided Wilcoxon signed-rank test; pairs without a difference are left out.
+        p_holm: the same after Holm's correction for the number of methods.
     """
 
     method: str
@@ -78,14 +78,14 @@ class PairedTest:
 
 
 def written(value: Average | None) -> str:
-    """A mean with its spread, in words."""
+    """A mean with its spread as text."""
     if value is None:
         return MISSING
     return shown(value.mean) + ("" if value.spread is None else f" ± {value.spread:.3f}")
 
 
 def average(values: Sequence[float]) -> Average | None:
-    """Mean and spread; None of nothing."""
+    """Mean and spread; None for no values."""
     if not values:
         return None
     return Average(mean=statistics.fmean(values), spread=statistics.stdev(values) if len(values) > 1 else None)
@@ -136,8 +136,8 @@ def _by_seed(values: Mapping[tuple[str, int], float]) -> dict[int, list[float]]:
 def paired_tests(rows: Sequence[Row], methods: Sequence[str]) -> list[PairedTest]:
     """Test every method against the first one, over the (site, seed) pairs that both have.
 
-    The pairs of a site share its patients and those of a seed its initial values, so that they are not independent,
-    and the p-values are smaller than they should be.
+    The pairs of a site have the same patients and those of a seed the same initial values. They are not independent,
+    therefore the p-values are too small.
     """
     from scipy.stats import wilcoxon
     from statsmodels.stats.multitest import multipletests
@@ -147,7 +147,7 @@ def paired_tests(rows: Sequence[Row], methods: Sequence[str]) -> list[PairedTest
     found: list[tuple[str, list[float], float]] = []
     for method in others:
         values = by_site_and_seed(chosen(rows, method=method, view=PERSONAL), KEY)
-        changes = [round(values[pair] - base[pair], 9) for pair in base if pair in values]  # equal ones rank equally
+        changes = [round(values[pair] - base[pair], 9) for pair in base if pair in values]  # so that equal changes tie
         if changes:
             found.append((method, changes, float(wilcoxon(changes).pvalue) if any(changes) else 1.0))
     corrected = multipletests([p for _, _, p in found], method="holm")[1] if found else []
@@ -172,9 +172,9 @@ def smallest_p(pairs: int) -> float:
 
 
 def ties(summaries: Sequence[Summary]) -> list[str]:
-    """The methods that the seeds do not tell from the best: the best first, and those within its spread or theirs.
+    """The best method, followed by those whose difference to it is within its spread over seeds or their own.
 
-    Where no spread is known (one seed), that is the best alone.
+    Without a spread (one seed) only methods with the same mean tie.
     """
     ranked = sorted((s for s in summaries if s.score), key=lambda s: -s.score.mean if s.score else 0.0)
     if not ranked or not ranked[0].score:

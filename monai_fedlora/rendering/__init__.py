@@ -1,1 +1,1 @@
-"""What every report is made of: figures drawn by matplotlib, pages and cards filled in by Jinja2."""
+"""Figures (matplotlib), tables and pages (Jinja2) for all reports."""

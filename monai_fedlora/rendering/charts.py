@@ -1,4 +1,4 @@
-"""The kinds of figures that reports have."""
+"""The kinds of charts in reports."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Line:
     """One line of a chart.
 
     Attributes:
-        points: by place on the x axis; a gap where a value is missing.
-        spread: half the height of a bar through a point, by its place.
-        strong: whether it stands out.
+        points: values by position on the x axis; a missing one leaves a gap.
+        spread: half the height of the error bar, by position.
+        strong: whether the line is emphasised.
     """
 
     points: Mapping[int, float]
@@ -35,7 +35,7 @@ class Estimate:
     Attributes:
         value: the number.
         low, high: ends of the interval.
-        marks: what the number is the mean of, where that is shown.
+        marks: the single values behind the number, if they are to be shown.
     """
 
     value: float
@@ -56,14 +56,14 @@ def line_chart(
     high: float | None = None,
     reference: Mapping[int, float] | None = None,
 ) -> Figure | None:
-    """Lines over common places; None where no line has a point.
+    """Draw lines with common positions on the x axis; None if no line has a point.
 
     Args:
         lines: by their name in the legend.
         title, description: see :class:`monai_fedlora.rendering.drawing.Figure`.
-        ticks: texts below the places of the x axis.
-        low, high: ends of the y axis; None leaves them to the values.
-        reference: a dotted line without a name, such as chance, by place.
+        ticks: labels of the positions on the x axis.
+        low, high: limits of the y axis; None chooses them by the values.
+        reference: a dotted line that is not in the legend, such as chance, by position.
     """
     places = sorted(ticks)
     if not places or not any(line.points for line in lines.values()):
@@ -106,14 +106,14 @@ def forest_plot(
     ends: tuple[float, float] | None = None,
     chance: float | None = None,
 ) -> Figure | None:
-    """Estimates with whiskers, a row for each name; None where there is no estimate.
+    """Draw estimates with their intervals, a row for each name; None if there is no estimate.
 
     Args:
         rows: by their name, one estimate for each of ``series``; None for one that is not known.
         series: names in the legend.
         title, description: see :class:`monai_fedlora.rendering.drawing.Figure`.
-        ends: of the x axis; None leaves them to the values.
-        chance: where a dotted line stands.
+        ends: limits of the x axis; None chooses them by the values.
+        chance: position of a dotted line.
     """
     if not any(estimate for estimates in rows.values() for estimate in estimates):
         return None
@@ -150,13 +150,13 @@ def heat_map(
     description: str,
     label: str,
 ) -> Figure | None:
-    """Numbers by row and column on shades of blue; None where there is none.
+    """Draw numbers by row and column on shades of blue; None if there are none.
 
     Args:
         values: rows by their name, a number for each column; None leaves a cell empty.
         columns: their names; a line break is kept.
         title, description: see :class:`monai_fedlora.rendering.drawing.Figure`.
-        label: what the numbers are.
+        label: label of the colour bar.
     """
     cells = np.array([[np.nan if value is None else value for value in row] for row in values.values()], dtype=float)
     if not np.isfinite(cells).any():

@@ -1,4 +1,4 @@
-"""Pages from templates: everything put into one is escaped, and nothing that it names may be missing."""
+"""Fill in templates with Jinja2: all values are escaped, and a missing one is an error."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ def render(package: str, template: str, **values: Any) -> str:
     """Fill in a template.
 
     Args:
-        package: dotted name of the one whose folder ``templates`` holds it. ``page.html``, the frame of all pages, and
-            ``parts.html``, their tables, figures and notes, are found from everywhere.
-        template: its name.
-            In one that ends in ``.md``, values are escaped as text of Markdown, otherwise as text of HTML.
-        values: by their names in the template.
+        package: dotted name of the package whose folder ``templates`` contains it. ``page.html``, the layout of all
+            pages, and ``parts.html``, their tables, figures and notes, can be used by all templates.
+        template: file name. Values are escaped for Markdown if it ends in ``.md``, otherwise for HTML.
+        values: values by their names in the template.
 
     Raises:
-        jinja2.UndefinedError: the template names a value that is not there.
+        jinja2.UndefinedError: the template uses a value that is not given.
     """
     return _environment(package, is_markdown=template.endswith(".md")).get_template(template).render(values)
 
 
 def markdown(value: Any) -> Any:
-    """A value as text within a line of Markdown: it makes no tag, link, image, code, or column of a table."""
+    """Escape a value for a line of Markdown: it cannot become a tag, link, image, code or column of a table."""
     if isinstance(value, Markup):
         return value
     return Markup(_MARKDOWN.sub(r"\\\1", re.sub(r"\s+", " ", str(value))))

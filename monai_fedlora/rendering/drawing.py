@@ -1,4 +1,4 @@
-"""The one way to draw: matplotlib, without a display, as SVG that says in words what it shows."""
+"""Draw with matplotlib, without a display, as SVG with a title and a description for screen readers."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _SETTINGS: Any = {
     "axes.spines.top": False,
     "font.size": 9,
     "grid.color": "0.9",
-    "svg.fonttype": "none",  # text stays text, in the reader's own fonts: any script, and a third of the bytes
+    "svg.fonttype": "none",  # keep text as text, in the reader's own fonts: any script, and smaller files
     "text.parse_math": False,  # a name may hold dollar signs
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A drawing and its words. A notebook shows it as it is.
+    """A drawing with its texts; notebooks display it.
 
     Attributes:
-        svg: the drawing, with title and description inside.
+        svg: the drawing, which contains title and description.
         title: the caption.
-        description: what a reader who cannot see the drawing is told.
+        description: text for screen readers.
     """
 
     svg: str
@@ -42,7 +42,7 @@ class Figure:
 
     @property
     def source(self) -> str:
-        """The drawing as the address of an image, which needs no file and can ask for none."""
+        """The drawing as a data URL, which needs no other file."""
         return f"data:image/svg+xml;base64,{base64.b64encode(self.svg.encode()).decode()}"
 
     def _repr_svg_(self) -> str:
@@ -52,10 +52,10 @@ class Figure:
 def draw(
     plot: Callable[[Any], None], *, title: str, description: str, width: float = 7.5, height: float = 3.4
 ) -> Figure:
-    """Draw with matplotlib; the same plot gives the same text.
+    """Draw with matplotlib; the same plot gives the same bytes.
 
     Args:
-        plot: is given an axes.
+        plot: draws on the given axes.
         title, description: see :class:`Figure`.
         width, height: in inches.
     """
@@ -68,8 +68,8 @@ def _svg(plot: Callable[[Any], None], title: str, description: str, size: tuple[
 
     stream = io.StringIO()
     with rc_context(_SETTINGS | {"svg.hashsalt": title}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # the fonts that measure are not those that are read
-        warnings.filterwarnings("ignore", "overflow", RuntimeWarning)  # of an axis as long as floats are
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # the viewer has its own fonts
+        warnings.filterwarnings("ignore", "overflow", RuntimeWarning)  # for an axis up to the largest float
         canvas = Canvas(figsize=size, layout="constrained")
         plot(canvas.subplots())
         canvas.savefig(stream, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
@@ -79,31 +79,31 @@ def _svg(plot: Callable[[Any], None], title: str, description: str, size: tuple[
 
 
 def style(place: int) -> dict[str, str]:
-    """Colour and marker of the line at a place in the list; no two of 64 are the same."""
+    """Colour and marker of the line with this index; 64 combinations differ."""
     return {"color": COLOURS[place % 8], "marker": MARKERS[(place + place // 8) % 8]}
 
 
 def plain(text: str) -> str:
-    """Text without the characters that XML has no way to write."""
+    """Replace the characters that XML does not allow."""
     return _NOT_IN_XML.sub("\ufffd", text)
 
 
 def short(name: str, longest: int = 28) -> str:
-    """A name in a drawing: one line that leaves room for the drawing."""
+    """Shorten a name to one line of at most ``longest`` characters."""
     name = " ".join(plain(name).split())
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
 def legend(axes: Any, handles: dict[str, Any], *, longest: int = 28, **options: Any) -> None:
-    """Name what is drawn, on the right of it unless matplotlib's ``options`` say otherwise."""
+    """Add a legend on the right of the axes, or where matplotlib's ``options`` place it."""
     beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
     shown = axes.legend(handles.values(), ["?"] * len(handles), frameon=False, fontsize=8, **(options or beside))
     for text, name in zip(shown.get_texts(), handles, strict=True):
-        text.set_text(short(name, longest))  # as a label, a name that begins with "_" would be left out
+        text.set_text(short(name, longest))  # matplotlib hides labels that begin with "_"
 
 
 def log_ticks(axis: Any, unit: str = "") -> None:
-    """Label a logarithmic axis at 1, 2 and 5 of every power of ten; with a unit, with its prefixes."""
+    """Label a logarithmic axis at 1, 2 and 5 of every power of ten, with prefixes of the unit if there is one."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, StrMethodFormatter
 
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))

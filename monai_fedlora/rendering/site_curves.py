@@ -25,14 +25,14 @@ def site_curves(
     """Draw a number by round and site.
 
     Args:
-        found: by round, by site; what is missing leaves a gap.
-        sites: in the order of the legend.
-        title, x_label, y_label: in words.
-        rest: ends the description that is read aloud.
-        options: further ones of :func:`monai_fedlora.rendering.charts.line_chart`.
+        found: values by round and site; a missing one leaves a gap.
+        sites: sites in the order of the legend.
+        title, x_label, y_label: texts.
+        rest: end of the description for screen readers.
+        options: further arguments of :func:`monai_fedlora.rendering.charts.line_chart`.
 
     Returns:
-        A figure, whose ``svg`` is its text; None where there is no number.
+        A figure, whose ``svg`` is its text; None if there is no value.
 
     Example:
         >>> figure = site_curves({0: {"north": 0.5}, 1: {"north": 0.75}}, sites=["north"], title="By round",

@@ -1,4 +1,4 @@
-"""Tables of a page, and how numbers are written in them."""
+"""Tables of a page, and the format of their numbers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Table:
     """A table, which is shown as lines of text; its first column names the rows.
 
     Attributes:
-        caption: what it shows.
+        caption: the caption.
         head: names of the columns; empty for none.
-        rows: of text or numbers.
-        text: whether the columns are text, on the left, and not numbers.
-        bold: names of the rows whose first cell behind the name stands out.
+        rows: rows of text or numbers.
+        text: whether columns are text, aligned left, instead of numbers.
+        bold: names of the rows whose first cell after the name is bold.
     """
 
     caption: str
@@ -38,15 +38,15 @@ class Table:
 
 
 def shown(value: float | None, form: str = ".3f") -> str:
-    """A number in a form, or that there is none."""
+    """A number in a format, or :data:`MISSING`."""
     return MISSING if value is None else format(value, form)
 
 
 def count(value: int | None) -> str:
-    """A whole number, or that there is none."""
+    """A whole number, or :data:`MISSING`."""
     return shown(value, ",")
 
 
 def plural(number: int, word: str) -> str:
-    """A count and what is counted."""
+    """A number with a word, such as "1 site" and "2 sites"."""
     return f"{number} {word}" + "s" * (number != 1)

@@ -1,1 +1,1 @@
-"""One run as a page: its record and, where they are at hand, the sites' own models."""
+"""The report of one run: made of its record and, where available, of the sites' personal models."""

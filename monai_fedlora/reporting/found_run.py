@@ -1,4 +1,4 @@
-"""Find what a run has left behind, and read what belongs together."""
+"""Find the files of a run, and read its record and the personal models that belong to it."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from monai_fedlora.reporting.record import Answer, Record, answer, parse_record
 from monai_fedlora.reporting.subspaces import Overlap, layer_overlaps
 
 BINS = 15
-"""Equal-width confidence bins, as the calibration error of the record has."""
+"""Number of equal-width confidence bins, the same as for the calibration error of the record."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bin:
-    """Test cases whose top class has about the same confidence.
+    """Test cases with about the same confidence of the predicted class.
 
     Attributes:
-        cases: how many.
+        cases: number of cases.
         confidence: mean confidence.
-        accuracy: share of cases whose top class is right.
+        accuracy: share of correct predictions.
     """
 
     cases: int
@@ -44,17 +44,17 @@ class Bin:
 
 @dataclass(frozen=True, kw_only=True)
 class Personal:
-    """What a site's own model shows.
+    """What is computed from a site's personal model.
 
     Attributes:
-        overlaps: column and row spaces of the shared and the private update, by adapted layer.
-        reliability: filled bins of the test split, by their number from 0 to :data:`BINS` - 1; empty where the run
+        overlaps: overlap of the column spaces and of the row spaces of shared and private update, by adapted layer.
+        reliability: non-empty bins of the test split, by their index from 0 to :data:`BINS` - 1; empty where the run
             kept no predictions.
-        leakage: what an audit of the model has measured; None where there was none.
-        origin: of the site's own images; of unknown kind where the run is of an earlier version.
-        images: kind of all images that moved the model.
-        pairs: test cases that the personal model alone gets right, and that the shared one alone does; None where the
-            run kept no predictions of both.
+        leakage: result of the audit of the model; None where there was none.
+        origin: origin of the site's own images; of unknown kind in runs of earlier versions.
+        images: kind of all images that influenced the model.
+        pairs: number of test cases that only the personal model classifies correctly, and that only the shared one
+            does; None where the run kept no predictions of both.
     """
 
     overlaps: Mapping[str, tuple[Overlap, Overlap]]
@@ -70,9 +70,9 @@ class FoundRun:
     """A run's record with the personal models that belong to it.
 
     Attributes:
-        record: of the server, or made of what single sites' models say.
-        personal: by site.
-        passed_over: by site, why a model that was found is not used.
+        record: the server's record, or one made of the records in the sites' models.
+        personal: personal models by site.
+        passed_over: by site, the reason why a model that was found is not used.
     """
 
     record: Record
@@ -88,7 +88,7 @@ def read_run(folder: Path) -> FoundRun:
             without one, such as a hospital's own.
 
     Raises:
-        FedLoraError: there is nothing to report, several runs lie there, or the record is damaged or of another
+        FedLoraError: there is nothing to report, the folder holds several runs, or the record is damaged or of another
             version.
     """
     if not folder.is_dir():
@@ -125,7 +125,7 @@ def _results(folder: Path) -> Path | None:
 
 
 def _of_sites(folder: Path) -> FoundRun:
-    """The record that personal models carry: their own sites' part of the end."""
+    """Make a record of the evaluations that are stored in the sites' personal models."""
     found = {path: _final(path) for path in sorted(folder.rglob(FINAL_NAME))}
     if not found:
         raise FedLoraError(
@@ -147,7 +147,7 @@ def _of_sites(folder: Path) -> FoundRun:
 
 
 def _final(path: Path) -> tuple[dict[str, Any], Mapping[str, Any], str, Answer]:
-    """Tensors by state-dict key, plan, site and the site's own record."""
+    """Tensors by state-dict key, plan, site and the site's own evaluation."""
     stored, metadata = load_tensors(path)
     try:
         plan, said, site = json.loads(metadata["plan"]), json.loads(metadata["record"]), metadata["site"]
@@ -181,7 +181,7 @@ def _reliability(final: Path) -> dict[int, Bin]:
 
 
 def reliability_bins(probabilities: np.ndarray, labels: np.ndarray) -> dict[int, Bin]:
-    """Filled bins of (N, C) probabilities and (N,) labels; a bin holds its upper edge and not its lower one."""
+    """Non-empty bins of (N, C) probabilities and (N,) labels; a bin includes its upper edge, not its lower one."""
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     places = np.clip(np.searchsorted(np.linspace(0, 1, BINS + 1), confidence, side="left") - 1, 0, BINS - 1)
     return {

@@ -1,4 +1,4 @@
-"""The tables of a run's report that the sites' own models fill, where they are at hand."""
+"""The tables of a run's report that are made from the sites' personal models, where these are available."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from monai_fedlora.reporting.subspaces import Overlap
 
 
 def images(run: FoundRun) -> Table:
-    """What images each site trained on."""
+    """Kind and data set of each site's training images."""
     rows = []
     for site in run.record.sites:
         origin = run.personal[site].origin if site in run.personal else None
@@ -26,7 +26,7 @@ def images(run: FoundRun) -> Table:
 
 
 def reliability(curves: Mapping[str, Mapping[int, Bin]]) -> Table:
-    """Share of right answers by site and confidence."""
+    """Share of correct predictions by site and confidence."""
     rows = [
         [site, place + 1, found.cases, shown(found.confidence), shown(found.accuracy)]
         for site, bins in curves.items()
@@ -40,7 +40,7 @@ def reliability(curves: Mapping[str, Mapping[int, Bin]]) -> Table:
 
 
 def leakage(audits: Mapping[str, Leakage]) -> Table:
-    """The audits' figures, the strongest attack of each site first."""
+    """Results of the privacy audits, the strongest attack of each site first."""
     rows = [
         [
             site,
@@ -59,7 +59,7 @@ def leakage(audits: Mapping[str, Leakage]) -> Table:
 
 
 def overlaps(run: FoundRun) -> list[Table]:
-    """How far shared and private updates overlap, layer by layer, a table per site."""
+    """Overlap of the shared and the private update by layer, a table per site."""
     measured = ("overlap", "angles (degrees)")
     head = ["layer", "columns: dimensions", *measured, "rows: dimensions", *measured]
     tables = []

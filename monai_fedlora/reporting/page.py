@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that opens anywhere, without any request to another machine."""
+"""The report of a run: one HTML file without requests to other machines."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _scores(record: Record) -> dict[str, Any]:
 
 
 def _judgements(run: FoundRun) -> dict[str, dict[str, Any]]:
-    """By site for which the shared model is no worse, what its test cases say of the two models."""
+    """The comparison of the two models on the test cases of each site where the shared one is not worse."""
     found = {}
     for site in run.record.sites:
         test = run.record.final[site].test if site in run.record.final else {}

@@ -1,4 +1,4 @@
-"""A run's ``results.json`` as typed values; what is missing or no number is absent, never invented."""
+"""Read a run's ``results.json`` into typed values; missing or invalid ones become None or are left out."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from monai_fedlora.site_report import VIEWS, renamed_views
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """What a model does on one split of a site's cases.
+    """Metrics of a model on one split of a site.
 
     Attributes:
-        values: metrics by name; an undefined one is absent.
-        n: cases; None where unknown.
+        values: metrics by name, without undefined ones.
+        n: number of cases; None where unknown.
         confusion: a row per true and a column per predicted class; empty where unknown.
     """
 
@@ -30,14 +30,14 @@ class Metrics:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What is known about a site in a round, or in the final evaluation.
+    """A site's report of a round or of the final evaluation.
 
     Attributes:
-        cases: training cases.
+        cases: number of training cases.
         train_loss: mean over the round.
-        seconds: that the site took.
-        sent, received: bytes of all messages, from the site's point of view; None where nobody counted.
-        validation, test: by view ("personal", "shared"); of the model that the site received.
+        seconds: duration of the site's task.
+        sent, received: bytes of all messages that the site sent and received; None where they were not counted.
+        validation, test: metrics by view ("personal", "shared"), of the model that the site received.
     """
 
     cases: int | None = None
@@ -51,12 +51,12 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How the accepted changes of a round lie to each other.
+    """Directions and lengths of a round's accepted updates.
 
     Attributes:
-        sites: whose changes were accepted.
-        norms: Euclidean length of each site's change.
-        cosines: by pair of sites; None for a change of length zero.
+        sites: sites whose updates were accepted.
+        norms: Euclidean norm of each site's change.
+        cosines: cosine by pair of sites; None for a change of norm zero.
     """
 
     sites: tuple[str, ...]
@@ -66,12 +66,12 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What the limits on one site's part did to a round.
+    """Effects of the limits on single updates in a round.
 
     Attributes:
-        usual, longest: median length of a change and the bound; None where there were too few changes to say.
-        clipped: by site, the length of its change and the share that counted.
-        weights: by site, the training cases that it claimed and those that counted.
+        usual, longest: median norm of the changes and the bound; None where there were too few changes.
+        clipped: by site, the norm of its change and the factor by which it was scaled down.
+        weights: by site, the number of training cases that it reported and the number by which it was weighted.
     """
 
     usual: float | None = None
@@ -86,9 +86,9 @@ class Round:
 
     Attributes:
         number: counted from 0.
-        score: case-weighted mean validation balanced accuracy of the model that the round started from.
-        answers: by site.
-        agreement, limits: None where the record does not hold them.
+        score: case-weighted mean validation balanced accuracy of the model with which the round started.
+        answers: reports by site.
+        agreement, limits: None where the record lacks them.
     """
 
     number: int
@@ -100,7 +100,7 @@ class Round:
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """An answer that did not count."""
+    """An update that the server refused."""
 
     round: int | None
     site: str
@@ -109,25 +109,25 @@ class Refused:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A run as far as it went.
+    """The record of a run, finished or not.
 
     Attributes:
-        plan: as it was written, by any version.
-        sites: of the plan, in its order.
-        classes: of the plan.
+        plan: the plan as the run's version has written it.
+        sites: the plan's sites, in its order.
+        classes: the plan's classes.
         status: "finished", "incomplete", "running", or "site" where only models of sites were found.
-        lacks: what an incomplete run has not done, in words.
-        restarted: sites that began a round without the state of the one before, in words.
-        last: number of rounds after which the plan ends, counted from the experiment's first.
-        rounds: those that were opened, in order.
+        lacks: messages about what an incomplete run has not done.
+        restarted: messages about sites that began a round without the state of the round before.
+        last: number of rounds after which the plan ends, counted from the first one of the experiment.
+        rounds: the rounds that have started, in order.
         final: by site, the evaluation of the last model.
-        refused: in the order of time.
+        refused: refused updates, in chronological order.
         payload: bytes of the tensors that a site sends in a round.
-        seconds: so far.
-        version: of the package that wrote it.
-        images: kind of all images that have moved the shared tensors; None where the record does not say.
-        site_images: by site, the kind of its training images, as it says.
-        start: what the run's shared tensors started from and the kind of the images behind that; empty for a seed.
+        seconds: duration so far.
+        version: version of the package that wrote the record.
+        images: kind of all images that influenced the shared tensors; None where the record lacks it.
+        site_images: by site, the kind of its training images as reported by the site.
+        start: name of the initial shared tensors and kind of the images behind them; empty if they come from a seed.
     """
 
     plan: Mapping[str, Any]
@@ -149,14 +149,14 @@ class Record:
 
 
 def parse_record(value: Any, source: str) -> Record:
-    """Read what was parsed from ``results.json``.
+    """Read the content of ``results.json``.
 
     Args:
         value: the parsed file.
-        source: its name, for errors.
+        source: its name, for messages.
 
     Raises:
-        FedLoraError: it is no record of a run, or of another format.
+        FedLoraError: it is not the record of a run, or has another format.
     """
     if not isinstance(value, Mapping) or not isinstance(value.get("plan"), Mapping):
         raise FedLoraError(f"{source} is no record of a run (it has no plan); give the workspace of a simulation")

@@ -16,7 +16,7 @@ from monai_fedlora.reporting.run_tables import KEY, stages, view_values
 
 
 def learning_curve(record: Record, view: str) -> Figure | None:
-    """Validation balanced accuracy by stage."""
+    """Validation balanced accuracy by number of rounds."""
     return site_curves(
         {stage: view_values(answers, view, KEY) for stage, answers in stages(record).items()},
         sites=record.sites,
@@ -98,7 +98,7 @@ def _estimate(metrics: Metrics | None) -> Estimate | None:
 
 
 def reliability(curves: Mapping[str, Mapping[int, Bin]]) -> Figure | None:
-    """Share of right answers by confidence, a line per site."""
+    """Share of correct predictions by confidence, a line per site."""
     return line_chart(
         {site: Line(points={place: b.accuracy for place, b in bins.items()}) for site, bins in curves.items()},
         title="Reliability of the personal models on the test split",

@@ -1,4 +1,4 @@
-"""The tables of a run's report that its record alone fills."""
+"""The tables of a run's report that are made from its record."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from monai_fedlora import __version__
 from monai_fedlora.exporting.model_card import VIEW_NAMES
 from monai_fedlora.rendering.tables import MISSING, Table, count, shown
 from monai_fedlora.reporting.record import Agreement, Answer, Limits, Metrics, Record
+from monai_fedlora.site_report import REPORTED
 
 KEY = "balanced_accuracy"
-SPLITS = ("validation", "test")
 _METRICS = {
     KEY: "balanced accuracy",
     "auroc": "AUROC",
@@ -26,7 +26,7 @@ _NOTHING = Answer()
 
 
 def stages(record: Record) -> dict[int, Mapping[str, Answer]]:
-    """Answers by the number of rounds behind the model that they evaluate."""
+    """Reports by the number of rounds for which the evaluated model was trained."""
     found: dict[int, Mapping[str, Answer]] = {entry.number: entry.answers for entry in record.rounds}
     if record.final:
         end = record.last if record.last is not None else max(found, default=-1) + 1
@@ -41,7 +41,7 @@ def view_values(answers: Mapping[str, Answer], view: str, metric: str) -> dict[s
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:
-    """The mean of what is known."""
+    """The mean of the values that are not None; None if there are none."""
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
 
@@ -64,13 +64,13 @@ def test_metrics(record: Record) -> list[Table]:
 
 
 def sites(record: Record) -> Table:
-    """Cases of each site, and how often it took part."""
+    """Number of cases of each site, and of the rounds in which it took part."""
     rows = []
     for site in record.sites:
         answers = [entry.answers[site] for entry in record.rounds if site in entry.answers]
         final = record.final.get(site, _NOTHING)
         cases = (each.cases for each in (final, *reversed(answers)) if each.cases is not None)
-        splits = (next(filter(None, (_cases(each, split) for each in (final, *answers))), None) for split in SPLITS)
+        splits = (next(filter(None, (_cases(each, split) for each in (final, *answers))), None) for split in REPORTED)
         trained = sum(each.train_loss is not None for each in answers)
         refused = sum(each.site == site for each in record.refused)
         seconds = sum(each.seconds or 0.0 for each in (*answers, final))
@@ -84,7 +84,7 @@ def _cases(answer: Answer, split: str) -> int | None:
 
 
 def learning_curves(record: Record) -> Table:
-    """Validation balanced accuracy of both models by stage."""
+    """Validation balanced accuracy of both models by number of rounds."""
     rows = []
     for stage, answers in stages(record).items():
         both = [view_values(answers, view, KEY) for view in VIEW_NAMES]
@@ -129,7 +129,7 @@ def confusion(record: Record) -> list[Table]:
 
 
 def traffic(record: Record) -> Table:
-    """Bytes of all messages by round and site; no rows where nobody counted."""
+    """Bytes of all messages by round and site; no rows where they were not counted."""
     counted = [
         entry
         for entry in record.rounds
@@ -150,7 +150,7 @@ def traffic(record: Record) -> Table:
 
 
 def agreements(record: Record) -> list[Table]:
-    """Lengths of the sites' changes and their cosines, a table per round."""
+    """Norms of the sites' changes and their cosines, a table per round."""
     return [_agreement(entry.number + 1, entry.agreement) for entry in record.rounds if entry.agreement is not None]
 
 
@@ -166,7 +166,7 @@ def _agreement(number: int, found: Agreement) -> Table:
 
 
 def limits(record: Record) -> list[Table]:
-    """Changes that were clipped, and cases that weighed less than claimed."""
+    """Changes that were clipped, and sites whose weight was reduced."""
     known = _limits(record)
     cut = [
         [number, site, shown(length, ".4g"), shown(each.usual, ".4g"), shown(each.longest, ".4g"), f"{kept:.2%}"]
@@ -194,7 +194,7 @@ def limits(record: Record) -> list[Table]:
 
 
 def unlimited(record: Record) -> list[int] | None:
-    """Rounds with too few changes to know a usual one; None where no round says anything about limits."""
+    """Rounds with too few changes for a bound; None where the record has no limits at all."""
     known = _limits(record)
     return [number for number, each in known if each.longest is None] if known else None
 
@@ -204,7 +204,7 @@ def _limits(record: Record) -> list[tuple[int, Limits]]:
 
 
 def refused(record: Record) -> Table:
-    """Answers that did not count."""
+    """Updates that the server refused."""
     rows = [[MISSING if each.round is None else each.round + 1, each.site, each.reason] for each in record.refused]
     caption = "Answers that were left out of their round"
     return Table(caption=caption, head=["round", "site", "why"], rows=rows, text=True)

@@ -1,4 +1,4 @@
-"""How far the subspaces of two low-rank updates overlap."""
+"""Overlap of the subspaces of two low-rank updates."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from monai_fedlora.adapters.lora import PRIVATE, SHARED
 
 _FACTOR = re.compile(r"(.+)\.lora_([AB])\.([^.]+)\.weight")
 _RELATIVE = 1e-7
-"""Singular values below this part of the largest do not count as a direction; factors are float32 (ours)."""
+"""Singular values below this fraction of the largest count as zero; factors are float32 (ours)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
-    """Two subspaces of one space.
+    """Principal angles between two subspaces.
 
     Attributes:
         angles: principal angles in degrees, ascending, one for each dimension of the smaller subspace.
-        dims: dimensions of the two.
-        ambient: dimension of the space they lie in.
+        dims: dimensions of the two subspaces.
+        ambient: dimension of the surrounding space.
     """
 
     angles: tuple[float, ...]
@@ -31,17 +31,17 @@ class Overlap:
 
     @property
     def share(self) -> float | None:
-        """Mean squared cosine of the angles: 0 for orthogonal subspaces, 1 where one holds the other."""
+        """Mean squared cosine of the angles: 0 for orthogonal subspaces, 1 where one contains the other."""
         return float(np.mean(np.cos(np.radians(self.angles)) ** 2)) if self.angles else None
 
     @property
     def by_chance(self) -> float:
-        """Expected :attr:`share` of two subspaces in random directions: the larger dimension by the space's."""
+        """Expected :attr:`share` of two random subspaces: the larger dimension over that of the surrounding space."""
         return max(self.dims) / self.ambient
 
 
 def layer_overlaps(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[Overlap, Overlap]]:
-    """Column spaces and row spaces of the shared and the private update, by adapted layer.
+    """Overlap of column spaces and of row spaces of the shared and the private update, by adapted layer.
 
     Args:
         tensors: a personal model by state-dict key, with factors ``<layer>.lora_A.<adapter>.weight`` (r, d_in) and
@@ -81,13 +81,10 @@ def update_spaces(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 def overlap(one: np.ndarray, other: np.ndarray) -> Overlap:
     """Principal angles between the spans of two orthonormal bases (d, k) and (d, l).
 
-    Small angles come from sines and large ones from cosines (Björck and Golub, Math. Comp. 27, 1973), which both
-    lose digits at the other end.
+    Small angles are computed from sines and large ones from cosines, because each is inaccurate for the other ones
+    (Björck and Golub, Math. Comp. 27, 1973).
     """
-    if one.shape[1] < other.shape[1]:
-        wide, narrow = other, one
-    else:
-        wide, narrow = one, other
+    narrow, wide = sorted((other, one), key=lambda basis: basis.shape[1])
     inner = wide.T @ narrow
     cosines = np.clip(np.linalg.svd(inner, compute_uv=False), 0, 1)
     sines = np.clip(np.linalg.svd(narrow - wide @ inner, compute_uv=False)[::-1], 0, 1)

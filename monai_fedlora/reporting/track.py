@@ -1,4 +1,4 @@
-"""A run's numbers for TensorBoard and MLflow: those of the page, by the same names."""
+"""Send a run's metrics to TensorBoard or MLflow."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai_fedlora.reporting.record import Answer, Record
+from monai_fedlora.site_report import REPORTED
 
 _AT_ONCE = 1000
-"""Numbers that MLflow takes in one message."""
+"""Largest number of metrics in one request to MLflow."""
 
 
 class Number(NamedTuple):
@@ -28,7 +29,7 @@ class Number(NamedTuple):
 
 
 def numbers(record: Record) -> Iterator[Number]:
-    """All numbers of a record; what is undefined or unknown is left out."""
+    """All metrics of a record, without undefined or unknown ones."""
     last = 0
     for entry in record.rounds:
         last = max(last, entry.number + 1)
@@ -48,7 +49,7 @@ def _of_answer(site: str, step: int, answer: Answer) -> Iterator[Number]:
         value = getattr(answer, name)
         if value is not None:
             yield Number(f"{site}/{name}", step, float(value))
-    for split in ("validation", "test"):
+    for split in REPORTED:
         for view, metrics in getattr(answer, split).items():
             for name, value in metrics.values.items():
                 yield Number(f"{site}/{split}/{view}/{name}", step, value)
@@ -64,7 +65,7 @@ def to_tensorboard(record: Record, folder: Path) -> None:
 
 
 def to_mlflow(record: Record, uri: str) -> None:
-    """Write a finished MLflow run called after the experiment.
+    """Write a finished MLflow run with the name of the experiment.
 
     Args:
         record: the run.
