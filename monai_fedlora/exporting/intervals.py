@@ -20,6 +20,18 @@ METHODS = {
 }
 """Method of each metric's interval; other metrics have none."""
 
+METRIC_NAMES = {
+    "balanced_accuracy": "balanced accuracy",
+    "accuracy": "accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "auroc": "AUROC",
+    "mcc": "Matthews correlation coefficient",
+    "ece": "expected calibration error",
+    "worst_site_balanced_accuracy": "balanced accuracy of the worst site",
+}
+"""Names of the metrics for documents."""
+
 _Z = 1.959963984540054
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -212,14 +213,14 @@ def _attacks(shipped: Shipped) -> Iterator[tuple[str, str, tuple[str, ...], _Sco
         yield "distance", "reference", shipped.reference_of, _alone(lambda cases: -_distances(cases))
         yield "closeness", "threshold", shipped.threshold_of, _alone(lambda cases: -(_distances(cases) - limit).abs())
     for mean in (*shipped.vectors, *shipped.means):
-        yield "tracing", mean.name, mean.members, _traced(mean, inner_product(mean.value))
+        yield "tracing", mean.name, mean.members, _traced(mean, partial(inner_product, mean.value))
     for mean in shipped.vectors:
-        score = likelihood_ratio(mean.value, mean.count)
+        score = partial(likelihood_ratio, mean.value, mean.count)
         yield "likelihood ratio", mean.name, mean.members, _traced(mean, score)
-        yield "closeness", mean.name, mean.members, _traced(mean, closeness(mean.value))
+        yield "closeness", mean.name, mean.members, _traced(mean, partial(closeness, mean.value))
     if shipped.temperature is not None:
         temperature = shipped.temperature
-        pull = temperature_pull(temperature)
+        pull = partial(temperature_pull, temperature)
 
         def pulled(inside: Cases, outside: Cases) -> tuple[Tensor, Tensor]:
             first, second = (_raw_with_label(cases, temperature) for cases in (inside, outside))

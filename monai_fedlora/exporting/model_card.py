@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from monai_fedlora.exporting.intervals import METRIC_NAMES
 from monai_fedlora.exporting.leakage_card import by_reason
 from monai_fedlora.exporting.personal_or_shared import KEY
 from monai_fedlora.rendering.documents import render
@@ -33,7 +34,13 @@ def model_card(metadata: Mapping[str, Any], *, usage: str) -> str:
 
 def filled(template: str, **values: Any) -> str:
     """A template of the card, filled with values."""
-    tools = {"views": VIEW_NAMES, "metric": format_metric, "listed": listed_settings, "by_reason": by_reason}
+    tools = {
+        "views": VIEW_NAMES,
+        "names": METRIC_NAMES,
+        "metric": format_metric,
+        "listed": listed_settings,
+        "by_reason": by_reason,
+    }
     return render("monai_fedlora.exporting", template, **tools, **values)
 
 

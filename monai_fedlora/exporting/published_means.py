@@ -56,43 +56,33 @@ def cross_scored(score: Score, members: Tensor, others: Tensor, units: Tensor) -
     return first, second
 
 
-def inner_product(value: Tensor) -> Score:
+def inner_product(value: Tensor, cases: Tensor, own: Tensor) -> Tensor:
     """(x - m)'C(s - m) of a published mean s (K,); m is the mean, C the inverse shrunk covariance of the own cases."""
-
-    def score(cases: Tensor, own: Tensor) -> Tensor:
-        mean, metric = own.mean(dim=0), _metric(own)
-        return (cases - mean) @ metric @ (value.double() - mean)
-
-    return score
+    mean, metric = own.mean(dim=0), _metric(own)
+    return (cases - mean) @ metric @ (value.double() - mean)
 
 
-def likelihood_ratio(value: Tensor, count: int) -> Score:
+def likelihood_ratio(value: Tensor, count: int, cases: Tensor, own: Tensor) -> Tensor:
     """The log-likelihood ratio (x - m)'C(s - m) - (x - m)'C(x - m) / 2n, with m and C as in :func:`inner_product`.
 
     Args:
         value: published mean (K,) of n cases.
         count: n.
+        cases: values (N, K).
+        own: the attacker's values (M, K).
     """
-
-    def score(cases: Tensor, own: Tensor) -> Tensor:
-        mean, metric = own.mean(dim=0), _metric(own)
-        centred = cases - mean
-        return centred @ metric @ (value.double() - mean) - ((centred @ metric) * centred).sum(dim=1) / (2 * count)
-
-    return score
+    mean, metric = own.mean(dim=0), _metric(own)
+    centred = cases - mean
+    return centred @ metric @ (value.double() - mean) - ((centred @ metric) * centred).sum(dim=1) / (2 * count)
 
 
-def closeness(value: Tensor) -> Score:
+def closeness(value: Tensor, cases: Tensor, own: Tensor) -> Tensor:
     """Minus the squared Mahalanobis distance from a published mean (K,), by the covariance of the attacker's cases."""
-
-    def score(cases: Tensor, own: Tensor) -> Tensor:
-        centred = cases - value.double()
-        return -((centred @ _metric(own)) * centred).sum(dim=1)
-
-    return score
+    centred = cases - value.double()
+    return -((centred @ _metric(own)) * centred).sum(dim=1)
 
 
-def temperature_pull(temperature: float) -> Score:
+def temperature_pull(temperature: float, cases: Tensor, own: Tensor) -> Tensor:
     """How much a case moves the fitted temperature towards the published one.
 
     This is the derivative of its log-likelihood at the best temperature of the attacker's cases. Values are logits with
@@ -100,13 +90,11 @@ def temperature_pull(temperature: float) -> Score:
 
     Args:
         temperature: the published one.
+        cases: values (N, C + 1).
+        own: the attacker's values (M, C + 1).
     """
-
-    def score(cases: Tensor, own: Tensor) -> Tensor:
-        inverse = _best_inverse(own)
-        return -_slope(cases, inverse) * (1 / temperature - inverse)
-
-    return score
+    inverse = _best_inverse(own)
+    return -_slope(cases, inverse) * (1 / temperature - inverse)
 
 
 def _slope(cases: Tensor, inverse: float) -> Tensor:

@@ -9,19 +9,13 @@ from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.compared import KEY, compared
 from monai_fedlora.clinic.overlay import scale
 from monai_fedlora.clinic.prediction import NOT_FOR_CLINICAL_USE
+from monai_fedlora.exporting.intervals import METRIC_NAMES
 from monai_fedlora.serve.names import accepted_suffixes
 from monai_fedlora.site_report import PERSONAL, SHARED
 from monai_fedlora.studies.study import CINE
 
 _LONGEST = 300
-_METRICS = {
-    "balanced_accuracy": "balanced accuracy",
-    "accuracy": "accuracy",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "auroc": "AUROC",
-    "ece": "expected calibration error",
-}
+_METRICS = ("balanced_accuracy", "accuracy", "sensitivity", "specificity", "auroc", "ece")
 _KINDS = {"personal": "the site's own", "shared": "shared by all sites"}
 
 
@@ -80,14 +74,14 @@ def _test_entries(metadata: Mapping[str, Any], *, personal: bool) -> dict[str, s
     views = _mapping(_mapping(metadata, "eval_metrics"), "test")
     metrics = _mapping(views, PERSONAL if personal and PERSONAL in views else SHARED)
     entries = {"Test cases": str(metrics["n"])} if "n" in metrics else {}
-    for key, label in _METRICS.items():
+    for key in _METRICS:
         entry = _mapping(metrics, key)
         if not isinstance(entry.get("value"), int | float):
             continue
         text = f"{entry['value']:.2f}"
         if isinstance(bounds := entry.get("interval_95"), list) and len(bounds) == 2:
             text += f" (95 % interval {bounds[0]:.2f} to {bounds[1]:.2f})"
-        entries[f"Test {label}"] = text
+        entries[f"Test {METRIC_NAMES[key]}"] = text
     return entries
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -34,7 +36,7 @@ def test_members_of_a_mean_are_traced_and_members_of_another_are_not(published: 
     for seed in range(1000, 1012):
         members, others = cases(MEMBERS, seed), cases(OTHERS, seed + 2000)
         mean = (members if published else cases(MEMBERS, seed + 4000)).mean(dim=0)
-        for score in (inner_product(mean), likelihood_ratio(mean, MEMBERS)):
+        for score in (partial(inner_product, mean), partial(likelihood_ratio, mean, MEMBERS)):
             areas.append(roc_area(*cross_scored(score, members, others, torch.arange(OTHERS))))
     assert np.mean(areas) == pytest.approx(0.76 if published else 0.5, abs=0.04)
 
@@ -50,7 +52,7 @@ def test_the_likelihood_ratio_is_that_of_normal_cases() -> None:
         centre = (case + (MEMBERS - 1) * mean) / MEMBERS
         spread = covariance * (MEMBERS - 1) / MEMBERS**2
         expected.append(multivariate_normal(centre.numpy(), spread.numpy()).logpdf(value.numpy()) - outside)
-    found = likelihood_ratio(value, MEMBERS)(new, own)
+    found = likelihood_ratio(value, MEMBERS, new, own)
     found, wanted = found - found.mean(), torch.tensor(expected) - np.mean(expected)
     torch.testing.assert_close(found * MEMBERS / (MEMBERS - 1), wanted, rtol=0.05, atol=0.05)
 
@@ -79,7 +81,7 @@ def test_cases_that_pull_the_temperature_are_told_more_often_than_not() -> None:
         members = torch.cat([logits, labels], dim=1)[:20]
         others = torch.cat([logits, labels], dim=1)[20:]
         temperature = fit_temperature(members[:, :-1], members[:, -1])
-        scores = cross_scored(temperature_pull(temperature), members, others, torch.arange(200))
+        scores = cross_scored(partial(temperature_pull, temperature), members, others, torch.arange(200))
         areas.append(roc_area(*scores))
     assert np.mean(areas) > 0.5 + 2 * np.std(areas) / len(areas) ** 0.5
 
@@ -87,4 +89,4 @@ def test_cases_that_pull_the_temperature_are_told_more_often_than_not() -> None:
 @pytest.mark.parametrize("count", [0, 4, 11])
 def test_an_attacker_without_cases_is_none(count: int) -> None:
     with pytest.raises(ExportError, match="too few"):
-        cross_scored(inner_product(torch.zeros(DIM)), cases(9, 0), cases(count, 1), torch.arange(count))
+        cross_scored(partial(inner_product, torch.zeros(DIM)), cases(9, 0), cases(count, 1), torch.arange(count))

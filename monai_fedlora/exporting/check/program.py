@@ -16,6 +16,7 @@ import torch
 
 from monai_fedlora.errors import ExportError
 from monai_fedlora.exporting.check.operators import ARITHMETIC, SYMBOLIC, is_huge, is_too_large
+from monai_fedlora.exporting.check.pickles import parts
 from monai_fedlora.exporting.check.plain_json import read_plain_json
 from monai_fedlora.exporting.check.words import words
 
@@ -37,13 +38,8 @@ def graph_problems(program: Any) -> Iterator[str]:
     """Problems of ``models/model.json``."""
     if not isinstance(program, Mapping) or "graph_module" not in program:
         yield "holds no graph"
-    stack = [program]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, list):
-            stack += value
-        elif isinstance(value, dict):
-            stack += value.values()
+    for value in parts(program):
+        if isinstance(value, dict):
             for key, part in value.items():
                 yield from _entry_problems(key, part)
 
@@ -99,15 +95,7 @@ def _is_huge(node: Any) -> bool:
     if not isinstance(node, dict) or not isinstance(node.get("target"), str):
         return False
     found = _OPERATOR.fullmatch(node["target"])
-    return found is not None and is_huge(found[1], _numbers(node.get("inputs")))
-
-
-def _numbers(value: Any) -> Iterator[Any]:
-    if isinstance(value, (dict, list)):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _numbers(part)
-    elif type(value) is int:
-        yield value
+    return found is not None and is_huge(found[1], parts(node.get("inputs")))
 
 
 def _is_range(name: str, limits: Any) -> bool:
@@ -163,15 +151,7 @@ def _is_number_or_symbol(value: Any) -> bool:
 
 def _is_plain_structure(text: str) -> bool:
     try:
-        stack = [read_plain_json(text.encode())]
+        containers = [part for part in parts(read_plain_json(text.encode())) if isinstance(part, dict)]
     except (ExportError, UnicodeEncodeError):
         return False
-    while stack:
-        value = stack.pop()
-        if isinstance(value, list):
-            stack += value
-        elif isinstance(value, dict):
-            if value.get("type") not in _CONTAINERS or value.get("context") not in (None, "null", "[]"):
-                return False
-            stack += [part for key, part in value.items() if key not in ("type", "context")]
-    return True
+    return all(part.get("type") in _CONTAINERS and part.get("context") in (None, "null", "[]") for part in containers)
