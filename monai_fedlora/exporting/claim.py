@@ -30,6 +30,7 @@ def claim_checklist(metadata: Mapping[str, Any]) -> str:
         settings={**origin["training_settings"], **origin["method"]["hyperparameters"]},
         results=_results(metadata),
         listed=listed_settings,
+        names=METRIC_NAMES,
     )
 
 

@@ -41,7 +41,7 @@ def test_what_the_run_knows_is_filled_in(exported: Exported) -> None:
         24: origin["backbone"]["sha256"],
         25: "3 rounds of 2 local epochs in 3 sites; bundle cine_cmr_dual_lora_classification, rank 8",
         29: "balanced accuracy: MOVER",
-        36: f"auroc {format_metric(metadata['eval_metrics']['test']['personal']['auroc'])}",
+        36: f"AUROC {format_metric(metadata['eval_metrics']['test']['personal']['auroc'])}",
         38: metadata["limitations"][0],
         41: origin["plan_fingerprint"],
     }.items():
