@@ -331,7 +331,8 @@ class Scope:
         state = network.state_dict()
         payload, remains = {}, {}
         for key, entry in self.manifest.up.entries.items():
-            values = state[key].detach().cpu().numpy()
+            tensor = state[key].detach().cpu()
+            values = (tensor.float() if tensor.element_size() < 4 else tensor).numpy()  # numpy has no bfloat16
             with (
                 _about(repr(key)),
                 np.errstate(over="ignore"),

@@ -52,7 +52,9 @@ def _in_blocks(network: Any, targets: Sequence[str], blocks: int) -> Iterator[tu
         names = [f"{network.block_name(index)}.{path}" for index in range(depth - (blocks or depth), depth)]
         if isinstance(modules.get(names[0]), _ADAPTABLE):
             if missing := [name for name in names if name not in modules]:
-                raise ConfigError(f"{target!r} is not in every block: there is no {missing[0]}; give whole names")
+                raise ConfigError(
+                    f"{target!r} is not in every block: there is no {missing[0].removeprefix(INSIDE)}; give whole names"
+                )
             yield from zip(names, range(depth - len(names), depth), strict=True)
         elif whole := _whole(target, modules):
             yield whole, depth
@@ -101,30 +103,31 @@ def check_layer(network: Any, name: str) -> None:
             dilation or another padding than zeros, a part of a module that reads its weight without calling it, or its
             weight is no parameter of its own.
     """
-    layer = network.get_submodule(name)
+    layer, said = network.get_submodule(name), name.removeprefix(INSIDE)
     if f"{name}.".startswith(network.head_prefixes):
-        raise ConfigError(f"{name} belongs to the head, which trains as it is; leave it out of targets")
+        raise ConfigError(f"layer {said} belongs to the head, which trains as it is; leave it out of targets")
     for holder in _holders(name):
         module = network.get_submodule(holder)
         if isinstance(module, _READ_WITHOUT_A_CALL):
+            place = f"{holder}.".removeprefix(INSIDE)[:-1] or "the network"
             raise ConfigError(
-                f"{name} cannot be adapted: {holder or 'the network'} is a {type(module).__name__}, which reads its "
-                "layers' weights without calling them, so that an adapter would have no effect. Choose layers outside "
-                "of it, or write the attention with linear layers of its own"
+                f"layer {said} cannot be adapted: {place} is a {type(module).__name__}, which reads its layers' "
+                "weights without calling them, so that an adapter would have no effect. Choose layers outside of it, "
+                "or write the attention with linear layers of its own"
             )
     if type(layer) not in _ADAPTABLE:
-        inside = [f"{name}.{child}" for child, module in layer.named_modules() if child and type(module) in _ADAPTABLE]
+        inside = [f"{said}.{child}" for child, module in layer.named_modules() if child and type(module) in _ADAPTABLE]
         hint = f"; inside of it are {', '.join(inside[:4])}" if inside else ""
         raise ConfigError(
-            f"{name} is a {type(layer).__name__}, which LoRA cannot adapt; adapters go on nn.Linear, nn.Conv1d, "
+            f"layer {said} is a {type(layer).__name__}, which LoRA cannot adapt; adapters go on nn.Linear, nn.Conv1d, "
             f"nn.Conv2d and nn.Conv3d{hint}"
         )
     if isinstance(layer, CONVOLUTIONS):
         for setting, usual in (("groups", 1), ("padding_mode", "zeros"), ("dilation", (1,) * len(layer.dilation))):
             if (value := getattr(layer, setting)) != usual:
-                raise ConfigError(f"{name} has {setting} {value!r}, and PEFT adapts convolutions of {usual!r} only")
+                raise ConfigError(f"{said} has {setting} {value!r}, and PEFT adapts convolutions of {usual!r} only")
     if layer._parameters.get("weight") is None:
-        raise ConfigError(f"{name} computes its weight anew in every pass, so that an adapter cannot be merged into it")
+        raise ConfigError(f"{said} computes its weight anew in every pass, so that an adapter cannot be merged into it")
     alike = [
         other
         for other, parameter in network.named_parameters(remove_duplicate=False)
@@ -132,8 +135,8 @@ def check_layer(network: Any, name: str) -> None:
     ]
     if alike:
         raise ConfigError(
-            f"{name} shares its weight with {alike[0]}, so that an adapter cannot be merged into one of them; leave it "
-            "out of targets"
+            f"{said} shares its weight with {alike[0].removeprefix(INSIDE)}, so that an adapter cannot be merged into "
+            "one of them; leave it out of targets"
         )
 
 
@@ -152,8 +155,9 @@ def check_matrices(network: Any, names: Iterable[str], what: str) -> None:
     for name in names:
         if isinstance(layer := network.get_submodule(name), CONVOLUTIONS):
             raise ConfigError(
-                f"{what} computes with the matrices B A of linear layers, and {name} is a {type(layer).__name__}; "
-                "leave convolutions out of targets, or choose a method that averages factors, such as dual_lora"
+                f"{what} computes with the matrices B A of linear layers, and {name.removeprefix(INSIDE)} is a "
+                f"{type(layer).__name__}; leave convolutions out of targets, or choose a method that averages factors, "
+                "such as dual_lora"
             )
 
 

@@ -93,7 +93,7 @@ class Attached:
         entries = self.manifest.entries
         arrays = {}
         for name, value in tensors.items():
-            array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+            array = value.detach().cpu().double().numpy() if isinstance(value, Tensor) else value
             arrays[name] = np.asarray(array, dtype=entries[name].dtype if name in entries else None)
         self._scope.load_shared(self.opened, arrays)
 
@@ -229,6 +229,6 @@ def attach(network: nn.Module, method: MethodChoice, *, images: Tensor | None = 
     if not isinstance(method, MethodChoice):
         raise ConfigError(f"the method is a {type(method).__name__}; give what fl.method(...) returns")
     opened, chosen = method.attach(network, images=images, seed=seed)
-    attached = Attached(opened, MethodChoice(chosen, method.layers))
+    attached = Attached(opened, MethodChoice(chosen, method.layers, method.head_word))
     attached._tried = images is not None
     return attached

@@ -119,11 +119,12 @@ def federate(
         >>> import monai_fedlora as fl
         >>> def network():
         ...     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 8), torch.nn.Linear(8, 2))
-        >>> images, labels = torch.rand(8, 1, 4, 4), [0, 1] * 4
-        >>> sites = {name: fl.SiteData(train=(images, labels), test=(images, labels)) for name in ("north", "south")}
+        >>> images, labels = torch.rand(16, 1, 4, 4), [0, 1] * 8
+        >>> data = fl.SiteData(train=(images[:8], labels[:8]), test=(images[8:], labels[8:]))
+        >>> sites = {"north": data, "south": data}
         >>> run = fl.federate(network, fl.method("fedit", targets="1", head="2", rank=2), sites, rounds=1)
         >>> len(run.records), run.personal("north")(images).shape
-        (6, torch.Size([8, 2]))
+        (6, torch.Size([16, 2]))
     """
     if not isinstance(choice, MethodChoice):
         raise ConfigError(f"the method is a {type(choice).__name__}; give what fl.method(...) returns")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from monai_fedlora.federated.jobs import write_job
 from monai_fedlora.federated.materials import Installed, Source
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.run_record import LAST_NAME, RESULTS_NAME
+from monai_fedlora.federated.site_policy import Policy
 from monai_fedlora.federated.site_state import EVIDENCE_NAME, FINAL_NAME
 from monai_fedlora.files import make_folder, read_json, write_bytes, write_text
 from monai_fedlora.networks.opened import OpenedNetwork
@@ -41,6 +43,7 @@ from monai_fedlora.scope import Manifest
 from monai_fedlora.scratch import private_folder
 from monai_fedlora.site_report import PERSONAL, SHARED
 
+_log = logging.getLogger(__name__)
 MODELS = (PERSONAL, SHARED)
 _KEPT = (RESULTS_NAME, LAST_NAME, f"private/*/*/{FINAL_NAME}", f"private/*/*/{EVIDENCE_NAME}")
 _TABLED = {"balanced_accuracy": "balanced accuracy", "auroc": "AUROC", "accuracy": "accuracy"}
@@ -61,6 +64,14 @@ class RunPlan(Plan):
             ConfigError: the network is one of this program alone; or the folder exists.
         """
         check_in_packages(self)
+        least = Policy().least_cases
+        if few := [f"{site} ({count})" for site, count in self.declared_cases.items() if count < least]:
+            _log.warning(
+                "a site trains on at least %d patients what it sends, unless its own policy.json says otherwise, so "
+                "that it would send nothing with fewer training cases, as here of %s",
+                least,
+                ", ".join(few),
+            )
         write_job(self, build_manifest(self), Path(folder), custom_folder=custom_folder)
         return Path(folder)
 
@@ -164,7 +175,8 @@ class Run:
             if not known:
                 rows.append([site, "-", "0", *["no test cases"], *[""] * (len(_TABLED) - 1)])
         head = ["site", "model", "n", *_TABLED.values()]
-        return Table(caption="Test cases, with 95 % intervals", head=head, rows=rows, text=True)
+        none = "" if len(self.plan.classes) == 2 else "; AUROC of more than two classes has none"
+        return Table(caption=f"Test cases, with 95 % intervals{none}", head=head, rows=rows, text=True)
 
     def plot(self, what: str = "personal") -> Figure:
         """A curve over the rounds with a line for each site, which a notebook shows; ``.svg`` is the drawing as text.

@@ -33,7 +33,7 @@ def method(
             name, as in PEFT. A list holds roles (q, k, v, proj, fc1, fc2), paths inside a block, or whole dotted names.
             None for the method's default.
         head: dotted name of the module that is the classification head, or several; or "shared" or "private", which say
-            whether it travels. The networks of the catalogue know their head.
+            whether it travels, so that no head can be called so. The networks of the catalogue know their head.
         share_head: whether the head travels, where ``head`` is its name; None for the method's default.
         blocks: a number: roles and paths are looked for in so many last blocks, 0 for all. A text: the dotted name of
             the network's list of blocks; what frozen blocks compute is then kept.
@@ -56,6 +56,11 @@ def method(
         values["head"] = head
     elif head is not None:
         names = (head,) if isinstance(head, str) else tuple(head)
+        if taken := [each for each in names if isinstance(each, str) and set(_WORDS) & set(each.split("."))]:
+            raise ConfigError(
+                f"head is {taken[0]!r}: methods call parts of theirs shared and private, so that it could not be told "
+                "from them; rename the layer in your network"
+            )
     if share_head is not None:
         if "head" in values:
             raise ConfigError(f"head is {head!r}, which says what share_head says; give one of them")
@@ -69,7 +74,8 @@ def method(
     if pattern is not None and not hasattr(chosen, "targets"):
         raise ConfigError(f"{name} has no setting 'targets': it adapts no layers")
     layers = Layers(targets=pattern, head=names, blocks=blocks if isinstance(blocks, str) else None)
-    return MethodChoice(chosen, None if layers == Layers() else layers)
+    word = head if isinstance(head, str) and head in _WORDS else None
+    return MethodChoice(chosen, None if layers == Layers() else layers, word)
 
 
 def named(choice: str | MethodChoice) -> tuple[str, dict[str, Any]]:

@@ -28,7 +28,8 @@ class SiteData:
 
     Labels are 0 to C - 1. Images are used as they are: what they need before the network is ``transform``. All cases
     are read once, when the run begins, and stay in memory. Cases of one subject are one patient for everything that
-    counts patients; without subjects each case is its own.
+    counts patients; without subjects each case is its own. A warning tells of an image that
+    lies in two parts, equal to the bit: a model is then measured on what it has seen.
 
     Args:
         train: cases to train on.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import logging
 import os
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +24,7 @@ from monai_fedlora.data.origin import UNKNOWN, Origin
 from monai_fedlora.errors import DataError
 from monai_fedlora.out_of_memory import tell_out_of_memory
 
+_log = logging.getLogger(__name__)
 TRANSFORM_HINT = (
     "give transform= with MONAI's dictionary transforms, such as "
     "[LoadImaged('image', ensure_channel_first=True), Resized('image', (64, 64))], or prepare a folder"
@@ -88,7 +92,7 @@ def read_part(part: Any, *, site: str, split: str, transform: Sequence[Callable]
 def collect(
     parts: Parts, *, site: str, classes: Sequence[str], seed: int = 0, images: str = UNKNOWN, dataset: str = "memory"
 ) -> tuple[Datalist, dict[str, tuple[dict[str, Any], ...]]]:
-    """Join a site's cases to a datalist.
+    """Join a site's cases to a datalist; a warning tells of images that two parts have in common, equal to the bit.
 
     Args:
         parts: see :data:`Parts`.
@@ -109,6 +113,7 @@ def collect(
     if not parts.get("training"):
         raise DataError(f"{site} has no training case; give it some, or leave the site out")
     _check_items(parts, site, classes)
+    _tell_about_equal_images(parts, site)
     listed: dict[str, tuple[Case, ...]] = {}
     items: dict[str, tuple[dict[str, Any], ...]] = {}
     for split in SPLITS:
@@ -254,3 +259,30 @@ def _check_items(parts: Parts, site: str, classes: Sequence[str]) -> None:
                 f"{site}: subject {item.subject!r} has cases in {where[item.subject]} and in {split}, so that the "
                 "model would be measured on somebody it has seen; keep all cases of a subject in one part"
             )
+
+
+def _tell_about_equal_images(parts: Parts, site: str) -> None:
+    """Warn of images in two parts; they are compared by a few of their values, and whole where these agree."""
+    alike: dict[bytes, list[tuple[str, int, Tensor]]] = defaultdict(list)
+    for split in SPLITS:
+        for number, item in enumerate(parts.get(split, ())):
+            values = item.image.flatten()
+            alike[values[:: 1 + len(values) // 64].numpy().tobytes()].append((split, number, item.image))
+    pairs: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+    for group in alike.values():
+        first: dict[bytes, tuple[str, int]] = {}
+        for split, number, image in group if len(group) > 1 else ():
+            seen, other = first.setdefault(hashlib.sha256(image.numpy().tobytes()).digest(), (split, number))
+            if seen != split:
+                pairs[split, seen].append((number, other))
+    for (split, seen), found in pairs.items():
+        _log.warning(
+            "%s: %d of %d %s images are %s images too, equal to the bit (case %d is case %d there), so that the model "
+            "is measured on what it has seen; leave them out of one part",
+            site,
+            len(found),
+            len(parts[split]),
+            split,
+            seen,
+            *min(found),
+        )

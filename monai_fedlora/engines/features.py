@@ -84,7 +84,7 @@ class FrozenInferer(Inferer):
             raise ConfigError(f"cache_dtype is {dtype!r}; choose from {', '.join(get_args(Kept))}")
         self._dtype: torch.dtype = getattr(torch, dtype)
         self._keeper: Memory | Store = active_memory() or store or Memory()
-        self._own = Memory()
+        self._own, self._told = Memory(), False
         self._room: Callable[[torch.device], int] = room_on
         self._keys: dict[tuple[str, CaseView], str] = {}
         self._kinds: dict[tuple[object, ...], str] = {}
@@ -98,7 +98,7 @@ class FrozenInferer(Inferer):
         if self._network is not network:
             self._network, self._part = network, frozen_part(unwrap(network))
             self._digest = self._part.digest if self._part else None
-            self._own = Memory()
+            self._own, self._told = Memory(), False
             self._keys, self._kinds, self._on_device = {}, {}, None
             if self._part is None:
                 _log.info(
@@ -119,6 +119,12 @@ class FrozenInferer(Inferer):
             return logits
         device = next(network.parameters()).device
         if isinstance(inputs, Tensor):
+            if not self._told:
+                self._told = True
+                _log.warning(
+                    "cache_features keeps nothing: the batches hold images, which have no names to find features by; "
+                    "let case_loader batch a CaseDataset, and prepare_cases prepare the batches"
+                )
             rows: list[Sequence[Tensor]] = [list(self._compute(image).values()) for image in inputs]
         else:
             kind = self._kind(device)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, get_args
 
 from monai_fedlora.engines.compiling import COMPILERS
 from monai_fedlora.engines.precision import Kept, Precision
-from monai_fedlora.errors import ConfigError
+from monai_fedlora.errors import ConfigError, nearest
 
 
 class Kind(NamedTuple):
@@ -68,8 +68,8 @@ def check_training(settings: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: one is not in :data:`TRAINING_SETTINGS`, or not of its kind.
     """
-    if unknown := set(settings) - set(TRAINING_SETTINGS):
-        raise ConfigError(f"a plan cannot set {', '.join(sorted(unknown))}; it may set {', '.join(TRAINING_SETTINGS)}")
+    if unknown := sorted(set(settings) - set(TRAINING_SETTINGS)):
+        raise ConfigError(f"a plan cannot set {', '.join(unknown)}{nearest(unknown[0], list(TRAINING_SETTINGS))}")
     for name, value in settings.items():
         kind = TRAINING_SETTINGS[name]
         if not kind.holds(value):

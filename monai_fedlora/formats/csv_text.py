@@ -32,6 +32,8 @@ def read_cells(path: Path) -> tuple[list[tuple[int, tuple[str, ...]]], tuple[str
     """
     if not path.is_file():
         raise DataError(f"{path} does not exist or is not a file")
+    lines: list[tuple[int, tuple[str, ...]]] = []
+    place = f"{path}"
     try:
         text, notes = _decoded(path.read_bytes())
         first = text.splitlines()[0] if text.strip() else ""
@@ -41,9 +43,13 @@ def read_cells(path: Path) -> tuple[list[tuple[int, tuple[str, ...]]], tuple[str
         if named:
             stream.readline()
         reader = csv.reader(stream, strict=True, delimiter=named[1] if named else _delimiter(first))
-        lines = [(reader.line_num + skipped, tuple(_value(cell.strip()) for cell in cells)) for cells in reader]
+        place = f"{path}:{skipped + 1}"
+        for cells in reader:
+            lines.append((reader.line_num + skipped, tuple(_value(cell.strip()) for cell in cells)))
+            place = f"{path}:{reader.line_num + skipped + 1}"
     except (OSError, UnicodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a readable csv: {error}") from error
+        hint = "; is a quotation mark of this line not closed?" if isinstance(error, csv.Error) else ""
+        raise DataError(f"{place} is not readable as csv: {error}{hint}") from error
     if not lines:
         raise DataError(f"{path} is empty")
     return lines, notes

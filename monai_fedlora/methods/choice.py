@@ -31,10 +31,12 @@ class MethodChoice:
     Attributes:
         method: the method with its settings.
         layers: where in a network of one's own; None where nothing was named, as for the networks of the catalogue.
+        head_word: "shared" or "private" where this was given for ``head``; a layer must not be called so.
     """
 
     method: Method
     layers: Layers | None = None
+    head_word: str | None = None
 
     def attach(self, network: nn.Module, *, images: Tensor | None = None, seed: int = 0) -> tuple[Any, Method]:
         """Open a network, attach the method to it, in place, and try it on random images.
@@ -73,8 +75,9 @@ class MethodChoice:
             the whole dotted names that it matches in the opened network, as a job carries them.
 
         Raises:
-            ConfigError: a name is nowhere in the network (the nearest are given), the method compares with texts and
-                the network does not, or a network of the catalogue is told what it knows.
+            ConfigError: a name is nowhere in the network (the nearest are given), ``head_word`` is a layer's name, the
+                method compares with texts and the network does not, or a network of the catalogue is told what it
+                knows.
         """
         layers = self.layers or Layers()
         opened: Any = network
@@ -83,6 +86,11 @@ class MethodChoice:
         if is_backbone(opened):
             if layers.head or layers.blocks:
                 raise ConfigError(f"a {type(network).__name__} knows its head and its blocks; leave their names out")
+        elif self.head_word is not None and self.head_word in dict(opened.named_modules()):
+            raise ConfigError(
+                f"head is {self.head_word!r}, which says whether the head travels, and the network has a layer of that "
+                "name: rename the layer if it is the head, or else say share_head= in place of head="
+            )
         elif layers.blocks is not None:
             opened = BlockedNetwork(network, head=layers.head, blocks=layers.blocks)
         else:
@@ -125,7 +133,7 @@ def _tell_about_norms(network: nn.Module) -> None:
             "%d layers of batch normalisation train and keep the running statistics that the network came with, since "
             "buffers neither train nor travel; the first is %s",
             len(norms),
-            norms[0],
+            norms[0].removeprefix(INSIDE),
         )
 
 
@@ -150,6 +158,6 @@ def check_attached(network: Any, images: Tensor) -> None:
             hook.remove()
     if silent := [name for name in layers if name not in called]:
         raise ConfigError(
-            f"the network never calls {silent[0]}, so that its adapter has no effect: its weight is read without a "
-            "call, or the layer takes no part in the logits. Leave it out of targets"
+            f"the network never calls {silent[0].removeprefix(INSIDE)}, so that its adapter has no effect: its weight "
+            "is read without a call, or the layer takes no part in the logits. Leave it out of targets"
         )

@@ -214,6 +214,18 @@ def test_means_of_tensors_can_be_loaded_as_they_are() -> None:
         np.testing.assert_allclose(value, wide[key], rtol=1e-6)
 
 
+def test_a_network_in_bfloat16_shares_what_every_wire_can_carry() -> None:
+    own = OWN["cnn"]
+    site = fl.attach(own.network().bfloat16(), choice(own, "fedavg"))
+    sent = {key: value + 1 for key, value in site.shared().items()}
+    assert {value.dtype for value in sent.values()} == {np.dtype("float32")}
+    site.load_shared({key: torch.from_numpy(value).bfloat16() for key, value in sent.items()})
+    state = site.opened.state_dict()
+    for key, value in site.shared().items():
+        assert torch.equal(torch.from_numpy(value), torch.from_numpy(sent[key]).bfloat16().float())
+        assert state[key].dtype is torch.bfloat16 and torch.equal(state[key].float(), torch.from_numpy(value))
+
+
 @pytest.mark.parametrize(
     ("build", "pattern"), [(tiny_network, r"encoder\.blocks\.[02]\.attn\.q"), (tiny_vit, r"blocks\.[02]\.attn\.q")]
 )

@@ -214,8 +214,8 @@ def test_a_named_list_of_blocks_changes_nothing_but_the_speed(once: fl.Run) -> N
 
 
 def test_more_classes_one_class_at_a_site_and_no_validation(caplog: pytest.LogCaptureFixture) -> None:
-    (x, y), (z, _) = images(12, 0, classes=3), images(8, 1)
-    sites = {"all": fl.SiteData(train=(x, y), test=(x, y)), "one": fl.SiteData(train=(z, [2] * 8))}
+    (x, y), (z, _) = images(24, 0, classes=3), images(8, 1)
+    sites = {"all": fl.SiteData(train=(x[:12], y[:12]), test=(x[12:], y[12:])), "one": fl.SiteData(train=(z, [2] * 8))}
     with caplog.at_level(logging.WARNING):
         found = run(network=lambda: Small(3), sites=sites, classes=["healthy", "mild", "severe"])
     assert not caplog.records
@@ -313,7 +313,7 @@ class Flat(nn.Module):
         ),
         ({"rounds": 0}, "rounds is 0"),
         ({"learning_rate": -1.0}, "learning_rate is -1"),
-        ({"learning_rates": 1.0}, "cannot set learning_rates"),
+        ({"learning_rates": 1.0}, "cannot set learning_rates; did you mean 'learning_rate'"),
         ({"augment": True}, "augment is for networks of the catalogue"),
         ({"resume": True}, "give folder="),
         ({"backbone": "weights.safetensors"}, "backbone is for a network of the catalogue"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 import monai_fedlora as fl
+from monai_fedlora.api import finished_run as module
 from monai_fedlora.errors import ConfigError, ExportError
 from monai_fedlora.exporting.intervals import with_intervals
 from monai_fedlora.files import read_json
@@ -66,6 +69,25 @@ def test_the_table_has_every_model_with_its_interval(kept: fl.Run) -> None:
     measured = kept.results["final"]["north"]["test"]["personal"]
     low, high = with_intervals(measured)["balanced_accuracy"]["interval_95"]
     assert f"{measured['balanced_accuracy']:.3f} ({low:.3f} to {high:.3f})" in lines[0]
+
+
+def test_the_table_names_what_has_no_interval(kept: fl.Run) -> None:
+    assert "has none" not in str(kept.table())
+    many = copy.copy(kept)
+    many.plan = dataclasses.replace(kept.plan, classes=("a", "b", "c"))
+    assert "AUROC of more than two classes has none" in str(many.table()).splitlines()[0]
+
+
+def test_a_job_of_a_toy_tells_which_sites_would_send_nothing(
+    kept: fl.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "write_job", lambda *arguments, **options: None)
+    monkeypatch.setattr(module, "build_manifest", lambda plan: None)
+    counts = {"north": 15, "south": 16}
+    for declared in (counts, {"north": 16, "south": 16}):
+        dataclasses.replace(kept.plan, size="vit_demo", declared_cases=declared).to_job(tmp_path / "job")
+    (record,) = caplog.records
+    assert "at least 16 patients" in record.getMessage() and record.getMessage().endswith("as here of north (15)")
 
 
 def test_frames_are_the_records_where_pandas_is_installed(kept: fl.Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import pytest
+from torch import nn
 
 import monai_fedlora as fl
 from monai_fedlora.errors import ConfigError
@@ -60,3 +62,19 @@ def test_words_become_settings_or_places(words: dict[str, Any], settings: dict[s
 def test_bad_words_are_refused(name: str, words: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         fl.method(name, **words)
+
+
+class HeadCalled(nn.Sequential):
+    """A network whose head has one of the two words for a name."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(OrderedDict([("first", nn.Linear(4, 4)), (word, nn.Linear(4, 2))]))
+
+
+@pytest.mark.parametrize("word", ["shared", "private"])
+def test_a_head_called_as_what_may_happen_to_it_is_never_taken_for_that(word: str) -> None:
+    with pytest.raises(ConfigError, match="the network has a layer of that name: rename the layer"):
+        fl.attach(HeadCalled(word), fl.method("fedit", targets="first", head=word))
+    with pytest.raises(ConfigError, match=f"head is 'top.{word}'.*rename the layer"):
+        fl.method("fedit", targets="first", head=[f"top.{word}"], share_head=True)
+    assert fl.attach(HeadCalled("head"), fl.method("fedit", targets="first", head="shared")).shared()

@@ -165,6 +165,22 @@ def test_cases_that_do_not_go_together_are_refused(changes: dict[str, list[Item]
         collect(parts(**changes), site="north", classes=("no", "yes"))
 
 
+def test_an_image_in_two_parts_is_told_of_and_one_twice_in_one_part_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    other = IMAGES + 100
+    other[2, 0, 1, 1] = 0.5  # differs in one value alone
+    train, test = np.concatenate([IMAGES[:1], IMAGES]), np.concatenate([other, IMAGES[3:]])
+    found = {"training": read((train, [0, *LABELS])), "validation": read((other, LABELS)), "test": []}
+    near = np.array(other)
+    near[2, 0, 1, 1] = 0.75
+    collect({**found, "test": read((near[2:3], LABELS[:1]))}, site="north", classes=("no", "yes"))
+    assert caplog.text == ""
+    collect({**found, "test": read((test[3:], LABELS[:2]))}, site="north", classes=("no", "yes"))
+    said = sorted(record.getMessage() for record in caplog.records)
+    assert len(said) == 2
+    assert "north: 1 of 2 test images are training images too, equal to the bit (case 1 is case 4 there)" in said[0]
+    assert "north: 1 of 2 test images are validation images too, equal to the bit (case 0 is case 3 there)" in said[1]
+
+
 @given(labels=st.lists(st.integers(-2, 4), min_size=1, max_size=6), classes=st.integers(2, 4))
 def test_labels_are_accepted_if_and_only_if_they_are_classes(labels: list[int], classes: int) -> None:
     training = read((np.zeros((len(labels), 1, 2, 2)), labels))

@@ -71,6 +71,22 @@ def count_prefixes(built: ConvViT, monkeypatch: pytest.MonkeyPatch) -> list[int]
     return calls
 
 
+def test_images_that_come_without_names_are_computed_anew_and_that_is_said_once_for_a_network(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    inferer, images = FrozenInferer(), torch.rand(2, 2, 16, 16, 2)
+    for number in (1, 2):
+        built = network()
+        calls = count_prefixes(built, monkeypatch)
+        inferer(Named(images), built)
+        assert len(caplog.records) == number - 1
+        calls.clear()
+        for _ in range(3):
+            inferer(images, built)
+        assert len(calls) == 6
+        assert [record.getMessage()[:28] for record in caplog.records] == ["cache_features keeps nothing"] * number
+
+
 def test_logits_and_gradients_equal_the_whole_network() -> None:
     built, images = network(), torch.rand(3, 2, 16, 16, 2)
     trained = [p for p in built.parameters() if p.requires_grad]

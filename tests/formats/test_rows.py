@@ -37,8 +37,9 @@ def test_semicolons_and_tabs_are_read_too(tmp_path, mark):
         (b"subject,label,label\na,b,c\n", r"a\.csv:1: the column label occurs twice"),
         (b"subject,label\na,b\nc,d,e\n", r"a\.csv:3: 3 cells"),
         (b"subject,label\na\n", r"a\.csv:2: 1 cells"),
-        (b'subject,label\n"a,b\n', "not a readable csv"),
-        (b"subject,label\n\xff\x01,b\n", "not a readable csv"),
+        (b'subject,label\na,b\n"a,b\n', r"a\.csv:3 is not readable as csv: .*quotation mark"),
+        (b'subject,label\na,b\n"' + 140_000 * b"a" + b"\nb,c\n", r"a\.csv:3 is not readable as csv: .*quotation mark"),
+        (b"subject,label\n\xff\x01,b\n", "not readable as csv"),
     ],
 )
 def test_faults_are_named(tmp_path, content, message):
