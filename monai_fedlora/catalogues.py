@@ -2,8 +2,8 @@
 
 Another package adds one by an entry point of the group ``monai_fedlora.methods``, ``.backbones``, ``.readers``,
 ``.styles`` or ``.rules`` under its name. The names are known from the installed packages' metadata; code of a package
-is imported when somebody uses its name, and then only if this process trusts the package, see :func:`trust`. One that
-cannot be used, for whatever reason, costs its own name and no other.
+is imported when its name is used, and only if this process trusts the package, see :func:`trust`. A plug-in that cannot
+be used does not affect other names.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar
 from monai_fedlora.errors import ConfigError, PolicyError, nearest
 
 KINDS = ("methods", "backbones", "readers", "styles", "rules")
-"""Of what other packages can add; the group of their entry points is ``monai_fedlora.<kind>``."""
+"""Kinds of plug-ins; the group of their entry points is ``monai_fedlora.<kind>``."""
 
 T = TypeVar("T")
 
@@ -34,8 +34,8 @@ class Plugin:
 
     Attributes:
         kind: one of :data:`KINDS`.
-        name: by which users know it.
-        target: where it is, ``module:attribute``.
+        name: name of the entry point.
+        target: its object, ``module:attribute``.
         distribution: the package's name, as pip lists it.
         version: of the package.
     """
@@ -52,7 +52,7 @@ class Plugin:
         )
 
     def load(self) -> Any:
-        """Import what the entry point names.
+        """Import the object of the entry point.
 
         Raises:
             PolicyError: this process does not trust the package; nothing of it was imported.
@@ -64,7 +64,7 @@ class Plugin:
             found: Any = import_module(module)
             for part in filter(None, attribute.split(".")):
                 found = getattr(found, part)
-        except (Exception, SystemExit) as error:  # code of others can fail in any way
+        except (Exception, SystemExit) as error:  # code of other packages can fail in any way
             raise ConfigError(
                 f"{self.name!r} cannot be imported from {self} ({type(error).__name__}: {error}); mend or uninstall "
                 "that package"
@@ -74,7 +74,7 @@ class Plugin:
 
 @cache
 def plugins() -> tuple[Plugin, ...]:
-    """Every entry point of other packages, sorted; looked up once per process, in which no package is installed."""
+    """Every entry point of other packages, sorted; looked up once per process."""
     found = [
         Plugin(kind=kind, name=entry.name, target=entry.value, distribution=entry.dist.name, version=entry.dist.version)
         for kind in KINDS
@@ -85,13 +85,13 @@ def plugins() -> tuple[Plugin, ...]:
 
 
 class Catalogue(Generic[T]):
-    """What has a name: built in, or added by another package.
+    """Objects by name: those of this package and those that other packages add.
 
     Args:
         kind: one of :data:`KINDS`.
-        word: for one of them, in messages.
-        built_in: this package's own, by name; it may still grow.
-        problem: why an object that a plug-in gives under a name cannot be used, or None.
+        word: word for one of the objects, in messages.
+        built_in: the objects of this package by name; entries may be added later.
+        problem: given a plug-in's object and its name, returns why it cannot be used, or None.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Catalogue(Generic[T]):
         self._problem = problem
 
     def names(self) -> list[str]:
-        """All names, sorted, without importing anything; one that is claimed twice is among them once."""
+        """All names, sorted, each once; nothing is imported."""
         return sorted({*self._built_in, *(plugin.name for plugin in self.plugins())})
 
     def __iter__(self) -> Iterator[str]:
@@ -113,10 +113,10 @@ class Catalogue(Generic[T]):
         return name in self._built_in or any(plugin.name == name for plugin in self.plugins())
 
     def plugin(self, name: str) -> Plugin | None:
-        """Who adds a name; None where it is built in, or nobody's.
+        """The plug-in with a name; None for a name that is built in or unknown.
 
         Raises:
-            ConfigError: two packages claim it, or a built-in one is claimed.
+            ConfigError: two packages add the name, or a package adds one that is built in.
         """
         claims = [plugin for plugin in self.plugins() if plugin.name == name]
         if name in self._built_in and claims:
@@ -131,11 +131,12 @@ class Catalogue(Generic[T]):
         return claims[0] if claims else None
 
     def __getitem__(self, name: str) -> T:
-        """What has a name.
+        """The object with a name.
 
         Raises:
-            ConfigError: nothing has (the nearest name is suggested), two claim it, or a plug-in cannot be used.
-            PolicyError: it is a plug-in's, which this process does not trust.
+            ConfigError: the name is unknown (the nearest one is suggested), is added twice, or its plug-in cannot be
+                used.
+            PolicyError: it belongs to a plug-in that this process does not trust.
         """
         plugin = self.plugin(name)
         if plugin is None:
@@ -148,7 +149,7 @@ class Catalogue(Generic[T]):
         return found
 
     def problems(self) -> list[str]:
-        """What is wrong with plug-ins' names and objects, a line each; imports those that are trusted."""
+        """Problems with plug-ins' names and objects, a message each; imports the trusted plug-ins."""
         found = []
         for name in sorted({plugin.name for plugin in self.plugins()}):
             try:
@@ -158,13 +159,13 @@ class Catalogue(Generic[T]):
         return found
 
     def plugins(self) -> list[Plugin]:
-        """What other packages add, or would, as some names may be taken."""
+        """The plug-ins of this kind, including those whose name is taken."""
         return [plugin for plugin in plugins() if plugin.kind == self._kind]
 
 
 @dataclass(frozen=True, slots=True)
 class _Trust:
-    """Canonical names of the packages whose code may be imported, None for all that are installed; and who says so."""
+    """Canonical names of the packages whose code may be imported (None: all installed ones), and where this is set."""
 
     names: frozenset[str] | None = None
     source: str = ""
@@ -176,12 +177,12 @@ _trust = _Trust()
 def trust(names: Collection[str] | None, *, source: str) -> None:
     """Set which packages' code this process imports as plug-ins, from now on.
 
-    A process trusts what is installed unless told otherwise: who installs packages on a machine of their own has
-    decided. Processes of a federation, which do what a job from outside says, are told by their end's policy.
+    By default a process trusts all installed packages. In processes of a federation, where a job comes from outside,
+    the policy of the site or server sets which ones are trusted.
 
     Args:
         names: distributions, as pip lists them; None for all.
-        source: who says so, for messages.
+        source: where this is set, for messages.
     """
     global _trust
     _trust = _Trust(None if names is None else frozenset(map(canonical, names)), source)
@@ -189,7 +190,7 @@ def trust(names: Collection[str] | None, *, source: str) -> None:
 
 @contextmanager
 def trusting(names: Collection[str] | None, *, source: str) -> Iterator[None]:
-    """Trust these alone, see :func:`trust`, until the context ends."""
+    """Trust only these packages inside the block, see :func:`trust`."""
     global _trust
     before = _trust
     trust(names, source=source)
@@ -200,12 +201,12 @@ def trusting(names: Collection[str] | None, *, source: str) -> Iterator[None]:
 
 
 def canonical(distribution: str) -> str:
-    """A distribution's name in the one spelling by which two are compared (PEP 503)."""
+    """The normalised spelling of a distribution's name (PEP 503)."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def untrusted(what: str, source: str, distribution: str) -> str:
-    """The message that something comes from a package which a policy does not trust."""
+    """The message that a policy does not trust the package of a plug-in."""
     return (
         f"plugins: {what}, which is not trusted here ({source}). Nothing of it was imported. If this end shall run its "
         f"code: monai-fedlora policy --output DIR --plugins {distribution}, where DIR is the local/ folder of its kit"
@@ -218,7 +219,7 @@ def _check_trust(plugin: Plugin) -> None:
 
 
 def installed_version(name: str) -> str | None:
-    """The version of an installed distribution; None where there is none of that name."""
+    """The version of an installed distribution; None if it is not installed."""
     try:
         found: Distribution = distribution(name)
     except (PackageNotFoundError, ValueError):
@@ -227,17 +228,17 @@ def installed_version(name: str) -> str | None:
 
 
 def code_of_package(name: str) -> str:
-    """Hash of all code that the plug-ins of a distribution name, see :func:`code_of`."""
+    """Hash of the code of all plug-ins of a distribution, see :func:`code_of`."""
     modules = sorted({plugin.target.partition(":")[0] for plugin in plugins() if plugin.distribution == name})
     return hashlib.sha256("".join(map(code_of, modules)).encode()).hexdigest()
 
 
 @cache
 def code_of(module: str) -> str:
-    """Hash of the code and version of the plug-in that a module is of, so that nothing computed outlives a change.
+    """Hash of the code and version of the plug-in that a module belongs to; stored results depend on it.
 
     Returns:
-        Hexadecimal digits; empty for a module of no plug-in.
+        Hexadecimal digits; empty for a module that belongs to no plug-in.
     """
     top = module.partition(".")[0]
     found = {(p.distribution, p.version) for p in plugins() if re.split("[.:]", p.target)[0] == top}

@@ -47,7 +47,7 @@ _MENDABLE = {
     errno.EACCES: "permission denied; give another path, or ask for the right to it",
     errno.EROFS: "the disk is read-only; give another path",
 }
-"""What the system refuses because of a path that the user gave."""
+"""Errors of the operating system that are caused by a path given by the user, with advice."""
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -69,14 +69,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; what it writes is its user's alone.
+    """Run one command; only the user can read the files that it writes.
 
     Returns:
-        The command's exit code; 2 for a wrong command line or an error the user can mend (one line on
+        The command's exit code; 2 for a wrong command line or an error that the user can correct (one line on
         stderr), 130 after Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names hold characters that a terminal may not have
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack characters of file names
             stream.reconfigure(errors="backslashreplace")
     args = build_parser().parse_args(argv)
     try:

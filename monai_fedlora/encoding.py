@@ -1,20 +1,20 @@
-"""Updates in few bytes: eight-bit values with a scale per block, and the largest changes of a tensor alone.
+"""Compression of updates: eight-bit values with a scale per block, and only the largest changes of a tensor.
 
-What is encoded is a difference: a site's tensor minus what the server sent, plus what earlier rounds left over. It
-travels as one array of bytes per tensor, little-endian, whose length follows from the tensor's shape:
+The encoded value is a difference: a site's tensor minus the one that the server sent, plus the residual of earlier
+rounds (error feedback). It is sent as one array of bytes per tensor, little-endian, whose length follows from the
+tensor's shape:
 
     scales   with int8 values: float32, one for each block of 64 values
     values   int8, float16 or float32, in the order of their places in the flattened tensor
     places   unless all values are sent: one bit per place or a list of numbers, whichever takes fewer bytes
 
-A block is 64 values that follow each other (ours; the last one of a tensor may be shorter); those of a matrix as wide
-as a multiple of 64 lie within its rows. A value is its code, from -127 to 127, times the block's scale, and off by at
-most half a scale. Blocks with a scale each: Dettmers et al., ICLR 2022; the largest values alone, with a memory of the
-rest: Stich et al., NeurIPS 2018; that such a memory makes up for what an encoding leaves out: Karimireddy et al., ICML
-2019.
+A block is 64 consecutive values (ours; the last one of a tensor may be shorter); if the width of a matrix is a multiple
+of 64, no block crosses its rows. A value is its code, from -127 to 127, times the block's scale, with an error of at
+most half a scale. Block-wise scales: Dettmers et al., ICLR 2022; sending the largest values with a residual: Stich et
+al., NeurIPS 2018; that a residual compensates for what an encoding leaves out: Karimireddy et al., ICML 2019.
 
-This happens in the site and in the server's sum, not in filters of a job: NVFlare runs a site's own filters before the
-job's, so that a site's gate would not see what an encoding filter sends.
+Encoding is part of the site and of the aggregation, not a filter of the job: NVFlare runs a site's own filters before
+those of the job, so that a site's privacy filter would not see the output of an encoding filter.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:
-    """How the update of a tensor is written.
+    """How the update of a tensor is encoded.
 
     Args:
         values: "int8", in blocks with a float32 scale, "float16" or "float32".
-        kept: share of a tensor's values that is sent, above 0 and at most 1; at least one value is.
+        kept: share of a tensor's values that is sent, above 0 and at most 1; at least one value is sent.
     """
 
     values: str
@@ -68,7 +68,7 @@ class Encoding:
         return cls(**value)
 
     def count(self, size: int) -> int:
-        """How many of a tensor's ``size`` values are sent."""
+        """Number of values that are sent of a tensor with ``size`` values."""
         return min(size, max(1, round(self.kept * size)))
 
     def nbytes(self, size: int) -> int:
@@ -83,7 +83,7 @@ class Encoding:
         return scales, count * np.dtype(_VALUES[self.values]).itemsize, places
 
     def encode(self, update: np.ndarray) -> np.ndarray:
-        """Write an update; of equally large changes the first ones are kept.
+        """Encode an update; of equally large changes the first ones are sent.
 
         Returns:
             uint8 array of :meth:`nbytes` bytes.
@@ -109,7 +109,7 @@ class Encoding:
         return np.concatenate([np.frombuffer(part.tobytes(), np.uint8) for part in parts])
 
     def check(self, message: np.ndarray, shape: tuple[int, ...]) -> None:
-        """Refuse what :meth:`encode` does not write, without computing the values.
+        """Refuse a message that :meth:`encode` cannot have written, without decoding its values.
 
         Raises:
             PrivacyError: see :meth:`decode`, which accepts the same messages.
@@ -117,11 +117,11 @@ class Encoding:
         self._parts(message, math.prod(shape))
 
     def decode(self, message: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Read an update in float64, zero where nothing was sent.
+        """Decode an update to float64; values that were not sent are zero.
 
         Args:
-            message: what :meth:`encode` wrote.
-            shape: of the tensor.
+            message: an array from :meth:`encode`.
+            shape: shape of the tensor.
 
         Raises:
             PrivacyError: the message has another form or length, a scale or value is not finite, a block does not use
@@ -137,7 +137,7 @@ class Encoding:
         return update.reshape(shape)
 
     def _parts(self, message: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Scales, codes or values, and places unless all values are sent, of a message that :meth:`encode` writes."""
+        """Check a message and split it into scales, codes or values, and places (None where all values are sent)."""
         scales, values, places = self._lengths(size)
         if message.dtype != np.uint8 or message.shape != (scales + values + places,):
             raise PrivacyError("is not of the encoding's length")
@@ -153,19 +153,19 @@ class Encoding:
 def encode_with_memory(
     encoding: Encoding, values: np.ndarray, *, sent: np.ndarray | None, residual: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Write a site's change of a tensor together with what earlier rounds left over.
+    """Encode a site's change of a tensor plus the residual of earlier rounds (error feedback).
 
     Args:
-        encoding: of this tensor.
-        values: the tensor as the site has it.
-        sent: the tensor as the server sent it; None where it sends none, which counts as zero.
-        residual: what earlier rounds have left out, None for nothing.
+        encoding: the tensor's encoding.
+        values: the tensor of the site.
+        sent: the tensor that the server has sent; None counts as zero.
+        residual: what earlier rounds have not sent; None for nothing.
 
     Returns:
-        The message, and what it leaves out: float32, of the tensor's shape.
+        The message, and the new residual: float32, of the tensor's shape.
 
     Raises:
-        PrivacyError: the change cannot be written, or what was left over is of another size.
+        PrivacyError: the change cannot be encoded, or the residual has another shape.
     """
     update = values.astype(np.float64)
     for part, sign in ((sent, -1), (residual, 1)):
@@ -177,7 +177,7 @@ def encode_with_memory(
 
 
 def _quantise(values: np.ndarray) -> list[np.ndarray]:
-    """Scales and codes; a block whose scale would not be a normal number is sent as zeros."""
+    """Scales and codes; a block whose scale would be subnormal is sent as zeros."""
     largest = np.maximum.reduceat(np.abs(values), np.arange(0, values.size, BLOCK)) if values.size else values
     scales = (largest / _LARGEST_CODE).astype("<f4")
     scales[scales < _SMALLEST_SCALE] = 0
@@ -190,7 +190,7 @@ def _check_codes(scales: np.ndarray, codes: np.ndarray) -> None:
     """Refuse blocks that :func:`_quantise` does not write."""
     if not np.isfinite(scales).all() or np.signbit(scales).any():
         raise PrivacyError("has a scale that is not finite or negative")
-    sizes = np.abs(codes).view(np.uint8)  # of -128 too, whose size no int8 can hold
+    sizes = np.abs(codes).view(np.uint8)  # uint8, because the absolute value of -128 exceeds int8
     largest = np.maximum.reduceat(sizes, np.arange(0, codes.size, BLOCK)) if codes.size else sizes
     used = np.where(scales >= _SMALLEST_SCALE, _LARGEST_CODE, 0)
     if (largest != used).any() or ((scales > 0) & (scales < _SMALLEST_SCALE)).any():
@@ -202,7 +202,7 @@ def _per_value(scales: np.ndarray, count: int) -> np.ndarray:
 
 
 def _largest(sizes: np.ndarray, count: int) -> np.ndarray:
-    """Places of the ``count`` largest values, ascending; of equal ones the first."""
+    """Indices of the ``count`` largest values, ascending; of equal values the first."""
     if count == sizes.size:
         return np.arange(count)
     least = np.partition(sizes, sizes.size - count)[sizes.size - count]

@@ -1,4 +1,4 @@
-"""Environment variables through which a site, not a job, decides."""
+"""Environment variables that a site sets; a job cannot override them."""
 
 DATA = "MONAI_FEDLORA_DATA"
 """Folder of prepared data: ``<folder>/<site>/datalist.json``."""
@@ -7,13 +7,13 @@ BACKBONE = "MONAI_FEDLORA_BACKBONE"
 """Path of the backbone's safetensors file."""
 
 PRIVATE_DIR = "MONAI_FEDLORA_PRIVATE_DIR"
-"""Folder for what never leaves the site: private tensors, optimiser state, error details."""
+"""Folder for files that never leave the site: private tensors, optimiser state, error details."""
 
 THREADS = "MONAI_FEDLORA_THREADS"
 """Torch threads of a site's process on the CPU."""
 
 SERVE_TOKEN = "MONAI_FEDLORA_TOKEN"
-"""What a browser has to show to ``monai-fedlora serve``."""
+"""Token that ``monai-fedlora serve`` requires from browsers."""
 
 CACHE_LIMIT = "MONAI_FEDLORA_CACHE_LIMIT"
 """Gigabytes on disk for preprocessed cases and outputs of frozen blocks; unset 20, and 0 keeps none."""
@@ -25,7 +25,7 @@ GPU_PROCESSES = "MONAI_FEDLORA_GPU_PROCESSES"
 """Number of processes that share each GPU, and with it the share for features; unset 1."""
 
 SIGN_PASSPHRASE = "MONAI_FEDLORA_SIGN_PASSPHRASE"
-"""Passphrase of the key that signs an exported bundle, where it does not lie in a file."""
+"""Passphrase of the key that signs an exported bundle, if it is not in a file."""
 
 POLICY = "MONAI_FEDLORA_POLICY"
 """Path of a site's policy where there is no ``policy.json`` in an NVFlare kit's ``local/``, as in simulations."""

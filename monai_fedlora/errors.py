@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """How an error goes on after an unknown word: the known word that looks most like it, or all of them."""
+    """End of a message about an unknown word: the most similar known word, or all known words."""
     close = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; choose from {', '.join(known)}"
 
@@ -35,7 +35,7 @@ class PrivacyError(FedLoraError):
 
 
 class PolicyError(PrivacyError):
-    """A job asks for what the site's own policy does not allow, or nobody can tell what the policy allows."""
+    """A job needs something that the site's own policy does not allow, or the policy cannot be read."""
 
 
 class ExportError(FedLoraError):
@@ -47,4 +47,4 @@ class OutOfMemory(FedLoraError):
 
 
 class Aborted(FedLoraError):
-    """Work was given up because somebody asked for it; nothing of it is kept."""
+    """Work was stopped on request; none of its results are kept."""

@@ -1,4 +1,4 @@
-"""Reading and writing files so that a reader never sees a half-written one."""
+"""Read and write files; writing is atomic, and files are readable by their owner only."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _METADATA = "monai_fedlora"
 
 
 def for_the_owner(path: str, flags: int) -> int:
-    """An ``opener`` of files that others of this machine cannot read."""
+    """An ``opener`` for files that only their owner can read."""
     return os.open(path, flags, 0o600)
 
 
 def make_folder(path: str | os.PathLike[str]) -> None:
-    """Make a folder, and those above it that are missing, readable by their owner only from the start.
+    """Make a folder and its missing parents, readable by their owner only from the start.
 
-    A folder that is there stays as it is.
+    An existing folder stays as it is.
     """
     path = Path(path)
     if path.is_dir():
@@ -45,23 +45,23 @@ def make_folder(path: str | os.PathLike[str]) -> None:
 
 
 def open_new(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a file that must not be there for writing; only its owner can read it.
+    """Open a new file for writing; only its owner can read it.
 
     Raises:
-        FileExistsError: it is there.
+        FileExistsError: the file exists.
     """
     return open(path, "xb", opener=for_the_owner)
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file that only its owner can read, into a folder that is moved to its place when it is complete."""
+    """Write a file that only its owner can read. Not atomic: for folders that are moved to their place afterwards."""
     with open(path, "wb", opener=for_the_owner) as stream:
         stream.write(content)
 
 
 @contextmanager
 def private_umask() -> Iterator[None]:
-    """Let everything that this process makes inside the block be its owner's alone, also what libraries write."""
+    """Make all files and folders that this process creates inside the block readable by their owner only."""
     before = os.umask(0o077)
     try:
         yield
@@ -73,8 +73,8 @@ def private_umask() -> Iterator[None]:
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``target`` that becomes ``target`` when the block succeeds.
 
-    The file is flushed to disk before the rename; after an exception it is removed and ``target`` is
-    left as it was. File and missing folders are readable by their owner only from the start.
+    The file is flushed to disk before the rename; after an exception it is removed and ``target`` stays as it was. The
+    file and missing folders are readable by their owner only from the start.
     """
     target = Path(target)
     make_folder(target.parent)
@@ -148,8 +148,8 @@ def save_tensors(
 ) -> None:
     """Write tensors and string metadata as safetensors, atomically.
 
-    The same content gives the same bytes: several metadata entries are kept as one sorted JSON entry, because
-    the format does not order them.
+    The same content gives the same bytes: several metadata entries are stored as one sorted JSON entry, because
+    safetensors does not keep their order.
     """
     from safetensors.torch import save_file
 
@@ -161,7 +161,7 @@ def save_tensors(
         entries = dict(metadata or {})
         if len(entries) > 1:
             entries = {_METADATA: json.dumps(entries, sort_keys=True)}
-        written = Path(scratch) / temporary.name  # safetensors makes a file of its own, which others could read
+        written = Path(scratch) / temporary.name  # safetensors creates a new file, which others could read
         save_file(plain, written, metadata=entries or None)
         written.chmod(0o600)
         os.replace(written, temporary)

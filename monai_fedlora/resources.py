@@ -1,4 +1,4 @@
-"""Where bundles, jobs and demonstration weights lie: in a wheel, a checkout or the operator's folder."""
+"""Paths of bundles, jobs and demonstration weights in the installed package, a checkout or the user's own folder."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 def bundle_path(name: str) -> Path:
     """Return the folder of the bundle called ``name``.
 
-    The folder named by ``$MONAI_FEDLORA_BUNDLES`` wins over the installed package, which wins over the
-    checkout.
+    It is searched in the folder ``$MONAI_FEDLORA_BUNDLES``, then in the installed package, then in the checkout.
 
     Raises:
         ConfigError: ``name`` is not a plain folder name, or no such bundle exists; the message lists the
@@ -37,12 +36,12 @@ def bundle_path(name: str) -> Path:
 def bundle_configs(name: str) -> list[Path]:
     """Return the files that together configure a bundle's training, in the order in which MONAI merges them.
 
-    A ``train.json`` without a ``train`` of its own holds settings, and the shipped ``training.json`` follows it, which
-    builds everything from such settings. Any other is complete.
+    A ``train.json`` without an entry ``train`` holds settings only; the shipped ``training.json``, which builds the
+    training from them, follows it. Any other ``train.json`` is complete.
 
     Raises:
-        ConfigError: there is no such bundle, its ``train.json`` is no JSON object, or what it says would be replaced
-            by ``training.json``.
+        ConfigError: there is no such bundle, its ``train.json`` is not a JSON object, or has entries that
+            ``training.json`` would replace.
     """
     path = bundle_path(name) / "configs" / "train.json"
     own = read_json(path)
@@ -60,7 +59,7 @@ def bundle_configs(name: str) -> list[Path]:
 
 
 def bundle_setting(name: str, config: str, key: str) -> Any:
-    """Return what a bundle's configuration says under a top-level key.
+    """Return the value of a top-level key of a bundle's configuration.
 
     Raises:
         ConfigError: there is no such bundle, or no such key in it.

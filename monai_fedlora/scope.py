@@ -1,9 +1,9 @@
 """The privacy boundary: what may leave a site, by name, shape and dtype.
 
-Every tensor of a network has one :class:`Role`. The shared ones make up the :class:`Manifest`, which the
-site builds its payload from and which every gate (site filter, server filter, aggregator) checks again. All
-checks are allow-lists and fail closed: whatever is not declared is refused, whole message, with the names of
-the offending keys and never their values.
+Every tensor of a network has one :class:`Role`. The shared ones are listed in the :class:`Manifest`. A site builds its
+payload from it, and every gate (site filter, server filter, aggregator) checks the payload against it again. All checks
+are allow-lists and fail closed: a message with anything undeclared is refused as a whole, and the error names the
+offending keys, never their values.
 """
 
 from __future__ import annotations
@@ -53,10 +53,11 @@ class Entry:
     """Shape and numpy dtype name of one shared tensor, and which way it travels.
 
     Attributes:
-        shape: its sizes.
-        dtype: numpy name of the type it travels in.
+        shape: shape of the tensor.
+        dtype: numpy name of the type in which it is sent.
         travels: "up" from the sites to the server, "down" from the server to the sites, or "both" ways.
-        encoding: how a site writes its change of the tensor, which it sends instead; None: the tensor itself goes up.
+        encoding: how a site encodes its change of the tensor, which it then sends instead of the tensor; None sends the
+            tensor itself.
     """
 
     shape: tuple[int, ...]
@@ -73,26 +74,26 @@ class Entry:
 
     @property
     def form(self) -> tuple[np.dtype, tuple[int, ...]]:
-        """Type and shape of the array that travels."""
+        """Type and shape of the array that is sent."""
         if self.encoding is None:
             return np.dtype(self.dtype), self.shape
         return np.dtype("uint8"), (self.encoding.nbytes(math.prod(self.shape)),)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the array that travels."""
+        """Bytes of the array that is sent."""
         dtype, shape = self.form
         return math.prod(shape) * dtype.itemsize
 
     def check(self, array: np.ndarray) -> None:
-        """Refuse an array of :attr:`form` that holds NaN or infinity, or is not what the encoding writes."""
+        """Refuse an array of :attr:`form` that holds NaN or infinity, or that the encoding cannot have written."""
         if self.encoding is not None:
             self.encoding.check(array, self.shape)
         elif not np.isfinite(array).all():
             raise PrivacyError("contains NaN or infinity; training diverged or the file is damaged")
 
     def open(self, array: np.ndarray, sent: np.ndarray | None) -> np.ndarray:
-        """The tensor that an array stands for, in float64 where it travelled encoded; see :meth:`Manifest.open`."""
+        """The tensor behind an array, in float64 if it was encoded; see :meth:`Manifest.open`."""
         if self.encoding is None:
             self.check(array)
             return array
@@ -103,7 +104,7 @@ class Entry:
         return tensor
 
     def encoded(self, encoding: Encoding) -> Entry:
-        """The entry with this encoding, where the tensor goes up and takes fewer bytes that way."""
+        """The entry with this encoding if the tensor is sent by sites and takes fewer bytes encoded; else unchanged."""
         entry = dataclasses.replace(self, encoding=encoding)
         return self if self.travels == DOWN or entry.nbytes >= self.nbytes else entry
 
@@ -144,17 +145,17 @@ class Manifest:
 
     @property
     def up(self) -> Manifest:
-        """What a site may send, and has to, encoded where the manifest says so."""
+        """The tensors that a site sends, all of them, encoded where the manifest has an encoding."""
         return self._going(UP)
 
     @property
     def down(self) -> Manifest:
-        """What the server may send, and has to; it encodes nothing."""
+        """The tensors that the server sends, all of them, without encoding."""
         entries = self._going(DOWN).entries
         return Manifest({key: dataclasses.replace(entry, encoding=None) for key, entry in entries.items()})
 
     def encoded(self, encoding: Encoding) -> Manifest:
-        """The manifest of sites that encode what they send, wherever this saves bytes."""
+        """The manifest for sites that encode their updates wherever this saves bytes."""
         return Manifest({key: entry.encoded(encoding) for key, entry in self.entries.items()})
 
     def _going(self, way: str) -> Manifest:
@@ -162,7 +163,7 @@ class Manifest:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the declared arrays, without any framing."""
+        """Bytes of the declared arrays, without message overhead."""
         return sum(entry.nbytes for entry in self.entries.values())
 
     @property
@@ -200,29 +201,29 @@ class Manifest:
     def check(self, payload: Any) -> None:
         """Accept ``payload`` only if it holds exactly the declared tensors, all finite, or their declared encodings.
 
-        Gates use this: they check a message that the aggregator or the site opens later, so no value is decoded.
+        For gates, which check a message before the aggregator or the site opens it; no value is decoded.
 
         Args:
             payload: mapping from key to ``numpy.ndarray``.
 
         Raises:
             PrivacyError: a key is undeclared or missing, a value is not an array, its shape, dtype or finiteness is
-                wrong, or it is not what the encoding writes. The message names keys, never values.
+                wrong, or the encoding cannot have written it. The message names keys, never values.
         """
         self._each(payload, {}, lambda entry, array, sent: entry.check(array))
 
     def open(self, payload: Any, sent: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The tensors that a payload stands for, which is checked on the way.
+        """Check a payload and decode its tensors.
 
         Args:
-            payload: mapping from key to ``numpy.ndarray``, as it travelled.
-            sent: what the server had sent; where it sends no tensor, a change is one from zero.
+            payload: mapping from key to ``numpy.ndarray``, as it was received.
+            sent: the tensors that the server has sent before; a missing one counts as zero.
 
         Returns:
-            Tensors of the declared shapes, all finite; those that travelled encoded in float64, the others as they are.
+            Tensors of the declared shapes, all finite; encoded ones in float64, the others unchanged.
 
         Raises:
-            PrivacyError: :meth:`check` refuses the payload, or a change leads out of the range of the tensor's type.
+            PrivacyError: :meth:`check` refuses the payload, or a changed value exceeds the range of the tensor's type.
         """
         return self._each(payload, sent, Entry.open)
 
@@ -232,7 +233,7 @@ class Manifest:
         sent: Mapping[str, np.ndarray],
         read: Callable[[Entry, np.ndarray, np.ndarray | None], _Read],
     ) -> dict[str, _Read]:
-        """What ``read`` makes of every declared array, which has to be there and of its declared form."""
+        """Apply ``read`` to every declared array, after checking that it is there and has its declared form."""
         if not isinstance(payload, Mapping):
             raise PrivacyError(f"the payload is a {type(payload).__name__}, not a mapping of tensors")
         if unknown := payload.keys() - self.entries.keys():
@@ -254,7 +255,7 @@ class Manifest:
 
 @contextmanager
 def _about(what: str) -> Iterator[None]:
-    """Put the subject in front of an error's message."""
+    """Prefix the message of a `PrivacyError` raised inside the block."""
     try:
         yield
     except PrivacyError as error:
@@ -279,15 +280,15 @@ class Scope:
     ) -> Scope:
         """Classify the state dict of ``network``.
 
-        A parameter that trains is shared where ``is_shared(key)`` says so and private otherwise; everything
-        else is frozen, and ``is_shared`` is not asked about it.
+        A trained parameter is shared if ``is_shared(key)`` and private otherwise. Everything else is frozen, and
+        ``is_shared`` is not called for it.
 
         Args:
-            network: attached network; ``requires_grad`` says what trains.
-            is_shared: whether a trained parameter travels.
-            wire_dtype: floating-point type in which shared tensors travel.
-            travels: which way a tensor goes where it is not both. "up" is for shared ones; a tensor that does not
-                train can only come "down", which makes it shared too. Ignored for a private one.
+            network: attached network; parameters with ``requires_grad`` are trained.
+            is_shared: whether a trained parameter is shared.
+            wire_dtype: floating-point type in which shared tensors are sent.
+            travels: the direction of a tensor, None for both. "up" is for shared ones. A tensor that is not trained can
+                only come "down", which makes it shared too. Ignored for private ones.
         """
         named = network.named_parameters(remove_duplicate=False)  # tied weights have several names
         trained = {name for name, parameter in named if parameter.requires_grad}
@@ -305,7 +306,7 @@ class Scope:
         return cls(roles, Manifest.from_json(Manifest(entries).to_json()))
 
     def keys(self, role: Role) -> list[str]:
-        """Sorted state-dict keys that play ``role``."""
+        """Sorted state-dict keys with this role."""
         return sorted(key for key, value in self.roles.items() if value is role)
 
     def shared_payload(self, network: nn.Module) -> dict[str, np.ndarray]:
@@ -315,18 +316,18 @@ class Scope:
     def update(
         self, network: nn.Module, *, sent: Mapping[str, np.ndarray], residual: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Copy the shared tensors out of ``network`` as arrays; nothing else is ever read here.
+        """Copy the shared tensors out of ``network`` as arrays; no other tensor is read.
 
         Args:
-            network: after the round's training.
-            sent: what the server sent for the round.
-            residual: what earlier rounds left out, by key.
+            network: the network after the round's training.
+            sent: the tensors that the server has sent for the round.
+            residual: residuals of earlier rounds (error feedback), by key.
 
         Returns:
-            The payload, and what its encodings leave out, which stays in the site.
+            The payload, and the new residuals, which stay in the site.
 
         Raises:
-            PrivacyError: a value is not finite, or too large for the type in which it travels.
+            PrivacyError: a value is not finite, or too large for the type in which it is sent.
         """
         state = network.state_dict()
         payload, remains = {}, {}
@@ -336,7 +337,7 @@ class Scope:
             with (
                 _about(repr(key)),
                 np.errstate(over="ignore"),
-            ):  # what overflows becomes infinity, which the check refuses
+            ):  # an overflow gives infinity, which the check refuses
                 if entry.encoding is None:
                     payload[key] = np.array(values, dtype=entry.dtype)
                     entry.check(payload[key])
@@ -347,7 +348,7 @@ class Scope:
         return payload, remains
 
     def initial_payload(self, network: nn.Module) -> dict[str, np.ndarray]:
-        """What a server sends first: the values in ``network`` of everything that travels down."""
+        """The first payload of a server: the values in ``network`` of all tensors that are sent to sites."""
         return Scope(self.roles, Manifest(_both_ways(self.manifest.down))).shared_payload(network)
 
     def private_state(self, network: nn.Module) -> dict[str, Tensor]:
@@ -356,7 +357,7 @@ class Scope:
         return {key: state[key].detach().cpu().clone() for key in self.keys(Role.PRIVATE)}
 
     def load_shared(self, network: nn.Module, payload: Mapping[str, np.ndarray]) -> None:
-        """Check a payload from the server and write it into ``network``; a refused one changes nothing.
+        """Check a payload from the server and write it into ``network``; a refused payload changes nothing.
 
         Raises:
             PrivacyError: the payload is not exactly what the manifest declares.

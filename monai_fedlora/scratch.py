@@ -1,4 +1,4 @@
-"""Temporary folders that only this user can read and that go, however the work in them ends."""
+"""Temporary folders that only this user can read and that are removed however the work in them ends."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def private_folder(prefix: str) -> Iterator[Path]:
 
 
 class _Signals:
-    """Between entry and :meth:`leave` a signal unwinds the stack; then, until the exit, it waits."""
+    """Until :meth:`leave` a signal raises an exception; after it, signals are delivered at the end of the block."""
 
     def __init__(self) -> None:
         self._process = os.getpid()
@@ -72,7 +72,7 @@ class _Signals:
             signal.raise_signal(self._received[0])
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a child, which has no folder of its own to remove
+        if os.getpid() != self._process:  # a child process, which must not remove the folder
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self._received.append(number)

@@ -1,8 +1,9 @@
-"""What a site may say about a round beside its tensors.
+"""Report of a site about a round, sent beside its tensors.
 
-A report is a channel beside the tensors, so that it is made to carry little. Counts have a limit, metrics have four
-decimals and the other numbers four significant digits. A confusion matrix has the plan's classes and adds up to the
-cases; what follows from it may come with it alone and has to follow. :func:`report_bits` says what is left.
+A report could leak information, so that it is restricted: counts have a limit, metrics have four decimals and other
+numbers four significant digits. A confusion matrix has the plan's classes and adds up to the number of cases; metrics
+that follow from it are only accepted together with it and must agree with it. :func:`report_bits` computes how much
+information remains possible.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from monai_fedlora.data.origin import KINDS, UNKNOWN
 from monai_fedlora.errors import PrivacyError
 
 MOST_CLASSES = 128
-"""Ours; the confusion matrices of as many take 66 kB each."""
+"""Largest number of classes (ours); a confusion matrix then takes 66 kB."""
 MOST_CASES = 10**7
 """Largest count of cases, and of anything else that a report counts (ours)."""
 REPORTED = ("validation", "test")
@@ -24,11 +25,11 @@ REPORTED = ("validation", "test")
 _COUNTS = ("round", "cases", "restored_rounds")
 _NUMBERS = ("seconds", "train_loss")
 IMAGES = "images"
-"""Entry that says whether images are synthetic or real, as a place in :data:`monai_fedlora.data.origin.KINDS`."""
+"""Entry with the kind of the images, as an index into :data:`monai_fedlora.data.origin.KINDS`."""
 PERSONAL, SHARED = VIEWS = "personal", "shared"
-"""The two models of a site whose metrics are told apart: with its private part, and without."""
+"""The two models of a site that have metrics of their own: with its private part, and without."""
 EARLIER_VIEWS = {"private_on": PERSONAL, "private_off": SHARED}
-"""What files of earlier versions call them (``results.json`` of format 1)."""
+"""Their names in files of earlier versions (``results.json`` of format 1)."""
 _FROM_MATRIX = ("balanced_accuracy", "sensitivity", "specificity", "mcc", "accuracy")
 _FREE = ("auroc", "ece")
 _METRICS = ("balanced_accuracy", "sensitivity", "specificity", "auroc", "mcc", "ece", "accuracy")
@@ -38,7 +39,7 @@ _DIGITS, _DECIMALS, _FINEST = 4, 4, 6
 
 
 def round_report(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Round a site's own numbers to what a report may carry; everything else stays as it is."""
+    """Round a site's numbers to the digits that a report may have; other entries stay as they are."""
     rounded: dict[str, Any] = {}
     for key, value in report.items():
         if key in _NUMBERS:
@@ -59,7 +60,7 @@ def round_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def renamed_views(metrics: Any) -> Any:
-    """Metrics by view as any version has stored them, under the views' names of today; anything else stays as it is."""
+    """Metrics by view, with the views' names of earlier versions replaced; anything but a mapping stays as it is."""
     if not isinstance(metrics, Mapping):
         return metrics
     return {EARLIER_VIEWS.get(view, view): value for view, value in metrics.items()}
@@ -67,16 +68,16 @@ def renamed_views(metrics: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a site says about a round beside its tensors: a few named numbers and nothing else.
+    """A site's report about a round: a few named numbers and nothing else.
 
-    An entry that the site does not name is None. :meth:`parse` makes reports of what has travelled.
+    Missing entries are None. :meth:`parse` checks what was received.
 
     Attributes:
-        round: the server's number of it.
-        cases: that the site trained on.
-        restored_rounds: after how many rounds the site's own state stood when it began, at most ``round``.
-        images: kind of the training images, as a place in :data:`monai_fedlora.data.origin.KINDS`.
-        seconds: that the task took.
+        round: number of the round, as the server counts.
+        cases: number of training cases.
+        restored_rounds: number of rounds behind the state with which the site began the round, at most ``round``.
+        images: kind of the training images, as an index into :data:`monai_fedlora.data.origin.KINDS`.
+        seconds: duration of the task.
         train_loss: mean over the round.
         validation, test: metrics of the split, by view.
     """
@@ -92,17 +93,18 @@ class Report:
 
     @classmethod
     def parse(cls, value: Any, *, classes: int, splits: Collection[str] = REPORTED) -> Report:
-        """Accept what a site says, as :meth:`to_json` writes it, or refuse it whole.
+        """Read a report in :meth:`to_json`'s form, or refuse it as a whole.
 
         Counts have a limit; the numbers ``seconds`` and ``train_loss`` have four significant digits, and the metrics of
         the ``splits`` x {personal, shared} four decimals, or are null where undefined, with the number of cases
-        ``n`` and a confusion matrix of counts that add up to it. Both views of a split are of the same cases. No text
-        can pass, so no file name or path can; neither can text or an image spelt as one long number or a large matrix.
+        ``n`` and a confusion matrix of counts that add up to it. Both views of a split have the same cases. Text is
+        refused, and with it file names and paths; the limits prevent text or images encoded as long numbers or large
+        matrices.
 
         Args:
-            value: as it travelled.
-            classes: of the plan.
-            splits: those that the message may speak of; while a site trains, "validation" alone.
+            value: the received value.
+            classes: number of classes of the plan.
+            splits: splits that the report may contain; while a site trains, only "validation".
 
         Raises:
             PrivacyError: an entry is undeclared or not such a number.
@@ -124,29 +126,29 @@ class Report:
         return cls(**found)
 
     def to_json(self) -> dict[str, Any]:
-        """What it names, in one order and with one type for each entry, so that neither says anything."""
+        """The entries that are not None, in a fixed order and with fixed types, so that these carry no information."""
         return {key: value for key, value in vars(self).items() if value is not None}
 
     @property
     def kind(self) -> str:
-        """The kind of images that it names; "unknown" where it names none."""
+        """The kind of the images; "unknown" if the report has none."""
         return UNKNOWN if self.images is None else KINDS[self.images]
 
 
 def images_said(kind: str) -> int:
-    """How a report says a kind of images."""
+    """The value of a kind of images in a report."""
     return KINDS.index(kind)
 
 
 def report_bits(*, classes: int, cases: int, splits: int = 1) -> float:
-    """How much a report can say at most, in bits.
+    """Largest amount of information in a report, in bits.
 
-    The count is of reports that :class:`Report` tells apart: of which entries there are, and of their values.
+    It is the logarithm of the number of different reports that :class:`Report` accepts, by their entries and values.
 
     Args:
-        classes: of the plan.
-        cases: in each split; nobody can check this number, so that the site's own engineer has to insert it.
-        splits: in the report.
+        classes: number of classes of the plan.
+        cases: number of cases in each split, as known to the site's own engineer; no program can check it.
+        splits: number of splits in the report.
     """
     numbers = len(_COUNTS) * math.log2(MOST_CASES + 2) + 2 * math.log2(2 * _distinct_numbers() + 1)
     numbers += math.log2(len(KINDS) + 1)
@@ -158,12 +160,12 @@ def report_bits(*, classes: int, cases: int, splits: int = 1) -> float:
 
 
 def report_nbytes(*, classes: int) -> int:
-    """Bytes that a report takes at most in NVFlare's message, with room for the names of its entries."""
+    """Largest size of a report in NVFlare's message, bytes, including the names of its entries."""
     return 512 + len(REPORTED) * len(VIEWS) * (512 + (5 * classes + 5) * classes)
 
 
 def _distinct_numbers() -> int:
-    """Values from 0 to the largest number that have the digits."""
+    """Number of different values from 0 to the largest number with so many digits."""
     return 10**_DIGITS + round((math.log10(_LARGEST_NUMBER) + _FINEST - _DIGITS) * 9 * 10 ** (_DIGITS - 1))
 
 
@@ -233,7 +235,7 @@ def _metric(name: str, value: Any, *, least: float) -> float | None:
 
 
 def _check_derived(name: str, value: float | None, expected: float | None) -> None:
-    """What follows from the matrix; a value between two roundings may be either."""
+    """Check a metric against the confusion matrix; a value between two roundings may be rounded either way."""
     if value is None or expected is None:
         agrees = value is expected
     else:
@@ -253,7 +255,7 @@ def _confusion(name: str, rows: Any, classes: int) -> list[list[int]]:
 
 
 def _derived(rows: Sequence[Sequence[int]]) -> dict[str, float | None]:
-    """What :func:`monai_fedlora.engines.metrics.classification_metrics` makes of a confusion matrix."""
+    """The metrics of :func:`monai_fedlora.engines.metrics.classification_metrics` from a confusion matrix."""
     places, total = range(len(rows)), sum(map(sum, rows))
     support, predicted = [sum(row) for row in rows], [sum(column) for column in zip(*rows, strict=True)]
     hits = [rows[c][c] for c in places]

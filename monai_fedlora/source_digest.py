@@ -1,11 +1,12 @@
-"""A hash of the code that computes what is kept, so that nothing outlives a change of it."""
+"""A hash of the code that stored results depend on, so that they are not used after the code has changed."""
 
 from __future__ import annotations
 
 import hashlib
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from monai_fedlora.catalogues import installed_version
 
 COMPUTING = (
     "networks",
@@ -17,14 +18,14 @@ COMPUTING = (
     "engines/preprocessed.py",
     "engines/seeds.py",
 )
-"""Of this package: what makes tokens of images, cases of files, and features of texts."""
+"""Parts of this package that compute cases from files, tokens from images and features from texts."""
 
 LIBRARIES = ("numpy", "pillow", "nibabel", "scipy")
-"""Whose versions decide what files are read as, beside those of torch and MONAI."""
+"""Libraries whose versions affect the content read from files, in addition to torch and MONAI."""
 
 
 TRAINING = (*COMPUTING, "adapters", "methods", "engines", "data", "federated", "scope.py", "encoding.py")
-"""These, and what else decides how a federation ends."""
+"""The same, and everything else that the result of a federation depends on."""
 
 
 @cache
@@ -44,12 +45,5 @@ def source_digest(places: tuple[str, ...] = COMPUTING, package: Path = Path(__fi
             content = file.read_bytes()
             digest.update(f"{file.relative_to(package).as_posix()} {len(content)} ".encode())
             digest.update(content)
-    digest.update(" ".join(f"{name} {_version(name)}" for name in LIBRARIES).encode())
+    digest.update(" ".join(f"{name} {installed_version(name) or 'none'}" for name in LIBRARIES).encode())
     return digest.hexdigest()
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "none"

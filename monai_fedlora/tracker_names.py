@@ -1,4 +1,4 @@
-"""The experiment trackers by name, and whether they can be used here."""
+"""Names of the supported experiment trackers, and a check that they are installed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from monai_fedlora.errors import ConfigError
 
 TENSORBOARD, MLFLOW = "tensorboard", "mlflow"
 TRACKERS = (TENSORBOARD, MLFLOW)
-"""Each is called as its package is."""
+"""Trackers, by the name of their package."""
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Refuse what cannot be used.
+    """Refuse trackers that cannot be used.
 
     Raises:
-        ConfigError: an unknown name, or its package is not installed.
+        ConfigError: a name is unknown, or its package is not installed.
     """
     for name in names:
         if name not in TRACKERS:

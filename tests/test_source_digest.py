@@ -54,8 +54,8 @@ def test_every_byte_and_name_of_what_computes_counts_and_nothing_else(copied: Pa
 @pytest.mark.parametrize("library", module.LIBRARIES)
 def test_another_version_of_what_reads_files_counts(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = digest_of(PACKAGE)
-    own = module.version
-    monkeypatch.setattr(module, "version", lambda name: "0" if name == library else own(name))
+    own = module.installed_version
+    monkeypatch.setattr(module, "installed_version", lambda name: "0" if name == library else own(name))
     assert digest_of(PACKAGE) != before
     source_digest.cache_clear()
 

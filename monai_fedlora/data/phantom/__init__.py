@@ -1,9 +1,9 @@
-"""Made-up beating hearts in short-axis cine pictures, from four made-up scanners.
+"""Phantoms of cine studies: synthetic short-axis stacks of beating hearts, from four synthetic scanners.
 
-``pathology`` draws a heart's numbers, ``anatomy`` turns them into surfaces, ``body`` and ``render`` into tissue
-signal, ``acquisition`` into what a scanner stores, ``geometry`` says how the patient lies; ``patient`` does all of it
-and ``layouts`` writes files.
+``pathology`` draws volumes and function of a heart, ``anatomy`` its surfaces, ``body`` and ``render`` the tissue
+signal. ``acquisition`` simulates the scanner, ``geometry`` the orientation; ``patient`` calls all of them and
+``layouts`` writes files.
 """
 
 VERSION = 5
-"""Raised with every change of what the generator draws, so that cached phantoms are made again."""
+"""Raised with every change of the generated images, so that cached phantoms are generated again."""

@@ -1,4 +1,4 @@
-"""From tissue signal to stored pixels, as a scanner would: coil, k-space, noise, magnitude, display curve."""
+"""Simulate a scanner: from tissue signal to stored pixels by coil, k-space, noise, magnitude and gamma curve."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = np.ndarray
 
 
 def field_of_view(height: int, width: int) -> Array:
-    """Window (Y, X) that fades the outermost pixels, so that k-space sees no jump where the picture wraps."""
+    """Window (Y, X) that fades out the outermost pixels, so that the periodic picture has no jump at its border."""
     fades = [np.minimum(1, (np.minimum(np.arange(n), np.arange(n)[::-1]) + 0.5) / 4) for n in (height, width)]
     return np.outer(*fades).astype(np.float32)
 
@@ -50,7 +50,7 @@ def acquire(signal: Array, vendor: Vendor, rng: np.random.Generator) -> Array:
     kept = np.flatnonzero(rows <= vendor.acquired)
     width_kept = int(np.count_nonzero(columns <= vendor.acquired))
     window = _taper(rows[kept], vendor)[:, None] * _taper(columns[:width_kept], vendor)
-    passed = 2 * np.sum(window**2) - np.sum(window[:, 0] ** 2)  # the half plane stands for the whole one
+    passed = 2 * np.sum(window**2) - np.sum(window[:, 0] ** 2)  # from the half plane to the whole one
     deviation = np.float32(vendor.noise / np.sqrt(2 * passed / (height * width)))
     full = np.zeros((height, len(columns)), np.complex64)
     magnitude = np.empty_like(signal)
@@ -75,7 +75,7 @@ def _taper(frequency: Array, vendor: Vendor) -> Array:
 
 
 def store(magnitude: Array, vendor: Vendor) -> Array:
-    """Apply the display curve, the intensity scale, the field of view and the array orientation.
+    """Apply the gamma curve, the intensity scale and the field of view.
 
     Args:
         magnitude: (..., Y, X), not negative.
@@ -94,6 +94,6 @@ def store(magnitude: Array, vendor: Vendor) -> Array:
 
 
 def orient(pixels: Array, vendor: Vendor) -> Array:
-    """Turn and mirror (..., Y, X) arrays the way the vendor stores them."""
+    """Rotate and flip (..., Y, X) arrays as the vendor stores them."""
     pixels = np.rot90(pixels, vendor.quarter_turns, axes=(-2, -1))
     return np.ascontiguousarray(pixels[..., ::-1] if vendor.mirrored else pixels)

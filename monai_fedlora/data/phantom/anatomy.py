@@ -1,12 +1,12 @@
 """Surfaces of a beating heart on a stack of short-axis slices.
 
-A slice sees the left ventricle as a ring around its own centre. Each surface is a radius per angle, so areas,
-and with them volumes and mass, have closed forms: the area inside ``r`` is ``sum(r**2) * step / 2``. Angle 0
-points to the middle of the septum; angles grow towards the inferior wall.
+In each slice the left ventricle is a ring around a centre of its own. A surface is given by a radius for each angle, so
+that areas, volumes and mass have closed forms: the area inside ``r`` is ``sum(r**2) * step / 2``. Angle 0 points to the
+middle of the septum; angles increase towards the inferior wall.
 
-While the heart contracts the valve plane descends towards a resting apex. A slab of muscle keeps its volume:
-squeezed to ``1/stretch`` of its height, its area grows by ``stretch``. The cavity shrinks by a common factor,
-chosen for the ejection fraction on this very stack; akinetic wall does not take part.
+While the heart contracts, the valve plane descends towards the apex, which rests. A slab of muscle keeps its volume: if
+its height shrinks to ``1/stretch``, its area grows by ``stretch``. The cavity shrinks by a common factor, which is
+chosen so that the ejection fraction is exact on these slices; akinetic wall does not move inwards.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Surfaces:
     Attributes:
         endo: inner border of the LV muscle, 0 where there is no cavity.
         epi: its outer border, 0 below the apex.
-        rv: outer border of the RV cavity, equal to ``epi`` where there is none.
+        rv: outer border of the RV cavity, equal to ``epi`` where there is no RV.
         height: (T, S), 0 at the valve plane, 1 at the apex; negative above the valves.
     """
 
@@ -43,7 +43,7 @@ class Surfaces:
 def contraction(frames: int) -> np.ndarray:
     """Return how far the heart has contracted at each of ``frames`` times: 0 end diastole, 1 end systole.
 
-    Two frames are end diastole and end systole. More frames cover one beat: systole takes 0.36 of it, then come
+    Two frames are end diastole and end systole. More frames cover one beat: systole takes 0.36 of it, followed by
     rapid filling, diastasis and the atrial kick. Frame 0 is end diastole; see :func:`systolic_frame`.
     """
     if frames == 2:
@@ -83,9 +83,9 @@ def surfaces(heart: Heart, z: np.ndarray, beat: np.ndarray, distance: float, rng
         z: slice centres, ``distance`` mm apart.
         beat: contractions, the first of them 0.
         distance: slice distance, mm.
-        rng: source of the ring's individual shape.
+        rng: source of the individual shape of the ring.
 
-    Volumes and mass summed over the slices are those of ``heart`` at every frame (up to the pixel grid).
+    Volumes and mass summed over the slices equal those of ``heart`` at every frame (up to the pixel grid).
     """
     radius, _ = cavity_size(heart)
     length = heart_length(heart)
@@ -135,7 +135,7 @@ def surfaces(heart: Heart, z: np.ndarray, beat: np.ndarray, distance: float, rng
 
 
 def _profile(height: np.ndarray) -> np.ndarray:
-    """Radius of a cut egg from its base (0) to its tip (1), relative to the widest ring; 0 beyond the tip."""
+    """Radius of a truncated ellipsoid from base (0) to tip (1), relative to its largest radius; 0 beyond the tip."""
     above = 1 - 0.10 * ((_EQUATOR - height) / _EQUATOR) ** 2
     below = np.sqrt(np.clip(1 - ((height - _EQUATOR) / (1 - _EQUATOR)) ** 2, 0, None))
     return np.where(height < _EQUATOR, np.clip(above, 0, 1), below)
@@ -159,7 +159,7 @@ def _wall(heart: Heart, height: np.ndarray) -> np.ndarray:
 
 
 def _rv_room(height: np.ndarray, skew: float, spread: float) -> np.ndarray:
-    """RV area per radian, up to a factor: a crescent that narrows towards the apex and leans up at the base."""
+    """RV area per radian, up to a factor: a crescent that narrows towards the apex and tilts upwards at the base."""
     height = height[:, None]
     inside = (height >= 0) & (height < 0.88)
     size = np.clip(1 - (np.clip(height - 0.1, 0, None) / 0.78) ** 1.7, 0, None)

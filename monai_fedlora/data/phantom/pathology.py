@@ -1,7 +1,7 @@
-"""Hearts as numbers: sizes and function by ACDC's definition of its five groups.
+"""Sizes and function of phantom hearts by ACDC's definition of its five groups.
 
-The bands follow the criteria printed with ACDC (Bernard et al., IEEE TMI 2018, section II.A); where inside a
-band a heart lies is uniform (ours), far enough from the band's edge that a mask on a pixel grid stays inside.
+The ranges follow the criteria published with ACDC (Bernard et al., IEEE TMI 2018, section II.A). Values are uniform in
+a range (ours) that keeps enough distance from the criteria for a mask on a pixel grid to meet them too.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ BANDS: dict[str, Bands] = {
         lv_volume=(50, 72), lv_ejection=(0.55, 0.64), wall=(6.5, 8.8), rv_volume=(120, 165), rv_ejection=(0.18, 0.40),
     ),
 }  # fmt: skip
-"""Bands of each group."""
+"""Ranges of each group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """A soft patch of the wall: a bump in the angle around the ring and in the height from base to apex.
+    """A patch of the wall with soft borders, in angle around the ring and in height from base to apex.
 
     Attributes:
         angle: middle of the patch, radians from the middle of the septum, positive towards the inferior wall.
@@ -90,7 +90,7 @@ class Heart:
         elongation: length of the LV cavity over its diameter.
         shortening: descent of the valve plane from end diastole to end systole, mm.
         flattening: how much the septum bows towards the LV, 0..1.
-        thick: the hypertrophied patch.  scar: the akinetic, thinned patch.
+        thick: the hypertrophied patch, if any.  scar: the akinetic, thinned patch, if any.
     """
 
     group: str

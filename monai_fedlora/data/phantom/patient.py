@@ -1,4 +1,4 @@
-"""One phantom patient: a heart, a body, a scanner."""
+"""Generate one phantom patient: heart, body and scan."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ _COARSE = 2.5  # mm, grid of the surroundings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhantomPatient:
-    """A cine stack and what is true about it.
+    """A cine stack with its ground truth.
 
     Attributes:
         image: (T, Z, Y, X) int16.
         mask: (T, Z, Y, X) uint8 of ``render.LV``, ``render.MYO``, ``render.RV``.
         spacing: (x, y, z) mm.
         ed_frame, es_frame: 0-based.
-        heart: the numbers behind it.
-        directions: (3, 3) of the picture's axes in the patient, see :mod:`monai_fedlora.data.phantom.geometry`.
-        vendor: letter of the maker.
+        heart: sizes and function of the heart.
+        directions: (3, 3) directions of the picture's axes in the patient, see
+            :mod:`monai_fedlora.data.phantom.geometry`.
+        vendor: letter of the vendor.
     """
 
     image: np.ndarray
@@ -41,13 +42,13 @@ class PhantomPatient:
 
 
 def make_patient(group: str, vendor: Vendor, seed: int | tuple[int, ...], *, frames: int = 2) -> PhantomPatient:
-    """Scan a made-up patient of a group on a vendor's machine.
+    """Generate a patient of a group on a vendor's scanner.
 
     Args:
         group: one of ACDC's groups.
-        vendor: the machine and its people.
+        vendor: the scanner and its patients.
         seed: the same seed gives the same patient, bit for bit.
-        frames: 2 for end diastole and end systole, more for a beat that starts at end diastole.
+        frames: 2 for end diastole and end systole, more for a whole beat that starts at end diastole.
 
     Raises:
         ConfigError: unknown group.

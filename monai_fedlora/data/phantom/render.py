@@ -1,4 +1,4 @@
-"""Draw the heart itself into the slices, frame by frame, with its mask."""
+"""Draw the heart and its mask into the slices, frame by frame."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from monai_fedlora.data.phantom.canvas import Array, blend, edge, line, smooth
 from monai_fedlora.data.phantom.vendors import Vendor
 
 LV, MYO, RV = 1, 2, 3
-"""Labels inside this package; the layouts translate them."""
+"""Labels inside this package; the layouts have their own."""
 
 _RV_WALL = 2.6  # mm
 _VALVES = (
@@ -67,7 +67,7 @@ def _ripple(slices: int, waves: tuple[int, int], rng: np.random.Generator) -> Ar
 
 
 def _corner() -> Array:
-    """More fat in the two grooves where the right ventricle meets the left."""
+    """Weight of the fat in the two grooves between the ventricles."""
     return np.exp(-(((ANGLES - 1.35) / 0.35) ** 2)) + np.exp(-(((ANGLES + 1.45) / 0.35) ** 2))
 
 
@@ -149,7 +149,7 @@ def draw_heart_slices(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _View:
-    """One slice's grid around its heart: angle bins, coordinates and radius in mm, textures, softness of edges."""
+    """Pixels of one slice: angle bins, coordinates and radius around the heart (mm), textures, width of edges (mm)."""
 
     bins: Array
     x: Array
@@ -169,7 +169,7 @@ def _polar(across: Array, down: Array, turn: float) -> tuple[Array, Array, Array
 
 
 def _wrap(image: Array, view: _View, out: Array, fat: Array, vendor: Vendor) -> None:
-    """Pericardium, the fat inside it, and the outside of the muscle, each with its dark line."""
+    """Draw the pericardium, the fat inside it and the outside of the muscle, each with a dark line at its border."""
     rim = out + fat
     image *= 1 - 0.8 * vendor.ink * line(view.radius - rim - 0.8, 1.6)
     blend(image, vendor.fat * (0.85 + 0.12 * view.grain), edge(rim - view.radius, view.soft))
@@ -178,7 +178,7 @@ def _wrap(image: Array, view: _View, out: Array, fat: Array, vendor: Vendor) -> 
 
 
 def _right_ventricle(image: Array, view: _View, rv: Array, epi: Array, height: float, vendor: Vendor) -> None:
-    """The crescent of blood, rough along its free wall and towards the apex."""
+    """Draw the crescent of blood, with rough texture along the free wall and towards the apex."""
     rough = np.clip((view.grain - 0.55 + 0.9 * (height - 0.5)) * 1.5, 0, 1)
     rough *= np.clip(1 - (rv - view.radius) / 14, 0.15, 1)
     pool = vendor.blood * (0.90 + 0.05 * view.flow)
@@ -194,7 +194,7 @@ def _lattice(view: _View, endo: Array, layer: Array, finger: Array, vendor: Vend
 
 
 def _left_ventricle(image: Array, view: _View, epi: Array, endo: Array, dark: Array, vendor: Vendor) -> None:
-    """The ring of muscle and the pool of blood in it."""
+    """Draw the ring of muscle and the blood pool in it."""
     muscle = vendor.myocardium * (1 + 0.05 * view.grain)
     blend(image, muscle, edge(epi - view.radius, view.soft))
     pool = vendor.blood * (1.0 + 0.03 * view.flow + 0.025 * view.grain)
@@ -219,7 +219,7 @@ def _papillary(dark: Array, view: _View, endo: Array, height: float, details: De
 
 
 def _above_valves(image: Array, view: _View, height: float, size: float, vendor: Vendor) -> None:
-    """Draw one slice above the valve plane: aorta, atria and outflow tract, thin-walled, in fat."""
+    """Draw one slice above the valve plane: aorta, atria and outflow tract with thin walls, in fat."""
     x, y = view.x, view.y
     close = np.hypot((x + 0.25 * size) / 1.35, y) - size * (1.05 + 0.05 * view.flow)
     blend(image, 0.45 * vendor.fat * (1 + 0.2 * view.flow), edge(-close, 3))

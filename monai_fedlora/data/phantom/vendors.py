@@ -1,19 +1,18 @@
-"""Four scanner makers that image the same heart differently.
+"""Four synthetic scanner vendors that image the same heart differently.
 
-Every number is ours, chosen so that the four sites differ in the ways real ones do:
+All numbers are ours, chosen so that the four sites differ in the ways in which real ones do:
 
-* contrast: the brightness of blood, muscle and fat, the display curve (gamma) and the stored intensity range;
+* contrast: the brightness of blood, muscle and fat, the gamma curve and the stored intensity range;
 * coil sensitivity: how fast the signal falls off behind the chest wall;
 * sharpness: the part of k-space that was acquired and how it was filtered, hence Gibbs ringing or blur;
 * noise: its level; the magnitude of complex noise is Rician;
 * geometry: pixel size, matrix, slice distance, number of slices;
-* orientation: how the chest lies in the picture, a fixed turn or mirror of the picture that no affine tells, and the
-  order of axes in which files store it, which the affine tells (``geometry``);
-* what passes for a normal heart: body height of the people a site sees, how dark the trabeculated layer
-  looks (a dark layer reads as a thicker wall and a smaller cavity), and the share of the stroke that a
-  prospectively triggered cine misses;
-* who is referred: the share of normal hearts (that of M&Ms, Campello et al., IEEE TMI 2021) and the mix of
-  diseases (ours).
+* orientation: the rotation of the chest in the picture, a fixed rotation or flip of the picture that the affine does
+not
+  hold, and the order of axes in files, which the affine holds (``geometry``);
+* appearance of normal hearts: mean body height, darkness of the trabeculated layer (a dark layer looks like a thicker
+  wall and a smaller cavity), and the share of the stroke that a prospectively triggered cine misses;
+* case mix: the share of normal hearts (that of M&Ms, Campello et al., IEEE TMI 2021) and of the diseases (ours).
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ def _mix(minf: float, dcm: float, hcm: float, rv: float) -> Mapping[str, float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vendor:
-    """How one maker's scanners, at the sites that own them, picture a heart.
+    """Parameters of a vendor's scanners and of the patients who are scanned with them.
 
     Attributes:
         code: letter used by M&Ms.
-        name: maker, as M&Ms spells it.
+        name: the vendor, as M&Ms spells it.
         blood, myocardium, fat, muscle, liver, lung: signal of each tissue, arbitrary units, blood near 1.
-        gamma: exponent of the display curve, applied to the magnitude image.
+        gamma: exponent applied to the magnitude image.
         scale: stored value of a signal of 1.
         coil_gain: signal next to the chest wall over the signal far from it, minus one.
         coil_length: distance over which the coil's sensitivity falls by e, mm.
@@ -48,7 +47,8 @@ class Vendor:
         pixel: in-plane pixel size, mm.  matrix: pixels (x, y) before ``quarter_turns``.
         slice_distance: distance between slice centres, mm.  slices: fewest and most slices of a stack.
         circular: whether the picture is black outside a circle.
-        view: mean rotation of the chest in the picture, degrees.  quarter_turns, mirrored: of the picture, untold.
+        view: mean rotation of the chest in the picture, degrees.
+        quarter_turns, mirrored: rotation and flip of the picture that the affine does not hold.
         trabeculation: 0 draws the trabeculated layer as blood, 1 as dark as muscle.
         ink: strength of the dark line where fat meets water, 0..1.
         height: mean body height of the people scanned, cm.
@@ -138,4 +138,4 @@ VENDORS: Mapping[str, Vendor] = MappingProxyType(
         ),
     }
 )  # fmt: skip
-"""Makers by their M&Ms letter."""
+"""Vendors by their M&Ms letter."""

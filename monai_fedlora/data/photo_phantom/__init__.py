@@ -1,11 +1,12 @@
-"""Made-up photographs of skin lesions and of retinas, from six made-up cameras of each kind.
+"""Phantoms of photographs: synthetic images of skin lesions and retinas, from six synthetic cameras of each kind.
 
-``tissue`` turns amounts of pigment, blood and what covers them into colours, ``optics`` those into a stored picture.
-For skin, ``outline`` and ``view`` lay out a lesion, ``melanocytic``, ``keratinocytic`` and ``dermal`` draw its signs
-(``lesions`` lists them), ``skin`` its surroundings, ``dermatoscopes`` says who looks and ``dermoscopy`` does all of
-it. For the eye, ``retinopathy`` says what a grade has, ``vessels`` and ``retina`` draw it, ``fundus_cameras`` says who
-looks and ``fundus`` does all of it. ``kinds`` and ``cohort`` make whole sites, ``layouts`` published datasets.
+``tissue`` turns amounts of pigment, blood and covering material into colours, ``optics`` simulates the camera. For
+skin, ``outline`` and ``view`` place a lesion, ``melanocytic``, ``keratinocytic`` and ``dermal`` draw its signs
+(``lesions`` lists the diagnoses), ``skin`` draws its surroundings, ``dermatoscopes`` describes the cameras and
+``dermoscopy`` calls all of them. For the eye, ``retinopathy`` chooses the findings of a grade, ``vessels`` and
+``retina`` draw them, ``fundus_cameras`` describes the cameras and ``fundus`` calls all of them. ``photo_site``
+generates the data of a site, ``photo_layouts`` those of published data sets.
 """
 
 VERSION = 2
-"""Raised with every change of what the generator draws, so that cached phantoms are made again."""
+"""Raised with every change of the generated images, so that cached phantoms are generated again."""

@@ -1,7 +1,7 @@
-"""Sentences about made-up photographs, from what was drawn: for training what reads pictures and texts together.
+"""Captions of phantom photographs, made from what was drawn, for training models on images and texts.
 
-A caption states some of the facts of its picture. Which ones is kept beside the sentence, so that it is known of every
-other picture whether the sentence is true of it too. All words and limits are ours.
+A caption states some of the facts about its picture. These are kept beside the text, so that one can tell for every
+other picture whether the caption is true for it too. All words and limits are ours.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CLASS_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "pdr": ("proliferative diabetic retinopathy",),
     }
 )
-"""What classes are called, the usual name first."""
+"""Names of the classes, the most common one first."""
 
 OPENINGS = ("a photo of", "a photograph of", "a picture of", "an image of", "a close-up of", "this is", "")
 SPECIAL_OPENINGS = {
@@ -79,19 +79,19 @@ _SIGNS = {
     "loops": "looped vessels",
 }
 _MANY = 12  # haemorrhages
-_NAMED = {"dermoscopy": 0.05, "fundus": 0.9}  # share of captions that say the class
-_BARE = 0.5  # share of these that say nothing else
+_NAMED = {"dermoscopy": 0.05, "fundus": 0.9}  # share of captions that name the class
+_BARE = 0.5  # share of these that state nothing else
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is true about a picture.
+    """Facts about a picture.
 
     Attributes:
         kind: ``dermoscopy`` or ``fundus``.
         group: the class.
         camera: its letter.
-        adjectives: of a lesion, one of each scale.
+        adjectives: colour, size, border and pattern of a lesion, one word each.
         details: signs and findings.
     """
 
@@ -103,27 +103,27 @@ class Facts:
 
     @property
     def statements(self) -> frozenset[str]:
-        """All of it, as a caption's statements are written."""
+        """All facts in the form of a caption's statements."""
         return self.adjectives | self.details | {_kind(self.kind), _group(self.group), _camera(self.kind, self.camera)}
 
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A sentence and what it states; true of every picture with all of these statements."""
+    """A text and its statements; it is true for every picture that has all of them."""
 
     text: str
     statements: frozenset[str]
 
 
 def facts_of(group: str, camera: Camera, picture: Dermoscopy | Fundus) -> Facts:
-    """What a picture of this class by this camera shows."""
+    """The facts about a picture of this class and camera."""
     if isinstance(picture, Dermoscopy):
         return Facts("dermoscopy", group, camera.code, _adjectives(picture), _signs(picture))
     return Facts("fundus", group, camera.code, frozenset(), _findings(picture))
 
 
 def write_caption(facts: Facts, rng: np.random.Generator) -> Caption:
-    """Put the class, some other facts, or both into words."""
+    """Write a caption about the class, about some other facts, or both."""
     openings = (*OPENINGS, *SPECIAL_OPENINGS[facts.kind])
     opening = openings[rng.integers(len(openings))]
     stated = {_kind(facts.kind)}

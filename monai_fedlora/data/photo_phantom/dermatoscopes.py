@@ -1,14 +1,14 @@
-"""Six dermatoscopes, the clinics that own them and the people who come there.
+"""Six synthetic dermatoscopes, with the clinics and patients of each.
 
-Every number is ours, chosen so that the six sites differ in the ways the six centres of Fed-ISIC2019 do (du Terrail
+All numbers are ours, chosen so that the six sites differ in the ways the six centres of Fed-ISIC2019 do (du Terrail
 et al., NeurIPS Datasets and Benchmarks 2022):
 
 * colour: white balance, saturation and tone curve;
-* field: round with black corners, softly shaded, or filling the picture; the shape of the picture;
-* contact: gel bubbles and surface glare without cross-polarised light, ruler marks;
+* field of view: round with black corners, softly shaded, or filling the picture; shape of the picture;
+* contact: gel bubbles, surface glare without cross-polarised light, ruler marks;
 * sharpness, noise, magnification and compression;
-* people: skin tone, redness, sun damage, hair;
-* referral: which diagnoses come. Half of the sites lack one of the four that demonstrations use.
+* patients: skin tone, redness, sun damage, hair;
+* case mix: which diagnoses occur. Half of the sites lack one of the four that demonstrations use.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def _shares(**shares: float) -> Mapping[str, float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dermatoscope:
-    """How one clinic pictures skin.
+    """Parameters of a clinic's camera and of its patients.
 
     Attributes:
         code: letter of the camera.
-        name: what kind of camera it is.
+        name: type of the camera.
         centre: number of the centre in the layout of Fed-ISIC2019.
         optics: colour, sharpness and noise.
         aspect: width over height of a picture.

@@ -1,4 +1,4 @@
-"""One dermoscopic picture: a lesion, a person, a dermatoscope."""
+"""Generate one dermoscopic picture: lesion, person and dermatoscope."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from monai_fedlora.data.photo_phantom.view import Pose, View
 from monai_fedlora.errors import ConfigError
 
 SKIN = Palette(base=(0.92, 0.83, 0.81))
-"""Skin without melanin and blood, and what covers it."""
+"""Colours of skin without melanin and blood, and of what covers it."""
 
 _DARK = np.array([0.035, 0.03, 0.04], np.float32)  # beyond a round field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dermoscopy:
-    """A picture and what is true about it.
+    """A picture with its ground truth.
 
     Attributes:
         pixels: (Y, X, 3) uint8.
         mask: (Y, X) bool, inside of the outline.
-        layers: what was drawn, skin included, before the camera.
+        layers: amounts of pigment, blood and covering material in lesion and skin.
         outline: the lesion's outline.
-        signs: the signs that were drawn, by name; what a number means depends on the sign.
+        signs: the drawn signs by name; the meaning of the number depends on the sign.
         age: years.
     """
 
@@ -45,13 +45,13 @@ class Dermoscopy:
 def make_dermoscopy(
     diagnosis: str, camera: Dermatoscope, seed: int | tuple[int, ...], *, shot: int = 0, size: int = 120
 ) -> Dermoscopy:
-    """Picture a made-up lesion.
+    """Generate a picture of a lesion.
 
     Args:
         diagnosis: one of ISIC 2019's eight classes.
-        camera: the dermatoscope and its people.
-        seed: of the lesion and the person; the same seed gives the same ones, bit for bit.
-        shot: another number pictures the same lesion again: turned, moved, with other hairs and noise.
+        camera: the dermatoscope and its patients.
+        seed: seed of lesion and person; the same seed gives the same ones, bit for bit.
+        shot: another number gives another picture of the same lesion: rotated, moved, with other hairs and noise.
         size: shorter side of the picture, pixels.
 
     Raises:
@@ -94,7 +94,7 @@ def make_dermoscopy(
 
 
 def _pose(size: float, shape: tuple[int, int], rng: np.random.Generator) -> Pose:
-    """Lay a lesion about the middle of a picture."""
+    """Place a lesion near the middle of a picture."""
     height, width = shape
     half = min(shape) / 2
     offset = np.clip(rng.normal(0, 0.11, 2), -0.3, 0.3) * half

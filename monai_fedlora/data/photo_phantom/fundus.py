@@ -1,4 +1,4 @@
-"""One picture of a retina: an eye, its findings, a fundus camera."""
+"""Generate one fundus photograph: eye, findings and fundus camera."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ RETINA = Palette(base=(0.99, 0.68, 0.46), blue=(0.30, 0.22, 0.20), horn=(0.98, 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fundus:
-    """A picture and what is true about it.
+    """A picture with its ground truth.
 
     Attributes:
         pixels: (Y, X, 3) uint8.
         field: (Y, X) bool, the part that shows retina.
-        layers: what was drawn, before the camera.
-        findings: what is wrong with the eye.
+        layers: amounts of pigment, blood and covering material.
+        findings: the pathological findings.
         window: the part of the retina that the picture shows.
     """
 
@@ -43,12 +43,12 @@ class Fundus:
 def make_fundus(
     grade: str, camera: FundusCamera, seed: int | tuple[int, ...], *, shot: int = 0, size: int = 120
 ) -> Fundus:
-    """Picture a made-up retina.
+    """Generate a picture of a retina.
 
     Args:
         grade: one of ``retinopathy.GRADES``.
-        camera: the camera and its people.
-        seed: of the person; the same seed gives the same pigment, bit for bit.
+        camera: the camera and its patients.
+        seed: seed of the person; the same seed gives the same pigment, bit for bit.
         shot: even numbers picture the right eye, odd numbers the left one; each has findings of its own.
         size: shorter side of the picture, pixels.
 
@@ -114,7 +114,7 @@ def _light(away: Array, camera: FundusCamera, rng: np.random.Generator) -> Array
 
 
 def _dust(shape: tuple[int, int], rim: float, camera: FundusCamera) -> Array:
-    """Specks on the lens, out of focus; the same in all pictures of a camera."""
+    """Dust on the lens, out of focus; the same in all pictures of a camera."""
     if not camera.dust:
         return np.ones(shape, np.float32)
     rng = np.random.default_rng(name_seed(camera.name))

@@ -1,12 +1,12 @@
-"""Six fundus cameras, the programmes that own them and the eyes that are brought there.
+"""Six synthetic fundus cameras, with the screening programmes or clinics and the patients of each.
 
-Every number is ours, chosen so that the six sites differ in the ways the six training domains of GDRBench do (Che et
+All numbers are ours, chosen so that the six sites differ in the ways the six training domains of GDRBench do (Che et
 al., MICCAI 2023):
 
-* field: whole circle or cut at top and bottom, how wide, and whether the macula or the disc is in the middle;
+* field of view: whole circle or cut at top and bottom, its width, and whether macula or disc is in the middle;
 * colour: white balance, saturation, tone curve; pigment of the eyes;
-* light: how it falls off, haze at the rim, dust on the lens, sharpness, noise, compression;
-* referral: which grades come. A referral clinic has no healthy eye, a screening programme no proliferative one.
+* light: fall-off, haze at the rim, dust on the lens, sharpness, noise, compression;
+* case mix: which grades occur. A referral clinic has no healthy eye, a screening programme no proliferative one.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ def _shares(*shares: float) -> Mapping[str, float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FundusCamera:
-    """How one programme pictures retinas.
+    """Parameters of a fundus camera and of its patients.
 
     Attributes:
         code: letter of the camera.
-        name: what kind of camera it is.
+        name: type of the camera.
         domain: folder in the layout of GDRBench.
         suffix: ``.png`` or ``.jpg``, of its files.
         optics: colour, sharpness and noise.
         aspect: width over height of a picture.
         fill: radius of the round field in halves of the shorter side; above 1 the picture cuts it.
         reach: radius of the field in retina units, 1 being 22.5 degrees.
-        look: what is in the middle: 0 the fovea, 1 the disc.
-        notch: whether the rim has a mark.
+        look: position of the picture's middle between fovea (0) and disc (1).
+        notch: whether the rim of the field has a notch.
         shade: how much darker the rim is, 0..1.
         haze: strength of the pale haze along the rim, 0..1.
-        dust: number of specks on the lens; they are at the same place in all pictures.
+        dust: number of specks on the lens, at the same places in all pictures.
         pigment, pigments: median melanin of the fundus and the deviation of its logarithm.
         shares: relative share of each grade.
     """

@@ -1,4 +1,4 @@
-"""The eight diagnoses of ISIC 2019: how their outlines are and what is drawn inside."""
+"""The eight diagnoses of ISIC 2019: their outlines and the functions that draw their signs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Diagnosis:
     """One class of lesion.
 
     Attributes:
-        habit: its outlines.
-        draw: draws its signs and returns them, by name.
-        age: mean age of those who have it, years (ours).
+        habit: ranges of its outlines.
+        draw: draws its signs and returns them by name.
+        age: mean age of the patients, years (ours).
     """
 
     habit: Habit

@@ -1,4 +1,4 @@
-"""From tissue colour to a stored picture, as a camera would: light, white balance, tone, blur, noise, file."""
+"""Simulate a camera: from tissue colour to a stored picture by light, white balance, tone, blur, noise and file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Array = np.ndarray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Optics:
-    """What a camera does to the colours before it.
+    """Parameters of a camera.
 
     Attributes:
         gain: white balance, a factor for red, green and blue.
         saturation: 1 keeps the colours, 0 is grey.
-        gamma: exponent of the tone curve; above 1 darkens the middle tones.
-        contrast: 0 keeps the tones, 1 bends them into a full S.
+        gamma: exponent of the tone curve; above 1 it darkens the middle tones.
+        contrast: strength of an S-shaped tone curve, 0..1.
         exposure: standard deviation of the logarithm of a picture's brightness.
         drift: standard deviation of the logarithm of a picture's white balance.
         blur: standard deviation of the blur, in hundredths of the shorter side.
@@ -91,7 +91,7 @@ def blur_matrix(size: int, sigma: float) -> Array:
 
 
 def encode(pixels: Array, optics: Optics, suffix: str) -> bytes:
-    """Return the file of a picture, which says that it is a phantom: ``.jpg`` with the camera's quality, or ``.png``.
+    """Return the file of a picture, marked as a phantom: ``.jpg`` with the camera's quality, or ``.png``.
 
     Args:
         pixels: (Y, X, 3) uint8.

@@ -1,4 +1,4 @@
-"""The outline of a skin lesion, and the two numbers dermatology judges it by: asymmetry and border irregularity."""
+"""The outline of a skin lesion, with two measures of dermatology: asymmetry and border irregularity."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Habit:
     Attributes:
         size: radius of the disc of the same area, in halves of the picture's shorter side.
         elongation: long over short axis.
-        lobes: deviation of the few slow waves of the radius, parts of the radius; they make a lesion asymmetric.
-        ripple: deviation of the many quick waves; they make a border ragged.
-        warp: how far the plane is bent before the outline is laid on it, parts of the radius.
-        bites: fewest and most notches.
-        softness: width over which the border fades, parts of the radius.
+        lobes: standard deviation of few slow waves of the radius, relative to it; they make a lesion asymmetric.
+        ripple: the same of many fast waves; they make the border ragged.
+        warp: strength of the distortion of the plane under the outline, relative to the radius.
+        bites: smallest and largest number of notches.
+        softness: width over which the border fades, relative to the radius.
     """
 
     size: tuple[float, float]
@@ -42,7 +42,7 @@ class Outline:
     Attributes:
         radius: (N_ANGLES) distance at every angle; the enclosed area is that of the unit disc.
         softness: width over which the border fades.
-        warp: how far the plane is bent before the outline is laid on it.
+        warp: strength of the distortion of the plane under the outline.
     """
 
     radius: Array
@@ -50,7 +50,7 @@ class Outline:
     warp: float
 
     def asymmetry(self) -> float:
-        """Return the part of the area, 0..1, that a mirror image at the best axis through the origin leaves out."""
+        """Return the share of the area, 0..1, that does not overlap with its reflection at the best axis."""
         square = self.radius**2
         index = np.arange(N_ANGLES)
         mirrored = square[(index[:, None] - index) % N_ANGLES]  # at the axis with half the angle of the row
@@ -65,7 +65,7 @@ class Outline:
 
 
 def draw_outline(habit: Habit, rng: np.random.Generator) -> Outline:
-    """Draw an outline of this habit."""
+    """Draw an outline from these ranges."""
     elongation = rng.uniform(*habit.elongation)
     turned = ANGLES - rng.uniform(0, np.pi)
     log_radius = -0.5 * np.log(np.cos(turned) ** 2 / elongation + np.sin(turned) ** 2 * elongation)
@@ -80,7 +80,7 @@ def draw_outline(habit: Habit, rng: np.random.Generator) -> Outline:
 
 
 def _waves(numbers: Array, rng: np.random.Generator) -> Array:
-    """Random waves around the ring, unit deviation, slow ones stronger."""
+    """Random waves over the angle, of unit standard deviation; slow ones are stronger."""
     weights = rng.normal(0, 1, (2, len(numbers))) / np.sqrt(numbers)
     waves = weights[0] @ np.cos(numbers[:, None] * ANGLES) + weights[1] @ np.sin(numbers[:, None] * ANGLES)
     return waves / np.std(waves)

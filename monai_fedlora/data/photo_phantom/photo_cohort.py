@@ -1,4 +1,4 @@
-"""Who is in a made-up collection of photographs: how many of each class, and which pictures show the same."""
+"""The lesions or patients of a phantom of photographs: class and number of pictures of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Unit:
 
     Attributes:
         group: its class.
-        pictures: one or two.
+        pictures: number of its pictures, one or two.
     """
 
     group: str
@@ -24,7 +24,7 @@ class Unit:
 
 
 def draw_units(pictures: int, shares: Mapping[str, float], doubles: float, seed: Sequence[int]) -> list[Unit]:
-    """Return units with this many pictures in all, in random order.
+    """Return units with a total of ``pictures`` pictures, in random order.
 
     Args:
         pictures: number of pictures.

@@ -1,4 +1,4 @@
-"""The two kinds of photographs behind one interface: classes, cameras, and how to make a picture."""
+"""The two kinds of photographs (dermoscopy, fundus) with their classes, cameras and generators."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Kind:
     Attributes:
         name: as settings and commands call it.
         classes: all classes, in the order of the published labels.
-        demo: the classes of a site's phantom unless told otherwise.
-        cameras: by letter.
-        make: makes a picture, as :func:`make_dermoscopy` does.
-        unit: what several pictures show: ``lesion`` or ``patient``.
+        demo: the default classes of a site's phantom.
+        cameras: cameras by letter.
+        make: generates a picture, with the arguments of :func:`make_dermoscopy`.
+        unit: ``lesion`` or ``patient``, which may have several pictures.
         doubles: share of the pictures whose unit has two (ours).
     """
 

@@ -1,4 +1,4 @@
-"""The skin around a lesion, and what lies on it: hairs, gel bubbles, glare, ruler marks."""
+"""Draw the skin around a lesion, and hairs, gel bubbles, glare and ruler marks on it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from monai_fedlora.data.photo_phantom.tissue import Layers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """Whose skin it is.
+    """Skin and hair of a person.
 
     Attributes:
-        tone: melanin.
-        redness: blood.
-        damage: freckles and fine red veins, 0..1.
+        tone: amount of melanin.
+        redness: amount of blood.
+        damage: strength of freckles and fine red veins, 0..1.
         hair, stubble: mean number of long and of shaved hairs in a picture.
         hair_colour: red, green and blue, 0..1.
     """
@@ -80,7 +80,7 @@ def draw_skin(layers: Layers, person: Person, rng: np.random.Generator) -> None:
 
 
 def _furrows(shape: tuple[int, int], rng: np.random.Generator) -> Array:
-    """Return the fine criss-cross relief of skin, unit deviation: noise drawn out along two directions."""
+    """Return the fine criss-cross relief of skin, of unit standard deviation: noise stretched along two directions."""
     half = np.float32(min(shape) / 2)
     y, x = (coarse(side, 2) / half for side in shape)
     turn = rng.uniform(0, np.pi)
@@ -93,7 +93,7 @@ def _furrows(shape: tuple[int, int], rng: np.random.Generator) -> Array:
 
 
 def draw_on_top(picture: Array, camera: Dermatoscope, person: Person, rng: np.random.Generator) -> None:
-    """Draw what lies between skin and camera into the colours (3, Y, X), in place."""
+    """Draw glare, hairs, bubbles and ruler marks into the colours (3, Y, X), in place."""
     shape = picture.shape[1:]
     half = min(shape) / 2
     if camera.glare:
@@ -123,7 +123,7 @@ def field_of_view(shape: tuple[int, int], camera: Dermatoscope, rng: np.random.G
 
 
 def _hairs(picture: Array, person: Person, half: float, rng: np.random.Generator) -> None:
-    """Long hairs that run about the same way, and shaved ones."""
+    """Draw long hairs of similar direction, and shaved ones."""
     shape = picture.shape[1:]
     size = np.array(shape[::-1])
     long, short = int(rng.poisson(min(person.hair, 18))), int(rng.poisson(min(person.stubble, 40)))
@@ -158,7 +158,7 @@ def _cover(picture: Array, share: Array, tint: tuple[float, float, float]) -> No
 
 
 def _glare(picture: Array, strength: float, half: float, rng: np.random.Generator) -> None:
-    """Specks and short streaks of reflected light where the relief faces the lamp."""
+    """Draw specks and short streaks of reflected light."""
     shape = picture.shape[1:]
     count = int(rng.poisson(45 * strength))
     if not count:

@@ -1,4 +1,4 @@
-"""Fine lines and dots with soft edges, thinner than a pixel if need be: hairs, vessels, spots."""
+"""Draw fine lines and dots with soft edges, also thinner than a pixel: hairs, vessels, spots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 Array = np.ndarray
 
 _FINEST = 0.45
-"""Deviation of the blur of a pixel, in pixels; a thinner line becomes paler, not thinner."""
+"""Standard deviation of the smallest blur, in pixels; a thinner line is drawn paler instead."""
 
 
 def dots(shape: tuple[int, int], x: Array, y: Array, sigma: ArrayLike, weight: ArrayLike) -> Array:
@@ -64,7 +64,7 @@ def lines(shape: tuple[int, int], nodes: Array, sigma: ArrayLike, weight: ArrayL
 
 
 def _sum(shape: tuple[int, int], x: Array, y: Array, sigma: Array, weight: Array) -> Array:
-    """Add up Gaussians, those of similar reach together."""
+    """Add up Gaussians, grouped by their radius in pixels."""
     height, width = shape
     total = np.zeros(shape, np.float32)
     reaches = np.ceil(2.4 * sigma).astype(np.int32)
@@ -88,7 +88,7 @@ def _sum(shape: tuple[int, int], x: Array, y: Array, sigma: Array, weight: Array
 
 
 def wander(rng: np.random.Generator, *, start: Array, heading: Array, length: Array, nodes: int, curl: float) -> Array:
-    """Return lines that wander: (B, N, 2).
+    """Return randomly bent lines (B, N, 2).
 
     Args:
         rng: source of the bends.

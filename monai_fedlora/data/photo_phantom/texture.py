@@ -1,4 +1,4 @@
-"""Random textures that can be asked for at any point, so that a second picture of a lesion shows the same ones."""
+"""Random textures as functions of position, so that a second picture of a lesion shows the same texture."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _SIDE = 64  # points of a texture's lattice along each axis; the lattice repeats
 
 
 def noise(rng: np.random.Generator, x: Array, y: Array, frequency: float) -> Array:
-    """Return smooth random values at the points, mean 0 and standard deviation about 1.
+    """Return smooth random values at the points, with mean 0 and a standard deviation of about 1.
 
-    Random numbers on a lattice are joined by a smooth step (value noise).
+    Random numbers on a lattice are interpolated by a smooth step (value noise).
 
     Args:
         rng: source of the lattice.

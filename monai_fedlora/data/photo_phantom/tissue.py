@@ -1,9 +1,8 @@
-"""What tissue is made of, layer by layer, and the colour that makes.
+"""Layers of tissue as amounts of pigment, blood and covering material, and the colour that follows from them.
 
-Light that comes back from skin or retina was weakened by the pigments on its way (Beer and Lambert); the densities
-of melanin and blood add up, whatever drew them. What lies over or scatters (deep pigment seen through dermis, scar,
-keratin, exudate) covers a share of that colour. Signs are drawn as amounts, so a test can look at them before any
-camera has.
+Light from skin or retina is attenuated by pigments (Beer and Lambert), so that densities of melanin and blood add up.
+Material that covers or scatters (deep pigment seen through dermis, scar, keratin, exudate) covers a share of that
+colour. Signs are drawn as amounts, so that tests can examine them before the camera is simulated.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ BLOOD = np.array([0.16, 1.05, 0.74], np.float32)
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """Amounts in every pixel, (Y, X) float32 each, drawn in place.
+    """Amounts in every pixel, (Y, X) float32 each, changed in place.
 
     Attributes:
-        melanin, blood: density, 1 being a brown mole and a cherry angioma.
-        blue: share that shows deep pigment, blue-grey.
+        melanin, blood: density; 1 is that of a brown mole or a cherry angioma.
+        blue: share covered by deep pigment, blue-grey.
         horn: share covered by keratin, crust or lipid, yellow.
         white: share covered by scar, cyst, scale or scattering, white.
     """
@@ -40,7 +39,7 @@ class Layers:
 
     @classmethod
     def empty(cls, shape: tuple[int, int]) -> Layers:
-        """Return layers with nothing in them."""
+        """Return layers of zeros."""
         return cls(*(np.zeros(shape, np.float32) for _ in fields(cls)))
 
     def add(self, **amounts: Array | float) -> None:
@@ -55,7 +54,7 @@ class Layers:
             np.maximum(layer, amount, out=layer)
 
     def window(self, rows: slice, columns: slice) -> Layers:
-        """Return a view of a part; what is drawn there is drawn here."""
+        """Return a view of a part, through which these layers are changed."""
         return Layers(*(getattr(self, field.name)[rows, columns] for field in fields(self)))
 
 

@@ -1,4 +1,4 @@
-"""The vessels of a retina as lines: four arcades of an artery and a vein, their branches and their changes.
+"""The vessels of a retina as lines: four arcades of an artery and a vein each, their branches, and new vessels.
 
 Coordinates are in retina units (1 is 22.5 degrees) with the fovea at the origin and the disc at :data:`DISC`; y points
 down, as in a picture.
@@ -22,7 +22,7 @@ _SIDES = ((-1, -1), (-1, 1), (1, -1), (1, 1))  # temporal, nasal; upper, lower
 
 @dataclass(frozen=True, slots=True)
 class Vessels:
-    """Lines of equal numbers of nodes.
+    """Lines with the same number of nodes.
 
     Attributes:
         nodes: (B, N, 2) positions.
@@ -36,7 +36,7 @@ class Vessels:
 
 
 def draw_tree(rng: np.random.Generator, *, beading: float) -> list[Vessels]:
-    """Draw the vessels of an eye, wide ones first.
+    """Draw the vessels of an eye, the widest first.
 
     Args:
         rng: source of all bends and branches.
@@ -61,12 +61,12 @@ def draw_tree(rng: np.random.Generator, *, beading: float) -> list[Vessels]:
 
 
 def avascular(points: Array) -> Array:
-    """Return 0 at the fovea, which has no vessels, and 1 further out."""
+    """Return the density of vessels, which is 0 at the fovea and 1 further out."""
     return np.clip((np.hypot(points[..., 0], points[..., 1]) - 0.10) / 0.14, 0, 1)
 
 
 def frond(rng: np.random.Generator, place: Array, size: float, *, count: int) -> Vessels:
-    """Draw new vessels: a fan of fine loops from one point.
+    """Draw new vessels: fine loops that spread from one point.
 
     Args:
         rng: source of the loops.

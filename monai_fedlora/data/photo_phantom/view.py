@@ -1,4 +1,4 @@
-"""A lesion's own measures on a picture: where every pixel lies, and drawing in those measures."""
+"""Coordinates of a lesion in a picture, and drawing functions in these coordinates."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Array = np.ndarray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pose:
-    """How a lesion lies in a picture.
+    """Position, size and rotation of a lesion in a picture.
 
     Attributes:
         centre: x and y, pixels.
-        radius: of the disc of the lesion's area, pixels.
-        turn: radians.
-        size: ``radius`` in halves of the picture's shorter side, without this picture's zoom. What nature makes of
-            one size, such as the holes of a network, is drawn with it.
+        radius: radius of the disc with the lesion's area, pixels.
+        turn: rotation, radians.
+        size: ``radius`` in halves of the picture's shorter side, without the zoom of this picture. Structures of fixed
+            size, such as the holes of a pigment network, are scaled by it.
     """
 
     centre: tuple[float, float]
@@ -35,15 +35,15 @@ class Pose:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """The pixels that a lesion and its surroundings may reach; lengths are in radii of the lesion.
+    """The part of a picture with a lesion and its surroundings; lengths are in radii of the lesion.
 
     Attributes:
         u, v: coordinates; the lesion's centre is the origin.
-        rho: distance from the origin in the bent plane.
-        inside: distance to the bent outline along the ray from the origin, positive inside.
+        rho: distance from the origin in the distorted plane.
+        inside: distance to the distorted outline along the ray from the origin, positive inside.
         outline: the outline.
-        layers: what is drawn, of this part of the picture.
-        pose: how the lesion lies.
+        layers: the layers of this part of the picture.
+        pose: position of the lesion.
         corner: first column and row of this part, pixels.
     """
 
@@ -58,7 +58,7 @@ class View:
 
     @classmethod
     def of(cls, layers: Layers, outline: Outline, pose: Pose, rng: np.random.Generator) -> View:
-        """Return the view of a lesion and its surroundings; ``rng`` bends and feathers the outline."""
+        """Return the view of a lesion and its surroundings; ``rng`` is the source of the outline's distortion."""
         height, width = layers.melanin.shape
         extent = 1.35 * float(outline.radius.max()) * pose.radius
         bounds = []
@@ -87,7 +87,7 @@ class View:
         return step * step * (3 - 2 * step)
 
     def noise(self, rng: np.random.Generator, frequency: float) -> Array:
-        """Return smooth random values with ``frequency`` values per radius, slow ones from fewer points."""
+        """Return smooth random values, ``frequency`` per radius; slow ones are computed on a coarser grid."""
         stride = int(np.clip(self.pose.radius / frequency / 4, 1, 6))
         if stride == 1:
             return texture.noise(rng, self.u, self.v, frequency)
@@ -97,7 +97,7 @@ class View:
         return texture.stretch(height, stride) @ field @ texture.stretch(width, stride).T
 
     def mesh(self, rng: np.random.Generator, frequency: float, warp: float) -> Array:
-        """Return a honeycomb of lines with ``frequency`` holes per radius, bent by ``warp`` widths of a hole."""
+        """Return a honeycomb of lines with ``frequency`` holes per radius, distorted by ``warp`` widths of a hole."""
         bend = np.float32(warp / frequency)
         u, v = (
             axis + bend * (self.noise(rng, frequency / 4) + 0.5 * self.noise(rng, frequency / 1.6))
