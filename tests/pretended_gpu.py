@@ -21,8 +21,8 @@ What it cannot see or do:
   CPU's, and mixed precision follows the CPU's lists of operations where those differ from CUDA's;
 - the device of a tensor that C++ makes from nothing within a call: there it goes with any, and afterwards it is the
   host's unless it met one of the device;
-- `torch.compile`, CUDA graphs, streams, several devices, and anything about time; a copy from the host that is not to
-  block counts as not blocking, pinned or not;
+- `torch.compile`, TorchScript (:meth:`PretendedGPU.unwatched`), CUDA graphs, streams, several devices, and anything
+  about time; a copy from the host that is not to block counts as not blocking, pinned or not;
 - random numbers of CUDA: they are the CPU's, of the one global generator.
 """
 
@@ -31,7 +31,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,8 +41,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 GPU = torch.device("cuda:0")
 _CPU = torch.device("cpu")
@@ -135,6 +134,12 @@ class PretendedGPU(TorchDispatchMode):
         finally:
             found.events = self.events[start:]
 
+    @contextmanager
+    def unwatched(self) -> Iterator[None]:
+        """See no operation in a block: TorchScript writes wrong constants while something does."""
+        with _disable_current_modes():
+            yield
+
     def note(self, kind: str, operation: str, *, waits: bool = True) -> None:
         """Write down an event that the calling code caused."""
         self.events.append(Event(kind, operation, _asking_line(), waits))
@@ -183,7 +188,7 @@ class PretendedGPU(TorchDispatchMode):
         asked = kwargs.get("device")
         if asked is not None and asked.type == "cuda":
             kwargs["device"] = _CPU
-        tensors = [value for value in tree_iter((args, kwargs)) if isinstance(value, Tensor)]
+        tensors = [*_tensors_in((*args, *kwargs.values()))]
         call = _call()
         places = [_place(tensor, call) for tensor in tensors]
         if name == "_to_copy":
@@ -192,22 +197,22 @@ class PretendedGPU(TorchDispatchMode):
         if on_gpu and name in _COPIES:
             self._note_copies(name, args)
         elif on_gpu:
-            self._check(func, name, args, kwargs, call)
+            if any(place != _ON_GPU for place in places):
+                self._check(func, name, args, kwargs, call)
+                for tensor, place in zip(tensors, places, strict=True):
+                    if place == call:
+                        self.put(tensor)
             self._note_waits(name, args, kwargs)
-            for tensor, place in zip(tensors, places, strict=True):
-                if place == call:
-                    self.put(tensor)
         target = self._target(places, asked, call)
         if target == _ON_GPU and (generator := kwargs.get("generator")) is not None:
             raise RuntimeError(f"Expected a 'cuda' device type for generator but found {generator.device.type!r}")
         result = func(*args, **kwargs)
         if target is not None and name not in _COPIES:
-            for made in tree_iter(result):
-                if isinstance(made, Tensor):
-                    if target == _ON_GPU:
-                        self.put(made)
-                    elif (storage := _storage(made)) is not None:
-                        setattr(storage, _PLACE, target)
+            for made in _tensors_in((result,)):
+                if target == _ON_GPU:
+                    self.put(made)
+                elif (storage := _storage(made)) is not None:
+                    setattr(storage, _PLACE, target)
         return result
 
     def _target(self, places: list[_Place], asked: torch.device | None, call: _Call) -> _Place:
@@ -320,6 +325,15 @@ def _is_filled(args: tuple) -> bool:
     return len(args) > 2 and isinstance(args[2], Tensor) and args[2].numel() == 1 and len(args[1]) == 1
 
 
+def _tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Tensors among what an operation takes or gives."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors_in(value)
+
+
 def _storage(tensor: Tensor) -> Any:
     with torch._C.DisableTorchFunctionSubclass():
         try:
@@ -418,7 +432,7 @@ def _methods(gpu: PretendedGPU) -> dict[str, Any]:
     def deepcopy(self: Tensor, memo: dict) -> Tensor:
         if not gpu.holds(self):
             return deepcopy_before(self, memo)
-        with torch.utils._python_dispatch._disable_current_modes():
+        with _disable_current_modes():
             return gpu.put(deepcopy_before(self, memo))
 
     def new_tensor(self: Tensor, data: Any, **settings: Any) -> Tensor:

@@ -170,7 +170,8 @@ class ClassificationTrainer(SupervisedTrainer):
         found = [loss.detach()]
         if place == last and self.max_grad_norm is not None:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            found.append(nn.utils.clip_grad_norm_(parameters, self.max_grad_norm))
+            norm = nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+            found.append(norm.to(loss.device, non_blocking=True))  # of no gradient at all it is a number on the CPU
         values = torch.stack([*found, *(share or ())]).tolist()  # what an iteration waits for
         self._check(values[: len(found)], batchdata, images)
         self.state.output[Keys.LOSS] = torch.tensor(values[0], dtype=loss.dtype)

@@ -373,14 +373,17 @@ class Site:
         }
 
     def _load_optimiser(self, tensors: Mapping[str, Tensor]) -> None:
-        parameters = dict(self.network.named_parameters())
+        """Give the optimiser what it had stored, each tensor where the optimiser keeps it."""
+        names = {parameter: name for name, parameter in self.network.named_parameters()}
+        optimised = [parameter for group in self._optimiser.param_groups for parameter in group["params"]]
+        numbers = {names[parameter]: number for number, parameter in enumerate(optimised)}
+        state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             name, _, slot = key.rpartition("/")
-            if name not in parameters:
+            if name not in numbers:
                 raise WeightsError(f"the stored optimiser state names {name!r}, which this network does not have")
-            target = parameters[name]
-            place = target.device if value.shape == target.shape else value.device
-            self._optimiser.state[target][slot] = value.to(place)
+            state.setdefault(numbers[name], {})[slot] = value
+        self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": state})
 
 
 def _terminate_if(engine: Any, should_stop: Callable[[], bool]) -> None:
