@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 ENDLESS = 10_000
 """Columns of what is no terminal: nothing is cut or wrapped there."""
+_WHOLE = 20
+"""Letters of a row's name that are not folded, however narrow a terminal is."""
 
 
 def open_console() -> Any:
@@ -25,7 +27,7 @@ def open_console() -> Any:
 
 
 def drawn(
-    head: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", text: int = 1, bold: Sequence[str] = ()
+    head: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "", text: int = 1, bold: Sequence[str] = ()
 ) -> Any:
     """A table for a terminal, in which nothing is cut off and nothing is taken for markup.
 
@@ -41,9 +43,10 @@ def drawn(
     from rich.text import Text
 
     style: dict[str, Any] = {"box": box.SIMPLE, "padding": (0, 1, 0, 0)} if text < len(head) else {}
-    table = Table(title=Text(title), **style)
+    table = Table(title=Text(title, no_wrap=False, overflow="fold"), **style)
     for name in head:
         table.add_column(Text(name), justify="left" if len(table.columns) < text else "right", overflow="fold")
+    table.columns[0].min_width = min(_WHOLE, max((len(str(row[0])) for row in rows), default=0))
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row), style="bold" if row[0] in bold else None)
     return table
@@ -60,7 +63,13 @@ def pairs(rows: Iterable[Sequence[str]], *, title: str) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title), box=None, show_header=False, title_justify="left", padding=(0, 2, 0, 0))
+    table = Table(
+        title=Text(title, no_wrap=False, overflow="fold"),
+        box=None,
+        show_header=False,
+        title_justify="left",
+        padding=(0, 2, 0, 0),
+    )
     for row in rows:
         if not table.columns:
             for place in range(len(row)):

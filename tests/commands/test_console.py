@@ -58,3 +58,14 @@ def test_what_looks_like_markup_is_shown_as_it_is_and_folded(
         assert text in said
     assert said.count("b") == 60 + 2 and said.count("c") == 60
     assert max(map(len, said.splitlines())) <= 40
+
+
+def test_a_title_stands_in_the_middle_and_a_long_one_is_folded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    for title in ("cases", "long " * 20):
+        open_console().print(drawn(["a" * 20, "b"], [["x", 1]], title=title))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("   ") and lines[0].strip() == "cases"
+    assert sum(line.count("long") for line in lines) == 20 and max(map(len, lines)) <= 40
