@@ -46,7 +46,7 @@ def drawn(
     table = Table(title=Text(title, no_wrap=False, overflow="fold"), **style)
     for name in head:
         table.add_column(Text(name), justify="left" if len(table.columns) < text else "right", overflow="fold")
-    table.columns[0].min_width = min(_WHOLE, max((len(str(row[0])) for row in rows), default=0))
+    table.columns[0].no_wrap = all(len(str(row[0])) <= _WHOLE for row in rows)
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row), style="bold" if row[0] in bold else None)
     return table

@@ -69,3 +69,12 @@ def test_a_title_stands_in_the_middle_and_a_long_one_is_folded(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("   ") and lines[0].strip() == "cases"
     assert sum(line.count("long") for line in lines) == 20 and max(map(len, lines)) <= 40
+
+
+def test_a_method_is_named_whole_in_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    open_console().print(drawn(["method", *"abcdef"], [["centralised", *["0.658 ± 0.031"] * 6]]))
+    lines = capsys.readouterr().out.splitlines()
+    assert any("centralised" in line for line in lines) and max(map(len, lines)) <= 60
