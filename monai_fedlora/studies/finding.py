@@ -12,7 +12,7 @@ from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.data.system_files import is_of_system
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.formats.photograph_file import SUFFIXES
-from monai_fedlora.studies.dicom_studies import OTHERS, group_by_study
+from monai_fedlora.studies.dicom_studies import NAMELESS, OTHERS, group_by_study
 from monai_fedlora.studies.listing import OF_SYSTEM, Listing, Read, list_archive, list_folder
 from monai_fedlora.studies.naming import names_of_file, names_of_folder, printable, told_apart
 from monai_fedlora.studies.nifti_studies import INFO, Arranged, arrange_volumes, ending_of
@@ -41,6 +41,7 @@ OTHER_PHOTOGRAPHS = frozenset(
 )  # fmt: skip
 """Endings of image formats that are not read; such a file beside photographs is reported as an unusable study."""
 _INFO_BYTES = 1 << 16
+_NAMELESS = "DICOM without a StudyInstanceUID, so that nothing says what belongs together; export it again"
 _CHOSEN = 3
 BESIDE = "left out beside it: "
 """Start of the note on files beside a study that were left out."""
@@ -258,7 +259,8 @@ def _arrange_dicom(listing: Listing, files: Sequence[PurePosixPath], search: _Se
         groups = _grouped(listing, files, search.on_file)
     except ConfigError:  # that pydicom is missing is reported when the study is read
         groups = {"unknown": list(files)}
-    others = groups.pop(OTHERS, [])
+    others = dict.fromkeys(groups.pop(OTHERS, []), "neither NIfTI nor readable DICOM")
+    others |= dict.fromkeys(groups.pop(NAMELESS, []), _NAMELESS)
     if alone and len(groups) == 1:
         search.studies.append((_names_of_all(listing), DicomFiles(listing.origin)))  # its reader reports other files
         return
@@ -266,11 +268,11 @@ def _arrange_dicom(listing: Listing, files: Sequence[PurePosixPath], search: _Se
     for uid, members in groups.items():
         for folder in {folder for member in members for folder in member.parents}:
             owners[folder].add(uid)
-    for file in others:
+    for file, reason in others.items():
         if len(owners[file.parent]) == 1:  # a damaged file of this study, or a text beside it: its reader reports it
             groups[next(iter(owners[file.parent]))].append(file)
         else:
-            search.left_out.append(LeftOut(listing.shown(file), "neither NIfTI nor a DICOM file that names its study"))
+            search.left_out.append(LeftOut(listing.shown(file), reason))
     for members in groups.values():
         own = [folder for folder in reversed(members[0].parents) if len(owners[folder]) == 1]
         names = names_of_folder(own[0]) if own and own[0].parts else _names_of_all(listing)
@@ -325,6 +327,8 @@ def _text(content: bytes) -> str:
 
 def _nothing(path: Path, search: _Search) -> str:
     takes = "short-axis cine (NIfTI or DICOM)" if search.modality == CINE else f"photograph ({', '.join(SUFFIXES)})"
-    inside = [entry.file for entry in search.left_out if entry.file.startswith(printable(str(path)))]
-    holds = f"{len(inside)} other files, such as {inside[0]}" if inside else "no file"
-    return f"{path} holds no {takes}; it holds {holds}"
+    inside = [entry for entry in search.left_out if entry.file.startswith(printable(str(path)))]
+    holds = f"{len(inside)} other files, such as {inside[0].file}" if inside else "no file"
+    nameless = [entry for entry in inside if entry.reason == _NAMELESS]
+    more = f". Of these, {count_and_name(nameless)}" if nameless else ""
+    return f"{path} holds no {takes}; it holds {holds}{more}"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
-from monai_fedlora.studies.dicom_studies import OTHERS, group_by_study
+from monai_fedlora.studies.dicom_studies import NAMELESS, OTHERS, group_by_study
 from tests.clinic.cine_studies import image_dataset, save
 
 
@@ -31,7 +31,7 @@ def test_files_are_sorted_by_study_and_the_rest_is_kept(tmp_path: Path) -> None:
     damaged.write_bytes(one.read_bytes()[:150])
     unnamed = save(make(""), tmp_path / "unnamed")
     found = group_by_study([text, one, two, damaged, again, unnamed, report])
-    assert found == {OTHERS: [text, damaged, unnamed], "1.1": [one, again], "1.2": [two, report]}
+    assert found == {OTHERS: [text, damaged], NAMELESS: [unnamed], "1.1": [one, again], "1.2": [two, report]}
     assert group_by_study([one]) == {"1.1": [one]}
 
 

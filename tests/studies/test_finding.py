@@ -128,6 +128,21 @@ def test_inputs_without_a_study_are_refused_with_what_they_hold(tmp_path: Path, 
         find_studies([], modality=modality)
 
 
+def test_dicom_that_names_no_study_is_told_from_what_is_no_dicom(study_folder: Path) -> None:
+    import pydicom
+
+    files = [path for path in study_folder.rglob("*") if path.is_file()]
+    for path in files[2:]:
+        path.unlink()
+    for path in files[:2]:
+        dataset = pydicom.dcmread(path)
+        del dataset.StudyInstanceUID
+        dataset.save_as(path)
+    touch(study_folder, "notes.txt")
+    with pytest.raises(DataError, match=r"holds 3 other files.* 2 files .*: DICOM without a StudyInstanceUID"):
+        cines(study_folder)
+
+
 def test_folder_without_a_study_does_not_end_the_others(tmp_path: Path) -> None:
     touch(tmp_path, "empty/notes.txt")
     (file,) = touch(tmp_path, "a.png")
