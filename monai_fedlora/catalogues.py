@@ -58,7 +58,8 @@ class Plugin:
             PolicyError: this process does not trust the package; nothing of it was imported.
             ConfigError: it cannot be imported, or there is no such attribute.
         """
-        _check_trust(self)
+        if _trust.names is not None and canonical(self.distribution) not in _trust.names:
+            raise PolicyError(untrusted(f"{self.name!r} is code of {self}", _trust.source, self.distribution))
         module, _, attribute = self.target.partition(":")
         try:
             found: Any = import_module(module)
@@ -211,11 +212,6 @@ def untrusted(what: str, source: str, distribution: str) -> str:
         f"plugins: {what}, which is not trusted here ({source}). Nothing of it was imported. If this end shall run its "
         f"code: monai-fedlora policy --output DIR --plugins {distribution}, where DIR is the local/ folder of its kit"
     )
-
-
-def _check_trust(plugin: Plugin) -> None:
-    if _trust.names is not None and canonical(plugin.distribution) not in _trust.names:
-        raise PolicyError(untrusted(f"{plugin.name!r} is code of {plugin}", _trust.source, plugin.distribution))
 
 
 def installed_version(name: str) -> str | None:

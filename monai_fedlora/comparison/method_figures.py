@@ -8,7 +8,7 @@ from typing import Any
 
 from monai_fedlora.comparison.outcome import Outcome
 from monai_fedlora.comparison.result_rows import by_site_and_seed, chosen
-from monai_fedlora.comparison.statistics import KEY, Average, average
+from monai_fedlora.comparison.statistics import KEY, average
 from monai_fedlora.rendering.charts import Estimate, Line, forest_plot, heat_map, line_chart
 from monai_fedlora.rendering.drawing import Figure, draw, legend, log_ticks, style
 from monai_fedlora.site_report import PERSONAL
@@ -48,7 +48,7 @@ def sites_figure(outcome: Outcome) -> Figure | None:
     """Methods by sites, mean over seeds."""
     sites = outcome.comparison.sites
     return heat_map(
-        {s.method: [_mean(s.sites.get(site)) for site in sites] for s in outcome.summaries},
+        {s.method: [s.sites[site].mean if site in s.sites else None for site in sites] for s in outcome.summaries},
         columns=[f"{site}\n{len(outcome.datalists[site].test)} test cases" for site in sites],
         title=f"Balanced accuracy of every method at every site, mean over seeds{outcome.of_images}",
         description=" ".join(
@@ -57,10 +57,6 @@ def sites_figure(outcome: Outcome) -> Figure | None:
         ),
         label=LABEL,
     )
-
-
-def _mean(value: Average | None) -> float | None:
-    return value.mean if value else None
 
 
 def unseen_figure(outcome: Outcome) -> Figure | None:

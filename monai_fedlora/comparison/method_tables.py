@@ -34,9 +34,21 @@ def methods(outcome: Outcome) -> Table:
                 shown(outcome.seconds(summary.method), ",.0f"),
             ]
         )
-    head = ["method", "balanced accuracy", "worst site", "AUROC", "shared model", "bytes up", "bytes down"]
-    caption = f"Test cases of the sites{outcome.of_images}"
-    return Table(caption=caption, head=[*head, "seconds per run"], rows=rows, bold=outcome.ties)
+    return Table(
+        caption=f"Test cases of the sites{outcome.of_images}",
+        head=[
+            "method",
+            "balanced accuracy",
+            "worst site",
+            "AUROC",
+            "shared model",
+            "bytes up",
+            "bytes down",
+            "seconds per run",
+        ],
+        rows=rows,
+        bold=outcome.ties,
+    )
 
 
 def cases(outcome: Outcome) -> Table:
@@ -65,8 +77,11 @@ def tests(outcome: Outcome) -> Table:
         ]
         for test in outcome.tests
     ]
-    head = ["method", "mean difference", "better / worse", "p", "p after Holm"]
-    return Table(caption="Balanced accuracy at the same site with the same seed", head=head, rows=rows)
+    return Table(
+        caption="Balanced accuracy at the same site with the same seed",
+        head=["method", "mean difference", "better / worse", "p", "p after Holm"],
+        rows=rows,
+    )
 
 
 def unseen(outcome: Outcome) -> Table:
@@ -81,8 +96,11 @@ def unseen(outcome: Outcome) -> Table:
         ]
         for s in outcome.summaries
     ]
-    head = ["method", *(f"{n} cases" if n else "at once" for n in columns), "head"]
-    return Table(caption="Balanced accuracy, by number of the new site's own training cases", head=head, rows=rows)
+    return Table(
+        caption="Balanced accuracy, by number of the new site's own training cases",
+        head=["method", *(f"{n} cases" if n else "at once" for n in columns), "head"],
+        rows=rows,
+    )
 
 
 def common_settings(outcome: Outcome) -> Table:
@@ -109,5 +127,9 @@ def method_settings(outcome: Outcome) -> Table:
         own = {**comparison.method_args(method), **comparison.training(method)}
         given = ", ".join(f"{name}={value}" for name, value in own.items())
         rows.append([method, get_method(method).summary, count(facts.shared), count(facts.private), given])
-    head = ["method", "what it does", "shared parameters", "private", "settings given"]
-    return Table(caption="Of each method", head=head, rows=rows, text=True)
+    return Table(
+        caption="Of each method",
+        head=["method", "what it does", "shared parameters", "private", "settings given"],
+        rows=rows,
+        text=True,
+    )

@@ -275,7 +275,13 @@ def _parse(value: Any, path: Path) -> Datalist:
         classes=tuple(classes),
         image_root=Path(os.path.abspath(path.parent / root)),
         seed=_typed(value, "seed", int, str(path)),
-        **{split: _cases(_typed(value, split, list, str(path)), split, path) for split in SPLITS},
+        **{
+            split: tuple(
+                _case(entry, f"{path}: {split} case {number}")
+                for number, entry in enumerate(_typed(value, split, list, str(path)), 1)
+            )
+            for split in SPLITS
+        },
         origin=_origin(value[_SOURCE], path) if _SOURCE in value else recognised(dataset),
     )
 
@@ -285,10 +291,6 @@ def _origin(entry: Any, path: Path) -> Origin:
         return Origin.from_json(entry)
     except ConfigError as error:
         raise DataError(f"{path}: {_SOURCE} is not where images come from: {error}; prepare the data again") from error
-
-
-def _cases(entries: Sequence[Any], split: str, path: Path) -> tuple[Case, ...]:
-    return tuple(_case(entry, f"{path}: {split} case {number}") for number, entry in enumerate(entries, 1))
 
 
 def _case(entry: Any, where: str) -> Case:

@@ -21,8 +21,12 @@ def images(run: FoundRun) -> Table:
         called = ", ".join(filter(None, (origin.name, origin.source))) if origin else ""
         kind = run.record.site_images.get(site, origin.kind if origin else UNKNOWN)
         rows.append([site, kind, called or MISSING])
-    caption = "As each site says; names of data sets are known where the models of sites lie here, and do not travel"
-    return Table(caption=caption, head=["site", "images", "data set"], rows=rows, text=True)
+    return Table(
+        caption="As each site says; names of data sets are known where the models of sites lie here, and do not travel",
+        head=["site", "images", "data set"],
+        rows=rows,
+        text=True,
+    )
 
 
 def reliability(curves: Mapping[str, Mapping[int, Bin]]) -> Table:
@@ -54,8 +58,11 @@ def leakage(audits: Mapping[str, Leakage]) -> Table:
         for site, audit in audits.items()
         for attack in audit.attacks
     ]
-    head = ["site", "attack on", "by", "members", "members / others", "AUC (95 %)", "TPR at FPR"]
-    return Table(caption="Membership inference, by patient", head=head, rows=rows)
+    return Table(
+        caption="Membership inference, by patient",
+        head=["site", "attack on", "by", "members", "members / others", "AUC (95 %)", "TPR at FPR"],
+        rows=rows,
+    )
 
 
 def overlaps(run: FoundRun) -> list[Table]:

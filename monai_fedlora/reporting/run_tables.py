@@ -75,8 +75,11 @@ def sites(record: Record) -> Table:
         refused = sum(each.site == site for each in record.refused)
         seconds = sum(each.seconds or 0.0 for each in (*answers, final))
         rows.append([site, count(next(cases, None)), *map(count, splits), trained, refused, f"{seconds:,.0f}"])
-    head = ["site", "training cases", "validation cases", "test cases", "rounds answered", "refused", "seconds"]
-    return Table(caption="What each site has, and how often it took part", head=head, rows=rows)
+    return Table(
+        caption="What each site has, and how often it took part",
+        head=["site", "training cases", "validation cases", "test cases", "rounds answered", "refused", "seconds"],
+        rows=rows,
+    )
 
 
 def _cases(answer: Answer, split: str) -> int | None:
@@ -91,8 +94,11 @@ def learning_curves(record: Record) -> Table:
         cells = [" / ".join(shown(values.get(site)) for values in both) for site in record.sites]
         means = " / ".join(shown(mean_of(list(values.values()))) for values in both)
         rows.append([str(stage) if stage else "0 (start)", *cells, means])
-    caption = f"Validation balanced accuracy, {' / '.join(VIEW_NAMES.values())}"
-    return Table(caption=caption, head=["rounds so far", *record.sites, "mean"], rows=rows)
+    return Table(
+        caption=f"Validation balanced accuracy, {' / '.join(VIEW_NAMES.values())}",
+        head=["rounds so far", *record.sites, "mean"],
+        rows=rows,
+    )
 
 
 def losses(record: Record) -> Table:
@@ -111,8 +117,11 @@ def calibration(record: Record) -> Table:
         for site in record.sites
         if site in record.final
     ]
-    caption = "Expected calibration error on the test split: 0 is perfect"
-    return Table(caption=caption, head=["site", *VIEW_NAMES.values()], rows=rows)
+    return Table(
+        caption="Expected calibration error on the test split: 0 is perfect",
+        head=["site", *VIEW_NAMES.values()],
+        rows=rows,
+    )
 
 
 def confusion(record: Record) -> list[Table]:
@@ -145,8 +154,7 @@ def traffic(record: Record) -> Table:
         rows.append(
             ["all", *(f"{sum(a.sent or 0 for a in t):,} / {sum(a.received or 0 for a in t):,}" for t in of_site)]
         )
-    caption = "Bytes of all messages, sent / received by the site"
-    return Table(caption=caption, head=["round", *record.sites], rows=rows)
+    return Table(caption="Bytes of all messages, sent / received by the site", head=["round", *record.sites], rows=rows)
 
 
 def agreements(record: Record) -> list[Table]:
@@ -161,8 +169,11 @@ def _agreement(number: int, found: Agreement) -> Table:
     rows = [
         [one, shown(found.norms.get(one), ".4g"), *(cell(one, other) for other in found.sites)] for one in found.sites
     ]
-    caption = f"Round {number}: length of each site's change, and its cosine to each other"
-    return Table(caption=caption, head=["site", "length", *found.sites], rows=rows)
+    return Table(
+        caption=f"Round {number}: length of each site's change, and its cosine to each other",
+        head=["site", "length", *found.sites],
+        rows=rows,
+    )
 
 
 def limits(record: Record) -> list[Table]:
@@ -206,8 +217,9 @@ def _limits(record: Record) -> list[tuple[int, Limits]]:
 def refused(record: Record) -> Table:
     """Updates that the server refused."""
     rows = [[MISSING if each.round is None else each.round + 1, each.site, each.reason] for each in record.refused]
-    caption = "Answers that were left out of their round"
-    return Table(caption=caption, head=["round", "site", "why"], rows=rows, text=True)
+    return Table(
+        caption="Answers that were left out of their round", head=["round", "site", "why"], rows=rows, text=True
+    )
 
 
 def settings(record: Record) -> Table:

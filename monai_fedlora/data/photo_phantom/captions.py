@@ -118,7 +118,8 @@ class Caption:
 def facts_of(group: str, camera: Camera, picture: Dermoscopy | Fundus) -> Facts:
     """The facts about a picture of this class and camera."""
     if isinstance(picture, Dermoscopy):
-        return Facts("dermoscopy", group, camera.code, _adjectives(picture), _signs(picture))
+        signs = frozenset(_SIGNS[name] for name, value in picture.signs.items() if value > 0 and name in _SIGNS)
+        return Facts("dermoscopy", group, camera.code, _adjectives(picture), signs)
     return Facts("fundus", group, camera.code, frozenset(), _findings(picture))
 
 
@@ -175,10 +176,6 @@ def _adjectives(picture: Dermoscopy) -> frozenset[str]:
             _step(float(melanin.std()), (0.2, 0.45), ("plain", "mottled", "patchy")),
         }
     )
-
-
-def _signs(picture: Dermoscopy) -> frozenset[str]:
-    return frozenset(_SIGNS[name] for name, value in picture.signs.items() if value > 0 and name in _SIGNS)
 
 
 def _findings(picture: Fundus) -> frozenset[str]:
