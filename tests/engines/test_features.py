@@ -625,3 +625,12 @@ def test_what_frozen_blocks_of_another_package_compute_is_of_its_code(install: I
 
     found = [digest("one", ""), digest("two", "# changed")]
     assert None not in found and found[0] != found[1]
+
+
+def test_gpus_of_one_model_share_what_they_keep_and_others_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = {0: "NVIDIA A", 1: "NVIDIA A", 2: "NVIDIA B"}
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: models[device.index])
+    inferer = FrozenInferer()
+    inferer.keeps(network())
+    first, second, other = (inferer._kind(torch.device("cuda", index)) for index in models)
+    assert first == second != other
