@@ -57,7 +57,7 @@ class Classifier:
         script: the TorchScript module: ``preprocessor``, then ``network``.
         device: where the module runs.
         trust: what is known about calibration, unusual images and training data.
-        metadata: all that ``configs/metadata.json`` said when the bundle was opened.
+        metadata: content of ``configs/metadata.json``.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""Keeping what a reader says of a result, and counting it model by model."""
+"""Keep readers' opinions on results of ``predict``, and count agreement by model."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from monai_fedlora.clinic.reader_feedback import (
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOpinions:
-    """What readers said of the answers of one model.
+    """Readers' opinions on the answers of one model.
 
     Attributes:
         name, version, sha256: of the model.
-        agreements: how often they agreed, over all answers and by groups of them.
-        disagreeing: the opinions that do not.
+        agreements: how often readers agreed, over all answers and by group.
+        disagreeing: the opinions that disagree.
     """
 
     name: str
@@ -37,17 +37,17 @@ class ModelOpinions:
 
 
 def keep_opinion_on(study: str, results: Path, *, agrees: bool, because: str, instead: str) -> tuple[Opinion, Path]:
-    """Keep, beside the results of ``predict``, what a reader says of a study's answer.
+    """Keep a reader's opinion on a study's answer, in the folder of the results.
 
     Args:
         study: its name in the results.
         results: the output folder of ``predict``.
-        agrees: with the most probable class.
-        because: the reason; needed where the reader does not agree.
-        instead: the class that the reader names; empty for none.
+        agrees: whether the reader agrees with the most probable class.
+        because: the reason; required if the reader disagrees.
+        instead: the class that the reader would have given; empty for none.
 
     Returns:
-        The opinion, and the table that it is kept in.
+        The opinion, and the path of its table.
 
     Raises:
         ConfigError: the reason is missing, or cannot be kept.

@@ -85,7 +85,7 @@ class Arrays(Modality):
 
     @property
     def input_text(self) -> str:
-        """What the exported model takes, for the model card."""
+        """Description of the exported model's input, for the model card."""
         return (
             f"A float array of shape {self.shape}, channels first, prepared as the training cases were: the model "
             "itself changes nothing. The inference configuration reads one file for each study, as numpy.save writes "
@@ -93,7 +93,7 @@ class Arrays(Modality):
         )
 
     def input_format(self) -> dict[str, Any]:
-        """What the exported model takes, in the words of MONAI's metadata."""
+        """Description of the exported model's input in MONAI's metadata."""
         return {
             "format": ARRAY,
             "modality": ARRAY,
@@ -130,7 +130,7 @@ class Arrays(Modality):
 
     @property
     def folder_text(self) -> str:
-        """How a user lays out the folder of studies."""
+        """How a user prepares a folder of studies, for the model card."""
         return (
             f"Put the images into one folder, each as an array of shape {self.shape} that `numpy.save` has written; "
             "each is a study,\ncalled by its name without the ending"

@@ -49,7 +49,7 @@ def by_reason(not_measured: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def leakage_line(entry: Mapping[str, Any]) -> str:
-    """What the strongest attack that needs no training tells of the members, from :func:`card_entry`."""
+    """One line on the strongest attack that needs no training, from the result of :func:`card_entry`."""
     if not entry["measured"]:
         return f"measured leakage: none was measured: {entry['reason']}"
     first = entry["attacks"][0]

@@ -142,16 +142,19 @@ def _usage(model: FinishedModel, adapters: list[str], *, heads: list[str]) -> st
         *(f'network.load_state_dict(load_file("{path}"), strict=False)' for path in heads),
         f'network = PeftModel.from_pretrained(network, "{adapters[0]}", adapter_name="{adapters[0]}")',
         *(f'network.load_adapter("{name}", adapter_name="{name}")' for name in adapters[1:]),
+        *([f"network.base_model.set_adapter({adapters})"] if len(adapters) > 1 else []),
     ]
-    if len(adapters) > 1:
-        lines.append(f"network.base_model.set_adapter({adapters})")
-    text = ["Load the adapters onto the backbone, here from inside this folder:", ""]
-    text += [f"    {line}".rstrip() for line in lines]
-    if SHARED in adapters:
-        text += [
+    start = (
+        "",
+        "A federation with the same backbone, method settings and classes starts from the shared part with",
+        "",
+        f"    monai-fedlora job {plan.method} --output JOB --start-from shared",
+    )
+    return "\n".join(
+        [
+            "Load the adapters onto the backbone, here from inside this folder:",
             "",
-            "A federation with the same backbone, method settings and classes starts from the shared part with",
-            "",
+            *(f"    {line}".rstrip() for line in lines),
+            *(start if SHARED in adapters else ()),
         ]
-        text += [f"    monai-fedlora job {plan.method} --output JOB --start-from shared"]
-    return "\n".join(text)
+    )

@@ -179,7 +179,8 @@ def _check_bytes(archive: zipfile.ZipFile, stream: IO[bytes]) -> None:
         stream.seek(member.compress_size, os.SEEK_CUR)
         between = stream.read(max(end - stream.tell(), 0))
         sizes = (member.CRC, member.compress_size, member.file_size)
-        descriptors = {struct.pack(f"<4sI2{kind}", b"PK\x07\x08", *sizes) for kind in _widths(member)}
+        widths = "Q" if max(member.compress_size, member.file_size) >= 0xFFFFFFFF else "IQ"
+        descriptors = {struct.pack(f"<4sI2{width}", b"PK\x07\x08", *sizes) for width in widths}
         if between not in (descriptors if member.flag_bits & _STREAMED else {b""}):
             raise ArchiveError(f"hidden bytes lie behind {member.filename!r}")
     size = sum(_ENTRY_BYTES + len(_raw_name(member)) + len(member.extra) for member in members)
@@ -188,10 +189,6 @@ def _check_bytes(archive: zipfile.ZipFile, stream: IO[bytes]) -> None:
     large = _large_end(len(members), size, archive.start_dir, rest)
     if rest and rest != large:
         raise ArchiveError("hidden bytes lie behind its directory")
-
-
-def _widths(member: zipfile.ZipInfo) -> str:
-    return "Q" if max(member.compress_size, member.file_size) >= 0xFFFFFFFF else "IQ"
 
 
 def _large_end(count: int, size: int, start: int, rest: bytes) -> bytes:
