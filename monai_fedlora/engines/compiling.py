@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from monai_fedlora.data.site import cache_folder
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.files import make_folder
 from monai_fedlora.networks.blocked import BlockedNetwork
 
 COMPILERS = ("off", "default", "reduce-overhead", "max-autotune")
@@ -19,6 +21,8 @@ _REPLAYING = ("reduce-overhead", "max-autotune")
 """Modes that record CUDA graphs, whose outputs the next replay overwrites."""
 _MOST_GRAPHS = 256
 """Of one function in a process; PyTorch computes without its compiler from the ninth on unless told otherwise."""
+_BUILT_CODE = "TORCHINDUCTOR_CACHE_DIR"
+"""PyTorch's variable for the folder from which it loads what it has compiled, in other processes too."""
 _log = logging.getLogger(__name__)
 
 
@@ -51,6 +55,10 @@ def compiled(network: nn.Module, *, device: torch.device, mode: str) -> nn.Modul
             "to off"
         )
     _refuse_without_tools(device, mode)
+    if _BUILT_CODE not in os.environ:  # PyTorch's own choice lies where every user of the machine may write
+        folder = cache_folder() / "compiled"
+        make_folder(folder)
+        os.environ[_BUILT_CODE] = str(folder)
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_GRAPHS)
     replays = mode in _REPLAYING
     if replays and device.type != "cuda":
@@ -63,7 +71,7 @@ def keep_gradients(network: nn.Module) -> None:
     """Move gradients out of the memory of CUDA graphs, so that those of more batches can be added to them.
 
     PyTorch takes the gradient that a recorded backward pass gives as the parameter's own, without a copy, and the next
-    replay writes something else there (pytorch/pytorch issue 169545). A network without CUDA graphs is left alone.
+    replay writes something else there. A network without CUDA graphs is left alone.
 
     Args:
         network: after a backward pass and before the next forward one.

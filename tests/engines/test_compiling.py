@@ -6,8 +6,11 @@ graphs do to memory is played on the CPU by :class:`Replays`.
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -226,3 +229,15 @@ def test_what_a_network_is_called_with_may_have_any_number_of_cases() -> None:
     assert tokens._dynamo_weak_dynamic_indices == {0}  # type: ignore[attr-defined]
     assert not hasattr(one, "_dynamo_weak_dynamic_indices")
     assert seen == [((tokens, (one,)), 2)]
+
+
+def test_compiled_code_lies_in_a_folder_of_the_owner_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setenv("MONAI_FEDLORA_CACHE", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "elsewhere"))
+    compiled(nn.Linear(2, 2), device=CPU, mode="default")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "elsewhere")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    compiled(nn.Linear(2, 2), device=CPU, mode="default")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "compiled")
+    assert stat.S_IMODE((tmp_path / "compiled").stat().st_mode) == 0o700
