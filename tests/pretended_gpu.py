@@ -188,6 +188,8 @@ class PretendedGPU(TorchDispatchMode):
         asked = kwargs.get("device")
         if asked is not None and asked.type == "cuda":
             kwargs["device"] = _CPU
+        if kwargs.get("pin_memory"):
+            kwargs["pin_memory"] = False
         tensors = [*_tensors_in((*args, *kwargs.values()))]
         call = _call()
         places = [_place(tensor, call) for tensor in tensors]

@@ -25,6 +25,7 @@ from monai_fedlora.exporting.verify import TOLERANCE, logits
 from monai_fedlora.networks.catalogue import build_backbone
 from monai_fedlora.transforms.orientation import reference_affine
 from monai_fedlora.transforms.photograph import PhotographPreprocessor
+from tests.pretended_gpu import PretendedGPU
 
 from .finished_runs import MICRO_VIT, Run
 
@@ -111,6 +112,17 @@ def test_assertions_stay_on_the_cpu_when_the_program_moves(image_exported: Expor
         assert number.args[0].target == torch.ops.aten.item.default
     moved = [node.kwargs["device"] for node in program.graph.nodes if "device" in node.kwargs]
     assert {str(device) for device in moved} == {"meta"}
+
+
+@pytest.mark.slow
+def test_on_a_gpu_it_refuses_an_image_and_goes_on(image_exported: Exported, gpu: PretendedGPU) -> None:
+    program = torch.export.load(image_exported.folder / "models" / "model.pt2")
+    moved, image = move_to_device_pass(program, "cuda:0").module(), torch.rand(2, 3, 40, 50)
+    expected = logits(program_of(image_exported.folder), image)
+    for bad, message in ((image + 1, "between 0 and 1"), (torch.full_like(image, 0.5), "blank")):
+        with pytest.raises(RuntimeError, match=message):
+            moved(bad.to("cuda"))
+        torch.testing.assert_close(logits(moved, image.to("cuda")).cpu(), expected)
 
 
 @given(

@@ -22,6 +22,7 @@ from monai_fedlora.networks.text_head import CosineHead, put_head
 from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
 from monai_fedlora.networks.weights import load_backbone
 from tests.networks.clip import SIZE, photographs, shapes
+from tests.pretended_gpu import PretendedGPU
 
 COLOURS = ("red", "green", "blue")
 WORDS = ["".join(letters) for letters in np.random.default_rng(0).choice([*"abcdefghijklmnopqrstuvwxyz"], (20, 5))]
@@ -91,6 +92,12 @@ def test_the_file_says_where_it_comes_from_and_is_small(tmp_path: Path) -> None:
     assert float(metadata["final_loss"]) == pytest.approx(losses[-1], abs=1e-5)
     assert {value.dtype for value in tensors.values()} == {torch.float16}
     assert {path.name for path in tmp_path.iterdir()} == {"clip.safetensors", "vocab.json", "merges.txt"}
+
+
+@pytest.mark.slow
+def test_a_gpu_trains_it_too(tmp_path: Path, gpu: PretendedGPU) -> None:
+    losses = train(tmp_path / "b" / "clip.safetensors", device="cuda")
+    assert losses == pytest.approx(train(tmp_path / "a" / "clip.safetensors"), rel=1e-3)
 
 
 @pytest.mark.slow

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from monai_fedlora import files
-from monai_fedlora.errors import ConfigError, DataError
+from monai_fedlora.errors import ConfigError, DataError, OutOfMemory
 from monai_fedlora.networks.catalogue import architecture
 from monai_fedlora.networks.cinema import convvit
 from monai_fedlora.networks.pretraining import pretrain
 from monai_fedlora.networks.standardise import standardise_readout
 from monai_fedlora.networks.vit import VisionTransformer
 from monai_fedlora.networks.weights import load_backbone
+from tests.pretended_gpu import PretendedGPU
 
 SHAPE = (2, 16, 16, 2)
 
@@ -88,6 +89,24 @@ def test_an_iterator_is_read_once(tmp_path: Path) -> None:
     run(tmp_path / "b.safetensors")
     a, b = (files.load_tensors(tmp_path / f"{name}.safetensors")[0] for name in "ab")
     torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_gpu_computes_all_and_is_waited_for_once_in_an_epoch(tmp_path: Path, gpu: PretendedGPU, bf16: bool) -> None:
+    with gpu.watched() as seen:
+        losses = run(
+            tmp_path / "b.safetensors", device="cuda", bf16=bf16, standardise_on=None if bf16 else iter(blobs())
+        )
+    waits = [where for where in seen.waits.elements() if "pretraining_epochs.py" in where]
+    assert waits == [waits[0]] * len(losses)
+    assert losses == pytest.approx(run(tmp_path / "a.safetensors", bf16=bf16), rel=1e-3)
+
+
+def test_too_little_memory_says_what_helps(tmp_path: Path, gpu: PretendedGPU) -> None:
+    gpu.memory = 8 * 2**20
+    with pytest.raises(OutOfMemory, match=r"pre-training \(CUDA out of memory.*lower the batch size.*bf16"):
+        run(tmp_path / "b.safetensors", device="cuda", batch_size=8)
+    assert not (tmp_path / "b.safetensors").exists()
 
 
 def test_bfloat16_trains_alike_and_is_said_in_the_file(tmp_path: Path) -> None:
