@@ -28,13 +28,18 @@ class ShiftedLinear(nn.Linear, Temporary):
         self.weight, self.bias = layer.weight, layer.bias
         self.register_buffer(DELTA, torch.zeros_like(layer.weight, requires_grad=False))
 
+    @property
+    def effective_weight(self) -> Tensor:
+        """W0 + D."""
+        return self.weight + self.lora_delta
+
     def forward(self, x: Tensor) -> Tensor:
-        return functional.linear(x, self.weight + self.lora_delta, self.bias)
+        return functional.linear(x, self.effective_weight, self.bias)
 
     def plain(self) -> nn.Linear:
         """A linear layer with W0 + D."""
         merged = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
-        merged.weight, merged.bias = nn.Parameter(self.weight + self.lora_delta, requires_grad=False), self.bias
+        merged.weight, merged.bias = nn.Parameter(self.effective_weight, requires_grad=False), self.bias
         return merged
 
 

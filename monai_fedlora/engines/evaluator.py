@@ -20,6 +20,7 @@ from monai_fedlora.engines.epoch_metrics import ClassificationMetrics
 from monai_fedlora.engines.features import unopened_images
 from monai_fedlora.engines.orders import mean_logits, unknown_orientations
 from monai_fedlora.engines.precision import Precision, autocast
+from monai_fedlora.networks.frozen_weights import frozen_in_bfloat16
 from monai_fedlora.out_of_memory import EVALUATING, memory_told
 
 _log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class ClassificationEvaluator(SupervisedEvaluator):
         prepare_batch: Callable = prepare_cases,
     ) -> None:
         self._autocast = autocast(device, mixed_precision)
+        self._low = mixed_precision == "bf16"
         compare: Callable = default_metric_cmp_fn
         if isinstance(key_val_metric, ClassificationMetrics):
             compare, key_val_metric = key_val_metric.better, {key_val_metric.key: key_val_metric}
@@ -88,7 +90,11 @@ class ClassificationEvaluator(SupervisedEvaluator):
         if self.state.epoch_length == 0:
             _log.warning("the split is empty: nothing is evaluated")
             return
-        with memory_told(f"evaluating on {self.state.device}", *EVALUATING), unopened_images(self):
+        with (
+            memory_told(f"evaluating on {self.state.device}", *EVALUATING),
+            frozen_in_bfloat16(self.network, enabled=self._low),
+            unopened_images(self),
+        ):
             super().run(global_epoch)
 
     def _iteration(self, engine: Any, batchdata: Any) -> dict:

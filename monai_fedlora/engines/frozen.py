@@ -15,6 +15,7 @@ from monai_fedlora.catalogues import code_of
 from monai_fedlora.engines.memory import fingerprint, is_known
 from monai_fedlora.engines.store import as_bytes
 from monai_fedlora.networks.backbone import Backbone, Features, Taps, is_backbone
+from monai_fedlora.networks.frozen_weights import HeldForward
 
 
 class FrozenPart(ABC):
@@ -84,7 +85,8 @@ _OF_ANY_MODULE = (*vars(nn.Module()), "_compiled_call_impl", "peft_config")
 
 def _settings(module: nn.Module) -> dict[str, Any]:
     """A module's attributes that are neither tensors nor modules."""
-    return {name: value for name, value in sorted(vars(module).items()) if name not in _OF_ANY_MODULE}
+    found = sorted(vars(module).items())
+    return {name: value for name, value in found if name not in _OF_ANY_MODULE and not isinstance(value, HeldForward)}
 
 
 def _class(value: object) -> str:

@@ -29,6 +29,7 @@ from monai_fedlora.engines.precision import Precision, autocast
 from monai_fedlora.engines.sampler import CaseSampler
 from monai_fedlora.engines.seeds import seed_everything
 from monai_fedlora.errors import ConfigError, DataError, FedLoraError
+from monai_fedlora.networks.frozen_weights import frozen_in_bfloat16
 from monai_fedlora.out_of_memory import TRAINING, memory_told
 
 
@@ -94,6 +95,7 @@ class ClassificationTrainer(SupervisedTrainer):
         self.seed = seed
         self.max_grad_norm = max_grad_norm
         self._autocast = autocast(device, mixed_precision)
+        self._low = mixed_precision == "bf16"
         self._trains = any(parameter.requires_grad for parameter in network.parameters())
         self._training: list[nn.Module] = []
         self._modes: list[bool] = []
@@ -129,7 +131,11 @@ class ClassificationTrainer(SupervisedTrainer):
                 f"training is complete at epoch {self.state.epoch} of {self.state.max_epochs}; "
                 "use run_epochs to continue"
             )
-        with memory_told(f"training on {self.state.device}", *TRAINING), unopened_images(self):
+        with (
+            memory_told(f"training on {self.state.device}", *TRAINING),
+            frozen_in_bfloat16(self.network, enabled=self._low),
+            unopened_images(self),
+        ):
             super().run()
 
     def run_epochs(self, epochs: int) -> None:

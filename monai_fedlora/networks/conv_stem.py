@@ -44,8 +44,8 @@ class PointwiseConv(nn.Conv3d):
     def __init__(self, in_chans: int, out_chans: int) -> None:
         super().__init__(in_chans, out_chans, kernel_size=1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        last = functional.linear(x.permute(0, 2, 3, 4, 1), self.weight.flatten(1), self.bias)
+    def _conv_forward(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        last = functional.linear(x.permute(0, 2, 3, 4, 1), weight.flatten(1), bias)
         return last.permute(0, 4, 1, 2, 3)
 
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from monai_fedlora.networks.frozen_weights import product_weight
+
 
 def attend(x: torch.Tensor, query: torch.Tensor, key: nn.Module, value: nn.Module, *, n_heads: int) -> torch.Tensor:
     """What each head of one query reads from all tokens.
@@ -30,7 +32,7 @@ def attend(x: torch.Tensor, query: torch.Tensor, key: nn.Module, value: nn.Modul
     """
     query = query.unflatten(1, (n_heads, -1))
     if type(key) is nn.Linear:
-        asked = torch.einsum("bhd,hdc->bhc", query, key.weight.unflatten(0, (n_heads, -1)))
+        asked = torch.einsum("bhd,hdc->bhc", query, product_weight(key).unflatten(0, (n_heads, -1)))
         scores = asked @ x.transpose(1, 2)
         if key.bias is not None:
             scores = scores + (query * key.bias.unflatten(0, (n_heads, -1))).sum(2, keepdim=True)

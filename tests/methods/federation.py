@@ -19,6 +19,7 @@ from monai_fedlora.engines.dataset import case_loader
 from monai_fedlora.engines.loss import cross_entropy
 from monai_fedlora.engines.method import MethodHandler
 from monai_fedlora.engines.optimizer import adamw
+from monai_fedlora.engines.precision import Precision
 from monai_fedlora.engines.trainer import ClassificationTrainer
 from monai_fedlora.federated.aggregation import SharedAverage
 from monai_fedlora.methods import Method, method_names
@@ -124,6 +125,7 @@ class Member:
         cases: int = 4,
         learning_rate: float = 0.02,
         weight_decay: float = 0.05,
+        mixed_precision: Precision = "off",
     ) -> None:
         self.method, self.family, self.cases = method, family, cases
         self.network = attached(method, family, seed=seed)
@@ -139,6 +141,7 @@ class Member:
             loss_function=cross_entropy(num_classes=2),
             seed=seed,
             train_handlers=[handler],
+            mixed_precision=mixed_precision,
         )
 
     def open(self, number: int, shared: Payload) -> None:
