@@ -19,8 +19,7 @@ from monai_fedlora.engines.distributed import unwrap
 from monai_fedlora.engines.epoch_metrics import ClassificationMetrics
 from monai_fedlora.engines.features import unopened_images
 from monai_fedlora.engines.orders import mean_logits, unknown_orientations
-from monai_fedlora.engines.precision import Precision, autocast
-from monai_fedlora.networks.frozen_weights import frozen_in_bfloat16
+from monai_fedlora.engines.precision import Precision, autocast, computing
 from monai_fedlora.out_of_memory import EVALUATING, memory_told
 
 _log = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ class ClassificationEvaluator(SupervisedEvaluator):
         device: where to compute.
         val_data_loader: batches.
         network: maps (B, ...) images to logits (B, C), returned in float32.
-        mixed_precision: "off" or "bf16".
+        mixed_precision: "off", "tf32" or "bf16", see :func:`~monai_fedlora.engines.precision.autocast`.
         key_val_metric: a :class:`ClassificationMetrics`, whose ``key`` then names and compares the best
             epoch, or a dictionary as in MONAI; None evaluates without labels.
         inferer, postprocessing, additional_metrics, val_handlers, prepare_batch: as in MONAI.
@@ -59,7 +58,7 @@ class ClassificationEvaluator(SupervisedEvaluator):
         prepare_batch: Callable = prepare_cases,
     ) -> None:
         self._autocast = autocast(device, mixed_precision)
-        self._low = mixed_precision == "bf16"
+        self._precision: Precision = mixed_precision
         compare: Callable = default_metric_cmp_fn
         if isinstance(key_val_metric, ClassificationMetrics):
             compare, key_val_metric = key_val_metric.better, {key_val_metric.key: key_val_metric}
@@ -92,7 +91,7 @@ class ClassificationEvaluator(SupervisedEvaluator):
             return
         with (
             memory_told(f"evaluating on {self.state.device}", *EVALUATING),
-            frozen_in_bfloat16(self.network, enabled=self._low),
+            computing(self.network, self._precision),
             unopened_images(self),
         ):
             super().run(global_epoch)

@@ -15,8 +15,7 @@ from torch import Tensor
 from monai_fedlora.engines.dataset import CaseDataset, collate_cases, prepare_cases
 from monai_fedlora.engines.features import FrozenInferer
 from monai_fedlora.engines.orders import runs, unknown_orientations
-from monai_fedlora.engines.precision import Precision, autocast
-from monai_fedlora.networks.frozen_weights import frozen_in_bfloat16
+from monai_fedlora.engines.precision import Precision, autocast, computing
 from monai_fedlora.networks.head_inputs import head_inputs, joined
 from monai_fedlora.out_of_memory import EVALUATING, memory_told
 
@@ -72,8 +71,14 @@ def plain_outputs(
     precision = autocast(device, mixed_precision)
     named = dataset.unopened() if isinstance(inferer, FrozenInferer) and inferer.keeps(network) else nullcontext()
     told = memory_told(f"evaluating on {device}", *EVALUATING)
-    held = frozen_in_bfloat16(network, enabled=mixed_precision == "bf16")
-    with told, held, eval_mode(network), head_inputs(network) as inputs, torch.no_grad(), named:
+    with (
+        told,
+        computing(network, mixed_precision),
+        eval_mode(network),
+        head_inputs(network) as inputs,
+        torch.no_grad(),
+        named,
+    ):
         for start in range(0, len(dataset), batch_size):
             cases = range(start, min(start + batch_size, len(dataset)))
             batch = collate_cases([dataset.plain(index) for index in cases])

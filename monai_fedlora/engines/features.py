@@ -24,7 +24,7 @@ from monai_fedlora.engines.frozen import FrozenPart, frozen_part
 from monai_fedlora.engines.joining import joined
 from monai_fedlora.engines.memory import Memory, active_memory
 from monai_fedlora.engines.on_device import OnDevice
-from monai_fedlora.engines.precision import Kept
+from monai_fedlora.engines.precision import Kept, float32_settings
 from monai_fedlora.engines.store import Entry, Store, key_of
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.out_of_memory import TRAINING, memory_told
@@ -137,7 +137,7 @@ class FrozenInferer(Inferer):
     def _kind(self, device: torch.device) -> str:
         """What decides the bits of a feature beside the image."""
         precision = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else "off"
-        state = device, precision, torch.get_float32_matmul_precision()
+        state = device, precision, float32_settings(device)
         if state not in self._kinds:
             cuda = device.type == "cuda"
             model = torch.cuda.get_device_name(device) if cuda else torch.backends.cpu.get_cpu_capability()

@@ -25,11 +25,10 @@ from monai_fedlora.engines.distributed import rank, share_of_step, summed, unwra
 from monai_fedlora.engines.features import unopened_images
 from monai_fedlora.engines.modes import modes_of, set_training_mode
 from monai_fedlora.engines.orders import in_order_of_epoch
-from monai_fedlora.engines.precision import Precision, autocast
+from monai_fedlora.engines.precision import Precision, autocast, computing
 from monai_fedlora.engines.sampler import CaseSampler
-from monai_fedlora.engines.seeds import seed_everything
+from monai_fedlora.engines.seeds import repeating_kernels, seed_everything
 from monai_fedlora.errors import ConfigError, DataError, FedLoraError
-from monai_fedlora.networks.frozen_weights import frozen_in_bfloat16
 from monai_fedlora.out_of_memory import TRAINING, memory_told
 
 
@@ -58,7 +57,8 @@ class ClassificationTrainer(SupervisedTrainer):
         optimizer: over the trainable parameters.
         loss_function: of logits and labels.
         seed: of everything random during training.
-        mixed_precision: "off" or "bf16".
+        mixed_precision: "off", "tf32" or "bf16", see :func:`~monai_fedlora.engines.precision.autocast`.
+        deterministic: repeat to the bit on a GPU too, see :func:`~monai_fedlora.engines.seeds.repeating_kernels`.
         max_grad_norm: clip the gradient to this L2 norm; None turns it off.
         accumulation_steps: batches per optimizer step; the last step of an epoch may average fewer.
         inferer, postprocessing, key_train_metric, additional_metrics, train_handlers, prepare_batch: as in
@@ -79,6 +79,7 @@ class ClassificationTrainer(SupervisedTrainer):
         loss_function: Callable,
         seed: int = 0,
         mixed_precision: Precision = "off",
+        deterministic: bool = False,
         max_grad_norm: float | None = None,
         accumulation_steps: int = 1,
         inferer: Inferer | None = None,
@@ -95,7 +96,8 @@ class ClassificationTrainer(SupervisedTrainer):
         self.seed = seed
         self.max_grad_norm = max_grad_norm
         self._autocast = autocast(device, mixed_precision)
-        self._low = mixed_precision == "bf16"
+        self._precision: Precision = mixed_precision
+        self._deterministic = deterministic
         self._trains = any(parameter.requires_grad for parameter in network.parameters())
         self._training: list[nn.Module] = []
         self._modes: list[bool] = []
@@ -133,7 +135,8 @@ class ClassificationTrainer(SupervisedTrainer):
             )
         with (
             memory_told(f"training on {self.state.device}", *TRAINING),
-            frozen_in_bfloat16(self.network, enabled=self._low),
+            computing(self.network, self._precision),
+            repeating_kernels(enabled=self._deterministic),
             unopened_images(self),
         ):
             super().run()

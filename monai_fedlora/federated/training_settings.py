@@ -52,6 +52,7 @@ TRAINING_SETTINGS: Mapping[str, Kind] = {
     "cache_features": _SWITCH,
     "class_weights": Kind(_are_weights, "null, balanced, or a positive number for each class"),
     "compiler": _one_of(COMPILERS),
+    "deterministic": _SWITCH,
     "label_smoothing": Kind(lambda value: _number(value) and 0 <= value < 1, "a number from 0 to below 1"),
     "learning_rate": _POSITIVE,
     "max_grad_norm": Kind(lambda value: value is None or _POSITIVE.holds(value), "null or a number above 0"),

@@ -90,5 +90,5 @@ def test_an_empty_split_leaves_no_metric_of_an_earlier_run(make_evaluator) -> No
 
 
 def test_an_unknown_precision_is_refused(make_evaluator) -> None:
-    with pytest.raises(ConfigError, match="either 'off' or 'bf16'"):
+    with pytest.raises(ConfigError, match="choose from off, tf32, bf16"):
         make_evaluator(mixed_precision=True)

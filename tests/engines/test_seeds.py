@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from monai_fedlora.engines.seeds import mix, seed_everything
+from monai_fedlora.engines.seeds import mix, repeating_kernels, seed_everything
 
 
 def test_every_part_matters_and_so_does_its_place() -> None:
@@ -34,3 +35,16 @@ def test_python_numpy_and_torch_repeat() -> None:
     assert draw() == first
     seed_everything(3, "y")
     assert draw() != first
+
+
+def test_kernels_that_repeat_are_asked_for_inside_a_context_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    with repeating_kernels(enabled=False):
+        assert not torch.are_deterministic_algorithms_enabled() and "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    with pytest.raises(RuntimeError, match="does not have a deterministic implementation"), repeating_kernels():
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        with repeating_kernels():
+            pass
+        assert torch.are_deterministic_algorithms_enabled()
+        torch.zeros(2).put_(torch.tensor([0]), torch.ones(1), accumulate=False)
+    assert not torch.are_deterministic_algorithms_enabled()

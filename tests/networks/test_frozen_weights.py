@@ -18,7 +18,6 @@ from monai_fedlora.methods import get_method
 from monai_fedlora.networks.frozen_weights import frozen_in_bfloat16, product_weight
 from tests.methods.federation import BACKBONES, PAIRS, Cases, Member, attached, bits
 
-PLACES = ("monai_fedlora.engines.trainer", "monai_fedlora.engines.evaluator")
 FAST = [("dual_lora", "vit"), ("flexlora", "convvit")]
 EVERY = [pytest.param(*pair, marks=() if pair in FAST else pytest.mark.slow) for pair in PAIRS]
 
@@ -60,8 +59,7 @@ def test_held_weights_train_and_evaluate_to_the_bits_of_autocast(
             assert not any("forward" in vars(module) for module in network.modules())
         return  # and oneDNN's gradient of a depthwise convolution in bfloat16 differs from run to run
     held, logits = run(name, family)
-    for place in PLACES:
-        monkeypatch.setattr(f"{place}.frozen_in_bfloat16", lambda network, enabled: nullcontext())
+    monkeypatch.setattr("monai_fedlora.engines.precision.frozen_in_bfloat16", lambda network, enabled: nullcontext())
     converted, expected = run(name, family)
     assert [key for key in held if held[key] != converted[key]] == []
     assert torch.equal(logits, expected)
