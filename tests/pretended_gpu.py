@@ -17,8 +17,8 @@ get there (`device`, `to`, `cpu`, `numpy`, `tolist` and so on) are replaced mean
 What it cannot see or do:
 
 - what another thread computes: the mode belongs to the thread that entered it;
-- what C++ decides by the device, which is the CPU there: kernels, their order of summation, and memory formats are the
-  CPU's, and mixed precision follows the CPU's lists of operations where those differ from CUDA's;
+- what C++ decides by the device, which is the CPU there: kernels, their order of summation and memory formats are the
+  CPU's. Mixed precision follows CUDA's lists of operations where networks use them, for tensors of the host as well;
 - the device of a tensor that C++ makes from nothing within a call: there it goes with any, and afterwards it is the
   host's unless it met one of the device;
 - `torch.compile`, TorchScript (:meth:`PretendedGPU.unwatched`), CUDA graphs, streams, several devices, and anything
@@ -29,6 +29,7 @@ What it cannot see or do:
 from __future__ import annotations
 
 import sys
+import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,6 +41,7 @@ from typing import Any
 
 import pytest
 import torch
+from ignite.engine import Engine, Events
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
@@ -105,6 +107,29 @@ class Watched:
     def to_device(self) -> Counter[str]:
         """Copies to the device, and where."""
         return Counter(str(event) for event in self.events if event.kind == "to device")
+
+
+class Steps:
+    """What happened in every iteration of an engine, from the loading of its batch to the last handler.
+
+    Attributes:
+        found: epoch and events of the iterations.
+    """
+
+    def __init__(self, gpu: PretendedGPU) -> None:
+        self.found: list[tuple[int, Watched]] = []
+        self._gpu = gpu
+
+    def attach(self, engine: Engine) -> None:
+        """Watch an engine that has all its handlers."""
+        engine.add_event_handler(Events.GET_BATCH_STARTED, self._begin)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._end)
+
+    def _begin(self, engine: Engine) -> None:
+        self._start = len(self._gpu.events)
+
+    def _end(self, engine: Engine) -> None:
+        self.found.append((engine.state.epoch, Watched(self._gpu.events[self._start :])))
 
 
 class PretendedGPU(TorchDispatchMode):
@@ -317,6 +342,43 @@ class _Moved(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
         return ctx.gpu._move(gradient, ctx.source, {"dtype": ctx.dtype}), None, None, None
+
+
+_IN_FLOAT32 = (
+    *("acos", "asin", "cosh", "erfinv", "exp", "expm1", "log", "log10", "log1p", "log2", "reciprocal", "rsqrt", "sinh"),
+    *("tan", "softplus", "pow.Scalar", "pow.Tensor_Scalar", "pow.Tensor_Tensor", "softmax.int", "log_softmax.int"),
+    *("layer_norm", "native_layer_norm", "group_norm", "rms_norm", "cosine_similarity", "logsumexp", "cumprod"),
+    *("cumsum", "sum", "sum.dim_IntList", "norm.Scalar", "norm.ScalarOpt_dim", "linalg_vector_norm"),
+)
+"""What CUDA's mixed precision computes in float32, and the CPU's in the type that it gets."""
+_AS_IT_COMES = ("cat", "stack", "index_copy")
+"""What the CPU's mixed precision brings to one type, and CUDA's leaves alone."""
+
+
+def _with_cudas_autocast() -> torch.library.Library:
+    """Let mixed precision on the CPU follow CUDA's lists of operations, for as long as what this returns is kept."""
+    below = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
+
+    def raised(value: Any) -> Any:
+        return value.float() if isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16) else value
+
+    def in_float32(operation: Any) -> Callable:
+        def computed(*args: Any, **kwargs: Any) -> Any:
+            with torch._C._ExcludeDispatchKeyGuard(below):
+                return operation(*map(raised, args), **{name: raised(value) for name, value in kwargs.items()})
+
+        return computed
+
+    library = torch.library.Library("aten", "IMPL")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in _AS_IT_COMES:
+            library.impl(name, torch.library.fallthrough_kernel, "AutocastCPU")
+    for name in _IN_FLOAT32:
+        packet, _, overload = name.partition(".")
+        operation = getattr(getattr(torch.ops.aten, packet), overload or "default")
+        library.impl(name, in_float32(operation), "AutocastCPU")
+    return library
 
 
 _SPOKEN = {"_local_scalar_dense": "item", "_unique2": "unique", "_linalg_check_errors": "a check in torch.linalg"}
@@ -603,8 +665,12 @@ def pretended_gpu(*, memory: int = 80 * 2**30) -> Iterator[PretendedGPU]:
         autocast = _autocast(torch.autocast)
         for module in (torch, torch.amp, torch.amp.autocast_mode):
             patch.setattr(module, "autocast", autocast)
-        with gpu:
-            yield gpu
+        library = _with_cudas_autocast()
+        try:
+            with gpu:
+                yield gpu
+        finally:
+            library._destroy()
 
 
 @pytest.fixture

@@ -278,6 +278,8 @@ def test_mixed_precision_of_the_device_holds_there(gpu: PretendedGPU) -> None:
     with torch.autocast("cuda", dtype=torch.bfloat16):
         assert layer(x).dtype is torch.bfloat16
         assert torch.is_autocast_enabled("cuda")
+        assert layer(x).softmax(-1).dtype is functional.layer_norm(layer(x), (2,)).dtype is torch.float32
+        assert torch.cat([x.half(), x.half()]).dtype is torch.float16
         with torch.autocast("cuda", enabled=False):
             assert layer(x).dtype is torch.float32
     assert layer(x).dtype is torch.float32
@@ -300,3 +302,5 @@ def test_nothing_of_it_is_left_behind() -> None:
     assert not torch.cuda.is_available()
     assert "device" not in vars(torch.Tensor)
     assert torch.ones(2).device.type == "cpu"
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.ones(2, dtype=torch.bfloat16).softmax(-1).dtype is torch.bfloat16

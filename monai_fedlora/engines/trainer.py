@@ -177,10 +177,9 @@ class ClassificationTrainer(SupervisedTrainer):
                     keep_gradients(unwrap(self.network))
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
         found = [loss.detach()]
-        if place == last and self.max_grad_norm is not None:
+        if place == last and self.max_grad_norm is not None and self._trains:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            norm = nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
-            found.append(norm.to(loss.device, non_blocking=True))  # of no gradient at all it is a number on the CPU
+            found.append(nn.utils.clip_grad_norm_(parameters, self.max_grad_norm))
         values = torch.stack([*found, *(share or ())]).tolist()  # what an iteration waits for
         self._check(values[: len(found)], batchdata, images)
         self.state.output[Keys.LOSS] = torch.tensor(values[0], dtype=loss.dtype)
