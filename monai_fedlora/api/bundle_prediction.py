@@ -153,7 +153,7 @@ def predict(
     torch_threads()
     with helper.Helper(Path(bundle), keys=[Path(key) for key in keys]) as process:
         process.start()  # it loads while this process does
-        classifier = helper.isolated(bundles.open_bundle(Path(bundle), keys=signers), process)
+        classifier = helper.isolated(bundles.open_bundle(Path(bundle), keys=signers, device="cpu"), process)
         found = find_studies([Path(each) for each in inputs], modality=classifier.modality, on_file=on_file)
         studies = found.studies if pseudonym is None else [_called(pseudonym, found.studies)]
         done: list[many.Outcome] = []

@@ -173,8 +173,10 @@ class Classifier:
             raise DataError(f"the model refuses this image: {reason.partition('Error: ')[2] or reason}") from error
 
 
-def open_bundle(path: str | Path, *, keys: Sequence[PublicKey] = ()) -> Classifier:
-    """Check and open a bundle as `monai-fedlora export` writes it, onto a GPU if there is one.
+def open_bundle(
+    path: str | Path, *, keys: Sequence[PublicKey] = (), device: torch.device | str | None = None
+) -> Classifier:
+    """Check and open a bundle as `monai-fedlora export` writes it.
 
     The bundle is copied to a private folder first; the copy is checked, loaded and removed, so that no file can be
     exchanged between check and loading.
@@ -182,18 +184,22 @@ def open_bundle(path: str | Path, *, keys: Sequence[PublicKey] = ()) -> Classifi
     Args:
         path: the bundle's folder, or a zip that holds it.
         keys: public keys, one of which must have signed the bundle; without keys no signature is needed.
+        device: where the model is to run; None takes the first GPU, or the CPU where there is none.
 
     Raises:
         ConfigError: this is no exported bundle, or its configuration is not what an export writes.
         ExportError: it cannot be read or copied.
         WeightsError: it does not pass ``monai-fedlora check`` (nothing is loaded before), or is damaged.
+        OutOfMemory: the device has no room for it.
     """
-    with open_with_files(path, keys=keys) as (classifier, _):
+    with open_with_files(path, keys=keys, device=device) as (classifier, _):
         return classifier
 
 
 @contextmanager
-def open_with_files(path: str | Path, *, keys: Sequence[PublicKey] = ()) -> Iterator[tuple[Classifier, Contents]]:
+def open_with_files(
+    path: str | Path, *, keys: Sequence[PublicKey] = (), device: torch.device | str | None = None
+) -> Iterator[tuple[Classifier, Contents]]:
     """Open a bundle as :func:`open_bundle` does, and yield the checked copy of its files with it.
 
     A caller that needs further files of the bundle must read them from this copy, never from the original.
@@ -227,12 +233,12 @@ def open_with_files(path: str | Path, *, keys: Sequence[PublicKey] = ()) -> Iter
             )
         if not isinstance(contents, Contents) or _MODEL not in contents.files:
             raise ConfigError(f"{bundle} is no exported bundle: it has no {_MODEL}; make one with monai-fedlora export")
-        yield _open(bundle, contents), contents
+        yield _open(bundle, contents, device or ("cuda:0" if torch.cuda.is_available() else "cpu")), contents
 
 
-def _open(bundle: Path, contents: Contents) -> Classifier:
+def _open(bundle: Path, contents: Contents, place: torch.device | str) -> Classifier:
     metadata, inference = (json.loads(contents.read(f"configs/{name}.json")) for name in ("metadata", "inference"))
-    device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    device = torch.device(place)
     try:
         metadata = current_names(metadata)
         image = metadata["network_data_format"]["inputs"]["image"]

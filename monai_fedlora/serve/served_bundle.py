@@ -82,6 +82,6 @@ def serve_bundle(
     signers = read_public_keys(keys)
     with listen(settings) as server, Helper(bundle, keys=keys) as helper:
         helper.start()  # it loads while this process does
-        classifier = isolated(bundles.open_bundle(bundle, keys=signers), helper)
+        classifier = isolated(bundles.open_bundle(bundle, keys=signers, device="cpu"), helper)
         run_server(classifier, settings=settings, server=server, on_ready=ready)
     say(f"ended; {'everything was' if feedback is None else 'all studies were'} removed")

@@ -52,7 +52,8 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
         ]
     )
 
-    def open_bundle(path: Path, *, keys: tuple[PublicKey, ...]) -> argparse.Namespace:
+    def open_bundle(path: Path, *, keys: tuple[PublicKey, ...], device: str) -> argparse.Namespace:
+        assert device == "cpu"  # the model computes in a process of its own
         made.opened.append(path)
         made.keys = keys
         return argparse.Namespace(modality="image", classes=("NOR", "ABN"), trust=made.trust)

@@ -19,7 +19,7 @@ from monai.bundle import ConfigWorkflow, load, verify_net_in_out
 from monai.transforms import Compose
 
 from monai_fedlora.adapters.lora import SHARED, merge_lora
-from monai_fedlora.errors import ExportError
+from monai_fedlora.errors import ExportError, OutOfMemory
 from monai_fedlora.exporting import bundle_export, merged_weights
 from monai_fedlora.exporting.bundle_export import Exported, export_bundle
 from monai_fedlora.exporting.check.checker import check_bundle
@@ -67,6 +67,16 @@ def texts(bundle: Path) -> Iterator[tuple[str, bytes]]:
                 yield from ((f"{path.name}/{name}", name.encode() + archive.read(name)) for name in archive.namelist())
         else:
             yield path.name, path.read_bytes()
+
+
+def test_too_little_memory_is_no_fault_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(bundle_export, "read_finished", full)
+    with pytest.raises(OutOfMemory, match=r"while exporting a model \(CUDA out of memory"):
+        export_bundle(run=tmp_path, site="site-1", output=tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_bundle_has_the_files_of_the_specification(exported: Exported) -> None:

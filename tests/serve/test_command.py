@@ -95,7 +95,7 @@ def started(monkeypatch: pytest.MonkeyPatch, classifier: Classifier) -> list[Ser
         on_ready()
 
     monkeypatch.setattr(run_module, "run_server", serve)
-    monkeypatch.setattr("monai_fedlora.clinic.bundle.open_bundle", lambda path, *, keys: classifier)
+    monkeypatch.setattr("monai_fedlora.clinic.bundle.open_bundle", lambda path, *, keys, device: classifier)
     return found
 
 
