@@ -22,6 +22,11 @@ from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
 from monai_fedlora.scope import Entry, Manifest
 
 
+def fast_in_part(values: Iterable[Any], *, of: int = 3) -> list[Any]:
+    """Parameters of a test that shows the same for each: one of every few for the fast tests, the rest for the slow."""
+    return [pytest.param(value, marks=pytest.mark.slow if place % of else ()) for place, value in enumerate(values)]
+
+
 def tiny_network(*, seed: int = 0, depth: int = 3, **changes: Any) -> ConvViT:
     """A ConvViT of 24 dimensions on images of (2, 16, 16, 2), in evaluation mode."""
     with torch.random.fork_rng(devices=[]):

@@ -141,9 +141,11 @@ def test_only_the_federated_room_imports_nvflare() -> None:
 
 @pytest.mark.parametrize("folder", ["monai_fedlora", "tests", "bundles", "nvflare_jobs", "benchmarks"])
 def test_nothing_imports_what_can_run_code_from_a_file(folder: str) -> None:
+    """Only files that hold such a word are parsed, which is far faster."""
     wrong = [
         f"{path.relative_to(REPOSITORY)}:{line} imports {name}"
         for path in sources(folder)
+        if any(name in path.read_text(encoding="utf-8") for name in FORBIDDEN_EVERYWHERE)
         for name, line in imported(path)
         if name.partition(".")[0] in FORBIDDEN_EVERYWHERE
     ]

@@ -73,9 +73,12 @@ EVERY_METHOD = [
 ]
 SOME_METHODS = [(own, name) for own in OWN for name in ("dual_lora", "ditto", "fedbn")]
 PAIRS = list(dict.fromkeys([*EVERY_METHOD, *SOME_METHODS]))
+SLOW = [pair for place, pair in enumerate(PAIRS[len(EVERY_METHOD) :]) if place % 3]
 
 
-@pytest.mark.parametrize(("kind", "name"), PAIRS)
+@pytest.mark.parametrize(
+    ("kind", "name"), [pytest.param(*pair, marks=pytest.mark.slow if pair in SLOW else ()) for pair in PAIRS]
+)
 def test_a_method_does_on_any_network_what_it_promises(kind: str, name: str) -> None:
     own, images = OWN[kind], OWN[kind].images()
     plain = own.network()

@@ -122,7 +122,7 @@ class Killed(BaseException):
     """The end of a process."""
 
 
-@pytest.mark.parametrize("answers", [1, 3, 5])
+@pytest.mark.parametrize("answers", [3, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 5))])
 def test_a_killed_run_goes_on_to_the_same_bits(answers: int, tmp_path: Path, whole: fl.Run) -> None:
     left = answers
 

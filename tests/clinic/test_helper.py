@@ -115,6 +115,7 @@ def apart(classifier: Classifier) -> Iterator[Classifier]:
         yield isolated(classifier, helper)
 
 
+@pytest.mark.slow
 def test_answers_are_the_same_as_in_this_process(apart: Classifier, classifier: Classifier, stored_study: Path) -> None:
     study = Study("heart", DicomFiles(stored_study))
     here, there = (predict_study(model, study) for model in (classifier, apart))
@@ -148,6 +149,7 @@ def test_crash_costs_one_study(
     assert json.loads((tmp_path / "O" / "studies" / "b.json").read_text())["error"] == outcomes[1].error
 
 
+@pytest.mark.slow
 def test_bundle_that_was_changed_meanwhile_is_not_used(apart: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(helpers, "fingerprint", lambda classifier: "another")

@@ -20,6 +20,7 @@ def arrays(seed: int, count: int = 8) -> tuple[np.ndarray, np.ndarray]:
     return images, np.arange(count) % 2
 
 
+@pytest.mark.slow
 def test_two_hospitals_with_a_network_and_arrays_of_ones_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,6 +32,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy / "build" / "site"
 
 
+@pytest.mark.slow
 def test_every_document_is_a_page(site: Path) -> None:
     documents = {path.relative_to(REPOSITORY / "docs") for path in (REPOSITORY / "docs").rglob("*.md")}
     pages = {path.with_name("index.md") if path.name == "README.md" else path for path in documents}
@@ -40,6 +41,7 @@ def test_every_document_is_a_page(site: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_reference_has_every_public_name_in_plain_words(site: Path) -> None:
     page = (site / "api.html").read_text(encoding="utf-8")
     for name in monai_fedlora.__all__:
@@ -47,6 +49,7 @@ def test_reference_has_every_public_name_in_plain_words(site: Path) -> None:
     assert re.findall(r":(?:func|class|mod|meth|data|attr):", page) == []
 
 
+@pytest.mark.slow
 def test_pages_ask_no_other_machine_for_anything(site: Path) -> None:
     for path in site.rglob("*.html"):
         loaded = re.findall(

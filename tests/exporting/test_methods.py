@@ -16,6 +16,7 @@ from monai_fedlora.exporting.modalities import modality_of
 from monai_fedlora.exporting.verify import exported_view, logits
 from monai_fedlora.methods import get_method, method_names
 from monai_fedlora.networks.catalogue import build_backbone
+from tests.helpers import fast_in_part
 from tests.methods.federation import NEED_TEXTS
 
 from .finished_runs import Run
@@ -23,7 +24,7 @@ from .finished_runs import Run
 LINEAR = [name for name in method_names() if name not in NEED_TEXTS]
 
 
-@pytest.mark.parametrize("method", LINEAR)
+@pytest.mark.parametrize("method", fast_in_part(LINEAR))
 def test_plain_vision_transformer_computes_what_the_method_trained(
     make_image_run: Callable[..., Run], tmp_path: Path, method: str
 ) -> None:

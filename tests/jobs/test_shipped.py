@@ -14,6 +14,7 @@ from monai_fedlora.files import read_json
 from monai_fedlora.methods import get_method, method_names
 from monai_fedlora.networks.prompts import bundle_prompts
 from monai_fedlora.resources import bundle_path, bundle_setting
+from tests.helpers import fast_in_part
 from tests.methods.federation import NEED_TEXTS
 
 JOBS = Path(__file__).resolve().parents[2] / "nvflare_jobs"
@@ -47,7 +48,7 @@ def test_every_method_has_a_recipe_and_every_recipe_a_folder() -> None:
     assert {path.name for path in JOBS.iterdir() if path.is_dir() and path.name[0] not in "._"} == set(RECIPES)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", fast_in_part(RECIPES))
 def test_a_recipe_makes_its_folder(name: str, tmp_path: Path) -> None:
     assert main(["job", name, "--output", str(tmp_path / name), *RECIPES[name]]) == 0
     assert files_of(tmp_path / name) == files_of(JOBS / name)

@@ -289,8 +289,15 @@ VARIABLE: list[Callable[[Method, str], None]] = [
 ]
 
 
-@pytest.mark.parametrize("behaviour", VARIABLE, ids=lambda behaviour: behaviour.__name__)
-@pytest.mark.parametrize("variant", VARIANTS)
+def by_halves() -> Iterator[Any]:
+    """Every behaviour of every variant; in the fast tests every second one."""
+    for row, variant in enumerate(VARIANTS):
+        for column, behaviour in enumerate(VARIABLE):
+            marks = pytest.mark.slow if (row + column) % 2 else ()
+            yield pytest.param(variant, behaviour, marks=marks, id=f"{variant}-{behaviour.__name__}")
+
+
+@pytest.mark.parametrize(("variant", "behaviour"), by_halves())
 def test_variant(variant: str, behaviour: Callable[[Method, str], None]) -> None:
     name = variant.partition("-")[0]
     behaviour(get_method(name, VARIANTS[variant]), families(name)[-1])

@@ -204,13 +204,14 @@ def test_a_foreign_bundle_that_holds_a_link_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_zip_that_leads_outside_is_not_opened(tmp_path: Path, members: dict[str, bytes], message: str) -> None:
-    path = tmp_path / "B.zip"
+    (tmp_path / "a" / "b" / "c").mkdir(parents=True)
+    path = tmp_path / "a" / "b" / "c" / "B.zip"
     path.write_bytes(raw_zip(members))
-    before = sorted(tmp_path.parent.rglob("*"))
+    before = sorted(tmp_path.rglob("*"))
     report = check_bundle(path)
     assert report.examined == ("container",)
     assert message in report.findings[0].problem
-    assert sorted(tmp_path.parent.rglob("*")) == before
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_file_that_is_no_zip_does_not_pass(tmp_path: Path) -> None:

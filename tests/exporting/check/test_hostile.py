@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +11,10 @@ import torch
 
 from monai_fedlora.cli import main
 from monai_fedlora.exporting.bundle_export import Exported
-from monai_fedlora.exporting.check import models
 from monai_fedlora.exporting.check.checker import check_bundle
 from tests.exporting.check.hostile import CONTRADICTIONS, HOSTILE, bomb_zip, conform
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning:torch")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _texts_are_judged_once() -> Iterator[None]:
-    """The same code lies in every bundle here."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("code_objection", "declared_types"):
-            patch.setattr(models, name, functools.cache(getattr(models, name)))
-        yield
 
 
 @pytest.fixture
