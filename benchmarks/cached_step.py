@@ -3,9 +3,11 @@
 The bundle's own trainer runs on phantoms with augmented views. What is frozen gives random numbers of the right shape,
 and what trains is one bias, so that the rest is measured: from the sampler to the optimiser. Every measurement is a
 process of its own with one thread; this code and the earlier one, which `git archive` puts into a temporary folder,
-take turns, and the smallest time of each counts.
+take turns, and the smallest time of each counts. "On a device" is this code with features on PyTorch's meta device,
+where kernels are launched and compute nothing: what a GPU that holds them leaves to the processor, without the driver's
+own time. "Conversion" is the part of a step on a processor that turns float16 into float32, by itself.
 
-    python benchmarks/cached_step.py --before c10d048
+    python benchmarks/cached_step.py --before dfed8a4
 """
 
 from __future__ import annotations
@@ -42,9 +44,10 @@ SIZES: dict[str, tuple[str, str, int, tuple[int, ...]]] = {
 """Of each backbone: the bundle, its phantom, the number of cases, and sizes of batches."""
 
 
-def without_the_network(network: Any) -> None:
-    """Let the frozen part give random numbers, and logits be one bias that trains."""
-    compute, shapes = FrozenPrefix.compute, {}
+def without_the_network(network: Any) -> dict[Any, Any]:
+    """Let the frozen part give random numbers, and logits be one bias that trains; return the numbers' shapes."""
+    compute = FrozenPrefix.compute
+    shapes: dict[Any, Any] = {}
 
     def features(part: FrozenPrefix, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         if images.shape not in shapes:
@@ -52,10 +55,42 @@ def without_the_network(network: Any) -> None:
         return tuple(torch.rand(shape, dtype=dtype) for shape, dtype in shapes[images.shape])
 
     def logits(part: FrozenPrefix, parts: Any, network: Any) -> torch.Tensor:
-        return parts[0].new_zeros(len(parts[0]), len(bias)) + bias
+        return bias.new_zeros(len(parts[0]), len(bias)) + bias
 
     *_, bias = (p for name, p in network.named_parameters() if name.startswith(network.head_prefixes) and p.dim() == 1)
     FrozenPrefix.compute, FrozenPrefix.logits = features, logits  # type: ignore[assignment,method-assign]
+    return shapes
+
+
+def on_meta() -> None:
+    """Let kept features lie on the meta device, and batches be gathered there."""
+    from monai_fedlora.engines import features
+    from monai_fedlora.engines.joining import joined
+    from monai_fedlora.engines.on_device import OnDevice
+
+    class OnMeta(OnDevice):
+        def keep(self, key: Any, row: Any) -> Any:
+            self._rows[key] = tuple(part.to("meta") for part in row)
+            return self._rows[key]
+
+    def gathered(place: int, rows: Any, *, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+        return joined(place, rows, device=torch.device("meta"), dtype=dtype)
+
+    features.OnDevice, features.joined = OnMeta, gathered  # type: ignore[misc,assignment]
+
+
+def conversion(shapes: Any, batch: int) -> float:
+    """Milliseconds of CPU time per case to turn a batch's features of float16 into float32, in memory used before."""
+    rows = [[torch.rand(shape).half() for shape in shapes] for _ in range(batch)]
+    places = [torch.empty(batch, *shape[1:]) for shape in shapes]
+    taken = []
+    for _ in range(20):
+        started = time.process_time()
+        for place, column in zip(places, zip(*rows, strict=True), strict=True):
+            for target, row in zip(place, column, strict=True):
+                target.copy_(row[0])
+        taken.append(time.process_time() - started)
+    return 1e3 * min(taken) / batch
 
 
 def configs(bundle: str) -> Any:
@@ -65,11 +100,14 @@ def configs(bundle: str) -> Any:
     return resources.bundle_path(bundle) / "configs" / "train.json"
 
 
-def measure(size: str, epochs: int) -> dict[int, float]:
-    """Milliseconds of CPU time per case, by the size of the batch."""
+def measure(size: str, epochs: int, device: str) -> dict[int, dict[str, float]]:
+    """Milliseconds of CPU time per case, by the size of the batch and what was measured."""
     torch.set_num_threads(1)
     bundle, phantom, cases, batches = SIZES[size]
-    found = {}
+    found: dict[int, dict[str, float]] = {}
+    shapes: dict[Any, Any] = {}
+    if device == "meta":
+        on_meta()
     with tempfile.TemporaryDirectory() as cache:
         os.environ[CACHE] = cache
         if phantom == "cine":
@@ -98,14 +136,17 @@ def measure(size: str, epochs: int) -> dict[int, float]:
             for key, value in overrides.items():
                 config[key] = value
             trainer = config.get_parsed_content("train::trainer")
-            without_the_network(trainer.network)
+            seen = without_the_network(trainer.network)
             trainer.run_epochs(2 * VIEWS)  # made in the first turn of the views, opened in the second
             taken = []
             for _ in range(epochs):
                 started = time.process_time()
                 trainer.run_epochs(VIEWS)
                 taken.append((time.process_time() - started) / (VIEWS * cases))
-            found[batch] = 1e3 * min(taken)
+            found[batch] = {"on_a_device" if device == "meta" else "on_a_processor": 1e3 * min(taken)}
+            if device != "meta":
+                (parts,) = (shapes := shapes or seen).values()
+                found[batch]["conversion"] = conversion([shape for shape, _ in parts], batch)
     return found
 
 
@@ -117,15 +158,20 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
         rows: dict[str, dict[str, Any]] = {}
         for turn in range(settings["turns"]):
             for size in settings["sizes"]:
-                for when, place in (("before", earlier), ("now", str(ROOT))):
+                kinds = (("before", earlier, "cpu"), ("now", str(ROOT), "cpu"), ("on_a_device", str(ROOT), "meta"))
+                for when, place, device in kinds:
                     command = [sys.executable, __file__, "--measure", size, "--epochs", str(settings["epochs"])]
                     environment = {**os.environ, "PYTHONPATH": place}
-                    done = subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True)
+                    done = subprocess.run(
+                        [*command, "--device", device], env=environment, cwd=place, capture_output=True, text=True
+                    )
                     if done.returncode:
                         raise SystemExit(done.stderr)
-                    for batch, value in json.loads(done.stdout.splitlines()[-1]).items():
+                    for batch, values in json.loads(done.stdout.splitlines()[-1]).items():
                         row = rows.setdefault(f"{size}, batches of {batch}", {})
-                        row[when] = min(value, row.get(when, value))
+                        for what, value in values.items():
+                            name = what if what == "conversion" else when
+                            row[name] = min(value, row.get(name, value))
                 print(turn + 1, {name: row for name, row in rows.items() if name.startswith(f"{size},")}, flush=True)
     for row in rows.values():
         row["times_less"] = row["before"] / row["now"]
@@ -135,20 +181,22 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Run from the command line and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--before", default="c10d048", help="commit to compare with (default: %(default)s)")
+    parser.add_argument("--before", default="dfed8a4", help="commit to compare with (default: %(default)s)")
     parser.add_argument("--sizes", type=lambda text: text.split(","), default=list(SIZES))
     parser.add_argument("--epochs", type=int, default=3, help="turns of the views that are timed in a process")
     parser.add_argument("--turns", type=int, default=2, help="processes for each kind of code")
     parser.add_argument("--measure", choices=list(SIZES), help=argparse.SUPPRESS)
+    parser.add_argument("--device", choices=("cpu", "meta"), default="cpu", help=argparse.SUPPRESS)
     settings = vars(parser.parse_args())
-    size = settings.pop("measure")
+    size, device = settings.pop("measure"), settings.pop("device")
     if size:
-        print(json.dumps(measure(size, settings["epochs"])))
+        print(json.dumps(measure(size, settings["epochs"], device)))
         return
     result = run(settings)
     write_json(RESULT, result)
     for name, row in result["milliseconds_per_case"].items():
-        print(f"{name:28}{row['before']:9.3f} ms{row['now']:9.3f} ms{row['times_less']:8.1f} times less")
+        print(f"{name:28}{row['before']:9.3f} ms{row['now']:9.3f} ms{row['times_less']:8.1f} times less", end="")
+        print(f"{row['on_a_device']:9.3f} ms on a device, {row['conversion']:.3f} ms conversion")
 
 
 if __name__ == "__main__":

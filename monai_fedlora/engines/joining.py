@@ -29,15 +29,16 @@ def joined(place: int, rows: Sequence[Tensor], *, device: torch.device, dtype: t
     if device.type == "cpu":
         return _filled(_room((place, dtype), (len(rows), *rows[0].shape[1:])), rows)
     away = [row for row in rows if row.device != device]
+    shape, kind = rows[0].shape[1:], reduce(torch.promote_types, (row.dtype for row in rows))
     if away:
-        kind = reduce(torch.promote_types, (row.dtype for row in away))
-        pinned = torch.empty((len(away), *away[0].shape[1:]), dtype=kind, pin_memory=device.type == "cuda")
+        pinned = torch.empty((len(away), *shape), dtype=kind, pin_memory=device.type == "cuda")
         there = _filled(pinned, away).to(device, non_blocking=True)
         if len(away) == len(rows):
             return there.to(dtype)
         moved = iter(there.split(1))
         rows = [row if row.device == device else next(moved) for row in rows]
-    return torch.cat(list(rows)).to(dtype)
+    batch = torch.empty((len(rows), *shape), dtype=kind, device=device)
+    return torch.cat(list(rows), out=batch).to(dtype)  # into a batch that is there; autocast refuses some types else
 
 
 def _filled(batch: Tensor, rows: Sequence[Tensor]) -> Tensor:
