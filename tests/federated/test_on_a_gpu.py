@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 import torch
@@ -31,12 +32,12 @@ def interrupt(results: Mapping[str, Any]) -> None:
 
 def watch(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
     """Watch the steps of all trainers."""
-    run, seen = ClassificationTrainer.run, set()
+    run, seen = ClassificationTrainer.run, WeakSet[ClassificationTrainer]()
 
     def watched(self: ClassificationTrainer) -> None:
-        if id(self) not in seen:
+        if self not in seen:
             steps.attach(self)
-        seen.add(id(self))
+        seen.add(self)
         run(self)
 
     monkeypatch.setattr(ClassificationTrainer, "run", watched)
