@@ -65,7 +65,8 @@ def test_too_little_memory_for_one_case_says_what_helps(gpu: PretendedGPU) -> No
 def test_evidence_is_computed_there_from_what_is_kept(gpu: PretendedGPU) -> None:
     data = CaseDataset([{"image": image, "label": 0} for image in IMAGES], Compose([]))
     built, inferer = network().to(GPU), FrozenInferer()
-    found = plain_outputs(built, data, inferer=inferer, device=GPU, batch_size=2)
+    for precision in ("bf16", "off"):
+        found = plain_outputs(built, data, inferer=inferer, device=GPU, batch_size=2, mixed_precision=precision)
+        for key in ("logits", "features"):
+            assert (found[key].device.type, found[key].dtype) == ("cpu", torch.float32)
     assert held_on(GPU) > 0
-    for key in ("logits", "features"):
-        assert (found[key].device.type, found[key].dtype) == ("cpu", torch.float32)
