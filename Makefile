@@ -10,15 +10,17 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(EXTRAS)
 FAST  := not slow and not realdata
 
-BENCH   ?= $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py))
+BENCH   ?= $(filter-out gpu,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py)))
 COMMA   := ,
 FLOWER  := build/flower
+GPU_WHEELS    := build/gpu-wheels
+GPU_PLATFORMS := manylinux_2_34_x86_64 manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 linux_x86_64
 WEB     := monai_fedlora/serve/web
 VENDOR  := monai_fedlora/serve/static/vendor
 PURELIB := "import sysconfig; print(sysconfig.get_path('purelib'))"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-long lint types quality jobs wheel bench docs flower web clean
+.PHONY: help venv demo test test-slow test-long lint types quality jobs wheel bench docs flower gpu-wheels web clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -76,6 +78,15 @@ flower: $(STAMP)  ## Flower in an environment of its own on top of .venv, for be
 	$(BIN)/python -m venv $(FLOWER)
 	echo "import site; site.addsitedir('$$($(BIN)/python -c $(PURELIB))')" > "$$($(FLOWER)/bin/python -c $(PURELIB))/beneath.pth"
 	$(FLOWER)/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/flower.txt
+
+gpu-wheels: $(STAMP)  ## collect in build/gpu-wheels what benchmarks/gpu.py needs on a machine with PyTorch and no network
+	rm -rf $(GPU_WHEELS)
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --dest $(GPU_WHEELS) \
+	  --python-version 3.12 --implementation cp $(patsubst %,--platform %,$(GPU_PLATFORMS)) \
+	  --constraint constraints.txt --requirement benchmarks/gpu_wheels.txt
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(GPU_WHEELS) \
+	  --constraint constraints.txt pyhocon  # nvflare imports it, and it is published as source alone
+	du -sh $(GPU_WHEELS)
 
 web: $(VENDOR)/niivue.js  ## fetch the viewer of the page of `monai-fedlora serve` (needs npm)
 

@@ -18,6 +18,9 @@ from monai_fedlora.federated.site_policy import site_policy
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("[a-z]*.py"))
+OF_A_GPU = ["gpu"]
+"""Measured on another machine, see docs/benchmarks.md; `make bench` leaves it out."""
+REPEATED = [name for name in SCRIPTS if name not in OF_A_GPU]
 RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
 RECIPES = [
     shlex.split(line)
@@ -48,7 +51,7 @@ def test_it_explains_its_settings(
 
 
 @pytest.mark.parametrize(
-    ("given", "chosen"), [("side_tuning,local_epoch", ["side_tuning", "local_epoch"]), (None, SCRIPTS)]
+    ("given", "chosen"), [("side_tuning,local_epoch", ["side_tuning", "local_epoch"]), (None, REPEATED)]
 )
 def test_make_runs_those_that_are_asked_for(given: str | None, chosen: list[str], repository: Path) -> None:
     command = ["make", "--dry-run", "bench", *([f"BENCH={given}"] if given else [])]
@@ -89,7 +92,7 @@ def fits(path: Path, settings: dict[str, Any]) -> bool:
 
 
 def test_every_script_has_a_recipe() -> None:
-    assert sorted({recipe[0] for recipe in RECIPES}) == SCRIPTS
+    assert sorted({recipe[0] for recipe in RECIPES}) == REPEATED
 
 
 def test_make_says_which_benchmark_there_is_not(repository: Path) -> None:
