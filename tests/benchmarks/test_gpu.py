@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from _gpu import correct, step, timing
-from _gpu.place import Place, Training
+from _gpu.place import Place, Training, trainer
+
+from tests.pretended_gpu import PretendedGPU
 
 GPU = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
 
@@ -85,3 +87,18 @@ def test_operations_and_bytes_of_a_product_are_those_of_the_equation() -> None:
     assert counted.operations == 2 * 4 * 8 * 16
     assert counted.bytes == 4 * (4 * 8 + 8 * 16 + 4 * 16)
     assert counted.seconds == pytest.approx(1.024)
+
+
+@pytest.mark.slow
+def test_training_on_a_gpu_is_compared_with_training_on_a_processor(
+    gpu: PretendedGPU, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: None)  # CUDA's own count of waits
+    place = Place(device="cuda:0", tiny=True, folder=tmp_path)
+    with gpu.watched() as seen:
+        assert correct.compared("dual_lora", place)["equal"]
+    assert seen.to_device
+    work = step.cached_step(trainer(Training(cases=2, batch_size=2), place), 2, place)
+    with gpu.watched() as seen:
+        work()
+    assert not seen.waits
