@@ -11,6 +11,7 @@ from _gpu.place import CINE, IMAGE, Place, Training, trainer
 from _gpu.timing import Operations, ceilings, kernels, milliseconds
 from monai_fedlora.engines.frozen import frozen_part
 from monai_fedlora.engines.modes import set_training_mode
+from monai_fedlora.networks.frozen_weights import frozen_in_bfloat16
 
 PRECISIONS = ("fp32", "tf32", "bf16", "bf16 with bf16 weights")
 
@@ -26,7 +27,9 @@ def run(place: Place) -> dict[str, Any]:
             for precision in PRECISIONS:
                 training = Training(bundle=bundle, size=size, cases=2, batch_size=2, settings=settings_of(precision))
                 try:
-                    row = measured(trainer(training, place), batch, precision, found, place)
+                    engine = trainer(training, place)
+                    with frozen_in_bfloat16(engine.network, enabled=precision == PRECISIONS[-1]):
+                        row = measured(engine, batch, precision, found, place)
                 except torch.OutOfMemoryError:
                     row = {"failed": "out of memory"}
                 rows.append({"size": size, "batch": batch, "precision": precision, **row})
