@@ -11,9 +11,15 @@ from _gpu.place import CINE, IMAGE, Place, Training, trainer
 from _gpu.timing import Operations, ceilings, kernels, milliseconds
 from monai_fedlora.engines.frozen import frozen_part
 from monai_fedlora.engines.modes import set_training_mode
-from monai_fedlora.networks.frozen_weights import frozen_in_bfloat16
+from monai_fedlora.engines.precision import Precision, computing
 
-PRECISIONS = ("fp32", "tf32", "bf16", "bf16 with bf16 weights")
+PRECISIONS: dict[str, tuple[Precision, Precision]] = {
+    "fp32": ("off", "off"),
+    "tf32": ("tf32", "tf32"),
+    "bf16": ("bf16", "off"),
+    "bf16 with bf16 weights": ("bf16", "bf16"),
+}
+"""The bundle's `mixed_precision`, and the precision of :func:`computing`, which alone holds weights in bfloat16."""
 
 
 def run(place: Place) -> dict[str, Any]:
@@ -24,26 +30,20 @@ def run(place: Place) -> dict[str, Any]:
     rows = []
     for size, bundle in networks.items():
         for batch in batches:
-            for precision in PRECISIONS:
-                training = Training(bundle=bundle, size=size, cases=2, batch_size=2, settings=settings_of(precision))
+            for precision, (setting, held) in PRECISIONS.items():
+                settings = {"mixed_precision": setting}
+                training = Training(bundle=bundle, size=size, cases=2, batch_size=2, settings=settings)
                 try:
                     engine = trainer(training, place)
-                    with frozen_in_bfloat16(engine.network, enabled=precision == PRECISIONS[-1]):
+                    with computing(engine.network, held):
                         row = measured(engine, batch, precision, found, place)
                 except torch.OutOfMemoryError:
                     row = {"failed": "out of memory"}
                 rows.append({"size": size, "batch": batch, "precision": precision, **row})
                 if place.on_gpu:
                     torch.cuda.empty_cache()
+                    torch.cuda.reset_peak_memory_stats()
     return {"ceilings": found, "steps": rows}
-
-
-def settings_of(precision: str) -> dict[str, Any]:
-    """The bundle's settings for a precision."""
-    return {
-        "mixed_precision": "bf16" if precision.startswith("bf16") else "off",
-        "tf32": precision == "tf32",
-    }
 
 
 def measured(engine: Any, batch: int, precision: str, ceilings: dict[str, float], place: Place) -> dict[str, Any]:
