@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """End of a message about an unknown word: the most similar known word, or all known words."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; choose from {', '.join(known)}"
+    """End of a message about an unknown word: the most similar known word, whatever its case, or all known words."""
+    cased = {name.casefold(): name for name in known}
+    close = difflib.get_close_matches(word.casefold(), cased, n=1)
+    return f"; did you mean {cased[close[0]]!r}?" if close else f"; choose from {', '.join(known)}"
 
 
 class FedLoraError(Exception):

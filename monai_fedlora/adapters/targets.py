@@ -79,7 +79,7 @@ def _anywhere(network: Any, targets: Sequence[str], blocks: int) -> Iterator[tup
         found = [name for name in layers if target in roles_of(name) or name.endswith(f".{target}")]
         if not found:
             known = like(target, [name.removeprefix(INSIDE) for name in layers])
-            raise ConfigError(f"{target!r} is no layer of this network, and none ends in it{known}")
+            raise ConfigError(f"targets has {target!r}: no layer of this network is called so or ends in it{known}")
         if blocks:
             lists = " or ".join(map(repr, network.block_lists)) or "none is to be seen"
             raise ConfigError(

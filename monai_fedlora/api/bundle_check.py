@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from monai_fedlora.api.one_or_more import one_or_more
 from monai_fedlora.exporting.check import checker
 from monai_fedlora.exporting.check.findings import FOREIGN, NOT_VERIFIED, PASSED, REFUSED, RULES, VERIFIED, Report
 from monai_fedlora.exporting.keys import read_public_keys
@@ -68,7 +69,7 @@ def check(
     bundle: str | os.PathLike[str],
     *,
     digest: str | None = None,
-    keys: Sequence[str | os.PathLike[str]] = (),
+    keys: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     run: bool = False,
 ) -> Checked:
     """Look at every file of a bundle without executing or loading anything of it, unless ``run`` asks for it.
@@ -93,6 +94,6 @@ def check(
         >>> found.passed, found.kind, found.notes
         (True, 'training', ['the bundle passed'])
     """
-    signers = read_public_keys([Path(key) for key in keys])
+    signers = read_public_keys([Path(key) for key in one_or_more(keys)])
     report = checker.check_bundle(Path(bundle), digest=digest, keys=signers, run=run)
     return Checked(**{field.name: getattr(report, field.name) for field in dataclasses.fields(report)})

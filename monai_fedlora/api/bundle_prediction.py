@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from monai_fedlora.api.one_or_more import one_or_more
 from monai_fedlora.clinic import bundle as bundles
 from monai_fedlora.clinic import helper, many
 from monai_fedlora.clinic.deidentify import Deidentifier
@@ -104,14 +105,14 @@ class Predicted:
 
 def predict(
     bundle: StrPath,
-    inputs: Sequence[StrPath],
+    inputs: StrPath | Sequence[StrPath],
     *,
     output: StrPath,
     overlay: bool = True,
     dicom: bool = False,
     keep_identity: bool = False,
     pseudonym: str | None = None,
-    keys: Sequence[StrPath] = (),
+    keys: StrPath | Sequence[StrPath] = (),
     on_file: Callable[[int], None] = lambda files: None,
     on_study: Callable[[int, int], None] = lambda done, total: None,
 ) -> Predicted:
@@ -122,8 +123,8 @@ def predict(
 
     Args:
         bundle: its folder.
-        inputs: for a cine model NIfTI files or folders and zip archives with DICOM studies; for a photograph model
-            JPEG, PNG or TIFF files; or folders, zip archives or a csv of such.
+        inputs: one or several: for a cine model NIfTI files or folders and zip archives with DICOM studies; for a
+            photograph model JPEG, PNG or TIFF files; or folders, zip archives or a csv of such.
         output: folder to create.
         overlay: look for the places that an answer hangs on, which takes most of the time.
         dicom: for DICOM studies, also write a structured report and the figure as DICOM, de-identified.
@@ -149,12 +150,15 @@ def predict(
     """
     if keep_identity and not dicom:
         raise ConfigError("--keep-identity says what is in the DICOM objects; give --dicom too")
-    signers = read_public_keys([Path(key) for key in keys])
+    files = [Path(key) for key in one_or_more(keys)]
+    signers = read_public_keys(files)
     torch_threads()
-    with helper.Helper(Path(bundle), keys=[Path(key) for key in keys]) as process:
+    with helper.Helper(Path(bundle), keys=files) as process:
         process.start()  # it loads while this process does
         classifier = helper.isolated(bundles.open_bundle(Path(bundle), keys=signers, device="cpu"), process)
-        found = find_studies([Path(each) for each in inputs], modality=classifier.modality, on_file=on_file)
+        found = find_studies(
+            [Path(each) for each in one_or_more(inputs)], modality=classifier.modality, on_file=on_file
+        )
         studies = found.studies if pseudonym is None else [_called(pseudonym, found.studies)]
         done: list[many.Outcome] = []
 

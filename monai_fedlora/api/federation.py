@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -20,12 +21,13 @@ from monai_fedlora.data.cases import SPLITS, Datalist
 from monai_fedlora.data.collected import Parts, collect
 from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.engines.seeds import random_state_kept, seed_everything
-from monai_fedlora.errors import ConfigError, DataError
+from monai_fedlora.errors import ConfigError, DataError, nearest
 from monai_fedlora.federated.in_memory import InMemory, SiteCases, weights_digest
 from monai_fedlora.federated.materials import Installed, Source
 from monai_fedlora.federated.plan import OWN_NETWORK, Plan
 from monai_fedlora.federated.rounds import run_sites
 from monai_fedlora.federated.site_policy import NOTHING_LEAVES
+from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
 from monai_fedlora.methods.base import Method
 from monai_fedlora.methods.choice import MethodChoice, check_attached, tell_about_head
 from monai_fedlora.networks.catalogue import architecture
@@ -132,6 +134,9 @@ def federate(
         what = "there is no site" if not sites else f"the sites are a {type(sites).__name__}, which has no names"
         raise ConfigError(f"{what}; give sites as a dictionary from names to fl.SiteData")
     given = {name: SiteData.of(value) for name, value in sites.items()}
+    if unknown := [name for name in training if name not in TRAINING_SETTINGS]:
+        known = [*inspect.signature(federate).parameters, *TRAINING_SETTINGS]
+        raise ConfigError(f"fl.federate has no setting {unknown[0]!r}{nearest(unknown[0], known)}")
     settings = {"learning_rate": learning_rate, "batch_size": batch_size}
     common: dict[str, Any] = {
         "experiment": experiment,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
 from monai_fedlora.methods import get_method
 from monai_fedlora.methods.choice import MethodChoice
 from monai_fedlora.networks.layers import Layers
@@ -50,6 +51,11 @@ def method(
         >>> fl.method("dual_lora", targets=["q", "v"], blocks=3).layers is None
         True
     """
+    if of_training := [each for each in settings if each in TRAINING_SETTINGS]:
+        raise ConfigError(
+            f"{of_training[0]} is a setting of training, not of {name}: give it to fl.federate, or in settings= to "
+            "fl.write_job and fl.compare"
+        )
     values = dict(settings)
     names: tuple[str, ...] = ()
     if isinstance(head, str) and head in _WORDS:

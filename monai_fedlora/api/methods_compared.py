@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from monai_fedlora.api.federation import CINE_BUNDLE
 from monai_fedlora.api.method_choice import named
+from monai_fedlora.api.one_or_more import one_or_more
 from monai_fedlora.comparison import method_tables
 from monai_fedlora.comparison.comparison_data import data_hash, load_sites, prepared_sites
 from monai_fedlora.comparison.comparison_settings import Comparison, assigned
@@ -150,14 +151,14 @@ def compare(
     found = find_backbone(size, backbone)
     demo = demo_weights(size)
     own = {name: dict(values) for name, values in (method_settings or {}).items()}
-    given = _all_methods(size, note) if methods == "all" else [named(method) for method in methods]
+    given = _all_methods(size, note) if methods == "all" else [named(method) for method in one_or_more(methods)]
     own |= {name: {**values, **own.get(name, {})} for name, values in given if values}
     names = [name for name, _ in given]
     chosen = assigned(names, settings or {}, own)
     texts = any(_reads_text(name, values) for name, values in chosen.items())
     digest = pin_backbone(size, found, texts=texts)
     data = data or os.environ.get(DATA)
-    places = list(sites) if sites else prepared_sites(data) if data else list(PHANTOM_SITES)
+    places = one_or_more(sites) if sites else prepared_sites(data) if data else list(PHANTOM_SITES)
     datalists = load_sites(places, bundle=bundle, data_root=data)
     classes = datalists[places[0]].classes
     said = None
@@ -177,7 +178,7 @@ def compare(
         rounds=rounds,
         local_epochs=local_epochs,
         seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
-        unseen=tuple(places) if unseen == "all" else tuple(unseen),
+        unseen=tuple(places) if unseen == "all" else tuple(one_or_more(unseen)),
         new_site_cases=tuple(cases_for_new),
         prompts=said,
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from monai_fedlora.api.federation import CINE_BUNDLE
 from monai_fedlora.api.method_choice import named
+from monai_fedlora.api.one_or_more import one_or_more
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated import jobs
 from monai_fedlora.federated.changes import listed
@@ -26,7 +27,7 @@ from monai_fedlora.federated.initial import (
     stored_start,
 )
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
+from monai_fedlora.federated.training_settings import TRAINING_SETTINGS, check_names
 from monai_fedlora.methods import get_method
 from monai_fedlora.methods.choice import MethodChoice
 from monai_fedlora.networks.pinned import find_backbone, pin_backbone
@@ -158,9 +159,10 @@ def write_job(
     folder = Path(output)
     name, given = named(method)
     given |= settings or {}
+    check_names(given, [name])
     own = {key: value for key, value in given.items() if key not in TRAINING_SETTINGS}
     size = size or str(bundle_setting(bundle, "train", "size"))
-    names = tuple(classes or bundle_setting(bundle, "inference", "classes"))
+    names = tuple(one_or_more(classes or bundle_setting(bundle, "inference", "classes")))
     weights = find_backbone(size, backbone)
     reads_text = get_method(name, own).reads_text
     words = bundle_prompts(bundle) if reads_text else None
@@ -172,7 +174,7 @@ def write_job(
         bundle=bundle,
         method=name,
         method_args=own,
-        sites=tuple(sites),
+        sites=tuple(one_or_more(sites)),
         classes=names,
         rounds=_ROUNDS if rounds is None else rounds,
         local_epochs=local_epochs,

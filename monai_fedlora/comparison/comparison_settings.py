@@ -14,7 +14,7 @@ from monai_fedlora.comparison.facts import Facts, method_facts
 from monai_fedlora.data.pool import POOLED
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
+from monai_fedlora.federated.training_settings import TRAINING_SETTINGS, check_names
 from monai_fedlora.methods.base import get_method
 from monai_fedlora.networks.prompts import Prompts, bundle_prompts
 from monai_fedlora.source_digest import TRAINING, source_digest
@@ -222,11 +222,9 @@ def assigned(
     if strange := sorted(set(own) - set(methods)):
         raise ConfigError(f"{strange[0]!r} has settings of its own, but is not among the methods {', '.join(methods)}")
     fields = {name: {field.name for field in dataclasses.fields(get_method(name))} for name in methods}
-    for setting in common:
-        if setting not in TRAINING_SETTINGS and not any(setting in known for known in fields.values()):
-            raise ConfigError(
-                f"none of the methods has a setting {setting!r}; training has {', '.join(TRAINING_SETTINGS)}"
-            )
+    check_names(common, methods)
+    for name, values in own.items():
+        check_names(values, [name])
     return {
         name: {k: v for k, v in common.items() if k in TRAINING_SETTINGS or k in fields[name]} | dict(own.get(name, {}))
         for name in methods

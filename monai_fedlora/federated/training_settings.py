@@ -5,13 +5,15 @@ A site's own bundle refuses bad values too, but only once the job runs there.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 from monai_fedlora.engines.compiling import COMPILERS
 from monai_fedlora.engines.precision import Kept, Precision
 from monai_fedlora.errors import ConfigError, nearest
+from monai_fedlora.methods import METHODS
 
 
 class Kind(NamedTuple):
@@ -61,6 +63,21 @@ TRAINING_SETTINGS: Mapping[str, Kind] = {
     "warmup_epochs": _whole(0),
     "weight_decay": _NOT_NEGATIVE,
 }
+
+
+def check_names(settings: Iterable[str], methods: Sequence[str]) -> None:
+    """Check that training, or one of the methods, has each setting.
+
+    Raises:
+        ConfigError: a method is unknown, or neither has a setting (the nearest one is suggested).
+    """
+    own = {field.name for name in methods for field in dataclasses.fields(METHODS[name])}
+    for setting in settings:
+        if setting not in TRAINING_SETTINGS and setting not in own:
+            known = [*sorted(own), *TRAINING_SETTINGS]
+            raise ConfigError(
+                f"neither {' nor '.join(methods)} nor training has a setting {setting!r}{nearest(setting, known)}"
+            )
 
 
 def check_training(settings: Mapping[str, Any]) -> None:

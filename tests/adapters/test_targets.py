@@ -64,6 +64,8 @@ def test_without_a_list_of_blocks_roles_are_looked_for_everywhere_if_so_said() -
     )
     with pytest.raises(ConfigError, match=r"blocks is 2.*'q'.*blocks=\.\.\. \('blocks'\).*blocks to 0"):
         target_modules(network, targets=["q"], blocks=2)
+    with pytest.raises(ConfigError, match=r"targets has 'lin1': no layer.*there are .*linear1"):
+        target_modules(network, targets=["lin1"], blocks=0)
     for name in ("blocks.0.attn.qkv", "module.blocks.0.attn.qkv"):
         assert target_modules(network, targets=[name], blocks=2) == ["module.blocks.0.attn.qkv"]
 

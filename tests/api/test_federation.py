@@ -153,6 +153,15 @@ def test_a_finished_run_is_read_again_and_not_repeated(whole: fl.Run) -> None:
     assert not asked and again.records == whole.records
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("epochs", "did you mean 'local_epochs'"), ("compile", "did you mean 'compiler'"), ("lr", "learning_rate")],
+)
+def test_an_unknown_setting_is_told_the_nearest_of_all(given: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=f"no setting '{given}'.*{meant}"):
+        run(**{given: 1})
+
+
 @pytest.mark.parametrize("changes", [{"rounds": 3}, {"learning_rate": 0.1}, {"local_epochs": 2}])
 def test_a_run_of_other_settings_is_not_gone_on_with(whole: fl.Run, changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="other settings"):

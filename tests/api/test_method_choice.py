@@ -57,6 +57,7 @@ def test_words_become_settings_or_places(words: dict[str, Any], settings: dict[s
         ("linear_probe", {"targets": "blocks.*"}, "adapts no layers"),
         ("fedavg", {"targets": ["q"]}, "targets"),
         ("fedper", {"share_head": True}, "private"),
+        ("dual_lora", {"batch_size": 4}, "setting of training.*fl.federate"),
     ],
 )
 def test_bad_words_are_refused(name: str, words: dict[str, Any], message: str) -> None:

@@ -49,8 +49,10 @@ def test_settings_take_the_place_of_the_choices(tmp_path: Path) -> None:
         (fl.method("fedit", targets="1", head="2"), {}, "leave the layers of 'fedit' out"),
         ("dual_lorra", {}, "did you mean 'dual_lora'"),
         ("dual_lora", {"ranks": 2}, "did you mean 'rank'"),
+        ("dual_lora", {"batchsize": 2}, "did you mean 'batch_size'"),
+        ("dual_lora", {"lr": 2}, "neither dual_lora nor training .* rank, .* learning_rate"),
     ],
-    ids=["layers", "method", "setting"],
+    ids=["layers", "method", "setting", "of_training", "unlike_any"],
 )
 def test_what_is_no_job_leaves_nothing(tmp_path: Path, method: object, settings: dict[str, int], said: str) -> None:
     with pytest.raises(ConfigError, match=said):

@@ -128,6 +128,8 @@ def test_common_settings_go_to_the_methods_that_know_them() -> None:
     ("arguments", "hint"),
     [
         ((["fedavg"], {"rank": 4}, {}), "rank"),
+        ((["dual_lora"], {"rnk": 4}, {}), "did you mean 'rank'"),
+        ((["dual_lora"], {}, {"dual_lora": {"batchsize": 4}}), "did you mean 'batch_size'"),
         ((["fedavg", "fedavg"], {}, {}), "different"),
         ((["fedavg"], {}, {"fedit": {"rank": 2}}), "fedit"),
         ((["fedavgg"], {}, {}), "did you mean 'fedavg'"),
