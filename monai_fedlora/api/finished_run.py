@@ -250,7 +250,8 @@ class Run:
     def _own_network(self) -> OwnNetwork:
         source = self._source
         assert isinstance(source, InMemory)
-        module = source.opened().module
+        opened = source.opened()
+        module = opened.module if isinstance(opened, OpenedNetwork) else opened
         image = next(iter(source.sites.values())).items["training"][0]["image"]
         name = f"{type(module).__module__}.{type(module).__qualname__}"
         return OwnNetwork(name=name, shape=tuple(image.shape), keys=set(module.state_dict()), restored=self._restored)

@@ -14,6 +14,7 @@ from monai_fedlora.errors import ConfigError, ExportError
 from monai_fedlora.exporting.bundle_export import Exported
 from monai_fedlora.exporting.check.checker import check_bundle
 from monai_fedlora.files import read_json
+from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
 from tests.api.conftest import LORA, SETTINGS, Small, images, two_sites
 from tests.exporting.running import without_this_package
 
@@ -100,3 +101,16 @@ def test_a_run_of_an_own_network_is_exported_by_its_program_alone(tmp_path: Path
     fl.federate(Small, LORA, two_sites(), **{**SETTINGS, "rounds": 1}, folder=tmp_path / "run")
     with pytest.raises(ExportError, match=r"resume=True\)\.export"):
         export_bundle(run=tmp_path / "run", site="north", output=tmp_path / "bundle")
+
+
+@pytest.mark.slow
+def test_a_backbone_of_this_package_that_a_function_made_is_exported_as_well(tmp_path: Path) -> None:
+    def network() -> VisionTransformer:
+        return VisionTransformer(ViTSettings(image_size=(16, 16), patch=8, dim=12, depth=2, n_heads=2), out_chans=2)
+
+    x, y = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)), [0, 1] * 4
+    sites = {name: fl.SiteData(train=(x, y)) for name in ("north", "south")}
+    run = fl.federate(network, fl.method("dual_lora", rank=2, blocks=1), sites, rounds=1)
+    bundle = run.export("north", tmp_path / "bundle").folder
+    program = torch.export.load(str(bundle / "models" / "model.pt2")).module()
+    torch.testing.assert_close(program(x), run.personal("north")(x), rtol=0, atol=1e-5)
