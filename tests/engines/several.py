@@ -30,7 +30,7 @@ def together(work: Callable[..., Any], *arguments: Any, processes: int = 2, time
         codes = ended(started, within=timeout + 60)
         said = [(Path(folder) / f"{rank}.txt").read_text() for rank in range(processes)]
         assert codes == [0] * processes, "\n".join(said)
-        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(processes)]
+        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(processes)]
 
 
 def begin(
