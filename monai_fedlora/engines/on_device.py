@@ -66,8 +66,8 @@ class OnDevice:
     def keep(self, key: Hashable, row: Row) -> Row | None:
         """Copy a row to the device; return it there, or None where it finds no room and stays where it is.
 
-        Where the device has less memory than it said, all rows leave it, and no more are kept there: what trains needs
-        the memory more.
+        Where the device has less memory than it said, all rows of this process leave it, and no more are kept there:
+        what trains needs the memory more.
         """
         size = sum(_padded(part.nbytes) for part in row)
         if size > self._free and not self._has_new_block(size):
@@ -111,12 +111,14 @@ class OnDevice:
             "%s has no memory left: kept features of %.2f GB leave it, and are copied there for each batch; set %s to "
             "less, or %s to the number of processes that compute on each GPU",
             self.device,
-            self.nbytes / 1e9,
+            held_on(self.device) / 1e9,
             GPU_FEATURES,
             GPU_PROCESSES,
         )
-        self.clear()
-        self._is_full = True
+        for each in _all:
+            if each.device == self.device:
+                each.clear()
+                each._is_full = True
 
 
 def _padded(size: int) -> int:

@@ -1,11 +1,12 @@
 """Frozen weights of linear layers and convolutions, held in bfloat16 while a network computes in it.
 
-Under autocast PyTorch converts the weight and the bias of every product anew each time it runs, unless they train: of a
-frozen network that is half of all kernels. Here they are converted once, when a layer first runs, and the products take
-these; the results are the same bits. The layers keep their own float32 weights, which are what is hashed, stored,
-merged and exported, and forget the others when the context ends: while it lasts, frozen layers that have run take half
-as much memory again. Those of a compiled network stay for its next context, where they are filled anew, so that nothing
-is compiled or recorded again. What a layer computes without autocast is computed from its own weights.
+Under autocast PyTorch converts the weight and the bias of every product anew each time it runs, unless they train: of
+a frozen network that is half of all kernels. Here they are converted once, when a layer first runs, and the products
+take these; the results are the same bits. The layers keep their own float32 weights, which are what is hashed,
+stored, merged and exported, and forget the others when the context ends: while it lasts, frozen layers that have run
+take half as much memory again. Weights that change meanwhile are converted again, except inside compiled code. Those
+of a compiled network stay for its next context, where they are filled anew, so that nothing is compiled or recorded
+again. What a layer computes without autocast is computed from its own weights.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _FORWARD = "forward"
 
 
 _forwards: WeakKeyDictionary[nn.Module, dict[nn.Module, HeldForward]] = WeakKeyDictionary()
-"""Of each network: the same objects in all contexts, for which a compiled network need not be compiled again."""
+"""Of each compiled network: the same objects in all contexts, for which it need not be compiled again."""
 
 
 class HeldForward:
@@ -39,6 +40,7 @@ class HeldForward:
         self.layer = layer
         self.ends = False
         self._held: tuple[Tensor, Tensor | None] | None = None
+        self._of: list[tuple[int, int]] = []
 
     def __call__(self, x: Tensor) -> Tensor:
         """What the layer makes of `x`."""
@@ -55,26 +57,28 @@ class HeldForward:
     def serves(self, kind: str) -> bool:
         """Whether a product on a kind of device takes bfloat16, and the layer is frozen still."""
         low = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) is torch.bfloat16
-        return low and not self.ends and not self.layer.weight.requires_grad
+        return low and not self.ends and not any(tensor.requires_grad for tensor in self._tensors())
 
     def held(self) -> tuple[Tensor, Tensor | None]:
         """The weight and the bias in bfloat16."""
-        if self._held is None:
+        if self._held is None or not (torch.compiler.is_compiling() or self._of == self._state()):
             with torch.inference_mode(False), torch.no_grad():
                 weight, bias = self._own()
                 self._held = weight.to(torch.bfloat16), None if bias is None else bias.to(torch.bfloat16)
+            self._of = self._state()
         return self._held
 
     def hold_still(self) -> None:
         """Hold the weights as they are now where they were held before, which a recorded CUDA graph reads."""
         was_held = self._held is not None
-        for tensor, own in zip(self.held(), self._own(), strict=True):
+        for tensor, own in zip(self._held or self.held(), self._own(), strict=True):
             if tensor is None or own is None:
                 continue
             if was_held:
                 tensor.copy_(own)
             else:
                 torch._dynamo.mark_static_address(tensor)
+        self._of = self._state()
 
     def forget(self) -> None:
         """Let go of what is held."""
@@ -84,11 +88,28 @@ class HeldForward:
         layer = self.layer
         return (layer.effective_weight if _is_shifted(layer) else layer.weight), layer.bias
 
+    def _tensors(self) -> list[Tensor]:
+        """What the layer has of its own, which decides the weight and the bias of the product."""
+        own = (*self.layer._parameters.values(), *self.layer._buffers.values())
+        return [tensor for tensor in own if tensor is not None]
+
+    def _state(self) -> list[tuple[int, int]]:
+        """Where they lie and how often they were written; of an inference tensor nobody counts that."""
+        return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in self._tensors()]
+
+    def __reduce__(self) -> Any:
+        """Whatever is loaded elsewhere computes from its own weights."""
+        return _ended, (self.layer,)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> HeldForward:
         """A copy of a network goes ways of its own, and may change what is frozen here."""
-        copied = HeldForward(copy.deepcopy(self.layer, memo))
-        copied.ends = True
-        return copied
+        return _ended(copy.deepcopy(self.layer, memo))
+
+
+def _ended(layer: Any) -> HeldForward:
+    forward = HeldForward(layer)
+    forward.ends = True
+    return forward
 
 
 @contextmanager
@@ -103,13 +124,11 @@ def frozen_in_bfloat16(network: nn.Module, *, enabled: bool = True) -> Iterator[
         enabled: False holds nothing.
     """
     layers = [layer for layer in network.modules() if _can_be_held(layer)] if enabled else []
-    if layers:
-        known = _forwards.get(network, {})
-        _forwards[network] = {layer: known.get(layer) or HeldForward(layer) for layer in layers}
     is_compiled = any(getattr(module, "_compiled_call_impl", None) for module in network.modules())
+    known = _forwards.setdefault(network, {}) if is_compiled and layers else {}
     try:
         for layer in layers:
-            layer.__dict__[_FORWARD] = forward = _forwards[network][layer]
+            layer.__dict__[_FORWARD] = forward = known.setdefault(layer, HeldForward(layer))
             if is_compiled:
                 forward.hold_still()
         yield
@@ -128,10 +147,12 @@ def product_weight(layer: nn.Linear) -> Tensor:
 
 
 def _can_be_held(layer: Any) -> bool:
-    forward = type(layer).forward
+    forward, before = type(layer).forward, vars(layer).get(_FORWARD)
     known = forward is nn.Linear.forward or _is_shifted(layer)
     known = known or (isinstance(layer, _ConvNd) and forward in _CONVOLUTIONS)
-    return known and _FORWARD not in vars(layer) and not any(p.requires_grad for p in layer.parameters())
+    known = known and (before is None or (isinstance(before, HeldForward) and before.ends))
+    plain = known and layer.weight.dtype is torch.float32 and not any(True for _ in layer.children())
+    return plain and not any(p.requires_grad for p in layer.parameters())
 
 
 _CONVOLUTIONS = tuple(kind.forward for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d))

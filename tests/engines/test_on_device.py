@@ -86,8 +86,9 @@ def test_a_device_that_has_refused_is_not_asked_for_every_case() -> None:
 def test_a_device_without_memory_keeps_nothing_and_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: type[Exception]
 ) -> None:
-    kept = OnDevice(META, room=lambda device: 10**9)
+    kept, of_an_evaluation = (OnDevice(META, room=lambda device: 10**9) for _ in range(2))
     assert kept.keep(0, row(0, (2**23,))) is not None
+    assert of_an_evaluation.keep(0, row(0, (2**23,))) is not None
 
     def full(*_args: Any, **_options: Any) -> torch.Tensor:
         raise error("CUDA out of memory. Tried to allocate 8.00 MiB.")
@@ -96,6 +97,7 @@ def test_a_device_without_memory_keeps_nothing_and_says_so_once(
         patched.setattr(torch, "empty", full)
         assert [kept.keep(number, row(number, (2**23,))) for number in range(1, 5)] == [None] * 4
     assert (kept.nbytes, len(kept), kept.get(0)) == (0, 0, None)
+    assert of_an_evaluation.nbytes == 0
     assert kept.keep(5, row(5, (4,))) is None
     (record,) = caplog.records
     assert "meta has no memory left" in record.message

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections import Counter
 from contextlib import nullcontext
 from typing import Any
@@ -167,3 +169,80 @@ def test_a_compiled_network_takes_the_held_weights_and_is_compiled_once() -> Non
             for parameter in network.blocks.parameters():
                 parameter.mul_(1.5)
     assert len(graphs) == 1
+
+
+def in_bfloat16() -> torch.autocast:
+    return torch.autocast("cpu", dtype=torch.bfloat16)
+
+
+def frozen_and_head() -> nn.Sequential:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    network[0].requires_grad_(False)
+    return network
+
+
+def zero(layer: nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.zero_()
+
+
+def let_train(layer: nn.Module) -> None:
+    layer.requires_grad_(True)
+    zero(layer)
+    layer.requires_grad_(False)
+
+
+def put_others(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        parameter.data = torch.zeros_like(parameter)
+
+
+@pytest.mark.parametrize("change", [zero, let_train, put_others])
+def test_weights_changed_inside_a_context_count(change: Any) -> None:
+    network, x = frozen_and_head(), torch.randn(3, 4)
+    with frozen_in_bfloat16(network), in_bfloat16():
+        assert network[0](x).any()
+        change(network[0])
+        assert not network[0](x).any()
+
+
+def test_a_bias_that_begins_to_train_gets_its_gradient() -> None:
+    network = frozen_and_head()
+    with frozen_in_bfloat16(network), in_bfloat16():
+        network[0].bias.requires_grad_(True)
+        network(torch.randn(3, 4)).sum().backward()
+    assert network[0].bias.grad is not None
+
+
+def test_a_copy_made_inside_a_context_computes_from_its_own_weights_and_can_be_held() -> None:
+    network, x = frozen_and_head(), torch.randn(3, 4)
+    with frozen_in_bfloat16(network), in_bfloat16():
+        network(x)
+        other = copy.deepcopy(network)
+        assert copy.copy(vars(network[0])["forward"]).ends  # as where it is pickled
+        zero(other[0])
+        assert not other[0](x).any()
+    with frozen_in_bfloat16(other), in_bfloat16():
+        assert not other[0](x).any()
+        assert vars(other[0])["forward"].serves("cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex64])
+def test_numbers_that_autocast_leaves_alone_are_left_alone(dtype: torch.dtype) -> None:
+    layer, x = nn.Linear(4, 4, dtype=dtype).requires_grad_(False), torch.randn(3, 4).to(dtype)
+    expected = layer(x)
+    with frozen_in_bfloat16(layer), in_bfloat16():
+        assert torch.equal(layer(x), expected)
+
+
+def test_a_network_that_its_layers_refer_to_is_freed() -> None:
+    network = frozen_and_head()
+    network[0].owner = [network]
+    with frozen_in_bfloat16(network), in_bfloat16():
+        network(torch.randn(3, 4))
+    found = weakref.ref(network)
+    del network
+    gc.collect()
+    assert found() is None
