@@ -88,7 +88,9 @@ def main() -> None:
     """Run from the command line; the exit code is 1 where a stage failed, was wrong or had no time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", help='"cuda:0" or "cpu" (default: a GPU if there is one)')
-    parser.add_argument("--stages", type=lambda text: text.split(","), default=list(STAGES), help="some of the stages")
+    parser.add_argument(
+        "--stages", type=lambda text: text.split(","), default=list(STAGES), help=f"some of {','.join(STAGES)}"
+    )
     parser.add_argument("--tiny", action="store_true", help="small networks and few cases; always so on a CPU")
     parser.add_argument("--seconds", type=float, default=480, help="that all stages may take (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="also write the lines to this file")

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """End of a message about an unknown word: the most similar known word, whatever its case, or all known words."""
+    """End of a message about an unknown word: the most similar one, whatever its case, or all that are known."""
     cased = {name.casefold(): name for name in known}
     close = difflib.get_close_matches(word.casefold(), cased, n=1)
+    if not known:
+        return ""
     return f"; did you mean {cased[close[0]]!r}?" if close else f"; choose from {', '.join(known)}"
 
 

@@ -18,3 +18,4 @@ def test_the_nearest_word_keeps_its_own_case() -> None:
 
 def test_words_that_are_like_none_get_all() -> None:
     assert nearest("x", ["a", "B"]) == "; choose from a, B"
+    assert nearest("x", []) == ""

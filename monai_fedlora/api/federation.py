@@ -84,7 +84,8 @@ def federate(
         sites: by name, the cases of each, or the path of its prepared folder.
         rounds: of local training and averaging.
         local_epochs: passes over a site's training cases in a round.
-        learning_rate, batch_size: None takes the bundle's (for own networks 0.001 and 32).
+        learning_rate: None takes the bundle's (for own networks 0.001).
+        batch_size: None takes the bundle's (for own networks 32).
         seed: of every random choice: the same one gives the same bits on the same machine.
         classes: names in label order; None takes those of the sites, and for arrays "0", "1" and so on. They have to be
             named where the last of them has no case at any site.
@@ -135,7 +136,7 @@ def federate(
         raise ConfigError(f"{what}; give sites as a dictionary from names to fl.SiteData")
     given = {name: SiteData.of(value) for name, value in sites.items()}
     if unknown := [name for name in training if name not in TRAINING_SETTINGS]:
-        known = [*inspect.signature(federate).parameters, *TRAINING_SETTINGS]
+        known = sorted({*inspect.getfullargspec(federate).kwonlyargs, *TRAINING_SETTINGS})
         raise ConfigError(f"fl.federate has no setting {unknown[0]!r}{nearest(unknown[0], known)}")
     settings = {"learning_rate": learning_rate, "batch_size": batch_size}
     common: dict[str, Any] = {

@@ -82,8 +82,8 @@ class SiteData:
 
         Args:
             folder: the site's folder, with ``datalist.json`` in it, or that file.
-            transform, augmentation: for a network of one's own, see `SiteData`; the networks of the catalogue
-                have theirs.
+            transform: for a network of one's own, see `SiteData`; the networks of the catalogue have theirs.
+            augmentation: likewise.
 
         Raises:
             DataError: there is no datalist.
