@@ -14,6 +14,7 @@ from typing import Any, Literal
 from monai.data import Dataset
 from torch.utils.data import ConcatDataset
 
+from monai_fedlora.api.one_or_more import one_or_more
 from monai_fedlora.data.datalist import FILE_NAME, SPLITS, load_datalist
 from monai_fedlora.data.phantom.cohort import name_seed
 from monai_fedlora.data.photo_phantom.captions import facts_of, write_caption
@@ -105,6 +106,10 @@ def pretrain(
             ...
         monai_fedlora.errors.DataError: no_such_folder holds no prepared site...
     """
+    data, styles = one_or_more(data), one_or_more(styles)
+    if not data:
+        raise ConfigError("there is nothing to train on; give folders of prepared sites")
+    _check(output=output, mixed_precision=mixed_precision)
     if len(styles) not in (0, 1, len(data)):
         raise ConfigError(
             f"--style was given {len(styles)} times for {len(data)} --data; give it once, or once for each"
@@ -186,6 +191,7 @@ def pretrain_clip(
         monai_fedlora.errors.ConfigError: ...vit_demo...
     """
     text_shape(size)
+    _check(output=output, mixed_precision=mixed_precision)
     skin = round(pictures * _SKIN)
     if min(skin, pictures - skin) < 1:
         raise ConfigError("--captioned needs 2 pictures or more")
@@ -218,6 +224,14 @@ def pretrain_clip(
         on_epoch=_with_augmentation(parts, on_epoch),
     )
     return Pretrained(path=Path(output), losses=losses)
+
+
+def _check(*, output: str | os.PathLike[str], mixed_precision: str) -> None:
+    """Refuse before anything is computed what would only show at its end, or never."""
+    if mixed_precision not in ("off", "bf16"):
+        raise ConfigError(f"mixed_precision is {mixed_precision!r}; it is 'off' or 'bf16'")
+    if Path(output).is_dir():
+        raise ConfigError(f"{output} is a folder; name the safetensors file to write")
 
 
 def _augmented(items: list[dict[str, Any]], *, size: str, style: str | None, seed: int) -> CaseDataset:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai_fedlora.api.one_or_more import one_or_more
 from monai_fedlora.data.cases import SPLITS, Datalist
 from monai_fedlora.data.datalist import read_prepared, write_datalists
 from monai_fedlora.data.origin import Origin
@@ -169,7 +170,7 @@ def prepare(
         groups=made.groups,
         normal=normal or made.normal,
         task=task or ("multiclass" if photographs else "binary"),
-        classes=None if classes is None else tuple(classes),
+        classes=None if classes is None else tuple(one_or_more(classes)),
         leave_out=reader is not None,
         by="centre" if by == "column" else by or made.by[0],
         sites=sites,

@@ -16,6 +16,7 @@ from monai_fedlora.files import make_folder
 
 __all__ = ["LAYOUTS", "SIDE", "phantom"]
 
+_ORIENTATIONS = ("known", "placeholder")
 SIDE = 120
 """Shorter side of a photograph where nothing else is said, pixels."""
 
@@ -94,6 +95,8 @@ def phantom(
     subjects = chosen.subjects if patients is None else patients
     if subjects < 1 or seed < 0:
         raise ConfigError("--patients needs 1 or more, --seed 0 or more")
+    if orientation not in (None, *_ORIENTATIONS):
+        raise ConfigError(f"orientation is {orientation!r}; it is {' or '.join(map(repr, _ORIENTATIONS))}")
     options: dict[str, Any]
     if chosen.frames is None:
         for name, value in (("--frames", frames), ("--orientation", orientation)):

@@ -47,6 +47,7 @@ def start(*, timeout: float = 600) -> None:
     Raises:
         ConfigError: the command was not started through torchrun, there are more processes on this machine than GPUs,
             or the time is none.
+        FedLoraError: the processes do not find each other.
     """
     if dist.is_initialized():
         return
@@ -61,11 +62,18 @@ def start(*, timeout: float = 600) -> None:
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(device)
-    dist.init_process_group(
-        backend="nccl" if on_gpu else "gloo",
-        timeout=timedelta(seconds=timeout),
-        device_id=device if on_gpu else None,
-    )
+    try:
+        dist.init_process_group(
+            backend="nccl" if on_gpu else "gloo",
+            timeout=timedelta(seconds=timeout),
+            device_id=device if on_gpu else None,
+        )
+    except (dist.DistError, ValueError) as error:  # ValueError: a variable that torchrun sets is missing
+        raise FedLoraError(
+            "the processes did not find each other: the port is in use by another program, one of them did not start "
+            "within process_timeout, or torchrun did not start them; python -m torch.distributed.run --standalone "
+            f"looks for a free port ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def stop() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,3 +59,27 @@ def test_what_cannot_be_prepared_is_said_before_anything_is_read(
 def test_an_unknown_layout_is_corrected(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'acdc'"):
         fl.phantom("adcd", output=tmp_path / "new")
+
+
+def test_a_misspelt_orientation_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'known' or 'placeholder'"):
+        fl.phantom("mnms", output=tmp_path / "hearts", patients=1, orientation="placeholdr")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"data": []}, "nothing to train on"),
+        ({"mixed_precision": "fp16"}, "'off' or 'bf16'"),
+        ({"output": "."}, "is a folder"),
+    ],
+)
+def test_what_a_pretraining_would_find_out_too_late_is_refused_at_once(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        fl.pretrain(**{"data": "prepared", "output": "backbone.safetensors", **settings})
+
+
+def test_one_folder_need_not_be_in_a_list(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^nowhere holds no prepared site"):
+        fl.pretrain("nowhere", output=tmp_path / "backbone.safetensors")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,21 @@ def gpus(monkeypatch: pytest.MonkeyPatch, count: int, *, local: int, processes: 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.setenv("LOCAL_RANK", str(local))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+
+
+def test_processes_that_do_not_find_each_other_are_told_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        announced = {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        for name, value in announced.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(FedLoraError, match="the port is in use"):
+            distributed.start(timeout=5)
+    monkeypatch.delenv("RANK")
+    with pytest.raises(FedLoraError, match="torchrun did not start them"):
+        distributed.start(timeout=5)
 
 
 def test_each_process_has_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

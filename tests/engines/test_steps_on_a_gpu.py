@@ -71,7 +71,7 @@ def trainer_of(name: str, **settings: Any) -> ClassificationTrainer:
         pytest.param("fedprox", {"max_grad_norm": 1.0}, marks=pytest.mark.slow),
         pytest.param("fedopal", {"accumulation_steps": 2}, marks=pytest.mark.slow),
     ],
-    ids=["a penalty and clipping in bfloat16", "a proximal term", "a network beside the blocks"],
+    ids=["clipping in bfloat16", "a proximal term and clipping", "a penalty and accumulation"],
 )
 def test_a_step_with_kept_features_waits_once_and_opens_no_image(
     gpu: PretendedGPU, monkeypatch: pytest.MonkeyPatch, name: str, settings: dict[str, Any]
