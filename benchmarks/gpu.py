@@ -108,7 +108,7 @@ def main() -> None:
     rows = [{"stage": "machine", "device": device, "tiny": tiny, **about(device)}]
     print(json.dumps(rows[0]), flush=True)
     for name in arguments.stages:
-        limit = arguments.seconds * STAGES[name] / sum(STAGES.values())
+        limit = arguments.seconds * STAGES[name] / sum(STAGES[chosen] for chosen in arguments.stages)
         rows.append({"stage": name, **in_process(name, device, tiny, limit)})
         print(json.dumps(rows[-1]), flush=True)
         if arguments.output:
