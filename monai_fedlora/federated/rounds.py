@@ -105,7 +105,7 @@ def run_sites(
         resume: go on with the same run, if one was interrupted in ``folder``; the record of its earlier rounds stays.
             One that has come to its end is returned as it is.
         materials: hash of the data and of the network's code, which stays in ``folder``. A run is gone on with only
-            if its own was the same; empty where they may change.
+            if its own was the same; empty where they may change, which is so for the commands.
 
     Raises:
         ConfigError: see :func:`run_in_process` and :func:`interrupted`.
@@ -115,7 +115,7 @@ def run_sites(
         with FolderLock(folder):
             found = interrupted(folder, start, materials) if resume else None
             if found is None:
-                make_room(folder, start.plan, overwrite=overwrite)
+                make_room(folder, start.plan, overwrite=overwrite, from_python=bool(materials))
             elif found.ended:
                 return found.results
             else:

@@ -21,9 +21,10 @@ NVFLARE = "nvflare"
 SERVER_RUN = Path(NVFLARE) / "server" / "simulate_job"
 """Where NVFlare's simulator lets the server write, until the run's end."""
 SITE_LOGS = (ERRORS_NAME, "site.log")
+_FROM_PYTHON = "give resume=True to go on with it, another folder, or overwrite=True to begin anew"
 
 
-def make_room(workspace: Path, plan: Plan, *, overwrite: bool = False) -> None:
+def make_room(workspace: Path, plan: Plan, *, overwrite: bool = False, from_python: bool = False) -> None:
     """Make sure that a run can write into a folder, and that nothing which cost time goes lost.
 
     A run that goes on with the experiment whose results lie there sets these aside, as ``before-round-<k>``, and keeps
@@ -33,6 +34,7 @@ def make_room(workspace: Path, plan: Plan, *, overwrite: bool = False) -> None:
         workspace: the folder; it exists.
         plan: of the run that is about to begin.
         overwrite: remove the other run's results, its sites' private parts and its logs; nothing else is touched.
+        from_python: advise with the arguments of `monai_fedlora.federate` in place of the options of the commands.
 
     Raises:
         ConfigError: results of another run lie there, and ``overwrite`` is not set.
@@ -44,7 +46,7 @@ def make_room(workspace: Path, plan: Plan, *, overwrite: bool = False) -> None:
         _set_aside(workspace, plan.start_round)
         return
     if not overwrite and (found := _worth(workspace, results)):
-        raise ConfigError(f"{workspace} holds {found}; {_advice(workspace, results)}")
+        raise ConfigError(f"{workspace} holds {found}; {_FROM_PYTHON if from_python else _advice(workspace, results)}")
     for name in PRODUCTS:
         (workspace / name).unlink(missing_ok=True)
     for name in SITE_LOGS:

@@ -113,7 +113,7 @@ def test_a_run_in_a_folder_is_kept_for_its_owner(tmp_path: Path) -> None:
     found = run(rounds=1, folder=folder)
     assert found.folder == folder
     assert stat.S_IMODE((folder / "private" / "run" / "north").stat().st_mode) == 0o700
-    with pytest.raises(ConfigError, match="holds the results of a run"):
+    with pytest.raises(ConfigError, match=r"holds the results of a run.*resume=True.*overwrite=True"):
         run(rounds=1, folder=folder)
     assert same_models(found, run(rounds=1, folder=folder, overwrite=True))
 
