@@ -326,7 +326,7 @@ class Flat(nn.Module):
         ),
         ({"rounds": 0}, "rounds is 0"),
         ({"learning_rate": -1.0}, "learning_rate is -1"),
-        ({"learning_rates": 1.0}, "cannot set learning_rates; did you mean 'learning_rate'"),
+        ({"learning_rates": 1.0}, "has no setting 'learning_rates'; did you mean 'learning_rate'"),
         ({"augment": True}, "augment is for networks of the catalogue"),
         ({"resume": True}, "give folder="),
         ({"backbone": "weights.safetensors"}, "backbone is for a network of the catalogue"),
