@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 
 def one_or_more(given: Any) -> list[Any]:
     """A list of what is given, of one where that is a single value; a text is one, and no list of its letters."""
-    return list(given) if isinstance(given, Sequence) and not isinstance(given, str | os.PathLike) else [given]
+    return list(given) if isinstance(given, Iterable) and not isinstance(given, str | os.PathLike) else [given]

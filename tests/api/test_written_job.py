@@ -58,3 +58,9 @@ def test_what_is_no_job_leaves_nothing(tmp_path: Path, method: object, settings:
     with pytest.raises(ConfigError, match=said):
         fl.write_job(method, output=tmp_path / "job", sites=SITES, settings=settings)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_may_come_in_any_kind_of_collection(tmp_path: Path) -> None:
+    for number, sites in enumerate((dict.fromkeys(SITES), dict.fromkeys(SITES).keys(), iter(SITES))):
+        job = fl.write_job("dual_lora", output=tmp_path / str(number), sites=sites)  # type: ignore[arg-type]
+        assert job.plan.sites == tuple(SITES)
