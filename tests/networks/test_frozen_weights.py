@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from ignite.engine import Events
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -246,3 +247,23 @@ def test_a_network_that_its_layers_refer_to_is_freed() -> None:
     del network
     gc.collect()
     assert found() is None
+
+
+@pytest.mark.parametrize(("precision", "holds"), [("bf16", True), ("off", False)])
+def test_a_run_in_bfloat16_holds_them(precision: Any, holds: bool) -> None:
+    member = Member(get_method("dual_lora"), "vit", mixed_precision=precision)
+    evaluator = ClassificationEvaluator(
+        device="cpu",
+        val_data_loader=case_loader(Cases("vit", 2, 9), batch_size=2),
+        network=member.network,
+        mixed_precision=precision,
+    )
+    found = []
+    for engine in (member.trainer, evaluator):
+        engine.add_event_handler(
+            Events.ITERATION_COMPLETED,
+            lambda: found.append(any("forward" in vars(m) for m in member.network.modules())),
+        )
+    member.train(0, member.initial())
+    run_and_keep(evaluator)
+    assert found == [holds] * 3
