@@ -7,6 +7,7 @@ needs no list of places on the device.
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Hashable, Sequence
 from weakref import WeakSet
@@ -91,7 +92,10 @@ class OnDevice:
 
     def _has_new_block(self, size: int) -> bool:
         """Take a block at least as large as a row, and the larger the more there is already."""
-        left = 0 if self._is_full else self._room(self.device) - held_on(self.device)
+        left = 0 if self._is_full else self._left()
+        if size > left and not self._is_full and held_on(self.device) > self.nbytes:
+            gc.collect()  # an engine that has ended is part of a cycle, and its features stay as long
+            left = self._left()
         if size > left:
             self._is_full = True
             return False
@@ -105,6 +109,9 @@ class OnDevice:
             return False
         self._free = len(self._blocks[-1])
         return True
+
+    def _left(self) -> int:
+        return self._room(self.device) - held_on(self.device)
 
     def _give_up(self) -> None:
         _log.warning(

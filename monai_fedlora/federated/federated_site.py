@@ -373,7 +373,11 @@ class Site:
         }
 
     def _load_optimiser(self, tensors: Mapping[str, Tensor]) -> None:
-        """Give the optimiser what it had stored, each tensor where the optimiser keeps it."""
+        """Give the optimiser what it had stored, each tensor where the optimiser keeps it.
+
+        Raises:
+            WeightsError: a parameter is unknown, or its state is of another shape or lacks what others have.
+        """
         names = {parameter: name for name, parameter in self.network.named_parameters()}
         optimised = [parameter for group in self._optimiser.param_groups for parameter in group["params"]]
         numbers = {names[parameter]: number for number, parameter in enumerate(optimised)}
@@ -382,7 +386,14 @@ class Site:
             name, _, slot = key.rpartition("/")
             if name not in numbers:
                 raise WeightsError(f"the stored optimiser state names {name!r}, which this network does not have")
+            if value.dim() and value.shape != optimised[numbers[name]].shape:
+                raise WeightsError(f"the stored optimiser state {key!r} is {tuple(value.shape)}, unlike its parameter")
             state.setdefault(numbers[name], {})[slot] = value
+        slots = {slot for found in state.values() for slot in found}
+        for number, found in state.items():
+            if missing := sorted(slots - found.keys()):
+                name = names[optimised[number]]
+                raise WeightsError(f"the stored optimiser state of {name!r} lacks {', '.join(missing)}")
         self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": state})
 
 

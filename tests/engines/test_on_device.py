@@ -74,6 +74,14 @@ def test_all_of_a_process_share_the_room_and_count_what_they_hold() -> None:
     assert second.keep(0, row(0, (4, 12), dtype=torch.float32)) is not None
 
 
+def test_what_an_ended_engine_held_makes_room_for_the_next() -> None:
+    ended = [OnDevice(META, room=lambda device: 300)]
+    ended.append(ended)  # type: ignore[arg-type]  # an engine and its handlers know each other
+    assert ended[0].keep(0, row(0, (4, 12), dtype=torch.float32)) is not None
+    del ended
+    assert OnDevice(META, room=lambda device: 300).keep(0, row(0, (4, 12), dtype=torch.float32)) is not None
+
+
 def test_a_device_that_has_refused_is_not_asked_for_every_case() -> None:
     asked: list[torch.device] = []
     kept = OnDevice(META, room=lambda device: asked.append(device) or 0)  # type: ignore[func-returns-value]

@@ -20,7 +20,7 @@ from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.update import Update
-from monai_fedlora.files import load_tensors, read_json, sha256, write_json
+from monai_fedlora.files import load_tensors, read_json, save_tensors, sha256, write_json
 from monai_fedlora.scope import Role
 from monai_fedlora.site_report import Report
 from tests.federated.conftest import Prepared, same_bits
@@ -156,6 +156,25 @@ def test_the_stored_round_holds_private_tensors_and_all_of_the_optimiser(uninter
     slots = {f"optimiser/{key}/{slot}" for key in trained for slot in ("step", "exp_avg", "exp_avg_sq")}
     assert set(tensors) == {f"private/{key}" for key in private} | slots
     assert json.loads(metadata["numbers"]) == {"round": 1, "epoch": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda tensors, key: tensors.pop(key), "lacks exp_avg_sq"),
+        (lambda tensors, key: tensors.update({key: tensors[key][:1]}), "unlike its parameter"),
+    ],
+)
+def test_an_optimiser_state_that_lacks_something_is_refused(
+    build: Build, uninterrupted: Run, change: Callable[[dict[str, torch.Tensor], str], None], said: str
+) -> None:
+    tensors, metadata = load_tensors(uninterrupted.site.store.folder / "round-00001.safetensors")
+    key = next(key for key in tensors if key.endswith("lora_A.shared.weight/exp_avg_sq"))
+    change(tensors, key)
+    site = build()
+    save_tensors(site.store.folder / "round-00001.safetensors", tensors, metadata)
+    with pytest.raises(WeightsError, match=said):
+        site.train_round(2, {key: np.asarray(value) for key, value in uninterrupted.last.tensors.items()})
 
 
 def test_the_final_model_is_the_last_shared_and_private_tensors(uninterrupted: Run) -> None:
