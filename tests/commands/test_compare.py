@@ -28,7 +28,9 @@ Command = Callable[..., int]
 
 
 @pytest.fixture
-def compare(prepared: Prepared, tmp_path: Path) -> Command:
+def compare(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    monkeypatch.delenv("COLUMNS", raising=False)
+
     def run(*arguments: str) -> int:
         places = ["--data", str(prepared.data), "--backbone", str(prepared.backbone), "--output", str(tmp_path / "out")]
         return main(["compare", *places, *arguments])

@@ -108,5 +108,5 @@ def test_text_instead_of_metrics_never_becomes_part_of_the_results(run: Run) -> 
     assert found["site-2"] == "blocked by the site's own filter"
     assert found["site-3"] == "blocked by the server's filter: undeclared report entry 'path'"
     for path in run.workspace.rglob("*"):
-        if path.is_file() and path.suffix != ".py":
+        if path.is_file() and path.suffix not in (".py", ".pyc"):  # of the code that misbehaves
             assert b"patient007" not in path.read_bytes(), path

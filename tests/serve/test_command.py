@@ -142,7 +142,7 @@ def test_refused_token_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> No
 def test_viewer_that_is_not_there_is_said(
     started: list[ServeSettings], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("monai_fedlora.serve.pages.find_pages", lambda: {})
+    monkeypatch.setattr("monai_fedlora.serve.served_bundle.find_pages", lambda: {})
     assert cli.main(["serve", "B", "--port", str(free_port())]) == 0
     assert "make web" in capsys.readouterr().out
 
