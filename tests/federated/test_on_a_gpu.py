@@ -85,7 +85,7 @@ def test_a_run_goes_on_after_an_interruption_and_gives_its_models(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dual_lora", "fedopal", "prompt_tuning"])
+@pytest.mark.parametrize("name", method_names())
 def test_a_bundle_is_written_where_there_is_a_gpu(
     name: str, gpu: PretendedGPU, photographs: Prepared, image_backbone: Path, tmp_path: Path
 ) -> None:
