@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from monai_fedlora.engines.compiling import compiled
-from monai_fedlora.engines.store import as_bytes
+from monai_fedlora.engines.store import hash_tensors
 from monai_fedlora.errors import ConfigError, FedLoraError, WeightsError
 
 _LOST = ("connection closed", "connection reset", "timed out waiting", "nccl", "socket", "broken pipe")
@@ -209,9 +209,7 @@ def others_explained() -> Iterator[None]:
 
 def _refuse_other_weights(tensors: Mapping[str, Tensor], device: torch.device) -> None:
     digest = hashlib.blake2b(digest_size=32)
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(as_bytes(tensor))
+    hash_tensors(digest, tensors)
     own = torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8).to(device)
     found = [torch.empty_like(own) for _ in range(world_size())]
     dist.all_gather(found, own)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from monai_fedlora.adapters.side import PREFIX
 from monai_fedlora.catalogues import code_of
 from monai_fedlora.engines.memory import fingerprint, is_known
-from monai_fedlora.engines.store import as_bytes
+from monai_fedlora.engines.store import hash_tensors
 from monai_fedlora.networks.backbone import Backbone, Features, Taps, is_backbone
 from monai_fedlora.networks.frozen_weights import HeldForward
 
@@ -72,10 +72,8 @@ class FrozenPart(ABC):
                 if described is None or not is_known(type(module).__module__):
                     return None
                 digest.update(f"{name} {_class(module)} {described}".encode())
-        for name, tensor in sorted(network.state_dict().items()):
-            if not name.startswith(behind):
-                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(as_bytes(tensor))
+        state = network.state_dict()
+        hash_tensors(digest, {name: tensor for name, tensor in state.items() if not name.startswith(behind)})
         return digest.hexdigest()
 
 

@@ -241,10 +241,15 @@ def _which(path: str | Path | int) -> tuple[int, int]:
 
 def _checksum(key: str, entry: Entry) -> str:
     digest = hashlib.sha256(key.encode())
-    for name, tensor in sorted(entry.items()):
+    hash_tensors(digest, entry)
+    return digest.hexdigest()
+
+
+def hash_tensors(digest: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Add names, types, shapes and values of tensors to a hash of `hashlib`, in the order of the names."""
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(as_bytes(tensor))
-    return digest.hexdigest()
 
 
 def as_bytes(tensor: Tensor) -> memoryview:

@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from monai_fedlora.data.cases import Datalist
-from monai_fedlora.engines.store import as_bytes
+from monai_fedlora.engines.store import as_bytes, hash_tensors
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.materials import put_into
 from monai_fedlora.federated.plan import OWN_NETWORK, Plan
@@ -133,8 +133,6 @@ def _plain(values: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
 def weights_digest(network: nn.Module) -> str:
     """Hash of where a network has its head, and of the names, types, shapes and values of its state."""
     digest = hashlib.sha256(str(getattr(network, "head_prefixes", ())).encode())
-    for name, tensor in sorted(network.state_dict().items()):
-        if isinstance(tensor, torch.Tensor):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(as_bytes(tensor))
+    state = network.state_dict()
+    hash_tensors(digest, {name: tensor for name, tensor in state.items() if isinstance(tensor, torch.Tensor)})
     return digest.hexdigest()
