@@ -120,10 +120,9 @@ def pretrain(
     with using(Memory()):
         for folder, style in zip(data, each, strict=True):
             items = _items(Path(folder), modality=modality, size=size)
-            prepared = preprocessing(size=size, style=style)
             parts.append(_augmented(items, size=size, style=style, seed=seed))
             if standardise:
-                plain.append(CaseDataset(items, prepared))
+                plain.append(CaseDataset(items, preprocessing(size=size, style=style)))
     losses = pretraining.pretrain(
         _images(parts),
         size=size,
