@@ -34,7 +34,7 @@ def run(place: Place) -> dict[str, Any]:
     for row in rows.values():
         if reference and "loss" in row:
             row["loss_apart"] = abs(row["loss"] - reference) / abs(reference)
-    return {"modes": rows}
+    return {"modes": rows, "passed": not any("failed" in row for row in rows.values())}
 
 
 def epochs(engine: Any, place: Place) -> dict[str, Any]:
