@@ -25,8 +25,8 @@ REAL_DATA = "MONAI_FEDLORA_REAL_DATA"
 POLICY = "MONAI_FEDLORA_POLICY"
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-settings.register_profile("local", deadline=None, max_examples=30)
-settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True, database=None)
+settings.register_profile("local", deadline=None, max_examples=50)
+settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 

@@ -35,9 +35,10 @@ def test_names_stay_text_in_tables_figures_and_titles(name: str) -> None:
     page = shown_page(name)
     (rows,) = page.tables.values()
     as_read = name.replace("\r\n", "\n").replace("\r", "\n")
-    assert [[cell.replace("\r", "\n") for cell in row] for row in rows] == [["h", as_read], [as_read, as_read]] or (
-        "\x00" in name
-    )
+    assert [[cell.replace("\r\n", "\n").replace("\r", "\n") for cell in row] for row in rows] == [
+        ["h", as_read],
+        [as_read, as_read],
+    ] or ("\x00" in name)
     page.assert_self_contained()
 
 
