@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,11 +54,64 @@ def make_patient(group: str, vendor: Vendor, seed: int | tuple[int, ...], *, fra
     Raises:
         ConfigError: unknown group.
     """
-    streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(6)]
-    numbers, shape_rng, body_rng, texture, noise, lying = streams
-    heart = draw_heart(group, vendor, numbers)
-    z = _slices(heart, vendor, numbers)
-    cut = anatomy.surfaces(heart, z, anatomy.contraction(frames), vendor.slice_distance, shape_rng)
+    streams = Streams.of(seed)
+    heart = draw_heart(group, vendor, streams.numbers)
+    z = _slices(heart, vendor, streams.numbers)
+    cut = anatomy.surfaces(heart, z, anatomy.contraction(frames), vendor.slice_distance, streams.shape)
+    scene = draw_scene(heart, cut, z, vendor, streams)
+    image = acquisition.store(acquisition.acquire(scene.signal, vendor, streams.noise), vendor)
+    return PhantomPatient(
+        image=acquisition.orient(image, vendor),
+        mask=acquisition.orient(scene.mask, vendor),
+        spacing=(vendor.pixel, vendor.pixel, vendor.slice_distance),
+        ed_frame=0,
+        es_frame=anatomy.systolic_frame(frames),
+        heart=heart,
+        directions=draw_directions(streams.lying),
+        vendor=vendor.code,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streams:
+    """Sources of random numbers, one for each part of a patient, so that a change of one part leaves the others."""
+
+    numbers: np.random.Generator
+    shape: np.random.Generator
+    body: np.random.Generator
+    texture: np.random.Generator
+    noise: np.random.Generator
+    lying: np.random.Generator
+
+    @classmethod
+    def of(cls, seed: int | Sequence[int]) -> Streams:
+        """Independent sources that follow from a seed."""
+        numbers, shape, body_, texture, noise, lying = (
+            np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(6)
+        )
+        return cls(numbers=numbers, shape=shape, body=body_, texture=texture, noise=noise, lying=lying)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What lies before the scanner: (T, Z, Y, X) float32 signal as the coil receives it, and uint8 labels."""
+
+    signal: np.ndarray
+    mask: np.ndarray
+
+
+def draw_scene(heart: Heart, cut: anatomy.Surfaces, z: np.ndarray, vendor: Vendor, streams: Streams) -> Scene:
+    """Draw a heart and the body around it.
+
+    Args:
+        heart: sizes and function.
+        cut: its surfaces on T frames and Z slices.
+        z: (Z,) slice centres in mm below the valve plane.
+        vendor: the scanner.
+        streams: sources of random numbers; ``numbers``, ``noise`` and ``lying`` are not used.
+    """
+    shape_rng, body_rng = streams.shape, streams.body
+    frames = len(cut.endo)
     body_mass_index = heart.weight / (heart.height / 100) ** 2
     details = render.draw_details(len(z), body_mass_index, shape_rng)
 
@@ -101,23 +155,13 @@ def make_patient(group: str, vendor: Vendor, seed: int | tuple[int, ...], *, fra
         details,
         turn,
         vendor,
-        texture,
+        streams.texture,
     )
     frames_signal = np.repeat(signal[None], frames, 0)
     frames_signal[:, :, box[0], box[1]] = drawn
     mask = np.zeros(frames_signal.shape, np.uint8)
     mask[:, :, box[0], box[1]] = labels
-    image = acquisition.store(acquisition.acquire(frames_signal * (coil * window), vendor, noise), vendor)
-    return PhantomPatient(
-        image=acquisition.orient(image, vendor),
-        mask=acquisition.orient(mask, vendor),
-        spacing=(vendor.pixel, vendor.pixel, vendor.slice_distance),
-        ed_frame=0,
-        es_frame=anatomy.systolic_frame(frames),
-        heart=heart,
-        directions=draw_directions(lying),
-        vendor=vendor.code,
-    )
+    return Scene(signal=frames_signal * (coil * window), mask=mask)
 
 
 def _slices(heart: Heart, vendor: Vendor, rng: np.random.Generator) -> np.ndarray:

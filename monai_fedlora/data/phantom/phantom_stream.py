@@ -1,0 +1,144 @@
+"""An endless stream of labelled phantoms on a network's grid, drawn while it is read and kept nowhere.
+
+Item ``i`` of the stream with seed ``s`` follows from ``(s, i)`` alone, to the bit: a training that was interrupted
+continues at its next item, whatever the number of processes that draw.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from monai_fedlora.data.phantom.free_patient import FreePatient, make_free_patient
+from monai_fedlora.data.phantom.heart_truth import TRUTHS
+from monai_fedlora.errors import ConfigError
+from monai_fedlora.transforms.localise import crop_start, heart_centre, normalise_cine
+from monai_fedlora.transforms.orientation import orient, reordered_array
+from monai_fedlora.transforms.resampling import resample
+
+STRUCTURES = ("LV", "MYO", "RV")
+"""Structures of the masks, in order: cavity, muscle, right ventricle."""
+
+_ORDERS = tuple(itertools.permutations(range(3)))
+
+
+class PhantomStream(Dataset[dict[str, Any]]):
+    """Phantoms by number, for any number from 0.
+
+    An item is a dictionary:
+
+    * ``image``: (2, X, Y, Z) float32 in [0, 1], ED and ES, by the preprocessing that files get.
+    * ``mask``: (2, 3, X, Y, Z) uint8, 255 times the share of each voxel that each of :data:`STRUCTURES` fills,
+      resampled and cropped with the image. Shares, not labels: in the coarse voxels of a network a wall is two or three
+      voxels thick, and a label would round away what a volume is made of.
+    * ``targets``: (9,) float32, the values of ``heart_truth.TRUTHS``: of the whole heart, also where the stack lacks
+      its base or apex.
+    * ``label``: int64, ACDC's group, a number in ``vendors.GROUPS``, or -1 for a heart between the groups.
+    * ``placeholder``: bool, whether the file would not hold the orientation.
+
+    Args:
+        image_size: voxels (x, y, z) of the network's input.
+        spacing: voxel size (x, y, z) in mm; x and y equal.
+        seed: of the stream.
+    """
+
+    def __init__(self, *, image_size: Sequence[int], spacing: Sequence[float], seed: int) -> None:
+        x, y, z = (int(size) for size in image_size)
+        self.size = (x, y, z)
+        self.spacing = [float(step) for step in spacing]
+        self.seed = seed
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if index < 0:
+            raise ConfigError(f"item {index} of a stream of phantoms: numbers begin at 0")
+        with _OneThread():
+            patient = make_free_patient((self.seed, index))
+            rng = np.random.default_rng((self.seed, index, 1))
+            return {
+                **_on_grid(patient, self.size, self.spacing, rng),
+                "targets": torch.tensor([patient.truth[name] for name in TRUTHS], dtype=torch.float32),
+                "label": torch.tensor(patient.label),
+                "placeholder": torch.tensor(patient.directions is None),
+            }
+
+
+def stream_loader(
+    stream: PhantomStream, *, batch_size: int, start: int = 0, workers: int = 0, prefetch: int = 2
+) -> DataLoader[dict[str, Any]]:
+    """Batches of a stream without end, the same ones whatever the number of workers.
+
+    Args:
+        stream: what to read.
+        batch_size: items of a batch.
+        start: number of the first item, ``steps * batch_size`` after ``steps`` steps.
+        workers: processes that draw; 0 draws in this one.
+        prefetch: batches that each worker holds ready.
+    """
+    return DataLoader(
+        stream,
+        batch_size=batch_size,
+        sampler=_From(start),
+        num_workers=workers,
+        prefetch_factor=prefetch if workers else None,
+        persistent_workers=workers > 0,
+    )
+
+
+class _From(Sampler[int]):
+    """All numbers from a first one."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count(self.start)
+
+
+class _OneThread:
+    """Compute in one thread of this process, so that sums are added in one order."""
+
+    def __enter__(self) -> None:
+        self.threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_num_threads(self.threads)
+
+
+def _on_grid(
+    patient: FreePatient, size: tuple[int, int, int], spacing: list[float], rng: np.random.Generator
+) -> dict[str, Tensor]:
+    """Store image and shares in an order of axes drawn at random, and bring them to the network's grid as files are."""
+    frames, structures, slices, height, width = patient.occupancy.shape
+    volume = np.concatenate([patient.image, patient.occupancy.reshape(-1, slices, height, width)]).T  # x, y, z, channel
+    affine = np.eye(4)
+    directions = np.eye(3) if patient.directions is None else patient.directions
+    affine[:3, :3] = directions * np.asarray(patient.spacing)
+    axes = [int(axis) for axis in _ORDERS[rng.integers(len(_ORDERS))]]
+    backwards = [bool(back) for back in rng.integers(0, 2, 3)]
+    stored, affine = reordered_array(volume, affine, axes, backwards)
+    if patient.directions is None:
+        affine = np.diag([*np.abs(affine[:3, :3]).max(0), 1.0])
+    voxels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(stored, -1, 0), dtype=np.float32))
+    oriented, moved = orient(voxels, torch.from_numpy(affine))
+    resampled, _ = resample(oriented, moved, spacing)
+    image, shares = resampled[:frames], resampled[frames:]
+    centre = heart_centre(image, spacing[0])
+    x, y = (crop_start(float(centre[axis]), image.shape[axis + 1], size[axis]) for axis in range(2))
+    z = max(image.shape[3] - size[2], 0) // 2
+    crop = shares[:, x : x + size[0], y : y + size[1], z : z + size[2]]
+    mask = torch.zeros((frames * structures, *size), dtype=torch.uint8)
+    places = [(size[axis] - crop.shape[axis + 1]) // 2 for axis in range(2)]
+    mask[:, places[0] : places[0] + crop.shape[1], places[1] : places[1] + crop.shape[2], : crop.shape[3]] = (
+        (crop * 255).round().to(torch.uint8)
+    )
+    return {
+        "image": normalise_cine(image, size, spacing[0]),
+        "mask": mask.reshape(frames, structures, *size),
+    }

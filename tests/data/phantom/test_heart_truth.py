@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from monai_fedlora.data.phantom.anatomy import N_ANGLES, Surfaces
+from monai_fedlora.data.phantom.heart_truth import heart_truth
+
+
+def test_a_tube_is_measured_as_its_formulas_say() -> None:
+    height = np.tile(np.linspace(-0.1, 1.1, 13), (2, 1))
+    inside = ((height >= 0) & (height < 1))[..., None] * np.ones(N_ANGLES)
+    radii = np.array([20.0, 10.0])[:, None, None] * inside
+    walls = np.array([10.0, 15.0])[:, None, None] * inside
+    walls[0, :, 100:180] += 6 * inside[0, :, 100:180]
+    rv = radii + walls + np.array([12.0, 8.0])[:, None, None] * inside
+    truth = heart_truth(Surfaces(endo=radii, epi=radii + walls, rv=rv, height=height), 8.0)
+    slices = int(inside[0, :, 0].sum())
+    assert truth["lv_ed_ml"] == pytest.approx(np.pi * 400 * 8 * slices / 1000)
+    assert truth["lv_ejection_percent"] == pytest.approx(75)
+    assert truth["myo_ed_ml"] == pytest.approx(((280 * 500 + 80 * 896) / 360) * np.pi * 8 * slices / 1000)
+    assert truth["rv_es_ml"] == pytest.approx(np.pi * (33**2 - 25**2) * 8 * slices / 1000)
+    assert truth["wall_largest_mm"] == pytest.approx(16) and truth["wall_mean_mm"] == pytest.approx(10 + 6 * 80 / 360)
