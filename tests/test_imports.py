@@ -19,7 +19,7 @@ PACKAGE = REPOSITORY / "monai_fedlora"
 # Rooms from the ground up: a folder or a module of the package imports those before it, and none behind it.
 ORDER = (
     *("errors", "environment", "out_of_memory", "catalogues", "source_digest", "files", "scratch"),
-    *("tracker_names", "encoding", "resources", "formats", "transforms", "data", "studies", "site_report"),
+    *("tracker_names", "encoding", "resources", "measures", "formats", "transforms", "data", "studies", "site_report"),
     *("networks", "adapters", "scope", "methods", "engines"),
     *("federated", "rendering", "exporting", "clinic", "auditing", "comparison"),
     *("reporting", "serve", "api", "commands", "cli"),
@@ -27,8 +27,10 @@ ORDER = (
 _TRAINING = {"adapters", "methods", "engines", "federated"}
 # Rooms that know nothing of each other although one stands above the other.
 APART = {
-    "networks": {"formats", "transforms", "data", "studies", "site_report"},
-    "rendering": {"formats", "transforms", "data", "networks", *_TRAINING},
+    "measures": {"environment", "out_of_memory", "catalogues", "source_digest", "files", "scratch", "tracker_names"}
+    | {"encoding", "resources"},
+    "networks": {"measures", "formats", "transforms", "data", "studies", "site_report"},
+    "rendering": {"measures", "formats", "transforms", "data", "networks", *_TRAINING},
     "clinic": {*_TRAINING, "rendering"},
     "comparison": {"clinic", "auditing"},
     "reporting": {"clinic", "auditing"},
