@@ -1,0 +1,116 @@
+"""Whether a stack of short-axis slices covers the left ventricle from base to apex, judged by its mask.
+
+A volume of a ventricle that is cut off is no volume. These rules give a reason in place of it (all ours; the figures
+are those of the reference masks of 80 published patients with complete stacks, as they are and with slices removed):
+
+- Apex: the blood pool in the last slice at end-diastole is larger than 0.45 of that in its largest slice. This is so in
+  none of the complete stacks, in a third of those that lack 10 mm of the apex, in nine of ten that lack 20 mm.
+- Base: stacks usually begin with the first slice of the ventricle, so that a large blood pool there is no sign. A
+  reason is given if, besides, it is larger than 0.5 of its largest slice at end-diastole and at end-systole, although
+  the base descends in between, and blood pool and muscle together are shorter than 0.9 of their largest diameter. This
+  is so in 5 % of the complete stacks, and in 26, 60 and 90 % of those that lack 10, 20 and 30 mm of the base: a mask
+  alone cannot tell a missing first slice.
+- Gaps: a slice without left ventricle lies between two with it, as where every other slice was outlined.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from monai_fedlora.errors import DataError
+from monai_fedlora.measures.masks import HEART, LV, MYO, checked_mask, checked_spacing, value_of
+
+APEX_SHARE = 0.45
+BASE_SHARE = 0.5
+SHORTEST = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """What a stack lacks of the left ventricle.
+
+    Attributes:
+        reasons: sentences, why no volume can be given; empty if nothing speaks against one.
+        base_share, apex_share: area of the blood pool in the first and the last slice at end-diastole, as a share of
+            that in its largest slice; 0 without a blood pool.
+        length: of blood pool and muscle at end-diastole over their largest diameter; 0 without them.
+    """
+
+    reasons: tuple[str, ...]
+    base_share: float
+    apex_share: float
+    length: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether no reason was found."""
+        return not self.reasons
+
+
+def stack_coverage(
+    mask: Any, *, spacing: Sequence[float], structures: Sequence[str] = HEART, oriented: bool = True
+) -> Coverage:
+    """Judge whether a stack covers the left ventricle.
+
+    Args:
+        mask: (2, X, Y, Z) end-diastole and end-systole, whole numbers, slices from base to apex.
+        spacing: (x, y, z) in mm, z the slice distance.
+        structures: names of the values from 1; without the muscle the length is that of the blood pool alone.
+        oriented: whether the slices run from base to apex for certain; otherwise the end with more blood is the base.
+
+    Raises:
+        DataError: the mask or the voxel size cannot be used, or LV is not among the structures.
+    """
+    x, y, z = checked_spacing(spacing, axes=3)
+    values = checked_mask(mask, structures, axes=4)
+    lv, muscle = value_of(LV, structures), value_of(MYO, structures)
+    if lv is None:
+        raise DataError(f"whether a stack is complete is judged by {LV}, and the mask has {', '.join(structures)}")
+    pools = (values == lv).sum(axis=(1, 2)) * (x * y)  # (2, Z) mm2
+    walls = pools if muscle is None else pools + (values == muscle).sum(axis=(1, 2)) * (x * y)
+    if not oriented and _more_blood_at_the_end(pools[0]):
+        pools, walls = pools[:, ::-1], walls[:, ::-1]
+    if not pools.any(axis=1).all():
+        return Coverage(
+            reasons=("the mask has no left ventricle at end-diastole or at end-systole",),
+            base_share=0.0,
+            apex_share=0.0,
+            length=0.0,
+        )
+    shares = pools / pools.max(axis=1, keepdims=True)
+    diameter = 2 * math.sqrt(float(walls[0].max()) / math.pi)
+    length = int((walls[0] > 0).sum()) * z / diameter
+    reasons = []
+    if (shares[:, 0] > BASE_SHARE).all() and length < SHORTEST:
+        reasons.append(
+            f"the base may be missing: the first slice cuts the left ventricle at end-diastole and at end-systole, and "
+            f"it is only {length * diameter:.0f} mm long at a width of {diameter:.0f} mm"
+        )
+    if shares[0, -1] > APEX_SHARE:
+        reasons.append(
+            f"the apex is missing: in the last slice the left ventricle still has {100 * shares[0, -1]:.0f} % of its "
+            "largest area"
+        )
+    if gaps := max(_gaps(row) for row in pools):
+        reasons.append(f"{gaps} slices between others with a left ventricle have none in the mask")
+    return Coverage(
+        reasons=tuple(reasons), base_share=float(shares[0, 0]), apex_share=float(shares[0, -1]), length=length
+    )
+
+
+def _more_blood_at_the_end(areas: np.ndarray) -> bool:
+    """Whether the second half of the slices with blood holds more of it than the first half."""
+    there = areas[areas > 0]
+    half = len(there) // 2
+    return bool(there[:half].sum() < there[len(there) - half :].sum())
+
+
+def _gaps(areas: np.ndarray) -> int:
+    """Number of empty slices between the first and the last that is not."""
+    places = np.flatnonzero(areas)
+    return int(places[-1] - places[0] + 1 - len(places)) if len(places) else 0
