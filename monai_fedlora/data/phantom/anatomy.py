@@ -11,6 +11,7 @@ chosen so that the ejection fraction is exact on these slices; akinetic wall doe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,14 +31,42 @@ class Surfaces:
     Attributes:
         endo: inner border of the LV muscle, 0 where there is no cavity.
         epi: its outer border, 0 below the apex.
-        rv: outer border of the RV cavity, equal to ``epi`` where there is no RV.
+        rv: outer border of the RV cavity, equal to ``rv_inner`` where there is no RV.
+        rv_inner: its inner border: ``epi``, or the ring that ``epi`` would be where the RV reaches above the LV.
         height: (T, S), 0 at the valve plane, 1 at the apex; negative above the valves.
     """
 
     endo: np.ndarray
     epi: np.ndarray
     rv: np.ndarray
+    rv_inner: np.ndarray
     height: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """What makes the shape of a heart its own, as functions of heights (S, 1) from base (0) to apex (1).
+
+    Attributes:
+        ring: squared radius of the cavity over that of a circle of the same area, (S, N_ANGLES) or (N_ANGLES,).
+        wall: thickness of the wall over that of the heart's numbers, (S, N_ANGLES).
+        room: area of the RV per radian, up to a factor, (S, N_ANGLES).
+    """
+
+    ring: Callable[[np.ndarray], np.ndarray]
+    wall: Callable[[np.ndarray], np.ndarray]
+    room: Callable[[np.ndarray], np.ndarray]
+
+
+def draw_form(heart: Heart, rng: np.random.Generator) -> Form:
+    """Draw the shape of a heart as the makers' patients have it: one ring at all heights, and a smooth crescent."""
+    ring = _ring_shape(heart, rng)
+    skew, spread = rng.normal(-0.12, 0.1), rng.normal(1.0, 0.05)
+    return Form(
+        ring=lambda height: ring,
+        wall=lambda height: np.ones_like(height),
+        room=lambda height: _rv_room(height[:, 0], skew, spread),
+    )
 
 
 def contraction(frames: int) -> np.ndarray:
@@ -75,7 +104,7 @@ def heart_length(heart: Heart) -> float:
     return cavity_size(heart)[1] + 0.8 * heart.wall
 
 
-def surfaces(heart: Heart, z: np.ndarray, beat: np.ndarray, distance: float, rng: np.random.Generator) -> Surfaces:
+def surfaces(heart: Heart, z: np.ndarray, beat: np.ndarray, distance: float, form: Form) -> Surfaces:
     """Cut the heart at ``z`` (S positions in mm below the diastolic valve plane) at each contraction in ``beat`` (T).
 
     Args:
@@ -83,14 +112,12 @@ def surfaces(heart: Heart, z: np.ndarray, beat: np.ndarray, distance: float, rng
         z: slice centres, ``distance`` mm apart.
         beat: contractions, the first of them 0.
         distance: slice distance, mm.
-        rng: source of the individual shape of the ring.
+        form: the individual shape.
 
     Volumes and mass summed over the slices equal those of ``heart`` at every frame (up to the pixel grid).
     """
     radius, _ = cavity_size(heart)
     length = heart_length(heart)
-    ring = _ring_shape(heart, rng)
-    skew, spread = rng.normal(-0.12, 0.1), rng.normal(1.0, 0.05)
 
     def cut(z_material: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Squared endocardial radius and wall area per radian of the relaxed heart, at material heights."""
@@ -98,7 +125,8 @@ def surfaces(heart: Heart, z: np.ndarray, beat: np.ndarray, distance: float, rng
         inside = (height >= 0) & (height < 1)
         p_endo = _profile(z_material / (length - 0.8 * heart.wall))[:, None]
         p_epi = _profile(z_material / length)[:, None]
-        wall = _wall(heart, height)
+        wall = _wall(heart, height) * form.wall(height)
+        ring = form.ring(height)
         endo = radius * p_endo * np.sqrt(ring)
         epi = np.maximum(p_epi * (radius * np.sqrt(ring) + wall), endo + 0.4 * heart.wall)
         return np.where(inside, endo**2, 0), np.where(inside, (epi**2 - endo**2) / 2, 0)
@@ -110,7 +138,7 @@ def surfaces(heart: Heart, z: np.ndarray, beat: np.ndarray, distance: float, rng
     radius *= np.sqrt(heart.lv_volume / volume(relaxed))
     _, muscle = cut(z)
     mass = volume(2 * muscle)
-    endos, epis, rvs, heights = [], [], [], []
+    endos, epis, rvs, inners, heights = [], [], [], [], []
     for amount in beat:
         descent = amount * heart.shortening
         stretch = length / (length - descent)
@@ -125,13 +153,17 @@ def surfaces(heart: Heart, z: np.ndarray, beat: np.ndarray, distance: float, rng
         endo2 *= target / volume(endo2)
         muscle *= mass / volume(2 * muscle)
         epi2 = endo2 + 2 * muscle
-        room = _rv_room(height, skew, spread)
-        room *= heart.rv_volume * (1 - heart.rv_ejection * amount) / volume(2 * room)
+        room = form.room(height[:, None])
+        room = room * (heart.rv_volume * (1 - heart.rv_ejection * amount) / volume(2 * room))
+        base = epi2[np.argmax(height >= 0)]
+        inner2 = np.where((room > 0) & (height < 0)[:, None], base, epi2)
         endos.append(np.sqrt(endo2))
         epis.append(np.sqrt(epi2))
-        rvs.append(np.sqrt(epi2 + 2 * room))
+        rvs.append(np.sqrt(inner2 + 2 * room))
+        inners.append(np.sqrt(inner2))
         heights.append(height)
-    return Surfaces(endo=np.stack(endos), epi=np.stack(epis), rv=np.stack(rvs), height=np.stack(heights))
+    endo, epi, rv, rv_inner = (np.stack(part) for part in (endos, epis, rvs, inners))
+    return Surfaces(endo=endo, epi=epi, rv=rv, rv_inner=rv_inner, height=np.stack(heights))
 
 
 def _profile(height: np.ndarray) -> np.ndarray:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from monai_fedlora.data.phantom import acquisition, anatomy
-from monai_fedlora.data.phantom.free_scanner import draw_scanner
+from monai_fedlora.data.phantom.free_drawing import PARTS, draw_blood, draw_free_slices
+from monai_fedlora.data.phantom.free_heart import clear_group, draw_free_form, draw_free_heart
+from monai_fedlora.data.phantom.free_picture import exported, shading
+from monai_fedlora.data.phantom.free_scanner import draw_export, draw_scanner
 from monai_fedlora.data.phantom.geometry import draw_directions
 from monai_fedlora.data.phantom.heart_truth import heart_truth
-from monai_fedlora.data.phantom.pathology import Heart, draw_heart
-from monai_fedlora.data.phantom.patient import Streams, draw_scene
-from monai_fedlora.data.phantom.vendors import GROUPS, Vendor
+from monai_fedlora.data.phantom.pathology import Heart
+from monai_fedlora.data.phantom.patient import Streams, set_stage
+
+_ROLL_DEGREES = (15.0, 40.0)
+"""Standard deviation of the rotation of body and heart in the picture, and the largest (ours)."""
+
+_UNKNOWN = 0.4
+"""Share of the files that do not hold the orientation (ours)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +29,7 @@ class FreePatient:
     """A pair of stacks with the truth about the heart.
 
     Attributes:
-        image: (2, Z, Y, X) int16, ED and ES.
+        image: (2, Z, Y, X) float32 grey levels of ED and ES, whole numbers.
         occupancy: (2, 3, Z, Y, X) float32, the share of each voxel that LV, muscle and RV fill, 0..1.
         spacing: (x, y, z) mm.
         directions: (3, 3) directions of the picture's axes in the patient; None where the file does not hold them.
@@ -40,38 +48,63 @@ class FreePatient:
 def make_free_patient(seed: int | tuple[int, ...]) -> FreePatient:
     """Generate a patient; the same seed gives the same one, bit for bit."""
     streams = Streams.of(seed)
-    vendor = draw_scanner(streams.numbers)
-    label = int(streams.numbers.integers(len(GROUPS)))
-    heart = draw_heart(GROUPS[label], vendor, streams.numbers)
-    z = _positions(heart, vendor, streams.numbers)
-    cut = anatomy.surfaces(heart, z, anatomy.contraction(2), vendor.slice_distance, streams.shape)
-    truth = heart_truth(cut, vendor.slice_distance)
-    kept = _kept(len(z), streams.numbers)
-    cut = replace(cut, endo=cut.endo[:, kept], epi=cut.epi[:, kept], rv=cut.rv[:, kept], height=cut.height[:, kept])
-    scene = draw_scene(heart, cut, z[kept], vendor, streams)
-    image = acquisition.store(acquisition.acquire(scene.signal, vendor, streams.noise), vendor)
-    occupancy = np.stack([scene.mask == value for value in (1, 2, 3)], 1).astype(np.float32)
+    numbers = streams.numbers
+    vendor, export = draw_scanner(numbers), draw_export(numbers)
+    heart = draw_free_heart(vendor, numbers)
+    form, blood = draw_free_form(heart, streams.shape), draw_blood(streams.shape)
+    thin = vendor.slice_distance / PARTS
+    first, last, z = _positions(heart, vendor.slice_distance, numbers)
+    whole = anatomy.surfaces(heart, z, anatomy.contraction(2), thin, form)
+    truth = heart_truth(whole, thin)
+    cut = _part(whole, slice(first * PARTS, last * PARTS))
+    spread, most = _ROLL_DEGREES
+    stage = set_stage(
+        heart,
+        _part(cut, slice(PARTS // 2, None, PARTS)),
+        z[first * PARTS : last * PARTS][PARTS // 2 :: PARTS],
+        vendor,
+        streams.shape,
+        streams.body,
+        roll=math.radians(float(np.clip(numbers.normal(0, spread), -most, most))),
+        unsteady=export.unsteady,
+    )
+    signal, shares = draw_free_slices(stage, cut, blood, vendor, export, streams.texture)
+    signal *= stage.gain * shading(stage.gain.shape, export, streams.texture)
+    levels = acquisition.store(acquisition.acquire(signal, vendor, streams.noise), vendor).astype(np.float32)
     directions = draw_directions(streams.lying)
     return FreePatient(
-        image=image,
-        occupancy=occupancy,
+        image=exported(levels, export),
+        occupancy=shares,
         spacing=(vendor.pixel, vendor.pixel, vendor.slice_distance),
-        directions=directions if streams.lying.random() < 0.6 else None,
+        directions=None if streams.lying.random() < _UNKNOWN else directions,
         truth=truth,
-        label=label,
+        label=clear_group(heart, truth),
     )
 
 
-def _positions(heart: Heart, vendor: Vendor, rng: np.random.Generator) -> np.ndarray:
-    """Slice centres in mm below the valve plane that cover the whole heart and up to two slices beyond each end."""
-    distance = vendor.slice_distance
-    above, below = (int(rng.integers(0, 3)) for _ in range(2))
-    count = math.ceil(anatomy.heart_length(heart) / distance) + above + below
-    return (np.arange(count) - above + rng.uniform(0.0, 0.9)) * distance
+def _positions(heart: Heart, distance: float, rng: np.random.Generator) -> tuple[int, int, np.ndarray]:
+    """Places of the parts of slices in mm below the valve plane, which cover the whole heart, base first.
+
+    Returns:
+        The first and the last slice plus one that the stack has, of all that are cut, and the places.
+    """
+    most_above = 3
+    count = math.ceil(anatomy.heart_length(heart) / distance + 1) + most_above + 1
+    centres = (np.arange(count) - most_above + rng.uniform(0.0, 1.0)) * distance
+    z = (centres[:, None] + (np.arange(PARTS) - PARTS // 2) * (distance / PARTS)).ravel()
+    heart_first, heart_last = most_above, count - 1
+    lacking = rng.random(2) < 0.2
+    first = heart_first + (int(rng.integers(1, 3)) if lacking[0] else -int(rng.integers(0, most_above)))
+    last = heart_last - (int(rng.integers(1, 4)) if lacking[1] else -int(rng.integers(0, 2)))
+    return first, max(last, first + 4), z
 
 
-def _kept(count: int, rng: np.random.Generator) -> slice:
-    """The slices that a stack has; some stacks lack the base or the apex."""
-    first = int(rng.integers(1, 3)) if rng.random() < 0.2 else 0
-    last = int(rng.integers(1, 3)) if rng.random() < 0.2 else 0
-    return slice(first, max(count - last, first + 4))
+def _part(cut: anatomy.Surfaces, kept: slice) -> anatomy.Surfaces:
+    """The surfaces on some of the slices."""
+    return anatomy.Surfaces(
+        endo=cut.endo[:, kept],
+        epi=cut.epi[:, kept],
+        rv=cut.rv[:, kept],
+        rv_inner=cut.rv_inner[:, kept],
+        height=cut.height[:, kept],
+    )

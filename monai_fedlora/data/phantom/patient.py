@@ -57,12 +57,13 @@ def make_patient(group: str, vendor: Vendor, seed: int | tuple[int, ...], *, fra
     streams = Streams.of(seed)
     heart = draw_heart(group, vendor, streams.numbers)
     z = _slices(heart, vendor, streams.numbers)
-    cut = anatomy.surfaces(heart, z, anatomy.contraction(frames), vendor.slice_distance, streams.shape)
-    scene = draw_scene(heart, cut, z, vendor, streams)
-    image = acquisition.store(acquisition.acquire(scene.signal, vendor, streams.noise), vendor)
+    form = anatomy.draw_form(heart, streams.shape)
+    cut = anatomy.surfaces(heart, z, anatomy.contraction(frames), vendor.slice_distance, form)
+    signal, mask = _draw(heart, cut, z, vendor, streams)
+    image = acquisition.store(acquisition.acquire(signal, vendor, streams.noise), vendor)
     return PhantomPatient(
         image=acquisition.orient(image, vendor),
-        mask=acquisition.orient(scene.mask, vendor),
+        mask=acquisition.orient(mask, vendor),
         spacing=(vendor.pixel, vendor.pixel, vendor.slice_distance),
         ed_frame=0,
         es_frame=anatomy.systolic_frame(frames),
@@ -93,25 +94,51 @@ class Streams:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
-    """What lies before the scanner: (T, Z, Y, X) float32 signal as the coil receives it, and uint8 labels."""
+class Stage:
+    """Where a heart is drawn.
+
+    Attributes:
+        signal: (Z, Y, X) float32 signal of all but the heart.
+        gain: (Z, Y, X) float32, how strongly the coil receives each voxel.
+        x, y: picture coordinates in mm of columns and rows.
+        box: rows and columns that hold the heart.
+        centres: (Z, 2) picture coordinates (x, y) of the heart in each slice, mm.
+        turn: rotation of the heart in the picture, radians.
+        details: its small features.
+    """
 
     signal: np.ndarray
-    mask: np.ndarray
+    gain: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    box: tuple[slice, slice]
+    centres: np.ndarray
+    turn: float
+    details: render.Details
 
 
-def draw_scene(heart: Heart, cut: anatomy.Surfaces, z: np.ndarray, vendor: Vendor, streams: Streams) -> Scene:
-    """Draw a heart and the body around it.
+def set_stage(
+    heart: Heart,
+    cut: anatomy.Surfaces,
+    z: np.ndarray,
+    vendor: Vendor,
+    shape_rng: np.random.Generator,
+    body_rng: np.random.Generator,
+    *,
+    roll: float = 0.0,
+    unsteady: float = 1.2,
+) -> Stage:
+    """Lay a heart into a body and the body into the picture.
 
     Args:
         heart: sizes and function.
         cut: its surfaces on T frames and Z slices.
         z: (Z,) slice centres in mm below the valve plane.
         vendor: the scanner.
-        streams: sources of random numbers; ``numbers``, ``noise`` and ``lying`` are not used.
+        shape_rng, body_rng: sources of random numbers, for the heart and for its surroundings.
+        roll: rotation of body and heart in the picture, radians.
+        unsteady: standard deviation of the heart's place between breath-holds, mm.
     """
-    shape_rng, body_rng = streams.shape, streams.body
-    frames = len(cut.endo)
     body_mass_index = heart.weight / (heart.height / 100) ** 2
     details = render.draw_details(len(z), body_mass_index, shape_rng)
 
@@ -120,7 +147,10 @@ def draw_scene(heart: Heart, cut: anatomy.Surfaces, z: np.ndarray, vendor: Vendo
     view = math.radians(vendor.view + shape_rng.normal(0, 9))
     turn = 0.35 * view + shape_rng.normal(-0.05, 0.15)
     lean = np.array([-0.24, 0.11]) + shape_rng.normal(0, 0.03, 2)
-    centres = (z[:, None] - length / 2) * lean + shape_rng.normal(0, 1.2, (len(z), 2))  # breath-holds differ
+    if roll:
+        view, turn = view + roll, turn - roll
+        lean = np.array([[math.cos(roll), math.sin(roll)], [-math.sin(roll), math.cos(roll)]]) @ lean
+    centres = (z[:, None] - length / 2) * lean + shape_rng.normal(0, unsteady, (len(z), 2))  # breath-holds differ
 
     front_axis = np.array([-math.cos(view), -math.sin(view)])
     up_axis = np.array([math.sin(view), -math.cos(view)])
@@ -142,26 +172,34 @@ def draw_scene(heart: Heart, cut: anatomy.Surfaces, z: np.ndarray, vendor: Vendo
     coil = acquisition.coil_sensitivity(surface, chest.chest + chest.muscle + chest.fat, vendor)
     window = acquisition.field_of_view(height, width)
     signal, coil = (up_y @ part.astype(np.float32) @ up_x.T for part in (signal, coil))
-
     half = float(np.abs(ring[alive]).max()) + 6
     box = (slice(*np.searchsorted(y, (-half, half))), slice(*np.searchsorted(x, (-half, half))))
-    across = x[None, None, box[1]] - centres[:, 0, None, None] + 0 * y[None, box[0], None]
-    down = y[None, box[0], None] - centres[:, 1, None, None] + 0 * x[None, None, box[1]]
+    return Stage(signal=signal, gain=coil * window, x=x, y=y, box=box, centres=centres, turn=turn, details=details)
+
+
+def _draw(
+    heart: Heart, cut: anatomy.Surfaces, z: np.ndarray, vendor: Vendor, streams: Streams
+) -> tuple[np.ndarray, np.ndarray]:
+    """(T, Z, Y, X) float32 signal as the coil receives it, and uint8 labels."""
+    stage = set_stage(heart, cut, z, vendor, streams.shape, streams.body)
+    rows, columns = stage.box
+    across = stage.x[None, None, columns] - stage.centres[:, 0, None, None] + 0 * stage.y[None, rows, None]
+    down = stage.y[None, rows, None] - stage.centres[:, 1, None, None] + 0 * stage.x[None, None, columns]
     drawn, labels = render.draw_heart_slices(
-        signal[:, box[0], box[1]],
+        stage.signal[:, rows, columns],
         across.astype(np.float32),
         down.astype(np.float32),
         cut,
-        details,
-        turn,
+        stage.details,
+        stage.turn,
         vendor,
         streams.texture,
     )
-    frames_signal = np.repeat(signal[None], frames, 0)
-    frames_signal[:, :, box[0], box[1]] = drawn
-    mask = np.zeros(frames_signal.shape, np.uint8)
-    mask[:, :, box[0], box[1]] = labels
-    return Scene(signal=frames_signal * (coil * window), mask=mask)
+    signal = np.repeat(stage.signal[None], len(drawn), 0)
+    signal[:, :, rows, columns] = drawn
+    mask = np.zeros(signal.shape, np.uint8)
+    mask[:, :, rows, columns] = labels
+    return signal * stage.gain, mask
 
 
 def _slices(heart: Heart, vendor: Vendor, rng: np.random.Generator) -> np.ndarray:

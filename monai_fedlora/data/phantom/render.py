@@ -73,7 +73,7 @@ def _corner() -> Array:
 
 def outline(surfaces: Surfaces) -> Array:
     """Outside of the muscle of both ventricles, mm: (T, S, N_ANGLES)."""
-    outer = np.where(surfaces.rv > surfaces.epi + 0.5, surfaces.rv + _RV_WALL, surfaces.epi)
+    outer = np.where(surfaces.rv > surfaces.rv_inner + 0.5, surfaces.rv + _RV_WALL, surfaces.epi)
     spectrum = np.fft.rfft(outer, axis=-1)
     spectrum *= np.exp(-((np.arange(spectrum.shape[-1]) / 14) ** 2))
     return np.maximum(np.fft.irfft(spectrum, N_ANGLES, axis=-1), surfaces.epi)
@@ -103,7 +103,7 @@ def draw_heart_slices(
     Returns:
         (T, S, Y, X) float32 signal and uint8 mask of ``LV``, ``MYO`` and ``RV``.
     """
-    bins, x, y, radius = _polar(across, down, turn)
+    bins, x, y, radius = polar(across, down, turn)
     soft = max(1.2, float(np.hypot(across[0, 0, 1] - across[0, 0, 0], down[0, 0, 1] - down[0, 0, 0])))
     shape = radius.shape
     grain = smooth(rng, shape, (shape[0], shape[1] // 4, shape[2] // 4))
@@ -115,7 +115,7 @@ def draw_heart_slices(
     layers = [part.astype(np.float32) for part in (details.fat, details.trabecula, details.finger)]
     widths = np.maximum(surfaces.endo.mean(-1), 1)
     for index in range(shape[0]):
-        view = _View(
+        view = View(
             bins=bins[index],
             x=x[index],
             y=y[index],
@@ -135,9 +135,9 @@ def draw_heart_slices(
                 continue
             out, epi, endo, rv = (part[frame, index][view.bins] for part in tables)
             squeeze = float(np.sqrt(widths[0, index] / widths[frame, index]))
-            _wrap(image, view, out, fat, vendor)
+            wrap(image, view, out, fat, vendor)
             _right_ventricle(image, view, rv, epi, height, vendor)
-            dark = _lattice(view, endo, layer * squeeze, finger, vendor)
+            dark = lattice(view, endo, layer * squeeze, finger, vendor)
             _papillary(dark, view, tables[2][frame, index], height, details)
             _left_ventricle(image, view, epi, endo, dark, vendor)
             mask = masks[frame, index]
@@ -148,7 +148,7 @@ def draw_heart_slices(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _View:
+class View:
     """Pixels of one slice: angle bins, coordinates and radius around the heart (mm), textures, width of edges (mm)."""
 
     bins: Array
@@ -160,7 +160,7 @@ class _View:
     soft: float
 
 
-def _polar(across: Array, down: Array, turn: float) -> tuple[Array, Array, Array, Array]:
+def polar(across: Array, down: Array, turn: float) -> tuple[Array, Array, Array, Array]:
     """Return angle bins, coordinates turned with the heart, and the radius."""
     radius = np.hypot(across, down)
     angle = np.arctan2(down, -across) - turn
@@ -168,7 +168,7 @@ def _polar(across: Array, down: Array, turn: float) -> tuple[Array, Array, Array
     return bins, -radius * np.cos(angle), radius * np.sin(angle), radius
 
 
-def _wrap(image: Array, view: _View, out: Array, fat: Array, vendor: Vendor) -> None:
+def wrap(image: Array, view: View, out: Array, fat: Array, vendor: Vendor) -> None:
     """Draw the pericardium, the fat inside it and the outside of the muscle, each with a dark line at its border."""
     rim = out + fat
     image *= 1 - 0.8 * vendor.ink * line(view.radius - rim - 0.8, 1.6)
@@ -177,7 +177,7 @@ def _wrap(image: Array, view: _View, out: Array, fat: Array, vendor: Vendor) -> 
     blend(image, 0.95 * vendor.myocardium * (1 + 0.05 * view.grain), edge(out - view.radius, view.soft))
 
 
-def _right_ventricle(image: Array, view: _View, rv: Array, epi: Array, height: float, vendor: Vendor) -> None:
+def _right_ventricle(image: Array, view: View, rv: Array, epi: Array, height: float, vendor: Vendor) -> None:
     """Draw the crescent of blood, with rough texture along the free wall and towards the apex."""
     rough = np.clip((view.grain - 0.55 + 0.9 * (height - 0.5)) * 1.5, 0, 1)
     rough *= np.clip(1 - (rv - view.radius) / 14, 0.15, 1)
@@ -186,14 +186,14 @@ def _right_ventricle(image: Array, view: _View, rv: Array, epi: Array, height: f
     blend(image, pool, edge(rv - view.radius, view.soft) * np.clip((rv - epi) / 3, 0, 1))
 
 
-def _lattice(view: _View, endo: Array, layer: Array, finger: Array, vendor: Vendor) -> Array:
+def lattice(view: View, endo: Array, layer: Array, finger: Array, vendor: Vendor) -> Array:
     """Darkness 0..1 of the trabeculated layer inside the LV's wall."""
     dark = np.clip(finger + 0.35 * view.grain + (0.7 * vendor.trabeculation - 0.15), 0, 1)
     dark *= edge(layer - endo + view.radius + 0.5 * view.grain, 2)
     return dark
 
 
-def _left_ventricle(image: Array, view: _View, epi: Array, endo: Array, dark: Array, vendor: Vendor) -> None:
+def _left_ventricle(image: Array, view: View, epi: Array, endo: Array, dark: Array, vendor: Vendor) -> None:
     """Draw the ring of muscle and the blood pool in it."""
     muscle = vendor.myocardium * (1 + 0.05 * view.grain)
     blend(image, muscle, edge(epi - view.radius, view.soft))
@@ -202,7 +202,7 @@ def _left_ventricle(image: Array, view: _View, epi: Array, endo: Array, dark: Ar
     blend(image, pool, edge(endo - view.radius, view.soft) * (endo > 0))
 
 
-def _papillary(dark: Array, view: _View, endo: Array, height: float, details: Details) -> None:
+def _papillary(dark: Array, view: View, endo: Array, height: float, details: Details) -> None:
     """Darken the papillary muscles, in the middle of the cavity's height."""
     if not 0.22 < height < 0.78:
         return
@@ -218,7 +218,7 @@ def _papillary(dark: Array, view: _View, endo: Array, height: float, details: De
         np.maximum(dark, edge(short * grown - reach, view.soft), out=dark)
 
 
-def _above_valves(image: Array, view: _View, height: float, size: float, vendor: Vendor) -> None:
+def _above_valves(image: Array, view: View, height: float, size: float, vendor: Vendor) -> None:
     """Draw one slice above the valve plane: aorta, atria and outflow tract with thin walls, in fat."""
     x, y = view.x, view.y
     close = np.hypot((x + 0.25 * size) / 1.35, y) - size * (1.05 + 0.05 * view.flow)

@@ -9,6 +9,7 @@ from monai_fedlora.data.phantom.anatomy import (
     ANGLES,
     N_ANGLES,
     contraction,
+    draw_form,
     heart_length,
     surfaces,
     systolic_frame,
@@ -22,7 +23,8 @@ DISTANCE = 10.0
 def cut(group: str, seed: int = 0, **changes):
     heart = dataclasses.replace(draw_heart(group, VENDORS["A"], np.random.default_rng(seed)), **changes)
     z = (np.arange(12) + 0.5) * DISTANCE
-    return heart, surfaces(heart, z, np.array([0.0, 0.4, 1.0]), DISTANCE, np.random.default_rng(seed))
+    form = draw_form(heart, np.random.default_rng(seed))
+    return heart, surfaces(heart, z, np.array([0.0, 0.4, 1.0]), DISTANCE, form)
 
 
 def sum_of_polygons(radius: np.ndarray) -> float:

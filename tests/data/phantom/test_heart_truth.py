@@ -14,7 +14,7 @@ def test_a_tube_is_measured_as_its_formulas_say() -> None:
     walls = np.array([10.0, 15.0])[:, None, None] * inside
     walls[0, :, 100:180] += 6 * inside[0, :, 100:180]
     rv = radii + walls + np.array([12.0, 8.0])[:, None, None] * inside
-    truth = heart_truth(Surfaces(endo=radii, epi=radii + walls, rv=rv, height=height), 8.0)
+    truth = heart_truth(Surfaces(endo=radii, epi=radii + walls, rv=rv, rv_inner=radii + walls, height=height), 8.0)
     slices = int(inside[0, :, 0].sum())
     assert truth["lv_ed_ml"] == pytest.approx(np.pi * 400 * 8 * slices / 1000)
     assert truth["lv_ejection_percent"] == pytest.approx(75)

@@ -20,7 +20,7 @@ def stream() -> PhantomStream:
 
 @pytest.fixture(scope="module")
 def items(stream: PhantomStream) -> list[dict[str, Any]]:
-    return [stream[index] for index in range(6)]
+    return [stream[index] for index in range(4)]
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
