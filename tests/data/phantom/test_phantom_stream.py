@@ -35,7 +35,6 @@ def test_an_item_is_what_a_training_reads(items) -> None:
         assert item["image"].min() >= 0 and item["image"].max() <= 1 and item["image"].std() > 0.05
         assert item["mask"].long().sum(1).max() <= 257  # three shares, each rounded
         assert -1 <= int(item["label"]) < 5
-    assert {bool(item["placeholder"]) for item in items} == {True, False}
 
 
 def test_a_number_is_an_item(stream, items) -> None:
