@@ -18,8 +18,9 @@ class Features(NamedTuple):
 
     Attributes:
         tokens: (B, 1 + N, D), the class token first; the input of the next block.
-        addend: (B, N, D), what the readout adds to the N patch tokens; it depends on the image and on
-            frozen layers alone. A backbone without such a path gives a (B, 0, D) tensor.
+        addend: (B, ...), what the readout reads besides the tokens; it depends on the image and on frozen layers alone.
+            A classifier's is (B, N, D), which is added to the N patch tokens; a segmentation network's holds the image
+            and what its decoder reads of earlier layers. A backbone without such a path gives a (B, 0, D) tensor.
     """
 
     tokens: torch.Tensor
@@ -42,7 +43,7 @@ class Backbone(Protocol):
     """A frozen foundation model that can be cut before any of its blocks.
 
     Attributes:
-        head_prefixes: the state-dict prefixes of the classification heads.
+        head_prefixes: the state-dict prefixes of the heads: of a segmentation network, its decoder.
         target_names: the path inside a block of the linear layer that plays a role: ``q``, ``k``, ``v`` and ``proj``
             of the attention, ``fc1`` and ``fc2`` of the MLP. Roles that one fused layer plays share its path.
         side: a module that computes the logits from this network and its :class:`Taps`; None for the network alone.
@@ -75,7 +76,7 @@ class Backbone(Protocol):
         ...
 
     def readout(self, features: Features) -> torch.Tensor:
-        """Turn the output of the last block into logits (B, C)."""
+        """Turn the output of the last block into logits (B, C), or (B, F, 1 + K, ...) of F frames and K structures."""
         ...
 
     def prefix(self, x: torch.Tensor, block: int) -> Features:

@@ -7,26 +7,24 @@ state-dict keys are those of the released weights, restricted to the short-axis 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
-from typing import Literal, cast, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import nn
 
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.backbone import Features
-from monai_fedlora.networks.conv_stem import ConvStem, Fusion, Size3
-from monai_fedlora.networks.cut import CutNetwork
-from monai_fedlora.networks.tracing import fixed_shape
+from monai_fedlora.networks.cine_network import VIEW, CineNetwork, check_counts, check_heads
+from monai_fedlora.networks.conv_stem import Fusion, Size3
+from monai_fedlora.networks.convunetr import ConvUNetR
 from monai_fedlora.networks.transformer import Encoder, init_linear
-
-VIEW = "sax"
+from monai_fedlora.networks.up_decoder import RELEASED_DECODER, DecoderSettings
 
 Readout = Literal["cls_patch", "patch", "cls"]
 
 
-class ConvViT(CutNetwork):
+class ConvViT(CineNetwork):
     """A convolutional stem, a transformer, a multi-scale fusion and linear heads.
 
     Maps (B, n_frames, X, Y, Z) to logits (B, out_chans). Images of another size than ``image_size`` work as
@@ -52,14 +50,6 @@ class ConvViT(CutNetwork):
     """
 
     head_prefixes: tuple[str, ...] = ("pred_head_dict.",)
-    target_names: Mapping[str, str] = {
-        "q": "attn.q",
-        "k": "attn.kv",
-        "v": "attn.kv",
-        "proj": "attn.proj",
-        "fc1": "mlp.fc1",
-        "fc2": "mlp.fc2",
-    }
 
     def __init__(
         self,
@@ -77,63 +67,28 @@ class ConvViT(CutNetwork):
         mlp_ratio: int = 4,
         readout: Readout = "cls_patch",
     ) -> None:
-        super().__init__()
-        for name, values in [
-            ("image_size", image_size),
-            ("patch_size", patch_size),
-            ("scale_factor", scale_factor),
-        ]:
-            if len(values) != 3 or any(value < 1 for value in values):
-                raise ConfigError(f"{name} must be three positive numbers (x, y, z), not {tuple(values)}")
-        counts = {"n_frames": n_frames, "out_chans": out_chans, "depth": depth, "n_heads": n_heads}
-        for name, value in {
-            **counts,
-            "mlp_ratio": mlp_ratio,
-            "number of conv_chans": len(conv_chans),
-        }.items():
-            if value < 1:
-                raise ConfigError(f"{name} must be at least 1, not {value}")
-        if embed_dim % n_heads or embed_dim < 6:
-            raise ConfigError(
-                f"embed_dim {embed_dim} must be at least 6 and a multiple of n_heads {n_heads}: "
-                "each head gets an equal part of the width"
-            )
+        super().__init__(
+            image_size=image_size,
+            n_frames=n_frames,
+            patch_size=patch_size,
+            scale_factor=scale_factor,
+            conv_chans=conv_chans,
+        )
+        check_counts(out_chans=out_chans, depth=depth, n_heads=n_heads, mlp_ratio=mlp_ratio)
+        check_heads(embed_dim, n_heads)
         if readout not in get_args(Readout):
             raise ConfigError(f"readout {readout!r} is unknown; choose one of {', '.join(get_args(Readout))}")
 
-        self.image_size = _size3(image_size)
-        self.n_frames = n_frames
         self.readout_mode = readout
-        patch_sizes = [_size3(patch_size), *[_size3(scale_factor)] * len(conv_chans)]
-        self.token_size = _size3([math.prod(sizes) for sizes in zip(*patch_sizes, strict=True)])
-        grid = self.grid(image_size)
-
-        stem = ConvStem(
-            in_chans=n_frames,
-            grid=grid,
-            patch_sizes=patch_sizes,
-            conv_chans=conv_chans,
-            conv_n_blocks=conv_n_blocks,
-            dim=embed_dim,
-            mlp_ratio=mlp_ratio,
+        self.enc_down_dict = self.new_stem(
+            conv_chans=conv_chans, conv_n_blocks=conv_n_blocks, dim=embed_dim, mlp_ratio=mlp_ratio
         )
-        fusion = Fusion(patch_sizes=patch_sizes, conv_chans=conv_chans, dim=embed_dim)
-        self.enc_down_dict = nn.ModuleDict({VIEW: stem})
+        fusion = Fusion(patch_sizes=self.patch_sizes, conv_chans=conv_chans, dim=embed_dim)
         self.enc_fusion_dict = nn.ModuleDict({VIEW: fusion})
         self.encoder = Encoder(dim=embed_dim, depth=depth, n_heads=n_heads, mlp_ratio=mlp_ratio)
         self.apply(init_linear)
         nn.init.normal_(self.encoder.cls_token, std=0.02)
         self.pred_head_dict = nn.ModuleDict({name: nn.Linear(embed_dim, out_chans) for name in (VIEW, "cls")})
-
-    @property
-    def blocks(self) -> nn.ModuleList:
-        """The transformer blocks."""
-        return self.encoder.blocks
-
-    @property
-    def stem(self) -> ConvStem:
-        """From images to tokens."""
-        return cast(ConvStem, self.enc_down_dict[VIEW])
 
     @property
     def fusion(self) -> Fusion:
@@ -145,26 +100,9 @@ class ConvViT(CutNetwork):
         """Whether the readout ignores all tokens but the class token."""
         return self.readout_mode == "cls"
 
-    def block_name(self, block: int) -> str:
-        """The dotted module path of a block."""
-        return f"encoder.blocks.{block}"
-
-    def grid(self, image_size: Sequence[int]) -> Size3:
-        """The number of tokens along x, y, z of an image.
-
-        Raises:
-            ConfigError: an axis is no multiple of the token's size.
-        """
-        if any(size < 1 or size % token for size, token in zip(image_size, self.token_size, strict=True)):
-            raise ConfigError(
-                f"the image size {tuple(image_size)} is no multiple of the token size {self.token_size} "
-                "(patch_size times the scale factors); crop or pad the images to one"
-            )
-        return _size3([size // token for size, token in zip(image_size, self.token_size, strict=True)])
-
     def embed(self, x: torch.Tensor) -> Features:
         """Turn images (B, n_frames, X, Y, Z) into the input of block 0 and the fusion's addend."""
-        tokens, skips = self.stem(x, self._checked_grid(x))
+        tokens, skips = self.stem(x, self.grid_of(x))
         return Features(self.encoder.prepend(tokens), self.fusion.addend(skips))
 
     def readout(self, features: Features) -> torch.Tensor:
@@ -178,12 +116,6 @@ class ConvViT(CutNetwork):
             logits.append(self.pred_head_dict["cls"](tokens[:, 0]))
         return sum(logits[1:], start=logits[0]) / len(logits)
 
-    def _checked_grid(self, x: torch.Tensor) -> Size3:
-        shape = fixed_shape(x)
-        if len(shape) != 5 or shape[1] != self.n_frames:
-            raise ConfigError(f"expected images (B, {self.n_frames}, X, Y, Z), not {shape}")
-        return self.grid(shape[2:])
-
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ConvViTSize:
@@ -192,6 +124,7 @@ class ConvViTSize:
     Attributes:
         image_size: X, Y, Z in voxels.
         spacing: of a voxel along x, y, z, in mm, for the preprocessing in front of the network.
+        decoder: of the segmentation network.
     """
 
     image_size: Size3
@@ -203,6 +136,7 @@ class ConvViTSize:
     embed_dim: int
     depth: int
     n_heads: int
+    decoder: DecoderSettings = RELEASED_DECODER
 
 
 _BASE = ConvViTSize(
@@ -230,6 +164,20 @@ SIZES: dict[str, ConvViTSize] = {
         embed_dim=96,
         depth=4,
         n_heads=4,
+        decoder=DecoderSettings(chans=(16, 32, 64), kernel_size=(3, 3, 1)),
+    ),
+    # (ours) the same for outlines of 2 mm; kernels within a slice take half the time of those across slices.
+    "fine": ConvViTSize(
+        image_size=(96, 96, 10),
+        spacing=(2.0, 2.0, 10.0),
+        patch_size=(4, 4, 1),
+        scale_factor=(2, 2, 1),
+        conv_chans=(24, 48),
+        conv_n_blocks=2,
+        embed_dim=96,
+        depth=4,
+        n_heads=4,
+        decoder=DecoderSettings(chans=(8, 16, 32, 64), kernel_size=(3, 3, 1)),
     ),
     "base": _BASE,
     "large": dataclasses.replace(_BASE, embed_dim=1024, depth=24, n_heads=16),
@@ -248,15 +196,41 @@ def convvit(size: str, *, out_chans: int, n_frames: int = 2, image_size: Sequenc
     Raises:
         ConfigError: the size is unknown or the image size does not fit it.
     """
-    if size not in SIZES:
-        raise ConfigError(f"unknown size {size!r}; choose one of {', '.join(SIZES)}")
-    settings = {field.name: getattr(SIZES[size], field.name) for field in dataclasses.fields(ConvViTSize)}
-    del settings["spacing"]
-    if image_size is not None:
-        settings["image_size"] = image_size
+    settings = _settings(size, image_size)
     return ConvViT(**settings, n_frames=n_frames, out_chans=out_chans)
 
 
-def _size3(values: Sequence[int]) -> Size3:
-    x, y, z = (int(value) for value in values)
-    return x, y, z
+def convunetr(
+    size: str,
+    *,
+    out_chans: int,
+    n_frames: int = 2,
+    image_size: Sequence[int] | None = None,
+    skip_drop: float = 0.0,
+) -> ConvUNetR:
+    """Build a :class:`~monai_fedlora.networks.convunetr.ConvUNetR` of a named size, randomly initialised.
+
+    Args:
+        size: a key of :data:`SIZES`.
+        out_chans: channels per frame: the background and each structure.
+        n_frames: frames on the channel axis.
+        image_size: X, Y, Z in voxels; None for the size's own.
+        skip_drop: see :class:`~monai_fedlora.networks.convunetr.ConvUNetR`.
+
+    Raises:
+        ConfigError: the size is unknown or the image size does not fit it.
+    """
+    settings = _settings(size, image_size)
+    decoder = SIZES[size].decoder
+    return ConvUNetR(**settings, n_frames=n_frames, out_chans=out_chans, decoder=decoder, skip_drop=skip_drop)
+
+
+def _settings(size: str, image_size: Sequence[int] | None) -> dict[str, Any]:
+    """What both networks of a size are built with."""
+    if size not in SIZES:
+        raise ConfigError(f"unknown size {size!r}; choose one of {', '.join(SIZES)}")
+    settings = {field.name: getattr(SIZES[size], field.name) for field in dataclasses.fields(ConvViTSize)}
+    del settings["spacing"], settings["decoder"]
+    if image_size is not None:
+        settings["image_size"] = image_size
+    return settings

@@ -25,7 +25,8 @@ from monai_fedlora.networks.checkpoint_files import (
     listed,
     opened,
 )
-from monai_fedlora.networks.cinema import VIEW, ConvViT
+from monai_fedlora.networks.cine_network import VIEW
+from monai_fedlora.networks.cinema import ConvViT
 from monai_fedlora.networks.own_weights import load_own
 from monai_fedlora.networks.position import find_grid, resize_position
 from monai_fedlora.networks.vit import VisionTransformer

@@ -18,7 +18,7 @@ from monai_fedlora.adapters.side import attach_side
 from monai_fedlora.errors import ConfigError, PrivacyError
 from monai_fedlora.methods import Method, base, get_method, method_names, register
 from monai_fedlora.methods.clip_adapter import ClipAdapter
-from monai_fedlora.networks.cinema import VIEW
+from monai_fedlora.networks.cine_network import VIEW
 from monai_fedlora.scope import DOWN, Role, Scope
 from tests.helpers import randomise, through_json
 from tests.methods.federation import (
