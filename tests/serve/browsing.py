@@ -127,6 +127,16 @@ def choose(page: Any, name: str, content: bytes) -> None:
     page.set_input_files("#files", {"name": name, "mimeType": "application/octet-stream", "buffer": content})
 
 
+def until_sent(page: Any, count: int) -> None:
+    """Wait until the server has this many studies, and the page sends no more."""
+    page.wait_for_selector(f"#list:not(:has(li[data-id^='sending '])) li:nth-child({count}):last-child")
+
+
+def until_said(page: Any, sentence: str) -> None:
+    """Wait until the page has told its reader so."""
+    page.wait_for_selector(f'#status:text-is("{sentence}")', state="attached")
+
+
 def until_done(page: Any) -> None:
     """Wait for everything that is offered of the chosen study."""
     page.wait_for_selector("#download-json")

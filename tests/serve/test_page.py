@@ -16,7 +16,7 @@ from PIL import Image
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.prediction import NOT_FOR_CLINICAL_USE, Prediction
 from tests.clinic.cine_studies import beating_heart, write_study
-from tests.serve.browsing import LARGEST, choose, table, until_done
+from tests.serve.browsing import LARGEST, choose, table, until_done, until_said, until_sent
 from tests.serve.conftest import zipped
 
 pytestmark = pytest.mark.slow
@@ -116,7 +116,7 @@ def test_a_removed_study_is_gone_from_page_and_server(open_page: Any, address: s
     assert page.request.get(f"{address}/api/studies/{identity}").status == 200
     page.get_by_role("button", name="Remove this study").click()
     page.get_by_role("button", name="Remove", exact=True).click()
-    page.wait_for_selector("#list-empty:not([hidden])")
+    until_said(page, "heart was removed.")
     assert page.locator("#study").is_hidden()
     assert page.request.get(f"{address}/api/studies/{identity}").status == 404
 
@@ -125,12 +125,12 @@ def test_everything_is_removed_at_once(open_page: Any, address: str, heart: byte
     page = open_page(address)
     choose(page, "heart.zip", heart)
     choose(page, "short.zip", short)
-    page.wait_for_selector("#list li:nth-child(2)[data-id]")
+    until_sent(page, 2)
     until_done(page)
     ids = [row.get_attribute("data-id") for row in page.locator("#list li").all()]
     page.get_by_role("button", name="Remove everything").click()
     page.get_by_role("button", name="Remove", exact=True).click()
-    page.wait_for_selector("#list-empty:not([hidden])")
+    until_said(page, "Everything was removed.")
     assert {page.request.get(f"{address}/api/studies/{identity}").status for identity in ids} == {404}
 
 

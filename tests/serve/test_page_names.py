@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.serve.browsing import choose, until_done
+from tests.serve.browsing import choose, until_done, until_sent
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ def test_a_study_is_renamed_on_the_page_and_in_its_files(open_page: Any, address
     page = open_page(address, expected="status of 400")
     choose(page, "heart.zip", heart)
     choose(page, "heart.zip", heart)
-    page.wait_for_selector("#list li:nth-child(2)")
+    until_sent(page, 2)
     until_done(page)
     sign = page.locator("#study .short-id").inner_text()
     assert len(sign) == 8

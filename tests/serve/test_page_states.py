@@ -12,7 +12,7 @@ import pytest
 
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.reader_feedback import read_opinions
-from tests.serve.browsing import choose, serving, until_done
+from tests.serve.browsing import choose, serving, until_done, until_sent
 
 pytestmark = pytest.mark.slow
 
@@ -192,10 +192,9 @@ def test_paper_holds_one_study_with_its_pictures_alone(open_page: Any, address: 
     page = open_page(address)
     choose(page, "heart.zip", heart)
     choose(page, "other.zip", heart)
-    page.wait_for_selector("#list li:nth-child(2)")
-    until_done(page)
-    page.wait_for_selector(".viewer[data-ready]")
-    page.locator("#list li").nth(0).get_by_role("button").click()
+    until_sent(page, 2)
+    page.locator("#list li", has_text="heart").get_by_role("button").click()
+    page.wait_for_selector("#study-heading:text-is('heart')")
     until_done(page)
     page.wait_for_selector(".viewer[data-ready]")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")

@@ -16,7 +16,7 @@ from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.prediction import Prediction
 from monai_fedlora.serve.pages import FOLDER, VIEWER
 from tests.clinic.cine_studies import write_nifti
-from tests.serve.browsing import choose, nameless, table, until_done
+from tests.serve.browsing import choose, nameless, table, until_done, until_said
 
 pytestmark = pytest.mark.slow
 with_viewer = pytest.mark.skipif(not (FOLDER / VIEWER).is_file(), reason="the viewer is not there; make web fetches it")
@@ -362,7 +362,7 @@ def test_the_keyboard_is_enough(open_page: Any, address: str, heart: bytes) -> N
     page.keyboard.press("Enter")
     tab_to("Remove")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#list-empty:not([hidden])")
+    until_said(page, "heart was removed.")
     assert page.evaluate("document.activeElement.id") == "choose-files"
 
 

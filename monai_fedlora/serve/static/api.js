@@ -41,9 +41,9 @@ export function getModel() {
   return call("GET", "api/model");
 }
 
-/** @param {string} id @returns {Promise<Study>} */
-export function getStudy(id) {
-  return call("GET", `api/studies/${encodeURIComponent(id)}`);
+/** @param {string} id @param {AbortSignal} signal that breaks off @returns {Promise<Study>} */
+export function getStudy(id, signal) {
+  return call("GET", `api/studies/${encodeURIComponent(id)}`, undefined, signal);
 }
 
 /** @param {string} id @returns {Promise<null>} */
@@ -113,13 +113,13 @@ export function randomKey() {
   return [...crypto.getRandomValues(new Uint8Array(32))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** @param {string} method @param {string} address @param {any} [content] @returns {Promise<any>} */
-async function call(method, address, content) {
+/** @param {string} method @param {string} address @param {any} [content] @param {AbortSignal} [signal] @returns {Promise<any>} */
+async function call(method, address, content, signal) {
   /** @type {Response} */
   let response;
   try {
     const body = content === undefined ? null : JSON.stringify(content);
-    response = await fetch(address, { method, body, cache: "no-store", headers: { "X-Page-Key": key } });
+    response = await fetch(address, { method, body, cache: "no-store", signal, headers: { "X-Page-Key": key } });
   } catch {
     throw new ApiError(SILENT, 0);
   }

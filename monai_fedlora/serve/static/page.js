@@ -26,6 +26,9 @@ const studies = new Map();
 let panel = null;
 let asking = false;
 let isUsed = true;  // whether a reader did something since the last look
+let picked = 0;  // how often the reader chose a study, so that one that was sent meanwhile does not take its place
+/** What asks about studies now; it is broken off before they are removed. */
+let asks = new AbortController();
 let changes = 0;  // what this page did to its studies, so that an older list of them is not taken for a newer
 let timer = 0;
 
@@ -99,6 +102,7 @@ async function send({ name, items }) {
     return;
   }
   const upload = randomKey();
+  const before = picked;
   const sending = outgoing(name, upload);
   studies.set(sending.id, sending);
   began(upload);
@@ -108,9 +112,9 @@ async function send({ name, items }) {
       sending.sent = share;
       draw();
     });
-    studies.set(study.id, study);
+    inPlaceOf(sending.id, study);
     say(`${study.name} was sent.`);
-    choose(study.id, false);
+    if (!panel || before === picked) choose(study.id, false);
   } catch (error) {
     refuse(name, said(error));
   } finally {
@@ -120,6 +124,20 @@ async function send({ name, items }) {
     draw();
   }
   void ask();
+}
+
+/**
+ * Put a study where another stands in the list.
+ * @param {string} id @param {import("./api.js").Study} study
+ */
+function inPlaceOf(id, study) {
+  const known = [...studies.values()].filter((other) => other.id !== study.id);
+  studies.clear();
+  for (const other of known) {
+    const one = other.id === id ? study : other;
+    studies.set(one.id, one);
+  }
+  if (!studies.has(study.id)) studies.set(study.id, study);
 }
 
 /** Ask about every study that is not finished, until all are; a server that does not answer is asked again. */
@@ -144,11 +162,12 @@ async function ask() {
 /** @param {string} id */
 async function askAbout(id) {
   try {
-    const study = await getStudy(id);
+    const study = await getStudy(id, asks.signal);
     if (!studies.has(id)) return;
     studies.set(id, study);
     if (FINAL.has(study.state)) say(`${study.name}: ${summary(study)}.`);
   } catch (error) {
+    if (!studies.has(id)) return;
     if (!(error instanceof ApiError) || error.status !== 404) throw error;
     forget(id);
   }
@@ -158,6 +177,7 @@ async function askAbout(id) {
 function choose(id, focus = true) {
   const study = studies.get(id);
   if (!study || study.state === "sending") return;
+  if (focus) picked += 1;
   if (panel?.id !== id) {
     panel?.close();
     panel = new StudyPanel(byId("study"), model, id, {
@@ -175,17 +195,29 @@ function choose(id, focus = true) {
 async function remove(id) {
   const study = studies.get(id);
   if (!study || !(await agreed(`Remove ${study.name} with its images and results from this server?`))) return;
+  breakOff([id]);
   try {
     await removeStudy(id);
   } catch (error) {
     if (!(error instanceof ApiError) || error.status !== 404) {
       byId("page-error").replaceChildren(message(said(error)));
+      await look();
       return;
     }
   }
-  forget(id);
+  void ask();
   say(`${study.name} was removed.`);
   byId("choose-files").focus();
+}
+
+/**
+ * Ask and show nothing more of studies that are about to be removed; a look at the server brings back what stayed.
+ * @param {string[]} ids
+ */
+function breakOff(ids) {
+  asks.abort();
+  asks = new AbortController();
+  for (const id of ids) forget(id);
 }
 
 /**
@@ -213,13 +245,14 @@ async function removeAll() {
   const question = "Remove every study that this browser has sent, in this tab and in others, with its images and "
     + "results from this server?";
   if (!(await agreed(question))) return;
+  breakOff([...studies.keys()]);
   try {
     await removeSession();
   } catch (error) {
     byId("page-error").replaceChildren(message(said(error)));
+    await look();
     return;
   }
-  for (const id of [...studies.keys()]) forget(id);
   say("Everything was removed.");
   byId("choose-files").focus();
 }
@@ -231,6 +264,7 @@ function forget(id) {
   if (panel?.id === id) {
     panel.close();
     panel = null;
+    for (const picture of byId("study").querySelectorAll("img")) picture.removeAttribute("src");
     byId("study").replaceChildren();
     byId("study").hidden = true;
   }
