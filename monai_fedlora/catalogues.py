@@ -1,9 +1,9 @@
-"""Methods, backbones, readers, styles and rules by name: those of this package and those that other packages add.
+"""Methods, backbones, readers, styles, rules and tasks by name: of this package, and those that other packages add.
 
 Another package adds one by an entry point of the group ``monai_fedlora.methods``, ``.backbones``, ``.readers``,
-``.styles`` or ``.rules`` under its name. The names are known from the installed packages' metadata; code of a package
-is imported when its name is used, and only if this process trusts the package, see :func:`trust`. A plug-in that cannot
-be used does not affect other names.
+``.styles``, ``.rules`` or ``.tasks`` under its name. The names are known from the installed packages' metadata; code of
+a package is imported when its name is used, and only if this process trusts the package, see :func:`trust`. A plug-in
+that cannot be used does not affect other names.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar
 
 from monai_fedlora.errors import ConfigError, PolicyError, nearest
 
-KINDS = ("methods", "backbones", "readers", "styles", "rules")
+KINDS = ("methods", "backbones", "readers", "styles", "rules", "tasks")
 """Kinds of plug-ins; the group of their entry points is ``monai_fedlora.<kind>``."""
 
 T = TypeVar("T")

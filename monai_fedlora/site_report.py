@@ -1,8 +1,9 @@
 """Report of a site about a round, sent beside its tensors.
 
-A report could leak information, so that it is restricted: counts have a limit, metrics have four decimals and other
-numbers four significant digits. A confusion matrix has the plan's classes and adds up to the number of cases; metrics
-that follow from it are only accepted together with it and must agree with it. :func:`report_bits` computes how much
+A report could leak information, so that it is restricted: counts have a limit, metrics of classes have four decimals
+and other numbers four significant digits. Which metrics there may be, the plan's task says (:class:`MetricsForm`). A
+confusion matrix has the plan's classes and adds up to the number of cases; metrics that follow from it are only
+accepted together with it and must agree with it. :func:`report_bits` computes how much
 information remains possible.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from monai_fedlora.data.origin import KINDS, UNKNOWN
@@ -38,6 +39,19 @@ _LARGEST_NUMBER = 1e9
 _DIGITS, _DECIMALS, _FINEST = 4, 4, 6
 
 
+@dataclass(frozen=True, kw_only=True)
+class MetricsForm:
+    """Which metrics a report may have of each model and split.
+
+    Attributes:
+        classes: of the confusion matrix, with which the metrics of classes are permitted; 0 permits neither.
+        numbers: lowest and highest value of each other metric, by name.
+    """
+
+    classes: int = 0
+    numbers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
 def round_report(report: Mapping[str, Any]) -> dict[str, Any]:
     """Round a site's numbers to the digits that a report may have; other entries stay as they are."""
     rounded: dict[str, Any] = {}
@@ -52,11 +66,14 @@ def round_report(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def round_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Round the metrics of one view."""
-    return {
-        name: round(float(value), _DECIMALS) + 0.0 if name in _METRICS and value is not None else value
-        for name, value in metrics.items()
-    }
+    """Round the metrics of one view; counts stay as they are."""
+    return {name: _round_metric(name, value) for name, value in metrics.items()}
+
+
+def _round_metric(name: str, value: Any) -> Any:
+    if value is None or name in ("n", _MATRIX):
+        return value
+    return round(float(value), _DECIMALS) + 0.0 if name in _METRICS else _rounded(float(value))
 
 
 def renamed_views(metrics: Any) -> Any:
@@ -92,18 +109,18 @@ class Report:
     test: Mapping[str, Mapping[str, Any]] | None = None
 
     @classmethod
-    def parse(cls, value: Any, *, classes: int, splits: Collection[str] = REPORTED) -> Report:
+    def parse(cls, value: Any, *, form: MetricsForm, splits: Collection[str] = REPORTED) -> Report:
         """Read a report in :meth:`to_json`'s form, or refuse it as a whole.
 
         Counts have a limit; the numbers ``seconds`` and ``train_loss`` have four significant digits, and the metrics of
         the ``splits`` x {personal, shared} four decimals, or are null where undefined, with the number of cases
-        ``n`` and a confusion matrix of counts that add up to it. Both views of a split have the same cases. Text is
-        refused, and with it file names and paths; the limits prevent text or images encoded as long numbers or large
-        matrices.
+        ``n`` and a confusion matrix of counts that add up to it. Metrics of other tasks
+        have four significant digits. Both views of a split have the same cases. Text is refused, and with it file names
+        and paths; the limits prevent text or images encoded as long numbers or large matrices.
 
         Args:
             value: the received value.
-            classes: number of classes of the plan.
+            form: of the metrics, as the plan's task has it.
             splits: splits that the report may contain; while a site trains, only "validation".
 
         Raises:
@@ -122,7 +139,7 @@ class Report:
                 raise PrivacyError(f"report entry {IMAGES!r} must be a whole number from 0 to {len(KINDS) - 1}")
             found[IMAGES] = value[IMAGES]
         found |= {key: _number(key, value[key]) for key in _NUMBERS if key in value}
-        found |= {split: _views(split, value[split], classes) for split in REPORTED if split in value}
+        found |= {split: _views(split, value[split], form) for split in REPORTED if split in value}
         return cls(**found)
 
     def to_json(self) -> dict[str, Any]:
@@ -140,28 +157,32 @@ def images_said(kind: str) -> int:
     return KINDS.index(kind)
 
 
-def report_bits(*, classes: int, cases: int, splits: int = 1) -> float:
+def report_bits(*, form: MetricsForm, cases: int, splits: int = 1) -> float:
     """Largest amount of information in a report, in bits.
 
     It is the logarithm of the number of different reports that :class:`Report` accepts, by their entries and values.
 
     Args:
-        classes: number of classes of the plan.
+        form: of the metrics.
         cases: number of cases in each split, as known to the site's own engineer; no program can check it.
         splits: number of splits in the report.
     """
     numbers = len(_COUNTS) * math.log2(MOST_CASES + 2) + 2 * math.log2(2 * _distinct_numbers() + 1)
     numbers += math.log2(len(KINDS) + 1)
-    cells = classes**2
+    free = len(form.numbers) * math.log2(2 * _distinct_numbers() + 2)
+    if not form.classes:
+        return numbers + splits * (1 + len(VIEWS) * (1 + math.log2(MOST_CASES + 2) + free))
+    cells = form.classes**2
     matrices = (math.lgamma(cases + cells + 1) - math.lgamma(cells + 1) - math.lgamma(cases + 1)) / math.log(2)
     counted = max(matrices, 0.0) + 2  # with the case count and without
     metrics = len(_FREE) * math.log2(10**_DECIMALS + 3) + len(_FROM_MATRIX) * math.log2(3)
-    return numbers + splits * (1 + len(VIEWS) * (1 + counted + metrics))
+    return numbers + splits * (1 + len(VIEWS) * (1 + counted + metrics + free))
 
 
-def report_nbytes(*, classes: int) -> int:
+def report_nbytes(*, form: MetricsForm) -> int:
     """Largest size of a report in NVFlare's message, bytes, including the names of its entries."""
-    return 512 + len(REPORTED) * len(VIEWS) * (512 + (5 * classes + 5) * classes)
+    free = sum(len(name.encode()) + 16 for name in form.numbers)
+    return 512 + len(REPORTED) * len(VIEWS) * (512 + (5 * form.classes + 5) * form.classes + free)
 
 
 def _distinct_numbers() -> int:
@@ -189,10 +210,10 @@ def _number(name: str, value: Any) -> float:
     return float(value) + 0.0
 
 
-def _views(split: str, views: Any, classes: int) -> dict[str, dict[str, Any]]:
+def _views(split: str, views: Any, form: MetricsForm) -> dict[str, dict[str, Any]]:
     if not isinstance(views, Mapping) or set(views) - set(VIEWS):
         raise PrivacyError(f"report entry {split!r} may only hold {', '.join(VIEWS)}")
-    found = {view: _metrics(f"{split}.{view}", views[view], classes) for view in VIEWS if view in views}
+    found = {view: _metrics(f"{split}.{view}", views[view], form) for view in VIEWS if view in views}
     said = [metrics for metrics in found.values() if "n" in metrics]
     supports = [[sum(row) for row in metrics[_MATRIX]] for metrics in found.values() if _MATRIX in metrics]
     if any(metrics["n"] != said[0]["n"] for metrics in said) or any(support != supports[0] for support in supports):
@@ -200,19 +221,23 @@ def _views(split: str, views: Any, classes: int) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _metrics(place: str, metrics: Any, classes: int) -> dict[str, Any]:
+def _metrics(place: str, metrics: Any, form: MetricsForm) -> dict[str, Any]:
     if not isinstance(metrics, Mapping):
         raise PrivacyError(f"report entry {place} is not a mapping of metrics")
-    if unknown := [name for name in metrics if name not in (*_METRICS, "n", _MATRIX)]:
+    known = (*((*_METRICS, _MATRIX) if form.classes else ()), *form.numbers, "n")
+    if unknown := [name for name in metrics if name not in known]:
         raise PrivacyError(f"undeclared metric {place}.{unknown[0]!r}")
     found: dict[str, Any] = {}
-    rows = _confusion(f"{place}.{_MATRIX}", metrics[_MATRIX], classes) if _MATRIX in metrics else []
+    rows = _confusion(f"{place}.{_MATRIX}", metrics[_MATRIX], form.classes) if _MATRIX in metrics else []
     derived = _derived(rows) if rows else {}
     for name in _METRICS:
         if name in metrics:
             found[name] = _metric(f"{place}.{name}", metrics[name], least=-1.0 if name == "mcc" else 0.0)
             if name in _FROM_MATRIX:
                 _check_derived(f"{place}.{name}", found[name], derived.get(name, math.nan))
+    for name, (low, high) in form.numbers.items():
+        if name in metrics:
+            found[name] = _limited(f"{place}.{name}", metrics[name], low, high)
     if "n" in metrics:
         found["n"] = _count(f"{place}.n", metrics["n"])
     if rows:
@@ -232,6 +257,15 @@ def _metric(name: str, value: Any, *, least: float) -> float | None:
             f"report entry {name!r} has more than {_DECIMALS} decimals; the site may run another version"
         )
     return float(value) + 0.0
+
+
+def _limited(name: str, value: Any, low: float, high: float) -> float | None:
+    if value is None:
+        return None
+    found = _number(name, value)
+    if not low <= found <= high:
+        raise PrivacyError(f"report entry {name!r} must lie from {low:g} to {high:g}")
+    return found
 
 
 def _check_derived(name: str, value: float | None, expected: float | None) -> None:

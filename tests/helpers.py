@@ -20,6 +20,7 @@ from monai_fedlora.networks.text_head import CosineHead, put_head
 from monai_fedlora.networks.text_reader import TextReader
 from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
 from monai_fedlora.scope import Entry, Manifest
+from monai_fedlora.site_report import MetricsForm
 
 
 def fast_in_part(values: Iterable[Any], *, of: int = 3) -> list[Any]:
@@ -136,7 +137,7 @@ def make_payload(manifest: Manifest, seed: int = 0) -> dict[str, np.ndarray]:
 
 def make_update(tensors: Any, report: Any = None) -> Update:
     """What a site sends: tensors as they travel, and a report about two classes."""
-    return Update.read(tensors, report or {}, classes=2)
+    return Update.read(tensors, report or {}, form=MetricsForm(classes=2))
 
 
 def scored(balanced_accuracy: float) -> dict[str, Any]:

@@ -20,11 +20,11 @@ PACKAGE = REPOSITORY / "monai_fedlora"
 ORDER = (
     *("errors", "environment", "out_of_memory", "catalogues", "source_digest", "files", "scratch"),
     *("tracker_names", "encoding", "resources", "measures", "formats", "transforms", "data", "studies", "site_report"),
-    *("networks", "adapters", "scope", "methods", "engines"),
+    *("networks", "adapters", "scope", "methods", "engines", "tasks"),
     *("federated", "rendering", "exporting", "clinic", "auditing", "comparison"),
     *("reporting", "serve", "api", "commands", "cli"),
 )
-_TRAINING = {"adapters", "methods", "engines", "federated"}
+_TRAINING = {"adapters", "methods", "engines", "tasks", "federated"}
 # Rooms that know nothing of each other although one stands above the other.
 APART = {
     "measures": {"environment", "out_of_memory", "catalogues", "source_digest", "files", "scratch", "tracker_names"}

@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 
 from monai_fedlora.engines.metrics import METRICS, classification_metrics
 from monai_fedlora.errors import PrivacyError
-from monai_fedlora.site_report import MOST_CASES, MOST_CLASSES, Report, report_bits, report_nbytes, round_report
+from monai_fedlora.site_report import (
+    MOST_CASES,
+    MOST_CLASSES,
+    MetricsForm,
+    Report,
+    report_bits,
+    report_nbytes,
+    round_report,
+)
 from tests.helpers import through_json
 
 counts = st.integers(0, 10_000)
@@ -71,8 +79,10 @@ def slots(value: Any) -> list[tuple[Any, Any]]:
 @given(st.integers(2, 4).flatmap(lambda classes: st.tuples(st.just(classes), reports(classes))))
 def test_a_legal_report_passes(made: tuple[int, dict[str, Any]]) -> None:
     classes, report = made
-    assert checked(report, classes=classes).items() >= report.items() or "n" in str(report)
-    assert checked(through_json(report), classes=classes) == checked(report, classes=classes)
+    assert checked(report, form=MetricsForm(classes=classes)).items() >= report.items() or "n" in str(report)
+    assert checked(through_json(report), form=MetricsForm(classes=classes)) == checked(
+        report, form=MetricsForm(classes=classes)
+    )
 
 
 surprises = (
@@ -96,7 +106,7 @@ def test_a_surprise_anywhere_is_refused(data: st.DataObject, report: dict[str, A
     container, key = data.draw(st.sampled_from(places))
     container[key] = surprise
     with pytest.raises(PrivacyError):
-        checked(report, classes=3)
+        checked(report, form=MetricsForm(classes=3))
 
 
 @given(st.data(), reports(), st.text(), st.none() | st.floats(-1, 1) | st.text())
@@ -107,13 +117,13 @@ def test_an_undeclared_entry_anywhere_is_refused(data: st.DataObject, report: An
     containers = [report] + [c[k] for c, k in slots(report) if isinstance(c[k], dict)]
     data.draw(st.sampled_from(containers))[key] = value
     with pytest.raises(PrivacyError):
-        checked(report, classes=3)
+        checked(report, form=MetricsForm(classes=3))
 
 
 @given(st.none() | st.text() | st.integers() | st.lists(st.integers()))
 def test_a_report_that_is_no_mapping_is_refused(value: Any) -> None:
     with pytest.raises(PrivacyError):
-        checked(value, classes=2)
+        checked(value, form=MetricsForm(classes=2))
 
 
 @pytest.mark.parametrize(
@@ -137,13 +147,13 @@ def test_a_report_that_is_no_mapping_is_refused(value: Any) -> None:
 )
 def test_a_confusion_matrix_has_the_plans_classes_and_counts(matrix: Any) -> None:
     with pytest.raises(PrivacyError, match="confusion_matrix"):
-        checked({"test": {"personal": {"confusion_matrix": matrix}}}, classes=2)
+        checked({"test": {"personal": {"confusion_matrix": matrix}}}, form=MetricsForm(classes=2))
 
 
 def test_a_matrix_of_as_many_classes_as_a_plan_may_have_passes() -> None:
     matrix = np.eye(MOST_CLASSES, dtype=int).tolist()
     metrics = {"confusion_matrix": matrix, "accuracy": 1.0}
-    found = checked({"validation": {"personal": metrics}}, classes=MOST_CLASSES)
+    found = checked({"validation": {"personal": metrics}}, form=MetricsForm(classes=MOST_CLASSES))
     assert found["validation"]["personal"]["n"] == MOST_CLASSES
 
 
@@ -155,50 +165,50 @@ def about(**metrics: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("name", DERIVED)
 def test_what_follows_from_the_matrix_has_to_follow(name: str) -> None:
     right = classification_metrics([[1, 0]] * 3 + [[0, 1]] + [[1, 0]] * 2 + [[0, 1]] * 4, [0] * 4 + [1] * 6)[name]
-    checked(round_report(about(**{name: right})), classes=2)
+    checked(round_report(about(**{name: right})), form=MetricsForm(classes=2))
     for value in (round(right + 0.0001, 4), round(right - 0.1, 4), None):
         with pytest.raises(PrivacyError, match="does not follow"):
-            checked(about(**{name: value}), classes=2)
+            checked(about(**{name: value}), form=MetricsForm(classes=2))
     alone = round_report({"validation": {"personal": {name: right}}})
     with pytest.raises(PrivacyError, match="does not follow"):
-        checked(alone, classes=2)
+        checked(alone, form=MetricsForm(classes=2))
 
 
 def test_the_cases_are_those_of_the_matrix_and_of_the_other_view() -> None:
     with pytest.raises(PrivacyError, match="sum of the confusion matrix"):
-        checked(about(n=11), classes=2)
+        checked(about(n=11), form=MetricsForm(classes=2))
     for other in ({"n": 11}, {"confusion_matrix": [[4, 1], [1, 4]]}):
         report = about(n=10)
         report["validation"]["shared"] = other
         with pytest.raises(PrivacyError, match="the same cases"):
-            checked(report, classes=2)
+            checked(report, form=MetricsForm(classes=2))
 
 
 @pytest.mark.parametrize("name", ["balanced_accuracy", "auroc", "mcc", "ece"])
 @pytest.mark.parametrize("value", [1.01, -1.01, 1e308, 10**400])
 def test_a_metric_outside_its_range_is_refused(name: str, value: float) -> None:
     with pytest.raises(PrivacyError, match=name):
-        checked({"validation": {"personal": {name: value}}}, classes=2)
+        checked({"validation": {"personal": {name: value}}}, form=MetricsForm(classes=2))
 
 
 @pytest.mark.parametrize("name", ["round", "cases"])
 @pytest.mark.parametrize("value", [-1, 1.0, 2**31 - 1, 2**40, int.from_bytes(b"a whole sentence about a patient")])
 def test_a_count_is_whole_not_negative_and_no_message_in_disguise(name: str, value: float) -> None:
     with pytest.raises(PrivacyError, match=name):
-        checked({name: value}, classes=2)
+        checked({name: value}, form=MetricsForm(classes=2))
 
 
 @pytest.mark.parametrize("name", ["seconds", "train_loss"])
 @pytest.mark.parametrize("value", [12.345, 0.00012345, 1e-9, 123456, 1e300])
 def test_a_number_has_few_digits(name: str, value: float) -> None:
     with pytest.raises(PrivacyError, match=name):
-        checked({name: value}, classes=2)
+        checked({name: value}, form=MetricsForm(classes=2))
 
 
 def test_while_a_site_trains_it_has_nothing_to_say_of_its_test_cases() -> None:
-    checked({"test": {}}, classes=2)
+    checked({"test": {}}, form=MetricsForm(classes=2))
     with pytest.raises(PrivacyError, match="undeclared report entry 'test'"):
-        checked({"test": {}}, classes=2, splits=("validation",))
+        checked({"test": {}}, form=MetricsForm(classes=2), splits=("validation",))
 
 
 def test_a_refused_report_does_not_tell_its_values() -> None:
@@ -208,15 +218,15 @@ def test_a_refused_report_does_not_tell_its_values() -> None:
         {"test": "patient007"},
     ):
         with pytest.raises(PrivacyError) as caught:
-            checked(copy.deepcopy(report), classes=2)
+            checked(copy.deepcopy(report), form=MetricsForm(classes=2))
         assert "patient007" not in str(caught.value)
 
 
 def test_what_the_metrics_compute_may_be_reported() -> None:
     values = classification_metrics([[0.2, 0.8], [0.6, 0.4], [0.3, 0.7]], [1, 0, 0])
     undefined = classification_metrics([[0.2, 0.8]], [1])
-    checked(round_report(json.loads(json.dumps({"test": {"personal": values}}))), classes=2)
-    checked(round_report({"test": {"shared": undefined}}), classes=2)
+    checked(round_report(json.loads(json.dumps({"test": {"personal": values}}))), form=MetricsForm(classes=2))
+    checked(round_report({"test": {"shared": undefined}}), form=MetricsForm(classes=2))
 
 
 # ---- how much a report can say --------------------------------------------------------------------------
@@ -233,7 +243,7 @@ def test_neither_order_nor_type_says_anything(report: dict[str, Any], shuffler: 
             return -0.0 if value == 0 else int(value) if value.is_integer() else value
         return value
 
-    one, other = checked(report, classes=2), checked(disturbed(report), classes=2)
+    one, other = checked(report, form=MetricsForm(classes=2)), checked(disturbed(report), form=MetricsForm(classes=2))
     assert json.dumps(one) == json.dumps(other)
 
 
@@ -255,13 +265,13 @@ def test_no_more_reports_pass_than_the_stated_bits_allow() -> None:
         passed += passes(base)
     assert passed == 1 + math.comb(2 + 4, 4)
     assert sum(passes({"auroc": value}) for value in grid) <= 10**4 + 2
-    free = report_bits(classes=2, cases=2) - report_bits(classes=2, cases=0)
+    free = report_bits(form=MetricsForm(classes=2), cases=2) - report_bits(form=MetricsForm(classes=2), cases=0)
     assert free >= 2 * math.log2(math.comb(2 + 4, 4)) - 1e-9
 
 
 def passes(metrics: dict[str, Any]) -> bool:
     try:
-        checked({"validation": {"personal": metrics}}, classes=2)
+        checked({"validation": {"personal": metrics}}, form=MetricsForm(classes=2))
     except PrivacyError:
         return False
     return True
@@ -271,9 +281,9 @@ def test_a_report_says_less_than_a_fiftieth_of_what_it_could() -> None:
     """Four matrices of 32 x 32 counts below 2^31, and free floating-point numbers, were 16 kB a round."""
     before = 4 * (32 * 32 * 31 + 31 + 7 * 61) + 2 * 31 + 2 * 62
     assert before / 8 > 16_000
-    assert report_bits(classes=2, cases=100) < 300
-    assert report_bits(classes=2, cases=100) < before / 400
-    assert report_bits(classes=33, cases=100) < before / 50
+    assert report_bits(form=MetricsForm(classes=2), cases=100) < 300
+    assert report_bits(form=MetricsForm(classes=2), cases=100) < before / 400
+    assert report_bits(form=MetricsForm(classes=33), cases=100) < before / 50
 
 
 @given(st.integers(2, 5).flatmap(lambda classes: st.tuples(st.just(classes), reports(classes))))
@@ -281,7 +291,7 @@ def test_no_report_takes_more_bytes_than_stated(made: tuple[int, dict[str, Any]]
     import msgpack
 
     classes, report = made
-    assert len(msgpack.packb(report)) <= report_nbytes(classes=classes)
+    assert len(msgpack.packb(report)) <= report_nbytes(form=MetricsForm(classes=classes))
 
 
 def test_the_longest_report_takes_no_more_bytes_than_stated() -> None:
@@ -292,4 +302,4 @@ def test_the_longest_report_takes_no_more_bytes_than_stated() -> None:
         metrics = {**dict.fromkeys(METRICS, 0.1234), "n": MOST_CASES, "confusion_matrix": matrix}
         split = {"personal": metrics, "shared": metrics}
         report = {"round": 1, "cases": 1, "seconds": 0.1, "train_loss": 0.1, "validation": split, "test": split}
-        assert len(msgpack.packb(report)) <= report_nbytes(classes=classes)
+        assert len(msgpack.packb(report)) <= report_nbytes(form=MetricsForm(classes=classes))

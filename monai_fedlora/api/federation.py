@@ -35,6 +35,9 @@ from monai_fedlora.networks.pinned import find_backbone, pin_backbone
 from monai_fedlora.networks.prompts import own_prompts
 from monai_fedlora.out_of_memory import tell_out_of_memory
 from monai_fedlora.scratch import private_folder
+from monai_fedlora.tasks.classification import CLASSIFICATION
+from monai_fedlora.tasks.known import TASKS, task_of
+from monai_fedlora.tasks.task import Task
 
 __all__ = ["Run", "federate"]
 
@@ -56,6 +59,7 @@ def federate(
     batch_size: int | None = None,
     seed: int = 0,
     classes: Sequence[str] | None = None,
+    task: str | None = None,
     backbone: str | None = None,
     bundle: str | None = None,
     prompts: Mapping[str, Any] | str | os.PathLike[str] | None = None,
@@ -78,8 +82,9 @@ def federate(
     Args:
         network: a function without arguments that makes the network, called for each site with the same seed; or a
             network, which is copied for each site; or the name of a catalogued backbone, for prepared folders alone.
-            A network maps a batch of images (B, C, \\*spatial) to logits (B, classes); a tuple or an object that holds
-            them will do.
+            A network maps a batch of images (B, C, \\*spatial) to logits (B, classes), for segmentation
+            (B, 1 + structures, \\*spatial), for regression to numbers (B, values); a tuple or an object that holds them
+            will do.
         choice: of a method, see `monai_fedlora.method`.
         sites: by name, the cases of each, or the path of its prepared folder.
         rounds: of local training and averaging.
@@ -89,6 +94,8 @@ def federate(
         seed: of every random choice: the same one gives the same bits on the same machine.
         classes: names in label order; None takes those of the sites, and for arrays "0", "1" and so on. They have to be
             named where the last of them has no case at any site.
+        task: what is learnt: "classification", "segmentation" or "regression", with the names of structures or values
+            as ``classes``; None takes that of prepared folders, and classification for arrays.
         backbone: of a catalogued network, the file, folder or hub id of its weights; None for its demonstration
             weights.
         bundle: whose training settings hold where nothing else is said; None for the one of the network's images.
@@ -153,14 +160,16 @@ def federate(
     with random_state_kept():
         if isinstance(network, str):
             plan, source, listed = _catalogued(
-                network, choice, given, classes, backbone=backbone, bundle=bundle, prompts=prompts, **common
+                network, choice, given, classes, task, backbone=backbone, bundle=bundle, prompts=prompts, **common
             )
         else:
             if backbone is not None:
                 raise ConfigError("backbone is for a network of the catalogue; load the weights where you make yours")
             if prompts is not None:
                 raise ConfigError("prompts are for a network of the catalogue that reads text, such as clip_base_16")
-            plan, source, listed = _own(network, choice, given, classes, bundle=bundle or IMAGE_BUNDLE, **common)
+            plan, source, listed = _own(
+                network, choice, given, classes, _task(task, given), bundle=bundle or IMAGE_BUNDLE, **common
+            )
         options: dict[str, Any] = {"threads": threads, "on_progress": on_progress, "policy": lambda: NOTHING_LEAVES}
         if folder is None and (resume or overwrite):
             raise ConfigError("resume and overwrite are of a folder that keeps the run; give folder=")
@@ -181,11 +190,22 @@ def _materials(source: Source, listed: Mapping[str, Datalist]) -> str:
     return digest.hexdigest()
 
 
+def _task(name: str | None, given: Mapping[str, SiteData]) -> Task:
+    """What is learnt: as given, or as the prepared folders have it."""
+    found = {site: task_of(load_datalist(data.folder)).name for site, data in given.items() if data.folder is not None}
+    if name is None:
+        name = next(iter(found.values()), CLASSIFICATION.name)
+    if differing := [site for site, task in found.items() if task != name]:
+        raise ConfigError(f"the run is for {name}, and {differing[0]} is prepared for {found[differing[0]]}")
+    return TASKS[name]
+
+
 def _own(
     network: Callable[[], nn.Module] | nn.Module,
     choice: MethodChoice,
     given: Mapping[str, SiteData],
     classes: Sequence[str] | None,
+    task: Task,
     *,
     training: Mapping[str, Any],
     **common: Any,
@@ -195,7 +215,7 @@ def _own(
         raise ConfigError(
             f"{wrong[0]} is for networks of the catalogue; give augmentation= and transform= of fl.SiteData"
         )
-    read = {site: data.read(site) for site, data in given.items()}
+    read = {site: data.read(site, task.collected) for site, data in given.items()}
     image = _common_image({site: parts for site, (_, parts) in read.items()})
     make = _maker(network)
 
@@ -204,24 +224,26 @@ def _own(
             seed_everything(common["seed"])
             found = choice.open(make())
             if any(nn.parameter.is_lazy(tensor) for tensor in (*found[0].parameters(), *found[0].buffers())):
-                _logits(found[0], image)
+                _logits(found[0], image, task)
         return found
 
     first, method = opened()
-    outputs = _logits(first, image).shape[1]
-    names = _class_names(classes, {site: said.classes for site, (said, _) in read.items()}, outputs)
-    if classes is None and all(said.classes is None for said, _ in read.values()):
+    outputs = task.names_of_outputs(_logits(first, image, task).shape[1])
+    names = _class_names(classes, {site: said.classes for site, (said, _) in read.items()}, outputs, task)
+    if task.collected.has_labels and classes is None and all(said.classes is None for said, _ in read.values()):
         _check_outputs(outputs, (parts for _, parts in read.values()))
+    kind: dict[str, Any] = {} if task is CLASSIFICATION else {"kind": task.collected, "task": task.listed_as[0]}
     sites: dict[str, SiteCases] = {}
     for site, (said, parts) in read.items():
         dataset = said.folder.parent.name if said.folder else "memory"
-        listed, items = collect(parts, site=site, classes=names, images=said.images, dataset=dataset)
+        listed, items = collect(parts, site=site, classes=names, images=said.images, dataset=dataset, **kind)
         sites[site] = SiteCases(listed=listed, items=items, augmentation=tuple(said.augmentation))
     plan = Plan(
         method=method.name,
         method_args=dataclasses.asdict(method),
         classes=names,
         size=OWN_NETWORK,
+        task=task.name,
         backbone_sha256=weights_digest(first),
         declared_cases={site: len(cases.listed.training) for site, cases in sites.items()},
         training=dict(training),
@@ -256,8 +278,8 @@ def _maker(network: Callable[[], nn.Module] | nn.Module) -> Callable[[], nn.Modu
     return make
 
 
-def _logits(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
-    """What a network makes of one image: logits (1, C), checked."""
+def _logits(network: nn.Module, image: torch.Tensor, task: Task) -> torch.Tensor:
+    """What a network makes of one image: logits (1, C, ...), checked."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -274,12 +296,9 @@ def _logits(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
     finally:
         for module, training in modes.items():
             module.training = training
-    if logits.ndim != 2 or logits.shape[1] < 2:
-        raise ConfigError(
-            f"the network gives an output of shape {tuple(logits.shape)} for one image; a classifier gives one logit "
-            "per class, (1, classes), and there are at least two"
-        )
-    if bool((logits >= 0).all()) and abs(float(logits.sum()) - 1) < 1e-3:
+    if wrong := task.check_output(tuple(logits.shape), tuple(image.shape)):
+        raise ConfigError(f"the network gives an output of shape {tuple(logits.shape)} for one image; {wrong}")
+    if task.gives_logits and bool((logits >= 0).all()) and float((logits.sum(dim=1) - 1).abs().max()) < 1e-3:
         raise ConfigError(
             "the network gives probabilities: its outputs for an image are not negative and their sum is 1. The loss "
             "takes the softmax itself; leave it out of the network, so that it gives logits"
@@ -289,7 +308,7 @@ def _logits(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
 
 def _check_outputs(outputs: int, parts: Iterable[Parts]) -> None:
     """Refuse outputs that no case has for a label, where nothing says that there are such classes."""
-    highest = max((item.label for part in parts for items in part.values() for item in items), default=0)
+    highest = max((item.entries["label"] for part in parts for items in part.values() for item in items), default=0)
     if highest + 1 < outputs:
         raise ConfigError(
             f"the network has {outputs} outputs, and no label is above {highest}: it may give features, or its head "
@@ -317,7 +336,7 @@ def _common_image(parts: Mapping[str, Parts]) -> torch.Tensor:
 
 
 def _class_names(
-    classes: Sequence[str] | None, said: Mapping[str, Sequence[str] | None], outputs: int
+    classes: Sequence[str] | None, said: Mapping[str, Sequence[str] | None], outputs: int, task: Task
 ) -> tuple[str, ...]:
     """Names of the classes, which all sites agree on."""
     found = {"the run": tuple(classes)} if classes is not None else {}
@@ -325,11 +344,12 @@ def _class_names(
     who, names = next(iter(found.items()), ("the network", tuple(map(str, range(outputs)))))
     if differing := [site for site, other in found.items() if other != names]:
         raise ConfigError(
-            f"{who} has the classes {list(names)}, and {differing[0]} {list(found[differing[0]])}; all sites need the "
-            "same in the same order"
+            f"{who} has the {task.named} {list(names)}, and {differing[0]} {list(found[differing[0]])}; all sites need "
+            "the same in the same order"
         )
     if len(names) != outputs:
-        raise ConfigError(f"{who} has {len(names)} classes, and the network {outputs} outputs; they must be as many")
+        outputs_said = f"{outputs} outputs" if task.outputs(0) == 0 else f"outputs for {outputs}"
+        raise ConfigError(f"{who} has {len(names)} {task.named}, and the network {outputs_said}; they must be as many")
     return names
 
 
@@ -338,6 +358,7 @@ def _catalogued(
     choice: MethodChoice,
     given: Mapping[str, SiteData],
     classes: Sequence[str] | None,
+    task: str | None,
     *,
     backbone: str | None,
     bundle: str | None,
@@ -357,8 +378,12 @@ def _catalogued(
                 "without transforms: SiteData.prepared(folder). For arrays give a function that makes the network"
             )
         listed[site] = load_datalist(data.folder)
+    chosen = _task(task, given)
     names = _class_names(
-        classes, {site: found.classes for site, found in listed.items()}, len(next(iter(listed.values())).classes)
+        classes,
+        {site: found.classes for site, found in listed.items()},
+        len(next(iter(listed.values())).classes),
+        chosen,
     )
     images = TEXT_BUNDLE if method.reads_text else IMAGE_BUNDLE
     bundle = bundle or (CINE_BUNDLE if modality == "cine" else images)
@@ -370,6 +395,7 @@ def _catalogued(
         method_args=dataclasses.asdict(method),
         classes=names,
         size=size,
+        task=chosen.name,
         backbone_sha256=pin_backbone(size, source, texts=method.reads_text),
         declared_cases={site: len(found.training) for site, found in listed.items()},
         prompts=own_prompts(bundle, names, file=said) if method.reads_text or said is not None else None,

@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from monai_fedlora.data.collected import Parts, read_part
+from monai_fedlora.data.collected import LABEL, Parts, TargetKind, read_part
 from monai_fedlora.data.datalist import FILE_NAME, load_datalist
 from monai_fedlora.data.origin import UNKNOWN, check_kind
 from monai_fedlora.errors import ConfigError, DataError
@@ -25,6 +25,10 @@ class SiteData:
     - a tuple of images (N, C, \\*spatial) and labels (N,), as arrays or tensors, and, as a third, subjects (N,);
     - a list of dictionaries with ``image``, ``label`` and, where known, ``subject``;
     - a MONAI or torch data set of such dictionaries, or of pairs of an image and a label.
+
+    In place of labels, segmentation has masks (N, \\*spatial) of whole numbers, 0 for the background and 1 to K for the
+    structures (key ``mask``; of a dictionary, ``labelled`` (K + 1,) says which structures its mask outlines, the
+    background first), and regression has numbers (N, V) (key ``values``), NaN where one is not known.
 
     Labels are 0 to C - 1. Images are used as they are: what they need before the network is ``transform``. All cases
     are read once, when the run begins, and stay in memory. Cases of one subject are one patient for everything that
@@ -108,11 +112,12 @@ class SiteData:
             return cls.prepared(value)
         raise ConfigError(f"a site is a {type(value).__name__}; give fl.SiteData(...) or the path of a prepared site")
 
-    def read(self, site: str) -> tuple[SiteData, Parts]:
+    def read(self, site: str, kind: TargetKind = LABEL) -> tuple[SiteData, Parts]:
         """Read all cases.
 
         Args:
             site: its name, for errors.
+            kind: what cases have beside their image.
 
         Returns:
             What the site says about them (of a prepared folder, what its datalist says), and the cases by split.
@@ -126,7 +131,9 @@ class SiteData:
             said = replace(self, classes=listed.classes, images=listed.origin.kind)
             parts = {split: _by_unit(listed, split) for split in parts}
         steps = self.transform
-        return said, {split: read_part(part, site=site, split=split, transform=steps) for split, part in parts.items()}
+        return said, {
+            split: read_part(part, site=site, split=split, transform=steps, kind=kind) for split, part in parts.items()
+        }
 
 
 def _by_unit(listed: Any, split: str) -> list[dict[str, Any]]:

@@ -67,7 +67,7 @@ class WrittenJob:
         if plan.start is not None:
             start = plan.start
             notes.append(f"starts from {start.name}, of {start.kind} images; every model of this run will say so")
-        most = math.ceil(report_bits(classes=len(plan.classes), cases=_REPORTED_CASES) / 8)
+        most = math.ceil(report_bits(form=plan.form, cases=_REPORTED_CASES) / 8)
         return [
             *notes,
             f"per site and round {len(up.entries)} tensors of {up.nbytes:,} bytes go up and {len(down.entries)} of "

@@ -12,6 +12,8 @@ from monai_fedlora.errors import ConfigError
 
 FORMAT = 1
 SPLITS = ("training", "validation", "test")
+NO_LABEL = -1
+"""Label of a case whose task has no classes."""
 FILE_KEYS = ("image", "ed", "es", "cine")
 
 
@@ -24,7 +26,7 @@ class Case:
 
     Attributes:
         subject: code of the patient, or of the photograph; unique in a datalist.
-        label: index into the datalist's classes.
+        label: index into the datalist's classes; :data:`NO_LABEL` where these are structures or values.
         group: the diagnosis as the source gives it.
         unit: the patient or lesion that several cases belong to; None for a case that is alone. All cases of a unit
             are in one split.
@@ -64,8 +66,9 @@ class Datalist:
     Attributes:
         site: name of the site, as the federation knows it.
         dataset: name of the data set, such as ``acdc``.
-        task: ``binary`` or ``multiclass``.
-        classes: class names; a label is an index into them. A site may lack cases of a class.
+        task: ``binary`` or ``multiclass``, or the name of a task without classes.
+        classes: class names, or those of structures or values; a label is an index into them. A site may lack
+            cases of a class.
         image_root: absolute folder that the image paths are relative to.
         seed: seed of the split.
         training, validation, test: the cases; training is never empty.
@@ -111,8 +114,10 @@ class Datalist:
         return "cine" if self.training[0].image is None else "image"
 
     def counts(self, split: str) -> tuple[int, ...]:
-        """Return the number of cases of each class in a split."""
+        """Return the number of cases of each class in a split; in a task without classes, of all cases."""
         labels = [case.label for case in self.cases(split)]
+        if NO_LABEL in labels:
+            return (len(labels),)
         return tuple(labels.count(label) for label in range(len(self.classes)))
 
     def all_cases(self) -> Iterator[tuple[str, Case]]:

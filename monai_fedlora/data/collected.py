@@ -18,7 +18,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, Randomizable
 from torch import Tensor
 
-from monai_fedlora.data.cases import SPLITS, Case, Datalist
+from monai_fedlora.data.cases import NO_LABEL, SPLITS, Case, Datalist
 from monai_fedlora.data.datalist import check_site_name
 from monai_fedlora.data.origin import UNKNOWN, Origin
 from monai_fedlora.errors import DataError
@@ -37,20 +37,41 @@ class Item:
 
     Attributes:
         image: (C, \\*spatial) float32, finite.
-        label: index of its class.
+        entries: what else an item of the task holds, such as ``label``, the index of its class.
         subject: the patient; None where the case is the only one of its patient.
     """
 
     image: Tensor
-    label: int
+    entries: Mapping[str, Any]
     subject: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetKind:
+    r"""What a case of a task has beside its image.
+
+    Attributes:
+        key: of what a network shall say of it, which is also its word in messages; data sets of pairs give it second.
+        read: given the case as it was given, its image (C, \*spatial), and its name for messages, returns the entries
+            that an item holds; raises DataError.
+        complete: given these entries, the names of the task, and the name of the case, returns them with what only the
+            names tell; raises DataError where they do not fit the names.
+        has_labels: whether an entry is an index into the names, under ``label``.
+    """
+
+    key: str
+    read: Callable[[Mapping[str, Any], Tensor, str], dict[str, Any]]
+    complete: Callable[[Mapping[str, Any], Sequence[str], str], dict[str, Any]]
+    has_labels: bool = False
 
 
 Parts = Mapping[str, Sequence[Item]]
 """Cases by split, "training", "validation" and "test"."""
 
 
-def read_part(part: Any, *, site: str, split: str, transform: Sequence[Callable] | Callable = ()) -> list[Item]:
+def read_part(
+    part: Any, *, site: str, split: str, transform: Sequence[Callable] | Callable = (), kind: TargetKind | None = None
+) -> list[Item]:
     """Read one split.
 
     Args:
@@ -59,6 +80,7 @@ def read_part(part: Any, *, site: str, split: str, transform: Sequence[Callable]
             ``subject``, or pairs of an image and a label.
         site, split: names for messages.
         transform: deterministic MONAI dictionary transforms, run once for each case.
+        kind: what takes the place of labels in another task than classification.
 
     Raises:
         DataError: the numbers of images and labels differ, a case lacks an image or label or has one of a wrong type,
@@ -67,30 +89,39 @@ def read_part(part: Any, *, site: str, split: str, transform: Sequence[Callable]
     if part is None:
         return []
     place = f"{site}: the {split} part"
+    kind = kind or LABEL
     try:
         count = len(part[0] if isinstance(part, tuple) else part)
         if not isinstance(part, tuple) and (isinstance(part, Mapping) or not hasattr(part, "__getitem__")):
             raise TypeError
     except TypeError:
-        kind = type(part).__name__
         raise DataError(
-            f"{place} is a {kind}; give images and labels as a tuple, a list of dictionaries with image and label, a "
-            "data set with a length (of a data loader, its dataset), or a prepared folder"
+            f"{place} is a {type(part).__name__}; give images and {several(kind.key)} as a tuple, a list of "
+            f"dictionaries with image and {kind.key}, a data set with a length (of a data loader, its dataset), "
+            "or a prepared folder"
         ) from None
-    reader = _of_arrays(part, place) if isinstance(part, tuple) else _of_items(part, place)
+    reader = _of_arrays(part, place, kind) if isinstance(part, tuple) else _of_items(part, place, kind)
     steps = Compose(list(transform) if isinstance(transform, Sequence) else [transform])
     _check_repeatable(steps, "transform", place)
     found: list[Item] = []
     for number in range(count):
         case = f"{site}: {split} case {number}"
-        found.append(_item(_transformed(reader(number), steps, case), case))
+        found.append(_item(_transformed(reader(number), steps, case, kind), case, kind))
     if count and not isinstance(part, (tuple, list)):
-        _check_same(part, reader, steps, found[0], place)
+        _check_same(part, reader, steps, found[0], place, kind)
     return found
 
 
 def collect(
-    parts: Parts, *, site: str, classes: Sequence[str], seed: int = 0, images: str = UNKNOWN, dataset: str = "memory"
+    parts: Parts,
+    *,
+    site: str,
+    classes: Sequence[str],
+    seed: int = 0,
+    images: str = UNKNOWN,
+    dataset: str = "memory",
+    kind: TargetKind | None = None,
+    task: str | None = None,
 ) -> tuple[Datalist, dict[str, tuple[dict[str, Any], ...]]]:
     """Join a site's cases to a datalist; a warning tells of images that two parts have in common, equal to the bit.
 
@@ -101,9 +132,12 @@ def collect(
         seed: seed of the split, which was made elsewhere; it is only recorded.
         images: kind of the images, see :mod:`monai_fedlora.data.origin`.
         dataset: name of the data set.
+        kind: as for :func:`read_part`.
+        task: that the datalist names; None for classification.
 
     Returns:
-        The cases as a datalist, and by split one MONAI dictionary per case with ``image``, ``label`` and ``subject``.
+        The cases as a datalist, and by split one MONAI dictionary per case with ``image``, ``subject``, and
+        what the task has, such as ``label``.
 
     Raises:
         DataError: there is no training case, a label is not an index into the classes, images differ in shape, or a
@@ -112,24 +146,30 @@ def collect(
     check_site_name(site)
     if not parts.get("training"):
         raise DataError(f"{site} has no training case; give it some, or leave the site out")
-    _check_items(parts, site, classes)
+    kind = kind or LABEL
+    entries = _check_items(parts, site, classes, kind)
     _tell_about_equal_images(parts, site)
     listed: dict[str, tuple[Case, ...]] = {}
     items: dict[str, tuple[dict[str, Any], ...]] = {}
     for split in SPLITS:
         found = parts.get(split, ())
         listed[split] = tuple(
-            Case(subject=f"{split}-{number:05d}", label=item.label, group=classes[item.label], unit=item.subject)
+            Case(
+                subject=f"{split}-{number:05d}",
+                label=entries[split][number]["label"] if kind.has_labels else NO_LABEL,
+                group=classes[entries[split][number]["label"]] if kind.has_labels else "",
+                unit=item.subject,
+            )
             for number, item in enumerate(found)
         )
         items[split] = tuple(
-            {"image": item.image, "label": item.label, "subject": case.unit or case.subject}
-            for item, case in zip(found, listed[split], strict=True)
+            {"image": item.image, **entries[split][number], "subject": case.unit or case.subject}
+            for number, (item, case) in enumerate(zip(found, listed[split], strict=True))
         )
     datalist = Datalist(
         site=site,
         dataset=dataset,
-        task="binary" if len(classes) == 2 else "multiclass",
+        task=task or ("binary" if len(classes) == 2 else "multiclass"),
         classes=tuple(classes),
         image_root=Path(),
         seed=seed,
@@ -139,32 +179,38 @@ def collect(
     return datalist, items
 
 
-def _of_arrays(part: tuple[Any, ...], place: str) -> Callable[[int], dict[str, Any]]:
+def several(word: str) -> str:
+    """The plural of a target's key."""
+    return word if word.endswith("s") else f"{word}s"
+
+
+def _of_arrays(part: tuple[Any, ...], place: str, kind: TargetKind) -> Callable[[int], dict[str, Any]]:
+    many = several(kind.key)
     if len(part) not in (2, 3):
-        raise DataError(f"{place} is a tuple of {len(part)}; give (images, labels) or (images, labels, subjects)")
+        raise DataError(f"{place} is a tuple of {len(part)}; give (images, {many}) or (images, {many}, subjects)")
     lengths = [len(column) for column in part]
     if len(set(lengths)) > 1:
-        names = ("images", "labels", "subjects")
+        names = ("images", many, "subjects")
         counted = ", ".join(f"{count} {name}" for name, count in zip(names, lengths, strict=False))
-        raise DataError(f"{place} has {counted}; give one label (and one subject) for each image")
-    return lambda number: dict(zip(("image", "label", "subject"), (column[number] for column in part), strict=False))
+        raise DataError(f"{place} has {counted}; give one {kind.key} (and one subject) for each image")
+    return lambda number: dict(zip(("image", kind.key, "subject"), (column[number] for column in part), strict=False))
 
 
-def _of_items(part: Any, place: str) -> Callable[[int], dict[str, Any]]:
+def _of_items(part: Any, place: str, kind: TargetKind) -> Callable[[int], dict[str, Any]]:
     def read(number: int) -> dict[str, Any]:
         item = part[number]
         if isinstance(item, Mapping):
             return dict(item)
         if isinstance(item, (tuple, list)) and len(item) == 2:
-            return {"image": item[0], "label": item[1]}
+            return {"image": item[0], kind.key: item[1]}
         raise DataError(
-            f"{place} holds a {type(item).__name__}; its cases must be dictionaries with image and label, or pairs"
+            f"{place} holds a {type(item).__name__}; its cases must be dictionaries with image and {kind.key}, or pairs"
         )
 
     return read
 
 
-def _transformed(case: dict[str, Any], steps: Compose, name: str) -> Mapping[str, Any]:
+def _transformed(case: dict[str, Any], steps: Compose, name: str, kind: TargetKind) -> Mapping[str, Any]:
     if not steps.transforms:
         return case
     try:
@@ -174,19 +220,16 @@ def _transformed(case: dict[str, Any], steps: Compose, name: str) -> Mapping[str
         cause = error.__cause__ or error
         raise DataError(f"{name} cannot be transformed: {type(cause).__name__}: {str(cause)[:300]}") from error
     if not isinstance(made, Mapping):
-        raise DataError(f"{name}: transform gives a {type(made).__name__}, not a dictionary with image and label")
+        raise DataError(f"{name}: transform gives a {type(made).__name__}, not a dictionary with image and {kind.key}")
     return made
 
 
-def _item(case: Mapping[str, Any], name: str) -> Item:
-    if missing := [key for key in ("image", "label") if key not in case]:
+def _item(case: Mapping[str, Any], name: str, kind: TargetKind) -> Item:
+    if missing := [key for key in ("image", kind.key) if key not in case]:
         raise DataError(f"{name} has no {missing[0]}; its keys are {', '.join(map(str, case))}")
     subject = case.get("subject")
-    return Item(
-        image=_image(case["image"], name),
-        label=_label(case["label"], name),
-        subject=None if subject is None else str(subject),
-    )
+    image = _image(case["image"], name)
+    return Item(image=image, entries=kind.read(case, image, name), subject=None if subject is None else str(subject))
 
 
 def _image(value: Any, name: str) -> Tensor:
@@ -211,11 +254,25 @@ def _image(value: Any, name: str) -> Tensor:
     return image
 
 
-def _label(value: Any, name: str) -> int:
+def _label(case: Mapping[str, Any], image: Tensor, name: str) -> dict[str, Any]:
+    value = case["label"]
     array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
     if array.size == 1 and array.dtype.kind in "biuf" and float(array.item()).is_integer():
-        return int(array.item())
+        return {"label": int(array.item())}
     raise DataError(f"{name} has the label {str(value)[:60]!r}; a label is one whole number, the index of the class")
+
+
+def _class_of(entries: Mapping[str, Any], classes: Sequence[str], name: str) -> dict[str, Any]:
+    if not 0 <= entries["label"] < len(classes):
+        raise DataError(
+            f"{name} has the label {entries['label']}, and there are {len(classes)} classes, 0 to "
+            f"{len(classes) - 1}, as many as the network has outputs; count labels from 0"
+        )
+    return dict(entries)
+
+
+LABEL = TargetKind(key="label", read=_label, complete=_class_of, has_labels=True)
+"""The index of a class."""
 
 
 def _check_repeatable(steps: Compose, what: str, place: str) -> None:
@@ -226,12 +283,12 @@ def _check_repeatable(steps: Compose, what: str, place: str) -> None:
         )
 
 
-def _check_same(part: Any, reader: Callable, steps: Compose, first: Item, place: str) -> None:
+def _check_same(part: Any, reader: Callable, steps: Compose, first: Item, place: str, kind: TargetKind) -> None:
     """Refuse a data set whose first case differs from one reading to the next."""
     if isinstance(own := getattr(part, "transform", None), Compose):
         _check_repeatable(own, "its transform", place)
     for _ in range(2):
-        again = _item(_transformed(reader(0), steps, place), place)
+        again = _item(_transformed(reader(0), steps, place, kind), place, kind)
         if again.image.shape != first.image.shape or not torch.equal(again.image, first.image):
             raise DataError(
                 f"{place} gives another image each time case 0 is read, and a case is read once; leave its random "
@@ -239,16 +296,14 @@ def _check_same(part: Any, reader: Callable, steps: Compose, first: Item, place:
             )
 
 
-def _check_items(parts: Parts, site: str, classes: Sequence[str]) -> None:
+def _check_items(parts: Parts, site: str, classes: Sequence[str], kind: TargetKind) -> dict[str, list[dict[str, Any]]]:
+    """Refuse cases that do not fit each other; returns the entries of their items, by split."""
+    found: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     shape = parts["training"][0].image.shape
     where: dict[str, str] = {}
     placed = [(split, *each) for split in SPLITS for each in enumerate(parts.get(split, ()))]
     for split, number, item in placed:
-        if not 0 <= item.label < len(classes):
-            raise DataError(
-                f"{site}: {split} case {number} has the label {item.label}, and there are {len(classes)} classes, 0 to "
-                f"{len(classes) - 1}, as many as the network has outputs; count labels from 0"
-            )
+        found[split].append(kind.complete(item.entries, classes, f"{site}: {split} case {number}"))
         if item.image.shape != shape:
             raise DataError(
                 f"{site}: {split} case {number} is an image of shape {tuple(item.image.shape)}, and the first training "
@@ -259,6 +314,7 @@ def _check_items(parts: Parts, site: str, classes: Sequence[str]) -> None:
                 f"{site}: subject {item.subject!r} has cases in {where[item.subject]} and in {split}, so that the "
                 "model would be measured on somebody it has seen; keep all cases of a subject in one part"
             )
+    return found
 
 
 def _tell_about_equal_images(parts: Parts, site: str) -> None:

@@ -19,16 +19,18 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from monai_fedlora.engines.memory import fingerprint
+from monai_fedlora.engines.memory import active_memory, fingerprint
 from monai_fedlora.engines.preprocessed import Preprocessed, as_tensors
 from monai_fedlora.engines.sampler import CaseSampler
 from monai_fedlora.engines.seeds import mix
-from monai_fedlora.engines.store import Store
+from monai_fedlora.engines.store import Entry, Store, key_of
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.transforms.orientation import one_order
+from monai_fedlora.transforms.orientation import filled_slices, one_order
 
 FEATURES = "features"
 """Key of a :class:`CaseView` in an item, and of a list of them in a batch, in place of images."""
+FILLED = "filled_slices"
+"""Key of the number of slices that an image fills, beside a view of it."""
 _log = logging.getLogger(__name__)
 _datasets: WeakValueDictionary[int, CaseDataset] = WeakValueDictionary()
 _numbers = itertools.count()
@@ -74,10 +76,12 @@ class CaseDataset(Dataset):
         data: one MONAI dictionary per case.
         transform: deterministic MONAI transforms, which leave a tensor under ``image``; see
             :class:`~monai_fedlora.engines.preprocessed.Preprocessed`.
-        augmentation: random MONAI transforms of ``image`` alone, applied at every access; empty for none.
+        augmentation: random MONAI transforms of ``image``, and of what changes along with it, applied at every access;
+            empty for none.
         seed: of the augmentation.
         views: number of different images that the augmentation makes of a case, taking turns in the epochs; 0 for a new
             one in every epoch.
+        along: keys of tensors on the image's grid, such as ``mask``, which the augmentation changes with the image.
         store: on disk, for preprocessed cases.
         progress: show a bar on a terminal while the cases are read.
 
@@ -94,6 +98,7 @@ class CaseDataset(Dataset):
         augmentation: Sequence[Callable] = (),
         seed: int = 0,
         views: int = 0,
+        along: Sequence[str] = (),
         store: Store | None = None,
         progress: bool = False,
     ) -> None:
@@ -101,6 +106,9 @@ class CaseDataset(Dataset):
             raise ConfigError(f"augmented_views is {views!r}; give a whole number, or 0 for a new image in every epoch")
         self.data = list(data)
         self.views = views
+        self.along = tuple(along)
+        self._store = store
+        self._seen: dict[str, Entry] = {}
         self.augmentation = Compose(list(augmentation))
         self.seed = seed
         self.epoch = 1
@@ -154,7 +162,8 @@ class CaseDataset(Dataset):
             ConfigError: the augmentation changes more than the image, and features cannot stand for it.
         """
         item, rest = self._open(view), self._cases.rest[view.index]
-        if item.keys() - {Keys.IMAGE} != rest.keys() or any(item[key] is not value for key, value in rest.items()):
+        others = {key: value for key, value in rest.items() if key not in self.along}
+        if item.keys() - {Keys.IMAGE} != rest.keys() or any(item[key] is not value for key, value in others.items()):
             raise ConfigError(
                 "the augmentation changes more of a case than its image; turn cache_features off, or let it not"
             )
@@ -162,7 +171,31 @@ class CaseDataset(Dataset):
         return one_order(image, view.order) if view.order else image
 
     def _item(self, view: CaseView) -> dict[str, Any]:
-        return self._open(view) if self._opens else {**self._cases.rest[view.index], FEATURES: view}
+        if self._opens:
+            return self._open(view)
+        return {**self._cases.rest[view.index], **self._beside(view), FEATURES: view}
+
+    def _beside(self, view: CaseView) -> Mapping[str, Tensor]:
+        """What changes along with the image, as it lies beside this view of it, and how many slices the image fills.
+
+        It is kept as the features of the view are; the image is opened for it once.
+        """
+        if not self.along:
+            return {}
+
+        def compute() -> Entry:
+            item = self._open(view)
+            found = {key: torch.as_tensor(item[key]).contiguous() for key in self.along}
+            return {**found, FILLED: torch.tensor(filled_slices(torch.as_tensor(item[Keys.IMAGE])))}
+
+        name = self.name(view)
+        keeper = active_memory() or self._store
+        if name is not None and keeper is not None:
+            return keeper.recall(key_of("beside", name, *self.along), compute)
+        place = f"{view.index} {view.seed}"
+        if place not in self._seen:
+            self._seen[place] = compute()
+        return self._seen[place]
 
     def _open(self, view: CaseView) -> dict[str, Any]:
         item = {**self._cases.rest[view.index], Keys.IMAGE: self._cases.image(view.index)}
@@ -206,16 +239,38 @@ def collate_cases(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**batch, FEATURES: views} if views else batch
 
 
-def prepare_cases(
-    batch: dict[str, Any], device: torch.device, non_blocking: bool = False, **kwargs: Any
-) -> tuple[Tensor | list[CaseView], Tensor | None]:
-    """What an engine takes from a batch: images (B, ...), or views of B cases, and labels where there are any.
+def labels_of(batch: Mapping[str, Any]) -> Tensor | None:
+    """Class indices (B,) of a batch, where there are any."""
+    labels = batch.get(Keys.LABEL)
+    return labels if isinstance(labels, Tensor) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareCases:
+    """What an engine takes from a batch: images (B, ...), or views of B cases, and targets where there are any.
 
     Views are taken out of the batch, which MONAI's engines can then decollate.
+
+    Attributes:
+        target: takes the targets from a batch, on the processor; a tensor whose first axis is the batch, or None.
+        turns: whether they lie on the image's grid, (B, F, X, Y, Z), and turn with it where its order is unknown.
     """
-    if FEATURES not in batch:
-        images, labels = default_prepare_batch(batch, device, non_blocking, **kwargs)
-        return images, labels
-    labels = batch.get(Keys.LABEL)
-    moved = labels.to(device=device, non_blocking=non_blocking, **kwargs) if isinstance(labels, Tensor) else None
-    return batch.pop(FEATURES), moved
+
+    target: Callable[[Mapping[str, Any]], Tensor | None] = labels_of
+    turns: bool = False
+
+    def __call__(
+        self, batch: dict[str, Any], device: torch.device, non_blocking: bool = False, **kwargs: Any
+    ) -> tuple[Tensor | list[CaseView], Tensor | None]:
+        """Images, or views, and targets on a device."""
+        if FEATURES not in batch:
+            images, labels = default_prepare_batch(batch, device, non_blocking, **kwargs)
+            if self.target is labels_of:
+                return images, labels
+        target = self.target(batch)
+        moved = target.to(device=device, non_blocking=non_blocking, **kwargs) if target is not None else None
+        return (batch.pop(FEATURES) if FEATURES in batch else images), moved
+
+
+prepare_cases = PrepareCases()
+"""Of batches for classification."""

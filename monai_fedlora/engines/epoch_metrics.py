@@ -1,8 +1,8 @@
-"""The Ignite metric that reports :func:`classification_metrics` once per epoch."""
+"""Ignite metrics that are computed once per epoch, over all processes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,11 +23,53 @@ def predictions_and_labels(output: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return probabilities, labels
 
 
-class ClassificationMetrics(Metric):
-    """Compute :func:`classification_metrics` once per epoch, over all processes.
+class EpochMetrics(Metric):
+    """Metrics of a task, computed once per epoch of all cases.
 
-    Numbers go to ``engine.state.metrics`` under their own names (None where undefined), the whole dictionary
-    with its confusion matrix to ``engine.state.metric_details["classification"]``.
+    Numbers go to ``engine.state.metrics`` under their own names (None where undefined), all that :meth:`compute` has
+    found to ``engine.state.metric_details``.
+
+    Args:
+        key: the metric that decides which epoch is best.
+        names: the metrics that are numbers.
+        lower_is_better: those of them of which a smaller value is the better one.
+        output_transform: turns ``engine.state.output`` into what :meth:`update` takes.
+
+    Raises:
+        ConfigError: ``key`` is not a metric.
+    """
+
+    def __init__(
+        self,
+        *,
+        key: str,
+        names: Collection[str],
+        lower_is_better: Collection[str] = (),
+        output_transform: Callable[[Any], Any],
+    ) -> None:
+        if key not in names:
+            raise ConfigError(f"{key!r} is not a metric; choose from {', '.join(names)}")
+        self.key = key
+        self.names = tuple(names)
+        self._lower_is_better = frozenset(lower_is_better)
+        super().__init__(output_transform=output_transform)
+
+    def better(self, current: float, best: float) -> bool:
+        """Whether ``current`` is an improvement on ``best``."""
+        return current < best if self.key in self._lower_is_better else current > best
+
+    def completed(self, engine: Engine, name: str) -> None:
+        """Write the result of an epoch into ``engine.state``; ``name`` holds the key metric."""
+        values: dict[str, Any] = self.compute()
+        for metric in self.names:
+            engine.state.metrics[metric] = values[metric]
+        engine.state.metrics[name] = values[self.key]
+        state: Any = engine.state
+        state.metric_details = values
+
+
+class ClassificationMetrics(EpochMetrics):
+    """Compute :func:`classification_metrics` once per epoch, over all processes.
 
     Args:
         key: the metric that decides which epoch is best.
@@ -46,15 +88,8 @@ class ClassificationMetrics(Metric):
         n_bins: int = 15,
         output_transform: Callable[[Any], tuple[torch.Tensor, torch.Tensor]] = predictions_and_labels,
     ) -> None:
-        if key not in METRICS:
-            raise ConfigError(f"{key!r} is not a metric; choose from {', '.join(METRICS)}")
-        self.key = key
         self.n_bins = n_bins
-        super().__init__(output_transform=output_transform)
-
-    def better(self, current: float, best: float) -> bool:
-        """Whether ``current`` is an improvement on ``best``."""
-        return current < best if self.key in LOWER_IS_BETTER else current > best
+        super().__init__(key=key, names=METRICS, lower_is_better=LOWER_IS_BETTER, output_transform=output_transform)
 
     def reset(self) -> None:
         """Forget the cases seen so far."""
@@ -78,12 +113,3 @@ class ClassificationMetrics(Metric):
         probabilities = evenly_divisible_all_gather(torch.cat(self._probabilities), concat=True)
         labels = evenly_divisible_all_gather(torch.cat(self._labels), concat=True)
         return classification_metrics(probabilities, labels, n_bins=self.n_bins)
-
-    def completed(self, engine: Engine, name: str) -> None:
-        """Write the result of an epoch into ``engine.state``; ``name`` holds the key metric."""
-        values = self.compute()
-        for metric in METRICS:
-            engine.state.metrics[metric] = values[metric]
-        engine.state.metrics[name] = values[self.key]
-        state: Any = engine.state
-        state.metric_details = {**getattr(state, "metric_details", {}), "classification": values}

@@ -17,7 +17,7 @@ from monai.inferers import Inferer, SimpleInferer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from monai_fedlora.engines.dataset import CaseDataset, CaseView, collate_cases, prepare_cases
+from monai_fedlora.engines.dataset import CaseDataset, CaseView, PrepareCases, collate_cases
 from monai_fedlora.engines.device_room import room_on
 from monai_fedlora.engines.distributed import unwrap
 from monai_fedlora.engines.frozen import FrozenPart, frozen_part
@@ -186,7 +186,7 @@ def unopened_images(engine: Any) -> Iterator[None]:
         engine: a trainer or an evaluator; one with a loader or a way to prepare batches of its own sees images.
     """
     loader, inferer = engine.data_loader, engine.inferer
-    named = isinstance(inferer, FrozenInferer) and engine.prepare_batch is prepare_cases
+    named = isinstance(inferer, FrozenInferer) and isinstance(engine.prepare_batch, PrepareCases)
     named = named and isinstance(loader, DataLoader) and loader.collate_fn is collate_cases
     if named and isinstance(loader.dataset, CaseDataset) and inferer.keeps(engine.network):
         with loader.dataset.unopened():

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_fedlora.engines.dataset import CaseView
+from monai_fedlora.engines.dataset import FILLED, CaseView
 from monai_fedlora.transforms.cine import PLACEHOLDER
-from monai_fedlora.transforms.orientation import N_ORDERS, one_order
+from monai_fedlora.transforms.orientation import N_ORDERS, filled_slices, one_order, turned, turned_back
 
 Shown = Tensor | list[CaseView]
 """Images (B, ...), or views of B cases."""
@@ -51,9 +51,60 @@ def in_order_of_epoch(images: Shown, batch: Any, epoch: int) -> Shown:
     )
 
 
+def targets_in_order_of_epoch(targets: Tensor, images: Shown, batch: Any, epoch: int) -> Tensor:
+    """Turn targets on the image's grid as :func:`in_order_of_epoch` turns their images.
+
+    Args:
+        targets: (B, F, X, X, Z).
+        images: as they were before that.
+        batch, epoch: as there.
+    """
+    unknown = unknown_orientations(batch)
+    if not any(unknown):
+        return targets
+    subjects = batch.get("subject", range(len(targets)))
+    return torch.stack(
+        [
+            turned(target, order_of_epoch(str(subject), epoch), filled=_filled(images, batch, place))
+            if lost
+            else target
+            for place, (target, lost, subject) in enumerate(zip(targets, unknown, subjects, strict=True))
+        ]
+    )
+
+
+def _filled(images: Shown, batch: Any, place: int) -> int:
+    """Slices that an image of a batch fills, which lies beside a view of it."""
+    if isinstance(images, Tensor):
+        return filled_slices(images[place])
+    return int(batch[FILLED][place])
+
+
 def in_order(image: Tensor | CaseView, number: int) -> Any:
     """An image, or a view of one, in one of the 16 orders."""
     return one_order(image, number) if isinstance(image, Tensor) else replace(image, order=number)
+
+
+def mean_maps(images: Shown, batch: Any, run: Callable[[Any], Tensor]) -> Tensor:
+    """Logits (B, ..., X, X, Z) on the image's grid; of cases of unknown orientation each order's is turned back first.
+
+    Args:
+        images: (B, F, X, X, Z), or views of B cases.
+        batch: what they come from.
+        run: from images to logits.
+    """
+    unknown = unknown_orientations(batch)
+    if not any(unknown):
+        return run(images)
+    found = []
+    for place, (shown, together) in enumerate(runs(images, unknown)):
+        logits = run(shown).float()
+        if together:
+            filled = _filled(images, batch, place)
+            logits = torch.stack([turned_back(one, number, filled=filled) for number, one in enumerate(logits)])
+            logits = logits.mean(dim=0, keepdim=True)
+        found.append(logits[0])
+    return torch.stack(found)
 
 
 def mean_logits(images: Shown, unknown: list[bool], run: Callable[[Any], Tensor]) -> Tensor:

@@ -80,7 +80,7 @@ class PredictionWriter:
 
 
 class MetricsWriter:
-    """Write the dictionary of :func:`classification_metrics` as JSON, in the first process.
+    """Write what :class:`~monai_fedlora.engines.epoch_metrics.EpochMetrics` found as JSON, in the first process.
 
     Args:
         output_dir: receives the file.
@@ -97,5 +97,5 @@ class MetricsWriter:
 
     def _write(self, engine: Engine) -> None:
         state: Any = engine.state
-        write_json(self.path, state.metric_details["classification"])
+        write_json(self.path, state.metric_details)
         _log.info("metrics: %s", self.path)

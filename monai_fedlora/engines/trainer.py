@@ -20,11 +20,11 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from monai_fedlora.engines.compiling import keep_gradients
-from monai_fedlora.engines.dataset import CaseDataset, CaseView, prepare_cases
+from monai_fedlora.engines.dataset import CaseDataset, CaseView, PrepareCases, prepare_cases
 from monai_fedlora.engines.distributed import rank, share_of_step, summed, unwrap
 from monai_fedlora.engines.features import unopened_images
 from monai_fedlora.engines.modes import modes_of, set_training_mode
-from monai_fedlora.engines.orders import in_order_of_epoch
+from monai_fedlora.engines.orders import in_order_of_epoch, targets_in_order_of_epoch
 from monai_fedlora.engines.precision import Precision, autocast, computing
 from monai_fedlora.engines.sampler import CaseSampler
 from monai_fedlora.engines.seeds import repeating_kernels, seed_everything
@@ -32,8 +32,8 @@ from monai_fedlora.errors import ConfigError, DataError, FedLoraError
 from monai_fedlora.out_of_memory import TRAINING, memory_told
 
 
-class ClassificationTrainer(SupervisedTrainer):
-    """Train a classification network on batches with ``image``, ``label`` and ``subject``.
+class CaseTrainer(SupervisedTrainer):
+    """Train a network on batches with ``image``, targets such as ``label``, and ``subject``.
 
     Differences from MONAI's engine: automatic mixed precision is bf16 and works on every device; frozen
     modules stay in evaluation mode (:func:`set_training_mode`); each epoch starts by seeding everything from
@@ -53,9 +53,9 @@ class ClassificationTrainer(SupervisedTrainer):
         device: where to compute.
         max_epochs: epochs of the first :meth:`run`.
         train_data_loader: batches; a :class:`CaseSampler` and a :class:`CaseDataset` in it are told the epoch.
-        network: maps (B, ...) images to logits (B, C); may be wrapped for several processes.
+        network: maps (B, ...) images to logits (B, C, ...); may be wrapped for several processes.
         optimizer: over the trainable parameters.
-        loss_function: of logits and labels.
+        loss_function: of logits and targets.
         seed: of everything random during training.
         mixed_precision: "off", "tf32" or "bf16", see :func:`~monai_fedlora.engines.precision.autocast`.
         deterministic: repeat to the bit on a GPU too, see :func:`~monai_fedlora.engines.seeds.repeating_kernels`.
@@ -153,6 +153,8 @@ class ClassificationTrainer(SupervisedTrainer):
 
     def _iteration(self, engine: Any, batchdata: Any) -> dict:
         images, labels = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
+        if isinstance(self.prepare_batch, PrepareCases) and self.prepare_batch.turns:
+            labels = targets_in_order_of_epoch(labels, images, batchdata, self.state.epoch)
         images = in_order_of_epoch(images, batchdata, self.state.epoch)
         self.state.output = {Keys.LABEL: labels, **({Keys.IMAGE: images} if isinstance(images, Tensor) else {})}
         place = (self.state.iteration - 1) % self.state.epoch_length
@@ -264,3 +266,7 @@ class _MeanLoss:
         if self.cases:
             total, cases = summed([self.total, self.cases], device=engine.state.device)
             engine.state.metrics["train_loss"] = total / cases
+
+
+ClassificationTrainer = CaseTrainer
+"""Its name in the configurations of bundles of earlier versions."""

@@ -224,7 +224,7 @@ class SharedAverage:
         ]
         return {"sites": sites, "norms": [float(f"{norm:.6g}") for norm in norms.tolist()], "cosines": cosines}
 
-    def score(self, metric: str = "balanced_accuracy") -> float | None:
+    def score(self, metric: str) -> float | None:
         """Mean over accepted sites, weighted as the average is, of a validation metric of the model they received."""
         values, counted = [], self._counted()
         for site, update in sorted(self.updates.items()):

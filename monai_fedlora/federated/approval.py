@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.site_policy import FILE_NAME, Approval, Policy, check_local, job_hash
 from monai_fedlora.files import read_json, write_json
 from monai_fedlora.scope import Manifest
+from monai_fedlora.tasks.classification import CLASSIFICATION
 
 GATE_NAME = "privacy.json"
 _SCOPE = "monai-fedlora"
@@ -143,7 +145,7 @@ def write_gate(job: Job, local: Path) -> Path:
         raise ConfigError(f"{path} exists; merge by hand, or move it away first")
     approved = (local / f"approved_manifest_{job.plan.experiment}.json").resolve()
     write_json(approved, job.manifest.to_json())
-    args = {"manifest": str(approved), "classes": len(job.plan.classes)}
+    args = {"manifest": str(approved), **_numbers_let_through(job)}
     gate = [{"path": "monai_fedlora.federated.filters.SharedOnly", "args": args}]
     scope = {"name": _SCOPE, "properties": {}, "task_data_filters": gate, "task_result_filters": gate}
     write_json(path, {"scopes": [scope], "default_scope": _SCOPE})
@@ -160,11 +162,31 @@ def _blocked_by_gate(job: Job, local: Path) -> str | None:
         (scope,) = value["scopes"]
         (gate,) = scope["task_result_filters"]
         args = gate["args"]
-        file, classes = args["manifest"], args.get("classes", len(job.plan.classes))
+        file, expected = args["manifest"], _numbers_let_through(job)
+        said = {key: args.get(key, value) for key, value in expected.items()}
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
     if Manifest.load(file) != job.manifest:
         return f"{path} lets other tensors through than the job's ({file})"
-    if classes != len(job.plan.classes):
-        return f"{path} lets numbers about {classes} classes through, and the job has {len(job.plan.classes)}"
+    if said != expected or ("task" in args) != ("task" in expected):
+        lets, has = (_in_words(entry) for entry in ({**said, **_of_task(args)}, expected))
+        return f"{path} lets numbers about {lets} through, and the job has {has}"
     return None
+
+
+def _numbers_let_through(job: Job) -> dict[str, Any]:
+    """The arguments of the gate that say which metrics a report may have."""
+    plan = job.plan
+    if plan.task == CLASSIFICATION.name:
+        return {"classes": len(plan.classes)}
+    return {"task": plan.task, "names": list(plan.classes)}
+
+
+def _of_task(args: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: args[key] for key in ("classes", "task", "names") if key in args}
+
+
+def _in_words(entry: Mapping[str, Any]) -> str:
+    if "task" in entry:
+        return f"{entry['task']} of {', '.join(map(str, entry.get('names', ())))}"
+    return f"{entry.get('classes')} classes"

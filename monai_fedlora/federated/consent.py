@@ -19,12 +19,12 @@ from monai_fedlora.resources import bundle_path
 
 _NUMBERS = (
     "each round the number of training cases, whether their images are synthetic or real, training loss, seconds and "
-    "the metrics on the validation cases, in the end those on the test cases: balanced_accuracy, accuracy, "
-    "sensitivity, specificity, auroc, mcc, ece, n, confusion_matrix"
+    "the metrics on the validation cases, in the end those on the test cases: "
 )
+_OF_CLASSES = "balanced_accuracy, accuracy, sensitivity, specificity, auroc, mcc, ece, n, confusion_matrix"
 _SHOWN = {
     *("experiment", "bundle", "method", "method_args", "sites", "classes", "rounds", "start_round", "local_epochs"),
-    *("size", "backbone_sha256", "training", "plugins"),
+    *("size", "backbone_sha256", "training", "plugins", "task"),
 }
 """Entries of a plan that have a place of their own in the lines; all others are listed."""
 
@@ -88,7 +88,7 @@ def job_lines(job: Job) -> Iterator[tuple[str, str]]:
     yield "trains", f"{plan.method}: {method.summary}"
     for name, version in plan.plugins.items():
         yield "code of", f"{name} {version}, a package that is no part of this one and computes with the patients' data"
-    yield "", f"bundle {plan.bundle}, classes {', '.join(plan.classes)}"
+    yield "", f"bundle {plan.bundle}, {plan.task_of.named} {', '.join(plan.classes)}"
     yield "", f"backbone {plan.size}, SHA-256 {plan.backbone_sha256}"
     if settings := dataclasses.asdict(method):
         yield "", f"method: {_settings(settings)}"

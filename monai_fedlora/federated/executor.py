@@ -36,7 +36,7 @@ from monai_fedlora.federated.lean import import_libraries
 from monai_fedlora.federated.logs import kept_in
 from monai_fedlora.federated.site_policy import site_policy
 from monai_fedlora.files import make_folder
-from monai_fedlora.site_report import Report
+from monai_fedlora.site_report import MetricsForm, Report
 
 if TYPE_CHECKING:
     from monai_fedlora.federated.federated_site import Site
@@ -100,7 +100,7 @@ class SiteExecutor(Executor):
         shared = dxo.data
         if task_name == EVALUATE_TASK:
             said = dxo.get_meta_prop(REPORT_KEY) or {}
-            images = Report.parse(said, classes=2, splits=()).kind  # without splits there are no classes
+            images = Report.parse(said, form=MetricsForm(), splits=()).kind  # without splits there are no metrics
             return metrics_message(self._site.finish(shared, images=images).to_json())
         update = self._site.train_round(int(shareable.get_header(AppConstants.CURRENT_ROUND)), shared)
         return weights_message(update.tensors, update.report.to_json())

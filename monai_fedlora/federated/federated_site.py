@@ -50,6 +50,7 @@ from monai_fedlora.site_report import (
     round_metrics,
     round_report,
 )
+from monai_fedlora.tasks.task import OUTPUTS
 
 
 class Site:
@@ -141,6 +142,7 @@ class Site:
             "early_stopping_patience": 0,
             "val_interval": 0,
             "show_progress": False,
+            **self.plan.task_of.settings,
             **self.plan.training,
         }
         if self.plan.prompts is not None:
@@ -199,7 +201,7 @@ class Site:
 
     def _report(self, numbers: Mapping[str, Any], *splits: str) -> Report:
         """The site's numbers as they travel, rounded."""
-        return Report.parse(round_report(numbers), classes=len(self.plan.classes), splits=splits)
+        return Report.parse(round_report(numbers), form=self.plan.form, splits=splits)
 
     def rest(self) -> None:
         """Free the trained parameters and the optimiser's state, which the next task sends or reads from the disk.
@@ -310,12 +312,18 @@ class Site:
         if len(evaluator.data_loader) == 0:
             return {}, {}
         self._uses(evaluator.inferer)
-        kept = run_and_keep(evaluator)
-        return round_metrics(evaluator.state.metric_details.get("classification", {})), kept
+        if OUTPUTS in self.plan.task_of.sections:
+            kept = run_and_keep(evaluator)
+        else:
+            evaluator.run()
+            kept = {}
+        return round_metrics(evaluator.state.metric_details), kept
 
     def _plain_outputs(self) -> dict[str, Tensor]:
         """What the personal model says of the cases of every split without augmentation, and whose images they are."""
         found: dict[str, Tensor] = {}
+        if OUTPUTS not in self.plan.task_of.sections:
+            return found
         precision: Any = self._bundled("mixed_precision") if "mixed_precision" in self._config.get() else "off"
         for part, name in (("train", "training"), ("validate", "validation"), ("test", "test")):
             dataset = self._bundled(f"{part}::dataset")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from nvflare.apis.dxo import DataKind, from_shareable
@@ -22,7 +22,8 @@ from monai_fedlora.federated.flare_context import (
     refuse_unread,
 )
 from monai_fedlora.scope import Manifest
-from monai_fedlora.site_report import REPORTED, Report
+from monai_fedlora.site_report import REPORTED, MetricsForm, Report
+from monai_fedlora.tasks.known import TASKS
 
 _DXO = "DXO"
 _DXO_PARTS = {"kind", "data", "meta"}
@@ -43,13 +44,24 @@ class SharedOnly(Filter):
     Args:
         manifest: file beside the job's configuration, or, in a site's own ``privacy.json``, the absolute path
             of the manifest that the site has approved.
-        classes: number of classes that a report may be about; None takes it from the job's plan.
+        classes: number of classes that a report may be about; None takes the metrics that it may have from the job's
+            plan.
+        task, names: in place of classes, the task and the names of what it tells apart.
     """
 
-    def __init__(self, manifest: str = MANIFEST_NAME, classes: int | None = None) -> None:
+    def __init__(
+        self,
+        manifest: str = MANIFEST_NAME,
+        classes: int | None = None,
+        task: str | None = None,
+        names: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         self.manifest = manifest
         self.classes = classes
+        self.task = task
+        self.names = list(names)
+        self._form: MetricsForm | None = None
         self._loaded: Manifest | None = None
 
     def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
@@ -111,9 +123,12 @@ class SharedOnly(Filter):
             )
 
     def _report(self, report: Any, splits: Collection[str], fl_ctx: FLContext) -> dict[str, Any]:
-        if self.classes is None:
-            self.classes = len(load_plan(fl_ctx).classes)
-        return Report.parse(report, classes=self.classes, splits=splits).to_json()
+        if self._form is None:
+            if self.classes is not None:
+                self._form = MetricsForm(classes=self.classes)
+            else:
+                self._form = TASKS[self.task].form(self.names) if self.task else load_plan(fl_ctx).form
+        return Report.parse(report, form=self._form, splits=splits).to_json()
 
 
 def _refuse_others(what: str, found: Iterable[Any], allowed: set[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
-from torch import nn
+from torch import Tensor, nn
 
 from monai_fedlora.data.cases import Datalist
 from monai_fedlora.engines.store import as_bytes, hash_tensors
@@ -40,7 +40,7 @@ class SiteCases:
 
     Attributes:
         listed: its cases.
-        items: one MONAI dictionary per case with ``image``, ``label`` and ``subject``, by split.
+        items: one MONAI dictionary per case with ``image``, ``subject`` and what the task has (``label``), by split.
         augmentation: random MONAI dictionary transforms, for training.
     """
 
@@ -72,8 +72,10 @@ class InMemory:
             digest.update(repr((site, named)).encode())
             for split, items in sorted(cases.items.items()):
                 for item in items:
-                    digest.update(repr((split, item["label"], item["subject"], tuple(item["image"].shape))).encode())
-                    digest.update(as_bytes(item["image"]))
+                    label = item.get("label", "")
+                    digest.update(repr((split, label, item["subject"], tuple(item["image"].shape))).encode())
+                    for key in ("image", *sorted(k for k, v in item.items() if k != "image" and isinstance(v, Tensor))):
+                        digest.update(as_bytes(item[key]))
         network = self.opened()
         digest.update(re.sub("0x[0-9a-f]+", "", repr(network)).encode())
         for name, module in network.named_modules():

@@ -42,7 +42,7 @@ def build_shared(plan: Plan, *, backbone: str | None = None) -> tuple[Manifest, 
 
     network = build_network(
         size=plan.size,
-        out_chans=len(plan.classes),
+        out_chans=plan.outputs,
         backbone=backbone or UNTRAINED,
         backbone_sha256=plan.backbone_sha256 if backbone else None,
         method=plan.method,
@@ -100,7 +100,7 @@ def _names_alone(plan: Plan) -> tuple[Any, Scope]:
     with torch.device("meta"):
         network = build_network(
             size=plan.size,
-            out_chans=len(plan.classes),
+            out_chans=plan.outputs,
             backbone=UNTRAINED,
             method=plan.method,
             method_args=plan.method_args,

@@ -21,6 +21,7 @@ from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.start import Start
 from monai_fedlora.methods.base import Method
 from monai_fedlora.methods.build import DEMO, build_network
+from monai_fedlora.tasks.known import task_of
 
 
 class Source(Protocol):
@@ -84,7 +85,7 @@ class Installed:
         """See :class:`Source`."""
         return build_network(
             size=plan.size,
-            out_chans=len(plan.classes),
+            out_chans=plan.outputs,
             backbone=self.backbone or os.environ.get(BACKBONE) or DEMO,
             backbone_sha256=plan.backbone_sha256,
             method=plan.method,
@@ -100,6 +101,8 @@ class Installed:
             site, data_root=self.data_root, phantom=config.get("phantom", "cine")
         )
         found = load_datalist(path)
+        if task_of(found).name != plan.task:
+            raise ConfigError(f"{path} is of the task {found.task!r}, and the plan of {plan.task}; prepare other data")
         if tuple(found.classes) != plan.classes:
             raise ConfigError(
                 f"{path} has the classes {list(found.classes)}, the plan {list(plan.classes)}; prepare the data with "

@@ -27,11 +27,15 @@ from monai_fedlora.methods.rules import RULES
 from monai_fedlora.networks.catalogue import BACKBONES
 from monai_fedlora.networks.prompts import Prompts
 from monai_fedlora.scope import Scope
-from monai_fedlora.site_report import MOST_CLASSES
+from monai_fedlora.site_report import MOST_CLASSES, MetricsForm
+from monai_fedlora.tasks.known import TASKS
+from monai_fedlora.tasks.task import Task
 from monai_fedlora.transforms.photograph_style import STYLES
 
 OWN_NETWORK = "own"
 """Size in the plan of a network that is none of the catalogue."""
+CLASSIFICATION = "classification"
+"""What plans are about that name no task."""
 _SERVER = "server"
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -45,7 +49,8 @@ class Plan:
         bundle: name of the training bundle each site has installed.
         method: registered method; ``method_args`` are its hyper-parameters.
         sites: the federation's members.
-        classes: class names in label order; each site's datalist must have the same.
+        classes: names of what the task tells apart: class names in label order, structures or values; each site's
+            datalist must have the same.
         rounds: number of rounds from ``start_round`` on, at least 1.
         start_round: 0, or the round after a stored one that is resumed.
         local_epochs: passes over a site's training data per round.
@@ -72,6 +77,7 @@ class Plan:
             there too; None where the seed draws these tensors.
         plugins: versions of the packages whose plug-ins the plan names, by distribution, the same at every end; none
             takes what is installed here.
+        task: what is learnt: "classification", "segmentation", "regression", or a plug-in's.
     """
 
     experiment: str
@@ -97,9 +103,10 @@ class Plan:
     changed: tuple[str, ...] = ()
     start: Origin | None = None
     plugins: Mapping[str, str] = field(default_factory=dict)
+    task: str = CLASSIFICATION
 
     def __post_init__(self) -> None:
-        for name in ("experiment", "bundle", "method", "size"):
+        for name in ("experiment", "bundle", "method", "size", "task"):
             _word(name, getattr(self, name))
         for name in ("sites", "classes"):
             words = getattr(self, name)
@@ -115,10 +122,11 @@ class Plan:
             _word("changed", name)
         if _SERVER in self.sites:
             raise ConfigError(f"sites: none can be called {_SERVER!r}, which is NVFlare's name for the server")
-        if not 2 <= len(self.classes) <= MOST_CLASSES:
+        task = self.task_of
+        if not task.least_names <= len(self.classes) <= MOST_CLASSES:
             raise ConfigError(
-                f"there are {len(self.classes)} classes; a classifier needs at least two, and a report of confusion "
-                f"matrices has room for {MOST_CLASSES}"
+                f"there are {len(self.classes)} {task.named}; {task.name} needs at least {task.least_names}, and a "
+                f"site's report has room for {MOST_CLASSES}"
             )
         for name, least in (("rounds", 1), ("start_round", 0), ("local_epochs", 1), ("seed", 0)):
             _whole(name, getattr(self, name), least)
@@ -176,6 +184,7 @@ class Plan:
             BACKBONES.plugin(self.size),
             RULES.plugin(rule) if rule else None,
             STYLES.plugin(style) if style else None,
+            None if self.task == CLASSIFICATION else TASKS.plugin(self.task),
         ]
         found = {plugin.distribution: plugin.version for plugin in used if plugin}
         if said and dict(said) != found:
@@ -184,6 +193,25 @@ class Plan:
                 f"{', '.join(found) or 'none'}; make the plan again with the packages that every end has"
             )
         return found
+
+    @property
+    def task_of(self) -> Task:
+        """What is learnt.
+
+        Raises:
+            ConfigError: there is no such task.
+        """
+        return TASKS[self.task]
+
+    @property
+    def outputs(self) -> int:
+        """Number of the head's outputs."""
+        return self.task_of.outputs(len(self.classes))
+
+    @property
+    def form(self) -> MetricsForm:
+        """The metrics that a site's report may have."""
+        return self.task_of.form(self.classes)
 
     def build_method(self) -> Method:
         """Return the configured method."""
@@ -228,9 +256,11 @@ class Plan:
     def fingerprint(self) -> str:
         """Hash of what stored tensors must fit: experiment, method, packages of plug-ins, network, weights, classes."""
         settings = dataclasses.asdict(self.build_method())
-        more = {"prompts": dataclasses.asdict(self.prompts)} if self.prompts else {}
+        more: dict[str, Any] = {"prompts": dataclasses.asdict(self.prompts)} if self.prompts else {}
         if self.plugins:
             more["plugins"] = dict(self.plugins)
+        if self.task != CLASSIFICATION:
+            more["task"] = self.task
         identity = {
             "experiment": self.experiment,
             "method": self.method,
@@ -253,6 +283,8 @@ class Plan:
             del value["start"]
         if not self.plugins:
             del value["plugins"]
+        if self.task == CLASSIFICATION:
+            del value["task"]
         return value
 
     @classmethod

@@ -160,12 +160,12 @@ def _run(
             record.agreement(average.agreement())
             record.limits(average.limits())
             shared = average.aggregate()
-            record.end_round(score=average.score(), traffic={})
+            record.end_round(score=average.score(plan.task_of.key), traffic={})
             record.flush()
             files.save(
                 shared,
                 round_number=number,
-                score=average.score(),
+                score=average.score(plan.task_of.key),
                 lengths=average.lengths,
                 images=record.images,
             )

@@ -71,7 +71,7 @@ class FlareRecord(FLComponent):
             images = job_images(config_file(fl_ctx, INITIAL_NAME), self._plan)
             self.record = RunRecord(folder=run_folder(fl_ctx), plan=self._plan, manifest=manifest, images=images)
             self._traffic = TrafficMeter(cell)
-            limit_messages(cell, most_bytes(manifest, classes=len(self._plan.classes)))
+            limit_messages(cell, most_bytes(manifest, form=self._plan.form))
         elif event_type == AppEventType.ROUND_STARTED:
             self._traffic.take(self._plan.sites)
             self._failures.clear()
@@ -135,7 +135,7 @@ class SharedAggregator(Aggregator):
         if event_type == EventType.START_RUN:
             plan, stored = load_plan(fl_ctx), config_file(fl_ctx, INITIAL_NAME)
             earlier = stored_lengths(stored, plan) if stored.is_file() else ()
-            self._classes = len(plan.classes)
+            self._form, self._key = plan.form, plan.task_of.key
             self._average = SharedAverage.of(plan, load_manifest(fl_ctx), earlier=earlier)
         elif event_type == AppEventType.ROUND_STARTED:
             weights = fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.WEIGHTS]
@@ -152,7 +152,7 @@ class SharedAggregator(Aggregator):
         site = sender(shareable)
         try:
             dxo = open_message(shareable, DataKind.WEIGHTS)
-            update = Update.read(dxo.data, dxo.get_meta_prop(REPORT_KEY), classes=self._classes)
+            update = Update.read(dxo.data, dxo.get_meta_prop(REPORT_KEY), form=self._form)
             self._opened.accept(site, update)
         except Exception as error:
             _record(fl_ctx).refuse(site, _reason(error), fl_ctx)
@@ -172,7 +172,7 @@ class SharedAggregator(Aggregator):
         _record(fl_ctx).record.agreement(average.agreement())
         _record(fl_ctx).record.limits(average.limits())
         fl_ctx.set_prop(_LENGTHS, average.lengths, private=True, sticky=True)
-        fl_ctx.set_prop(_SCORE, average.score(), private=True, sticky=True)
+        fl_ctx.set_prop(_SCORE, average.score(self._key), private=True, sticky=True)
         return weights_message(average.aggregate())
 
 
@@ -219,7 +219,7 @@ class FinalEvaluation(ResponseProcessor):
             return True
         try:
             report = open_message(response, DataKind.METRICS).data
-            report = Report.parse(report, classes=len(load_plan(fl_ctx).classes))
+            report = Report.parse(report, form=load_plan(fl_ctx).form)
         except Exception as error:
             _record(fl_ctx).refuse(client.name, _reason(error), fl_ctx)
             return True

@@ -127,8 +127,8 @@ class Start:
 class SharedFiles:
     """Keeps the shared tensors of a run that is going on: the last round's, and the best round's.
 
-    Best is the model with the highest case-weighted mean validation balanced accuracy over the sites whose update was
-    accepted; sites measure what a round sends them.
+    Best is the model with the best case-weighted mean of the task's key metric on validation cases (balanced accuracy
+    for classification) over the sites whose update was accepted; sites measure what a round sends them.
 
     Args:
         folder: where ``shared.safetensors`` and ``best_shared.safetensors`` are written.
@@ -141,7 +141,7 @@ class SharedFiles:
         self._sent: Mapping[str, np.ndarray] = start.shared
         self._lengths = start.earlier
         self._images = start.images
-        self._best = -1.0 if start.first is None else _score(folder / BEST_NAME)
+        self._best = None if start.first is None else _score(folder / BEST_NAME)
 
     def save(
         self, shared: Mapping[str, np.ndarray], *, round_number: int, score: float | None, lengths: Lengths, images: str
@@ -152,7 +152,8 @@ class SharedFiles:
         kind of all ``images`` that have moved them.
         """
         before = {LENGTHS: self._lengths, IMAGES: self._images}
-        if score is not None and score > self._best:
+        lower = self._plan.task_of.lower_is_better
+        if score is not None and (self._best is None or (score < self._best if lower else score > self._best)):
             self._best = score
             best, number = self._folder / BEST_NAME, round_number - 1
             save_shared(best, self._sent, plan=self._plan, round_number=number, score=score, **before)
@@ -161,9 +162,9 @@ class SharedFiles:
         self._sent, self._lengths, self._images = shared, lengths, images
 
 
-def _score(best: Path) -> float:
-    """The score of the best model that an interrupted run has kept; below any where there is none."""
-    return float(load_tensors(best)[1]["score"]) if best.is_file() else -1.0
+def _score(best: Path) -> float | None:
+    """The score of the best model that an interrupted run has kept; None where there is none."""
+    return float(load_tensors(best)[1]["score"]) if best.is_file() else None
 
 
 def _check_goes_on(stored: Path, plan: Plan) -> None:

@@ -25,7 +25,7 @@ from nvflare.fuel.utils import fobs
 from nvflare.fuel.utils.fobs.datum import DatumManager
 
 from monai_fedlora.scope import Manifest
-from monai_fedlora.site_report import report_nbytes
+from monai_fedlora.site_report import MetricsForm, report_nbytes
 
 if TYPE_CHECKING:
     from nvflare.fuel.f3.cellnet.cell import Cell
@@ -40,10 +40,10 @@ _ENTRY = 128
 _MOST_BYTES = "monai_fedlora.most_bytes"
 
 
-def most_bytes(manifest: Manifest, *, classes: int) -> int:
+def most_bytes(manifest: Manifest, *, form: MetricsForm) -> int:
     """Length of the longest message that a site has reason to send."""
     names = sum(len(key.encode()) + _ENTRY for key in manifest.up.entries)
-    return manifest.up.nbytes + names + report_nbytes(classes=classes) + _FRAME
+    return manifest.up.nbytes + names + report_nbytes(form=form) + _FRAME
 
 
 def limit_messages(cell: Cell, most: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NewType
 import numpy as np
 
 from monai_fedlora.scope import Manifest
-from monai_fedlora.site_report import Report
+from monai_fedlora.site_report import MetricsForm, Report
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class Update:
     report: Report
 
     @classmethod
-    def read(cls, tensors: Any, report: Any, *, classes: int) -> Update:
+    def read(cls, tensors: Any, report: Any, *, form: MetricsForm) -> Update:
         """Read what arrived of an update; the tensors are left for :meth:`opened`.
 
         Raises:
             PrivacyError: the report says what none may, see :class:`Report`.
         """
-        return cls(tensors, Report.parse(report, classes=classes, splits=("validation",)))
+        return cls(tensors, Report.parse(report, form=form, splits=("validation",)))
 
     def opened(self, manifest: Manifest, sent: Mapping[str, np.ndarray]) -> Opened:
         """The same update with what its tensors stand for, see :meth:`monai_fedlora.scope.Manifest.open`.

@@ -264,3 +264,35 @@ def one_order(image: Tensor, number: int) -> Tensor:
         last = int(filled.max()) + 1 if filled.numel() > 0 else 0
         moved = torch.cat([moved[..., :last].flip([3]), moved[..., last:]], dim=3)
     return moved
+
+
+def filled_slices(image: Tensor) -> int:
+    """Number of slices of an image (C, X, X, Z) up to the last one that is not zero; padding lies behind them."""
+    found = image.abs().amax(dim=[0, 1, 2]).nonzero()
+    return int(found.max()) + 1 if found.numel() > 0 else 0
+
+
+def turned(beside: Tensor, number: int, *, filled: int) -> Tensor:
+    """What lies on an image's grid, moved as :func:`one_order` moves the image.
+
+    Args:
+        beside: (..., X, X, Z).
+        number: of the order, from 0 to 15.
+        filled: slices of the image that hold anything, see :func:`filled_slices`.
+    """
+    moved = beside.transpose(-3, -2) if number % 2 == 1 else beside
+    return _mirrored(moved, number, filled)
+
+
+def turned_back(moved: Tensor, number: int, *, filled: int) -> Tensor:
+    """What :func:`turned` has moved, as it lay before."""
+    before = _mirrored(moved, number, filled)
+    return before.transpose(-3, -2) if number % 2 == 1 else before
+
+
+def _mirrored(moved: Tensor, number: int, filled: int) -> Tensor:
+    """The reflections of an order, which undo themselves."""
+    moved = moved.flip([axis for axis, bit in ((-3, 2), (-2, 4)) if number // bit % 2 == 1])
+    if number // 8 == 1:
+        moved = torch.cat([moved[..., :filled].flip([-1]), moved[..., filled:]], dim=-1)
+    return moved

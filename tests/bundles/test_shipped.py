@@ -134,8 +134,10 @@ def test_a_config_calls_known_packages_and_holds_no_expression(bundle: Shipped) 
 
 def test_what_the_configs_share_is_the_same_in_all_of_them(bundle: Shipped) -> None:
     train, evaluate, inference = (bundle.merged(name) for name in KINDS)
-    for key in {"site", "size", "backbone", "backbone_sha256", "method", "method_args", "device", "postprocessing"}:
+    for key in {"site", "size", "backbone", "backbone_sha256", "method", "method_args", "device"}:
         assert train[key] == evaluate[key] == inference[key]
+    for key in ("task", "outputs", "prepare", "postprocessing"):
+        assert train[key] == evaluate[key]
     assert all(train[key] == inference[key] for key in {"style", "prompts", "class_texts"} & inference.keys())
     for key in ("network_def", "checkpoint_settings", "preprocessing"):
         assert train[key] == evaluate[key]
@@ -266,7 +268,7 @@ def test_a_federation_takes_its_objects_from_the_config_and_nothing_is_written(
     assert validation.state.metrics == {}
     for evaluator, split in ((validation, "validation"), (test, "test")):
         evaluator.run()
-        assert evaluator.state.metric_details["classification"]["n"] == len(load_datalist(datalist).cases(split))
+        assert evaluator.state.metric_details["n"] == len(load_datalist(datalist).cases(split))
     assert list(tmp_path.iterdir()) == []
 
 

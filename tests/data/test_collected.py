@@ -45,7 +45,7 @@ def as_dictionaries() -> list[dict[str, Any]]:
 )
 def test_every_way_of_holding_cases_gives_the_same(part: Any) -> None:
     found = read(part)
-    assert [item.label for item in found] == LABELS
+    assert [item.entries["label"] for item in found] == LABELS
     assert all(item.subject is None for item in found)
     for item, image in zip(found, IMAGES, strict=True):
         assert type(item.image) is torch.Tensor

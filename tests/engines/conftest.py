@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from monai_fedlora.engines.dataset import case_loader
 from monai_fedlora.engines.loss import cross_entropy
 from monai_fedlora.engines.optimizer import adamw
-from monai_fedlora.engines.trainer import ClassificationTrainer
+from monai_fedlora.engines.trainer import CaseTrainer
 
 
 class Layer(nn.Module):
@@ -70,7 +70,7 @@ def make_network() -> Callable[..., Network]:
 
 
 @pytest.fixture
-def make_trainer(make_network: Callable[..., Network]) -> Callable[..., ClassificationTrainer]:
+def make_trainer(make_network: Callable[..., Network]) -> Callable[..., CaseTrainer]:
     def make(
         *,
         n: int = 7,
@@ -79,7 +79,7 @@ def make_trainer(make_network: Callable[..., Network]) -> Callable[..., Classifi
         data: Dataset | None = None,
         learning_rate: float = 1e-2,
         **settings: Any,
-    ) -> ClassificationTrainer:
+    ) -> CaseTrainer:
         network = make_network() if network is None else network
         arguments = {
             "device": "cpu",
@@ -90,7 +90,7 @@ def make_trainer(make_network: Callable[..., Network]) -> Callable[..., Classifi
             "loss_function": cross_entropy(num_classes=2),
             "seed": 11,
         }
-        return ClassificationTrainer(**{**arguments, **settings})
+        return CaseTrainer(**{**arguments, **settings})
 
     return make
 

@@ -25,7 +25,7 @@ from monai_fedlora.engines.method import MethodHandler
 from monai_fedlora.engines.optimizer import adamw
 from monai_fedlora.engines.sampler import CaseSampler
 from monai_fedlora.engines.store import Store
-from monai_fedlora.engines.trainer import ClassificationTrainer
+from monai_fedlora.engines.trainer import CaseTrainer
 from monai_fedlora.methods import get_method
 from tests.helpers import randomise
 from tests.methods.federation import BACKBONES, attached
@@ -84,7 +84,7 @@ def train(
     if state is not None:
         network.load_state_dict(state["trained"], strict=False)
         optimizer.load_state_dict(state["optimiser"])
-    trainer = ClassificationTrainer(
+    trainer = CaseTrainer(
         device="cpu",
         max_epochs=epochs,
         train_data_loader=case_loader(data, batch_size=together // distributed.world_size(), shuffle=True, seed=3),
@@ -137,7 +137,7 @@ def metrics_and_gradients() -> dict[str, Any]:
     network(torch.full((1, 3), float(distributed.rank() + 1))).sum().backward()
     state: Any = engine.state
     return {
-        "metrics": state.metric_details["classification"],
+        "metrics": state.metric_details,
         "gradient": trains.weight.grad,
         "weight": trains.weight.detach(),
         "table": trains.table,
@@ -165,7 +165,7 @@ def lose_one(how: str) -> None:
     settings: dict[str, Any] = {"device": "cpu", "max_epochs": 2, "loss_function": cross_entropy(num_classes=2)}
     network = wrapped(network_of("linear_probe", "vit"))
     data = CaseDataset([{"image": image, "label": 0} for image in BACKBONES["vit"].images(4)], [])
-    trainer = ClassificationTrainer(
+    trainer = CaseTrainer(
         train_data_loader=case_loader(data, batch_size=1, shuffle=True),
         network=network,
         optimizer=adamw(network=network),
@@ -221,7 +221,7 @@ def read_together(folder: str, cases: int) -> tuple[int, int, Tensor]:
         [{"image": image.numpy(), "label": number % 2} for number, image in enumerate(images)], Slow(), store=store
     )
     network = wrapped(network_of("dual_lora", "vit"))
-    trainer = ClassificationTrainer(
+    trainer = CaseTrainer(
         device="cpu",
         max_epochs=4,
         train_data_loader=case_loader(data, batch_size=2, shuffle=True),

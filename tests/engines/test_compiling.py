@@ -26,7 +26,7 @@ from monai_fedlora.engines.compiling import compiled
 from monai_fedlora.engines.dataset import CaseDataset
 from monai_fedlora.engines.features import FrozenInferer
 from monai_fedlora.engines.loss import cross_entropy
-from monai_fedlora.engines.trainer import ClassificationTrainer
+from monai_fedlora.engines.trainer import CaseTrainer
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.blocked import BlockedNetwork
 from tests.engines import several_trainings as work
@@ -105,7 +105,7 @@ def gradients(network: nn.Module, *, steps: int) -> list[Tensor]:
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, 0.1)
     optimizer.register_step_pre_hook(lambda *_: found.extend(p.grad.clone() for p in trained if p.grad is not None))
-    ClassificationTrainer(
+    CaseTrainer(
         device=CPU,
         max_epochs=1,
         train_data_loader=torch.utils.data.DataLoader(data, batch_size=3),

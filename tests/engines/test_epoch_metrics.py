@@ -27,7 +27,7 @@ def test_an_epoch_is_scored_as_a_whole_and_the_key_metric_is_named() -> None:
     engine = run(ClassificationMetrics(key="auroc"), [whole[:4], whole[4:]])
     expected = classification_metrics(probabilities, labels)
     assert engine.state.metrics == {**{name: expected[name] for name in METRICS}, "chosen": expected["auroc"]}
-    assert engine.state.metric_details["classification"] == expected
+    assert engine.state.metric_details == expected
 
 
 def test_a_second_epoch_starts_from_nothing() -> None:
@@ -35,7 +35,7 @@ def test_a_second_epoch_starts_from_nothing() -> None:
     ClassificationMetrics().attach(engine, "chosen")
     batch = items(torch.tensor([[0.9, 0.1], [0.2, 0.8]]), [0, 1])
     engine.run([batch], max_epochs=3)
-    assert engine.state.metric_details["classification"]["n"] == 2
+    assert engine.state.metric_details["n"] == 2
 
 
 def test_an_undefined_value_is_none() -> None:

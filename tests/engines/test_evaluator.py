@@ -6,14 +6,14 @@ from monai.transforms import Activationsd
 
 from monai_fedlora.engines.dataset import case_loader
 from monai_fedlora.engines.epoch_metrics import ClassificationMetrics
-from monai_fedlora.engines.evaluator import ClassificationEvaluator
+from monai_fedlora.engines.evaluator import CaseEvaluator
 from monai_fedlora.engines.metrics import classification_metrics
 from monai_fedlora.errors import ConfigError, OutOfMemory
 
 
 @pytest.fixture
 def make_evaluator(make_network, make_cases):
-    def make(n: int = 7, **settings) -> ClassificationEvaluator:
+    def make(n: int = 7, **settings) -> CaseEvaluator:
         arguments = {
             "device": "cpu",
             "val_data_loader": case_loader(make_cases(n), batch_size=3),
@@ -21,7 +21,7 @@ def make_evaluator(make_network, make_cases):
             "key_val_metric": ClassificationMetrics(key="auroc"),
             "postprocessing": Activationsd(keys="pred", softmax=True),
         }
-        return ClassificationEvaluator(**{**arguments, **settings})
+        return CaseEvaluator(**{**arguments, **settings})
 
     return make
 
@@ -33,7 +33,7 @@ def test_it_scores_the_softmax_of_the_network_in_evaluation_mode(make_evaluator,
     with torch.no_grad():
         probabilities = torch.softmax(evaluator.network.eval()(make_cases(7).images), dim=1)
     expected = classification_metrics(probabilities, [i % 2 for i in range(7)])
-    measured = evaluator.state.metric_details["classification"]
+    measured = evaluator.state.metric_details
     assert measured["confusion_matrix"] == expected["confusion_matrix"]
     assert measured["auroc"] == pytest.approx(expected["auroc"])
     assert measured["ece"] == pytest.approx(expected["ece"], abs=1e-6)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from monai_fedlora.engines.dataset import CaseDataset
 from monai_fedlora.engines.epoch_metrics import ClassificationMetrics
-from monai_fedlora.engines.evaluator import ClassificationEvaluator
+from monai_fedlora.engines.evaluator import CaseEvaluator
 from monai_fedlora.engines.evidence import plain_outputs, run_and_keep
 from monai_fedlora.networks.catalogue import build_backbone
 from monai_fedlora.networks.head_inputs import head_inputs, joined
@@ -31,8 +31,8 @@ def network() -> Any:
     return build_backbone("vit_demo", out_chans=2).eval()
 
 
-def evaluator(network: Any, data: list[dict[str, Any]], **options: Any) -> ClassificationEvaluator:
-    return ClassificationEvaluator(
+def evaluator(network: Any, data: list[dict[str, Any]], **options: Any) -> CaseEvaluator:
+    return CaseEvaluator(
         device="cpu",
         val_data_loader=DataLoader(data, batch_size=3),  # type: ignore[arg-type]
         network=network,
@@ -51,7 +51,7 @@ def test_logits_are_kept_before_they_become_probabilities(network: Any) -> None:
             expected = network(torch.stack([item["image"] for item in data]))
         torch.testing.assert_close(found["logits"], expected)
         assert found["labels"].tolist() == [0, 1, 0, 1, 0, 1, 0]
-        assert engine.state.metric_details["classification"]["n"] == 7
+        assert engine.state.metric_details["n"] == 7
 
 
 def test_an_empty_split_leaves_nothing(network: Any) -> None:

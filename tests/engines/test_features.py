@@ -13,14 +13,14 @@ from monai.inferers import SimpleInferer
 from monai.transforms import Compose, RandGaussianNoised, RandLambdad, Transform
 
 from monai_fedlora.engines.dataset import CaseDataset, CaseView, case_loader
-from monai_fedlora.engines.evaluator import ClassificationEvaluator
+from monai_fedlora.engines.evaluator import CaseEvaluator
 from monai_fedlora.engines.evidence import plain_outputs, run_and_keep
 from monai_fedlora.engines.features import FrozenInferer, frozen_inferer
 from monai_fedlora.engines.frozen import FrozenPrefix, FrozenTaps, frozen_part
 from monai_fedlora.engines.joining import joined
 from monai_fedlora.engines.memory import Memory, using
 from monai_fedlora.engines.store import Store, entries
-from monai_fedlora.engines.trainer import ClassificationTrainer
+from monai_fedlora.engines.trainer import CaseTrainer
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.methods import get_method
 from monai_fedlora.networks.backbone import Features, Taps
@@ -429,7 +429,7 @@ def train(cases: list[dict[str, Any]], store: Store | None, epochs: int = 4) -> 
     built = network()
     noise = [RandGaussianNoised("image", prob=1.0)]
     data = CaseDataset(cases, Compose([Read()]), augmentation=noise, seed=3, views=2, store=store)
-    trainer = ClassificationTrainer(
+    trainer = CaseTrainer(
         device="cpu",
         max_epochs=epochs,
         train_data_loader=case_loader(data, batch_size=2, shuffle=True, seed=1),
@@ -537,7 +537,7 @@ def test_evaluation_from_kept_features_is_that_of_the_images(monkeypatch: pytest
     built, data = network(), CaseDataset(lost(3), [])
     inferers, found = [SimpleInferer(), FrozenInferer(dtype="float32")], []
     for inferer in (*inferers, inferers[1]):
-        evaluator = ClassificationEvaluator(
+        evaluator = CaseEvaluator(
             device="cpu", val_data_loader=case_loader(data, batch_size=2), network=built, inferer=inferer
         )
         plain = plain_outputs(built, data, inferer=inferer, device=torch.device("cpu"), batch_size=2)
@@ -554,7 +554,7 @@ def test_training_from_kept_features_shows_every_order_too(workers: int) -> None
     trained = []
     for inferer in (SimpleInferer(), FrozenInferer(dtype="float32")):
         built = network()
-        ClassificationTrainer(
+        CaseTrainer(
             device="cpu",
             max_epochs=3,
             train_data_loader=case_loader(CaseDataset(lost(3), []), batch_size=2, shuffle=True, num_workers=workers),
@@ -572,7 +572,7 @@ def test_an_image_that_is_not_finite_is_named_though_features_stand_for_it() -> 
     items = lost(2)
     items[1]["image"][0, 0, 0, 0] = float("nan")
     built = network()
-    trainer = ClassificationTrainer(
+    trainer = CaseTrainer(
         device="cpu",
         max_epochs=1,
         train_data_loader=case_loader(CaseDataset(items, []), batch_size=2),

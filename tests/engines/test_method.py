@@ -16,12 +16,12 @@ from monai.engines.utils import IterationEvents
 from torch import nn
 
 from monai_fedlora.engines.method import MethodHandler, phase_ends
-from monai_fedlora.engines.trainer import ClassificationTrainer
+from monai_fedlora.engines.trainer import CaseTrainer
 from monai_fedlora.errors import ConfigError, FedLoraError
 from monai_fedlora.methods import Method, base, register
 from monai_fedlora.methods.base import Penalty, Phase
 
-Trainers = Callable[..., ClassificationTrainer]
+Trainers = Callable[..., CaseTrainer]
 VIEWS: list[str] = []
 """What the network computes with, of the methods below: entered views that have not been left."""
 
@@ -98,7 +98,7 @@ def _methods() -> Iterator[None]:
     base._REGISTRY.update(before)
 
 
-def record(trainer: ClassificationTrainer) -> list[tuple[str, ...]]:
+def record(trainer: CaseTrainer) -> list[tuple[str, ...]]:
     """The views of every batch and the parts of the network that moved in it."""
     log: list[tuple[str, ...]] = []
     state: dict[str, torch.Tensor] = {}

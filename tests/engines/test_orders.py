@@ -7,10 +7,10 @@ from monai.inferers import SimpleInferer
 from torch import nn
 
 from monai_fedlora.engines.dataset import CaseDataset, case_loader
-from monai_fedlora.engines.evaluator import ClassificationEvaluator
+from monai_fedlora.engines.evaluator import CaseEvaluator
 from monai_fedlora.engines.evidence import plain_outputs, run_and_keep
 from monai_fedlora.engines.orders import in_order_of_epoch, order_of_epoch
-from monai_fedlora.engines.trainer import ClassificationTrainer
+from monai_fedlora.engines.trainer import CaseTrainer
 from monai_fedlora.transforms.orientation import N_ORDERS, all_orders
 
 SHAPE = (2, 6, 6, 3)
@@ -77,7 +77,7 @@ def test_evaluation_and_what_is_kept_of_it_are_means_of_the_logits() -> None:
         shown = [all_orders(item["image"]) if item["placeholder"] else item["image"][None] for item in items]
         expected = torch.stack([network(images).mean(dim=0) for images in shown])
     dataset = CaseDataset(items, [])
-    evaluator = ClassificationEvaluator(
+    evaluator = CaseEvaluator(
         device="cpu", val_data_loader=case_loader(dataset, batch_size=2), network=network, inferer=SimpleInferer()
     )
     torch.testing.assert_close(run_and_keep(evaluator)["logits"], expected)
@@ -96,7 +96,7 @@ def test_training_shows_another_order_in_every_epoch() -> None:
             return super().__call__(inputs, network, *args, **kwargs)
 
     network = Places()
-    ClassificationTrainer(
+    CaseTrainer(
         device="cpu",
         max_epochs=N_ORDERS,
         train_data_loader=case_loader(CaseDataset(items, [], views=4), batch_size=2),

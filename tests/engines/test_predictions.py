@@ -59,7 +59,7 @@ def test_several_processes_are_refused(tmp_path, monkeypatch) -> None:
 
 def test_metrics_are_written_as_json(tmp_path) -> None:
     def step(engine, _batch) -> None:
-        engine.state.metric_details = {"classification": {"auroc": None, "n": 3}}
+        engine.state.metric_details = {"auroc": None, "n": 3}
 
     engine = Engine(step)
     MetricsWriter(output_dir=tmp_path).attach(engine)

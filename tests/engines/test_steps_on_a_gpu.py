@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from monai_fedlora.engines.dataset import CaseDataset, CaseView, case_loader
-from monai_fedlora.engines.evaluator import ClassificationEvaluator
+from monai_fedlora.engines.evaluator import CaseEvaluator
 from monai_fedlora.engines.features import FrozenInferer
 from monai_fedlora.engines.handlers import EpochLog, Validation
 from monai_fedlora.engines.loss import cross_entropy
 from monai_fedlora.engines.method import MethodHandler
 from monai_fedlora.engines.optimizer import adamw
 from monai_fedlora.engines.schedule import WarmupCosine
-from monai_fedlora.engines.trainer import ClassificationTrainer
+from monai_fedlora.engines.trainer import CaseTrainer
 from monai_fedlora.methods import get_method
 from tests.helpers import tiny_photographs, tiny_vit
 from tests.pretended_gpu import PretendedGPU, Steps
@@ -26,7 +26,7 @@ LABELS = "engines/dataset.py"
 """What moves the labels of a batch."""
 
 
-def trainer_of(name: str, **settings: Any) -> ClassificationTrainer:
+def trainer_of(name: str, **settings: Any) -> CaseTrainer:
     """A trainer of the parts that bundles have, with a validation after every epoch."""
     method = get_method(name)
     network: Any = tiny_vit()
@@ -37,14 +37,14 @@ def trainer_of(name: str, **settings: Any) -> ClassificationTrainer:
         {"image": image, "label": number % 2, "subject": str(number)}
         for number, image in enumerate(tiny_photographs(7))
     ]
-    evaluator = ClassificationEvaluator(
+    evaluator = CaseEvaluator(
         device="cuda",
         val_data_loader=case_loader(CaseDataset(cases[:4], []), batch_size=2),
         network=network,
         inferer=FrozenInferer(),
     )
     optimiser = adamw(network=network)
-    return ClassificationTrainer(
+    return CaseTrainer(
         **{
             "device": "cuda",
             "max_epochs": EPOCHS,

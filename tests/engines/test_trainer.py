@@ -15,7 +15,7 @@ from monai_fedlora.engines.dataset import case_loader
 from monai_fedlora.engines.loss import cross_entropy
 from monai_fedlora.engines.optimizer import adamw
 from monai_fedlora.engines.schedule import WarmupCosine
-from monai_fedlora.engines.trainer import ClassificationTrainer
+from monai_fedlora.engines.trainer import CaseTrainer
 from monai_fedlora.errors import ConfigError, DataError, FedLoraError, OutOfMemory
 
 
@@ -49,7 +49,7 @@ def test_one_step_is_monais_step(make_network, make_cases) -> None:
         trainer.run()
         return network.state_dict()
 
-    assert_same_bits(run(ClassificationTrainer), run(SupervisedTrainer))
+    assert_same_bits(run(CaseTrainer), run(SupervisedTrainer))
 
 
 def test_where_nothing_trains_an_epoch_computes_the_loss_alone(make_trainer, make_network) -> None:
@@ -268,7 +268,7 @@ class Waits(TorchFunctionMode):
 @pytest.mark.parametrize("max_grad_norm", [None, 1.0])
 def test_an_iteration_waits_once_for_what_it_computed(make_network, make_cases, max_grad_norm: float | None) -> None:
     network, losses, counts = make_network(), [], []
-    trainer = ClassificationTrainer(
+    trainer = CaseTrainer(
         device="cpu",
         max_epochs=2,
         train_data_loader=case_loader(make_cases(6), batch_size=2),

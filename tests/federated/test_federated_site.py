@@ -22,7 +22,7 @@ from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.update import Update
 from monai_fedlora.files import load_tensors, read_json, save_tensors, sha256, write_json
 from monai_fedlora.scope import Role
-from monai_fedlora.site_report import Report
+from monai_fedlora.site_report import MetricsForm, Report
 from tests.federated.conftest import Prepared, same_bits
 
 Build = Callable[..., Site]
@@ -86,7 +86,9 @@ def test_a_round_returns_exactly_the_manifest_and_a_report_that_may_travel(unint
     for number, update in enumerate(uninterrupted.updates):
         assert update.tensors.keys() == manifest.entries.keys()
         manifest.check(update.tensors)
-        assert Report.parse(update.report.to_json(), classes=2, splits=("validation",)) == update.report
+        assert (
+            Report.parse(update.report.to_json(), form=MetricsForm(classes=2), splits=("validation",)) == update.report
+        )
         assert update.report.round == number
         assert set(update.report.to_json()) == {
             *("round", "cases", "images", "restored_rounds", "validation", "train_loss", "seconds")

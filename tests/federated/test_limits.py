@@ -160,7 +160,7 @@ def test_the_score_has_the_weights_of_the_average() -> None:
     average = opened(sites=SITES[:3])
     for site, cases, accuracy in (("east", MOST_CASES, 1.0), ("north", 10, 0.0), ("south", 10, 0.0)):
         average.accept(site, make_update(answer(average, 1), said(cases, validation={"personal": scored(accuracy)})))
-    assert average.score() == 0.75
+    assert average.score("balanced_accuracy") == 0.75
 
 
 # ---- lengths --------------------------------------------------------------------------------------------

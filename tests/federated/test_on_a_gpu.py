@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import monai_fedlora as fl
-from monai_fedlora.engines.trainer import ClassificationTrainer
+from monai_fedlora.engines.trainer import CaseTrainer
 from monai_fedlora.methods import method_names
 from tests.federated.conftest import SITES, Prepared
 from tests.pretended_gpu import PretendedGPU, Steps
@@ -32,15 +32,15 @@ def interrupt(results: Mapping[str, Any]) -> None:
 
 def watch(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
     """Watch the steps of all trainers."""
-    run, seen = ClassificationTrainer.run, WeakSet[ClassificationTrainer]()
+    run, seen = CaseTrainer.run, WeakSet[CaseTrainer]()
 
-    def watched(self: ClassificationTrainer) -> None:
+    def watched(self: CaseTrainer) -> None:
         if self not in seen:
             steps.attach(self)
         seen.add(self)
         run(self)
 
-    monkeypatch.setattr(ClassificationTrainer, "run", watched)
+    monkeypatch.setattr(CaseTrainer, "run", watched)
 
 
 def run_interrupted(name: str, photographs: Prepared, image_backbone: Path, folder: Path) -> fl.Run:

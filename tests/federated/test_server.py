@@ -33,6 +33,7 @@ from monai_fedlora.federated.server import FinalEvaluation, FlareRecord, SharedA
 from monai_fedlora.federated.tensors import most_bytes
 from monai_fedlora.files import load_tensors, read_json, write_json
 from monai_fedlora.scope import Manifest
+from monai_fedlora.site_report import MetricsForm
 from tests.federated.conftest import same_bits
 from tests.helpers import make_manifest, make_payload, make_plan, scored
 
@@ -446,5 +447,5 @@ def test_a_resumed_run_goes_on_with_the_lengths_of_the_one_that_ended(tmp_path: 
 def test_the_server_opens_no_message_that_is_longer_than_needed(server: Server) -> None:
     server.start()
     (most,) = server.fobs_context.values()
-    assert most == most_bytes(server.manifest, classes=2)
+    assert most == most_bytes(server.manifest, form=MetricsForm(classes=2))
     assert server.manifest.up.nbytes < most < 25_000

@@ -23,7 +23,7 @@ from monai_fedlora.federated import tensors
 from monai_fedlora.federated.flare_context import open_message, weights_message
 from monai_fedlora.federated.tensors import Tensors, TensorsDecomposer, limit_messages, most_bytes
 from monai_fedlora.scope import Entry, Manifest
-from monai_fedlora.site_report import MOST_CASES
+from monai_fedlora.site_report import MOST_CASES, MetricsForm
 
 REPORT = {"round": 3, "cases": 5}
 DTYPES = (np.float16, np.float32, np.float64, np.int8, np.uint8, np.int32)
@@ -129,13 +129,15 @@ def test_the_longest_honest_answer_is_read(classes: int) -> None:
     matrix = [[MOST_CASES] * classes] * classes
     views = {view: {"confusion_matrix": matrix, "n": MOST_CASES, "auroc": 0.5} for view in ("personal", "shared")}
     payload = {key: np.ones(entry.shape, entry.dtype) for key, entry in manifest.entries.items()}
-    answer = arrive(payload, most=most_bytes(manifest, classes=classes), report={**REPORT, "validation": views})
+    answer = arrive(
+        payload, most=most_bytes(manifest, form=MetricsForm(classes=classes)), report={**REPORT, "validation": views}
+    )
     assert open_message(answer, DataKind.WEIGHTS).data.keys() == payload.keys()
 
 
 def test_a_longer_message_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = Manifest({"a": Entry((4,), "float32")})
-    most = most_bytes(manifest, classes=2)
+    most = most_bytes(manifest, form=MetricsForm(classes=2))
     read: list[int] = []
     load = safetensors.numpy.load
     monkeypatch.setattr(safetensors.numpy, "load", lambda data: (read.append(len(data)), load(data))[1])

@@ -23,7 +23,7 @@ from monai_fedlora.federated.run_record import RunRecord
 from monai_fedlora.federated.site_state import TRAINED_ON
 from monai_fedlora.federated.start import CONFIG
 from monai_fedlora.files import load_tensors, read_json, write_json
-from monai_fedlora.site_report import Report, images_said
+from monai_fedlora.site_report import MetricsForm, Report, images_said
 from tests.federated.conftest import Prepared
 from tests.helpers import make_manifest, make_plan
 
@@ -137,10 +137,10 @@ def test_record_keeps_every_kind_that_counted_in_any_round(answers: list[tuple[s
 @pytest.mark.parametrize("value", [-1, len(KINDS), True, 1.0, "real", None, [2]])
 def test_report_says_the_kind_of_images_in_one_of_four_numbers_and_no_other_way(value: object) -> None:
     with pytest.raises(PrivacyError, match="images"):
-        Report.parse({"images": value}, classes=2)
-    assert Report.parse({}, classes=2).kind == "unknown"
+        Report.parse({"images": value}, form=MetricsForm(classes=2))
+    assert Report.parse({}, form=MetricsForm(classes=2)).kind == "unknown"
     for kind in KINDS:
-        assert Report.parse({"images": images_said(kind)}, classes=2).kind == kind
+        assert Report.parse({"images": images_said(kind)}, form=MetricsForm(classes=2)).kind == kind
 
 
 def test_tensors_of_an_earlier_version_are_of_unknown_images(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from monai_fedlora.engines.loss import cross_entropy
 from monai_fedlora.engines.method import MethodHandler
 from monai_fedlora.engines.optimizer import adamw
 from monai_fedlora.engines.precision import Precision
-from monai_fedlora.engines.trainer import ClassificationTrainer
+from monai_fedlora.engines.trainer import CaseTrainer
 from monai_fedlora.federated.aggregation import SharedAverage
 from monai_fedlora.methods import Method, method_names
 from monai_fedlora.scope import Scope
@@ -132,7 +132,7 @@ class Member:
         self.scope: Scope = method.scope(self.network)
         self.optimiser = adamw(network=self.network, learning_rate=learning_rate, weight_decay=weight_decay)
         handler = MethodHandler(network=self.network, method=method.name, method_args=dataclasses.asdict(method))
-        self.trainer = ClassificationTrainer(
+        self.trainer = CaseTrainer(
             device="cpu",
             max_epochs=1,
             train_data_loader=case_loader(Cases(family, cases, seed), batch_size=2, shuffle=True, seed=seed),

@@ -17,7 +17,7 @@ from monai_fedlora.engines.features import FrozenInferer
 from monai_fedlora.engines.loss import cross_entropy
 from monai_fedlora.engines.method import MethodHandler
 from monai_fedlora.engines.optimizer import adamw
-from monai_fedlora.engines.trainer import ClassificationTrainer
+from monai_fedlora.engines.trainer import CaseTrainer
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.methods import get_method
 from monai_fedlora.networks.cinema import ConvViT
@@ -38,9 +38,9 @@ def attached(method: str = "fedopal", **settings: Any) -> ConvViT:
 
 def trainer(
     network: ConvViT, data: list[dict[str, Any]] | None = None, method: str = "fedopal", **settings: Any
-) -> ClassificationTrainer:
+) -> CaseTrainer:
     engine = {name: settings.pop(name) for name in ("inferer", "accumulation_steps") if name in settings}
-    return ClassificationTrainer(
+    return CaseTrainer(
         device="cpu",
         max_epochs=2,
         train_data_loader=case_loader(data or cases(), batch_size=2),  # type: ignore[arg-type]
@@ -60,7 +60,7 @@ def after_training(method: str = "fedopal", *, accumulation_steps: int = 1, **se
     return network
 
 
-def losses_of(engine: ClassificationTrainer) -> list[float]:
+def losses_of(engine: CaseTrainer) -> list[float]:
     """Train, and give the loss of every batch."""
     losses: list[float] = []
     engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, lambda e: losses.append(e.state.output["loss"].item()))

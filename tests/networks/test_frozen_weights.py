@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from monai_fedlora.engines.dataset import case_loader
-from monai_fedlora.engines.evaluator import ClassificationEvaluator
+from monai_fedlora.engines.evaluator import CaseEvaluator
 from monai_fedlora.engines.evidence import run_and_keep
 from monai_fedlora.engines.frozen import frozen_part
 from monai_fedlora.methods import get_method
@@ -43,7 +43,7 @@ def run(name: str, family: str, precision: Any = "bf16") -> tuple[dict[str, byte
     """What a round trains, and the logits of an evaluation after it."""
     member = Member(get_method(name), family, mixed_precision=precision)
     member.train(0, member.initial())
-    evaluator = ClassificationEvaluator(
+    evaluator = CaseEvaluator(
         device="cpu",
         val_data_loader=case_loader(Cases(family, 4, 9), batch_size=2),
         network=member.network,
@@ -252,7 +252,7 @@ def test_a_network_that_its_layers_refer_to_is_freed() -> None:
 @pytest.mark.parametrize(("precision", "holds"), [("bf16", True), ("off", False)])
 def test_a_run_in_bfloat16_holds_them(precision: Any, holds: bool) -> None:
     member = Member(get_method("dual_lora"), "vit", mixed_precision=precision)
-    evaluator = ClassificationEvaluator(
+    evaluator = CaseEvaluator(
         device="cpu",
         val_data_loader=case_loader(Cases("vit", 2, 9), batch_size=2),
         network=member.network,

@@ -10,11 +10,9 @@ _ENGINES = {
     ),
     "dataset": ("CaseDataset", "case_loader"),
     "distributed": ("data_parallel", "process_device", "start", "stop"),
-    "epoch_metrics": ("ClassificationMetrics",),
-    "evaluator": ("ClassificationEvaluator",),
+    "evaluator": ("CaseEvaluator",),
     "features": ("frozen_inferer",),
     "handlers": ("EarlyStopping", "EpochLog", "Progress", "Validation"),
-    "loss": ("cross_entropy",),
     "method": ("MethodHandler",),
     "optimizer": ("adamw",),
     "predictions": ("MetricsWriter", "PredictionWriter"),
@@ -22,8 +20,10 @@ _ENGINES = {
     "seeds": ("seed_everything",),
     "studies": ("find_studies",),
     "trackers": ("Trackers",),
-    "trainer": ("ClassificationTrainer",),
+    "trainer": ("CaseTrainer",),
 }
+
+_TASKS = ("along", "loss", "metrics", "outputs", "postprocessing", "predictions", "prepare", "task_of")
 
 TRAINING_TARGETS = frozenset(
     {
@@ -34,6 +34,17 @@ TRAINING_TARGETS = frozenset(
         "monai_fedlora.methods.build.build_network",
         "monai_fedlora.resources.bundle_path",
         *(f"monai_fedlora.engines.{module}.{name}" for module, names in _ENGINES.items() for name in names),
+        *(f"monai_fedlora.tasks.bundled.{name}" for name in _TASKS),
     }
 )
 """The targets of the training bundles of this package."""
+
+EARLIER_TARGETS = frozenset(
+    {
+        "monai_fedlora.engines.epoch_metrics.ClassificationMetrics",
+        "monai_fedlora.engines.evaluator.ClassificationEvaluator",
+        "monai_fedlora.engines.loss.cross_entropy",
+        "monai_fedlora.engines.trainer.ClassificationTrainer",
+    }
+)
+"""Further ones of the training bundles of earlier versions."""

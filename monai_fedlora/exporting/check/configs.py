@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from monai_fedlora.exporting.check.allowed_targets import TRAINING_TARGETS
+from monai_fedlora.exporting.check.allowed_targets import EARLIER_TARGETS, TRAINING_TARGETS
 from monai_fedlora.exporting.check.contents import Contents
 from monai_fedlora.exporting.check.findings import Finding, first_problems
 from monai_fedlora.exporting.check.inference import inference_problems
@@ -48,7 +48,7 @@ def _file_problems(contents: Contents, name: str) -> Iterator[str]:
     elif not name.endswith(".json"):
         yield "is no JSON file, so that it cannot be checked"
     elif name == METADATA_NAME or kind_of(contents) != EXPORTED:
-        targets: Collection[str] = () if name == METADATA_NAME else TRAINING_TARGETS
+        targets: Collection[str] = () if name == METADATA_NAME else TRAINING_TARGETS | EARLIER_TARGETS
         yield from config_problems(read_plain_json(contents.read(name)), targets=targets)
     else:
         metadata = read_plain_json(contents.read(METADATA_NAME)) if METADATA_NAME in contents.files else None

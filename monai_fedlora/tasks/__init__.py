@@ -1,0 +1,1 @@
+"""What a network learns: classification, segmentation or regression, a module per task."""

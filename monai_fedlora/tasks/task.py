@@ -1,0 +1,127 @@
+"""What differs between tasks; sites, methods, caches, jobs and reports are the same for all.
+
+A batch and a round pass a task at these places: :attr:`Task.target` takes from a batch what the loss compares with,
+:attr:`Task.loss` compares, :attr:`Task.metrics` sums up an evaluation, and :attr:`Task.form` says which of these
+numbers may leave the site; the server chooses the best round by :attr:`Task.key`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from monai_fedlora.data.collected import TargetKind
+from monai_fedlora.engines.dataset import PrepareCases
+from monai_fedlora.engines.epoch_metrics import EpochMetrics
+from monai_fedlora.site_report import MetricsForm
+
+OUTPUTS = "outputs"
+"""Section of results: logits, labels and inputs of the heads, which calibration and unusual images are measured on."""
+CONFUSION = "confusion"
+"""Section of results: confusion matrices, and with them calibration errors and levels of chance."""
+MEMBERSHIP = "membership"
+"""Section of results: the membership audit, which attacks class probabilities."""
+EXPORT = "export"
+"""Section of results: a bundle that runs without this package."""
+
+
+class MakeLoss(Protocol):
+    """Builds a loss of the network's outputs and a batch's targets."""
+
+    def __call__(
+        self,
+        *,
+        names: int,
+        cases: Sequence[Mapping[str, Any]],
+        class_weights: Any,
+        label_smoothing: float,
+        device: Any,
+    ) -> nn.Module:
+        """Build it.
+
+        Args:
+            names: how many classes, structures or values there are.
+            cases: the training cases.
+            class_weights, label_smoothing: training settings; a task that has none refuses others than None and 0.
+            device: where to compute.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A task.
+
+    Attributes:
+        name: as plans and datalists write it.
+        named: what its names are, in the plural: classes, structures, values.
+        least_names: how many it needs.
+        listed_as: what a datalist may call it.
+        outputs: number of the head's outputs, by number of names.
+        check_output: given the shape of a network's output for one image and that of the image, says what is wrong;
+            None if nothing is.
+        gives_logits: whether the loss takes a softmax of the outputs.
+        collected: how a Python program gives the targets of cases.
+        prepare: takes images, or their names, and targets from a batch.
+        along: keys of an item that change with the image wherever it is augmented.
+        loss: see :class:`MakeLoss`.
+        metrics: given the name of the metric that decides and the names, a new Ignite metric.
+        postprocessing: of an evaluation's decollated outputs; None for none.
+        predictions: given ``output_dir``, ``names``, ``filename`` and ``labels``, a handler that writes what an
+            evaluation found of every case.
+        form: which metrics may leave a site, by names.
+        key: the metric of curves, comparisons and of the choice of the best round.
+        measures: words for the metrics of tables, :attr:`key` first.
+        lower_is_better: whether a smaller :attr:`key` is the better one.
+        ends: lowest and highest value of the key on an axis; None where it has no end.
+        sections: further parts of results that this task has, see :data:`OUTPUTS` and those below it.
+        settings: training settings of its own in place of a classification bundle's.
+    """
+
+    name: str
+    named: str
+    least_names: int
+    listed_as: tuple[str, ...]
+    outputs: Callable[[int], int]
+    check_output: Callable[[tuple[int, ...], tuple[int, ...]], str | None]
+    collected: TargetKind
+    prepare: PrepareCases
+    loss: MakeLoss
+    metrics: Callable[[str, Sequence[str]], EpochMetrics]
+    postprocessing: Callable[[], Any]
+    predictions: Callable[..., Any]
+    form: Callable[[Sequence[str]], MetricsForm]
+    key: str
+    measures: Mapping[str, str]
+    gives_logits: bool = True
+    lower_is_better: bool = False
+    ends: tuple[float | None, float | None] = (0.0, 1.0)
+    along: tuple[str, ...] = ()
+    sections: frozenset[str] = frozenset()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def word(self) -> str:
+        """Word for the key metric."""
+        return self.measures[self.key]
+
+    def names_of_outputs(self, outputs: int) -> int:
+        """The number of names that a head of so many outputs has."""
+        return outputs - self.outputs(0)
+
+
+def no_postprocessing() -> None:
+    """Leave outputs as they are."""
+
+
+def by_key(key: str) -> Callable[[Mapping[str, Any]], Tensor | None]:
+    """The targets of a batch that lie in it under a key; None where there are none."""
+
+    def target(batch: Mapping[str, Any]) -> Tensor | None:
+        found = batch.get(key)
+        return found if isinstance(found, Tensor) else None
+
+    return target
