@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from monai_fedlora.errors import DataError
-from monai_fedlora.measures.masks import HEART, LV, MYO, checked_mask, checked_spacing, value_of
+from monai_fedlora.measures.masks import HEART, LV, MYO, RV, checked_mask, checked_spacing, value_of
 
 APEX_SHARE = 0.45
 BASE_SHARE = 0.5
@@ -61,7 +61,8 @@ def stack_coverage(
         mask: (2, X, Y, Z) end-diastole and end-systole, whole numbers, slices from base to apex.
         spacing: (x, y, z) in mm, z the slice distance.
         structures: names of the values from 1; without the muscle the length is that of the blood pool alone.
-        oriented: whether the slices run from base to apex for certain; otherwise the end with more blood is the base.
+        oriented: whether the slices run from base to apex for certain; otherwise the end with more blood in both
+            ventricles is taken for the base.
 
     Raises:
         DataError: the mask or the voxel size cannot be used, or LV is not among the structures.
@@ -73,7 +74,7 @@ def stack_coverage(
         raise DataError(f"whether a stack is complete is judged by {LV}, and the mask has {', '.join(structures)}")
     pools = (values == lv).sum(axis=(1, 2)) * (x * y)  # (2, Z) mm2
     walls = pools if muscle is None else pools + (values == muscle).sum(axis=(1, 2)) * (x * y)
-    if not oriented and _more_blood_at_the_end(pools[0]):
+    if not oriented and _more_at_the_end((np.isin(values[0], (lv, value_of(RV, structures) or lv))).sum(axis=(0, 1))):
         pools, walls = pools[:, ::-1], walls[:, ::-1]
     if not pools.any(axis=1).all():
         return Coverage(
@@ -103,8 +104,8 @@ def stack_coverage(
     )
 
 
-def _more_blood_at_the_end(areas: np.ndarray) -> bool:
-    """Whether the second half of the slices with blood holds more of it than the first half."""
+def _more_at_the_end(areas: np.ndarray) -> bool:
+    """Whether the second half of the slices that are not empty holds more than the first half."""
     there = areas[areas > 0]
     half = len(there) // 2
     return bool(there[:half].sum() < there[len(there) - half :].sum())
