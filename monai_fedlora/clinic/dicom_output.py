@@ -9,6 +9,9 @@ from typing import Any
 from PIL import Image
 
 from monai_fedlora.clinic.deidentify import Deidentifier, mark
+from monai_fedlora.clinic.mask_seg import build_segmentations
+from monai_fedlora.clinic.measured_sr import build_measures
+from monai_fedlora.clinic.measured_study import MeasuredStudy
 from monai_fedlora.clinic.prediction import Prediction
 from monai_fedlora.clinic.report_sr import build_report
 from monai_fedlora.clinic.secondary_capture import build_capture
@@ -17,6 +20,7 @@ from monai_fedlora.files import atomic_path
 from monai_fedlora.formats.dicom_files import naming_damage, need_pydicom, quiet_pydicom
 
 REPORT_NAME, FIGURE_NAME, IMAGES_NAME = "report.dcm", "figure.dcm", "images"
+MASK_NAMES, MEASURES_NAME = {"ED": "mask_ed.dcm", "ES": "mask_es.dcm"}, "measures.dcm"
 _COPIED = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
     "StudyTime", "ReferringPhysicianName",
@@ -24,14 +28,22 @@ _COPIED = (
 
 
 def write_dicom(
-    prediction: Prediction, figure: Image.Image, folder: Path, *, deidentifier: Deidentifier | None
+    prediction: Prediction,
+    figure: Image.Image,
+    folder: Path,
+    *,
+    deidentifier: Deidentifier | None,
+    measured: MeasuredStudy | None = None,
 ) -> list[Path]:
     """Write ``report.dcm`` and ``figure.dcm``; if de-identified, also copies of the images that they refer to.
+
+    With masks there are ``mask_ed.dcm`` and ``mask_es.dcm`` too, without one whose mask is empty, and ``measures.dcm``.
 
     Args:
         prediction: of a study that was read from DICOM.
         figure: the prediction's figure.
         folder: receives the files.
+        measured: masks of the same frames of the study, and what was measured in them.
         deidentifier: None keeps patient, study and UIDs, for the archive that the study comes from. Otherwise all of
             these are replaced, and the folder ``images`` holds de-identified copies of the images of both frames, so
             that the references of the report can be resolved.
@@ -57,6 +69,10 @@ def write_dicom(
             REPORT_NAME: build_report(prediction, images),
             FIGURE_NAME: build_capture(figure, images),
         }
+        if measured is not None:
+            masks = build_segmentations(measured, images)
+            objects |= {MASK_NAMES[phase]: mask for phase, mask in masks.items()}
+            objects[MEASURES_NAME] = build_measures(measured, images, masks)
     with quiet_pydicom():
         if deidentifier is not None:
             for made in objects.values():

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from monai_fedlora.clinic.report_sr import MANUFACTURER, TITLE
+from monai_fedlora.clinic.report_sr import TITLE
 from monai_fedlora.clinic.sources import Source
+from monai_fedlora.clinic.sr_parts import MANUFACTURER
 
 SERIES_NUMBER = 9002
 

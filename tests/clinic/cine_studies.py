@@ -141,6 +141,27 @@ def write_study(
     return folder
 
 
+def classic_images(cine: np.ndarray, order: Sequence[int] | None = None, **changes: Any) -> list[Dataset]:
+    """The images of a cine, in the order given of their slices and frames."""
+    normal = np.cross(*axes())
+    images = []
+    for index in range(cine.shape[2] * cine.shape[3]) if order is None else order:
+        place, frame = divmod(int(index), cine.shape[3])
+        images.append(
+            image_dataset(
+                cine[:, :, place, frame],
+                position=np.array([-30.0, -120.0, 60.0]) - 10.0 * place * normal,
+                series="1.2.3.4", study="1.2.3", number=index + 1, trigger_time=10.0 + 50.0 * frame, **changes,
+            )
+        )  # fmt: skip
+    return images
+
+
+def shuffled(cine: np.ndarray, seed: int = 5) -> list[int]:
+    """Numbers of all images of a cine, in disorder."""
+    return np.random.default_rng(seed).permutation(cine.shape[2] * cine.shape[3]).tolist()
+
+
 def enhanced_dataset(
     classic: Sequence[Dataset],
     *,

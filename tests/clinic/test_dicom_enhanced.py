@@ -27,37 +27,24 @@ from monai_fedlora.clinic.figure import draw_figure
 from monai_fedlora.clinic.prediction import Prediction, predict_study
 from monai_fedlora.errors import DataError, FedLoraError, PrivacyError
 from monai_fedlora.studies.study import DicomFiles, Study
-from tests.clinic.cine_studies import affine_of, axes, enhanced_dataset, image_dataset, save, write_study
+from tests.clinic.cine_studies import (
+    affine_of,
+    classic_images,
+    enhanced_dataset,
+    save,
+    shuffled,
+    write_study,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom", "ignore::UserWarning:highdicom")
 
 SHORT = np.random.default_rng(0).integers(0, 900, (9, 8, 4, 6)).astype(np.int16)
 
 
-def classic_images(cine: np.ndarray, order: Sequence[int] | None = None, **changes: Any) -> list[Dataset]:
-    """The images of a cine, in the order given of their slices and frames."""
-    normal = np.cross(*axes())
-    images = []
-    for index in range(cine.shape[2] * cine.shape[3]) if order is None else order:
-        place, frame = divmod(int(index), cine.shape[3])
-        images.append(
-            image_dataset(
-                cine[:, :, place, frame],
-                position=np.array([-30.0, -120.0, 60.0]) - 10.0 * place * normal,
-                series="1.2.3.4", study="1.2.3", number=index + 1, trigger_time=10.0 + 50.0 * frame, **changes,
-            )
-        )  # fmt: skip
-    return images
-
-
 def read(folder: Path, *datasets: Dataset) -> tuple[Stack, np.ndarray]:
     files = [save(dataset, folder / str(index)) for index, dataset in enumerate(datasets)]
     stack = find_stack(read_image_headers(files, folder), folder)
     return stack, read_voxels(stack)
-
-
-def shuffled(cine: np.ndarray, seed: int = 5) -> list[int]:
-    return np.random.default_rng(seed).permutation(cine.shape[2] * cine.shape[3]).tolist()
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import sys
-import sysconfig
-from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +22,10 @@ from monai_fedlora.clinic.deidentify import Deidentifier
 from monai_fedlora.clinic.dicom_output import write_dicom
 from monai_fedlora.clinic.figure import draw_figure
 from monai_fedlora.clinic.prediction import NOT_FOR_CLINICAL_USE, Prediction, predict_study
-from monai_fedlora.clinic.report_sr import CLASS_SCHEME
+from monai_fedlora.clinic.sr_parts import PRIVATE_SCHEME
 from monai_fedlora.errors import ConfigError, DataError, PrivacyError
 from monai_fedlora.studies.study import CineFile, DicomFiles, Study
+from tests.clinic.archive_checks import files, output_of, references, required
 from tests.clinic.cine_studies import affine_of, write_nifti, write_study
 from tests.clinic.identities import PLANTED, plant
 
@@ -66,55 +60,6 @@ def clean(prediction: Prediction, figure: Image.Image, tmp_path_factory: pytest.
     return folder
 
 
-def files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def output_of(tool: str, *arguments: str | Path) -> str:
-    """What a tool says, which the extra ``test`` installs where there is one for the platform."""
-    command = shutil.which(tool, path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]]))
-    if command is None and sys.platform != "linux":
-        pytest.skip(f"there is no {tool} for this platform")
-    assert command, f"{tool} is missing"
-    done = subprocess.run([command, *map(str, arguments)], capture_output=True, text=True, timeout=60)
-    return done.stdout + done.stderr
-
-
-def references(dataset: Dataset) -> Iterator[str]:
-    """Every instance that a dataset refers to, at any depth."""
-    for element in dataset.iterall():
-        if element.keyword == "ReferencedSOPInstanceUID":
-            yield element.value
-
-
-@cache
-def tables() -> list[Any]:
-    """The tables of the standard that come with highdicom."""
-    names = ("sop_class_iod_map", "iod_module_map", "module_attribute_map")
-    return [json.loads(resources.files("highdicom").joinpath(f"_standard/{name}.json").read_text()) for name in names]
-
-
-def required(folder: Path) -> list[tuple[str, str]]:
-    """(file, attribute) of every attribute that the standard requires at the top of an object and that is not there.
-
-    Type 1 must have a value, type 2 must be there. What content items need depends on their kind; a reader of reports
-    checks that.
-    """
-    kinds, modules_of, attributes = tables()
-    missing = []
-    for path in files(folder):
-        dataset = pydicom.dcmread(path)
-        modules = [module["key"] for module in modules_of[kinds[dataset.SOPClassUID]] if module["usage"] == "M"]
-        for module in modules:
-            for attribute in attributes[module] if module != "sr-document-content" else ():
-                keyword, kind = attribute["keyword"], attribute["type"]
-                if attribute["path"] or kind not in ("1", "2"):
-                    continue
-                if keyword not in dataset or (kind == "1" and dataset[keyword].is_empty):
-                    missing.append((path.name, keyword))
-    return missing
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("which", ["kept", "clean"])
 def test_every_required_attribute_is_there(which: str, request: pytest.FixtureRequest) -> None:
@@ -135,7 +80,7 @@ def test_report_says_the_answer_in_codes(prediction: Prediction, kept: Path) -> 
     answer, *chances = report.content.get_image_measurement_groups()
     (evaluation,) = answer.get_qualitative_evaluations(name=codes.SCT.Classification)
     assert evaluation.value.meaning == prediction.predicted
-    assert (evaluation.value.scheme_designator, evaluation.value.value) == (CLASS_SCHEME, f"CLASS{prediction.best}")
+    assert (evaluation.value.scheme_designator, evaluation.value.value) == (PRIVATE_SCHEME, f"CLASS{prediction.best}")
     for index, group in enumerate(chances):
         (measurement,) = group.get_measurements(name=codes.DCM.Probability)
         assert measurement.value == pytest.approx(prediction.probabilities[index], abs=1e-12)

@@ -20,7 +20,7 @@ from monai_fedlora.clinic.bundle import Classifier, open_bundle
 from monai_fedlora.clinic.dicom_output import write_dicom
 from monai_fedlora.clinic.figure import draw_figure
 from monai_fedlora.clinic.prediction import predict_study
-from monai_fedlora.clinic.report_sr import CLASS_SCHEME
+from monai_fedlora.clinic.sr_parts import PRIVATE_SCHEME
 from monai_fedlora.clinic.state import CANNOT_TELL, DOUBTFUL
 from monai_fedlora.clinic.trust import OodThreshold, read_trust
 from monai_fedlora.data.records import FramePair
@@ -95,7 +95,7 @@ def test_distance_and_its_limit_stand_in_the_report(classifier: Classifier, stor
     write_dicom(prediction, draw_figure(prediction), tmp_path, deidentifier=None)
     answer, *_ = hd.sr.srread(tmp_path / "report.dcm").content.get_image_measurement_groups()
     found = {measurement.name.value: measurement for measurement in answer.get_measurements()}
-    assert {measurement.name.scheme_designator for measurement in found.values()} == {CLASS_SCHEME}
+    assert {measurement.name.scheme_designator for measurement in found.values()} == {PRIVATE_SCHEME}
     assert found["DISTANCE"].value == pytest.approx(prediction.distance)
     assert found["DISTANCELIMIT"].value == pytest.approx(
         classifier.trust.ood_threshold.limit if classifier.trust.ood_threshold else 0

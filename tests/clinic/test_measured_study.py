@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.clinic.measured_study import measure_study
+from monai_fedlora.clinic.reading import LoadedStudy, load_study
+from monai_fedlora.errors import DataError
+from monai_fedlora.studies.study import DicomFiles, Study
+from tests.clinic.masked_hearts import ALGORITHM, small_heart
+
+
+@pytest.fixture(scope="module")
+def loaded(classifier: Classifier, stored_study: Path) -> LoadedStudy:
+    return load_study(Study("p", DicomFiles(stored_study)), classifier)
+
+
+def test_masks_of_all_frames_give_numbers_of_the_chosen_ones_and_a_curve(loaded: LoadedStudy) -> None:
+    moving = small_heart(loaded)
+    found = measure_study(moving, loaded, algorithm=ALGORITHM)
+    assert loaded.frames is not None and found.function is not None and found.beat is not None
+    np.testing.assert_array_equal(found.masks, moving[[loaded.frames.ed, loaded.frames.es]])
+    volumes = [(frame == 1).sum() * np.prod(found.spacing) / 1000 for frame in moving]
+    assert found.beat.volumes == pytest.approx(volumes)
+    assert found.function.lv_edv == pytest.approx(volumes[loaded.frames.ed])
+    assert (found.beat.ed, found.beat.es) == (9, 4)  # the middle of the frames at which it is full
+    difference = found.frame_difference
+    assert difference is not None and difference.ed_apart == loaded.frames.ed + 1 and difference.edv_error == 0
+    assert any(sentence.startswith("LV ejection fraction: ") for sentence in found.sentences())
+
+
+def test_json_holds_outlines_if_wanted(loaded: LoadedStudy) -> None:
+    found = measure_study(small_heart(loaded), loaded, algorithm=ALGORITHM)
+    plain, drawn = found.to_json(), found.to_json(contours=True)
+    assert "contours" not in plain and plain["no_volume_because"] == [] and plain["beat"]["es"] == 4
+    assert len(drawn["contours"]["frames"]) == 10 and drawn["function"]["lv_ef"] > 20
+
+
+def test_two_frames_are_enough_and_have_no_curve(loaded: LoadedStudy) -> None:
+    moving = small_heart(loaded)
+    assert loaded.frames is not None
+    pair = moving[[loaded.frames.ed, loaded.frames.es]]
+    found = measure_study(pair, loaded, algorithm=ALGORITHM)
+    whole = measure_study(moving, loaded, algorithm=ALGORITHM)
+    assert found.function == whole.function and found.beat is None and found.frame_difference is None
+
+
+def test_a_stack_without_an_apex_gives_no_volume_but_a_reason(loaded: LoadedStudy) -> None:
+    moving = small_heart(loaded)
+    moving[..., -1] = moving[..., 2]
+    found = measure_study(moving, loaded, algorithm=ALGORITHM)
+    assert found.function is None and found.to_json()["function"] is None
+    assert any("the apex is missing" in sentence for sentence in found.sentences())
+
+
+def test_a_heart_that_does_not_move_has_no_beat(loaded: LoadedStudy) -> None:
+    still = np.repeat(small_heart(loaded)[:1], 10, axis=0)
+    assert measure_study(still, loaded, algorithm=ALGORITHM).beat is None
+
+
+def test_masks_on_another_grid_are_refused(loaded: LoadedStudy) -> None:
+    moving = small_heart(loaded)
+    with pytest.raises(DataError, match="on the grid of the cine"):
+        measure_study(moving[:, 1:], loaded, algorithm=ALGORITHM)
+    with pytest.raises(DataError, match="on the grid of the cine"):
+        measure_study(moving[:3], loaded, algorithm=ALGORITHM)
+    with pytest.raises(DataError, match="on the grid of the cine"):
+        measure_study(moving, replace(loaded, cine=None), algorithm=ALGORITHM)
