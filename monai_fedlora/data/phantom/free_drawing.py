@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ class Blood:
 
     Attributes:
         papillary: angle, share of the radius, half axes (mm) and range of heights of each papillary muscle.
+        fat: thickness of the fat around the heart over that of ``render.Details``.
         layer: depth of the trabeculated layer over that of ``render.Details``.
         vessels: (5, 4) x, y and half axes of aorta, left atrium, right atrium, outflow tract and appendage, over the
             radius of the ring at the base.
@@ -31,6 +33,7 @@ class Blood:
     """
 
     papillary: tuple[tuple[float, float, float, float, float, float], ...]
+    fat: float
     layer: float
     vessels: Array
     rim: float
@@ -48,9 +51,9 @@ def draw_blood(rng: np.random.Generator) -> Blood:
         [[-0.15, -0.12, 0.42, 0.40], [0.40, 0.40, 0.66, 0.52], [-0.95, 0.50, 0.66, 0.52], [-0.75, -0.68, 0.58, 0.42],
          [0.45, -0.55, 0.25, 0.2]]
     )  # fmt: skip
-    vessels = middle + rng.normal(0, 0.1, middle.shape)
+    vessels = middle + rng.normal(0, 0.14, middle.shape)
     vessels[:, 2:] = np.maximum(vessels[:, 2:], 0.12)
-    return Blood(papillary=papillary, layer=u(0.3, 2.2), vessels=vessels, rim=u(0.2, 1.0))
+    return Blood(papillary=papillary, fat=u(0.3, 2.5), layer=u(0.3, 2.2), vessels=vessels, rim=u(0.2, 1.0))
 
 
 def draw_free_slices(
@@ -66,7 +69,7 @@ def draw_free_slices(
         rng: source of the texture, and of where the heart lies in each frame.
 
     Returns:
-        (T, Z, Y, X) signal and (T, 3, Z, Y, X) shares of LV, muscle and RV, float32.
+        (T, Z, Y, X) signal, and shares of LV, muscle and RV in ``stage.box``, (T, 3, Z, Y', X'); float32.
     """
     rows, columns = stage.box
     x, y = stage.x[columns].astype(np.float32), stage.y[rows].astype(np.float32)
@@ -75,19 +78,23 @@ def draw_free_slices(
     grain = smooth(rng, shape, (slices, len(y) // 4 + 1, len(x) // 4 + 1))
     flows = [smooth(rng, shape, (slices, len(y) // 6 + 1, len(x) // 6 + 1)) for _ in range(frames)]
     restless = rng.normal(0, export.restless, (frames, slices, 2))
-    weights = (export.profile, 1 - 2 * export.profile, export.profile)
+    profile = (export.profile, 1 - 2 * export.profile, export.profile)
     tables = [part.astype(np.float32) for part in (outline(cut), cut.epi, cut.endo, cut.rv, cut.rv_inner)]
     fat, layer, finger = (
         part.astype(np.float32)
-        for part in (stage.details.fat, stage.details.trabecula * blood.layer, stage.details.finger)
+        for part in (stage.details.fat * blood.fat, stage.details.trabecula * blood.layer, stage.details.finger)
     )
     widths = np.maximum(cut.endo.mean(-1), 1)
     size = float(cut.epi[0].mean(-1).max())
     signal = np.repeat(stage.signal[None], frames, 0)
-    shares = np.zeros((frames, 3, *stage.signal.shape), np.float32)
+    shares = np.zeros((frames, 3, *shape), np.float32)
     for frame, index in np.ndindex(frames, slices):
-        parts = range(index * PARTS, index * PARTS + PARTS)
+        parts: Sequence[int] = range(index * PARTS, index * PARTS + PARTS)
         heights = cut.height[frame, parts]
+        weights: tuple[float, ...] = profile
+        if heights.min() > 0.12 and heights.max() < 0.7:  # walls stand upright: the middle is the mean
+            parts, weights = parts[PARTS // 2 : PARTS // 2 + 1], (1.0,)
+            heights = cut.height[frame, parts]
         if heights.min() >= 1 or heights.max() < -0.6:
             continue
         centre = stage.centres[index] + restless[frame, index]
@@ -120,7 +127,7 @@ def draw_free_slices(
                     )
             picture += np.float32(weight) * image
         signal[frame, index][rows, columns] = picture
-        shares[frame, :, index][:, rows, columns] = filled
+        shares[frame, :, index] = filled
     return signal, shares
 
 
@@ -178,7 +185,7 @@ def _right(
 
 def _moving(blood: float, view: View, export: Export) -> Array:
     """Signal of blood: patches of it are darker where it flows."""
-    lost = np.clip(0.6 * view.flow + 0.5 * view.grain - 0.3, 0, 1)
+    lost = np.clip(0.3 * view.flow + 0.25 * view.grain + 0.15, 0, 1)
     lost *= np.float32(-blood * export.flow)
     lost += np.float32(blood) * (1 + 0.03 * view.flow + 0.02 * view.grain)
     return np.asarray(lost)

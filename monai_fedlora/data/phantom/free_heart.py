@@ -101,7 +101,7 @@ def draw_free_form(heart: Heart, rng: np.random.Generator) -> Form:
     anterior, inferior = u(1.15, 1.75), u(1.05, 1.6)
     narrowing, power = u(0.25, 0.7), u(2.0, 5.0)
     tip, fall = u(0.68, 0.97), u(1.0, 2.6)
-    over = u(0.0, 0.16) if rng.random() < 0.6 else 0.0
+    over = u(0.0, 0.1) if rng.random() < 0.6 else 0.0
     corners = [(u(-1.2, -0.5), u(0, 0.9), u(0.25, 0.5)), (u(0.4, 1.1), u(0, 0.8), u(0.25, 0.5))]
     hollow, waist = u(0.0, 0.45), u(-0.3, 0.3)
     ripples = [(n, u(0, 0.12), u(-np.pi, np.pi), u(-3, 3)) for n in (4, 5, 7)]

@@ -10,7 +10,7 @@ import numpy as np
 from monai_fedlora.data.phantom import acquisition, anatomy
 from monai_fedlora.data.phantom.free_drawing import PARTS, draw_blood, draw_free_slices
 from monai_fedlora.data.phantom.free_heart import clear_group, draw_free_form, draw_free_heart
-from monai_fedlora.data.phantom.free_picture import exported, shading
+from monai_fedlora.data.phantom.free_picture import exported, scan, shading
 from monai_fedlora.data.phantom.free_scanner import draw_export, draw_scanner
 from monai_fedlora.data.phantom.geometry import draw_directions
 from monai_fedlora.data.phantom.heart_truth import heart_truth
@@ -30,7 +30,9 @@ class FreePatient:
 
     Attributes:
         image: (2, Z, Y, X) float32 grey levels of ED and ES, whole numbers.
-        occupancy: (2, 3, Z, Y, X) float32, the share of each voxel that LV, muscle and RV fill, 0..1.
+        occupancy: (2, 3, Z, Y', X') float32, the share of each voxel that LV, muscle and RV fill, 0..1, in the part
+            of the picture that holds the heart.
+        corner: column and row of the image at which that part begins.
         spacing: (x, y, z) mm.
         directions: (3, 3) directions of the picture's axes in the patient; None where the file does not hold them.
         truth: as :func:`monai_fedlora.data.phantom.heart_truth.heart_truth` gives it, of the whole heart.
@@ -39,6 +41,7 @@ class FreePatient:
 
     image: np.ndarray
     occupancy: np.ndarray
+    corner: tuple[int, int]
     spacing: tuple[float, float, float]
     directions: np.ndarray | None
     truth: dict[str, float]
@@ -67,14 +70,16 @@ def make_free_patient(seed: int | tuple[int, ...]) -> FreePatient:
         streams.body,
         roll=math.radians(float(np.clip(numbers.normal(0, spread), -most, most))),
         unsteady=export.unsteady,
+        coarse=3.0,
     )
     signal, shares = draw_free_slices(stage, cut, blood, vendor, export, streams.texture)
     signal *= stage.gain * shading(stage.gain.shape, export, streams.texture)
-    levels = acquisition.store(acquisition.acquire(signal, vendor, streams.noise), vendor).astype(np.float32)
+    levels = acquisition.store(scan(signal, vendor, export, streams.noise), vendor).astype(np.float32)
     directions = draw_directions(streams.lying)
     return FreePatient(
         image=exported(levels, export),
         occupancy=shares,
+        corner=(int(stage.box[1].start), int(stage.box[0].start)),
         spacing=(vendor.pixel, vendor.pixel, vendor.slice_distance),
         directions=None if streams.lying.random() < _UNKNOWN else directions,
         truth=truth,
@@ -89,13 +94,14 @@ def _positions(heart: Heart, distance: float, rng: np.random.Generator) -> tuple
         The first and the last slice plus one that the stack has, of all that are cut, and the places.
     """
     most_above = 3
-    count = math.ceil(anatomy.heart_length(heart) / distance + 1) + most_above + 1
+    length = anatomy.heart_length(heart)
+    count = math.ceil(length / distance + 1) + most_above + 1
     centres = (np.arange(count) - most_above + rng.uniform(0.0, 1.0)) * distance
     z = (centres[:, None] + (np.arange(PARTS) - PARTS // 2) * (distance / PARTS)).ravel()
-    heart_first, heart_last = most_above, count - 1
+    first, last = most_above, int(np.searchsorted(centres, length))
     lacking = rng.random(2) < 0.2
-    first = heart_first + (int(rng.integers(1, 3)) if lacking[0] else -int(rng.integers(0, most_above)))
-    last = heart_last - (int(rng.integers(1, 4)) if lacking[1] else -int(rng.integers(0, 2)))
+    first += int(rng.integers(1, 3)) if lacking[0] else -int(rng.choice(3, p=(0.35, 0.5, 0.15)))
+    last += -int(rng.integers(1, 4)) if lacking[1] else int(rng.choice(2, p=(0.7, 0.3)))
     return first, max(last, first + 4), z
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy import fft
 from scipy.ndimage import uniform_filter1d
 
 from monai_fedlora.data.phantom.canvas import Array, smooth
 from monai_fedlora.data.phantom.free_scanner import Export
+from monai_fedlora.data.phantom.vendors import Vendor
+
+_FIELDS = 4
 
 
 def shading(shape: tuple[int, int, int], export: Export, rng: np.random.Generator) -> Array:
@@ -23,6 +27,52 @@ def shading(shape: tuple[int, int, int], export: Export, rng: np.random.Generato
         turns = np.float32(math.pi) * (2.5 * slope * along + 1.5 * bend * along * along + phase)
         gain *= 1 - np.float32(export.band) * np.exp(-((np.cos(turns) / np.float32(0.18)) ** 2))
     return np.asarray(gain)
+
+
+def scan(signal: Array, vendor: Vendor, export: Export, rng: np.random.Generator) -> Array:
+    """Magnitude of a picture of which a part of k-space was measured, with noise.
+
+    As ``acquisition.acquire``, with fewer measured columns than rows and in less time: noise is drawn once for a few
+    pictures, which hold it shifted by a random number of rows and columns; it repeats at the border as k-space does.
+
+    Args:
+        signal: (..., Y, X) float32.
+        vendor: ``acquired``, ``apodisation`` and ``noise`` are used.
+        export: ``phases`` is used.
+        rng: source of the noise.
+
+    Returns:
+        (..., Y, X) float32, not negative.
+    """
+    height, width = signal.shape[-2:]
+    frequencies = np.abs(fft.fftfreq(height)) * 2, fft.rfftfreq(width) * 2
+    edges = vendor.acquired, vendor.acquired * export.phases
+    windows = []
+    for frequency, edge in zip(frequencies, edges, strict=True):
+        fall = 0.5 - 0.5 * np.cos(np.pi * np.clip(frequency / edge, 0, 1))
+        windows.append(((1 - vendor.apodisation * fall) * (frequency <= edge)).astype(np.float32))
+    rows, columns = windows
+    kept = int(np.count_nonzero(columns))
+    window = rows[:, None] * columns[:kept]
+
+    def filtered(pictures: Array) -> Array:
+        space = fft.rfft(pictures, axis=-1)[..., :kept]
+        space = fft.ifft(fft.fft(space, axis=-2, overwrite_x=True) * window, axis=-2, overwrite_x=True)
+        return np.asarray(fft.irfft(space, n=width, axis=-1))
+
+    fields = filtered(rng.standard_normal((_FIELDS, height, width), dtype=np.float32))
+    fields *= np.float32(vendor.noise) / fields.std()
+    fields = np.tile(fields, (1, 2, 2))
+    magnitude = np.empty_like(signal)
+    for index in np.ndindex(signal.shape[:-2]):
+        real = filtered(signal[index])
+        noise = []
+        for _ in range(2):
+            field, y, x = (int(rng.integers(size)) for size in (_FIELDS, height, width))
+            noise.append(fields[field, y : y + height, x : x + width])
+        real += noise[0]
+        np.hypot(real, noise[1], out=magnitude[index])
+    return magnitude
 
 
 def exported(levels: Array, export: Export) -> Array:

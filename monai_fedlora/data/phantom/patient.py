@@ -14,8 +14,6 @@ from monai_fedlora.data.phantom.geometry import draw_directions
 from monai_fedlora.data.phantom.pathology import Heart, draw_heart
 from monai_fedlora.data.phantom.vendors import Vendor
 
-_COARSE = 2.5  # mm, grid of the surroundings
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhantomPatient:
@@ -127,6 +125,7 @@ def set_stage(
     *,
     roll: float = 0.0,
     unsteady: float = 1.2,
+    coarse: float = 2.5,
 ) -> Stage:
     """Lay a heart into a body and the body into the picture.
 
@@ -138,6 +137,7 @@ def set_stage(
         shape_rng, body_rng: sources of random numbers, for the heart and for its surroundings.
         roll: rotation of body and heart in the picture, radians.
         unsteady: standard deviation of the heart's place between breath-holds, mm.
+        coarse: distance of the points at which the surroundings are drawn, mm.
     """
     body_mass_index = heart.weight / (heart.height / 100) ** 2
     details = render.draw_details(len(z), body_mass_index, shape_rng)
@@ -165,8 +165,8 @@ def set_stage(
     middle = shape_rng.normal(0, 8, 2) - 22 * front_axis - 5 * up_axis
     x = (np.arange(width) - (width - 1) / 2) * vendor.pixel + middle[0]
     y = (np.arange(height) - (height - 1) / 2) * vendor.pixel + middle[1]
-    coarse_x, up_x = _coarse(x)
-    coarse_y, up_y = _coarse(y)
+    coarse_x, up_x = _coarse(x, coarse)
+    coarse_y, up_y = _coarse(y, coarse)
     grid = Grid.of(coarse_x, coarse_y, np.stack([front_axis, up_axis]))
     signal, surface = body.draw_surroundings(grid, depth, chest, vendor, body_rng)
     coil = acquisition.coil_sensitivity(surface, chest.chest + chest.muscle + chest.fat, vendor)
@@ -211,11 +211,11 @@ def _slices(heart: Heart, vendor: Vendor, rng: np.random.Generator) -> np.ndarra
     return (np.arange(count) - above + 0.5 + rng.uniform(-0.2, 0.2)) * vendor.slice_distance
 
 
-def _coarse(axis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _coarse(axis: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
     """A coarser grid that covers ``axis``, and the matrix that interpolates linearly from it."""
-    count = int(np.ceil((axis[-1] - axis[0]) / _COARSE)) + 1
-    coarse = axis[0] + np.arange(count + 1) * _COARSE
-    place = (axis - coarse[0]) / _COARSE
+    count = int(np.ceil((axis[-1] - axis[0]) / step)) + 1
+    coarse = axis[0] + np.arange(count + 1) * step
+    place = (axis - coarse[0]) / step
     low = np.minimum(place.astype(int), count - 1)
     matrix = np.zeros((len(axis), count + 1), np.float32)
     rows = np.arange(len(axis))

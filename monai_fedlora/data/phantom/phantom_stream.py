@@ -19,7 +19,7 @@ from monai_fedlora.data.phantom.free_patient import FreePatient, make_free_patie
 from monai_fedlora.data.phantom.heart_truth import TRUTHS
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.transforms.localise import crop_start, heart_centre, normalise_cine
-from monai_fedlora.transforms.orientation import orient, reordered_array
+from monai_fedlora.transforms.orientation import reading_order, reordered_array
 from monai_fedlora.transforms.resampling import resample
 
 STRUCTURES = ("LV", "MYO", "RV")
@@ -115,30 +115,52 @@ def _on_grid(
     patient: FreePatient, size: tuple[int, int, int], spacing: list[float], rng: np.random.Generator
 ) -> dict[str, Tensor]:
     """Store image and shares in an order of axes drawn at random, and bring them to the network's grid as files are."""
-    frames, structures, slices, height, width = patient.occupancy.shape
-    volume = np.concatenate([patient.image, patient.occupancy.reshape(-1, slices, height, width)]).T  # x, y, z, channel
     affine = np.eye(4)
     directions = np.eye(3) if patient.directions is None else patient.directions
     affine[:3, :3] = directions * np.asarray(patient.spacing)
     axes = [int(axis) for axis in _ORDERS[rng.integers(len(_ORDERS))]]
     backwards = [bool(back) for back in rng.integers(0, 2, 3)]
-    stored, affine = reordered_array(volume, affine, axes, backwards)
-    if patient.directions is None:
-        affine = np.diag([*np.abs(affine[:3, :3]).max(0), 1.0])
-    voxels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(stored, -1, 0), dtype=np.float32))
-    oriented, moved = orient(voxels, torch.from_numpy(affine))
-    resampled, _ = resample(oriented, moved, spacing)
-    image, shares = resampled[:frames], resampled[frames:]
+
+    def read(volume: np.ndarray, corner: tuple[int, int] = (0, 0)) -> tuple[Tensor, Tensor]:
+        """(C, Z, Y, X) as a file would hold it, in the canonical order of axes: (C, X, Y, Z) and its affine."""
+        placed = affine.copy()
+        placed[:3, 3] = affine[:3, :3] @ (*corner, 0)
+        stored, where = reordered_array(volume.transpose(3, 2, 1, 0), placed, axes, backwards)
+        told = where if patient.directions is not None else np.diag([*np.linalg.norm(where[:3, :3], axis=0), 1.0])
+        order, reverse, _ = reading_order(torch.from_numpy(told), list(stored.shape[:3]))
+        oriented, where = reordered_array(stored, where, order, reverse)
+        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(oriented, -1, 0))), torch.from_numpy(where)
+
+    levels, where = read(patient.image)
+    image, _ = resample(levels, where, spacing)
     centre = heart_centre(image, spacing[0])
-    x, y = (crop_start(float(centre[axis]), image.shape[axis + 1], size[axis]) for axis in range(2))
-    z = max(image.shape[3] - size[2], 0) // 2
-    crop = shares[:, x : x + size[0], y : y + size[1], z : z + size[2]]
+    window = [crop_start(float(centre[axis]), image.shape[axis + 1], size[axis]) for axis in range(2)]
+    window.append(max(image.shape[3] - size[2], 0) // 2)
+    frames, structures = patient.occupancy.shape[:2]
+    shares, part = read(patient.occupancy.reshape(-1, *patient.occupancy.shape[2:]), patient.corner)
+    offset = torch.linalg.solve(where[:3, :3], part[:3, 3] - where[:3, 3]).round()
+    for axis in (1, 0, 2):
+        count = min(size[axis], image.shape[axis + 1])
+        step = spacing[axis] / float(where[:3, axis].norm())
+        place = ((torch.arange(count) + window[axis]) * step).clamp(max=levels.shape[axis + 1] - 1)
+        shares = _interpolated(shares, axis + 1, place - offset[axis])
     mask = torch.zeros((frames * structures, *size), dtype=torch.uint8)
-    places = [(size[axis] - crop.shape[axis + 1]) // 2 for axis in range(2)]
-    mask[:, places[0] : places[0] + crop.shape[1], places[1] : places[1] + crop.shape[2], : crop.shape[3]] = (
-        (crop * 255).round().to(torch.uint8)
-    )
+    x, y = ((size[axis] - shares.shape[axis + 1]) // 2 for axis in range(2))
+    target = mask[:, x : x + shares.shape[1], y : y + shares.shape[2], : shares.shape[3]]
+    target.copy_(shares.mul_(255).round_())
     return {
         "image": normalise_cine(image, size, spacing[0]),
         "mask": mask.reshape(frames, structures, *size),
     }
+
+
+def _interpolated(volume: Tensor, axis: int, place: Tensor) -> Tensor:
+    """Values between the voxels along an axis at ``place``, as ``resampling.resample`` computes them; 0 beyond them."""
+    last = volume.shape[axis] - 1
+    inside = (place > -1) & (place < last + 1)
+    place = place.clamp(min=0, max=last)
+    low = place.floor().clamp(max=max(last - 1, 0)).long()
+    shape = [-1 if other == axis else 1 for other in range(volume.ndim)]
+    first = volume.index_select(axis, low)
+    second = volume.index_select(axis, (low + 1).clamp(max=last))
+    return first.lerp_(second, (place - low).float().reshape(shape)).mul_(inside.reshape(shape))

@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 import torch
 
+from monai_fedlora.data.phantom.free_patient import make_free_patient
 from monai_fedlora.data.phantom.heart_truth import TRUTHS
 from monai_fedlora.data.phantom.phantom_stream import PhantomStream, stream_loader
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.transforms.localise import crop_start, heart_centre, normalise_cine
+from monai_fedlora.transforms.resampling import resample
 
 SIZE, SPACING = (48, 48, 8), (3.3, 3.3, 10.0)
 
@@ -48,6 +51,29 @@ def test_a_number_is_an_item(stream, items) -> None:
 def test_the_heart_of_an_item_does_not_depend_on_the_grid(items) -> None:
     fine = PhantomStream(image_size=(80, 80, 12), spacing=(2.0, 2.0, 8.0), seed=4)[1]
     assert torch.equal(fine["targets"], items[1]["targets"]) and fine["label"] == items[1]["label"]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_image_and_mask_are_what_the_preprocessing_of_files_gives(number) -> None:
+    """Whatever order the file had, with the orientation known: resampled whole, then cropped."""
+    seed = next(s for s in range(20) if make_free_patient((s, number)).directions is not None)
+    item, patient = (
+        PhantomStream(image_size=SIZE, spacing=SPACING, seed=seed)[number],
+        make_free_patient((seed, number)),
+    )
+    affine = torch.diag(torch.tensor([*patient.spacing, 1.0], dtype=torch.float64))
+    image, _ = resample(torch.from_numpy(patient.image).permute(0, 3, 2, 1), affine, list(SPACING))
+    assert torch.allclose(item["image"], normalise_cine(image, SIZE, SPACING[0]), atol=1e-5)
+    column, row = patient.corner
+    *_, height, width = patient.occupancy.shape
+    shares = torch.zeros((2, 3, *patient.image.shape[1:]))
+    shares[..., row : row + height, column : column + width] = torch.from_numpy(patient.occupancy)
+    whole, _ = resample(shares.flatten(0, 1).permute(0, 3, 2, 1), affine, list(SPACING))
+    x, y = (crop_start(float(heart_centre(image, SPACING[0])[axis]), image.shape[axis + 1], 48) for axis in range(2))
+    z = max(image.shape[3] - 8, 0) // 2
+    crop = whole[:, x : x + 48, y : y + 48, z : z + 8]
+    expected = torch.nn.functional.pad(crop, [0, 8 - crop.shape[3]]).unflatten(0, (2, 3))
+    assert torch.allclose(item["mask"].float() / 255, expected, atol=0.003)
 
 
 @pytest.mark.slow
