@@ -176,3 +176,39 @@ def test_a_cine_of_several_series_is_referred_to_series_by_series(
     for phase, mask in masks.items():
         own = {source.dataset.SOPInstanceUID for source in loaded.sources if getattr(source, phase.lower())}
         assert len(mask.ReferencedSeriesSequence) == 6 and set(references(mask)) == own
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+@pytest.mark.parametrize("deidentifier", [None, Deidentifier()])
+def test_a_real_cine_gets_masks_on_its_pixels(
+    real_data: Path, classifier: Classifier, tmp_path: Path, deidentifier: Deidentifier | None
+) -> None:
+    """What is brighter than a level counts as its left ventricle, so that each stored image says what its mask is."""
+
+    def faults(path: Path) -> list[str]:
+        """Errors but those of the study's own UIDs, which have numbers that begin with zeros."""
+        said = output_of("dciodvfy", "-new", path).splitlines()
+        return [line for line in said if "Error" in line and "Leading zeroes" not in line]
+
+    loaded = load_study(Study("p", DicomFiles(real_data / "sunnybrook_dicom" / "SCD0000301")), classifier)
+    assert loaded.cine is not None
+    masks = np.moveaxis(loaded.cine > 150, 3, 0).astype(np.uint8)
+    measured = measure_study(masks, loaded, algorithm=ALGORITHM)
+    prediction = predict_loaded(classifier, loaded, name="p")
+    write_dicom(prediction, FIGURE, tmp_path, deidentifier=deidentifier, measured=measured)
+    assert required(tmp_path) == []
+    for phase in ("ed", "es"):
+        assert faults(tmp_path / f"mask_{phase}.dcm") == []
+        mask = hd.seg.segread(tmp_path / f"mask_{phase}.dcm")
+        images = (
+            {path.SOPInstanceUID: path for path in map(pydicom.dcmread, files(tmp_path / "images"))}
+            if deidentifier
+            else {source.dataset.SOPInstanceUID: source.dataset for source in loaded.sources}
+        )
+        uids = [uid for _, _, uid in mask.get_source_image_uids()]
+        planes = mask.get_pixels_by_source_instance(uids, combine_segments=True, ignore_spatial_locations=True)
+        assert len(uids) == 10 and planes.any()
+        for plane, uid in zip(planes, uids, strict=True):
+            np.testing.assert_array_equal(plane, images[uid].pixel_array > 150)
+    assert faults(tmp_path / "measures.dcm") == []
