@@ -35,8 +35,10 @@ def heart_truth(cut: Surfaces, distance: float) -> dict[str, float]:
     Returns:
         Each of :data:`TRUTHS`, in mL, percent or mm.
     """
-    endo, epi, rv = ((part**2).sum((1, 2)) * np.pi / N_ANGLES * distance / 1000 for part in (cut.endo, cut.epi, cut.rv))
-    muscle, right = epi - endo, rv - epi
+    endo, epi, rv_inner, rv = (
+        (part**2).sum((1, 2)) * np.pi / N_ANGLES * distance / 1000 for part in (cut.endo, cut.epi, cut.rv_inner, cut.rv)
+    )
+    muscle, right = epi - endo, rv - rv_inner
     with_cavity = (cut.endo[0].min(-1) > 2) & (cut.height[0] > 0) & (cut.height[0] < 0.8)
     walls = (cut.epi[0] - cut.endo[0])[with_cavity]
     ring = np.concatenate([walls, walls[:, : _WINDOW - 1]], 1).cumsum(1)
