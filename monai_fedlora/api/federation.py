@@ -228,7 +228,7 @@ def _own(
         return found
 
     first, method = opened()
-    outputs = task.names_of_outputs(_logits(first, image, task).shape[1])
+    outputs = task.names_of_outputs(task.channels(tuple(_logits(first, image, task).shape), tuple(image.shape)))
     names = _class_names(classes, {site: said.classes for site, (said, _) in read.items()}, outputs, task)
     if task.collected.has_labels and classes is None and all(said.classes is None for said, _ in read.values()):
         _check_outputs(outputs, (parts for _, parts in read.values()))

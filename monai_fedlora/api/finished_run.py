@@ -42,6 +42,8 @@ from monai_fedlora.reporting.run_figures import learning_curve, losses
 from monai_fedlora.scope import Manifest
 from monai_fedlora.scratch import private_folder
 from monai_fedlora.site_report import PERSONAL, SHARED
+from monai_fedlora.tasks.classification import CLASSIFICATION
+from monai_fedlora.tasks.task import EXPORT, OUTPUTS
 
 _log = logging.getLogger(__name__)
 MODELS = (PERSONAL, SHARED)
@@ -134,7 +136,9 @@ class Run:
         cases alone.
         """
         rows: list[dict[str, Any]] = []
-        classes = self.plan.classes
+        classes, task = self.plan.classes, self.plan.task_of
+        if OUTPUTS not in task.sections:
+            raise ConfigError(f"run.cases has class probabilities, and this run is for {task.name}; see run.records")
         with self._place() as place:
             for site in self.found.personal:
                 evidence = read_evidence(find_personal(place, site))
@@ -167,22 +171,28 @@ class Run:
 
         A site without test cases has a line that says so.
         """
-        rows = []
+        rows, task = [], self.plan.task_of
+        tabled = _TABLED if task is CLASSIFICATION else task.measures
         for site in self.plan.sites:
             said = self.found.record.final.get(site, Answer()).test
             known = {model: said[model] for model in MODELS if model in said and said[model].values}
-            rows += [[site, model, str(metrics.n), *_with_limits(metrics)] for model, metrics in known.items()]
+            rows += [[site, model, str(metrics.n), *_with_limits(metrics, tabled)] for model, metrics in known.items()]
             if not known:
-                rows.append([site, "-", "0", *["no test cases"], *[""] * (len(_TABLED) - 1)])
-        head = ["site", "model", "n", *_TABLED.values()]
-        none = "" if len(self.plan.classes) == 2 else "; AUROC of more than two classes has none"
+                rows.append([site, "-", "0", *["no test cases"], *[""] * (len(tabled) - 1)])
+        head = ["site", "model", "n", *tabled.values()]
+        none = (
+            ""
+            if len(self.plan.classes) == 2 or task is not CLASSIFICATION
+            else "; AUROC of more than two classes has none"
+        )
         return Table(caption=f"Test cases, with 95 % intervals{none}", head=head, rows=rows, text=True)
 
     def plot(self, what: str = "personal") -> Figure:
         """A curve over the rounds with a line for each site, which a notebook shows; ``.svg`` is the drawing as text.
 
         Args:
-            what: validation balanced accuracy of the "personal" or the "shared" models, or the training "loss".
+            what: the task's key metric on validation cases (balanced accuracy for classification) of the "personal" or
+                the "shared" models, or the training "loss".
 
         Raises:
             ConfigError: ``what`` is another word, or the run has no such numbers.
@@ -241,6 +251,8 @@ class Run:
                 written failed; nothing is left behind.
         """
         self._check_site(site)
+        if EXPORT not in self.plan.task_of.sections:
+            raise ExportError(f"a model of {self.plan.task} cannot be exported as a bundle; take run.personal(site)")
         own = self._own_network() if isinstance(self._source, InMemory) else None
         backbone = self._source.backbone if isinstance(self._source, Installed) else None
         with self._place() as place:
@@ -325,11 +337,11 @@ def _measured(site: str, number: int, splits: Mapping[str, Mapping[str, Metrics]
     ]
 
 
-def _with_limits(metrics: Metrics) -> list[str]:
+def _with_limits(metrics: Metrics, tabled: Mapping[str, str]) -> list[str]:
     """The tabled metrics, each with its interval where its counts are known."""
     found = with_intervals({**metrics.values, "confusion_matrix": metrics.confusion})
     cells = []
-    for name in _TABLED:
+    for name in tabled:
         entry = found.get(name) or {"value": None, "interval_95": None}
         limits = entry["interval_95"]
         value = "-" if entry["value"] is None else f"{entry['value']:.3f}"

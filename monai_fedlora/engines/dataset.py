@@ -202,7 +202,8 @@ class CaseDataset(Dataset):
         if view.seed is None:
             return item
         self.augmentation.set_random_state(seed=view.seed)
-        return as_tensors(self.augmentation({**item, Keys.IMAGE: deepcopy(item[Keys.IMAGE])}))
+        own = {key: deepcopy(item[key]) for key in (Keys.IMAGE, *self.along)}
+        return as_tensors(self.augmentation({**item, **own}))
 
 
 def case_loader(

@@ -82,7 +82,7 @@ def _root(excess: Any, outside: float, inside: float) -> float:
 
 
 def with_intervals(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Add an interval to each metric if its counts are known.
+    """Add an interval to each metric if its counts are known, or its limits are among the metrics.
 
     Args:
         metrics: as from :func:`monai_fedlora.engines.metrics.classification_metrics`, or a part of it.
@@ -108,6 +108,11 @@ def with_intervals(metrics: Mapping[str, Any]) -> dict[str, Any]:
         intervals["sensitivity"] = wilson(*recalls[1])
     if len(known) == 2 and binary and metrics.get("auroc") is not None:
         intervals["auroc"] = area(metrics["auroc"], recalls[1][1], recalls[0][1])
+
+    for name in metrics:
+        low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+        if low is not None and high is not None:
+            intervals[name] = low, high
 
     def entry(name: str, value: Any) -> dict[str, Any]:
         found = intervals.get(name) if value is not None else None

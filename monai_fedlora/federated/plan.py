@@ -27,7 +27,7 @@ from monai_fedlora.methods.rules import RULES
 from monai_fedlora.networks.catalogue import BACKBONES
 from monai_fedlora.networks.prompts import Prompts
 from monai_fedlora.scope import Scope
-from monai_fedlora.site_report import MOST_CLASSES, MetricsForm
+from monai_fedlora.site_report import MetricsForm
 from monai_fedlora.tasks.known import TASKS
 from monai_fedlora.tasks.task import Task
 from monai_fedlora.transforms.photograph_style import STYLES
@@ -123,10 +123,10 @@ class Plan:
         if _SERVER in self.sites:
             raise ConfigError(f"sites: none can be called {_SERVER!r}, which is NVFlare's name for the server")
         task = self.task_of
-        if not task.least_names <= len(self.classes) <= MOST_CLASSES:
+        if not task.least_names <= len(self.classes) <= task.most_names:
             raise ConfigError(
-                f"there are {len(self.classes)} {task.named}; {task.name} needs at least {task.least_names}, and a "
-                f"site's report has room for {MOST_CLASSES}"
+                f"there are {len(self.classes)} {task.named}; {task.name} needs at least {task.least_names}, and can "
+                f"have {task.most_names}"
             )
         for name, least in (("rounds", 1), ("start_round", 0), ("local_epochs", 1), ("seed", 0)):
             _whole(name, getattr(self, name), least)

@@ -14,7 +14,6 @@ from monai_fedlora.rendering.tables import plural
 from monai_fedlora.reporting import model_tables, run_figures, run_tables
 from monai_fedlora.reporting.found_run import FoundRun
 from monai_fedlora.reporting.record import Metrics, Record
-from monai_fedlora.reporting.run_tables import KEY
 from monai_fedlora.site_report import PERSONAL, SHARED
 
 
@@ -65,13 +64,20 @@ def _title(record: Record) -> str:
 
 
 def _scores(record: Record) -> dict[str, Any]:
-    """Mean and worst balanced accuracy of the personal models; empty where none is known."""
-    found = {site: answer.test.get(PERSONAL, Metrics()).values.get(KEY) for site, answer in record.final.items()}
+    """Mean and worst value of the task's key metric of the personal models; empty where none is known."""
+    task = record.task
+    found = {site: answer.test.get(PERSONAL, Metrics()).values.get(task.key) for site, answer in record.final.items()}
     known = {site: value for site in record.sites if (value := found.get(site)) is not None}
     if not known:
         return {}
-    worst = lowest(known)
-    return {"mean": fmean(known.values()), "of": len(known), "worst": worst, "least": known[worst[0]]}
+    worst = lowest({site: -value for site, value in known.items()} if task.lower_is_better else known)
+    return {
+        "word": task.word,
+        "mean": fmean(known.values()),
+        "of": len(known),
+        "worst": worst,
+        "least": known[worst[0]],
+    }
 
 
 def _judgements(run: FoundRun) -> dict[str, dict[str, Any]]:

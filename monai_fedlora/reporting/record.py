@@ -11,6 +11,9 @@ from monai_fedlora.data.origin import KINDS, UNKNOWN
 from monai_fedlora.errors import FedLoraError
 from monai_fedlora.federated.run_record import READABLE, restarts_said
 from monai_fedlora.site_report import VIEWS, renamed_views
+from monai_fedlora.tasks.classification import CLASSIFICATION
+from monai_fedlora.tasks.known import TASKS
+from monai_fedlora.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +89,8 @@ class Round:
 
     Attributes:
         number: counted from 0.
-        score: case-weighted mean validation balanced accuracy of the model with which the round started.
+        score: case-weighted mean of the task's key metric on validation cases, of the model with which the round
+            started.
         answers: reports by site.
         agreement, limits: None where the record lacks them.
     """
@@ -146,6 +150,15 @@ class Record:
     images: str | None = None
     site_images: Mapping[str, str] = field(default_factory=dict)
     start: str = ""
+
+    @property
+    def task(self) -> Task:
+        """What was learnt.
+
+        Raises:
+            FedLoraError: no installed package has the task that the plan names.
+        """
+        return TASKS[str(self.plan.get("task", CLASSIFICATION.name))]
 
 
 def parse_record(value: Any, source: str) -> Record:

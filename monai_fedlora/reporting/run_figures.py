@@ -12,20 +12,23 @@ from monai_fedlora.rendering.drawing import Figure
 from monai_fedlora.rendering.site_curves import site_curves
 from monai_fedlora.reporting.found_run import BINS, Bin
 from monai_fedlora.reporting.record import Metrics, Record
-from monai_fedlora.reporting.run_tables import KEY, stages, view_values
+from monai_fedlora.reporting.run_tables import stages, view_values
+from monai_fedlora.tasks.task import CONFUSION
 
 
 def learning_curve(record: Record, view: str) -> Figure | None:
-    """Validation balanced accuracy by number of rounds."""
+    """The task's key metric on validation cases, by number of rounds."""
+    task = record.task
+    low, high = task.ends or (None, None)
     return site_curves(
-        {stage: view_values(answers, view, KEY) for stage, answers in stages(record).items()},
+        {stage: view_values(answers, view, task.key) for stage, answers in stages(record).items()},
         sites=record.sites,
-        title=f"Validation balanced accuracy by round, {VIEW_NAMES[view]}",
+        title=f"Validation {task.word} by round, {VIEW_NAMES[view]}",
         rest="The table below has every number.",
         x_label=f"rounds behind the model ({VIEW_NAMES[view]})",
-        y_label="balanced accuracy",
-        low=0.0,
-        high=1.0,
+        y_label=task.word,
+        low=low,
+        high=high,
     )
 
 
@@ -68,29 +71,31 @@ def agreement(record: Record) -> Figure | None:
 
 
 def test_scores(record: Record) -> Figure | None:
-    """Balanced accuracy of every site's test cases with its interval, of the personal and of the shared model."""
+    """The task's key metric on every site's test cases with its interval, of the personal and of the shared model."""
+    task = record.task
+    by_chance = CONFUSION in task.sections
     views = [view for view in VIEW_NAMES if any(view in answer.test for answer in record.final.values())]
     return forest_plot(
         {
-            site: [_estimate(record.final[site].test.get(view)) for view in views]
+            site: [_estimate(record.final[site].test.get(view), task.key) for view in views]
             for site in record.sites
             if site in record.final
         },
         series=[VIEW_NAMES[view] for view in views],
-        title="Test balanced accuracy with 95 % intervals; dotted: chance",
+        title=f"Test {task.word} with 95 % intervals{'; dotted: chance' if by_chance else ''}",
         description="A row per site. Where two intervals overlap widely, the test cases do not tell the two apart. The "
         "tables above have the values.",
-        x_label="balanced accuracy",
-        ends=(0.0, 1.0),
-        chance=1 / len(record.classes) if record.classes else None,
+        x_label=task.word,
+        ends=task.ends,
+        chance=1 / len(record.classes) if record.classes and by_chance else None,
     )
 
 
-def _estimate(metrics: Metrics | None) -> Estimate | None:
-    """Balanced accuracy and its interval, where the confusion matrix is known."""
-    if metrics is None or KEY not in metrics.values:
+def _estimate(metrics: Metrics | None, key: str) -> Estimate | None:
+    """A metric and its interval, where that is known."""
+    if metrics is None or key not in metrics.values:
         return None
-    found = with_intervals({KEY: metrics.values[KEY], "confusion_matrix": metrics.confusion})[KEY]
+    found = with_intervals({**metrics.values, "confusion_matrix": metrics.confusion})[key]
     if found["interval_95"] is None:
         return None
     low, high = found["interval_95"]

@@ -11,17 +11,8 @@ from monai_fedlora.exporting.model_card import VIEW_NAMES
 from monai_fedlora.rendering.tables import MISSING, Table, count, shown
 from monai_fedlora.reporting.record import Agreement, Answer, Limits, Metrics, Record
 from monai_fedlora.site_report import REPORTED
+from monai_fedlora.tasks.task import CONFUSION
 
-KEY = "balanced_accuracy"
-_METRICS = {
-    KEY: "balanced accuracy",
-    "auroc": "AUROC",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "accuracy": "accuracy",
-    "mcc": "MCC",
-    "ece": "ECE",
-}
 _NOTHING = Answer()
 
 
@@ -49,17 +40,18 @@ def mean_of(values: Sequence[float | None]) -> float | None:
 def test_metrics(record: Record) -> list[Table]:
     """Metrics of the test cases by site and their mean, a table per model."""
     tables = []
+    names = {**record.task.measures, **record.task.more(record.classes)}
     for view, called in VIEW_NAMES.items():
         tested = {site: record.final.get(site, _NOTHING).test for site in record.sites}
         found = {site: views[view] for site, views in tested.items() if view in views}
         rows: list[list[Any]] = [
-            [site, count(metrics.n), *(shown(metrics.values.get(name)) for name in _METRICS)]
+            [site, count(metrics.n), *(shown(metrics.values.get(name)) for name in names)]
             for site, metrics in found.items()
         ]
-        means = (mean_of([metrics.values.get(name) for metrics in found.values()]) for name in _METRICS)
+        means = (mean_of([metrics.values.get(name) for metrics in found.values()]) for name in names)
         rows.append(["mean", "", *map(shown, means)])
         caption = f"Test split, {called}; {MISSING}: undefined there, and left out of the mean"
-        tables += [Table(caption=caption, head=["site", "cases", *_METRICS.values()], rows=rows)] if found else []
+        tables += [Table(caption=caption, head=["site", "cases", *names.values()], rows=rows)] if found else []
     return tables
 
 
@@ -87,15 +79,15 @@ def _cases(answer: Answer, split: str) -> int | None:
 
 
 def learning_curves(record: Record) -> Table:
-    """Validation balanced accuracy of both models by number of rounds."""
+    """The task's key metric on validation cases, of both models by number of rounds."""
     rows = []
     for stage, answers in stages(record).items():
-        both = [view_values(answers, view, KEY) for view in VIEW_NAMES]
+        both = [view_values(answers, view, record.task.key) for view in VIEW_NAMES]
         cells = [" / ".join(shown(values.get(site)) for values in both) for site in record.sites]
         means = " / ".join(shown(mean_of(list(values.values()))) for values in both)
         rows.append([str(stage) if stage else "0 (start)", *cells, means])
     return Table(
-        caption=f"Validation balanced accuracy, {' / '.join(VIEW_NAMES.values())}",
+        caption=f"Validation {record.task.word}, {' / '.join(VIEW_NAMES.values())}",
         head=["rounds so far", *record.sites, "mean"],
         rows=rows,
     )
@@ -115,7 +107,7 @@ def calibration(record: Record) -> Table:
     rows = [
         [site, *(shown(record.final[site].test.get(view, Metrics()).values.get("ece")) for view in VIEW_NAMES)]
         for site in record.sites
-        if site in record.final
+        if site in record.final and CONFUSION in record.task.sections
     ]
     return Table(
         caption="Expected calibration error on the test split: 0 is perfect",

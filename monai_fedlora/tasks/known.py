@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from monai_fedlora.catalogues import Catalogue
 from monai_fedlora.data.cases import Datalist
 from monai_fedlora.errors import DataError
 from monai_fedlora.tasks.classification import CLASSIFICATION
+from monai_fedlora.tasks.regression import REGRESSION
+from monai_fedlora.tasks.segmentation import SEGMENTATION
 from monai_fedlora.tasks.task import Task
 
 
@@ -18,7 +19,7 @@ def _problem(found: Any, name: str) -> str | None:
     return None if found.name == name else f"a task that calls itself {found.name!r}"
 
 
-_BUILT_IN = {task.name: task for task in (CLASSIFICATION,)}
+_BUILT_IN = {task.name: task for task in (CLASSIFICATION, SEGMENTATION, REGRESSION)}
 TASKS: Catalogue[Task] = Catalogue("tasks", word="task", built_in=_BUILT_IN, problem=_problem)
 """Tasks by name; another package adds one by an entry point of the group ``monai_fedlora.tasks``."""
 
@@ -36,10 +37,3 @@ def task_of(datalist: Datalist) -> Task:
     if datalist.task in TASKS:
         return TASKS[datalist.task]
     raise DataError(f"the datalist of {datalist.site} is of the task {datalist.task!r}, which nothing here trains")
-
-
-def check_names(task: Task, names: Sequence[str]) -> str | None:
-    """Say why a task cannot have these names; None if it can."""
-    if len(names) < task.least_names:
-        return f"there are {len(names)} {task.named}; {task.name} needs at least {task.least_names}"
-    return None

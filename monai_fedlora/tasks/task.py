@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from monai_fedlora.data.collected import TargetKind
 from monai_fedlora.engines.dataset import PrepareCases
 from monai_fedlora.engines.epoch_metrics import EpochMetrics
-from monai_fedlora.site_report import MetricsForm
+from monai_fedlora.site_report import MOST_CLASSES, MetricsForm
 
 OUTPUTS = "outputs"
 """Section of results: logits, labels and inputs of the heads, which calibration and unusual images are measured on."""
@@ -58,11 +58,12 @@ class Task:
     Attributes:
         name: as plans and datalists write it.
         named: what its names are, in the plural: classes, structures, values.
-        least_names: how many it needs.
+        least_names, most_names: how many it needs, and how many it can have.
         listed_as: what a datalist may call it.
         outputs: number of the head's outputs, by number of names.
         check_output: given the shape of a network's output for one image and that of the image, says what is wrong;
             None if nothing is.
+        channels: given the same two shapes, the number of outputs.
         gives_logits: whether the loss takes a softmax of the outputs.
         collected: how a Python program gives the targets of cases.
         prepare: takes images, or their names, and targets from a batch.
@@ -76,7 +77,8 @@ class Task:
         key: the metric of curves, comparisons and of the choice of the best round.
         measures: words for the metrics of tables, :attr:`key` first.
         lower_is_better: whether a smaller :attr:`key` is the better one.
-        ends: lowest and highest value of the key on an axis; None where it has no end.
+        ends: lowest and highest value of the key on an axis; None where these follow from the values.
+        more: given the names, words for further metrics of tables, one for each name.
         sections: further parts of results that this task has, see :data:`OUTPUTS` and those below it.
         settings: training settings of its own in place of a classification bundle's.
     """
@@ -97,8 +99,11 @@ class Task:
     key: str
     measures: Mapping[str, str]
     gives_logits: bool = True
+    channels: Callable[[tuple[int, ...], tuple[int, ...]], int] = lambda output, image: output[1]
+    most_names: int = MOST_CLASSES
     lower_is_better: bool = False
-    ends: tuple[float | None, float | None] = (0.0, 1.0)
+    ends: tuple[float, float] | None = (0.0, 1.0)
+    more: Callable[[Sequence[str]], Mapping[str, str]] = lambda names: {}
     along: tuple[str, ...] = ()
     sections: frozenset[str] = frozenset()
     settings: Mapping[str, Any] = field(default_factory=dict)

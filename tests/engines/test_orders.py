@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from monai.inferers import SimpleInferer
 from torch import nn
@@ -9,9 +10,17 @@ from torch import nn
 from monai_fedlora.engines.dataset import CaseDataset, case_loader
 from monai_fedlora.engines.evaluator import CaseEvaluator
 from monai_fedlora.engines.evidence import plain_outputs, run_and_keep
-from monai_fedlora.engines.orders import in_order_of_epoch, order_of_epoch
+from monai_fedlora.engines.orders import in_order_of_epoch, mean_maps, order_of_epoch, targets_in_order_of_epoch
 from monai_fedlora.engines.trainer import CaseTrainer
-from monai_fedlora.transforms.orientation import N_ORDERS, all_orders
+from monai_fedlora.transforms.cine import PLACEHOLDER
+from monai_fedlora.transforms.orientation import (
+    N_ORDERS,
+    all_orders,
+    filled_slices,
+    one_order,
+    turned,
+    turned_back,
+)
 
 SHAPE = (2, 6, 6, 3)
 
@@ -107,3 +116,31 @@ def test_training_shows_another_order_in_every_epoch() -> None:
     ).run()
     assert len({images[0].numpy().tobytes() for images in seen}) == N_ORDERS
     assert {images[1].numpy().tobytes() for images in seen} == {items[1]["image"].numpy().tobytes()}
+
+
+@pytest.mark.parametrize("number", range(N_ORDERS))
+def test_what_lies_on_the_grid_of_an_image_turns_with_it_and_back(number: int) -> None:
+    image = torch.rand(2, 4, 4, 5, generator=torch.Generator().manual_seed(number)) + 0.1
+    image[..., 3:] = 0
+    filled = filled_slices(image)
+    assert filled == 3
+    assert torch.equal(turned(image, number, filled=filled), one_order(image, number))
+    maps = torch.rand(2, 3, 4, 4, 5)
+    assert torch.equal(turned_back(turned(maps, number, filled=filled), number, filled=filled), maps)
+
+
+def test_the_mean_of_maps_over_all_orders_lies_as_the_image_does() -> None:
+    """A network that gives every voxel its own value gives the image back, whatever the order it was shown in."""
+    images = torch.rand(3, 1, 4, 4, 5, generator=torch.Generator().manual_seed(0))
+    images[..., 4:] = 0
+    batch = {PLACEHOLDER: torch.tensor([True, False, True])}
+    shown: list[int] = []
+
+    def run(some: torch.Tensor) -> torch.Tensor:
+        shown.append(len(some))
+        return torch.stack([some, -some], dim=2)
+
+    torch.testing.assert_close(mean_maps(images, batch, run), torch.stack([images, -images], dim=2))
+    assert shown == [N_ORDERS, 1, N_ORDERS]
+    targets = targets_in_order_of_epoch(images, images, {**batch, "subject": ["a", "b", "c"]}, 3)
+    assert torch.equal(targets, in_order_of_epoch(images, {**batch, "subject": ["a", "b", "c"]}, 3))
