@@ -35,8 +35,13 @@ def outlines(plane: Any) -> list[np.ndarray]:
     from contourpy import contour_generator
 
     levels = np.pad(np.asarray(plane, dtype=np.float64), 1)  # a region at the image's border has an outline too
-    lines = contour_generator(z=levels.T).lines(0.5)
-    closed = [np.asarray(line)[:-1] - 1.0 for line in lines if len(line) > _FEWEST]
+    x, y = np.nonzero(levels >= 0.5)
+    if not x.size:
+        return []
+    window = levels[x.min() - 1 : x.max() + 2, y.min() - 1 : y.max() + 2]  # outlines end one pixel outside
+    first = np.array([x.min(), y.min()]) - 2.0
+    lines = contour_generator(z=window.T).lines(0.5)
+    closed = [np.asarray(line)[:-1] + first for line in lines if len(line) > _FEWEST]
     outer = [line for line in closed if _area(line) > 0]  # the borders of holes turn the other way
     return sorted(outer, key=lambda line: -_area(line))
 
