@@ -197,6 +197,7 @@ def test_paper_holds_one_study_with_its_pictures_alone(open_page: Any, address: 
     page.wait_for_selector("#study-heading:text-is('heart')")
     until_done(page)
     page.wait_for_selector(".viewer[data-ready]")
+    page.wait_for_function("() => document.querySelector('#study img')?.naturalWidth > 500")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     page.emulate_media(media="print")
     shown = page.locator("body").inner_text()
@@ -222,7 +223,6 @@ def test_paper_holds_one_study_with_its_pictures_alone(open_page: Any, address: 
     )
     assert max(levels) > 150
     assert len(set(levels)) > 10
-    assert page.locator("#study img").first.evaluate("(picture) => picture.naturalWidth") > 500
     assert page.locator("#study img").first.bounding_box()["width"] > 300
     assert page.locator(".still.caption").inner_text().startswith("Slice 4 of 6, frame ")
     page.emulate_media(media="screen")

@@ -312,6 +312,7 @@ def test_without_a_viewer_the_figure_is_shown_with_a_sentence(
 
     page.route("**/api/model", change)
     page.reload()
+    page.wait_for_selector("#about h3")
     choose(page, "heart.zip", heart)
     until_done(page)
     assert sentence in page.locator(".images").inner_text()

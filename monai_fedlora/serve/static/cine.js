@@ -92,9 +92,9 @@ export class CinePanel {
     if (this.viewer) this.show(this.frame);
   }
 
-  /** @param {string} address of the cine; the panel has to be in the page */
-  async open(address) {
-    this.viewer = await CineViewer.open(this.canvas, address);
+  /** @param {string} address of the cine; the panel has to be in the page @param {AbortSignal} signal that breaks off */
+  async open(address, signal) {
+    this.viewer = await CineViewer.open(this.canvas, address, signal);
     this.frameSlider.max = String(this.viewer.frames);
     this.sliceSlider.max = String(this.viewer.slices - 1);
     this.frameSlider.disabled = this.viewer.frames < 2;

@@ -2,9 +2,9 @@
 
 import { showModel, size } from "./about.js";
 import {
-  ApiError, chooseFrames, getModel, getSession, getStudy, randomKey, removeSession, removeStudy, renameStudy,
-  sendOpinion, sendStudy,
+  ApiError, chooseFrames, getModel, getSession, randomKey, removeSession, removeStudy, renameStudy, sendOpinion, sendStudy,
 } from "./api.js";
+import { Asker } from "./asking.js";
 import { byId, message } from "./dom.js";
 import { studiesOf } from "./grouping.js";
 import { FINAL, showExpiry, showList, summary } from "./list.js";
@@ -14,8 +14,7 @@ import { began, cutOff, ended, isRunning, outgoing } from "./sending.js";
 import { StudyPanel } from "./study.js";
 import { agreed, refuse, said, say } from "./talk.js";
 
-const PAUSE = 700;  // milliseconds between two questions about a study that is not finished
-const SOON = 2000;  // until the next look at what other tabs send
+const SOON = 2000;  // milliseconds until the next look at what other tabs send
 const LATER = 15000;  // until the next look at what other tabs did
 
 /** @type {import("./api.js").Model} */
@@ -24,13 +23,20 @@ let model;
 const studies = new Map();
 /** @type {StudyPanel | null} */
 let panel = null;
-let asking = false;
 let isUsed = true;  // whether a reader did something since the last look
 let picked = 0;  // how often the reader chose a study, so that one that was sent meanwhile does not take its place
-/** What asks about studies now; it is broken off before they are removed. */
-let asks = new AbortController();
 let changes = 0;  // what this page did to its studies, so that an older list of them is not taken for a newer
+let removing = 0;  // how many removals the server has not answered, so that a list from before them brings nothing back
 let timer = 0;
+const asker = new Asker(studies, {
+  answered: (study) => { if (FINAL.has(study.state)) say(`${study.name}: ${summary(study)}.`); },
+  gone: forget,
+  round: (error) => {
+    if (error === null) byId("page-error").replaceChildren();
+    else if (!byId("page-error").childElementCount) byId("page-error").append(message(said(error)));
+    draw();
+  },
+});
 
 start();
 
@@ -62,7 +68,7 @@ async function look() {
     const used = isUsed;
     isUsed = false;
     const { studies: found, seconds_left: left } = await getSession(used);
-    if (before === changes) {
+    if (before === changes && !removing) {
       foreign = take(found);
       showExpiry(left);
     }
@@ -84,7 +90,7 @@ function take(found) {
   const lost = cutOff(found);
   if (lost) byId("load-error").append(message(lost));
   draw();
-  void ask();
+  void asker.ask();
   return others.some(({ state }) => state === "sending");
 }
 
@@ -123,7 +129,7 @@ async function send({ name, items }) {
     ended(upload);
     draw();
   }
-  void ask();
+  void asker.ask();
 }
 
 /**
@@ -138,39 +144,6 @@ function inPlaceOf(id, study) {
     studies.set(one.id, one);
   }
   if (!studies.has(study.id)) studies.set(study.id, study);
-}
-
-/** Ask about every study that is not finished, until all are; a server that does not answer is asked again. */
-async function ask() {
-  if (asking) return;
-  asking = true;
-  for (;;) {
-    const open = [...studies.values()].filter(({ state }) => !FINAL.has(state) && state !== "sending");
-    if (!open.length) break;
-    try {
-      await Promise.all(open.map(({ id }) => askAbout(id)));
-      byId("page-error").replaceChildren();
-    } catch (error) {
-      if (!byId("page-error").childElementCount) byId("page-error").append(message(said(error)));
-    }
-    draw();
-    await new Promise((resolve) => setTimeout(resolve, PAUSE));
-  }
-  asking = false;
-}
-
-/** @param {string} id */
-async function askAbout(id) {
-  try {
-    const study = await getStudy(id, asks.signal);
-    if (!studies.has(id)) return;
-    studies.set(id, study);
-    if (FINAL.has(study.state)) say(`${study.name}: ${summary(study)}.`);
-  } catch (error) {
-    if (!studies.has(id)) return;
-    if (!(error instanceof ApiError) || error.status !== 404) throw error;
-    forget(id);
-  }
 }
 
 /** @param {string} id @param {boolean} [focus] whether the reader asked for it, so that the focus follows */
@@ -195,29 +168,39 @@ function choose(id, focus = true) {
 async function remove(id) {
   const study = studies.get(id);
   if (!study || !(await agreed(`Remove ${study.name} with its images and results from this server?`))) return;
-  breakOff([id]);
-  try {
-    await removeStudy(id);
-  } catch (error) {
-    if (!(error instanceof ApiError) || error.status !== 404) {
-      byId("page-error").replaceChildren(message(said(error)));
-      await look();
-      return;
-    }
-  }
-  void ask();
-  say(`${study.name} was removed.`);
-  byId("choose-files").focus();
+  await leave([id], () => removeStudy(id).catch(unlessGone), `${study.name} was removed.`);
+}
+
+async function removeAll() {
+  const question = "Remove every study that this browser has sent, in this tab and in others, with its images and "
+    + "results from this server?";
+  if (!(await agreed(question))) return;
+  await leave([...studies.keys()], removeSession, "Everything was removed.");
+}
+
+/** @param {unknown} error */
+function unlessGone(error) {
+  if (!(error instanceof ApiError) || error.status !== 404) throw error;
 }
 
 /**
- * Ask and show nothing more of studies that are about to be removed; a look at the server brings back what stayed.
- * @param {string[]} ids
+ * Ask and show nothing more of studies, then remove them; a look at the server brings back what it kept.
+ * @param {string[]} ids @param {() => Promise<any>} removal @param {string} done what is said then
  */
-function breakOff(ids) {
-  asks.abort();
-  asks = new AbortController();
+async function leave(ids, removal, done) {
+  removing += 1;
+  asker.breakOff();
   for (const id of ids) forget(id);
+  const failure = await removal().then(() => "", said);
+  removing -= 1;
+  changes += 1;
+  byId("choose-files").focus();
+  if (!failure) {
+    say(done);
+    return;
+  }
+  byId("page-error").replaceChildren(message(failure));
+  await look();
 }
 
 /**
@@ -232,29 +215,13 @@ async function change(id, asked, told) {
     if (studies.has(id)) studies.set(id, study);
     draw();
     say(told(study));
-    void ask();
+    void asker.ask();
     return "";
   } catch (error) {
-    if (error instanceof ApiError && error.status === 409) await askAbout(id).then(draw, () => {});
-    void ask();
+    if (error instanceof ApiError && error.status === 409) await asker.askAbout(id).then(draw, () => {});
+    void asker.ask();
     return said(error);
   }
-}
-
-async function removeAll() {
-  const question = "Remove every study that this browser has sent, in this tab and in others, with its images and "
-    + "results from this server?";
-  if (!(await agreed(question))) return;
-  breakOff([...studies.keys()]);
-  try {
-    await removeSession();
-  } catch (error) {
-    byId("page-error").replaceChildren(message(said(error)));
-    await look();
-    return;
-  }
-  say("Everything was removed.");
-  byId("choose-files").focus();
 }
 
 /** @param {string} id */
@@ -264,7 +231,6 @@ function forget(id) {
   if (panel?.id === id) {
     panel.close();
     panel = null;
-    for (const picture of byId("study").querySelectorAll("img")) picture.removeAttribute("src");
     byId("study").replaceChildren();
     byId("study").hidden = true;
   }

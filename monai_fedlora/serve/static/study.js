@@ -30,6 +30,8 @@ export class StudyPanel {
     this.again = again;
     this.model = model;
     this.id = id;
+    this.place = place;
+    this.loading = new AbortController();  // broken off once the panel is closed
     this.name = new NamePlate(rename);
     this.heading = this.name.heading;
     this.state = element("div", {});
@@ -104,9 +106,11 @@ export class StudyPanel {
     else this.put(this.images, [], () => [imagesHeading(), missing(state)]);
   }
 
-  /** Stop what runs, before another study is shown. */
+  /** Stop what runs and what is still loaded, before another study is shown or this one is removed. */
   close() {
+    this.loading.abort();
     this.cine?.close();
+    for (const picture of this.place.querySelectorAll("img")) picture.removeAttribute("src");
   }
 
   /** @param {Element} place @param {any} content @param {() => (Node | null)[]} build */
@@ -161,7 +165,7 @@ export class StudyPanel {
     if (this.opened !== files.volume) {
       this.opened = files.volume;
       this.images.replaceChildren(imagesHeading(), this.cine.node);
-      this.cine.open(files.volume).catch((reason) => this.failed(reason));
+      this.cine.open(files.volume, this.loading.signal).catch((reason) => this.failed(reason));
     }
     if (files.overlay && result.overlay) {
       this.cine.addOverlay(files.overlay, result.overlay).catch((reason) => this.failed(reason));
@@ -178,6 +182,7 @@ export class StudyPanel {
 
   /** @param {any} reason */
   failed(reason) {
+    if (this.loading.signal.aborted) return;
     this.cine?.close();
     this.trouble = `The viewer could not show the images (${reason?.message ?? reason}).`;
     this.update(this.latest);

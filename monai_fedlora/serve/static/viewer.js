@@ -1,5 +1,7 @@
 /** The cine in NiiVue: frames, slices and the overlay, shown in the plane in which they were acquired. */
 
+import { inPlane, inverse, product } from "./affine.js";
+
 const SAME = 1e-6;
 /** Whether this browser can draw volumes. */
 export function canDraw() {
@@ -11,9 +13,10 @@ export class CineViewer {
    * Load a cine into a canvas.
    * @param {HTMLCanvasElement} canvas in the page
    * @param {string} address of a 4D NIfTI file
+   * @param {AbortSignal} signal that breaks off whatever is being loaded, the overlay too
    * @returns {Promise<CineViewer>}
    */
-  static async open(canvas, address) {
+  static async open(canvas, address, signal) {
     const library = await import("./vendor/niivue.js");
     const view = new library.Niivue({
       backColor: [0, 0, 0, 1], crosshairWidth: 0, interactive: false, dragAndDropEnabled: false, isColorbar: false,
@@ -21,13 +24,21 @@ export class CineViewer {
       sliceType: library.SLICE_TYPE.AXIAL,
     });
     await view.attachToCanvas(canvas, false);
-    const volume = await library.NVImage.loadFromUrl({ url: address, name: "cine.nii.gz", colormap: "gray" });
-    return new CineViewer(library, view, volume);
+    try {
+      const url = await bytes(address, signal);
+      const volume = await library.NVImage.loadFromUrl({ url, name: "cine.nii.gz", colormap: "gray" });
+      signal.throwIfAborted();
+      return new CineViewer(library, view, volume, signal);
+    } catch (error) {
+      free(view);
+      throw error;
+    }
   }
 
-  /** @param {any} library @param {any} view @param {any} volume */
-  constructor(library, view, volume) {
+  /** @param {any} library @param {any} view @param {any} volume @param {AbortSignal} signal */
+  constructor(library, view, volume, signal) {
     this.library = library;
+    this.signal = signal;
     this.view = view;
     this.volume = volume;
     this.overlay = null;
@@ -48,7 +59,9 @@ export class CineViewer {
    * @param {string} address of a 3D NIfTI file of colours with opacity, drawn as they are
    */
   async addOverlay(address) {
-    const overlay = await this.library.NVImage.loadFromUrl({ url: address, name: "overlay.nii.gz", opacity: 0 });
+    const url = await bytes(address, this.signal);
+    const overlay = await this.library.NVImage.loadFromUrl({ url, name: "overlay.nii.gz", opacity: 0 });
+    this.signal.throwIfAborted();
     place(overlay, product(product(this.plane, inverse(this.acquired)), overlay.hdr.affine));
     this.view.addVolume(overlay);
     this.overlay = overlay;
@@ -185,9 +198,21 @@ export class CineViewer {
 
   /** Free what the graphics card holds. */
   close() {
-    this.view.cleanup();
-    this.view.gl.getExtension("WEBGL_lose_context")?.loseContext();
+    free(this.view);
   }
+}
+
+/** @param {string} address @param {AbortSignal} signal that breaks off @returns {Promise<ArrayBuffer>} the file there */
+async function bytes(address, signal) {
+  const response = await fetch(address, { signal });
+  if (!response.ok) throw new Error(`the server answered with status ${response.status}`);
+  return response.arrayBuffer();
+}
+
+/** @param {any} view whose place on the graphics card is given back */
+function free(view) {
+  view.cleanup();
+  view.gl.getExtension("WEBGL_lose_context")?.loseContext();
 }
 
 /**
@@ -203,35 +228,8 @@ export function columnsFor(slices, aspect, [width, height]) {
   return best;
 }
 
-/**
- * Voxel to display in mm: columns to the right, rows downwards, slices as stored, as a scanner's own screen shows them.
- * @param {number[]} sizes of a voxel, with the sizes of the axes from index 1
- * @returns {number[][]} (4, 4)
- */
-function inPlane([, x, y, z]) {
-  return [[x, 0, 0, 0], [0, -y, 0, 0], [0, 0, z, 0], [0, 0, 0, 1]];
-}
-
 /** @param {any} image @param {number[][]} affine */
 function place(image, affine) {
   image.hdr.affine = affine;
   image.calculateRAS();
-}
-
-/** @param {number[][]} left @param {number[][]} right */
-function product(left, right) {
-  return left.map((row) => right[0].map((_, column) => row.reduce((sum, value, at) => sum + value * right[at][column], 0)));
-}
-
-/** @param {number[][]} affine (4, 4), not singular */
-function inverse(affine) {
-  const [[a, b, c, x], [d, e, f, y], [g, h, i, z]] = affine;
-  const cofactors = [
-    [e * i - f * h, c * h - b * i, b * f - c * e],
-    [f * g - d * i, a * i - c * g, c * d - a * f],
-    [d * h - e * g, b * g - a * h, a * e - b * d],
-  ];
-  const size = a * cofactors[0][0] + b * cofactors[1][0] + c * cofactors[2][0];
-  const rows = cofactors.map((row) => row.map((value) => value / size));
-  return [...rows.map(([p, q, r]) => [p, q, r, -(p * x + q * y + r * z)]), [0, 0, 0, 1]];
 }
