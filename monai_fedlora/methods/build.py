@@ -34,6 +34,7 @@ def build_network(
     classes: Sequence[str] = (),
     prompts: Prompts | None = None,
     text_cache: Path | None = None,
+    masks: bool = False,
 ) -> Network:
     """Build a backbone, load its weights and attach a method's trainable part.
 
@@ -43,7 +44,7 @@ def build_network(
 
     Args:
         size: name in :data:`monai_fedlora.networks.catalogue.BACKBONES`.
-        out_chans: number of classes.
+        out_chans: number of classes; with ``masks`` of channels per frame, the background and each structure.
         n_frames: input frames of a cine (ED and ES: 2).
         backbone: source of the weights, see :func:`monai_fedlora.networks.weights.load_backbone`; ``"demo"`` for the
             packaged weights of a size that has some, or ``"untrained"`` for the architecture alone, which a server or
@@ -56,9 +57,11 @@ def build_network(
         prompts: how it puts them into words; None for the defaults.
         text_cache: folder in which the texts' features are kept, see
             :func:`monai_fedlora.networks.anchors.text_anchors`.
+        masks: whether a decoder gives logits per voxel in place of one vector per image; the decoder is then the head.
 
     Returns:
-        The network, mapping (B, n_frames, X, Y, Z), or (B, 3, H, W) for images, to logits (B, out_chans).
+        The network, mapping (B, n_frames, X, Y, Z), or (B, 3, H, W) for images, to logits (B, out_chans), or to
+        (B, n_frames, out_chans, X, Y, Z) with ``masks``.
 
     Raises:
         ConfigError: unknown size, method or hyper-parameter; or the method reads texts, and the size is no CLIP, a
@@ -66,6 +69,8 @@ def build_network(
         WeightsError: the backbone file is missing, damaged, or not the pinned one.
     """
     chosen = get_method(method, method_args)
+    if chosen.reads_text and masks:
+        raise ConfigError(f"{method} compares whole images with texts and gives no masks; choose another method")
     if chosen.reads_text:
         _check_text(method, size, out_chans, None if backbone == UNTRAINED else classes)
     source = demo_weights(size) if backbone == DEMO else backbone
@@ -76,10 +81,10 @@ def build_network(
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = build_backbone(size, out_chans=out_chans, n_frames=n_frames)
+        network = build_backbone(size, out_chans=out_chans, n_frames=n_frames, masks=masks)
         info = None
         if backbone != UNTRAINED:
-            kind = (size, out_chans, n_frames)
+            kind = (size, out_chans, n_frames, masks)
             info = read_backbone(network, source, sha256=backbone_sha256, kind=kind)
         if chosen.reads_text and info is None:
             put_head(network, _empty_head(chosen, size, out_chans))

@@ -17,7 +17,8 @@ from monai_fedlora.catalogues import Catalogue
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.backbone import is_backbone
 from monai_fedlora.networks.blocked import BlockedNetwork
-from monai_fedlora.networks.cinema import SIZES, ConvViT, ConvViTSize, convvit
+from monai_fedlora.networks.cinema import SIZES, ConvViT, ConvViTSize, convunetr, convvit
+from monai_fedlora.networks.convunetr import ConvUNetR
 from monai_fedlora.networks.opened import OpenedNetwork
 from monai_fedlora.networks.text import TextSettings
 from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
@@ -25,7 +26,7 @@ from monai_fedlora.out_of_memory import tell_out_of_memory
 from monai_fedlora.resources import DEMO_CLIP_WEIGHTS, DEMO_VIT_WEIGHTS, DEMO_WEIGHTS, weights_path
 
 Modality = Literal["cine", "image"]
-Network = ConvViT | VisionTransformer
+Network = ConvViT | ConvUNetR | VisionTransformer
 Colour = tuple[float, float, float]
 
 
@@ -208,23 +209,34 @@ def architecture(name: str) -> Architecture:
     return BACKBONES[name]
 
 
-def build_backbone(name: str, *, out_chans: int, n_frames: int = 2) -> Network:
-    """Build a randomly initialised backbone.
+def build_backbone(name: str, *, out_chans: int, n_frames: int = 2, masks: bool = False) -> Network:
+    """Build a randomly initialised backbone, for images as a whole or for their voxels.
 
     Args:
         name: in :data:`BACKBONES`.
-        out_chans: classes.
+        out_chans: classes; with ``masks`` channels per frame, the background and each structure.
         n_frames: frames on the channel axis of a cine; colour images have three channels whatever it says.
+        masks: False gives one vector per image, logits (B, out_chans), whose head is linear. True gives logits per
+            voxel, (B, n_frames, out_chans, X, Y, Z), through a decoder, which is then the head.
 
     Raises:
-        ConfigError: there is no such architecture, or what builds it fails.
+        ConfigError: there is no such architecture, none with a decoder, or what builds it fails.
     """
     chosen = architecture(name)
+    if masks:
+        return _with_decoder(chosen, out_chans=out_chans, n_frames=n_frames)
     if chosen.build is not None:
         return _own(chosen, chosen.build, out_chans=out_chans, n_frames=n_frames)
     if isinstance(chosen.shape, ViTSettings):
         return VisionTransformer(chosen.shape, out_chans=out_chans)
     return convvit(name, out_chans=out_chans, n_frames=n_frames)
+
+
+def _with_decoder(chosen: Architecture, *, out_chans: int, n_frames: int) -> Network:
+    if isinstance(chosen.shape, ConvViTSize):
+        return convunetr(chosen.name, out_chans=out_chans, n_frames=n_frames)
+    known = ", ".join(name for name, other in BUILT_IN.items() if isinstance(other.shape, ConvViTSize))
+    raise ConfigError(f"a {chosen.name} network{_of(chosen)} has no decoder for masks; choose one of {known}")
 
 
 def _own(chosen: Architecture, build: Callable[..., nn.Module], *, out_chans: int, n_frames: int) -> Any:

@@ -23,7 +23,7 @@ from monai_fedlora.out_of_memory import tell_out_of_memory
 HUB_PREFIX = "hf://"
 CONFIG_NAME = "config.json"
 
-Layout = Literal["classifier", "pretrained"]
+Layout = Literal["classifier", "segmentation", "pretrained"]
 Shape = tuple[int, ...]
 
 _SAFETENSORS = ".safetensors"
@@ -43,9 +43,10 @@ class BackboneInfo:
         path: the file on this machine; of several, their folder.
         sha256: of the file's bytes; of several, see :meth:`CheckpointFiles.sha256`.
         n_loaded: tensors of the network that now hold values of the file.
-        layout: ``"classifier"`` for a fine-tuned file, ``"pretrained"`` for one without heads or with a
-            masked auto-encoder's decoder.
-        heads: whether the classification heads were loaded.
+        layout: ``"classifier"`` for a fine-tuned file, ``"segmentation"`` for one with a segmentation decoder,
+            ``"pretrained"`` for one without heads or with a masked auto-encoder's decoder.
+        heads: whether the heads were loaded, all of them.
+        own_heads: of the network's head prefixes, those whose values it keeps.
         skipped: the file's keys that were left out, sorted.
     """
 
@@ -54,6 +55,7 @@ class BackboneInfo:
     n_loaded: int
     layout: Layout
     heads: bool
+    own_heads: tuple[str, ...]
     skipped: tuple[str, ...]
 
 

@@ -149,10 +149,12 @@ class ConvUNetR(CineNetwork):
 
     def readout(self, features: Features) -> torch.Tensor:
         """Turn the last block's output into logits (B, n_frames, out_chans, X, Y, Z)."""
-        grid = features.addend.shape[1:4]
         image, *skips = self._unpacked(features.addend)
-        tokens = self.encoder.norm(features.tokens)[:, 1:]
-        maps = [tokens.unflatten(1, grid).permute(0, 4, 1, 2, 3)]
+        return self.decode(self.encoder.norm(features.tokens)[:, 1:], skips, image)
+
+    def decode(self, tokens: torch.Tensor, skips: Sequence[torch.Tensor], image: torch.Tensor) -> torch.Tensor:
+        """Turn patch tokens (B, N, D) behind the encoder's norm, the stem's maps and the image into logits."""
+        maps = [tokens.unflatten(1, self.grid_of(image)).permute(0, 4, 1, 2, 3)]
         for block in cast(nn.ModuleList, self.dec_down_blocks_dict[VIEW]):
             maps.append(block(maps[-1]))
         blocks = cast(nn.ModuleList, self.dec_conv_blocks_dict[VIEW])

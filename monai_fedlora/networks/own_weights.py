@@ -63,6 +63,7 @@ def load_own(network: Any, stored: CheckpointFiles, *, sha256: str | None, heads
         n_loaded=len(values),
         layout="classifier" if fit else "pretrained",
         heads=bool(wanted & own_heads),
+        own_heads=() if wanted & own_heads else tuple(network.head_prefixes),
         skipped=skipped,
     )
 

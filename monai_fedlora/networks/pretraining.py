@@ -12,8 +12,8 @@ import torch
 
 from monai_fedlora import files
 from monai_fedlora.errors import ConfigError, DataError
-from monai_fedlora.networks.catalogue import Network, architecture
-from monai_fedlora.networks.cinema import ConvViTSize, convvit
+from monai_fedlora.networks.catalogue import architecture
+from monai_fedlora.networks.cinema import ConvViT, ConvViTSize, convvit
 from monai_fedlora.networks.mae import MaskedAutoencoder, random_visible
 from monai_fedlora.networks.pretraining_epochs import pretraining_epochs
 from monai_fedlora.networks.standardise import standardise_readout
@@ -128,7 +128,7 @@ def pretrain(
     return losses
 
 
-def _untrained(size: str, shape: tuple[int, ...]) -> Network:
+def _untrained(size: str, shape: tuple[int, ...]) -> ConvViT | VisionTransformer:
     """A backbone with new weights for images of this shape."""
     settings = architecture(size).shape
     if isinstance(settings, ConvViTSize):

@@ -78,6 +78,4 @@ def read_backbone(network: Network, source: str | Path, *, sha256: str | None, k
 def _loaded(network: Network, info: BackboneInfo) -> dict[str, Tensor]:
     """A network's parameters and tables, without the heads that a file did not have."""
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    return {
-        name: tensor for name, tensor in tensors.items() if info.heads or not name.startswith(network.head_prefixes)
-    }
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(info.own_heads)}

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.anchors import TextAnchors
-from monai_fedlora.networks.cinema import ConvViT
+from monai_fedlora.networks.cine_network import CineNetwork
 from monai_fedlora.networks.text_reader import TextReader
 from monai_fedlora.networks.vit import VisionTransformer
 
@@ -83,7 +83,7 @@ def full_precision(x: torch.Tensor) -> AbstractContextManager[None]:
     return torch.autocast(kind, enabled=False)
 
 
-def put_head(network: ConvViT | VisionTransformer, head: CosineHead) -> None:
+def put_head(network: CineNetwork | VisionTransformer, head: CosineHead) -> None:
     """Replace a network's head by ``head``, in place.
 
     Raises:

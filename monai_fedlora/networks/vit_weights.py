@@ -77,6 +77,7 @@ def load_vision_transformer(
         n_loaded=len(values),
         layout="classifier" if loaded_heads else "pretrained",
         heads=loaded_heads,
+        own_heads=() if loaded_heads else network.head_prefixes,
         skipped=plan.skipped,
     )
 

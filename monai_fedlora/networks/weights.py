@@ -1,8 +1,10 @@
 """Loading a backbone's weights from disk or from the Hugging Face hub, all of them or none.
 
-Of the ConvViT two layouts are understood, both of CineMA (Fu et al., arXiv 2506.00679): a fine-tuned classifier,
-whose keys are those of :class:`~monai_fedlora.networks.cinema.ConvViT`, and a pre-trained masked auto-encoder, whose
-decoder is left out. Those of the vision transformer are in :mod:`monai_fedlora.networks.vit_layouts`.
+Of cine networks three layouts are understood, all of CineMA (Fu et al., arXiv 2506.00679): a fine-tuned classifier,
+whose keys are those of :class:`~monai_fedlora.networks.cinema.ConvViT`; a fine-tuned segmentation network, whose keys
+are those of :class:`~monai_fedlora.networks.convunetr.ConvUNetR`, with or without the classifier's fusion beside them;
+and a pre-trained masked auto-encoder, whose decoder is left out. Those of the vision transformer are in
+:mod:`monai_fedlora.networks.vit_layouts`.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from monai_fedlora.networks.checkpoint_files import (
 )
 from monai_fedlora.networks.cine_network import VIEW
 from monai_fedlora.networks.cinema import ConvViT
+from monai_fedlora.networks.convunetr import ConvUNetR
 from monai_fedlora.networks.own_weights import load_own
 from monai_fedlora.networks.position import find_grid, resize_position
 from monai_fedlora.networks.vit import VisionTransformer
@@ -37,6 +40,12 @@ __all__ = ["HUB_PREFIX", "BackboneInfo", "backbone_sha256", "load_backbone"]
 _POSITION = f"enc_down_dict.{VIEW}.pos_embed"
 _FIRST_CONV = f"enc_down_dict.{VIEW}.conv_blocks.0.patch_embed.conv.weight"
 _AUTO_ENCODER = ("mask", "decoder", "dec_linear")
+_DECODER = "dec_image_conv_block_dict."
+_FUSION = "enc_fusion_dict."
+_LAST = "pred_head_dict."
+
+
+CineBackbone = ConvViT | ConvUNetR
 
 
 def backbone_sha256(source: str | Path) -> str:
@@ -52,25 +61,33 @@ def backbone_sha256(source: str | Path) -> str:
 
 
 def load_backbone(
-    network: ConvViT | VisionTransformer, source: str | Path, *, sha256: str | None = None, heads: bool = True
+    network: ConvViT | ConvUNetR | VisionTransformer,
+    source: str | Path,
+    *,
+    sha256: str | None = None,
+    heads: bool = True,
 ) -> BackboneInfo:
     """Load weights into ``network`` in place; after an error it is as it was.
 
     Heads are loaded when all of them are in a classifier's file and fit; otherwise the network keeps its own
     and they are listed as skipped. Positions of another image size are interpolated.
 
-    ConvViT: a pre-trained file whose first convolution has one input channel has it repeated over the frames, not
+    A file may hold more than the network: a ConvViT leaves a segmentation decoder out, and a ConvUNetR the classifier's
+    fusion and heads. A segmentation file's decoder must fit a ConvUNetR. Its last layer is kept back, and listed as
+    skipped, where it is for other structures; where it fits, its channels mean what they mean in the file.
+
+    Cine networks: a pre-trained file whose first convolution has one input channel has it repeated over the frames, not
     divided; a pre-trained file's positions are replaced by the network's own. Vision transformer: see
     :func:`~monai_fedlora.networks.vit_weights.load_vision_transformer`. Networks of other packages: see
     :func:`~monai_fedlora.networks.own_weights.load_own`.
 
     Args:
         network: where the weights go, without adapters.
-        source: for a ConvViT and networks of other packages a safetensors file, or
+        source: for a cine network and networks of other packages a safetensors file, or
             ``hf://owner/repo/path/in/repo.safetensors``; for a vision
             transformer any source of :func:`~monai_fedlora.networks.checkpoint_files.find_weights`.
         sha256: what :func:`backbone_sha256` must be; None accepts any file.
-        heads: False keeps the network's own heads.
+        heads: False keeps the network's own heads: of a ConvUNetR, its decoder.
 
     Raises:
         WeightsError: the file is missing, unreadable, not the pinned one, or does not fit the network; the
@@ -78,7 +95,7 @@ def load_backbone(
         ConfigError: ``sha256`` is not 64 hexadecimal digits.
     """
     check_pin_format(sha256)
-    if not isinstance(network, (ConvViT, VisionTransformer)):
+    if not isinstance(network, (ConvViT, ConvUNetR, VisionTransformer)):
         return load_own(network, find_file(source), sha256=sha256, heads=heads)
     if isinstance(network, VisionTransformer):
         return load_vision_transformer(network, find_weights(source), sha256=sha256, heads=heads)
@@ -87,9 +104,9 @@ def load_backbone(
     targets = network.state_dict()
     with opened(checkpoint, pickled=False) as tensors:
         shapes = {key: tensor.shape for key, tensor in tensors.items()}
-        layout = _layout_of(shapes, network.head_prefixes)
-        wanted = _wanted_keys(network, shapes, layout=layout, heads=heads)
-        _check_keys(network, wanted, path)
+        layout = _layout_of(shapes)
+        wanted, own_heads = _wanted_keys(network, shapes, layout=layout, heads=heads)
+        _check_keys(network, wanted, own_heads, path)
         _check_shapes(shapes, targets, wanted, layout=layout, path=path)
         values = {key: _converted(key, tensors[key].read_finite(key, path), network, path) for key in wanted}
         with torch.no_grad():
@@ -100,33 +117,49 @@ def load_backbone(
         sha256=found,
         n_loaded=len(values),
         layout=layout,
-        heads=any(key.startswith(network.head_prefixes) for key in values),
+        heads=not own_heads,
+        own_heads=own_heads,
         skipped=tuple(sorted(shapes.keys() - values.keys())),
     )
 
 
-def _layout_of(keys: Collection[str], head_prefixes: tuple[str, ...]) -> Layout:
+def _layout_of(keys: Collection[str]) -> Layout:
+    if any(key.startswith(_DECODER) for key in keys):
+        return "segmentation"
     if any(part in key for key in keys for part in _AUTO_ENCODER):
         return "pretrained"
-    return "classifier" if any(key.startswith(head_prefixes) for key in keys) else "pretrained"
+    return "classifier" if any(key.startswith(_LAST) for key in keys) else "pretrained"
 
 
-def _wanted_keys(network: ConvViT, shapes: Mapping[str, Shape], *, layout: Layout, heads: bool) -> tuple[str, ...]:
-    """The keys of the file that should go into the network; what is not listed is left out on purpose."""
+def _wanted_keys(
+    network: CineBackbone, shapes: Mapping[str, Shape], *, layout: Layout, heads: bool
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The keys of the file that should go into the network, and the head prefixes whose values the network keeps.
+
+    What is not listed is left out on purpose.
+    """
+    decodes = isinstance(network, ConvUNetR)
+    dropped: tuple[str, ...] = (_FUSION,) if decodes else ()
     if layout == "pretrained":
-        dropped = (*_AUTO_ENCODER, "_head", "pos_embed")
+        parts = (*_AUTO_ENCODER, "_head", "pos_embed")
         other_view = re.compile(rf"enc_(down|fusion)_dict\.(?!{VIEW}\.)")
-        return tuple(k for k in shapes if not any(part in k for part in dropped) and not other_view.match(k))
-    own = {k: tuple(v.shape) for k, v in network.state_dict().items() if k.startswith(network.head_prefixes)}
-    if heads and all(shapes.get(key) == shape for key, shape in own.items()):
-        return tuple(shapes)
-    return tuple(key for key in shapes if key not in own)
+        keys = (key for key in shapes if not any(part in key for part in parts) and not other_view.match(key))
+        return tuple(key for key in keys if not key.startswith(dropped)), network.head_prefixes
+    kept: tuple[str, ...] = ()
+    own = {key: tuple(value.shape) for key, value in network.state_dict().items() if key.startswith(_LAST)}
+    if decodes != (layout == "segmentation"):
+        kept, dropped = network.head_prefixes, (*dropped, *ConvUNetR.head_prefixes)
+    elif not heads:
+        kept, dropped = network.head_prefixes, (*dropped, *(network.head_prefixes if decodes else own))
+    elif any(shapes.get(key) != shape for key, shape in own.items()):
+        kept, dropped = (_LAST,), (*dropped, *own)
+    return tuple(key for key in shapes if not key.startswith(dropped)), kept
 
 
-def _check_keys(network: ConvViT, wanted: Collection[str], path: Path) -> None:
+def _check_keys(network: CineBackbone, wanted: Collection[str], own_heads: tuple[str, ...], path: Path) -> None:
     own = network.state_dict().keys()
     unknown = sorted(set(wanted) - own)
-    missing = sorted(key for key in own - set(wanted) if key != _POSITION and not key.startswith(network.head_prefixes))
+    missing = sorted(key for key in own - set(wanted) if key != _POSITION and not key.startswith(own_heads))
     problems = []
     if missing:
         problems.append(f"it lacks {listed(missing)}")
@@ -164,7 +197,7 @@ def _check_shapes(
         )
 
 
-def _converted(key: str, value: torch.Tensor, network: ConvViT, path: Path) -> torch.Tensor:
+def _converted(key: str, value: torch.Tensor, network: CineBackbone, path: Path) -> torch.Tensor:
     """A tensor of the file in the shape of the network's."""
     if key == _FIRST_CONV:
         return value.expand(-1, network.n_frames, -1, -1, -1)

@@ -6,6 +6,7 @@ original implementation gives in float64 for weights and an image made by the cl
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -17,11 +18,14 @@ from safetensors import safe_open
 from torch import nn
 from torch.nn import functional
 
-from monai_fedlora.errors import ConfigError
+from monai_fedlora.errors import ConfigError, WeightsError
+from monai_fedlora.files import save_tensors
 from monai_fedlora.networks.backbone import Features, is_backbone
 from monai_fedlora.networks.cinema import SIZES, ConvViT, convunetr, convvit
 from monai_fedlora.networks.convunetr import ConvUNetR
+from monai_fedlora.networks.read_once import read_backbone, reading_once
 from monai_fedlora.networks.up_decoder import DecoderSettings, ResBlock
+from monai_fedlora.networks.weights import load_backbone
 
 REFERENCE = Path(__file__).parent / "convunetr_reference.safetensors"
 CONFIGURATIONS = ["as_released", "every_stage_with_a_map"]
@@ -298,3 +302,130 @@ def test_sizes_that_contradict_each_other_are_refused(changes: dict[str, Any], m
 def test_a_decoder_without_a_shape_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="a decoder's"):
         DecoderSettings(**changes)
+
+
+# ---- files ---------------------------------------------------------------------------------------------
+
+LAST = {"pred_head_dict.sax.weight", "pred_head_dict.sax.bias"}
+
+
+def both_states(**changes: Any) -> dict[str, torch.Tensor]:
+    """A file with a classifier's encoder and fusion, and a segmentation decoder."""
+    segmenter = build(**changes)
+    classifier = convvit_of(segmenter).float()
+    state = {key: v for key, v in classifier.state_dict().items() if not key.startswith(classifier.head_prefixes)}
+    return {**state, **segmenter.state_dict()}
+
+
+def write(path: Path, state: dict[str, torch.Tensor]) -> Path:
+    save_tensors(path, {key: value.contiguous() for key, value in state.items()})
+    return path
+
+
+def fresh(**changes: Any) -> ConvUNetR:
+    torch.manual_seed(9)
+    return ConvUNetR(**{**SETTINGS, **changes})
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_segmentation_file_is_loaded_whole(tmp_path: Path) -> None:
+    source, network = build(), fresh()
+    info = load_backbone(network, write(tmp_path / "b.safetensors", source.state_dict()))
+    assert equal(network.state_dict(), source.state_dict())
+    assert (info.layout, info.heads, info.own_heads, info.skipped) == ("segmentation", True, (), ())
+
+
+def test_one_file_serves_the_classifier_and_the_segmentation_network(tmp_path: Path) -> None:
+    state = both_states()
+    path = write(tmp_path / "b.safetensors", state)
+    network = fresh()
+    info = load_backbone(network, path)
+    assert equal(network.state_dict(), {key: state[key] for key in network.state_dict()})
+    assert info.heads and all(key.startswith("enc_fusion_dict.") for key in info.skipped)
+    classifier = ConvViT(**{key: value for key, value in SETTINGS.items() if key != "decoder"})
+    heads = {k: v.clone() for k, v in classifier.state_dict().items() if k.startswith("pred_head_dict.")}
+    info = load_backbone(classifier, path)
+    assert not info.heads and info.own_heads == classifier.head_prefixes
+    assert set(info.skipped) == {key for key in state if key.startswith(ConvUNetR.head_prefixes)}
+    loaded = classifier.state_dict()
+    assert equal(loaded, {**{key: state[key] for key in loaded if key not in heads}, **heads})
+
+
+def test_a_decoder_for_other_structures_is_loaded_without_its_last_layer(tmp_path: Path) -> None:
+    source, network = build(out_chans=2), fresh()
+    last = {key: network.state_dict()[key].clone() for key in LAST}
+    info = load_backbone(network, write(tmp_path / "b.safetensors", source.state_dict()))
+    assert (info.heads, info.own_heads, set(info.skipped)) == (False, ("pred_head_dict.",), LAST)
+    assert equal(network.state_dict(), {**source.state_dict(), **last})
+
+
+def test_a_decoder_that_is_not_wanted_is_kept_and_reported(tmp_path: Path) -> None:
+    source, network = build(), fresh()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    info = load_backbone(network, write(tmp_path / "b.safetensors", source.state_dict()), heads=False)
+    assert info.own_heads == network.head_prefixes and not info.heads
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, (before if key.startswith(network.head_prefixes) else source.state_dict())[key])
+
+
+@pytest.mark.parametrize("kind", ["classifier", "pretrained"])
+def test_of_a_file_without_a_decoder_the_encoder_is_loaded(kind: str, tmp_path: Path) -> None:
+    classifier, network = convvit_of(build()).float(), fresh()
+    state = classifier.state_dict()
+    first = "enc_down_dict.sax.conv_blocks.0.patch_embed.conv.weight"
+    if kind == "pretrained":
+        state = {key: value for key, value in state.items() if not key.startswith("pred_head_dict.")}
+        state[first] = state[first][:, :1].clone()
+        state |= {"decoder.blocks.0.norm1.weight": torch.ones(4), "dec_linear.weight": torch.ones(4, 4)}
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    info = load_backbone(network, write(tmp_path / "b.safetensors", state))
+    assert (info.layout, info.heads, info.own_heads) == (kind, False, network.head_prefixes)
+    for key, value in network.state_dict().items():
+        expected = (before if key.startswith(network.head_prefixes) else state)[key]
+        assert torch.equal(value, expected.expand_as(value)), key
+
+
+@pytest.mark.parametrize(
+    ("changes", "lost", "message"),
+    [
+        ({"embed_dim": 24}, (), r"b\.safetensors does not fit the network.*is \(24.*instead of \(20"),
+        (
+            {"decoder": dataclasses.replace(SETTINGS["decoder"], chans=(4, 6, 10))},
+            (),
+            r"b\.safetensors does not fit.*dec_conv_blocks_dict.*\(10.*instead of \(8",
+        ),
+        ({"n_frames": 1}, (), "another number of frames"),
+        ({}, ("decoder_dict.",), r"b\.safetensors does not fit the network: it lacks decoder_dict\.sax"),
+        ({}, ("dec_conv_blocks_dict.sax.2.",), r"it lacks dec_conv_blocks_dict\.sax\.2"),
+    ],
+)
+def test_a_file_of_another_size_or_without_a_part_is_refused(
+    changes: dict[str, Any], lost: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    state = {key: value for key, value in build(**changes).state_dict().items() if not (lost and key.startswith(lost))}
+    network = fresh()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    with pytest.raises(WeightsError, match=message):
+        load_backbone(network, write(tmp_path / "b.safetensors", state))
+    assert equal(network.state_dict(), before)
+
+
+def test_a_segmentation_file_without_the_fusion_is_no_classifiers(tmp_path: Path) -> None:
+    classifier = ConvViT(**{key: value for key, value in SETTINGS.items() if key != "decoder"})
+    with pytest.raises(WeightsError, match=r"it lacks enc_fusion_dict\.sax"):
+        load_backbone(classifier, write(tmp_path / "b.safetensors", build().state_dict()))
+
+
+def test_later_networks_of_a_process_get_the_decoder_too_but_not_a_last_layer_of_their_own(tmp_path: Path) -> None:
+    path = write(tmp_path / "b.safetensors", build(out_chans=2).state_dict())
+    with reading_once():
+        networks = [fresh().requires_grad_(False) for _ in range(2)]
+        for network in networks:
+            read_backbone(network, path, sha256=None, kind="k")
+            with torch.no_grad():
+                network.pred_head_dict["sax"].bias.fill_(3.0)
+    states = [network.state_dict() for network in networks]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
