@@ -43,7 +43,7 @@ from monai_fedlora.scope import Manifest
 from monai_fedlora.scratch import private_folder
 from monai_fedlora.site_report import PERSONAL, SHARED
 from monai_fedlora.tasks.classification import CLASSIFICATION
-from monai_fedlora.tasks.task import EXPORT, OUTPUTS
+from monai_fedlora.tasks.task import OUTPUTS
 
 _log = logging.getLogger(__name__)
 MODELS = (PERSONAL, SHARED)
@@ -251,8 +251,6 @@ class Run:
                 written failed; nothing is left behind.
         """
         self._check_site(site)
-        if EXPORT not in self.plan.task_of.sections:
-            raise ExportError(f"a model of {self.plan.task} cannot be exported as a bundle; take run.personal(site)")
         own = self._own_network() if isinstance(self._source, InMemory) else None
         backbone = self._source.backbone if isinstance(self._source, Installed) else None
         with self._place() as place:

@@ -35,6 +35,7 @@ from monai_fedlora.exporting.measured import shipped_numbers
 from monai_fedlora.federated.site_state import FINAL_NAME
 from monai_fedlora.files import sha256
 from monai_fedlora.scratch import private_folder
+from monai_fedlora.tasks.task import MEMBERSHIP
 
 DEFAULT_SHADOWS = 8
 """Number of shadow runs by default (ours)."""
@@ -121,6 +122,8 @@ def audit_model(
             )
         return _audit(source, None, data=data, site=site, outside=outside, shadows=0, backbone=backbone, say=say)
     model = read_finished(source, _one_site(source, site))
+    if MEMBERSHIP not in model.plan.task_of.sections:
+        raise ConfigError(f"the audit attacks class probabilities, and {source} is a run of {model.plan.task}")
     runs = DEFAULT_SHADOWS if shadows is None else shadows
     with private_folder("monai-fedlora-audit-") as scratch:
         say("exporting the model as it would leave ...")

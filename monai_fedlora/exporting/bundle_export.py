@@ -44,6 +44,7 @@ from monai_fedlora.exporting.usage import ONNX, PROGRAM, SCRIPT, WEIGHTS, infere
 from monai_fedlora.exporting.written import check_models, check_passes
 from monai_fedlora.files import make_folder, sha256, write_text
 from monai_fedlora.out_of_memory import memory_told
+from monai_fedlora.tasks.task import EXPORT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +114,11 @@ def export_bundle(
         return _packed(partial(export, statistics=statistics, public=public, on_public=on_public, key=key), output)
     with new_folder(output) as folder:
         model = read_finished(run, site)
+        if EXPORT not in model.plan.task_of.sections:
+            raise ExportError(
+                f"{run} is a run of {model.plan.task}, whose models cannot be exported as a bundle; in Python, "
+                "run.personal(site) gives the network itself"
+            )
         modality: Modality
         if own is None:
             source, keys = find_backbone(model.plan, backbone), None

@@ -24,7 +24,7 @@ _NUMBERS = (
 _OF_CLASSES = "balanced_accuracy, accuracy, sensitivity, specificity, auroc, mcc, ece, n, confusion_matrix"
 _SHOWN = {
     *("experiment", "bundle", "method", "method_args", "sites", "classes", "rounds", "start_round", "local_epochs"),
-    *("size", "backbone_sha256", "training", "plugins", "task"),
+    *("size", "backbone_sha256", "training", "plugins"),
 }
 """Entries of a plan that have a place of their own in the lines; all others are listed."""
 
@@ -98,7 +98,7 @@ def job_lines(job: Job) -> Iterator[tuple[str, str]]:
     yield "", "then an evaluation; a round that failed may be asked for again"
     yield "sends", f"{len(up.entries)} tensors, {up.nbytes:,} bytes a round, {up.nbytes * plan.rounds:,} in all:"
     yield "", _groups(up.entries)
-    yield "", _NUMBERS
+    yield "", _NUMBERS + (", ".join([*plan.form.numbers, "n"]) if not plan.form.classes else _OF_CLASSES)
     yield "receives", f"{len(down.entries)} tensors, {down.nbytes:,} bytes a round"
     yield "to whom", "the federation's server and whoever runs it, who sees each site's tensors and numbers;"
     yield "", f"the combination of all sites' tensors goes to {', '.join(plan.sites)}"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from monai.transforms import RandFlipd
 
 import monai_fedlora as fl
-from monai_fedlora.errors import ConfigError
+from monai_fedlora.errors import ConfigError, ExportError
 from monai_fedlora.methods import METHODS, method_names
+from monai_fedlora.networks.convunetr import ConvUNetR, DecoderSettings
 from tests.tasks.small import STRUCTURES, Pixels, images_and_masks, targets
 
 TEXT_ALONE = ("clip_adapter", "clip_zero_shot", "prompt_tuning", "pfedst")
@@ -51,10 +54,13 @@ def measured(found: fl.Run) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("task", OUTPUTS)
 @pytest.mark.parametrize("method", [name for name in method_names() if name not in TEXT_ALONE])
 def test_every_method_trains_every_task(task: str, method: str) -> None:
-    found = run(task, method)
+    data = sites(task)
+    if method == "centralised":
+        data.pop("south")
+    found = run(task, method, data=data)
     key = "dice" if task == "segmentation" else "mean_absolute_error"
     rows = measured(found)
-    assert {row["site"] for row in rows} == {"north", "south"}
+    assert {row["site"] for row in rows} == set(data)
     assert all(row["cases"] == 3 and row[key] is not None for row in rows)
     images, _ = images_and_masks(2)
     assert found.personal("north")(images).shape[:2] == (2, OUTPUTS[task])
@@ -127,3 +133,43 @@ def test_structures_that_a_site_does_not_outline_are_left_out_there() -> None:
     rows = {(row["site"], row["model"]): row for row in measured(run("segmentation", data=data))}
     assert "dice_MYO" not in rows["south", "personal"]
     assert rows["north", "personal"]["dice_MYO"] is not None
+
+
+@pytest.mark.slow
+def test_a_pair_of_frames_is_outlined_by_the_convunetr_with_its_frozen_blocks_kept() -> None:
+    """Masks for both frames, by phase; features and skips of the frozen blocks give what computing them anew does."""
+    sizes: dict[str, Any] = {"image_size": (8, 8, 2), "patch_size": (2, 2, 1), "scale_factor": (2, 2, 1)}
+    shape = DecoderSettings(chans=(4, 6, 8), patch_size=(2, 2, 1), scale_factor=(2, 2, 1), kernel_size=(3, 3, 1))
+    more: dict[str, Any] = {"n_frames": 2, "conv_chans": (4, 6), "conv_n_blocks": 1, "n_heads": 2, "decoder": shape}
+
+    def network() -> ConvUNetR:
+        return ConvUNetR(out_chans=3, embed_dim=24, depth=3, **sizes, **more)
+
+    images, masks = images_and_masks(8)
+    cines = torch.stack([images[:, 0], -images[:, 0]], dim=1).unsqueeze(-1).repeat(1, 1, 1, 1, 2)
+    outlines = torch.stack([masks, masks], dim=1).unsqueeze(-1).repeat(1, 1, 1, 1, 2)
+    data = {"north": fl.SiteData(train=(cines[:4], outlines[:4]), test=(cines[4:], outlines[4:]))}
+    options: dict[str, Any] = {"task": "segmentation", "classes": STRUCTURES, "rounds": 1, "batch_size": 2}
+    options |= {"cache_dtype": "float32", "warmup_epochs": 0}
+    rows = [
+        measured(fl.federate(network, fl.method("dual_lora", rank=2), data, cache_features=kept, **options))[0]
+        for kept in (True, False)
+    ]
+    assert rows[0] == pytest.approx(rows[1], abs=2e-3)
+    assert {"dice_LV_ED", "dice_MYO_ES"} <= rows[0].keys()
+
+
+def test_a_kept_run_goes_on_has_its_page_and_says_what_it_cannot_do(tmp_path: Path) -> None:
+    found = run("segmentation", "fedper", folder=tmp_path / "run")
+    again = run("segmentation", "fedper", folder=tmp_path / "run", resume=True)
+    assert [row["dice"] for row in measured(again)] == [row["dice"] for row in measured(found)]
+    text = found.report(tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Validation mean Dice" in text and "Dice of MYO" in text
+    assert "balanced accuracy" not in text and "confusion" not in text.lower()
+    with pytest.raises(ExportError, match="run of segmentation"):
+        found.export("north", tmp_path / "bundle")
+    with pytest.raises(ConfigError, match="attacks class probabilities"):
+        fl.audit(tmp_path / "run", site="north")
+    with pytest.raises(ConfigError, match=r"run\.records"):
+        _ = found.cases
+    assert not (tmp_path / "bundle").exists()

@@ -6,9 +6,13 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 
+import monai_fedlora as fl
 from monai_fedlora.data.cases import NO_LABEL, Case, Datalist
 from monai_fedlora.errors import ConfigError, DataError
+from monai_fedlora.federated.approval import Job, _blocked_by_gate, write_gate
+from monai_fedlora.federated.consent import job_lines
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.tasks.known import TASKS, task_of
 
@@ -46,6 +50,33 @@ def test_a_plan_carries_its_task_and_another_task_is_another_experiment(name: st
     classes = Plan(**{**PLAN, "classes": ("a", "b")})
     assert "task" not in classes.to_json()
     assert dataclasses.replace(classes, task=name).fingerprint != classes.fingerprint
+
+
+@pytest.mark.parametrize(("name", "number"), [("segmentation", "dice_LV_ED"), ("regression", "bias_LV")])
+def test_a_site_is_told_which_numbers_of_a_task_would_leave_it(name: str, number: str, tmp_path: Path) -> None:
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    manifest = fl.attach(network, fl.method("fedprox", targets="1", rank=1)).manifest
+    plan = Plan(**{**PLAN, "bundle": "image_2d_fedopal_classification"}, task=name)
+    config = tmp_path / "app" / "config"
+    config.mkdir(parents=True)
+    for end in ("client", "server"):
+        (config / f"config_fed_{end}.json").write_text("{}")
+    said = "\n".join(text for _, text in job_lines(Job(folder=tmp_path, plan=plan, manifest=manifest)))
+    assert number in said and f"task={name}" in said and "confusion_matrix" not in said
+    classes = Plan(**{**PLAN, "bundle": "image_2d_fedopal_classification", "classes": ("a", "b")})
+    said = "\n".join(text for _, text in job_lines(Job(folder=tmp_path, plan=classes, manifest=manifest)))
+    assert "ece, n, confusion_matrix" in said and "dice" not in said
+
+
+def test_a_gate_that_was_written_for_another_task_would_stop_the_job(tmp_path: Path) -> None:
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    manifest = fl.attach(network, fl.method("fedprox", targets="1", rank=1)).manifest
+    job = Job(folder=tmp_path, plan=Plan(**PLAN, task="segmentation"), manifest=manifest)
+    assert _blocked_by_gate(job, tmp_path) is None
+    write_gate(job, tmp_path)
+    assert _blocked_by_gate(job, tmp_path) is None
+    for plan in (Plan(**PLAN, task="regression"), Plan(**{**PLAN, "classes": ("a", "b")})):
+        assert "segmentation of LV" in str(_blocked_by_gate(dataclasses.replace(job, plan=plan), tmp_path))
 
 
 def test_an_unknown_task_is_refused_with_the_nearest() -> None:
