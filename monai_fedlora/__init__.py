@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from monai_fedlora.api.attached import Attached, attach
-    from monai_fedlora.api.backbone_pretraining import Pretrained, pretrain, pretrain_clip
+    from monai_fedlora.api.backbone_pretraining import Pretrained, pretrain, pretrain_clip, pretrain_hearts
     from monai_fedlora.api.bundle_check import Checked, check
     from monai_fedlora.api.bundle_prediction import Predicted, predict
     from monai_fedlora.api.data_preparation import PreparedSites, prepare
@@ -54,6 +54,7 @@ __all__ = [
     "prepare",
     "pretrain",
     "pretrain_clip",
+    "pretrain_hearts",
     "recipe",
     "report",
     "simulate",
@@ -87,6 +88,7 @@ _MODULES = {
     "prepare": "api.data_preparation",
     "pretrain": "api.backbone_pretraining",
     "pretrain_clip": "api.backbone_pretraining",
+    "pretrain_hearts": "api.backbone_pretraining",
     "recipe": "api.flare_recipe",
     "report": "api.run_report",
     "simulate": "api.job_simulation",

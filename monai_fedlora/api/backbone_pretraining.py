@@ -1,4 +1,4 @@
-"""Pre-training a backbone: on prepared sites without labels, or a CLIP on generated pictures with captions."""
+"""Pre-training a backbone: on prepared sites without labels, on labelled phantoms, or a CLIP on captioned pictures."""
 
 from __future__ import annotations
 
@@ -20,17 +20,20 @@ from monai_fedlora.data.phantom.cohort import name_seed
 from monai_fedlora.data.photo_phantom.captions import facts_of, write_caption
 from monai_fedlora.data.photo_phantom.optics import encode
 from monai_fedlora.data.photo_phantom.photo_kinds import KINDS
+from monai_fedlora.engines import heart_pretraining
 from monai_fedlora.engines.config import augmentation, pick_device, preprocessing
 from monai_fedlora.engines.dataset import CaseDataset
+from monai_fedlora.engines.heart_pretraining import Measured
 from monai_fedlora.engines.memory import Memory, using
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.files import sha256
 from monai_fedlora.networks import contrast, pretraining
 from monai_fedlora.networks.anchors import text_shape
 from monai_fedlora.networks.catalogue import architecture, build_backbone
+from monai_fedlora.networks.cinema import SIZES
 from monai_fedlora.networks.weights import load_backbone
 
-__all__ = ["Pretrained", "pretrain", "pretrain_clip"]
+__all__ = ["Pretrained", "pretrain", "pretrain_clip", "pretrain_hearts"]
 
 _SIDE = 120  # shorter side of a picture, pixels
 _SKIN = 0.4  # share of skin lesions among the pictures; the others are retinas
@@ -54,6 +57,17 @@ class Pretrained:
     def sha256(self) -> str:
         """Hash of the file, by which plans name it."""
         return sha256(self.path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainedHearts(Pretrained):
+    """A backbone and decoder that were trained on phantoms.
+
+    Attributes:
+        measured: how well they read phantoms that they have not seen.
+    """
+
+    measured: Measured
 
 
 def pretrain(
@@ -139,6 +153,82 @@ def pretrain(
         on_epoch=_with_augmentation(parts, on_epoch),
     )
     return Pretrained(path=Path(output), losses=losses)
+
+
+def pretrain_hearts(
+    *,
+    output: str | os.PathLike[str],
+    size: str = "small",
+    epochs: int = 60,
+    phantoms: int = 512,
+    views: int = 4,
+    batch_size: int = 16,
+    learning_rate: float = 1.5e-3,
+    held_out: int = 200,
+    device: str = "auto",
+    mixed_precision: Literal["off", "bf16"] = "off",
+    workers: int = 0,
+    seed: int = 0,
+    provenance: str = "",
+    on_resume: Callable[[int], None] = lambda epochs: None,
+    on_epoch: OnEpoch = lambda epoch, loss: None,
+) -> PretrainedHearts:
+    """Pre-train a cine backbone and its decoder on phantoms with masks, volumes and classes, drawn while it trains.
+
+    A training that was stopped goes on where the same call with the same settings is made again: what is reached after
+    each epoch is kept beside the output, in a file whose name ends in ``.state``.
+
+    Args:
+        output: safetensors file to write, with encoder and decoder.
+        size: a cine backbone's name.
+        epochs: how many.
+        phantoms: new ones in each epoch.
+        views: how often each is shown in its epoch, turned, bent and with other grey levels each time.
+        batch_size: phantoms in a step.
+        learning_rate: the highest one.
+        held_out: phantoms on which the result is measured.
+        device: where to compute, such as "cpu" or "cuda:1"; "auto" takes the first GPU.
+        mixed_precision: "bf16" computes matrix products and convolutions in bfloat16, for GPUs.
+        workers: processes that draw phantoms beside the training; the result does not depend on them.
+        seed: of every random choice.
+        provenance: kept in the file.
+        on_resume: called with the number of finished epochs where a training goes on.
+        on_epoch: called after each epoch with its number, from 1, and its loss.
+
+    Returns:
+        The file, the losses, and how well it reads phantoms that it has not seen.
+
+    Raises:
+        ConfigError: a setting is out of range, or a training of other settings was stopped beside this output.
+
+    Examples:
+        >>> import monai_fedlora as fl
+        >>> fl.pretrain_hearts(output="hearts.safetensors", size="vit_demo")
+        Traceback (most recent call last):
+            ...
+        monai_fedlora.errors.ConfigError: 'vit_demo' takes no cines...
+    """
+    _check(output=output, mixed_precision=mixed_precision)
+    if size not in SIZES:
+        raise ConfigError(f"{size!r} takes no cines or is not built here; choose from {', '.join(SIZES)}")
+    losses, measured = heart_pretraining.pretrain_hearts(
+        size=size,
+        epochs=epochs,
+        phantoms=phantoms,
+        views=views,
+        batch_size=batch_size,
+        lr=learning_rate,
+        held_out=held_out,
+        seed=seed,
+        output=Path(output),
+        device=pick_device(device),
+        bf16=mixed_precision == "bf16",
+        workers=workers,
+        provenance=provenance,
+        on_resume=on_resume,
+        on_epoch=on_epoch,
+    )
+    return PretrainedHearts(path=Path(output), losses=losses, measured=measured)
 
 
 def pretrain_clip(

@@ -1,4 +1,4 @@
-"""``monai-fedlora pretrain``: pre-train a backbone on prepared sites without labels, or on pictures with captions."""
+"""``monai-fedlora pretrain``: a backbone without labels, on labelled phantoms, or on pictures with captions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from monai_fedlora.errors import ConfigError
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the sub-command."""
     parser = subparsers.add_parser(
-        "pretrain", help="pre-train a backbone: masked auto-encoding without labels, or a CLIP on generated pictures"
+        "pretrain", help="pre-train a backbone: without labels, on labelled phantoms, or a CLIP on generated pictures"
     )
     images = parser.add_mutually_exclusive_group(required=True)
     images.add_argument(
@@ -27,6 +27,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         type=int,
         metavar="N",
         help="train a CLIP on N generated skin lesions and retinas with captions; tokens go beside the output",
+    )
+    images.add_argument(
+        "--supervised",
+        action="store_true",
+        help="train a cine backbone and its decoder on labelled phantoms; goes on where it was stopped",
+    )
+    parser.add_argument(
+        "--phantoms", type=int, metavar="N", help="new ones in each epoch of --supervised (default: 512)"
+    )
+    parser.add_argument("--views", type=int, metavar="N", help="how often each is shown in its epoch (default: 4)")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes that draw phantoms beside the training (default: 0)"
     )
     parser.add_argument("--cameras", metavar="A,B,...", help="that take generated pictures, by letter (default: all)")
     parser.add_argument(
@@ -66,7 +78,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> int:
     """Draw or read the images, train, and say what was written."""
-    from monai_fedlora.api.backbone_pretraining import pretrain, pretrain_clip
+    from monai_fedlora.api.backbone_pretraining import (
+        Pretrained,
+        PretrainedHearts,
+        pretrain,
+        pretrain_clip,
+        pretrain_hearts,
+    )
     from monai_fedlora.commands.console import open_console
     from monai_fedlora.commands.progress import counting_bars
 
@@ -75,7 +93,18 @@ def run(args: argparse.Namespace) -> int:
     common |= {"device": args.device, "mixed_precision": args.mixed_precision}
     with counting_bars("drawing pictures", "epochs") as (pictures, epochs):
         common["on_epoch"] = lambda epoch, loss: epochs(epoch, args.epochs, f"loss {loss:.4f}")
-        if args.captioned is None:
+        own = {name: getattr(args, name) for name in ("phantoms", "views", "workers")}
+        own = {name: value for name, value in own.items() if value is not None}
+        if own and not args.supervised:
+            raise ConfigError("--phantoms, --views and --workers are for --supervised; leave them out")
+        made: Pretrained
+        if args.supervised:
+            if args.style or args.standardise or args.cameras or args.start:
+                raise ConfigError(
+                    "--style, --standardise, --cameras and --start are not for --supervised; leave them out"
+                )
+            made = pretrain_hearts(on_resume=_tell_resumed, **common, **own)
+        elif args.captioned is None:
             if args.cameras or args.start:
                 raise ConfigError("--cameras and --start are for --captioned; leave them out")
             ways = {"styles": args.style, "mask_ratio": args.mask_ratio, "standardise": args.standardise}
@@ -86,4 +115,13 @@ def run(args: argparse.Namespace) -> int:
             cameras = args.cameras.split(",") if args.cameras else None
             made = pretrain_clip(args.captioned, cameras=cameras, start=args.start, on_picture=pictures, **common)
     open_console().print(f"{made.path}  SHA-256 {made.sha256}")
+    if isinstance(made, PretrainedHearts):
+        for name, value in made.measured.to_json().items():
+            open_console().print(f"on phantoms not seen, {name}: {value}")
     return 0
+
+
+def _tell_resumed(epochs: int) -> None:
+    from monai_fedlora.commands.console import open_console
+
+    open_console().print(f"going on after epoch {epochs}, where this training was stopped")

@@ -23,7 +23,7 @@ from monai_fedlora.networks.anchors import text_shape
 from monai_fedlora.networks.backbone import Features
 from monai_fedlora.networks.byte_pairs import learn_tokens, save_tokens
 from monai_fedlora.networks.clip_text import clip_state
-from monai_fedlora.networks.pretraining_epochs import pretraining_epochs
+from monai_fedlora.networks.pretraining_epochs import pretraining_epochs, shuffled
 from monai_fedlora.networks.text import TextTransformer
 from monai_fedlora.networks.vit import VisionTransformer
 
@@ -148,16 +148,16 @@ def pretrain_clip(
         true = torch.tensor([[one.statements <= statements[number] for one in captions] for number in numbers])
         return torch.stack([images[number] for number in numbers]), ids[:, :longest], true
 
+    generator = torch.Generator().manual_seed(seed)
     losses = pretraining_epochs(
-        batch_of,
+        shuffled(batch_of, count=len(images), batch_size=batch_size, generator=generator),
         lambda some, ids, true: contrastive_loss(pair(some, ids).float(), true),
         (p for key, p in pair.named_parameters() if not key.startswith("image.head.")),
-        count=len(images),
+        steps=math.ceil(len(images) / batch_size),
         epochs=epochs,
-        batch_size=batch_size,
         lr=lr,
         betas=(0.9, 0.98),
-        generator=torch.Generator().manual_seed(seed),
+        generator=generator,
         device=place,
         bf16=bf16,
         on_epoch=on_epoch,

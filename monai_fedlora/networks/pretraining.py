@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -15,7 +16,7 @@ from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.networks.catalogue import architecture
 from monai_fedlora.networks.cinema import ConvViT, ConvViTSize, convvit
 from monai_fedlora.networks.mae import MaskedAutoencoder, random_visible
-from monai_fedlora.networks.pretraining_epochs import pretraining_epochs
+from monai_fedlora.networks.pretraining_epochs import pretraining_epochs, shuffled
 from monai_fedlora.networks.standardise import standardise_readout
 from monai_fedlora.networks.vit import CHANNELS, VisionTransformer
 
@@ -88,12 +89,11 @@ def pretrain(
         return batch, random_visible(len(batch), network.n_tokens, network.n_keep, generator)
 
     losses = pretraining_epochs(
-        batch_of,
+        shuffled(batch_of, count=len(dataset), batch_size=batch_size, generator=generator),
         network,
         (p for key, p in network.named_parameters() if not key.startswith(heads)),
-        count=len(dataset),
+        steps=math.ceil(len(dataset) / batch_size),
         epochs=epochs,
-        batch_size=batch_size,
         lr=lr,
         betas=(0.9, 0.95),
         generator=generator,

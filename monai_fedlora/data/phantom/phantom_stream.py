@@ -87,6 +87,7 @@ def stream_loader(
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
         persistent_workers=workers > 0,
+        generator=torch.Generator(),  # otherwise the loader draws a number of PyTorch's own generator
     )
 
 

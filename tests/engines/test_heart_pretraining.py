@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from monai_fedlora import files
+from monai_fedlora.engines.heart_pretraining import pretrain_hearts
+from monai_fedlora.errors import ConfigError
+from monai_fedlora.networks.cinema import convunetr
+
+
+class Stopped(Exception):
+    pass
+
+
+def run(output: Path, **changes) -> tuple[float, ...]:
+    settings = {"size": "small", "epochs": 2, "phantoms": 5, "views": 2, "batch_size": 3, "lr": 1e-3, "held_out": 3}
+    losses, _ = pretrain_hearts(**{**settings, "seed": 0, "device": torch.device("cpu"), **changes}, output=output)
+    return losses
+
+
+@pytest.mark.slow
+def test_a_stopped_training_gives_the_same_file_whatever_draws_the_phantoms(tmp_path: Path) -> None:
+    def stop(epoch: int, loss: float) -> None:
+        raise Stopped
+
+    losses = run(tmp_path / "whole.safetensors")
+    assert losses[1] < losses[0]
+    with pytest.raises(Stopped):
+        run(tmp_path / "stopped.safetensors", on_epoch=stop)
+    assert not (tmp_path / "stopped.safetensors").exists()
+    resumed: list[int] = []
+    assert run(tmp_path / "stopped.safetensors", workers=1, on_resume=resumed.append) == losses
+    assert resumed == [1]
+    assert files.sha256(tmp_path / "stopped.safetensors") == files.sha256(tmp_path / "whole.safetensors")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stopped.safetensors", "whole.safetensors"]
+
+    stored, metadata = files.load_tensors(tmp_path / "whole.safetensors")
+    assert metadata["n_images"] == "10"
+    assert set(json.loads(metadata["held_out"])) == {"dice", "correlation", "balanced_accuracy"}
+    assert set(convunetr("small", out_chans=4).state_dict()) <= set(stored)
+
+
+def test_other_settings_beside_a_stopped_training_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="views must be positive"):
+        run(tmp_path / "b.safetensors", views=0)
