@@ -21,6 +21,7 @@ from monai_fedlora.networks.cinema import SIZES, ConvViT, ConvViTSize, convunetr
 from monai_fedlora.networks.convunetr import ConvUNetR
 from monai_fedlora.networks.opened import OpenedNetwork
 from monai_fedlora.networks.text import TextSettings
+from monai_fedlora.networks.unetr import ViTUNETR
 from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
 from monai_fedlora.out_of_memory import tell_out_of_memory
 from monai_fedlora.resources import DEMO_CLIP_WEIGHTS, DEMO_VIT_WEIGHTS, DEMO_WEIGHTS, weights_path
@@ -217,7 +218,8 @@ def build_backbone(name: str, *, out_chans: int, n_frames: int = 2, masks: bool 
         out_chans: classes; with ``masks`` channels per frame, the background and each structure.
         n_frames: frames on the channel axis of a cine; colour images have three channels whatever it says.
         masks: False gives one vector per image, logits (B, out_chans), whose head is linear. True gives logits per
-            voxel, (B, n_frames, out_chans, X, Y, Z), through a decoder, which is then the head.
+            voxel, (B, n_frames, out_chans, X, Y, Z) or (B, 1, out_chans, H, W), through a decoder, which is then
+            the head.
 
     Raises:
         ConfigError: there is no such architecture, none with a decoder, or what builds it fails.
@@ -235,7 +237,9 @@ def build_backbone(name: str, *, out_chans: int, n_frames: int = 2, masks: bool 
 def _with_decoder(chosen: Architecture, *, out_chans: int, n_frames: int) -> Network:
     if isinstance(chosen.shape, ConvViTSize):
         return convunetr(chosen.name, out_chans=out_chans, n_frames=n_frames)
-    known = ", ".join(name for name, other in BUILT_IN.items() if isinstance(other.shape, ConvViTSize))
+    if isinstance(chosen.shape, ViTSettings):
+        return ViTUNETR(chosen.shape, out_chans=out_chans)
+    known = ", ".join(BUILT_IN)
     raise ConfigError(f"a {chosen.name} network{_of(chosen)} has no decoder for masks; choose one of {known}")
 
 

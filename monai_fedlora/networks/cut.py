@@ -32,7 +32,7 @@ class CutNetwork(nn.Module):
             ConfigError: ``block`` lies outside 0..depth.
         """
         tokens, addend = self.embed(x)
-        return Features(_run(self, tokens, range(_checked_block(self, block))), addend)
+        return Features(_run(self, tokens, range(checked_block(self, block))), addend)
 
     def suffix(self: Backbone, features: Features, block: int) -> torch.Tensor:
         """Run the blocks from ``block`` on and read out the logits (B, out_chans).
@@ -40,7 +40,7 @@ class CutNetwork(nn.Module):
         Raises:
             ConfigError: ``block`` lies outside 0..depth.
         """
-        tokens = _run(self, features.tokens, range(_checked_block(self, block), len(self.blocks)))
+        tokens = _run(self, features.tokens, range(checked_block(self, block), len(self.blocks)))
         return self.readout(Features(tokens, features.addend))
 
     @torch.no_grad()
@@ -77,7 +77,12 @@ def _run(network: Backbone, tokens: torch.Tensor, numbers: range) -> torch.Tenso
     return tokens
 
 
-def _checked_block(network: Backbone, block: int) -> int:
+def checked_block(network: Backbone, block: int) -> int:
+    """The block, which lies in 0..depth.
+
+    Raises:
+        ConfigError: it does not.
+    """
     if not 0 <= block <= len(network.blocks):
         raise ConfigError(f"block {block} lies outside 0..{len(network.blocks)}, the depth of this network")
     return block

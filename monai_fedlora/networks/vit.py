@@ -248,6 +248,7 @@ class VisionTransformer(CutNetwork):
     """
 
     head_prefixes: tuple[str, ...] = ("head.",)
+    embedding: type[Embedding] = Embedding
     target_names: Mapping[str, str] = {
         "q": "attn.q",
         "k": "attn.k",
@@ -262,7 +263,7 @@ class VisionTransformer(CutNetwork):
         if out_chans < 1:
             raise ConfigError(f"out_chans must be at least 1, not {out_chans}")
         self.settings = settings
-        self.embed = Embedding(settings)
+        self.embed = self.embedding(settings)
         self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.depth))
         self.norm = nn.LayerNorm(settings.dim, eps=settings.norm_eps)
         head = nn.Linear(settings.dim, out_chans)

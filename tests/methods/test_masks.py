@@ -61,10 +61,3 @@ def test_the_decoder_is_shared_or_private_by_the_heads_option(head: str, role: R
 def test_methods_that_read_texts_are_refused() -> None:
     with pytest.raises(ConfigError, match="gives no masks"):
         build("clip_adapter")
-
-
-def test_a_size_without_a_decoder_is_refused_with_those_that_have_one() -> None:
-    with pytest.raises(
-        ConfigError, match="clip_demo network has no decoder for masks; choose one of tiny, small, fine"
-    ):
-        build_network(size="clip_demo", out_chans=2, backbone="untrained", masks=True)
