@@ -77,7 +77,9 @@ def bounds(settings: dict[str, Any], acdc: list, truths: list[grids.Truth]) -> d
 def told(figures: dict[str, Any]) -> str:
     """Dice and ejection fraction in one line."""
     dice = ", ".join(f"{row['structure']} {row['phase']} {row['dice_mean']:.3f}" for row in figures["structures"])
-    heart = figures["heart"]["lv_ef"]
+    heart = figures["heart"].get("lv_ef")
+    if heart is None:
+        return f"Dice {dice}; no ejection fraction, since no left ventricle was found"
     return f"Dice {dice}; ejection fraction off by {heart['mean_absolute']:.1f} points (bias {heart['bias']:.1f})"
 
 

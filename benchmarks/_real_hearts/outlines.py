@@ -97,10 +97,15 @@ def worst(cases: Sequence[CaseResult], labels: Sequence[int]) -> list[str]:
     ranked = sorted(zip(cases, labels, strict=True), key=lambda pair: _mean_dice(pair[0], "ED") or 0.0)
     lines = []
     for rank, (case, label) in enumerate(ranked[:WORST], 1):
-        dice = ", ".join(f"{one.structure} {one.phase} {one.dice or 0:.2f}" for one in case.overlaps)
-        errors = case.heart_row()
-        lines.append(f"{rank}. {CLASSES[label]}: {dice}; LV ejection fraction off by {errors['lv_ef_error'] or 0:.0f}")
+        dice = ", ".join(f"{one.structure} {one.phase} {_told(one.dice)}" for one in case.overlaps)
+        error = case.heart_row().get("lv_ef_error")
+        told = "no LV ejection fraction" if error is None else f"LV ejection fraction off by {error:.0f} points"
+        lines.append(f"{rank}. {CLASSES[label]}: {dice}; {told}")
     return lines
+
+
+def _told(dice: float | None) -> str:
+    return "none" if dice is None else f"{dice:.2f}"
 
 
 def _mean_dice(case: CaseResult, phase: str) -> float | None:
