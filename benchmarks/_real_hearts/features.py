@@ -8,11 +8,10 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from _real_hearts.patients import Patient
 from monai_fedlora.engines.config import preprocessing
@@ -64,11 +63,11 @@ def encoder(*, size: str, weights: str | Path | None, seed: int = 0) -> ConvViT:
         seed: of the random start.
     """
     torch.manual_seed(seed)
-    network = build_backbone(size, out_chans=len("NO"))
+    network = build_backbone(size, out_chans=2)
     if not isinstance(network, ConvViT):
         raise SystemExit(f"{size} is no ConvViT; the probe reads pooled tokens of one")
     if weights is not None:
-        load(network, weights)
+        load_backbone(network, weights, heads=False)
     return network.eval()
 
 
@@ -76,21 +75,6 @@ def has_decoder(weights: str | Path) -> bool:
     """Whether a file holds a decoder beside the encoder."""
     held, _ = load_tensors(weights)
     return any(key.startswith(DECODER) for key in held)
-
-
-def load(network: nn.Module, weights: str | Path) -> None:
-    """Load a backbone's file; of one that holds encoder and decoder, what the network has, all but a class head."""
-    if not has_decoder(weights):
-        load_backbone(cast(ConvViT, network), weights, heads=False)
-        return
-    held, _ = load_tensors(weights)
-    own = network.state_dict()
-    head = "" if any(key.startswith(DECODER) for key in own) else "pred_head_dict."
-    missing = [key for key in own if key not in held and not (head and key.startswith(head))]
-    if missing:
-        raise SystemExit(f"{weights} lacks {missing[0]} and {len(missing) - 1} other tensors of the network")
-    known = {key: value.float() for key, value in held.items() if key in own and not (head and key.startswith(head))}
-    network.load_state_dict(known, strict=False)
 
 
 @torch.inference_mode()

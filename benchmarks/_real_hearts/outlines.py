@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from _real_hearts.features import load
 from _real_hearts.grids import Grid, Truth, resampled, to_files
 from _real_hearts.patients import CLASSES
 from monai_fedlora.measures.agreement import over_patients
@@ -17,6 +16,7 @@ from monai_fedlora.measures.mask_results import CaseResult, heart_over_patients,
 from monai_fedlora.measures.masks import HEART
 from monai_fedlora.networks.cinema import convunetr
 from monai_fedlora.networks.convunetr import ConvUNetR
+from monai_fedlora.networks.weights import load_backbone
 from monai_fedlora.transforms.localise import normalise_cine
 
 PHASES = ("ED", "ES")
@@ -27,7 +27,8 @@ WORST = 5
 def decoder(*, size: str, weights: str | Path) -> ConvUNetR:
     """Encoder and decoder of a file."""
     network = convunetr(size, out_chans=len(HEART) + 1)
-    load(network, weights)
+    if not load_backbone(network, weights).heads:
+        raise SystemExit(f"the decoder of {weights} is for other structures than {', '.join(HEART)}")
     return network.eval()
 
 
