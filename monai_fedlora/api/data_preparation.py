@@ -68,7 +68,7 @@ class PreparedSites:
         for datalist in self.datalists:
             by_class = [*zip(*(datalist.counts(split) for split in SPLITS), strict=True)]
             named = [
-                *zip(datalist.classes, by_class, strict=True),
+                *(() if len(by_class) == 1 else zip(datalist.classes, by_class, strict=True)),
                 ("all", [sum(c) for c in zip(*by_class, strict=True)]),
             ]
             rows += [[datalist.site, name, *counts, sum(counts)] for name, counts in named]
@@ -105,7 +105,8 @@ def prepare(
             for any table with columns for subject, label, site and images.
         source: where the data set lies, or the csv.
         output: prepared folder; sites of other data sets in it stay.
-        task: "binary", normal against any pathology, or "multiclass"; None for the data set's default.
+        task: "binary", normal against any pathology, "multiclass", or "segmentation", the structures of the data set's
+            masks; None for the data set's default.
         classes: class list; needed when a class is only at hospitals that prepare their data elsewhere.
         by: what makes a site: "vendor", "centre" or "spacing", of a csv "column" or "spacing"; None for the default.
         sites: number of sites, with ``by="spacing"``.
@@ -205,6 +206,7 @@ def _absent(dataset: str, reader: Reader, records: Sequence[Record]) -> list[str
 def _load_all(datalists: Sequence[Datalist], on_image: Callable[[int, int], None]) -> None:
     from monai_fedlora.formats.photograph_file import read_photograph
     from monai_fedlora.transforms.frames import join_frames, read_frames
+    from monai_fedlora.transforms.mask_reading import read_masks
 
     items = [item for datalist in datalists for split in SPLITS for item in datalist.items(split)]
     for number, item in enumerate(items):
@@ -212,4 +214,7 @@ def _load_all(datalists: Sequence[Datalist], on_image: Callable[[int, int], None
         if "image" in item:
             read_photograph(str(item["image"]))
         else:
-            join_frames(*read_frames(item))
+            ed, es = read_frames(item)
+            join_frames(ed, es)
+            if "mask_values" in item:
+                read_masks(item, ed, es)

@@ -84,7 +84,7 @@ def _add_common(parser: argparse.ArgumentParser, *, text: str, task: str, by: Se
     parser.add_argument(
         "--output", required=True, type=Path, metavar="O", help="prepared folder; sites of other datasets in it stay"
     )
-    parser.add_argument("--task", choices=("binary", "multiclass"), help=f"default: {task}")
+    parser.add_argument("--task", choices=("binary", "multiclass", "segmentation"), help=f"default: {task}")
     parser.add_argument(
         "--classes",
         type=_names,

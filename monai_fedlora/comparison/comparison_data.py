@@ -65,7 +65,7 @@ def data_hash(datalist: Datalist) -> str:
     Raises:
         DataError: an image cannot be read.
     """
-    files = sorted({file for _, case in datalist.all_cases() for file in case.files()})
+    files = sorted({file for _, case in datalist.all_cases() for file in (*case.files(), *case.masks())})
     digest = hashlib.sha256(content_hash(datalist).encode())
     try:
         with ThreadPoolExecutor() as threads:

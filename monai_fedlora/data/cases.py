@@ -15,6 +15,7 @@ SPLITS = ("training", "validation", "test")
 NO_LABEL = -1
 """Label of a case whose task has no classes."""
 FILE_KEYS = ("image", "ed", "es", "cine")
+MASK_KEYS = ("mask", "ed_mask", "es_mask")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,10 @@ class Case:
         cine: 4D file (x, y, z, t), relative to the image root.
         ed_frame: 0-based end-diastolic frame of ``cine``.
         es_frame: 0-based end-systolic frame of ``cine``.
+        mask: file with the mask of ``image``, or 4D file with those of ``cine``, relative to the image root.
+        ed_mask, es_mask: files with the masks of ``ed`` and ``es``, relative to the image root.
+        mask_values: for each structure of the datalist the value that it has in the mask files; 0 for one that they do
+            not outline.
     """
 
     subject: str
@@ -48,15 +53,27 @@ class Case:
     cine: str | None = None
     ed_frame: int | None = None
     es_frame: int | None = None
+    mask: str | None = None
+    ed_mask: str | None = None
+    es_mask: str | None = None
+    mask_values: tuple[int, ...] | None = None
 
     def files(self) -> tuple[str, ...]:
         """Return the image paths of this case, relative to the image root."""
-        paths = (getattr(self, key) for key in FILE_KEYS)
-        return tuple(path for path in paths if path is not None)
+        return self._paths(FILE_KEYS)
 
-    def to_json(self) -> dict[str, str | int]:
+    def masks(self) -> tuple[str, ...]:
+        """Return the paths of this case's masks, relative to the image root."""
+        return self._paths(MASK_KEYS)
+
+    def to_json(self) -> dict[str, Any]:
         """Return the entry of this case in a datalist file."""
-        return {key: value for key, value in asdict(self).items() if value is not None}
+        entry = {key: value for key, value in asdict(self).items() if value is not None}
+        return entry | ({} if self.mask_values is None else {"mask_values": list(self.mask_values)})
+
+    def _paths(self, keys: tuple[str, ...]) -> tuple[str, ...]:
+        paths = (getattr(self, key) for key in keys)
+        return tuple(path for path in paths if path is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,11 +114,12 @@ class Datalist:
         cases: tuple[Case, ...] = getattr(self, split)
         return cases
 
-    def items(self, split: str) -> list[dict[str, str | int]]:
+    def items(self, split: str) -> list[dict[str, Any]]:
         """Return a split as MONAI dictionaries with absolute paths.
 
         Each has ``image``, or ``ed`` and ``es``, or ``cine``, ``ed_frame`` and ``es_frame`` (0-based), and
-        always ``label`` (int) and ``subject``.
+        always ``label`` (int) and ``subject``; with masks also ``mask``, or ``ed_mask`` and ``es_mask``, and
+        ``mask_values``.
 
         Raises:
             ConfigError: the split is not training, validation or test.
@@ -116,7 +134,7 @@ class Datalist:
     def counts(self, split: str) -> tuple[int, ...]:
         """Return the number of cases of each class in a split; in a task without classes, of all cases."""
         labels = [case.label for case in self.cases(split)]
-        if NO_LABEL in labels:
+        if self.training[0].label == NO_LABEL:
             return (len(labels),)
         return tuple(labels.count(label) for label in range(len(self.classes)))
 
@@ -146,6 +164,6 @@ class Datalist:
             head["source"] = self.origin.to_json()
         return head | {split: [case.to_json() for case in self.cases(split)] for split in SPLITS}
 
-    def _item(self, case: Case) -> dict[str, str | int]:
+    def _item(self, case: Case) -> dict[str, Any]:
         item = {key: value for key, value in case.to_json().items() if key not in ("group", "unit")}
-        return item | {key: str(self.image_root / str(item[key])) for key in FILE_KEYS if key in item}
+        return item | {key: str(self.image_root / str(item[key])) for key in (*FILE_KEYS, *MASK_KEYS) if key in item}

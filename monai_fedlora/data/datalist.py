@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from monai_fedlora.data.cases import FILE_KEYS, FORMAT, SPLITS, Case, Datalist
+from monai_fedlora.data.cases import FILE_KEYS, FORMAT, MASK_KEYS, NO_LABEL, SPLITS, Case, Datalist
 from monai_fedlora.data.origin import Origin, recognised
 from monai_fedlora.errors import ConfigError, DataError, FedLoraError
 from monai_fedlora.files import make_folder, read_json, write_json
@@ -34,11 +34,13 @@ __all__ = [
 ]
 
 FILE_NAME = "datalist.json"
-TASKS = ("binary", "multiclass")
+SEGMENTATION = "segmentation"
+TASKS = ("binary", "multiclass", SEGMENTATION)
 
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _IMAGE_KEYS = ({"image"}, {"ed", "es"}, {"cine", "ed_frame", "es_frame"})
-_CASE_KEYS = {"subject", "label", "group", "unit"}
+_MASKS = ({"image", "mask"}, {"ed", "es", "ed_mask", "es_mask"}, {"cine", "ed_frame", "es_frame", "mask"})
+_CASE_KEYS = {"subject", "label", "group", "unit", "mask_values"}
 _LIST_KEYS = {"format", "site", "dataset", "task", "classes", "image_root", "seed", *SPLITS}
 _SOURCE = "source"
 
@@ -94,8 +96,13 @@ def check_datalist(datalist: Datalist, *, name: str, images: bool = True) -> Non
     check_site_name(datalist.site)
     if datalist.task not in TASKS:
         raise DataError(f"{name}: the task {datalist.task!r} is unknown; it is one of {', '.join(TASKS)}")
-    if len(datalist.classes) < 2 or len(set(datalist.classes)) != len(datalist.classes):
-        raise DataError(f"{name}: the classes {list(datalist.classes)} must be two or more different names")
+    segmentation = datalist.task == SEGMENTATION
+    few, what = (1, "structures") if segmentation else (2, "classes")
+    if len(datalist.classes) < few or len(set(datalist.classes)) != len(datalist.classes):
+        raise DataError(
+            f"{name}: the {what} {list(datalist.classes)} must be {'one' if segmentation else 'two'} or more different "
+            "names"
+        )
     if not datalist.training:
         raise DataError(f"{name}: the training split is empty, so site {datalist.site} has nothing to learn from")
     seen: dict[str, str] = {}
@@ -113,14 +120,33 @@ def check_datalist(datalist: Datalist, *, name: str, images: bool = True) -> Non
             )
         if (case.image is None) != (datalist.training[0].image is None):
             raise DataError(f"{where}: photographs and cine studies cannot be in one datalist; prepare them apart")
-        if not 0 <= case.label < len(datalist.classes):
+        if segmentation:
+            _check_masks(case, datalist.classes, where)
+        elif not 0 <= case.label < len(datalist.classes):
             raise DataError(f"{where} has label {case.label}, but the classes are {list(datalist.classes)}")
-        for file in case.files():
+        for file in (*case.files(), *case.masks()):
             _check_inside(file, where)
             if images and not os.path.isfile(datalist.image_root / file):
                 raise DataError(
                     f"{where}: image {datalist.image_root / file} does not exist; it was moved, or image_root is wrong"
                 )
+
+
+def _check_masks(case: Case, structures: Sequence[str], where: str) -> None:
+    """Check that a case of segmentation has masks, and values for all structures."""
+    values = case.mask_values
+    if not case.masks() or values is None:
+        raise DataError(f"{where} has no masks, and the task is segmentation; prepare the data again")
+    if case.label != NO_LABEL:
+        raise DataError(f"{where} has label {case.label}; in segmentation it is {NO_LABEL}")
+    if len(values) != len(structures):
+        raise DataError(f"{where} has {len(values)} mask_values, and there are {len(structures)} structures")
+    outlined = [value for value in values if value]
+    if not outlined or len(set(outlined)) < len(outlined) or min(outlined) < 0 or max(outlined) > 65535:
+        raise DataError(
+            f"{where}: mask_values {list(values)} must be different whole numbers from 1 to 65535, with 0 for a "
+            "structure that the masks do not outline"
+        )
 
 
 def read_prepared(root: str | os.PathLike[str]) -> tuple[Datalist, ...]:
@@ -299,17 +325,23 @@ def _case(entry: Any, where: str) -> Case:
     subject = _text(entry, "subject", where)
     where = f"{where} (subject {subject})"
     images = set(entry) - _CASE_KEYS
-    if images not in _IMAGE_KEYS:
+    if images not in (_MASKS if "mask_values" in entry else _IMAGE_KEYS):
         raise DataError(
             f"{where} must have either image, or ed and es, or cine, ed_frame and es_frame; "
-            f"it has {sorted(images) or 'neither'}"
+            f"it has {sorted(images) or 'neither'}. "
+            "With mask_values there are also mask, or ed_mask and es_mask"
         )
-    texts: dict[str, Any] = {key: _text(entry, key, where) for key in (*FILE_KEYS, "unit") if key in entry}
+    texts: dict[str, Any] = {key: _text(entry, key, where) for key in (*FILE_KEYS, *MASK_KEYS, "unit") if key in entry}
     frames = {key: _typed(entry, key, int, where) for key in ("ed_frame", "es_frame") if key in images}
     if min(frames.values(), default=0) < 0:
         raise DataError(f"{where} has a negative frame number; frames count from 0")
     label, group = _typed(entry, "label", int, where), _text(entry, "group", where)
-    return Case(subject=subject, label=label, group=group, **texts, **frames)
+    values = None
+    if "mask_values" in entry:
+        values = tuple(_typed(entry, "mask_values", list, where))
+        if not all(type(value) is int for value in values):
+            raise DataError(f"{where}: mask_values must be whole numbers, and are {values!r:.80}")
+    return Case(subject=subject, label=label, group=group, mask_values=values, **texts, **frames)
 
 
 def _check_keys(value: Mapping[str, Any], *, expected: set[str], allowed: set[str], where: str) -> None:

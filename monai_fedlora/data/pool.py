@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from monai_fedlora.data.cases import FILE_KEYS, SPLITS, Case, Datalist
+from monai_fedlora.data.cases import FILE_KEYS, MASK_KEYS, SPLITS, Case, Datalist
 from monai_fedlora.data.datalist import FILE_NAME, check_datalist, load_datalist
 from monai_fedlora.data.origin import Origin, together
 from monai_fedlora.errors import DataError
@@ -76,7 +76,7 @@ def pooled_data(datalists: Iterable[Path], *, folder: Path) -> Path:
 
 
 def _moved(case: Case, datalist: Datalist, root: Path) -> Case:
-    files = {key: getattr(case, key) for key in FILE_KEYS}
+    files = {key: getattr(case, key) for key in (*FILE_KEYS, *MASK_KEYS)}
     below = datalist.image_root.relative_to(root)
     return dataclasses.replace(
         case,

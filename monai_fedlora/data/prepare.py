@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from monai_fedlora.data.cases import SPLITS, Case, Datalist
-from monai_fedlora.data.datalist import check_site_name
+from monai_fedlora.data.cases import NO_LABEL, SPLITS, Case, Datalist
+from monai_fedlora.data.datalist import SEGMENTATION, check_site_name
 from monai_fedlora.data.identical import link_identical
 from monai_fedlora.data.origin import Origin
 from monai_fedlora.data.phantom_mark import origin_of
@@ -20,6 +20,9 @@ from monai_fedlora.errors import ConfigError, DataError
 
 BINARY_CLASSES = ("NOR", "ABN")
 """Classes of the binary task: normal, and any pathology."""
+STRUCTURES = ("LV", "MYO", "RV")
+"""Structures of the heart in the order of labels: the left ventricle's blood, its myocardium, the right one's blood."""
+_NO_GROUP = "not given"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +33,10 @@ class Settings:
         dataset: name of the data set, written into the datalists.
         groups: the data set's diagnoses in the order of its classes; () takes those that occur, sorted.
         normal: the diagnosis that is NOR in the binary task.
-        task: ``binary`` (NOR against any pathology) or ``multiclass`` (the dataset's groups).
-        classes: the classes to use; None takes all of the task. A list may name classes that no site has, for sites
-            that are prepared separately.
+        task: ``binary`` (NOR against any pathology), ``multiclass`` (the dataset's groups) or ``segmentation`` (the
+            structures of its masks; patients without masks are left out, and the diagnoses only balance the splits).
+        classes: the classes, or structures, to use; None takes all of the task. A list may name classes that no site
+            has, for sites that are prepared separately.
         leave_out: leave out patients whose diagnosis is not in ``classes``; otherwise they are an error.
         by: ``vendor``, ``centre`` or ``spacing``.
         sites: number of sites, for ``spacing`` only.
@@ -87,8 +91,12 @@ def prepare(records: Sequence[Record], settings: Settings, *, existing: Sequence
     if (settings.sites is not None) != (settings.by == "spacing" and settings.site is None):
         raise ConfigError("the number of sites belongs to sites by spacing, and these need it: --by spacing --sites K")
     records = link_identical(records)
-    classes = _classes(records, settings)
-    labels, notes = _labels(records, classes, settings)
+    if settings.task == SEGMENTATION:
+        classes = _structures(records, settings)
+        strata, labels, notes = _with_masks(records)
+    else:
+        classes = strata = _classes(records, settings)
+        labels, notes = _labels(records, classes, settings)
     kept = [record for record in records if record.subject in labels]
     notes += _unit_notes(kept)
     notes += _record_notes(kept)
@@ -96,7 +104,7 @@ def prepare(records: Sequence[Record], settings: Settings, *, existing: Sequence
     if settings.published_split:
         kept, more, draw = _published(kept, settings)
         notes += more
-    root = _common_root(kept)
+    root = _common_root(kept, with_masks=settings.task == SEGMENTATION)
     sites = _sites(kept, settings)
     if settings.limit is not None:
         for site, members in sites.items():
@@ -104,14 +112,40 @@ def prepare(records: Sequence[Record], settings: Settings, *, existing: Sequence
                 members, labels, limit=settings.limit, seed=settings.seed, by_split=settings.published_split
             )
             notes.append(f"site {site}: {len(sites[site])} of {len(members)}, a subset of seed {settings.seed}")
-    datalists = _datalists(sites, labels, classes, root, settings, draw)
+    datalists = _datalists(sites, labels, strata, classes, root, settings, draw)
     if settings.sites is not None:
         notes += [f"site {site} has in-plane spacing {_range(members)} mm" for site, members in sites.items()]
-    if settings.classes is None:
+    if settings.classes is None and settings.task != SEGMENTATION:
         names = [datalist.site for datalist in datalists]
         _check_classes([*datalists, *(site for site in existing if site.site not in names)], classes)
-    notes += [note for datalist in datalists for note in _empty_cells(datalist, settings.fractions)]
+    if settings.task != SEGMENTATION:
+        notes += [note for datalist in datalists for note in _empty_cells(datalist, settings.fractions)]
     return Prepared(datalists=datalists, notes=tuple(notes))
+
+
+def _structures(records: Sequence[Record], settings: Settings) -> tuple[str, ...]:
+    """The structures of the masks: those of the heart in their order, and then others as they occur."""
+    found = list(dict.fromkeys(name for record in records if record.masks for name in record.masks.values))
+    if not found:
+        raise DataError(
+            f"{settings.dataset} has no masks here, and the task is segmentation; download the masks too, or choose "
+            "another --task"
+        )
+    if settings.classes is not None:
+        if unknown := [name for name in found if name not in settings.classes]:
+            raise ConfigError(f"--classes {','.join(settings.classes)} lacks {unknown[0]}, which the masks outline")
+        return settings.classes
+    if set(found) <= set(STRUCTURES):
+        return STRUCTURES
+    return tuple(found)
+
+
+def _with_masks(records: Sequence[Record]) -> tuple[tuple[str, ...], dict[str, int], list[str]]:
+    """Diagnoses, the number of that of every record with masks, and notes."""
+    strata = tuple(sorted({record.group or _NO_GROUP for record in records if record.masks}))
+    labels = {record.subject: strata.index(record.group or _NO_GROUP) for record in records if record.masks}
+    without = len(records) - len(labels)
+    return strata, labels, [f"left out, having no masks: {without} of {len(records)}"] if without else []
 
 
 def _unit_notes(records: Sequence[Record]) -> list[str]:
@@ -218,13 +252,19 @@ def _range(records: Sequence[Record]) -> str:
     return f"{min(steps):.3f} to {max(steps):.3f}"
 
 
-def _common_root(records: Sequence[Record]) -> Path:
-    return Path(os.path.commonpath([os.path.abspath(file.parent) for record in records for file in record.files()]))
+def _common_root(records: Sequence[Record], *, with_masks: bool) -> Path:
+    files = [
+        file
+        for record in records
+        for file in (*record.files(), *(record.masks.files if with_masks and record.masks else ()))
+    ]
+    return Path(os.path.commonpath([os.path.abspath(file.parent) for file in files]))
 
 
 def _datalists(
     sites: Mapping[str, Sequence[Record]],
     labels: dict[str, int],
+    strata: tuple[str, ...],
     classes: tuple[str, ...],
     root: Path,
     settings: Settings,
@@ -236,7 +276,7 @@ def _datalists(
     for site, records in sites.items():
         published = {unit_of(record): record.split for record in records if record.split}
         splits |= assign_splits(
-            {unit: classes[label] for unit, label in unit_labels(records, labels).items() if unit not in splits},
+            {unit: strata[label] for unit, label in unit_labels(records, labels).items() if unit not in splits},
             seed=settings.seed,
             fractions=settings.fractions,
             fixed=published if settings.published_split else None,
@@ -244,7 +284,10 @@ def _datalists(
         )
         cases: dict[str, list[Case]] = {split: [] for split in SPLITS}
         for record in sorted(records, key=lambda record: record.subject):
-            cases[splits[unit_of(record)]].append(_case(record, labels[record.subject], root))
+            case = _case(record, labels[record.subject], root)
+            if settings.task == SEGMENTATION:
+                case = _masked(case, record, classes, root)
+            cases[splits[unit_of(record)]].append(case)
         if not cases["training"]:
             raise DataError(
                 f"site {site} has no training patient in the published split; drop --published-split or group the "
@@ -267,9 +310,22 @@ def _datalists(
     return tuple(datalists)
 
 
+def _relative(file: Path, root: Path) -> str:
+    return Path(os.path.abspath(file)).relative_to(root).as_posix()
+
+
+def _masked(case: Case, record: Record, structures: Sequence[str], root: Path) -> Case:
+    """The case with its masks in place of its label."""
+    assert record.masks is not None
+    values = tuple(record.masks.values.get(name, 0) for name in structures)
+    files = [_relative(file, root) for file in record.masks.files]
+    case = replace(case, label=NO_LABEL, group=case.group or _NO_GROUP, mask_values=values)
+    return replace(case, mask=files[0]) if len(files) == 1 else replace(case, ed_mask=files[0], es_mask=files[1])
+
+
 def _case(record: Record, label: int, root: Path) -> Case:
     def relative(file: Path) -> str:
-        return Path(os.path.abspath(file)).relative_to(root).as_posix()
+        return _relative(file, root)
 
     case = Case(subject=record.subject, label=label, group=record.group or "", unit=record.unit)
     images = record.images

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,19 @@ class Photograph:
     file: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Masks:
+    """Mask files, and which value of them is which structure.
+
+    Attributes:
+        files: those of end-diastole and end-systole; one 4D file beside a 4D cine, one file beside a photograph.
+        values: the value of every structure that the masks outline, by its name.
+    """
+
+    files: tuple[Path, ...]
+    values: Mapping[str, int]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One patient or one photograph.
@@ -52,6 +65,7 @@ class Record:
         vendor: the scanner's manufacturer, or None.
         centre: the acquiring centre, or the value of the site column of a table, or None.
         split: ``training``, ``validation`` or ``test`` where the dataset publishes one, or None.
+        masks: outlines of structures, or None where the source has none.
         notes: what the user should know about how it was read; the same text for all records with the same note.
     """
 
@@ -64,6 +78,7 @@ class Record:
     vendor: str | None = None
     centre: str | None = None
     split: str | None = None
+    masks: Masks | None = None
     notes: tuple[str, ...] = ()
 
     def files(self) -> tuple[Path, ...]:

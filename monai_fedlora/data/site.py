@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_fedlora.data.cases import Case
-from monai_fedlora.data.datalist import FILE_NAME, check_site_name
+from monai_fedlora.data.cases import NO_LABEL, Case
+from monai_fedlora.data.datalist import FILE_NAME, SEGMENTATION, check_site_name
 from monai_fedlora.data.pool import POOLED, pooled_data
 from monai_fedlora.environment import DATA
 from monai_fedlora.errors import ConfigError, DataError, nearest
@@ -30,7 +30,11 @@ CACHE = "MONAI_FEDLORA_CACHE"
 PHANTOMS = ("cine", "dermoscopy", "fundus")
 """Kinds of phantoms: cine studies of hearts, dermoscopic images of skin lesions, fundus photographs."""
 
-_TASKS = {"binary": ("NOR", "ABN"), "multiclass": ("NOR", "MINF", "DCM", "HCM", "RV")}
+_TASKS = {
+    "binary": ("NOR", "ABN"),
+    "multiclass": ("NOR", "MINF", "DCM", "HCM", "RV"),
+    SEGMENTATION: ("LV", "MYO", "RV"),
+}
 _log = logging.getLogger(__name__)
 
 
@@ -41,7 +45,8 @@ class PhantomSettings:
     Attributes:
         training, validation, test: patients of each split; a split may get a few more or less, because every
             disease is split in these proportions.
-        task: ``binary`` (NOR against any disease) or ``multiclass`` (ACDC's five groups).
+        task: ``binary`` (NOR against any disease), ``multiclass`` (ACDC's five groups) or ``segmentation`` (left
+            ventricle, its myocardium and right ventricle).
         seed: another seed gives other patients.
     """
 
@@ -212,18 +217,25 @@ def _kept(site: str, key: dict[str, Any], what: str, make: Callable[[Path], None
 
 def _make(folder: Path, site: str, vendor: Vendor, settings: PhantomSettings) -> None:
     from monai_fedlora.data.phantom.cohort import IMAGES, draw_groups, name_seed, write_site
-    from monai_fedlora.data.phantom.layouts import write_acdc_patient
+    from monai_fedlora.data.phantom.layouts import ACDC_LABELS, write_acdc_patient
     from monai_fedlora.data.phantom.patient import make_patient
+    from monai_fedlora.data.phantom.render import LV, MYO, RV
 
     classes = _TASKS[settings.task]
+    values = tuple(ACDC_LABELS[label] for label in (LV, MYO, RV))
     seed = (settings.seed, name_seed(site))
     groups = draw_groups(settings.patients, vendor.shares(), seed)
 
     def draw(number: int, name: str) -> Iterator[Case]:
         group = groups[number]
         files = write_acdc_patient(make_patient(group, vendor, (*seed, number)), folder / IMAGES / name)
-        label = classes.index(group) if settings.task == "multiclass" else int(group != "NOR")
         ed, es = (f"{name}/{file.name}" for file in (files.ed, files.es))
+        if settings.task == SEGMENTATION:
+            ed_mask, es_mask = (file.replace(".nii.gz", "_gt.nii.gz") for file in (ed, es))
+            masks: dict[str, Any] = {"ed_mask": ed_mask, "es_mask": es_mask, "mask_values": values}
+            yield Case(subject=name, label=NO_LABEL, group=group, ed=ed, es=es, **masks)
+            return
+        label = classes.index(group) if settings.task == "multiclass" else int(group != "NOR")
         yield Case(subject=name, label=label, group=group, ed=ed, es=es)
 
     write_site(

@@ -25,14 +25,19 @@ from monai.transforms import (
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.transforms.frames import join_frames, read_frames
 from monai_fedlora.transforms.localise import normalise_cine
+from monai_fedlora.transforms.mask_grid import crop_like_image, resample_labels
+from monai_fedlora.transforms.mask_reading import outlined, read_masks
 from monai_fedlora.transforms.orientation import is_known
 from monai_fedlora.transforms.resampling import resample
 
 IMAGE = "image"
+MASK = "mask"
+LABELLED = "labelled"
+"""Key of a boolean tensor (K + 1,): whether a case's mask outlines each structure, the background first."""
 PLACEHOLDER = "placeholder"
 """Key of a boolean tensor: True where the file does not hold the orientation; all 16 orders of axes are then equal."""
 
-KEPT_KEYS = (IMAGE, PLACEHOLDER, "label", "subject")
+KEPT_KEYS = (IMAGE, PLACEHOLDER, MASK, LABELLED, "label", "subject")
 
 
 class LoadCined(Transform):
@@ -40,7 +45,8 @@ class LoadCined(Transform):
 
     ``image`` is a float32 MetaTensor (2, X, Y, Z), ED then ES, in the canonical order of axes and with its affine;
     ``placeholder`` is a boolean tensor, see :data:`PLACEHOLDER`. All other keys stay. Stacks of different length are
-    joined by `frames.join_frames`.
+    joined by `frames.join_frames`. Where the item has ``mask_values``, ``mask`` is a uint8 tensor (2, X, Y, Z) on the
+    image's grid, 0 for the background and 1 to K for the structures, and ``labelled`` says which of them it outlines.
 
     Raises:
         DataError: a file cannot be used; the message names it.
@@ -51,11 +57,16 @@ class LoadCined(Transform):
         voxels, affine = join_frames(ed, es)
         matrix = torch.from_numpy(affine)
         image = MetaTensor(torch.from_numpy(voxels), affine=matrix, meta={"filename_or_obj": str(ed.path)})
-        return {**data, IMAGE: image, PLACEHOLDER: torch.tensor(not is_known(matrix, list(voxels.shape[1:])))}
+        known = is_known(matrix, list(voxels.shape[1:]))
+        loaded = {**data, IMAGE: image, PLACEHOLDER: torch.tensor(not known)}
+        if "mask_values" not in data:
+            return loaded
+        mask = torch.from_numpy(read_masks(data, ed, es))  # type: ignore[arg-type]
+        return {**loaded, MASK: mask, LABELLED: outlined(data["mask_values"])}
 
 
 class ResampleCined(Transform):
-    """`resampling.resample` on ``image``, a MetaTensor (2, X, Y, Z).
+    """`resampling.resample` on ``image``, a MetaTensor (2, X, Y, Z), and `mask_grid.resample_labels` on ``mask``.
 
     Args:
         spacing: wanted voxel size (x, y, z) in mm.
@@ -68,11 +79,16 @@ class ResampleCined(Transform):
         image = data[IMAGE]
         voxels, affine = resample(image.as_tensor(), image.affine, self.spacing)
         name = {"filename_or_obj": image.meta["filename_or_obj"]}
-        return {**data, IMAGE: MetaTensor(voxels, affine=affine, meta=name)}
+        resampled = {**data, IMAGE: MetaTensor(voxels, affine=affine, meta=name)}
+        if MASK in data:
+            resampled[MASK] = resample_labels(data[MASK], image.affine, self.spacing, len(data[LABELLED]) - 1)
+        return resampled
 
 
 class NormaliseCined(Transform):
     """`localise.normalise_cine` on ``image``: (2, X, Y, Z) on the network's grid -> (2, \\*image_size) in [0, 1].
+
+    A ``mask`` (2, X, Y, Z) is cropped and padded in the same way.
 
     Args:
         image_size: voxels (x, y, z) of the network's input.
@@ -85,14 +101,18 @@ class NormaliseCined(Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         image = data[IMAGE]
         voxels = image.as_tensor() if isinstance(image, MetaTensor) else image
-        return {**data, IMAGE: normalise_cine(voxels, self.size, self.spacing_mm)}
+        prepared = {**data, IMAGE: normalise_cine(voxels, self.size, self.spacing_mm)}
+        if MASK in data:
+            prepared[MASK] = crop_like_image(data[MASK], voxels, self.size, self.spacing_mm)
+        return prepared
 
 
 def cine_preprocessing(*, image_size: Sequence[int], spacing: Sequence[float]) -> list[Callable]:
     """Deterministic transforms from a datalist item to the network's input.
 
     The item afterwards holds ``image`` (plain float32 tensor (2, \\*image_size) in [0, 1]), ``placeholder`` (see
-    :data:`PLACEHOLDER`) and, where present, ``label`` and ``subject``. All other keys are dropped, so that items of
+    :data:`PLACEHOLDER`) and, where present, ``label`` and ``subject``. With masks it also holds ``mask`` (uint8 tensor
+    (2, \\*image_size) of 0 to K) and ``labelled`` (see :data:`LABELLED`). All other keys are dropped, so that items of
     any source can be collated.
 
     Args:
@@ -120,7 +140,7 @@ def cine_augmentation(
     CineMA's (Fu et al., arXiv 2506.00679): gamma 0.5 to 1.5, noise of up to 0.1, any rotation about the slice
     axis, in-plane scaling by up to 20 % and a shift. CineMA shifts by up to 60 mm before a random crop; here
     the crop is fixed and the shift covers the error of the heart's localisation (ours). Slices are not interpolated
-    with each other, and grey levels stay in [0, 1].
+    with each other, and grey levels stay in [0, 1]. A ``mask`` is rotated, scaled and shifted with its image.
 
     Args:
         image_size: voxels (x, y, z) of ``image``.
@@ -134,18 +154,20 @@ def cine_augmentation(
         RandAdjustContrastd(keys=IMAGE, prob=probability, gamma=(0.5, 1.5)),
         RandGaussianNoised(keys=IMAGE, prob=probability, std=0.1),
         RandAffined(
-            keys=IMAGE,
+            keys=(IMAGE, MASK),
+            allow_missing_keys=True,
             prob=probability,
             spatial_size=size,
             rotate_range=(0.0, 0.0, math.pi),
             translate_range=(shift, shift, 0.0),
             scale_range=(0.2, 0.2, 0.0),
-            mode="bilinear",
+            mode=("bilinear", "nearest"),
             padding_mode="zeros",
             cache_grid=True,
         ),
         ScaleIntensityRanged(keys=IMAGE, a_min=0.0, a_max=1.0, b_min=0.0, b_max=1.0, clip=True),
         EnsureTyped(keys=IMAGE, dtype=torch.float32, track_meta=False),
+        EnsureTyped(keys=MASK, dtype=torch.uint8, track_meta=False, allow_missing_keys=True),
     ]
 
 

@@ -108,6 +108,14 @@ def join_frames(ed: Frame, es: Frame) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DataError: the frames differ in matrix or voxel size, orientation or position, or share under 3 slices.
     """
+    of_ed, of_es = shared_slices(ed, es)
+    affine = ed.affine.copy()
+    affine[:3, 3] += of_ed.start * affine[:3, 2]
+    return np.stack([ed.voxels[..., of_ed], es.voxels[..., of_es]]), affine
+
+
+def shared_slices(ed: Frame, es: Frame) -> tuple[slice, slice]:
+    """The slices of ED, and those of ES, that :func:`join_frames` joins; arguments and errors are the same."""
     where = f"{ed.path} and {es.path}"
     if ed.voxels.shape[:2] != es.voxels.shape[:2]:
         raise DataError(
@@ -123,9 +131,7 @@ def join_frames(ed: Frame, es: Frame) -> tuple[np.ndarray, np.ndarray]:
             f"{where} share {max(last - first, 0)} slices and at least {MINIMUM_SLICES} are needed; "
             "they were probably acquired at different positions"
         )
-    affine = ed.affine.copy()
-    affine[:3, 3] += first * affine[:3, 2]
-    return np.stack([ed.voxels[..., first:last], es.voxels[..., first - offset : last - offset]]), affine
+    return slice(first, last), slice(first - offset, last - offset)
 
 
 def read_cine(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import monai_fedlora as fl
+from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.data.readers.acdc import GROUPS, read_acdc
 from monai_fedlora.data.records import Cine, FramePair
 from monai_fedlora.errors import DataError
@@ -179,3 +181,22 @@ def test_the_real_dataset_is_read_completely():
     assert len(records) == len(folders) >= 80
     assert {record.group for record in records} == set(GROUPS)
     assert all(0.5 < record.spacing < 3 for record in records)
+
+
+def test_a_phantom_with_masks_is_prepared_as_a_segmentation_site(tmp_path):
+    hearts = fl.phantom("acdc", output=tmp_path / "acdc", patients=5)
+    prepared = fl.prepare("acdc", source=hearts, output=tmp_path / "sites", site="north", task="segmentation")
+
+    (datalist,) = prepared.datalists
+    assert load_datalist(tmp_path / "sites" / "north" / "datalist.json") == datalist
+    assert (datalist.task, datalist.classes) == ("segmentation", ("LV", "MYO", "RV"))
+    (item, *_) = datalist.items("training")
+    assert item["mask_values"] == [3, 2, 1] and Path(item["ed_mask"]).is_file()
+    assert prepared.table().rows[0][:2] == ["north", "all"]
+
+
+def test_a_mask_of_one_frame_alone_is_named(tmp_path):
+    hearts = fl.phantom("acdc", output=tmp_path / "acdc", patients=5)
+    sorted(Path(hearts).rglob("*_gt.nii.gz"))[0].unlink()
+    with pytest.raises(DataError, match=r"has a mask of one frame"):
+        fl.prepare("acdc", source=hearts, output=tmp_path / "sites", site="north", task="segmentation")

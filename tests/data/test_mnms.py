@@ -8,9 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import monai_fedlora as fl
 from monai_fedlora.data.readers.mnms import GROUPS, read_mnms
 from monai_fedlora.data.records import Cine
 from monai_fedlora.errors import DataError
+from monai_fedlora.transforms.cine import LoadCined
 
 NAME = "211230_M&Ms_Dataset_information_diagnosis_opendataset.csv"
 HEADER = ",External code,VendorName,Vendor,Centre,ED,ES,Age,Pathology,Sex,Height,Weight"
@@ -142,3 +144,13 @@ def test_what_a_mac_puts_beside_files_is_passed_over_and_capital_endings_are_rea
     file = root / "Testing/D7Q8R9/D7Q8R9_sa.nii.gz"
     file.rename(file.with_name("D7Q8R9_SA.NII.GZ"))
     assert read_mnms(root)[3].images == Cine(file.with_name("D7Q8R9_SA.NII.GZ"), 19, 8)
+
+
+def test_a_phantom_with_masks_is_prepared_and_read_as_a_segmentation_site(tmp_path):
+    hearts = fl.phantom("mnms", output=tmp_path / "mnms", patients=4)
+    (site,) = fl.prepare("mnms", source=hearts, output=tmp_path / "sites", site="north", task="segmentation").datalists
+
+    loaded = LoadCined()(site.items("training")[0])
+
+    assert site.training[0].mask_values == (1, 2, 3)
+    assert loaded["mask"].shape == loaded["image"].shape and loaded["mask"].unique().tolist() == [0, 1, 2, 3]

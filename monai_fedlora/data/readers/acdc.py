@@ -15,6 +15,7 @@ from monai_fedlora.data.records import (
     Cine,
     FramePair,
     Geometry,
+    Masks,
     Record,
     check_frames_differ,
     check_unique,
@@ -27,6 +28,8 @@ from monai_fedlora.formats.rows import whole_number
 
 GROUPS = ("NOR", "MINF", "DCM", "HCM", "RV")
 """The groups of the dataset, normal first."""
+MASK_VALUES = {"LV": 3, "MYO": 2, "RV": 1}
+"""Values of the masks of the dataset."""
 
 _SPLITS = {"training": "training", "testing": "test"}
 
@@ -83,6 +86,7 @@ def _patient(folder: Path, split: str | None) -> Record:
         group=group,
         vendor="siemens",
         centre="dijon",
+        masks=_masks(folder, ed, es) if isinstance(images, FramePair) else None,
         split=split,
     )
 
@@ -101,6 +105,20 @@ def _images(folder: Path, ed: int, es: int) -> tuple[FramePair | Cine, Geometry]
         f"{folder} has neither {folder.name}_frame{number:02d}.nii.gz ({phase}) nor {folder.name}_4d.nii.gz; "
         "copy the patient again from the source"
     )
+
+
+def _masks(folder: Path, ed: int, es: int) -> Masks | None:
+    """The masks of both frames; one alone is an error, because a copy is then incomplete."""
+    found = [_existing(folder / f"{folder.name}_frame{number:02d}_gt") for number in (ed, es)]
+    if found[0] and found[1]:
+        return Masks((found[0], found[1]), MASK_VALUES)
+    if found[0] or found[1]:
+        phase, number = ("ED", ed) if not found[0] else ("ES", es)
+        raise DataError(
+            f"{folder} has a mask of one frame, but no {folder.name}_frame{number:02d}_gt.nii.gz ({phase}); copy the "
+            "patient again from the source"
+        )
+    return None
 
 
 def _existing(stem: Path) -> Path | None:

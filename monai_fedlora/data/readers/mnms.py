@@ -12,13 +12,15 @@ from contextlib import suppress
 from pathlib import Path, PurePath
 
 from monai_fedlora.data.published_set import Reader
-from monai_fedlora.data.records import Cine, Record, check_unique, cine_geometry, known_group, vendor_name
+from monai_fedlora.data.records import Cine, Masks, Record, check_unique, cine_geometry, known_group, vendor_name
 from monai_fedlora.data.system_files import is_of_system
 from monai_fedlora.errors import DataError
 from monai_fedlora.formats.rows import Row, read_header_row, read_rows
 
 GROUPS = ("NOR", "DCM", "HCM", "HHD", "ARV", "AHS", "IHD", "LVNC", "Other")
 """The pathologies of the dataset, normal first."""
+MASK_VALUES = {"LV": 1, "MYO": 2, "RV": 3}
+"""Values of the masks of the dataset."""
 
 _CODE = "External code"
 _REQUIRED = (_CODE, "Vendor", "Centre", "ED", "ES")
@@ -95,6 +97,7 @@ def _patient(row: Row, folders: dict[str, tuple[Path, str]]) -> Record:
     file, split = folders[code]
     images = Cine(file, row.integer("ED"), row.integer("ES"))
     geometry = cine_geometry(images, origin=row.origin)
+    mask = file.with_name(f"{file.name[: -len('.nii.gz')]}_gt.nii.gz")
     group = None
     if "Pathology" in row.cells:
         group = known_group(row.text("Pathology"), GROUPS, origin=row.origin)
@@ -108,6 +111,7 @@ def _patient(row: Row, folders: dict[str, tuple[Path, str]]) -> Record:
         vendor=_vendor(row),
         centre=str(row.integer("Centre")),
         split=split,
+        masks=Masks((mask,), MASK_VALUES) if mask.is_file() else None,
     )
 
 

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from monai_fedlora.data.cases import SPLITS
 from monai_fedlora.data.published_set import Reader
-from monai_fedlora.data.records import FramePair, Record, check_unique, known_group, pair_geometry, vendor_name
+from monai_fedlora.data.records import FramePair, Masks, Record, check_unique, known_group, pair_geometry, vendor_name
 from monai_fedlora.errors import DataError
 from monai_fedlora.formats.rows import Row, read_rows
 
 GROUPS = ("NOR", "LV", "HCM", "ARR", "FALL", "CIA", "RV", "TRI")
 """The diseases of the dataset, normal first."""
+MASK_VALUES = {"LV": 1, "MYO": 2, "RV": 3}
+"""Values of the masks of the dataset."""
 
 _TABLE = "dataset_information.csv"
 _LAST_OF_SPLIT = (160, 200, 360)
@@ -48,6 +50,10 @@ def _patient(row: Row, folder: Path) -> Record:
         raise DataError(f"{row.origin}: SUBJECT_CODE {code} is not one of the dataset's 1 to {_LAST_OF_SPLIT[-1]}")
     images = FramePair(*(folder / subject / f"{subject}_SA_{phase}.nii.gz" for phase in ("ED", "ES")))
     geometry = pair_geometry(images)
+    masks = tuple(folder / subject / f"{subject}_SA_{phase}_gt.nii.gz" for phase in ("ED", "ES"))
+    absent = [mask for mask in masks if not mask.is_file()]
+    if len(absent) == 1:
+        raise DataError(f"{absent[0]} does not exist, but the mask of the other frame does; download the patient again")
     return Record(
         subject=subject,
         origin=row.origin,
@@ -57,6 +63,7 @@ def _patient(row: Row, folder: Path) -> Record:
         group=known_group(row.text("DISEASE"), GROUPS, origin=row.origin),
         vendor=vendor_name(row.text("VENDOR")),
         split=SPLITS[bisect_left(_LAST_OF_SPLIT, code)],
+        masks=None if absent else Masks(masks, MASK_VALUES),
     )
 
 
