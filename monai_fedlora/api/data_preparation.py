@@ -95,6 +95,7 @@ def prepare(
     load_all: bool = False,
     columns: Mapping[str, str] | None = None,
     first_frame: int = 0,
+    mask_values: Mapping[str, int] | None = None,
     dataset_name: str | None = None,
     on_image: Callable[[int, int], None] = lambda done, total: None,
 ) -> PreparedSites:
@@ -122,6 +123,8 @@ def prepare(
         columns: of a csv, what its columns for subject, label, site, image, unit, ed_image, es_image, cine, ed and es
             are called, where it is something else, such as ``{"label": "diagnosis"}``.
         first_frame: of a csv, the number of a 4D file's first frame, 0 or 1.
+        mask_values: of a csv with the columns ed_mask and es_mask, or mask beside cine, the value of every structure in
+            the mask files, such as ``{"LV": 3, "MYO": 2, "RV": 1}``; structures that are not outlined are not named.
         dataset_name: of a csv, the name written into the datalists; None for that of the file.
         on_image: called with the number of images loaded, and of all.
 
@@ -146,8 +149,8 @@ def prepare(
     """
     folder, place = Path(output), Path(source)
     reader = None if dataset == CSV else READERS[dataset]
-    if reader is not None and (columns or first_frame or dataset_name):
-        raise ConfigError(f"columns, first_frame and dataset_name are of a csv, and {dataset} has its own")
+    if reader is not None and (columns or first_frame or dataset_name or mask_values):
+        raise ConfigError(f"columns, first_frame, dataset_name and mask_values are of a csv, and {dataset} has its own")
     kinds = CSV_BY if reader is None else reader.by
     if by is not None and by not in kinds:
         raise ConfigError(f"the sites of {dataset} are made by {' or '.join(kinds)}, and not by {by!r}")
@@ -160,7 +163,9 @@ def prepare(
         names: dict[str, Any] = {name: name for name in CSV_COLUMNS} | dict(columns or {})
         if site is not None or by == "spacing":
             names["site"] = None
-        records = read_table(place, Columns(**names, first_frame=first_frame))
+        records = read_table(
+            place, Columns(**names, first_frame=first_frame, mask_values=tuple((mask_values or {}).items()))
+        )
         made = Reader(read=lambda path: [], text="", by=("centre", "spacing"))
     else:
         records, made = reader.read(place), reader

@@ -138,6 +138,12 @@ def _add_csv(parser: argparse.ArgumentParser) -> None:
         option = "--" + name.replace("_", "-") + "-column"
         parser.add_argument(option, default=name, metavar="C", help=f"column: {text} (default: {name})")
     parser.add_argument(
+        "--mask-values",
+        type=_values,
+        metavar="LV=3,MYO=2,...",
+        help="structures of the masks in the columns ed_mask and es_mask, or mask beside cine, and their values there",
+    )
+    parser.add_argument(
         "--first-frame", type=int, choices=(0, 1), default=0, help="number of a 4D file's first frame (default: 0)"
     )
     parser.add_argument(
@@ -153,6 +159,13 @@ def _add_csv(parser: argparse.ArgumentParser) -> None:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
+
+
+def _values(text: str) -> dict[str, int]:
+    try:
+        return {name.strip(): int(value) for name, value in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not names and values like LV=3,MYO=2,RV=1") from None
 
 
 def _fractions(text: str) -> tuple[float, ...]:
@@ -173,7 +186,7 @@ def _prepare(args: argparse.Namespace) -> int:
     of_csv: dict[str, Any] = {}
     if args.dataset == CSV:
         of_csv["columns"] = {name: getattr(args, f"{name}_column") for name in CSV_COLUMNS}
-        of_csv |= {"first_frame": args.first_frame, "dataset_name": args.dataset_name}
+        of_csv |= {"first_frame": args.first_frame, "dataset_name": args.dataset_name, "mask_values": args.mask_values}
     with counting_bars("reading images") as (bar,):
         prepared = prepare(
             args.dataset,

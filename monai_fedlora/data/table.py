@@ -9,6 +9,7 @@ from pathlib import Path
 from monai_fedlora.data.records import (
     Cine,
     FramePair,
+    Masks,
     Photograph,
     Record,
     check_unique,
@@ -35,6 +36,9 @@ class Columns:
         unit: column of the patient or lesion of a photograph. The csv may lack the column ``unit``, but not a column of
             another name that is given here.
         first_frame: number of the first frame of a 4D file, 0 or 1.
+        mask_values: the value of every structure in the mask files, by its name; () where the csv has no masks. Masks
+            stand in the columns ``ed_mask`` and ``es_mask`` (3D files), or ``mask`` beside ``cine`` (4D); a patient
+            without any has none.
     """
 
     subject: str = "subject"
@@ -48,6 +52,7 @@ class Columns:
     ed: str = "ed"
     es: str = "es"
     first_frame: int = 0
+    mask_values: tuple[tuple[str, int], ...] = ()
 
 
 def read_table(source: Path, columns: Columns | None = None) -> list[Record]:
@@ -103,6 +108,7 @@ def _record(row: Row, folder: Path, columns: Columns) -> Record:
             "(a photograph)"
         )
     return Record(
+        masks=_masks(row, images, columns, folder),
         subject=row.text(subject),
         origin=row.origin,
         images=images,
@@ -112,6 +118,14 @@ def _record(row: Row, folder: Path, columns: Columns) -> Record:
         group=row.text(columns.label),
         centre=row.text(columns.site) if columns.site else None,
     )
+
+
+def _masks(row: Row, images: Photograph | FramePair | Cine, columns: Columns, folder: Path) -> Masks | None:
+    """The masks of a line; one of two alone is an error."""
+    names = ("ed_mask", "es_mask") if isinstance(images, FramePair) else ("mask",)
+    if not columns.mask_values or isinstance(images, Photograph) or not any(row.cells.get(name) for name in names):
+        return None
+    return Masks(tuple(_path(row, name, folder) for name in names), dict(columns.mask_values))
 
 
 def _path(row: Row, column: str, folder: Path) -> Path:

@@ -200,3 +200,23 @@ def test_a_mask_of_one_frame_alone_is_named(tmp_path):
     sorted(Path(hearts).rglob("*_gt.nii.gz"))[0].unlink()
     with pytest.raises(DataError, match=r"has a mask of one frame"):
         fl.prepare("acdc", source=hearts, output=tmp_path / "sites", site="north", task="segmentation")
+
+
+def test_a_csv_with_masks_of_one_structure_says_so(tmp_path):
+    hearts = Path(fl.phantom("acdc", output=tmp_path / "acdc", patients=4))
+    lines = ["subject,label,ed_image,es_image,ed_mask,es_mask"]
+    for mask in sorted(hearts.rglob("*_frame01_gt.nii.gz")):
+        es = next(m for m in sorted(mask.parent.glob("*_gt.nii.gz")) if m != mask)
+        images = [str(file).replace("_gt", "") for file in (mask, es)]
+        lines.append(",".join([mask.parent.name, "NOR", *images, str(mask), str(es)]))
+    (tmp_path / "all.csv").write_text("\n".join(lines))
+    (site,) = fl.prepare(
+        "csv",
+        source=tmp_path / "all.csv",
+        output=tmp_path / "sites",
+        site="a",
+        task="segmentation",
+        mask_values={"LV": 3},
+    ).datalists
+
+    assert site.classes == ("LV", "MYO", "RV") and site.training[0].mask_values == (3, 0, 0)
