@@ -14,8 +14,7 @@ import { began, cutOff, ended, isRunning, outgoing } from "./sending.js";
 import { StudyPanel } from "./study.js";
 import { agreed, refuse, said, say } from "./talk.js";
 
-const SOON = 2000;  // milliseconds until the next look at what other tabs send
-const LATER = 15000;  // until the next look at what other tabs did
+const [SOON, LATER] = [2000, 15000];  // milliseconds until the next look at what other tabs send, and at what they did
 
 /** @type {import("./api.js").Model} */
 let model;
@@ -29,8 +28,7 @@ let changes = 0;  // what this page did to its studies, so that an older list of
 let removing = 0;  // how many removals the server has not answered, so that a list from before them brings nothing back
 let timer = 0;
 const asker = new Asker(studies, {
-  answered: (study) => { if (FINAL.has(study.state)) say(`${study.name}: ${summary(study)}.`); },
-  gone: forget,
+  answered: announce, gone: forget,
   round: (error) => {
     if (error === null) byId("page-error").replaceChildren();
     else if (!byId("page-error").childElementCount) byId("page-error").append(message(said(error)));
@@ -85,6 +83,7 @@ function take(found) {
   for (const id of [...studies.keys()]) {
     if (!own.concat(others).some((study) => study.id === id)) forget(id);
   }
+  others.filter(({ id }) => !FINAL.has(studies.get(id)?.state ?? "done")).forEach(announce);
   studies.clear();
   for (const study of [...others, ...own]) studies.set(study.id, study);
   const lost = cutOff(found);
@@ -222,6 +221,10 @@ async function change(id, asked, told) {
     void asker.ask();
     return said(error);
   }
+}
+
+function announce(/** @type {import("./api.js").Study} */ study) {
+  if (FINAL.has(study.state)) say(`${study.name}: ${summary(study)}.`);
 }
 
 /** @param {string} id */
