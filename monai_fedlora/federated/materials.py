@@ -21,7 +21,6 @@ from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.start import Start
 from monai_fedlora.methods.base import Method
 from monai_fedlora.methods.build import DEMO, build_network
-from monai_fedlora.tasks.known import task_of
 
 
 class Source(Protocol):
@@ -101,7 +100,7 @@ class Installed:
             site, data_root=self.data_root, phantom=config.get("phantom", "cine")
         )
         found = load_datalist(path)
-        if task_of(found).name != plan.task:
+        if found.task not in plan.task_of.listed_as:
             raise ConfigError(f"{path} is of the task {found.task!r}, and the plan of {plan.task}; prepare other data")
         if tuple(found.classes) != plan.classes:
             raise ConfigError(

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from monai_fedlora.catalogues import installed_version
 from monai_fedlora.data.origin import Origin
@@ -28,9 +28,11 @@ from monai_fedlora.networks.catalogue import BACKBONES
 from monai_fedlora.networks.prompts import Prompts
 from monai_fedlora.scope import Scope
 from monai_fedlora.site_report import MetricsForm
-from monai_fedlora.tasks.known import TASKS
-from monai_fedlora.tasks.task import Task
 from monai_fedlora.transforms.photograph_style import STYLES
+
+if TYPE_CHECKING:
+    from monai_fedlora.catalogues import Catalogue
+    from monai_fedlora.tasks.task import Task
 
 OWN_NETWORK = "own"
 """Size in the plan of a network that is none of the catalogue."""
@@ -184,7 +186,7 @@ class Plan:
             BACKBONES.plugin(self.size),
             RULES.plugin(rule) if rule else None,
             STYLES.plugin(style) if style else None,
-            None if self.task == CLASSIFICATION else TASKS.plugin(self.task),
+            None if self.task == CLASSIFICATION else _tasks().plugin(self.task),
         ]
         found = {plugin.distribution: plugin.version for plugin in used if plugin}
         if said and dict(said) != found:
@@ -201,7 +203,7 @@ class Plan:
         Raises:
             ConfigError: there is no such task.
         """
-        return TASKS[self.task]
+        return _tasks()[self.task]
 
     @property
     def outputs(self) -> int:
@@ -316,6 +318,12 @@ class Plan:
             return cls.from_json(read_json(path))
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
+
+
+def _tasks() -> Catalogue[Task]:
+    from monai_fedlora.tasks.known import TASKS  # imports what trains, and prediction reads plans without it
+
+    return TASKS
 
 
 def _word(name: str, value: Any) -> None:

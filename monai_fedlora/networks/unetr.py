@@ -7,7 +7,6 @@ follow from the patch, and the hidden states are those of evenly spaced blocks w
 from __future__ import annotations
 
 import torch
-from monai.networks.blocks import UnetOutBlock, UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
 from torch import nn
 
 from monai_fedlora.errors import ConfigError
@@ -49,6 +48,8 @@ class UnetrDecoder(nn.Module):
     """
 
     def __init__(self, *, dim: int, patch: int, width: int, out_chans: int) -> None:
+        from monai.networks.blocks import UnetOutBlock, UnetrBasicBlock, UnetrUpBlock  # imports what reads texts
+
         super().__init__()
         steps = strides(patch)
         chans = [width * 2**level for level in reversed(range(len(steps)))]
@@ -73,6 +74,8 @@ class UnetrDecoder(nn.Module):
 
 def _enlarge(dim: int, chans: int, steps: tuple[int, ...]) -> nn.Module:
     """Tokens to a finer map; steps may differ, so that a block of MONAI's is made for each run of equal ones."""
+    from monai.networks.blocks import UnetrPrUpBlock
+
     first = UnetrPrUpBlock(
         2, dim, chans, 0, kernel_size=3, stride=1, upsample_kernel_size=steps[0], norm_name=_NORM, res_block=True
     )
