@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from ignite.engine import Engine, Events
 from monai.utils import evenly_divisible_all_gather
 from torch import Tensor, nn
 
 from monai_fedlora.data.collected import TargetKind
 from monai_fedlora.engines.dataset import PrepareCases
-from monai_fedlora.engines.distributed import world_size
 from monai_fedlora.engines.epoch_metrics import EpochMetrics
+from monai_fedlora.engines.predictions import StudyTable
 from monai_fedlora.errors import ConfigError, DataError
-from monai_fedlora.files import write_text
 from monai_fedlora.measures.agreement import over_patients
 from monai_fedlora.site_report import MetricsForm
 from monai_fedlora.tasks.task import Task, by_key, no_postprocessing
@@ -131,10 +127,8 @@ class RegressionMetrics(EpochMetrics):
         return regression_metrics(evenly_divisible_all_gather(torch.cat(self._pairs), concat=True), self.values)
 
 
-class ValuesWriter:
-    """Write ``study, <value>..., <value>_truth...`` for every study, in the order of evaluation.
-
-    The file appears when all studies are done, or not at all, and is readable by its owner only.
+class ValuesWriter(StudyTable):
+    """Write ``study, <value>..., <value>_truth...`` for every study, see :class:`StudyTable`.
 
     Args:
         output_dir: receives the file.
@@ -147,32 +141,15 @@ class ValuesWriter:
     """
 
     def __init__(self, *, output_dir: str | Path, names: Sequence[str], filename: str, labels: bool = False) -> None:
-        if world_size() > 1:
-            raise ConfigError("predictions are written by one process; start the command without torchrun")
-        self.path = Path(output_dir) / filename
-        self.names, self.labels = list(names), labels
+        self.labels = labels
+        header = ["study", *names, *(f"{name}_truth" for name in names if labels)]
+        super().__init__(output_dir=output_dir, filename=filename, header=header)
 
-    def attach(self, engine: Engine) -> None:
-        """Collect ``engine``'s decollated outputs."""
-        engine.add_event_handler(Events.STARTED, self._reset)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
-        engine.add_event_handler(Events.COMPLETED, self._write)
-
-    def _reset(self, engine: Engine) -> None:
-        self._rows: list[list[str]] = []
-
-    def _collect(self, engine: Any) -> None:
-        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            found = torch.as_tensor(output["pred"]).flatten().tolist()
-            truth = torch.as_tensor(output["label"]).flatten().tolist() if self.labels else []
-            self._rows.append([str(item["subject"]), *("" if math.isnan(v) else f"{v:.6g}" for v in (*found, *truth))])
-
-    def _write(self, engine: Engine) -> None:
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["study", *self.names, *(f"{name}_truth" for name in self.names if self.labels)])
-        writer.writerows(self._rows)
-        write_text(self.path, text.getvalue())
+    def rows(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> Iterable[Sequence[str]]:
+        """One row."""
+        parts = ("pred", "label") if self.labels else ("pred",)
+        values = [value for part in parts for value in torch.as_tensor(output[part]).flatten().tolist()]
+        return [[str(item["subject"]), *("" if math.isnan(value) else f"{value:.6g}" for value in values)]]
 
 
 def _check_output(output: tuple[int, ...], image: tuple[int, ...]) -> str | None:

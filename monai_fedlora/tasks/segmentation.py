@@ -6,16 +6,13 @@ says it, and, where the mask says background, also the bits of all structures th
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.losses import DiceLoss
 from monai.metrics.meandice import compute_dice
@@ -24,10 +21,9 @@ from torch import Tensor, nn
 
 from monai_fedlora.data.collected import TargetKind
 from monai_fedlora.engines.dataset import PrepareCases
-from monai_fedlora.engines.distributed import world_size
 from monai_fedlora.engines.epoch_metrics import EpochMetrics
+from monai_fedlora.engines.predictions import StudyTable
 from monai_fedlora.errors import ConfigError, DataError
-from monai_fedlora.files import write_text
 from monai_fedlora.measures.agreement import over_patients
 from monai_fedlora.site_report import MetricsForm
 from monai_fedlora.tasks.task import Task, no_postprocessing
@@ -200,10 +196,8 @@ class SegmentationMetrics(EpochMetrics):
         return segmentation_metrics(evenly_divisible_all_gather(torch.cat(self._scores), concat=True), self.structures)
 
 
-class DiceWriter:
-    """Write ``study, structure, frame, dice`` of every study, in the order of evaluation; empty where undefined.
-
-    The file appears when all studies are done, or not at all, and is readable by its owner only.
+class DiceWriter(StudyTable):
+    """Write ``study, structure, frame, dice`` of every study, see :class:`StudyTable`; empty where undefined.
 
     Args:
         output_dir: receives the file.
@@ -216,36 +210,20 @@ class DiceWriter:
     """
 
     def __init__(self, *, output_dir: str | Path, names: Sequence[str], filename: str, labels: bool = True) -> None:
-        if world_size() > 1:
-            raise ConfigError("predictions are written by one process; start the command without torchrun")
         if not labels:
             raise ConfigError("Dice coefficients need masks; evaluate cases that have some")
-        self.path = Path(output_dir) / filename
         self.names = list(names)
+        super().__init__(output_dir=output_dir, filename=filename, header=["study", "structure", "frame", "dice"])
 
-    def attach(self, engine: Engine) -> None:
-        """Collect ``engine``'s decollated outputs."""
-        engine.add_event_handler(Events.STARTED, self._reset)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
-        engine.add_event_handler(Events.COMPLETED, self._write)
-
-    def _reset(self, engine: Engine) -> None:
-        self._rows: list[list[Any]] = []
-
-    def _collect(self, engine: Any) -> None:
-        for item, frames in zip(engine.state.batch, case_scores(engine.state.output).tolist(), strict=True):
-            phases = PHASES if len(frames) == len(PHASES) else range(1, len(frames) + 1)
-            for phase, values in zip(phases, frames, strict=True):
-                for name, value in zip(self.names, values, strict=True):
-                    written = "" if math.isnan(value) else f"{value:.6f}"
-                    self._rows.append([item["subject"], name, phase, written])
-
-    def _write(self, engine: Engine) -> None:
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["study", "structure", "frame", "dice"])
-        writer.writerows(self._rows)
-        write_text(self.path, text.getvalue())
+    def rows(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> Iterable[Sequence[str]]:
+        """One row for each structure and frame."""
+        (frames,) = case_scores([output]).tolist()
+        phases = PHASES if len(frames) == len(PHASES) else tuple(map(str, range(1, len(frames) + 1)))
+        return [
+            [str(item["subject"]), name, phase, "" if math.isnan(value) else f"{value:.6f}"]
+            for phase, values in zip(phases, frames, strict=True)
+            for name, value in zip(self.names, values, strict=True)
+        ]
 
 
 def _check_output(output: tuple[int, ...], image: tuple[int, ...]) -> str | None:
