@@ -24,7 +24,10 @@ LIBRARIES = ("numpy", "pillow", "nibabel", "scipy")
 """Libraries whose versions affect the content read from files, in addition to torch and MONAI."""
 
 
-TRAINING = (*COMPUTING, "adapters", "methods", "engines", "data", "federated", "scope.py", "encoding.py")
+TRAINING = (
+    *COMPUTING,
+    *("adapters", "methods", "engines", "tasks", "measures", "data", "federated", "scope.py", "encoding.py"),
+)
 """The same, and everything else that the result of a federation depends on."""
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from _real_hearts.patients import Patient
-from monai_fedlora.measures.masks import HEART
+from monai_fedlora.measures.structures import HEART
 from monai_fedlora.transforms.frames import join_frames, read_frames
 from monai_fedlora.transforms.localise import crop_start, heart_centre
 from monai_fedlora.transforms.orientation import orient_array

@@ -13,7 +13,7 @@ from _real_hearts.grids import Grid, Truth, resampled, to_files
 from _real_hearts.patients import CLASSES
 from monai_fedlora.measures.agreement import over_patients
 from monai_fedlora.measures.mask_results import CaseResult, heart_over_patients, measure_case, structures_over_patients
-from monai_fedlora.measures.masks import HEART
+from monai_fedlora.measures.structures import HEART
 from monai_fedlora.networks.cinema import convunetr
 from monai_fedlora.networks.convunetr import ConvUNetR
 from monai_fedlora.networks.weights import load_backbone

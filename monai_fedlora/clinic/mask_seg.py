@@ -22,7 +22,7 @@ from monai_fedlora.clinic.prediction import NOT_FOR_CLINICAL_USE
 from monai_fedlora.clinic.sources import Source
 from monai_fedlora.clinic.sr_parts import MANUFACTURER, Algorithm
 from monai_fedlora.errors import DataError
-from monai_fedlora.measures.masks import LV, MYO, RV
+from monai_fedlora.measures.structures import LV, MYO, RV
 from monai_fedlora.transforms.orientation import orient_like
 
 SERIES_NUMBERS = {"ED": 9003, "ES": 9004}

@@ -16,8 +16,9 @@ from monai_fedlora.errors import DataError
 from monai_fedlora.measures.beat_volumes import BeatFrames, OtherFrames, beat_frames, compare_frames
 from monai_fedlora.measures.contours import page_contours
 from monai_fedlora.measures.heart_function import UNITS, HeartFunction, heart_function, volumes_ml
-from monai_fedlora.measures.masks import HEART, LV, MYO, checked_mask, value_of
+from monai_fedlora.measures.masks import checked_mask, value_of
 from monai_fedlora.measures.stack_coverage import Coverage, stack_coverage
+from monai_fedlora.measures.structures import HEART, LV, MYO
 from monai_fedlora.measures.wall_thickness import WallThickness, wall_thickness
 
 

@@ -17,11 +17,10 @@ from monai_fedlora.data.records import FramePair, Photograph, Record
 from monai_fedlora.data.splits import FRACTIONS, assign_splits, check_fractions, group_by_name, group_by_spacing
 from monai_fedlora.data.units import keep_published_apart, take_subset, unit_labels, unit_of
 from monai_fedlora.errors import ConfigError, DataError
+from monai_fedlora.measures.structures import HEART
 
 BINARY_CLASSES = ("NOR", "ABN")
 """Classes of the binary task: normal, and any pathology."""
-STRUCTURES = ("LV", "MYO", "RV")
-"""Structures of the heart in the order of labels: the left ventricle's blood, its myocardium, the right one's blood."""
 _NO_GROUP = "not given"
 
 
@@ -135,8 +134,8 @@ def _structures(records: Sequence[Record], settings: Settings) -> tuple[str, ...
         if unknown := [name for name in found if name not in settings.classes]:
             raise ConfigError(f"--classes {','.join(settings.classes)} lacks {unknown[0]}, which the masks outline")
         return settings.classes
-    if set(found) <= set(STRUCTURES):
-        return STRUCTURES
+    if set(found) <= set(HEART):
+        return HEART
     return tuple(found)
 
 

@@ -19,6 +19,7 @@ from monai_fedlora.data.pool import POOLED, pooled_data
 from monai_fedlora.environment import DATA
 from monai_fedlora.errors import ConfigError, DataError, nearest
 from monai_fedlora.files import make_folder
+from monai_fedlora.measures.structures import HEART
 
 if TYPE_CHECKING:
     from monai_fedlora.data.phantom.vendors import Vendor
@@ -33,7 +34,7 @@ PHANTOMS = ("cine", "dermoscopy", "fundus")
 _TASKS = {
     "binary": ("NOR", "ABN"),
     "multiclass": ("NOR", "MINF", "DCM", "HCM", "RV"),
-    SEGMENTATION: ("LV", "MYO", "RV"),
+    SEGMENTATION: HEART,
 }
 _log = logging.getLogger(__name__)
 

@@ -11,17 +11,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.metrics.meandice import compute_dice
 from torch import Tensor
 
 from monai_fedlora import files
 from monai_fedlora.data.phantom.heart_truth import TRUTHS
-from monai_fedlora.data.phantom.phantom_stream import STRUCTURES, PhantomStream, stream_loader
+from monai_fedlora.data.phantom.phantom_stream import PhantomStream, stream_loader
 from monai_fedlora.data.phantom.vendors import GROUPS
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.measures.structures import HEART
 from monai_fedlora.networks.cinema import SIZES, convunetr, convvit
 from monai_fedlora.networks.heart_supervision import WEIGHTS, HeartSupervision
 from monai_fedlora.networks.pretraining_epochs import pretraining_epochs
 from monai_fedlora.networks.pretraining_state import PretrainingState
+from monai_fedlora.source_digest import TRAINING, source_digest
 from monai_fedlora.transforms.pair_augmentation import augment_pairs
 
 _HELD_OUT = 7_919_000
@@ -109,7 +112,8 @@ def pretrain_hearts(
         The mean loss of each epoch, and the measurement.
 
     Raises:
-        ConfigError: a setting is out of range, or the state beside ``output`` is that of other settings.
+        ConfigError: a setting is out of range, or the state beside ``output`` is that of other settings, another
+            precision or other code, which would draw other phantoms.
         WeightsError: the state is damaged.
         OutOfMemory: memory ran out.
     """
@@ -119,7 +123,8 @@ def pretrain_hearts(
             raise ConfigError(f"{name} must be positive, not {value}")
     network = _untrained(size, seed).to(device).train()
     settings = {name: str(value) for name, value in {"size": size, "lr": lr, "seed": seed, **numbers}.items()}
-    state = PretrainingState(path=output.with_name(f"{output.name}.state"), settings=settings)
+    ground = {"precision": "bf16" if bf16 else "float32", "version of the code": source_digest(TRAINING)}
+    state = PretrainingState(path=output.with_name(f"{output.name}.state"), settings={**settings, **ground})
     generator = torch.Generator().manual_seed(seed)
     shown = _Shown(
         stream=_stream(size, seed),
@@ -155,7 +160,7 @@ def pretrain_hearts(
             "size": size,
             "image_size": "x".join(str(n) for n in SIZES[size].image_size),
             "n_frames": "2",
-            "structures": ",".join(STRUCTURES),
+            "structures": ",".join(HEART),
             "objective": "masks, volumes, ejection fractions, wall thickness and class of labelled phantoms",
             "loss_weights": json.dumps(dict(WEIGHTS)),
             **settings,
@@ -179,7 +184,8 @@ def measure(network: HeartSupervision, stream: PhantomStream, *, count: int, dev
     for number in range(count):
         image, shares, truth, group = _tensors(stream[number])
         decoded, _, pooled = network.read(image[None].to(device))
-        masks.append(_dice(decoded[0].argmax(1).cpu(), shares))
+        found = torch.stack([decoded[0].argmax(1) == 1 + number for number in range(len(HEART))], 1).cpu()
+        masks.append(compute_dice(found, shares >= 0.5))
         told.append(network.numbers(pooled)[0].cpu())
         true.append(truth)
         chosen.append(int(network.classes(pooled)[0].argmax()))
@@ -193,9 +199,7 @@ def measure(network: HeartSupervision, stream: PhantomStream, *, count: int, dev
     ]
     return Measured(
         dice={
-            f"{name} {frame}": float(dice[f, s])
-            for f, frame in enumerate(("ED", "ES"))
-            for s, name in enumerate(STRUCTURES)
+            f"{name} {frame}": float(dice[f, s]) for f, frame in enumerate(("ED", "ES")) for s, name in enumerate(HEART)
         },
         correlation={
             name: float(torch.corrcoef(torch.stack(pair))[0, 1]) for name, pair in zip(TRUTHS, pairs, strict=True)
@@ -250,14 +254,6 @@ def _tensors(item: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return item["image"], item["mask"].float() / 255, torch.tensor(truth), item["label"]
 
 
-def _dice(labels: Tensor, shares: Tensor) -> Tensor:
-    """(F, S) Dice of labels (F, X, Y, Z) against shares (F, S, X, Y, Z) of at least one half; NaN without any."""
-    found = torch.stack([labels == 1 + number for number in range(shares.shape[1])], 1).flatten(2)
-    true = (shares >= 0.5).flatten(2)
-    sizes = found.sum(2) + true.sum(2)
-    return 2 * (found & true).sum(2) / torch.where(true.any(2), sizes, math.nan)
-
-
 def _stream(size: str, seed: int) -> PhantomStream:
     shape = SIZES[size]
     return PhantomStream(image_size=shape.image_size, spacing=shape.spacing, seed=seed)
@@ -268,7 +264,7 @@ def _untrained(size: str, seed: int) -> HeartSupervision:
         torch.manual_seed(seed)
         return HeartSupervision(
             convvit(size, out_chans=1),
-            convunetr(size, out_chans=1 + len(STRUCTURES), skip_drop=_SKIP_DROP),
+            convunetr(size, out_chans=1 + len(HEART), skip_drop=_SKIP_DROP),
             numbers=len(TRUTHS),
             classes=len(GROUPS),
         )

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from monai_fedlora.measures.masks import HEART, LV, MYO, RV, checked_mask, checked_spacing, value_of
+from monai_fedlora.measures.masks import checked_mask, checked_spacing, value_of
+from monai_fedlora.measures.structures import HEART, LV, MYO, RV
 
 DENSITY = 1.05
 """Density of heart muscle in g/mL."""

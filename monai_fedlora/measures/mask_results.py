@@ -8,8 +8,8 @@ from typing import Any
 
 from monai_fedlora.measures.agreement import BlandAltman, OverPatients, bland_altman, over_patients
 from monai_fedlora.measures.heart_function import UNITS, HeartFunction, heart_function
-from monai_fedlora.measures.masks import LV, RV
 from monai_fedlora.measures.overlap import Overlap, compare_masks
+from monai_fedlora.measures.structures import LV, RV
 
 _COLUMNS = tuple(field.name for field in fields(OverPatients))
 

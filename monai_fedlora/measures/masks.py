@@ -11,12 +11,6 @@ import torch
 
 from monai_fedlora.errors import DataError
 
-LV, MYO, RV = "LV", "MYO", "RV"
-"""Names of the structures of the heart: blood pool of the left ventricle, its muscle, blood pool of the right one."""
-
-HEART = (LV, MYO, RV)
-"""Structures of the heart in the order of their values in a mask: 1, 2, 3."""
-
 
 def checked_mask(mask: Any, structures: Sequence[str], *, axes: int, name: str = "the mask") -> np.ndarray:
     """A mask as an array of integers.

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from monai_fedlora.errors import DataError
-from monai_fedlora.measures.masks import HEART, LV, MYO, RV, checked_mask, checked_spacing, value_of
+from monai_fedlora.measures.masks import checked_mask, checked_spacing, value_of
+from monai_fedlora.measures.structures import HEART, LV, MYO, RV
 
 APEX_SHARE = 0.45
 BASE_SHARE = 0.5

@@ -21,7 +21,8 @@ import numpy as np
 
 from monai_fedlora.errors import DataError
 from monai_fedlora.measures.contours import outlines
-from monai_fedlora.measures.masks import HEART, LV, MYO, RV, checked_mask, checked_spacing, value_of
+from monai_fedlora.measures.masks import checked_mask, checked_spacing, value_of
+from monai_fedlora.measures.structures import HEART, LV, MYO, RV
 
 SURROUNDED = 0.75
 """Smallest share of the blood pool's outline that muscle surrounds in a slice that is measured (ours)."""

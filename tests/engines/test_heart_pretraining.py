@@ -10,6 +10,7 @@ from monai_fedlora import files
 from monai_fedlora.engines.heart_pretraining import pretrain_hearts
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.cinema import convunetr
+from monai_fedlora.source_digest import TRAINING, source_digest
 
 
 class Stopped(Exception):
@@ -47,3 +48,14 @@ def test_a_stopped_training_gives_the_same_file_whatever_draws_the_phantoms(tmp_
 def test_other_settings_beside_a_stopped_training_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="views must be positive"):
         run(tmp_path / "b.safetensors", views=0)
+
+
+@pytest.mark.parametrize(("name", "value"), [("version of the code", "earlier"), ("precision", "bf16")])
+def test_a_state_of_other_code_or_precision_is_not_gone_on_with(tmp_path: Path, name: str, value: str) -> None:
+    numbers = {"epochs": 2, "phantoms": 5, "views": 2, "batch_size": 3, "held_out": 3, "size": "small", "seed": 0}
+    same = {key: str(number) for key, number in {**numbers, "lr": 1e-3}.items()}
+    ground = {"version of the code": source_digest(TRAINING), "precision": "float32"}
+    metadata = {"settings": json.dumps({**same, **ground, name: value}), "losses": "[1.0]"}
+    files.save_tensors(tmp_path / "b.safetensors.state", {"generator": torch.Generator().get_state()}, metadata)
+    with pytest.raises(ConfigError, match=f"with {name} {value}, and this one has"):
+        run(tmp_path / "b.safetensors")

@@ -22,9 +22,6 @@ from monai_fedlora.transforms.localise import crop_start, heart_centre, normalis
 from monai_fedlora.transforms.orientation import reading_order, reordered_array
 from monai_fedlora.transforms.resampling import resample
 
-STRUCTURES = ("LV", "MYO", "RV")
-"""Structures of the masks, in order: cavity, muscle, right ventricle."""
-
 _ORDERS = tuple(itertools.permutations(range(3)))
 
 
@@ -34,7 +31,7 @@ class PhantomStream(Dataset[dict[str, Any]]):
     An item is a dictionary:
 
     * ``image``: (2, X, Y, Z) float32 in [0, 1], ED and ES, by the preprocessing that files get.
-    * ``mask``: (2, 3, X, Y, Z) uint8, 255 times the share of each voxel that each of :data:`STRUCTURES` fills,
+    * ``mask``: (2, 3, X, Y, Z) uint8, 255 times the share of each voxel that LV, muscle and RV fill, in this order,
       resampled and cropped with the image. Shares, not labels: in the coarse voxels of a network a wall is two or three
       voxels thick, and a label would round away what a volume is made of.
     * ``targets``: (9,) float32, the values of ``heart_truth.TRUTHS``: of the whole heart, also where the stack lacks

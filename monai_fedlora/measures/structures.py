@@ -1,0 +1,7 @@
+"""The structures of the heart by name."""
+
+LV, MYO, RV = "LV", "MYO", "RV"
+"""Names of the structures of the heart: blood pool of the left ventricle, its muscle, blood pool of the right one."""
+
+HEART = (LV, MYO, RV)
+"""Structures of the heart in the order of their values in a mask: 1, 2, 3."""
