@@ -12,9 +12,6 @@ from monai_fedlora.errors import ConfigError, WeightsError, nearest
 from monai_fedlora.files import read_json
 
 BUNDLES_VARIABLE = "MONAI_FEDLORA_BUNDLES"
-DEMO_WEIGHTS = "demo_backbone.safetensors"
-DEMO_VIT_WEIGHTS = "demo_vit.safetensors"
-DEMO_CLIP_WEIGHTS = "demo_clip/demo_clip.safetensors"
 
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = _PACKAGE.parent
@@ -86,15 +83,6 @@ def job_template_path(name: str) -> Path:
     return _folder(name, "job", _shipped("nvflare_jobs"), hint="give the path of your own job folder instead")
 
 
-def demo_weights_path() -> Path:
-    """Return the safetensors file of the small backbone pre-trained on synthetic images only.
-
-    Raises:
-        WeightsError: the file is not part of this installation.
-    """
-    return weights_path(DEMO_WEIGHTS)
-
-
 def weights_path(name: str) -> Path:
     """Return a packaged file of weights.
 
@@ -103,7 +91,7 @@ def weights_path(name: str) -> Path:
     """
     path = _PACKAGE / "weights" / name
     if not path.is_file():
-        raise WeightsError(f"the demonstration weights are missing: {path} does not exist; reinstall the package")
+        raise WeightsError(f"packaged weights are missing: {path} does not exist; reinstall the package")
     return path
 
 

@@ -69,8 +69,8 @@ def test_jobs_come_from_the_package_or_the_checkout_only(places: dict[str, Path]
 
 
 def test_missing_demo_weights_are_named(places: dict[str, Path]) -> None:
-    with pytest.raises(WeightsError, match=resources.DEMO_WEIGHTS):
-        resources.demo_weights_path()
+    with pytest.raises(WeightsError, match=r"none\.safetensors does not exist"):
+        resources.weights_path("none.safetensors")
 
 
 def test_everything_shipped_is_found(repository: Path) -> None:

@@ -25,7 +25,7 @@ from monai_fedlora.federated.plan import OWN_NETWORK, Plan
 from monai_fedlora.federated.run_record import INCOMPLETE, RESULTS_NAME, learnt
 from monai_fedlora.federated.site_state import TRAINED_ON
 from monai_fedlora.files import load_tensors, read_json
-from monai_fedlora.networks.catalogue import demo_weights
+from monai_fedlora.networks.catalogue import demo_weights, pinned_demo_weights
 from monai_fedlora.networks.weights import HUB_PREFIX, backbone_sha256
 from monai_fedlora.scope import Role
 from monai_fedlora.site_report import PERSONAL, SHARED, renamed_views
@@ -215,7 +215,7 @@ def find_backbone(plan: Plan, backbone: str | None) -> str:
             "fl.federate(..., folder=..., resume=True).export(site, folder)"
         )
     chosen = backbone or os.environ.get(BACKBONE)
-    source = chosen or demo_weights(plan.size)
+    source = chosen or pinned_demo_weights(plan.size, plan.backbone_sha256) or demo_weights(plan.size)
     if source is None:
         raise ExportError(
             f"there are no demo weights of size {plan.size}; give the backbone with --backbone or {BACKBONE}"

@@ -7,8 +7,8 @@ from typing import Any
 from monai_fedlora.data.origin import PUBLISHED, SYNTHETIC, UNKNOWN, together
 from monai_fedlora.exporting.finished import FinishedModel, backbone_name
 from monai_fedlora.federated.plan import OWN_NETWORK, Plan
-from monai_fedlora.networks.catalogue import demo_weights
-from monai_fedlora.networks.weights import HUB_PREFIX, backbone_sha256
+from monai_fedlora.networks.catalogue import pinned_demo_weights
+from monai_fedlora.networks.weights import HUB_PREFIX
 
 
 def training_data(model: FinishedModel, *, backbone: str) -> dict[str, Any]:
@@ -38,7 +38,6 @@ def training_data(model: FinishedModel, *, backbone: str) -> dict[str, Any]:
 
 def backbone_kind(plan: Plan, source: str) -> str:
     """Kind of a backbone's pre-training images: "synthetic" (packaged ones), "published" (a hub's) or "unknown"."""
-    packaged = demo_weights(plan.size) if plan.size != OWN_NETWORK else None
-    if packaged is not None and backbone_sha256(packaged) == plan.backbone_sha256:
+    if plan.size != OWN_NETWORK and pinned_demo_weights(plan.size, plan.backbone_sha256) is not None:
         return SYNTHETIC
     return PUBLISHED if source.startswith(HUB_PREFIX) else UNKNOWN

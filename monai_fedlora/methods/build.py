@@ -11,7 +11,7 @@ import torch
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods.base import Method, get_method
 from monai_fedlora.networks.anchors import text_anchors, text_shape
-from monai_fedlora.networks.catalogue import Network, build_backbone, demo_sizes, demo_weights
+from monai_fedlora.networks.catalogue import Network, build_backbone, demo_sizes, demo_weights, pinned_demo_weights
 from monai_fedlora.networks.prompts import Prompts
 from monai_fedlora.networks.read_once import read_backbone
 from monai_fedlora.networks.text_head import CosineHead, put_head
@@ -73,7 +73,9 @@ def build_network(
         raise ConfigError(f"{method} compares whole images with texts and gives no masks; choose another method")
     if chosen.reads_text:
         _check_text(method, size, out_chans, None if backbone == UNTRAINED else classes)
-    source = demo_weights(size) if backbone == DEMO else backbone
+    source: str | Path | None = backbone
+    if backbone == DEMO:
+        source = (backbone_sha256 and pinned_demo_weights(size, backbone_sha256)) or demo_weights(size)
     if source is None:
         known = ", ".join(map(repr, demo_sizes()))
         raise ConfigError(

@@ -17,6 +17,7 @@ from monai_fedlora.catalogues import Catalogue
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.backbone import is_backbone
 from monai_fedlora.networks.blocked import BlockedNetwork
+from monai_fedlora.networks.checkpoint_files import find_weights
 from monai_fedlora.networks.cinema import SIZES, ConvViT, ConvViTSize, convunetr, convvit
 from monai_fedlora.networks.convunetr import ConvUNetR
 from monai_fedlora.networks.opened import OpenedNetwork
@@ -24,7 +25,7 @@ from monai_fedlora.networks.text import TextSettings
 from monai_fedlora.networks.unetr import ViTUNETR
 from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
 from monai_fedlora.out_of_memory import tell_out_of_memory
-from monai_fedlora.resources import DEMO_CLIP_WEIGHTS, DEMO_VIT_WEIGHTS, DEMO_WEIGHTS, weights_path
+from monai_fedlora.resources import weights_path
 
 Modality = Literal["cine", "image"]
 Network = ConvViT | ConvUNetR | VisionTransformer
@@ -170,7 +171,12 @@ _IMAGE: dict[str, Architecture] = {
         source='Cardoso et al., "MONAI: An open-source framework for deep learning in healthcare", arXiv 2211.02701',
     ),
 }
-_DEMO_FILES = {"small": DEMO_WEIGHTS, "vit_demo": DEMO_VIT_WEIGHTS, "clip_demo": DEMO_CLIP_WEIGHTS}
+_DEMO_FILES: dict[str, tuple[str, ...]] = {
+    "small": ("demo_backbone.safetensors",),
+    "vit_demo": ("demo_vit.safetensors",),
+    "clip_demo": ("demo_clip/demo_clip.safetensors",),
+}
+"""By size, the one that is used today first; plans of earlier versions pin the others."""
 
 
 class _BuiltIn(Mapping[str, Architecture]):
@@ -279,6 +285,26 @@ def demo_weights(name: str) -> Path | None:
         ConfigError: there is no such architecture.
         WeightsError: the file is not part of this installation.
     """
+    found = _packaged(name)
+    return weights_path(found[0]) if found else None
+
+
+def pinned_demo_weights(name: str, pin: str) -> Path | None:
+    """Those packaged weights of an architecture, today's or of an earlier version, that a plan pins; None if none are.
+
+    Args:
+        name: of the architecture.
+        pin: see :func:`monai_fedlora.networks.weights.backbone_sha256`.
+
+    Raises:
+        ConfigError: there is no such architecture.
+        WeightsError: a file is not part of this installation.
+    """
+    paths = (weights_path(file) for file in _packaged(name))
+    return next((path for path in paths if find_weights(path).sha256() == pin), None)
+
+
+def _packaged(name: str) -> tuple[str, ...]:
     if name not in BACKBONES:
         architecture(name)
-    return weights_path(_DEMO_FILES[name]) if name in _DEMO_FILES else None
+    return _DEMO_FILES.get(name, ())

@@ -218,9 +218,9 @@ class Deadly(Comparison):
 @pytest.mark.slow
 def test_a_process_that_is_killed_takes_no_other_run_with_it(make_task: MakeTask, tmp_path: Path) -> None:
     from monai_fedlora.files import sha256
-    from monai_fedlora.resources import demo_weights_path
+    from monai_fedlora.networks.catalogue import demo_weights
 
-    backbone = demo_weights_path()
+    backbone = demo_weights("small")
     task = make_task(tmp_path, "dual_lora", "fedit", size="small", backbone_sha256=sha256(backbone))
     deadly = Deadly(**{f.name: getattr(task.comparison, f.name) for f in dataclasses.fields(task.comparison)})
     (failure,) = run_missing(dataclasses.replace(task, comparison=deadly, backbone=str(backbone)), workers=2)
@@ -240,9 +240,9 @@ def test_progress_is_told_run_by_run(make_task: MakeTask, tmp_path: Path, done: 
 def test_several_processes_give_the_same_results(make_task: MakeTask, tmp_path: Path) -> None:
     """The processes know nothing of a size that is added here, so that the packaged one is used."""
     from monai_fedlora.files import sha256
-    from monai_fedlora.resources import demo_weights_path
+    from monai_fedlora.networks.catalogue import demo_weights
 
-    backbone = demo_weights_path()
+    backbone = demo_weights("small")
     changes = {"size": "small", "backbone_sha256": sha256(backbone), "seeds": (0, 1)}
     tasks = [
         dataclasses.replace(make_task(tmp_path / name, "dual_lora", "fedit", **changes), backbone=str(backbone))
