@@ -18,7 +18,7 @@ from monai_fedlora.comparison.comparison_data import data_hash, load_sites, prep
 from monai_fedlora.comparison.comparison_settings import Comparison, assigned
 from monai_fedlora.comparison.method_page import write_report
 from monai_fedlora.comparison.outcome import Outcome, write_files
-from monai_fedlora.comparison.runner import FAILED, Progress, Task, run_missing, stored_results
+from monai_fedlora.comparison.runner import FAILED, Progress, Task, run_missing, stored_results, stored_scores
 from monai_fedlora.environment import DATA
 from monai_fedlora.errors import ConfigError, FedLoraError
 from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
@@ -185,12 +185,14 @@ def compare(
     task = Task(comparison, datalists, found, Path(output))
     with watch(len(comparison.runs()), len(stored_results(task))) as on_progress:
         failures = run_missing(task, workers=workers, on_progress=on_progress)
+    results = stored_results(task)
     outcome = Outcome(
         comparison=comparison,
         datalists=datalists,
         backbone=Path(found).name,
         is_demo=bool(demo) and digest == sha256_of(str(demo)),
-        results=stored_results(task),
+        results=results,
+        scores=stored_scores(task, results),
         failures=failures,
     )
     report = None

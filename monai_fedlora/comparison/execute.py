@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from monai_fedlora.comparison.case_scores import CaseScore, case_scores, read_table
 from monai_fedlora.comparison.comparison_settings import Comparison, Run
 from monai_fedlora.comparison.newsite import NewSite, fewer_cases
 from monai_fedlora.comparison.result_rows import NEW
@@ -18,6 +19,8 @@ from monai_fedlora.engines.memory import Memory, using
 from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.federated.run_record import LAST_NAME
+from monai_fedlora.federated.site_state import SCORES_NAME
+from monai_fedlora.federated.workspace import PRIVATE
 from monai_fedlora.files import write_json
 from monai_fedlora.site_report import PERSONAL
 
@@ -31,7 +34,7 @@ def execute(
     folder: Path,
     memory: Memory,
     on_progress: Callable[[float], None] = lambda share: None,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[CaseScore]]:
     """Run a method with a seed and return its results.
 
     Args:
@@ -48,7 +51,7 @@ def execute(
         new site, and the metrics on the site's test cases), ``scores`` (mean validation balanced accuracy of the model
         with which each round started), ``refused``, ``bytes_up`` and ``bytes_down`` per site and round, ``seconds``,
         and the part of them, ``seconds_shared``, that went into images and features which further runs of this process
-        reuse.
+        reuse. And what every model says of every test case.
     """
     started, before = time.perf_counter(), memory.seconds
     plan = comparison.plan(run)
@@ -70,16 +73,16 @@ def execute(
             )
         shared = folder / LAST_NAME if results["final"] else None
         if run.held_out:
-            metrics = list(_at_new_site(comparison, run, datalists[run.held_out], shared, folder, backbone))
+            found = list(_at_new_site(comparison, run, datalists[run.held_out], shared, folder, backbone))
         elif pooled:
-            metrics = [_pooled_model(comparison, run, datalist, shared, folder, backbone) for datalist in members]
+            found = [_pooled_model(comparison, run, datalist, shared, folder, backbone) for datalist in members]
         else:
-            metrics = list(_at_members(results["final"]))
+            found = list(_at_members(run, results["final"], members, folder / PRIVATE / plan.experiment))
     facts = comparison.facts[run.method]
-    return {
+    result = {
         "identity": comparison.identity(run),
         "common": comparison.common(),
-        "metrics": metrics,
+        "metrics": [entry for entries, _ in found for entry in entries],
         "scores": [entry["score"] for entry in results["rounds"]],
         "refused": results["refused"],
         "bytes_up": None if pooled else facts.bytes_up,
@@ -87,6 +90,7 @@ def execute(
         "seconds": round(time.perf_counter() - started, 3),
         "seconds_shared": round(memory.seconds - before, 3),
     }
+    return result, [score for _, scores in found for score in scores]
 
 
 def _answers(results: Mapping[str, Any]) -> int:
@@ -98,10 +102,16 @@ def _write(datalist: Datalist, data: Path) -> None:
     write_json(data / datalist.site / FILE_NAME, datalist.to_json())
 
 
-def _at_members(final: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for site, report in final.items():
-        for view, metrics in report["test"].items():
-            yield {"site": site, "view": view, "cases": None, **metrics}
+Found = tuple[list[dict[str, Any]], list[CaseScore]]
+"""Entries of ``metrics``, and what they were computed from."""
+
+
+def _at_members(run: Run, final: Mapping[str, Any], members: Iterable[Datalist], private: Path) -> Iterator[Found]:
+    for datalist in members:
+        if datalist.site in final:
+            views = final[datalist.site]["test"].items()
+            scores = case_scores(run, datalist, read_table(private / datalist.site / SCORES_NAME))
+            yield [{"site": datalist.site, "view": view, "cases": None, **metrics} for view, metrics in views], scores
 
 
 def _new_site(comparison: Comparison, run: Run, datalist: Datalist, folder: Path, backbone: str) -> NewSite:
@@ -117,29 +127,27 @@ def _new_site(comparison: Comparison, run: Run, datalist: Datalist, folder: Path
 
 def _pooled_model(
     comparison: Comparison, run: Run, datalist: Datalist, shared: Path | None, folder: Path, backbone: str
-) -> dict[str, Any]:
+) -> Found:
     """Evaluate the model that was trained on the pool at one of the sites."""
     site = _new_site(comparison, run, datalist, folder / "members", backbone)
-    return {
-        "site": datalist.site,
-        "view": PERSONAL,
-        "cases": None,
-        **(site.at_once(site.receive(shared) if shared else {}) or {}),
-    }
+    metrics = site.at_once(site.receive(shared) if shared else {}) or {}
+    entry = {"site": datalist.site, "view": PERSONAL, "cases": None, **metrics}
+    return [entry], case_scores(run, datalist, site.scores, view=PERSONAL)
 
 
 def _at_new_site(
     comparison: Comparison, run: Run, datalist: Datalist, shared: Path | None, folder: Path, backbone: str
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Found]:
     """Evaluate the shared model without training, then with a private part trained on more and more cases."""
     entry = {"site": datalist.site, "view": NEW}
     site = _new_site(comparison, run, datalist, folder / "new", backbone)
     tensors = site.receive(shared) if shared else {}
     if (found := site.at_once(tensors)) is not None:
-        yield {**entry, "cases": 0, **found}
+        yield [{**entry, "cases": 0, **found}], case_scores(run, datalist, site.scores, view=NEW, cases=0)
     for n in comparison.new_site_cases:
         if site.has_private_part and n <= len(datalist.training):
             part = fewer_cases(datalist, n, seed=run.seed)
             site = _new_site(comparison, run, part, folder / f"new-{n}", backbone)
             if site.can_train:
-                yield {**entry, "cases": n, **site.personalised(tensors)}
+                metrics = site.personalised(tensors)
+                yield [{**entry, "cases": n, **metrics}], case_scores(run, datalist, site.scores, view=NEW, cases=n)

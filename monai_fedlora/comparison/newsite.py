@@ -27,11 +27,15 @@ class NewSite(Site):
     The private part is initialised as that of a member in round 0. It is trained for as many epochs as a member's was,
     round by round, with the same learning rates, phases and penalties; shared parameters, a shared head among them, do
     not change. Arguments are those of :class:`Site`, with a plan for this site alone.
+
+    Attributes:
+        scores: what the model that was evaluated last says of every test case.
     """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, policy=lambda: NOTHING_LEAVES)
         self._trainer.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._keep_shared)
+        self.scores: list[dict[str, Any]] = []
 
     def _check_steps(self) -> None:
         """Do not check: this site can be evaluated without training, see :attr:`can_train`."""
@@ -76,8 +80,9 @@ class NewSite(Site):
 
     def _test_metrics(self) -> dict[str, Any]:
         """Metrics of the test split, rounded like those of members."""
-        metrics: dict[str, Any] = round_report({"test": {"new": self._run_evaluator("test")[0]}})["test"]["new"]
-        return metrics
+        metrics, _, self.scores = self._run_evaluator("test")
+        rounded: dict[str, Any] = round_report({"test": {"new": metrics}})["test"]["new"]
+        return rounded
 
     def _keep_shared(self, engine: Any) -> None:
         """Drop the gradients of shared parameters, so that the optimiser does not change them."""

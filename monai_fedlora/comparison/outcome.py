@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_fedlora import __version__
+from monai_fedlora.comparison.case_scores import CaseScore
 from monai_fedlora.comparison.comparison_settings import Comparison, Run
 from monai_fedlora.comparison.result_rows import METRICS, Row, rows
 from monai_fedlora.comparison.runner import Failure
@@ -32,6 +33,7 @@ class Outcome:
         backbone: name of the backbone's file.
         is_demo: whether that is the packaged file of demonstration weights.
         results: results of the finished runs.
+        scores: what the models of the finished runs say of every test case.
         failures: runs that ended with an error.
     """
 
@@ -40,6 +42,7 @@ class Outcome:
     backbone: str
     is_demo: bool
     results: Mapping[Run, Any]
+    scores: Sequence[CaseScore] = ()
     failures: Sequence[Failure] = ()
 
     @cached_property

@@ -5,19 +5,20 @@ from __future__ import annotations
 import multiprocessing
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai_fedlora.comparison.case_scores import CaseScore, read_scores, write_scores
 from monai_fedlora.comparison.comparison_settings import Comparison, Run, differences
 from monai_fedlora.data.cases import Datalist
 from monai_fedlora.errors import ConfigError, FedLoraError
 from monai_fedlora.files import read_json, write_json, write_text
 
-RUNS, FAILED = "runs", "failed"
+RUNS, SCORES, FAILED = "runs", "scores", "failed"
 _POLL_SECONDS = 0.5
 
 
@@ -33,6 +34,10 @@ class Task:
     def path(self, run: Run) -> Path:
         """Path of a run's result."""
         return self.folder / RUNS / f"{run.name}.json"
+
+    def scores_path(self, run: Run) -> Path:
+        """Path of the csv with what a run's models say of every test case."""
+        return self.folder / SCORES / f"{run.name}.csv"
 
     def error_path(self, run: Run) -> Path:
         """Path of a file with the run's last error; it is deleted when the run has a result."""
@@ -70,6 +75,15 @@ def stored_results(task: Task) -> dict[Run, Any]:
     for run, result in found.items():
         _check_same(task.path(run), result.get("identity"), task.comparison.identity(run))
     return found
+
+
+def stored_scores(task: Task, runs: Iterable[Run]) -> list[CaseScore]:
+    """What the models of some runs say of every test case.
+
+    Raises:
+        FedLoraError: a file is missing or damaged.
+    """
+    return [score for run in runs for score in read_scores(task.scores_path(run))]
 
 
 def _check_same(path: Path, stored: Any, now: Mapping[str, Any]) -> None:
@@ -151,7 +165,7 @@ def _do(task: Task, run: Run, memory: Any, on_progress: Progress) -> None:
     from monai_fedlora.comparison.execute import execute
 
     with tempfile.TemporaryDirectory(prefix="monai-fedlora-") as folder:
-        result = execute(
+        result, scores = execute(
             task.comparison,
             run,
             datalists=task.datalists,
@@ -160,7 +174,8 @@ def _do(task: Task, run: Run, memory: Any, on_progress: Progress) -> None:
             memory=memory,
             on_progress=lambda share: on_progress(run, min(share, 0.99)),
         )
-    write_json(task.path(run), result)
+    write_scores(task.scores_path(run), scores)
+    write_json(task.path(run), result)  # last, because a run with a result is done
 
 
 _worker: dict[str, Any] = {}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from ignite.engine import Events
 from monai.engines.utils import IterationEvents
 from monai.networks.utils import eval_mode
 from monai.utils.enums import CommonKeys as Keys
@@ -41,6 +42,30 @@ def run_and_keep(evaluator: Any) -> dict[str, Tensor]:
         return {}
     logits, labels = zip(*batches, strict=True)
     return {"logits": torch.cat(logits), "labels": torch.cat(labels)}
+
+
+@contextmanager
+def scoring(evaluator: Any, score: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Keep what an evaluator's run inside the block says of every case.
+
+    Args:
+        evaluator: whose items have a ``subject``.
+        score: given a case's decollated output, numbers by name.
+
+    Yields:
+        A list, to which the run adds ``case`` and the numbers of every case, in the order of the cases.
+    """
+    rows: list[dict[str, Any]] = []
+
+    def keep(engine: Any) -> None:
+        pairs = zip(engine.state.batch, engine.state.output, strict=True)
+        rows.extend({"case": str(item["subject"]), **score(output)} for item, output in pairs)
+
+    handle = evaluator.add_event_handler(Events.ITERATION_COMPLETED, keep)
+    try:
+        yield rows
+    finally:
+        handle.remove()
 
 
 def plain_outputs(

@@ -11,7 +11,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +26,7 @@ from monai_fedlora.data.cases import SPLITS
 from monai_fedlora.data.origin import UNKNOWN, together
 from monai_fedlora.data.units import unit_numbers
 from monai_fedlora.engines.dataset import CaseDataset
-from monai_fedlora.engines.evidence import plain_outputs, run_and_keep
+from monai_fedlora.engines.evidence import plain_outputs, run_and_keep, scoring
 from monai_fedlora.engines.features import FrozenInferer
 from monai_fedlora.engines.method import check_phases
 from monai_fedlora.engines.seeds import mix
@@ -259,8 +260,9 @@ class Site:
             "restored_rounds": self._restored_rounds,
         }
         evidence: dict[str, Tensor] = {}
+        scores: dict[str, list[dict[str, Any]]] = {}
         for split, name in (("validate", "validation"), ("test", "test")):
-            report[name], kept = self._evaluate_and_keep(split)
+            report[name], kept, scores[name] = self._evaluate_and_keep(split)
             evidence |= {f"{name}/{key}": value for key, value in kept.items()}
         evidence |= self._plain_outputs()
         report["seconds"] = time.perf_counter() - started
@@ -275,6 +277,7 @@ class Site:
             shared_origin=images if self.scope.manifest.up.entries else None,
         )
         self.store.save_evidence(evidence)
+        self.store.save_scores(scores["test"])
         return said
 
     def _open(self, round_number: int, shared: Mapping[str, np.ndarray]) -> None:
@@ -295,29 +298,37 @@ class Site:
         """Metrics on a split ("validate" or "test"), of the personal model and, where there is one, the shared one."""
         return self._evaluate_and_keep(split)[0]
 
-    def _evaluate_and_keep(self, split: str) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:
-        """The metrics of both views, logits and labels of the personal one, and logits of the shared one."""
-        metrics, kept = self._run_evaluator(split)
-        views = {PERSONAL: metrics}
+    def _evaluate_and_keep(
+        self, split: str
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor], list[dict[str, Any]]]:
+        """The metrics of both views, logits and labels of the personal one and logits of the shared one, and scores."""
+        metrics, kept, scores = self._run_evaluator(split)
+        views, rows = {PERSONAL: metrics}, _of_view(PERSONAL, scores)
         context = self.method.shared_only(self.network)
         if context is not None:
             with context:
-                views[SHARED], shared = self._run_evaluator(split)
+                views[SHARED], shared, scores = self._run_evaluator(split)
+            rows += _of_view(SHARED, scores)
             if "logits" in shared:
                 kept = {**kept, "shared_logits": shared["logits"]}
-        return views, kept
+        return views, kept, rows
 
-    def _run_evaluator(self, split: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    def _run_evaluator(self, split: str) -> tuple[dict[str, Any], dict[str, Tensor], list[dict[str, Any]]]:
+        """Metrics, logits and labels, and what the task says of every case of the test split."""
         evaluator = self._bundled(f"{split}::evaluator")
         if len(evaluator.data_loader) == 0:
-            return {}, {}
+            return {}, {}, []
         self._uses(evaluator.inferer)
-        if OUTPUTS in self.plan.task_of.sections:
-            kept = run_and_keep(evaluator)
-        else:
-            evaluator.run()
-            kept = {}
-        return round_metrics(evaluator.state.metric_details), kept
+        task, rows = self.plan.task_of, list[dict[str, Any]]()
+        with ExitStack() as stack:
+            if split == "test" and task.scores is not None:
+                rows = stack.enter_context(scoring(evaluator, _scored_by(task.scores, self.plan.classes)))
+            if OUTPUTS in task.sections:
+                kept = run_and_keep(evaluator)
+            else:
+                evaluator.run()
+                kept = {}
+        return round_metrics(evaluator.state.metric_details), kept, rows
 
     def _plain_outputs(self) -> dict[str, Tensor]:
         """What the personal model says of the cases of every split without augmentation, and whose images they are."""
@@ -403,6 +414,16 @@ class Site:
                 name = names[optimised[number]]
                 raise WeightsError(f"the stored optimiser state of {name!r} lacks {', '.join(missing)}")
         self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": state})
+
+
+def _scored_by(
+    scores: Callable[[Mapping[str, Any], Sequence[str]], Mapping[str, Any]], names: Sequence[str]
+) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+    return lambda output: scores(output, names)
+
+
+def _of_view(view: str, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{"view": view, **row} for row in rows]
 
 
 def _terminate_if(engine: Any, should_stop: Callable[[], bool]) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ from monai_fedlora.errors import ConfigError, PrivacyError, WeightsError
 from monai_fedlora.federated.changes import listed, plan_changes
 from monai_fedlora.federated.lock import FolderLock
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.files import load_tensors, make_folder, save_tensors, sha256
+from monai_fedlora.files import csv_text, load_tensors, make_folder, save_tensors, sha256, write_text
 
 FINAL_NAME = "final.safetensors"
 EVIDENCE_NAME = "evidence.safetensors"
+SCORES_NAME = "test_scores.csv"
+"""What the last model says of every test case."""
 TRAINED_ON = "trained_on"
 """Entry of the metadata of stored tensors: what images moved them."""
 NOISE_KEY = "noise_key"
@@ -176,7 +179,7 @@ class SiteStore:
 
     def _stored(self) -> list[Path]:
         names = [self._path(number).name for number in sorted(self.rounds())]
-        paths = [self.folder / name for name in (*names, FINAL_NAME, EVIDENCE_NAME)]
+        paths = [self.folder / name for name in (*names, FINAL_NAME, EVIDENCE_NAME, SCORES_NAME)]
         return [path for path in paths if path.is_file()]
 
     def save_final(
@@ -223,6 +226,22 @@ class SiteStore:
         save_tensors(path, tensors, {**self._identity(), **bound})
         return path
 
+    def save_scores(self, rows: Sequence[Mapping[str, Any]]) -> Path | None:
+        """Write what the last model says of every test case, as a csv that never travels.
+
+        Args:
+            rows: with ``view``, ``case`` and the numbers of :attr:`monai_fedlora.tasks.task.Task.scores`.
+
+        Returns:
+            The file; None without a row.
+        """
+        path = self.folder / SCORES_NAME
+        if not rows:
+            path.unlink(missing_ok=True)
+            return None
+        write_text(path, csv_text([rows[0], *(map(_cell, row.values()) for row in rows)]))
+        return path
+
     def rounds(self) -> list[int]:
         """Numbers of the stored rounds."""
         matches = map(_ROUND_NAME.fullmatch, os.listdir(self.folder)) if self.folder.is_dir() else ()
@@ -265,6 +284,12 @@ class SiteStore:
                 f"{path} belongs to another experiment, method, backbone or site than {self._plan.experiment!r} at "
                 f"{self._site!r}; choose another experiment name, or remove the folder to start afresh"
             )
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return "" if math.isnan(value) else f"{value:.6g}"
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

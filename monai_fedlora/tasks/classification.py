@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from monai.transforms import Activationsd, Compose
 from torch import nn
 
@@ -15,7 +16,7 @@ from monai_fedlora.engines.loss import cross_entropy
 from monai_fedlora.engines.metrics import METRICS
 from monai_fedlora.engines.predictions import PredictionWriter
 from monai_fedlora.site_report import MetricsForm
-from monai_fedlora.tasks.task import CONFUSION, EXPORT, MEMBERSHIP, OUTPUTS, Task
+from monai_fedlora.tasks.task import CONFUSION, EXPORT, MEMBERSHIP, OUTPUTS, SCORE, Task
 
 _WORDS = {
     "balanced_accuracy": "balanced accuracy",
@@ -59,6 +60,14 @@ def _form(names: Sequence[str]) -> MetricsForm:
     return MetricsForm(classes=len(names))
 
 
+def _scores(output: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | None]:
+    """1 for a right prediction and 0 for a wrong one, and the probability of each class."""
+    probabilities = torch.as_tensor(output["pred"]).flatten()
+    right = int(probabilities.argmax()) == int(output["label"])
+    by_name = zip(names, probabilities.tolist(), strict=True)
+    return {SCORE: float(right), **{f"probability_{name}": value for name, value in by_name}}
+
+
 CLASSIFICATION = Task(
     name="classification",
     named="classes",
@@ -75,5 +84,7 @@ CLASSIFICATION = Task(
     form=_form,
     key="balanced_accuracy",
     measures=_WORDS,
+    scores=_scores,
+    by_class=True,
     sections=frozenset({OUTPUTS, CONFUSION, MEMBERSHIP, EXPORT}),
 )

@@ -19,7 +19,7 @@ from monai_fedlora.engines.predictions import StudyTable
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.measures.agreement import over_patients
 from monai_fedlora.site_report import MetricsForm
-from monai_fedlora.tasks.task import Task, by_key, no_postprocessing
+from monai_fedlora.tasks.task import SCORE, Task, by_key, no_postprocessing
 
 KEY = "mean_absolute_error"
 _LARGEST = 1e9
@@ -184,6 +184,17 @@ def _form(names: Sequence[str]) -> MetricsForm:
     return MetricsForm(numbers=_numbers(names))
 
 
+def _scores(output: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | None]:
+    """Mean absolute error over the known values, the predicted values and the true ones."""
+    found, true = found_and_true([output])[0]
+    values = dict(zip(names, found.tolist(), strict=True))
+    return {
+        SCORE: _mean((found - true).abs()),
+        **values,
+        **{f"{k}_truth": v for k, v in zip(names, true.tolist(), strict=True)},
+    }
+
+
 REGRESSION = Task(
     name="regression",
     named="values",
@@ -198,6 +209,7 @@ REGRESSION = Task(
     postprocessing=no_postprocessing,
     predictions=_predictions,
     form=_form,
+    scores=_scores,
     gives_logits=False,
     key=KEY,
     measures={KEY: "mean absolute error"},

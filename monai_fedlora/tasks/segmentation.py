@@ -26,7 +26,7 @@ from monai_fedlora.engines.predictions import StudyTable
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.measures.agreement import over_patients
 from monai_fedlora.site_report import MetricsForm
-from monai_fedlora.tasks.task import Task, no_postprocessing
+from monai_fedlora.tasks.task import SCORE, Task, no_postprocessing
 
 KEY = "dice"
 PHASES = ("ED", "ES")
@@ -283,6 +283,19 @@ def _form(names: Sequence[str]) -> MetricsForm:
     return MetricsForm(numbers=dict.fromkeys(_numbers(names), (0.0, 1.0)))
 
 
+def _scores(output: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | None]:
+    """Mean Dice over structures and frames, and that of each structure, in all frames and in each of a pair."""
+    (frames,) = case_scores([output])
+    found = {SCORE: _mean(frames)}
+    for number, name in enumerate(names):
+        found[f"{KEY}_{name}"] = _mean(frames[:, number])
+        if len(frames) == len(PHASES):
+            found |= {
+                f"{KEY}_{name}_{phase}": _mean(value) for phase, value in zip(PHASES, frames[:, number], strict=True)
+            }
+    return found
+
+
 SEGMENTATION = Task(
     name="segmentation",
     named="structures",
@@ -300,6 +313,7 @@ SEGMENTATION = Task(
     postprocessing=no_postprocessing,
     predictions=_predictions,
     form=_form,
+    scores=_scores,
     key=KEY,
     measures={KEY: "mean Dice"},
     more=lambda names: {f"{KEY}_{name}": f"Dice of {name}" for name in names},

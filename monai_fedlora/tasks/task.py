@@ -22,6 +22,8 @@ OUTPUTS = "outputs"
 """Section of results: logits, labels and inputs of the heads, which calibration and unusual images are measured on."""
 CONFUSION = "confusion"
 """Section of results: confusion matrices, and with them calibration errors and levels of chance."""
+SCORE = "score"
+"""Name of a case's score, see :attr:`Task.scores`."""
 MEMBERSHIP = "membership"
 """Section of results: the membership audit, which attacks class probabilities."""
 EXPORT = "export"
@@ -80,6 +82,10 @@ class Task:
         ends: lowest and highest value of the key on an axis; None where these follow from the values.
         more: given the names, words for further metrics of tables, one for each name.
         sections: further parts of results that this task has, see :data:`OUTPUTS` and those below it.
+        scores: given a case's decollated output with ``pred`` and ``label``, and the names, numbers by name: first
+            :data:`SCORE`, whose mean over cases is :attr:`key`, then finer ones; None or NaN where undefined. None for
+            a task that tells nothing of single cases.
+        by_class: whether the key is the mean of the classes' mean scores in place of that of all cases.
         settings: training settings of its own in place of a classification bundle's.
     """
 
@@ -106,6 +112,8 @@ class Task:
     more: Callable[[Sequence[str]], Mapping[str, str]] = lambda names: {}
     along: tuple[str, ...] = ()
     sections: frozenset[str] = frozenset()
+    scores: Callable[[Mapping[str, Any], Sequence[str]], Mapping[str, float | None]] | None = None
+    by_class: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -43,12 +43,12 @@ def plans(monkeypatch: pytest.MonkeyPatch, no_figures: None) -> dict[str, Any]:
     """The plan of every run that was done; nothing is trained, and each seed is a little better."""
     found: dict[str, Any] = {}
 
-    def execute(comparison: Any, run: Run, **_: Any) -> dict[str, Any]:
+    def execute(comparison: Any, run: Run, **_: Any) -> tuple[dict[str, Any], list[Any]]:
         found[run.name] = comparison.plan(run)
         if run.method == "ffa_lora":
             raise FedLoraError("training diverged")
         result = invented(comparison, lambda run, *_: 0.5 + 0.1 * run.seed)[run]
-        return {**result, "identity": comparison.identity(run), "common": comparison.common()}
+        return {**result, "identity": comparison.identity(run), "common": comparison.common()}, []
 
     monkeypatch.setattr(module, "execute", execute)
     return found
@@ -138,7 +138,7 @@ def test_any_failure_is_named_and_the_others_reported(
 ) -> None:
     own = module.execute
 
-    def execute(comparison: Any, run: Run, **more: Any) -> dict[str, Any]:
+    def execute(comparison: Any, run: Run, **more: Any) -> tuple[dict[str, Any], list[Any]]:
         if run.method == "local":
             raise RuntimeError("out of memory")
         return own(comparison, run, **more)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 
+from monai_fedlora.comparison.case_scores import CaseScore
 from monai_fedlora.comparison.comparison_settings import Run
 from monai_fedlora.comparison.execute import execute
 from monai_fedlora.comparison.facts import method_facts
 from monai_fedlora.comparison.runner import Task
 from monai_fedlora.engines.memory import Memory
+from monai_fedlora.engines.metrics import classification_metrics
 from monai_fedlora.federated.rounds import run_in_process
 from tests.comparison.conftest import SIZE
 from tests.federated.conftest import SITES, Prepared
@@ -24,7 +28,7 @@ def do(make_task: Callable[..., Task], memory: Memory, tmp_path: Path) -> Callab
         on_progress = changes.pop("on_progress", lambda share: None)
         task = make_task(tmp_path, method, **changes)
         name = f"{method}-{len(list(tmp_path.iterdir()))}"
-        return execute(
+        result, scores = execute(
             task.comparison,
             Run(method=method, seed=0, held_out=held_out),
             datalists=task.datalists,
@@ -33,8 +37,28 @@ def do(make_task: Callable[..., Task], memory: Memory, tmp_path: Path) -> Callab
             memory=memory if use is None else use,
             on_progress=on_progress,
         )
+        check_scores(result, scores)
+        return result
 
     return run
+
+
+def check_scores(result: dict[str, Any], scores: Sequence[CaseScore]) -> None:
+    """Every metric of classes follows from the scores that are kept beside it."""
+    by_model: dict[Any, list[CaseScore]] = defaultdict(list)
+    for each in scores:
+        by_model[each.site, each.view, each.cases].append(each)
+    assert by_model.keys() == views(result).keys()
+    for model, metrics in views(result).items():
+        rows = by_model[model]
+        assert len({row.case for row in rows}) == len(rows) == metrics["n"]
+        classes = [[row.score or 0.0 for row in rows if row.label == name] for name in ("NOR", "ABN")]
+        assert fmean(fmean(found) for found in classes if found) == pytest.approx(
+            metrics["balanced_accuracy"], abs=1e-4
+        )
+        probabilities = [[row.more["probability_NOR"], row.more["probability_ABN"]] for row in rows]
+        labels = [("NOR", "ABN").index(row.label) for row in rows]
+        assert classification_metrics(probabilities, labels)["ece"] == pytest.approx(metrics["ece"], abs=1e-4)
 
 
 def views(result: dict[str, Any]) -> dict[tuple[str, str, int | None], dict[str, Any]]:
@@ -131,7 +155,7 @@ def test_what_compares_with_texts_is_compared_at_members_and_at_a_new_site(
             backbone=task.backbone,
             folder=tmp_path / str(held_out),
             memory=memory,
-        )
+        )[0]
 
     member, new = do(None), do("site-2")
     assert list(views(member)) == [(site, view, None) for site in SITES[:2] for view in ("personal", "shared")]

@@ -35,7 +35,9 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the runs in the order in which they were done; nothing is trained."""
     names: list[str] = []
 
-    def execute(comparison: Any, run: Run, *, folder: Path, on_progress: Any, **_: Any) -> dict[str, Any]:
+    def execute(
+        comparison: Any, run: Run, *, folder: Path, on_progress: Any, **_: Any
+    ) -> tuple[dict[str, Any], list[Any]]:
         assert folder.is_dir()
         assert torch.get_num_threads() == 1
         names.append(run.name)
@@ -44,7 +46,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise FedLoraError("diverged")
         if run.method == "fedprox":
             raise next(RAISED)
-        return {"identity": comparison.identity(run), "common": comparison.common(), "metrics": []}
+        return {"identity": comparison.identity(run), "common": comparison.common(), "metrics": []}, []
 
     monkeypatch.setattr(module, "execute", execute)
     return names
@@ -61,7 +63,7 @@ def test_results_are_kept_one_by_one(make_task: MakeTask, tmp_path: Path, done: 
         torch.set_num_threads(threads)
     assert done == [run.name for run in task.comparison.runs()]
     assert sorted(path.name for path in (tmp_path / "out" / "runs").iterdir()) == sorted(f"{n}.json" for n in done)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["runs"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"runs", "scores"}
     assert list(stored_results(task)) == task.comparison.runs()
 
 
@@ -115,7 +117,7 @@ def test_a_run_that_fails_stops_no_other_and_is_tried_again(
     assert len(stored_results(task)) == 3
     run_missing(task)
     assert done[4:] == ["fedit-seed1"]
-    assert {path.name for path in tmp_path.iterdir()} == {"runs", "failed"}
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "scores", "failed"}
     assert [path.name for path in (tmp_path / "failed").iterdir()] == ["fedit-seed1.txt"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
@@ -211,6 +212,24 @@ def test_what_calibrates_the_final_model_is_kept_beside_it_and_nowhere_else(unin
     assert uninterrupted.final.to_json().keys() == known
 
 
+def test_what_the_models_say_of_every_test_case_is_kept_beside_them(uninterrupted: Run, prepared: Prepared) -> None:
+    path = uninterrupted.site.store.folder / "test_scores.csv"
+    assert path.stat().st_mode & 0o077 == 0
+    with path.open(newline="", encoding="utf-8") as stream:
+        lines = list(csv.DictReader(stream))
+    cases = [case["subject"] for case in read_json(prepared.data / uninterrupted.site.name / "datalist.json")["test"]]
+    logits = load_tensors(path.with_name("evidence.safetensors"))[0]
+    labels = logits["test/labels"].tolist()
+    for view, key in (("personal", "test/logits"), ("shared", "test/shared_logits")):
+        found = [line for line in lines if line["view"] == view]
+        assert [line["case"] for line in found] == cases
+        probabilities = logits[key].softmax(dim=1)
+        right = [float(int(row.argmax()) == label) for row, label in zip(probabilities, labels, strict=True)]
+        assert [float(line["score"]) for line in found] == right
+        written = [[float(line["probability_NOR"]), float(line["probability_ABN"])] for line in found]
+        assert torch.allclose(torch.tensor(written), probabilities, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_round_zero_starts_fresh_even_where_an_older_run_left_its_state(
     build: Build, prepared: Prepared, uninterrupted: Run
@@ -226,6 +245,7 @@ def test_round_zero_starts_fresh_even_where_an_older_run_left_its_state(
         "round-00001.safetensors",
         "final.safetensors",
         "evidence.safetensors",
+        "test_scores.csv",
     }
     assert same_bits(again.tensors, uninterrupted.updates[0].tensors)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from monai_fedlora.federated.approval import Job, _blocked_by_gate, write_gate
 from monai_fedlora.federated.consent import job_lines
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.tasks.known import TASKS, task_of
+from monai_fedlora.tasks.task import SCORE
 
 PLAN = {
     "experiment": "e",
@@ -84,3 +86,29 @@ def test_an_unknown_task_is_refused_with_the_nearest() -> None:
         Plan(**PLAN, task="segmentatoin")
     with pytest.raises(ConfigError, match="1 classes; classification needs at least 2"):
         Plan(**PLAN)
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_the_scores_of_cases_make_up_the_key(name: str) -> None:
+    task, names, draw = TASKS[name], ("LV", "MYO", "RV"), torch.Generator().manual_seed(1)
+
+    def output(number: int) -> dict[str, torch.Tensor]:
+        outputs = task.outputs(len(names))
+        if name == "segmentation":
+            labels = torch.randint(0, outputs, (2, 4, 4, 2), generator=draw)
+            return {"pred": torch.randn(2, outputs, 4, 4, 2, generator=draw), "label": (1 << labels).to(torch.uint8)}
+        pred = torch.randn(outputs, generator=draw)
+        if name == "regression":
+            values = torch.randn(outputs, generator=draw)
+            return {"pred": pred, "label": values.masked_fill(torch.arange(outputs) == number % 4, torch.nan)}
+        return {"pred": pred.softmax(dim=0), "label": torch.tensor(number % 2)}  # the third class has no case
+
+    outputs = [output(number) for number in range(9)]
+    metrics = task.metrics(task.key, names)
+    metrics.update(metrics._output_transform(outputs))
+    assert task.scores is not None
+    scores = [task.scores(each, names) for each in outputs]
+    assert all(next(iter(each)) == SCORE and list(each) == list(scores[0]) for each in scores)
+    classes = [int(each["label"]) if task.by_class else 0 for each in outputs]
+    means = [fmean(s[SCORE] or 0.0 for s, c in zip(scores, classes, strict=True) if c == one) for one in set(classes)]
+    assert fmean(means) == pytest.approx(metrics.compute()[task.key])
