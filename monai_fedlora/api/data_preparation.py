@@ -212,12 +212,15 @@ def _load_all(datalists: Sequence[Datalist], on_image: Callable[[int, int], None
     from monai_fedlora.formats.photograph_file import read_photograph
     from monai_fedlora.transforms.frames import join_frames, read_frames
     from monai_fedlora.transforms.mask_reading import read_masks
+    from monai_fedlora.transforms.photograph_mask_reading import read_photograph_mask
 
     items = [item for datalist in datalists for split in SPLITS for item in datalist.items(split)]
     for number, item in enumerate(items):
         on_image(number, len(items))
         if "image" in item:
             read_photograph(str(item["image"]))
+            if "mask_values" in item:
+                read_photograph_mask(item["mask"], image=item["image"], values=item["mask_values"])
         else:
             ed, es = read_frames(item)
             join_frames(ed, es)

@@ -26,14 +26,11 @@ from monai_fedlora.errors import ConfigError
 from monai_fedlora.transforms.frames import join_frames, read_frames
 from monai_fedlora.transforms.localise import normalise_cine
 from monai_fedlora.transforms.mask_grid import crop_like_image, resample_labels
-from monai_fedlora.transforms.mask_reading import outlined, read_masks
+from monai_fedlora.transforms.mask_reading import LABELLED, MASK, outlined, read_masks
 from monai_fedlora.transforms.orientation import is_known
 from monai_fedlora.transforms.resampling import resample
 
 IMAGE = "image"
-MASK = "mask"
-LABELLED = "labelled"
-"""Key of a boolean tensor (K + 1,): whether a case's mask outlines each structure, the background first."""
 PLACEHOLDER = "placeholder"
 """Key of a boolean tensor: True where the file does not hold the orientation; all 16 orders of axes are then equal."""
 
@@ -112,7 +109,7 @@ def cine_preprocessing(*, image_size: Sequence[int], spacing: Sequence[float]) -
 
     The item afterwards holds ``image`` (plain float32 tensor (2, \\*image_size) in [0, 1]), ``placeholder`` (see
     :data:`PLACEHOLDER`) and, where present, ``label`` and ``subject``. With masks it also holds ``mask`` (uint8 tensor
-    (2, \\*image_size) of 0 to K) and ``labelled`` (see :data:`LABELLED`). All other keys are dropped, so that items of
+    (2, \\*image_size) of 0 to K) and ``labelled`` (see `mask_reading.LABELLED`). All other keys are dropped, so that items of
     any source can be collated.
 
     Args:

@@ -25,6 +25,11 @@ from monai_fedlora.out_of_memory import tell_out_of_memory
 from monai_fedlora.transforms.frames import Frame, shared_slices
 from monai_fedlora.transforms.orientation import reading_order, reordered_array
 
+MASK = "mask"
+"""Key of masks, uint8 tensors (F, \\*spatial): 0 background, 1 to K the structures."""
+LABELLED = "labelled"
+"""Key of a boolean tensor (K + 1,): whether a case's mask outlines each structure, the background first."""
+
 _HALF = 0.5
 """Largest distance between the corners of a mask and of its image, in voxels."""
 
@@ -74,7 +79,7 @@ def mask_labels(stored: np.ndarray, values: Sequence[int], path: Path) -> np.nda
         )
     if not set(found.tolist()) & {value for value in values if value}:
         raise DataError(
-            f"{path} is empty: no voxel belongs to a structure; choose the mask of another frame, or drop it"
+            f"{path} is empty: nothing in it belongs to a structure; choose another mask, or leave its image out"
         )
     labels = np.zeros(stored.shape, np.uint8)
     for label, value in enumerate(values, 1):

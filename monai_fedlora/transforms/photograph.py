@@ -17,12 +17,15 @@ from torch import Tensor, nn
 
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.formats.photograph_file import read_photograph
+from monai_fedlora.transforms.mask_reading import LABELLED, MASK, outlined
 from monai_fedlora.transforms.photograph_colour import shades_of_grey
-from monai_fedlora.transforms.photograph_geometry import centre_square, disc_square, resize
+from monai_fedlora.transforms.photograph_geometry import centre_box, centre_square, disc_square, field_of_view, resize
+from monai_fedlora.transforms.photograph_mask import shrink_labels
+from monai_fedlora.transforms.photograph_mask_reading import read_photograph_mask
 from monai_fedlora.transforms.photograph_style import STYLES
 
 IMAGE = "image"
-KEPT_KEYS = (IMAGE, "label", "subject")
+KEPT_KEYS = (IMAGE, MASK, LABELLED, "label", "subject")
 
 
 class PhotographPreprocessor(nn.Module):
@@ -60,6 +63,12 @@ class PhotographPreprocessor(nn.Module):
             squares = resize(centre_square(image), self.size)
         return (squares - self.mean) / self.std
 
+    def box(self, image: Tensor) -> tuple[int, int, int, int]:
+        """The part of a photograph (3, H, W) in [0, 1] that :meth:`forward` takes, as `field_of_view` gives it."""
+        if self.style == "fundus":
+            return field_of_view(image)
+        return centre_box(image.shape[1], image.shape[2])
+
 
 class StyledPreprocessor(PhotographPreprocessor):
     """Preprocess photographs in a style that another package has added.
@@ -77,6 +86,17 @@ class StyledPreprocessor(PhotographPreprocessor):
         """(B, 3, H, W) in [0, 1] -> (B, 3, size, size), normalised."""
         squares = torch.cat([resize(self.square(one[None]), self.size) for one in image])
         return (squares - self.mean) / self.std
+
+    def box(self, image: Tensor) -> tuple[int, int, int, int]:
+        """Refuse, because nobody but the other package knows what it cuts out.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            f"the photograph style {self.style!r} of another package does not say what it cuts out, so that masks "
+            "cannot follow; choose a style of this package for segmentation"
+        )
 
 
 def photograph_preprocessor(
@@ -101,25 +121,42 @@ def photograph_preprocessor(
 class LoadPhotographd(Transform):
     """Read the file named by ``image``: a plain float32 tensor (3, H, W) in [0, 1] takes its place.
 
-    All other keys stay. For grey, transparent, rotated and 16-bit files see `photograph_file.read_photograph`.
+    All other keys stay. For grey, transparent, rotated and 16-bit files see `photograph_file.read_photograph`. Where
+    the item has ``mask_values``, the file named by ``mask`` is read too: a uint8 tensor (1, H, W) takes its place, 0
+    for the background and 1 to K for the structures, and ``labelled`` says which of them it outlines.
 
     Raises:
-        DataError: the file cannot be used; the message names it.
+        DataError: a file cannot be used; the message names it.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        return {**data, IMAGE: torch.from_numpy(read_photograph(data[IMAGE]))}
+        loaded = {**data, IMAGE: torch.from_numpy(read_photograph(data[IMAGE]))}
+        if "mask_values" not in data:
+            return loaded
+        mask = read_photograph_mask(data[MASK], image=data[IMAGE], values=data["mask_values"])
+        return {**loaded, MASK: torch.from_numpy(mask)[None], LABELLED: outlined(data["mask_values"])}
 
 
 class PreparePhotographd(Transform):
-    """:func:`photograph_preprocessor` on ``image``: (3, H, W) in [0, 1] -> (3, size, size), normalised."""
+    """:func:`photograph_preprocessor` on ``image``: (3, H, W) in [0, 1] -> (3, size, size), normalised.
+
+    A ``mask`` (1, H, W) is cut and scaled in the same way, see `photograph_mask.shrink_labels`.
+
+    Raises:
+        ConfigError: there is a mask, and the style is that of another package, which cuts as it likes.
+    """
 
     def __init__(self, *, style: str, image_size: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> None:
         self.preprocessor = photograph_preprocessor(style=style, image_size=image_size, mean=mean, std=std)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        image = data[IMAGE]
         with torch.no_grad():
-            return {**data, IMAGE: self.preprocessor(data[IMAGE][None])[0]}
+            prepared = {**data, IMAGE: self.preprocessor(image[None])[0]}
+            if MASK in data:
+                box = self.preprocessor.box(image)
+                prepared[MASK] = shrink_labels(data[MASK], box, self.preprocessor.size, len(data[LABELLED]) - 1)
+        return prepared
 
 
 def photograph_preprocessing(
@@ -128,7 +165,8 @@ def photograph_preprocessing(
     """Deterministic transforms from a datalist item to the network's input.
 
     The item afterwards holds ``image`` (plain float32 tensor (3, \\*image_size)) and, where present, ``label`` and
-    ``subject``. All other keys are dropped, so that items of any source can be collated.
+    ``subject``. With masks it also holds ``mask`` (uint8 tensor (1, \\*image_size) of 0 to K) and ``labelled`` (see
+    `mask_reading.LABELLED`). All other keys are dropped, so that items of any source can be collated.
 
     Args:
         style: "dermoscopy", "fundus", "plain" or one of another package, see :func:`photograph_preprocessor`.

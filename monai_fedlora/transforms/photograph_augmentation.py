@@ -18,7 +18,7 @@ from monai.transforms import (
 )
 from torch import Tensor
 
-from monai_fedlora.transforms.photograph import IMAGE, channel_levels
+from monai_fedlora.transforms.photograph import IMAGE, MASK, channel_levels
 from monai_fedlora.transforms.photograph_colour import saturate
 from monai_fedlora.transforms.photograph_style import STYLES
 
@@ -76,7 +76,8 @@ def photograph_augmentation(
     The normalisation is undone first and applied again last, so that padding is black and the jitter acts on levels in
     [0, 1], where they stay. There are mirroring and rotation as the style allows, scaling by up to 20 %, a shift by up
     to a twentieth of the width, and jitter of brightness, gamma, saturation and the gain of each channel (the last a
-    quarter of ``jitter``); black stays black. The ranges are ours.
+    quarter of ``jitter``); black stays black. The ranges are ours. A ``mask`` is mirrored, rotated, scaled, shifted and
+    padded with its image.
 
     Args:
         style: in :data:`monai_fedlora.transforms.photograph_style.STYLES`.
@@ -94,15 +95,19 @@ def photograph_augmentation(
     shift = max(image_size) / 20
     return [
         LinearChannelsd(scale=width, offset=centre),
-        *(RandFlipd(keys=IMAGE, prob=probability, spatial_axis=axis) for axis in variation.flips),
+        *(
+            RandFlipd(keys=(IMAGE, MASK), allow_missing_keys=True, prob=probability, spatial_axis=axis)
+            for axis in variation.flips
+        ),
         RandAffined(
-            keys=IMAGE,
+            keys=(IMAGE, MASK),
+            allow_missing_keys=True,
             prob=probability,
             spatial_size=tuple(image_size),
             rotate_range=variation.angle,
             translate_range=(shift, shift),
             scale_range=(0.2, 0.2),
-            mode="bilinear",
+            mode=("bilinear", "nearest"),
             padding_mode=variation.padding,
             cache_grid=True,
         ),
@@ -113,4 +118,5 @@ def photograph_augmentation(
         ScaleIntensityRanged(keys=IMAGE, a_min=0.0, a_max=1.0, b_min=0.0, b_max=1.0, clip=True),
         LinearChannelsd(scale=1 / width, offset=-centre / width),
         EnsureTyped(keys=IMAGE, dtype=torch.float32, track_meta=False),
+        EnsureTyped(keys=MASK, dtype=torch.uint8, track_meta=False, allow_missing_keys=True),
     ]

@@ -9,12 +9,29 @@ from torch import Tensor
 from monai_fedlora.transforms.localise import percentile
 
 
-def centre_square(image: Tensor) -> Tensor:
-    """Crop the largest centred square from (B, 3, H, W); an odd pixel is dropped at the bottom or right."""
-    height, width = image.shape[2], image.shape[3]
+def centre_box(height: int, width: int) -> tuple[int, int, int, int]:
+    """The largest centred square of an image, as `field_of_view` gives one; an odd pixel is left at the end."""
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    return image[:, :, top : top + side, left : left + side]
+    return top, top + side, left, left + side
+
+
+def centre_square(image: Tensor) -> Tensor:
+    """Crop the largest centred square from (B, 3, H, W); an odd pixel is dropped at the bottom or right."""
+    return cut_square(image, centre_box(image.shape[2], image.shape[3]))
+
+
+def cut_square(image: Tensor, box: tuple[int, int, int, int]) -> Tensor:
+    """Cut a part out of (..., H, W) and pad it with zeros to the smallest square, (..., S, S), in whose middle it is.
+
+    Args:
+        image: colours, or labels.
+        box: first row, row after the last, first column, column after the last.
+    """
+    crop = image[..., box[0] : box[1], box[2] : box[3]]
+    side = max(crop.shape[-2], crop.shape[-1])
+    down, across = side - crop.shape[-2], side - crop.shape[-1]
+    return F.pad(crop, [across // 2, across - across // 2, down // 2, down - down // 2])
 
 
 def field_of_view(image: Tensor) -> tuple[int, int, int, int]:
@@ -64,16 +81,11 @@ def field_of_view(image: Tensor) -> tuple[int, int, int, int]:
 
 
 def disc_square(image: Tensor) -> Tensor:
-    """Crop the square around the lit disc from (3, H, W); parts outside of the image are black."""
-    top, bottom, left, right = field_of_view(image)
-    crop = image[:, top:bottom, left:right]
-    height, width = crop.shape[1], crop.shape[2]
-    side = max(height, width)
-    down, across = side - height, side - width
-    return F.pad(crop, [across // 2, across - across // 2, down // 2, down - down // 2])
+    """Crop the square around the lit disc from (3, H, W); parts outside of the disc's box are black."""
+    return cut_square(image, field_of_view(image))
 
 
 def resize(image: Tensor, size: int) -> Tensor:
-    """Scale (B, 3, S, S) to (B, 3, size, size), bilinear and antialiased, into [0, 1]."""
+    """Scale (B, C, S, S) to (B, C, size, size), bilinear and antialiased, into [0, 1]."""
     scaled = F.interpolate(image, size=[size, size], mode="bilinear", align_corners=False, antialias=True)
     return scaled.clamp(0.0, 1.0)
