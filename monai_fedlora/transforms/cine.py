@@ -109,8 +109,8 @@ def cine_preprocessing(*, image_size: Sequence[int], spacing: Sequence[float]) -
 
     The item afterwards holds ``image`` (plain float32 tensor (2, \\*image_size) in [0, 1]), ``placeholder`` (see
     :data:`PLACEHOLDER`) and, where present, ``label`` and ``subject``. With masks it also holds ``mask`` (uint8 tensor
-    (2, \\*image_size) of 0 to K) and ``labelled`` (see `mask_reading.LABELLED`). All other keys are dropped, so that items of
-    any source can be collated.
+    (2, \\*image_size) of 0 to K) and ``labelled`` (see `mask_reading.LABELLED`). All other keys are dropped, so that
+    items of any source can be collated.
 
     Args:
         image_size: voxels (x, y, z) of the network's input.
