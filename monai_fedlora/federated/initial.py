@@ -48,6 +48,7 @@ def build_shared(plan: Plan, *, backbone: str | None = None) -> tuple[Manifest, 
         method=plan.method,
         method_args=plan.method_args,
         seed=plan.seed,
+        masks=plan.task_of.gives_masks,
     )
     scope = plan.scope(network)
     if backbone is None and _shares_backbone(network, scope):
@@ -104,6 +105,7 @@ def _names_alone(plan: Plan) -> tuple[Any, Scope]:
             backbone=UNTRAINED,
             method=plan.method,
             method_args=plan.method_args,
+            masks=plan.task_of.gives_masks,
         )
     return network, plan.scope(network)
 

@@ -92,6 +92,7 @@ class Installed:
             seed=plan.seed,
             classes=plan.classes,
             prompts=plan.prompts,
+            masks=plan.task_of.gives_masks,
         )
 
     def furnish(self, config: ConfigParser, *, plan: Plan, site: str) -> Datalist:

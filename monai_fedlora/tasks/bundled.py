@@ -12,12 +12,27 @@ from monai_fedlora.engines.epoch_metrics import EpochMetrics
 from monai_fedlora.tasks.known import task_of
 from monai_fedlora.tasks.task import Task
 
-__all__ = ["along", "loss", "metrics", "outputs", "postprocessing", "predictions", "prepare", "task_of"]
+__all__ = [
+    "along",
+    "gives_masks",
+    "loss",
+    "metrics",
+    "outputs",
+    "postprocessing",
+    "predictions",
+    "prepare",
+    "task_of",
+]
 
 
 def outputs(*, task: Task, names: Sequence[str]) -> int:
     """Number of the head's outputs."""
     return task.outputs(len(names))
+
+
+def gives_masks(*, task: Task) -> bool:
+    """Whether the network needs its decoder, whose logits are of every voxel."""
+    return task.gives_masks
 
 
 def prepare(*, task: Task) -> PrepareCases:

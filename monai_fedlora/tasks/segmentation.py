@@ -308,6 +308,7 @@ SEGMENTATION = Task(
     collected=TargetKind(key="mask", read=_read, complete=_complete),
     prepare=PrepareCases(target=allowed_classes, turns=True),
     along=("mask",),
+    gives_masks=True,
     loss=_loss,
     metrics=_metrics,
     postprocessing=no_postprocessing,

@@ -67,6 +67,7 @@ class Task:
             None if nothing is.
         channels: given the same two shapes, the number of outputs.
         gives_logits: whether the loss takes a softmax of the outputs.
+        gives_masks: whether the outputs are of every voxel, so that a network of the catalogue needs its decoder.
         collected: how a Python program gives the targets of cases.
         prepare: takes images, or their names, and targets from a batch.
         along: keys of an item that change with the image wherever it is augmented.
@@ -105,6 +106,7 @@ class Task:
     key: str
     measures: Mapping[str, str]
     gives_logits: bool = True
+    gives_masks: bool = False
     channels: Callable[[tuple[int, ...], tuple[int, ...]], int] = lambda output, image: output[1]
     most_names: int = MOST_CLASSES
     lower_is_better: bool = False
