@@ -30,6 +30,7 @@ from monai_fedlora.networks.prompts import own_prompts
 from monai_fedlora.networks.weights import backbone_sha256 as sha256_of
 from monai_fedlora.rendering.tables import Table, plural
 from monai_fedlora.resources import bundle_setting
+from monai_fedlora.tasks.known import task_of
 
 __all__ = ["Compared", "compare"]
 
@@ -181,6 +182,7 @@ def compare(
         unseen=tuple(places) if unseen == "all" else tuple(one_or_more(unseen)),
         new_site_cases=tuple(cases_for_new),
         prompts=said,
+        task=task_of(datalists[places[0]]).name,
     )
     task = Task(comparison, datalists, found, Path(output))
     with watch(len(comparison.runs()), len(stored_results(task))) as on_progress:

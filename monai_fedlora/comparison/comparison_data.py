@@ -17,6 +17,7 @@ from monai_fedlora.data.site import site_data
 from monai_fedlora.errors import DataError
 from monai_fedlora.files import sha256
 from monai_fedlora.resources import bundle_configs
+from monai_fedlora.tasks.known import task_of
 
 
 def prepared_sites(data_root: str) -> list[str]:
@@ -35,7 +36,7 @@ def load_sites(sites: Sequence[str], *, bundle: str, data_root: str | None) -> d
     """Load the datalist of every site; without a prepared folder, that of the bundle's phantom.
 
     Raises:
-        DataError: a site's data are missing or wrong, a site is named twice, or the sites' classes differ.
+        DataError: a site's data are missing or wrong, a site is named twice, or the sites' tasks or classes differ.
     """
     if len(set(sites)) != len(sites):
         raise DataError(f"the sites {', '.join(sites)} must be different ones")
@@ -49,6 +50,11 @@ def load_sites(sites: Sequence[str], *, bundle: str, data_root: str | None) -> d
             raise DataError(
                 f"{first.site} has the classes {list(first.classes)}, {other.site} {list(other.classes)}; prepare the "
                 "sites with the same task and class list"
+            )
+        if task_of(other) is not task_of(first):
+            raise DataError(
+                f"{first.site} is of the task {first.task}, {other.site} of {other.task}; prepare the sites with "
+                "the same one"
             )
     return datalists
 

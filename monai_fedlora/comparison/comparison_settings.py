@@ -10,6 +10,7 @@ from typing import Any
 
 from monai_fedlora import __version__
 from monai_fedlora.catalogues import code_of_package
+from monai_fedlora.comparison.compared_measures import Measures
 from monai_fedlora.comparison.facts import Facts, method_facts
 from monai_fedlora.data.pool import POOLED
 from monai_fedlora.errors import ConfigError
@@ -18,6 +19,9 @@ from monai_fedlora.federated.training_settings import TRAINING_SETTINGS, check_n
 from monai_fedlora.methods.base import get_method
 from monai_fedlora.networks.prompts import Prompts, bundle_prompts
 from monai_fedlora.source_digest import TRAINING, source_digest
+from monai_fedlora.tasks.classification import CLASSIFICATION
+from monai_fedlora.tasks.known import TASKS
+from monai_fedlora.tasks.task import Task
 
 TRAINING_DEFAULTS: Mapping[str, Any] = {"augment": False, "cache_features": True}
 """Defaults of training in a comparison, the same as in the shipped demonstrations (ours).
@@ -58,7 +62,7 @@ class Comparison:
         bundle: name of the training bundle.
         size: name of the backbone.
         backbone_sha256: hash of the backbone's file.
-        classes: class names in label order.
+        classes: class names in label order; in other tasks those of structures or values.
         data: sites with the hash of their cases, see :func:`monai_fedlora.comparison.comparison_data.data_hash`.
         rounds: rounds of every federation.
         local_epochs: passes over a site's training cases per round.
@@ -66,6 +70,7 @@ class Comparison:
         unseen: sites that are held out, one at a time, in further runs.
         new_site_cases: see :data:`NEW_SITE_CASES`; above 0 and increasing.
         prompts: texts of the classes for methods that read texts; None for those of the bundle.
+        task: what is learnt.
     """
 
     methods: Mapping[str, Mapping[str, Any]]
@@ -80,6 +85,7 @@ class Comparison:
     unseen: tuple[str, ...] = ()
     new_site_cases: tuple[int, ...] = NEW_SITE_CASES
     prompts: Prompts | None = None
+    task: str = CLASSIFICATION.name
 
     def __post_init__(self) -> None:
         if not self.methods:
@@ -118,9 +124,21 @@ class Comparison:
     def facts(self) -> dict[str, Facts]:
         """Sizes and abilities of each method with this backbone."""
         return {
-            method: method_facts(method, self.method_args(method), size=self.size, classes=len(self.classes))
+            method: method_facts(
+                method, self.method_args(method), size=self.size, names=len(self.classes), task=self.task_of
+            )
             for method in self.methods
         }
+
+    @property
+    def task_of(self) -> Task:
+        """What is learnt."""
+        return TASKS[self.task]
+
+    @cached_property
+    def measures(self) -> Measures:
+        """What the methods are compared by."""
+        return Measures.of(self.task_of, self.classes)
 
     def is_pooled(self, method: str) -> bool:
         """Whether a method trains on the pooled cases of all sites instead of in a federation."""
@@ -160,6 +178,7 @@ class Comparison:
             seed=run.seed,
             training=self.training(run.method),
             prompts=(self.prompts or bundle_prompts(self.bundle)) if method.reads_text else None,
+            task=self.task,
         )
 
     def identity(self, run: Run) -> dict[str, Any]:
@@ -179,6 +198,7 @@ class Comparison:
             "bundle": self.bundle,
             "size": self.size,
             "backbone_sha256": self.backbone_sha256,
+            "task": self.task,
             "classes": list(self.classes),
             "data": dict(self.data),
             "rounds": self.rounds,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from monai_fedlora.scope import Role
+from monai_fedlora.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,7 @@ class Facts:
         bytes_down: bytes of the tensors that a site receives in a round.
         shared: number of shared parameters.
         private: number of private parameters.
-        private_head: whether the classification head is private.
+        private_head: whether the head is private.
         has_shared_model: whether the backbone with the shared parameters alone is a model, which a new site can use.
         can_keep_features: whether features can be cached: the network's first blocks are frozen.
     """
@@ -32,8 +33,14 @@ class Facts:
     can_keep_features: bool
 
 
-def method_facts(method: str, method_args: Mapping[str, Any], *, size: str, classes: int) -> Facts:
+def method_facts(method: str, method_args: Mapping[str, Any], *, size: str, names: int, task: Task) -> Facts:
     """Determine the facts from a method's network on torch's meta device, without weights.
+
+    Args:
+        method, method_args: registered name and hyper-parameters.
+        size: name of the backbone.
+        names: number of classes, structures or values.
+        task: what is learnt.
 
     Raises:
         ConfigError: the method, one of its settings or the backbone's name is unknown.
@@ -47,7 +54,12 @@ def method_facts(method: str, method_args: Mapping[str, Any], *, size: str, clas
     chosen = get_method(method, method_args)
     with torch.device("meta"):
         network = build_network(
-            size=size, out_chans=classes, backbone=UNTRAINED, method=method, method_args=method_args
+            size=size,
+            out_chans=task.outputs(names),
+            backbone=UNTRAINED,
+            method=method,
+            method_args=method_args,
+            masks=task.collected.key == "mask",
         )
     scope = chosen.scope(network, wire_dtype="float16")
     state = network.state_dict()

@@ -8,31 +8,32 @@ from typing import Any
 
 from monai_fedlora.comparison.outcome import Outcome
 from monai_fedlora.comparison.result_rows import by_site_and_seed, chosen
-from monai_fedlora.comparison.statistics import KEY, average
+from monai_fedlora.comparison.statistics import average
 from monai_fedlora.rendering.charts import Estimate, Line, forest_plot, heat_map, line_chart
 from monai_fedlora.rendering.drawing import Figure, draw, legend, log_ticks, style
 from monai_fedlora.site_report import PERSONAL
 
-LABEL = "balanced accuracy"
 _SAME = "The table above has the values."
 
 
 def seeds_figure(outcome: Outcome) -> Figure | None:
     """Mean over sites and worst site of every method, a mark per seed."""
-    rows = {}
+    rows, measures = {}, outcome.measures
+    worst = max if measures.lower_is_better else min
+    dotted = "" if measures.chance is None else "; dotted, chance with all classes"
     for method in outcome.comparison.methods:
-        values = by_site_and_seed(chosen(outcome.rows, method=method, view=PERSONAL), KEY)
+        values = by_site_and_seed(chosen(outcome.rows, method=method, view=PERSONAL), measures.key)
         seeds = dict.fromkeys(seed for _, seed in values)
         by_seed = [[value for (_, seed), value in values.items() if seed == each] for each in seeds]
-        rows[method] = [_estimate(list(map(fmean, by_seed))), _estimate(list(map(min, by_seed)))]
+        rows[method] = [_estimate(list(map(fmean, by_seed))), _estimate(list(map(worst, by_seed)))]
     return forest_plot(
         rows,
         series=["mean over sites", "worst site"],
-        title=f"Balanced accuracy of every method{outcome.of_images}: open, a mark per seed; filled, their mean, with "
-        "one standard deviation to each side; dotted, chance with all classes",
+        title=f"{measures.title} of every method{outcome.of_images}: open, a mark per seed; filled, their "
+        f"mean, with one standard deviation to each side{dotted}",
         description=_SAME,
-        x_label=LABEL,
-        chance=1 / len(outcome.comparison.classes),
+        x_label=measures.word,
+        chance=measures.chance,
     )
 
 
@@ -50,19 +51,20 @@ def sites_figure(outcome: Outcome) -> Figure | None:
     return heat_map(
         {s.method: [s.sites[site].mean if site in s.sites else None for site in sites] for s in outcome.summaries},
         columns=[f"{site}\n{len(outcome.datalists[site].test)} test cases" for site in sites],
-        title=f"Balanced accuracy of every method at every site, mean over seeds{outcome.of_images}",
+        title=f"{outcome.measures.title} of every method at every site, mean over seeds{outcome.of_images}",
         description=" ".join(
             f"{s.method}: {', '.join(f'{found.mean:.2f} at {site}' for site, found in s.sites.items())}."
             for s in outcome.summaries
         ),
-        label=LABEL,
+        label=outcome.measures.word,
     )
 
 
 def unseen_figure(outcome: Outcome) -> Figure | None:
-    """Balanced accuracy at a new site by the number of its own training cases, a line per method."""
+    """The key metric at a new site by the number of its own training cases, a line per method."""
     cases = sorted({n for summary in outcome.summaries for n in summary.unseen})
-    chance = 1 / len(outcome.comparison.classes)
+    measures = outcome.measures
+    dotted = "" if measures.chance is None else "; dotted: chance"
     return line_chart(
         {
             s.method: Line(
@@ -71,13 +73,13 @@ def unseen_figure(outcome: Outcome) -> Figure | None:
             )
             for s in outcome.summaries
         },
-        title="Balanced accuracy at a site that was held out, by number of its own training cases; bars: spread over "
-        "seeds; dotted: chance",
+        title=f"{measures.title} at a site that was held out, by number of its own training cases; bars: "
+        f"spread over seeds{dotted}",
         description=_SAME,
         ticks={place: str(n) if n else "at once" for place, n in enumerate(cases)},
         x_label="training cases of the new site that its private part has seen",
-        y_label=f"{LABEL}, mean over held-out sites",
-        reference=dict.fromkeys(range(len(cases)), chance),
+        y_label=f"{measures.word}, mean over held-out sites",
+        reference=None if measures.chance is None else dict.fromkeys(range(len(cases)), measures.chance),
     )
 
 
@@ -107,9 +109,9 @@ def traffic_figure(outcome: Outcome) -> Figure | None:
             axes.axvspan(nothing / 1.6, nothing * 1.6, color="0.95", zorder=0)
             axes.annotate("nothing\nis sent", (nothing, 0.02), xycoords=("data", "axes fraction"), ha="center", size=8)
         axes.set_xlabel("bytes per site and round, up and down")
-        axes.set_ylabel(f"{LABEL}, mean over sites")
+        axes.set_ylabel(f"{outcome.measures.word}, mean over sites")
         axes.grid()
         legend(axes, handles)
 
-    title = "Bytes per site and round against balanced accuracy; bars: spread over seeds"
+    title = f"Bytes per site and round against {outcome.measures.word}; bars: spread over seeds"
     return draw(plot, title=title, description="The first table has the values.")

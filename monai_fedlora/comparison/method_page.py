@@ -47,7 +47,11 @@ def page(outcome: Outcome) -> str:
         settings=[method_tables.common_settings(outcome), method_tables.method_settings(outcome)],
         uncached=[method for method in comparison.methods if not comparison.training(method)["cache_features"]],
         tested=sum(len(outcome.datalists[site].test) for site in comparison.sites),
-        has_undefined=any(row.values["auroc"] is None for row in chosen(outcome.rows, view=PERSONAL)),
+        undefined=[
+            word
+            for name, word in outcome.measures.further.items()
+            if any(row.values[name] is None for row in chosen(outcome.rows, view=PERSONAL))
+        ],
         rare="; ".join(f"{site}: {', '.join(names)}" for site, names in _rare_classes(outcome).items()),
         few_cases=FEW_CASES,
         files=(TABLE_NAME, ROWS_NAME, JSON_NAME),
@@ -55,7 +59,9 @@ def page(outcome: Outcome) -> str:
 
 
 def _rare_classes(outcome: Outcome) -> dict[str, list[str]]:
-    """By site, the classes that have test cases, but fewer than :data:`FEW_CASES`."""
+    """By site, the classes that have test cases, but fewer than :data:`FEW_CASES`; none in a task without classes."""
+    if not outcome.measures.by_class:
+        return {}
     classes = outcome.comparison.classes
     found = {
         site: [name for name, count in zip(classes, datalist.counts("test"), strict=True) if 0 < count < FEW_CASES]

@@ -28,7 +28,7 @@ def methods(outcome: Outcome) -> Table:
                 summary.method,
                 written(summary.score),
                 written(summary.worst) + worst,
-                written(summary.auroc),
+                *(written(found) for found in summary.further.values()),
                 written(summary.shared),
                 *map(count, outcome.traffic(summary.method) or (None, None)),
                 shown(outcome.seconds(summary.method), ",.0f"),
@@ -38,9 +38,9 @@ def methods(outcome: Outcome) -> Table:
         caption=f"Test cases of the sites{outcome.of_images}",
         head=[
             "method",
-            "balanced accuracy",
+            outcome.measures.word,
             "worst site",
-            "AUROC",
+            *outcome.measures.further.values(),
             "shared model",
             "bytes up",
             "bytes down",
@@ -52,10 +52,10 @@ def methods(outcome: Outcome) -> Table:
 
 
 def cases(outcome: Outcome) -> Table:
-    """Cases per class of every site and split."""
+    """Cases of every site and split, per class where there are classes."""
     found = [(site, outcome.datalists[site]) for site in outcome.comparison.sites]
     return Table(
-        caption=f"Cases per class ({' / '.join(outcome.comparison.classes)})",
+        caption=f"Cases per class ({' / '.join(outcome.comparison.classes)})" if outcome.measures.by_class else "Cases",
         head=["site", "data set", "images", *SPLITS],
         rows=[
             [site, each.dataset, each.origin.kind, *(" / ".join(map(str, each.counts(split))) for split in SPLITS)]
@@ -71,14 +71,14 @@ def tests(outcome: Outcome) -> Table:
         [
             test.method,
             f"{test.difference:+.3f}",
-            f"{test.higher} / {test.lower} of {test.pairs}",
+            f"{test.better} / {test.worse} of {test.pairs}",
             f"{test.p:.3g}",
             f"{test.p_holm:.3g}",
         ]
         for test in outcome.tests
     ]
     return Table(
-        caption="Balanced accuracy at the same site with the same seed",
+        caption=f"{outcome.measures.title} at the same site with the same seed",
         head=["method", "mean difference", "better / worse", "p", "p after Holm"],
         rows=rows,
     )
@@ -97,7 +97,7 @@ def unseen(outcome: Outcome) -> Table:
         for s in outcome.summaries
     ]
     return Table(
-        caption="Balanced accuracy, by number of the new site's own training cases",
+        caption=f"{outcome.measures.title}, by number of the new site's own training cases",
         head=["method", *(f"{n} cases" if n else "at once" for n in columns), "head"],
         rows=rows,
     )
@@ -110,7 +110,7 @@ def common_settings(outcome: Outcome) -> Table:
         ["bundle", comparison.bundle],
         ["backbone", f"{comparison.size}, {'packaged demo weights' if outcome.is_demo else outcome.backbone}"],
         ["backbone SHA-256", comparison.backbone_sha256],
-        ["classes", ", ".join(comparison.classes)],
+        [outcome.measures.named, ", ".join(comparison.classes)],
         ["rounds, local epochs", f"{comparison.rounds}, {comparison.local_epochs}"],
         ["seeds", ", ".join(map(str, comparison.seeds))],
         ["version", __version__],

@@ -12,8 +12,9 @@ from typing import Any
 
 from monai_fedlora import __version__
 from monai_fedlora.comparison.case_scores import CaseScore
+from monai_fedlora.comparison.compared_measures import Measures
 from monai_fedlora.comparison.comparison_settings import Comparison, Run
-from monai_fedlora.comparison.result_rows import METRICS, Row, rows
+from monai_fedlora.comparison.result_rows import Row, rows
 from monai_fedlora.comparison.runner import Failure
 from monai_fedlora.comparison.statistics import Average, PairedTest, Summary, paired_tests, summarise, ties
 from monai_fedlora.data.cases import SPLITS, Datalist
@@ -46,40 +47,46 @@ class Outcome:
     failures: Sequence[Failure] = ()
 
     @cached_property
+    def measures(self) -> Measures:
+        """What the methods are compared by."""
+        return self.comparison.measures
+
+    @cached_property
     def rows(self) -> list[Row]:
         """Every metric of every run."""
-        return rows(self.results)
+        return rows(self.results, self.measures)
 
     @cached_property
     def summaries(self) -> list[Summary]:
         """One per method, in the order in which they were named."""
-        return [summarise(self.rows, method) for method in self.comparison.methods]
+        return [summarise(self.rows, method, self.measures) for method in self.comparison.methods]
 
     @cached_property
     def tests(self) -> list[PairedTest]:
         """Each method against the first one."""
-        return paired_tests(self.rows, list(self.comparison.methods))
+        return paired_tests(self.rows, list(self.comparison.methods), self.measures)
 
     @cached_property
     def ties(self) -> list[str]:
         """The best method, and those whose difference to it is within the spread over seeds."""
-        return ties(self.summaries)
+        return ties(self.summaries, self.measures)
 
     @property
     def verdict(self) -> str:
-        """Which method has the highest mean, or which ones tie; empty without a result."""
+        """Which method has the best mean, or which ones tie; empty without a result."""
         if not self.ties:
             return ""
         best, *others = self.ties
+        first = "lowest" if self.measures.lower_is_better else "highest"
         if len(self.comparison.seeds) == 1:
-            equal = f"A tie: {best} and {', '.join(others)} have the same mean" if others else f"{best} is highest"
+            equal = f"A tie: {best} and {', '.join(others)} have the same mean" if others else f"{best} is {first}"
             return f"{equal}; with one seed, nobody can say how much of that is chance."
         if others:
             return (
-                f"A tie: {best} is highest, and the seeds do not tell it from {', '.join(others)} (within one standard "
+                f"A tie: {best} is {first}, and the seeds do not tell it from {', '.join(others)} (within one standard "
                 "deviation over seeds)."
             )
-        return f"{best} is highest, by more than one standard deviation over seeds."
+        return f"{best} is {first}, by more than one standard deviation over seeds."
 
     @property
     def images(self) -> str:
@@ -125,23 +132,24 @@ def write_files(outcome: Outcome, folder: Path) -> None:
 def table(outcome: Outcome) -> list[dict[str, Any]]:
     """One row of numbers per method; None where there is none."""
     tests = {test.method: test for test in outcome.tests}
+    key = outcome.measures.key
     result = []
     for summary in outcome.summaries:
         row: dict[str, Any] = {"method": summary.method}
         for name, value in (
-            ("balanced_accuracy", summary.score),
-            ("worst_site_balanced_accuracy", summary.worst),
-            ("auroc", summary.auroc),
-            ("shared_only_balanced_accuracy", summary.shared),
+            (key, summary.score),
+            (f"worst_site_{key}", summary.worst),
+            *summary.further.items(),
+            (f"shared_only_{key}", summary.shared),
         ):
             row |= _flat(name, value)
         row["worst_site"] = summary.worst_site
         row["within_spread_of_best"] = summary.method in outcome.ties
         for site in outcome.comparison.sites:
-            row |= _flat(f"balanced_accuracy_at_{site}", summary.sites.get(site))
+            row |= _flat(f"{key}_at_{site}", summary.sites.get(site))
         if outcome.comparison.unseen:
             for n in (0, *outcome.comparison.new_site_cases):
-                row |= _flat(f"unseen_site_balanced_accuracy_after_{n}_cases", summary.unseen.get(n))
+                row |= _flat(f"unseen_site_{key}_after_{n}_cases", summary.unseen.get(n))
         up, down = outcome.traffic(summary.method) or (None, None)
         row |= {"bytes_up_per_site_and_round": up, "bytes_down_per_site_and_round": down}
         row["seconds_per_run"] = outcome.seconds(summary.method)
@@ -176,8 +184,8 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
             | {split: list(datalist.counts(split)) for split in SPLITS}
             for site, datalist in outcome.datalists.items()
         },
-        "summaries": [dataclasses.asdict(summary) for summary in outcome.summaries],
-        "tests": [dataclasses.asdict(test) for test in outcome.tests],
+        "summaries": [_summary(summary) for summary in outcome.summaries],
+        "tests": [_test(test) for test in outcome.tests],
         "within_spread_of_best": outcome.ties,
         "seconds_per_run": {method: outcome.seconds(method) for method in comparison.methods},
         "facts": {method: dataclasses.asdict(comparison.facts[method]) for method in comparison.methods},
@@ -187,13 +195,23 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def _summary(summary: Summary) -> dict[str, Any]:
+    found = dataclasses.asdict(summary)
+    return {**found.pop("further"), **found}
+
+
+def _test(test: PairedTest) -> dict[str, Any]:
+    found = dataclasses.asdict(test)
+    return {**found, "higher": found.pop("better"), "lower": found.pop("worse")}
+
+
 def _flat(name: str, value: Average | None) -> dict[str, float | None]:
     return {name: value.mean if value else None, f"{name}_sd": value.spread if value else None}
 
 
 def _row(row: Row) -> dict[str, Any]:
     named = {"method": row.method, "seed": row.seed, "site": row.site, "view": row.view, "training_cases": row.cases}
-    return {**named, "n": row.n, **{name: row.values[name] for name in METRICS}}
+    return {**named, "n": row.n, **row.values}
 
 
 def _csv(entries: Iterable[Mapping[str, Any]]) -> str:

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from monai_fedlora.comparison.compared_measures import Measures
 from monai_fedlora.comparison.comparison_settings import Run
 
 NEW = "new"
 """View of a held-out site, in addition to those of :mod:`monai_fedlora.site_report`."""
-
-METRICS = ("balanced_accuracy", "auroc", "sensitivity", "specificity", "mcc", "accuracy", "ece")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,7 @@ class Row:
     values: Mapping[str, float | None]
 
 
-def rows(results: Mapping[Run, Any]) -> list[Row]:
+def rows(results: Mapping[Run, Any], measures: Measures) -> list[Row]:
     """One row per run, site and view, in the order of the runs."""
     return [
         Row(
@@ -46,7 +45,7 @@ def rows(results: Mapping[Run, Any]) -> list[Row]:
             view=entry["view"],
             cases=entry["cases"],
             n=entry.get("n", 0),
-            values={name: entry.get(name) for name in METRICS},
+            values={name: entry.get(name) for name in measures.columns},
         )
         for run, result in results.items()
         for entry in result["metrics"]

@@ -7,12 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from monai_fedlora.comparison.compared_measures import Measures
 from monai_fedlora.comparison.result_rows import NEW, Row, by_site_and_seed, chosen
 from monai_fedlora.rendering.tables import MISSING, shown
 from monai_fedlora.site_report import PERSONAL, SHARED
-
-KEY = "balanced_accuracy"
-"""The metric that methods are ranked and tested by (ours, after Med-DualLoRA's headline)."""
 
 TIE = 1e-9
 """Difference up to which two means count as equal, because of rounding (ours)."""
@@ -36,18 +34,18 @@ class Summary:
     """A method's results over all sites and seeds. In every mean over sites each site has the same weight.
 
     Attributes:
-        score: :data:`KEY`, mean over sites, of the sites' personal models.
-        auroc: the same of the area under the ROC curve, over the sites where it is defined.
-        worst: :data:`KEY` of the worst site of each seed.
-        worst_site: the site with the lowest mean over seeds; several, separated by commas, where they tie.
-        sites: :data:`KEY` by site.
+        score: the key metric, mean over sites, of the sites' personal models.
+        further: the same of the tables' other metrics, over the sites where each is defined.
+        worst: the key metric of the worst site of each seed.
+        worst_site: the site with the worst mean over seeds; several, separated by commas, where they tie.
+        sites: the key metric by site.
         shared: like ``score``, of the shared model at sites that took part; None where the method has none.
         unseen: like ``score``, over the held-out sites, by number of training cases (0: without training).
     """
 
     method: str
     score: Average | None
-    auroc: Average | None
+    further: Mapping[str, Average | None]
     worst: Average | None
     worst_site: str | None
     sites: Mapping[str, Average]
@@ -60,9 +58,9 @@ class PairedTest:
     """Test of a method against the reference over all (site, seed) pairs.
 
     Attributes:
-        difference: mean of :data:`KEY`, method minus reference.
+        difference: mean of the key metric, method minus reference.
         pairs: number of pairs.
-        higher, lower: pairs in which the method is better or worse than the reference.
+        better, worse: pairs in which the method is better or worse than the reference.
         p: p-value of the two-sided Wilcoxon signed-rank test; pairs without a difference are left out.
         p_holm: the same after Holm's correction for the number of methods.
     """
@@ -71,8 +69,8 @@ class PairedTest:
     reference: str
     difference: float
     pairs: int
-    higher: int
-    lower: int
+    better: int
+    worse: int
     p: float
     p_holm: float
 
@@ -91,11 +89,11 @@ def average(values: Sequence[float]) -> Average | None:
     return Average(mean=statistics.fmean(values), spread=statistics.stdev(values) if len(values) > 1 else None)
 
 
-def summarise(rows: Sequence[Row], method: str) -> Summary:
+def summarise(rows: Sequence[Row], method: str, measures: Measures) -> Summary:
     """Summarise a method's rows."""
     own = chosen(rows, method=method)
     personal = chosen(own, view=PERSONAL)
-    values = by_site_and_seed(personal, KEY)
+    values = by_site_and_seed(personal, measures.key)
     sites = {
         site: found
         for site in dict.fromkeys(row.site for row in personal)
@@ -103,15 +101,16 @@ def summarise(rows: Sequence[Row], method: str) -> Summary:
     }
     new = chosen(own, view=NEW)
     cases = sorted({row.cases for row in new if row.cases is not None})
+    worst = max if measures.lower_is_better else min
     return Summary(
         method=method,
-        score=over_sites(personal, KEY),
-        auroc=over_sites(personal, "auroc"),
-        worst=average([min(found) for found in _by_seed(values).values()]),
-        worst_site=", ".join(lowest({site: found.mean for site, found in sites.items()})) or None,
+        score=over_sites(personal, measures.key),
+        further={name: over_sites(personal, name) for name in measures.further},
+        worst=average([worst(found) for found in _by_seed(values).values()]),
+        worst_site=", ".join(lowest({site: measures.better(found.mean, 0.0) for site, found in sites.items()})) or None,
         sites=sites,
-        shared=over_sites(chosen(own, view=SHARED), KEY),
-        unseen={n: found for n in cases if (found := over_sites(chosen(new, cases=n), KEY))},
+        shared=over_sites(chosen(own, view=SHARED), measures.key),
+        unseen={n: found for n in cases if (found := over_sites(chosen(new, cases=n), measures.key))},
     )
 
 
@@ -133,7 +132,7 @@ def _by_seed(values: Mapping[tuple[str, int], float]) -> dict[int, list[float]]:
     return seeds
 
 
-def paired_tests(rows: Sequence[Row], methods: Sequence[str]) -> list[PairedTest]:
+def paired_tests(rows: Sequence[Row], methods: Sequence[str], measures: Measures) -> list[PairedTest]:
     """Test every method against the first one, over the (site, seed) pairs that both have.
 
     The pairs of a site have the same patients and those of a seed the same initial values. They are not independent,
@@ -143,10 +142,10 @@ def paired_tests(rows: Sequence[Row], methods: Sequence[str]) -> list[PairedTest
     from statsmodels.stats.multitest import multipletests
 
     reference, *others = methods
-    base = by_site_and_seed(chosen(rows, method=reference, view=PERSONAL), KEY)
+    base = by_site_and_seed(chosen(rows, method=reference, view=PERSONAL), measures.key)
     found: list[tuple[str, list[float], float]] = []
     for method in others:
-        values = by_site_and_seed(chosen(rows, method=method, view=PERSONAL), KEY)
+        values = by_site_and_seed(chosen(rows, method=method, view=PERSONAL), measures.key)
         changes = [round(values[pair] - base[pair], 9) for pair in base if pair in values]  # so that equal changes tie
         if changes:
             found.append((method, changes, float(wilcoxon(changes).pvalue) if any(changes) else 1.0))
@@ -157,8 +156,8 @@ def paired_tests(rows: Sequence[Row], methods: Sequence[str]) -> list[PairedTest
             reference=reference,
             difference=statistics.fmean(changes),
             pairs=len(changes),
-            higher=sum(change > 0 for change in changes),
-            lower=sum(change < 0 for change in changes),
+            better=sum(measures.better(change, 0.0) > 0 for change in changes),
+            worse=sum(measures.better(change, 0.0) < 0 for change in changes),
             p=p,
             p_holm=float(p_holm),
         )
@@ -171,17 +170,20 @@ def smallest_p(pairs: int) -> float:
     return min(1.0, 2.0 ** (1 - pairs))
 
 
-def ties(summaries: Sequence[Summary]) -> list[str]:
+def ties(summaries: Sequence[Summary], measures: Measures) -> list[str]:
     """The best method, followed by those whose difference to it is within its spread over seeds or their own.
 
     Without a spread (one seed) only methods with the same mean tie.
     """
-    ranked = sorted((s for s in summaries if s.score), key=lambda s: -s.score.mean if s.score else 0.0)
+    ranked = sorted(
+        (s for s in summaries if s.score), key=lambda s: measures.better(0.0, s.score.mean if s.score else 0.0)
+    )
     if not ranked or not ranked[0].score:
         return []
     best = ranked[0].score
     return [
         s.method
         for s in ranked
-        if s is ranked[0] or (s.score and best.mean - s.score.mean <= max(best.spread or TIE, s.score.spread or TIE))
+        if s is ranked[0]
+        or (s.score and measures.better(best.mean, s.score.mean) <= max(best.spread or TIE, s.score.spread or TIE))
     ]

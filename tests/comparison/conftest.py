@@ -116,12 +116,12 @@ def text_task(photographs: Prepared) -> Callable[..., Task]:
 Score = Callable[[Run, str, str, int | None], float | None]
 
 
-def invented(comparison: Comparison, score: Score) -> dict[Run, Any]:
+def invented(comparison: Comparison, score: Score, *, key: str = "balanced_accuracy") -> dict[Run, Any]:
     """Results of a comparison that nobody ran: every view that a method has, with ``score(run, site, view, cases)``."""
 
     def entry(run: Run, site: str, view: str, cases: int | None = None) -> dict[str, Any]:
         value = score(run, site, view, cases)
-        return {"site": site, "view": view, "cases": cases, "n": 20, "balanced_accuracy": value, "auroc": value}
+        return {"site": site, "view": view, "cases": cases, "n": 20, key: value, "auroc": value}
 
     def metrics(run: Run) -> list[dict[str, Any]]:
         facts = comparison.facts[run.method]

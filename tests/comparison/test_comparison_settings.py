@@ -14,6 +14,7 @@ from monai_fedlora.comparison.runner import Task
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods import get_method, method_names
 from monai_fedlora.networks.prompts import bundle_prompts
+from monai_fedlora.tasks.classification import CLASSIFICATION
 from tests.comparison.conftest import SIZE, TEXTS
 
 MakeTask = Callable[..., Task]
@@ -144,16 +145,16 @@ def test_facts_are_those_of_the_adapters_shapes() -> None:
     """Rank 8, two blocks, q and kv of width 16; the heads are two linear layers of 16 to 2."""
     adapters = 2 * (8 * 16 + 16 * 8 + 8 * 16 + 32 * 8)
     head = 2 * (16 * 2 + 2)
-    dual = method_facts("dual_lora", {}, size=SIZE, classes=2)
+    dual = method_facts("dual_lora", {}, size=SIZE, names=2, task=CLASSIFICATION)
     assert (dual.shared, dual.private) == (adapters + head, adapters)
     assert dual.bytes_up == dual.bytes_down == 2 * (adapters + head)
     assert dual.has_shared_model
     assert dual.can_keep_features
     assert not dual.private_head
-    private = method_facts("dual_lora", {"head": "private"}, size=SIZE, classes=2)
+    private = method_facts("dual_lora", {"head": "private"}, size=SIZE, names=2, task=CLASSIFICATION)
     assert (private.shared, private.private, private.private_head) == (adapters, adapters + head, True)
     assert not private.has_shared_model
-    local = method_facts("local", {}, size=SIZE, classes=2)
+    local = method_facts("local", {}, size=SIZE, names=2, task=CLASSIFICATION)
     assert (local.bytes_up, local.shared, local.private) == (0, 0, adapters + head)
     assert not local.has_shared_model
 
@@ -162,13 +163,13 @@ def test_facts_are_those_of_the_adapters_shapes() -> None:
 @pytest.mark.parametrize("method", method_names())
 def test_every_method_has_facts(method: str) -> None:
     size = "clip_demo" if get_method(method).reads_text else SIZE
-    facts = method_facts(method, {}, size=size, classes=3)
+    facts = method_facts(method, {}, size=size, names=3, task=CLASSIFICATION)
     assert (facts.shared + facts.private > 0) == (method != "clip_zero_shot")
     assert (facts.bytes_up > 0) == (facts.shared > 0)
 
 
 def test_a_model_of_which_nothing_travels_is_a_shared_one_where_nothing_is_private() -> None:
-    facts = method_facts("clip_zero_shot", {}, size="clip_demo", classes=3)
+    facts = method_facts("clip_zero_shot", {}, size="clip_demo", names=3, task=CLASSIFICATION)
     assert (facts.bytes_up, facts.bytes_down, facts.shared, facts.private) == (0, 0, 0, 0)
     assert facts.has_shared_model
     assert facts.can_keep_features

@@ -18,6 +18,7 @@ from monai_fedlora.comparison.runner import Task
 from monai_fedlora.engines.memory import Memory
 from monai_fedlora.engines.metrics import classification_metrics
 from monai_fedlora.federated.rounds import run_in_process
+from monai_fedlora.tasks.classification import CLASSIFICATION
 from tests.comparison.conftest import SIZE
 from tests.federated.conftest import SITES, Prepared
 
@@ -82,7 +83,7 @@ def test_a_run_gives_what_the_federation_gives(
         assert found[site, "personal", None] == direct["final"][site]["test"]["personal"]
         assert found[site, "shared", None] == direct["final"][site]["test"]["shared"]
     assert result["scores"] == [entry["score"] for entry in direct["rounds"]]
-    facts = method_facts("dual_lora", {}, size=SIZE, classes=2)
+    facts = method_facts("dual_lora", {}, size=SIZE, names=2, task=CLASSIFICATION)
     assert (result["bytes_up"], result["bytes_down"]) == (facts.bytes_up, facts.bytes_down)
     assert result["bytes_up"] == direct["payload_bytes"]
     assert 0 <= result["seconds_shared"] <= result["seconds"]

@@ -18,6 +18,7 @@ from monai_fedlora.comparison.outcome import Outcome, write_files
 from monai_fedlora.comparison.runner import Failure, Task
 from monai_fedlora.comparison.statistics import Average, written
 from monai_fedlora.files import read_json
+from monai_fedlora.tasks.known import TASKS
 from tests.comparison.conftest import Score, invented
 from tests.rendering.reading import Page as Reading
 
@@ -32,7 +33,13 @@ def score(run: Run, site: str, view: str, cases: int | None) -> float:
 
 @pytest.fixture
 def make_outcome(make_task: Callable[..., Task], tmp_path: Path) -> Callable[..., Outcome]:
-    def make(*methods: str, score: Score = score, failures: tuple[Failure, ...] = (), **changes: Any) -> Outcome:
+    def make(
+        *methods: str,
+        score: Score = score,
+        failures: tuple[Failure, ...] = (),
+        key: str = "balanced_accuracy",
+        **changes: Any,
+    ) -> Outcome:
         settings = {"seeds": (0, 1), "unseen": ("site-1", "site-2"), **changes}
         task = make_task(tmp_path, *(methods or METHODS), **settings)
         return Outcome(
@@ -40,7 +47,7 @@ def make_outcome(make_task: Callable[..., Task], tmp_path: Path) -> Callable[...
             datalists=task.datalists,
             backbone="backbone.safetensors",
             is_demo=False,
-            results=invented(task.comparison, score),
+            results=invented(task.comparison, score, key=key),
             failures=failures,
         )
 
@@ -138,6 +145,34 @@ def test_names_cannot_become_markup(make_outcome: Callable[..., Outcome]) -> Non
     assert "<script" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in text
     assert "&lt;b&gt;.safetensors" in text
+
+
+@pytest.mark.parametrize("task", ["segmentation", "regression"])
+@pytest.mark.usefixtures("no_figures")
+def test_other_tasks_are_compared_by_their_own_measure(
+    make_outcome: Callable[..., Outcome], tmp_path: Path, task: str
+) -> None:
+    known = TASKS[task]
+
+    def other(run: Run, site: str, view: str, cases: int | None) -> float:
+        value = score(run, site, view, cases)
+        return 1 - value if known.lower_is_better else value
+
+    outcome = make_outcome("fedit", "local", task=task, classes=("LV", "RV"), score=other, key=known.key)
+    text = page(outcome)
+    mean = outcome.summaries[0].score
+    assert mean is not None
+    assert Page(text).row("fedit")[1] == written(mean)
+    assert Page(text).row("fedit")[2].endswith("(site-2)")
+    assert f"{known.word[0].upper()}{known.word[1:]} of the personal models" in text
+    assert ("Lower is better" in text) is known.lower_is_better
+    assert "classes" not in re.sub("<style.*?</style>", "", text, flags=re.DOTALL).lower()
+    assert "balanced accuracy" not in text.lower()
+    write_files(outcome, tmp_path)
+    (first, _) = read_csv(tmp_path / "table.csv")
+    assert float(first[known.key]) == pytest.approx(mean.mean, abs=1e-6)
+    assert f"{known.key}_LV" in first
+    assert read_json(tmp_path / "comparison.json")["settings"]["task"] == task
 
 
 @pytest.mark.usefixtures("no_figures")
