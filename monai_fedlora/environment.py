@@ -16,7 +16,12 @@ SERVE_TOKEN = "MONAI_FEDLORA_TOKEN"
 """Token that ``monai-fedlora serve`` requires from browsers."""
 
 CACHE_LIMIT = "MONAI_FEDLORA_CACHE_LIMIT"
-"""Gigabytes on disk for preprocessed cases and outputs of frozen blocks; unset 20, and 0 keeps none."""
+"""Gigabytes on disk for preprocessed cases and outputs of frozen blocks; 0 keeps none.
+
+Unset 20, and at most half of what is free there and of what they take already."""
+
+CACHE_MEMORY = "MONAI_FEDLORA_CACHE_MEMORY"
+"""Share of the available memory in which stays what is not kept on disk; unset 0.5, and 0 keeps nothing there."""
 
 GPU_FEATURES = "MONAI_FEDLORA_GPU_FEATURES"
 """Share of a GPU's free memory in which features of frozen parts stay; unset 0.25, and 0 keeps none there."""

@@ -26,7 +26,7 @@ from monai_fedlora.tasks.task import Task
 TRAINING_DEFAULTS: Mapping[str, Any] = {"augment": False, "cache_features": True}
 """Defaults of training in a comparison, the same as in the shipped demonstrations (ours).
 
-``cache_features`` is switched off for methods that train the whole network, and where every epoch augments anew."""
+``cache_features`` is switched off for methods that train the whole network."""
 
 NEW_SITE_CASES = (5, 10, 20)
 """Numbers of training cases with which a held-out site trains its private part (ours)."""
@@ -152,8 +152,7 @@ class Comparison:
         """The settings of a method's training that override the bundle's."""
         given = {name: value for name, value in self.methods[method].items() if name in TRAINING_SETTINGS}
         training = {**TRAINING_DEFAULTS, **given}
-        new_every_epoch = training["augment"] and training.get("augmented_views") == 0
-        if new_every_epoch or not self.facts[method].can_keep_features:
+        if not self.facts[method].can_keep_features:
             training["cache_features"] = False
         return training
 

@@ -19,7 +19,7 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from monai_fedlora.engines.memory import active_memory, fingerprint
+from monai_fedlora.engines.memory import Memory, active_memory, fingerprint
 from monai_fedlora.engines.preprocessed import Preprocessed, as_tensors
 from monai_fedlora.engines.sampler import CaseSampler
 from monai_fedlora.engines.seeds import mix
@@ -108,7 +108,7 @@ class CaseDataset(Dataset):
         self.views = views
         self.along = tuple(along)
         self._store = store
-        self._seen: dict[str, Entry] = {}
+        self._seen = Memory()
         self.augmentation = Compose(list(augmentation))
         self.seed = seed
         self.epoch = 1
@@ -192,10 +192,7 @@ class CaseDataset(Dataset):
         keeper = active_memory() or self._store
         if name is not None and keeper is not None:
             return keeper.recall(key_of("beside", name, *self.along), compute)
-        place = f"{view.index} {view.seed}"
-        if place not in self._seen:
-            self._seen[place] = compute()
-        return self._seen[place]
+        return self._seen.recall(f"{view.index} {view.seed}", compute)
 
     def _open(self, view: CaseView) -> dict[str, Any]:
         item = {**self._cases.rest[view.index], Keys.IMAGE: self._cases.image(view.index)}

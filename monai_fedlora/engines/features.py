@@ -22,6 +22,7 @@ from monai_fedlora.engines.device_room import room_on
 from monai_fedlora.engines.distributed import unwrap
 from monai_fedlora.engines.frozen import FrozenPart, frozen_part
 from monai_fedlora.engines.joining import joined
+from monai_fedlora.engines.left_out import say_left_out
 from monai_fedlora.engines.memory import Memory, active_memory
 from monai_fedlora.engines.on_device import OnDevice
 from monai_fedlora.engines.precision import Kept, float32_settings
@@ -40,21 +41,22 @@ def frozen_inferer(
     Args:
         enabled: whether to keep what frozen parts compute.
         augment: whether random transforms change the images.
-        views: number of different images that they make of a case; 0 for a new one in every epoch.
+        views: number of different images that they make of a case; 0 for a new one in every epoch, of which nothing is
+            kept.
         dtype: see :class:`FrozenInferer`.
         store: see :class:`FrozenInferer`.
 
     Raises:
-        ConfigError: it is enabled for images that are new in every epoch, or the type is unknown.
+        ConfigError: the type is unknown.
     """
     if not enabled:
         return SimpleInferer()
     if augment and not views:
-        raise ConfigError(
-            "cache_features is on, but augment makes a new image in every epoch (augmented_views is 0), whose features "
-            "would be kept for nothing. Set augmented_views to the number of augmented images per case, for example 4, "
-            "or turn augment or cache_features off"
+        _log.info(
+            "cache_features keeps nothing of the training images: augment makes new ones in every epoch "
+            "(augmented_views is 0); with augmented_views=4, for example, each case has four, which take turns"
         )
+        return SimpleInferer()
     return FrozenInferer(dtype=dtype, store=store)
 
 
@@ -71,8 +73,8 @@ class FrozenInferer(Inferer):
     Args:
         dtype: type in which outputs are kept; one that float16 cannot hold is kept as it is.
         store: where they are kept. Without one, and wherever a :class:`~monai_fedlora.engines.memory.Memory` is in use
-            when the inferer is built, in this process only. On a GPU they also stay in a share of its memory, see
-            :func:`~monai_fedlora.engines.device_room.room_on`, until :meth:`rest`.
+            when the inferer is built, in this process only. What finds no room is computed again. On a GPU they also
+            stay in a share of its memory, see :func:`~monai_fedlora.engines.device_room.room_on`, until :meth:`rest`.
 
     Raises:
         ConfigError: the type is unknown.
@@ -85,6 +87,9 @@ class FrozenInferer(Inferer):
         self._dtype: torch.dtype = getattr(torch, dtype)
         self._keeper: Memory | Store = active_memory() or store or Memory()
         self._own, self._told = Memory(), False
+        self._left_out: dict[str, int] = {}
+        self._said_left_out = False
+        self._without_room = self._keeper
         self._room: Callable[[torch.device], int] = room_on
         self._keys: dict[tuple[str, CaseView], str] = {}
         self._kinds: dict[tuple[object, ...], str] = {}
@@ -106,6 +111,14 @@ class FrozenInferer(Inferer):
                     "is not named"
                 )
         return self._part is not None
+
+    def tell_left_out(self) -> int:
+        """Number of features that found no room since this was asked before; the first time it is also logged."""
+        found, self._left_out = self._left_out, {}
+        if found and not self._said_left_out:
+            self._said_left_out = True
+            say_left_out(found.values(), what="features of frozen blocks", keeper=self._without_room)
+        return len(found)
 
     def rest(self) -> None:
         """Let what is kept leave the GPU; it is copied there again when it is needed."""
@@ -157,8 +170,11 @@ class FrozenInferer(Inferer):
             keeper = self._own if self._digest is None or view.name is None else self._keeper
             with memory_told(f"computing features of one case on {device}", *TRAINING[1:]):
                 entry = keeper.recall(key, lambda: self._compute(_opened(view).to(device)))
-            row = [tensor for _, tensor in sorted(entry.items())]
-            row = self._on_device.keep(key, row) or row
+            made = [tensor for _, tensor in sorted(entry.items())]
+            row = self._on_device.keep(key, made)
+            if row is None and key in keeper.left_out:
+                self._left_out[key], self._without_room = keeper.left_out[key], keeper
+            row = row or made
         return row
 
     def _compute(self, image: Tensor) -> Entry:
@@ -191,5 +207,6 @@ def unopened_images(engine: Any) -> Iterator[None]:
     if named and isinstance(loader.dataset, CaseDataset) and inferer.keeps(engine.network):
         with loader.dataset.unopened():
             yield
+        inferer.tell_left_out()
     else:
         yield

@@ -1,12 +1,13 @@
 """Cases as a deterministic transform leaves them: computed once, kept in memory or on the site's own disk.
 
-Labels, names and flags are read at the start; an image is opened when it is indexed.
+Labels, names and flags are read at the start; an image is opened when it is indexed. Cases for which there is no room
+are read and transformed again whenever they are indexed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from rich.progress import track
 from torch import Tensor
 
 from monai_fedlora.engines.distributed import rank, world_size
-from monai_fedlora.engines.memory import active_memory, fingerprint
+from monai_fedlora.engines.left_out import say_left_out
+from monai_fedlora.engines.memory import Memory, active_memory, fingerprint, size_of
 from monai_fedlora.engines.store import Entry, Store, key_of
 from monai_fedlora.errors import FedLoraError
 from monai_fedlora.out_of_memory import tell_out_of_memory
@@ -32,7 +34,8 @@ class Preprocessed:
 
     A case is found by its values, by size and time of change of the files that they name, and by the transform: in the
     :class:`~monai_fedlora.engines.memory.Memory` in use, else in the store. Without either, and where the transform or
-    a case cannot be described, this object keeps them in memory itself. Cases that nobody has kept are read at once.
+    a case cannot be described, this object keeps them in memory itself. Cases that nobody has kept are read at once;
+    how many find no room is said then.
 
     Args:
         data: one dictionary per case.
@@ -54,7 +57,7 @@ class Preprocessed:
         self._data = data
         self._steps = transform if callable(transform) else Compose(list(transform))
         self._progress = progress
-        self._kept: dict[int, Case] = {}
+        self._own = Memory()
         self.keys = _keys(data, self._steps)
         self._keeper = (active_memory() or store) if self.keys else None
         place = key_of("rest", *self.keys or ())
@@ -66,26 +69,36 @@ class Preprocessed:
                 self.rest[int(index)][given] = tensor.clone() if given == key else data[int(index)][given]
         else:
             self._keeper = None
-            self._kept = {index: as_tensors(self._read(index)) for index in self._indices()}
-            self.rest = [_without_image(self._kept[index]) for index in range(len(data))]
+            found = {index: _without_image(self._case(index)) for index in self._indices()}
+            self.rest = [found[index] for index in range(len(data))]
+        names: Iterable[Hashable] = self.keys if self._keeper and self.keys else range(len(data))
+        left_out = (self._keeper or self._own).left_out
+        say_left_out(
+            [left_out[name] for name in names if name in left_out],
+            what=f"of {len(data)} preprocessed cases",
+            keeper=self._keeper or self._own,
+        )
 
     def image(self, index: int) -> Any:
         """The image of a case; it is shared, so callers must not modify it."""
         return self._case(index)[Keys.IMAGE]
 
     def _case(self, index: int) -> Case:
-        if index in self._kept or self._keeper is None or self.keys is None:
-            return self._kept[index]
+        if self._keeper is None or self.keys is None:
+            return self._own.recall(
+                index,
+                lambda: as_tensors(self._read(index)),
+                measure=lambda case: size_of(
+                    [value for value in case.values() if not _is_given(value, self._data[index])]
+                ),
+            )
         return self._keeper.recall(self.keys[index], lambda: self._as_entry(index))
 
     def _read_all(self) -> Entry:
         """Preprocess the cases that are not kept yet, and return all cases without their images."""
         found = {}
         for index in self._indices():
-            case = self._case(index)
-            if self._keeper and self.keys and self.keys[index] not in self._keeper:
-                self._kept[index] = case
-            found.update({f"{index}/{key}": value for key, value in _without_image(case).items()})
+            found.update({f"{index}/{key}": value for key, value in _without_image(self._case(index)).items()})
         return found
 
     def _indices(self) -> Iterator[int]:
@@ -149,6 +162,15 @@ def _files(value: Any) -> Iterator[tuple[str, int, int, int]]:
         for path in (value, *inside):
             status = os.stat(path)
             yield path, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _is_given(value: Any, given: Case) -> bool:
+    """Whether a tensor or an array is one of those given, which stay in memory whether it is kept or not."""
+    return any(value is one or (isinstance(one, Tensor) and _start(one) == _start(value)) for one in given.values())
+
+
+def _start(value: Any) -> int | None:
+    return value.untyped_storage().data_ptr() if isinstance(value, Tensor) else None
 
 
 def _without_image(case: Case) -> dict[str, Any]:

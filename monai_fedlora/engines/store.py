@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +28,7 @@ from torch import Tensor
 import monai_fedlora
 from monai_fedlora.data.datalist import check_site_name
 from monai_fedlora.data.site import cache_folder
+from monai_fedlora.engines.memory import Memory
 from monai_fedlora.environment import CACHE_LIMIT
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.files import make_folder
@@ -34,9 +37,13 @@ from monai_fedlora.source_digest import source_digest
 _SUFFIX = ".safetensors"
 _CHECKSUM = "sha256"
 _DEFAULT_LIMIT_GB = 20.0
+_DEFAULT_SHARE = 0.5
+"""Of what is free on the disk and of what entries take there already: less than the default limit, where it is."""
 _ROOM_AFTER_EVICTION = 0.9
 _SHARE_BETWEEN_LOOKS = 0.01
 """Of the limit: what a process writes before it looks again at what others have written."""
+_CLOCKS_DIFFER = 1.0
+"""Seconds by which a file's time may lie behind the clock's."""
 _MOST_OPEN = 20_000
 """Entries that stay open in a process, which the system allows about 65,000 of."""
 _log = logging.getLogger(__name__)
@@ -56,13 +63,21 @@ def store_limit() -> int:
         ConfigError: the environment variable is no number of gigabytes.
     """
     text = os.environ.get(CACHE_LIMIT, "")
+    if not text:
+        return min(int(_DEFAULT_LIMIT_GB * 1e9), int(_DEFAULT_SHARE * _free_or_held(store_root())))
     try:
-        limit = float(text) if text else _DEFAULT_LIMIT_GB
+        limit = float(text)
     except ValueError:
         limit = -1
     if not 0 <= limit < float("inf"):
         raise ConfigError(f"{CACHE_LIMIT} is {text!r}; give a number of gigabytes, 0 for no cache on disk")
     return int(limit * 1e9)
+
+
+def _free_or_held(root: Path) -> int:
+    """Bytes free on the disk of a folder, which need not be there yet, and those of the entries below it."""
+    there = next(folder for folder in (root, *root.parents) if folder.is_dir())
+    return shutil.disk_usage(there).free + sum(entry.size for entry in entries(root))
 
 
 def key_of(*parts: object) -> str:
@@ -79,9 +94,14 @@ def key_of(*parts: object) -> str:
 class Store:
     """Entries of one site.
 
+    Where the limit is reached, entries that nobody has used since this object was made give room, the least recently
+    used first. The others stay, and what finds no room then stays in memory, or is computed at every call: in a
+    training that asks for the same entries in every epoch, one that made room for another would be gone whenever it is
+    asked for.
+
     Args:
         folder: for this site's entries; created for the owner alone at the first entry.
-        limit: bytes for all entries below the folder's parent; the least recently used go first.
+        limit: bytes for all entries below the folder's parent.
     """
 
     def __init__(self, folder: Path, *, limit: int) -> None:
@@ -92,26 +112,39 @@ class Store:
         self._sound: dict[str, tuple[int, int]] = {}
         self._open: dict[str, Entry] = {}
         self._writable = limit > 0
-        self._has_refused = False
+        self._is_full = False
+        self._opened_at = time.time() - _CLOCKS_DIFFER
+        self._unwritten = Memory()
+
+    @property
+    def left_out(self) -> Mapping[Hashable, int]:
+        """Bytes of each entry that found no room, neither on the disk nor in memory."""
+        return self._unwritten.left_out
 
     def recall(self, key: str, make: Callable[[], Entry]) -> Entry:
-        """Return the entry of ``key``; if there is no sound one, make it and keep it.
+        """Return the entry of ``key``; if there is no sound one, make it, and keep it where there is room.
 
-        One that is larger than the limit is not kept, and nothing makes room for it.
-
-        The tensors of a kept entry are views of the file, which is read as they are used.
+        The tensors of an entry on the disk are views of the file, which is read as they are used.
         """
-        found = self._read(key)
+        found = self._unwritten.get(key)
+        if found is None:
+            found = self._read(key)
         if found is None:
             found = make()
-            self._write(key, found)
+            if not self._write(key, found):
+                self._unwritten.keep(key, found)
         return found
+
+    def told_room(self) -> str:
+        """What there is room for, in words, with the settings that give more."""
+        where = f"all entries below {self.folder.parent} may take {self.limit / 1e6:,.1f} MB"
+        return f"{where} ({CACHE_LIMIT}, in gigabytes), and {self._unwritten.told_room()}"
 
     def __reduce__(self) -> Any:
         return partial(Store, limit=self.limit), (self.folder,)
 
     def __contains__(self, key: str) -> bool:
-        return os.path.isfile(self._path(key))
+        return key in self._unwritten or os.path.isfile(self._path(key))
 
     def _path(self, key: str) -> str:
         return f"{self.folder}/{key[:2]}/{key}{_SUFFIX}"
@@ -141,16 +174,15 @@ class Store:
             self._open[key] = entry
         return entry
 
-    def _write(self, key: str, entry: Entry) -> None:
-        if not self._writable:
-            return
+    def _write(self, key: str, entry: Entry) -> bool:
+        """Write an entry to the disk, where it has room."""
+        if not self._writable or self._is_full:
+            return False
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in entry.items()}
         content = save(plain, {_CHECKSUM: _checksum(key, plain)})
-        if len(content) > self.limit:
-            self._refuse(len(content))
-            return
         try:
-            self._make_room(len(content))
+            if not self._has_room(len(content)):
+                return False
             path = Path(self._path(key))
             for folder in (self.folder.parent, self.folder, path.parent):
                 make_folder(folder)
@@ -158,38 +190,34 @@ class Store:
         except OSError as error:
             self._writable = False
             _log.warning(
-                "nothing more is kept in %s (%s); training goes on and computes frozen parts again where it needs them",
+                "nothing more is kept in %s (%s); training goes on, keeps in memory what has room there, and computes "
+                "the rest again where it needs it",
                 self.folder,
                 error,
             )
-            return
+            return False
         self._used += len(content)
         self._trusted -= len(content)
+        return True
 
-    def _refuse(self, size: int) -> None:
-        if not self._has_refused:
-            _log.warning(
-                "entries of %.3f GB are not kept in %s and are computed again where they are needed: the limit of all "
-                "entries together is %.3f GB; %s sets another one",
-                size / 1e9,
-                self.folder,
-                self.limit / 1e9,
-                CACHE_LIMIT,
-            )
-        self._has_refused = True
-
-    def _make_room(self, size: int) -> None:
+    def _has_room(self, size: int) -> bool:
+        """Whether an entry fits, after others have made room for it."""
+        if size > self.limit:
+            return False
         if self._trusted < size or self._used + size > self.limit:
             self._used = sum(entry.size for entry in entries(self.folder.parent))
             self._trusted = int(self.limit * _SHARE_BETWEEN_LOOKS)
         if self._used + size <= self.limit:
-            return
-        for entry in sorted(entries(self.folder.parent), key=lambda entry: entry.used_at):
+            return True
+        unused = (entry for entry in entries(self.folder.parent) if entry.used_at < self._opened_at)
+        for entry in sorted(unused, key=lambda entry: entry.used_at):
             if self._used + size <= self.limit * _ROOM_AFTER_EVICTION:
                 break
             entry.path.unlink(missing_ok=True)
             self._open.pop(entry.path.stem, None)
             self._used -= entry.size
+        self._is_full = self._used + size > self.limit
+        return not self._is_full
 
 
 @dataclass(frozen=True, slots=True)

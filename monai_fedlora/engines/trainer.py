@@ -22,7 +22,7 @@ from torch.utils.data.distributed import DistributedSampler
 from monai_fedlora.engines.compiling import keep_gradients
 from monai_fedlora.engines.dataset import CaseDataset, CaseView, PrepareCases, prepare_cases
 from monai_fedlora.engines.distributed import rank, share_of_step, summed, unwrap
-from monai_fedlora.engines.features import unopened_images
+from monai_fedlora.engines.features import FrozenInferer, unopened_images
 from monai_fedlora.engines.modes import modes_of, set_training_mode
 from monai_fedlora.engines.orders import in_order_of_epoch, targets_in_order_of_epoch
 from monai_fedlora.engines.precision import Precision, autocast, computing
@@ -47,7 +47,9 @@ class CaseTrainer(SupervisedTrainer):
     A handler of ``IterationEvents.LOSS_COMPLETED`` may replace ``engine.state.output["loss"]``, for instance
     to add a penalty. Behind the backward pass it lies on the processor: the engine waits once in an iteration for a
     GPU, for the loss and the norm of the gradient together, and whoever logs the loss need not wait again. The mean
-    loss of an epoch is in ``engine.state.metrics["train_loss"]``.
+    loss of an epoch is in ``engine.state.metrics["train_loss"]``. The number of features of frozen blocks that found no
+    room in an epoch, and are computed again in the next one that shows their images, is in ``"features_not_kept"``
+    where there are any.
 
     Args:
         device: where to compute.
@@ -113,7 +115,7 @@ class CaseTrainer(SupervisedTrainer):
             postprocessing=postprocessing,
             key_train_metric=key_train_metric,
             additional_metrics=additional_metrics,
-            train_handlers=[_EpochStart(), self._mean, *(train_handlers or ())],
+            train_handlers=[_EpochStart(), self._mean, _NotKept(), *(train_handlers or ())],
             prepare_batch=prepare_batch,
             accumulation_steps=accumulation_steps,
             decollate=bool(postprocessing or key_train_metric),
@@ -266,6 +268,18 @@ class _MeanLoss:
         if self.cases:
             total, cases = summed([self.total, self.cases], device=engine.state.device)
             engine.state.metrics["train_loss"] = total / cases
+
+
+class _NotKept:
+    """Put the number of features that found no room in ``engine.state.metrics["features_not_kept"]``, if any did."""
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Any) -> None:
+        engine.state.metrics.pop("features_not_kept", None)
+        if isinstance(engine.inferer, FrozenInferer) and (number := engine.inferer.tell_left_out()):
+            engine.state.metrics["features_not_kept"] = number
 
 
 ClassificationTrainer = CaseTrainer

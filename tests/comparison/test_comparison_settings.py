@@ -66,13 +66,13 @@ def test_methods_that_compare_with_texts_take_the_bundles_prompts(
     assert all(comparison.training(method)["cache_features"] for method in comparison.methods)
 
 
-def test_features_are_kept_where_the_method_and_the_images_allow_it(compare: Callable[..., Comparison]) -> None:
+def test_features_are_kept_where_the_method_allows_it(compare: Callable[..., Comparison]) -> None:
     plain = compare("dual_lora", "fedavg")
     assert [plain.training(method)["cache_features"] for method in plain.methods] == [True, False]
     assert not plain.training("dual_lora")["augment"]
     views = {"dual_lora": {"augment": True, "augmented_views": 0}, "fedit": {"augment": True}}
     augmented = compare(methods=views)
-    assert [augmented.training(method)["cache_features"] for method in augmented.methods] == [False, True]
+    assert all(augmented.training(method)["cache_features"] for method in augmented.methods)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from monai_fedlora.engines.joining import joined
 from monai_fedlora.engines.memory import Memory, using
 from monai_fedlora.engines.store import Store, entries
 from monai_fedlora.engines.trainer import CaseTrainer
+from monai_fedlora.environment import CACHE_LIMIT, CACHE_MEMORY
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.methods import get_method
 from monai_fedlora.networks.backbone import Features, Taps
@@ -363,12 +364,14 @@ def test_other_code_makes_other_features(tmp_path: Path, monkeypatch: pytest.Mon
         assert len(list(entries(tmp_path))) == number * len(images)
 
 
-def test_it_is_off_unless_asked_for_and_refuses_images_that_never_come_again() -> None:
+def test_it_is_off_unless_asked_for_and_for_images_that_never_come_again(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     assert isinstance(frozen_inferer(enabled=False, augment=True), SimpleInferer)
     assert isinstance(frozen_inferer(enabled=True), FrozenInferer)
     assert isinstance(frozen_inferer(enabled=True, augment=True, views=2), FrozenInferer)
-    with pytest.raises(ConfigError, match="augmented_views"):
-        frozen_inferer(enabled=True, augment=True)
+    assert not caplog.records
+    assert isinstance(frozen_inferer(enabled=True, augment=True), SimpleInferer)
+    assert "augmented_views" in caplog.text
     with pytest.raises(ConfigError, match="float8"):
         frozen_inferer(enabled=True, dtype="float8")  # type: ignore[arg-type]
 
@@ -456,6 +459,22 @@ def test_a_run_whose_features_are_stored_opens_no_image(
     for name, trained in again.items():
         assert torch.equal(trained, first[name])
         torch.testing.assert_close(trained, uncached[name], rtol=1e-4, atol=1e-5)
+
+
+def test_features_without_room_are_computed_again_with_the_same_bits_and_that_is_said(
+    cases: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer, kept = train(cases, Store(tmp_path / "all" / "site-1", limit=10**9))
+    assert "features_not_kept" not in trainer.state.metrics
+    assert not caplog.records
+    monkeypatch.setenv(CACHE_MEMORY, "0")
+    room = sum(entry.size for entry in entries(tmp_path / "all")) * 2 // 3
+    trainer, again = train(cases, Store(tmp_path / "some" / "site-1", limit=room))
+    assert all(torch.equal(trained, kept[name]) for name, trained in again.items())
+    assert 0 < trainer.state.metrics["features_not_kept"] <= len(cases)
+    trainer.run_epochs(2)
+    said = [record.getMessage() for record in caplog.records]
+    assert len([each for each in said if "features of frozen blocks" in each and CACHE_LIMIT in each]) == 1
 
 
 def test_an_image_that_changed_on_disk_has_features_of_its_own(cases: list[dict[str, Any]], tmp_path: Path) -> None:

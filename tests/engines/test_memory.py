@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,12 @@ from monai.transforms import Compose, Lambdad, ScaleIntensityd, SpatialPadd
 from PIL import Image
 from torch.nn import functional
 
+from monai_fedlora.engines import memory as module
 from monai_fedlora.engines.config import preprocessing
 from monai_fedlora.engines.dataset import CaseDataset
 from monai_fedlora.engines.features import FrozenInferer
 from monai_fedlora.engines.frozen import FrozenPrefix
-from monai_fedlora.engines.memory import Memory, active_memory, fingerprint, using
+from monai_fedlora.engines.memory import Memory, active_memory, fingerprint, size_of, using
 from tests.engines.test_features import Named, count_prefixes, network
 
 CASES = [{"image": torch.rand(1, 4, 4), "label": i % 2, "subject": f"p{i}"} for i in range(3)]
@@ -186,3 +188,31 @@ def test_the_digest_of_the_frozen_part_ignores_what_comes_after_it() -> None:
     with torch.no_grad():
         next(iter(built.stem.parameters())).add_(1)
     assert FrozenPrefix(built, 1).digest != before
+
+
+def test_memories_of_a_process_share_one_room_and_what_came_first_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    gc.collect()
+    held = sum(memory.nbytes for memory in module._all)
+    monkeypatch.setattr(module, "room_in_memory", lambda taken: held + 1000)
+    one, other = Memory(), Memory()
+    made: list[int] = []
+
+    def make(number: int) -> dict[str, torch.Tensor]:
+        made.append(number)
+        return {"a": torch.zeros(100), "b": torch.zeros(0)}
+
+    for _ in range(2):
+        for number in range(4):
+            (one, other)[number % 2].recall(number, lambda number=number: make(number))
+    assert made == [0, 1, 2, 3, 2, 3]
+    assert one.left_out == {2: 400} and other.left_out == {3: 400}
+    assert one.nbytes == other.nbytes == 400
+    assert one.seconds > 0
+    del other
+    third = Memory()
+    third.recall("new", lambda: make(4))
+    assert "new" in third
+
+
+def test_a_size_is_that_of_all_tensors_and_arrays() -> None:
+    assert size_of({"a": [torch.zeros(3), np.zeros((2, 2))], "b": ("text", None, 3)}) == 12 + 32

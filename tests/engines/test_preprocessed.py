@@ -5,13 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
-from monai.transforms import Compose, Lambdad, RandGaussianNoised, Transform
+from monai.transforms import Compose, EnsureTyped, Lambdad, RandGaussianNoised, Transform
 
 from monai_fedlora.engines import store as module
 from monai_fedlora.engines.dataset import CaseDataset
 from monai_fedlora.engines.store import Store, entries
+from monai_fedlora.environment import CACHE_LIMIT, CACHE_MEMORY
 from monai_fedlora.errors import ConfigError, DataError
 
 
@@ -107,6 +109,31 @@ def test_cases_that_cannot_be_written_stay_in_memory(
     Read.reads.clear()
     assert contents(data) == contents(data)
     assert Read.reads == []
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_cases_without_room_are_read_whenever_they_are_used_and_that_is_said_once(
+    cases: list, folder: Path, stored: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = contents(CaseDataset(cases, Compose([Read()])))
+    monkeypatch.setenv(CACHE_MEMORY, "0")
+    Read.reads.clear()
+    store = Store(folder, limit=10) if stored else None
+    data = CaseDataset(cases, Compose([Read()]), store=store)
+    assert [data.view(number).image().tolist() for number in range(3)] == [item["image"] for item in expected]
+    assert contents(data) == expected
+    assert Read.reads[-6:] == 2 * [case["image"] for case in cases]
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said.startswith("3 of 3 preprocessed cases, 0.0 MB, find no room")
+    assert CACHE_MEMORY in said and (CACHE_LIMIT in said) == stored
+
+
+def test_arrays_that_are_given_take_no_room(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv(CACHE_MEMORY, "0")
+    items = [{"image": torch.rand(2, 3), "mask": np.zeros((2, 3))}]
+    for transform in ([], [EnsureTyped(["image"])]):
+        assert torch.equal(torch.as_tensor(CaseDataset(items, transform)[0]["image"]), items[0]["image"])
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_an_unusable_file_is_named_at_once(cases: list, folder: Path) -> None:

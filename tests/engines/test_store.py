@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import os
+import random
 import stat
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monai_fedlora.data.site import CACHE
 from monai_fedlora.engines import store as module
-from monai_fedlora.engines.store import Store, entries, key_of, store_limit
-from monai_fedlora.environment import CACHE_LIMIT
+from monai_fedlora.engines.store import Store, entries, key_of, store_limit, store_root
+from monai_fedlora.environment import CACHE_LIMIT, CACHE_MEMORY
 from monai_fedlora.errors import ConfigError
 
 KEY = key_of("an image", "a backbone")
@@ -134,21 +138,89 @@ def test_the_least_recently_used_entries_make_room_across_sites(folder: Path) ->
     assert sum(entry.size for entry in entries(folder.parent)) <= limit
 
 
-def test_an_entry_larger_than_the_limit_is_not_kept_and_evicts_nothing(
-    folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_entry_larger_than_the_limit_stays_in_memory_and_evicts_nothing(folder: Path) -> None:
     store = Store(folder, limit=10_000)
     store.recall(KEY, make)
-    for number in range(2):
-        large = store.recall(key_of(number), lambda: make(2.0, size=10_000))
-        assert torch.equal(large["a"], make(2.0, size=10_000)["a"])
-        assert key_of(number) not in store
-    assert torch.equal(Store(folder, limit=10_000).recall(KEY, refuse)["a"], make()["a"])
-    (said,) = [record.message for record in caplog.records]
-    assert "limit" in said
-    assert CACHE_LIMIT in said
+    large = store.recall(key_of(0), lambda: make(2.0, size=10_000))
+    assert torch.equal(large["a"], make(2.0, size=10_000)["a"])
+    assert store.recall(key_of(0), refuse) is large
+    assert entry_file(folder).stem == KEY
     store.recall(key_of("small"), make)
-    assert key_of("small") in store
+    assert {entry.path.stem for entry in entries(folder.parent)} == {KEY, key_of("small")}
+
+
+SIZE = len(module.save(make(size=1000), {"sha256": "0" * 64}))
+KEYS = [key_of(number) for number in range(5)]
+
+
+class Counted:
+    """Makes entries and counts them."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+
+    def recall(self, store: Store, key: str) -> None:
+        def made() -> dict[str, torch.Tensor]:
+            self.made.append(key)
+            return make(float(KEYS.index(key)), size=1000)
+
+        assert store.recall(key, made)["a"][0] == KEYS.index(key)
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_of_epochs_that_do_not_fit_the_first_entries_stay(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, shuffled: bool
+) -> None:
+    monkeypatch.setenv(CACHE_MEMORY, "0")
+    store, order, made = Store(folder, limit=int(3.5 * SIZE)), random.Random(0), []
+    for _ in range(4):
+        counted, keys = Counted(), order.sample(KEYS, len(KEYS)) if shuffled else KEYS
+        for key in keys:
+            counted.recall(store, key)
+        made.append(len(counted.made))
+    assert made == [5, 2, 2, 2]
+    assert sorted(store.left_out.values()) == [4000, 4000]
+    assert CACHE_LIMIT in store.told_room() and CACHE_MEMORY in store.told_room()
+
+
+def test_a_cache_that_always_makes_room_would_hit_nothing() -> None:
+    kept: OrderedDict[str, None] = OrderedDict()
+    hits = 0
+    for key in KEYS * 4:
+        hits += key in kept
+        kept[key] = None
+        kept.move_to_end(key)
+        if len(kept) > 3:
+            kept.popitem(last=False)
+    assert hits == 0
+
+
+def test_processes_that_share_too_small_a_room_leave_each_other_what_they_use(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_MEMORY, "0")
+    sites = [Store(folder.parent / name, limit=int(4.5 * SIZE)) for name in ("site-1", "site-2")]
+    made = []
+    for _ in range(3):
+        counted = Counted()
+        for key in KEYS:
+            for site in sites:
+                counted.recall(site, key)
+        made.append(len(counted.made))
+    assert made == [10, 6, 6]
+    assert len(list(entries(folder.parent))) == 4
+
+
+def test_what_the_disk_has_no_room_for_stays_in_memory_where_that_has(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(folder, limit=int(3.5 * SIZE))
+    for expected in (5, 0):
+        counted = Counted()
+        for key in KEYS:
+            counted.recall(store, key)
+        assert len(counted.made) == expected
+    assert not store.left_out
 
 
 def test_an_entry_that_another_process_removed_is_made_again(folder: Path) -> None:
@@ -171,6 +243,7 @@ def test_nothing_is_written_without_a_limit(folder: Path) -> None:
 
 
 def test_the_limit_is_gigabytes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**12))
     assert store_limit() == 20_000_000_000
     monkeypatch.setenv(CACHE_LIMIT, "0.5")
     assert store_limit() == 500_000_000
@@ -178,3 +251,12 @@ def test_the_limit_is_gigabytes_from_the_environment(monkeypatch: pytest.MonkeyP
         monkeypatch.setenv(CACHE_LIMIT, wrong)
         with pytest.raises(ConfigError, match=CACHE_LIMIT):
             store_limit()
+
+
+def test_unless_a_limit_is_given_half_of_the_disk_stays_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE, str(tmp_path / "new" / "cache"))
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10_000_000_000))
+    assert store_limit() == 5_000_000_000
+    Store(store_root() / "site-1", limit=LIMIT).recall(KEY, make)
+    (entry,) = entries(store_root())
+    assert store_limit() == (10_000_000_000 + entry.size) // 2
