@@ -123,8 +123,9 @@ def prepare(
         columns: of a csv, what its columns for subject, label, site, image, unit, ed_image, es_image, cine, ed and es
             are called, where it is something else, such as ``{"label": "diagnosis"}``.
         first_frame: of a csv, the number of a 4D file's first frame, 0 or 1.
-        mask_values: of a csv with the columns ed_mask and es_mask, or mask beside cine, the value of every structure in
-            the mask files, such as ``{"LV": 3, "MYO": 2, "RV": 1}``; structures that are not outlined are not named.
+        mask_values: of a csv with the columns ed_mask and es_mask, or mask beside cine or image, the value of every
+            structure in the mask files, such as ``{"LV": 3, "MYO": 2, "RV": 1}`` or ``{"lesion": 255}``; structures
+            that are not outlined are not named. Such a csv needs no column label.
         dataset_name: of a csv, the name written into the datalists; None for that of the file.
         on_image: called with the number of images loaded, and of all.
 
@@ -175,7 +176,7 @@ def prepare(
         dataset=called,
         groups=made.groups,
         normal=normal or made.normal,
-        task=task or ("multiclass" if photographs else "binary"),
+        task=task or made.task or ("multiclass" if photographs else "binary"),
         classes=None if classes is None else tuple(one_or_more(classes)),
         leave_out=reader is not None,
         by="centre" if by == "column" else by or made.by[0],

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add_dataset(parser: argparse.ArgumentParser, reader: Any) -> None:
-    task = "multiclass" if reader.photographs else "binary"
+    task = reader.task or ("multiclass" if reader.photographs else "binary")
     _add_common(parser, text=reader.text, task=task, by=reader.by)
     parser.add_argument(
         "--published-split",
@@ -141,7 +141,8 @@ def _add_csv(parser: argparse.ArgumentParser) -> None:
         "--mask-values",
         type=_values,
         metavar="LV=3,MYO=2,...",
-        help="structures of the masks in the columns ed_mask and es_mask, or mask beside cine, and their values there",
+        help="structures of the masks in the columns ed_mask and es_mask, or mask beside cine or image, and their values "
+        "there, such as lesion=255",
     )
     parser.add_argument(
         "--first-frame", type=int, choices=(0, 1), default=0, help="number of a 4D file's first frame (default: 0)"

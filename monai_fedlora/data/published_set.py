@@ -26,8 +26,8 @@ class Reader:
         groups: its diagnoses in the order of the labels; () for those that occur, sorted.
         normal: the diagnosis that is NOR in the binary task.
         centres: all published centres, to report those that a copy lacks; () where unknown.
-        photographs: whether its images are photographs. The default task is then multiclass, and by default the
-            published split is kept.
+        photographs: whether its images are photographs. By default their published split is kept.
+        task: the default task; None for multiclass of photographs and binary of cine studies.
     """
 
     read: Callable[[Path], list[Record]]
@@ -38,6 +38,7 @@ class Reader:
     normal: str = "NOR"
     centres: tuple[str, ...] = ()
     photographs: bool = False
+    task: str | None = None
 
     def __post_init__(self) -> None:
         if not self.by or set(self.by) - {"vendor", "centre", "spacing"}:

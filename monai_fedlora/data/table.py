@@ -37,8 +37,8 @@ class Columns:
             another name that is given here.
         first_frame: number of the first frame of a 4D file, 0 or 1.
         mask_values: the value of every structure in the mask files, by its name; () where the csv has no masks. Masks
-            stand in the columns ``ed_mask`` and ``es_mask`` (3D files), or ``mask`` beside ``cine`` (4D); a patient
-            without any has none.
+            stand in the columns ``ed_mask`` and ``es_mask`` (3D files), or ``mask`` beside ``cine`` (4D) or ``image``; a
+            patient without any has none. Such a csv may lack the column of the label.
     """
 
     subject: str = "subject"
@@ -70,8 +70,10 @@ def read_table(source: Path, columns: Columns | None = None) -> list[Record]:
         DataError: a column, cell or image is missing or wrong, or a patient or photograph occurs twice.
     """
     columns = columns or Columns()
-    required = [columns.label] + ([columns.site] if columns.site else [])
-    if columns.subject != Columns().subject or columns.image not in read_header_row(source):
+    head = read_header_row(source)
+    labels = columns.label in head or columns.label != Columns().label or not columns.mask_values
+    required = [columns.label] * labels + ([columns.site] if columns.site else [])
+    if columns.subject != Columns().subject or columns.image not in head:
         required.insert(0, columns.subject)
     if columns.unit != Columns().unit:
         required.append(columns.unit)
@@ -115,7 +117,7 @@ def _record(row: Row, folder: Path, columns: Columns) -> Record:
         spacing=geometry.spacing if geometry else None,
         notes=(*(geometry.notes if geometry else ()), *row.notes),
         unit=unit,
-        group=row.text(columns.label),
+        group=row.text(columns.label) if columns.label in row.cells or not columns.mask_values else None,
         centre=row.text(columns.site) if columns.site else None,
     )
 
@@ -123,7 +125,7 @@ def _record(row: Row, folder: Path, columns: Columns) -> Record:
 def _masks(row: Row, images: Photograph | FramePair | Cine, columns: Columns, folder: Path) -> Masks | None:
     """The masks of a line; one of two alone is an error."""
     names = ("ed_mask", "es_mask") if isinstance(images, FramePair) else ("mask",)
-    if not columns.mask_values or isinstance(images, Photograph) or not any(row.cells.get(name) for name in names):
+    if not columns.mask_values or not any(row.cells.get(name) for name in names):
         return None
     return Masks(tuple(_path(row, name, folder) for name in names), dict(columns.mask_values))
 

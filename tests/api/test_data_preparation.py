@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from monai.transforms import Compose
+from PIL import Image
 
 import monai_fedlora as fl
 from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.errors import ConfigError, DataError
+from monai_fedlora.transforms.photograph import photograph_preprocessing
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +87,42 @@ def test_what_a_pretraining_would_find_out_too_late_is_refused_at_once(settings:
 def test_one_folder_need_not_be_in_a_list(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^nowhere holds no prepared site"):
         fl.pretrain("nowhere", output=tmp_path / "backbone.safetensors")
+
+
+def test_phantoms_of_skin_give_masks_of_lesions_that_are_read_beside_their_images(tmp_path: Path) -> None:
+    skin = fl.phantom("fed_isic2019", output=tmp_path / "skin", patients=8, vendors="A", size=40)
+    prepared = fl.prepare(
+        "fed_isic2019", source=skin, output=tmp_path / "out", task="segmentation", site="north", load_all=True
+    )
+    datalist = prepared.datalists[0]
+    assert datalist.classes == ("lesion",) and datalist.origin.kind == "synthetic"
+    item = datalist.items("training")[0]
+    read = photograph_preprocessing(style="dermoscopy", image_size=(32, 32), mean=(0, 0, 0), std=(1, 1, 1))
+    found = Compose(read)(item)
+    assert found["image"].shape == (3, 32, 32) and found["mask"].shape == (1, 32, 32) and found["mask"].any()
+
+
+def test_a_csv_names_masks_of_photographs_and_needs_no_label_for_them(tmp_path: Path) -> None:
+    levels = np.arange(48 * 60, dtype=np.uint16).reshape(48, 60)
+    lines = ["image,mask,unit"]
+    for number in range(8):
+        Image.fromarray((levels // 16).astype(np.uint8)).save(tmp_path / f"{number}.png")
+        Image.fromarray(np.where(levels > 900, 255, 0).astype(np.uint8)).save(tmp_path / f"{number}_m.png")
+        lines.append(f"{number}.png,{'' if number == 7 else f'{number}_m.png'},u{number // 2}")
+    table = tmp_path / "skin.csv"
+    table.write_text("\n".join(lines) + "\n")
+    asked: dict[str, Any] = {"source": table, "site": "a", "task": "segmentation"}
+
+    with pytest.raises(DataError, match="column label"):
+        fl.prepare("csv", **asked, output=tmp_path / "none")
+    prepared = fl.prepare(
+        "csv", **asked, output=tmp_path / "out", mask_values={"naevus": 7, "lesion": 255}, load_all=True
+    )
+
+    cases = [case for _, case in prepared.datalists[0].all_cases()]
+    assert len(cases) == 7 and "left out, having no masks: 1 of 8" in prepared.notes
+    assert prepared.datalists[0].classes == ("naevus", "lesion")
+    assert {case.mask for case in cases} == {f"{number}_m.png" for number in range(7)}
+    Image.fromarray(levels.astype(np.uint8)).save(tmp_path / "3_m.png")
+    with pytest.raises(DataError, match=r"3_m\.png holds the value 1, 2, 3, 4, and its structures are 255 on 0"):
+        fl.prepare("csv", **asked, output=tmp_path / "bad", mask_values={"lesion": 255}, load_all=True)

@@ -151,7 +151,7 @@ def test_the_published_test_patients_stay_and_none_is_an_error():
 def test_a_dataset_without_pathology_names_the_line():
     records = cohort({"NOR": 2})
     nameless = Record(subject="q", origin="m.csv:7", images=records[0].images, spacing=1, vendor="ge")
-    with pytest.raises(DataError, match=r"m\.csv:7: there is no pathology for subject q"):
+    with pytest.raises(DataError, match=r"m\.csv:7: there is no diagnosis for subject q"):
         prepare([*records, nameless], settings())
 
 

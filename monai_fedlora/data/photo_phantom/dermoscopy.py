@@ -27,7 +27,7 @@ class Dermoscopy:
 
     Attributes:
         pixels: (Y, X, 3) uint8.
-        mask: (Y, X) bool, inside of the outline.
+        mask: (Y, X) bool, inside of the outline, as far as the dermatoscope shows it.
         layers: amounts of pigment, blood and covering material in lesion and skin.
         outline: the lesion's outline.
         signs: the drawn signs by name; the meaning of the number depends on the sign.
@@ -90,7 +90,7 @@ def make_dermoscopy(
     rows, columns = view.inside.shape
     left, top = view.corner
     mask[top : top + rows, left : left + columns] = view.inside > 0
-    return Dermoscopy(pixels=pixels, mask=mask, layers=layers, outline=outline, signs=signs, age=age)
+    return Dermoscopy(pixels=pixels, mask=mask & (field > 0.5), layers=layers, outline=outline, signs=signs, age=age)
 
 
 def _pose(size: float, shape: tuple[int, int], rng: np.random.Generator) -> Pose:

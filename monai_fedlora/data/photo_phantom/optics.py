@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from monai_fedlora.data.phantom_mark import MARK
+from monai_fedlora.measures.structures import ISIC_VALUE
 
 Array = np.ndarray
 
@@ -99,14 +100,24 @@ def encode(pixels: Array, optics: Optics, suffix: str) -> bytes:
         suffix: ``.jpg`` or ``.png``.
     """
     from PIL import Image
+
+    if suffix != ".jpg":
+        return _png(pixels)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=optics.quality, subsampling=optics.chroma, comment=MARK)
+    return file.getvalue()
+
+
+def encode_mask(mask: Array) -> bytes:
+    """Return the PNG file of a mask (Y, X) bool as the ISIC archive writes one, marked as a phantom."""
+    return _png(np.where(mask, ISIC_VALUE, 0).astype(np.uint8))
+
+
+def _png(pixels: Array) -> bytes:
+    from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    file = io.BytesIO()
-    picture = Image.fromarray(pixels)
-    if suffix == ".jpg":
-        picture.save(file, "JPEG", quality=optics.quality, subsampling=optics.chroma, comment=MARK)
-    else:
-        text = PngInfo()
-        text.add_text("Comment", MARK.decode())
-        picture.save(file, "PNG", compress_level=1, pnginfo=text)
+    file, text = io.BytesIO(), PngInfo()
+    text.add_text("Comment", MARK.decode())
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1, pnginfo=text)
     return file.getvalue()

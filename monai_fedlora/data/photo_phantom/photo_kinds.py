@@ -12,7 +12,8 @@ from monai_fedlora.data.photo_phantom.dermatoscopes import DERMATOSCOPES, Dermat
 from monai_fedlora.data.photo_phantom.dermoscopy import Dermoscopy, make_dermoscopy
 from monai_fedlora.data.photo_phantom.fundus import Fundus, make_fundus
 from monai_fedlora.data.photo_phantom.fundus_cameras import FUNDUS_CAMERAS, FundusCamera
-from monai_fedlora.data.photo_phantom.optics import encode
+from monai_fedlora.data.photo_phantom.optics import encode, encode_mask
+from monai_fedlora.measures.structures import LESION
 
 Camera: TypeAlias = Dermatoscope | FundusCamera
 
@@ -29,6 +30,7 @@ class Kind:
         make: generates a picture, with the arguments of :func:`make_dermoscopy`.
         unit: ``lesion`` or ``patient``, which may have several pictures.
         doubles: share of the pictures whose unit has two (ours).
+        structures: what its masks outline; () where it has none.
     """
 
     name: str
@@ -38,17 +40,26 @@ class Kind:
     make: Callable[..., Dermoscopy | Fundus]
     unit: str
     doubles: float
+    structures: tuple[str, ...] = ()
 
     def file(self, group: str, camera: Camera, seed: tuple[int, ...], *, shot: int, size: int, suffix: str) -> bytes:
         """Return the file of a picture; arguments as for :func:`make_dermoscopy` and :func:`encode`."""
         return encode(self.make(group, camera, seed, shot=shot, size=size).pixels, camera.optics, suffix)
+
+    def masked_file(
+        self, group: str, camera: Camera, seed: tuple[int, ...], *, shot: int, size: int, suffix: str
+    ) -> tuple[bytes, bytes]:
+        """Return :meth:`file` and the file of its mask; a kind without structures has none."""
+        picture = self.make(group, camera, seed, shot=shot, size=size)
+        assert isinstance(picture, Dermoscopy)
+        return encode(picture.pixels, camera.optics, suffix), encode_mask(picture.mask)
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "dermoscopy": Kind(
             name="dermoscopy", classes=lesions.CLASSES, demo=("NV", "MEL", "BKL", "VASC"), cameras=DERMATOSCOPES,
-            make=make_dermoscopy, unit="lesion", doubles=0.25,
+            make=make_dermoscopy, unit="lesion", doubles=0.25, structures=(LESION,),
         ),
         "fundus": Kind(
             name="fundus", classes=retinopathy.GRADES, demo=retinopathy.GRADES, cameras=FUNDUS_CAMERAS,

@@ -12,12 +12,13 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from monai_fedlora.data.isic_files import MASK_SUFFIX
 from monai_fedlora.data.phantom.cohort import share_out
 from monai_fedlora.data.photo_phantom.dermatoscopes import Dermatoscope
 from monai_fedlora.data.photo_phantom.dermoscopy import make_dermoscopy
 from monai_fedlora.data.photo_phantom.fundus_cameras import FundusCamera
 from monai_fedlora.data.photo_phantom.lesions import CLASSES
-from monai_fedlora.data.photo_phantom.optics import encode
+from monai_fedlora.data.photo_phantom.optics import encode, encode_mask
 from monai_fedlora.data.photo_phantom.photo_cohort import draw_units
 from monai_fedlora.data.photo_phantom.photo_kinds import KINDS
 from monai_fedlora.data.splits import assign_splits
@@ -25,6 +26,7 @@ from monai_fedlora.files import csv_text, make_folder, write_bytes
 
 ISIC_FOLDER = "ISIC_2019_Training_Input_preprocessed"
 ISIC_TABLE = "train_test_split"
+ISIC_MASKS = "segmentations"
 ISIC_METADATA = "ISIC_2019_Training_Metadata.csv"
 ISIC_COLUMNS = ("image", *CLASSES, "UNK", "target", "center", "fold", "fold2")
 
@@ -85,7 +87,7 @@ def plan_feddrg(images: int, cameras: Sequence[FundusCamera], seed: int) -> list
 def write_fed_isic2019(
     root: Path, members: Sequence[Member[Dermatoscope]], *, size: int, progress: Progress[Dermatoscope]
 ) -> None:
-    """Write the images, ``train_test_split`` and the metadata with the lesions into ``root``.
+    """Write the images, masks, ``train_test_split`` and the metadata with the lesions into ``root``.
 
     Args:
         root: a folder the caller moves to its place afterwards.
@@ -95,11 +97,13 @@ def write_fed_isic2019(
     """
     folder = root / ISIC_FOLDER
     make_folder(folder)
+    make_folder(root / ISIC_MASKS)
     table: list[Sequence[object]] = [ISIC_COLUMNS]
     metadata: list[Sequence[object]] = [("image", "age_approx", "anatom_site_general", "lesion_id", "sex")]
     for member in progress(members):
         picture = make_dermoscopy(member.group, member.camera, member.seed, shot=member.shot, size=size)
         write_bytes(folder / f"{member.name}.jpg", encode(picture.pixels, member.camera.optics, ".jpg"))
+        write_bytes(root / ISIC_MASKS / f"{member.name}{MASK_SUFFIX}.png", encode_mask(picture.mask))
         target = CLASSES.index(member.group)
         fold = "train" if member.split == "training" else "test"
         marks = [float(name == member.group) for name in (*CLASSES, "UNK")]

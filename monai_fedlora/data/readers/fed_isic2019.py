@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from monai_fedlora.data.isic_files import find_masks, image_files, lesions
 from monai_fedlora.data.photographs import Listed, find_photographs, stem
 from monai_fedlora.data.published_set import Reader
 from monai_fedlora.data.records import Record, check_unique
 from monai_fedlora.errors import DataError
-from monai_fedlora.formats.rows import Row, read_header_row, read_rows
+from monai_fedlora.formats.rows import Row, read_rows
 
 GROUPS = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
 """The classes in the order of FLamby's targets 0 to 7."""
@@ -31,11 +32,6 @@ _TABLES = tuple(f"train_test_split{suffix}" for suffix in ("", ".csv", ".tsv", "
 _FOLDERS = ("ISIC_2019_Training_Input_preprocessed", "ISIC_2019_Training_Input")
 _REQUIRED = ("image", "target", "center", "fold")
 _SPLITS = {"train": "training", "test": "test"}
-_LESIONS = (
-    *(f"ISIC_2019_Training_Metadata{suffix}" for suffix in (".csv", "")),
-    *(f"HAM10000_metadata{suffix}" for suffix in (".csv", ".tab", "")),
-)
-_IMAGE_COLUMNS = ("image", "image_id")
 
 
 def read_fed_isic2019(source: Path) -> list[Record]:
@@ -44,7 +40,9 @@ def read_fed_isic2019(source: Path) -> list[Record]:
     Args:
         source: the folder with ``train_test_split`` (separated by commas or tabs; other columns are ignored) and
             the image folder; the preprocessed images are used if both kinds are there. The lesion of an image is
-            taken from ``ISIC_2019_Training_Metadata.csv`` or else ``HAM10000_metadata``, where these are there.
+            taken from ``ISIC_2019_Training_Metadata.csv`` or else ``HAM10000_metadata``, where these are there. Masks
+            of lesions, such as HAM10000's, are those files of the folder and of the folders in it that are called
+            ``<image>_segmentation.png``; they were drawn on the images that were not preprocessed.
 
     Returns:
         Records sorted by image: ``centre`` is FLamby's number 0 to 5, ``unit`` the lesion where it is known,
@@ -60,7 +58,7 @@ def read_fed_isic2019(source: Path) -> list[Record]:
     if folder is None:
         raise DataError(f"{source} has no folder {_FOLDERS[0]}; put the images beside {table.name}")
     rows = read_rows(table, required=_REQUIRED)
-    lesions = _lesions(source)
+    units, masks = lesions(source), find_masks(image_files(source))
     names = [stem(row.text("image")) for row in rows]
     photographs = find_photographs([Listed(row.origin, folder, name) for row, name in zip(rows, names, strict=True)])
     records = [
@@ -68,7 +66,8 @@ def read_fed_isic2019(source: Path) -> list[Record]:
             subject=name,
             origin=row.origin,
             images=photograph,
-            unit=lesions.get(name),
+            unit=units.get(name),
+            masks=masks.get(name),
             group=_group(row),
             centre=str(row.integer("center", below=len(CENTRES))),
             split=_split(row),
@@ -101,20 +100,6 @@ def _split(row: Row) -> str:
     if fold not in _SPLITS:
         raise DataError(f"{row.origin}: fold {fold!r:.80} is unknown; this dataset has train and test")
     return _SPLITS[fold]
-
-
-def _lesions(source: Path) -> dict[str, str]:
-    """Return the lesion of every image that a metadata file lists; the first file that lists it counts."""
-    lesions: dict[str, str] = {}
-    for name in _LESIONS:
-        path = source / name
-        if not path.is_file():
-            continue
-        image = next((column for column in _IMAGE_COLUMNS if column in read_header_row(path)), _IMAGE_COLUMNS[0])
-        for row in read_rows(path, required=(image, "lesion_id")):
-            if lesion := row.cells["lesion_id"]:
-                lesions.setdefault(stem(row.text(image)), lesion)
-    return lesions
 
 
 READER = Reader(

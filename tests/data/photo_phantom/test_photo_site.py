@@ -10,6 +10,7 @@ from monai_fedlora.data.datalist import FILE_NAME, load_datalist
 from monai_fedlora.data.photo_phantom.photo_kinds import KINDS
 from monai_fedlora.data.photo_phantom.photo_site import PhotoPhantomSettings, make_site, site_camera, site_key
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.transforms.photograph_mask_reading import read_photograph_mask
 
 FEW = PhotoPhantomSettings(training=12, validation=4, test=8, size=32)
 
@@ -99,3 +100,22 @@ def test_impossible_settings_are_refused(changes) -> None:
 def test_a_camera_that_sees_none_of_the_classes_is_refused() -> None:
     with pytest.raises(ConfigError, match="camera F"):
         site_key("dermoscopy", "site-6", PhotoPhantomSettings(classes=("BKL", "AK")))
+
+
+def test_a_site_for_segmentation_has_a_mask_of_every_lesion(tmp_path) -> None:
+    few = PhotoPhantomSettings(training=3, validation=1, test=1, size=48, task="segmentation")
+    make_site(tmp_path, "dermoscopy", "site-2", few)
+    datalist = load_datalist(tmp_path / FILE_NAME)
+    assert datalist.task == "segmentation" and datalist.classes == ("lesion",)
+    for split in ("training", "validation", "test"):
+        for item in datalist.items(split):
+            picture = np.asarray(Image.open(item["image"])).astype(float).mean(-1)
+            mask = read_photograph_mask(item["mask"], image=item["image"], values=item["mask_values"]) > 0
+            assert 0.02 < mask.mean() < 0.9
+            assert abs(picture[mask].mean() - picture[~mask & (picture > 60)].mean()) > 3
+
+
+@pytest.mark.parametrize(("phantom", "task"), [("fundus", "segmentation"), ("dermoscopy", "regression")])
+def test_masks_that_are_not_there_are_refused(phantom, task) -> None:
+    with pytest.raises(ConfigError, match=r"has no masks|is unknown; it is multiclass or segmentation"):
+        site_key(phantom, "site-1", PhotoPhantomSettings(task=task))
