@@ -141,8 +141,8 @@ def _add_csv(parser: argparse.ArgumentParser) -> None:
         "--mask-values",
         type=_values,
         metavar="LV=3,MYO=2,...",
-        help="structures of the masks in the columns ed_mask and es_mask, or mask beside cine or image, and their values "
-        "there, such as lesion=255",
+        help="structures of the masks in the columns ed_mask and es_mask, or mask beside cine or image, and their "
+        "values there, such as lesion=255",
     )
     parser.add_argument(
         "--first-frame", type=int, choices=(0, 1), default=0, help="number of a 4D file's first frame (default: 0)"

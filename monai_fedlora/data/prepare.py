@@ -127,8 +127,8 @@ def _structures(records: Sequence[Record], settings: Settings) -> tuple[str, ...
     found = list(dict.fromkeys(name for record in records if record.masks for name in record.masks.values))
     if not found:
         raise DataError(
-            f"{settings.dataset} has no masks here, and the task is segmentation; download the masks too (of a csv, say "
-            "what they outline with --mask-values), or choose another --task"
+            f"{settings.dataset} has no masks here, and the task is segmentation; download the masks too (of a csv, "
+            "say what they outline with --mask-values), or choose another --task"
         )
     if settings.classes is not None:
         if unknown := [name for name in found if name not in settings.classes]:

@@ -102,7 +102,7 @@ def site_data(
         if not members:
             raise DataError(
                 f"{datalist} does not exist; the folder {root} ({'given' if data_root else DATA}) is not prepared for "
-                f"site {site}. Run: monai-fedlora data acdc|mnms|mnms2|fed_isic2019|feddrg|csv --source ... "
+                f"site {site}. Run: monai-fedlora data acdc|mnms|mnms2|fed_isic2019|isic|feddrg|csv --source ... "
                 f"--output {root}, or unset {DATA} to use a phantom"
             )
         return _pool(members)

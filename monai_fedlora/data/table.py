@@ -37,8 +37,8 @@ class Columns:
             another name that is given here.
         first_frame: number of the first frame of a 4D file, 0 or 1.
         mask_values: the value of every structure in the mask files, by its name; () where the csv has no masks. Masks
-            stand in the columns ``ed_mask`` and ``es_mask`` (3D files), or ``mask`` beside ``cine`` (4D) or ``image``; a
-            patient without any has none. Such a csv may lack the column of the label.
+            stand in the columns ``ed_mask`` and ``es_mask`` (3D files), or ``mask`` beside ``cine`` (4D) or ``image``;
+            a patient without any has none. Such a csv may lack the column of the label.
     """
 
     subject: str = "subject"

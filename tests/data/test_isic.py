@@ -70,7 +70,7 @@ def test_what_cannot_be_paired_is_named(root, photograph) -> None:
 
 @pytest.mark.parametrize("folder", ["", "nowhere"])
 def test_a_folder_without_masks_is_refused(tmp_path, folder) -> None:
-    with pytest.raises(DataError, match="has no mask of a lesion, a file like ISIC_0000000_segmentation.png"):
+    with pytest.raises(DataError, match=r"has no mask of a lesion, a file like ISIC_0000000_segm"):
         read_isic(tmp_path / folder)
 
 

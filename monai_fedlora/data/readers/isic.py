@@ -1,8 +1,8 @@
 """Dermatoscopic images with outlined lesions, in the layout of the ISIC archive's segmentation challenges.
 
 Codella et al., "Skin Lesion Analysis Toward Melanoma Detection 2018", arXiv 1902.03368, task 1: 2,594 training, 100
-validation and 1,000 test images ``ISIC_0000000.jpg`` in folders of their own, with masks ``ISIC_0000000_segmentation.png``
-of 0 and 255 beside them or in further folders.
+validation and 1,000 test images ``ISIC_0000000.jpg`` in folders of their own, with masks of 0 and 255 beside them or in
+further folders, ``ISIC_0000000_segmentation.png``.
 """
 
 from __future__ import annotations
