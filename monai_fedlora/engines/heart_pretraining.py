@@ -24,6 +24,7 @@ from monai_fedlora.networks.cinema import SIZES, convunetr, convvit
 from monai_fedlora.networks.heart_supervision import WEIGHTS, HeartSupervision
 from monai_fedlora.networks.pretraining_epochs import pretraining_epochs
 from monai_fedlora.networks.pretraining_state import PretrainingState
+from monai_fedlora.networks.standardise import standardise_patches
 from monai_fedlora.source_digest import TRAINING, source_digest
 from monai_fedlora.transforms.pair_augmentation import augment_pairs
 
@@ -87,6 +88,9 @@ def pretrain_hearts(
 ) -> tuple[tuple[float, ...], Measured]:
     """Train, measure on held-out phantoms, and save encoder and decoder in half precision as safetensors.
 
+    Before that, what a linear head reads of the patch tokens is standardised over ``held_out`` further phantoms, see
+    :func:`monai_fedlora.networks.standardise.standardise_patches`; the class token varies enough between hearts.
+
     AdamW with betas (0.9, 0.98), weight decay 0.05 on matrices and the gradient's norm clipped to 3; the learning rate
     rises linearly over a tenth of the steps and falls by a cosine to zero. What is reached after each epoch is kept in
     ``<output>.state``; a call with the same settings goes on from there, to the bit on a processor.
@@ -103,7 +107,7 @@ def pretrain_hearts(
         device: where to compute.
         bf16: compute matrix products and convolutions in bfloat16.
         workers: processes that draw phantoms; 0 draws in this one. The result does not depend on it.
-        held_out: phantoms on which the result is measured.
+        held_out: phantoms on which the result is measured, and others over which it is standardised.
         provenance: kept in the file's metadata.
         on_resume: called with the number of finished epochs where a training goes on.
         on_epoch: called after each epoch with its number, from 1, and its mean loss.
@@ -152,6 +156,9 @@ def pretrain_hearts(
         on_epoch=on_epoch,
     )
     measured = measure(network, _stream(size, seed + _HELD_OUT), count=held_out, device=device)
+    following = range(epochs * phantoms, epochs * phantoms + held_out)
+    stream = _stream(size, seed)
+    standardise_patches(network.classifier, (stream[number]["image"][None].to(device) for number in following))
     files.save_tensors(
         output,
         {key: value.half() for key, value in network.backbone_state().items()},

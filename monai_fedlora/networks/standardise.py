@@ -55,6 +55,23 @@ def standardise_readout(backbone: ConvViT | VisionTransformer, batches: Iterable
     backbone.train(was_training)
 
 
+@torch.no_grad()
+def standardise_patches(backbone: ConvViT, batches: Iterable[torch.Tensor]) -> None:
+    """Change the fusion's norm in place so that every channel of the mean fused patch token is standardised.
+
+    No other output changes: a decoder that reads the same encoder reads what it read before.
+
+    Args:
+        backbone: a pre-trained network.
+        batches: images as the network takes them, at least two in all.
+    """
+    was_training = backbone.training
+    backbone.eval()
+    patch = torch.cat([_convvit_readouts(backbone, _last(backbone, batch))[0] for batch in batches])
+    _fold(backbone.fusion.norm, patch.mean(dim=0), _deviation(patch))
+    backbone.train(was_training)
+
+
 def _last(backbone: ConvViT | VisionTransformer, images: torch.Tensor) -> Features:
     """The output of the last block."""
     return backbone.prefix(images, len(backbone.blocks))

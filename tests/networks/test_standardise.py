@@ -4,7 +4,7 @@ import torch
 
 from monai_fedlora.networks.backbone import Features
 from monai_fedlora.networks.cinema import ConvViT
-from monai_fedlora.networks.standardise import standardise_readout
+from monai_fedlora.networks.standardise import standardise_patches, standardise_readout
 from monai_fedlora.networks.vit import VisionTransformer, ViTSettings
 
 
@@ -56,6 +56,21 @@ def test_both_readouts_of_a_convvit_are_standardised_and_otherwise_as_before() -
     centred = token - token.mean(dim=0)
     torch.testing.assert_close(new_token, centred / centred.square().mean().sqrt(), rtol=0, atol=1e-4)
     torch.testing.assert_close(new_fused, (fused - patch.mean(dim=0)) / deviation, rtol=0, atol=2e-3)
+
+
+@torch.no_grad()
+def test_only_the_mean_patch_token_is_standardised_where_a_decoder_reads_the_same_tokens() -> None:
+    network = convvit()
+    images = torch.rand(40, 2, 16, 8, 2, generator=torch.Generator().manual_seed(1))
+    patch, token, _ = read(network, images)
+    tokens = network.encoder.norm(network.prefix(images, 2).tokens)
+    deviation = patch.std(dim=0, correction=0)
+    deviation = deviation.clamp(min=0.1 * float(deviation.mean()))
+    standardise_patches(network, images.split(16))
+    new_patch, new_token, _ = read(network, images)
+    torch.testing.assert_close(new_patch, (patch - patch.mean(dim=0)) / deviation, rtol=0, atol=1e-4)
+    assert torch.equal(new_token, token)
+    assert torch.equal(network.encoder.norm(network.prefix(images, 2).tokens), tokens)
 
 
 @torch.no_grad()
