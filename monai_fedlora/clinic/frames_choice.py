@@ -15,6 +15,7 @@ arrhythmia or an akinetic ventricle flatten the curve, which gives a doubt.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,6 +60,19 @@ class FrameChoice:
     def called(self, frame: int) -> str:
         """A frame for display, counted from 1: "frame 8 (310 ms)", or without a time where that is unknown."""
         return f"frame {frame + 1}" + ("" if self.times_ms is None else f" ({self.times_ms[frame]:.0f} ms)")
+
+    def to_json(self) -> dict[str, Any]:
+        """As part of a result's JSON file."""
+        return {
+            "ed": self.ed,
+            "es": self.es,
+            "counted_from": 0,
+            "how": self.how,
+            "by_person": self.by_person,
+            "found": None if self.found is None else list(self.found),
+            "areas": [round(area, 4) for area in self.areas],
+            "trigger_ms": None if self.times_ms is None else [round(time, 3) for time in self.times_ms],
+        }
 
 
 def choose_frames(cine: np.ndarray, *, spacing_mm: float, given: tuple[int, int] | None = None) -> FrameChoice:

@@ -7,8 +7,8 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,25 @@ from monai_fedlora.clinic.dicom_output import write_dicom
 from monai_fedlora.clinic.figure import draw_figure
 from monai_fedlora.clinic.figure_title import add_title
 from monai_fedlora.clinic.occlusion import need_captum
-from monai_fedlora.clinic.prediction import NOT_FOR_CLINICAL_USE, predict_study
+from monai_fedlora.clinic.outline_figure import draw_outlines
+from monai_fedlora.clinic.outlining import OutlinedHeart, Outliner, number_cells, outline_study, result_without_class
+from monai_fedlora.clinic.prediction import NOT_FOR_CLINICAL_USE, Prediction, explain, predict_loaded
+from monai_fedlora.clinic.reading import load_study
 from monai_fedlora.clinic.state import state_sentences
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.files import atomic_path, make_folder, read_json, write_json, write_text
+from monai_fedlora.measures.heart_function import UNITS
 from monai_fedlora.studies.study import LeftOut, Study
 
 TABLE_NAME = "predictions.csv"
 LEFT_OUT_NAME = "left_out.csv"
 FIGURES = "figures"
+CONTOURS = "contours"
 NO_DICOM = "no DICOM objects were written: the study was not read from DICOM, so there is no study that they belong to"
+_OF_HEART = [
+    *(f"{name}_{'percent' if unit == '%' else unit.lower()}" for name, unit in UNITS.items()),
+    "no_volume_because", "outlines_doubts", "class_and_volumes", "outlines_trained_on",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +56,12 @@ class Outcome:
         notes: those of the prediction, and which outputs could not be made.
         ranges: lowest and highest probability of each class over small changes of the image; empty if not computed.
         error: what went wrong, or empty. With a prediction: why its figure or DICOM objects were not written.
+        numbers: volumes, ejection fractions and mass by name, see
+            :data:`monai_fedlora.measures.heart_function.UNITS`; empty if there are none.
+        no_volume_because: reasons why a heart that was outlined has no numbers.
+        heart: what the outlines say, for display.
+        heart_doubts: reasons why the outlines may mean nothing.
+        disagreements: where class and numbers do not go together, for display.
     """
 
     study: str
@@ -60,6 +75,11 @@ class Outcome:
     notes: tuple[str, ...] = ()
     ranges: tuple[tuple[float, float], ...] = ()
     error: str = ""
+    numbers: Mapping[str, float | None] = field(default_factory=dict)
+    no_volume_because: tuple[str, ...] = ()
+    heart: tuple[str, ...] = ()
+    heart_doubts: tuple[str, ...] = ()
+    disagreements: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +94,11 @@ class DicomOutput:
 
 
 def predict_all(
-    classifier: Classifier,
+    classifier: Classifier | None,
     studies: Sequence[Study],
     output: Path,
     *,
+    outliner: Outliner | None = None,
     overlay: bool = True,
     dicom: DicomOutput | None = None,
     left_out: Sequence[LeftOut] = (),
@@ -91,8 +112,13 @@ def predict_all(
     class over small changes, what the model was ``trained_on``, and ``error``. ``left_out.csv`` names the files that
     belong to no study, if there are any. Every file appears complete or not at all, readable by its owner only.
 
+    With an outliner there are ``figures/<study>_outlines.png`` and ``contours/<study>.json`` too, the entry ``heart``
+    in the JSON file, and columns of the table for the volumes, why there are none, and where class and volumes
+    disagree.
+
     Args:
-        classifier: the model.
+        classifier: the model of the class; None for volumes alone, without the columns of a class.
+        outliner: the model of the outlines; None for a class alone.
         studies: with different names.
         output: folder to create.
         overlay: also compute an occlusion map, and show it in the figures.
@@ -103,7 +129,7 @@ def predict_all(
     Raises:
         ConfigError: ``output`` exists or cannot be made; or a package for the overlay is not installed.
     """
-    if overlay:
+    if overlay and classifier is not None:
         need_captum()
     if os.path.lexists(output):
         raise ConfigError(f"{output} exists; choose another output folder, or remove it")
@@ -117,26 +143,58 @@ def predict_all(
         write_text(output / LEFT_OUT_NAME, _csv(rows))
     outcomes = []
     for study in studies:
-        outcomes.append(_one(classifier, study, output, overlay=overlay, dicom=dicom))
+        outcomes.append(_one(classifier, outliner, study, output, overlay=overlay, dicom=dicom))
         on_progress(outcomes[-1])
-    write_text(output / TABLE_NAME, table(classifier.classes, outcomes, trained_on=classifier.trust.origin.summary))
+    text = table(
+        None if classifier is None else classifier.classes,
+        outcomes,
+        trained_on="" if classifier is None else classifier.trust.origin.summary,
+        outlines_trained_on=None if outliner is None else outliner.trust.origin.summary,
+    )
+    write_text(output / TABLE_NAME, text)
     return outcomes
 
 
-def table(classes: Sequence[str], outcomes: Sequence[Outcome], *, trained_on: str = "") -> str:
-    """The text of ``predictions.csv``; its last columns say what the model was trained on, and what went wrong.
+def table(
+    classes: Sequence[str] | None,
+    outcomes: Sequence[Outcome],
+    *,
+    trained_on: str = "",
+    outlines_trained_on: str | None = None,
+) -> str:
+    """The text of ``predictions.csv``; its last columns say what the models were trained on, and what went wrong.
 
     Every cell is guarded, see :mod:`monai_fedlora.clinic.cells`.
+
+    Args:
+        classes: names; None where nothing was classified.
+        outcomes: one for each study.
+        trained_on: of the model of the class.
+        outlines_trained_on: of the model of the outlines; None without the columns of volumes.
     """
-    spans = [f"{name} {end}" for name in classes for end in ("lowest", "highest")]
-    rows = [["study", *classes, "prediction", "undecided", "state", "doubts", "notes", *spans, "trained_on", "error"]]
+    spans = [f"{name} {end}" for name in classes or () for end in ("lowest", "highest")]
+    answer = [] if classes is None else ["prediction", "undecided"]
+    trained = [] if classes is None else ["trained_on"]
+    rows = [["study", *(classes or ()), *answer, "state", "doubts", "notes", *spans, *trained, "error"]]
+    if outlines_trained_on is not None:
+        rows[0][-1:-1] = _OF_HEART
     for outcome in outcomes:
-        shares = [f"{share:.6f}" for share in outcome.probabilities] or [""] * len(classes)
+        heart = [
+            *number_cells(outcome.numbers, list(UNITS)),
+            "; ".join(outcome.no_volume_because),
+            "; ".join(outcome.heart_doubts),
+            "; ".join(outcome.disagreements),
+            outlines_trained_on or "",
+        ]
+        of_heart = [] if outlines_trained_on is None else heart
+        shares = [f"{share:.6f}" for share in outcome.probabilities] or [""] * len(classes or ())
         ends = [f"{end:.6f}" for span in outcome.ranges for end in span] or [""] * len(spans)
         undecided = "" if not outcome.probabilities else "yes" if outcome.undecided else "no"
+        chosen = [] if classes is None else [outcome.predicted, undecided]
         said = ("; ".join(sentences) for sentences in (outcome.doubts, outcome.notes))
-        answer = [*shares, outcome.predicted, undecided, outcome.state, *said, *ends]
-        rows.append([outcome.study, *answer, trained_on, outcome.error])
+        origin = [] if classes is None else [trained_on]
+        cells = [outcome.study, *shares, *chosen, outcome.state, *said, *ends, *origin, *of_heart, outcome.error]
+        rows.append(cells)
     return _csv(rows)
 
 
@@ -168,37 +226,97 @@ def find_result(output: Path, study: str) -> dict[str, Any]:
     return result
 
 
-def _one(classifier: Classifier, study: Study, output: Path, *, overlay: bool, dicom: DicomOutput | None) -> Outcome:
+def _one(
+    classifier: Classifier | None,
+    outliner: Outliner | None,
+    study: Study,
+    output: Path,
+    *,
+    overlay: bool,
+    dicom: DicomOutput | None,
+) -> Outcome:
     name = file_name(study.name)
     outcome = Outcome(study=study.name)
     content: dict[str, Any] = {"notice": NOT_FOR_CLINICAL_USE, "study": study.name}
     try:
-        prediction = predict_study(classifier, study, overlay=overlay)
-        content = prediction.to_json()
-        outcome = replace(
-            outcome,
-            probabilities=prediction.probabilities,
-            predicted=prediction.predicted,
-            answer=prediction.answer,
-            undecided=prediction.undecided,
-            state=prediction.state,
-            doubts=prediction.doubts,
-            sentences=state_sentences(prediction.doubts, classifier.trust.blind),
-            notes=(*prediction.notes, *prediction.quotes),
-            ranges=prediction.ranges,
-        )
-        figure = draw_figure(prediction)
-        with atomic_path(output / FIGURES / f"{name}.png") as temporary:
-            add_title(figure, study.name).save(temporary, format="PNG")
-        if dicom is not None and not prediction.sources:
+        reader = outliner if classifier is None else classifier
+        assert reader is not None
+        loaded = load_study(study, reader, every_source=dicom is not None and outliner is not None)
+        prediction = None
+        if classifier is not None:
+            prediction = predict_loaded(classifier, loaded, name=study.name)
+            prediction = explain(prediction) if overlay else prediction
+            content = prediction.to_json()
+            outcome = _of_class(outcome, prediction)
+        elif outliner is not None:
+            content = result_without_class(outliner, loaded, name=study.name)
+            state, doubts = content["state"], tuple(content["doubts"])
+            said = state_sentences(doubts, outliner.trust.blind)
+            notes = (*loaded.notes, *loaded.quotes)
+            outcome = replace(outcome, state=state, doubts=doubts, sentences=said, notes=notes)
+        heart = None
+        if outliner is not None:
+            try:
+                heart = outline_study(outliner, loaded, prediction=prediction)
+            except DataError as error:  # the class stays
+                if prediction is None:
+                    raise
+                outcome = replace(outcome, error=f"no outlines: {reason_of(error)}")
+        if heart is not None:
+            content |= {"heart": heart.to_json()}
+            outcome = _of_heart(outcome, heart)
+            write_json(output / CONTOURS / f"{name}.json", heart.measured.contours())
+            picture = draw_outlines(heart, orientation=loaded.orientation)
+            with atomic_path(output / FIGURES / f"{name}_outlines.png") as temporary:
+                add_title(picture, study.name).save(temporary, format="PNG")
+        figure = None if prediction is None else draw_figure(prediction)
+        if figure is not None:
+            with atomic_path(output / FIGURES / f"{name}.png") as temporary:
+                add_title(figure, study.name).save(temporary, format="PNG")
+        if dicom is not None and not loaded.sources:
             outcome = replace(outcome, notes=(*outcome.notes, NO_DICOM))
         elif dicom is not None:
-            write_dicom(prediction, figure, output / "dicom" / name, deidentifier=dicom.deidentifier)
+            write_dicom(
+                prediction,
+                figure,
+                output / "dicom" / name,
+                deidentifier=dicom.deidentifier,
+                measured=None if heart is None else heart.measured,
+                masked=() if heart is None else loaded.sources_of(heart.measured.ed, heart.measured.es),
+                study=study.name,
+            )
     except Exception as error:  # a defect must not stop the other studies
         outcome = replace(outcome, error=reason_of(error))
     content |= {"notes": list(outcome.notes), "error": outcome.error or None}
     write_json(output / "studies" / f"{name}.json", content)
     return outcome
+
+
+def _of_class(outcome: Outcome, prediction: Prediction) -> Outcome:
+    return replace(
+        outcome,
+        probabilities=prediction.probabilities,
+        predicted=prediction.predicted,
+        answer=prediction.answer,
+        undecided=prediction.undecided,
+        state=prediction.state,
+        doubts=prediction.doubts,
+        sentences=state_sentences(prediction.doubts, prediction.classifier.trust.blind),
+        notes=(*prediction.notes, *prediction.quotes),
+        ranges=prediction.ranges,
+    )
+
+
+def _of_heart(outcome: Outcome, heart: OutlinedHeart) -> Outcome:
+    measured = heart.measured
+    return replace(
+        outcome,
+        numbers={} if measured.function is None else measured.function.to_row(),
+        no_volume_because=measured.no_volume_because,
+        heart=measured.sentences(),
+        heart_doubts=heart.doubts,
+        disagreements=heart.disagreements,
+    )
 
 
 def _csv(rows: Sequence[Sequence[str]]) -> str:

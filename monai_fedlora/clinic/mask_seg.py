@@ -58,13 +58,13 @@ def build_segmentations(measured: MeasuredStudy, sources: Sequence[Source]) -> d
         raise DataError(
             f"{', '.join(unknown)} has no code for a segmentation; there are codes of {', '.join(SEGMENTS)}"
         )
-    stack, choice = measured.stack, measured.frames
-    if stack is None or choice is None:
+    stack, ed, es = measured.stack, measured.ed, measured.es
+    if stack is None or ed is None or es is None:
         raise DataError(
             "the masks are not of a study that was read from DICOM; a segmentation has no study to belong to"
         )
     planes = _stored(measured, stack)
-    headers = [stack.of_frame(frame) for frame in (choice.ed, choice.es)]
+    headers = [stack.of_frame(frame) for frame in (ed, es)]
     paths = dict.fromkeys(header.path for group in headers for header in group)
     of_file = dict(zip(paths, sources, strict=True))
     return {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,10 @@ class MeasuredStudy:
             the volume never changes.
         moving: (T, X, Y, Z) masks of all frames; None where only two frames have one.
         algorithm: the model that made the masks.
-        frames: how ED and ES were chosen; None for two files.
+        frames: how ED and ES were chosen by grey levels, or by a person; None for two files.
+        ed, es: the frames of ``masks``, from 0; None for two files. Those of ``beat``, unless a person chose others or
+            a frame has no mask.
+        failed: by frame from 0, why it has no mask.
         stack: the images of a cine that was read from DICOM.
     """
 
@@ -50,6 +54,9 @@ class MeasuredStudy:
     wall: WallThickness | None
     algorithm: Algorithm
     frames: FrameChoice | None = None
+    ed: int | None = None
+    es: int | None = None
+    failed: Mapping[int, str] = field(default_factory=dict)
     stack: Stack | None = None
     beat: BeatFrames | None = None
     moving: np.ndarray | None = None
@@ -67,23 +74,59 @@ class MeasuredStudy:
             return None
         return compare_frames(self.beat, ed=self.frames.ed, es=self.frames.es)
 
+    @property
+    def no_volume_because(self) -> tuple[str, ...]:
+        """Why no volume is given; empty if there are volumes."""
+        lost = [
+            f"{phase} ({self._called(frame)}) has no outlines: {self.failed[frame]}"
+            for phase, frame in (("end-diastole", self.ed), ("end-systole", self.es))
+            if frame is not None and frame in self.failed
+        ]
+        return tuple(lost) or self.coverage.reasons
+
+    @property
+    def how(self) -> str:
+        """How the frames of the numbers were chosen, for display."""
+        if self.frames is None or self.ed is None or self.es is None:
+            return "end-diastole and end-systole were given as two files"
+        chosen = f"end-diastole is {self._called(self.ed)} and end-systole {self._called(self.es)}"
+        if self.frames.by_person:
+            return f"{chosen}, as a person chose them"
+        if self.failed or self.beat is None:
+            return f"{chosen}, by grey levels and not by volumes, because not every frame has outlines"
+        return f"{chosen}, the largest and the smallest volume of the left ventricle"
+
     def sentences(self) -> tuple[str, ...]:
         """The numbers, or why there are none, for display."""
+        lost = tuple(f"No outlines in {self._called(frame)}: {why}." for frame, why in self.failed.items())
         if self.function is None:
-            return tuple(f"No volume is given: {reason}." for reason in self.coverage.reasons)
+            return (*(f"No volume is given: {reason}." for reason in self.no_volume_because), *lost)
         numbers = self.function.to_row()
-        return tuple(
+        said = (
             f"{LABELS[name]}: {value:.0f} {unit}."
             for name, unit in UNITS.items()
             if (value := numbers[name]) is not None
         )
+        return (*said, f"{self.how[0].upper()}{self.how[1:]}.", *lost)
 
-    def to_json(self, *, contours: bool = False) -> dict[str, Any]:
-        """Everything but the masks, for a JSON file; with the outlines of all frames if wanted."""
+    def _called(self, frame: int | None) -> str:
+        """A frame for display, counted from 1."""
+        assert frame is not None
+        return f"frame {frame + 1}" if self.frames is None else self.frames.called(frame)
+
+    def contours(self) -> dict[str, Any]:
+        """Outlines of all frames that have a mask, see :func:`monai_fedlora.measures.contours.page_contours`."""
+        frames = self.masks if self.moving is None else self.moving
+        return page_contours(frames, structures=self.structures)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but masks and outlines, for a JSON file."""
         wall, beat = self.wall, self.beat
         found: dict[str, Any] = {
             "structures": list(self.structures),
-            "no_volume_because": list(self.coverage.reasons),
+            "no_volume_because": list(self.no_volume_because),
+            "frames": None if self.ed is None else {"ed": self.ed, "es": self.es, "counted_from": 0, "how": self.how},
+            "failed_frames": {str(frame): why for frame, why in self.failed.items()},
             "function": None if self.function is None else _rounded(self.function.to_row()),
             "units": dict(UNITS),
             "wall_mm": None if wall is None else _rounded(wall.to_row()),
@@ -92,9 +135,6 @@ class MeasuredStudy:
         if beat is not None:
             curve = [round(volume, 2) for volume in beat.volumes]
             found["beat"] = {"ed": beat.ed, "es": beat.es, "counted_from": 0, "lv_volumes_ml": curve}
-        if contours:
-            frames = self.masks if self.moving is None else self.moving
-            found["contours"] = page_contours(frames, structures=self.structures)
         return found
 
 
@@ -113,7 +153,13 @@ LABELS = {
 
 
 def measure_study(
-    masks: Any, loaded: LoadedStudy, *, algorithm: Algorithm, structures: tuple[str, ...] = HEART
+    masks: Any,
+    loaded: LoadedStudy,
+    *,
+    algorithm: Algorithm,
+    structures: tuple[str, ...] = HEART,
+    failed: Mapping[int, str] | None = None,
+    pair: Callable[[int, int], Any] | None = None,
 ) -> MeasuredStudy:
     """Measure the masks of a study.
 
@@ -123,6 +169,9 @@ def measure_study(
         loaded: the study, as read from its files.
         algorithm: the model that made the masks.
         structures: names of the values from 1, LV among them.
+        failed: by frame from 0, why it has no mask; then end-diastole and end-systole are not chosen by volume.
+        pair: makes better masks (2, X, Y, Z) of the two chosen frames, which take the place of those given; None keeps
+            those.
 
     Raises:
         DataError: the masks lie on another grid, or cannot be used.
@@ -135,27 +184,61 @@ def measure_study(
             f"{None if cine is None else (cine.shape[3], *cine.shape[:3])} (frames first); masks of all frames, or of "
             "end-diastole and end-systole, are measured on the grid of the cine"
         )
-    moving = values if choice is not None and len(values) == cine.shape[3] else None
-    pair = values if choice is None or moving is None else moving[[choice.ed, choice.es]]
-    oriented = loaded.orientation == KNOWN
+    failed = dict(failed or {})
     x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
     spacing = (x, y, z)
-    coverage = stack_coverage(pair, spacing=spacing, structures=structures, oriented=oriented)
-    curve = volumes_ml(values, structures=structures, spacing=spacing)[:, (value_of(LV, structures) or 1) - 1]
-    walled = MYO in structures
+    moving = values if choice is not None and len(values) == cine.shape[3] else None
+    ed, es = _frames_of(moving, choice, spacing=spacing, structures=structures, failed=failed)
+    if moving is not None and ed is not None and es is not None:
+        lost = ed in failed or es in failed
+        found = moving[[ed, es]] if pair is None or lost else checked_mask(pair(ed, es), structures, axes=4)
+        moving = moving.copy()
+        moving[[ed, es]] = found
+    else:
+        found, lost = values, False
+    oriented = loaded.orientation == KNOWN
+    coverage = stack_coverage(found, spacing=spacing, structures=structures, oriented=oriented)
+    walled = MYO in structures and not lost
     return MeasuredStudy(
-        masks=pair,
+        masks=found,
         affine=affine,
         structures=structures,
         coverage=coverage,
-        function=heart_function(pair, spacing=spacing, structures=structures) if coverage.complete else None,
-        wall=wall_thickness(pair[0], spacing=spacing, structures=structures, oriented=oriented) if walled else None,
+        function=heart_function(found, spacing=spacing, structures=structures)
+        if coverage.complete and not lost
+        else None,
+        wall=wall_thickness(found[0], spacing=spacing, structures=structures, oriented=oriented) if walled else None,
         algorithm=algorithm,
         frames=choice,
+        ed=ed,
+        es=es,
+        failed=failed,
         stack=loaded.stack,
-        beat=beat_frames(curve) if moving is not None and np.ptp(curve) > 0 else None,
+        beat=None if moving is None or failed else _beat(moving, spacing=spacing, structures=structures),
         moving=moving,
     )
+
+
+def _frames_of(
+    moving: np.ndarray | None,
+    choice: FrameChoice | None,
+    *,
+    spacing: tuple[float, float, float],
+    structures: tuple[str, ...],
+    failed: Mapping[int, str],
+) -> tuple[int | None, int | None]:
+    """ED and ES of the numbers, from 0; None for two files."""
+    if choice is None:
+        return None, None
+    if moving is None or failed or choice.by_person:
+        return choice.ed, choice.es
+    beat = _beat(moving, spacing=spacing, structures=structures)
+    return (choice.ed, choice.es) if beat is None else (beat.ed, beat.es)
+
+
+def _beat(moving: np.ndarray, *, spacing: tuple[float, float, float], structures: tuple[str, ...]) -> BeatFrames | None:
+    curve = volumes_ml(moving, structures=structures, spacing=spacing)[:, (value_of(LV, structures) or 1) - 1]
+    return beat_frames(curve) if np.ptp(curve) > 0 else None
 
 
 def _rounded(row: dict[str, float | None]) -> dict[str, float | None]:

@@ -125,14 +125,7 @@ class Prediction:
     def to_json(self) -> dict[str, Any]:
         """Everything but the images, for a JSON file. Apart from the quotes it names no patient and no file."""
         model, frames, stability = self.classifier, self.frames, self.stability
-        origin: dict[str, Any] | None = {"how": "two files"} if model.modality == CINE else None
-        if frames is not None:
-            areas = [round(area, 4) for area in frames.areas]
-            times = None if frames.times_ms is None else [round(time, 3) for time in frames.times_ms]
-            origin = {
-                "ed": frames.ed, "es": frames.es, "counted_from": 0, "how": frames.how, "by_person": frames.by_person,
-                "found": None if frames.found is None else list(frames.found), "areas": areas, "trigger_ms": times,
-            }  # fmt: skip
+        origin = frames.to_json() if frames is not None else {"how": "two files"} if model.modality == CINE else None
         return {
             "notice": NOT_FOR_CLINICAL_USE,
             "study": self.study,

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.dicom_headers import read_image_headers
-from monai_fedlora.clinic.dicom_pixels import check_size, read_voxels
+from monai_fedlora.clinic.dicom_pixels import check_size, read_dataset, read_voxels
 from monai_fedlora.clinic.dicom_stack import Stack, find_stack
 from monai_fedlora.clinic.frames_choice import FrameChoice, choose_frames
 from monai_fedlora.clinic.omissions import Omission
@@ -29,6 +28,23 @@ from monai_fedlora.studies.zipped import is_archive, study_files, unpacked
 from monai_fedlora.transforms.frames import Frame, join_frames, make_frame, oriented_or_refused, read_cine, read_frames
 from monai_fedlora.transforms.orientation import is_known, orient_like
 from monai_fedlora.transforms.resampling import resample
+
+
+class TakesStudies(Protocol):
+    """A model, as far as reading a study for it asks; attributes as of `monai_fedlora.clinic.bundle.Classifier`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def modality(self) -> str: ...
+    @property
+    def style(self) -> str | None: ...
+    @property
+    def spacing(self) -> tuple[float, float, float] | None: ...
+    @property
+    def resampling(self) -> Mapping[str, Any] | None: ...
+    @property
+    def takes_affine(self) -> bool: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +70,7 @@ class LoadedStudy:
             then averages over all 16 orders of the axes. None for a photograph.
         stack: the images of a cine that was read from DICOM.
         resampled: function from two frames (2, X, Y, Z) on the grid of ``cine`` to their ``image``; None for two files.
+        datasets: the DICOM objects of all frames by file, if they were asked for.
     """
 
     image: Tensor
@@ -70,26 +87,38 @@ class LoadedStudy:
     orientation: str | None = None
     stack: Stack | None = None
     resampled: Callable[[np.ndarray], Tensor] | None = None
+    datasets: Mapping[Path, Any] = field(default_factory=dict)
+
+    def sources_of(self, ed: int | None, es: int | None) -> tuple[Source, ...]:
+        """The DICOM objects of two frames, from 0; those of ``sources`` unless ``datasets`` holds all frames."""
+        if not self.datasets or self.stack is None or ed is None or es is None:
+            return self.sources
+        return read_sources(self.stack.of_frame(ed), self.stack.of_frame(es), known=self.datasets)
 
 
-def load_study(study: Study, classifier: Classifier) -> LoadedStudy:
+def load_study(study: Study, classifier: TakesStudies, *, every_source: bool = False) -> LoadedStudy:
     """Read a study as the bundle's own inference configuration does.
+
+    Args:
+        study: to read.
+        classifier: the model that it is read for.
+        every_source: keep the DICOM objects of all frames, and not those of end-diastole and end-systole alone.
 
     Raises:
         ConfigError: a package for this kind of file is not installed.
         DataError: the study cannot be used, or is not what the model takes; the message names the file.
     """
-    loaded = _load(study, classifier)
+    loaded = _load(study, classifier, every_source)
     return replace(loaded, quotes=() if study.is_pseudonym else (*loaded.quotes, *study.quotes))
 
 
-def _load(study: Study, classifier: Classifier) -> LoadedStudy:
+def _load(study: Study, classifier: TakesStudies, every_source: bool) -> LoadedStudy:
     files = study.files
     if isinstance(files, Unusable):
         raise DataError(files.reason)
     if isinstance(files, Packed):
         with unpacked(files.archive, [PurePosixPath(path) for path in files.paths]) as places:
-            return _load(replace(study, files=files.placed(places)), classifier)
+            return _load(replace(study, files=files.placed(places)), classifier, every_source)
     if isinstance(files, Photograph) != (classifier.modality != CINE):
         takes = "short-axis cines" if classifier.modality == CINE else "photographs (JPEG, PNG or TIFF files)"
         raise DataError(f"{study.name} is not what the model takes; {classifier.name} classifies {takes}")
@@ -99,10 +128,12 @@ def _load(study: Study, classifier: Classifier) -> LoadedStudy:
         return LoadedStudy(image=torch.from_numpy(levels), doubts=tuple(doubts))
     if isinstance(files, FramePair):
         return _load_pair(files, classifier)
-    return _load_cine(files, classifier) if isinstance(files, CineFile) else _load_dicom(files, classifier)
+    if isinstance(files, CineFile):
+        return _load_cine(files, classifier)
+    return _load_dicom(files, classifier, every_source)
 
 
-def _load_pair(files: FramePair, classifier: Classifier) -> LoadedStudy:
+def _load_pair(files: FramePair, classifier: TakesStudies) -> LoadedStudy:
     for path in (files.ed, files.es):
         check_size(read_header(path, axes=3).shape, str(path))
     ed, es = read_frames({"ed": files.ed, "es": files.es})
@@ -113,7 +144,7 @@ def _load_pair(files: FramePair, classifier: Classifier) -> LoadedStudy:
     return replace(loaded, notes=(*dict.fromkeys((*ed.notes, *es.notes)), *notes), resampled=None)
 
 
-def _load_cine(files: CineFile, classifier: Classifier) -> LoadedStudy:
+def _load_cine(files: CineFile, classifier: TakesStudies) -> LoadedStudy:
     check_size(read_header(files.file, axes=4).shape, str(files.file))
     read, stored, notes = read_cine(files.file)
     voxels, affine = oriented_or_refused(read, stored, files.file)
@@ -135,13 +166,14 @@ def _named(files: DicomFiles) -> Iterator[dict[Path, str]]:
         yield {path: names.get(name, name) for path, name in inside.items()}
 
 
-def _load_dicom(files: DicomFiles, classifier: Classifier) -> LoadedStudy:
+def _load_dicom(files: DicomFiles, classifier: TakesStudies, every_source: bool) -> LoadedStudy:
     with _named(files) as paths:
         stack = find_stack(read_image_headers(list(paths), files.path), files.path, names=paths)
         voxels, affine = oriented_or_refused(read_voxels(stack), stack.affine, files.path)
         spacing = float(np.sqrt(np.prod(stack.images[0][0].spacing)))
         choice = replace(choose_frames(voxels, spacing_mm=spacing, given=files.frames), times_ms=stack.times)
         loaded = _whole(voxels, affine, choice, classifier, stored=stack.affine, origin=files.path)
+        headers = {image.path: image for images in stack.images for image in images} if every_source else {}
         return replace(
             loaded,
             notes=stack.notes,
@@ -150,6 +182,7 @@ def _load_dicom(files: DicomFiles, classifier: Classifier) -> LoadedStudy:
             doubts=(*stack.doubts, *loaded.doubts),
             sources=read_sources(stack.of_frame(choice.ed), stack.of_frame(choice.es)),
             stack=stack,
+            datasets={path: read_dataset(header) for path, header in headers.items()},
         )
 
 
@@ -162,7 +195,7 @@ def _whole(
     voxels: np.ndarray,
     affine: np.ndarray,
     choice: FrameChoice,
-    classifier: Classifier,
+    classifier: TakesStudies,
     *,
     stored: np.ndarray,
     origin: Path,
@@ -180,7 +213,7 @@ def _whole(
     )
 
 
-def _joined(ed: Frame, es: Frame, classifier: Classifier, *, stored: np.ndarray) -> LoadedStudy:
+def _joined(ed: Frame, es: Frame, classifier: TakesStudies, *, stored: np.ndarray) -> LoadedStudy:
     """The study of two frames; ``stored`` is the affine of the file's own order of axes."""
     frames, affine = join_frames(ed, es)
     x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
@@ -200,7 +233,7 @@ def _joined(ed: Frame, es: Frame, classifier: Classifier, *, stored: np.ndarray)
 
 
 def _resampled(
-    frames: np.ndarray, affine: np.ndarray, classifier: Classifier, *, stored: np.ndarray
+    frames: np.ndarray, affine: np.ndarray, classifier: TakesStudies, *, stored: np.ndarray
 ) -> tuple[Tensor, np.ndarray]:
     """Both frames (2, X, Y, Z) resampled as the model takes them, and their affine.
 

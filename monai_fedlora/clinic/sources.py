@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from monai_fedlora.clinic.dicom_headers import ImageHeader
@@ -36,12 +37,15 @@ class Source:
         return tuple(images) if self.multiframe else ()
 
 
-def read_sources(ed: Iterable[ImageHeader], es: Iterable[ImageHeader]) -> tuple[Source, ...]:
+def read_sources(
+    ed: Iterable[ImageHeader], es: Iterable[ImageHeader], *, known: Mapping[Path, Any] | None = None
+) -> tuple[Source, ...]:
     """Read every object once, in the order of the first of its images.
 
     Args:
         ed: images of end-diastole, base first.
         es: images of end-systole, base first.
+        known: objects that were read before, by file; they are not read again.
 
     Raises:
         DataError: an object cannot be read or decoded; the message names the file.
@@ -50,7 +54,7 @@ def read_sources(ed: Iterable[ImageHeader], es: Iterable[ImageHeader]) -> tuple[
     objects = {header.path: header for header in reversed((*ed, *es))}
     return tuple(
         Source(
-            dataset=read_dataset(objects[path]),
+            dataset=known[path] if known and path in known else read_dataset(objects[path]),
             ed=_numbers(header for header in ed if header.path == path),
             es=_numbers(header for header in es if header.path == path),
             multiframe=objects[path].frame is not None,

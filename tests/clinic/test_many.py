@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pydicom import dcmread
 
 from monai_fedlora.clinic import many
 from monai_fedlora.clinic.bundle import Classifier
@@ -38,7 +39,8 @@ from monai_fedlora.errors import ConfigError
 from monai_fedlora.studies.finding import find_studies
 from monai_fedlora.studies.naming import printable
 from monai_fedlora.studies.study import CineFile, DicomFiles, LeftOut, Study
-from tests.clinic.cine_studies import affine_of, write_nifti
+from tests.clinic.cine_studies import affine_of, beating_heart, write_nifti, write_study
+from tests.clinic.outliners import GreyOutliner
 
 
 @pytest.fixture
@@ -134,14 +136,14 @@ def test_output_that_cannot_be_made_is_told(classifier: Classifier, tmp_path: Pa
 def test_no_table_appears_before_all_is_done(
     classifier: Classifier, studies: list[Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predict = many.predict_study
+    load = many.load_study
 
-    def interrupted(classifier: Classifier, study: Study, *, overlay: bool) -> object:
+    def interrupted(study: Study, classifier: Classifier, **options: bool) -> object:
         if study.name == "missing":
             raise KeyboardInterrupt
-        return predict(classifier, study, overlay=overlay)
+        return load(study, classifier, **options)
 
-    monkeypatch.setattr(many, "predict_study", interrupted)
+    monkeypatch.setattr(many, "load_study", interrupted)
     with pytest.raises(KeyboardInterrupt):
         predict_all(classifier, studies, tmp_path / "O", overlay=False)
     assert {path.name for path in (tmp_path / "O").rglob("*") if path.is_file()} == {"heart.json", "heart.png"}
@@ -152,14 +154,14 @@ def test_no_table_appears_before_all_is_done(
 def test_whatever_happens_at_one_study_costs_that_study_alone(
     classifier: Classifier, studies: list[Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    predict = many.predict_study
+    load = many.load_study
 
-    def failing(classifier: Classifier, study: Study, *, overlay: bool) -> object:
+    def failing(study: Study, classifier: Classifier, **options: bool) -> object:
         if study.name == "missing":
             raise error
-        return predict(classifier, study, overlay=overlay)
+        return load(study, classifier, **options)
 
-    monkeypatch.setattr(many, "predict_study", failing)
+    monkeypatch.setattr(many, "load_study", failing)
     predict_all(classifier, studies, tmp_path / "O", overlay=False)
     good, bad, last = rows(tmp_path / "O")
     assert good["prediction"] and last["prediction"] and not bad["prediction"]
@@ -275,3 +277,70 @@ def test_file_names_are_safe_and_different(first: str, second: str) -> None:
 @pytest.mark.parametrize("name", ["p1", "SC-HF_I-04"])
 def test_plain_names_stay(name: str) -> None:
     assert file_name(name) == name
+
+
+@pytest.fixture(scope="module")
+def long_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A heart with its apex and base."""
+    return Study("long", DicomFiles(write_study(tmp_path_factory.mktemp("long") / "heart", beating_heart(slices=8))))
+
+
+def test_outlines_stand_beside_the_class_in_table_json_and_pictures(
+    classifier: Classifier, long_study: Study, tmp_path: Path
+) -> None:
+    missing = Study("missing", CineFile(tmp_path / "missing.nii"))
+    plain = predict_all(classifier, [long_study], tmp_path / "plain", overlay=False)
+    both = predict_all(classifier, [long_study, missing], tmp_path / "O", outliner=GreyOutliner(), overlay=False)
+    assert both[0].probabilities == plain[0].probabilities and both[0].heart and both[1].error
+    good, bad = rows(tmp_path / "O")
+    assert float(good["lv_ef_percent"]) == pytest.approx(both[0].numbers["lv_ef"], abs=0.005)
+    assert float(good["lv_mass_g"]) > 10 and good["no_volume_because"] == "" and bad["lv_ef_percent"] == ""
+    assert "made-up hearts" in good["outlines_doubts"] and good["outlines_trained_on"]
+    assert set(rows(tmp_path / "plain")[0]) < set(good)
+    content = json.loads((tmp_path / "O" / "studies" / "long.json").read_text())
+    assert content["heart"]["function"]["lv_edv"] == pytest.approx(both[0].numbers["lv_edv"], abs=0.005)
+    contours = json.loads((tmp_path / "O" / "contours" / "long.json").read_text())
+    assert len(contours["frames"]) == 10 and contours["structures"] == ["LV", "MYO", "RV"]
+    assert {path.name for path in (tmp_path / "O" / "figures").iterdir()} == {"long.png", "long_outlines.png"}
+
+
+def test_outlines_alone_have_no_columns_of_a_class(long_study: Study, tmp_path: Path) -> None:
+    (outcome,) = predict_all(None, [long_study], tmp_path / "O", outliner=GreyOutliner())
+    (row,) = rows(tmp_path / "O")
+    assert outcome.state == row["state"] == "doubtful" and float(row["lv_edv_ml"]) > 10
+    assert not {"prediction", "undecided", "trained_on"} & set(row)
+    content = json.loads((tmp_path / "O" / "studies" / "long.json").read_text())
+    assert content["probabilities"] is None and content["heart"]["frames"]["es"] == 4
+
+
+def test_outlines_that_cannot_be_made_cost_no_class(classifier: Classifier, long_study: Study, tmp_path: Path) -> None:
+    outliner = GreyOutliner(refuses=lambda pair: len(pair) == 2)
+    (outcome,) = predict_all(classifier, [long_study], tmp_path / "O", outliner=outliner, overlay=False)
+    assert outcome.probabilities and "a frame is blank" in (outcome.error + "".join(outcome.no_volume_because))
+
+
+@pytest.mark.slow
+def test_masks_and_measures_are_written_of_their_own_frames(
+    classifier: Classifier, long_study: Study, tmp_path: Path
+) -> None:
+    deidentified = DicomOutput(deidentifier=Deidentifier())
+    for name, model in (("both", classifier), ("alone", None)):
+        (outcome,) = predict_all(
+            model, [long_study], tmp_path / name, outliner=GreyOutliner(), overlay=False, dicom=deidentified
+        )
+        assert not outcome.error
+        folder = tmp_path / name / "dicom" / "long"
+        names = {"mask_ed.dcm", "mask_es.dcm", "measures.dcm"} | ({"report.dcm", "figure.dcm"} if model else set())
+        assert {path.name for path in folder.glob("*.dcm")} == names
+        content = json.loads((tmp_path / name / "studies" / "long.json").read_text())["heart"]["frames"]
+        images = [dcmread(path) for path in (folder / "images").iterdir()]
+        times = {image.SOPInstanceUID: float(image.TriggerTime) for image in images}
+        for phase in ("ed", "es"):
+            mask = dcmread(folder / f"mask_{phase}.dcm")
+            referred = {
+                item.ReferencedSOPInstanceUID
+                for each in mask.ReferencedSeriesSequence
+                for item in each.ReferencedInstanceSequence
+            }
+            assert {times[uid] for uid in referred} == {10.0 + 50.0 * content[phase]}
+            assert "Doeringer" not in str(mask)

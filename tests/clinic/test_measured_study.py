@@ -33,11 +33,11 @@ def test_masks_of_all_frames_give_numbers_of_the_chosen_ones_and_a_curve(loaded:
     assert any(sentence.startswith("LV ejection fraction: ") for sentence in found.sentences())
 
 
-def test_json_holds_outlines_if_wanted(loaded: LoadedStudy) -> None:
+def test_json_holds_numbers_and_outlines_are_of_all_frames(loaded: LoadedStudy) -> None:
     found = measure_study(small_heart(loaded), loaded, algorithm=ALGORITHM)
-    plain, drawn = found.to_json(), found.to_json(contours=True)
-    assert "contours" not in plain and plain["no_volume_because"] == [] and plain["beat"]["es"] == 4
-    assert len(drawn["contours"]["frames"]) == 10 and drawn["function"]["lv_ef"] > 20
+    plain = found.to_json()
+    assert plain["no_volume_because"] == [] and plain["beat"]["es"] == 4 and plain["function"]["lv_ef"] > 20
+    assert len(found.contours()["frames"]) == 10
 
 
 def test_two_frames_are_enough_and_have_no_curve(loaded: LoadedStudy) -> None:
