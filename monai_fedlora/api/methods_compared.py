@@ -16,6 +16,7 @@ from monai_fedlora.api.one_or_more import one_or_more
 from monai_fedlora.comparison import method_tables
 from monai_fedlora.comparison.comparison_data import data_hash, load_sites, prepared_sites
 from monai_fedlora.comparison.comparison_settings import Comparison, assigned
+from monai_fedlora.comparison.cross_validation import check_folds
 from monai_fedlora.comparison.method_page import write_report
 from monai_fedlora.comparison.outcome import Outcome, write_files
 from monai_fedlora.comparison.runner import FAILED, Progress, Task, run_missing, stored_results, stored_scores
@@ -91,6 +92,8 @@ def compare(
     data: str | None = None,
     sites: Sequence[str] | None = None,
     seeds: int | Sequence[int] = 3,
+    splits: int = 0,
+    repeats: int = 1,
     rounds: int = 5,
     local_epochs: int = 1,
     bundle: str = CINE_BUNDLE,
@@ -116,6 +119,9 @@ def compare(
         data: folder of prepared sites (default: ``MONAI_FEDLORA_DATA``, then the bundle's phantoms).
         sites: names (default: all of ``data``; of phantoms four).
         seeds: how many, or which.
+        splits: parts into which each site's cases are divided anew, by patient and class; each is tested once (default:
+            the cases' own split). Every method runs once per part and seed.
+        repeats: how often they are divided.
         rounds: of each run.
         local_epochs: in a round.
         bundle: training bundle.
@@ -162,6 +168,8 @@ def compare(
     places = one_or_more(sites) if sites else prepared_sites(data) if data else list(PHANTOM_SITES)
     datalists = load_sites(places, bundle=bundle, data_root=data)
     classes = datalists[places[0]].classes
+    for datalist in datalists.values() if splits else ():
+        check_folds(datalist, splits)
     said = None
     if prompts is not None or class_texts:
         said = own_prompts(bundle, classes, file=prompts, class_texts=class_texts)
@@ -182,6 +190,8 @@ def compare(
         unseen=tuple(places) if unseen == "all" else tuple(one_or_more(unseen)),
         new_site_cases=tuple(cases_for_new),
         prompts=said,
+        folds=splits,
+        repeats=repeats,
         task=task_of(datalists[places[0]]).name,
     )
     task = Task(comparison, datalists, found, Path(output))

@@ -39,6 +39,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("--data", metavar="D", help="folder of prepared sites (default: the bundle's phantoms)")
     parser.add_argument("--sites", help=f"names, comma-separated (default: all of D; of phantoms {DEFAULT_SITES})")
     parser.add_argument("--seeds", default="3", metavar="N", help="how many, or a list such as 0,4,7 (default: 3)")
+    parser.add_argument(
+        "--splits",
+        type=int,
+        default=0,
+        metavar="K",
+        help="divide every site's cases into K parts, by patient and class, and test each once, in a run per method, "
+        "seed and part (default: the cases' own split)",
+    )
+    parser.add_argument("--repeats", type=int, default=1, metavar="N", help="how often to divide them (default: 1)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (default: 5)")
     parser.add_argument("--local-epochs", type=int, default=1, metavar="N", help="epochs per round (default: 1)")
     parser.add_argument("--bundle", default=DEFAULT_BUNDLE, help=f"training bundle (default: {DEFAULT_BUNDLE})")
@@ -82,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
         data=args.data,
         sites=args.sites.split(",") if args.sites else None,
         seeds=parse_seeds(args.seeds),
+        splits=args.splits,
+        repeats=args.repeats,
         rounds=args.rounds,
         local_epochs=args.local_epochs,
         bundle=args.bundle,

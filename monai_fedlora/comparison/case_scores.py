@@ -78,6 +78,8 @@ def case_scores(
             CaseScore(
                 method=run.method,
                 seed=run.seed,
+                repeat=run.repeat or 0,
+                fold=run.fold or 0,
                 site=datalist.site,
                 view=view or row["view"],
                 cases=cases,

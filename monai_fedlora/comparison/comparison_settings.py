@@ -11,7 +11,9 @@ from typing import Any
 from monai_fedlora import __version__
 from monai_fedlora.catalogues import code_of_package
 from monai_fedlora.comparison.compared_measures import Measures
+from monai_fedlora.comparison.cross_validation import fold_of
 from monai_fedlora.comparison.facts import Facts, method_facts
+from monai_fedlora.data.cases import Datalist
 from monai_fedlora.data.pool import POOLED
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.plan import Plan
@@ -40,16 +42,21 @@ class Run:
         method: registered name.
         seed: seed of everything random in the run.
         held_out: site that does not take part and is evaluated as a new site; None where all sites take part.
+        repeat, fold: of the cross-validation, see :func:`monai_fedlora.comparison.cross_validation.fold_of`; None where
+            the cases keep their own split.
     """
 
     method: str
     seed: int
     held_out: str | None = None
+    repeat: int | None = None
+    fold: int | None = None
 
     @property
     def name(self) -> str:
         """Name of the run's files."""
-        return f"{self.method}-seed{self.seed}" + (f"-without-{self.held_out}" if self.held_out else "")
+        split = "" if self.fold is None else f"-split{self.repeat}.{self.fold}"
+        return f"{self.method}-seed{self.seed}{split}" + (f"-without-{self.held_out}" if self.held_out else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +78,9 @@ class Comparison:
         new_site_cases: see :data:`NEW_SITE_CASES`; above 0 and increasing.
         prompts: texts of the classes for methods that read texts; None for those of the bundle.
         task: what is learnt.
+        folds: parts into which every site's cases are divided, each of which is tested once per repeat; 0 where the
+            cases keep their own split.
+        repeats: how often they are divided anew.
     """
 
     methods: Mapping[str, Mapping[str, Any]]
@@ -86,6 +96,8 @@ class Comparison:
     new_site_cases: tuple[int, ...] = NEW_SITE_CASES
     prompts: Prompts | None = None
     task: str = CLASSIFICATION.name
+    folds: int = 0
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         if not self.methods:
@@ -103,6 +115,12 @@ class Comparison:
             raise ConfigError(
                 f"the numbers of cases of a new site are {list(cases)}; give growing whole numbers above 0"
             )
+        if self.folds == 1 or self.folds < 0:
+            raise ConfigError(f"--splits {self.folds}: cross-validation needs at least two parts, such as 5")
+        if self.repeats < 1:
+            raise ConfigError(f"--repeats {self.repeats}: at least one is needed")
+        if self.repeats > 1 and not self.folds:
+            raise ConfigError(f"--repeats {self.repeats} divides the cases anew; say into how many parts with --splits")
         for run in self.runs():
             self.plan(run)
 
@@ -112,13 +130,27 @@ class Comparison:
         return tuple(self.data)
 
     def runs(self) -> list[Run]:
-        """Every run, those in which all sites take part first, seed by seed."""
+        """Every run, those in which all sites take part first, then split by split and seed by seed."""
         return [
-            Run(method=method, seed=seed, held_out=held_out)
+            Run(method=method, seed=seed, held_out=held_out, repeat=repeat, fold=fold)
             for held_out in (None, *self.unseen)
+            for repeat, fold in self.splits
             for seed in self.seeds
             for method in self.methods
         ]
+
+    @property
+    def splits(self) -> list[tuple[int | None, int | None]]:
+        """Repeat and fold of every split; both None for the cases' own."""
+        if not self.folds:
+            return [(None, None)]
+        return [(repeat, fold) for repeat in range(self.repeats) for fold in range(self.folds)]
+
+    def split(self, datalist: Datalist, run: Run) -> Datalist:
+        """A site's cases as a run sees them."""
+        if run.repeat is None or run.fold is None:
+            return datalist
+        return fold_of(datalist, folds=self.folds, repeat=run.repeat, fold=run.fold)
 
     @cached_property
     def facts(self) -> dict[str, Facts]:
@@ -186,6 +218,8 @@ class Comparison:
         identity: dict[str, Any] = {**computed_by(), "plan": plan.to_json(), "data": dict(self.data)}
         if plan.plugins:
             identity["plugin_code"] = {name: code_of_package(name) for name in plan.plugins}
+        if self.folds:
+            identity["split"] = {"folds": self.folds, "repeat": run.repeat, "fold": run.fold}
         if run.held_out:
             identity |= {"held_out": run.held_out, "new_site_cases": list(self.new_site_cases)}
         return identity
@@ -202,6 +236,7 @@ class Comparison:
             "data": dict(self.data),
             "rounds": self.rounds,
             "local_epochs": self.local_epochs,
+            "folds": self.folds,
         }
 
 
@@ -210,7 +245,8 @@ def computed_by() -> dict[str, str]:
     import monai
     import torch
 
-    code = source_digest((*TRAINING, "comparison/execute.py", "comparison/newsite.py"))
+    own = ("cross_validation", "execute", "newsite")
+    code = source_digest((*TRAINING, *(f"comparison/{name}.py" for name in own)))
     return {"version": __version__, "torch": torch.__version__, "monai": monai.__version__, "code": code}
 
 

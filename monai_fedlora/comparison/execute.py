@@ -53,6 +53,7 @@ def execute(
         and the part of them, ``seconds_shared``, that went into images and features which further runs of this process
         reuse. And what every model says of every test case.
     """
+    datalists = {site: comparison.split(datalist, run) for site, datalist in datalists.items()}
     started, before = time.perf_counter(), memory.seconds
     plan = comparison.plan(run)
     members = [datalists[site] for site in comparison.members(run)]

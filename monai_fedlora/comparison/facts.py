@@ -59,7 +59,7 @@ def method_facts(method: str, method_args: Mapping[str, Any], *, size: str, name
             backbone=UNTRAINED,
             method=method,
             method_args=method_args,
-            masks=task.collected.key == "mask",
+            masks=task.gives_masks,
         )
     scope = chosen.scope(network, wire_dtype="float16")
     state = network.state_dict()

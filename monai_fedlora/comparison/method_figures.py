@@ -50,7 +50,7 @@ def sites_figure(outcome: Outcome) -> Figure | None:
     sites = outcome.comparison.sites
     return heat_map(
         {s.method: [s.sites[site].mean if site in s.sites else None for site in sites] for s in outcome.summaries},
-        columns=[f"{site}\n{len(outcome.datalists[site].test)} test cases" for site in sites],
+        columns=[f"{site}\n{sum(outcome.tested(site))} test cases" for site in sites],
         title=f"{outcome.measures.title} of every method at every site, mean over seeds{outcome.of_images}",
         description=" ".join(
             f"{s.method}: {', '.join(f'{found.mean:.2f} at {site}' for site, found in s.sites.items())}."

@@ -46,7 +46,7 @@ def page(outcome: Outcome) -> str:
         traffic_figure=method_figures.traffic_figure(outcome),
         settings=[method_tables.common_settings(outcome), method_tables.method_settings(outcome)],
         uncached=[method for method in comparison.methods if not comparison.training(method)["cache_features"]],
-        tested=sum(len(outcome.datalists[site].test) for site in comparison.sites),
+        tested=sum(sum(outcome.tested(site)) for site in comparison.sites),
         undefined=[
             word
             for name, word in outcome.measures.further.items()
@@ -64,7 +64,7 @@ def _rare_classes(outcome: Outcome) -> dict[str, list[str]]:
         return {}
     classes = outcome.comparison.classes
     found = {
-        site: [name for name, count in zip(classes, datalist.counts("test"), strict=True) if 0 < count < FEW_CASES]
-        for site, datalist in outcome.datalists.items()
+        site: [name for name, count in zip(classes, outcome.tested(site), strict=True) if 0 < count < FEW_CASES]
+        for site in outcome.comparison.sites
     }
     return {site: names for site, names in found.items() if names}

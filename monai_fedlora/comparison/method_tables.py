@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from monai_fedlora import __version__
+from monai_fedlora.comparison.comparison_settings import Comparison
 from monai_fedlora.comparison.outcome import Outcome
 from monai_fedlora.comparison.statistics import written
 from monai_fedlora.data.cases import SPLITS
 from monai_fedlora.methods.base import get_method
-from monai_fedlora.rendering.tables import Table, count, shown
+from monai_fedlora.rendering.tables import Table, count, plural, shown
 
 
 def failures(outcome: Outcome) -> Table:
@@ -54,8 +55,16 @@ def methods(outcome: Outcome) -> Table:
 def cases(outcome: Outcome) -> Table:
     """Cases of every site and split, per class where there are classes."""
     found = [(site, outcome.datalists[site]) for site in outcome.comparison.sites]
+    per_class = f" per class ({' / '.join(outcome.comparison.classes)})" if outcome.measures.by_class else ""
+    if outcome.comparison.folds:
+        return Table(
+            caption=f"Cases{per_class}",
+            head=["site", "data set", "images", "cases"],
+            rows=[[site, d.dataset, d.origin.kind, " / ".join(map(str, outcome.tested(site)))] for site, d in found],
+            text=True,
+        )
     return Table(
-        caption=f"Cases per class ({' / '.join(outcome.comparison.classes)})" if outcome.measures.by_class else "Cases",
+        caption=f"Cases{per_class}",
         head=["site", "data set", "images", *SPLITS],
         rows=[
             [site, each.dataset, each.origin.kind, *(" / ".join(map(str, each.counts(split))) for split in SPLITS)]
@@ -113,9 +122,14 @@ def common_settings(outcome: Outcome) -> Table:
         [outcome.measures.named, ", ".join(comparison.classes)],
         ["rounds, local epochs", f"{comparison.rounds}, {comparison.local_epochs}"],
         ["seeds", ", ".join(map(str, comparison.seeds))],
+        *([["splits", _splits(comparison)]] if comparison.folds else []),
         ["version", __version__],
     ]
     return Table(caption="Of all methods", rows=rows, text=True)
+
+
+def _splits(comparison: Comparison) -> str:
+    return f"{comparison.folds} folds by patient and class, {plural(comparison.repeats, 'time')}"
 
 
 def method_settings(outcome: Outcome) -> Table:

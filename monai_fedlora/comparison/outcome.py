@@ -14,7 +14,7 @@ from monai_fedlora import __version__
 from monai_fedlora.comparison.case_scores import CaseScore
 from monai_fedlora.comparison.compared_measures import Measures
 from monai_fedlora.comparison.comparison_settings import Comparison, Run
-from monai_fedlora.comparison.result_rows import Row, rows
+from monai_fedlora.comparison.result_rows import Row, over_folds, rows
 from monai_fedlora.comparison.runner import Failure
 from monai_fedlora.comparison.statistics import Average, PairedTest, Summary, paired_tests, summarise, ties
 from monai_fedlora.data.cases import SPLITS, Datalist
@@ -53,6 +53,12 @@ class Outcome:
 
     @cached_property
     def rows(self) -> list[Row]:
+        """Every metric of every model, of all folds of a cross-validation together."""
+        single = self.rows_of_runs
+        return over_folds(single, self.scores, self.measures) if self.comparison.folds else single
+
+    @cached_property
+    def rows_of_runs(self) -> list[Row]:
         """Every metric of every run."""
         return rows(self.results, self.measures)
 
@@ -98,6 +104,12 @@ class Outcome:
         """End of a caption that mentions synthetic images; empty where there are none."""
         return {SYNTHETIC: ", synthetic images", MIXED: ", partly synthetic images"}.get(self.images, "")
 
+    def tested(self, site: str) -> tuple[int, ...]:
+        """Numbers of a site's cases of each class that are tested, all of them in a cross-validation."""
+        datalist = self.datalists[site]
+        counts = [datalist.counts(split) for split in (SPLITS if self.comparison.folds else ("test",))]
+        return tuple(map(sum, zip(*counts, strict=True)))
+
     @property
     def missing(self) -> int:
         """Number of runs without a result."""
@@ -125,7 +137,7 @@ class Outcome:
 def write_files(outcome: Outcome, folder: Path) -> None:
     """Write ``table.csv`` (a row per method), ``results.csv`` (a row per run, site and view), ``comparison.json``."""
     write_text(folder / TABLE_NAME, _csv(table(outcome)))
-    write_text(folder / ROWS_NAME, _csv(map(_row, outcome.rows)))
+    write_text(folder / ROWS_NAME, _csv(map(_row, outcome.rows_of_runs)))
     write_json(folder / JSON_NAME, as_json(outcome))
 
 
@@ -171,6 +183,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
             **comparison.common(),
             "backbone": outcome.backbone,
             "seeds": list(comparison.seeds),
+            "repeats": comparison.repeats,
             "unseen": list(comparison.unseen),
             "new_site_cases": list(comparison.new_site_cases),
             "methods": {
@@ -210,8 +223,9 @@ def _flat(name: str, value: Average | None) -> dict[str, float | None]:
 
 
 def _row(row: Row) -> dict[str, Any]:
-    named = {"method": row.method, "seed": row.seed, "site": row.site, "view": row.view, "training_cases": row.cases}
-    return {**named, "n": row.n, **row.values}
+    split = {} if row.fold is None else {"repeat": row.repeat, "fold": row.fold}
+    model = {"site": row.site, "view": row.view, "training_cases": row.cases}
+    return {"method": row.method, "seed": row.seed, **split, **model, "n": row.n, **row.values}
 
 
 def _csv(entries: Iterable[Mapping[str, Any]]) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
+from monai_fedlora.comparison.case_scores import CaseScore
 from monai_fedlora.comparison.compared_measures import Measures
 from monai_fedlora.comparison.comparison_settings import Run
 
@@ -23,6 +26,7 @@ class Row:
         view: "personal", "shared" or "new".
         cases: number of training cases that a new site used; None for members.
         n: number of test cases.
+        repeat, fold: of the cross-validation, see :class:`Run`; no fold in a row of all folds of a repeat.
         values: metrics by name; None where undefined.
     """
 
@@ -33,6 +37,8 @@ class Row:
     cases: int | None
     n: int
     values: Mapping[str, float | None]
+    repeat: int | None = None
+    fold: int | None = None
 
 
 def rows(results: Mapping[Run, Any], measures: Measures) -> list[Row]:
@@ -46,10 +52,51 @@ def rows(results: Mapping[Run, Any], measures: Measures) -> list[Row]:
             cases=entry["cases"],
             n=entry.get("n", 0),
             values={name: entry.get(name) for name in measures.columns},
+            repeat=run.repeat,
+            fold=run.fold,
         )
         for run, result in results.items()
         for entry in result["metrics"]
     ]
+
+
+def over_folds(rows: Iterable[Row], scores: Iterable[CaseScore], measures: Measures) -> list[Row]:
+    """One row for all folds of a repeat, in place of one for each.
+
+    The key metric is computed from the scores of all test cases together, because a fold may have too few of a class.
+    Other metrics are means over the folds where they are defined, weighted by their numbers of test cases.
+    """
+    folds: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        folds[row.method, row.seed, row.repeat, row.site, row.view, row.cases].append(row)
+    tested: dict[tuple[Any, ...], list[CaseScore]] = defaultdict(list)
+    for score in scores:
+        tested[score.method, score.seed, score.repeat, score.site, score.view, score.cases].append(score)
+    return [
+        replace(
+            found[0],
+            fold=None,
+            n=sum(row.n for row in found),
+            values={name: _weighted(found, name) for name in measures.columns}
+            | {measures.key: key_of(tested[model], measures)},
+        )
+        for model, found in folds.items()
+    ]
+
+
+def key_of(scores: Iterable[CaseScore], measures: Measures) -> float | None:
+    """The key metric of test cases: the mean of their scores, or over classes of each one's mean; None without any."""
+    classes: dict[str, list[float]] = defaultdict(list)
+    for each in scores:
+        if each.score is not None:
+            classes[each.label if measures.by_class else ""].append(each.score)
+    return fmean(map(fmean, classes.values())) if classes else None
+
+
+def _weighted(rows: Iterable[Row], metric: str) -> float | None:
+    found = [(value, row.n) for row in rows if (value := row.values[metric]) is not None]
+    total = sum(n for _, n in found)
+    return sum(value * n for value, n in found) / total if total else None
 
 
 def chosen(
@@ -65,6 +112,10 @@ def chosen(
     ]
 
 
-def by_site_and_seed(rows: Iterable[Row], metric: str) -> dict[tuple[str, int], float]:
-    """A metric by (site, seed), where it is defined."""
-    return {(row.site, row.seed): value for row in rows if (value := row.values[metric]) is not None}
+Repetition = tuple[int, int]
+"""Seed and repeat of a cross-validation."""
+
+
+def by_site_and_seed(rows: Iterable[Row], metric: str) -> dict[tuple[str, Repetition], float]:
+    """A metric by site and repetition, where it is defined."""
+    return {(row.site, (row.seed, row.repeat or 0)): value for row in rows if (value := row.values[metric]) is not None}

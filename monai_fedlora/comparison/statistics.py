@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from monai_fedlora.comparison.compared_measures import Measures
-from monai_fedlora.comparison.result_rows import NEW, Row, by_site_and_seed, chosen
+from monai_fedlora.comparison.result_rows import NEW, Repetition, Row, by_site_and_seed, chosen
 from monai_fedlora.rendering.tables import MISSING, shown
 from monai_fedlora.site_report import PERSONAL, SHARED
 
@@ -125,8 +125,8 @@ def over_sites(rows: Iterable[Row], metric: str) -> Average | None:
     return average([statistics.fmean(found) for found in _by_seed(by_site_and_seed(rows, metric)).values()])
 
 
-def _by_seed(values: Mapping[tuple[str, int], float]) -> dict[int, list[float]]:
-    seeds: dict[int, list[float]] = defaultdict(list)
+def _by_seed(values: Mapping[tuple[str, Repetition], float]) -> dict[Repetition, list[float]]:
+    seeds: dict[Repetition, list[float]] = defaultdict(list)
     for (_, seed), value in values.items():
         seeds[seed].append(value)
     return seeds

@@ -157,6 +157,15 @@ def test_any_failure_is_named_and_the_others_reported(
     assert list(plans) == ["local-seed0"]
 
 
+def test_every_method_runs_once_for_every_part_of_the_cases(
+    compare: Command, plans: dict[str, Any], capsys: Any
+) -> None:
+    assert compare("--methods", "fedit", "--seeds", "1", "--splits", "2", "--repeats", "2") == 0
+    assert list(plans) == [f"fedit-seed0-split{repeat}.{fold}" for repeat in range(2) for fold in range(2)]
+    assert compare("--methods", "fedit", "--splits", "5") == 2
+    assert "site-1 has 4 patients of NOR, and every one of the 5 parts needs one" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("missing", ["statsmodels", "scipy"])
 def test_what_the_report_lacks_is_said_before_the_first_run(
     compare: Command, plans: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any, missing: str

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from monai_fedlora.comparison import method_figures
+from monai_fedlora.comparison.case_scores import CaseScore
 from monai_fedlora.comparison.comparison_settings import Run
 from monai_fedlora.comparison.method_page import page, write_report
 from monai_fedlora.comparison.outcome import Outcome, write_files
@@ -145,6 +146,38 @@ def test_names_cannot_become_markup(make_outcome: Callable[..., Outcome]) -> Non
     assert "<script" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in text
     assert "&lt;b&gt;.safetensors" in text
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_cross_validation_counts_every_case_once(make_outcome: Callable[..., Outcome], tmp_path: Path) -> None:
+    outcome = make_outcome("fedit", folds=2, repeats=2, unseen=())
+    scores = [
+        CaseScore(
+            method="fedit",
+            seed=run.seed,
+            repeat=run.repeat or 0,
+            fold=run.fold or 0,
+            site=site,
+            view="personal",
+            patient=case.subject,
+            case=case.subject,
+            label=each.classes[case.label],
+            score=float(case.label == run.repeat),
+        )
+        for run in outcome.results
+        for site, datalist in outcome.datalists.items()
+        for each in [outcome.comparison.split(datalist, run)]
+        for case in each.test
+    ]
+    outcome = dataclasses.replace(outcome, scores=scores)
+    text = page(outcome)
+    assert Page(text).row("fedit")[1] == "0.500 ± 0.000"
+    assert "divided into 2 parts, by patient and class, 2 times" in text
+    assert Page(text).row("site-1", "By site")[-1] == "4 / 4"
+    assert "all seeds are tested on the same 24 cases" in text
+    write_files(outcome, tmp_path)
+    lines = read_csv(tmp_path / "results.csv")
+    assert {(line["repeat"], line["fold"]) for line in lines} == {(r, f) for r in "01" for f in "01"}
 
 
 @pytest.mark.parametrize("task", ["segmentation", "regression"])
