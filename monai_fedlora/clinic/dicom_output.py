@@ -99,7 +99,10 @@ def _with(sources: Sequence[Source], carried: Mapping[str, Any]) -> list[Source]
 
 
 def _carried(source: Any) -> Any:
-    """A copy of an image; attributes that a report copies are empty where they are missing or invalid."""
+    """A copy of an image; attributes that a report copies are empty where they are missing or invalid.
+
+    The copy shares all other elements with the image, which stays as it was read.
+    """
     from pydicom.dataset import Dataset
 
     copy = Dataset()
@@ -108,6 +111,8 @@ def _carried(source: Any) -> Any:
     for keyword in _COPIED:
         value = copy.get(keyword)
         if value is None or not _is_sound(keyword, value):
+            if keyword in copy:
+                del copy[keyword]  # else the value of the element that both share would change
             setattr(copy, keyword, "")
     return copy
 

@@ -55,8 +55,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     )
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--mask-ratio", type=float, default=0.6, help="share of the tokens hidden (default: 0.6)")
+    parser.add_argument(
+        "--learning-rate", type=float, metavar="R", help="the highest one (default: 2e-3, with --supervised 1.5e-3)"
+    )
+    parser.add_argument(
+        "--mask-ratio", type=float, metavar="R", help="share of the tokens hidden, with --data (default: 0.6)"
+    )
     parser.add_argument(
         "--standardise",
         action="store_true",
@@ -89,12 +93,13 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.commands.progress import counting_bars
 
     common: dict[str, Any] = {"output": args.output, "size": args.size, "epochs": args.epochs, "seed": args.seed}
-    common |= {"batch_size": args.batch_size, "learning_rate": args.learning_rate, "provenance": args.provenance}
-    common |= {"device": args.device, "mixed_precision": args.mixed_precision}
+    common |= {"batch_size": args.batch_size, "provenance": args.provenance}
+    common |= {"device": args.device, "mixed_precision": args.mixed_precision, **_given(args, "learning_rate")}
     with counting_bars("drawing pictures", "epochs") as (pictures, epochs):
         common["on_epoch"] = lambda epoch, loss: epochs(epoch, args.epochs, f"loss {loss:.4f}")
-        own = {name: getattr(args, name) for name in ("phantoms", "views", "workers")}
-        own = {name: value for name, value in own.items() if value is not None}
+        own, ratio = _given(args, "phantoms", "views", "workers"), _given(args, "mask_ratio")
+        if ratio and args.data is None:
+            raise ConfigError("--mask-ratio is for --data, where tokens are hidden; leave it out")
         if own and not args.supervised:
             raise ConfigError("--phantoms, --views and --workers are for --supervised; leave them out")
         made: Pretrained
@@ -107,8 +112,7 @@ def run(args: argparse.Namespace) -> int:
         elif args.captioned is None:
             if args.cameras or args.start:
                 raise ConfigError("--cameras and --start are for --captioned; leave them out")
-            ways = {"styles": args.style, "mask_ratio": args.mask_ratio, "standardise": args.standardise}
-            made = pretrain(args.data, **ways, **common)
+            made = pretrain(args.data, styles=args.style, standardise=args.standardise, **ratio, **common)
         else:
             if args.style or args.standardise:
                 raise ConfigError("--style and --standardise are for --data; leave them out")
@@ -119,6 +123,12 @@ def run(args: argparse.Namespace) -> int:
         for name, value in made.measured.to_json().items():
             open_console().print(f"on phantoms not seen, {name}: {value}")
     return 0
+
+
+def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Options that were given; those of the functions of the API have their defaults there."""
+    found = {name: getattr(args, name) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _tell_resumed(epochs: int) -> None:

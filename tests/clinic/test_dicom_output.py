@@ -19,7 +19,7 @@ from pydicom.sr.codedict import codes
 
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.deidentify import Deidentifier
-from monai_fedlora.clinic.dicom_output import write_dicom
+from monai_fedlora.clinic.dicom_output import _carried, write_dicom
 from monai_fedlora.clinic.figure import draw_figure
 from monai_fedlora.clinic.prediction import NOT_FOR_CLINICAL_USE, Prediction, predict_study
 from monai_fedlora.clinic.sr_parts import PRIVATE_SCHEME
@@ -271,6 +271,16 @@ def test_headers_as_scanners_write_them_are_carried_over(
     write_dicom(prediction, draw_figure(prediction), tmp_path / "O", deidentifier=deidentifier)
     assert required(tmp_path / "O") == []
     hd.sr.srread(tmp_path / "O" / "report.dcm")
+
+
+def test_a_study_keeps_a_date_that_a_report_leaves_empty() -> None:
+    source = pydicom.Dataset()
+    source.file_meta = pydicom.dataset.FileMetaDataset()
+    source.StudyDate, source.StudyTime, source.PatientName = "20240000", "120000", "A^B"
+    copy = _carried(source)
+    assert (copy.StudyDate, copy.StudyTime, copy.PatientID) == ("", "120000", "")
+    assert source.StudyDate == "20240000"
+    assert "PatientID" not in source
 
 
 def test_study_that_was_not_read_from_dicom_has_no_report(

@@ -10,9 +10,12 @@ import pytest
 from PIL import Image
 
 from monai_fedlora import files
+from monai_fedlora.api.backbone_pretraining import pretrain_hearts
 from monai_fedlora.cli import main
 from monai_fedlora.data.cases import Case, Datalist
 from monai_fedlora.data.datalist import write_datalists
+from monai_fedlora.engines import heart_pretraining
+from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.anchors import text_anchors
 from monai_fedlora.networks.catalogue import build_backbone, demo_weights
 from monai_fedlora.networks.weights import load_backbone
@@ -142,6 +145,7 @@ def test_captioned_pictures_train_a_clip(tmp_path: Path, capsys: Any) -> None:
         (["--style", "fundus"], "--style and --standardise are for --data"),
         (["--standardise"], "--style and --standardise are for --data"),
         (["--start", "nowhere.safetensors"], "nowhere.safetensors does not exist"),
+        (["--mask-ratio", "0.5"], "--mask-ratio is for --data"),
     ],
 )
 def test_captioned_pictures_that_cannot_be_are_one_line(
@@ -157,6 +161,26 @@ def test_what_to_train_on_is_said_once(tmp_path: Path, capsys: Any, options: lis
     with pytest.raises(SystemExit):
         pretrain(tmp_path / "b.safetensors", *options)
     assert "--captioned" in capsys.readouterr().err
+
+
+def test_hearts_are_trained_with_the_rate_of_the_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+
+    def stop(*, lr: float, **settings: Any) -> None:
+        rates.append(lr)
+        raise ConfigError("stopped")
+
+    monkeypatch.setattr(heart_pretraining, "pretrain_hearts", stop)
+    for given in ([], ["--learning-rate", "0.004"]):
+        assert pretrain(tmp_path / "b.safetensors", "--supervised", *given) == 2
+    with pytest.raises(ConfigError, match="stopped"):
+        pretrain_hearts(output=tmp_path / "b.safetensors")
+    assert rates == [rates[2], 0.004, rates[2]]
+
+
+def test_hearts_hide_no_tokens(tmp_path: Path, capsys: Any) -> None:
+    assert pretrain(tmp_path / "b.safetensors", "--supervised", "--mask-ratio", "0.5") == 2
+    assert "--mask-ratio is for --data" in capsys.readouterr().err
 
 
 def test_a_folder_without_sites_is_one_line(tmp_path: Path, capsys: Any) -> None:
