@@ -20,6 +20,8 @@ from monai_fedlora.comparison.cross_validation import check_folds
 from monai_fedlora.comparison.method_page import write_report
 from monai_fedlora.comparison.outcome import Outcome, write_files
 from monai_fedlora.comparison.runner import FAILED, Progress, Task, run_missing, stored_results, stored_scores
+from monai_fedlora.comparison.tuning import tune as choose
+from monai_fedlora.comparison.tuning import tuned
 from monai_fedlora.environment import DATA
 from monai_fedlora.errors import ConfigError, FedLoraError
 from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
@@ -72,7 +74,16 @@ class Compared:
     def notes(self) -> list[str]:
         """Which method is highest or which ones tie, and whether the images were made up, a line each."""
         images = f"Images: {self.outcome.images}; these numbers say nothing about real patients."
-        return [self.outcome.verdict, *([images] if self.outcome.of_images else [])]
+        tuning = self.outcome.tuning
+        lost = (
+            [
+                f"{len(tuning.failures)} of the runs that chose settings failed; the page says which settings have fewer"
+                for _ in tuning.failures[:1]
+            ]
+            if tuning
+            else []
+        )
+        return [self.outcome.verdict, *lost, *([images] if self.outcome.of_images else [])]
 
     def table(self) -> Table:
         """What every method reaches and costs, as in the report."""
@@ -105,6 +116,7 @@ def compare(
     cases_for_new: Sequence[int] = (5, 10, 20),
     settings: Mapping[str, Any] | None = None,
     method_settings: Mapping[str, Mapping[str, Any]] | None = None,
+    tune: Sequence[str] | Mapping[str, Sequence[Any] | None] = (),
     workers: int = 1,
     watch: Watch = lambda runs, kept: nullcontext(lambda run, share: None),
     note: Callable[[str], None] = lambda text: None,
@@ -133,6 +145,9 @@ def compare(
         cases_for_new: training cases for the private part of a site that was held out.
         settings: of training, and of every method that knows them.
         method_settings: by method; these win.
+        tune: settings to choose for each method by the validation cases of the first split, with the same number of
+            runs, at most eight: names, or values by name. A learning rate without values is also tried at a quarter and
+            at four times of what it is, and a word without values as all that it can be.
         workers: processes, one thread each.
         watch: opened around the runs, to show how far they are.
         note: told which methods are left out of "all".
@@ -195,6 +210,13 @@ def compare(
         task=task_of(datalists[places[0]]).name,
     )
     task = Task(comparison, datalists, found, Path(output))
+    tuning = None
+    if tune:
+        grids = {name: tune[name] for name in tune} if isinstance(tune, Mapping) else dict.fromkeys(one_or_more(tune))
+        note("choosing settings by validation cases")
+        tuning = choose(task, grids, workers=workers)
+        comparison = tuned(comparison, tuning)
+        task = replace(task, comparison=comparison)
     with watch(len(comparison.runs()), len(stored_results(task))) as on_progress:
         failures = run_missing(task, workers=workers, on_progress=on_progress)
     results = stored_results(task)
@@ -206,6 +228,7 @@ def compare(
         results=results,
         scores=stored_scores(task, results),
         failures=failures,
+        tuning=tuning,
     )
     report = None
     if outcome.results:

@@ -74,6 +74,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         help="a setting of training (batch_size=8) or of every method that knows it (rank=16), or of one method "
         "(fedavg.learning_rate=0.0005); may be repeated. Unless set, augment=false and cache_features=true",
     )
+    parser.add_argument(
+        "--tune",
+        metavar="NAME[=VALUE:...],...",
+        help="settings to choose for each method by the validation cases of the first split, with the same number of "
+        "runs, at most eight: learning_rate (a quarter and four times of it), head (shared and private), rank=4:16",
+    )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes, one thread each (default: 1)")
     return parser
 
@@ -104,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
         cases_for_new=_numbers("--cases-for-new", args.cases_for_new),
         settings=common,
         method_settings=own,
+        tune=parse_grids(args.tune or ""),
         workers=args.workers,
         watch=lambda runs, kept: _progress(console, runs, kept),
         note=lambda text: console.print(text, style="yellow"),
@@ -134,6 +141,22 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """
     numbers = _numbers("--seeds", text or "0")
     return numbers if "," in text else tuple(range(*numbers))
+
+
+def parse_grids(text: str) -> dict[str, list[Any] | None]:
+    """``learning_rate,rank=4:16`` as values by name; None where none are given.
+
+    Raises:
+        ConfigError: a name is missing or occurs twice.
+    """
+    grids: dict[str, list[Any] | None] = {}
+    for part in filter(None, text.split(",")):
+        name, equals, values = part.partition("=")
+        if not name or name in grids:
+            raise ConfigError(f"--tune {text}: write names of settings, each once, such as learning_rate,rank=4:16")
+        given = [parse_settings([f"{name}={value}"])[name] for value in values.split(":")]
+        grids[name] = given if equals else None
+    return grids
 
 
 def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

@@ -81,6 +81,8 @@ class Comparison:
         folds: parts into which every site's cases are divided, each of which is tested once per repeat; 0 where the
             cases keep their own split.
         repeats: how often they are divided anew.
+        tuning: whether settings are to be chosen by these runs, which have the first split alone, and whose results
+            hold nothing of its test cases.
     """
 
     methods: Mapping[str, Mapping[str, Any]]
@@ -98,6 +100,7 @@ class Comparison:
     task: str = CLASSIFICATION.name
     folds: int = 0
     repeats: int = 1
+    tuning: bool = False
 
     def __post_init__(self) -> None:
         if not self.methods:
@@ -144,7 +147,8 @@ class Comparison:
         """Repeat and fold of every split; both None for the cases' own."""
         if not self.folds:
             return [(None, None)]
-        return [(repeat, fold) for repeat in range(self.repeats) for fold in range(self.folds)]
+        found = [(repeat, fold) for repeat in range(self.repeats) for fold in range(self.folds)]
+        return list(found[:1] if self.tuning else found)
 
     def split(self, datalist: Datalist, run: Run) -> Datalist:
         """A site's cases as a run sees them."""
@@ -220,6 +224,8 @@ class Comparison:
             identity["plugin_code"] = {name: code_of_package(name) for name in plan.plugins}
         if self.folds:
             identity["split"] = {"folds": self.folds, "repeat": run.repeat, "fold": run.fold}
+        if self.tuning:
+            identity["tuning"] = True
         if run.held_out:
             identity |= {"held_out": run.held_out, "new_site_cases": list(self.new_site_cases)}
         return identity

@@ -47,11 +47,12 @@ def execute(
         on_progress: called with the share of the run that is done, 0..1.
 
     Returns:
-        ``identity``, ``metrics`` (a list of entries with ``site``, ``view``, the number of training ``cases`` of a
-        new site, and the metrics on the site's test cases), ``scores`` (mean validation balanced accuracy of the model
-        with which each round started), ``refused``, ``bytes_up`` and ``bytes_down`` per site and round, ``seconds``,
-        and the part of them, ``seconds_shared``, that went into images and features which further runs of this process
-        reuse. And what every model says of every test case.
+        ``identity``, ``validation`` (the key metric of the personal models on their site's validation cases, by site;
+        of a model that was trained on the pool, on the pool's), ``metrics`` (a list of entries with ``site``, ``view``,
+        the number of training ``cases`` of a new site, and the metrics on the site's test cases), ``scores`` (mean
+        validation metric of the model with which each round started), ``refused``, ``bytes_up`` and ``bytes_down`` per
+        site and round, ``seconds``, and the part of them, ``seconds_shared``, that went into images and features which
+        further runs of this process reuse. And what every model says of every test case.
     """
     datalists = {site: comparison.split(datalist, run) for site, datalist in datalists.items()}
     started, before = time.perf_counter(), memory.seconds
@@ -73,7 +74,9 @@ def execute(
                 on_progress=lambda now: on_progress(_answers(now) / steps),
             )
         shared = folder / LAST_NAME if results["final"] else None
-        if run.held_out:
+        if comparison.tuning:
+            found = []
+        elif run.held_out:
             found = list(_at_new_site(comparison, run, datalists[run.held_out], shared, folder, backbone))
         elif pooled:
             found = [_pooled_model(comparison, run, datalist, shared, folder, backbone) for datalist in members]
@@ -83,6 +86,7 @@ def execute(
     result = {
         "identity": comparison.identity(run),
         "common": comparison.common(),
+        "validation": _validation(results["final"], comparison.measures.key),
         "metrics": [entry for entries, _ in found for entry in entries],
         "scores": [entry["score"] for entry in results["rounds"]],
         "refused": results["refused"],
@@ -101,6 +105,10 @@ def _answers(results: Mapping[str, Any]) -> int:
 
 def _write(datalist: Datalist, data: Path) -> None:
     write_json(data / datalist.site / FILE_NAME, datalist.to_json())
+
+
+def _validation(final: Mapping[str, Any], key: str) -> dict[str, float | None]:
+    return {site: report.get("validation", {}).get(PERSONAL, {}).get(key) for site, report in final.items()}
 
 
 Found = tuple[list[dict[str, Any]], list[CaseScore]]

@@ -45,6 +45,7 @@ def page(outcome: Outcome) -> str:
         unseen_figure=method_figures.unseen_figure(outcome),
         traffic_figure=method_figures.traffic_figure(outcome),
         settings=[method_tables.common_settings(outcome), method_tables.method_settings(outcome)],
+        tuning=method_tables.tuning(outcome),
         uncached=[method for method in comparison.methods if not comparison.training(method)["cache_features"]],
         tested=sum(sum(outcome.tested(site)) for site in comparison.sites),
         undefined=[

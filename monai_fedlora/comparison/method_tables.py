@@ -128,6 +128,28 @@ def common_settings(outcome: Outcome) -> Table:
     return Table(caption="Of all methods", rows=rows, text=True)
 
 
+def tuning(outcome: Outcome) -> Table | None:
+    """What was tried of every method; the chosen setting is marked. None where settings were given."""
+    if outcome.tuning is None:
+        return None
+    rows = [
+        [
+            each.method,
+            ", ".join(f"{name}={value}" for name, value in each.settings.items()),
+            count(len(each.values)),
+            shown(each.mean),
+            "chosen" if outcome.tuning.chosen[each.method] == each.settings else "",
+        ]
+        for each in outcome.tuning.tried
+    ]
+    return Table(
+        caption=f"{outcome.measures.title} on validation cases of the first split, mean over sites",
+        head=["method", "settings", "runs", outcome.measures.word, "choice"],
+        rows=rows,
+        text=True,
+    )
+
+
 def _splits(comparison: Comparison) -> str:
     return f"{comparison.folds} folds by patient and class, {plural(comparison.repeats, 'time')}"
 

@@ -17,6 +17,7 @@ from monai_fedlora.comparison.comparison_settings import Comparison, Run
 from monai_fedlora.comparison.result_rows import Row, over_folds, rows
 from monai_fedlora.comparison.runner import Failure
 from monai_fedlora.comparison.statistics import Average, PairedTest, Summary, paired_tests, summarise, ties
+from monai_fedlora.comparison.tuning import Tuning
 from monai_fedlora.data.cases import SPLITS, Datalist
 from monai_fedlora.data.origin import MIXED, SYNTHETIC, together
 from monai_fedlora.files import csv_text, write_json, write_text
@@ -36,6 +37,7 @@ class Outcome:
         results: results of the finished runs.
         scores: what the models of the finished runs say of every test case.
         failures: runs that ended with an error.
+        tuning: how settings were chosen; None where they were given.
     """
 
     comparison: Comparison
@@ -45,6 +47,7 @@ class Outcome:
     results: Mapping[Run, Any]
     scores: Sequence[CaseScore] = ()
     failures: Sequence[Failure] = ()
+    tuning: Tuning | None = None
 
     @cached_property
     def measures(self) -> Measures:
@@ -191,6 +194,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
                 for method in comparison.methods
             },
         },
+        **({"tuning": _tuning(outcome.tuning)} if outcome.tuning else {}),
         "images": outcome.images,
         "cases": {
             site: {"dataset": datalist.dataset, "source": datalist.origin.to_json()}
@@ -206,6 +210,11 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "failures": [{"run": failure.run.name, "reason": failure.reason} for failure in outcome.failures],
         "refused": [{"run": run.name, **refusal} for run, refusal in outcome.refused()],
     }
+
+
+def _tuning(tuning: Tuning) -> dict[str, Any]:
+    tried = [{**dataclasses.asdict(each), "validation": each.mean} for each in tuning.tried]
+    return {"runs_per_method": tuning.budget, "tried": tried, "chosen": dict(tuning.chosen)}
 
 
 def _summary(summary: Summary) -> dict[str, Any]:
