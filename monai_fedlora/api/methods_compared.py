@@ -74,16 +74,9 @@ class Compared:
     def notes(self) -> list[str]:
         """Which method is highest or which ones tie, and whether the images were made up, a line each."""
         images = f"Images: {self.outcome.images}; these numbers say nothing about real patients."
-        tuning = self.outcome.tuning
-        lost = (
-            [
-                f"{len(tuning.failures)} of the runs that chose settings failed; the page says which settings have fewer"
-                for _ in tuning.failures[:1]
-            ]
-            if tuning
-            else []
-        )
-        return [self.outcome.verdict, *lost, *([images] if self.outcome.of_images else [])]
+        failed = self.outcome.tuning.failures if self.outcome.tuning else ()
+        lost = [f"{len(failed)} of the runs that chose settings failed; the report has fewer runs of these settings"]
+        return [self.outcome.verdict, *(lost if failed else []), *([images] if self.outcome.of_images else [])]
 
     def table(self) -> Table:
         """What every method reaches and costs, as in the report."""

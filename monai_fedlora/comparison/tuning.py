@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from monai_fedlora.comparison.comparison_settings import Comparison, Run
+from monai_fedlora.comparison.comparison_settings import Comparison
 from monai_fedlora.comparison.runner import FAILED, Failure, Progress, Task, run_missing, stored_results
 from monai_fedlora.errors import ConfigError, FedLoraError
 from monai_fedlora.federated.training_settings import TRAINING_SETTINGS, check_names, check_training
@@ -94,9 +94,13 @@ def check_grids(grids: Mapping[str, Sequence[Any] | None], methods: Sequence[str
 
 
 def settings_of(method: str, grids: Mapping[str, Sequence[Any] | None], comparison: Comparison) -> list[dict[str, Any]]:
-    """Every combination of the values that a method can have, the first value of each grid first."""
-    own = {name: found for name in grids if (found := _values(method, name, grids[name], comparison))}
-    combined = [dict(zip(own, values, strict=True)) for values in product(*own.values())]
+    """Every combination of values that a method can have, the first value of each grid first.
+
+    A setting of which it can have less than two values is left as it is.
+    """
+    values = {name: _values(method, name, grids[name], comparison) for name in grids}
+    own = {name: found for name, found in values.items() if len(found) > 1}
+    combined = [dict(zip(own, each, strict=True)) for each in product(*own.values())]
     return [each for each in combined if not each or _refusal(method, each, comparison) is None]
 
 
@@ -222,11 +226,10 @@ def _words(method: str, name: str) -> tuple[Any, ...]:
 
 def _refusal(method: str, settings: Mapping[str, Any], comparison: Comparison) -> str | None:
     """Why a method cannot have settings; None where it can."""
-    changed = {**comparison.methods, method: {**comparison.methods[method], **settings}}
     try:
         check_names(settings, [method])
-        trial = dataclasses.replace(comparison, methods={method: changed[method]})
-        trial.plan(Run(method=method, seed=0))
+        own = {name: value for name, value in settings.items() if name not in TRAINING_SETTINGS}
+        get_method(method, {**comparison.method_args(method), **own})
     except ConfigError as error:
         return str(error)
     return None

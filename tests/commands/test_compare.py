@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from monai_fedlora.cli import main
-from monai_fedlora.commands.compare import parse_seeds, split_settings
+from monai_fedlora.commands.compare import parse_grids, parse_seeds, split_settings
 from monai_fedlora.comparison import execute as module
 from monai_fedlora.comparison.comparison_settings import Run
 from monai_fedlora.data.datalist import load_datalist
@@ -48,7 +48,9 @@ def plans(monkeypatch: pytest.MonkeyPatch, no_figures: None) -> dict[str, Any]:
         if run.method == "ffa_lora":
             raise FedLoraError("training diverged")
         result = invented(comparison, lambda run, *_: 0.5 + 0.1 * run.seed)[run]
-        return {**result, "identity": comparison.identity(run), "common": comparison.common()}, []
+        rate = found[run.name].training.get("learning_rate")
+        more = {"validation": {"site-1": rate}, "identity": comparison.identity(run), "common": comparison.common()}
+        return {**result, **more}, []
 
     monkeypatch.setattr(module, "execute", execute)
     return found
@@ -279,3 +281,28 @@ def test_phantoms_are_compared_by_the_real_command(tmp_path: Path, capsys: Any) 
     assert main(["compare", *arguments.split(), "--output", str(output)]) == 0
     assert "6 of 6 runs are there already" in capsys.readouterr().out
     assert (output / "report.html").read_bytes() == before
+
+
+def test_grids_are_names_with_or_without_values() -> None:
+    assert parse_grids("") == {}
+    assert parse_grids("learning_rate,rank=4:16,head=private") == {
+        "learning_rate": None,
+        "rank": [4, 16],
+        "head": ["private"],
+    }
+    for wrong in ("=4", "rank,rank=2:4"):
+        with pytest.raises(ConfigError, match="each once"):
+            parse_grids(wrong)
+
+
+def test_what_was_tuned_is_said_and_a_single_value_refused(
+    compare: Command, plans: dict[str, Any], tmp_path: Path, capsys: Any
+) -> None:
+    assert compare("--methods", "fedit", "--seeds", "1", "--tune", "learning_rate=0.1:0.2") == 0
+    tuning = read_json(tmp_path / "out" / "comparison.json")["tuning"]
+    assert tuning["chosen"] == {"fedit": {"learning_rate": 0.2}}
+    assert [each["validation"] for each in tuning["tried"]] == [0.1, 0.2]
+    assert plans["fedit-seed0"].training["learning_rate"] == 0.2
+    assert "to choose its settings by the validation cases" in (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert compare("--methods", "fedit", "--tune", "learning_rate=0.1") == 2
+    assert "one value" in capsys.readouterr().err

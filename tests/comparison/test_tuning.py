@@ -38,6 +38,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return found
 
 
+@pytest.mark.slow
 def test_every_method_has_the_same_number_of_runs_and_gets_its_best(
     make_task: MakeTask, tmp_path: Path, plans: list[Any]
 ) -> None:
