@@ -35,7 +35,7 @@ def image_files(source: Path) -> list[Path]:
     return sorted(path for path in files if not is_of_system(PurePath(path.name)))
 
 
-def masked_image(file: Path) -> str | None:
+def masked_image(file: PurePath) -> str | None:
     """The name without suffix of the photograph that a file is the mask of; None for another file."""
     found = _MASK_NAME.fullmatch(file.stem)
     return found["image"] if found else None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from monai_fedlora.data.isic_files import masked_image
 from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.data.system_files import is_of_system
 from monai_fedlora.errors import ConfigError, DataError
@@ -206,9 +207,13 @@ def _arrange_inner(archive: Path, search: _Search) -> None:
 
 
 def _arrange_photographs(listing: Listing, search: _Search) -> None:
+    pictures = {file.with_suffix("") for file in listing.files if file.suffix.lower() in SUFFIXES}
     for file in listing.files:
         ending = file.suffix.lower()
         if ending in SUFFIXES:
+            if (image := masked_image(file)) is not None and file.with_name(image) in pictures:
+                search.left_out.append(LeftOut(listing.shown(file), "a segmentation of another file"))
+                continue
             found: Files = Photograph(Path(file))
         elif ending in OTHER_PHOTOGRAPHS:
             found = Unusable(

@@ -154,6 +154,7 @@ PHOTOGRAPHS = Shipped(
     other="dual_lora",
     classes=("NV", "MEL", "BKL", "VASC"),
     methods=tuple(name for name in method_names() if name not in NEED_TEXTS),
+    overrides=("segmentation",),
 )
 TEXTS = Shipped(
     name="image_2d_pfedst_classification",

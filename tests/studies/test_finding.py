@@ -81,6 +81,14 @@ def test_photographs_are_studies_by_file(tmp_path: Path) -> None:
     assert {Path(entry.file).name for entry in found.left_out} == {"notes.txt", ".c.png"}
 
 
+def test_a_mask_beside_its_photograph_is_left_out_by_name(tmp_path: Path) -> None:
+    touch(tmp_path, "ISIC_1.jpg", "ISIC_1_segmentation.png", "ISIC_2_Segmentation.png", "more/ISIC_1_segmentation.png")
+    found = find_studies([tmp_path], modality="image")
+    assert [study.name for study in found.studies] == ["ISIC_1", "ISIC_2_Segmentation", "ISIC_1_segmentation"]
+    (left,) = found.left_out
+    assert Path(left.file) == tmp_path / "ISIC_1_segmentation.png" and left.reason == "a segmentation of another file"
+
+
 def test_picture_of_another_format_is_a_study_that_fails(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "d.HEIC", "e.dng")
     _, heic, raw = photographs(tmp_path)
