@@ -66,7 +66,12 @@ def fitted(features: np.ndarray, labels: np.ndarray, *, seed: int) -> Pipeline:
         max_iter=2000,
         use_legacy_attributes=False,
     )
-    return make_pipeline(_Compact(), probe).fit(features, labels)
+    return make_pipeline(compact(), probe).fit(features, labels)
+
+
+def compact() -> StandardScaler:
+    """A step that standardises and turns features, see :class:`_Compact`."""
+    return _Compact()
 
 
 class _Compact(StandardScaler):
