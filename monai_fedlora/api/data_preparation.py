@@ -10,7 +10,7 @@ from typing import Any
 
 from monai_fedlora.api.one_or_more import one_or_more
 from monai_fedlora.data.cases import SPLITS, Datalist
-from monai_fedlora.data.datalist import read_prepared, write_datalists
+from monai_fedlora.data.datalist import REGRESSION, read_prepared, write_datalists
 from monai_fedlora.data.origin import Origin
 from monai_fedlora.data.phantom_mark import published
 from monai_fedlora.data.prepare import Settings
@@ -20,6 +20,7 @@ from monai_fedlora.data.readers import READERS
 from monai_fedlora.data.records import Photograph, Record
 from monai_fedlora.data.splits import FRACTIONS
 from monai_fedlora.errors import ConfigError, nearest
+from monai_fedlora.formats.rows import read_header_row
 from monai_fedlora.rendering.tables import Table
 
 __all__ = ["CSV", "CSV_BY", "CSV_COLUMNS", "FRACTIONS", "READERS", "PreparedSites", "prepare"]
@@ -96,6 +97,7 @@ def prepare(
     columns: Mapping[str, str] | None = None,
     first_frame: int = 0,
     mask_values: Mapping[str, int] | None = None,
+    values: Mapping[str, tuple[float, float] | None] | None = None,
     dataset_name: str | None = None,
     on_image: Callable[[int, int], None] = lambda done, total: None,
 ) -> PreparedSites:
@@ -106,8 +108,8 @@ def prepare(
             for any table with columns for subject, label, site and images.
         source: where the data set lies, or the csv.
         output: prepared folder; sites of other data sets in it stay.
-        task: "binary", normal against any pathology, "multiclass", or "segmentation", the structures of the data set's
-            masks; None for the data set's default.
+        task: "binary", normal against any pathology, "multiclass", "segmentation", the structures of the data set's
+            masks, or "regression", numbers of a csv or measured in the masks; None for the data set's default.
         classes: class list; needed when a class is only at hospitals that prepare their data elsewhere.
         by: what makes a site: "vendor", "centre" or "spacing", of a csv "column" or "spacing"; None for the default.
         sites: number of sites, with ``by="spacing"``.
@@ -126,6 +128,10 @@ def prepare(
         mask_values: of a csv with the columns ed_mask and es_mask, or mask beside cine or image, the value of every
             structure in the mask files, such as ``{"LV": 3, "MYO": 2, "RV": 1}`` or ``{"lesion": 255}``; structures
             that are not outlined are not named. Such a csv needs no column label.
+        values: of a regression, by name each number with its scale, a usual value and a usual distance from it that all
+            sites share, such as ``{"ejection_fraction": (50, 15)}``; its unit is that of the csv's column. Where there
+            is no such column, lv_edv, lv_esv, lv_sv, rv_edv, rv_esv, rv_sv (mL), lv_ef, rv_ef (%) and lv_mass (g) are
+            measured in the masks; their scale may be None for the usual one of adults. None takes lv_ef and lv_edv.
         dataset_name: of a csv, the name written into the datalists; None for that of the file.
         on_image: called with the number of images loaded, and of all.
 
@@ -149,6 +155,8 @@ def prepare(
         ('north',)
     """
     folder, place = Path(output), Path(source)
+    if values and task != REGRESSION:
+        raise ConfigError(f'values are of the task "regression", and the task is {task or "another"!r}')
     reader = None if dataset == CSV else READERS[dataset]
     if reader is not None and (columns or first_frame or dataset_name or mask_values):
         raise ConfigError(f"columns, first_frame, dataset_name and mask_values are of a csv, and {dataset} has its own")
@@ -164,8 +172,15 @@ def prepare(
         names: dict[str, Any] = {name: name for name in CSV_COLUMNS} | dict(columns or {})
         if site is not None or by == "spacing":
             names["site"] = None
+        given = read_header_row(place) if values else ()
         records = read_table(
-            place, Columns(**names, first_frame=first_frame, mask_values=tuple((mask_values or {}).items()))
+            place,
+            Columns(
+                **names,
+                first_frame=first_frame,
+                mask_values=tuple((mask_values or {}).items()),
+                values=tuple(name for name in values or {} if name in given),
+            ),
         )
         made = Reader(read=lambda path: [], text="", by=("centre", "spacing"))
     else:
@@ -188,6 +203,7 @@ def prepare(
         draw_test=photographs,
         limit=limit,
         origin=published(called, made.source, synthetic=synthetic),
+        values=tuple((values or {}).items()),
     )
     found = prepare_records(records, settings, existing=read_prepared(folder))
     if load_all:

@@ -232,11 +232,15 @@ def _own(
     names = _class_names(classes, {site: said.classes for site, (said, _) in read.items()}, outputs, task)
     if task.collected.has_labels and classes is None and all(said.classes is None for said, _ in read.values()):
         _check_outputs(outputs, (parts for _, parts in read.values()))
+    scale = _scale({site: load_datalist(data.folder) for site, data in given.items() if data.folder is not None})
+    if scale and len(given) > sum(data.folder is not None for data in given.values()):
+        raise ConfigError("prepared folders have their values on a scale, and arrays have none; prepare all sites")
     kind: dict[str, Any] = {} if task is CLASSIFICATION else {"kind": task.collected, "task": task.listed_as[0]}
     sites: dict[str, SiteCases] = {}
     for site, (said, parts) in read.items():
         dataset = said.folder.parent.name if said.folder else "memory"
         listed, items = collect(parts, site=site, classes=names, images=said.images, dataset=dataset, **kind)
+        listed = dataclasses.replace(listed, scale=scale)
         sites[site] = SiteCases(listed=listed, items=items, augmentation=tuple(said.augmentation))
     plan = Plan(
         method=method.name,
@@ -244,6 +248,7 @@ def _own(
         classes=names,
         size=OWN_NETWORK,
         task=task.name,
+        scale=scale,
         backbone_sha256=weights_digest(first),
         declared_cases={site: len(cases.listed.training) for site, cases in sites.items()},
         training=dict(training),
@@ -353,6 +358,21 @@ def _class_names(
     return names
 
 
+def _scale(listed: Mapping[str, Datalist]) -> tuple[tuple[float, float], ...]:
+    """The scale of the values, which all sites agree on."""
+    found = {site: datalist.scale for site, datalist in listed.items()}
+    first = next(iter(found), None)
+    if first is None:
+        return ()
+    if differing := [site for site, scale in found.items() if scale != found[first]]:
+        said = [[list(pair) for pair in found[site]] or "none" for site in (first, differing[0])]
+        raise ConfigError(
+            f"the values of {first} have the scale {said[0]}, and those of {differing[0]} {said[1]}; prepare all sites "
+            "with the same --value"
+        )
+    return found[first]
+
+
 def _catalogued(
     size: str,
     choice: MethodChoice,
@@ -396,6 +416,7 @@ def _catalogued(
         classes=names,
         size=size,
         task=chosen.name,
+        scale=_scale(listed),
         backbone_sha256=pin_backbone(size, source, texts=method.reads_text),
         declared_cases={site: len(found.training) for site, found in listed.items()},
         prompts=own_prompts(bundle, names, file=said) if method.reads_text or said is not None else None,

@@ -84,12 +84,23 @@ def _add_common(parser: argparse.ArgumentParser, *, text: str, task: str, by: Se
     parser.add_argument(
         "--output", required=True, type=Path, metavar="O", help="prepared folder; sites of other datasets in it stay"
     )
-    parser.add_argument("--task", choices=("binary", "multiclass", "segmentation"), help=f"default: {task}")
+    parser.add_argument(
+        "--task", choices=("binary", "multiclass", "segmentation", "regression"), help=f"default: {task}"
+    )
     parser.add_argument(
         "--classes",
         type=_names,
         metavar="A,B,...",
         help="class list; needed when a class is only at hospitals that prepare their data elsewhere",
+    )
+    parser.add_argument(
+        "--value",
+        type=_value,
+        action="append",
+        metavar="NAME=USUAL/DISTANCE",
+        help="number that a regression learns, of a csv's column of this name or measured in the masks (lv_ef, lv_edv, "
+        "...), with a usual value and a usual distance from it that all sites share, such as ejection_fraction=50/15; "
+        "may be given several times (default: lv_ef and lv_edv)",
     )
     sites = parser.add_mutually_exclusive_group()
     if len(by) > 1:
@@ -169,6 +180,17 @@ def _values(text: str) -> dict[str, int]:
         raise argparse.ArgumentTypeError(f"{text!r} is not names and values like LV=3,MYO=2,RV=1") from None
 
 
+def _value(text: str) -> tuple[str, tuple[float, float] | None]:
+    name, given, scale = text.partition("=")
+    if not given:
+        return name.strip(), None
+    try:
+        usual, distance = map(float, scale.split("/"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name, or one with two numbers like lv_ef=55/15") from None
+    return name.strip(), (usual, distance)
+
+
 def _fractions(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
@@ -195,6 +217,7 @@ def _prepare(args: argparse.Namespace) -> int:
             output=args.output,
             task=args.task,
             classes=args.classes,
+            values=dict(args.value) if args.value else None,
             by=args.by,
             sites=args.sites,
             site=args.site,

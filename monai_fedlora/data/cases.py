@@ -41,6 +41,7 @@ class Case:
         ed_mask, es_mask: files with the masks of ``ed`` and ``es``, relative to the image root.
         mask_values: for each structure of the datalist the value that it has in the mask files; 0 for one that they do
             not outline.
+        values: for each value of the datalist what it is, finite and in its unit.
     """
 
     subject: str
@@ -57,6 +58,7 @@ class Case:
     ed_mask: str | None = None
     es_mask: str | None = None
     mask_values: tuple[int, ...] | None = None
+    values: tuple[float, ...] | None = None
 
     def files(self) -> tuple[str, ...]:
         """Return the image paths of this case, relative to the image root."""
@@ -69,7 +71,7 @@ class Case:
     def to_json(self) -> dict[str, Any]:
         """Return the entry of this case in a datalist file."""
         entry = {key: value for key, value in asdict(self).items() if value is not None}
-        return entry | ({} if self.mask_values is None else {"mask_values": list(self.mask_values)})
+        return entry | {key: list(entry[key]) for key in ("mask_values", "values") if key in entry}
 
     def _paths(self, keys: tuple[str, ...]) -> tuple[str, ...]:
         paths = (getattr(self, key) for key in keys)
@@ -90,6 +92,8 @@ class Datalist:
         seed: seed of the split.
         training, validation, test: the cases; training is never empty.
         origin: whether the images are synthetic or real, and where they come from.
+        scale: for each value a usual number and how far values usually lie from it, in the value's unit; the same at
+            all sites, and chosen by whoever runs the study. Empty where networks give values as they are.
     """
 
     site: str
@@ -102,6 +106,7 @@ class Datalist:
     validation: tuple[Case, ...] = ()
     test: tuple[Case, ...] = ()
     origin: Origin = field(default_factory=Origin)
+    scale: tuple[tuple[float, float], ...] = ()
 
     def cases(self, split: str) -> tuple[Case, ...]:
         """Return the cases of a split.
@@ -119,7 +124,7 @@ class Datalist:
 
         Each has ``image``, or ``ed`` and ``es``, or ``cine``, ``ed_frame`` and ``es_frame`` (0-based), and
         always ``label`` (int) and ``subject``; with masks also ``mask``, or ``ed_mask`` and ``es_mask``, and
-        ``mask_values``.
+        ``mask_values``; in regression ``values``, a list of numbers.
 
         Raises:
             ConfigError: the split is not training, validation or test.
@@ -162,6 +167,8 @@ class Datalist:
         }
         if self.origin != Origin():
             head["source"] = self.origin.to_json()
+        if self.scale:
+            head["scale"] = [list(pair) for pair in self.scale]
         return head | {split: [case.to_json() for case in self.cases(split)] for split in SPLITS}
 
     def _item(self, case: Case) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def collect(
     kind = kind or LABEL
     entries = _check_items(parts, site, classes, kind)
     _tell_about_equal_images(parts, site)
-    listed: dict[str, tuple[Case, ...]] = {}
+    listed: dict[str, Any] = {}
     items: dict[str, tuple[dict[str, Any], ...]] = {}
     for split in SPLITS:
         found = parts.get(split, ())

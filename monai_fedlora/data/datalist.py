@@ -6,6 +6,7 @@ it; ``image_root`` is absolute or relative to the folder of the file.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 
 from monai_fedlora.data.cases import FILE_KEYS, FORMAT, MASK_KEYS, NO_LABEL, SPLITS, Case, Datalist
 from monai_fedlora.data.origin import Origin, recognised
+from monai_fedlora.data.value_scale import check_scale
 from monai_fedlora.errors import ConfigError, DataError, FedLoraError
 from monai_fedlora.files import make_folder, read_json, write_json
 
@@ -35,14 +37,18 @@ __all__ = [
 
 FILE_NAME = "datalist.json"
 SEGMENTATION = "segmentation"
-TASKS = ("binary", "multiclass", SEGMENTATION)
+REGRESSION = "regression"
+TASKS = ("binary", "multiclass", SEGMENTATION, REGRESSION)
+UNLABELLED = {SEGMENTATION: "structures", REGRESSION: "values"}
+"""What a datalist's names are in tasks without classes."""
 
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _IMAGE_KEYS = ({"image"}, {"ed", "es"}, {"cine", "ed_frame", "es_frame"})
 _MASKS = ({"image", "mask"}, {"ed", "es", "ed_mask", "es_mask"}, {"cine", "ed_frame", "es_frame", "mask"})
-_CASE_KEYS = {"subject", "label", "group", "unit", "mask_values"}
+_CASE_KEYS = {"subject", "label", "group", "unit", "mask_values", "values"}
 _LIST_KEYS = {"format", "site", "dataset", "task", "classes", "image_root", "seed", *SPLITS}
 _SOURCE = "source"
+_SCALE = "scale"
 
 
 def check_site_name(site: str) -> None:
@@ -96,13 +102,14 @@ def check_datalist(datalist: Datalist, *, name: str, images: bool = True) -> Non
     check_site_name(datalist.site)
     if datalist.task not in TASKS:
         raise DataError(f"{name}: the task {datalist.task!r} is unknown; it is one of {', '.join(TASKS)}")
-    segmentation = datalist.task == SEGMENTATION
-    few, what = (1, "structures") if segmentation else (2, "classes")
+    what = UNLABELLED.get(datalist.task, "classes")
+    few, number = (1, "one") if datalist.task in UNLABELLED else (2, "two")
     if len(datalist.classes) < few or len(set(datalist.classes)) != len(datalist.classes):
-        raise DataError(
-            f"{name}: the {what} {list(datalist.classes)} must be {'one' if segmentation else 'two'} or more different "
-            "names"
-        )
+        raise DataError(f"{name}: the {what} {list(datalist.classes)} must be {number} or more different names")
+    try:
+        check_scale(datalist.scale, datalist.classes if datalist.task == REGRESSION else ())
+    except ConfigError as error:
+        raise DataError(f"{name}: {error}") from error
     if not datalist.training:
         raise DataError(f"{name}: the training split is empty, so site {datalist.site} has nothing to learn from")
     seen: dict[str, str] = {}
@@ -120,8 +127,10 @@ def check_datalist(datalist: Datalist, *, name: str, images: bool = True) -> Non
             )
         if (case.image is None) != (datalist.training[0].image is None):
             raise DataError(f"{where}: photographs and cine studies cannot be in one datalist; prepare them apart")
-        if segmentation:
+        if datalist.task == SEGMENTATION:
             _check_masks(case, datalist.classes, where)
+        elif datalist.task == REGRESSION:
+            _check_values(case, datalist.classes, where)
         elif not 0 <= case.label < len(datalist.classes):
             raise DataError(f"{where} has label {case.label}, but the classes are {list(datalist.classes)}")
         for file in (*case.files(), *case.masks()):
@@ -147,6 +156,19 @@ def _check_masks(case: Case, structures: Sequence[str], where: str) -> None:
             f"{where}: mask_values {list(values)} must be different whole numbers from 1 to 65535, with 0 for a "
             "structure that the masks do not outline"
         )
+
+
+def _check_values(case: Case, names: Sequence[str], where: str) -> None:
+    """Check that a case of regression has a number for every value."""
+    values = case.values
+    if values is None:
+        raise DataError(f"{where} has no values, and the task is regression; prepare the data again")
+    if case.label != NO_LABEL:
+        raise DataError(f"{where} has label {case.label}; in regression it is {NO_LABEL}")
+    if len(values) != len(names):
+        raise DataError(f"{where} has {len(values)} values, and there are {len(names)}: {', '.join(names)}")
+    if wrong := [name for name, value in zip(names, values, strict=True) if not math.isfinite(value)]:
+        raise DataError(f"{where}: {wrong[0]} is not finite; leave the patient out, or the value")
 
 
 def read_prepared(root: str | os.PathLike[str]) -> tuple[Datalist, ...]:
@@ -242,6 +264,12 @@ def _check_together(sites: Sequence[Datalist], output: Path) -> None:
     units: dict[tuple[str, str], tuple[str, str]] = {}
     for datalist in sites:
         first = sites[0]
+        if datalist.scale != first.scale:
+            raise DataError(
+                f"the sites of {output} must share the scale of their values: {first.site} has "
+                f"{[list(pair) for pair in first.scale]}, {datalist.site} {[list(pair) for pair in datalist.scale]}; "
+                "give the same --value, or another --output"
+            )
         if (datalist.task, datalist.classes) != (first.task, first.classes):
             raise DataError(
                 f"the sites of {output} must share task and classes: {first.site} has {first.task} "
@@ -288,7 +316,7 @@ def _parse(value: Any, path: Path) -> Datalist:
         raise DataError(
             f"{path} has datalist format {value.get('format')!r:.20}, and this version reads {FORMAT}; prepare it again"
         )
-    _check_keys(value, expected=_LIST_KEYS, allowed={_SOURCE}, where=str(path))
+    _check_keys(value, expected=_LIST_KEYS, allowed={_SOURCE, _SCALE}, where=str(path))
     classes = _typed(value, "classes", list, str(path))
     if not all(isinstance(name, str) and name for name in classes):
         raise DataError(f"{path}: classes must be a list of names")
@@ -309,7 +337,19 @@ def _parse(value: Any, path: Path) -> Datalist:
             for split in SPLITS
         },
         origin=_origin(value[_SOURCE], path) if _SOURCE in value else recognised(dataset),
+        scale=_scale(value[_SCALE], path) if _SCALE in value else (),
     )
+
+
+def _scale(entry: Any, path: Path) -> tuple[tuple[float, float], ...]:
+    pairs = entry if isinstance(entry, list) else []
+    if not pairs or not all(isinstance(pair, list) and len(pair) == 2 and _numbers(pair) for pair in pairs):
+        raise DataError(f"{path}: {_SCALE} must be a list of pairs of numbers, and is {entry!r:.80}")
+    return tuple((float(centre), float(spread)) for centre, spread in pairs)
+
+
+def _numbers(entry: Any) -> bool:
+    return all(type(value) in (int, float) for value in entry)
 
 
 def _origin(entry: Any, path: Path) -> Origin:
@@ -341,7 +381,12 @@ def _case(entry: Any, where: str) -> Case:
         values = tuple(_typed(entry, "mask_values", list, where))
         if not all(type(value) is int for value in values):
             raise DataError(f"{where}: mask_values must be whole numbers, and are {values!r:.80}")
-    return Case(subject=subject, label=label, group=group, mask_values=values, **texts, **frames)
+    measured = None
+    if "values" in entry:
+        if not _numbers(given := _typed(entry, "values", list, where)):
+            raise DataError(f"{where}: values must be numbers, and are {given!r:.80}")
+        measured = tuple(map(float, given))
+    return Case(subject=subject, label=label, group=group, mask_values=values, values=measured, **texts, **frames)
 
 
 def _check_keys(value: Mapping[str, Any], *, expected: set[str], allowed: set[str], where: str) -> None:

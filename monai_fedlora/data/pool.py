@@ -38,7 +38,7 @@ def pool(datalists: Sequence[Datalist], *, site: str = POOLED) -> Datalist:
     if len(set(names)) != len(names):
         raise DataError(f"the sites {', '.join(names)} cannot be pooled: a name occurs twice")
     for other in datalists[1:]:
-        if (other.task, other.classes, other.modality) != (first.task, first.classes, first.modality):
+        if _kind(other) != _kind(first):
             raise DataError(
                 f"the sites {first.site} and {other.site} cannot be pooled: {first.site} has {_kind(first)}, "
                 f"{other.site} {_kind(other)}; prepare them with the same task and class list"
@@ -53,6 +53,7 @@ def pool(datalists: Sequence[Datalist], *, site: str = POOLED) -> Datalist:
         seed=first.seed,
         **{split: tuple(_moved(case, d, root) for d in datalists for case in d.cases(split)) for split in SPLITS},
         origin=_origin(datalists),
+        scale=first.scale,
     )
     check_datalist(pooled, name=f"the pool of {', '.join(names)}")
     return pooled
@@ -104,4 +105,5 @@ def _listed(said: Sequence[str | None]) -> str | None:
 
 
 def _kind(datalist: Datalist) -> str:
-    return f"{datalist.task} {list(datalist.classes)} of {datalist.modality}s"
+    scale = f" on the scale {[list(pair) for pair in datalist.scale]}" if datalist.scale else ""
+    return f"{datalist.task} {list(datalist.classes)}{scale} of {datalist.modality}s"

@@ -7,16 +7,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean, pstdev
 
 from monai_fedlora.data.cases import NO_LABEL, SPLITS, Case, Datalist
-from monai_fedlora.data.datalist import SEGMENTATION, check_site_name
+from monai_fedlora.data.datalist import REGRESSION, SEGMENTATION, UNLABELLED, check_site_name
 from monai_fedlora.data.identical import link_identical
 from monai_fedlora.data.origin import Origin
 from monai_fedlora.data.phantom_mark import origin_of
 from monai_fedlora.data.records import FramePair, Photograph, Record
 from monai_fedlora.data.splits import FRACTIONS, assign_splits, check_fractions, group_by_name, group_by_spacing
 from monai_fedlora.data.units import keep_published_apart, take_subset, unit_labels, unit_of
-from monai_fedlora.errors import ConfigError, DataError
+from monai_fedlora.data.value_scale import HEART_SCALES, HEART_VALUES, check_scale
+from monai_fedlora.errors import ConfigError, DataError, nearest
 from monai_fedlora.measures.structures import HEART
 
 BINARY_CLASSES = ("NOR", "ABN")
@@ -32,8 +34,9 @@ class Settings:
         dataset: name of the data set, written into the datalists.
         groups: the data set's diagnoses in the order of its classes; () takes those that occur, sorted.
         normal: the diagnosis that is NOR in the binary task.
-        task: ``binary`` (NOR against any pathology), ``multiclass`` (the dataset's groups) or ``segmentation`` (the
-            structures of its masks; patients without masks are left out, and the diagnoses only balance the splits).
+        task: ``binary`` (NOR against any pathology), ``multiclass`` (the dataset's groups), ``segmentation`` (the
+            structures of its masks; patients without masks are left out, and the diagnoses only balance the splits) or
+            ``regression`` (numbers of the source, or measured in its masks; diagnoses likewise).
         classes: the classes, or structures, to use; None takes all of the task. A list may name classes that no site
             has, for sites that are prepared separately.
         leave_out: leave out patients whose diagnosis is not in ``classes``; otherwise they are an error.
@@ -47,6 +50,9 @@ class Settings:
         draw_test: draw test cases where the published split has none; otherwise that is an error.
         limit: largest number of records of a site, or None for all; see :func:`~monai_fedlora.data.units.take_subset`.
         origin: declared origin of the images; files that are marked as phantoms override it.
+        values: of a regression, each value with its scale, None for that of
+            :data:`~monai_fedlora.data.value_scale.HEART_SCALES`; () takes
+            :data:`~monai_fedlora.data.value_scale.HEART_VALUES`.
     """
 
     dataset: str
@@ -64,6 +70,7 @@ class Settings:
     draw_test: bool = False
     limit: int | None = None
     origin: Origin = field(default_factory=Origin)
+    values: tuple[tuple[str, tuple[float, float] | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +97,17 @@ def prepare(records: Sequence[Record], settings: Settings, *, existing: Sequence
     if (settings.sites is not None) != (settings.by == "spacing" and settings.site is None):
         raise ConfigError("the number of sites belongs to sites by spacing, and these need it: --by spacing --sites K")
     records = link_identical(records)
+    scale: tuple[tuple[float, float], ...] = ()
     if settings.task == SEGMENTATION:
         classes = _structures(records, settings)
-        strata, labels, notes = _with_masks(records)
+        strata, labels, notes = _by_diagnosis(records, [record for record in records if record.masks], "masks")
+    elif settings.task == REGRESSION:
+        if settings.classes is not None:
+            raise ConfigError("a regression has values and no classes: give --value NAME, and drop --classes")
+        classes = tuple(name for name, _ in settings.values) or HEART_VALUES
+        records, having = _measured(records, classes, settings)
+        scale = _scales(having, classes, settings)
+        strata, labels, notes = _by_diagnosis(records, having, "values and no masks to measure")
     else:
         classes = strata = _classes(records, settings)
         labels, notes = _labels(records, classes, settings)
@@ -111,13 +126,13 @@ def prepare(records: Sequence[Record], settings: Settings, *, existing: Sequence
                 members, labels, limit=settings.limit, seed=settings.seed, by_split=settings.published_split
             )
             notes.append(f"site {site}: {len(sites[site])} of {len(members)}, a subset of seed {settings.seed}")
-    datalists = _datalists(sites, labels, strata, classes, root, settings, draw)
+    datalists = _datalists(sites, labels, strata, classes, root, settings, draw, scale)
     if settings.sites is not None:
         notes += [f"site {site} has in-plane spacing {_range(members)} mm" for site, members in sites.items()]
-    if settings.classes is None and settings.task != SEGMENTATION:
+    if settings.classes is None and settings.task not in UNLABELLED:
         names = [datalist.site for datalist in datalists]
         _check_classes([*datalists, *(site for site in existing if site.site not in names)], classes)
-    if settings.task != SEGMENTATION:
+    if settings.task not in UNLABELLED:
         notes += [note for datalist in datalists for note in _empty_cells(datalist, settings.fractions)]
     return Prepared(datalists=datalists, notes=tuple(notes))
 
@@ -139,12 +154,58 @@ def _structures(records: Sequence[Record], settings: Settings) -> tuple[str, ...
     return tuple(found)
 
 
-def _with_masks(records: Sequence[Record]) -> tuple[tuple[str, ...], dict[str, int], list[str]]:
-    """Diagnoses, the number of that of every record with masks, and notes."""
-    strata = tuple(sorted({record.group or _NO_GROUP for record in records if record.masks}))
-    labels = {record.subject: strata.index(record.group or _NO_GROUP) for record in records if record.masks}
+def _by_diagnosis(
+    records: Sequence[Record], kept: Sequence[Record], what: str
+) -> tuple[tuple[str, ...], dict[str, int], list[str]]:
+    """Diagnoses, the number of that of every record that is kept, and notes."""
+    strata = tuple(sorted({record.group or _NO_GROUP for record in kept}))
+    labels = {record.subject: strata.index(record.group or _NO_GROUP) for record in kept}
     without = len(records) - len(labels)
-    return strata, labels, [f"left out, having no masks: {without} of {len(records)}"] if without else []
+    return strata, labels, [f"left out, having no {what}: {without} of {len(records)}"] if without else []
+
+
+def _measured(
+    records: Sequence[Record], names: Sequence[str], settings: Settings
+) -> tuple[Sequence[Record], list[Record]]:
+    """All records, and those with all values; what the source does not give is measured in the masks."""
+    given = {name for record in records for name in record.values}
+    to_measure = [name for name in names if name not in given]
+    if unknown := [name for name in to_measure if name not in HEART_SCALES]:
+        raise ConfigError(
+            f"--value {unknown[0]}: {settings.dataset} gives no such number, and masks give {', '.join(HEART_SCALES)}"
+            f"{nearest(unknown[0], [*given, *HEART_SCALES])}"
+        )
+    if to_measure and not any(record.masks for record in records):
+        raise DataError(
+            f"{settings.dataset} gives no {to_measure[0]}, and has no masks to measure it in; download the masks too, "
+            "or name a column of a csv"
+        )
+    if not to_measure:
+        return records, list(records)
+    from monai_fedlora.data.heart_values import heart_values  # imports torch
+
+    found = [
+        replace(record, values={**record.values, **heart_values(record, to_measure)}) if record.masks else record
+        for record in records
+    ]
+    return found, [record for record in found if record.masks]
+
+
+def _scales(records: Sequence[Record], names: Sequence[str], settings: Settings) -> tuple[tuple[float, float], ...]:
+    """The scale of every value, as chosen or as is usual for hearts."""
+    chosen = {name: HEART_SCALES[name] for name in names if name in HEART_SCALES}
+    chosen |= {name: scale for name, scale in settings.values if scale is not None}
+    for name in names:
+        if name not in chosen:
+            here = [record.values[name] for record in records]
+            raise ConfigError(
+                f"--value {name} needs a scale, a usual value and a usual distance from it, such as {name}=50/15. "
+                f"All sites must have the same, so choose round numbers; here the mean is {fmean(here):.4g} and the "
+                f"standard deviation {pstdev(here):.3g}"
+            )
+    scale = tuple(chosen[name] for name in names)
+    check_scale(scale, names)
+    return scale
 
 
 def _unit_notes(records: Sequence[Record]) -> list[str]:
@@ -268,6 +329,7 @@ def _datalists(
     root: Path,
     settings: Settings,
     draw: Sequence[str],
+    scale: tuple[tuple[float, float], ...],
 ) -> tuple[Datalist, ...]:
     """Split one site after the other; a unit that an earlier site has too stays in the split it has there."""
     datalists = []
@@ -286,6 +348,9 @@ def _datalists(
             case = _case(record, labels[record.subject], root)
             if settings.task == SEGMENTATION:
                 case = _masked(case, record, classes, root)
+            elif settings.task == REGRESSION:
+                values = tuple(record.values[name] for name in classes)
+                case = replace(case, label=NO_LABEL, group=case.group or _NO_GROUP, values=values)
             cases[splits[unit_of(record)]].append(case)
         if not cases["training"]:
             raise DataError(
@@ -304,6 +369,7 @@ def _datalists(
                 origin=origin_of(
                     (record.files()[0] for record in records), dataset=settings.dataset, said=settings.origin
                 ),
+                scale=scale,
             )
         )
     return tuple(datalists)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from monai_fedlora.errors import DataError
@@ -66,6 +66,7 @@ class Record:
         centre: the acquiring centre, or the value of the site column of a table, or None.
         split: ``training``, ``validation`` or ``test`` where the dataset publishes one, or None.
         masks: outlines of structures, or None where the source has none.
+        values: numbers that the source gives for the patient, by name.
         notes: what the user should know about how it was read; the same text for all records with the same note.
     """
 
@@ -79,6 +80,7 @@ class Record:
     centre: str | None = None
     split: str | None = None
     masks: Masks | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def files(self) -> tuple[Path, ...]:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai_fedlora.data.cases import NO_LABEL, Case
-from monai_fedlora.data.datalist import FILE_NAME, SEGMENTATION, check_site_name
+from monai_fedlora.data.datalist import FILE_NAME, REGRESSION, SEGMENTATION, check_site_name
 from monai_fedlora.data.pool import POOLED, pooled_data
+from monai_fedlora.data.value_scale import HEART_SCALES, HEART_VALUES
 from monai_fedlora.environment import DATA
 from monai_fedlora.errors import ConfigError, DataError, nearest
 from monai_fedlora.files import make_folder
@@ -35,6 +36,7 @@ _TASKS = {
     "binary": ("NOR", "ABN"),
     "multiclass": ("NOR", "MINF", "DCM", "HCM", "RV"),
     SEGMENTATION: HEART,
+    REGRESSION: HEART_VALUES,
 }
 _log = logging.getLogger(__name__)
 
@@ -46,8 +48,9 @@ class PhantomSettings:
     Attributes:
         training, validation, test: patients of each split; a split may get a few more or less, because every
             disease is split in these proportions.
-        task: ``binary`` (NOR against any disease), ``multiclass`` (ACDC's five groups) or ``segmentation`` (left
-            ventricle, its myocardium and right ventricle).
+        task: ``binary`` (NOR against any disease), ``multiclass`` (ACDC's five groups), ``segmentation`` (left
+            ventricle, its myocardium and right ventricle) or ``regression`` (the left
+            ventricle's ejection fraction in % and its end-diastolic volume in mL, by the true masks).
         seed: another seed gives other patients.
     """
 
@@ -221,6 +224,7 @@ def _make(folder: Path, site: str, vendor: Vendor, settings: PhantomSettings) ->
     from monai_fedlora.data.phantom.layouts import ACDC_LABELS, write_acdc_patient
     from monai_fedlora.data.phantom.patient import make_patient
     from monai_fedlora.data.phantom.render import LV, MYO, RV
+    from monai_fedlora.measures.heart_function import heart_function
 
     classes = _TASKS[settings.task]
     values = tuple(ACDC_LABELS[label] for label in (LV, MYO, RV))
@@ -229,12 +233,19 @@ def _make(folder: Path, site: str, vendor: Vendor, settings: PhantomSettings) ->
 
     def draw(number: int, name: str) -> Iterator[Case]:
         group = groups[number]
-        files = write_acdc_patient(make_patient(group, vendor, (*seed, number)), folder / IMAGES / name)
+        patient = make_patient(group, vendor, (*seed, number))
+        files = write_acdc_patient(patient, folder / IMAGES / name)
         ed, es = (f"{name}/{file.name}" for file in (files.ed, files.es))
         if settings.task == SEGMENTATION:
             ed_mask, es_mask = (file.replace(".nii.gz", "_gt.nii.gz") for file in (ed, es))
             masks: dict[str, Any] = {"ed_mask": ed_mask, "es_mask": es_mask, "mask_values": values}
             yield Case(subject=name, label=NO_LABEL, group=group, ed=ed, es=es, **masks)
+            return
+        if settings.task == REGRESSION:
+            whole = patient.mask[[patient.ed_frame, patient.es_frame]].transpose(0, 3, 2, 1)
+            found = heart_function(whole, spacing=patient.spacing).to_row()
+            numbers = tuple(float(found[value] or 0.0) for value in classes)
+            yield Case(subject=name, label=NO_LABEL, group=group, ed=ed, es=es, values=numbers)
             return
         label = classes.index(group) if settings.task == "multiclass" else int(group != "NOR")
         yield Case(subject=name, label=label, group=group, ed=ed, es=es)
@@ -249,4 +260,5 @@ def _make(folder: Path, site: str, vendor: Vendor, settings: PhantomSettings) ->
         seed=settings.seed,
         groups={f"patient{number:03d}": group for number, group in enumerate(groups, 1)},
         draw=draw,
+        scale=tuple(HEART_SCALES[name] for name in classes) if settings.task == REGRESSION else (),
     )

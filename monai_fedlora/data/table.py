@@ -39,6 +39,7 @@ class Columns:
         mask_values: the value of every structure in the mask files, by its name; () where the csv has no masks. Masks
             stand in the columns ``ed_mask`` and ``es_mask`` (3D files), or ``mask`` beside ``cine`` (4D) or ``image``;
             a patient without any has none. Such a csv may lack the column of the label.
+        values: columns of numbers, one for each patient or photograph; such a csv may lack that column too.
     """
 
     subject: str = "subject"
@@ -53,6 +54,7 @@ class Columns:
     es: str = "es"
     first_frame: int = 0
     mask_values: tuple[tuple[str, int], ...] = ()
+    values: tuple[str, ...] = ()
 
 
 def read_table(source: Path, columns: Columns | None = None) -> list[Record]:
@@ -71,13 +73,16 @@ def read_table(source: Path, columns: Columns | None = None) -> list[Record]:
     """
     columns = columns or Columns()
     head = read_header_row(source)
-    labels = columns.label in head or columns.label != Columns().label or not columns.mask_values
+    labels = columns.label in head or columns.label != Columns().label or not (columns.mask_values or columns.values)
     required = [columns.label] * labels + ([columns.site] if columns.site else [])
+    required += columns.values
     if columns.subject != Columns().subject or columns.image not in head:
         required.insert(0, columns.subject)
     if columns.unit != Columns().unit:
         required.append(columns.unit)
-    rows = settle_labels(read_rows(source, required=required), columns.label)
+    rows = read_rows(source, required=required)
+    if columns.label in rows[0].cells:
+        rows = settle_labels(rows, columns.label)
     for column in (columns.subject, columns.unit, columns.site):
         rows = rows if column is None else settle_codes(rows, column)
     records = [_record(row, source.parent, columns) for row in rows]
@@ -117,7 +122,10 @@ def _record(row: Row, folder: Path, columns: Columns) -> Record:
         spacing=geometry.spacing if geometry else None,
         notes=(*(geometry.notes if geometry else ()), *row.notes),
         unit=unit,
-        group=row.text(columns.label) if columns.label in row.cells or not columns.mask_values else None,
+        group=row.text(columns.label)
+        if columns.label in row.cells or not (columns.mask_values or columns.values)
+        else None,
+        values={name: row.number(name) for name in columns.values},
         centre=row.text(columns.site) if columns.site else None,
     )
 

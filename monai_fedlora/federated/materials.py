@@ -108,6 +108,11 @@ class Installed:
                 f"{path} has the classes {list(found.classes)}, the plan {list(plan.classes)}; prepare the data with "
                 "the same task and class list"
             )
+        if found.scale != plan.scale:
+            said = [[list(pair) for pair in scale] or "none" for scale in (found.scale, plan.scale)]
+            raise ConfigError(
+                f"{path} has its values on the scale {said[0]}, the plan {said[1]}; prepare the data with the plan's"
+            )
         backbone = self.backbone or os.environ.get(BACKBONE) or DEMO
         put_into(config, {"dataset_dir": str(path.parent), "backbone": backbone}, bundle=plan.bundle)
         return found if found.origin.name else replace(found, origin=replace(found.origin, name=found.dataset[:200]))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_fedlora.catalogues import installed_version
 from monai_fedlora.data.origin import Origin
+from monai_fedlora.data.value_scale import check_scale
 from monai_fedlora.encoding import Encoding
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.training_settings import check_training
@@ -80,6 +81,8 @@ class Plan:
         plugins: versions of the packages whose plug-ins the plan names, by distribution, the same at every end; none
             takes what is installed here.
         task: what is learnt: "classification", "segmentation", "regression", or a plug-in's.
+        scale: of the values of a regression, see :mod:`monai_fedlora.data.value_scale`; each site's datalist must have
+            the same. Empty where networks give values as they are.
     """
 
     experiment: str
@@ -106,6 +109,7 @@ class Plan:
     start: Origin | None = None
     plugins: Mapping[str, str] = field(default_factory=dict)
     task: str = CLASSIFICATION
+    scale: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("experiment", "bundle", "method", "size", "task"):
@@ -130,6 +134,7 @@ class Plan:
                 f"there are {len(self.classes)} {task.named}; {task.name} needs at least {task.least_names}, and can "
                 f"have {task.most_names}"
             )
+        self._check_scale(task)
         for name, least in (("rounds", 1), ("start_round", 0), ("local_epochs", 1), ("seed", 0)):
             _whole(name, getattr(self, name), least)
         if not isinstance(self.backbone_sha256, str) or not re.fullmatch(r"[0-9a-f]{64}", self.backbone_sha256):
@@ -166,6 +171,16 @@ class Plan:
             )
         if self.prompts is not None:
             self.prompts.texts(self.classes)
+
+    def _check_scale(self, task: Task) -> None:
+        pairs = self.scale
+        if not isinstance(pairs, tuple) or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
+            raise ConfigError(f"scale is {pairs!r:.80}; it must be a list of pairs of numbers")
+        if not all(type(number) in (int, float) for pair in pairs for number in pair):
+            raise ConfigError(f"scale is {pairs!r:.80}; it must be a list of pairs of numbers")
+        if pairs and task.scaled is None:
+            raise ConfigError(f"the plan has a scale of values, and {task.name} has no values; leave it out")
+        check_scale(pairs, self.classes)
 
     def _checked_plugins(self) -> dict[str, str]:
         """Packages of the plug-ins that the plan names, by their entry points alone; refuse others than it says."""
@@ -263,6 +278,8 @@ class Plan:
             more["plugins"] = dict(self.plugins)
         if self.task != CLASSIFICATION:
             more["task"] = self.task
+        if self.scale:
+            more["scale"] = [[float(number) for number in pair] for pair in self.scale]
         identity = {
             "experiment": self.experiment,
             "method": self.method,
@@ -287,6 +304,8 @@ class Plan:
             del value["plugins"]
         if self.task == CLASSIFICATION:
             del value["task"]
+        if not self.scale:
+            del value["scale"]
         return value
 
     @classmethod
@@ -305,6 +324,8 @@ class Plan:
         try:
             if "prompts" in entries:
                 entries["prompts"] = Prompts.from_json(entries["prompts"])
+            if "scale" in entries:
+                entries["scale"] = tuple(tuple(p) if isinstance(p, list) else p for p in entries["scale"])
             if "start" in entries:
                 entries["start"] = Origin.from_json(entries["start"])
             return cls(**entries)

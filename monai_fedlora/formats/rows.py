@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from monai_fedlora.errors import DataError
 from monai_fedlora.formats.csv_text import read_cells
+
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,18 @@ class Row:
             DataError: the cell is empty or not such a number.
         """
         return whole_number(self.text(column), name=column, origin=self.origin, below=below)
+
+    def number(self, column: str) -> float:
+        """Return a finite number, written with a point.
+
+        Raises:
+            DataError: the cell is empty or not such a number.
+        """
+        text = self.text(column)
+        value = float(text) if _NUMBER.fullmatch(text) else math.nan
+        if not math.isfinite(value):
+            raise DataError(f"{self.origin}: {column} must be a finite number such as 58.3, and is {text!r:.80}")
+        return value
 
 
 def whole_number(text: str, *, name: str, origin: str, below: int | None = None) -> int:

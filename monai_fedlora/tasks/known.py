@@ -25,7 +25,7 @@ TASKS: Catalogue[Task] = Catalogue("tasks", word="task", built_in=_BUILT_IN, pro
 
 
 def task_of(datalist: Datalist) -> Task:
-    """The task of a datalist.
+    """The task of a datalist; of regression, with the scale of the datalist's values.
 
     Raises:
         DataError: no task lists its cases so.
@@ -33,7 +33,7 @@ def task_of(datalist: Datalist) -> Task:
     """
     for task in _BUILT_IN.values():
         if datalist.task in task.listed_as:
-            return task
+            return task.scaled(datalist.scale) if task.scaled and datalist.scale else task
     if datalist.task in TASKS:
         return TASKS[datalist.task]
     raise DataError(f"the datalist of {datalist.site} is of the task {datalist.task!r}, which nothing here trains")

@@ -1,25 +1,35 @@
-"""Regression: numbers per case, such as an ejection fraction, of which some may be unknown."""
+"""Regression: numbers per case, such as an ejection fraction, of which some may be unknown.
+
+Where the cases' values have a scale (:mod:`monai_fedlora.data.value_scale`), a network gives numbers on it: the loss
+takes the targets there, and an evaluation brings the network's numbers back into the values' units before it measures
+them.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from monai.transforms import Compose, MapTransform
 from monai.utils import evenly_divisible_all_gather
 from torch import Tensor, nn
 
 from monai_fedlora.data.collected import TargetKind
+from monai_fedlora.data.value_scale import Scale
 from monai_fedlora.engines.dataset import PrepareCases
 from monai_fedlora.engines.epoch_metrics import EpochMetrics
 from monai_fedlora.engines.predictions import StudyTable
 from monai_fedlora.errors import ConfigError, DataError
-from monai_fedlora.measures.agreement import over_patients
+from monai_fedlora.measures.agreement import bland_altman, over_patients
+from monai_fedlora.measures.heart_function import UNITS
 from monai_fedlora.site_report import MetricsForm
-from monai_fedlora.tasks.task import SCORE, Task, by_key, no_postprocessing
+from monai_fedlora.tasks.task import SCORE, Task, no_postprocessing
 
 KEY = "mean_absolute_error"
 _LARGEST = 1e9
@@ -28,8 +38,14 @@ _LARGEST = 1e9
 class KnownSmoothL1(nn.Module):
     """Smooth L1 loss (Huber's, with its bend at a difference of 1) over the values of a case that are known.
 
-    Values are compared as they are: choose units in which a difference of 1 matters, so that none outweighs the others.
+    Args:
+        scale: that the network's numbers are on, and the targets are brought to. Without one they are compared as they
+            are: choose units in which a difference of 1 matters, so that none outweighs the others.
     """
+
+    def __init__(self, scale: Scale = ()) -> None:
+        super().__init__()
+        self._scale = tuple(scale)
 
     def forward(self, found: Tensor, target: Tensor) -> Tensor:
         """The loss of each case, (B,); 0 for one without a known value.
@@ -38,16 +54,55 @@ class KnownSmoothL1(nn.Module):
             found, target: (B, V); NaN in the target where a value is unknown.
         """
         known = ~target.isnan()
+        if self._scale:
+            centre, spread = target.new_tensor(self._scale).unbind(dim=1)
+            target = (target - centre) / spread
         losses = nn.functional.smooth_l1_loss(found.float(), target.nan_to_num().float(), reduction="none") * known
         return losses.sum(dim=1) / known.sum(dim=1).clamp(min=1)
 
 
+class InUnits(MapTransform):
+    """Bring numbers (V,) from a scale into the values' units.
+
+    Args:
+        scale: for each value.
+        keys: of the numbers.
+    """
+
+    def __init__(self, *, scale: Scale, keys: Sequence[str] = ("pred",)) -> None:
+        super().__init__(keys)
+        self._scale = tuple(scale)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """A case's outputs, with numbers in their units."""
+        found = dict(data)
+        for key in self.key_iterator(found):
+            numbers = torch.as_tensor(found[key]).float()
+            centre, spread = numbers.new_tensor(self._scale).unbind(dim=1)
+            found[key] = numbers * spread + centre
+        return found
+
+
+def values_of(batch: Mapping[str, Any]) -> Tensor | None:
+    """The values (B, V) of a batch, float32; None for one without. Lists of numbers come as one tensor per value."""
+    found = batch.get("values")
+    if isinstance(found, (list, tuple)):
+        found = torch.stack([torch.as_tensor(column) for column in found], dim=1)
+    return found.float() if isinstance(found, Tensor) else None
+
+
 def _loss(
-    *, names: int, cases: Sequence[Mapping[str, Any]], class_weights: Any, label_smoothing: float, device: Any
+    *,
+    names: int,
+    cases: Sequence[Mapping[str, Any]],
+    class_weights: Any,
+    label_smoothing: float,
+    device: Any,
+    scale: Scale = (),
 ) -> nn.Module:
     if class_weights is not None or label_smoothing:
         raise ConfigError("class_weights and label_smoothing are for classification; set null and 0 for regression")
-    return KnownSmoothL1()
+    return KnownSmoothL1(scale)
 
 
 def found_and_true(output: Any) -> Tensor:
@@ -63,7 +118,10 @@ def regression_metrics(pairs: Tensor, names: Sequence[str]) -> dict[str, Any]:
     Returns:
         ``mean_absolute_error``: mean over cases of each one's mean over its known values, with the limits
         ``mean_absolute_error_low`` and ``_high`` of its 95 % interval (bootstrap over cases); by value
-        ``mean_absolute_error_<value>`` and ``bias_<value>``, predicted minus true; ``n`` cases. None where undefined.
+        ``mean_absolute_error_<value>``, ``bias_<value>``, predicted minus true, the limits of agreement
+        ``agreement_low_<value>`` and ``agreement_high_<value>``, 1.96 standard deviations of these differences from the
+        bias, and Pearson's ``correlation_<value>``; ``n`` cases. None where undefined. Each value's numbers are in its
+        unit; the mean over values only means something in a unit that they share.
 
     Raises:
         DataError: a prediction is not finite.
@@ -76,8 +134,15 @@ def regression_metrics(pairs: Tensor, names: Sequence[str]) -> dict[str, Any]:
     if whole is not None:
         found |= {KEY: whole.mean, f"{KEY}_low": whole.low, f"{KEY}_high": whole.high}
     for number, name in enumerate(names):
-        found[f"{KEY}_{name}"] = _mean(errors[:, number].abs())
-        found[f"bias_{name}"] = _mean(errors[:, number])
+        ours, theirs = (
+            [None if math.isnan(value) else value for value in column] for column in pairs[:, :, number].T.tolist()
+        )
+        if agreement := bland_altman(ours, theirs):
+            found[f"{KEY}_{name}"] = agreement.mean_absolute
+            found[f"bias_{name}"] = agreement.bias
+            found[f"agreement_low_{name}"] = agreement.low
+            found[f"agreement_high_{name}"] = agreement.high
+            found[f"correlation_{name}"] = agreement.correlation
     return {**found, "n": len(pairs)}
 
 
@@ -89,7 +154,12 @@ def _mean(values: Tensor) -> float | None:
 def _numbers(names: Sequence[str]) -> dict[str, tuple[float, float]]:
     """The metrics, with their limits."""
     errors = [KEY, f"{KEY}_low", f"{KEY}_high", *(f"{KEY}_{name}" for name in names)]
-    return dict.fromkeys(errors, (0.0, _LARGEST)) | {f"bias_{name}": (-_LARGEST, _LARGEST) for name in names}
+    differences = [f"{part}_{name}" for name in names for part in ("bias", "agreement_low", "agreement_high")]
+    return (
+        dict.fromkeys(errors, (0.0, _LARGEST))
+        | dict.fromkeys(differences, (-_LARGEST, _LARGEST))
+        | {f"correlation_{name}": (-1.0, 1.0) for name in names}
+    )
 
 
 class RegressionMetrics(EpochMetrics):
@@ -195,6 +265,15 @@ def _scores(output: Mapping[str, Any], names: Sequence[str]) -> dict[str, float 
     }
 
 
+def _scaled(scale: Scale) -> Task:
+    """Regression on a scale."""
+    return replace(REGRESSION, loss=partial(_loss, scale=scale), postprocessing=lambda: Compose([InUnits(scale=scale)]))
+
+
+def _more(names: Sequence[str]) -> dict[str, str]:
+    return {f"{KEY}_{name}": f"error of {name}{f', {UNITS[name]}' if name in UNITS else ''}" for name in names}
+
+
 REGRESSION = Task(
     name="regression",
     named="values",
@@ -203,7 +282,7 @@ REGRESSION = Task(
     outputs=lambda names: names,
     check_output=_check_output,
     collected=TargetKind(key="values", read=_read, complete=_complete),
-    prepare=PrepareCases(target=by_key("values")),
+    prepare=PrepareCases(target=values_of),
     loss=_loss,
     metrics=_metrics,
     postprocessing=no_postprocessing,
@@ -215,6 +294,8 @@ REGRESSION = Task(
     measures={KEY: "mean absolute error"},
     lower_is_better=True,
     ends=None,
-    more=lambda names: {f"{KEY}_{name}": f"error of {name}" for name in names},
+    more=_more,
     settings={"selection_metric": KEY, "class_weights": None, "label_smoothing": 0.0},
+    scaled=_scaled,
 )
+"""With values as they are."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import nn
 
 from monai_fedlora.data.collected import TargetKind
 from monai_fedlora.engines.dataset import PrepareCases
@@ -88,6 +88,7 @@ class Task:
             a task that tells nothing of single cases.
         by_class: whether the key is the mean of the classes' mean scores in place of that of all cases.
         settings: training settings of its own in place of a classification bundle's.
+        scaled: given the scale of a datalist's values, the task with targets on that scale; None for tasks without.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Task:
     scores: Callable[[Mapping[str, Any], Sequence[str]], Mapping[str, float | None]] | None = None
     by_class: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
+    scaled: Callable[[Sequence[tuple[float, float]]], Task] | None = None
 
     @property
     def word(self) -> str:
@@ -130,13 +132,3 @@ class Task:
 
 def no_postprocessing() -> None:
     """Leave outputs as they are."""
-
-
-def by_key(key: str) -> Callable[[Mapping[str, Any]], Tensor | None]:
-    """The targets of a batch that lie in it under a key; None where there are none."""
-
-    def target(batch: Mapping[str, Any]) -> Tensor | None:
-        found = batch.get(key)
-        return found if isinstance(found, Tensor) else None
-
-    return target

@@ -34,7 +34,7 @@ IMAGE = "image"
 PLACEHOLDER = "placeholder"
 """Key of a boolean tensor: True where the file does not hold the orientation; all 16 orders of axes are then equal."""
 
-KEPT_KEYS = (IMAGE, PLACEHOLDER, MASK, LABELLED, "label", "subject")
+KEPT_KEYS = (IMAGE, PLACEHOLDER, MASK, LABELLED, "label", "values", "subject")
 
 
 class LoadCined(Transform):
@@ -108,9 +108,9 @@ def cine_preprocessing(*, image_size: Sequence[int], spacing: Sequence[float]) -
     """Deterministic transforms from a datalist item to the network's input.
 
     The item afterwards holds ``image`` (plain float32 tensor (2, \\*image_size) in [0, 1]), ``placeholder`` (see
-    :data:`PLACEHOLDER`) and, where present, ``label`` and ``subject``. With masks it also holds ``mask`` (uint8 tensor
-    (2, \\*image_size) of 0 to K) and ``labelled`` (see `mask_reading.LABELLED`). All other keys are dropped, so that
-    items of any source can be collated.
+    :data:`PLACEHOLDER`) and, where present, ``label``, ``values`` and ``subject``. With masks it also holds ``mask``
+    (uint8 tensor (2, \\*image_size) of 0 to K) and ``labelled`` (see `mask_reading.LABELLED`). All other keys are
+    dropped, so that items of any source can be collated.
 
     Args:
         image_size: voxels (x, y, z) of the network's input.

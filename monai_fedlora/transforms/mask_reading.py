@@ -34,6 +34,26 @@ _HALF = 0.5
 """Largest distance between the corners of a mask and of its image, in voxels."""
 
 
+def read_both_masks(item: Mapping[str, Any], ed: Frame, es: Frame) -> tuple[np.ndarray, np.ndarray]:
+    """Read the masks of both frames of one patient, each on all slices of its own stack.
+
+    Arguments and errors are those of :func:`read_masks`.
+
+    Returns:
+        Of each frame (X, Y, Z) uint8 in the canonical order of axes: 0 background, 1 to K the structures.
+    """
+    both = []
+    for frame, phase in ((ed, "ed"), (es, "es")):
+        if "mask" in item:
+            path, number = Path(item["mask"]), int(item[f"{phase}_frame"])
+        elif f"{phase}_mask" in item:
+            path, number = Path(item[f"{phase}_mask"]), None
+        else:
+            raise DataError(f"{frame.path} ({phase.upper()}) has no mask; both frames need one")
+        both.append(_read_mask(path, frame, number, item["mask_values"]))
+    return both[0], both[1]
+
+
 def read_masks(item: Mapping[str, Any], ed: Frame, es: Frame) -> np.ndarray:
     """Read the masks of both frames of one patient, and join their slices as `frames.join_frames` joins the images.
 
@@ -49,17 +69,8 @@ def read_masks(item: Mapping[str, Any], ed: Frame, es: Frame) -> np.ndarray:
         DataError: a file is missing, damaged or not on the grid of its image, holds an unknown value or no structure,
             or lacks slices between others.
     """
-    values = item["mask_values"]
-    joined = []
-    for frame, phase, part in zip((ed, es), ("ed", "es"), shared_slices(ed, es), strict=True):
-        if "mask" in item:
-            path, number = Path(item["mask"]), int(item[f"{phase}_frame"])
-        elif f"{phase}_mask" in item:
-            path, number = Path(item[f"{phase}_mask"]), None
-        else:
-            raise DataError(f"{frame.path} ({phase.upper()}) has no mask; both frames need one")
-        joined.append(_read_mask(path, frame, number, values)[..., part])
-    return np.stack(joined)
+    slices = shared_slices(ed, es)
+    return np.stack([mask[..., part] for mask, part in zip(read_both_masks(item, ed, es), slices, strict=True)])
 
 
 def mask_labels(stored: np.ndarray, values: Sequence[int], path: Path) -> np.ndarray:

@@ -25,7 +25,7 @@ from monai_fedlora.transforms.photograph_mask_reading import read_photograph_mas
 from monai_fedlora.transforms.photograph_style import STYLES
 
 IMAGE = "image"
-KEPT_KEYS = (IMAGE, MASK, LABELLED, "label", "subject")
+KEPT_KEYS = (IMAGE, MASK, LABELLED, "label", "values", "subject")
 
 
 class PhotographPreprocessor(nn.Module):
@@ -164,9 +164,9 @@ def photograph_preprocessing(
 ) -> list[Callable]:
     """Deterministic transforms from a datalist item to the network's input.
 
-    The item afterwards holds ``image`` (plain float32 tensor (3, \\*image_size)) and, where present, ``label`` and
-    ``subject``. With masks it also holds ``mask`` (uint8 tensor (1, \\*image_size) of 0 to K) and ``labelled`` (see
-    `mask_reading.LABELLED`). All other keys are dropped, so that items of any source can be collated.
+    The item afterwards holds ``image`` (plain float32 tensor (3, \\*image_size)) and, where present, ``label``,
+    ``values`` and ``subject``. With masks it also holds ``mask`` (uint8 tensor (1, \\*image_size) of 0 to K) and
+    ``labelled`` (see `mask_reading.LABELLED`). All other keys are dropped, so that items of any source can be collated.
 
     Args:
         style: "dermoscopy", "fundus", "plain" or one of another package, see :func:`photograph_preprocessor`.

@@ -200,7 +200,7 @@ def test_the_cache_follows_the_environment(monkeypatch, tmp_path) -> None:
     assert cache_folder() == tmp_path / "home" / ".cache" / "monai-fedlora"
 
 
-@pytest.mark.parametrize("changes", [{"training": 0}, {"test": -1}, {"task": "regression"}])
+@pytest.mark.parametrize("changes", [{"training": 0}, {"test": -1}, {"task": "detection"}])
 def test_impossible_settings_are_refused(changes) -> None:
     with pytest.raises(ConfigError):
         site_data("site-1", settings=PhantomSettings(**changes))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from statistics import fmean
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 import monai_fedlora as fl
 from monai_fedlora.data.cases import NO_LABEL, Case, Datalist
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.federated.approval import Job, _blocked_by_gate, write_gate
 from monai_fedlora.federated.consent import job_lines
+from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.tasks.known import TASKS, task_of
 from monai_fedlora.tasks.task import SCORE
@@ -112,3 +115,27 @@ def test_the_scores_of_cases_make_up_the_key(name: str) -> None:
     classes = [int(each["label"]) if task.by_class else 0 for each in outputs]
     means = [fmean(s[SCORE] or 0.0 for s, c in zip(scores, classes, strict=True) if c == one) for one in set(classes)]
     assert fmean(means) == pytest.approx(metrics.compute()[task.key])
+
+
+def test_a_plan_carries_the_scale_of_its_values_and_another_scale_is_another_experiment() -> None:
+    plan = Plan(**PLAN, task="regression", scale=((55.0, 15.0),))
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    bare = Plan(**PLAN, task="regression")
+    assert "scale" not in bare.to_json() and bare.fingerprint != plan.fingerprint
+    for wrong in (((55.0, 15.0), (1.0, 1.0)), ((55.0, 0.0),), ((55.0,),), ((float("nan"), 1.0),), (("a", 1),)):
+        with pytest.raises(ConfigError, match="scale"):
+            Plan(**PLAN, task="regression", scale=wrong)
+    with pytest.raises(ConfigError, match="has no values"):
+        Plan(**PLAN, task="segmentation", scale=((55.0, 15.0),))
+
+
+def test_a_site_on_another_scale_than_the_plan_is_refused(tmp_path: Path) -> None:
+    case = Case(subject="p1", label=NO_LABEL, group="g", image="p1.png", values=(58.0,))
+    site = dataclasses.replace(listed("regression"), training=(case,), scale=((50.0, 15.0),), image_root=tmp_path)
+    (tmp_path / "p1.png").touch()
+    (tmp_path / "datalist.json").write_text(json.dumps(site.to_json()))
+    plan = Plan(**PLAN, task="regression", scale=((55.0, 15.0),))
+    source = Installed(datalists={"north": tmp_path / "datalist.json"})
+    with pytest.raises(ConfigError, match=r"scale \[\[50.0, 15.0\]\], the plan \[\[55.0, 15.0\]\]"):
+        source.furnish(ConfigParser({"phantom": "cine"}), plan=plan, site="north")
+    assert task_of(site).postprocessing() is not None

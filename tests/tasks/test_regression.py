@@ -6,8 +6,10 @@ import csv
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from torch.utils.data import default_collate
 
 from monai_fedlora.errors import DataError
 from monai_fedlora.site_report import Report, round_report
@@ -70,3 +72,40 @@ def test_values_that_do_not_fit_are_refused_with_the_case(values: list[float], p
         kind.complete(
             kind.read({"values": values}, torch.zeros(1), "north: training case 0"), NAMES, "north: training case 0"
         )
+
+
+def test_on_a_scale_the_network_gives_standardised_numbers_and_errors_stay_in_units() -> None:
+    scale = ((50.0, 15.0), (150.0, 50.0))
+    task = REGRESSION.scaled(scale) if REGRESSION.scaled else REGRESSION
+    truth = torch.tensor([[35.0, 250.0], [65.0, nan]])
+    perfect = torch.tensor([[-1.0, 2.0], [1.0, 7.0]])
+    options = {"names": 2, "cases": (), "class_weights": None, "label_smoothing": 0.0, "device": "cpu"}
+    loss = task.loss(**options)
+    torch.testing.assert_close(loss(perfect, truth), torch.zeros(2))
+    found = torch.tensor([[0.5, 0.0], [0.0, 0.0]])
+    torch.testing.assert_close(loss(found, truth), KnownSmoothL1()(found, torch.tensor([[-1.0, 2.0], [1.0, nan]])))
+    back = [task.postprocessing()({"pred": row})["pred"] for row in perfect]
+    torch.testing.assert_close(torch.stack(back), torch.tensor([[35.0, 250.0], [65.0, 500.0]]))
+    assert REGRESSION.postprocessing() is None
+
+
+def test_values_of_files_and_of_arrays_make_the_same_batch() -> None:
+    rows = [[58.3, 120.0], [61.0, 140.0]]
+    listed = REGRESSION.prepare.target(default_collate([{"values": row} for row in rows]))
+    given = REGRESSION.prepare.target(default_collate([{"values": torch.tensor(row)} for row in rows]))
+    assert listed is not None and listed.dtype == torch.float32
+    torch.testing.assert_close(listed, given)
+    assert REGRESSION.prepare.target({"image": torch.zeros(1)}) is None
+
+
+def test_limits_of_agreement_and_correlation_are_those_of_the_differences() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(55, 15, (20, 1))
+    found = 0.8 * truth + rng.normal(0, 4, (20, 1))
+    metrics = regression_metrics(torch.tensor(np.stack([found, truth], axis=1)), ("EF",))
+    differences = (found - truth).ravel()
+    assert metrics["agreement_low_EF"] == pytest.approx(differences.mean() - 1.96 * differences.std(ddof=1), rel=1e-4)
+    assert metrics["agreement_high_EF"] == pytest.approx(differences.mean() + 1.96 * differences.std(ddof=1), rel=1e-4)
+    assert metrics["correlation_EF"] == pytest.approx(np.corrcoef(found.ravel(), truth.ravel())[0, 1])
+    one = regression_metrics(torch.tensor([[[60.0], [55.0]]]), ("EF",))
+    assert one["bias_EF"] == 5 and one["agreement_low_EF"] is None and one["correlation_EF"] is None

@@ -85,12 +85,13 @@ def write_site(
     seed: int,
     groups: dict[str, str],
     draw: Callable[[int, str], Iterable[Case]],
+    scale: tuple[tuple[float, float], ...] = (),
 ) -> None:
     """Write the datalist of a site's phantom, and its images by calling ``draw``.
 
     Args:
         folder: an empty folder.
-        site, dataset, task, classes, seed: as in :class:`~monai_fedlora.data.cases.Datalist`.
+        site, dataset, task, classes, seed, scale: as in :class:`~monai_fedlora.data.cases.Datalist`.
         sizes: about how many cases training, validation and test get.
         groups: the group of each patient or lesion, by name.
         draw: given the number and the name of a patient or lesion, writes its images below ``folder / IMAGES`` and
@@ -109,6 +110,7 @@ def write_site(
         seed=seed,
         **{split: tuple(members) for split, members in cases.items()},
         origin=recognised(dataset),
+        scale=scale,
     )
     write_json(folder / FILE_NAME, datalist.to_json(image_root=IMAGES))
 

@@ -1,0 +1,52 @@
+"""The scale of a regression's values: what a network gives for each is the value less a usual one, by a usual distance.
+
+A head starts at small outputs and learns fastest where its targets are small numbers of about the same size, and so
+targets are standardised. The mean and the deviation of a site's patients would do that best, but they are statistics of
+private data, and a head that sites share must mean the same at each of them. The scale is therefore chosen by whoever
+runs the study, from the literature or in round numbers; it stands in every site's datalist and in the plan.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from monai_fedlora.errors import ConfigError
+
+Scale = Sequence[tuple[float, float]]
+"""For each value a usual number and the usual distance from it, in the value's unit."""
+HEART_SCALES = {
+    "lv_edv": (150.0, 50.0),
+    "lv_esv": (70.0, 50.0),
+    "lv_sv": (80.0, 25.0),
+    "lv_ef": (55.0, 15.0),
+    "lv_mass": (120.0, 40.0),
+    "rv_edv": (150.0, 50.0),
+    "rv_esv": (75.0, 40.0),
+    "rv_sv": (80.0, 25.0),
+    "rv_ef": (50.0, 12.0),
+}
+"""Round numbers (ours) for adult hearts, by the name of a number of :mod:`monai_fedlora.measures.heart_function`."""
+HEART_VALUES = ("lv_ef", "lv_edv")
+"""What a regression of hearts learns where nothing else is said: ejection fraction in %, end-diastolic volume in mL."""
+
+
+def check_scale(scale: Scale, names: Sequence[str]) -> None:
+    """Refuse a scale that does not fit the values; an empty one fits all.
+
+    Args:
+        scale: see :data:`Scale`.
+        names: of the values.
+
+    Raises:
+        ConfigError: there are not as many pairs as values, a number is not finite, or a distance is not above 0.
+    """
+    if not scale:
+        return
+    if len(scale) != len(names):
+        raise ConfigError(f"there are {len(scale)} scales for {len(names)} values; give one for each, or none")
+    for name, (centre, spread) in zip(names, scale, strict=True):
+        if not math.isfinite(centre) or not math.isfinite(spread) or spread <= 0:
+            raise ConfigError(
+                f"the scale of {name} is {centre:g}/{spread:g}; give a usual value and a distance above 0: 55/15"
+            )
