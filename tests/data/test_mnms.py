@@ -146,6 +146,7 @@ def test_what_a_mac_puts_beside_files_is_passed_over_and_capital_endings_are_rea
     assert read_mnms(root)[3].images == Cine(file.with_name("D7Q8R9_SA.NII.GZ"), 19, 8)
 
 
+@pytest.mark.slow
 def test_a_phantom_with_masks_is_prepared_and_read_as_a_segmentation_site(tmp_path):
     hearts = fl.phantom("mnms", output=tmp_path / "mnms", patients=4)
     (site,) = fl.prepare("mnms", source=hearts, output=tmp_path / "sites", site="north", task="segmentation").datalists

@@ -568,7 +568,7 @@ def test_evaluation_from_kept_features_is_that_of_the_images(monkeypatch: pytest
         assert torch.equal(found[1][key], found[2][key])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_training_from_kept_features_shows_every_order_too(workers: int) -> None:
     trained = []
     for inferer in (SimpleInferer(), FrozenInferer(dtype="float32")):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import nibabel
 import numpy as np
@@ -191,9 +191,8 @@ def test_the_digest_of_the_frozen_part_ignores_what_comes_after_it() -> None:
 
 
 def test_memories_of_a_process_share_one_room_and_what_came_first_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    gc.collect()
-    held = sum(memory.nbytes for memory in module._all)
-    monkeypatch.setattr(module, "room_in_memory", lambda taken: held + 1000)
+    monkeypatch.setattr(module, "_all", WeakSet())
+    monkeypatch.setattr(module, "room_in_memory", lambda held: 1000)
     one, other = Memory(), Memory()
     made: list[int] = []
 

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from monai_fedlora.errors import ConfigError, WeightsError
 from monai_fedlora.networks.weights import backbone_sha256, load_backbone
 from tests.networks.published import (
+    EMPTY,
     STORED,
     assert_refused,
     assert_same,
@@ -39,7 +40,7 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_runs_none(tmp_path: Pat
             return ran.touch, ()
 
     torch.save({"model": STORED, "args": Payload()}, tmp_path / "w.pth")
-    assert_refused(network_of(), tmp_path / "w.pth", "w.pth", "could run code")
+    assert_refused(EMPTY, tmp_path / "w.pth", "w.pth", "could run code")
     assert not ran.exists()
 
 
@@ -51,7 +52,7 @@ def test_a_truncated_checkpoint_is_refused(tmp_path: Path, share: float, zipped:
     torch.save(STORED, path, _use_new_zipfile_serialization=zipped)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    assert_refused(network_of(), path, str(path))
+    assert_refused(EMPTY, path, str(path))
 
 
 @settings(fuzz, max_examples=30)
@@ -60,13 +61,13 @@ def test_a_truncated_checkpoint_is_refused(tmp_path: Path, share: float, zipped:
 def test_random_bytes_are_refused(tmp_path: Path, content: bytes, suffix: str) -> None:
     path = tmp_path / f"w{suffix}"
     path.write_bytes(content)
-    assert_refused(network_of(), path, str(path))
+    assert_refused(EMPTY, path, str(path))
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"model": {"epoch": 1}}, torch.zeros(3)])
 def test_a_checkpoint_without_tensors_by_name_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "w.pt")
-    assert_refused(network_of(), tmp_path / "w.pt", "no tensors by name")
+    assert_refused(EMPTY, tmp_path / "w.pt", "no tensors by name")
 
 
 def test_an_old_checkpoint_equals_a_new_one(tmp_path: Path) -> None:
@@ -97,20 +98,20 @@ def test_weights_in_several_files_are_read_together(tmp_path: Path) -> None:
 def test_a_missing_part_is_named(tmp_path: Path) -> None:
     folder = split_folder(tmp_path)
     (folder / "model-00002-of-00002.safetensors").unlink()
-    assert_refused(network_of(), folder, "model-00002-of-00002.safetensors, which is missing")
+    assert_refused(EMPTY, folder, "model-00002-of-00002.safetensors, which is missing")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": {"a": "../secret.safetensors"}}'])
 def test_a_damaged_index_is_refused(tmp_path: Path, content: str) -> None:
     folder = split_folder(tmp_path)
     (folder / "model.safetensors.index.json").write_text(content)
-    assert_refused(network_of(), folder, "model.safetensors.index.json")
+    assert_refused(EMPTY, folder, "model.safetensors.index.json")
 
 
 def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
     folder = split_folder(tmp_path)
     save_file(STORED, folder / "model-00002-of-00002.safetensors")
-    assert_refused(network_of(), folder, "which another file")
+    assert_refused(EMPTY, folder, "which another file")
 
 
 def test_a_folder_with_a_checkpoint_of_torch_is_read(tmp_path: Path) -> None:
@@ -124,11 +125,11 @@ def test_a_folder_with_a_checkpoint_of_torch_is_read(tmp_path: Path) -> None:
 
 
 def test_an_incomplete_folder_says_what_it_lacks(tmp_path: Path) -> None:
-    assert_refused(network_of(), tmp_path, str(tmp_path), "holds no config.json")
+    assert_refused(EMPTY, tmp_path, str(tmp_path), "holds no config.json")
     folder = folder_of(tmp_path)
     (folder / "model.safetensors").unlink()
-    assert_refused(network_of(), folder, "holds no weights", "model.safetensors")
-    assert_refused(network_of(), tmp_path / "absent", "does not exist")
+    assert_refused(EMPTY, folder, "holds no weights", "model.safetensors")
+    assert_refused(EMPTY, tmp_path / "absent", "does not exist")
 
 
 # ---- the pin and the hub -------------------------------------------------------------------------------
@@ -138,7 +139,7 @@ def test_the_pinned_file_is_accepted_in_either_case_and_another_is_not(tmp_path:
     path = write(tmp_path, STORED)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert load_backbone(network_of(), path, sha256=digest.upper()).sha256 == digest == backbone_sha256(path)
-    assert_refused(network_of(), path, "a" * 64, digest, sha256="a" * 64)
+    assert_refused(EMPTY, path, "a" * 64, digest, sha256="a" * 64)
     with pytest.raises(ConfigError, match="64 hexadecimal digits"):
         load_backbone(network_of(), path, sha256="abc")
 
@@ -150,7 +151,7 @@ def test_the_pin_of_several_files_notices_a_change_in_any(tmp_path: Path) -> Non
     for part in folder.glob("*.safetensors"):
         content = part.read_bytes()
         part.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        assert_refused(network_of(), folder, pin, sha256=pin)
+        assert_refused(EMPTY, folder, pin, sha256=pin)
         part.write_bytes(content)
 
 
@@ -229,7 +230,7 @@ def test_without_network_the_message_says_what_to_download_by_hand(
 
 @pytest.mark.parametrize("source", ["hf://repo", "hf://", "hf:///repo"])
 def test_a_malformed_hub_id_is_refused(source: str) -> None:
-    assert_refused(network_of(), source, "hf://owner/repo")
+    assert_refused(EMPTY, source, "hf://owner/repo")
 
 
 class Asks:

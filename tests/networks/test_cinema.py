@@ -223,6 +223,7 @@ def test_positions_are_saved_but_never_trained() -> None:
     assert "enc_down_dict.sax.pos_embed" not in dict(network.named_parameters())
 
 
+@pytest.mark.slow
 def test_a_trace_equals_the_network_for_any_batch() -> None:
     network = build()
     traced = torch.jit.trace(network, images(1, 2, 16, 12, 3))

@@ -107,6 +107,7 @@ def test_bfloat16_trains_alike(tmp_path: Path) -> None:
     assert half == pytest.approx(full, rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_seed_decides_everything(tmp_path: Path) -> None:
     state = torch.get_rng_state()
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):

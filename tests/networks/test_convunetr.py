@@ -221,6 +221,7 @@ def test_an_exported_program_equals_the_network() -> None:
     torch.testing.assert_close(exported(x), network(x))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_trace_equals_the_network_for_any_batch() -> None:
     network = build()

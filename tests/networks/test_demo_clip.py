@@ -86,6 +86,7 @@ def test_it_tells_skin_lesions_apart_without_training(camera: str) -> None:
     assert right.mean() > 0.5, "chance is 0.25"
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_other_templates_mean_the_same() -> None:
     images, labels = skin("A")

@@ -72,6 +72,7 @@ def test_the_same_seed_gives_the_same_weights_whatever_ran_before(tmp_path: Path
     assert not torch.equal(a["encoder.cls_token"], c["encoder.cls_token"])
 
 
+@pytest.mark.slow
 def test_the_readout_is_standardised_on_the_images_given_for_it(tmp_path: Path) -> None:
     run(tmp_path / "a.safetensors")
     run(tmp_path / "b.safetensors", standardise_on=iter(blobs()))
@@ -91,7 +92,8 @@ def test_an_iterator_is_read_once(tmp_path: Path) -> None:
     torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("bf16", [False, True])
 def test_a_gpu_computes_all_and_is_waited_for_once_in_an_epoch(tmp_path: Path, gpu: PretendedGPU, bf16: bool) -> None:
     with gpu.watched() as seen:
         losses = run(
@@ -109,6 +111,7 @@ def test_too_little_memory_says_what_helps(tmp_path: Path, gpu: PretendedGPU) ->
     assert not (tmp_path / "b.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_alike_and_is_said_in_the_file(tmp_path: Path) -> None:
     full, half = run(tmp_path / "a.safetensors"), run(tmp_path / "b.safetensors", bf16=True)
     assert half != full

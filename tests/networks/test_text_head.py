@@ -65,6 +65,7 @@ def test_logits_and_gradients_are_those_of_scaled_cosines(checkpoint: Checkpoint
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_trace_keeps_it(checkpoint: Checkpoint, tmp_path: Path) -> None:
     network, x = zero_shot(checkpoint), photographs()

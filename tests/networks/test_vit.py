@@ -167,6 +167,7 @@ def test_a_trace_equals_the_network_for_any_batch(variant: str) -> None:
     torch.testing.assert_close(traced(x), network(x))
 
 
+@pytest.mark.slow
 def test_an_exported_program_equals_the_network() -> None:
     network, x = build(), images(2, 3, 16, 24)
     torch.testing.assert_close(torch.export.export(network, (x,)).module()(x), network(x))

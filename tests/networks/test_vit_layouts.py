@@ -18,6 +18,7 @@ from monai_fedlora.networks.weights import load_backbone
 from tests.networks.published import (
     DEPTH,
     DIM,
+    EMPTY,
     HEADS,
     PATCH,
     STORED,
@@ -39,14 +40,14 @@ def test_the_file_of_the_refusals_is_accepted_as_it_is(tmp_path: Path) -> None:
 @given(key=st.sampled_from(sorted(STORED)))
 def test_a_missing_key_is_named_as_the_file_names_it(tmp_path: Path, key: str) -> None:
     path = write(tmp_path, {name: value for name, value in STORED.items() if name != key})
-    assert_refused(network_of(), path, str(path), f"it lacks {key}")
+    assert_refused(EMPTY, path, str(path), f"it lacks {key}")
 
 
 @fuzz
 @given(name=st.text("abcxyz._0", min_size=1, max_size=20).map(lambda name: f"encoder.{name}"))
 def test_an_extra_key_is_named(tmp_path: Path, name: str) -> None:
     path = write(tmp_path, {**STORED, name: torch.zeros(2)})
-    assert_refused(network_of(), path, str(path), f"the network has no {name}")
+    assert_refused(EMPTY, path, str(path), f"the network has no {name}")
 
 
 @fuzz
@@ -57,7 +58,7 @@ def test_a_wrong_shape_is_named(tmp_path: Path, key: str, data: st.DataObject) -
     path = write(tmp_path, {**STORED, key: wrong})
     if key == "embeddings.position_embeddings" and axis == 1:
         assert (3 * 17 - 1) ** 0.5 % 1 != 0
-    assert_refused(network_of(), path, str(path), f"{key} is {tuple(wrong.shape)}")
+    assert_refused(EMPTY, path, str(path), f"{key} is {tuple(wrong.shape)}")
 
 
 @fuzz
@@ -66,12 +67,12 @@ def test_a_value_that_is_not_finite_is_refused(tmp_path: Path, key: str, bad: fl
     spoilt = STORED[key].clone()
     spoilt.view(-1)[-1] = bad
     path = write(tmp_path, {**STORED, key: spoilt})
-    assert_refused(network_of(), path, str(path), f"{key} holds NaN or infinite values")
+    assert_refused(EMPTY, path, str(path), f"{key} holds NaN or infinite values")
 
 
 def test_integers_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path, {**STORED, "layernorm.weight": torch.ones(DIM, dtype=torch.int32)})
-    assert_refused(network_of(), path, "layernorm.weight holds I32 values")
+    assert_refused(EMPTY, path, "layernorm.weight holds I32 values")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path, options: di
 def test_positions_of_no_square_grid_are_refused_unless_they_are_the_networks_own(tmp_path: Path) -> None:
     table = torch.randn(1, 1 + 8, DIM)
     path = write(tmp_path, {**STORED, "embeddings.position_embeddings": table})
-    assert_refused(network_of(), path, "position_embeddings is (1, 9, 16)")
+    assert_refused(EMPTY, path, "position_embeddings is (1, 9, 16)")
     torch.manual_seed(0)
     shape = ViTSettings(image_size=(16, 32), patch=PATCH, dim=DIM, depth=DEPTH, n_heads=HEADS)
     network = VisionTransformer(shape, out_chans=2)
@@ -104,7 +105,7 @@ def test_positions_of_no_square_grid_are_refused_unless_they_are_the_networks_ow
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, {"conv1.weight": torch.zeros(3), "fc.bias": torch.zeros(2)})
-    assert_refused(network_of(), path, "conv1.weight, fc.bias", "none of the known layouts", "RETFound", "MONAI's ViT")
+    assert_refused(EMPTY, path, "conv1.weight, fc.bias", "none of the known layouts", "RETFound", "MONAI's ViT")
 
 
 def test_a_network_with_adapters_is_refused(tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ WHOLE_FILE = save(STORED)
 def test_a_truncated_file_is_refused(tmp_path: Path, length: int) -> None:
     path = tmp_path / "weights.safetensors"
     path.write_bytes(WHOLE_FILE[:length])
-    assert_refused(network_of(), path, str(path))
+    assert_refused(EMPTY, path, str(path))
 
 
 @pytest.mark.slow
@@ -142,7 +143,7 @@ def test_a_damaged_file_is_refused_or_loads_whole(tmp_path: Path, position: int,
         assert str(path) in str(error)
         assert_same(state_of(network), before)
     if damaged != WHOLE_FILE:
-        assert_refused(network_of(), path, str(path), sha256=hashlib.sha256(WHOLE_FILE).hexdigest())
+        assert_refused(EMPTY, path, str(path), sha256=hashlib.sha256(WHOLE_FILE).hexdigest())
 
 
 @pytest.mark.parametrize(
@@ -155,4 +156,4 @@ def test_a_damaged_file_is_refused_or_loads_whole(tmp_path: Path, position: int,
     ],
 )
 def test_what_the_network_does_not_have_is_named(tmp_path: Path, key: str, meaning: str) -> None:
-    assert_refused(network_of(), write(tmp_path, {**STORED, key: torch.zeros(2)}), key, meaning, "not supported")
+    assert_refused(EMPTY, write(tmp_path, {**STORED, key: torch.zeros(2)}), key, meaning, "not supported")
