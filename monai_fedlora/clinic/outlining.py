@@ -48,6 +48,7 @@ class Outliner(TakesStudies, Protocol):
         sha256: of ``models/model.ts``.
         structures: names of the values of a mask from 1.
         trust: what is known about unusual images and training data.
+        metadata: content of ``configs/metadata.json``.
     """
 
     @property
@@ -58,6 +59,8 @@ class Outliner(TakesStudies, Protocol):
     def structures(self) -> tuple[str, ...]: ...
     @property
     def trust(self) -> Trust: ...
+    @property
+    def metadata(self) -> Mapping[str, Any]: ...
 
     def masks(self, pairs: Tensor, affine: Tensor, *, every_order: bool = True) -> Tensor:
         """Outline pairs of frames.

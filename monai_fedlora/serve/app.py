@@ -16,8 +16,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.clinic.outlining import Outliner
 from monai_fedlora.clinic.threads import torch_threads
-from monai_fedlora.serve.card import describe_model
+from monai_fedlora.serve.card import describe_models
 from monai_fedlora.serve.feedback_store import keep_feedback
 from monai_fedlora.serve.kinds import make_study
 from monai_fedlora.serve.names import stored_suffix, typed_name
@@ -31,23 +32,26 @@ from monai_fedlora.serve.settings import ServeSettings
 from monai_fedlora.serve.storage import Storage
 from monai_fedlora.serve.uploads import check_length, read_json, receive
 from monai_fedlora.serve.worker import Worker
+from monai_fedlora.studies.study import CINE
 
 _LONGEST_SWEEP = 60.0
 
 
-def create_app(classifier: Classifier, *, settings: ServeSettings) -> FastAPI:
+def create_app(classifier: Classifier | None, *, settings: ServeSettings, outliner: Outliner | None = None) -> FastAPI:
     """Make the server of a model.
 
     While it runs, it owns a private folder, which is removed at the end, and the thread that classifies.
 
     Args:
-        classifier: from :func:`monai_fedlora.clinic.bundle.open_bundle`.
+        classifier: from :func:`monai_fedlora.clinic.bundle.open_bundle`; None for outlines alone.
         settings: address and limits.
+        outliner: the model of the outlines; None for a class alone.
 
     Raises:
         ConfigError: ``MONAI_FEDLORA_THREADS`` is no number, or the bundle changed since it was opened.
     """
-    model, pages, threads = describe_model(classifier), find_pages(), torch_threads()
+    model, pages, threads = describe_models(classifier, outliner), find_pages(), torch_threads()
+    modality = CINE if classifier is None else classifier.modality
     model |= {"max_upload_bytes": settings.max_upload_bytes, "viewer": VIEWER in pages}
     model |= {"keeps_feedback": settings.feedback is not None}
 
@@ -55,7 +59,7 @@ def create_app(classifier: Classifier, *, settings: ServeSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with Storage() as storage:
             sessions = app.state.sessions = Sessions(storage.root, settings=settings)
-            worker = app.state.worker = Worker(classifier, threads=threads)
+            worker = app.state.worker = Worker(classifier, outliner=outliner, threads=threads)
             worker.start()
             sweeper = asyncio.create_task(_sweep(sessions, settings))
             try:
@@ -110,14 +114,14 @@ def create_app(classifier: Classifier, *, settings: ServeSettings) -> FastAPI:
                     in_time(request.stream(), study.pace),
                     content_type=request.headers.get("content-type", ""),
                     folder=study.upload,
-                    suffix=partial(stored_suffix, modality=classifier.modality),
+                    suffix=partial(stored_suffix, modality=modality),
                     limit=limit,
                     take=study.sent.take,
                 )
                 source, files = await run_in_threadpool(
                     make_study,
                     received,
-                    modality=classifier.modality,
+                    modality=modality,
                     folder=study.upload,
                     limit=limit,
                     share=study.sent,

@@ -7,6 +7,7 @@ from typing import Any
 
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.compared import KEY, compared
+from monai_fedlora.clinic.outlining import Outliner
 from monai_fedlora.clinic.overlay import scale
 from monai_fedlora.clinic.prediction import NOT_FOR_CLINICAL_USE
 from monai_fedlora.exporting.intervals import METRIC_NAMES
@@ -19,15 +20,27 @@ _METRICS = ("balanced_accuracy", "accuracy", "sensitivity", "specificity", "auro
 _KINDS = {"personal": "the site's own", "shared": "shared by all sites"}
 
 
-def describe_model(classifier: Classifier) -> dict[str, Any]:
-    """The content of ``/api/model``, without the entries that depend on the server's settings."""
+def describe_models(classifier: Classifier | None, outliner: Outliner | None) -> dict[str, Any]:
+    """The content of ``/api/model``, without the entries that depend on the server's settings.
+
+    Args:
+        classifier: the model of the class; None for outlines alone, which are then described in its place, without
+            classes.
+        outliner: the model of the outlines, in the entry ``outlines``; None for a class alone.
+    """
+    shown = outliner if classifier is None else classifier
+    assert shown is not None
+    described = _describe(shown) | {"classes": [] if classifier is None else list(classifier.classes)}
+    return described if outliner is None else described | {"outlines": _describe(outliner)}
+
+
+def _describe(classifier: Classifier | Outliner) -> dict[str, Any]:
     metadata = classifier.metadata
     return {
         "name": classifier.name,
         "version": classifier.version,
         "sha256": classifier.sha256,
         "modality": "cine" if classifier.modality == CINE else "photograph",
-        "classes": list(classifier.classes),
         "notice": NOT_FOR_CLINICAL_USE,
         "trained_on": {**classifier.trust.origin.to_json(), "summary": classifier.trust.origin.summary},
         "limits": [str(sentence) for sentence in metadata.get("limitations", [])],

@@ -32,7 +32,7 @@ class KeptCine:
     """A cine without its grey levels.
 
     Attributes:
-        loaded: the study as it was first read, without pixels and DICOM objects.
+        loaded: the study as it was first read, without pixels and DICOM objects; of its images the headers.
         images: for each frame, the files of its de-identified images, base first; empty if there are none.
         missing: why a DICOM study has no de-identified images.
     """
@@ -65,7 +65,7 @@ def keep_cine(loaded: LoadedStudy, folder: Path, *, deidentifier: Deidentifier, 
     if loaded.frames is None or loaded.cine is None:
         return None
     kept = KeptCine(
-        loaded=replace(loaded, image=loaded.image[:, :0], cine=None, sources=(), stack=None, with_frames=None)
+        loaded=replace(loaded, image=loaded.image[:, :0], cine=None, sources=(), datasets={}, with_frames=None)
     )
     if loaded.stack is None:
         return kept

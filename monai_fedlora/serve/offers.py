@@ -23,8 +23,8 @@ from monai_fedlora.serve.sessions import Session, no_study
 
 _TYPES = {".gz": "application/gzip", ".png": "image/png", ".zip": "application/zip", ".json": "application/json"}
 _OF_DICOM, _VOLUME = "dicom", "volume"
-_NAMED = frozenset({"figure", "json"})
-_SHOWN = frozenset({"figure", "image"})
+_NAMED = frozenset({"figure", "outlines", "json"})
+_SHOWN = frozenset({"figure", "outlines", "image"})
 
 
 def describe(study: ServedStudy) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _renamed(study: ServedStudy, kind: str, path: Path) -> bytes | None:
         if result and study.is_pseudonym:
             result["notes"] = [note for note in result["notes"] if note not in study.quotes]
         return (json.dumps(result, indent=1, sort_keys=True) + "\n").encode()
-    if kind != "figure":
+    if kind not in ("figure", "outlines"):
         return None
     with Image.open(path) as figure, io.BytesIO() as stream:
         add_title(figure, f"{study.name} ({study.short_id})").save(stream, format="PNG")

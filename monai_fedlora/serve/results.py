@@ -13,12 +13,14 @@ from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.deidentify import Deidentifier
 from monai_fedlora.clinic.dicom_output import write_dicom
 from monai_fedlora.clinic.figure import draw_figure
+from monai_fedlora.clinic.outline_figure import draw_outlines
+from monai_fedlora.clinic.outlining import OutlinedHeart, Outliner, outline_study, result_without_class
 from monai_fedlora.clinic.prediction import Prediction, explain, predict_loaded
 from monai_fedlora.clinic.reading import LoadedStudy, load_study
 from monai_fedlora.errors import ConfigError, DataError, PrivacyError
 from monai_fedlora.files import open_new, write_json
 from monai_fedlora.serve.chosen import Unchanged, keep_cine, read_again
-from monai_fedlora.serve.served_study import CLASSIFYING, DONE, EXPLAINING, READING, ServedStudy
+from monai_fedlora.serve.served_study import CLASSIFYING, DONE, EXPLAINING, OUTLINING, READING, ServedStudy
 from monai_fedlora.serve.viewer_volumes import network_affine, write_cine, write_overlay
 from monai_fedlora.studies.study import CINE
 
@@ -29,6 +31,8 @@ FILES = {
     "overlay": "overlay.nii.gz",
     "image": "image.png",
     "figure": "figure.png",
+    "outlines": "outlines.png",
+    "contours": "contours.json",
     "dicom": "dicom.zip",
     "json": "result.json",
 }
@@ -39,11 +43,23 @@ NO_PLACE = (
 )
 
 
-def classify(study: ServedStudy, classifier: Classifier, *, deidentifier: Deidentifier) -> None:
+def classify(
+    study: ServedStudy,
+    classifier: Classifier | None,
+    *,
+    deidentifier: Deidentifier,
+    outliner: Outliner | None = None,
+) -> None:
     """Take a study from "waiting" to "done".
 
     The upload is removed as soon as it was read, and the result is available before the occlusion map is computed. If a
     person chose the frames, the kept cine is read in place of the upload.
+
+    Args:
+        study: to classify.
+        classifier: the model of the class; None for outlines alone.
+        deidentifier: of the session.
+        outliner: the model of the outlines; None for a class alone.
 
     Raises:
         ConfigError: a package for this kind of file is not installed.
@@ -52,34 +68,65 @@ def classify(study: ServedStudy, classifier: Classifier, *, deidentifier: Deiden
     """
     study.enter(READING)
     if study.chosen is None or study.cine is None:
-        loaded = load_study(study.source, classifier)
+        reader = outliner if classifier is None else classifier
+        assert reader is not None
+        loaded = load_study(study.source, reader, every_source=outliner is not None)
         study.cine = keep_cine(loaded, study.images, deidentifier=deidentifier, share=study.kept)
         study.forget_upload()
     else:
         ed, es = study.chosen
         loaded, deidentifier = read_again(study.cine, study.offered["volume"], ed=ed, es=es), Unchanged()
-    study.enter(CLASSIFYING)
-    prediction = predict_loaded(classifier, loaded, name=study.name, on_batch=lambda: study.enter(CLASSIFYING))
-    result = prediction.to_json()
-    study.quotes, study.result = prediction.quotes, result
-    study.enter(EXPLAINING)
+    notes = []
+    prediction = None
+    if classifier is not None:
+        study.enter(CLASSIFYING)
+        prediction = predict_loaded(classifier, loaded, name=study.name, on_batch=lambda: study.enter(CLASSIFYING))
+        study.quotes, study.result = prediction.quotes, prediction.to_json()
+    elif outliner is not None:
+        study.quotes, study.result = loaded.quotes, result_without_class(outliner, loaded, name=study.name)
+    study.enter(EXPLAINING if outliner is None else OUTLINING)
     if "volume" not in study.offered:
         _offer_images(study, loaded)
-    notes = []
+    heart = None
+    if outliner is not None:
+        try:
+            heart = outline_study(outliner, loaded, prediction=prediction, on_batch=lambda: study.enter(OUTLINING))
+            _offer_outlines(study, heart, loaded)
+        except DataError as error:
+            if prediction is None:
+                raise
+            notes.append(f"there are no outlines: {error}")
+    result = dict(study.result or {})
+    if outliner is not None:
+        result["heart"] = None if heart is None else heart.to_json()
+    study.result = result
+    study.enter(EXPLAINING)
     if study.chosen is not None and study.cine is not None and study.cine.missing:
         notes.append(f"there is no DICOM report: {study.cine.missing}")
-    try:
-        prediction = explain(prediction, on_batch=lambda: study.enter(EXPLAINING))
-    except ConfigError as error:
-        notes.append(f"there is no overlay: {error}")
-    study.enter(EXPLAINING)
-    notes += [*_offer_overlay(study, prediction, loaded), *_offer_reports(study, prediction, deidentifier)]
-    shown = prediction.relevance
-    colours = None if shown is None else overlay.explain_overlay(shown, answer=prediction.predicted)
+    colours = None
+    if prediction is not None:
+        try:
+            prediction = explain(prediction, on_batch=lambda: study.enter(EXPLAINING))
+        except ConfigError as error:
+            notes.append(f"there is no overlay: {error}")
+        study.enter(EXPLAINING)
+        notes += _offer_overlay(study, prediction, loaded)
+        shown = prediction.relevance
+        colours = None if shown is None else overlay.explain_overlay(shown, answer=prediction.predicted)
+    notes += _offer_reports(study, prediction, heart, loaded, deidentifier)
     study.result = result | {"notes": [*result["notes"], *notes], "overlay": colours}
     write_json(study.results / FILES["json"], study.result)
     study.offer("json", study.results / FILES["json"])
     study.enter(DONE)
+
+
+def _offer_outlines(study: ServedStudy, heart: OutlinedHeart, loaded: LoadedStudy) -> None:
+    """Write the outlines of all frames, which the page draws, and their figure."""
+    write_json(study.results / FILES["contours"], heart.measured.contours())
+    study.offer("contours", study.results / FILES["contours"])
+    with open_new(study.results / FILES["outlines"]) as stream:
+        draw_outlines(heart, orientation=loaded.orientation).save(stream, format="PNG")
+    study.offer("outlines", study.results / FILES["outlines"])
 
 
 def _offer_images(study: ServedStudy, loaded: LoadedStudy) -> None:
@@ -110,22 +157,37 @@ def _offer_overlay(study: ServedStudy, prediction: Prediction, loaded: LoadedStu
     return []
 
 
-def _offer_reports(study: ServedStudy, prediction: Prediction, deidentifier: Deidentifier) -> list[str]:
-    """Write the figure and, for a DICOM study, an archive of the report, the figure and the images that both refer to.
+def _offer_reports(
+    study: ServedStudy,
+    prediction: Prediction | None,
+    heart: OutlinedHeart | None,
+    loaded: LoadedStudy,
+    deidentifier: Deidentifier,
+) -> list[str]:
+    """Write the figure and, for a DICOM study, an archive of reports, masks, the figure and the images they refer to.
 
     Returns:
         Notes on why there is no such archive.
     """
-    figure = draw_figure(prediction)
-    with open_new(study.results / FILES["figure"]) as stream:
-        figure.save(stream, format="PNG")
-    study.offer("figure", study.results / FILES["figure"])
-    if not prediction.sources:
+    figure = None if prediction is None else draw_figure(prediction)
+    if figure is not None:
+        with open_new(study.results / FILES["figure"]) as stream:
+            figure.save(stream, format="PNG")
+        study.offer("figure", study.results / FILES["figure"])
+    if not loaded.sources:
         return []
     study.enter(EXPLAINING)
     folder = study.folder / "dicom"
+    measured = None if heart is None else heart.measured
     try:
-        written = write_dicom(prediction, figure, folder, deidentifier=deidentifier)
+        written = write_dicom(
+            prediction,
+            figure,
+            folder,
+            deidentifier=deidentifier,
+            measured=measured,
+            masked=() if measured is None else loaded.sources_of(measured.ed, measured.es),
+        )
     except (ConfigError, DataError, PrivacyError) as error:
         return [f"there is no DICOM report: {error}"]
     with (

@@ -14,6 +14,7 @@ import uvicorn
 
 import monai_fedlora.serve
 from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.clinic.outlining import Outliner
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.serve.app import create_app
 from monai_fedlora.serve.protocol import server_config
@@ -55,18 +56,24 @@ def _log_to_terminal() -> None:
 
 
 def run_server(
-    classifier: Classifier, *, settings: ServeSettings, server: socket.socket, on_ready: Callable[[], None]
+    classifier: Classifier | None,
+    *,
+    settings: ServeSettings,
+    server: socket.socket,
+    on_ready: Callable[[], None],
+    outliner: Outliner | None = None,
 ) -> None:
     """Serve until Ctrl-C, SIGTERM or the end of the terminal, then remove everything.
 
     Args:
-        classifier: the model.
+        classifier: the model of the class; None for outlines alone.
         settings: those of :func:`listen`.
         server: from :func:`listen`; closed at the end.
         on_ready: called once when the page can be opened.
+        outliner: the model of the outlines; None for a class alone.
     """
     _log_to_terminal()
-    running = uvicorn.Server(server_config(create_app(classifier, settings=settings), settings))
+    running = uvicorn.Server(server_config(create_app(classifier, settings=settings, outliner=outliner), settings))
 
     def hang_up(number: int, frame: FrameType | None) -> None:
         running.should_exit = True

@@ -17,8 +17,8 @@ from monai_fedlora.serve.refusal import Refused
 from monai_fedlora.serve.uploads import StoredFile
 from monai_fedlora.studies.study import Study
 
-SENDING, WAITING, READING, CLASSIFYING, EXPLAINING, DONE, FAILED = (
-    "sending", "waiting", "reading", "classifying", "explaining", "done", "failed",
+SENDING, WAITING, READING, CLASSIFYING, OUTLINING, EXPLAINING, DONE, FAILED = (
+    "sending", "waiting", "reading", "classifying", "outlining", "explaining", "done", "failed",
 )  # fmt: skip
 FINISHED = frozenset({DONE, FAILED})
 _UPLOAD, _RESULTS, _IMAGES = "upload", "results", "images"
@@ -44,7 +44,7 @@ class ServedStudy:
         renamed: how often a reader typed a new name. Such a pseudonym may appear where a patient's name may not.
         state: one of the constants above.
         error: why it failed, for its sender.
-        result: the answer as JSON, from the state "explaining" on.
+        result: the answer as JSON, from the state "outlining" or "explaining" on.
         quotes: notes of the result with names of files and series.
         offered: files in ``results`` by kind.
         opinion: the last opinion that was kept; None if there is none.

@@ -13,6 +13,7 @@ import torch
 
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.defects import describe_defect, reason_of
+from monai_fedlora.clinic.outlining import Outliner
 from monai_fedlora.errors import FedLoraError
 from monai_fedlora.serve.results import classify
 from monai_fedlora.serve.served_study import Removed, ServedStudy
@@ -30,12 +31,14 @@ class Worker:
     """Classifies studies in the order they come.
 
     Args:
-        classifier: the model.
+        classifier: the model of the class; None for outlines alone.
+        outliner: the model of the outlines; None for a class alone.
         threads: number of torch's threads.
     """
 
-    def __init__(self, classifier: Classifier, *, threads: int) -> None:
+    def __init__(self, classifier: Classifier | None, *, outliner: Outliner | None = None, threads: int) -> None:
         self._classifier = classifier
+        self._outliner = outliner
         self._threads = threads
         self._queue: queue.Queue[tuple[Session, ServedStudy] | None] = queue.Queue()
         self._stopping = threading.Event()
@@ -61,21 +64,21 @@ class Worker:
         while (item := self._queue.get()) is not None:
             session, study = item
             begin = time.perf_counter()
-            outcome = _attempt(study, self._classifier, session)
+            outcome = _attempt(study, self._classifier, self._outliner, session)
             logger.info("%s after %.1f s", outcome, time.perf_counter() - begin)
 
     def _load_packages(self) -> None:
         """Import slow packages before the first study comes."""
-        for name in _SLOW_PACKAGES[self._classifier.modality]:
+        for name in _SLOW_PACKAGES[CINE if self._classifier is None else self._classifier.modality]:
             if not self._stopping.is_set():
                 with contextlib.suppress(ImportError):  # the step that needs it raises an error
                     import_module(name)
 
 
-def _attempt(study: ServedStudy, classifier: Classifier, session: Session) -> str:
+def _attempt(study: ServedStudy, classifier: Classifier | None, outliner: Outliner | None, session: Session) -> str:
     """Classify a study, and catch every error; returns a line for the log that names neither file nor patient."""
     try:
-        classify(study, classifier, deidentifier=session.deidentifier)
+        classify(study, classifier, outliner=outliner, deidentifier=session.deidentifier)
         return "a study was classified"
     except Removed:
         return "a study was removed"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,7 @@ class GreyOutliner:
     spacing: tuple[float, float, float] = (4.0, 4.0, 10.0)
     resampling: None = None
     takes_affine: bool = True
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     refuses: Callable[[np.ndarray], bool] = lambda pair: False
     change: Callable[[np.ndarray], Any] = lambda masks: masks
     asked: list[tuple[tuple[int, ...], bool]] = field(default_factory=list)

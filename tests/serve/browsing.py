@@ -37,14 +37,14 @@ _NAMELESS = """() => [...document.querySelectorAll("button, input, a, canvas, im
 
 
 @contextmanager
-def serving(model: Classifier, folder: Path, **options: Any) -> Iterator[str]:
+def serving(model: Classifier | None, folder: Path, *, outliner: Any = None, **options: Any) -> Iterator[str]:
     """A server on a free port, with further settings; gives its address."""
     with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as listener:
         patch.setattr(tempfile, "tempdir", str(folder))
         patch.setattr(overlay, "THRESHOLD", 0.0)  # a micro model answers nearly alike whatever is hidden
         port = listener.getsockname()[1]
         settings = ServeSettings(port=port, max_upload_bytes=LARGEST, **options)
-        app = create_app(model, settings=settings)
+        app = create_app(model, settings=settings, outliner=outliner)
         server = uvicorn.Server(server_config(app, settings))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

@@ -47,8 +47,8 @@ def scratch(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
 def make_app(classifier: Classifier) -> Callable[..., FastAPI]:
     """Make a server, not yet running, with other settings or another model."""
 
-    def make(model: Classifier = classifier, **settings: Any) -> FastAPI:
-        return create_app(model, settings=ServeSettings(**settings))
+    def make(model: Classifier | None = classifier, *, outliner: Any = None, **settings: Any) -> FastAPI:
+        return create_app(model, settings=ServeSettings(**settings), outliner=outliner)
 
     return make
 

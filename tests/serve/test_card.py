@@ -7,11 +7,11 @@ from pathlib import Path
 
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.exporting.bundle_export import Exported
-from monai_fedlora.serve.card import describe_model, model_card
+from monai_fedlora.serve.card import describe_models, model_card
 
 
 def test_card_repeats_the_metadata(classifier: Classifier, exported: Exported) -> None:
-    model, metadata = describe_model(classifier), exported.metadata
+    model, metadata = describe_models(classifier, None), exported.metadata
     assert model["name"] == metadata["name"]
     assert model["limits"] == metadata["limitations"]
     assert model["intended_use"] == metadata["intended_use"]
@@ -33,7 +33,7 @@ def test_card_repeats_the_metadata(classifier: Classifier, exported: Exported) -
 
 
 def test_photograph_model_takes_photographs(image_classifier: Classifier) -> None:
-    model = describe_model(image_classifier)
+    model = describe_models(image_classifier, None)
     assert model["modality"] == "photograph"
     assert ".jpg" in model["accepts"]
     assert ".zip" not in model["accepts"]
@@ -56,4 +56,4 @@ def test_bundle_that_says_little_has_a_short_card() -> None:
 
 def test_card_is_of_the_bundle_that_was_opened(classifier: Classifier, tmp_path: Path) -> None:
     moved = dataclasses.replace(classifier, path=tmp_path / "gone")
-    assert describe_model(moved) == describe_model(classifier)
+    assert describe_models(moved, None) == describe_models(classifier, None)

@@ -202,7 +202,7 @@ def test_studies_that_wait_leave_no_room(
     with TestClient(make_app(max_waiting=1), base_url=ADDRESS) as browser:
         browser.get("/")
         first = finished(browser, send(browser, ("heart.zip", zipped(stored_study))).json()["id"])
-        monkeypatch.setattr(results, "load_study", lambda *arguments: go_on.wait(20) and 1 / 0)
+        monkeypatch.setattr(results, "load_study", lambda *arguments, **options: go_on.wait(20) and 1 / 0)
         send(browser, ("other.zip", zipped(stored_study)))
         assert choose(browser, first["id"]).status_code == 429
         assert browser.get(f"/api/studies/{first['id']}").json()["result"] == first["result"]

@@ -21,12 +21,20 @@ export function showModel(model) {
   byId("files").accept = model.modality === "cine" ? "" : model.accepts.join(",");
   byId("about").append(
     element("p", { class: "lead" }, model.intended_use),
-    element("p", {}, onlyClasses(model.classes)),
+    element("p", {}, model.classes.length ? onlyClasses(model.classes) : "This model draws outlines, and gives no class."),
     element("h3", {}, "Limits"),
     element("ul", { class: "limits" }, ...model.limits.map((limit) => element("li", {}, sentence(limit)))),
     element("h3", {}, "Model card"),
     card(model),
+    ...(model.outlines && model.classes.length ? outlining(model.outlines) : []),
   );
+}
+
+/** @param {import("./api.js").Model} model the second one, which outlines the heart */
+function outlining(model) {
+  return [element("h3", {}, `The model of the outlines: ${model.name}`),
+    element("p", {}, sentence(`It was ${model.trained_on.summary}`)),
+    element("ul", { class: "limits" }, ...model.limits.map((limit) => element("li", {}, sentence(limit)))), card(model)];
 }
 
 /**

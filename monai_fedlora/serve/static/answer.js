@@ -29,12 +29,21 @@ function between(answer) {
 }
 
 /**
+ * The one number that stands for a study without a class.
+ * @param {import("./api.js").Result} result
+ */
+function ejection({ heart }) {
+  const share = heart?.function?.lv_ef;
+  return typeof share === "number" ? `LV ejection fraction ${share.toFixed(0)} %` : heart ? "no volumes" : "outlines follow";
+}
+
+/**
  * State and answer in one line, with one colon at most.
  * @param {import("./api.js").Result} result
  */
 export function oneLine(result) {
   const words = [stateWord(result), result.undecided ? "undecided" : ""].filter(Boolean).join(", ");
-  return `${words ? `${words}: ` : ""}${between(result.answer)}`;
+  return `${words ? `${words}: ` : ""}${result.probabilities ? between(result.answer) : ejection(result)}`;
 }
 
 /**

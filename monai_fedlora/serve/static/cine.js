@@ -1,11 +1,13 @@
 /** The viewer of a cine with its controls. */
 
 import { Caliper } from "./caliper.js";
+import { Contours } from "./contours.js";
 import { Contrast } from "./contrast.js";
 import { button, choice, labelled, slider } from "./controls.js";
-import { edgeLetters } from "./directions.js";
+import { Letters } from "./directions.js";
 import { element } from "./dom.js";
 import { frameText } from "./frames.js";
+import { gestures } from "./gestures.js";
 import { Overlay } from "./overlay.js";
 import { Pair } from "./pair.js";
 import { Player } from "./player.js";
@@ -32,10 +34,7 @@ export class CinePanel {
     this.isDirected = null;  // whether the file says how the patient lay; null until that is known
     this.canvas = element("canvas", {
       tabindex: 0, role: "application", "aria-label": `Short-axis cine. ${KEYS}`,
-      keydown: (/** @type {KeyboardEvent} */ event) => this.key(event),
-      wheel: (/** @type {WheelEvent} */ event) => this.wheel(event),
-      pointerdown: (/** @type {PointerEvent} */ event) => this.canvas.setPointerCapture(event.pointerId),
-      pointermove: (/** @type {PointerEvent} */ event) => this.drag(event),
+      ...gestures(this),
     });
     this.player = new Player(() => this.show(this.frame + 1));
     this.frameSlider = slider(1, 1, 1, () => this.go(Number(this.frameSlider.value) - 1));
@@ -57,17 +56,17 @@ export class CinePanel {
       distance: (one, other) => this.viewer?.distance(one, other) ?? "",
     });
     this.pair = new Pair();
-    this.letters = Object.fromEntries(["left", "right", "top", "bottom"].map((edge) =>
-      [edge, element("span", { class: `edge ${edge}`, "aria-hidden": "true" })]));
+    this.letters = new Letters();
+    this.contours = new Contours(() => this.drawn());
     this.overlay = new Overlay(scale, (opacity) => {
       this.viewer?.showOverlay(opacity);
       this.drawn();
     });
     this.jumps = element("span", { class: "jumps" });
-    this.stage = element("div", { class: "stage" }, this.canvas, this.caliper.drawn);
+    this.stage = element("div", { class: "stage" }, this.canvas, this.contours.drawn, this.caliper.drawn);
     this.setFrames(frames);
     this.node = element("div", { class: "viewer" },
-      element("div", { class: "screen" }, this.stage, this.pair.node, ...Object.values(this.letters)),
+      element("div", { class: "screen" }, this.stage, this.pair.node, ...this.letters.nodes),
       element("div", { class: "controls" },
         element("div", { class: "row" }, this.player.play, this.player.speedLabel, this.jumps, this.views.node),
         element("div", { class: "row frames" }, labelled("Frame", this.frameSlider), this.frameText),
@@ -76,7 +75,7 @@ export class CinePanel {
         element("div", { class: "row" }, labelled("Slice", this.sliceSlider), this.sliceText,
           labelled("Zoom", this.zoom.slider)),
         element("div", { class: "row" }, element("span", {}, "Dragging"), this.dragging.node),
-        this.contrast.node, this.caliper.node, this.overlay.node));
+        this.contours.node, this.contrast.node, this.caliper.node, this.overlay.node));
   }
 
   /** @param {import("./api.js").Frames} frames */
@@ -115,18 +114,24 @@ export class CinePanel {
     return this.overlay.take(address, means, this.viewer);
   }
 
+  /** @param {string} address of the outlines @param {AbortSignal} signal that breaks off */
+  async addContours(address, signal) {
+    await this.contours.take(address, signal);
+    this.drawn();
+  }
+
   /** Take away what belongs to an answer that is computed again. */
   forgetAnswer() {
     this.viewer?.removeOverlay();
     this.overlay.forget();
+    this.contours.forget();
+    this.drawn();
   }
 
   /** @param {boolean} known whether the file says how the patient lay, so that the edges can be named */
   showDirections(known) {
     this.isDirected = known;
-    if (!this.viewer || this.letters.bottom.textContent) return;
-    const letters = edgeLetters(this.viewer.acquired, known);
-    for (const [edge, text] of Object.entries(letters)) this.letters[edge].textContent = text;
+    if (this.viewer) this.letters.write(this.viewer.acquired, known);
   }
 
   /** Say that there will be no overlay. @param {string} why */
@@ -197,19 +202,23 @@ export class CinePanel {
     else this.showSlice(Number(this.sliceSlider.value));
     this.sliceSlider.disabled = this.zoom.slider.disabled = view === "all";
     this.player.play.disabled = this.frameSlider.disabled = view === "pair" || (this.viewer?.frames ?? 0) < 2;
-    for (const letter of Object.values(this.letters)) letter.hidden = view !== "one";
+    this.letters.hide(view !== "one");
     if (view !== "one" && this.drags === "measure") this.dragFor("move");
     this.drawn();
   }
 
   /** After the viewer has drawn something: bring what lies upon it up to date. */
   drawn() {
-    if (!this.viewer) return;
+    const { viewer } = this;
+    if (!viewer) return;
+    const slice = Number(this.sliceSlider.value);
     if (this.view === "pair") {
       const { ed, es } = this.frames;
       const named = [["ED", ed], ["ES", es]].map(([name, frame]) => [`${name}, frame ${frameText(Number(frame), this.times)}`, frame]);
-      this.pair.draw(this.viewer, /** @type {[string, number][]} */ (named));
+      this.pair.draw(viewer, /** @type {[string, number][]} */ (named),
+        (picture, frame) => this.contours.paint(picture, viewer, frame, slice));
     }
+    this.contours.draw(viewer, this.frame, this.view === "one" ? slice : null);
     this.caliper.draw();
   }
 
@@ -219,30 +228,5 @@ export class CinePanel {
     this.drags = what;
     this.dragging.press(what);
     this.caliper.use(what === "measure");
-  }
-
-  /** @param {KeyboardEvent} event */
-  key(event) {
-    if (event.ctrlKey || event.altKey || event.metaKey) return;
-    if (this.caliper.key(event) || this.zoom.key(event)) return event.preventDefault();
-    const frames = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    const slices = { ArrowUp: -1, ArrowDown: 1 }[event.key];
-    if (frames && !this.frameSlider.disabled) this.go(this.frame + frames);
-    if (slices && !this.sliceSlider.disabled) this.showSlice(Number(this.sliceSlider.value) + slices);
-    if (frames || slices) event.preventDefault();
-  }
-
-  /** @param {PointerEvent} event */
-  drag(event) {
-    if (!this.canvas.hasPointerCapture(event.pointerId)) return;
-    if (this.drags === "contrast") this.contrast.drag(event.movementX, event.movementY);
-    else if (this.drags === "move" && !this.zoom.slider.disabled) this.zoom.drag(event.movementX, event.movementY);
-  }
-
-  /** @param {WheelEvent} event */
-  wheel(event) {
-    if (this.sliceSlider.disabled || event.ctrlKey) return;  // Ctrl and the wheel enlarge the page
-    event.preventDefault();
-    this.showSlice(Number(this.sliceSlider.value) + Math.sign(event.deltaY));
   }
 }

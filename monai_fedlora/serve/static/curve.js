@@ -1,4 +1,4 @@
-/** The area of blood over the beat, with end-diastole, end-systole and the frame that is shown. */
+/** The area of blood or a volume over the beat, with end-diastole, end-systole and the frame that is shown. */
 
 import { drawing } from "./dom.js";
 import { frameText } from "./frames.js";
@@ -10,10 +10,11 @@ const EDGE = { left: 12, right: 12, top: 26, bottom: 24 };
 /**
  * Draw the curve.
  * @param {{ed: number, es: number, areas: number[], trigger_ms?: number[] | null}} frames from 0
+ * @param {{what?: string, fromZero?: boolean}} [options] what the curve shows, and whether it starts at 0
  * @returns {{svg: SVGElement, mark: (frame: number) => void}} the drawing, and how to move its line to a frame
  */
-export function areaCurve({ ed, es, areas, trigger_ms: times }) {
-  const [low, high] = [Math.min(...areas), Math.max(...areas)];
+export function areaCurve({ ed, es, areas, trigger_ms: times }, { what = "Area of blood", fromZero = false } = {}) {
+  const [low, high] = [fromZero ? 0 : Math.min(...areas), Math.max(...areas)];
   const across = (WIDTH - EDGE.left - EDGE.right) / Math.max(areas.length - 1, 1);
   const base = HEIGHT - EDGE.bottom;
   const x = (/** @type {number} */ frame) => EDGE.left + across * frame;
@@ -23,7 +24,7 @@ export function areaCurve({ ed, es, areas, trigger_ms: times }) {
   const line = drawing("line", { class: "now", x1: x(0), x2: x(0), y1: EDGE.top - 8, y2: base });
   const svg = drawing("svg", {
     class: "curve", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img",
-    "aria-label": `Area of blood over ${areas.length} frames: end-diastole at frame ${frameText(ed, times)}, `
+    "aria-label": `${what} over ${areas.length} frames: end-diastole at frame ${frameText(ed, times)}, `
       + `end-systole at frame ${frameText(es, times)}.`,
   },
   drawing("line", { class: "axis", x1: EDGE.left, x2: WIDTH - EDGE.right, y1: base, y2: base }),

@@ -1,5 +1,7 @@
 /** Which way of the patient the edges of an image point. */
 
+import { element } from "./dom.js";
+
 const NAMES = [["R", "L"], ["A", "P"], ["H", "F"]];  // towards a positive and a negative end of the world's axes
 const LEAST = 0.3;  // share of a direction that is named
 const UNKNOWN = "right and left are not marked: the file does not say how the patient lay";
@@ -14,6 +16,26 @@ export function edgeLetters(affine, known) {
   if (!known) return { left: "", right: "", top: "", bottom: UNKNOWN };
   const [across, down] = [0, 1].map((column) => [0, 1, 2].map((axis) => affine[axis][column]));
   return { left: letters(reverse(across)), right: letters(across), top: letters(reverse(down)), bottom: letters(down) };
+}
+
+/** The letters at the four edges of an image. */
+export class Letters {
+  constructor() {
+    this.edges = Object.fromEntries(["left", "right", "top", "bottom"].map((edge) =>
+      [edge, element("span", { class: `edge ${edge}`, "aria-hidden": "true" })]));
+    this.nodes = Object.values(this.edges);
+  }
+
+  /** @param {number[][]} affine @param {boolean} known as of {@link edgeLetters} */
+  write(affine, known) {
+    if (this.edges.bottom.textContent) return;
+    for (const [edge, text] of Object.entries(edgeLetters(affine, known))) this.edges[edge].textContent = text;
+  }
+
+  /** @param {boolean} hidden */
+  hide(hidden) {
+    for (const node of this.nodes) node.hidden = hidden;
+  }
 }
 
 /** @param {number[]} direction */

@@ -11,6 +11,7 @@ const STATES = {
   waiting: "waits for its turn",
   reading: "the images are being read",
   classifying: "the answer is being computed",
+  outlining: "the heart is being outlined",
   explaining: "the overlay is being computed",
 };
 

@@ -18,7 +18,7 @@ export class OpinionBox {
 
   /** @param {import("./api.js").Study} study */
   show({ result, opinion, answer, state }) {
-    this.node.hidden = !result || state !== "done";
+    this.node.hidden = !result?.probabilities || state !== "done";
     const now = JSON.stringify([answer, result?.prediction, result?.undecided, opinion]);
     if (this.node.hidden || this.shown === now) return;
     this.shown = now;

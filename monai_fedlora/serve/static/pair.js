@@ -13,14 +13,16 @@ export class Pair {
    * Draw both.
    * @param {import("./viewer.js").CineViewer} viewer
    * @param {[string, number][]} frames name and number from 0
+   * @param {(picture: HTMLCanvasElement, frame: number) => void} finish draws upon a picture
    */
-  draw(viewer, frames) {
+  draw(viewer, frames, finish) {
     frames.forEach(([name, frame], index) => {
       const picture = this.pictures[index];
       viewer.showFrame(frame);
       viewer.view.drawScene();
       [picture.width, picture.height] = [viewer.view.canvas.width, viewer.view.canvas.height];
       picture.getContext("2d").drawImage(viewer.view.canvas, 0, 0);  // before the browser clears it
+      finish(picture, frame);
       this.names[index].textContent = name;
     });
   }

@@ -6,6 +6,7 @@ import { CinePanel } from "./cine.js";
 import { areaCurve } from "./curve.js";
 import { element, message, sentence } from "./dom.js";
 import { frameText } from "./frames.js";
+import { heartBox } from "./heart.js";
 import { FINAL, stateText } from "./list.js";
 import { NamePlate } from "./naming.js";
 import { OpinionBox } from "./opinion.js";
@@ -14,7 +15,7 @@ import { PhotoPanel } from "./photo.js";
 import { canDraw } from "./viewer.js";
 
 const DOWNLOADS = [
-  ["figure", "Figure (PNG)"], ["json", "Result (JSON)"], ["dicom", "DICOM (zip: report, figure and their images)"],
+  ["figure", "Figure (PNG)"], ["outlines", "Figure of the outlines (PNG)"], ["json", "Result (JSON)"], ["dicom", "DICOM (zip: reports, figure, masks and their images)"],
 ];
 
 export class StudyPanel {
@@ -41,15 +42,16 @@ export class StudyPanel {
     this.opinion = new OpinionBox(model.keeps_feedback, give);
     this.rest = element("div", {});
     this.answer = element("div", {});
+    this.heart = element("div", {});
     this.columns = element("div", { class: "columns", hidden: true },
-      this.images, element("div", { class: "column" }, this.answer, this.frames, this.rest, this.opinion.node));
+      this.images, element("div", { class: "column" }, this.answer, this.heart, this.frames, this.rest, this.opinion.node));
     this.paper = element("div", { class: "on-paper" });
     /** @type {CinePanel | null} */
     this.cine = null;
     /** @type {PhotoPanel | null} */
     this.photo = null;
     /** @type {(frame: number) => void} */
-    this.mark = () => {};
+    this.mark = this.markVolume = () => {};
     /** @type {PhaseChooser | null} */
     this.phases = null;
     this.trouble = this.opened = "";
@@ -79,8 +81,9 @@ export class StudyPanel {
       return;
     }
     this.columns.hidden = false;
-    this.put(this.said, [result.state, result.doubts], () => [stateBox(result, this.model), this.limits()]);
-    this.put(this.answer, [result.probabilities, result.stability], () => [answerBox(result)]);
+    this.put(this.said, [result.state, result.doubts], () => [stateBox(result, this.model), this.model.classes.length ? this.limits() : null]);
+    this.put(this.answer, [result.probabilities, result.stability], () => [result.probabilities && answerBox(result)]);
+    this.put(this.heart, result.heart, () => this.heartOf(result));
     this.opinion.show(study);
     this.put(this.frames, [result.frames, study.can_choose_frames], () => this.framesOf(result.frames));
     this.put(this.rest, [result.notes, files], () => [notesBox(result, this.model), downloads(files)]);
@@ -96,7 +99,7 @@ export class StudyPanel {
     const { state, chosen } = study;
     this.opinion.show(study);
     this.put(this.paper, null, () => []);
-    for (const place of [this.said, this.answer, this.rest]) this.put(place, null, () => []);
+    for (const place of [this.said, this.answer, this.heart, this.rest]) this.put(place, null, () => []);
     if (chosen) {
       this.put(this.frames, [chosen, FINAL.has(state)], () => [framesHeading(),
         element("p", {}, `ED frame ${chosen.ed + 1} and ES frame ${chosen.es + 1} were chosen. The answer of before is gone.`),
@@ -124,6 +127,14 @@ export class StudyPanel {
   limits() {
     return element("p", { class: "reminder" }, `${onlyClasses(this.model.classes)} `,
       element("a", { href: "#about-heading" }, "All limits of this model"));
+  }
+
+  /** @param {import("./api.js").Result} result */
+  heartOf({ heart, frames }) {
+    if (!heart) return [];
+    const { node, mark } = heartBox(heart, frames?.trigger_ms ?? null);
+    this.markVolume = mark;
+    return [node];
   }
 
   /** @param {import("./api.js").Frames | null} frames */
@@ -158,7 +169,7 @@ export class StudyPanel {
     }
     if (!this.cine) {
       this.cine = new CinePanel(result.frames ?? { how: "" }, this.model.overlay, {
-        moved: (frame) => this.mark(frame),
+        moved: (frame) => { this.mark(frame); this.markVolume(frame); },
         suggest: this.phases && ((name, frame) => this.phases?.set(name, frame)),
       });
     } else if (result.frames) this.cine.setFrames(result.frames);
@@ -167,9 +178,10 @@ export class StudyPanel {
       this.images.replaceChildren(imagesHeading(), this.cine.node);
       this.cine.open(files.volume, this.loading.signal).catch((reason) => this.failed(reason));
     }
+    if (files.contours) this.cine.addContours(files.contours, this.loading.signal).catch((reason) => this.failed(reason));
     if (files.overlay && result.overlay) {
       this.cine.addOverlay(files.overlay, result.overlay).catch((reason) => this.failed(reason));
-    } else if (state === "done") this.cine.withoutOverlay(result.overlay || "There is no overlay for this study.");
+    } else if (state === "done") this.cine.withoutOverlay(result.overlay || (result.probabilities ? "There is no overlay for this study." : "Without a class there is no overlay."));
     this.cine.showDirections(result.orientation === "known");
     this.put(this.paper, files.figure, () => [files.figure ? picture(files.figure, FIGURE) : null]);
   }
