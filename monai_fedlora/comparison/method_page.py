@@ -7,7 +7,7 @@ from pathlib import Path
 from monai_fedlora.comparison import method_figures, method_tables
 from monai_fedlora.comparison.outcome import JSON_NAME, ROWS_NAME, TABLE_NAME, Outcome
 from monai_fedlora.comparison.result_rows import chosen
-from monai_fedlora.comparison.statistics import smallest_p
+from monai_fedlora.comparison.score_differences import FEWEST_SITES
 from monai_fedlora.files import write_text
 from monai_fedlora.rendering.documents import render
 from monai_fedlora.rendering.tables import plural
@@ -39,8 +39,9 @@ def page(outcome: Outcome) -> str:
         seeds_figure=method_figures.seeds_figure(outcome),
         sites_figure=method_figures.sites_figure(outcome),
         cases=method_tables.cases(outcome),
-        tests=method_tables.tests(outcome),
-        smallest_p=smallest_p(len(comparison.sites)),
+        differences=method_tables.differences(outcome),
+        elsewhere=method_tables.elsewhere(outcome),
+        fewest_sites=FEWEST_SITES,
         unseen=method_tables.unseen(outcome),
         unseen_figure=method_figures.unseen_figure(outcome),
         traffic_figure=method_figures.traffic_figure(outcome),

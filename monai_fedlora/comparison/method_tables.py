@@ -7,10 +7,11 @@ from typing import Any
 from monai_fedlora import __version__
 from monai_fedlora.comparison.comparison_settings import Comparison
 from monai_fedlora.comparison.outcome import Outcome
+from monai_fedlora.comparison.score_differences import Claim
 from monai_fedlora.comparison.statistics import written
 from monai_fedlora.data.cases import SPLITS
 from monai_fedlora.methods.base import get_method
-from monai_fedlora.rendering.tables import Table, count, plural, shown
+from monai_fedlora.rendering.tables import MISSING, Table, count, plural, shown
 
 
 def failures(outcome: Outcome) -> Table:
@@ -20,7 +21,7 @@ def failures(outcome: Outcome) -> Table:
 
 
 def methods(outcome: Outcome) -> Table:
-    """Metrics and costs of every method; the best one and those that tie with it are bold."""
+    """Metrics and costs of every method; the best one is bold if its interval excludes the next."""
     rows = []
     for summary in outcome.summaries:
         worst = f" ({summary.worst_site})" if summary.worst_site else ""
@@ -36,7 +37,7 @@ def methods(outcome: Outcome) -> Table:
             ]
         )
     return Table(
-        caption=f"Test cases of the sites{outcome.of_images}",
+        caption=f"Test cases of the sites{outcome.of_images}{_detectable(outcome)}",
         head=[
             "method",
             outcome.measures.word,
@@ -48,8 +49,13 @@ def methods(outcome: Outcome) -> Table:
             "seconds per run",
         ],
         rows=rows,
-        bold=outcome.ties,
+        bold=outcome.best,
     )
+
+
+def _detectable(outcome: Outcome) -> str:
+    least = outcome.detectable
+    return "" if least is None else f"; detectable difference in {outcome.measures.word} {least:.3f}"
 
 
 def cases(outcome: Outcome) -> Table:
@@ -74,23 +80,37 @@ def cases(outcome: Outcome) -> Table:
     )
 
 
-def tests(outcome: Outcome) -> Table:
-    """Every method against the first one."""
-    rows = [
-        [
-            test.method,
-            f"{test.difference:+.3f}",
-            f"{test.better} / {test.worse} of {test.pairs}",
-            f"{test.p:.3g}",
-            f"{test.p_holm:.3g}",
-        ]
-        for test in outcome.tests
-    ]
+def differences(outcome: Outcome) -> Table:
+    """Every method against the first one, at these sites."""
     return Table(
-        caption=f"{outcome.measures.title} at the same site with the same seed",
-        head=["method", "mean difference", "better / worse", "p", "p after Holm"],
-        rows=rows,
+        caption=f"{outcome.measures.title} at these sites, by patients and runs",
+        head=["method", "difference", *_CLAIM, "patients", "runs"],
+        rows=[
+            [each.method, f"{each.difference:+.3f}", *_claim(each.here), each.patients, each.runs]
+            for each in outcome.differences
+        ],
     )
+
+
+def elsewhere(outcome: Outcome) -> Table:
+    """Every method against the first one, at hospitals like these."""
+    return Table(
+        caption=f"{outcome.measures.title} at hospitals like these, by sites and runs",
+        head=["method", "difference", *_CLAIM, "sites", "runs"],
+        rows=[
+            [each.method, f"{each.difference:+.3f}", *_claim(each.elsewhere), each.sites, each.runs]
+            for each in outcome.differences
+            if each.elsewhere
+        ],
+    )
+
+
+_CLAIM = ("95 % interval", "p", "p after Holm", "detectable")
+
+
+def _claim(claim: Claim) -> list[str]:
+    interval = MISSING if claim.low is None or claim.high is None else f"{claim.low:+.3f} to {claim.high:+.3f}"
+    return [interval, shown(claim.p, ".3g"), shown(claim.p_holm, ".3g"), shown(claim.detectable)]
 
 
 def unseen(outcome: Outcome) -> Table:

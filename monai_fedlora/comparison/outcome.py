@@ -16,7 +16,8 @@ from monai_fedlora.comparison.compared_measures import Measures
 from monai_fedlora.comparison.comparison_settings import Comparison, Run
 from monai_fedlora.comparison.result_rows import Row, over_folds, rows
 from monai_fedlora.comparison.runner import Failure
-from monai_fedlora.comparison.statistics import Average, PairedTest, Summary, paired_tests, summarise, ties
+from monai_fedlora.comparison.score_differences import MethodDifference, ScoreTable
+from monai_fedlora.comparison.statistics import Average, Summary, ranked, summarise
 from monai_fedlora.comparison.tuning import Tuning
 from monai_fedlora.data.cases import SPLITS, Datalist
 from monai_fedlora.data.origin import MIXED, SYNTHETIC, together
@@ -71,31 +72,58 @@ class Outcome:
         return [summarise(self.rows, method, self.measures) for method in self.comparison.methods]
 
     @cached_property
-    def tests(self) -> list[PairedTest]:
+    def differences(self) -> list[MethodDifference]:
         """Each method against the first one."""
-        return paired_tests(self.rows, list(self.comparison.methods), self.measures)
+        reference, *others = self.comparison.methods
+        return self._score_table.against(reference, others)
 
     @cached_property
-    def ties(self) -> list[str]:
-        """The best method, and those whose difference to it is within the spread over seeds."""
-        return ties(self.summaries, self.measures)
+    def next(self) -> MethodDifference | None:
+        """The best method against the one that comes next; None where patients' scores do not compare them."""
+        best = ranked(self.summaries, self.measures)
+        return self._score_table.between(*best[:2]) if len(best) > 1 else None
+
+    @property
+    def best(self) -> list[str]:
+        """The best method, if the interval of its difference to the next one excludes none."""
+        found = self.next
+        return [found.method] if found and found.here.excludes_none else []
+
+    @cached_property
+    def _score_table(self) -> ScoreTable:
+        return ScoreTable(self.scores, self.measures)
+
+    @property
+    def detectable(self) -> float | None:
+        """The largest of the differences that are found in 80 % of repetitions, over :attr:`differences`."""
+        found = [each.here.detectable for each in self.differences if each.here.detectable is not None]
+        return max(found, default=None)
 
     @property
     def verdict(self) -> str:
-        """Which method has the best mean, or which ones tie; empty without a result."""
-        if not self.ties:
+        """Which method has the best mean, and whether its interval excludes the next; empty without a result."""
+        order = ranked(self.summaries, self.measures)
+        if not order:
             return ""
-        best, *others = self.ties
-        first = "lowest" if self.measures.lower_is_better else "highest"
-        if len(self.comparison.seeds) == 1:
-            equal = f"A tie: {best} and {', '.join(others)} have the same mean" if others else f"{best} is {first}"
-            return f"{equal}; with one seed, nobody can say how much of that is chance."
-        if others:
+        first = f"{order[0]} is {'lowest' if self.measures.lower_is_better else 'highest'}"
+        if len(order) == 1:
+            return f"{first}, as the only method with a result."
+        found = self.next
+        if found is None:
             return (
-                f"A tie: {best} is {first}, and the seeds do not tell it from {', '.join(others)} (within one standard "
-                "deviation over seeds)."
+                f"{first}, before {order[1]}; without scores of the same patients, nobody can say how much is chance."
             )
-        return f"{best} is {first}, by more than one standard deviation over seeds."
+        if found.here.low is None:
+            return f"{first}, before {order[1]}; so few patients do not tell how much of that is chance."
+        interval = f"{found.difference:+.3f}, 95 % interval {found.here.low:+.3f} to {found.here.high:+.3f}"
+        told = "and" if self.best else "but these patients and runs do not tell it from"
+        end = (
+            ""
+            if found.runs > 1
+            else " With one run that is about these very models: how others would do, nobody can say."
+        )
+        said = f"{first}, {told} {'its interval excludes the next, ' if self.best else ''}{order[1]} ({interval})."
+        return said + end
 
     @property
     def images(self) -> str:
@@ -146,7 +174,7 @@ def write_files(outcome: Outcome, folder: Path) -> None:
 
 def table(outcome: Outcome) -> list[dict[str, Any]]:
     """One row of numbers per method; None where there is none."""
-    tests = {test.method: test for test in outcome.tests}
+    differences = {each.method: each for each in outcome.differences}
     key = outcome.measures.key
     result = []
     for summary in outcome.summaries:
@@ -159,7 +187,7 @@ def table(outcome: Outcome) -> list[dict[str, Any]]:
         ):
             row |= _flat(name, value)
         row["worst_site"] = summary.worst_site
-        row["within_spread_of_best"] = summary.method in outcome.ties
+        row["best_and_interval_excludes_next"] = summary.method in outcome.best
         for site in outcome.comparison.sites:
             row |= _flat(f"{key}_at_{site}", summary.sites.get(site))
         if outcome.comparison.unseen:
@@ -168,9 +196,12 @@ def table(outcome: Outcome) -> list[dict[str, Any]]:
         up, down = outcome.traffic(summary.method) or (None, None)
         row |= {"bytes_up_per_site_and_round": up, "bytes_down_per_site_and_round": down}
         row["seconds_per_run"] = outcome.seconds(summary.method)
-        test = tests.get(summary.method)
-        for name in ("reference", "difference", "pairs", "p", "p_holm"):
-            row[name] = getattr(test, name) if test else None
+        found = differences.get(summary.method)
+        for name in ("reference", "difference", "sites", "patients", "runs", "left_out"):
+            row[name] = getattr(found, name) if found else None
+        for prefix, claim in (("", found and found.here), ("elsewhere_", found and found.elsewhere)):
+            for name in ("low", "high", "p", "p_holm", "detectable"):
+                row[f"{prefix}{name}"] = getattr(claim, name) if claim else None
         row["images"] = outcome.images
         result.append(row)
     return result
@@ -202,8 +233,8 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
             for site, datalist in outcome.datalists.items()
         },
         "summaries": [_summary(summary) for summary in outcome.summaries],
-        "tests": [_test(test) for test in outcome.tests],
-        "within_spread_of_best": outcome.ties,
+        "differences": [dataclasses.asdict(each) for each in outcome.differences],
+        "best_and_next": dataclasses.asdict(outcome.next) if outcome.next else None,
         "seconds_per_run": {method: outcome.seconds(method) for method in comparison.methods},
         "facts": {method: dataclasses.asdict(comparison.facts[method]) for method in comparison.methods},
         "missing_runs": outcome.missing,
@@ -220,11 +251,6 @@ def _tuning(tuning: Tuning) -> dict[str, Any]:
 def _summary(summary: Summary) -> dict[str, Any]:
     found = dataclasses.asdict(summary)
     return {**found.pop("further"), **found}
-
-
-def _test(test: PairedTest) -> dict[str, Any]:
-    found = dataclasses.asdict(test)
-    return {**found, "higher": found.pop("better"), "lower": found.pop("worse")}
 
 
 def _flat(name: str, value: Average | None) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""Summaries of a comparison: means, worst site, spread over seeds, and paired tests with a correction."""
+"""Summaries of a comparison: means, worst site and spread over seeds."""
 
 from __future__ import annotations
 
@@ -51,28 +51,6 @@ class Summary:
     sites: Mapping[str, Average]
     shared: Average | None
     unseen: Mapping[int, Average]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairedTest:
-    """Test of a method against the reference over all (site, seed) pairs.
-
-    Attributes:
-        difference: mean of the key metric, method minus reference.
-        pairs: number of pairs.
-        better, worse: pairs in which the method is better or worse than the reference.
-        p: p-value of the two-sided Wilcoxon signed-rank test; pairs without a difference are left out.
-        p_holm: the same after Holm's correction for the number of methods.
-    """
-
-    method: str
-    reference: str
-    difference: float
-    pairs: int
-    better: int
-    worse: int
-    p: float
-    p_holm: float
 
 
 def written(value: Average | None) -> str:
@@ -132,58 +110,7 @@ def _by_seed(values: Mapping[tuple[str, Repetition], float]) -> dict[Repetition,
     return seeds
 
 
-def paired_tests(rows: Sequence[Row], methods: Sequence[str], measures: Measures) -> list[PairedTest]:
-    """Test every method against the first one, over the (site, seed) pairs that both have.
-
-    The pairs of a site have the same patients and those of a seed the same initial values. They are not independent,
-    therefore the p-values are too small.
-    """
-    from scipy.stats import wilcoxon
-    from statsmodels.stats.multitest import multipletests
-
-    reference, *others = methods
-    base = by_site_and_seed(chosen(rows, method=reference, view=PERSONAL), measures.key)
-    found: list[tuple[str, list[float], float]] = []
-    for method in others:
-        values = by_site_and_seed(chosen(rows, method=method, view=PERSONAL), measures.key)
-        changes = [round(values[pair] - base[pair], 9) for pair in base if pair in values]  # so that equal changes tie
-        if changes:
-            found.append((method, changes, float(wilcoxon(changes).pvalue) if any(changes) else 1.0))
-    corrected = multipletests([p for _, _, p in found], method="holm")[1] if found else []
-    return [
-        PairedTest(
-            method=method,
-            reference=reference,
-            difference=statistics.fmean(changes),
-            pairs=len(changes),
-            better=sum(measures.better(change, 0.0) > 0 for change in changes),
-            worse=sum(measures.better(change, 0.0) < 0 for change in changes),
-            p=p,
-            p_holm=float(p_holm),
-        )
-        for (method, changes, p), p_holm in zip(found, corrected, strict=True)
-    ]
-
-
-def smallest_p(pairs: int) -> float:
-    """The smallest p-value that the two-sided signed-rank test can give with so many pairs."""
-    return min(1.0, 2.0 ** (1 - pairs))
-
-
-def ties(summaries: Sequence[Summary], measures: Measures) -> list[str]:
-    """The best method, followed by those whose difference to it is within its spread over seeds or their own.
-
-    Without a spread (one seed) only methods with the same mean tie.
-    """
-    ranked = sorted(
-        (s for s in summaries if s.score), key=lambda s: measures.better(0.0, s.score.mean if s.score else 0.0)
-    )
-    if not ranked or not ranked[0].score:
-        return []
-    best = ranked[0].score
-    return [
-        s.method
-        for s in ranked
-        if s is ranked[0]
-        or (s.score and measures.better(best.mean, s.score.mean) <= max(best.spread or TIE, s.score.spread or TIE))
-    ]
+def ranked(summaries: Sequence[Summary], measures: Measures) -> list[str]:
+    """Names of the methods that have a score, the best one first."""
+    scores = {summary.method: summary.score.mean for summary in summaries if summary.score}
+    return sorted(scores, key=lambda method: measures.better(0.0, scores[method]))

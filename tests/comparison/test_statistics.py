@@ -1,8 +1,7 @@
-"""Means, spreads and tests are those of their definitions."""
+"""Means and spreads are those of their definitions."""
 
 from __future__ import annotations
 
-import itertools
 import statistics
 from dataclasses import replace
 
@@ -18,10 +17,8 @@ from monai_fedlora.comparison.statistics import (
     Summary,
     average,
     over_sites,
-    paired_tests,
-    smallest_p,
+    ranked,
     summarise,
-    ties,
 )
 from monai_fedlora.site_report import PERSONAL, SHARED
 from monai_fedlora.tasks.classification import CLASSIFICATION
@@ -95,71 +92,16 @@ def test_the_mean_over_sites_agrees_with_numpy(values: list[list[float]]) -> Non
     assert found.spread == pytest.approx(means.std(ddof=1), abs=1e-12)
 
 
-def exact_p(changes: list[float]) -> float:
-    """Two-sided signed-rank p-value by trying every choice of signs."""
-    ranks = np.argsort(np.argsort(np.abs(changes))) + 1
-    total = ranks.sum()
-
-    def statistic(signs: tuple[int, ...]) -> float:
-        positive = sum(rank for rank, sign in zip(ranks, signs, strict=True) if sign > 0)
-        return float(min(positive, total - positive))
-
-    observed = statistic(tuple(int(np.sign(change)) for change in changes))
-    found = [statistic(signs) for signs in itertools.product((-1, 1), repeat=len(changes))]
-    return sum(value <= observed for value in found) / len(found)
-
-
-@pytest.mark.parametrize("changes", [[0.1, 0.2, 0.3, 0.4, 0.5], [0.3, -0.1, 0.2, 0.05, -0.02, 0.4], [-0.2, 0.1, -0.3]])
-def test_the_test_is_the_exact_signed_rank_test(changes: list[float]) -> None:
-    base = [0.4] * len(changes)
-    both = rows("a", {"north": list(base)}) + rows("b", {"north": [0.4 + change for change in changes]})
-    (found,) = paired_tests(both, ["a", "b"], MEASURES)
-    assert found.p == pytest.approx(exact_p(changes))
-    assert found.p_holm == found.p
-    assert found.difference == pytest.approx(statistics.fmean(changes))
-    assert (found.pairs, found.better) == (len(changes), sum(change > 0 for change in changes))
-    assert (found.method, found.reference) == ("b", "a")
-
-
-def test_p_values_are_corrected_as_holm_says() -> None:
-    base = rows("a", {"north": [0.5] * 6})
-    far = rows("far", {"north": [0.5 + 0.01 * (i + 1) for i in range(6)]})  # p = 2 / 2**6
-    near = rows("near", {"north": [0.51, 0.52, 0.53, 0.54, 0.55, 0.499]})  # rank 1 is on the other side: p = 4 / 2**6
-    same = rows("same", {"north": [0.5] * 6})
-    tests = paired_tests([*base, *near, *same, *far], ["a", "near", "same", "far"], MEASURES)
-    found = {test.method: test for test in tests}
-    p = {name: test.p for name, test in found.items()}
-    assert p == pytest.approx({"far": 2 / 64, "near": 4 / 64, "same": 1.0})
-    corrected = {name: test.p_holm for name, test in found.items()}
-    assert corrected == pytest.approx({"far": 3 * 2 / 64, "near": 2 * 4 / 64, "same": 1.0})
-    assert found["same"].better == found["same"].worse == 0
-
-
-def test_only_pairs_that_both_methods_have_are_tested() -> None:
-    both = rows("a", {"north": [0.4, 0.5, None], "south": [0.5]}) + rows("b", {"north": [0.5, 0.7, 0.9], "east": [0.1]})
-    (found,) = paired_tests(both, ["a", "b"], MEASURES)
-    assert found.pairs == 2
-    assert found.difference == pytest.approx(0.15)
-    assert paired_tests(rows("a", TABLE), ["a", "b"], MEASURES) == []
-    assert paired_tests(rows("a", TABLE), ["a"], MEASURES) == []
-
-
-@pytest.mark.parametrize("pairs", [3, 5, 8])
-def test_the_smallest_p_is_that_of_differences_of_one_sign(pairs: int) -> None:
-    assert smallest_p(pairs) == pytest.approx(exact_p([0.1 * (i + 1) for i in range(pairs)]))
-
-
 def summary(method: str, mean: float | None, spread: float | None) -> Summary:
     score = None if mean is None else Average(mean=mean, spread=spread)
     none = {"further": {}, "worst": None, "worst_site": None, "sites": {}, "shared": None, "unseen": {}}
     return Summary(method=method, score=score, **none)  # type: ignore[arg-type]
 
 
-def test_ties_are_within_the_larger_spread_of_the_two() -> None:
-    found = [summary("b", 0.7, 0.01), summary("best", 0.8, 0.05), summary("a", 0.76, 0.01), summary("c", 0.6, 0.25)]
-    assert ties([*found, summary("none", None, None)], MEASURES) == ["best", "a", "c"]
-    assert ties([summary("b", 0.7, None), summary("best", 0.8, None)], MEASURES) == ["best"]
-    assert ties([summary("none", None, None)], MEASURES) == []
+def test_methods_are_ranked_by_their_means() -> None:
+    found = [summary("b", 0.7, 0.01), summary("best", 0.8, 0.05), summary("none", None, None), summary("a", 0.76, 0.01)]
+    assert ranked(found, MEASURES) == ["best", "a", "b"]
+    assert ranked(found, ERRORS) == ["b", "a", "best"]
 
 
 def test_of_errors_the_smaller_is_the_better() -> None:
@@ -168,12 +110,7 @@ def test_of_errors_the_smaller_is_the_better() -> None:
         return [replace(each, values=dict.fromkeys(names, each.values["auroc"])) for each in rows(method, table)]
 
     good = errors("good", {"north": [4.0, 6.0], "south": [8.0, 10.0]})
-    bad = errors("bad", {"north": [12.0, 14.0], "south": [9.0, 16.0]})
     found = summarise(good, "good", ERRORS)
     assert found.worst == Average(mean=4.5, spread=pytest.approx(statistics.stdev([4.0, 5.0])))
     assert found.worst_site == "south"
     assert found.further[f"{ERRORS.key}_EF"] == found.score
-    (test,) = paired_tests([*good, *bad], ["bad", "good"], ERRORS)
-    assert (test.better, test.worse, test.difference) == (4, 0, pytest.approx(-2.875))
-    several = [summary("bad", 6.0, 0.1), summary("near", 3.1, 0.2), summary("best", 3.0, 0.1)]
-    assert ties(several, ERRORS) == ["best", "near"]
