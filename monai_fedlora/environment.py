@@ -1,5 +1,11 @@
 """Environment variables that a site sets; a job cannot override them."""
 
+from __future__ import annotations
+
+import os
+
+from monai_fedlora.errors import ConfigError
+
 DATA = "MONAI_FEDLORA_DATA"
 """Folder of prepared data: ``<folder>/<site>/datalist.json``."""
 
@@ -11,6 +17,19 @@ PRIVATE_DIR = "MONAI_FEDLORA_PRIVATE_DIR"
 
 THREADS = "MONAI_FEDLORA_THREADS"
 """Torch threads of a site's process on the CPU."""
+
+
+def training_threads() -> int:
+    """Torch threads of a training on the CPU: :data:`THREADS`, else one, because the bits of a result depend on it.
+
+    Raises:
+        ConfigError: the variable is no number from 1.
+    """
+    text = os.environ.get(THREADS) or "1"
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"{THREADS}={text} is no number of threads; give 1 or more")
+    return int(text)
+
 
 SERVE_TOKEN = "MONAI_FEDLORA_TOKEN"
 """Token that ``monai-fedlora serve`` requires from browsers."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from monai_fedlora.environment import THREADS
+from monai_fedlora.environment import training_threads
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated import rounds, simulator
 from monai_fedlora.federated.limits import limits_said
@@ -161,7 +161,7 @@ def simulate(
     place = Path(workspace)
     common: dict[str, Any] = {"backbone": backbone, "overwrite": overwrite, "on_progress": on_progress}
     if in_process:
-        common |= {"threads": int(os.environ.get(THREADS, "1")), "record_failures": True}
+        common |= {"threads": training_threads(), "record_failures": True}
         results: Mapping[str, Any] = rounds.run_in_process(folder, folder=place, data_root=data, **common)
     else:
         results = simulator.simulate(folder, workspace=place, data=data, threads=threads, **common)

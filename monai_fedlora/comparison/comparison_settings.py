@@ -9,12 +9,13 @@ from functools import cached_property
 from typing import Any
 
 from monai_fedlora import __version__
-from monai_fedlora.catalogues import code_of_package
+from monai_fedlora.catalogues import code_of_package, installed_version
 from monai_fedlora.comparison.compared_measures import Measures
 from monai_fedlora.comparison.cross_validation import fold_of
 from monai_fedlora.comparison.facts import Facts, method_facts
 from monai_fedlora.data.cases import Datalist
 from monai_fedlora.data.pool import POOLED
+from monai_fedlora.environment import training_threads
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.training_settings import TRAINING_SETTINGS, check_names
@@ -32,6 +33,10 @@ TRAINING_DEFAULTS: Mapping[str, Any] = {"augment": False, "cache_features": True
 
 NEW_SITE_CASES = (5, 10, 20)
 """Numbers of training cases with which a held-out site trains its private part (ours)."""
+
+
+_LIBRARIES = {"peft": "peft", "ignite": "pytorch-ignite"}
+"""Names and packages of further libraries that results depend on; the hash of the code has those that read images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,14 +251,16 @@ class Comparison:
         }
 
 
-def computed_by() -> dict[str, str]:
-    """The versions of libraries and the hash of the code that a result depends on."""
+def computed_by() -> dict[str, Any]:
+    """The versions of libraries, the hash of the code and the number of threads that a result depends on."""
     import monai
     import torch
 
     own = ("cross_validation", "execute", "newsite")
     code = source_digest((*TRAINING, *(f"comparison/{name}.py" for name in own)))
-    return {"version": __version__, "torch": torch.__version__, "monai": monai.__version__, "code": code}
+    versions = {name: installed_version(package) for name, package in _LIBRARIES.items()}
+    known = {"version": __version__, "torch": torch.__version__, "monai": monai.__version__, **versions}
+    return {**known, "code": code, "threads": training_threads()}
 
 
 def differences(one: Any, other: Any, *, name: str = "") -> list[str]:
@@ -262,7 +269,13 @@ def differences(one: Any, other: Any, *, name: str = "") -> list[str]:
         keys = sorted({*one, *other})
         found = [differences(one.get(k), other.get(k), name=f"{name}.{k}".lstrip(".")) for k in keys]
         return [line for lines in found for line in lines]
-    return [] if one == other else [f"{name}: {one}, now {other}"]
+    return [] if one == other else [f"{name}: {_brief(one)}, now {_brief(other)}"]
+
+
+def _brief(value: Any) -> Any:
+    """The beginning of a hash, and anything else as it is."""
+    is_hash = isinstance(value, str) and len(value) == 64 and all(letter in "0123456789abcdef" for letter in value)
+    return f"{value[:12]}..." if is_hash else value
 
 
 def assigned(

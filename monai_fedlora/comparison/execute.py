@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,12 +18,15 @@ from monai_fedlora.data.cases import Datalist
 from monai_fedlora.data.datalist import FILE_NAME
 from monai_fedlora.data.pool import POOLED, pool
 from monai_fedlora.engines.memory import Memory, using
+from monai_fedlora.environment import training_threads
+from monai_fedlora.errors import FedLoraError
 from monai_fedlora.federated.materials import Installed
-from monai_fedlora.federated.rounds import run_in_process
-from monai_fedlora.federated.run_record import LAST_NAME
+from monai_fedlora.federated.rounds import run_sites
+from monai_fedlora.federated.run_record import LAST_NAME, RESULTS_NAME
 from monai_fedlora.federated.site_state import SCORES_NAME
+from monai_fedlora.federated.start import Start
 from monai_fedlora.federated.workspace import PRIVATE
-from monai_fedlora.files import write_json
+from monai_fedlora.files import read_json, write_json
 from monai_fedlora.site_report import PERSONAL
 
 
@@ -42,7 +47,8 @@ def execute(
         run: one of its runs.
         datalists: the datalist of every site of the comparison.
         backbone: path of the backbone's file.
-        folder: an empty folder for the run's files, which include private state.
+        folder: for the run's files, which include private state. What an interrupted run of the same identity has left
+            there is gone on with, to the same bits.
         memory: cache of images and features for several runs of this process.
         on_progress: called with the share of the run that is done, 0..1.
 
@@ -55,6 +61,7 @@ def execute(
         further runs of this process reuse. And what every model says of every test case.
     """
     datalists = {site: comparison.split(datalist, run) for site, datalist in datalists.items()}
+    earlier = _seconds(folder)
     started, before = time.perf_counter(), memory.seconds
     plan = comparison.plan(run)
     members = [datalists[site] for site in comparison.members(run)]
@@ -66,11 +73,13 @@ def execute(
     steps = len(plan.sites) * (plan.rounds + 1)
     with using(memory):
         if comparison.facts[run.method].shared or not run.held_out:
-            results = run_in_process(
-                plan,
+            results = run_sites(
+                Start.of_plan(plan, backbone=backbone),
+                Installed(data_root=str(data), backbone=backbone),
                 folder=folder,
-                data_root=str(data),
-                backbone=backbone,
+                threads=training_threads(),
+                resume=True,
+                materials=_digest(comparison.identity(run)),
                 on_progress=lambda now: on_progress(_answers(now) / steps),
             )
         shared = folder / LAST_NAME if results["final"] else None
@@ -92,10 +101,22 @@ def execute(
         "refused": results["refused"],
         "bytes_up": None if pooled else facts.bytes_up,
         "bytes_down": None if pooled else facts.bytes_down,
-        "seconds": round(time.perf_counter() - started, 3),
+        "seconds": round(time.perf_counter() - started + earlier, 3),
         "seconds_shared": round(memory.seconds - before, 3),
     }
     return result, [score for _, scores in found for score in scores]
+
+
+def _digest(identity: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _seconds(folder: Path) -> float:
+    """How long an interrupted run has gone on."""
+    try:
+        return float(read_json(folder / RESULTS_NAME)["seconds"])
+    except (FedLoraError, KeyError, TypeError, ValueError):
+        return 0.0
 
 
 def _answers(results: Mapping[str, Any]) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
-import tempfile
+import shutil
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from typing import Any
 from monai_fedlora.comparison.case_scores import CaseScore, read_scores, write_scores
 from monai_fedlora.comparison.comparison_settings import Comparison, Run, differences
 from monai_fedlora.data.cases import Datalist
+from monai_fedlora.environment import training_threads
 from monai_fedlora.errors import ConfigError, FedLoraError
-from monai_fedlora.files import read_json, write_json, write_text
+from monai_fedlora.files import make_folder, read_json, write_json, write_text
 
-RUNS, SCORES, FAILED = "runs", "scores", "failed"
+RUNS, SCORES, FAILED, UNFINISHED = "runs", "scores", "failed", "unfinished"
+_IDENTITY = "identity.json"
 _POLL_SECONDS = 0.5
 
 
@@ -38,6 +41,10 @@ class Task:
     def scores_path(self, run: Run) -> Path:
         """Path of the csv with what a run's models say of every test case."""
         return self.folder / SCORES / f"{run.name}.csv"
+
+    def unfinished(self, run: Run) -> Path:
+        """Folder of a run while it goes on, with its private state; what is left there is gone on with."""
+        return self.folder / UNFINISHED / run.name
 
     def error_path(self, run: Run) -> Path:
         """Path of a file with the run's last error; it is deleted when the run has a result."""
@@ -65,13 +72,16 @@ def stored_results(task: Task) -> dict[Run, Any]:
     """Read the results that earlier calls have stored.
 
     Raises:
-        ConfigError: a result was computed with other settings.
+        ConfigError: a result, or what an interrupted run has left, was computed with other settings.
         FedLoraError: a result cannot be read.
     """
     common = task.comparison.common()
     for path in sorted((task.folder / RUNS).glob("*.json")):
         _check_same(path, read_json(path).get("common"), common)
     found = {run: read_json(task.path(run)) for run in task.comparison.runs() if task.path(run).is_file()}
+    for run in task.comparison.runs():
+        if run not in found and (path := task.unfinished(run) / _IDENTITY).is_file():
+            _check_same(path, read_json(path), task.comparison.identity(run))
     for run, result in found.items():
         _check_same(task.path(run), result.get("identity"), task.comparison.identity(run))
     return found
@@ -98,12 +108,13 @@ def _check_same(path: Path, stored: Any, now: Mapping[str, Any]) -> None:
 def run_missing(task: Task, *, workers: int = 1, on_progress: Progress = lambda run, share: None) -> list[Failure]:
     """Do the runs that have no result yet and store each result in a file of its own.
 
-    A run that fails does not stop the others; its error is written into the folder :data:`FAILED`, and the next call
-    tries it again. If a process is killed, as the system does when memory is short, each run that was in progress is
-    tried once more in a process of its own.
+    A run that was interrupted, because its process was killed, goes on after its last round, to the same bits. A run
+    that fails does not stop the others; its error is written into the folder :data:`FAILED`, and the next call tries it
+    again. If a process is killed, as the system does when memory is short, each run that was in progress is tried once
+    more in a process of its own.
 
-    Every process computes with one thread, so that results do not depend on the number of processes. Each keeps
-    preprocessed images and the features of the frozen blocks in memory.
+    Every process computes with one thread, or as many as ``MONAI_FEDLORA_THREADS`` says, so that results do not depend
+    on the number of processes and cores. Each keeps preprocessed images and the features of the frozen blocks in memory.
 
     Args:
         task: the comparison.
@@ -122,6 +133,8 @@ def run_missing(task: Task, *, workers: int = 1, on_progress: Progress = lambda 
         reasons = _in_processes(task, missing, workers, on_progress)
     else:
         reasons = _here(task, missing, on_progress)
+    with suppress(OSError):  # something is left there
+        (task.folder / UNFINISHED).rmdir()
     return [Failure(run, reasons[run]) for run in missing if run in reasons]
 
 
@@ -131,7 +144,7 @@ def _here(task: Task, runs: Sequence[Run], on_progress: Progress) -> dict[Run, s
     from monai_fedlora.engines.memory import Memory
 
     threads, memory, reasons = torch.get_num_threads(), Memory(), {}
-    torch.set_num_threads(1)
+    torch.set_num_threads(training_threads())
     try:
         for run in runs:
             if reason := _reason(task, run, memory, on_progress):
@@ -164,18 +177,25 @@ def _in_a_line(error: Exception) -> str:
 def _do(task: Task, run: Run, memory: Any, on_progress: Progress) -> None:
     from monai_fedlora.comparison.execute import execute
 
-    with tempfile.TemporaryDirectory(prefix="monai-fedlora-") as folder:
+    folder = task.unfinished(run)
+    make_folder(folder)
+    write_json(folder / _IDENTITY, task.comparison.identity(run))
+    try:
         result, scores = execute(
             task.comparison,
             run,
             datalists=task.datalists,
             backbone=task.backbone,
-            folder=Path(folder),
+            folder=folder,
             memory=memory,
             on_progress=lambda share: on_progress(run, min(share, 0.99)),
         )
+    except Exception:
+        shutil.rmtree(folder)  # the next call begins anew; what a killed process leaves is gone on with
+        raise
     write_scores(task.scores_path(run), scores)
     write_json(task.path(run), result)  # last, because a run with a result is done
+    shutil.rmtree(folder)
 
 
 _worker: dict[str, Any] = {}
@@ -187,7 +207,7 @@ def _start_worker(task: Task, progress: Any) -> None:
 
     from monai_fedlora.engines.memory import Memory
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(training_threads())
     _worker.update(task=task, progress=progress, memory=Memory())
 
 

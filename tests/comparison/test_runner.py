@@ -98,6 +98,51 @@ def test_other_settings_in_the_same_folder_are_an_error_that_names_them(
     assert done == ["dual_lora-seed0"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dual_lora", "centralised"])
+def test_a_run_whose_process_was_killed_goes_on_to_the_same_bits(
+    make_task: MakeTask, tmp_path: Path, method: str
+) -> None:
+    whole, cut = (make_task(tmp_path / name, method, rounds=2) for name in ("whole", "cut"))
+    (run,) = whole.comparison.runs()
+    steps: list[float] = []
+    assert run_missing(whole, on_progress=lambda _, share: steps.append(share)) == []
+    told: list[float] = []
+
+    def killed(_: Run, share: float) -> None:
+        told.append(share)
+        if len(told) == len(steps) // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_missing(cut, on_progress=killed)
+    assert (cut.unfinished(run).stat().st_mode & 0o077) == 0
+    other = make_task(tmp_path / "cut", method, rounds=2, seeds=(0,), methods={method: {"batch_size": 1}})
+    with pytest.raises(ConfigError, match=r"unfinished.*batch_size: 2, now 1"):
+        run_missing(other)
+    again: list[float] = []
+    assert run_missing(cut, on_progress=lambda _, share: again.append(share)) == []
+    assert len(again) < len(steps)
+    results = [read_json(task.path(run)) for task in (whole, cut)]
+    assert results[0]["metrics"] == results[1]["metrics"]
+    assert results[0]["scores"] == results[1]["scores"]
+    assert whole.scores_path(run).read_bytes() == cut.scores_path(run).read_bytes()
+    assert {path.name for path in (tmp_path / "cut").iterdir()} == {"runs", "scores"}
+
+
+def test_the_number_of_threads_is_the_environments_and_belongs_to_the_results(
+    make_task: MakeTask, tmp_path: Path, done: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task(tmp_path, "fedit")
+    run_missing(task)
+    monkeypatch.setenv("MONAI_FEDLORA_THREADS", "2")
+    with pytest.raises(ConfigError, match="threads: 1, now 2"):
+        run_missing(task)
+    monkeypatch.setenv("MONAI_FEDLORA_THREADS", "none")
+    with pytest.raises(ConfigError, match="MONAI_FEDLORA_THREADS=none"):
+        run_missing(task)
+
+
 def test_a_damaged_result_is_named(make_task: MakeTask, tmp_path: Path, done: list[str]) -> None:
     task = make_task(tmp_path, "dual_lora")
     run_missing(task)
