@@ -114,7 +114,8 @@ def run_missing(task: Task, *, workers: int = 1, on_progress: Progress = lambda 
     more in a process of its own.
 
     Every process computes with one thread, or as many as ``MONAI_FEDLORA_THREADS`` says, so that results do not depend
-    on the number of processes and cores. Each keeps preprocessed images and the features of the frozen blocks in memory.
+    on the number of processes and cores. Each keeps preprocessed images and the features of the frozen blocks in
+    memory.
 
     Args:
         task: the comparison.
