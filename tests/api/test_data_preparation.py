@@ -126,3 +126,21 @@ def test_a_csv_names_masks_of_photographs_and_needs_no_label_for_them(tmp_path: 
     Image.fromarray(levels.astype(np.uint8)).save(tmp_path / "3_m.png")
     with pytest.raises(DataError, match=r"3_m\.png holds the value 1, 2, 3, 4, and its structures are 255 on 0"):
         fl.prepare("csv", **asked, output=tmp_path / "bad", mask_values={"lesion": 255}, load_all=True)
+
+
+def test_isic_is_prepared_for_segmentation_and_keeps_its_splits(tmp_path: Path) -> None:
+    levels = np.arange(40 * 40, dtype=np.uint16).reshape(40, 40)
+    for number in range(9):
+        folder = (
+            tmp_path / "isic" / ("ISIC2018_Task1-2_Test_Input" if number > 6 else "ISIC2018_Task1-2_Training_Input")
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((levels // (8 + number)).astype(np.uint8)).save(folder / f"ISIC_{number}.png")
+        mask = Image.fromarray(np.where(levels > 700, 255, 0).astype(np.uint8))
+        mask.save(folder / f"ISIC_{number}_segmentation.png")
+    prepared = fl.prepare("isic", source=tmp_path / "isic", output=tmp_path / "out", load_all=True)
+    (site,) = prepared.datalists
+    assert (site.site, site.task, site.classes) == ("isic", "segmentation", ("lesion",))
+    assert {case.subject for case in site.test} == {"ISIC_7", "ISIC_8"} and len(site.training) > len(site.validation)
+    with pytest.raises(DataError, match=r"there is no diagnosis for subject ISIC_0; .*--task segmentation"):
+        fl.prepare("isic", source=tmp_path / "isic", output=tmp_path / "no", task="multiclass", classes=["MEL", "NV"])
