@@ -44,7 +44,7 @@ def test_a_site_learns_outlines_and_is_evaluated_by_dice(
 def test_a_federation_in_python_takes_the_task_of_its_sites(lesions: dict[str, Path]) -> None:
     run = fl.federate(
         "vit_demo",
-        fl.method("dual_lora"),
+        fl.method("fedavg"),
         {site: path.parent for site, path in lesions.items()},
         rounds=1,
         batch_size=8,
