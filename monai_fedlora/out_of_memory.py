@@ -12,14 +12,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from monai_fedlora.environment import GPU_FEATURES
+from monai_fedlora.environment import CACHE_MEMORY, GPU_FEATURES
 from monai_fedlora.errors import OutOfMemory
 
 TRAINING = (
     "lower batch_size, and raise accumulation_steps by as much",
     "set mixed_precision to bf16",
     "let fewer sites compute at once",
-    f"lower {GPU_FEATURES} where a GPU keeps features",
+    f"lower {GPU_FEATURES} where a GPU keeps features, and {CACHE_MEMORY} where the machine's memory does",
 )
 EVALUATING = ("lower batch_size", *TRAINING[1:])
 """What helps, the best first."""

@@ -117,7 +117,9 @@ class FrozenInferer(Inferer):
         found, self._left_out = self._left_out, {}
         if found and not self._said_left_out:
             self._said_left_out = True
-            say_left_out(found.values(), what="features of frozen blocks", keeper=self._without_room)
+            say_left_out(
+                found.values(), what="features of frozen blocks", counted="in an epoch", keeper=self._without_room
+            )
         return len(found)
 
     def rest(self) -> None:

@@ -75,7 +75,8 @@ class Preprocessed:
         left_out = (self._keeper or self._own).left_out
         say_left_out(
             [left_out[name] for name in names if name in left_out],
-            what=f"of {len(data)} preprocessed cases",
+            what="preprocessed cases",
+            counted=f"of {len(data)}",
             keeper=self._keeper or self._own,
         )
 

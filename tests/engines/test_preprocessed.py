@@ -124,7 +124,7 @@ def test_cases_without_room_are_read_whenever_they_are_used_and_that_is_said_onc
     assert contents(data) == expected
     assert Read.reads[-6:] == 2 * [case["image"] for case in cases]
     (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert said.startswith("3 of 3 preprocessed cases, 0.0 MB, find no room")
+    assert said.startswith("no room for preprocessed cases (3 of 3, 0.0 MB)")
     assert CACHE_MEMORY in said and (CACHE_LIMIT in said) == stored
 
 
