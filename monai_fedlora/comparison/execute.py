@@ -90,7 +90,8 @@ def execute(
         elif pooled:
             found = [_pooled_model(comparison, run, datalist, shared, folder, backbone) for datalist in members]
         else:
-            found = list(_at_members(run, results["final"], members, folder / PRIVATE / plan.experiment))
+            final = {site: report for site, report in results["final"].items() if site in _trained(results)}
+            found = list(_at_members(run, final, members, folder / PRIVATE / plan.experiment))
     facts = comparison.facts[run.method]
     result = {
         "identity": comparison.identity(run),
@@ -126,6 +127,11 @@ def _answers(results: Mapping[str, Any]) -> int:
 
 def _write(datalist: Datalist, data: Path) -> None:
     write_json(data / datalist.site / FILE_NAME, datalist.to_json())
+
+
+def _trained(results: Mapping[str, Any]) -> set[str]:
+    """The sites of which an update has counted; a model that never saw others has no score in a comparison."""
+    return {site for entry in results["rounds"] for site, said in entry["sites"].items() if "round" in said}
 
 
 def _validation(final: Mapping[str, Any], key: str) -> dict[str, float | None]:

@@ -42,7 +42,10 @@ class Row:
 
 
 def rows(results: Mapping[Run, Any], measures: Measures) -> list[Row]:
-    """One row per run, site and view, in the order of the runs."""
+    """One row per run, site and view, in the order of the runs.
+
+    A site with test cases of a single class has no mean over classes.
+    """
     return [
         Row(
             method=run.method,
@@ -51,7 +54,7 @@ def rows(results: Mapping[Run, Any], measures: Measures) -> list[Row]:
             view=entry["view"],
             cases=entry["cases"],
             n=entry.get("n", 0),
-            values={name: entry.get(name) for name in measures.columns},
+            values={name: entry.get(name) for name in measures.columns} | _without_classes(entry, measures),
             repeat=run.repeat,
             fold=run.fold,
         )
@@ -85,12 +88,21 @@ def over_folds(rows: Iterable[Row], scores: Iterable[CaseScore], measures: Measu
 
 
 def key_of(scores: Iterable[CaseScore], measures: Measures) -> float | None:
-    """The key metric of test cases: the mean of their scores, or over classes of each one's mean; None without any."""
+    """The key metric of test cases: the mean of their scores, or over classes of each one's mean.
+
+    None without a score, and, of classes, with scores of a single one.
+    """
     classes: dict[str, list[float]] = defaultdict(list)
     for each in scores:
         if each.score is not None:
             classes[each.label if measures.by_class else ""].append(each.score)
-    return fmean(map(fmean, classes.values())) if classes else None
+    return fmean(map(fmean, classes.values())) if len(classes) > measures.by_class else None
+
+
+def _without_classes(entry: Mapping[str, Any], measures: Measures) -> dict[str, None]:
+    """The key metric as undefined where the test cases are of one class."""
+    matrix = entry.get("confusion_matrix")
+    return {measures.key: None} if measures.by_class and matrix and sum(map(any, matrix)) < 2 else {}
 
 
 def _weighted(rows: Iterable[Row], metric: str) -> float | None:

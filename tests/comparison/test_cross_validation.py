@@ -158,7 +158,8 @@ def test_folds_are_put_together_case_by_case(cases: list[tuple[int, float, int]]
             scores.append(CaseScore(**model, patient=name, case=name, label=CLASSES[label], score=right))
     whole = classification_metrics([[p, 1 - p, 0] for _, p, _ in cases], [label for label, _, _ in cases])
     (row,) = over_folds(rows, scores, measures)
-    assert row.values["balanced_accuracy"] == pytest.approx(whole["balanced_accuracy"])
+    several = len({label for label, _, _ in cases}) > 1
+    assert row.values["balanced_accuracy"] == (pytest.approx(whole["balanced_accuracy"]) if several else None)
     assert row.values["accuracy"] == pytest.approx(whole["accuracy"])
     assert (row.n, row.fold, row.repeat) == (len(cases), None, 0)
 

@@ -17,6 +17,7 @@ from monai_fedlora.comparison.facts import method_facts
 from monai_fedlora.comparison.runner import Task
 from monai_fedlora.engines.memory import Memory
 from monai_fedlora.engines.metrics import classification_metrics
+from monai_fedlora.federated.aggregation import Refusal, SharedAverage
 from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.tasks.classification import CLASSIFICATION
 from tests.comparison.conftest import SIZE
@@ -87,6 +88,23 @@ def test_a_run_gives_what_the_federation_gives(
     assert (result["bytes_up"], result["bytes_down"]) == (facts.bytes_up, facts.bytes_down)
     assert result["bytes_up"] == direct["payload_bytes"]
     assert 0 <= result["seconds_shared"] <= result["seconds"]
+
+
+@pytest.mark.slow
+def test_a_site_whose_updates_never_counted_has_no_score(
+    do: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept = SharedAverage.accept
+
+    def refuse(self: SharedAverage, site: str, update: Any) -> None:
+        if site == "site-2":
+            raise Refusal("too large")
+        accept(self, site, update)
+
+    monkeypatch.setattr(SharedAverage, "accept", refuse)
+    result = do("fedit")
+    assert {entry["site"] for entry in result["metrics"]} == {"site-1", "site-3"}
+    assert [refusal["site"] for refusal in result["refused"]] == ["site-2"]
 
 
 @pytest.mark.slow

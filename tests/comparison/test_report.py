@@ -196,6 +196,37 @@ def test_names_cannot_become_markup(make_outcome: Callable[..., Outcome]) -> Non
 
 
 @pytest.mark.usefixtures("no_figures")
+def test_a_site_with_one_class_has_no_mean_over_classes(make_outcome: Callable[..., Outcome]) -> None:
+    outcome = make_outcome("fedit", unseen=())
+    results = {
+        run: {
+            **result,
+            "metrics": [
+                {**entry, "confusion_matrix": [[0, 0], [3, 1]] if entry["site"] == "site-2" else [[2, 0], [0, 2]]}
+                for entry in result["metrics"]
+            ],
+        }
+        for run, result in outcome.results.items()
+    }
+    found = dataclasses.replace(outcome, results=results)
+    assert found.summaries[0].sites.keys() == {"site-1", "site-3"}
+    assert "a site with test cases of a single class has none" in page(found)
+
+
+@pytest.mark.parametrize("classes", [33, 100])
+@pytest.mark.usefixtures("no_figures")
+def test_many_classes_are_compared(make_outcome: Callable[..., Outcome], classes: int) -> None:
+    names = tuple(f"class-{n}" for n in range(classes))
+    outcome = make_outcome("fedit", unseen=(), classes=names)
+    wide = {
+        site: dataclasses.replace(each, classes=names, test=each.test[:1]) for site, each in outcome.datalists.items()
+    }
+    text = page(dataclasses.replace(outcome, datalists=wide))
+    assert f"{classes} classes (class-0" in text
+    assert outcome.measures.chance == 1 / classes
+
+
+@pytest.mark.usefixtures("no_figures")
 def test_a_cross_validation_counts_every_case_once(make_outcome: Callable[..., Outcome], tmp_path: Path) -> None:
     outcome = make_outcome("fedit", folds=2, repeats=2, unseen=())
     scores = [
