@@ -125,6 +125,9 @@ def unseen(outcome: Outcome) -> Table:
         ]
         for s in outcome.summaries
     ]
+    least = [outcome.detectable_unseen(n) for n in columns]
+    if any(value is not None for value in least):
+        rows.append(["detectable difference", *map(shown, least), ""])
     return Table(
         caption=f"{outcome.measures.title}, by number of the new site's own training cases",
         head=["method", *(f"{n} cases" if n else "at once" for n in columns), "head"],

@@ -14,9 +14,10 @@ from monai_fedlora import __version__
 from monai_fedlora.comparison.case_scores import CaseScore
 from monai_fedlora.comparison.compared_measures import Measures
 from monai_fedlora.comparison.comparison_settings import Comparison, Run
-from monai_fedlora.comparison.result_rows import Row, over_folds, rows
+from monai_fedlora.comparison.result_rows import NEW, Row, over_folds, rows
 from monai_fedlora.comparison.runner import Failure
 from monai_fedlora.comparison.score_differences import MethodDifference, ScoreTable
+from monai_fedlora.comparison.single_runs import single_run_tests
 from monai_fedlora.comparison.statistics import Average, Summary, ranked, summarise
 from monai_fedlora.comparison.tuning import Tuning
 from monai_fedlora.data.cases import SPLITS, Datalist
@@ -24,6 +25,7 @@ from monai_fedlora.data.origin import MIXED, SYNTHETIC, together
 from monai_fedlora.files import csv_text, write_json, write_text
 
 TABLE_NAME, ROWS_NAME, JSON_NAME = "table.csv", "results.csv", "comparison.json"
+SINGLE_NAME = "single_runs.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,16 @@ class Outcome:
         found = [each.here.detectable for each in self.differences if each.here.detectable is not None]
         return max(found, default=None)
 
+    def detectable_unseen(self, cases: int) -> float | None:
+        """Like :attr:`detectable`, at held-out sites after so many training cases.
+
+        The methods are compared with the first one that has a value there.
+        """
+        table = ScoreTable(self.scores, self.measures, view=NEW, cases=cases)
+        tested = [summary.method for summary in self.summaries if cases in summary.unseen]
+        found = [each.here.detectable for each in table.against(tested[0], tested[1:])] if tested else []
+        return max((least for least in found if least is not None), default=None)
+
     @property
     def verdict(self) -> str:
         """Which method has the best mean, and whether its interval excludes the next; empty without a result."""
@@ -166,9 +178,19 @@ class Outcome:
 
 
 def write_files(outcome: Outcome, folder: Path) -> None:
-    """Write ``table.csv`` (a row per method), ``results.csv`` (a row per run, site and view), ``comparison.json``."""
+    """Write ``table.csv`` (a row per method), ``results.csv`` (a row per run, site and view), ``comparison.json``.
+
+    In a task with classes also ``single_runs.csv``, see :func:`single_run_tests`.
+    """
     write_text(folder / TABLE_NAME, _csv(table(outcome)))
     write_text(folder / ROWS_NAME, _csv(map(_row, outcome.rows_of_runs)))
+    lines = []
+    if outcome.measures.by_class:
+        lines = list(single_run_tests(outcome.scores, list(outcome.comparison.methods), outcome.comparison.classes))
+    if lines:
+        write_text(folder / SINGLE_NAME, _csv(lines))
+    else:
+        (folder / SINGLE_NAME).unlink(missing_ok=True)
     write_json(folder / JSON_NAME, as_json(outcome))
 
 

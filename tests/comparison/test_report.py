@@ -95,14 +95,14 @@ def test_the_main_table_has_means_worst_sites_and_bytes(make_outcome: Callable[.
     assert found.row("local")[4:7] == ["n/a", "0", "0"]
 
 
-def answers(outcome: Outcome, share: dict[str, float], *, patients: int = 60) -> Outcome:
+def answers(outcome: Outcome, share: dict[str, float], *, patients: int = 60, **more: Any) -> Outcome:
     """The outcome with scores of so many patients of each class and site, a share of them right with every method."""
     scores = [
         CaseScore(
             method=run.method,
             seed=run.seed,
             site=site,
-            view="personal",
+            **{"view": "personal", **more},
             patient=f"{label}{n}",
             case=f"{label}{n}",
             label=label,
@@ -159,6 +159,9 @@ def test_differences_come_with_intervals_and_what_they_are_about(
     assert float(table["fedit"]["low"]) == pytest.approx(low, abs=1e-6)
     assert table["fedit"]["elsewhere_p"] == table["dual_lora"]["low"] == ""
     assert [line["best_and_interval_excludes_next"] for line in table.values()] == ["False", "False", "False", "True"]
+    single = read_csv(tmp_path / "single_runs.csv")
+    assert len(single) == 2 * 3 * 3  # seeds, sites, methods
+    assert {line["cases"] for line in single} == {"120"}
     stored = read_json(tmp_path / "comparison.json")
     assert stored["differences"][0]["here"]["high"] == pytest.approx(high)
     assert stored["best_and_next"]["method"] == "centralised"
@@ -174,6 +177,10 @@ def test_a_new_site_is_shown_at_once_and_with_its_cases(make_outcome: Callable[.
     assert found.row("local", head)[1:] == ["n/a", "0.570 ± 0.014", "0.590 ± 0.014", "trained there"]
     assert found.row("fedit", head)[1:] == ["0.460 ± 0.014", "n/a", "n/a", "the federation's"]
     assert head not in page(make_outcome(unseen=()))
+    share = {"dual_lora": 0.8, "fedit": 0.6, "local": 0.7, "centralised": 0.9}
+    known = answers(make_outcome(), share, view="new", cases=2)
+    row = Page(page(known)).row("detectable difference", head)
+    assert row[1:] == ["n/a", f"{known.detectable_unseen(2):.3f}", "n/a", ""]
 
 
 @pytest.mark.slow
