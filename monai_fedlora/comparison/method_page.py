@@ -43,6 +43,7 @@ def page(outcome: Outcome) -> str:
         elsewhere=method_tables.elsewhere(outcome),
         fewest_sites=FEWEST_SITES,
         unseen=method_tables.unseen(outcome),
+        joined=method_tables.joined(outcome),
         unseen_figure=method_figures.unseen_figure(outcome),
         traffic_figure=method_figures.traffic_figure(outcome),
         settings=[method_tables.common_settings(outcome), method_tables.method_settings(outcome)],

@@ -135,6 +135,22 @@ def unseen(outcome: Outcome) -> Table:
     )
 
 
+def joined(outcome: Outcome) -> Table:
+    """What joining late gives a held-out site beyond training alone on the same cases, by their number."""
+    columns = [n for n in outcome.comparison.new_site_cases if any(n in s.unseen for s in outcome.summaries)]
+    rows = []
+    for method in outcome.comparison.methods:
+        found = [outcome.joined(method, n) for n in columns]
+        if any(found):
+            cells = [f"{each.difference:+.3f} ({_claim(each.here)[0]})" if each else MISSING for each in found]
+            rows.append([method, *cells])
+    return Table(
+        caption=f"{outcome.measures.title} minus that of training alone, by number of the new site's cases",
+        head=["method", *(f"{n} cases" for n in columns)],
+        rows=rows,
+    )
+
+
 def common_settings(outcome: Outcome) -> Table:
     """Settings that all methods have in common."""
     comparison = outcome.comparison

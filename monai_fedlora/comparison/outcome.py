@@ -26,6 +26,8 @@ from monai_fedlora.files import csv_text, write_json, write_text
 
 TABLE_NAME, ROWS_NAME, JSON_NAME = "table.csv", "results.csv", "comparison.json"
 SINGLE_NAME = "single_runs.csv"
+ALONE = "local"
+"""The method in which every site trains for itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +108,19 @@ class Outcome:
 
         The methods are compared with the first one that has a value there.
         """
-        table = ScoreTable(self.scores, self.measures, view=NEW, cases=cases)
         tested = [summary.method for summary in self.summaries if cases in summary.unseen]
-        found = [each.here.detectable for each in table.against(tested[0], tested[1:])] if tested else []
-        return max((least for least in found if least is not None), default=None)
+        found = self._unseen_scores(cases).against(tested[0], tested[1:]) if tested else []
+        return max((each.here.detectable for each in found if each.here.detectable is not None), default=None)
+
+    def joined(self, method: str, cases: int) -> MethodDifference | None:
+        """A method at held-out sites against training alone on the same cases, so many of them.
+
+        None where there are no scores of either.
+        """
+        return self._unseen_scores(cases).between(method, ALONE) if method != ALONE else None
+
+    def _unseen_scores(self, cases: int) -> ScoreTable:
+        return ScoreTable(self.scores, self.measures, view=NEW, cases=cases)
 
     @property
     def verdict(self) -> str:

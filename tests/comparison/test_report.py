@@ -181,6 +181,16 @@ def test_a_new_site_is_shown_at_once_and_with_its_cases(make_outcome: Callable[.
     known = answers(make_outcome(), share, view="new", cases=2)
     row = Page(page(known)).row("detectable difference", head)
     assert row[1:] == ["n/a", f"{known.detectable_unseen(2):.3f}", "n/a", ""]
+    gain = known.joined("dual_lora", 2)
+    assert gain is not None
+    assert gain.here.low is not None
+    assert 0 < gain.here.low < gain.difference
+    (joined,) = [
+        rows for caption, rows in Page(page(known)).tables.items() if "minus that of training alone" in caption
+    ]
+    (row,) = [row for row in joined if row[0] == "dual_lora"]
+    assert row[1].startswith(f"{gain.difference:+.3f} ({gain.here.low:+.3f} to ")
+    assert row[2] == "n/a"
 
 
 @pytest.mark.slow
