@@ -26,13 +26,14 @@ from monai_fedlora.exporting.check.findings import FOREIGN, VERIFIED
 from monai_fedlora.exporting.check.layout import PROGRAM, model_of
 from monai_fedlora.exporting.check.provenance import NOT_MADE_HERE
 from monai_fedlora.exporting.keys import PublicKey
+from monai_fedlora.exporting.mask_answer import SEGMENTATION_FORMAT
 from monai_fedlora.exporting.reference import METHOD
 from monai_fedlora.out_of_memory import tell_out_of_memory
 from monai_fedlora.site_report import renamed_views
 from monai_fedlora.studies.study import CINE, IMAGE
 
 _MODALITIES = {"MR": CINE, "photograph": IMAGE}
-_MODEL = "models/model.ts"
+MODEL_NAME = "models/model.ts"
 _SHORT_OF_MEMORY = (
     "the image is not to blame: close other programs that use it",
     "compute on the processor, with CUDA_VISIBLE_DEVICES= in front of the command",
@@ -158,19 +159,30 @@ class Classifier:
         return self._run(self.script.network, prepared).log_softmax(dim=1).cpu()
 
     def _run(self, module: Callable[..., Any], *inputs: Tensor) -> Any:
-        try:
-            with torch.no_grad():
-                return module(*(tensor.to(self.device) for tensor in inputs))
-        except (MemoryError, RuntimeError, torch.jit.Error) as error:
-            tell_out_of_memory(error, "the model looked at the image", *_SHORT_OF_MEMORY)
-            if device_failed(error):
-                said = str(error).strip().splitlines()[-1]
-                raise FedLoraError(
-                    f"the GPU has failed, and computes nothing more for this program ({said}); start it again, "
-                    "with CUDA_VISIBLE_DEVICES= in front of the command to compute on the processor"
-                ) from error
-            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-            raise DataError(f"the model refuses this image: {reason.partition('Error: ')[2] or reason}") from error
+        return run_module(module, *inputs, device=self.device)
+
+
+def run_module(module: Callable[..., Any], *inputs: Tensor, device: torch.device) -> Any:
+    """Run a module of a bundle, or one of its methods, without gradients.
+
+    Raises:
+        DataError: the model refuses the image.
+        OutOfMemory: memory ran out.
+        FedLoraError: the GPU has failed.
+    """
+    try:
+        with torch.no_grad():
+            return module(*(tensor.to(device) for tensor in inputs))
+    except (MemoryError, RuntimeError, torch.jit.Error) as error:
+        tell_out_of_memory(error, "the model looked at the image", *_SHORT_OF_MEMORY)
+        if device_failed(error):
+            said = str(error).strip().splitlines()[-1]
+            raise FedLoraError(
+                f"the GPU has failed, and computes nothing more for this program ({said}); start it again, "
+                "with CUDA_VISIBLE_DEVICES= in front of the command to compute on the processor"
+            ) from error
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        raise DataError(f"the model refuses this image: {reason.partition('Error: ')[2] or reason}") from error
 
 
 def open_bundle(
@@ -211,9 +223,24 @@ def open_with_files(
     Raises:
         ConfigError, ExportError, WeightsError: as of :func:`open_bundle`.
     """
+    with checked_files(path, keys=keys) as (bundle, contents):
+        yield classifier_of(bundle, contents, device), contents
+
+
+@contextmanager
+def checked_files(path: str | Path, *, keys: Sequence[PublicKey] = ()) -> Iterator[tuple[Path, Contents]]:
+    """Yield the path of a bundle and the checked copy of its files.
+
+    Args:
+        path: as of :func:`open_bundle`.
+        keys: as of :func:`open_bundle`.
+
+    Raises:
+        ConfigError, ExportError, WeightsError: as of :func:`open_bundle`.
+    """
     bundle = Path(path).absolute()
-    if not (bundle.is_file() or any((bundle / name).is_file() for name in (_MODEL, PROGRAM))):
-        why = f"it has no {_MODEL}" if bundle.exists() else "it does not exist"
+    if not (bundle.is_file() or any((bundle / name).is_file() for name in (MODEL_NAME, PROGRAM))):
+        why = f"it has no {MODEL_NAME}" if bundle.exists() else "it does not exist"
         raise ConfigError(f"{bundle} is no exported bundle: {why}; make one with monai-fedlora export")
     with open_contents(bundle) as contents:
         report = check_contents(contents, bundle=bundle, keys=keys)
@@ -226,36 +253,65 @@ def open_with_files(
             )
         if keys and report.signature != VERIFIED:
             raise WeightsError(f"{bundle} is not signed with a key that is trusted here; do not use it")
-        if isinstance(contents, Contents) and model_of(contents) != _MODEL:
+        if isinstance(contents, Contents) and model_of(contents) != MODEL_NAME:
             raise ConfigError(
                 f"{bundle} takes arrays that its makers have prepared, and no image files; run it as its own "
                 "docs/README.md says"
             )
-        if not isinstance(contents, Contents) or _MODEL not in contents.files:
-            raise ConfigError(f"{bundle} is no exported bundle: it has no {_MODEL}; make one with monai-fedlora export")
-        yield _open(bundle, contents, device or ("cuda:0" if torch.cuda.is_available() else "cpu")), contents
+        if not isinstance(contents, Contents) or MODEL_NAME not in contents.files:
+            raise ConfigError(
+                f"{bundle} is no exported bundle: it has no {MODEL_NAME}; make one with monai-fedlora export"
+            )
+        yield bundle, contents
 
 
-def _open(bundle: Path, contents: Contents, place: torch.device | str) -> Classifier:
+def bundle_texts(contents: Contents) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Content of a bundle's ``metadata.json``, with today's names, and of its ``inference.json``."""
     metadata, inference = (json.loads(contents.read(f"configs/{name}.json")) for name in ("metadata", "inference"))
-    device = torch.device(place)
+    return current_names(metadata), inference
+
+
+def gives_masks(metadata: Mapping[str, Any]) -> bool:
+    """Whether a bundle's model answers with masks, by its metadata."""
+    return bool(metadata["network_data_format"]["outputs"]["pred"].get("format") == SEGMENTATION_FORMAT)
+
+
+def device_of(given: torch.device | str | None) -> torch.device:
+    """The device where a model is to run; None takes the first GPU, or the CPU where there is none."""
+    return torch.device(given or ("cuda:0" if torch.cuda.is_available() else "cpu"))
+
+
+def classifier_of(bundle: Path, contents: Contents, place: torch.device | str | None) -> Classifier:
+    """The classifier of a checked bundle.
+
+    Args:
+        bundle: where it lies.
+        contents: the checked copy of its files.
+        place: as the device of :func:`open_bundle`.
+
+    Raises:
+        ConfigError, OutOfMemory, WeightsError: as of :func:`open_bundle`.
+    """
+    device = device_of(place)
     try:
-        metadata = current_names(metadata)
+        metadata, inference = bundle_texts(contents)
+        if gives_masks(metadata):
+            raise ConfigError(f"{bundle} outlines structures, and a model that classifies is needed here")
         image = metadata["network_data_format"]["inputs"]["image"]
         channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
         modality = _MODALITIES[image["modality"]]
-        trust, script = read_trust(metadata), _load(contents.path(_MODEL), bundle, device)
+        trust, script = read_trust(metadata), load_script(contents, bundle, device)
         if trust.ood_threshold is not None:
             getattr(script, METHOD)
         return Classifier(
             path=bundle,
             name=str(metadata["name"]),
             version=str(metadata["version"]),
-            sha256=contents.digests[_MODEL],
+            sha256=contents.digests[MODEL_NAME],
             classes=tuple(str(channels[str(index)]) for index in range(len(channels))),
             modality=modality,
             style=str(image["style"]) if modality == IMAGE else None,
-            spacing=_spacing(image) if modality == CINE else None,
+            spacing=voxel_size(image) if modality == CINE else None,
             resampling=_resampling(inference) if modality == CINE else None,
             script=script,
             device=device,
@@ -279,7 +335,14 @@ def device_failed(error: BaseException) -> bool:
     return "CUDA error" in str(error)
 
 
-def _load(model: Path, bundle: Path, device: torch.device) -> torch.jit.ScriptModule:
+def load_script(contents: Contents, bundle: Path, device: torch.device) -> torch.jit.ScriptModule:
+    """Load the TorchScript module of a checked bundle.
+
+    Raises:
+        OutOfMemory: the device has no room for it.
+        WeightsError: it is damaged.
+    """
+    model = contents.path(MODEL_NAME)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=DeprecationWarning)
@@ -287,10 +350,13 @@ def _load(model: Path, bundle: Path, device: torch.device) -> torch.jit.ScriptMo
     except (RuntimeError, ValueError) as error:
         tell_out_of_memory(error, f"opening {bundle} on {device}", *_SHORT_OF_MEMORY[1:])
         reason = str(error).partition("\n")[0]
-        raise WeightsError(f"{bundle}: {_MODEL} cannot be read ({reason}); copy it again from the source") from error
+        raise WeightsError(
+            f"{bundle}: {MODEL_NAME} cannot be read ({reason}); copy it again from the source"
+        ) from error
 
 
-def _spacing(image: Mapping[str, Any]) -> tuple[float, float, float]:
+def voxel_size(image: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Voxel size (x, y, z) of the network's input in mm, by the metadata's description of it."""
     x, y, z = (float(step) for step in image["spacing_mm"])
     return x, y, z
 

@@ -64,7 +64,7 @@ def _told(cases: int | None, *, warns: bool) -> Compared:
 def _by_chance(entry: Mapping[str, Any], metadata: Mapping[str, Any]) -> bool:
     if entry.get("p") is not None:
         return float(entry["p"]) >= _LEVEL
-    return _overlap(*(_tested(metadata, view).get("interval_95") for view in VIEWS))
+    return _overlap(*(_tested(metadata, view, entry.get("metric", _METRIC)).get("interval_95") for view in VIEWS))
 
 
 def _of_earlier(metadata: Mapping[str, Any]) -> Compared | None:
@@ -80,9 +80,9 @@ def _of_earlier(metadata: Mapping[str, Any]) -> Compared | None:
     return _told(cases, warns=not _overlap(personal.get("interval_95"), shared.get("interval_95")))
 
 
-def _tested(metadata: Mapping[str, Any], view: str) -> Mapping[str, Any]:
+def _tested(metadata: Mapping[str, Any], view: str, metric: str = _METRIC) -> Mapping[str, Any]:
     found: Any = metadata
-    for key in ("eval_metrics", "test", view, _METRIC):
+    for key in ("eval_metrics", "test", view, metric):
         found = found.get(key) if isinstance(found, Mapping) else None
     return found if isinstance(found, Mapping) else {}
 

@@ -20,13 +20,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from monai_fedlora.clinic.bundle import Classifier, device_failed
 from monai_fedlora.clinic.messages import describe_tensors, read_tensors, tensor_bytes
+from monai_fedlora.clinic.segmenting import Segmenter
 from monai_fedlora.errors import DataError
 from monai_fedlora.scratch import private_folder
 
@@ -178,15 +179,18 @@ class _Script(_Part):
         self.assess = _Part(helper, "assess", model)
 
 
-def isolated(classifier: Classifier, helper: Helper) -> Classifier:
-    """The same classifier with its model run by a helper, which opens the same bundle."""
-    script = cast(torch.jit.ScriptModule, _Script(helper, classifier.script, fingerprint(classifier)))
-    return replace(classifier, script=script, device=torch.device("cpu"))
+Opened = TypeVar("Opened", Classifier, Segmenter)
 
 
-def fingerprint(classifier: Classifier) -> str:
+def isolated(opened: Opened, helper: Helper) -> Opened:
+    """The same model, run by a helper, which opens the same bundle."""
+    script = cast(torch.jit.ScriptModule, _Script(helper, opened.script, fingerprint(opened)))
+    return replace(opened, script=script, device=torch.device("cpu"))
+
+
+def fingerprint(opened: Classifier | Segmenter) -> str:
     """SHA-256 of model and metadata, by which two processes agree that they have opened the same bundle."""
-    text = json.dumps([classifier.sha256, classifier.metadata], sort_keys=True)
+    text = json.dumps([opened.sha256, opened.metadata], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -62,20 +62,20 @@ def _prepare(bundle: Path, keys: Sequence[Path]) -> tuple[Mapping[str, Callable[
     _be_expendable()
     import torch
 
-    from monai_fedlora.clinic.bundle import open_bundle
     from monai_fedlora.clinic.helper import fingerprint
+    from monai_fedlora.clinic.segmenting import open_model
     from monai_fedlora.clinic.threads import torch_threads
     from monai_fedlora.exporting.keys import read_public_keys
 
     torch.set_num_threads(torch_threads())
-    classifier = open_bundle(bundle, keys=read_public_keys(keys))
-    if classifier.device.type == "cpu":
+    opened = open_model(bundle, keys=read_public_keys(keys))
+    if opened.device.type == "cpu":
         _limit_memory()
-    script = classifier.script
+    script = opened.script
     methods = {"forward": script, "preprocessor": script.preprocessor, "network": script.network}
     if hasattr(script, "assess"):
         methods["assess"] = script.assess
-    return methods, classifier.device, fingerprint(classifier)
+    return methods, opened.device, fingerprint(opened)
 
 
 def _listen(stream: BinaryIO, requests: queue.Queue[_Request]) -> None:

@@ -7,12 +7,15 @@ What a bundle holds, for programs that read it:
   ``preprocessor(image)`` maps raw to prepared images, and ``network(prepared)`` prepared images to calibrated logits.
   If metadata ``out_of_distribution.available`` is true, ``assess(image)`` returns logits and distances (batch,). The
   share ``out_of_distribution.quantile`` of the site's own cases lies within ``out_of_distribution.threshold``. Unusable
-  images raise an error.
+  images raise an error. Of a segmentation of cines, ``forward(image, affine)`` maps raw frames (batch, 2, X, Y, Z) to
+  masks of the same shape, and ``measure(mask, affine)`` the masks of one study to the numbers of ``masks.csv`` and the
+  reason why there are none.
 - ``models/model.pt``: the state dictionary of the network, whose logits are not calibrated.
 - ``models/model.pt2`` (optional): a program of `torch.export`; ``models/model.onnx`` (optional). Metadata
   ``model_files`` says whether each takes raw or prepared images.
-- metadata ``calibration``: the ``temperature`` that the logits are divided by, whether it was ``fitted``, the
-  ``reason`` if not, and ``ece`` and ``nll`` ``before`` and ``after`` for "validation" and "test" where known.
+- metadata ``calibration`` (not of a segmentation): the ``temperature`` that the logits are divided by, whether it was
+  ``fitted``, the ``reason`` if not, and ``ece`` and ``nll`` ``before`` and ``after`` for "validation" and "test" where
+  known.
 - metadata ``provenance``: backbone, method, federation, licence, software; ``eval_metrics.test``: test metrics by view.
 - ``docs/README.md``, the model card, and ``docs/CLAIM.md``, a checklist for reports.
 - ``checksums.json``: ``{"algorithm": "sha256", "files": {path: digest}}`` of all other files.

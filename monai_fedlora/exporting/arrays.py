@@ -57,7 +57,7 @@ class Arrays(Modality):
     image_classes = "channels as in the arrays that it was trained on"
     references = ()
     subject = "images"
-    processing = "It takes an image as it was prepared for training, and classifies it."
+    processing = "It takes an image as it was prepared for training, and {does} it."
     limitations = (
         "It takes arrays that were prepared as its training cases were; nothing in this folder prepares them, or tells "
         "one that was prepared otherwise.",

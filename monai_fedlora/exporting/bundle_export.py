@@ -18,7 +18,7 @@ from monai_fedlora.exporting.bundle_zip import pack
 from monai_fedlora.exporting.calibration import calibrate
 from monai_fedlora.exporting.checksums import write_checksums
 from monai_fedlora.exporting.claim import claim_checklist
-from monai_fedlora.exporting.classifier import write_script
+from monai_fedlora.exporting.classifier import scripted_model, write_script
 from monai_fedlora.exporting.exported_program import write_program
 from monai_fedlora.exporting.finished import FinishedModel, backbone_name, find_backbone, read_finished, rebuild
 from monai_fedlora.exporting.folder import new_folder
@@ -28,9 +28,10 @@ from monai_fedlora.exporting.keys import SigningKey
 from monai_fedlora.exporting.leakage import read_audit
 from monai_fedlora.exporting.leakage_card import card_entry
 from monai_fedlora.exporting.licence import licence_text
+from monai_fedlora.exporting.mask_answer import NO_FEATURES, UNMEASURED_LEAKAGE
 from monai_fedlora.exporting.measured import measured_leakage, with_audit
 from monai_fedlora.exporting.merged_weights import write_weights
-from monai_fedlora.exporting.modalities import modality_of
+from monai_fedlora.exporting.modalities import answer_of, modality_of
 from monai_fedlora.exporting.modality import Modality
 from monai_fedlora.exporting.model_card import model_card
 from monai_fedlora.exporting.model_metadata import model_metadata
@@ -44,7 +45,7 @@ from monai_fedlora.exporting.usage import ONNX, PROGRAM, SCRIPT, WEIGHTS, infere
 from monai_fedlora.exporting.written import check_models, check_passes
 from monai_fedlora.files import make_folder, sha256, write_text
 from monai_fedlora.out_of_memory import memory_told
-from monai_fedlora.tasks.task import EXPORT
+from monai_fedlora.tasks.task import EXPORT, MEMBERSHIP, OUTPUTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,17 +128,19 @@ def export_bundle(
             source, keys = own.name, own.keys
             modality, adapted = Arrays(shape=own.shape), own.restored(model)
         plain = write_weights(model, adapted, modality.probe(), folder / WEIGHTS, own=keys)
-        calibration = calibrate(model.evidence)
+        answer = answer_of(model.plan)
+        calibration = calibrate(model.evidence) if OUTPUTS in model.plan.task_of.sections else None
+        temperature = 1.0 if calibration is None else calibration.temperature
         reference: Place | str = "it was left out of this export"
         if statistics:
             reference = site_reference(model, plain, modality, public=public, on_public=on_public)
-        network = ExportedNetwork(plain, temperature=calibration.temperature).eval()
+        network = ExportedNetwork(plain, temperature=temperature).eval()
         scripted = network
         if isinstance(reference, Place):
-            scripted = AssessingNetwork(plain, temperature=calibration.temperature, reference=reference).eval()
+            scripted = AssessingNetwork(plain, temperature=temperature, reference=reference).eval()
         if not program and not modality.scripted:
             raise ExportError("the bundle of a network of one's own is the program; leave program=False out")
-        files = model_files(modality, program=program, onnx=onnx)
+        files = model_files(modality, answer, program=program, onnx=onnx)
         metadata = model_metadata(
             model,
             name=output.name,
@@ -149,22 +152,26 @@ def export_bundle(
             calibration=calibration,
             reference=reference,
         )
-        leakage = with_audit(measured_leakage(model.evidence, reference, metadata), read_audit(model.path))
-        metadata["measured_leakage"] = card_entry(leakage)
-        config = inference_config(model.plan.classes, modality.reading())
+        if MEMBERSHIP in model.plan.task_of.sections:
+            leakage = with_audit(measured_leakage(model.evidence, reference, metadata), read_audit(model.path))
+            metadata["measured_leakage"] = card_entry(leakage)
+        else:
+            metadata["measured_leakage"] = {"measured": False, "reason": UNMEASURED_LEAKAGE}
+        config = inference_config(answer.writing(modality), modality.reading())
         if modality.scripted:
-            write_script(scripted, modality, folder / SCRIPT, metadata=metadata, config=config)
+            script = scripted_model(scripted, modality, answer.whole)
+            write_script(script, folder / SCRIPT, metadata=metadata, config=config)
         if program:
             write_program(network, modality, folder / PROGRAM, metadata=metadata)
         if onnx:
             write_onnx(network, modality, folder / ONNX)
         for name, content in (("metadata", metadata), ("inference", config)):
             write_text(folder / "configs" / f"{name}.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
-        usage = usage_text(output.name, modality, files)
+        usage = usage_text(output.name, modality, answer, files)
         write_text(folder / "docs" / "README.md", model_card(metadata, usage=usage))
         write_text(folder / "docs" / "CLAIM.md", claim_checklist(metadata))
         write_text(folder / "LICENSE", licence_text(backbone_name(source)))
-        check_models(folder, scripted, modality)
+        check_models(folder, scripted, modality, answer)
         digest = write_checksums(folder)
         if key is not None:
             sign_bundle(folder, key)
@@ -194,6 +201,8 @@ def site_reference(
     Returns:
         The reference, or the reason why there is none.
     """
+    if OUTPUTS not in model.plan.task_of.sections:
+        return NO_FEATURES
     if not modality.foreign:
         return "there are no public images like those of a network of its makers' own"
     if model.site is None and public is None:

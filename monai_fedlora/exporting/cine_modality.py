@@ -86,7 +86,7 @@ class Cine(BackboneModality):
     subject = "short-axis cine cardiac MRI"
     processing = (
         "It takes the end-diastolic and the end-systolic short-axis stack with their affine, brings the axes to one "
-        "order, resamples, finds the heart, normalises the grey levels and classifies the study."
+        "order, resamples, finds the heart, normalises the grey levels and {does} the study."
     )
     folder_text = (
         "Put each study's two frames into one folder, as `<study>_ed.nii.gz` (end-diastole) and `<study>_es.nii.gz`\n"
@@ -122,7 +122,7 @@ class Cine(BackboneModality):
             "affine": AFFINE,
         }
 
-    def preprocessor(self) -> nn.Module:
+    def preprocessor(self) -> CheckedCine:
         """Checks, orientation, resampling, crop around the heart and normalisation."""
         x, y, z = self.architecture.image_size
         return CheckedCine(CinePreprocessor((x, y, z), self.spacing))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from monai_fedlora.exporting.intervals import METRIC_NAMES
+from monai_fedlora.exporting.intervals import metric_name
 from monai_fedlora.exporting.model_card import VIEW_NAMES, format_metric, listed_settings
 from monai_fedlora.rendering.documents import render
 
@@ -30,7 +30,7 @@ def claim_checklist(metadata: Mapping[str, Any]) -> str:
         settings={**origin["training_settings"], **origin["method"]["hyperparameters"]},
         results=_results(metadata),
         listed=listed_settings,
-        names=METRIC_NAMES,
+        metric_name=metric_name,
     )
 
 
@@ -45,6 +45,6 @@ def _results(metadata: Mapping[str, Any]) -> str:
     texts = []
     for view, metrics in metadata["eval_metrics"]["test"].items():
         values = {name: format_metric(entry) for name, entry in metrics.items() if isinstance(entry, Mapping)}
-        shown = ", ".join(f"{METRIC_NAMES.get(name, name)} {text}" for name, text in values.items() if text)
+        shown = ", ".join(f"{metric_name(name)} {text}" for name, text in values.items() if text)
         texts.append(f"{VIEW_NAMES[view]}: {shown}")
     return ". ".join(texts)

@@ -6,7 +6,7 @@ import io
 import json
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Optional
@@ -112,8 +112,16 @@ def eager_classifier(network: nn.Module, modality: Modality) -> nn.Module:
     return kinds[hasattr(network, "assess")](modality.preprocessor(), network).eval()
 
 
-def scripted_classifier(network: nn.Module, modality: Modality) -> torch.jit.ScriptModule:
-    """The classifier as TorchScript: the preprocessor is scripted, so that it takes any size; the network is traced."""
+def scripted_model(
+    network: nn.Module, modality: Modality, whole: Callable[[nn.Module, Modality], nn.Module] = eager_classifier
+) -> torch.jit.ScriptModule:
+    """The model as TorchScript: the network is traced, and what surrounds it scripted, so that it takes any size.
+
+    Args:
+        network: maps prepared images to logits.
+        modality: kind of its images.
+        whole: puts preprocessing around the traced network.
+    """
     example = torch.zeros(1, *modality.input_shape)
     methods = {name: example for name in ("forward", "assess", "assess_together") if hasattr(network, name)}
     _name_classes_as_ours(network)
@@ -122,7 +130,7 @@ def scripted_classifier(network: nn.Module, modality: Modality) -> torch.jit.Scr
         for module in traced.modules():
             for name in module._c._method_names():
                 torch._C._jit_pass_remove_mutation(module._c._get_method(name).graph)  # the bundle check refuses them
-        return torch.jit.script(eager_classifier(traced, modality))
+        return torch.jit.script(whole(traced, modality))
 
 
 def _name_classes_as_ours(network: nn.Module) -> None:
@@ -138,12 +146,12 @@ def _name_classes_as_ours(network: nn.Module) -> None:
 
 
 def write_script(
-    network: nn.Module, modality: Modality, path: Path, *, metadata: Mapping[str, Any], config: Mapping[str, Any]
+    script: torch.jit.ScriptModule, path: Path, *, metadata: Mapping[str, Any], config: Mapping[str, Any]
 ) -> None:
     """Write ``model.ts`` with the bundle's metadata and inference configuration inside."""
     from monai.data import save_net_with_metadata
 
-    script, buffer = scripted_classifier(network, modality), io.BytesIO()
+    buffer = io.BytesIO()
     with quiet_torch():
         save_net_with_metadata(
             script,

@@ -25,7 +25,7 @@ from monai_fedlora.federated.plan import OWN_NETWORK, Plan
 from monai_fedlora.federated.run_record import INCOMPLETE, RESULTS_NAME, learnt
 from monai_fedlora.federated.site_state import TRAINED_ON
 from monai_fedlora.files import load_tensors, read_json
-from monai_fedlora.networks.catalogue import demo_weights, pinned_demo_weights
+from monai_fedlora.networks.catalogue import Network, build_backbone, demo_weights, pinned_demo_weights
 from monai_fedlora.networks.weights import HUB_PREFIX, backbone_sha256
 from monai_fedlora.scope import Role
 from monai_fedlora.site_report import PERSONAL, SHARED, renamed_views
@@ -231,6 +231,12 @@ def find_backbone(plan: Plan, backbone: str | None) -> str:
             f"found {found}; give the right file with --backbone or {BACKBONE}"
         )
     return source
+
+
+def untrained_network(plan: Plan) -> Network:
+    """The plan's network of the catalogue as it is before a method is attached, randomly initialised."""
+    task = plan.task_of
+    return build_backbone(plan.size, out_chans=task.outputs(len(plan.classes)), masks=task.gives_masks)
 
 
 def backbone_name(source: str) -> str:

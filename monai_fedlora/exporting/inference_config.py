@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+from monai_fedlora.exporting.answer import Writing
 from monai_fedlora.exporting.modality import Reading
 
-PREDICTIONS_NAME = "predictions.csv"
 LEFT_OUT_NAME = "left_out.csv"
 _CAUSE = (
     "(lambda deeper: deeper(deeper, error))"
@@ -22,22 +21,23 @@ _REASON = (
 _PRINTABLE = "text.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')"
 
 
-def inference_config(classes: Sequence[str], reading: Reading) -> dict[str, Any]:
+def inference_config(writing: Writing, reading: Reading) -> dict[str, Any]:
     """Return the content of ``configs/inference.json``.
 
-    Every study in ``dataset_dir`` is classified in a run of the evaluator of its own, so that an error in one does not
-    stop the others. One table is written at the end, with ``study``, the probability of each class, and ``error``,
-    which names the files and the reason. Bytes of names that are not UTF-8 are written as ``\\xe9``. An existing table
+    Every study in ``dataset_dir`` goes through a run of the evaluator of its own, so that an error in one does not
+    stop the others. One table is written at the end, with ``study``, what the model says of it, and ``error``, which
+    names the files and the reason. Bytes of names that are not UTF-8 are written as ``\\xe9``. An existing table
     is removed first. If a study failed, the run ends with an error after the table was written. Files of the folder
     that belong to no study are listed on standard output and in ``left_out.csv``.
 
     Args:
-        classes: class names in label order.
+        writing: what is written of a study.
         reading: how studies are found and read.
     """
     return {
         "imports": [
             *reading.imports,
+            *writing.imports,
             "$import csv",
             "$import io",
             "$import re",
@@ -46,8 +46,9 @@ def inference_config(classes: Sequence[str], reading: Reading) -> dict[str, Any]
         "bundle_root": ".",
         "dataset_dir": "studies",
         "output_dir": "predictions",
-        "columns": ["study", *classes, "error"],
+        "columns": ["study", *writing.columns, "error"],
         **reading.entries,
+        **writing.entries,
         "device": reading.device,
         "network_def": reading.network,
         "network": "$@network_def.to(@device)",
@@ -77,7 +78,7 @@ def inference_config(classes: Sequence[str], reading: Reading) -> dict[str, Any]
         "inferer": {"_target_": "SimpleInferer"},
         "postprocessing": {
             "_target_": "Compose",
-            "transforms": [{"_target_": "Activationsd", "keys": "pred", "softmax": True}],
+            "transforms": list(writing.postprocessing),
         },
         "evaluator": {
             "_target_": "SupervisedEvaluator",
@@ -100,18 +101,17 @@ def inference_config(classes: Sequence[str], reading: Reading) -> dict[str, Any]
         "files_of": "$lambda item: ' and '.join([item['image']] if isinstance(item['image'], str) else item['image'])",
         "cause": f"$lambda error: {_CAUSE}",
         "reason": f"$lambda error: {_REASON}",
-        "keep": "$lambda engine: @rows.append([@item_of(engine)['study'], "
-        "*engine.state.output[0]['pred'].flatten().tolist(), ''])",
+        "keep": f"$lambda engine: @rows.append([@item_of(engine)['study'], *{writing.cells}, ''])",
         "keep_error": "$lambda engine, error: @rows.append([@item_of(engine)['study'], "
         "*[''] * (len(@columns) - 2), @files_of(@item_of(engine)) + ': ' + @reason(@cause(error))])",
         "printable": f"$lambda text: {_PRINTABLE}",
-        "table": f"$pathlib.Path(@output_dir) / '{PREDICTIONS_NAME}'",
+        "table": f"$pathlib.Path(@output_dir) / '{writing.table}'",
         "csv_text": "$lambda stream, rows: (csv.writer(stream, lineterminator='\\n').writerows(rows), "
         "@printable(stream.getvalue()))[1]",
         "failed": "$lambda: [row for row in @rows if row[-1]]",
         "fail": "$lambda text: (_ for _ in ()).throw(RuntimeError(text))",
         "stop_if_studies_failed": "$lambda: @failed() and @fail(str(len(@failed())) + ' of ' + str(len(@rows)) + "
-        "' studies could not be classified, see ' + str(@table) + ': ' + "
+        f"' studies could not be {writing.done}, see ' + str(@table) + ': ' + "
         "@printable('; '.join(row[-1] for row in @failed()[:3])))",
         "initialize": [
             "$@table.unlink(missing_ok=True)",
@@ -120,6 +120,7 @@ def inference_config(classes: Sequence[str], reading: Reading) -> dict[str, Any]
         ],
         "run": [
             "$(@rows.clear(), @table.unlink(missing_ok=True), @list_of_left_out.unlink(missing_ok=True))",
+            *writing.clear,
             "$@left_out and print(@printable(str(len(@left_out)) + ' files belong to no study and were left out: ' + "
             "', '.join(@left_out)))",
             "$[(setattr(@evaluator, 'data_loader', @one_study(index)), @evaluator.run()) "

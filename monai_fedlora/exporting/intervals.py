@@ -19,6 +19,8 @@ METHODS = {
     "auroc": "pseudo-score (two classes; Newcombe 2006, method 5)",
 }
 """Method of each metric's interval; other metrics have none."""
+BOOTSTRAP = "bootstrap over cases"
+"""Method of the interval of a mean over cases, of which a run records the limits."""
 
 METRIC_NAMES = {
     "balanced_accuracy": "balanced accuracy",
@@ -31,6 +33,26 @@ METRIC_NAMES = {
     "worst_site_balanced_accuracy": "balanced accuracy of the worst site",
 }
 """Names of the metrics for documents."""
+
+_PARTS = {"dice": "Dice", "hausdorff_95": "Hausdorff 95 in mm", "mean_absolute_error": "mean absolute error"}
+
+
+def metric_name(name: str) -> str:
+    """Name of a metric for documents, with the structure and phase that its own name ends in.
+
+    Examples:
+        >>> metric_name("dice_LV_ED")
+        'Dice of LV at ED'
+    """
+    if name in METRIC_NAMES:
+        return METRIC_NAMES[name]
+    start = next((part for part in _PARTS if name == part or name.startswith(f"{part}_")), None)
+    if start is None:
+        return name.replace("_", " ")
+    rest = name[len(start) + 1 :]
+    structure, _, phase = rest.rpartition("_") if rest.endswith(("_ED", "_ES")) else (rest, "", "")
+    return _PARTS[start] + (f" of {structure}" if structure else ", mean") + (f" at {phase}" if phase else "")
+
 
 _Z = 1.959963984540054
 
@@ -88,7 +110,7 @@ def with_intervals(metrics: Mapping[str, Any]) -> dict[str, Any]:
         metrics: as from :func:`monai_fedlora.engines.metrics.classification_metrics`, or a part of it.
 
     Returns:
-        ``n`` and ``confusion_matrix`` unchanged, and every other metric as
+        ``n`` and ``confusion_matrix`` unchanged, and every other metric but limits as
         ``{"value": v, "interval_95": [low, high] or None}``.
     """
     confusion = metrics.get("confusion_matrix") or []
@@ -119,4 +141,7 @@ def with_intervals(metrics: Mapping[str, Any]) -> dict[str, Any]:
         return {"value": value, "interval_95": list(found) if found else None}
 
     counts = ("n", "confusion_matrix")
-    return {name: value if name in counts else entry(name, value) for name, value in metrics.items()}
+    limits = {f"{name}{end}" for name in metrics for end in ("_low", "_high")}
+    return {
+        name: value if name in counts else entry(name, value) for name, value in metrics.items() if name not in limits
+    }

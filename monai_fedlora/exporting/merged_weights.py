@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from monai_fedlora.adapters.lora import merge_lora
 from monai_fedlora.adapters.side import PREFIX
 from monai_fedlora.errors import ExportError
-from monai_fedlora.exporting.finished import FinishedModel
+from monai_fedlora.exporting.finished import FinishedModel, untrained_network
 from monai_fedlora.exporting.verify import assert_equal, exported_view, logits
 from monai_fedlora.files import atomic_path
-from monai_fedlora.networks.catalogue import build_backbone
 from monai_fedlora.networks.opened import OpenedNetwork
 
 
@@ -63,7 +62,7 @@ def _stored(network: nn.Module, own: Collection[str] | None) -> nn.Module:
 def _check_merged(model: FinishedModel, network: nn.Module, own: Collection[str] | None) -> None:
     """Refuse a network with anything but backbone, head and side network."""
     if own is None:
-        backbone = build_backbone(model.plan.size, out_chans=len(model.plan.classes))
+        backbone = untrained_network(model.plan)
         new, known = (PREFIX, *backbone.head_prefixes), set(backbone.state_dict())
     else:
         new, known = (), set(own)

@@ -1,9 +1,11 @@
-"""Choose the modality of a finished run's images."""
+"""Choose the modality of a finished run's images, and what its models answer."""
 
 from __future__ import annotations
 
 from monai_fedlora.errors import ExportError
+from monai_fedlora.exporting.answer import Answer, Probabilities
 from monai_fedlora.exporting.cine_modality import Cine
+from monai_fedlora.exporting.mask_answer import Masks
 from monai_fedlora.exporting.modality import Modality
 from monai_fedlora.exporting.photograph_modality import Photograph
 from monai_fedlora.federated.plan import Plan
@@ -25,3 +27,8 @@ def modality_of(plan: Plan) -> Modality:
         raise ExportError(f"nothing says how the backbone {chosen.name} wants photographs normalised")
     style = plan.training.get("style") or bundle_setting(plan.bundle, "train", "style")
     return Photograph(architecture=chosen, style=style, mean=chosen.mean, std=chosen.std)
+
+
+def answer_of(plan: Plan) -> Answer:
+    """What the models of a plan answer."""
+    return (Masks if plan.task_of.gives_masks else Probabilities)(names=tuple(plan.classes))

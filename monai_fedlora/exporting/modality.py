@@ -99,7 +99,7 @@ class Modality(ABC):
     @property
     @abstractmethod
     def processing(self) -> str:
-        """One sentence on what the exported model does with an image."""
+        """One sentence on what the exported model does with an image, ``{does}`` in place of the last verb."""
 
     @property
     @abstractmethod

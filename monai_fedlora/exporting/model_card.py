@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from monai_fedlora.exporting.intervals import METRIC_NAMES
+from monai_fedlora.exporting.intervals import metric_name
 from monai_fedlora.exporting.leakage_card import by_reason
 from monai_fedlora.exporting.personal_or_shared import KEY
 from monai_fedlora.rendering.documents import render
@@ -36,7 +36,7 @@ def filled(template: str, **values: Any) -> str:
     """A template of the card, filled with values."""
     tools = {
         "views": VIEW_NAMES,
-        "names": METRIC_NAMES,
+        "metric_name": metric_name,
         "metric": format_metric,
         "listed": listed_settings,
         "by_reason": by_reason,

@@ -13,15 +13,16 @@ from typing import Any
 from monai_fedlora import __version__
 from monai_fedlora.exporting.calibration import Calibration
 from monai_fedlora.exporting.finished import FinishedModel, backbone_name
-from monai_fedlora.exporting.intervals import METHODS, with_intervals
+from monai_fedlora.exporting.intervals import BOOTSTRAP, METHODS, with_intervals
+from monai_fedlora.exporting.modalities import answer_of
 from monai_fedlora.exporting.modality import Modality
 from monai_fedlora.exporting.personal_or_shared import KEY, personal_or_shared
 from monai_fedlora.exporting.reference import Place, Reference, unavailable
 from monai_fedlora.exporting.trained_on import training_data
 from monai_fedlora.site_report import VIEWS
+from monai_fedlora.tasks.task import CONFUSION
 
 SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
-CLOSED_WORLD = "Knows only the classes listed; every study is given one of them."
 LIMITATIONS = (
     "Devices, protocols, hospitals and patient groups that were not among the training cases can lower its accuracy.",
     "Test metrics come from held-out cases of the training sites, not from an independent hospital; mind the width of "
@@ -39,7 +40,7 @@ def model_metadata(
     backbone: str,
     packages: Sequence[str],
     files_sha256: Mapping[str, str],
-    calibration: Calibration,
+    calibration: Calibration | None,
     reference: Place | str,
     files: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
@@ -54,12 +55,12 @@ def model_metadata(
         backbone: source of the backbone.
         packages: packages for running it, besides MONAI.
         files_sha256: SHA-256 of the weights files by path.
-        calibration: of its probabilities.
+        calibration: of its probabilities; None for a model that gives none.
         reference: for the detection of unusual images, or why there is none.
         files: input and output of each model file.
     """
     plan = model.plan
-    classes = " / ".join(plan.classes)
+    answer = answer_of(plan)
     whose = f"of {model.site}" if model.site else "shared by all sites, for a hospital that was not one of them"
     metadata = {
         "schema": SCHEMA,
@@ -71,17 +72,17 @@ def model_metadata(
         "numpy_version": _version("numpy"),
         "required_packages_version": {package: _version(package) for package in packages},
         "supported_apps": {},
-        "task": f"Classification of {modality.subject} as {classes}",
+        "task": f"{answer.kind} of {modality.subject} {answer.task}",
         "description": (
             f"The model {whose}, {modality.start} in a federation of {len(plan.sites)} sites with "
-            f"{plan.method}. {modality.processing} The network returns logits; their softmax are the probabilities."
+            f"{plan.method}. {modality.processing.format(does=answer.verb)} {answer.returned}"
         ),
         "authors": f"{model.site or plan.experiment}, with monai-fedlora {__version__}",
         "copyright": "held by whoever trained the model; terms of the backbone and of the software: see LICENSE",
         "intended_use": f"Research on {modality.subject}. Not a medical device, not for clinical use, not for "
         "diagnosis.",
         "limitations": [
-            CLOSED_WORLD,
+            *answer.limitations,
             *modality.limitations,
             *LIMITATIONS,
             *_further_limitations(calibration, reference),
@@ -91,15 +92,14 @@ def model_metadata(
         "data_type": modality.data_type,
         "image_classes": modality.image_classes,
         "preprocessing": modality.input_text,
-        "label_classes": ", ".join(f"{index} is {word}" for index, word in enumerate(plan.classes)),
-        "pred_classes": ", ".join(f"channel {index} is {word}" for index, word in enumerate(plan.classes)),
+        **answer.labels(),
         "references": [*modality.references, plan.build_method().source],
         "eval_metrics": {
             "test": {view: with_intervals(model.test[view]) for view in VIEWS if view in model.test},
-            "intervals_95": METHODS,
+            "intervals_95": METHODS if CONFUSION in plan.task_of.sections else {plan.task_of.key: BOOTSTRAP},
         },
         KEY: personal_or_shared(model),
-        "calibration": calibration.to_json(),
+        **({} if calibration is None else {"calibration": calibration.to_json()}),
         "out_of_distribution": unavailable(reference) if isinstance(reference, str) else reference.to_json(),
         "model_files": dict(files or {}),
         "provenance": provenance(model, backbone=backbone) | {"files_sha256": dict(files_sha256)},
@@ -114,42 +114,20 @@ def model_metadata(
                     **modality.input_format(),
                 }
             },
-            "outputs": {
-                "pred": {
-                    "type": "logits",
-                    "format": "classes",
-                    "num_channels": len(plan.classes),
-                    "spatial_shape": [],
-                    "dtype": "float32",
-                    "value_range": [],
-                    "is_patch_data": False,
-                    "channel_def": {str(index): word for index, word in enumerate(plan.classes)},
-                }
-            },
-            "post_processed_outputs": {
-                "pred": {
-                    "type": "probabilities",
-                    "format": "classes",
-                    "num_channels": len(plan.classes),
-                    "spatial_shape": [],
-                    "dtype": "float32",
-                    "value_range": [0, 1],
-                    "is_patch_data": False,
-                    "channel_def": {str(index): word for index, word in enumerate(plan.classes)},
-                }
-            },
+            **answer.formats(modality),
         },
     }
     return json.loads(json.dumps(metadata))
 
 
-def _further_limitations(calibration: Calibration, reference: Place | str) -> list[str]:
-    if calibration.reason is None:
+def _further_limitations(calibration: Calibration | None, reference: Place | str) -> list[str]:
+    found = []
+    if calibration is not None and calibration.reason is None:
         found = [
             "The probabilities were calibrated on the site's own validation cases; elsewhere, or after a change of the "
             "scanner or of the patients, they can be too sure or not sure enough."
         ]
-    else:
+    elif calibration is not None:
         found = [
             f"The probabilities were not calibrated after training ({calibration.reason}); see the expected "
             "calibration error (ece) where it is given."

@@ -12,7 +12,14 @@ from monai_fedlora.adapters.peft_folder import HEAD_NAME, save_peft_folder
 from monai_fedlora.errors import ExportError
 from monai_fedlora.exporting.bundle_export import Exported
 from monai_fedlora.exporting.calibration import calibrate
-from monai_fedlora.exporting.finished import FinishedModel, backbone_name, find_backbone, read_finished, rebuild
+from monai_fedlora.exporting.finished import (
+    FinishedModel,
+    backbone_name,
+    find_backbone,
+    read_finished,
+    rebuild,
+    untrained_network,
+)
 from monai_fedlora.exporting.folder import new_folder
 from monai_fedlora.exporting.licence import licence_text
 from monai_fedlora.exporting.modalities import modality_of
@@ -20,9 +27,10 @@ from monai_fedlora.exporting.model_card import model_card
 from monai_fedlora.exporting.model_metadata import model_metadata
 from monai_fedlora.exporting.verify import assert_equal, exported_view, logits
 from monai_fedlora.files import load_tensors, save_tensors, sha256, write_json, write_text
-from monai_fedlora.networks.catalogue import Network, build_backbone
+from monai_fedlora.networks.catalogue import Network
 from monai_fedlora.networks.weights import load_backbone
 from monai_fedlora.scope import Role
+from monai_fedlora.tasks.task import OUTPUTS
 
 
 def export_peft(*, run: Path, site: str, output: Path, backbone: str | None = None) -> Exported:
@@ -58,7 +66,7 @@ def export_peft(*, run: Path, site: str, output: Path, backbone: str | None = No
             backbone=source,
             packages=("peft",),
             files_sha256=weights,
-            calibration=calibrate(model.evidence),
+            calibration=calibrate(model.evidence) if OUTPUTS in model.plan.task_of.sections else None,
             reference="PEFT folders hold adapters only",
         )
         usage = _usage(model, adapters, heads=sorted(path for path in weights if path.endswith(HEAD_NAME)))
@@ -71,7 +79,7 @@ def export_peft(*, run: Path, site: str, output: Path, backbone: str | None = No
 def _write_adapters(network: Network, model: FinishedModel, folder: Path) -> list[str]:
     """Write one folder per adapter and the head's file; returns the adapters' names."""
     with torch.device("meta"):
-        plain = build_backbone(model.plan.size, out_chans=len(model.plan.classes)).state_dict()
+        plain = untrained_network(model.plan).state_dict()
     heads = {key for key in plain if key.startswith(network.head_prefixes)}
     scope = model.plan.scope(network)
     roles = {SHARED: Role.SHARED} | ({PRIVATE: Role.PRIVATE} if model.site else {})
@@ -111,7 +119,7 @@ def _check_written(network: Network, model: FinishedModel, folder: Path, backbon
     """Let PEFT load the written adapters onto a new backbone, and compare the logits."""
     from peft import PeftModel
 
-    fresh = build_backbone(model.plan.size, out_chans=len(model.plan.classes))
+    fresh = untrained_network(model.plan)
     load_backbone(fresh, backbone, sha256=model.plan.backbone_sha256)
     for path in folder.rglob(HEAD_NAME):
         with torch.no_grad():
@@ -129,7 +137,8 @@ def _check_written(network: Network, model: FinishedModel, folder: Path, backbon
 
 
 def _usage(model: FinishedModel, adapters: list[str], *, heads: list[str]) -> str:
-    plan = model.plan
+    plan, task = model.plan, model.plan.task_of
+    outputs, masks = task.outputs(len(plan.classes)), ", masks=True" if task.gives_masks else ""
     lines = [
         "from peft import PeftModel",
         "from safetensors.torch import load_file",
@@ -137,7 +146,7 @@ def _usage(model: FinishedModel, adapters: list[str], *, heads: list[str]) -> st
         "from monai_fedlora.networks.catalogue import build_backbone",
         "from monai_fedlora.networks.weights import load_backbone",
         "",
-        f'network = build_backbone("{plan.size}", out_chans={len(plan.classes)})',
+        f'network = build_backbone("{plan.size}", out_chans={outputs}{masks})',
         f'load_backbone(network, BACKBONE_FILE, sha256="{plan.backbone_sha256}")',
         *(f'network.load_state_dict(load_file("{path}"), strict=False)' for path in heads),
         f'network = PeftModel.from_pretrained(network, "{adapters[0]}", adapter_name="{adapters[0]}")',

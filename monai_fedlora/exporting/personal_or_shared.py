@@ -30,7 +30,8 @@ def personal_or_shared(model: FinishedModel) -> dict[str, Any] | None:
     if model.site is None:
         return None
     personal, shared = (model.test.get(view, {}) for view in VIEWS)
-    return judged(personal, shared, pairs=discordant(model.evidence))
+    task = model.plan.task_of
+    return judged(personal, shared, pairs=discordant(model.evidence), metric=task.key, word=task.word)
 
 
 def discordant(evidence: Evidence) -> tuple[int, int] | None:
@@ -44,7 +45,12 @@ def discordant(evidence: Evidence) -> tuple[int, int] | None:
 
 
 def judged(
-    personal: Mapping[str, Any], shared: Mapping[str, Any], *, pairs: tuple[int, int] | None = None
+    personal: Mapping[str, Any],
+    shared: Mapping[str, Any],
+    *,
+    pairs: tuple[int, int] | None = None,
+    metric: str = METRIC,
+    word: str = "balanced accuracy",
 ) -> dict[str, Any]:
     """Compare two models on the same test cases.
 
@@ -52,15 +58,17 @@ def judged(
         personal: test metrics of the personal model; empty where there are none.
         shared: of the shared one.
         pairs: from :func:`discordant`.
+        metric: that is compared, of which more is better.
+        word: its name in sentences.
 
     Returns:
         ``better``: "personal", "shared", "tie" or "unknown"; ``metric``; ``n``: number of cases; ``personal`` and
         ``shared``: values of the metric; ``pairs``: numbers of cases that only one of them gets right, and ``p`` of the
         exact McNemar test, both None if the run kept no predictions; ``said``: a sentence without a full stop.
     """
-    mine, theirs = personal.get(METRIC), shared.get(METRIC)
+    mine, theirs = personal.get(metric), shared.get(metric)
     entry: dict[str, Any] = {
-        "metric": METRIC,
+        "metric": metric,
         "n": personal.get("n"),
         "personal": mine,
         "shared": theirs,
@@ -83,7 +91,7 @@ def judged(
     values = f"{high:.3f} each" if better == TIE else f"{high:.3f} against {low:.3f}"
     count = personal.get("n")
     cases = "test cases" if count is None else f"{count} test case{'' if count == 1 else 's'}"
-    said = f"on the site's own {cases} {start}: balanced accuracy {values}"
+    said = f"on the site's own {cases} {start}: {word} {values}"
     return {"better": better, **entry, "said": said + _uncertainty(entry, personal, shared)}
 
 
@@ -102,7 +110,7 @@ def _uncertainty(entry: Mapping[str, Any], personal: Mapping[str, Any], shared: 
             f" (right with the personal one alone: {mine}, with the shared one alone: {theirs}; exact McNemar test, "
             f"p = {entry['p']:.2g}){chance}"
         )
-    found = [with_intervals(metrics)[METRIC]["interval_95"] for metrics in (personal, shared)]
+    found = [with_intervals(metrics)[entry["metric"]]["interval_95"] for metrics in (personal, shared)]
     if None in found:
         return ""
     (low, high), (other_low, other_high) = found

@@ -144,7 +144,7 @@ class Photograph(BackboneModality):
         """One sentence on what the exported model does with a photograph."""
         return (
             f"It takes a photograph, {self._kind.processing}, scales and normalises it as the backbone needs and "
-            "classifies it."
+            "{does} it."
         )
 
     @property

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.site_report import SHARED, renamed_views
+from monai_fedlora.tasks.task import CONFUSION
 
 
 def pooled_test(results: Any, plan: Plan) -> dict[str, Any] | None:
-    """Add up the sites' confusion matrices of the shared model.
+    """Add up the sites' confusion matrices of the shared model; of a task without such, average what they measured.
 
     Args:
         results: content of a run's ``results.json``.
@@ -19,8 +20,9 @@ def pooled_test(results: Any, plan: Plan) -> dict[str, Any] | None:
 
     Returns:
         ``n``, ``confusion_matrix``, ``accuracy``, ``balanced_accuracy``, for two classes ``sensitivity`` and
-        ``specificity``, and ``worst_site_balanced_accuracy``; None if the results are of another or an unfinished
-        run or lack a site.
+        ``specificity``, and ``worst_site_balanced_accuracy``. For another task than classification ``n``, and the
+        task's metrics as means of those sites that have them, weighted by their numbers of cases. None if the results
+        are of another or an unfinished run or lack a site.
     """
     if not isinstance(results, Mapping) or results.get("status") != "finished":
         return None
@@ -28,6 +30,8 @@ def pooled_test(results: Any, plan: Plan) -> dict[str, Any] | None:
         if Plan.from_json(results.get("plan")).fingerprint != plan.fingerprint:
             return None
         views = [renamed_views(results["final"][site]["test"])[SHARED] for site in plan.sites]
+        if CONFUSION not in plan.task_of.sections:
+            return _means(views, [plan.task_of.key, *plan.task_of.more(plan.classes)])
         matrices = [view["confusion_matrix"] for view in views]
         scores = [view["balanced_accuracy"] for view in views if view["balanced_accuracy"] is not None]
     except (ConfigError, KeyError, TypeError):
@@ -49,3 +53,13 @@ def pooled_test(results: Any, plan: Plan) -> dict[str, Any] | None:
     if len(classes) == 2:
         metrics |= {"sensitivity": recalls[1], "specificity": recalls[0]}
     return metrics
+
+
+def _means(views: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any] | None:
+    """Means of the sites' metrics, weighted by their numbers of cases."""
+    found: dict[str, Any] = {"n": sum(view["n"] for view in views)}
+    for name in names:
+        known = [(view["n"], view[name]) for view in views if view.get(name) is not None]
+        total = sum(count for count, _ in known)
+        found[name] = sum(count * value for count, value in known) / total if total else None
+    return found if found["n"] else None

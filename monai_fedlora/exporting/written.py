@@ -11,8 +11,9 @@ from typing import Any
 from torch import nn
 
 from monai_fedlora.errors import ExportError
+from monai_fedlora.exporting.answer import Answer
 from monai_fedlora.exporting.check.checker import check_bundle
-from monai_fedlora.exporting.classifier import eager_classifier, quiet_torch
+from monai_fedlora.exporting.classifier import quiet_torch
 from monai_fedlora.exporting.exported_program import program_probes, read_program
 from monai_fedlora.exporting.keys import PublicKey
 from monai_fedlora.exporting.modality import Modality
@@ -21,20 +22,21 @@ from monai_fedlora.exporting.usage import ONNX, PROGRAM
 from monai_fedlora.exporting.verify import assert_equal, assessed, logits
 
 
-def check_models(folder: Path, network: nn.Module, modality: Modality) -> None:
+def check_models(folder: Path, network: nn.Module, modality: Modality, answer: Answer) -> None:
     """Compare every model file with the network in memory on two images.
 
     Args:
         folder: the bundle.
         network: the network that the files were written from.
         modality: kind of its images.
+        answer: what it answers.
 
     Raises:
-        ExportError: a file gives other logits, or holds another metadata or configuration.
+        ExportError: a file gives other logits or masks, or holds another metadata or configuration.
     """
-    eager = eager_classifier(network, modality)
+    eager = answer.whole(network, modality)
     if modality.scripted:
-        _check_script(_script(folder), eager, modality)
+        _check_script(_script(folder), eager, modality, answer)
     if (folder / PROGRAM).exists():
         with quiet_torch():
             program = read_program(folder / PROGRAM)
@@ -46,9 +48,9 @@ def check_models(folder: Path, network: nn.Module, modality: Modality) -> None:
             assert_equal(onnx_logits(folder / ONNX, image), logits(network, image), "the ONNX file gives other logits")
 
 
-def _check_script(script: nn.Module, eager: nn.Module, modality: Modality) -> None:
+def _check_script(script: nn.Module, eager: nn.Module, modality: Modality, answer: Answer) -> None:
     for inputs in modality.raw_probes():
-        assert_equal(logits(script, *inputs), logits(eager, *inputs), "the TorchScript module gives other logits")
+        answer.compare(logits(script, *inputs), logits(eager, *inputs), "the TorchScript module")
         if hasattr(eager, "assess"):
             for found, expected in zip(assessed(script, *inputs), assessed(eager, *inputs), strict=True):
                 assert_equal(found, expected, "the TorchScript module gives other logits or distances")

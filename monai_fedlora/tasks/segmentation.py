@@ -26,7 +26,7 @@ from monai_fedlora.engines.predictions import StudyTable
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.measures.agreement import over_patients
 from monai_fedlora.site_report import MetricsForm
-from monai_fedlora.tasks.task import SCORE, Task, no_postprocessing
+from monai_fedlora.tasks.task import EXPORT, SCORE, Task, no_postprocessing
 
 KEY = "dice"
 PHASES = ("ED", "ES")
@@ -315,6 +315,7 @@ SEGMENTATION = Task(
     predictions=_predictions,
     form=_form,
     scores=_scores,
+    sections=frozenset({EXPORT}),
     key=KEY,
     measures={KEY: "mean Dice"},
     more=lambda names: {f"{KEY}_{name}": f"Dice of {name}" for name in names},

@@ -87,9 +87,9 @@ def restore_labels(scores: Tensor, image: Tensor, affine: Tensor, spacing: tuple
     labels = result.argmax(dim=1).to(torch.uint8)
     axes, backwards, _ = reading_order(affine, [image.shape[1], image.shape[2], image.shape[3]])
     flipped: list[int] = []
-    inverse = [0, 1, 2, 3]
+    inverse = [0]
     for new in range(3):
-        inverse[axes[new] + 1] = new + 1
+        inverse.append(axes.index(new) + 1)
         if backwards[new]:
             flipped.append(new + 1)
     return labels.flip(flipped).permute(inverse).contiguous()
@@ -125,6 +125,5 @@ def _along(scores: Tensor, axis: int, count: int, ratio: float, shift: int) -> T
     first = scores.index_select(axis, low)
     second = scores.index_select(axis, (low + 1).clamp(max=size - 1))
     values = first + (second - first) * weight
-    nothing = torch.zeros_like(values)
-    nothing[:, 0] = 1.0
+    nothing = torch.cat([torch.ones_like(values[:, :1]), torch.zeros_like(values[:, 1:])], dim=1)
     return torch.where(inside.reshape(sizes), values, nothing)

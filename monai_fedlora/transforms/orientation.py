@@ -272,7 +272,7 @@ def filled_slices(image: Tensor) -> int:
     return int(found.max()) + 1 if found.numel() > 0 else 0
 
 
-def turned(beside: Tensor, number: int, *, filled: int) -> Tensor:
+def turned(beside: Tensor, number: int, filled: int) -> Tensor:
     """What lies on an image's grid, moved as :func:`one_order` moves the image.
 
     Args:
@@ -284,7 +284,7 @@ def turned(beside: Tensor, number: int, *, filled: int) -> Tensor:
     return _mirrored(moved, number, filled)
 
 
-def turned_back(moved: Tensor, number: int, *, filled: int) -> Tensor:
+def turned_back(moved: Tensor, number: int, filled: int) -> Tensor:
     """What :func:`turned` has moved, as it lay before."""
     before = _mirrored(moved, number, filled)
     return before.transpose(-3, -2) if number % 2 == 1 else before
@@ -292,7 +292,12 @@ def turned_back(moved: Tensor, number: int, *, filled: int) -> Tensor:
 
 def _mirrored(moved: Tensor, number: int, filled: int) -> Tensor:
     """The reflections of an order, which undo themselves."""
-    moved = moved.flip([axis for axis, bit in ((-3, 2), (-2, 4)) if number // bit % 2 == 1])
+    flipped: list[int] = []
+    if number // 2 % 2 == 1:
+        flipped.append(-3)
+    if number // 4 % 2 == 1:
+        flipped.append(-2)
+    moved = moved.flip(flipped)
     if number // 8 == 1:
         moved = torch.cat([moved[..., :filled].flip([-1]), moved[..., filled:]], dim=-1)
     return moved

@@ -143,6 +143,8 @@ def finished_run(
     evidence: bool = True,
     origin: Origin = REAL_IMAGES,
     given_views: Mapping[str, Any] | None = None,
+    task: str = "classification",
+    classes: tuple[str, ...] = CLASSES,
     **changes: Any,
 ) -> Run:
     """Write what a finished run of untrained, but random and distinct, trainable parts would have left.
@@ -157,7 +159,8 @@ def finished_run(
         bundle="cine_cmr_dual_lora_classification",
         method=method,
         sites=sites,
-        classes=CLASSES,
+        classes=classes,
+        task=task,
         rounds=3,
         local_epochs=2,
         size=size,
@@ -172,12 +175,13 @@ def finished_run(
     for index, site in enumerate(plan.sites):
         network = build_network(
             size=size,
-            out_chans=2,
+            out_chans=plan.task_of.outputs(len(classes)),
             backbone=str(backbone),
             method=method,
             method_args=asdict(plan.site_method(site)),
             classes=plan.classes,
             prompts=plan.prompts,
+            masks=plan.task_of.gives_masks,
         )
         scope = plan.scope(network)
         state = network.state_dict()
@@ -202,7 +206,7 @@ def finished_run(
             origin=origin,
             shared_origin=origin.kind,
         )
-        if evidence:
+        if evidence and task == "classification":
             store.save_evidence(kept(network, input_shape(size), seed=index))
     save_shared(workspace / "shared.safetensors", shared, plan=plan, round_number=2, images=origin.kind)
     write_json(workspace / "results.json", results)

@@ -166,10 +166,13 @@ def test_a_kept_run_goes_on_has_its_page_and_says_what_it_cannot_do(tmp_path: Pa
     text = found.report(tmp_path / "page.html").read_text(encoding="utf-8")
     assert "Validation mean Dice" in text and "Dice of MYO" in text
     assert "balanced accuracy" not in text and "confusion" not in text.lower()
-    with pytest.raises(ExportError, match="run of segmentation"):
-        found.export("north", tmp_path / "bundle")
     with pytest.raises(ConfigError, match="attacks class probabilities"):
         fl.audit(tmp_path / "run", site="north")
     with pytest.raises(ConfigError, match=r"run\.records"):
         _ = found.cases
+
+
+def test_a_run_of_regression_has_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="run of regression"):
+        run("regression", "fedper").export("north", tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()

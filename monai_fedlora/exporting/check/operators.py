@@ -12,18 +12,19 @@ ARITHMETIC = words(
     """
     abs add addmm all amax amin any arange argmax argmin avg_pool2d avg_pool3d baddbmm batch_norm bitwise_and
     bitwise_not bmm broadcast_to cat ceil chunk clamp clamp_max clamp_min clone contiguous conv1d conv2d conv3d
-    _convolution cos cumsum detach diagonal div dropout einsum elu embedding eq erf exp expand expand_as eye flatten
-    flip floor floor_divide fmod full full_like gather ge gelu group_norm gt hardswish index index_select instance_norm
-    isfinite isinf isnan item layer_norm le leaky_relu linalg_norm linalg_vector_norm linear log log_softmax logical_and
-    logical_not logical_or logsumexp lt masked_fill matmul max max_pool2d max_pool3d maximum mean median min minimum
-    mm movedim mul narrow ne neg nonzero norm numel ones ones_like pad permute pixel_shuffle pow prod reciprocal
-    relu remainder repeat repeat_interleave reshape roll round rsqrt rsub scalar_tensor scaled_dot_product_attention
-    select sigmoid sign silu sin size slice softmax softplus sort split split_with_sizes sqrt square squeeze stack
-    std sub sum t tan tanh tensor to topk transpose tril triu type_as unbind unflatten unfold unsqueeze
-    upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d
-    upsample_nearest3d upsample_trilinear3d _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_lanczos2d_aa
-    _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d adaptive_avg_pool1d
-    adaptive_avg_pool2d adaptive_avg_pool3d var view view_as where zeros zeros_like __and__ __or__ __xor__
+    conv_transpose1d conv_transpose2d conv_transpose3d _convolution cos cumsum detach diagonal div dropout einsum elu
+    embedding eq erf exp expand expand_as eye flatten flip floor floor_divide fmod full full_like gather ge gelu
+    group_norm gt hardswish index index_select instance_norm isfinite isinf isnan item layer_norm le leaky_relu
+    linalg_norm linalg_vector_norm linear log log_softmax logical_and logical_not logical_or logsumexp lt masked_fill
+    matmul max max_pool2d max_pool3d maximum mean median min minimum mm movedim mul narrow ne neg nonzero norm numel
+    ones ones_like pad permute pixel_shuffle pow prod reciprocal relu remainder repeat repeat_interleave reshape roll
+    round rsqrt rsub scalar_tensor scaled_dot_product_attention select sigmoid sign silu sin size slice softmax
+    softplus sort split split_with_sizes sqrt square squeeze stack std sub sum t tan tanh tensor to topk transpose
+    tril triu type_as unbind unflatten unfold unsqueeze upsample_bicubic2d upsample_bilinear2d upsample_linear1d
+    upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_trilinear3d _upsample_bicubic2d_aa
+    _upsample_bilinear2d_aa _upsample_lanczos2d_aa _upsample_nearest_exact1d _upsample_nearest_exact2d
+    _upsample_nearest_exact3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d var view view_as where zeros
+    zeros_like __and__ __or__ __xor__
     """
 )
 """Operators of ``aten``, by name without the overload."""

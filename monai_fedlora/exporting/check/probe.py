@@ -14,6 +14,8 @@ from pathlib import Path
 SCRIPT, PROGRAM = "models/model.ts", "models/model.pt2"
 _SIZES = {"photograph": (64, 80), "MR": (64, 60, 4)}
 """Spatial size of the test image by modality; a model for arrays is tested with its own size."""
+SEGMENTATION = "segmentation"
+"""Format of a model's output that is a mask."""
 SECONDS = 120
 """Time limit for loading the model and classifying one small image (ours)."""
 
@@ -61,8 +63,12 @@ def _main(bundle: Path, memory: int) -> None:
             network = torch.jit.load(str(bundle / SCRIPT), map_location="cpu").eval()
         else:
             network = torch.export.load(str(bundle / PROGRAM)).module()
-        logits = network(batch, *affines)
-    if logits.dim() != 2 or not bool(torch.isfinite(logits).all()):
+        found = network(batch, *affines)
+    answer = metadata["network_data_format"]["outputs"]["pred"]
+    if answer["format"] == SEGMENTATION:
+        if (found.dtype == torch.uint8) != (bundle / SCRIPT).is_file() or found.shape[-len(size) :] != batch.shape[2:]:
+            raise ValueError("the model gives no mask on the grid of a small image")
+    elif found.dim() != 2 or not bool(torch.isfinite(found).all()):
         raise ValueError("the model gives no finite logits for a small image")
 
 

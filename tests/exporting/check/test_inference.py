@@ -14,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monai_fedlora.errors import ExportError
+from monai_fedlora.exporting.answer import probabilities_writing
 from monai_fedlora.exporting.arrays import array_reading
 from monai_fedlora.exporting.check.inference import inference_problems, same_json
 from monai_fedlora.exporting.cine_modality import AFFINE, cine_reading
 from monai_fedlora.exporting.inference_config import inference_config
+from monai_fedlora.exporting.mask_answer import array_masks_writing, cine_masks_writing
 from monai_fedlora.exporting.photograph_modality import photograph_reading
 from monai_fedlora.files import read_json
 
@@ -41,17 +43,32 @@ PHOTOGRAPH = metadata("photograph")
 ARRAYS = metadata("array", num_channels=1, spatial_shape=[4, 4])
 
 
+def of_masks(kind: dict[str, Any]) -> dict[str, Any]:
+    """The same kind of image, of a model that outlines three structures."""
+    masks = copy.deepcopy(kind)
+    values = {str(value): name for value, name in enumerate(("background", "LV", "MYO", "RV"))}
+    masks["network_data_format"]["outputs"]["pred"] = {"format": "segmentation", "channel_def": values}
+    return masks
+
+
+CINE_MASKS, ARRAY_MASKS = of_masks(CINE), of_masks(ARRAYS)
+
+
 def config(kind: dict[str, Any]) -> Any:
-    """What an export writes today for CINE, PHOTOGRAPH or ARRAYS."""
+    """What an export writes today for one of the kinds above."""
     modality = kind["network_data_format"]["inputs"]["image"]["modality"]
     readings = {"MR": cine_reading, "photograph": photograph_reading, "array": partial(array_reading, (1, 4, 4))}
     reading = readings[modality]()
-    return json.loads(json.dumps(inference_config(("NOR", "ABN"), reading)))
+    writing = probabilities_writing(("NOR", "ABN"))
+    if kind["network_data_format"]["outputs"]["pred"].get("format") == "segmentation":
+        writing = cine_masks_writing() if modality == "MR" else array_masks_writing(("LV", "MYO", "RV"))
+    return json.loads(json.dumps(inference_config(writing, reading)))
 
 
 @pytest.mark.parametrize("path", sorted(WRITTEN.glob("*.json")), ids=lambda path: path.stem)
 def test_every_text_that_an_export_has_written_passes(path: Path) -> None:
     kinds = {"cine_2026_11": CINE_WITHOUT_AFFINE, "photograph_2026_11": PHOTOGRAPH}
+    kinds |= {"cine_masks_2026_12": CINE_MASKS, "array_masks_2026_12": ARRAY_MASKS}
     latest = {"cine": CINE, "photograph": PHOTOGRAPH, "array": ARRAYS}[path.stem.partition("_")[0]]
     assert list(inference_problems(read_json(path), kinds.get(path.stem, latest))) == []
 
@@ -62,7 +79,10 @@ def test_a_module_without_orientation_is_not_fed_an_affine_nor_the_other_way_rou
     assert list(inference_problems(config(CINE), CINE_WITHOUT_AFFINE))
 
 
-@pytest.mark.parametrize("kind", [CINE, PHOTOGRAPH, ARRAYS], ids=["cine", "photograph", "array"])
+KINDS = {"cine": CINE, "photograph": PHOTOGRAPH, "array": ARRAYS, "cine masks": CINE_MASKS, "array masks": ARRAY_MASKS}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_what_an_export_writes_today_is_kept_for_the_tests_of_tomorrow(kind: dict[str, Any]) -> None:
     assert any(same_json(read_json(path), config(kind)) for path in WRITTEN.glob("*.json"))
 
@@ -92,7 +112,7 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("kind", [CINE, PHOTOGRAPH], ids=["cine", "photograph"])
+@pytest.mark.parametrize("kind", [CINE, PHOTOGRAPH, CINE_MASKS], ids=["cine", "photograph", "cine masks"])
 def test_any_other_text_does_not(kind: dict[str, Any], change: str) -> None:
     changed = config(kind)
     CHANGES[change](changed)
@@ -104,6 +124,13 @@ def test_files_that_start_another_program_are_not_among_the_formats(formats: lis
     changed = config(PHOTOGRAPH) | {"formats": formats}
     (problem,) = inference_problems(changed, PHOTOGRAPH)
     assert problem.startswith("formats")
+
+
+def test_a_text_of_another_kind_of_answer_does_not_pass() -> None:
+    assert list(inference_problems(config(CINE), CINE_MASKS))
+    assert list(inference_problems(config(CINE_MASKS), CINE))
+    with pytest.raises(ExportError, match="masks"):
+        list(inference_problems(config(PHOTOGRAPH), of_masks(PHOTOGRAPH)))
 
 
 def test_a_text_of_another_kind_of_image_does_not_pass() -> None:
