@@ -139,7 +139,7 @@ def cine_masks_writing() -> Writing:
     return Writing(
         columns=(*COLUMNS, REASON),
         cells="@outlined(@item_of(engine), engine.state.output[0]['pred'].cpu(), "
-        "engine.state.batch['image'].affine[0].cpu())",
+        "engine.state.batch[0]['image'].affine.cpu())",
         table=MASKS_NAME,
         done="segmented",
         imports=("$import nibabel",),
