@@ -27,7 +27,21 @@ __all__ = ["CSV", "CSV_BY", "CSV_COLUMNS", "FRACTIONS", "READERS", "PreparedSite
 
 CSV = "csv"
 CSV_BY = ("column", "spacing")
-CSV_COLUMNS = ("subject", "label", "site", "image", "unit", "ed_image", "es_image", "cine", "ed", "es")
+CSV_COLUMNS = (
+    "subject",
+    "label",
+    "site",
+    "image",
+    "unit",
+    "ed_image",
+    "es_image",
+    "cine",
+    "ed",
+    "es",
+    "mask",
+    "ed_mask",
+    "es_mask",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +136,8 @@ def prepare(
         synthetic: the images were generated, which every model trained on them will say.
         overwrite: replace sites of the same name.
         load_all: load every image as training will, so that whatever it would refuse is refused now.
-        columns: of a csv, what its columns for subject, label, site, image, unit, ed_image, es_image, cine, ed and es
-            are called, where it is something else, such as ``{"label": "diagnosis"}``.
+        columns: of a csv, what its columns for subject, label, site, image, unit, ed_image, es_image, cine, ed, es,
+            mask, ed_mask and es_mask are called, where it is something else, such as ``{"label": "diagnosis"}``.
         first_frame: of a csv, the number of a 4D file's first frame, 0 or 1.
         mask_values: of a csv with the columns ed_mask and es_mask, or mask beside cine or image, the value of every
             structure in the mask files, such as ``{"LV": 3, "MYO": 2, "RV": 1}`` or ``{"lesion": 255}``; structures

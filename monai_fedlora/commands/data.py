@@ -23,6 +23,9 @@ _CSV_COLUMNS = {
     "cine": "4D file, in place of the two 3D files",
     "ed": "end-diastolic frame number in the 4D file",
     "es": "end-systolic frame number in the 4D file",
+    "mask": "mask of a photograph, or 4D file with those of a 4D file",
+    "ed_mask": "mask of the end-diastolic 3D file",
+    "es_mask": "mask of the end-systolic 3D file",
 }
 
 

@@ -52,6 +52,9 @@ class Columns:
     cine: str = "cine"
     ed: str = "ed"
     es: str = "es"
+    mask: str = "mask"
+    ed_mask: str = "ed_mask"
+    es_mask: str = "es_mask"
     first_frame: int = 0
     mask_values: tuple[tuple[str, int], ...] = ()
     values: tuple[str, ...] = ()
@@ -76,6 +79,8 @@ def read_table(source: Path, columns: Columns | None = None) -> list[Record]:
     labels = columns.label in head or columns.label != Columns().label or not (columns.mask_values or columns.values)
     required = [columns.label] * labels + ([columns.site] if columns.site else [])
     required += columns.values
+    pairs = zip(("mask", "ed_mask", "es_mask"), (columns.mask, columns.ed_mask, columns.es_mask), strict=True)
+    required += [name for default, name in pairs if name != default]
     if columns.subject != Columns().subject or columns.image not in head:
         required.insert(0, columns.subject)
     if columns.unit != Columns().unit:
@@ -132,7 +137,7 @@ def _record(row: Row, folder: Path, columns: Columns) -> Record:
 
 def _masks(row: Row, images: Photograph | FramePair | Cine, columns: Columns, folder: Path) -> Masks | None:
     """The masks of a line; one of two alone is an error."""
-    names = ("ed_mask", "es_mask") if isinstance(images, FramePair) else ("mask",)
+    names = (columns.ed_mask, columns.es_mask) if isinstance(images, FramePair) else (columns.mask,)
     if not columns.mask_values or not any(row.cells.get(name) for name in names):
         return None
     return Masks(tuple(_path(row, name, folder) for name in names), dict(columns.mask_values))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import monai_fedlora as fl
 from monai_fedlora.data.readers.mnms2 import GROUPS, read_mnms2
 from monai_fedlora.errors import DataError
 
@@ -91,3 +94,21 @@ def test_any_garbled_cell_gives_a_data_error_or_a_known_group(root, line, column
     except DataError:
         return
     assert {record.group for record in records} <= set(GROUPS)
+
+
+def test_masks_of_every_other_slice_are_named_with_the_slices_that_are_missing(tmp_path):
+    root, rng = tmp_path / "MnM2", np.random.default_rng(0)
+    folder = root / "dataset" / "001"
+    folder.mkdir(parents=True)
+    affine = np.diag([2.0, 2.0, 10.0, 1.0])
+    mask = np.zeros((40, 36, 8), np.uint8)
+    mask[10:24, 12:24, 1:7], mask[13:20, 14:22, 1:7] = 2, 1
+    half = mask * (np.arange(8) % 2 == 1)
+    for phase in ("ED", "ES"):
+        noise = rng.normal(300, 60, mask.shape).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(noise, affine), folder / f"001_SA_{phase}.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(mask if phase == "ED" else half, affine), folder / f"001_SA_{phase}_gt.nii.gz")
+    write(root, ROWS[:1])
+    with pytest.raises(DataError, match=r"001_SA_ES_gt\.nii\.gz has nothing in slice 2, 4 .*leave the patient out"):
+        fl.prepare("mnms2", source=root, output=tmp_path / "s", site="a", task="segmentation", load_all=True)
+    assert not (tmp_path / "s").exists()
