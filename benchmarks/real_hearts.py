@@ -22,14 +22,14 @@ from typing import Any
 import numpy as np
 import torch
 from _machine import machine
-from _real_hearts import features, from_masks, grids, outlines, patients, probing
+from _real_hearts import features, frame_choices, from_masks, grids, outlines, patients, probing
 
 from monai_fedlora.files import sha256, write_json
 from monai_fedlora.networks.catalogue import architecture, demo_weights
 
 ROOT = Path(__file__).parent
 REAL = "MONAI_FEDLORA_REAL_DATA"
-STAGES = ("probe", "bounds", "outlines")
+STAGES = ("probe", "bounds", "outlines", "frames")
 
 
 def labels_of(some: list[patients.Patient]) -> np.ndarray:
@@ -101,6 +101,28 @@ def outline(settings: dict[str, Any], weights: Path, by_name: dict[str, list], t
     return found
 
 
+def frames(
+    settings: dict[str, Any], weights: Path | None, root: Path, truths: dict[str, list[grids.Truth]]
+) -> dict[str, Any]:
+    """End-diastole and end-systole by volumes, beside the choice by grey levels."""
+    chosen = architecture(settings["size"])
+    if chosen.spacing is None:
+        raise SystemExit(f"{chosen.name} takes photographs")
+    x, y, z = chosen.image_size
+    grid = grids.Grid(image_size=(x, y, z), spacing=chosen.spacing)
+    decodes = weights is not None and features.has_decoder(weights)
+    network = outlines.decoder(size=settings["size"], weights=weights) if weights and decodes else None
+    found: dict[str, Any] = {}
+    for name, some in truths.items():
+        found[name] = frame_choices.of_pairs(some, network, grid)
+        print(f"{name}, ED of two frames: {found[name]}", flush=True)
+    studies = sorted(folder for place in root.glob("*_dicom") for folder in place.iterdir() if folder.is_dir())
+    found["cines"] = [frame_choices.of_cine(folder, network, grid) for folder in studies]
+    for cine in found["cines"]:
+        print(f"cine: {cine}", flush=True)
+    return found
+
+
 def run(settings: dict[str, Any], weights: Path | None) -> dict[str, Any]:
     """Run the chosen stages."""
     if REAL not in os.environ:
@@ -115,7 +137,7 @@ def run(settings: dict[str, Any], weights: Path | None) -> dict[str, Any]:
     if "probe" in stages:
         result["probe"] = probes(settings, weights, *by_name.values())
     truths: dict[str, list] = {}
-    if "bounds" in stages or (weights and "outlines" in stages):
+    if {"bounds", "frames"} & set(stages) or (weights and "outlines" in stages):
         truths["acdc"] = [grids.read(patient) for patient in by_name["acdc"]]
     if "bounds" in stages:
         result["bounds"] = bounds(settings, by_name["acdc"], truths["acdc"])
@@ -125,6 +147,10 @@ def run(settings: dict[str, Any], weights: Path | None) -> dict[str, Any]:
             result["outlines"] = outline(settings, weights, by_name, truths)
         else:
             print(f"{weights.name} holds no decoder, so that it outlines nothing", flush=True)
+    if "frames" in stages:
+        if "sunnybrook" not in truths:
+            truths["sunnybrook"] = [grids.read(patient) for patient in by_name["sunnybrook"]]
+        result["frames"] = frames(settings, weights, root, truths)
     return {**result, "seconds": round(time.perf_counter() - started)}
 
 
@@ -151,7 +177,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="small", help="a ConvViT's size (default: %(default)s)")
     parser.add_argument("--weights", type=Path, help="the encoder's file (default: the packaged one of the size)")
-    parser.add_argument("--stages", type=names, default=list(STAGES), help="of probe, bounds, outlines (default: all)")
+    parser.add_argument(
+        "--stages", type=names, default=list(STAGES), help="of probe, bounds, outlines, frames (default: all)"
+    )
     parser.add_argument("--blocks", type=numbers, default=[], help="inner blocks whose tokens are read too, from 1")
     parser.add_argument("--orders", type=int, default=1, help="orders of axes to average over (default: %(default)s)")
     parser.add_argument("--untrained", type=int, default=3, help="untrained encoders beside it (default: %(default)s)")

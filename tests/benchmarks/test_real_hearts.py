@@ -7,6 +7,7 @@ import pytest
 import torch
 from _real_hearts import from_masks, probing
 from _real_hearts.features import encoder, pooled
+from _real_hearts.frame_choices import of_pairs
 from _real_hearts.grids import Grid, Truth, round_trip
 from _real_hearts.outlines import by_place
 from scipy.stats import norm
@@ -14,6 +15,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from monai_fedlora.data.phantom.patient import make_patient
+from monai_fedlora.data.phantom.vendors import VENDORS
 from monai_fedlora.transforms.orientation import all_orders
 
 RNG = np.random.default_rng(0)
@@ -167,3 +170,17 @@ def test_numbers_of_a_mask_are_those_of_its_shape() -> None:
 @pytest.mark.parametrize("text", ["48x48x8@3.3x3.3x10", "96x96x10@2x2x10"])
 def test_a_grid_is_written_as_it_is_read(text: str) -> None:
     assert str(Grid.read(text)) == text
+
+
+@pytest.mark.slow
+def test_end_diastole_of_two_frames_is_told_in_either_order() -> None:
+    patient = make_patient("NOR", VENDORS["A"], 3)
+    frames = [patient.ed_frame, patient.es_frame]
+    truth = Truth(
+        image=torch.from_numpy(patient.image[frames].transpose(0, 3, 2, 1).astype(np.float32)),
+        mask=patient.mask[frames].transpose(0, 3, 2, 1),
+        affine=torch.diag(torch.tensor([*patient.spacing, 1.0], dtype=torch.float64)),
+        labelled=(True, True, True, True),
+    )
+    found = of_pairs([truth], None, Grid(image_size=(48, 48, 8), spacing=(3.3, 3.3, 10.0)))
+    assert found == {"questions": 2, "grey_levels": 2, "true_volumes": 2}
