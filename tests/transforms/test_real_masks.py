@@ -19,7 +19,7 @@ from monai_fedlora.transforms.cine import LoadCined, cine_preprocessing
 from monai_fedlora.transforms.mask_grid import restore_labels
 
 pytestmark = pytest.mark.realdata
-LEAST = {"small": (0.88, 0.70, 0.80), "fine": (0.93, 0.85, 0.90)}
+LEAST = {"small": (0.93, 0.88, 0.92), "fine": (0.97, 0.94, 0.96)}
 """Smallest mean Dice of LV, MYO and RV, over both frames and all slices."""
 
 
@@ -58,4 +58,4 @@ def test_outlines_of_all_patients_survive_the_way_to_the_network_and_back(size: 
     means = np.nanmean(dice, axis=(0, 1))
     print(f"{size}: Dice LV, MYO, RV {means.round(3)}, ejection fraction off by {np.abs(errors).mean():.2f} points")
     assert (means >= LEAST[size]).all()
-    assert np.abs(errors).mean() < 3
+    assert np.abs(errors).mean() < 2
