@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from monai_fedlora.api.one_or_more import one_or_more
-from monai_fedlora.clinic import bundle as bundles
-from monai_fedlora.clinic import helper, many
+from monai_fedlora.clinic import many
+from monai_fedlora.clinic import two_models as pair
 from monai_fedlora.clinic.deidentify import Deidentifier
 from monai_fedlora.clinic.state import NO_DOUBT_FOUND, percent, span, state_sentences
 from monai_fedlora.clinic.threads import torch_threads
 from monai_fedlora.clinic.trust import Trust
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.exporting.keys import read_public_keys
+from monai_fedlora.measures.heart_function import UNITS
 from monai_fedlora.rendering.tables import Table
 from monai_fedlora.studies.finding import BESIDE, count_and_name, find_studies
 from monai_fedlora.studies.naming import printable
@@ -24,6 +25,7 @@ from monai_fedlora.studies.study import LeftOut, Study
 __all__ = ["Predicted", "predict"]
 
 StrPath = str | os.PathLike[str]
+_SHOWN = ("lv_ef", "lv_edv", "lv_esv", "lv_mass", "rv_ef", "rv_edv", "rv_esv")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +36,10 @@ class Predicted:
         output: folder of the results: ``predictions.csv``, a JSON file and a figure for each study.
         classes: names in the order of the probabilities.
         outcomes: one for each study: ``study``, ``probabilities``, ``predicted``, ``undecided``, ``state``, ``doubts``,
-            ``notes`` and ``error``.
+            ``notes`` and ``error``; with outlines also ``numbers``, ``no_volume_because`` and ``disagreements``.
         left_out: files that belong to no study, and why.
-        trust: how far the bundle's answers can be trusted.
+        trust: how far the bundle's answers can be trusted; without a class, the outlines.
+        outlined: whether studies were outlined.
     """
 
     output: Path
@@ -44,6 +47,7 @@ class Predicted:
     outcomes: Sequence[many.Outcome]
     left_out: Sequence[LeftOut]
     trust: Trust
+    outlined: bool = False
 
     @property
     def path(self) -> Path:
@@ -76,6 +80,10 @@ class Predicted:
                 said += state_sentences(own, ()) if own else ()
             elif outcome.state != NO_DOUBT_FOUND:
                 said += outcome.sentences
+            said += outcome.disagreements
+            said += (f"no volume is given: {reason}" for reason in outcome.no_volume_because)
+            if outcome.probabilities:
+                said += (f"the outlines are doubtful because {doubt}" for doubt in outcome.heart_doubts)
             lines += [f"{outcome.study}: {text}" for text in said]
         if self.left_out:
             lines.append(f"left out, see {many.LEFT_OUT_NAME}: {count_and_name(self.left_out)}")
@@ -98,9 +106,17 @@ class Predicted:
             for place, (low, high) in enumerate(outcome.ranges):
                 shares[place] += f" ({span(low, high, calibrated=self.trust.calibrated)})"
             predicted = "undecided" if outcome.undecided else outcome.predicted or "failed"
-            cells = shares or [""] * len(self.classes)
-            rows.append([outcome.study, predicted, *cells, outcome.state.replace("_", " ")])
-        return Table(caption="", head=["study", "prediction", *self.classes, "state"], rows=rows)
+            cells = [predicted, *(shares or [""] * len(self.classes))] if self.classes else []
+            measured = [_number(outcome, name) for name in _SHOWN] if self.outlined else []
+            rows.append([outcome.study, *cells, *measured, outcome.state.replace("_", " ")])
+        of_class = ["prediction", *self.classes] if self.classes else []
+        of_heart = [f"{name.replace('_', ' ').upper()} ({UNITS[name]})" for name in _SHOWN] if self.outlined else []
+        return Table(caption="", head=["study", *of_class, *of_heart, "state"], rows=rows)
+
+
+def _number(outcome: many.Outcome, name: str) -> str:
+    value = outcome.numbers.get(name)
+    return "" if value is None else f"{value:.0f}"
 
 
 def predict(
@@ -108,6 +124,7 @@ def predict(
     inputs: StrPath | Sequence[StrPath],
     *,
     output: StrPath,
+    outlines: StrPath | None = None,
     overlay: bool = True,
     dicom: bool = False,
     keep_identity: bool = False,
@@ -122,10 +139,12 @@ def predict(
     be classified has an ``error`` in its outcome.
 
     Args:
-        bundle: its folder.
+        bundle: its folder. One that outlines hearts gives volumes and no class.
         inputs: one or several: for a cine model NIfTI files or folders and zip archives with DICOM studies; for a
             photograph model JPEG, PNG or TIFF files; or folders, zip archives or a csv of such.
         output: folder to create.
+        outlines: folder of a second bundle, which outlines the heart of cines: gives volumes, ejection fractions and
+            mass beside the class, and says where both disagree.
         overlay: look for the places that an answer hangs on, which takes most of the time.
         dicom: for DICOM studies, also write a structured report and the figure as DICOM, de-identified.
         keep_identity: keep patient, study and UIDs in these, for the archive that the study comes from.
@@ -153,12 +172,12 @@ def predict(
     files = [Path(key) for key in one_or_more(keys)]
     signers = read_public_keys(files)
     torch_threads()
-    with helper.Helper(Path(bundle), keys=files) as process:
-        process.start()  # it loads while this process does
-        classifier = helper.isolated(bundles.open_bundle(Path(bundle), keys=signers, device="cpu"), process)
-        found = find_studies(
-            [Path(each) for each in one_or_more(inputs)], modality=classifier.modality, on_file=on_file
-        )
+    with pair.opened_models(
+        Path(bundle), outlines=None if outlines is None else Path(outlines), files=files, keys=signers
+    ) as (classifier, outliner):
+        reader = outliner if classifier is None else classifier
+        assert reader is not None
+        found = find_studies([Path(each) for each in one_or_more(inputs)], modality=reader.modality, on_file=on_file)
         studies = found.studies if pseudonym is None else [_called(pseudonym, found.studies)]
         done: list[many.Outcome] = []
 
@@ -171,6 +190,7 @@ def predict(
             classifier,
             studies,
             Path(output),
+            outliner=outliner,
             overlay=overlay,
             dicom=many.DicomOutput(deidentifier=None if keep_identity else Deidentifier()) if dicom else None,
             left_out=found.left_out,
@@ -178,10 +198,11 @@ def predict(
         )
     return Predicted(
         output=Path(output),
-        classes=classifier.classes,
+        classes=() if classifier is None else classifier.classes,
         outcomes=outcomes,
         left_out=found.left_out,
-        trust=classifier.trust,
+        trust=reader.trust,
+        outlined=outliner is not None,
     )
 
 

@@ -1,4 +1,4 @@
-"""``monai-fedlora predict``: classify studies with an exported bundle."""
+"""``monai-fedlora predict``: classify studies with an exported bundle, and outline their hearts with another."""
 
 from __future__ import annotations
 
@@ -23,13 +23,26 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "or a csv with a column study and, per line, ed and es, or cine or folder (of a DICOM study) with or without "
         "ed_frame and es_frame, or image.",
     )
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of an exported bundle")
+    parser.add_argument(
+        "bundle",
+        type=Path,
+        metavar="BUNDLE",
+        help="folder of an exported bundle; one that outlines hearts gives volumes and no class",
+    )
     parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="what to classify, see below")
     parser.add_argument("--output", required=True, type=Path, metavar="O", help="folder to create")
     parser.add_argument(
+        "--outlines",
+        type=Path,
+        metavar="BUNDLE",
+        help="folder of a second bundle, which outlines the heart of cines: volumes, ejection fraction and mass beside "
+        "the class, and a remark where both disagree",
+    )
+    parser.add_argument(
         "--dicom",
         action="store_true",
-        help="for DICOM studies, also write a structured report and the figure as DICOM, de-identified",
+        help="for DICOM studies, also write a structured report and the figure as DICOM, de-identified; with outlines "
+        "masks (SEG) and measures too",
     )
     parser.add_argument(
         "--keep-identity",
@@ -65,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
             args.bundle,
             args.inputs,
             output=args.output,
+            outlines=args.outlines,
             overlay=not args.no_overlay,
             dicom=args.dicom,
             keep_identity=args.keep_identity,

@@ -20,6 +20,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "not a medical device, not for clinical use.",
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder or zip of an exported bundle")
+    parser.add_argument(
+        "--outlines",
+        type=Path,
+        metavar="BUNDLE",
+        help="folder or zip of a second bundle, which outlines the heart of cines: outlines on the moving heart and "
+        "volumes beside the class",
+    )
     parser.add_argument("--port", type=int, default=8000, help="TCP port (default: 8000)")
     parser.add_argument(
         "--host",
@@ -75,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"{option} {size} is no size in GiB")
     serve_bundle(
         args.bundle,
+        outlines=args.outlines,
         host=args.host,
         port=args.port,
         token_file=args.token_file,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from monai_fedlora.clinic import bundle as bundles
-from monai_fedlora.clinic.helper import Helper, isolated
+from monai_fedlora.clinic import two_models
 from monai_fedlora.clinic.reader_feedback import FEEDBACK_NAME, check_table
 from monai_fedlora.environment import SERVE_TOKEN
 from monai_fedlora.errors import ConfigError
@@ -22,6 +21,7 @@ _EXTRA = ("fastapi", "python_multipart", "starlette", "uvicorn")
 def serve_bundle(
     bundle: Path,
     *,
+    outlines: Path | None = None,
     host: str,
     port: int,
     token_file: Path | None,
@@ -36,6 +36,7 @@ def serve_bundle(
 
     Args:
         bundle: its folder or zip.
+        outlines: folder or zip of a second bundle, which outlines hearts.
         host, port: where to listen.
         token_file: what a browser has to show; see `monai_fedlora.serve.token.find_token`.
         upload_gib: largest study, also unpacked.
@@ -80,8 +81,11 @@ def serve_bundle(
         say(f"open {settings.address}{shown} ; Ctrl-C ends and removes everything")
 
     signers = read_public_keys(keys)
-    with listen(settings) as server, Helper(bundle, keys=keys) as helper:
-        helper.start()  # it loads while this process does
-        classifier = isolated(bundles.open_bundle(bundle, keys=signers, device="cpu"), helper)
-        run_server(classifier, settings=settings, server=server, on_ready=ready)
+    with (
+        listen(settings) as server,
+        two_models.opened_models(bundle, outlines=outlines, files=keys, keys=signers) as (classifier, outliner),
+    ):
+        if classifier is None and feedback is not None:
+            raise ConfigError("--feedback asks whether readers agree with a class, and this bundle gives none")
+        run_server(classifier, settings=settings, server=server, on_ready=ready, outliner=outliner)
     say(f"ended; {'everything was' if feedback is None else 'all studies were'} removed")
