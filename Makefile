@@ -56,8 +56,9 @@ quality: lint types  ## ruff and mypy
 jobs: $(STAMP)  ## make the job folders again, as nvflare_jobs/recipes.txt says
 	set -e; common=; grep -v '^#' nvflare_jobs/recipes.txt | while read -r name arguments; do \
 	  if [ "$$name" = '*' ]; then common=$$arguments; continue; fi; \
-	  rm -rf "nvflare_jobs/$$name"; \
-	  $(BIN)/monai-fedlora job "$$name" --output "nvflare_jobs/$$name" $$common $$arguments; \
+	  method=$${name%%/*}; folder=nvflare_jobs/$${name##*/}; \
+	  rm -rf "$$folder"; \
+	  $(BIN)/monai-fedlora job "$$method" --output "$$folder" $$common $$arguments; \
 	done
 
 docs: $(STAMP)  ## the documentation as a site in build/site

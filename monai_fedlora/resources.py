@@ -68,6 +68,19 @@ def bundle_setting(name: str, config: str, key: str) -> Any:
     return content[key]
 
 
+def bundle_task(name: str) -> str:
+    """Return the task of a bundle, as its inference configuration says it; one that does not say it classifies.
+
+    Raises:
+        ConfigError: there is no such bundle, or no such configuration.
+    """
+    path = bundle_path(name) / "configs" / "inference.json"
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is no JSON object")
+    return str(content.get("task", "classification"))
+
+
 def list_bundles() -> list[str]:
     """Return the names of every bundle that `bundle_path` finds, sorted."""
     return _names(_bundle_roots())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -13,20 +13,24 @@ from monai_fedlora.environment import training_threads
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated import rounds, simulator
 from monai_fedlora.federated.limits import limits_said
+from monai_fedlora.federated.plan import CLASSIFICATION
 from monai_fedlora.federated.run_record import RESULTS_NAME, restarts_said
 from monai_fedlora.rendering.tables import Table
 from monai_fedlora.resources import job_template_path
 from monai_fedlora.site_report import PERSONAL, SHARED
+from monai_fedlora.tasks.known import TASKS
+from monai_fedlora.tasks.task import Task
 
 __all__ = ["Simulated", "simulate"]
 
-_TABLED = (
+_CLASSES = (
     ("personal\nbal. acc.", PERSONAL, "balanced_accuracy"),
     ("shared\nbal. acc.", SHARED, "balanced_accuracy"),
     ("AUROC", PERSONAL, "auroc"),
     ("sens.", PERSONAL, "sensitivity"),
     ("spec.", PERSONAL, "specificity"),
 )
+"""Columns of classification: their head, whose model's, and the metric."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +94,8 @@ class Simulated:
         """Each site's test metrics of both models with their means, and what the site sent and received."""
         plan, traffic = self.results["plan"], self.traffic
         tests = {site: self.results["final"].get(site, {}).get("test", {}) for site in plan["sites"]}
-        numbers = [[test.get(view, {}).get(name) for _, view, name in _TABLED] for test in tests.values()]
+        tabled = _tabled(TASKS[plan.get("task", CLASSIFICATION)])
+        numbers = [[test.get(view, {}).get(name) for _, view, name in tabled] for test in tests.values()]
         rows = [
             [site, test.get(PERSONAL, {}).get("n", ""), *map(_number, found), *_kilobytes(*traffic.get(site, ()))]
             for (site, test), found in zip(tests.items(), numbers, strict=True)
@@ -100,9 +105,21 @@ class Simulated:
         how_long = "1 round" if plan["rounds"] == 1 else f"{plan['rounds']} rounds"
         return Table(
             caption=f"{plan['experiment']}: test split after {how_long} ({self.results['seconds']:.0f} s)",
-            head=["site", "cases", *(head for head, _, _ in _TABLED), "sent", "received"],
+            head=["site", "cases", *(head for head, _, _ in tabled), "sent", "received"],
             rows=rows,
         )
+
+
+def _tabled(task: Task) -> Sequence[tuple[str, str, str]]:
+    if task.name == CLASSIFICATION:
+        return _CLASSES
+    keys = [(f"{model}\n{task.word}", model, task.key) for model in (PERSONAL, SHARED)]
+    return [*keys, *((words, PERSONAL, name) for name, words in task.file_measures.items())]
+
+
+def score_word(results: Mapping[str, Any]) -> str:
+    """What the validation scores in a run's results are."""
+    return TASKS[results["plan"].get("task", CLASSIFICATION)].word
 
 
 def _sum(answers: list[Mapping[str, Any]], site: str, key: str) -> int:

@@ -32,7 +32,7 @@ from monai_fedlora.methods import get_method
 from monai_fedlora.methods.choice import MethodChoice
 from monai_fedlora.networks.pinned import find_backbone, pin_backbone
 from monai_fedlora.networks.prompts import bundle_prompts, own_prompts
-from monai_fedlora.resources import bundle_setting
+from monai_fedlora.resources import bundle_setting, bundle_task
 from monai_fedlora.scope import Manifest
 from monai_fedlora.site_report import report_bits
 
@@ -188,12 +188,14 @@ def write_job(
         update_bound=update_bound,
         training={key: value for key, value in given.items() if key in TRAINING_SETTINGS},
         prompts=words,
+        task=bundle_task(bundle),
     )
     if plan.declared_cases:
         check_steps(plan)
-    manifest, _ = build_shared(plan, backbone=weights if needs_backbone(plan) else None)
+    held = weights if needs_backbone(plan) else None
+    manifest, _ = build_shared(plan, backbone=held)
     source = None if start_from is None else str(start_from)
-    with starting_point(source, plan=plan, manifest=manifest) as (initial, stored_round):
+    with starting_point(source, plan=plan, manifest=manifest, backbone=held) as (initial, stored_round):
         if not resume:
             plan = replace(plan, start=start_origin(source))
         elif initial is None or stored_round is None:

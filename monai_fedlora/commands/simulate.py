@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 def progress_table(results: Mapping[str, Any]) -> Any:
     """Rounds so far: the sites that have answered, their loss, and the validation score of what they received."""
+    from monai_fedlora.api.job_simulation import score_word
     from monai_fedlora.commands.console import drawn
 
     plan, rows = results["plan"], []
@@ -82,5 +83,5 @@ def progress_table(results: Mapping[str, Any]) -> Any:
     if results["final"]:
         rows.append(["final", *("done" if site in results["final"] else "..." for site in plan["sites"]), ""])
     title = f"{plan['experiment']}: {plan['method']}, {results['seconds']:.0f} s"
-    head = ["round", *plan["sites"], "mean validation balanced accuracy"]
+    head = ["round", *plan["sites"], f"mean validation {score_word(results)}"]
     return drawn(head, rows, title=title, text=len(head))

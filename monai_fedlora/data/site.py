@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 CACHE = "MONAI_FEDLORA_CACHE"
 """Environment variable: folder for files that can be generated again, such as phantoms."""
 
-PHANTOMS = ("cine", "dermoscopy", "fundus")
+CINE_PHANTOMS = ("cine", "cine_masks")
+"""Kinds of phantoms with cine studies: classes of hearts, and outlines of their structures."""
+PHANTOMS = (*CINE_PHANTOMS, "dermoscopy", "fundus")
 """Kinds of phantoms: cine studies of hearts, dermoscopic images of skin lesions, fundus photographs."""
 
 _TASKS = {
@@ -86,7 +88,8 @@ def site_data(
     Args:
         site: name of the site.
         data_root: prepared folder with one folder per site.
-        phantom: ``cine``, ``dermoscopy`` or ``fundus``.
+        phantom: ``cine``, ``cine_masks``, ``dermoscopy`` or ``fundus``. ``cine_masks`` differs from ``cine`` in its
+            default settings, whose task is segmentation.
         settings: size and content of the phantom, ``PhantomSettings`` for cine studies and ``PhotoPhantomSettings``
             for photographs; None takes the defaults.
 
@@ -123,9 +126,10 @@ def phantom_data(
     _check_phantom(phantom)
     if site == POOLED:
         return _pool([phantom_data(name, phantom=phantom, settings=settings) for name in phantom_sites(phantom)])
-    if phantom == "cine":
+    if phantom in CINE_PHANTOMS:
         if settings is None or isinstance(settings, PhantomSettings):
-            return _cine_phantom(site, settings or PhantomSettings())
+            usual = PhantomSettings(task=SEGMENTATION) if phantom == "cine_masks" else PhantomSettings()
+            return _cine_phantom(site, settings or usual)
     else:
         from monai_fedlora.data.photo_phantom.photo_site import PhotoPhantomSettings
 
@@ -156,7 +160,7 @@ def phantom_sites(phantom: str) -> list[str]:
     from monai_fedlora.data.phantom.vendors import VENDORS
     from monai_fedlora.data.photo_phantom.photo_kinds import KINDS
 
-    return numbered_sites(VENDORS if phantom == "cine" else KINDS[phantom].cameras)
+    return numbered_sites(VENDORS if phantom in CINE_PHANTOMS else KINDS[phantom].cameras)
 
 
 def _pool(datalists: Sequence[Path]) -> Path:

@@ -116,3 +116,10 @@ class EpochLog:
             best = f"best {state.key_metric_name} {state.best_metric:.4g} in epoch {state.best_metric_epoch}"
             parts.append(best)
         _log.info("epoch %d, %s: %s", state.epoch, self.phase, ", ".join(parts))
+
+
+class Nothing:
+    """Does nothing, where a configuration has a place for a handler and a task has none."""
+
+    def attach(self, engine: Engine) -> None:
+        """Leave ``engine`` as it is."""

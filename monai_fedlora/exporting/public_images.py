@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from monai_fedlora.data.datalist import load_datalist, read_prepared
 from monai_fedlora.data.photo_phantom.photo_site import PhotoPhantomSettings
-from monai_fedlora.data.site import PHANTOMS, PhantomSettings, phantom_data, phantom_sites
+from monai_fedlora.data.site import CINE_PHANTOMS, PHANTOMS, PhantomSettings, phantom_data, phantom_sites
 from monai_fedlora.errors import DataError, ExportError
 from monai_fedlora.exporting.directions import PublicFeatures
 from monai_fedlora.exporting.modality import Modality
@@ -73,20 +73,20 @@ def public_images(phantom: str, *, prepared: Path | None = None) -> PublicImages
     if prepared and not found:
         raise DataError(f"--public-data {prepared} is no prepared folder: it holds no site's datalist.json")
     for datalist in found:
-        if (datalist.modality == "cine") != (phantom == "cine"):
+        if (datalist.modality == "cine") != (phantom in CINE_PHANTOMS):
             raise ExportError(f"{prepared}: {datalist.site} has another kind of images than the model's ({phantom})")
         items = [item for split in ("training", "validation", "test") for item in datalist.items(split)]
         items = items[:: -(-len(items) // MOST_OF_A_SITE)]
         ordinary[f"public {datalist.site}"] = partial(list, items)
         cases.append(f"public {datalist.site}")
         text += f", {len(items)} public cases of {datalist.site} ({datalist.dataset})"
-    others = [kind for kind in PHANTOMS if kind not in ("cine", phantom)] if phantom != "cine" else []
+    others = [] if phantom in CINE_PHANTOMS else [kind for kind in PHANTOMS if kind not in (*CINE_PHANTOMS, phantom)]
     foreign = {f"phantom {kind}": partial(_phantoms, kind, "site-1") for kind in others}
     return PublicImages(ordinary=ordinary, foreign=foreign, description=text, cases=tuple(cases))
 
 
 def _phantoms(phantom: str, site: str) -> list[Item]:
-    kind = PhantomSettings if phantom == "cine" else PhotoPhantomSettings
+    kind = PhantomSettings if phantom in CINE_PHANTOMS else PhotoPhantomSettings
     settings = kind(training=PER_SCANNER, validation=0, test=0, seed=SEED)
     return list(load_datalist(phantom_data(site, phantom=phantom, settings=settings)).items("training"))
 

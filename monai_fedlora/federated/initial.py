@@ -29,14 +29,15 @@ IMAGES = "images"
 def build_shared(plan: Plan, *, backbone: str | None = None) -> tuple[Manifest, dict[str, np.ndarray]]:
     """Derive the manifest and the initial shared tensors of a plan.
 
-    The backbone's weights are needed only where the method shares them.
+    The backbone's file is needed only where the method shares something that comes from it: weights of the backbone,
+    or the decoder of a network that gives masks.
 
     Args:
         plan: the experiment.
         backbone: path of the backbone file; None builds the architecture alone.
 
     Raises:
-        WeightsError: the method shares backbone weights and no backbone was given.
+        WeightsError: the method shares what comes from the file, and none was given.
     """
     from monai_fedlora.methods.build import UNTRAINED, build_network
 
@@ -51,10 +52,8 @@ def build_shared(plan: Plan, *, backbone: str | None = None) -> tuple[Manifest, 
         masks=plan.task_of.gives_masks,
     )
     scope = plan.scope(network)
-    if backbone is None and _shares_backbone(network, scope):
-        raise WeightsError(
-            f"{plan.method} averages the backbone's own weights; its first round needs the backbone file"
-        )
+    if backbone is None and (shared := _shared_of_file(plan, network, scope)):
+        raise WeightsError(f"{plan.method} averages the {shared}; its first round needs the backbone file")
     return scope.manifest, scope.initial_payload(network)
 
 
@@ -64,8 +63,8 @@ def build_manifest(plan: Plan) -> Manifest:
 
 
 def needs_backbone(plan: Plan) -> bool:
-    """Whether initial shared tensors include backbone weights, so that the server needs the backbone file."""
-    return _shares_backbone(*_names_alone(plan))
+    """Whether initial shared tensors come from the backbone file, so that the server needs it."""
+    return _shared_of_file(plan, *_names_alone(plan)) is not None
 
 
 def check_steps(plan: Plan) -> None:
@@ -110,9 +109,15 @@ def _names_alone(plan: Plan) -> tuple[Any, Scope]:
     return network, plan.scope(network)
 
 
-def _shares_backbone(network: Any, scope: Scope) -> bool:
+def _shared_of_file(plan: Plan, network: Any, scope: Scope) -> str | None:
+    """What of the backbone file is among the shared tensors, in words; None for nothing."""
+    shared = scope.keys(Role.SHARED)
     new = (*network.head_prefixes, PREFIX)
-    return any("lora_" not in key and not key.startswith(new) for key in scope.keys(Role.SHARED))
+    if any("lora_" not in key and not key.startswith(new) for key in shared):
+        return "backbone's own weights"
+    if plan.task_of.gives_masks and any(key.startswith(network.head_prefixes) for key in shared):
+        return "decoder, which the file may hold"
+    return None
 
 
 def save_shared(path: Path, payload: Mapping[str, np.ndarray], *, plan: Plan, round_number: int, **extra: Any) -> None:
@@ -315,7 +320,9 @@ def _stored_round(metadata: Mapping[str, str]) -> int | None:
 
 
 @contextmanager
-def starting_point(source: str | None, *, plan: Plan, manifest: Manifest) -> Iterator[tuple[Path | None, int | None]]:
+def starting_point(
+    source: str | None, *, plan: Plan, manifest: Manifest, backbone: str | None = None
+) -> Iterator[tuple[Path | None, int | None]]:
     """Turn what a user wants to start from into a file of shared tensors.
 
     Args:
@@ -323,6 +330,7 @@ def starting_point(source: str | None, *, plan: Plan, manifest: Manifest) -> Ite
             one, a fresh head otherwise), or None.
         plan: the new run.
         manifest: its manifest, which the source has to fit.
+        backbone: path of the backbone file, for shared tensors that the folder does not hold.
 
     Yields:
         The file, and the round after which it was stored; None where unknown.
@@ -333,7 +341,7 @@ def starting_point(source: str | None, *, plan: Plan, manifest: Manifest) -> Ite
     if source is None:
         yield None, None
     elif Path(source).is_dir():
-        payload = _from_peft(Path(source), plan=plan, manifest=manifest)
+        payload = _from_peft(Path(source), plan=plan, manifest=manifest, backbone=backbone)
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "shared.safetensors"
             save_shared(path, payload, plan=plan, round_number=-1)
@@ -343,7 +351,7 @@ def starting_point(source: str | None, *, plan: Plan, manifest: Manifest) -> Ite
         yield Path(source), _stored_round(metadata)
 
 
-def _from_peft(folder: Path, *, plan: Plan, manifest: Manifest) -> dict[str, np.ndarray]:
+def _from_peft(folder: Path, *, plan: Plan, manifest: Manifest, backbone: str | None) -> dict[str, np.ndarray]:
     from monai_fedlora.adapters.lora import SHARED
     from monai_fedlora.adapters.peft_folder import HEAD_NAME, load_peft_folder
     from monai_fedlora.methods.low_rank import LoraMethod
@@ -354,7 +362,7 @@ def _from_peft(folder: Path, *, plan: Plan, manifest: Manifest) -> dict[str, np.
     tensors = load_peft_folder(folder, SHARED, scale=method.alpha / method.rank)
     if (folder / HEAD_NAME).is_file():
         tensors |= load_tensors(folder / HEAD_NAME)[0]
-    _, payload = build_shared(plan)
+    _, payload = build_shared(plan, backbone=backbone)
     if unknown := sorted(set(tensors) - set(payload)):
         raise WeightsError(f"{folder} adapts {unknown[0]!r}, which this plan does not share; check blocks and targets")
     payload |= _cast(tensors, manifest)

@@ -99,7 +99,7 @@ class Start:
 
         Args:
             plan: the experiment; it begins in round 0.
-            backbone: path of the backbone file, read only if the method shares its weights; None uses
+            backbone: path of the backbone file, read only if the method shares what comes from it; None uses
                 ``MONAI_FEDLORA_BACKBONE``, then the packaged demo weights.
 
         Raises:

@@ -11,3 +11,6 @@ LESION = "lesion"
 
 ISIC_VALUE = 255
 """Value of the lesion in the masks of the ISIC archive, on 0."""
+
+PHASES = ("ED", "ES")
+"""Names of the frames of a pair: end-diastole, end-systole."""

@@ -9,7 +9,8 @@ from torch import nn
 
 from monai_fedlora.engines.dataset import PrepareCases
 from monai_fedlora.engines.epoch_metrics import EpochMetrics
-from monai_fedlora.tasks.known import task_of
+from monai_fedlora.engines.handlers import Nothing
+from monai_fedlora.tasks.known import TASKS, task_of
 from monai_fedlora.tasks.task import Task
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "gives_masks",
     "loss",
     "metrics",
+    "on_files",
     "outputs",
     "postprocessing",
     "predictions",
@@ -25,19 +27,23 @@ __all__ = [
 ]
 
 
-def outputs(*, task: Task, names: Sequence[str]) -> int:
-    """Number of the head's outputs."""
-    return task.outputs(len(names))
+def outputs(*, task: Task | str, names: Sequence[str]) -> int:
+    """Number of the head's outputs; ``task`` may be the task's name."""
+    return _task(task).outputs(len(names))
 
 
-def gives_masks(*, task: Task) -> bool:
-    """Whether the network needs its decoder, whose logits are of every voxel."""
-    return task.gives_masks
+def gives_masks(*, task: Task | str) -> bool:
+    """Whether the network needs its decoder, whose logits are of every voxel; ``task`` may be the task's name."""
+    return _task(task).gives_masks
 
 
-def prepare(*, task: Task) -> PrepareCases:
-    """What takes images and targets from a batch."""
-    return task.prepare
+def _task(task: Task | str) -> Task:
+    return TASKS[task] if isinstance(task, str) else task
+
+
+def prepare(*, task: Task | str) -> PrepareCases:
+    """What takes images and targets from a batch; ``task`` may be the task's name."""
+    return _task(task).prepare
 
 
 def along(*, task: Task) -> tuple[str, ...]:
@@ -65,9 +71,19 @@ def metrics(*, task: Task, names: Sequence[str], key: str) -> EpochMetrics:
     return task.metrics(key, names)
 
 
-def postprocessing(*, task: Task) -> Any:
-    """What an evaluation does with a case's output before it is measured; None for nothing."""
-    return task.postprocessing()
+def postprocessing(*, task: Task | str) -> Any:
+    """What an evaluation does with a case's output before it is measured; None for nothing.
+
+    ``task`` may be the task's name.
+    """
+    return _task(task).postprocessing()
+
+
+def on_files(*, task: Task, dataset: Any, names: Sequence[str], size: str, output_dir: str | None = None) -> Any:
+    """A handler for what an evaluation measures on the cases' own files; one that does nothing if that is nothing."""
+    if task.on_files is None:
+        return Nothing()
+    return task.on_files(dataset=dataset, names=names, size=size, output_dir=output_dir)
 
 
 def predictions(*, task: Task, output_dir: str, names: Sequence[str], filename: str, labels: bool = True) -> Any:

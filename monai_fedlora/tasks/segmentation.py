@@ -22,15 +22,16 @@ from torch import Tensor, nn
 from monai_fedlora.data.collected import TargetKind
 from monai_fedlora.engines.dataset import PrepareCases
 from monai_fedlora.engines.epoch_metrics import EpochMetrics
+from monai_fedlora.engines.native_results import DICE, NativeResults, native_limits
 from monai_fedlora.engines.predictions import StudyTable
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.measures.agreement import over_patients
+from monai_fedlora.measures.structures import PHASES
+from monai_fedlora.networks.catalogue import architecture
 from monai_fedlora.site_report import MetricsForm
 from monai_fedlora.tasks.task import EXPORT, SCORE, Task, no_postprocessing
 
 KEY = "dice"
-PHASES = ("ED", "ES")
-"""Names of the frames of a pair."""
 _MOST_STRUCTURES = 30
 
 
@@ -280,7 +281,11 @@ def _predictions(*, output_dir: Any, names: Sequence[str], filename: str, labels
 
 
 def _form(names: Sequence[str]) -> MetricsForm:
-    return MetricsForm(numbers=dict.fromkeys(_numbers(names), (0.0, 1.0)))
+    return MetricsForm(numbers=dict.fromkeys(_numbers(names), (0.0, 1.0)) | native_limits(names))
+
+
+def _on_files(*, dataset: Any, names: Sequence[str], size: str, output_dir: str | None) -> NativeResults:
+    return NativeResults(dataset=dataset, names=names, spacing=architecture(size).spacing, output_dir=output_dir)
 
 
 def _scores(output: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | None]:
@@ -316,8 +321,10 @@ SEGMENTATION = Task(
     form=_form,
     scores=_scores,
     sections=frozenset({EXPORT}),
+    on_files=_on_files,
     key=KEY,
     measures={KEY: "mean Dice"},
+    file_measures={DICE: "Dice,\nfiles' grid", "lv_ef_error": "LV EF error\n(points)"},
     more=lambda names: {f"{KEY}_{name}": f"Dice of {name}" for name in names},
     settings={"selection_metric": KEY, "class_weights": None, "label_smoothing": 0.0},
 )

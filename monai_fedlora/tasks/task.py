@@ -76,6 +76,10 @@ class Task:
         postprocessing: of an evaluation's decollated outputs; None for none.
         predictions: given ``output_dir``, ``names``, ``filename`` and ``labels``, a handler that writes what an
             evaluation found of every case.
+        on_files: given ``dataset``, ``names``, ``size`` and ``output_dir``, a handler that adds to an evaluation's
+            metrics what it measures on the grids of the cases' own files, and writes it by case into the folder, if
+            there is one; None for a task without such measures.
+        file_measures: words for those of them that the table of a run begins with.
         form: which metrics may leave a site, by names.
         key: the metric of curves, comparisons and of the choice of the best round.
         measures: words for the metrics of tables, :attr:`key` first.
@@ -108,6 +112,8 @@ class Task:
     measures: Mapping[str, str]
     gives_logits: bool = True
     gives_masks: bool = False
+    on_files: Callable[..., Any] | None = None
+    file_measures: Mapping[str, str] = field(default_factory=dict)
     channels: Callable[[tuple[int, ...], tuple[int, ...]], int] = lambda output, image: output[1]
     most_names: int = MOST_CLASSES
     lower_is_better: bool = False

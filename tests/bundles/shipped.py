@@ -56,6 +56,7 @@ class Shipped:
         methods: that it has a config for.
         overrides: names of configs that are given after another one, beside these.
         reads_text: whether its backbone has a text tower.
+        gives_masks: whether it segments; its classes are structures then.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Shipped:
     methods: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
     reads_text: bool = False
+    gives_masks: bool = False
 
     @property
     def folder(self) -> Path:
@@ -145,6 +147,15 @@ CINE = Shipped(
     other="fedit",
     classes=("NOR", "ABN"),
 )
+HEART_MASKS = Shipped(
+    name="cine_cmr_dual_lora_segmentation",
+    phantom="cine_masks",
+    few=PhantomSettings(training=5, validation=4, test=4, task="segmentation"),
+    method="dual_lora",
+    other="fedit",
+    classes=("LV", "MYO", "RV"),
+    gives_masks=True,
+)
 _FEW_PHOTOGRAPHS = PhotoPhantomSettings(training=9, validation=6, test=6, size=48)
 PHOTOGRAPHS = Shipped(
     name="image_2d_fedopal_classification",
@@ -167,7 +178,8 @@ TEXTS = Shipped(
     overrides=("fundus",),
     reads_text=True,
 )
-BUNDLES = (CINE, PHOTOGRAPHS, TEXTS)
+BUNDLES = (CINE, HEART_MASKS, PHOTOGRAPHS, TEXTS)
+CLASSIFIERS = tuple(bundle for bundle in BUNDLES if not bundle.gives_masks)
 
 
 def root_cause(error: BaseException) -> BaseException:

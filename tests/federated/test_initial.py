@@ -15,6 +15,7 @@ from monai_fedlora.adapters.lora import PRIVATE, SHARED
 from monai_fedlora.adapters.peft_folder import CONFIG_NAME, HEAD_NAME, save_peft_folder
 from monai_fedlora.errors import ConfigError, WeightsError
 from monai_fedlora.federated.initial import (
+    build_manifest,
     build_shared,
     check_resumable,
     load_shared,
@@ -85,6 +86,18 @@ def test_a_method_that_shares_the_backbone_starts_from_its_file(backbone: Path) 
     shared = [key for key in stored if key in payload]
     assert len(shared) > 50
     assert all(payload[key].tobytes() == stored[key].numpy().tobytes() for key in shared)
+
+
+def test_a_shared_decoder_starts_from_the_backbone_file_and_a_private_one_needs_none(backbone: Path) -> None:
+    more = {"task": "segmentation", "classes": ("LV", "MYO", "RV")}
+    plan = pinned(backbone, **more)
+    assert needs_backbone(plan)
+    with pytest.raises(WeightsError, match=r"dual_lora.*decoder.*backbone file"):
+        build_shared(plan)
+    manifest, payload = build_shared(plan, backbone=str(backbone))
+    assert manifest == build_manifest(plan)
+    assert any(key.startswith("decoder_dict.") for key in payload)
+    assert not needs_backbone(pinned(backbone, method_args={"head": "private"}, **more))
 
 
 @pytest.mark.parametrize(

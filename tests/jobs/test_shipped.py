@@ -22,14 +22,16 @@ PHOTOGRAPHS = "image_2d_fedopal_classification"
 TEXTS = "image_2d_pfedst_classification"
 
 
-def read_recipes() -> Iterator[tuple[str, list[str]]]:
+def read_recipes() -> Iterator[tuple[str, tuple[str, list[str]]]]:
+    """Folders, with the method and the arguments that make them."""
     common: list[str] = []
     for line in (JOBS / "recipes.txt").read_text(encoding="utf-8").splitlines():
         name, *arguments = line.split()
         if name == "*":
             common = arguments
         elif name != "#":
-            yield name, [*common, *arguments]
+            method, _, folder = name.partition("/")
+            yield folder or name, (method, [*common, *arguments])
 
 
 RECIPES = dict(read_recipes())
@@ -44,13 +46,14 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_every_method_has_a_recipe_and_every_recipe_a_folder() -> None:
-    assert sorted(RECIPES) == method_names()
+    assert sorted({method for method, _ in RECIPES.values()}) == method_names()
     assert {path.name for path in JOBS.iterdir() if path.is_dir() and path.name[0] not in "._"} == set(RECIPES)
 
 
 @pytest.mark.parametrize("name", fast_in_part(RECIPES))
 def test_a_recipe_makes_its_folder(name: str, tmp_path: Path) -> None:
-    assert main(["job", name, "--output", str(tmp_path / name), *RECIPES[name]]) == 0
+    method, arguments = RECIPES[name]
+    assert main(["job", method, "--output", str(tmp_path / name), *arguments]) == 0
     assert files_of(tmp_path / name) == files_of(JOBS / name)
 
 
@@ -58,8 +61,12 @@ def plans_of(bundle: str) -> dict[str, Plan]:
     return {name: plan for name in RECIPES if (plan := plan_of(name)).bundle == bundle}
 
 
-def test_all_but_one_job_classify_photographs() -> None:
-    assert RECIPES.keys() - plans_of(PHOTOGRAPHS).keys() - plans_of(TEXTS).keys() == {"dual_lora"}
+def test_all_other_jobs_are_of_hearts() -> None:
+    hearts = RECIPES.keys() - plans_of(PHOTOGRAPHS).keys() - plans_of(TEXTS).keys()
+    assert {name: plan_of(name).task for name in hearts} == {
+        "dual_lora": "classification",
+        "dual_lora_segmentation": "segmentation",
+    }
 
 
 def test_photographs_are_the_same_task_for_all_methods() -> None:
@@ -93,6 +100,7 @@ def test_a_job_trains_the_method_as_its_bundle_does(name: str) -> None:
     plan = plan_of(name)
     assert plan.classes == tuple(bundle_setting(plan.bundle, "inference", "classes"))
     assert plan.size == bundle_setting(plan.bundle, "train", "size")
-    override = bundle_path(plan.bundle) / "configs" / "methods" / f"{name}.json"
+    method, _ = RECIPES[name]
+    override = bundle_path(plan.bundle) / "configs" / "methods" / f"{method}.json"
     args = read_json(override)["method_args"] if override.is_file() else {}
-    assert plan.build_method() == get_method(name, args)
+    assert plan.build_method() == get_method(method, args)

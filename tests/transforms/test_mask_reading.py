@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from monai_fedlora.errors import DataError
 from monai_fedlora.transforms.cine import LoadCined, cine_augmentation, cine_preprocessing
+from monai_fedlora.transforms.file_masks import CineFiles, in_order_of_file
 from monai_fedlora.transforms.mask_grid import restore_labels
 from monai_fedlora.transforms.orientation import reference_affine, reordered_array
 
@@ -142,3 +143,38 @@ def test_a_missing_phase_is_named(masked):
     del item["es_mask"]
     with pytest.raises(DataError, match=r"es.nii.gz \(ES\) has no mask"):
         LoadCined()(item)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.permutations([0, 1, 2]), st.tuples(*[st.booleans()] * 3))
+def test_masks_of_all_slices_return_to_the_order_of_their_files(masked, axes, backwards):
+    item = masked(axes, backwards)
+    files = CineFiles.of(item)
+    for drawn, frame, phase in zip(files.drawn(item), (files.ed, files.es), ("ed", "es"), strict=True):
+        back, affine = in_order_of_file(drawn, frame)
+        stored = nibabel.load(item[f"{phase}_mask"])
+        assert np.array_equal(np.array([0, 3, 0, 1])[back], stored.get_fdata())
+        assert np.allclose(affine, stored.affine)
+
+
+def test_slices_that_one_frame_lacks_are_empty_there_and_its_others_stay_in_place(heart, nifti, tmp_path):
+    frames = heart(shape=(40, 40, 7), centre_mm=(40.0, 40.0))
+    affine = reference_affine((2.0, 2.0, 10.0)).numpy()
+    later = affine.copy()
+    later[:3, 3] += 2 * affine[:3, 2]
+    parts = {"ed": (frames[0], affine), "es": (frames[1][..., 2:], later)}
+    item = {"subject": "p1", "mask_values": [1]}
+    for name, (voxels, place) in parts.items():
+        item[name] = str(nifti(tmp_path / f"{name}.nii.gz", voxels, affine=place))
+        label = (voxels > 150).astype(np.float32)
+        item[f"{name}_mask"] = str(nifti(tmp_path / f"{name}_gt.nii.gz", label, affine=place))
+    files = CineFiles.of(item)
+    both = files.together(files.drawn(item))
+    assert both.shape == (2, 40, 40, 7)
+    assert np.array_equal(both[0], (frames[0] > 150)) and not both[1, ..., :2].any()
+    assert np.array_equal(both[1, ..., 2:], frames[1][..., 2:] > 150)
+    seen = torch.zeros(2, 2, 40, 40, 5)
+    seen[:, 1] = 1.0
+    ed, es = files.restored(seen, spacing=(2.0, 2.0, 10.0))
+    assert ed.shape == (40, 40, 7) and not ed[..., :2].any() and ed[..., 2:].all()
+    assert es.all()
