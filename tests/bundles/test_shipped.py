@@ -180,7 +180,7 @@ def test_the_document_names_every_setting_of_training(bundle: Shipped) -> None:
     assert [key for key in settings if f"`{key}`" not in documented] == []
 
 
-def test_training_leaves_the_best_and_the_last_epoch(trained: Path) -> None:
+def test_training_leaves_the_best_and_the_last_epoch(bundle: Shipped, trained: Path) -> None:
     assert sorted(path.name for path in trained.iterdir()) == ["best.safetensors", "last.safetensors"]
     assert (trained / "best.safetensors").stat().st_size < (5_000_000 if bundle.gives_masks else 200_000)
 
