@@ -234,6 +234,7 @@ def test_a_network_of_ones_own_writes_masks_of_arrays(tmp_path: Path) -> None:
     assert [int(row[f"{name}_voxels"]) for name in SMALL_STRUCTURES] == [(found == 1).sum(), (found == 2).sum()]
 
 
+@pytest.mark.slow
 def test_masks_of_photographs_are_refused(tmp_path: Path, image_backbone: Path) -> None:
     run = finished_run(
         tmp_path / "W",

@@ -38,7 +38,7 @@ def heart(*, first: int, last: int, scale: float = 1.0, gap: bool = False) -> Te
     first=st.integers(0, 5), last=st.integers(7, 12), gap=st.booleans(), z=st.sampled_from([5.0, 8.0, 12.5]),
     order=st.permutations([0, 1, 2]), flips=st.lists(st.sampled_from([1, 2, 3]), unique=True), known=st.booleans(),
 )  # fmt: skip
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_numbers_and_reasons_are_those_of_the_measures(
     first: int, last: int, gap: bool, z: float, order: list[int], flips: list[int], known: bool
 ) -> None:
