@@ -79,6 +79,11 @@ def _heart_numbers(names: Sequence[str]) -> list[str]:
     return [number for number, needed in HEART_NUMBERS.items() if needed in names]
 
 
+def from_files(dataset: Any) -> bool:
+    """Whether cases of a data set are cines in files; those of a program's own tensors are not."""
+    return any({"ed", "cine"} & item.keys() for item in getattr(dataset, "data", ()))
+
+
 class NativeResults:
     """Add :func:`native_metrics` to the metrics of an evaluation of cines, and write its patients' numbers.
 
@@ -88,7 +93,7 @@ class NativeResults:
     Args:
         dataset: of the evaluation, whose ``data`` name the files of its cases.
         names: of the structures.
-        spacing: voxel size (x, y, z) of the network's grid in mm; None for photographs, which are left as they are.
+        spacing: voxel size (x, y, z) of the network's grid in mm; None for other images, which are left as they are.
         output_dir: receives ``structures.csv``, a row for each patient, structure and phase, and ``hearts.csv``, one
             for each patient with volumes, ejection fractions and mass, those of the reader, and the differences; None
             writes nothing.

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from monai_fedlora.data.collected import TargetKind
 from monai_fedlora.engines.dataset import PrepareCases
 from monai_fedlora.engines.epoch_metrics import EpochMetrics
-from monai_fedlora.engines.native_results import DICE, NativeResults, native_limits
+from monai_fedlora.engines.native_results import DICE, NativeResults, from_files, native_limits
 from monai_fedlora.engines.predictions import StudyTable
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.measures.agreement import over_patients
@@ -285,7 +285,8 @@ def _form(names: Sequence[str]) -> MetricsForm:
 
 
 def _on_files(*, dataset: Any, names: Sequence[str], size: str, output_dir: str | None) -> NativeResults:
-    return NativeResults(dataset=dataset, names=names, spacing=architecture(size).spacing, output_dir=output_dir)
+    spacing = architecture(size).spacing if from_files(dataset) else None  # a network of one's own has no such size
+    return NativeResults(dataset=dataset, names=names, spacing=spacing, output_dir=output_dir)
 
 
 def _scores(output: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | None]:
