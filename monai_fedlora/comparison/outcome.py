@@ -16,7 +16,7 @@ from monai_fedlora.comparison.compared_measures import Measures
 from monai_fedlora.comparison.comparison_settings import Comparison, Run
 from monai_fedlora.comparison.result_rows import NEW, Row, over_folds, rows
 from monai_fedlora.comparison.runner import Failure
-from monai_fedlora.comparison.score_differences import MethodDifference, ScoreTable
+from monai_fedlora.comparison.score_differences import FEWEST_RUNS, MethodDifference, ScoreTable
 from monai_fedlora.comparison.single_runs import single_run_tests
 from monai_fedlora.comparison.statistics import Average, Summary, ranked, summarise
 from monai_fedlora.comparison.tuning import Tuning
@@ -137,16 +137,12 @@ class Outcome:
                 f"{first}, before {order[1]}; without scores of the same patients, nobody can say how much is chance."
             )
         if found.here.low is None:
-            return f"{first}, before {order[1]}; so few patients do not tell how much of that is chance."
+            reason = "one run does" if found.runs < FEWEST_RUNS else "so few patients do"
+            return f"{first}, before {order[1]}; {reason} not tell how much of that is chance."
         interval = f"{found.difference:+.3f}, 95 % interval {found.here.low:+.3f} to {found.here.high:+.3f}"
-        told = "and" if self.best else "but these patients and runs do not tell it from"
-        end = (
-            ""
-            if found.runs > 1
-            else " With one run that is about these very models: how others would do, nobody can say."
-        )
-        said = f"{first}, {told} {'its interval excludes the next, ' if self.best else ''}{order[1]} ({interval})."
-        return said + end
+        if self.best:
+            return f"{first}, and its interval excludes the next, {order[1]} ({interval})."
+        return f"{first}, but these patients and runs do not tell it from {order[1]} ({interval})."
 
     @property
     def images(self) -> str:

@@ -17,6 +17,10 @@ from monai_fedlora.site_report import PERSONAL
 FEWEST_SITES = 6
 """Sites below which nothing is claimed of other hospitals: an exact test of signs cannot reach 0.05 with five."""
 
+FEWEST_RUNS = 2
+"""Runs below which nothing is claimed: of one, nobody knows how much of a difference is luck of training, and cells of
+few patients would be found different too often."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
@@ -51,9 +55,9 @@ class MethodDifference:
         sites, patients, runs: numbers of those that both methods have. A run is a seed with a repeat of a
             cross-validation; one in which a fold is missing does not count.
         left_out: patients without a score in some run, such as a mask without the structure.
-        here: about these sites: other patients of them, and other runs. With one run, about these very models.
+        here: about these sites: other patients of them, and other runs; empty below :data:`FEWEST_RUNS`.
         elsewhere: about hospitals like these, which are drawn again instead of patients; without p-values if there are
-            fewer than :data:`FEWEST_SITES`, and None if there is one.
+            fewer than :data:`FEWEST_SITES`, None if there is one, and empty below :data:`FEWEST_RUNS`.
     """
 
     method: str
@@ -112,8 +116,8 @@ class ScoreTable:
             patients=len(known),
             runs=len(runs),
             left_out=len(units) - len(known),
-            here=_claim(here),
-            elsewhere=_of_hospitals(by_site),
+            here=_claim(here, runs=len(runs)),
+            elsewhere=_of_hospitals(by_site, runs=len(runs)),
         )
 
     def against(self, reference: str, methods: Sequence[str]) -> list[MethodDifference]:
@@ -169,17 +173,17 @@ def _by_site(cells: Mapping[tuple[str, str], Cell]) -> dict[str, Array]:
     return {site: np.mean(each, axis=0) for site, each in found.items()}
 
 
-def _of_hospitals(by_site: Mapping[str, Array]) -> Claim | None:
+def _of_hospitals(by_site: Mapping[str, Array], *, runs: int) -> Claim | None:
     if len(by_site) < 2:
         return None
-    claim = _claim(difference([Cell(weight=1, differences=np.array(list(by_site.values())))]))
+    claim = _claim(difference([Cell(weight=1, differences=np.array(list(by_site.values())))]), runs=runs)
     if len(by_site) >= FEWEST_SITES:
         return claim
     return replace(claim, p=None)
 
 
-def _claim(found: Difference) -> Claim:
-    if np.isnan(found.error):
+def _claim(found: Difference, *, runs: int) -> Claim:
+    if np.isnan(found.error) or runs < FEWEST_RUNS:
         return Claim(low=None, high=None, detectable=None, p=None)
     value, margin = float(found.value), float(found.margin)
     return Claim(low=value - margin, high=value + margin, detectable=float(found.detectable), p=float(found.p))

@@ -127,9 +127,12 @@ def test_only_a_method_whose_interval_excludes_the_next_is_bold(make_outcome: Ca
     assert "dual_lora is highest, and its interval excludes the next, fedit (+0." in clear
     assert len(re.findall(r"<td><b>0\.", clear)) == 1
     once = make_outcome("dual_lora", "local", seeds=(0,))
-    assert "very models" in page(answers(once, {"dual_lora": 0.7, "local": 0.6}))
+    alone = answers(once, {"dual_lora": 0.7, "local": 0.6})
+    assert alone.differences[0].here.p is None
+    assert "before local; one run does not tell" in page(alone)
     assert "nobody can say how much is chance" in page(once)
-    few = page(answers(once, {"dual_lora": 1.0, "local": 0.0}, patients=2))
+    twice = make_outcome("dual_lora", "local")
+    few = page(answers(twice, {"dual_lora": 1.0, "local": -1.0}, patients=2))
     assert "so few patients do not tell" in few
 
 
@@ -153,7 +156,7 @@ def test_differences_come_with_intervals_and_what_they_are_about(
     assert f"detectable difference in balanced accuracy {outcome.detectable:.3f}" in text
     assert "about <b>these sites</b>" in text
     assert "about <b>other hospitals</b>" in text
-    assert "very models" not in text
+    assert "One run tells nothing" not in text
     write_files(outcome, tmp_path)
     table = {line["method"]: line for line in read_csv(tmp_path / "table.csv")}
     assert float(table["fedit"]["low"]) == pytest.approx(low, abs=1e-6)

@@ -65,10 +65,21 @@ def test_a_difference_is_the_mean_over_sites_classes_patients_and_runs() -> None
     assert found.here.low < found.difference < found.here.high
 
 
+def test_one_run_claims_nothing() -> None:
+    one = scored("one", lambda seed, site, label, patient: 0.9 - patient / 100, seeds=[0])
+    other = scored("other", lambda seed, site, label, patient: 0.8 - patient / 50, seeds=[0])
+    found = ScoreTable([*one, *other], MASKS).between("one", "other")
+    assert found is not None
+    assert found.difference > 0
+    assert found.elsewhere is not None
+    for claim in (found.here, found.elsewhere):
+        assert (claim.low, claim.high, claim.detectable, claim.p) == (None,) * 4
+
+
 def test_without_classes_a_site_is_one_cell() -> None:
     scores = [
-        *scored("one", lambda seed, site, label, patient: 0.9 - patient / 100, sites=["north"], seeds=[0]),
-        *scored("other", lambda seed, site, label, patient: 0.8 - patient / 50, sites=["north"], seeds=[0]),
+        *scored("one", lambda seed, site, label, patient: 0.9 - patient / 100, sites=["north"]),
+        *scored("other", lambda seed, site, label, patient: 0.8 - patient / 50, sites=["north"]),
     ]
     found = ScoreTable(scores, MASKS).between("one", "other")
     expected = stats.ttest_1samp([0.1 + patient / 100 for patient in [*range(4), *range(8)]], 0)
