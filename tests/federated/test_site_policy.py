@@ -285,12 +285,20 @@ def test_any_other_entry_of_the_plan_is_another_job(name: str) -> None:
 def test_no_entry_of_a_plan_was_forgotten() -> None:
     """A new entry has to change the hash as well, and this list, or a test of its own, has to say how."""
     names = {field.name for field in dataclasses.fields(Plan)}
-    assert names - set(changes(make_plan())) == {"prompts", "plugins", "task"}
+    assert names - set(changes(make_plan())) == {"prompts", "plugins", "task", "scale"}
     text = make_plan(bundle=TEXTS, method="pfedst", classes=("NV", "MEL"), prompts=bundle_prompts(TEXTS))
     assert text.prompts is not None
     other = dataclasses.replace(text, prompts=dataclasses.replace(text.prompts, templates=("a scan of {class}",)))
     with pytest.raises(PolicyError, match=r"^require_approval: "):
         approving(text, make_manifest()).check_approved(other, make_manifest())
+
+
+def test_another_scale_of_values_has_to_be_approved_anew() -> None:
+    plan = make_plan(task="regression", classes=("ejection_fraction",), scale=((50.0, 15.0),))
+    other = dataclasses.replace(plan, scale=((50.0, 10.0),))
+    approving(plan, make_manifest()).check_approved(plan, make_manifest())
+    with pytest.raises(PolicyError, match=r"^require_approval: "):
+        approving(plan, make_manifest()).check_approved(other, make_manifest())
 
 
 def entries() -> st.SearchStrategy[dict[str, Any]]:
