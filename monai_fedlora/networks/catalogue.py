@@ -172,7 +172,7 @@ _IMAGE: dict[str, Architecture] = {
     ),
 }
 _DEMO_FILES: dict[str, tuple[str, ...]] = {
-    "small": ("demo_backbone.safetensors",),
+    "small": ("hearts_small.safetensors", "demo_backbone.safetensors"),
     "vit_demo": ("demo_vit.safetensors",),
     "clip_demo": ("demo_clip/demo_clip.safetensors",),
 }
