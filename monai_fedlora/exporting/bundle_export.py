@@ -20,7 +20,7 @@ from monai_fedlora.exporting.checksums import write_checksums
 from monai_fedlora.exporting.claim import claim_checklist
 from monai_fedlora.exporting.classifier import scripted_model, write_script
 from monai_fedlora.exporting.exported_program import write_program
-from monai_fedlora.exporting.finished import FinishedModel, backbone_name, find_backbone, read_finished, rebuild
+from monai_fedlora.exporting.finished import FinishedModel, backbone_name, find_backbone, read_exportable, rebuild
 from monai_fedlora.exporting.folder import new_folder
 from monai_fedlora.exporting.inference_config import inference_config
 from monai_fedlora.exporting.kept_reference import keep_reference, kept_reference
@@ -45,7 +45,7 @@ from monai_fedlora.exporting.usage import ONNX, PROGRAM, SCRIPT, WEIGHTS, infere
 from monai_fedlora.exporting.written import check_models, check_passes
 from monai_fedlora.files import make_folder, sha256, write_text
 from monai_fedlora.out_of_memory import memory_told
-from monai_fedlora.tasks.task import EXPORT, MEMBERSHIP, OUTPUTS
+from monai_fedlora.tasks.task import MEMBERSHIP, OUTPUTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +114,7 @@ def export_bundle(
         export = partial(export_bundle, run=run, site=site, backbone=backbone, program=program, onnx=onnx, own=own)
         return _packed(partial(export, statistics=statistics, public=public, on_public=on_public, key=key), output)
     with new_folder(output) as folder:
-        model = read_finished(run, site)
-        if EXPORT not in model.plan.task_of.sections:
-            raise ExportError(
-                f"{run} is a run of {model.plan.task}, whose models cannot be exported as a bundle; in Python, "
-                "run.personal(site) gives the network itself"
-            )
+        model = read_exportable(run, site)
         modality: Modality
         if own is None:
             source, keys = find_backbone(model.plan, backbone), None

@@ -29,6 +29,7 @@ from monai_fedlora.networks.catalogue import Network, build_backbone, demo_weigh
 from monai_fedlora.networks.weights import HUB_PREFIX, backbone_sha256
 from monai_fedlora.scope import Role
 from monai_fedlora.site_report import PERSONAL, SHARED, renamed_views
+from monai_fedlora.tasks.task import EXPORT
 
 SHARED_SITE = "shared"
 """In place of a site's name: the shared model."""
@@ -74,6 +75,22 @@ def read_finished(run: Path, site: str) -> FinishedModel:
         WeightsError: the file is damaged.
     """
     return read_shared(find_shared(run)) if site == SHARED_SITE else read_personal(find_personal(run, site), site)
+
+
+def read_exportable(run: Path, site: str) -> FinishedModel:
+    """As :func:`read_finished`, for an export.
+
+    Raises:
+        ExportError: as there, or the models of the run's task have no export.
+        WeightsError: the file is damaged.
+    """
+    model = read_finished(run, site)
+    if EXPORT not in model.plan.task_of.sections:
+        raise ExportError(
+            f"{run} is a run of {model.plan.task}, whose models cannot be exported; in Python, run.personal(site) "
+            "gives the network itself"
+        )
+    return model
 
 
 def read_personal(path: Path, site: str) -> FinishedModel:

@@ -16,7 +16,7 @@ from monai_fedlora.exporting.finished import (
     FinishedModel,
     backbone_name,
     find_backbone,
-    read_finished,
+    read_exportable,
     rebuild,
     untrained_network,
 )
@@ -46,13 +46,13 @@ def export_peft(*, run: Path, site: str, output: Path, backbone: str | None = No
         backbone: source of the backbone; None takes the site's own setting, then the demo weights.
 
     Raises:
-        ExportError: the run has no such model, its method has no adapters, or the check failed; nothing is left
-            behind.
+        ExportError: the run has no such model, its task no export or its method no adapters, or the check failed;
+            nothing is left behind.
         WeightsError: a file is damaged.
     """
     output = output.absolute()
     with new_folder(output) as folder:
-        model = read_finished(run, site)
+        model = read_exportable(run, site)
         source = find_backbone(model.plan, backbone)
         network = rebuild(model, source)
         adapters = _write_adapters(network, model, folder)

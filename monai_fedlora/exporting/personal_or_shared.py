@@ -20,7 +20,6 @@ from monai_fedlora.site_report import PERSONAL, SHARED, VIEWS
 KEY = "personal_or_shared"
 """Entry of a bundle's metadata."""
 TIE, UNKNOWN = "tie", "unknown"
-METRIC = "balanced_accuracy"
 _SAME = 5e-5  # metrics have four decimals
 _LEVEL = 0.05
 
@@ -31,7 +30,14 @@ def personal_or_shared(model: FinishedModel) -> dict[str, Any] | None:
         return None
     personal, shared = (model.test.get(view, {}) for view in VIEWS)
     task = model.plan.task_of
-    return judged(personal, shared, pairs=discordant(model.evidence), metric=task.key, word=task.word)
+    return judged(
+        personal,
+        shared,
+        pairs=discordant(model.evidence),
+        metric=task.key,
+        word=task.word,
+        lower_is_better=task.lower_is_better,
+    )
 
 
 def discordant(evidence: Evidence) -> tuple[int, int] | None:
@@ -48,18 +54,20 @@ def judged(
     personal: Mapping[str, Any],
     shared: Mapping[str, Any],
     *,
-    pairs: tuple[int, int] | None = None,
-    metric: str = METRIC,
-    word: str = "balanced accuracy",
+    pairs: tuple[int, int] | None,
+    metric: str,
+    word: str,
+    lower_is_better: bool,
 ) -> dict[str, Any]:
     """Compare two models on the same test cases.
 
     Args:
         personal: test metrics of the personal model; empty where there are none.
         shared: of the shared one.
-        pairs: from :func:`discordant`.
-        metric: that is compared, of which more is better.
+        pairs: from :func:`discordant`; None where they are not known.
+        metric: that is compared.
         word: its name in sentences.
+        lower_is_better: whether less of it is better, as of errors.
 
     Returns:
         ``better``: "personal", "shared", "tie" or "unknown"; ``metric``; ``n``: number of cases; ``personal`` and
@@ -79,7 +87,7 @@ def judged(
         no_shared = "the method has no shared model, or the run has not tested it"
         why = "the run has no test cases of this site, or none of a class" if mine is None else no_shared
         return {"better": UNKNOWN, **entry, "said": f"whether the shared model does better is not known: {why}"}
-    better = TIE if abs(mine - theirs) < _SAME else PERSONAL if mine > theirs else SHARED
+    better = TIE if abs(mine - theirs) < _SAME else PERSONAL if (mine < theirs) == lower_is_better else SHARED
     if pairs is not None:
         entry |= {"pairs": list(pairs), "p": mcnemar(*pairs)}
     start = {
@@ -87,8 +95,8 @@ def judged(
         PERSONAL: "the personal model does better than the shared one",
         TIE: "the personal and the shared model do equally well, a tie",
     }[better]
-    high, low = (theirs, mine) if better == SHARED else (mine, theirs)
-    values = f"{high:.3f} each" if better == TIE else f"{high:.3f} against {low:.3f}"
+    first, second = (theirs, mine) if better == SHARED else (mine, theirs)
+    values = f"{first:.3f} each" if better == TIE else f"{first:.3f} against {second:.3f}"
     count = personal.get("n")
     cases = "test cases" if count is None else f"{count} test case{'' if count == 1 else 's'}"
     said = f"on the site's own {cases} {start}: {word} {values}"

@@ -82,12 +82,19 @@ def _scores(record: Record) -> dict[str, Any]:
 
 def _judgements(run: FoundRun) -> dict[str, dict[str, Any]]:
     """The comparison of the two models on the test cases of each site where the shared one is not worse."""
-    found = {}
+    found, task = {}, run.record.task
     for site in run.record.sites:
         test = run.record.final[site].test if site in run.record.final else {}
         if PERSONAL in test and SHARED in test:
             pairs = run.personal[site].pairs if site in run.personal else None
-            entry = judged(_plain(test[PERSONAL]), _plain(test[SHARED]), pairs=pairs)
+            entry = judged(
+                _plain(test[PERSONAL]),
+                _plain(test[SHARED]),
+                pairs=pairs,
+                metric=task.key,
+                word=task.word,
+                lower_is_better=task.lower_is_better,
+            )
             if entry["better"] in (SHARED, TIE):
                 found[site] = {"said": entry["said"], "offer": entry["better"] == SHARED}
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from peft import PeftModel
 from monai_fedlora.adapters.lora import PRIVATE, SHARED
 from monai_fedlora.errors import ExportError
 from monai_fedlora.exporting import peft_folders as module
+from monai_fedlora.exporting.bundle_export import export_bundle
 from monai_fedlora.exporting.peft_folders import export_peft
 from monai_fedlora.federated.initial import build_shared, load_shared, starting_point
 from monai_fedlora.files import load_tensors
@@ -83,6 +85,16 @@ def test_new_federation_starts_from_the_shared_folder(run: Run, tmp_path: Path) 
     for key, value in stored.items():
         assert (started[key] == value).all()
     assert any((fresh[key] != value).any() for key, value in stored.items())
+
+
+@pytest.mark.parametrize("export", [export_peft, partial(export_bundle, statistics=False)])
+def test_numbers_have_no_export_and_nothing_is_left(
+    make_run: Callable[..., Run], export: Callable[..., Any], tmp_path: Path
+) -> None:
+    run = make_run(task="regression", classes=("lv_ef", "lv_edv"))
+    with pytest.raises(ExportError, match="run of regression, whose models cannot be exported"):
+        export(**run.options(tmp_path / "B"))
+    assert not (tmp_path / "B").exists()
 
 
 @pytest.mark.slow

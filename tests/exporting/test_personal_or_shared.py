@@ -21,6 +21,7 @@ from monai_fedlora.exporting.bundle_export import Exported, export_bundle
 from monai_fedlora.exporting.finished import read_finished
 from monai_fedlora.exporting.kept_evidence import Evidence
 from monai_fedlora.exporting.personal_or_shared import discordant, judged, mcnemar, personal_or_shared
+from monai_fedlora.tasks.regression import REGRESSION
 from tests.exporting.finished_runs import Run
 
 
@@ -34,31 +35,53 @@ def right(*counts: int, of: tuple[int, ...] = (10, 10)) -> dict[str, Any]:
     return classification_metrics(probabilities, torch.tensor(labels).numpy())
 
 
+def by_class(
+    personal: dict[str, Any], shared: dict[str, Any], *, pairs: tuple[int, int] | None = None
+) -> dict[str, Any]:
+    """Classifiers compared."""
+    said: dict[str, Any] = {"metric": "balanced_accuracy", "word": "balanced accuracy", "lower_is_better": False}
+    return judged(personal, shared, pairs=pairs, **said)
+
+
 def test_shared_model_that_does_better_is_offered_with_how_sure_that_is() -> None:
-    entry = judged(right(6, 5), right(8, 8), pairs=(1, 6))
+    entry = by_class(right(6, 5), right(8, 8), pairs=(1, 6))
     assert (entry["better"], entry["n"], entry["personal"], entry["shared"]) == ("shared", 20, 0.55, 0.8)
     assert (entry["pairs"], entry["p"]) == ([1, 6], pytest.approx(0.125))
     assert "0.800 against 0.550" in entry["said"] and "20 test cases" in entry["said"]
     assert "by chance" in entry["said"]
-    assert "by chance" not in judged(right(0, 0), right(10, 10), pairs=(0, 20))["said"]
+    assert "by chance" not in by_class(right(0, 0), right(10, 10), pairs=(0, 20))["said"]
 
 
 def test_without_predictions_of_both_the_intervals_say_how_sure_it_is() -> None:
-    entry = judged(right(6, 5), right(8, 8))
+    entry = by_class(right(6, 5), right(8, 8))
     assert (entry["better"], entry["pairs"], entry["p"]) == ("shared", None, None)
     assert "95 % intervals" in entry["said"] and "overlap" in entry["said"]
-    assert "overlap" not in judged(right(0, 1), right(10, 10))["said"]
+    assert "overlap" not in by_class(right(0, 1), right(10, 10))["said"]
 
 
 def test_equal_models_are_a_tie() -> None:
-    entry = judged(right(7, 8), right(8, 7), pairs=(3, 3))
+    entry = by_class(right(7, 8), right(8, 7), pairs=(3, 3))
     assert entry["better"] == "tie" and "tie" in entry["said"]
 
 
 @pytest.mark.parametrize(("personal", "shared"), [({}, {}), ({"n": 4}, right(1, 1)), (right(1, 1), {})])
 def test_comparison_that_cannot_be_made_says_why(personal: dict[str, Any], shared: dict[str, Any]) -> None:
-    entry = judged(personal, shared)
+    entry = by_class(personal, shared)
     assert entry["better"] == "unknown" and "not known" in entry["said"]
+
+
+@pytest.mark.parametrize(
+    ("personal", "shared", "better"), [(6.2, 4.5, "shared"), (4.5, 6.2, "personal"), (5, 5, "tie")]
+)
+def test_of_errors_the_smaller_one_is_better(personal: float, shared: float, better: str) -> None:
+    task = REGRESSION
+    one, other = (
+        {"n": 9, task.key: v, f"{task.key}_low": v - 1, f"{task.key}_high": v + 1} for v in (personal, shared)
+    )
+    entry = judged(one, other, pairs=None, metric=task.key, word=task.word, lower_is_better=task.lower_is_better)
+    assert entry["better"] == better
+    assert ("mean absolute error 4.500 against 6.200" in entry["said"]) == (better != "tie")
+    assert "overlap" in entry["said"]
 
 
 @given(st.integers(0, 40), st.integers(0, 40))

@@ -122,6 +122,28 @@ def test_a_site_for_which_the_shared_model_is_better_is_told(finished: Path) -> 
     assert read_run(finished).personal["site-1"].pairs is not None
 
 
+@pytest.mark.usefixtures("no_figures")
+@pytest.mark.parametrize(
+    ("task", "names", "key", "personal", "shared"),
+    [
+        ("segmentation", ["LV", "MYO"], "dice", 0.71, 0.84),
+        ("regression", ["lv_ef", "lv_edv"], "mean_absolute_error", 6.2, 4.5),
+    ],
+)
+def test_a_better_shared_model_is_told_for_masks_and_numbers_too(
+    task: str, names: list[str], key: str, personal: float, shared: float
+) -> None:
+    changed = value()
+    changed["plan"] |= {"task": task, "classes": names}
+    for report in [*changed["final"].values(), *(r for e in changed["rounds"] for r in e["sites"].values())]:
+        for split in ("validation", "test"):
+            if split in report:
+                report[split] = {"personal": {"n": 8, key: personal}, "shared": {"n": 8, key: shared}}
+    text = shown(changed).text
+    assert "north: on the site's own 8 test cases the shared model does better than the personal one" in text
+    assert f"{shared:.3f} against {personal:.3f}" in text
+
+
 def test_the_page_needs_no_other_machine(finished: Path) -> None:
     html = page(read_run(finished))
     assert "default-src 'none'" in html
