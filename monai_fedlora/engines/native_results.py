@@ -14,6 +14,7 @@ from ignite.engine import Engine, Events
 from monai_fedlora.engines.distributed import world_size
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.files import csv_text, write_text
+from monai_fedlora.measures.agreement import FEWEST_PATIENTS
 from monai_fedlora.measures.mask_results import (
     CaseResult,
     heart_over_patients,
@@ -56,7 +57,8 @@ def native_metrics(cases: Iterable[CaseResult], names: Sequence[str]) -> dict[st
         mm, means over patients, and ``unmatched_LV_ED``, the patients with the structure in one of both masks alone;
         of each of :data:`HEART_NUMBERS` ``lv_ef_bias``, measured minus the reader's, with its limits of agreement
         ``lv_ef_low`` and ``lv_ef_high``, and ``lv_ef_error``, the mean absolute difference: mL, %, or g. None where a
-        value is undefined.
+        value is undefined, and of the heart's numbers below
+        :data:`monai_fedlora.measures.agreement.FEWEST_PATIENTS` patients: with one or two, a bias tells theirs.
     """
     found = list(cases)
     metrics: dict[str, float | None] = dict.fromkeys(native_limits(names))
@@ -69,7 +71,7 @@ def native_metrics(cases: Iterable[CaseResult], names: Sequence[str]) -> dict[st
         metrics[f"unmatched_{part}"] = float(summary.missed + summary.invented)
     agreement = heart_over_patients(found)
     for number in _heart_numbers(names):
-        if (both := agreement.get(number)) is not None:
+        if (both := agreement.get(number)) is not None and both.n >= FEWEST_PATIENTS:
             metrics |= {f"{number}_bias": both.bias, f"{number}_low": both.low, f"{number}_high": both.high}
             metrics[f"{number}_error"] = both.mean_absolute
     return metrics

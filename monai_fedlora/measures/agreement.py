@@ -11,6 +11,8 @@ import numpy as np
 
 _Z = 1.959963984540054
 RESAMPLES = 9999
+FEWEST_PATIENTS = 5
+"""Patients below which a summary of measured values says too much of each one to leave a site (ours)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

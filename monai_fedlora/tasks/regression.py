@@ -26,7 +26,7 @@ from monai_fedlora.engines.dataset import PrepareCases
 from monai_fedlora.engines.epoch_metrics import EpochMetrics
 from monai_fedlora.engines.predictions import StudyTable
 from monai_fedlora.errors import ConfigError, DataError
-from monai_fedlora.measures.agreement import bland_altman, over_patients
+from monai_fedlora.measures.agreement import FEWEST_PATIENTS, bland_altman, over_patients
 from monai_fedlora.measures.heart_function import UNITS
 from monai_fedlora.site_report import MetricsForm
 from monai_fedlora.tasks.task import SCORE, Task, no_postprocessing
@@ -120,8 +120,9 @@ def regression_metrics(pairs: Tensor, names: Sequence[str]) -> dict[str, Any]:
         ``mean_absolute_error_low`` and ``_high`` of its 95 % interval (bootstrap over cases); by value
         ``mean_absolute_error_<value>``, ``bias_<value>``, predicted minus true, the limits of agreement
         ``agreement_low_<value>`` and ``agreement_high_<value>``, 1.96 standard deviations of these differences from the
-        bias, and Pearson's ``correlation_<value>``; ``n`` cases. None where undefined. Each value's numbers are in its
-        unit; the mean over values only means something in a unit that they share.
+        bias, and Pearson's ``correlation_<value>``; ``n`` cases. None where undefined, and by value below
+        :data:`monai_fedlora.measures.agreement.FEWEST_PATIENTS` known ones: with one or two, a bias tells theirs. Each
+        value's numbers are in its unit; the mean over values only means something in a unit that they share.
 
     Raises:
         DataError: a prediction is not finite.
@@ -137,7 +138,8 @@ def regression_metrics(pairs: Tensor, names: Sequence[str]) -> dict[str, Any]:
         ours, theirs = (
             [None if math.isnan(value) else value for value in column] for column in pairs[:, :, number].T.tolist()
         )
-        if agreement := bland_altman(ours, theirs):
+        agreement = bland_altman(ours, theirs)
+        if agreement is not None and agreement.n >= FEWEST_PATIENTS:
             found[f"{KEY}_{name}"] = agreement.mean_absolute
             found[f"bias_{name}"] = agreement.bias
             found[f"agreement_low_{name}"] = agreement.low

@@ -27,7 +27,7 @@ def masked_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return site_data(
             "site-1",
             phantom="cine_masks",
-            settings=PhantomSettings(training=5, validation=4, test=4, task="segmentation"),
+            settings=PhantomSettings(training=5, validation=4, test=5, task="segmentation"),
         )
 
 

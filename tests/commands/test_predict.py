@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from monai_fedlora import cli
-from monai_fedlora.clinic import bundle, helper, many
+from monai_fedlora.clinic import helper, many, two_models
 from monai_fedlora.clinic.many import Outcome
 from monai_fedlora.clinic.state import state_sentences
 from monai_fedlora.clinic.trust import TrainedOn, Trust
@@ -52,7 +52,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
         ]
     )
 
-    def open_bundle(path: Path, *, keys: tuple[PublicKey, ...], device: str) -> argparse.Namespace:
+    def open_model(path: Path, *, keys: tuple[PublicKey, ...], device: str) -> argparse.Namespace:
         assert device == "cpu"  # the model computes in a process of its own
         made.opened.append(path)
         made.keys = keys
@@ -64,9 +64,9 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
             options["on_progress"](outcome)
         return made.outcomes
 
-    monkeypatch.setattr(bundle, "open_bundle", open_bundle)
+    monkeypatch.setattr(two_models, "open_model", open_model)
     monkeypatch.setattr(helper.Helper, "start", lambda self: None)
-    monkeypatch.setattr(helper, "isolated", lambda classifier, helper: classifier)
+    monkeypatch.setattr(two_models, "isolated", lambda classifier, helper: classifier)
     monkeypatch.setattr(many, "predict_all", predict_all)
     return made
 

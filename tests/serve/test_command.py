@@ -90,12 +90,12 @@ def started(monkeypatch: pytest.MonkeyPatch, classifier: Classifier) -> list[Ser
     """Settings that the command would have served a model with."""
     found: list[ServeSettings] = []
 
-    def serve(model: Classifier, *, settings: ServeSettings, server: Any, on_ready: Any) -> None:
+    def serve(model: Classifier, *, settings: ServeSettings, server: Any, on_ready: Any, outliner: None) -> None:
         found.append(settings)
         on_ready()
 
     monkeypatch.setattr(run_module, "run_server", serve)
-    monkeypatch.setattr("monai_fedlora.clinic.bundle.open_bundle", lambda path, *, keys, device: classifier)
+    monkeypatch.setattr("monai_fedlora.clinic.two_models.open_model", lambda path, *, keys, device: classifier)
     return found
 
 

@@ -35,12 +35,13 @@ def test_unknown_values_take_no_part_in_the_loss() -> None:
 
 
 def test_errors_are_means_over_cases() -> None:
-    pairs = torch.tensor([[[1.0, 5.0], [2.0, nan]], [[4.0, 0.0], [1.0, 1.0]]], dtype=torch.float64)
+    pairs = torch.tensor([[[1.0, 5.0], [2.0, nan]], *[[[4.0, 0.0], [1.0, 1.0]]] * 5], dtype=torch.float64)
     found = regression_metrics(pairs, NAMES)
-    assert found["mean_absolute_error"] == pytest.approx((1 + (3 + 1) / 2) / 2)
+    assert found["mean_absolute_error"] == pytest.approx((1 + 5 * (3 + 1) / 2) / 6)
     assert found["mean_absolute_error_low"] <= found["mean_absolute_error"] <= found["mean_absolute_error_high"]
-    assert (found["mean_absolute_error_EF"], found["bias_EF"]) == (2.0, 1.0)
-    assert (found["mean_absolute_error_volume"], found["bias_volume"], found["n"]) == (1.0, -1.0, 2)
+    assert found["mean_absolute_error_EF"] == pytest.approx((1 + 5 * 3) / 6)
+    assert found["bias_EF"] == pytest.approx((-1 + 5 * 3) / 6)
+    assert (found["mean_absolute_error_volume"], found["bias_volume"], found["n"]) == (1.0, -1.0, 6)
     parsed = Report.parse(round_report({"test": {"personal": found}}), form=REGRESSION.form(NAMES))
     assert parsed.test is not None and parsed.test["personal"]["bias_volume"] == -1.0
     with pytest.raises(DataError, match="not finite"):
@@ -107,5 +108,12 @@ def test_limits_of_agreement_and_correlation_are_those_of_the_differences() -> N
     assert metrics["agreement_low_EF"] == pytest.approx(differences.mean() - 1.96 * differences.std(ddof=1), rel=1e-4)
     assert metrics["agreement_high_EF"] == pytest.approx(differences.mean() + 1.96 * differences.std(ddof=1), rel=1e-4)
     assert metrics["correlation_EF"] == pytest.approx(np.corrcoef(found.ravel(), truth.ravel())[0, 1])
-    one = regression_metrics(torch.tensor([[[60.0], [55.0]]]), ("EF",))
-    assert one["bias_EF"] == 5 and one["agreement_low_EF"] is None and one["correlation_EF"] is None
+
+
+def test_nothing_is_said_of_a_value_that_fewer_than_five_cases_have() -> None:
+    """With a model that always says the same, the bias of one case is its value."""
+    pairs = torch.tensor([[[0.0, 0.0], [55.0, float(n) if n < 4 else nan]] for n in range(5)], dtype=torch.float64)
+    found = regression_metrics(pairs, NAMES)
+    assert found["bias_EF"] == -55
+    parts = ("mean_absolute_error", "bias", "agreement_low", "agreement_high", "correlation")
+    assert [found[f"{part}_volume"] for part in parts] == [None] * 5

@@ -13,6 +13,7 @@ _ENGINES = {
     "evaluator": ("CaseEvaluator",),
     "features": ("frozen_inferer",),
     "handlers": ("EarlyStopping", "EpochLog", "Progress", "Validation"),
+    "mask_files": ("MaskWriter",),
     "method": ("MethodHandler",),
     "optimizer": ("adamw",),
     "predictions": ("MetricsWriter", "PredictionWriter"),
@@ -23,7 +24,10 @@ _ENGINES = {
     "trainer": ("CaseTrainer",),
 }
 
-_TASKS = ("along", "loss", "metrics", "outputs", "postprocessing", "predictions", "prepare", "task_of")
+_TASKS = (
+    *("along", "gives_masks", "loss", "metrics", "on_files", "outputs", "postprocessing", "predictions", "prepare"),
+    "task_of",
+)
 
 TRAINING_TARGETS = frozenset(
     {
