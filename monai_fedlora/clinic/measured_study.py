@@ -160,6 +160,7 @@ def measure_study(
     structures: tuple[str, ...] = HEART,
     failed: Mapping[int, str] | None = None,
     pair: Callable[[int, int], Any] | None = None,
+    seen: tuple[int, float] | None = None,
 ) -> MeasuredStudy:
     """Measure the masks of a study.
 
@@ -172,6 +173,7 @@ def measure_study(
         failed: by frame from 0, why it has no mask; then end-diastole and end-systole are not chosen by volume.
         pair: makes better masks (2, X, Y, Z) of the two chosen frames, which take the place of those given; None keeps
             those.
+        seen: number of slices that the model's network looks at, and their distance in mm; None: all.
 
     Raises:
         DataError: the masks lie on another grid, or cannot be used.
@@ -197,7 +199,7 @@ def measure_study(
     else:
         found, lost = values, False
     oriented = loaded.orientation == KNOWN
-    coverage = stack_coverage(found, spacing=spacing, structures=structures, oriented=oriented)
+    coverage = stack_coverage(found, spacing=spacing, structures=structures, oriented=oriented, seen=seen)
     walled = MYO in structures and not lost
     return MeasuredStudy(
         masks=found,

@@ -47,6 +47,7 @@ class Outliner(TakesStudies, Protocol):
         version: from its metadata.
         sha256: of ``models/model.ts``.
         structures: names of the values of a mask from 1.
+        slices: that the network looks at, ``spacing[2]`` mm apart; of a longer stack those in the middle.
         trust: what is known about unusual images and training data.
         metadata: content of ``configs/metadata.json``.
     """
@@ -57,6 +58,8 @@ class Outliner(TakesStudies, Protocol):
     def sha256(self) -> str: ...
     @property
     def structures(self) -> tuple[str, ...]: ...
+    @property
+    def slices(self) -> int: ...
     @property
     def trust(self) -> Trust: ...
     @property
@@ -87,7 +90,7 @@ class OutlinedHeart:
         measured: masks, volumes, function and wall.
         outliner: the model of the outlines.
         cine: (X, Y, Z, T) grey levels; end-diastole and end-systole for two files.
-        doubts: reasons why the outlines may mean nothing.
+        doubts: reasons why the outlines may mean nothing, of the model and of the study.
         notes: remarks on how the outlines were made.
         disagreements: sentences, where the class does not go with the numbers; empty without a class.
     """
@@ -159,12 +162,19 @@ def outline_study(
         return outliner.masks(pair, matrix)[0].cpu().numpy()
 
     algorithm = algorithm_of(outliner)
+    seen = None if outliner.spacing is None else (outliner.slices, outliner.spacing[2])
     if loaded.frames is None:
-        measured = measure_study(outlined(0, 1), loaded, algorithm=algorithm, structures=outliner.structures)
+        measured = measure_study(outlined(0, 1), loaded, algorithm=algorithm, structures=outliner.structures, seen=seen)
     else:
         moving, failed = outline_frames(outliner, loaded, on_batch=on_batch)
         measured = measure_study(
-            moving, loaded, algorithm=algorithm, structures=outliner.structures, failed=failed, pair=outlined
+            moving,
+            loaded,
+            algorithm=algorithm,
+            structures=outliner.structures,
+            failed=failed,
+            pair=outlined,
+            seen=seen,
         )
     return describe(outliner, measured, loaded, prediction=prediction)
 
@@ -182,7 +192,7 @@ def describe(
         measured=measured,
         outliner=outliner,
         cine=loaded.cine,
-        doubts=tuple(outliner.trust.origin.doubts()),
+        doubts=(*outliner.trust.origin.doubts(), *loaded.doubts),
         notes=(*notes, *(note for note in outliner.trust.notes if not note.startswith("the probabilities"))),
         disagreements=said,
     )

@@ -41,6 +41,7 @@ class Segmenter:
         sha256: of ``models/model.ts``, which holds weights, preprocessing and metadata.
         structures: names of the values of a mask from 1.
         spacing: voxel size (x, y, z) of the network's grid in mm.
+        slices: that the network looks at, ``spacing[2]`` mm apart; of a longer stack those in the middle.
         script: the TorchScript module.
         device: where the module runs.
         trust: what is known about unusual images and training data.
@@ -53,6 +54,7 @@ class Segmenter:
     sha256: str
     structures: tuple[str, ...]
     spacing: tuple[float, float, float]
+    slices: int
     script: torch.jit.ScriptModule
     device: torch.device
     trust: Trust = field(default_factory=Trust)
@@ -123,6 +125,7 @@ def _segmenter_of(bundle: Path, contents: Contents, given: torch.device | str | 
         if not gives_masks(metadata) or image["modality"] != "MR":
             raise ConfigError(f"{bundle} does not outline hearts; give a bundle of a segmentation model of cines")
         values = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+        script = load_script(contents, bundle, place)
         return Segmenter(
             path=bundle,
             name=str(metadata["name"]),
@@ -130,7 +133,8 @@ def _segmenter_of(bundle: Path, contents: Contents, given: torch.device | str | 
             sha256=contents.digests[MODEL_NAME],
             structures=tuple(str(values[str(value)]) for value in range(1, len(values))),
             spacing=voxel_size(image),
-            script=load_script(contents, bundle, place),
+            slices=int(script.size[2]),
+            script=script,
             device=place,
             trust=read_trust(metadata),
             metadata=metadata,

@@ -11,6 +11,8 @@ are those of the reference masks of 80 published patients with complete stacks, 
   is so in 5 % of the complete stacks, and in 26, 60 and 90 % of those that lack 10, 20 and 30 mm of the base: a mask
   alone cannot tell a missing first slice.
 - Gaps: a slice without left ventricle lies between two with it, as where every other slice was outlined.
+- Cut: a network that looks at the middle slices of a long stack ends the ventricle where it looks no further. A reason
+  is given if the first or last slice of that part holds left ventricle, and the stack goes on beyond it.
 """
 
 from __future__ import annotations
@@ -54,7 +56,12 @@ class Coverage:
 
 
 def stack_coverage(
-    mask: Any, *, spacing: Sequence[float], structures: Sequence[str] = HEART, oriented: bool = True
+    mask: Any,
+    *,
+    spacing: Sequence[float],
+    structures: Sequence[str] = HEART,
+    oriented: bool = True,
+    seen: tuple[int, float] | None = None,
 ) -> Coverage:
     """Judge whether a stack covers the left ventricle.
 
@@ -64,6 +71,8 @@ def stack_coverage(
         structures: names of the values from 1; without the muscle the length is that of the blood pool alone.
         oriented: whether the slices run from base to apex for certain; otherwise the end with more blood in both
             ventricles is taken for the base.
+        seen: number of slices that the network of the mask looks at, and their distance in mm; None for a mask of the
+            whole stack.
 
     Raises:
         DataError: the mask or the voxel size cannot be used, or LV is not among the structures.
@@ -75,6 +84,8 @@ def stack_coverage(
         raise DataError(f"whether a stack is complete is judged by {LV}, and the mask has {', '.join(structures)}")
     pools = (values == lv).sum(axis=(1, 2)) * (x * y)  # (2, Z) mm2
     walls = pools if muscle is None else pools + (values == muscle).sum(axis=(1, 2)) * (x * y)
+    first, last = (0, walls.shape[1] - 1) if seen is None else seen_slices(walls.shape[1], z, *seen)
+    cut = (first > 0 and walls[:, first].any()) or (last < walls.shape[1] - 1 and walls[:, last].any())
     if not oriented and _more_at_the_end((np.isin(values[0], (lv, value_of(RV, structures) or lv))).sum(axis=(0, 1))):
         pools, walls = pools[:, ::-1], walls[:, ::-1]
     if not pools.any(axis=1).all():
@@ -100,9 +111,31 @@ def stack_coverage(
         )
     if gaps := max(_gaps(row) for row in pools):
         reasons.append(f"{gaps} slices between others with a left ventricle have none in the mask")
+    if cut:
+        reasons.append(
+            f"the network looks at {last - first + 1} of {walls.shape[1]} slices, and the left ventricle reaches the "
+            "end of that part"
+        )
     return Coverage(
         reasons=tuple(reasons), base_share=float(shares[0, 0]), apex_share=float(shares[0, -1]), length=length
     )
+
+
+def seen_slices(count: int, z: float, slices: int, step: float) -> tuple[int, int]:
+    """The first and the last slice of a stack that a network looks at, see `transforms.localise.normalise_cine`.
+
+    Args:
+        count: slices of the stack.
+        z: their distance in mm.
+        slices: that the network looks at.
+        step: distance of those in mm.
+    """
+    ratio = 1.0 if abs(step / z - 1) <= 1e-4 else step / z
+    resampled = math.floor((count - 1) / ratio + 1.5 - 1e-4)
+    if resampled <= slices:
+        return 0, count - 1
+    start = (resampled - slices) // 2
+    return max(math.ceil((start - 0.5) * ratio), 0), min(math.floor((start + slices - 0.5) * ratio), count - 1)
 
 
 def _more_at_the_end(areas: np.ndarray) -> bool:

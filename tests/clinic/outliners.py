@@ -35,6 +35,7 @@ class GreyOutliner:
     modality: str = CINE
     style: None = None
     spacing: tuple[float, float, float] = (4.0, 4.0, 10.0)
+    slices: int = 99
     resampling: None = None
     takes_affine: bool = True
     metadata: Mapping[str, Any] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.chosen_frames import choose_again
 from monai_fedlora.clinic.outlining import AT_ONCE, frame_pairs, outline_study
 from monai_fedlora.clinic.reading import LoadedStudy, load_study
+from monai_fedlora.clinic.trust import TrainedOn, Trust
 from monai_fedlora.data.records import FramePair
 from monai_fedlora.errors import DataError
 from monai_fedlora.studies.study import DicomFiles, Study
@@ -98,6 +99,33 @@ def test_a_stack_without_an_apex_gives_no_volume_and_keeps_its_outlines(loaded: 
     assert heart.measured.function is None and heart.to_json()["function"] is None
     assert any("apex is missing" in sentence for sentence in heart.sentences())
     assert len(heart.measured.contours()["frames"]) == FRAMES
+
+
+@pytest.mark.parametrize("slices", [8, 12])
+def test_a_heart_longer_than_the_network_looks_has_no_volume(
+    classifier: Classifier, tmp_path: Path, slices: int
+) -> None:
+    folder = write_study(tmp_path / "heart", beating_heart(slices=12))
+    loaded = load_study(Study("p", DicomFiles(folder)), classifier)
+    z = float(np.linalg.norm(loaded.cine_affine[:3, 2])) if loaded.cine_affine is not None else 0.0
+
+    def looked_at(masks: np.ndarray) -> np.ndarray:
+        start = (12 - slices) // 2
+        masks[..., :start] = 0
+        masks[..., start + slices :] = 0
+        return masks
+
+    heart = outline_study(GreyOutliner(slices=slices, spacing=(4.0, 4.0, z), change=looked_at), loaded)
+    said = any("looks at 8 of 12 slices" in sentence for sentence in heart.sentences())
+    assert said == (heart.measured.function is None) == (slices == 8)
+
+
+def test_doubts_about_the_study_are_doubts_about_its_outlines(loaded: LoadedStudy) -> None:
+    trusted = Trust(origin=TrainedOn(kind="real", name="hearts"))
+    doubted = replace(loaded, doubts=("a frame has no contrast",))
+    heart = outline_study(GreyOutliner(trust=trusted), doubted)
+    assert heart.state == "doubtful" and "a frame has no contrast" in heart.to_json()["doubts"]
+    assert any("a frame has no contrast" in sentence for sentence in heart.sentences())
 
 
 def test_two_files_are_measured_as_given(classifier: Classifier, tmp_path: Path) -> None:

@@ -162,6 +162,7 @@ def test_an_opened_bundle_outlines_pairs_on_their_own_grid(
 ) -> None:
     model = open_segmenter(mask_exported.folder, device="cpu")
     assert model.structures == STRUCTURES and model.spacing == MICRO.spacing and model.trust.calibration is None
+    assert model.slices == MICRO.image_size[2]
     network = mask_run.networks["site-1"]
     for study in ("p1", "a_3"):
         image, affine = read_pair(studies, study)

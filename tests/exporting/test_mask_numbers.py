@@ -37,13 +37,22 @@ def heart(*, first: int, last: int, scale: float = 1.0, gap: bool = False) -> Te
 @given(
     first=st.integers(0, 5), last=st.integers(7, 12), gap=st.booleans(), z=st.sampled_from([5.0, 8.0, 12.5]),
     order=st.permutations([0, 1, 2]), flips=st.lists(st.sampled_from([1, 2, 3]), unique=True), known=st.booleans(),
+    slices=st.sampled_from([99, 9, 6]), step=st.sampled_from([5.0, 8.0, 10.0]),
 )  # fmt: skip
 @settings(max_examples=15, deadline=None)
 def test_numbers_and_reasons_are_those_of_the_measures(
-    first: int, last: int, gap: bool, z: float, order: list[int], flips: list[int], known: bool
+    first: int,
+    last: int,
+    gap: bool,
+    z: float,
+    order: list[int],
+    flips: list[int],
+    known: bool,
+    slices: int,
+    step: float,
 ) -> None:
     mask, spacing = heart(first=first, last=last, gap=gap), (1.5, 1.5, z)
-    coverage = stack_coverage(mask, spacing=spacing, oriented=known)
+    coverage = stack_coverage(mask, spacing=spacing, oriented=known, seen=(slices, step))
     affine = reference_affine(spacing) if known else torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
     stored, placed = mask, affine
     if known:  # any order of the file is brought back by its affine
@@ -53,7 +62,7 @@ def test_numbers_and_reasons_are_those_of_the_measures(
             stored = stored.flip(axis)
             placed[:, 3] += placed[:, axis - 1] * (stored.shape[axis] - 1)
             placed[:, axis - 1] *= -1
-    reason = no_volume(stored, placed, VALUES, 99, z)
+    reason = no_volume(stored, placed, VALUES, slices, step)
     assert reason == "; ".join(coverage.reasons)
     row = heart_function(mask, spacing=spacing).to_row()
     found = heart_numbers(stored, placed, VALUES, not reason)
