@@ -20,6 +20,7 @@ from monai_fedlora.api.site_data import SiteData
 from monai_fedlora.data.cases import SPLITS, Datalist
 from monai_fedlora.data.collected import Parts, collect
 from monai_fedlora.data.datalist import load_datalist
+from monai_fedlora.data.value_scale import common_scale
 from monai_fedlora.engines.seeds import random_state_kept, seed_everything
 from monai_fedlora.errors import ConfigError, DataError, nearest
 from monai_fedlora.federated.in_memory import InMemory, SiteCases, weights_digest
@@ -232,8 +233,9 @@ def _own(
     names = _class_names(classes, {site: said.classes for site, (said, _) in read.items()}, outputs, task)
     if task.collected.has_labels and classes is None and all(said.classes is None for said, _ in read.values()):
         _check_outputs(outputs, (parts for _, parts in read.values()))
-    scale = _scale({site: load_datalist(data.folder) for site, data in given.items() if data.folder is not None})
-    if scale and len(given) > sum(data.folder is not None for data in given.values()):
+    folders = {site: data.folder for site, data in given.items() if data.folder is not None}
+    scale = common_scale({site: load_datalist(folder).scale for site, folder in folders.items()})
+    if scale and len(given) > len(folders):
         raise ConfigError("prepared folders have their values on a scale, and arrays have none; prepare all sites")
     kind: dict[str, Any] = {} if task is CLASSIFICATION else {"kind": task.collected, "task": task.listed_as[0]}
     sites: dict[str, SiteCases] = {}
@@ -358,21 +360,6 @@ def _class_names(
     return names
 
 
-def _scale(listed: Mapping[str, Datalist]) -> tuple[tuple[float, float], ...]:
-    """The scale of the values, which all sites agree on."""
-    found = {site: datalist.scale for site, datalist in listed.items()}
-    first = next(iter(found), None)
-    if first is None:
-        return ()
-    if differing := [site for site, scale in found.items() if scale != found[first]]:
-        said = [[list(pair) for pair in found[site]] or "none" for site in (first, differing[0])]
-        raise ConfigError(
-            f"the values of {first} have the scale {said[0]}, and those of {differing[0]} {said[1]}; prepare all sites "
-            "with the same --value"
-        )
-    return found[first]
-
-
 def _catalogued(
     size: str,
     choice: MethodChoice,
@@ -416,7 +403,7 @@ def _catalogued(
         classes=names,
         size=size,
         task=chosen.name,
-        scale=_scale(listed),
+        scale=common_scale({site: found.scale for site, found in listed.items()}),
         backbone_sha256=pin_backbone(size, source, texts=method.reads_text),
         declared_cases={site: len(found.training) for site, found in listed.items()},
         prompts=own_prompts(bundle, names, file=said) if method.reads_text or said is not None else None,

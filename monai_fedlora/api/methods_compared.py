@@ -201,6 +201,7 @@ def compare(
         folds=splits,
         repeats=repeats,
         task=task_of(datalists[places[0]]).name,
+        scale=datalists[places[0]].scale,
     )
     task = Task(comparison, datalists, found, Path(output))
     tuning = None

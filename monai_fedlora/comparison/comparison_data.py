@@ -14,6 +14,7 @@ from monai_fedlora.data.datalist import FILE_NAME, load_datalist, read_prepared
 from monai_fedlora.data.origin import Origin
 from monai_fedlora.data.pool import POOLED
 from monai_fedlora.data.site import site_data
+from monai_fedlora.data.value_scale import common_scale
 from monai_fedlora.errors import DataError
 from monai_fedlora.files import sha256
 from monai_fedlora.resources import bundle_configs
@@ -36,6 +37,7 @@ def load_sites(sites: Sequence[str], *, bundle: str, data_root: str | None) -> d
     """Load the datalist of every site; without a prepared folder, that of the bundle's phantom.
 
     Raises:
+        ConfigError: the sites' values are on different scales.
         DataError: a site's data are missing or wrong, a site is named twice, or the sites' tasks or classes differ.
     """
     if len(set(sites)) != len(sites):
@@ -51,11 +53,12 @@ def load_sites(sites: Sequence[str], *, bundle: str, data_root: str | None) -> d
                 f"{first.site} has the classes {list(first.classes)}, {other.site} {list(other.classes)}; prepare the "
                 "sites with the same task and class list"
             )
-        if task_of(other) is not task_of(first):
+        if task_of(other).name != task_of(first).name:
             raise DataError(
                 f"{first.site} is of the task {first.task}, {other.site} of {other.task}; prepare the sites with "
                 "the same one"
             )
+    common_scale({site: datalist.scale for site, datalist in datalists.items()})
     return datalists
 
 

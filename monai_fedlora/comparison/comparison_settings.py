@@ -83,6 +83,7 @@ class Comparison:
         new_site_cases: see :data:`NEW_SITE_CASES`; above 0 and increasing.
         prompts: texts of the classes for methods that read texts; None for those of the bundle.
         task: what is learnt.
+        scale: of the values of a regression, see :mod:`monai_fedlora.data.value_scale`; empty for values as they are.
         folds: parts into which every site's cases are divided, each of which is tested once per repeat; 0 where the
             cases keep their own split.
         repeats: how often they are divided anew.
@@ -103,6 +104,7 @@ class Comparison:
     new_site_cases: tuple[int, ...] = NEW_SITE_CASES
     prompts: Prompts | None = None
     task: str = CLASSIFICATION.name
+    scale: tuple[tuple[float, float], ...] = ()
     folds: int = 0
     repeats: int = 1
     tuning: bool = False
@@ -219,6 +221,7 @@ class Comparison:
             training=self.training(run.method),
             prompts=(self.prompts or bundle_prompts(self.bundle)) if method.reads_text else None,
             task=self.task,
+            scale=self.scale,
         )
 
     def identity(self, run: Run) -> dict[str, Any]:
@@ -248,6 +251,7 @@ class Comparison:
             "rounds": self.rounds,
             "local_epochs": self.local_epochs,
             "folds": self.folds,
+            **({"scale": [list(pair) for pair in self.scale]} if self.scale else {}),
         }
 
 

@@ -9,7 +9,7 @@ runs the study, from the literature or in round numbers; it stands in every site
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from monai_fedlora.errors import ConfigError
 
@@ -50,3 +50,24 @@ def check_scale(scale: Scale, names: Sequence[str]) -> None:
             raise ConfigError(
                 f"the scale of {name} is {centre:g}/{spread:g}; give a usual value and a distance above 0: 55/15"
             )
+
+
+def common_scale(scales: Mapping[str, tuple[tuple[float, float], ...]]) -> tuple[tuple[float, float], ...]:
+    """The scale that all sites have.
+
+    Args:
+        scales: by site; empty for a site whose values are as they are.
+
+    Raises:
+        ConfigError: two sites have different ones.
+    """
+    first = next(iter(scales), None)
+    if first is None:
+        return ()
+    if differing := [site for site, scale in scales.items() if scale != scales[first]]:
+        said = [[list(pair) for pair in scales[site]] or "none" for site in (first, differing[0])]
+        raise ConfigError(
+            f"the values of {first} have the scale {said[0]}, and those of {differing[0]} {said[1]}; prepare all sites "
+            "with the same --value"
+        )
+    return scales[first]

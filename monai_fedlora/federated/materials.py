@@ -105,8 +105,8 @@ class Installed:
             raise ConfigError(f"{path} is of the task {found.task!r}, and the plan of {plan.task}; prepare other data")
         if tuple(found.classes) != plan.classes:
             raise ConfigError(
-                f"{path} has the classes {list(found.classes)}, the plan {list(plan.classes)}; prepare the data with "
-                "the same task and class list"
+                f"{path} has the {plan.task_of.named} {list(found.classes)}, the plan {list(plan.classes)}; prepare "
+                f"the data with the same task and {plan.task_of.named}"
             )
         if found.scale != plan.scale:
             said = [[list(pair) for pair in scale] or "none" for scale in (found.scale, plan.scale)]

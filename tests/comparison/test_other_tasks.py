@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
 import pytest
 
 import monai_fedlora as fl
+from monai_fedlora.api import methods_compared
 from monai_fedlora.comparison.case_scores import read_scores
+from monai_fedlora.comparison.comparison_settings import Comparison
+from monai_fedlora.comparison.runner import Task
+from monai_fedlora.data.cases import NO_LABEL, SPLITS
 from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.data.site import PhantomSettings, site_data
+from monai_fedlora.errors import ConfigError
+from monai_fedlora.federated.plan import Plan
+from monai_fedlora.files import write_json
 from monai_fedlora.measures.structures import HEART
 from tests.comparison.conftest import SIZE, no_figures
+from tests.federated.conftest import Prepared
 
 __all__ = ["no_figures"]
 
@@ -29,6 +38,50 @@ def masked(tmp_path_factory: pytest.TempPathFactory) -> Path:
             found = site_data(site, settings=few)
             shutil.copytree(found if found.is_dir() else found.parent, root / "data" / site)
     return root / "data"
+
+
+def measured(prepared: Prepared, folder: Path, scales: dict[str, tuple[float, float]]) -> Path:
+    """The sites with an ejection fraction per case, each on a scale."""
+    for site, scale in scales.items():
+        listed = load_datalist(prepared.data / site / "datalist.json")
+        cases = {
+            split: tuple(replace(case, label=NO_LABEL, values=(60.0,)) for case in listed.cases(split))
+            for split in SPLITS
+        }
+        changed = replace(listed, task="regression", classes=("lv_ef",), scale=(scale,), **cases)
+        write_json(folder / site / "datalist.json", changed.to_json(image_root=str(listed.image_root)))
+    return folder
+
+
+class Started(Exception):
+    pass
+
+
+def test_numbers_are_compared_on_the_scale_that_the_sites_share(
+    prepared: Prepared, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compared(*scales: tuple[float, float]) -> Comparison:
+        seen: list[Comparison] = []
+
+        def start(task: Task, **_: object) -> None:
+            seen.append(task.comparison)
+            raise Started
+
+        monkeypatch.setattr(methods_compared, "run_missing", start)
+        data = measured(prepared, tmp_path / "data", dict(zip(("site-1", "site-2"), scales, strict=True)))
+        with pytest.raises(Started):
+            fl.compare(["fedit"], output=tmp_path / "out", data=str(data), seeds=1, size=SIZE, backbone=str(backbone))
+        return seen[0]
+
+    comparison, other = compared((55.0, 15.0), (55.0, 15.0)), compared((50.0, 10.0), (50.0, 10.0))
+    (run,) = comparison.runs()
+    plan = comparison.plan(run)
+    assert (plan.task, plan.classes, plan.scale) == ("regression", ("lv_ef",), ((55.0, 15.0),))
+    assert Plan.from_json(plan.to_json()) == plan
+    assert comparison.identity(run)["plan"] != other.identity(run)["plan"]
+    assert comparison.common()["scale"] == [[55.0, 15.0]]
+    with pytest.raises(ConfigError, match=r"site-1 have the scale \[\[55.*site-2 \[\[50"):
+        compared((55.0, 15.0), (50.0, 15.0))
 
 
 @pytest.mark.slow
