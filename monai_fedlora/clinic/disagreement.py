@@ -3,10 +3,12 @@
 The rules are for classes of the names of ACDC's groups, and their limits are those by which its patients were grouped
 (Bernard et al., "Deep Learning Techniques for Automatic MRI Cardiac Multi-Structures Segmentation and Diagnosis", IEEE
 Transactions on Medical Imaging 2018): normal hearts eject more than 50 % and have walls below 12 mm; after infarction
-and with dilated cardiomyopathy less than 40 % is ejected; hypertrophic hearts have walls above 15 mm and a normal
-ejection fraction; an abnormal right ventricle ejects less than 40 %, or is larger than 100 mL/m2. Dilated left
-ventricles are larger than 100 mL/m2. Limits by body surface are used for the smallest adult surface only, 1.4 m2
-(ours), as images do not tell it. A remark is made where a number is beyond its limit by more than :data:`MARGIN`, as
+and with dilated cardiomyopathy less than 40 % is ejected; dilated left ventricles are larger than 100 mL/m2;
+hypertrophic hearts have walls above 15 mm and eject more than 55 %; an abnormal right ventricle ejects less than 40 %,
+or is larger than 110 mL/m2 in men and 100 mL/m2 in women. As images do not tell the sex, the smaller limit is used for
+all. Of hypertrophic hearts no more than the 50 % of normal ones is asked, and a wall of a normal heart is remarked on
+above 15 mm alone (ours). Limits by body surface are used for the smallest adult surface only, 1.4 m2 (ours), as images
+do not tell it either. A remark is made where a number is beyond its limit by more than :data:`MARGIN`, as
 outlines are uncertain by that much (ours).
 """
 

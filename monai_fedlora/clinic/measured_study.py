@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from monai_fedlora.measures.contours import page_contours
 from monai_fedlora.measures.heart_function import UNITS, HeartFunction, heart_function, volumes_ml
 from monai_fedlora.measures.masks import checked_mask, value_of
 from monai_fedlora.measures.stack_coverage import Coverage, stack_coverage
-from monai_fedlora.measures.structures import HEART, LV, MYO
+from monai_fedlora.measures.structures import HEART, LV, MYO, RV
 from monai_fedlora.measures.wall_thickness import WallThickness, wall_thickness
 
 
@@ -33,7 +33,8 @@ class MeasuredStudy:
         affine: (4, 4) voxel to world in mm (right, anterior, superior).
         structures: names of the values from 1.
         coverage: whether the stack covers the left ventricle.
-        function: volumes, ejection fractions and mass; None where the stack does not cover the ventricle.
+        function: volumes, ejection fractions and mass; None where no volume can be given. Muscle that was not found at
+            end-diastole, and a right ventricle that was not found in both frames, have no number.
         wall: thickness at end-diastole; None without masks of blood pool and muscle.
         beat: ED and ES by the volume of the left ventricle in all frames; None where only two frames have a mask, or
             the volume never changes.
@@ -44,6 +45,7 @@ class MeasuredStudy:
             a frame has no mask.
         failed: by frame from 0, why it has no mask.
         stack: the images of a cine that was read from DICOM.
+        incomplete: why the masks have fewer slices than the files; None if they have all.
     """
 
     masks: np.ndarray
@@ -60,6 +62,7 @@ class MeasuredStudy:
     stack: Stack | None = None
     beat: BeatFrames | None = None
     moving: np.ndarray | None = None
+    incomplete: str | None = None
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -82,7 +85,20 @@ class MeasuredStudy:
             for phase, frame in (("end-diastole", self.ed), ("end-systole", self.es))
             if frame is not None and frame in self.failed
         ]
-        return tuple(lost) or self.coverage.reasons
+        dropped = () if self.incomplete is None else (self.incomplete,)
+        return tuple(lost) or (*dropped, *self.coverage.reasons)
+
+    @property
+    def not_found(self) -> tuple[str, ...]:
+        """Sentences on structures that have no number beside volumes of others, without a full stop."""
+        if self.function is None:
+            return ()
+        numbers, said = self.function, []
+        if MYO in self.structures and numbers.lv_mass is None:
+            said.append(f"{MYO} was not found at end-diastole, and has no mass")
+        if RV in self.structures and numbers.rv_edv is None:
+            said.append(f"{RV} was not found at end-diastole and end-systole, and has no volume")
+        return tuple(said)
 
     @property
     def how(self) -> str:
@@ -133,7 +149,7 @@ class MeasuredStudy:
             "beat": None,
         }
         if beat is not None:
-            curve = [round(volume, 2) for volume in beat.volumes]
+            curve = None if self.function is None else [round(volume, 2) for volume in beat.volumes]
             found["beat"] = {"ed": beat.ed, "es": beat.es, "counted_from": 0, "lv_volumes_ml": curve}
         return found
 
@@ -201,14 +217,13 @@ def measure_study(
     oriented = loaded.orientation == KNOWN
     coverage = stack_coverage(found, spacing=spacing, structures=structures, oriented=oriented, seen=seen)
     walled = MYO in structures and not lost
+    given = coverage.complete and not lost and loaded.incomplete is None
     return MeasuredStudy(
         masks=found,
         affine=affine,
         structures=structures,
         coverage=coverage,
-        function=heart_function(found, spacing=spacing, structures=structures)
-        if coverage.complete and not lost
-        else None,
+        function=_function(found, spacing=spacing, structures=structures) if given else None,
         wall=wall_thickness(found[0], spacing=spacing, structures=structures, oriented=oriented) if walled else None,
         algorithm=algorithm,
         frames=choice,
@@ -218,7 +233,18 @@ def measure_study(
         stack=loaded.stack,
         beat=None if moving is None or failed else _beat(moving, spacing=spacing, structures=structures),
         moving=moving,
+        incomplete=loaded.incomplete,
     )
+
+
+def _function(masks: np.ndarray, *, spacing: tuple[float, float, float], structures: tuple[str, ...]) -> HeartFunction:
+    """The numbers of a heart, without those of a structure that was not found."""
+    numbers = heart_function(masks, spacing=spacing, structures=structures)
+    if numbers.lv_mass == 0:
+        numbers = replace(numbers, lv_mass=None)
+    if numbers.rv_edv == 0 or numbers.rv_esv == 0:
+        numbers = replace(numbers, rv_edv=None, rv_esv=None, rv_sv=None, rv_ef=None)
+    return numbers
 
 
 def _frames_of(

@@ -145,10 +145,13 @@ def _text(draw: Any, heart: OutlinedHeart, left: int, orientation: str | None) -
 
 
 def _curve(draw: Any, heart: OutlinedHeart, left: int, top: int) -> int:
-    """Draw the volume of the left ventricle over the beat; returns the y coordinate below it."""
+    """Draw the volume of the left ventricle over the beat; returns the y coordinate below it.
+
+    Where no volume can be given there is no curve.
+    """
     measured = heart.measured
     beat = measured.beat
-    if beat is None or measured.ed is None or measured.es is None:
+    if beat is None or measured.function is None or measured.ed is None or measured.es is None:
         return top
     volumes = beat.volumes
     _write(draw, (left, top), "volume of the left ventricle by frame (from 1), mL")

@@ -184,7 +184,7 @@ def describe(
 ) -> OutlinedHeart:
     """What was measured, with what is known of the outlines; arguments as of :func:`outline_study`."""
     assert loaded.cine is not None
-    notes = []
+    notes = list(measured.not_found)
     if loaded.orientation != KNOWN and outliner.takes_affine and measured.moving is not None:
         notes.append(_ONE_ORDER)
     said = () if prediction is None else disagreements(prediction, measured)

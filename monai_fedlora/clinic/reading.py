@@ -29,6 +29,8 @@ from monai_fedlora.transforms.frames import Frame, join_frames, make_frame, orie
 from monai_fedlora.transforms.orientation import is_known, orient_like
 from monai_fedlora.transforms.resampling import resample
 
+_PARTLY = "end-diastole has {} slices and end-systole {}, and only the {} that they share were outlined"
+
 
 class TakesStudies(Protocol):
     """A model, as far as reading a study for it asks; attributes as of `monai_fedlora.clinic.bundle.Classifier`."""
@@ -71,6 +73,7 @@ class LoadedStudy:
         stack: the images of a cine that was read from DICOM.
         resampled: function from two frames (2, X, Y, Z) on the grid of ``cine`` to their ``image``; None for two files.
         datasets: the DICOM objects of all frames by file, if they were asked for.
+        incomplete: why ``cine`` has fewer slices than the files, so that no volume can be given; None if it has all.
     """
 
     image: Tensor
@@ -88,6 +91,7 @@ class LoadedStudy:
     stack: Stack | None = None
     resampled: Callable[[np.ndarray], Tensor] | None = None
     datasets: Mapping[Path, Any] = field(default_factory=dict)
+    incomplete: str | None = None
 
     def sources_of(self, ed: int | None, es: int | None) -> tuple[Source, ...]:
         """The DICOM objects of two frames, from 0; those of ``sources`` unless ``datasets`` holds all frames."""
@@ -140,8 +144,14 @@ def _load_pair(files: FramePair, classifier: TakesStudies) -> LoadedStudy:
     loaded = _joined(ed, es, classifier, stored=ed.stored)
     assert loaded.cine is not None
     shared = loaded.cine.shape[2]
-    notes = () if shared == ed.voxels.shape[2] == es.voxels.shape[2] else (f"the frames share {shared} slices",)
-    return replace(loaded, notes=(*dict.fromkeys((*ed.notes, *es.notes)), *notes), resampled=None)
+    counts = ed.voxels.shape[2], es.voxels.shape[2]
+    whole = counts == (shared, shared)
+    return replace(
+        loaded,
+        notes=(*dict.fromkeys((*ed.notes, *es.notes)), *(() if whole else (f"the frames share {shared} slices",))),
+        resampled=None,
+        incomplete=None if whole else _PARTLY.format(*counts, shared),
+    )
 
 
 def _load_cine(files: CineFile, classifier: TakesStudies) -> LoadedStudy:

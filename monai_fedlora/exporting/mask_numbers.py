@@ -1,8 +1,7 @@
 """Numbers of a heart from its masks, for the exported module: scriptable, in plain torch.
 
-They are those of :mod:`monai_fedlora.measures.heart_function`, and the rules by which a stack counts as incomplete, and
-their words, are those of :mod:`monai_fedlora.measures.stack_coverage`. One rule is added for a network that looks at a
-part of a long stack: a left ventricle in the first or last slice of that part is cut off there.
+They are those of :mod:`monai_fedlora.measures.heart_function` for structures that were found, and the rules by which no
+volume is given, and their words, are those of :mod:`monai_fedlora.measures.stack_coverage`.
 """
 
 import math
@@ -26,7 +25,8 @@ def heart_numbers(mask: Tensor, affine: Tensor, values: list[int], complete: boo
         complete: whether the stack covers the heart; otherwise there are no numbers.
 
     Returns:
-        (7,) float64 of :data:`COLUMNS`, NaN for a structure that the mask has not, or where a ventricle is empty at ED.
+        (7,) float64 of :data:`COLUMNS`, NaN for a structure that the mask has not, for the ejection of a left ventricle
+        that is empty at ED, and for muscle without a voxel at ED or a right ventricle without one in either frame.
     """
     steps = affine[:3, :3].double().square().sum(dim=0).sqrt().to(mask.device)
     millilitres = steps[0] * steps[1] * steps[2] / 1000.0
@@ -34,7 +34,8 @@ def heart_numbers(mask: Tensor, affine: Tensor, values: list[int], complete: boo
     found: list[Tensor] = []
     for number in range(3):
         volumes = (mask == values[number]).flatten(1).sum(dim=1).double() * millilitres
-        if values[number] == 0 or not complete:
+        lacking = (number == 1 and float(volumes[0]) == 0.0) or (number == 2 and float(volumes.min()) == 0.0)
+        if values[number] == 0 or not complete or lacking:
             volumes = torch.stack([nothing, nothing])
         if number == 1:
             found.append(1.05 * volumes[0])
@@ -96,6 +97,11 @@ def no_volume(mask: Tensor, affine: Tensor, values: list[int], slices: int, step
         seen, there = last - first + 1, ordered.shape[3]
         reasons.append(
             f"the network looks at {seen} of {there} slices, and the left ventricle reaches the end of that part"
+        )
+    if bool(pools[1].sum() >= pools[0].sum()):
+        reasons.append(
+            "the left ventricle is no smaller at end-systole than at end-diastole; the frames may be exchanged, or the "
+            "outlines wrong"
         )
     text = ""
     for number in range(len(reasons)):

@@ -13,6 +13,7 @@ are those of the reference masks of 80 published patients with complete stacks, 
 - Gaps: a slice without left ventricle lies between two with it, as where every other slice was outlined.
 - Cut: a network that looks at the middle slices of a long stack ends the ventricle where it looks no further. A reason
   is given if the first or last slice of that part holds left ventricle, and the stack goes on beyond it.
+- Beat: a ventricle that is no smaller at end-systole ejects nothing.
 """
 
 from __future__ import annotations
@@ -115,6 +116,11 @@ def stack_coverage(
         reasons.append(
             f"the network looks at {last - first + 1} of {walls.shape[1]} slices, and the left ventricle reaches the "
             "end of that part"
+        )
+    if pools[1].sum() >= pools[0].sum():
+        reasons.append(
+            "the left ventricle is no smaller at end-systole than at end-diastole; the frames may be exchanged, or the "
+            "outlines wrong"
         )
     return Coverage(
         reasons=tuple(reasons), base_share=float(shares[0, 0]), apex_share=float(shares[0, -1]), length=length

@@ -57,6 +57,32 @@ def test_a_stack_without_an_apex_gives_no_volume_but_a_reason(loaded: LoadedStud
     assert any("the apex is missing" in sentence for sentence in found.sentences())
 
 
+def test_without_volumes_there_is_no_curve(loaded: LoadedStudy) -> None:
+    moving = small_heart(loaded)
+    assert len(measure_study(moving, loaded, algorithm=ALGORITHM).to_json()["beat"]["lv_volumes_ml"]) == 10
+    moving[..., -1] = moving[..., 2]
+    beat = measure_study(moving, loaded, algorithm=ALGORITHM).to_json()["beat"]
+    assert beat["es"] == 4 and beat["lv_volumes_ml"] is None
+
+
+def test_exchanged_frames_give_no_numbers_but_a_reason(loaded: LoadedStudy) -> None:
+    pair = small_heart(loaded)[[4, 0]]
+    found = measure_study(pair, loaded, algorithm=ALGORITHM)
+    assert found.function is None
+    assert any("no smaller at end-systole" in reason for reason in found.no_volume_because)
+
+
+@pytest.mark.parametrize(("value", "frame"), [(2, 0), (3, 0), (3, 1)])
+def test_a_structure_that_was_not_found_has_no_numbers(loaded: LoadedStudy, value: int, frame: int) -> None:
+    pair = small_heart(loaded)[[0, 4]]
+    pair[frame][pair[frame] == value] = 0
+    found = measure_study(pair, loaded, algorithm=ALGORITHM)
+    assert found.function is not None and found.function.lv_ef is not None
+    lost = {name for name, number in found.function.to_row().items() if number is None}
+    assert lost == ({"lv_mass"} if value == 2 else {"rv_edv", "rv_esv", "rv_sv", "rv_ef"})
+    assert len(found.not_found) == 1 and found.structures[value - 1] in found.not_found[0]
+
+
 def test_a_heart_that_does_not_move_has_no_beat(loaded: LoadedStudy) -> None:
     still = np.repeat(small_heart(loaded)[:1], 10, axis=0)
     assert measure_study(still, loaded, algorithm=ALGORITHM).beat is None

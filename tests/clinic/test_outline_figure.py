@@ -34,3 +34,12 @@ def test_outlines_are_drawn_in_their_colours(heart: OutlinedHeart) -> None:
 def test_more_text_makes_a_higher_picture(heart: OutlinedHeart) -> None:
     longer = replace(heart, disagreements=tuple(f"Class and volumes disagree, {number}." for number in range(20)))
     assert draw_outlines(longer).height > draw_outlines(heart).height >= 600
+
+
+def test_without_volumes_no_curve_is_drawn(heart: OutlinedHeart) -> None:
+    def curve(of: OutlinedHeart) -> int:
+        picture = np.asarray(draw_outlines(of))[130:, 770:]
+        return int((picture == COLOURS["LV"]).all(axis=2).sum())
+
+    assert curve(heart) > 100
+    assert curve(replace(heart, measured=replace(heart.measured, function=None))) == 0

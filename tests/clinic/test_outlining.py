@@ -141,6 +141,15 @@ def test_two_files_are_measured_as_given(classifier: Classifier, tmp_path: Path)
     assert "two files" in measured.how and [every for _, every in outliner.asked] == [True]
 
 
+def test_two_files_that_share_a_part_of_their_slices_have_no_volume(classifier: Classifier, tmp_path: Path) -> None:
+    cine = beating_heart(slices=8)
+    ed = write_nifti(tmp_path / "h_ed.nii.gz", cine[..., 0], affine_of(cine))
+    es = write_nifti(tmp_path / "h_es.nii.gz", cine[:, :, :7, 4], affine_of(cine))
+    heart = outline_study(GreyOutliner(), load_study(Study("p", FramePair(ed, es)), classifier))
+    assert heart.measured.function is None and heart.measured.wall is not None
+    assert any("end-diastole has 8 slices and end-systole 7" in sentence for sentence in heart.sentences())
+
+
 def test_an_unknown_orientation_is_said(loaded: LoadedStudy) -> None:
     unknown = replace(loaded, orientation="placeholder")
     assert any("16 ways" in note for note in outline_study(GreyOutliner(), unknown).notes)

@@ -76,6 +76,15 @@ def test_structures_that_a_mask_has_not_have_no_numbers() -> None:
     assert HEART == ("LV", "MYO", "RV")
 
 
+def test_structures_that_were_not_found_have_no_numbers_and_exchanged_frames_no_volume() -> None:
+    mask, affine = heart(first=0, last=12), reference_affine((1.5, 1.5, 8.0))
+    mask[0][mask[0] == 2] = 0
+    mask[1][mask[1] == 3] = 0
+    found = dict(zip(COLUMNS, heart_numbers(mask, affine, VALUES, True).tolist(), strict=True))
+    assert [name for name, value in found.items() if value == value] == list(COLUMNS[:3])
+    assert "no smaller at end-systole" in no_volume(heart(first=0, last=12).flip(0), affine, VALUES, 99, 8.0)
+
+
 @pytest.mark.parametrize("slices", [12, 10, 8])
 def test_a_ventricle_beyond_the_slices_that_the_network_looks_at_has_no_volume(slices: int) -> None:
     seen = heart(first=0, last=12)

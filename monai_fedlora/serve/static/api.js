@@ -16,7 +16,7 @@
  *   heart?: Heart | null, doubts: string[], notes: string[], orientation: string | null, calibration: {fitted: boolean} | null, frames: Frames | null,
  *   overlay?: string | null}} Result `shown` are the probabilities for people; `overlay` says what its colours mean
  * @typedef {{function: Record<string, number> | null, units: Record<string, string>, no_volume_because: string[],
- *   beat: {ed: number, es: number, lv_volumes_ml: number[]} | null, failed_frames: Record<string, string>,
+ *   beat: {ed: number, es: number, lv_volumes_ml: number[] | null} | null, failed_frames: Record<string, string>,
  *   frames: {ed: number, es: number, how: string} | null, disagreements: string[], doubts: string[], notes: string[],
  *   model: {name: string, version: string}}} Heart what the outlines say; `function` are its numbers by name
  * @typedef {{opinion: string, instead: string, because: string}} Opinion

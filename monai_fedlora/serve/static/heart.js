@@ -19,7 +19,7 @@ const LIMITS = "Measured in outlines that a model drew and nobody corrected: loo
  */
 export function heartBox(heart, times) {
   const { function: numbers, units, beat, frames, disagreements, doubts, notes } = heart;
-  const curve = beat && frames ? areaCurve({ ed: frames.ed, es: frames.es, areas: beat.lv_volumes_ml, trigger_ms: times },
+  const curve = beat?.lv_volumes_ml && frames ? areaCurve({ ed: frames.ed, es: frames.es, areas: beat.lv_volumes_ml, trigger_ms: times },
     { what: "Volume of the left ventricle", fromZero: true }) : null;
   const rows = numbers ? NUMBERS.filter(([name]) => typeof numbers[name] === "number") : [];
   const failed = Object.entries(heart.failed_frames).map(([frame, why]) => `No outlines in frame ${Number(frame) + 1}: ${why}`);
