@@ -121,7 +121,7 @@ def _refusal(measured: MeasuredStudy, sources: Sequence[Source], algorithm: Algo
         qualitative_evaluations=[
             sr.QualitativeEvaluation(
                 name=algorithm.concept("VOLUMES", "Whether volumes are given"),
-                value=algorithm.concept("NOVOLUME", "No volume, the stack may be incomplete"),
+                value=algorithm.concept("NOVOLUME", "No volume"),
             )
         ],
         source_images=group_images(sources),

@@ -34,7 +34,8 @@ class MeasuredStudy:
         structures: names of the values from 1.
         coverage: whether the stack covers the left ventricle.
         function: volumes, ejection fractions and mass; None where no volume can be given. Muscle that was not found at
-            end-diastole, and a right ventricle that was not found in both frames, have no number.
+            end-diastole, and a right ventricle that was not found in both frames or is larger at end-systole, have no
+            number.
         wall: thickness at end-diastole; None without masks of blood pool and muscle.
         beat: ED and ES by the volume of the left ventricle in all frames; None where only two frames have a mask, or
             the volume never changes.
@@ -97,7 +98,7 @@ class MeasuredStudy:
         if MYO in self.structures and numbers.lv_mass is None:
             said.append(f"{MYO} was not found at end-diastole, and has no mass")
         if RV in self.structures and numbers.rv_edv is None:
-            said.append(f"{RV} was not found at end-diastole and end-systole, and has no volume")
+            said.append(f"{RV} was not found in both frames, or is larger at end-systole, and has no volume")
         return tuple(said)
 
     @property
@@ -238,11 +239,11 @@ def measure_study(
 
 
 def _function(masks: np.ndarray, *, spacing: tuple[float, float, float], structures: tuple[str, ...]) -> HeartFunction:
-    """The numbers of a heart, without those of a structure that was not found."""
+    """The numbers of a heart, without those of a structure that was not found or that no heart can have."""
     numbers = heart_function(masks, spacing=spacing, structures=structures)
     if numbers.lv_mass == 0:
         numbers = replace(numbers, lv_mass=None)
-    if numbers.rv_edv == 0 or numbers.rv_esv == 0:
+    if numbers.rv_edv is not None and numbers.rv_esv is not None and not 0 < numbers.rv_esv <= numbers.rv_edv:
         numbers = replace(numbers, rv_edv=None, rv_esv=None, rv_sv=None, rv_ef=None)
     return numbers
 

@@ -26,7 +26,8 @@ def heart_numbers(mask: Tensor, affine: Tensor, values: list[int], complete: boo
 
     Returns:
         (7,) float64 of :data:`COLUMNS`, NaN for a structure that the mask has not, for the ejection of a left ventricle
-        that is empty at ED, and for muscle without a voxel at ED or a right ventricle without one in either frame.
+        that is empty at ED, and for muscle without a voxel at ED or a right ventricle without one in a frame or larger
+        at ES.
     """
     steps = affine[:3, :3].double().square().sum(dim=0).sqrt().to(mask.device)
     millilitres = steps[0] * steps[1] * steps[2] / 1000.0
@@ -34,7 +35,8 @@ def heart_numbers(mask: Tensor, affine: Tensor, values: list[int], complete: boo
     found: list[Tensor] = []
     for number in range(3):
         volumes = (mask == values[number]).flatten(1).sum(dim=1).double() * millilitres
-        lacking = (number == 1 and float(volumes[0]) == 0.0) or (number == 2 and float(volumes.min()) == 0.0)
+        impossible = float(volumes[1]) == 0.0 or float(volumes[1]) > float(volumes[0])
+        lacking = (number == 1 and float(volumes[0]) == 0.0) or (number == 2 and impossible)
         if values[number] == 0 or not complete or lacking:
             volumes = torch.stack([nothing, nothing])
         if number == 1:

@@ -32,7 +32,7 @@ def small_heart(loaded: LoadedStudy) -> np.ndarray:
         for place in range(slices - 1):
             size = (5.0 - 0.4 * place) * (1 - 0.4 * beat[frame])
             plane = masks[frame, ..., place]
-            plane[np.hypot(x + 9, y) < 4] = 3
+            plane[np.hypot(x + 9, y) < 4 - beat[frame]] = 3
             plane[np.hypot(x, y) < size + 2] = 2
             plane[np.hypot(x, y) < size] = 1
     return masks

@@ -83,6 +83,18 @@ def test_a_structure_that_was_not_found_has_no_numbers(loaded: LoadedStudy, valu
     assert len(found.not_found) == 1 and found.structures[value - 1] in found.not_found[0]
 
 
+def test_a_right_ventricle_that_grows_has_no_numbers(loaded: LoadedStudy) -> None:
+    pair = small_heart(loaded)[[0, 4]]
+    ed = pair[0] == 3
+    pair[1][ed & (pair[1] == 0)] = 3
+    pair[0][ed & (np.cumsum(ed, axis=0) > 1)] = 0
+    assert 0 < (pair[0] == 3).sum() < (pair[1] == 3).sum()
+    found = measure_study(pair, loaded, algorithm=ALGORITHM)
+    assert found.function is not None and found.function.lv_ef is not None
+    assert found.function.rv_ef is found.function.rv_edv is None
+    assert "larger at end-systole" in found.not_found[0]
+
+
 def test_a_heart_that_does_not_move_has_no_beat(loaded: LoadedStudy) -> None:
     still = np.repeat(small_heart(loaded)[:1], 10, axis=0)
     assert measure_study(still, loaded, algorithm=ALGORITHM).beat is None
