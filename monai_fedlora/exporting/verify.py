@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from monai_fedlora.errors import ExportError
-from monai_fedlora.exporting.finished import FinishedModel
+
+if TYPE_CHECKING:
+    from monai_fedlora.exporting.finished import FinishedModel
 
 TOLERANCE = 1e-5
 """Largest difference between logits, relative to their size where they exceed 1."""

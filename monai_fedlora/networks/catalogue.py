@@ -17,7 +17,6 @@ from monai_fedlora.catalogues import Catalogue
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.backbone import is_backbone
 from monai_fedlora.networks.blocked import BlockedNetwork
-from monai_fedlora.networks.checkpoint_files import find_weights
 from monai_fedlora.networks.cinema import SIZES, ConvViT, ConvViTSize, convunetr, convvit
 from monai_fedlora.networks.convunetr import ConvUNetR
 from monai_fedlora.networks.opened import OpenedNetwork
@@ -300,6 +299,8 @@ def pinned_demo_weights(name: str, pin: str) -> Path | None:
         ConfigError: there is no such architecture.
         WeightsError: a file is not part of this installation.
     """
+    from monai_fedlora.networks.checkpoint_files import find_weights  # which prediction does not need
+
     paths = (weights_path(file) for file in _packaged(name))
     return next((path for path in paths if find_weights(path).sha256() == pin), None)
 

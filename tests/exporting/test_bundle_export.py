@@ -345,10 +345,9 @@ def test_difference_stops_the_export(run: Run, tmp_path: Path, monkeypatch: pyte
     if step == "merge":
         monkeypatch.setattr(merged_weights, "merge_lora", lambda network: merge_lora(network, [SHARED]))
     else:
-        write, other = getattr(bundle_export, f"write_{step}"), convvit("micro", out_chans=2)
-        monkeypatch.setattr(
-            bundle_export, f"write_{step}", lambda network, *args, **kwargs: write(other, *args, **kwargs)
-        )
+        name = {"script": "scripted_model", "program": "write_program"}[step]
+        make, other = getattr(bundle_export, name), convvit("micro", out_chans=2)
+        monkeypatch.setattr(bundle_export, name, lambda network, *args, **kwargs: make(other, *args, **kwargs))
     before = sorted(tmp_path.iterdir())
     with pytest.raises(ExportError, match="logits"):
         export_bundle(**run.options(tmp_path / "B", program=step == "program"))

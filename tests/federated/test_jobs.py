@@ -251,7 +251,8 @@ def test_a_shipped_job_is_what_its_plan_makes(shipped: Path, tmp_path: Path) -> 
     plan = Plan.load(shipped / "app" / "config" / "plan.json")
     network = build_network(
         size=plan.size,
-        out_chans=len(plan.classes),
+        out_chans=plan.outputs,
+        masks=plan.task_of.gives_masks,
         backbone=UNTRAINED,
         method=plan.method,
         method_args=plan.method_args,
