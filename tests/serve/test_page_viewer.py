@@ -243,7 +243,7 @@ def test_other_frames_are_chosen_and_the_answer_is_computed_again(
     assert f"The program had found frame {expected.frames.ed + 1} (" in caption
     assert f"and frame {expected.frames.es + 1} (" in caption
     assert page.get_by_role("button", name=re.compile("^ED 10, show")).count() == 1
-    page.wait_for_selector(".viewer input[type=checkbox]:enabled")
+    page.wait_for_selector(".viewer input[type=checkbox]:enabled:visible")
     page.get_by_label("Show the places the answer hangs on").check()
     assert redness(pixels(page)) > 30
     assert nameless(page) == []
@@ -278,7 +278,7 @@ def test_the_overlay_lies_on_the_images_and_is_called_an_aid(open_page: Any, add
     page.wait_for_selector("[data-ready]")
     until_done(page)
     switch = page.get_by_label("Show the places the answer hangs on")
-    page.wait_for_selector(".viewer input[type=checkbox]:enabled")
+    page.wait_for_selector(".viewer input[type=checkbox]:enabled:visible")
     plain = pixels(page)
     assert redness(plain) < 8
     switch.check()
