@@ -198,3 +198,8 @@ def test_missing_tensors_are_named(tmp_path: Path) -> None:
 
 def test_a_csv_quotes_what_needs_it_and_ends_every_line_alike() -> None:
     assert files.csv_text([("a", 1, 0.5), ("b,c", None, 'say "x"')]) == 'a,1,0.5\n"b,c",,"say ""x"""\n'
+
+
+def test_cells_of_a_csv_have_six_digits_and_nothing_for_what_is_unknown() -> None:
+    cells = [files.csv_cell(value) for value in (1 / 3, 12, "LV", None, float("nan"), 0.0)]
+    assert cells == ["0.333333", 12, "LV", "", "", "0"]

@@ -12,7 +12,7 @@ from typing import Any
 from monai_fedlora.comparison.comparison_settings import Run
 from monai_fedlora.data.cases import NO_LABEL, Datalist
 from monai_fedlora.errors import FedLoraError
-from monai_fedlora.files import csv_text, write_text
+from monai_fedlora.files import csv_cell, csv_text, write_text
 from monai_fedlora.tasks.task import SCORE
 
 HEAD = ("method", "seed", "repeat", "fold", "site", "view", "training_cases", "patient", "case", "label", SCORE)
@@ -96,7 +96,7 @@ def case_scores(
 def write_scores(path: Path, scores: Sequence[CaseScore]) -> None:
     """Write a csv with a line for each score, readable by its owner only."""
     more = list(dict.fromkeys(name for each in scores for name in each.more))
-    lines = ([*_first(each), *(_cell(each.more.get(name)) for name in more)] for each in scores)
+    lines = ([*_first(each), *(csv_cell(each.more.get(name)) for name in more)] for each in scores)
     write_text(path, csv_text([[*HEAD, *more], *lines]))
 
 
@@ -127,7 +127,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 def _first(each: CaseScore) -> list[Any]:
     run = [each.method, each.seed, each.repeat, each.fold, each.site, each.view]
-    return [*run, "" if each.cases is None else each.cases, each.patient, each.case, each.label, _cell(each.score)]
+    return [*run, csv_cell(each.cases), each.patient, each.case, each.label, csv_cell(each.score)]
 
 
 def _read(line: Mapping[str, str]) -> CaseScore:
@@ -152,7 +152,3 @@ def _number(value: Any) -> float | None:
         return None
     number = float(value)
     return None if math.isnan(number) else number
-
-
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from monai_fedlora import __version__
 from monai_fedlora.comparison.comparison_settings import Comparison
 from monai_fedlora.comparison.outcome import Outcome
-from monai_fedlora.comparison.score_differences import Claim
+from monai_fedlora.comparison.score_differences import Claim, MethodDifference
 from monai_fedlora.comparison.statistics import written
 from monai_fedlora.data.cases import SPLITS
 from monai_fedlora.methods.base import get_method
@@ -82,25 +83,24 @@ def cases(outcome: Outcome) -> Table:
 
 def differences(outcome: Outcome) -> Table:
     """Every method against the first one, at these sites."""
-    return Table(
-        caption=f"{outcome.measures.title} at these sites, by patients and runs",
-        head=["method", "difference", *_CLAIM, "patients", "runs"],
-        rows=[
-            [each.method, f"{each.difference:+.3f}", *_claim(each.here), each.patients, each.runs]
-            for each in outcome.differences
-        ],
-    )
+    rows = [(each, each.here, each.patients) for each in outcome.differences]
+    return _against_first(outcome, rows, place="these sites", units="patients")
 
 
 def elsewhere(outcome: Outcome) -> Table:
     """Every method against the first one, at hospitals like these."""
+    rows = [(each, each.elsewhere, each.sites) for each in outcome.differences if each.elsewhere]
+    return _against_first(outcome, rows, place="hospitals like these", units="sites")
+
+
+def _against_first(
+    outcome: Outcome, rows: Sequence[tuple[MethodDifference, Claim, int]], *, place: str, units: str
+) -> Table:
     return Table(
-        caption=f"{outcome.measures.title} at hospitals like these, by sites and runs",
-        head=["method", "difference", *_CLAIM, "sites", "runs"],
+        caption=f"{outcome.measures.title} at {place}, by {units} and runs",
+        head=["method", "difference", *_CLAIM, units, "runs"],
         rows=[
-            [each.method, f"{each.difference:+.3f}", *_claim(each.elsewhere), each.sites, each.runs]
-            for each in outcome.differences
-            if each.elsewhere
+            [each.method, f"{each.difference:+.3f}", *_claim(claim), count, each.runs] for each, claim, count in rows
         ],
     )
 

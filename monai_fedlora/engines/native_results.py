@@ -13,7 +13,7 @@ from ignite.engine import Engine, Events
 
 from monai_fedlora.engines.distributed import world_size
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.files import csv_text, write_text
+from monai_fedlora.files import csv_cell, csv_text, write_text
 from monai_fedlora.measures.agreement import FEWEST_PATIENTS
 from monai_fedlora.measures.mask_results import (
     CaseResult,
@@ -166,10 +166,4 @@ class NativeResults:
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     head = list(rows[0]) if rows else []
-    return csv_text([head, *([_cell(row.get(name)) for name in head] for row in rows)])
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return csv_text([head, *([csv_cell(row.get(name)) for name in head] for row in rows)])

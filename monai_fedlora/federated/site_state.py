@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import re
 import secrets
@@ -24,7 +23,7 @@ from monai_fedlora.errors import ConfigError, PrivacyError, WeightsError
 from monai_fedlora.federated.changes import listed, plan_changes
 from monai_fedlora.federated.lock import FolderLock
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.files import csv_text, load_tensors, make_folder, save_tensors, sha256, write_text
+from monai_fedlora.files import csv_cell, csv_text, load_tensors, make_folder, save_tensors, sha256, write_text
 
 FINAL_NAME = "final.safetensors"
 EVIDENCE_NAME = "evidence.safetensors"
@@ -239,7 +238,7 @@ class SiteStore:
         if not rows:
             path.unlink(missing_ok=True)
             return None
-        write_text(path, csv_text([rows[0], *(map(_cell, row.values()) for row in rows)]))
+        write_text(path, csv_text([rows[0], *(map(csv_cell, row.values()) for row in rows)]))
         return path
 
     def rounds(self) -> list[int]:
@@ -284,12 +283,6 @@ class SiteStore:
                 f"{path} belongs to another experiment, method, backbone or site than {self._plan.experiment!r} at "
                 f"{self._site!r}; choose another experiment name, or remove the folder to start afresh"
             )
-
-
-def _cell(value: Any) -> Any:
-    if not isinstance(value, float):
-        return value
-    return "" if math.isnan(value) else f"{value:.6g}"
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from torch import Tensor
 
 _Z = 1.959963984540054
 RESAMPLES = 9999
@@ -61,6 +62,12 @@ class BlandAltman:
     def to_row(self) -> dict[str, float | None]:
         """The attributes by name, for a table."""
         return asdict(self)
+
+
+def mean_of_known(values: Tensor) -> float | None:
+    """The mean of the values that are not NaN; None if all are."""
+    known = values[~values.isnan()].tolist()
+    return math.fsum(known) / len(known) if known else None
 
 
 def over_patients(values: Iterable[float | None], *, seed: int = 0) -> OverPatients | None:

@@ -26,7 +26,7 @@ from monai_fedlora.engines.dataset import PrepareCases
 from monai_fedlora.engines.epoch_metrics import EpochMetrics
 from monai_fedlora.engines.predictions import StudyTable
 from monai_fedlora.errors import ConfigError, DataError
-from monai_fedlora.measures.agreement import FEWEST_PATIENTS, bland_altman, over_patients
+from monai_fedlora.measures.agreement import FEWEST_PATIENTS, bland_altman, mean_of_known, over_patients
 from monai_fedlora.measures.heart_function import UNITS
 from monai_fedlora.site_report import MetricsForm
 from monai_fedlora.tasks.task import SCORE, Task, no_postprocessing
@@ -130,7 +130,7 @@ def regression_metrics(pairs: Tensor, names: Sequence[str]) -> dict[str, Any]:
     if not bool(pairs[:, 0].isfinite().all()):
         raise DataError("predictions are not finite; training diverged or an image is damaged")
     errors = pairs[:, 0] - pairs[:, 1]
-    whole = over_patients(_mean(case.abs()) for case in errors)
+    whole = over_patients(mean_of_known(case.abs()) for case in errors)
     found: dict[str, Any] = dict.fromkeys(_numbers(names))
     if whole is not None:
         found |= {KEY: whole.mean, f"{KEY}_low": whole.low, f"{KEY}_high": whole.high}
@@ -146,11 +146,6 @@ def regression_metrics(pairs: Tensor, names: Sequence[str]) -> dict[str, Any]:
             found[f"agreement_high_{name}"] = agreement.high
             found[f"correlation_{name}"] = agreement.correlation
     return {**found, "n": len(pairs)}
-
-
-def _mean(values: Tensor) -> float | None:
-    known = values[~values.isnan()].tolist()
-    return math.fsum(known) / len(known) if known else None
 
 
 def _numbers(names: Sequence[str]) -> dict[str, tuple[float, float]]:
@@ -261,7 +256,7 @@ def _scores(output: Mapping[str, Any], names: Sequence[str]) -> dict[str, float 
     found, true = found_and_true([output])[0]
     values = dict(zip(names, found.tolist(), strict=True))
     return {
-        SCORE: _mean((found - true).abs()),
+        SCORE: mean_of_known((found - true).abs()),
         **values,
         **{f"{k}_truth": v for k, v in zip(names, true.tolist(), strict=True)},
     }

@@ -25,7 +25,7 @@ from monai_fedlora.engines.epoch_metrics import EpochMetrics
 from monai_fedlora.engines.native_results import DICE, NativeResults, from_files, native_limits
 from monai_fedlora.engines.predictions import StudyTable
 from monai_fedlora.errors import ConfigError, DataError
-from monai_fedlora.measures.agreement import over_patients
+from monai_fedlora.measures.agreement import mean_of_known, over_patients
 from monai_fedlora.measures.structures import PHASES
 from monai_fedlora.networks.catalogue import architecture
 from monai_fedlora.site_report import MetricsForm
@@ -132,11 +132,6 @@ def case_scores(output: Any) -> Tensor:
     return torch.stack(rows)
 
 
-def _mean(values: Tensor) -> float | None:
-    known = values[~values.isnan()].tolist()
-    return math.fsum(known) / len(known) if known else None
-
-
 def segmentation_metrics(scores: Tensor, names: Sequence[str]) -> dict[str, Any]:
     """Summarise :func:`case_scores` (N, F, K) of a data set.
 
@@ -145,16 +140,17 @@ def segmentation_metrics(scores: Tensor, names: Sequence[str]) -> dict[str, Any]
         ``dice_high`` of its 95 % interval (bootstrap over cases); ``dice_<structure>``, and for a pair of frames
         ``dice_<structure>_ED`` and ``_ES``, means over cases; ``n`` cases. None where a value is undefined.
     """
-    whole = over_patients(_mean(case) for case in scores)
+    whole = over_patients(mean_of_known(case) for case in scores)
     found: dict[str, Any] = dict.fromkeys(_numbers(names))
     if whole is not None:
         found |= {KEY: whole.mean, f"{KEY}_low": whole.low, f"{KEY}_high": whole.high}
     for number, name in enumerate(names):
-        cases = [_mean(case) for case in scores[:, :, number]]
-        found[f"{KEY}_{name}"] = _mean(torch.tensor([math.nan if c is None else c for c in cases], dtype=torch.float64))
+        cases = [mean_of_known(case) for case in scores[:, :, number]]
+        by_case = torch.tensor([math.nan if case is None else case for case in cases], dtype=torch.float64)
+        found[f"{KEY}_{name}"] = mean_of_known(by_case)
         if scores.shape[1] == len(PHASES):
             for frame, phase in enumerate(PHASES):
-                found[f"{KEY}_{name}_{phase}"] = _mean(scores[:, frame, number])
+                found[f"{KEY}_{name}_{phase}"] = mean_of_known(scores[:, frame, number])
     return {**found, "n": len(scores)}
 
 
@@ -292,12 +288,13 @@ def _on_files(*, dataset: Any, names: Sequence[str], size: str, output_dir: str 
 def _scores(output: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | None]:
     """Mean Dice over structures and frames, and that of each structure, in all frames and in each of a pair."""
     (frames,) = case_scores([output])
-    found = {SCORE: _mean(frames)}
+    found = {SCORE: mean_of_known(frames)}
     for number, name in enumerate(names):
-        found[f"{KEY}_{name}"] = _mean(frames[:, number])
+        found[f"{KEY}_{name}"] = mean_of_known(frames[:, number])
         if len(frames) == len(PHASES):
             found |= {
-                f"{KEY}_{name}_{phase}": _mean(value) for phase, value in zip(PHASES, frames[:, number], strict=True)
+                f"{KEY}_{name}_{phase}": mean_of_known(value)
+                for phase, value in zip(PHASES, frames[:, number], strict=True)
             }
     return found
 
