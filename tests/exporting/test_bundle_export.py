@@ -73,7 +73,7 @@ def test_too_little_memory_is_no_fault_of_the_run(tmp_path: Path, monkeypatch: p
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(bundle_export, "read_finished", full)
+    monkeypatch.setattr(bundle_export, "read_exportable", full)
     with pytest.raises(OutOfMemory, match=r"while exporting a model \(CUDA out of memory"):
         export_bundle(run=tmp_path, site="site-1", output=tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
