@@ -70,7 +70,7 @@ def test_the_defaults_are_all_sites_and_three_seeds(
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "runs",
         "report.html",
-        "single_runs.csv",
+        "scores",
         "table.csv",
         "results.csv",
         "comparison.json",
