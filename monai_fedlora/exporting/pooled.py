@@ -7,7 +7,7 @@ from typing import Any
 
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.site_report import SHARED, renamed_views
+from monai_fedlora.site_report import SHARED, current_views
 from monai_fedlora.tasks.task import CONFUSION
 
 
@@ -19,19 +19,22 @@ def pooled_test(results: Any, plan: Plan) -> dict[str, Any] | None:
         plan: the experiment of the shared tensors.
 
     Returns:
-        ``n``, ``confusion_matrix``, ``accuracy``, ``balanced_accuracy``, for two classes ``sensitivity`` and
-        ``specificity``, and ``worst_site_balanced_accuracy``. For another task than classification ``n``, and the
-        task's metrics as means of those sites that have them, weighted by their numbers of cases. None if the results
-        are of another or an unfinished run or lack a site.
+        ``sites`` (how many have test cases), ``n``, ``confusion_matrix``, ``accuracy``, ``balanced_accuracy``, for two
+        classes ``sensitivity`` and ``specificity``, and ``worst_site_balanced_accuracy``. For another task than
+        classification ``sites``, ``n``, and the task's metrics as means of those sites that have them, weighted by the
+        cases that have them. A balanced accuracy of one class alone is None. None in place of all if the results are of
+        another or an unfinished run, or a site's are missing.
     """
     if not isinstance(results, Mapping) or results.get("status") != "finished":
         return None
     try:
         if Plan.from_json(results.get("plan")).fingerprint != plan.fingerprint:
             return None
-        views = [renamed_views(results["final"][site]["test"])[SHARED] for site in plan.sites]
+        found = [current_views(results["final"][site]["test"])[SHARED] for site in plan.sites]
+        views = [view for view in found if view.get("n")]
         if CONFUSION not in plan.task_of.sections:
-            return _means(views, [plan.task_of.key, *plan.task_of.more(plan.classes)])
+            names = [plan.task_of.key, *plan.task_of.more(plan.classes)]
+            return _means(views, names, plan.task_of.counted(plan.classes))
         matrices = [view["confusion_matrix"] for view in views]
         scores = [view["balanced_accuracy"] for view in views if view["balanced_accuracy"] is not None]
     except (ConfigError, KeyError, TypeError):
@@ -44,10 +47,11 @@ def pooled_test(results: Any, plan: Plan) -> dict[str, Any] | None:
     if not total:
         return None
     metrics: dict[str, Any] = {
+        "sites": len(views),
         "n": total,
         "confusion_matrix": confusion,
         "accuracy": sum(confusion[c][c] for c in classes) / total,
-        "balanced_accuracy": sum(known) / len(known),
+        "balanced_accuracy": sum(known) / len(known) if len(known) > 1 else None,
         "worst_site_balanced_accuracy": min(scores, default=None),
     }
     if len(classes) == 2:
@@ -55,11 +59,14 @@ def pooled_test(results: Any, plan: Plan) -> dict[str, Any] | None:
     return metrics
 
 
-def _means(views: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any] | None:
-    """Means of the sites' metrics, weighted by their numbers of cases."""
-    found: dict[str, Any] = {"n": sum(view["n"] for view in views)}
+def _means(
+    views: Sequence[Mapping[str, Any]], names: Sequence[str], counted: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """Means of the sites' metrics, weighted by the cases behind them; runs of before these were counted, by all."""
+    found: dict[str, Any] = {"sites": len(views), "n": sum(view["n"] for view in views)}
     for name in names:
-        known = [(view["n"], view[name]) for view in views if view.get(name) is not None]
+        count = counted.get(name, "n")
+        known = [(view.get(count, view["n"]), view[name]) for view in views if view.get(name) is not None]
         total = sum(count for count, _ in known)
         found[name] = sum(count * value for count, value in known) / total if total else None
     return found if found["n"] else None

@@ -17,12 +17,13 @@ from monai_fedlora import files
 from monai_fedlora.errors import ConfigError, WeightsError
 from monai_fedlora.files import make_folder
 from monai_fedlora.networks.catalogue import BUILT_IN, architecture
-from monai_fedlora.networks.checkpoint_files import find_weights
-from monai_fedlora.networks.clip_text import ClipText, load_clip_text
+from monai_fedlora.networks.clip_text import ClipText, TextShape, load_clip_text
 from monai_fedlora.networks.prompts import Prompts
 from monai_fedlora.networks.text import TextSettings
-from monai_fedlora.networks.tokens import Tokens, find_tokens, read_tokens
+from monai_fedlora.networks.text_tokens import TextTokens
+from monai_fedlora.networks.token_files import find_token_files, read_token_files
 from monai_fedlora.networks.vit import ViTSettings
+from monai_fedlora.networks.weights_sources import find_weights
 from monai_fedlora.source_digest import source_digest
 
 _FORMAT = 1  # of an entry of the cache
@@ -55,7 +56,7 @@ class TextAnchors:
             )
 
 
-def text_shape(size: str) -> tuple[TextSettings, ViTSettings]:
+def text_shape(size: str) -> tuple[TextShape, ViTSettings]:
     """The shapes of a CLIP architecture's text and image towers.
 
     Raises:
@@ -64,7 +65,7 @@ def text_shape(size: str) -> tuple[TextSettings, ViTSettings]:
     chosen = architecture(size)
     if chosen.text is None or not isinstance(chosen.shape, ViTSettings):
         known = ", ".join(name for name, other in BUILT_IN.items() if other.text)
-        raise ConfigError(f"a {size} network cannot read texts; choose a CLIP size: {known}")
+        raise ConfigError(f"a {size} network cannot read texts; choose a size that can: {known}")
     return chosen.text, chosen.shape
 
 
@@ -84,7 +85,7 @@ def text_anchors(
 
     Args:
         source: of a CLIP checkpoint in transformers' layout, see
-            :func:`monai_fedlora.networks.checkpoint_files.find_weights`, with the files of its tokens beside the
+            :func:`monai_fedlora.networks.weights_sources.find_weights`, with the files of its tokens beside the
             weights.
         size: name of its architecture.
         classes: names in label order, each different.
@@ -106,7 +107,7 @@ def text_anchors(
             f"the texts are read by {files.path} (SHA-256 {checkpoint}) and the images by a file with SHA-256 "
             f"{sha256.lower()}; both towers must come from one checkpoint"
         )
-    token_files = find_tokens(source)
+    token_files = find_token_files(source, text.tokens)
     digest = _digest(checkpoint, token_files, texts, text)
     entry = cache / f"{digest}.safetensors" if cache else None
     if entry and (found := _recall(entry, digest, len(texts), text.embed_dim, image.dim)):
@@ -117,7 +118,7 @@ def text_anchors(
     return made
 
 
-def read_clip(source: str | Path, size: str) -> tuple[Tokens, ClipText]:
+def read_clip(source: str | Path, size: str) -> tuple[TextTokens, ClipText]:
     """Read the tokens and the text side of a checkpoint; arguments as for :func:`text_anchors`.
 
     Raises:
@@ -125,16 +126,24 @@ def read_clip(source: str | Path, size: str) -> tuple[Tokens, ClipText]:
         WeightsError: a file is missing, damaged or does not fit.
     """
     text, image = text_shape(size)
-    tokens = read_tokens(find_tokens(source))
-    if len(tokens.vocabulary) != text.vocabulary:
+    tokens = read_token_files(find_token_files(source, text.tokens), text.tokens)
+    if tokens.size != text.vocabulary:
         raise WeightsError(
-            f"{source} comes with {len(tokens.vocabulary)} tokens, and a {size} text tower reads {text.vocabulary}; "
+            f"{source} comes with {tokens.size} tokens, and a {size} text tower reads {text.vocabulary}; "
             "they are of different checkpoints"
         )
+    own = {"end": text.end_token} | ({"pad": text.pad_token} if isinstance(text, TextSettings) else {})
+    for name, number in own.items():
+        if (found := getattr(tokens, name)) != number:
+            does = "ends" if name == "end" else "fills up"
+            raise WeightsError(
+                f"{source} comes with tokens of which number {found} {does} a text, and a {size} text tower reads "
+                f"{number} there; they are of different checkpoints"
+            )
     return tokens, load_clip_text(find_weights(source), text, dim=image.dim)
 
 
-def _digest(checkpoint: str, token_files: Sequence[Path], texts: Sequence[Sequence[str]], text: TextSettings) -> str:
+def _digest(checkpoint: str, token_files: Sequence[Path], texts: Sequence[Sequence[str]], text: TextShape) -> str:
     try:
         tokens = [files.sha256(path) for path in token_files]
     except OSError as error:

@@ -17,7 +17,7 @@ class Features(NamedTuple):
     """The state of a forward pass between two blocks.
 
     Attributes:
-        tokens: (B, 1 + N, D), the class token first; the input of the next block.
+        tokens: (B, P + N, D), the class token first, if there is one, then registers; the input of the next block.
         addend: (B, ...), what the readout reads besides the tokens; it depends on the image and on frozen layers alone.
             A classifier's is (B, N, D), which is added to the N patch tokens; a segmentation network's holds the image
             and what its decoder reads of earlier layers. A backbone without such a path gives a (B, 0, D) tensor.
@@ -31,7 +31,7 @@ class Taps(NamedTuple):
     """What a network beside the blocks reads.
 
     Attributes:
-        hidden: the inputs of all blocks in their order, each (B, 1 + N, D), the class token first.
+        hidden: the inputs of all blocks in their order, each (B, P + N, D), in the order of :class:`Features`.
         addend: as in :class:`Features`.
     """
 
@@ -57,7 +57,7 @@ class Backbone(Protocol):
     def blocks(self) -> nn.ModuleList:
         """The blocks, in the order they run.
 
-        Each is called as ``block(tokens, queries)`` and maps (B, 1 + N, D) to the same shape; with a number of queries,
+        Each is called as ``block(tokens, queries)`` and maps (B, P + N, D) to the same shape; with a number of queries,
         to the output of that many first tokens alone.
         """
         ...

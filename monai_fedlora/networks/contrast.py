@@ -24,7 +24,7 @@ from monai_fedlora.networks.backbone import Features
 from monai_fedlora.networks.byte_pairs import learn_tokens, save_tokens
 from monai_fedlora.networks.clip_text import clip_state
 from monai_fedlora.networks.pretraining_epochs import pretraining_epochs, shuffled
-from monai_fedlora.networks.text import TextTransformer
+from monai_fedlora.networks.text import TextSettings, TextTransformer
 from monai_fedlora.networks.vit import VisionTransformer
 
 _SCALE, _LARGEST_SCALE = math.log(1 / 0.07), math.log(100)
@@ -129,6 +129,10 @@ def pretrain_clip(
     if len(images) < 2:
         raise DataError("a comparison needs two images or more")
     text, image = text_shape(size)
+    if not isinstance(text, TextSettings):
+        raise ConfigError(
+            f"a {size} network's text tower is no CLIP's, which is what is trained here; choose clip_demo"
+        )
     rng = np.random.default_rng(np.random.SeedSequence((seed, 1)))
     tokens = learn_tokens(
         (caption(n, rng).text for n in range(len(images)) for _ in range(8)), vocabulary=text.vocabulary

@@ -49,6 +49,24 @@ class PointwiseConv(nn.Conv3d):
         return last.permute(0, 4, 1, 2, 3)
 
 
+class DepthwiseConv(nn.Conv3d):
+    """A 5x5x5 convolution of each channel by itself.
+
+    While its weight trains on a CPU it computes in the weight's own type, also under autocast: in bfloat16 the gradient
+    of the weight of a grouped convolution of small channels-last maps there holds memory that nobody wrote (oneDNN, as
+    in PyTorch 2.13), which now and then is NaN.
+    """
+
+    def __init__(self, chans: int) -> None:
+        super().__init__(chans, chans, kernel_size=5, padding=2, groups=chans)
+
+    def _conv_forward(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        if weight.requires_grad and x.device.type == "cpu":
+            with torch.autocast("cpu", enabled=False):
+                return functional.conv3d(x.to(weight.dtype), weight, bias, padding=self.padding, groups=self.groups)
+        return functional.conv3d(x, weight, bias, padding=self.padding, groups=self.groups)
+
+
 class ConvMlp(nn.Module):
     """Two 1x1x1 convolutions with a GELU between them."""
 
@@ -68,7 +86,7 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.norm1 = ChannelNorm(chans, eps=_EPS)
         self.conv1 = PointwiseConv(chans, chans)
-        self.dw_conv = nn.Conv3d(chans, chans, kernel_size=5, padding=2, groups=chans)
+        self.dw_conv = DepthwiseConv(chans)
         self.conv2 = PointwiseConv(chans, chans)
         self.norm2 = ChannelNorm(chans, eps=_EPS)
         self.mlp = ConvMlp(chans, chans * mlp_ratio)

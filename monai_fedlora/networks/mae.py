@@ -100,12 +100,13 @@ class MaskedAutoencoder(nn.Module):
             encoded = _encode_convvit(self.backbone, image, keep)
         hidden = self.decoder_embed(encoded).float()  # under autocast it is no type that fits into the mask tokens
         batch, dim = len(hidden), hidden.shape[-1]
+        front = hidden.shape[1] - keep.shape[1]
         tokens = self.mask_token.expand(batch, self.n_tokens, -1)
-        tokens = tokens.scatter(1, keep.unsqueeze(-1).expand(-1, -1, dim), hidden[:, 1:])
-        hidden = torch.cat([hidden[:, :1], tokens + self.decoder_position], dim=1)
+        tokens = tokens.scatter(1, keep.unsqueeze(-1).expand(-1, -1, dim), hidden[:, front:])
+        hidden = torch.cat([hidden[:, :front], tokens + self.decoder_position], dim=1)
         for block in self.decoder_blocks:
             hidden = block(hidden)
-        return self.predict(self.decoder_norm(hidden[:, 1:]))
+        return self.predict(self.decoder_norm(hidden[:, front:]))
 
     def forward(self, image: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         """The mean squared error over the masked patches, each less its mean and over its standard deviation."""
@@ -137,7 +138,7 @@ def _encode_convvit(backbone: ConvViT, image: torch.Tensor, keep: torch.Tensor) 
 
 
 def _encode_vit(backbone: VisionTransformer, image: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-    """The class token and the visible tokens, (B, 1 + n_keep, D)."""
+    """The class token, registers and the visible tokens, (B, P + n_keep, D)."""
     tokens = backbone.embed.patches(image)
     hidden = backbone.embed.prepend(tokens.gather(1, keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])))
     for block in backbone.blocks:

@@ -8,13 +8,8 @@ from typing import Any
 import torch
 
 from monai_fedlora.errors import WeightsError
-from monai_fedlora.networks.checkpoint_files import (
-    BackboneInfo,
-    CheckpointFiles,
-    CheckpointTensor,
-    listed,
-    opened,
-)
+from monai_fedlora.networks.checkpoint_files import BackboneInfo, CheckpointFiles, listed
+from monai_fedlora.networks.checkpoint_tensors import CheckpointTensor, opened
 from monai_fedlora.networks.opened import INSIDE, OpenedNetwork
 
 

@@ -8,11 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 import torch
 from torch.nn import functional
 
 _MAX_PERIOD = 10000.0
+_OFFSET = 0.1  # of DINO and DINOv2
+
+Resizing = Literal["plain", "smoothed", "offset", "corners"]
+"""How a family's code interpolates learned positions bicubically.
+
+``"plain"``: the areas of both grids are laid upon each other (``align_corners=False``), as transformers, MAE, RETFound
+and DeiT do. ``"smoothed"``: besides, the filter is as wide as the coarser grid's tokens (``antialias=True``), as timm,
+OpenCLIP and DINOv2 with registers do. ``"offset"``: as plain, on a new grid whose sides are taken to be 0.1 longer, as
+DINO and DINOv2 do. ``"corners"``: tokens in the corners keep their positions (``align_corners=True``), as torchvision
+does.
+"""
+
 _TABLE_TOLERANCE = 1e-2  # above the rounding of bfloat16, below any difference between two grids
 
 
@@ -44,14 +57,16 @@ def resize_position(position: torch.Tensor, grid: Sequence[int], new_grid: Seque
     return volume.permute(0, 2, 3, 4, 1).reshape(1, -1, dim).to(position.dtype)
 
 
-def resize_image_position(position: torch.Tensor, grid: Sequence[int], new_grid: Sequence[int]) -> torch.Tensor:
-    """Interpolate a (1, N, D) table of a 2D ``grid`` (rows, columns) bicubically to ``new_grid``, giving (1, N', D).
-
-    In float32, as ``transformers`` does for every family of vision transformers.
-    """
+def resize_image_position(
+    position: torch.Tensor, grid: Sequence[int], new_grid: Sequence[int], *, resizing: Resizing
+) -> torch.Tensor:
+    """Interpolate a (1, N, D) table of a 2D ``grid`` (rows, columns) to ``new_grid`` in float32, giving (1, N', D)."""
     dim = position.shape[-1]
     plane = position.float().reshape(1, *grid, dim).permute(0, 3, 1, 2)
-    plane = functional.interpolate(plane, size=list(new_grid), mode="bicubic", align_corners=False)
+    sampling: dict[str, Any] = {"size": list(new_grid), "align_corners": resizing == "corners"}
+    if resizing == "offset":
+        sampling = {"scale_factor": [(new + _OFFSET) / old for new, old in zip(new_grid, grid, strict=True)]}
+    plane = functional.interpolate(plane, mode="bicubic", antialias=resizing == "smoothed", **sampling)
     return plane.permute(0, 2, 3, 1).reshape(1, -1, dim).to(position.dtype)
 
 

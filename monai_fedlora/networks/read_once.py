@@ -13,6 +13,7 @@ from torch import Tensor
 
 from monai_fedlora.networks.catalogue import Network
 from monai_fedlora.networks.checkpoint_files import BackboneInfo
+from monai_fedlora.networks.vit import VisionTransformer
 from monai_fedlora.networks.weights import load_backbone
 
 
@@ -72,7 +73,10 @@ def read_backbone(network: Network, source: str | Path, *, sha256: str | None, k
     with torch.no_grad():
         for name, tensor in _loaded(network, read[key].info).items():
             tensor.copy_(read[key].tensors[name])
-    return read[key].info
+    info = read[key].info
+    if isinstance(network, VisionTransformer) and info.resizing is not None:
+        network.embed.resizing = info.resizing
+    return info
 
 
 def _loaded(network: Network, info: BackboneInfo) -> dict[str, Tensor]:

@@ -10,8 +10,9 @@ import torch
 
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.anchors import read_clip, text_shape
+from monai_fedlora.networks.clip_text import TextTower
 from monai_fedlora.networks.prompts import PLACEHOLDER, Prompts
-from monai_fedlora.networks.text import TextTransformer
+from monai_fedlora.networks.token_files import starting_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -20,13 +21,15 @@ class TextReader:
 
     Attributes:
         tower: frozen.
-        ids: (C, T) long, from the token that starts a text to the ones that end it; T as long as the longest needs.
-        before: tokens between the one that starts a text and the class, equal in all texts.
+        ids: (C, T) long, from what starts a text to what ends it and fills it up; T as long as the longest needs.
+        start: tokens that start every text, 0 or 1.
+        before: tokens between those and the class, equal in all texts.
         context: most tokens that the tower reads.
     """
 
-    tower: TextTransformer
+    tower: TextTower
     ids: torch.Tensor
+    start: int
     before: int
     context: int
 
@@ -39,8 +42,8 @@ def read_texts(source: str | Path, *, size: str, classes: Sequence[str], prompts
         prompts: how classes are put into words; None for the defaults.
 
     Raises:
-        ConfigError: ``size`` is no CLIP; a class has no text, or one that runs into the word in front of it or is
-            longer than this CLIP reads.
+        ConfigError: ``size`` has no text tower; a class has no text, or one that runs into the word before it or is
+            longer than the tower reads.
         WeightsError: a file is missing, damaged or does not fit.
     """
     text, _ = text_shape(size)
@@ -48,28 +51,33 @@ def read_texts(source: str | Path, *, size: str, classes: Sequence[str], prompts
     texts = (prompts or Prompts()).texts(classes)
     tokens, clip = read_clip(source, size)
     rows = tokens.rows({name: own[:1] for name, own in zip(classes, texts, strict=True)}, context=text.context)
-    front = tokens.encode(first.partition(PLACEHOLDER)[0])[:-1]
+    front = tokens.encode(first.partition(PLACEHOLDER)[0].rstrip())[:-1]
     for name, row in zip(classes, rows.tolist(), strict=True):
         if row[: len(front)] != front:
             raise ConfigError(
                 f"in the prompt {first!r} class {name!r} runs into the word in front of it; put a blank between them"
             )
     longest = int(clip.tower.ends(rows).max()) + 1
-    return TextReader(tower=clip.tower, ids=rows[:, :longest], before=len(front) - 1, context=text.context)
+    start = tokens.n_start
+    return TextReader(
+        tower=clip.tower, ids=rows[:, :longest], start=start, before=len(front) - start, context=text.context
+    )
 
 
 def unread_texts(size: str, n_classes: int) -> TextReader:
     """The shapes of a reader: a tower of zeros, and texts as long as it reads with all but one token before the class.
 
     Raises:
-        ConfigError: ``size`` is no CLIP.
+        ConfigError: ``size`` has no text tower.
     """
     text, _ = text_shape(size)
     with torch.device("meta"):
-        tower = TextTransformer(text)
+        tower = text.build()
     zeros = {key: torch.zeros(value.shape) for key, value in tower.state_dict().items()}
     tower.load_state_dict(zeros, assign=True)
     ids = torch.zeros(n_classes, text.context, dtype=torch.long)
-    ids[:, -1] = text.end
-    before = text.context - 3
-    return TextReader(tower=tower.eval().requires_grad_(False), ids=ids, before=before, context=text.context)
+    ids[:, -1] = text.end_token
+    start = starting_tokens(text.tokens)
+    before = text.context - 2 - start
+    tower = tower.eval().requires_grad_(False)
+    return TextReader(tower=tower, ids=ids, start=start, before=before, context=text.context)

@@ -2,7 +2,8 @@
 
 Source: Radford et al., arXiv 2103.00020; Sennrich et al., "Neural Machine Translation of Rare Words with Subword
 Units", ACL 2016. A word is a run of letters, one digit, a run of other signs, or an English contraction; its UTF-8
-bytes are joined pair by pair in the order of the merges. The last piece of a word carries the mark ``</w>``.
+bytes are joined pair by pair in the order of the merges. The last piece of a word carries the mark ``</w>``. Signs are
+taken as they are, as transformers does; the code of OpenAI and of OpenCLIP makes curly quotes straight before.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from monai_fedlora import files
 from monai_fedlora.errors import ConfigError, FedLoraError, WeightsError
-from monai_fedlora.networks.checkpoint_files import find_beside, listed
+from monai_fedlora.networks.checkpoint_files import listed
+from monai_fedlora.networks.text_tokens import TextTokens
+from monai_fedlora.networks.weights_sources import find_beside
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -59,7 +60,7 @@ def byte_pairs(vocabulary: Mapping[str, int], merges: Sequence[Pair]) -> Tokeniz
     return pairs
 
 
-class Tokens:
+class Tokens(TextTokens):
     """Turns texts into the numbers that a text tower reads.
 
     Args:
@@ -84,6 +85,8 @@ class Tokens:
             )
         if self.vocabulary[END] != len(numbers) - 1:
             raise WeightsError(f"{source} has tokens after {END}, with which CLIP ends a text; this is not supported")
+        self.size, self.n_start = len(numbers), 1
+        self.end = self.pad = self.vocabulary[END]
         self._pairs = byte_pairs(self.vocabulary, self.merges)
 
     def encode(self, text: str) -> list[int]:
@@ -97,30 +100,12 @@ class Tokens:
                 raise ConfigError(f"{text!r} holds {special}, which has a meaning of its own; leave it out")
         return [self.vocabulary[START], *self._pairs.encode(text).ids, self.vocabulary[END]]
 
-    def rows(self, texts: Mapping[str, Sequence[str]], *, context: int) -> torch.Tensor:
-        """The tokens of texts, by class, as (sum of all texts, context), filled up with end tokens.
-
-        Raises:
-            ConfigError: a text is longer than the context; the message names its class.
-        """
-        rows = []
-        for name, sentences in texts.items():
-            for sentence in sentences:
-                row = self.encode(sentence)
-                if len(row) > context:
-                    raise ConfigError(
-                        f"the text of class {name!r} is too long: {sentence!r} has {len(row)} tokens, and this CLIP "
-                        f"reads {context}; shorten the class text or the prompt"
-                    )
-                rows.append(row + [self.vocabulary[END]] * (context - len(row)))
-        return torch.tensor(rows, dtype=torch.long)
-
 
 def find_tokens(source: str | Path) -> tuple[Path, ...]:
     """The files beside the weights of a source that say what its tokens are.
 
     Args:
-        source: see :func:`monai_fedlora.networks.checkpoint_files.find_weights`.
+        source: see :func:`monai_fedlora.networks.weights_sources.find_weights`.
 
     Returns:
         ``vocab.json`` and ``merges.txt``, or ``tokenizer.json``.

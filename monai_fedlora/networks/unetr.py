@@ -141,7 +141,7 @@ class ViTUNETR(VisionTransformer):
         parts = [addend]
         for number in range(checked_block(self, block)):
             if number in self.read:
-                parts.append(tokens[:, 1:].unflatten(1, tuple(addend.shape[1:3])))
+                parts.append(self.patch_tokens(tokens).unflatten(1, tuple(addend.shape[1:3])))
             tokens = self.blocks[number](tokens)
         return Features(tokens, torch.cat(parts, dim=3))
 
@@ -152,7 +152,7 @@ class ViTUNETR(VisionTransformer):
         parts = [addend]
         for number in range(first, len(self.blocks)):
             if number in self.read:
-                parts.append(tokens[:, 1:].unflatten(1, tuple(addend.shape[1:3])))
+                parts.append(self.patch_tokens(tokens).unflatten(1, tuple(addend.shape[1:3])))
             tokens = self.blocks[number](tokens)
         return self.readout(Features(tokens, torch.cat(parts, dim=3)))
 
@@ -169,6 +169,6 @@ class ViTUNETR(VisionTransformer):
         image, *states = features.addend.split([CHANNELS * patch**2, *[dim] * len(self.read)], dim=3)
         image = image.flatten(1).unflatten(1, (CHANNELS, height * patch, width * patch))
         hidden = [state.permute(0, 3, 1, 2) for state in reversed(states)]
-        last = self.norm(features.tokens[:, 1:]).transpose(1, 2).unflatten(2, tuple(grid))
+        last = self.norm(self.patch_tokens(features.tokens)).transpose(1, 2).unflatten(2, tuple(grid))
         logits: torch.Tensor = self.head(image, hidden, last)
         return logits.unsqueeze(1)

@@ -1,32 +1,34 @@
 """The vision transformer of all published 2D families, in plain torch, under parameter names of our own.
 
-Sources: Dosovitskiy et al., "An Image is Worth 16x16 Words", arXiv 2010.11929; the pre-normalised embedding and the
-quick GELU of CLIP (Radford et al., arXiv 2103.00020); the layer scale of DINOv2 (Oquab et al., arXiv 2304.07193); the
-normalised mean of the patch tokens of MAE (He et al., arXiv 2111.06377) and RETFound (Zhou et al., Nature 2023).
+Sources: Dosovitskiy et al., "An Image is Worth 16x16 Words", arXiv 2010.11929; the pre-normalised embedding of CLIP
+(Radford et al., arXiv 2103.00020); registers (Darcet et al., arXiv 2309.16588); the normalised mean of the patch tokens
+of MAE (He et al., arXiv 2111.06377) and RETFound (Zhou et al., Nature 2023). Blocks are in
+:mod:`monai_fedlora.networks.vit_block`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.networks.attention import dot_product_attention
+from monai_fedlora.networks.attention_pool import AttentionPool
 from monai_fedlora.networks.backbone import Features
 from monai_fedlora.networks.cut import CutNetwork
-from monai_fedlora.networks.one_query import attend
-from monai_fedlora.networks.position import resize_image_position, sincos_position
+from monai_fedlora.networks.position import Resizing, resize_image_position, sincos_position
+from monai_fedlora.networks.rotary import Rotary
 from monai_fedlora.networks.tracing import fixed_shape
+from monai_fedlora.networks.vit_block import Activation, Block
 
 CHANNELS = 3
 
-Activation = Literal["gelu", "quick_gelu"]
-Readout = Literal["cls", "mean"]
+Positions = Literal["learned", "rotary"]
+Readout = Literal["cls", "mean", "mean_of_norm", "map"]
+_WORDS = (("activation", Activation), ("positions", Positions), ("resizing", Resizing), ("readout", Readout))
 Size2 = tuple[int, int]
 
 
@@ -40,14 +42,24 @@ class ViTSettings:
         dim: width of the transformer, a multiple of ``n_heads``.
         depth: number of blocks.
         n_heads: attention heads.
-        mlp_ratio: hidden width of the MLP over ``dim``.
-        activation: of the MLP; ``"quick_gelu"`` is x times the sigmoid of 1.702 x.
+        mlp_ratio: hidden width of the MLP over ``dim``, rounded to a whole number of channels.
+        gated: whether the MLP is gated by a SiLU (SwiGLU), in place of ``activation``.
+        activation: of the MLP; ``"gelu_tanh"`` approximates GELU by tanh, ``"quick_gelu"`` is x times the sigmoid of
+            1.702 x.
         norm_eps: added to the variance in every layer norm.
         qkv_bias: whether queries, keys and values have biases.
+        key_bias: whether keys have one, where queries and values do.
         patch_bias: whether the patch embedding has one.
         pre_norm: a layer norm between the embedding and the first block.
         layer_scale: a learned factor per channel on the output of every attention and MLP.
-        readout: ``"cls"`` normalises the class token, ``"mean"`` the mean of the patch tokens.
+        class_token: whether there is one, first of all tokens.
+        registers: number of tokens between it and the patches that belong to no place and that no readout reads.
+        positions: ``"learned"`` ones are added to the patch tokens; ``"rotary"`` ones turn queries and keys in every
+            block, see :class:`~monai_fedlora.networks.rotary.Rotary`.
+        resizing: how learned positions are interpolated, unless the names in the file that they come from tell; see
+            :data:`monai_fedlora.networks.position.Resizing`.
+        readout: ``"cls"`` normalises the class token, ``"mean"`` the mean of the patch tokens; ``"mean_of_norm"`` takes
+            the mean of the normalised patch tokens; ``"map"`` reads all normalised tokens by a learned query.
     """
 
     image_size: Size2
@@ -55,67 +67,62 @@ class ViTSettings:
     dim: int
     depth: int
     n_heads: int
-    mlp_ratio: int = 4
+    mlp_ratio: float = 4
+    gated: bool = False
     activation: Activation = "gelu"
     norm_eps: float = 1e-6
     qkv_bias: bool = True
+    key_bias: bool = True
     patch_bias: bool = True
     pre_norm: bool = False
     layer_scale: bool = False
+    class_token: bool = True
+    registers: int = 0
+    positions: Positions = "learned"
+    resizing: Resizing = "smoothed"
     readout: Readout = "cls"
 
     def __post_init__(self) -> None:
         if len(self.image_size) != 2 or any(size < 1 for size in self.image_size):
             raise ConfigError(f"image_size must be two positive numbers (height, width), not {self.image_size}")
-        for name in ("patch", "depth", "n_heads", "mlp_ratio"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, least in (("patch", 1), ("depth", 1), ("n_heads", 1), ("mlp_width", 1), ("registers", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if self.dim < 4 or self.dim % self.n_heads:
             raise ConfigError(f"dim {self.dim} must be at least 4 and a multiple of n_heads {self.n_heads}")
-        for name, known in (("activation", Activation), ("readout", Readout)):
+        for name, known in _WORDS:
             if getattr(self, name) not in get_args(known):
                 raise ConfigError(
                     f"{name} {getattr(self, name)!r} is unknown; choose one of {', '.join(get_args(known))}"
                 )
-
-
-class BlockSettings(Protocol):
-    """What a block reads of its network's settings; see :class:`ViTSettings`."""
+        if self.readout == "cls" and not self.class_token:
+            raise ConfigError("without a class token the readout must be mean, mean_of_norm or map")
 
     @property
-    def dim(self) -> int: ...
-    @property
-    def n_heads(self) -> int: ...
-    @property
-    def mlp_ratio(self) -> int: ...
-    @property
-    def activation(self) -> Activation: ...
-    @property
-    def norm_eps(self) -> float: ...
-    @property
-    def qkv_bias(self) -> bool: ...
-    @property
-    def layer_scale(self) -> bool: ...
+    def mlp_width(self) -> int:
+        """The hidden width of the MLP."""
+        return round(self.dim * self.mlp_ratio)
 
-
-def _quick_gelu(x: torch.Tensor) -> torch.Tensor:
-    return x * torch.sigmoid(1.702 * x)
-
-
-_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"gelu": functional.gelu, "quick_gelu": _quick_gelu}
+    @property
+    def n_prefix(self) -> int:
+        """The number of tokens before those of the patches."""
+        return int(self.class_token) + self.registers
 
 
 class Embedding(nn.Module):
-    """From images (B, 3, H, W) to the input of block 0: a class token and one token per patch, row by row."""
+    """From images (B, 3, H, W) to the input of block 0: class token, registers and one token per patch, row by row."""
 
     def __init__(self, settings: ViTSettings) -> None:
         super().__init__()
         self.patch_size = settings.patch
+        self.resizing = settings.resizing
         self.grid = self.grid_of(settings.image_size)
         self.patch = nn.Conv2d(CHANNELS, settings.dim, settings.patch, stride=settings.patch, bias=settings.patch_bias)
-        self.cls = nn.Parameter(torch.zeros(1, 1, settings.dim))
+        self.cls = nn.Parameter(torch.zeros(1, 1, settings.dim)) if settings.class_token else None
+        self.registers = nn.Parameter(torch.zeros(1, settings.registers, settings.dim)) if settings.registers else None
         height, width = self.grid
-        self.position = nn.Parameter(sincos_position(settings.dim, (width, height)).unsqueeze(0))
+        table = sincos_position(settings.dim, (width, height)).unsqueeze(0)
+        self.position = nn.Parameter(table) if settings.positions == "learned" else None
         self.norm = nn.LayerNorm(settings.dim, eps=settings.norm_eps) if settings.pre_norm else nn.Identity()
 
     def grid_of(self, image_size: Sequence[int]) -> Size2:
@@ -133,108 +140,43 @@ class Embedding(nn.Module):
         return height // self.patch_size, width // self.patch_size
 
     def patches(self, x: torch.Tensor) -> torch.Tensor:
-        """Patch tokens (B, N, D) with their positions, which are interpolated for another image size."""
+        """Patch tokens (B, N, D) with learned positions, which are interpolated for another image size."""
         shape = fixed_shape(x)
         if len(shape) != 4 or shape[1] != CHANNELS:
             raise ConfigError(f"expected images (B, {CHANNELS}, H, W), not {shape}")
         grid = self.grid_of(shape[2:])
-        position = self.position if grid == self.grid else resize_image_position(self.position, self.grid, grid)
-        return self.patch(x).flatten(2).transpose(1, 2) + position
+        tokens = self.patch(x).flatten(2).transpose(1, 2)
+        if self.position is None:
+            self._check_grid(grid)
+            return tokens
+        if grid == self.grid:
+            return tokens + self.position
+        return tokens + resize_image_position(self.position, self.grid, grid, resizing=self.resizing)
+
+    def _check_grid(self, grid: Size2) -> None:
+        """Refuse images for whose patches there are no rotary positions."""
+        if grid != self.grid:
+            (height, width), (rows, columns) = self.grid, grid
+            raise ConfigError(
+                f"the images have {rows} x {columns} patches, and the rotary positions are of {height} x {width}; "
+                "build the network for the size of the images (NAME-PIXELS)"
+            )
 
     def prepend(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Put the class token in front: (B, N, D) to (B, 1 + N, D), normalised where the family does so."""
-        return self.norm(torch.cat([self.cls.expand(tokens.shape[0], -1, -1), tokens], dim=1))
+        """Put class token and registers in front, (B, N, D) to (B, P + N, D), and normalise where a family does."""
+        front = [part.expand(tokens.shape[0], -1, -1) for part in (self.cls, self.registers) if part is not None]
+        return self.norm(torch.cat([*front, tokens], dim=1))
 
     def forward(self, x: torch.Tensor) -> Features:
         tokens = self.prepend(self.patches(x))
         return Features(tokens, tokens[:, :0])
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention on (B, N, D), with queries, keys and values projected apart.
-
-    With a number of ``queries``, only that many first tokens ask, and the output is (B, queries, D).
-
-    Args:
-        settings: the network's.
-        causal: whether a token sees only itself and those before it.
-    """
-
-    def __init__(self, settings: BlockSettings, *, causal: bool = False) -> None:
-        super().__init__()
-        self.n_heads = settings.n_heads
-        self.causal = causal
-        self.q = nn.Linear(settings.dim, settings.dim, bias=settings.qkv_bias)
-        self.k = nn.Linear(settings.dim, settings.dim, bias=settings.qkv_bias)
-        self.v = nn.Linear(settings.dim, settings.dim, bias=settings.qkv_bias)
-        self.proj = nn.Linear(settings.dim, settings.dim)
-
-    def forward(self, x: torch.Tensor, queries: int | None = None) -> torch.Tensor:
-        if queries == 1 and not self.causal:
-            query = self.q(x[:, :1].contiguous()).squeeze(1)
-            return self.proj(attend(x, query, self.k, self.v, n_heads=self.n_heads)).unsqueeze(1)
-        # Contiguous, because PyTorch rounds a strided input otherwise where the weight trains than where it does not.
-        query, key, value = (
-            part.unflatten(2, (self.n_heads, -1)).transpose(1, 2)
-            for part in (self.q(x[:, :queries].contiguous()), self.k(x), self.v(x))
-        )
-        out = dot_product_attention(query, key, value, causal=self.causal)
-        return self.proj(out.transpose(1, 2).flatten(2))
-
-
-class Mlp(nn.Module):
-    """Two linear layers with an activation between them."""
-
-    def __init__(self, settings: BlockSettings) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(settings.dim, settings.dim * settings.mlp_ratio)
-        self.fc2 = nn.Linear(settings.dim * settings.mlp_ratio, settings.dim)
-        self.activation = _ACTIVATIONS[settings.activation]
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.activation(self.fc1(x)))
-
-
-class LayerScale(nn.Module):
-    """A learned factor per channel."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.gamma = nn.Parameter(torch.ones(dim))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self.gamma
-
-
-class Block(nn.Module):
-    """Attention and MLP, each residual and after a layer norm; (B, N, D) to the same shape.
-
-    With a number of ``queries``, to the output of that many first tokens alone, (B, queries, D).
-
-    Args:
-        settings: the network's.
-        causal: whether a token sees only itself and those before it.
-    """
-
-    def __init__(self, settings: BlockSettings, *, causal: bool = False) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(settings.dim, eps=settings.norm_eps)
-        self.attn = Attention(settings, causal=causal)
-        self.ls1 = LayerScale(settings.dim) if settings.layer_scale else nn.Identity()
-        self.norm2 = nn.LayerNorm(settings.dim, eps=settings.norm_eps)
-        self.mlp = Mlp(settings)
-        self.ls2 = LayerScale(settings.dim) if settings.layer_scale else nn.Identity()
-
-    def forward(self, x: torch.Tensor, queries: int | None = None) -> torch.Tensor:
-        x = x[:, :queries] + self.ls1(self.attn(self.norm1(x), queries))
-        return x + self.ls2(self.mlp(self.norm2(x)))
-
-
 class VisionTransformer(CutNetwork):
     """A patch embedding, transformer blocks, a norm and a head, linear unless another one is put in its place.
 
     Maps colour images (B, 3, H, W) to logits (B, out_chans). Images of another size than the settings' work as long
-    as both sides are multiples of the patch.
+    as both sides are multiples of the patch, unless positions are rotary.
 
     A new network has sine-cosine positions, Xavier-uniform linear layers with zero biases and a head drawn with a
     standard deviation of 0.02 (He et al., arXiv 2111.06377, except for the positions, which train here).
@@ -264,13 +206,22 @@ class VisionTransformer(CutNetwork):
             raise ConfigError(f"out_chans must be at least 1, not {out_chans}")
         self.settings = settings
         self.embed = self.embedding(settings)
-        self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.depth))
+        rotary = self._rotary() if settings.positions == "rotary" else None
+        self.blocks = nn.ModuleList(Block(settings, rotary=rotary) for _ in range(settings.depth))
         self.norm = nn.LayerNorm(settings.dim, eps=settings.norm_eps)
+        self.attention_pool = AttentionPool(settings) if settings.readout == "map" else None
         head = nn.Linear(settings.dim, out_chans)
         self.head: nn.Module = head
         self.apply(_initialise)
-        nn.init.normal_(self.embed.cls, std=0.02)
+        for part in (self.embed.cls, self.embed.registers):
+            if part is not None:
+                nn.init.normal_(part, std=0.02)
         nn.init.normal_(head.weight, std=0.02)
+
+    def _rotary(self) -> Rotary:
+        """The positions that all blocks share."""
+        settings = self.settings
+        return Rotary(grid=self.embed.grid, n_prefix=settings.n_prefix, head_dim=settings.dim // settings.n_heads)
 
     @property
     def reads_class_token_alone(self) -> bool:
@@ -282,9 +233,18 @@ class VisionTransformer(CutNetwork):
         return f"blocks.{block}"
 
     def pool(self, features: Features) -> torch.Tensor:
-        """One normalised feature vector (B, D) per image from the output of the last block."""
+        """One feature vector (B, D) per image from the output of the last block."""
         tokens = features.tokens
-        return self.norm(tokens[:, 0] if self.settings.readout == "cls" else tokens[:, 1:].mean(dim=1))
+        if self.settings.readout == "cls":
+            return self.norm(tokens[:, 0])
+        if self.attention_pool is not None:
+            return self.attention_pool(self.norm(tokens))
+        patches = self.patch_tokens(tokens)
+        return self.norm(patches.mean(dim=1)) if self.settings.readout == "mean" else self.norm(patches).mean(dim=1)
+
+    def patch_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The tokens (B, N, D) of the patches, row by row, among all (B, P + N, D)."""
+        return tokens[:, self.settings.n_prefix :]
 
     def readout(self, features: Features) -> torch.Tensor:
         """Turn the last block's output into logits (B, out_chans)."""

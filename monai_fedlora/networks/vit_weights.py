@@ -3,39 +3,92 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from monai_fedlora.errors import WeightsError
-from monai_fedlora.networks.checkpoint_files import (
-    BackboneInfo,
-    CheckpointFiles,
-    CheckpointTensor,
-    Shape,
-    listed,
-    opened,
-)
-from monai_fedlora.networks.position import resize_image_position
-from monai_fedlora.networks.vit import VisionTransformer
-from monai_fedlora.networks.vit_config import check_config, config_beside
-from monai_fedlora.networks.vit_layouts import LAYOUTS, UNSUPPORTED, Origin, ViTLayout, find_layout
+from monai_fedlora.networks.bare_files import check_bare
+from monai_fedlora.networks.checkpoint_files import BackboneInfo, CheckpointFiles, listed
+from monai_fedlora.networks.checkpoint_tensors import CheckpointTensor, Shape, opened, written_size
+from monai_fedlora.networks.fitting import fitting_sizes
+from monai_fedlora.networks.layouts.others import other_names
+from monai_fedlora.networks.layouts.recognise import Recognised, recognise
+from monai_fedlora.networks.layouts.sizes import sizes_in
+from monai_fedlora.networks.layouts.vit_layout import Origin
+from monai_fedlora.networks.open_clip_config import open_clip_config_beside
+from monai_fedlora.networks.position import Resizing, resize_image_position
+from monai_fedlora.networks.turned_tensors import check_turned
+from monai_fedlora.networks.vit import CHANNELS, VisionTransformer, ViTSettings
+from monai_fedlora.networks.vit_config import check_config, check_open_clip, config_beside
 
-_CLS, _POSITION, _PATCH, _NORM = "embed.cls", "embed.position", "embed.patch.weight", ("norm.weight", "norm.bias")
+_CLS, _POSITION, _PATCH = "embed.cls", "embed.position", "embed.patch.weight"
+_ADDED = (_CLS, "embed.registers")  # which their positions, where there are some, become part of
+_NORM = ("norm.weight", "norm.bias")
+_BEFORE_HEAD = "pre_logits."  # of timm's and torchvision's networks
 
 Stored = Mapping[str, CheckpointTensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    """The file's key for each of our tensors, and the file's keys that are left out."""
+class Match:
+    """How a file fits a network.
 
-    layout: ViTLayout
+    Attributes:
+        found: the vision transformer in the file.
+        origins: where each of our tensors comes from.
+        skipped: the file's names that are left out, sorted.
+        assumed: settings of the network that neither the file nor a description beside it tells.
+    """
+
+    found: Recognised
     origins: Mapping[str, Origin]
     skipped: tuple[str, ...]
+    assumed: tuple[str, ...] = ()
+
+    def name(self, key: str) -> str:
+        """The file's name of what our tensor ``key`` comes from."""
+        return self.found.names[str(self.origins[key].key)]
+
+    def resizing(self, settings: ViTSettings) -> Resizing:
+        """How positions are interpolated."""
+        return self.found.layout.resizing_of(settings)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The file's names of all that is read."""
+        return frozenset(map(self.name, self.origins))
+
+
+def match_vision_transformer(
+    network: VisionTransformer, checkpoint: CheckpointFiles, tensors: Stored, *, heads: bool, pinned: bool
+) -> Match:
+    """Say how weights fit ``network``, by names, by shapes and by what lies beside them.
+
+    Args:
+        network: without adapters.
+        checkpoint: the files.
+        tensors: of them.
+        heads: False keeps the network's own head.
+        pinned: whether the file is the one of a pin; see :func:`~monai_fedlora.networks.bare_files.check_bare`.
+
+    Raises:
+        WeightsError: they do not fit; the message names the file and the keys.
+    """
+    path = checkpoint.path
+    config, open_clip = checkpoint.config or config_beside(path), open_clip_config_beside(path)
+    assumed = () if config is None else check_config(config, network.settings)
+    if open_clip is not None:
+        check_open_clip(open_clip, network.settings)
+    match = _match(network, tensors, path, heads=heads)
+    _check_shapes(match, network, tensors, path)
+    check_turned(match.found, tensors, network.settings, path)
+    if config or open_clip:
+        return replace(match, assumed=assumed)
+    size = written_size(checkpoint)
+    return replace(match, assumed=check_bare(match.found, tensors, network.settings, path, size=size, pinned=pinned))
 
 
 def load_vision_transformer(
@@ -43,10 +96,13 @@ def load_vision_transformer(
 ) -> BackboneInfo:
     """Load weights into ``network`` in place; after an error it is as it was.
 
-    The position of the class token becomes part of the class token, fused queries, keys and values are taken apart,
-    and positions of another image size are interpolated. A network that reads the mean of the patch tokens takes the
-    norm that a file was fine-tuned with behind the mean; where the file has none, its norm is left out, because it
-    was trained on single tokens, and the network keeps its own. A head is loaded only with the norm in front of it.
+    What stands in front of all names is found (:func:`~monai_fedlora.networks.layouts.recognise.recognise`), and what
+    is elsewhere in the file is left out. Positions of the class token and of registers become part of them, fused
+    queries, keys, values and gates are taken apart, and a patch embedding of one channel is spread evenly over three.
+    Positions of another image size are interpolated, here and for images to come, as the code does whose names the file
+    has. A network that reads the mean of the patch tokens takes the norm that a file was fine-tuned with behind the
+    mean; where the file has none, its norm is left out, because it was trained on single tokens, and the network keeps
+    its own. A head is loaded only with the norm in front of it.
 
     Args:
         network: where the weights go, without adapters.
@@ -59,17 +115,14 @@ def load_vision_transformer(
             file and the keys.
     """
     found, path = checkpoint.check_pin(sha256), checkpoint.path
-    config = checkpoint.config or config_beside(path)
-    if config is not None:
-        check_config(config, network.settings)
     targets = network.state_dict()
     with opened(checkpoint, pickled=True) as tensors:
-        plan = _plan(network, tensors, path, heads=heads)
-        _check_shapes(plan, network, tensors, path)
-        values = {key: _converted(key, plan, network, tensors, path) for key in plan.origins}
+        match = match_vision_transformer(network, checkpoint, tensors, heads=heads, pinned=sha256 is not None)
+        values = {key: _converted(key, match, network, tensors, path) for key in match.origins}
         with torch.no_grad():
             for key, value in values.items():
                 targets[key].copy_(value)
+    network.embed.resizing = match.resizing(network.settings)
     loaded_heads = any(key.startswith(network.head_prefixes) for key in values)
     return BackboneInfo(
         path=path,
@@ -78,128 +131,180 @@ def load_vision_transformer(
         layout="classifier" if loaded_heads else "pretrained",
         heads=loaded_heads,
         own_heads=() if loaded_heads else network.head_prefixes,
-        skipped=plan.skipped,
+        skipped=match.skipped,
+        assumed=match.assumed,
+        resizing=network.embed.resizing,
     )
 
 
-def _plan(network: VisionTransformer, tensors: Stored, path: Path, *, heads: bool) -> _Plan:
-    for pattern, meaning in UNSUPPORTED.items():
-        if present := sorted(key for key in tensors if re.match(pattern, key)):
-            raise WeightsError(f"{path} holds {listed(present, 1)}: {meaning} are not supported")
+def _match(network: VisionTransformer, tensors: Stored, path: Path, *, heads: bool) -> Match:
+    shapes = {key: tensor.shape for key, tensor in tensors.items()}
+    found = recognise(shapes, path)
+    layout, names = found.layout, found.names
     own = [key for key in network.state_dict() if not key.startswith(network.head_prefixes)]
-    chosen = find_layout(tensors.keys(), own)
-    if chosen is None:
-        titles = "; ".join(dict.fromkeys(layout.title for layout in LAYOUTS))
-        raise WeightsError(
-            f"{path} does not fit the network: it names its tensors {listed(sorted(tensors), 3)}, which is none of "
-            f"the known layouts ({titles})"
-        )
-    layout, prefix = chosen
-    origins = {key: layout.origin(key, prefix) for key in own}
+    origins = {key: layout.origin(key) for key in own}
     left_out = set()
     if network.settings.readout == "mean":
-        token_norm = {key: origins.pop(key) for key in _NORM}
-        left_out = {origin.key for origin in token_norm.values()}
-        behind_mean = {key: Origin(key.replace("norm", f"{prefix}{layout.mean_norm}", 1)) for key in _NORM}
-        if any(origin.key in tensors for origin in behind_mean.values()):
+        left_out = {origins.pop(key).key for key in _NORM}
+        behind_mean = {key: Origin(key.replace("norm", str(layout.mean_norm), 1)) for key in _NORM}
+        if any(origin.key in names for origin in behind_mean.values()):
             origins |= behind_mean
     if heads and origins.keys() >= set(_NORM):
-        origins |= _head(network, layout, prefix, tensors)
-    missing = sorted(origin.key or key for key, origin in origins.items() if origin.key not in tensors)
-    rest = tensors.keys() - {origin.key for origin in origins.values()}
-    unknown = sorted(key for key in rest - left_out if not layout.is_leftover(key, prefix))
+        origins |= _head(network, found, tensors)
+    missing = sorted(found.prefix + (origin.key or key) for key, origin in origins.items() if origin.key not in names)
+    rest = names.keys() - {origin.key for origin in origins.values()}
+    unknown = sorted(names[name] for name in rest - left_out if not layout.is_leftover(name))
     problems = [f"it lacks {listed(missing)}"] if missing else []
     if unknown:
         problems.append(f"the network has no {listed(unknown)}")
     if problems:
         raise WeightsError(
-            f"{path} does not fit the network: {'; '.join(problems)} (read as {layout.title}); it is probably the "
+            f"{path} does not fit the network: {'; '.join(problems)} (read as {_read_as(found)}); it is probably the "
             "weights of another architecture or size, or the network already carries adapters"
+            f"{_advice(found, shapes, network.settings)}"
         )
-    return _Plan(layout=layout, origins=origins, skipped=tuple(sorted(rest)))
+    skipped = (*(names[name] for name in rest), *found.outside)
+    return Match(found=found, origins=origins, skipped=tuple(sorted(skipped)))
 
 
-def _head(network: VisionTransformer, layout: ViTLayout, prefix: str, tensors: Stored) -> dict[str, Origin]:
-    """Where the head comes from; empty unless all of it is in the file and fits."""
+def _read_as(found: Recognised) -> str:
+    return f"{found.layout.title}, all under {found.prefix!r}" if found.prefix else found.layout.title
+
+
+def _advice(found: Recognised, shapes: Mapping[str, Shape], settings: ViTSettings) -> str:
+    """Which sizes the file fits, or whose it is, to follow what is wrong."""
+    if other := other_names(shapes):
+        return f". By its names it is of {other.sentence}"
+    said = sizes_in(found, shapes)
+    fitting = fitting_sizes(said)
+    if fitting and not all(getattr(settings, name) == value for name, value in said.items()):
+        return f". By its shapes it fits {', '.join(fitting)}"
+    return "; a network of another kind is brought by a plug-in or by monai_fedlora.attach"
+
+
+def _head(network: VisionTransformer, found: Recognised, tensors: Stored) -> dict[str, Origin]:
+    """Where the head comes from; empty unless all of it is in the file, beside the backbone or outside, and fits.
+
+    A head behind a further layer reads other features than ours.
+    """
+    if any(_BEFORE_HEAD in name for name in tensors):
+        return {}
     own = {key: tuple(value.shape) for key, value in network.head.state_dict(prefix="head.").items()}
-    for start in (prefix, "") if layout.head else ():
-        theirs = {key: key.replace("head", f"{start}{layout.head}", 1) for key in own}
-        if all(name in tensors and tensors[name].shape == own[key] for key, name in theirs.items()):
-            return {key: Origin(name) for key, name in theirs.items()}
-    return {}
+    theirs = {key: key.replace("head", str(found.layout.head), 1) for key in own}
+    fits = all(name in found.names and tensors[found.names[name]].shape == own[key] for key, name in theirs.items())
+    return {key: Origin(name) for key, name in theirs.items()} if fits else {}
 
 
-def _check_shapes(plan: _Plan, network: VisionTransformer, tensors: Stored, path: Path) -> None:
+def _check_shapes(match: Match, network: VisionTransformer, tensors: Stored, path: Path) -> None:
     wrong = []
-    for key, origin in plan.origins.items():
-        found = _stored(origin, tensors).shape
+    for key, origin in match.origins.items():
+        name = match.name(key)
+        found = tensors[name].shape
         expected = tuple(network.state_dict()[key].shape)
-        if origin.third is not None:
-            expected = (3 * expected[0], *expected[1:])
-        if key == _PATCH and plan.layout.patch_linear:
-            expected = (expected[0], math.prod(expected[1:]))
+        expected = (origin.parts * expected[0], *expected[1:]) if key not in _ADDED else expected
         if key == _POSITION:
-            fits = _grid(found, plan, network) is not None
+            fits = _grid(found, match, network) is not None
+        elif key == _PATCH:
+            fits = found in _patch_shapes(expected, linear=match.found.layout.patch_linear)
+            if len(found) == 5:
+                wrong.append("it is of volumes, and this network is of images")
         else:
-            fits = found == expected or (key == _CLS and found in (expected[1:], expected[2:]))
+            fits = found == expected or (key in _ADDED and found in (expected[1:], expected[2:]))
         if not fits and key == _POSITION and found[-1:] == expected[-1:]:
-            wrong.append(_unfit_positions(str(origin.key), found, plan, network))
+            wrong.append(_unfit_positions(name, found, match, network))
         elif not fits:
-            wrong.append(f"{origin.key} is {found} instead of {expected}")
+            wrong.append(f"{name} is {found} instead of {expected}")
+    shapes = {key: tensor.shape for key, tensor in tensors.items()}
+    if not wrong:  # a gate that nobody asked for hides in the layer that it is packed into
+        said = sizes_in(match.found, shapes).items()
+        settings = network.settings
+        wrong = [
+            f"its {name} is {value}, not {own}" for name, value in said if (own := getattr(settings, name)) != value
+        ]
     if wrong:
         raise WeightsError(
             f"{path} does not fit the network: {listed(wrong)}; it is probably of another size, patch or image shape"
+            f"{_advice(match.found, shapes, network.settings)}"
         )
 
 
-def _unfit_positions(name: str, table: Shape, plan: _Plan, network: VisionTransformer) -> str:
+def _patch_shapes(expected: Shape, *, linear: bool) -> tuple[Shape, ...]:
+    """Shapes of a patch embedding that can be read: of colour images, and of images with one channel."""
+    rows, _, height, width = expected
+    if linear:
+        return (rows, CHANNELS * height * width), (rows, height * width)
+    return expected, (rows, 1, height, width)
+
+
+def _unfit_positions(name: str, table: Shape, match: Match, network: VisionTransformer) -> str:
     """What is wrong with a table of positions of the right width."""
     rows = math.prod(table[:-1])
-    counted = f"{rows} positions" + (", one of them the class token's" if plan.layout.class_position else "")
+    front = max(match.found.layout.front_rows(network.settings))
+    of = {0: "", 1: ", one of them the class token's"}.get(front, f", {front} of them in front of the patches'")
     height, width = network.embed.grid
     return (
-        f"{name} is {table}, with {counted} (read as {plan.layout.title}); {rows - plan.layout.class_position} patches "
+        f"{name} is {table}, with {rows} positions{of} (read as {match.found.layout.title}); {rows - front} patches "
         f"are neither a square nor the network's {height} x {width}"
     )
 
 
-def _grid(table: Shape, plan: _Plan, network: VisionTransformer) -> tuple[int, int] | None:
-    """The grid of a table of positions (T, D) or (1, T, D); square unless it is the network's; None if unusable."""
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table of positions: the rows in front of the patches', and the patches' grid."""
+
+    front: int
+    grid: tuple[int, int]
+
+
+def _grid(table: Shape, match: Match, network: VisionTransformer) -> _Table | None:
+    """How a table (T, D) or (1, T, D) is read: as the network's grid or as a square; None if none or both would do."""
     dim, grid = network.settings.dim, network.embed.grid
     if table[-1:] != (dim,) or len(table) not in (2, 3) or (len(table) == 3 and table[0] != 1):
         return None
-    count = table[-2] - plan.layout.class_position
-    side = math.isqrt(max(count, 0))
-    if side > 0 and side * side == count:
-        return side, side
-    return grid if count == math.prod(grid) else None
+    fronts = match.found.layout.front_rows(network.settings)
+    counts = {front: table[-2] - front for front in fronts}
+    as_own = {front: grid for front, count in counts.items() if count == math.prod(grid)}
+    sides = {front: math.isqrt(count) for front, count in counts.items() if count > 0}
+    squares = {front: (side, side) for front, side in sides.items() if side**2 == counts[front]}
+    read = squares | as_own
+    return _Table(*read.popitem()) if len(read) == 1 else None
 
 
-def _stored(origin: Origin, tensors: Stored) -> CheckpointTensor:
-    assert origin.key is not None
-    return tensors[origin.key]
-
-
-def _converted(key: str, plan: _Plan, network: VisionTransformer, tensors: Stored, path: Path) -> torch.Tensor:
+def _converted(key: str, match: Match, network: VisionTransformer, tensors: Stored, path: Path) -> torch.Tensor:
     """A tensor of the file as the network's ``key``, refused if it is not finite."""
 
     def read(name: str) -> torch.Tensor:
-        origin = plan.origins[name]
-        return _stored(origin, tensors).read_finite(str(origin.key), path)
+        return tensors[match.name(name)].read_finite(match.name(name), path)
 
-    value, dim = read(key), network.settings.dim
-    third = plan.origins[key].third
-    if third is not None:
-        return value.chunk(3)[third]
-    if key == _PATCH and plan.layout.patch_linear:
-        patch = network.settings.patch
-        return value.reshape(dim, patch, patch, -1).permute(0, 3, 1, 2)
-    if key == _CLS:
-        own = value.float().reshape(1, 1, dim)
-        return own + read(_POSITION).float().reshape(1, -1, dim)[:, :1] if plan.layout.class_position else own
-    if key == _POSITION:
-        rows = value.reshape(1, -1, dim)[:, int(plan.layout.class_position) :]
-        grid = _grid(tuple(value.shape), plan, network)
-        assert grid is not None
-        return rows if grid == network.embed.grid else resize_image_position(rows.float(), grid, network.embed.grid)
-    return value
+    value, dim, origin = read(key), network.settings.dim, match.origins[key]
+    if origin.parts > 1:
+        return value.chunk(origin.parts)[origin.part]
+    if key == _PATCH:
+        return _patch_weight(value, network.settings.patch, linear=match.found.layout.patch_linear)
+    if key not in (_POSITION, *_ADDED):
+        return value
+    rows = value.float().reshape(1, -1, dim) if key in _ADDED else value.reshape(1, -1, dim)
+    if _POSITION not in match.origins:
+        return rows
+    table = _grid(tensors[match.name(_POSITION)].shape, match, network)
+    assert table is not None
+    if key in _ADDED:
+        first = 0 if key == _CLS else int(network.settings.class_token)
+        last = first + rows.shape[1]
+        positions = read(_POSITION).float().reshape(1, -1, dim)[:, first:last] if table.front >= last else 0.0
+        return rows + positions
+    patches, grid = rows[:, table.front :], network.embed.grid
+    if table.grid == grid:
+        return patches
+    return resize_image_position(patches.float(), table.grid, grid, resizing=match.resizing(network.settings))
+
+
+def _patch_weight(value: torch.Tensor, patch: int, *, linear: bool) -> torch.Tensor:
+    """A patch embedding as a convolution of colour images.
+
+    One of images with a single channel is spread evenly over the three: of a grey image in three equal channels it
+    makes what the file's network makes of one.
+    """
+    if linear:
+        value = value.reshape(len(value), patch, patch, -1).permute(0, 3, 1, 2)
+    return value if value.shape[1] == CHANNELS else value.float().expand(-1, CHANNELS, -1, -1) / CHANNELS

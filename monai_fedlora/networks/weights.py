@@ -4,29 +4,21 @@ Of cine networks three layouts are understood, all of CineMA (Fu et al., arXiv 2
 whose keys are those of :class:`~monai_fedlora.networks.cinema.ConvViT`; a fine-tuned segmentation network, whose keys
 are those of :class:`~monai_fedlora.networks.convunetr.ConvUNetR`, with or without the classifier's fusion beside them;
 and a pre-trained masked auto-encoder, whose decoder is left out. Those of the vision transformer are in
-:mod:`monai_fedlora.networks.vit_layouts`.
+:mod:`monai_fedlora.networks.layouts`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from monai_fedlora.errors import WeightsError
-from monai_fedlora.networks.checkpoint_files import (
-    HUB_PREFIX,
-    BackboneInfo,
-    Layout,
-    Shape,
-    check_pin_format,
-    find_file,
-    find_weights,
-    listed,
-    opened,
-)
+from monai_fedlora.networks.checkpoint_files import BackboneInfo, Layout, check_pin_format, listed
+from monai_fedlora.networks.checkpoint_tensors import CheckpointTensor, Shape, opened
 from monai_fedlora.networks.cine_network import VIEW
 from monai_fedlora.networks.cinema import ConvViT
 from monai_fedlora.networks.convunetr import ConvUNetR
@@ -34,6 +26,7 @@ from monai_fedlora.networks.own_weights import load_own
 from monai_fedlora.networks.position import find_grid, resize_position
 from monai_fedlora.networks.vit import VisionTransformer
 from monai_fedlora.networks.vit_weights import load_vision_transformer
+from monai_fedlora.networks.weights_sources import HUB_PREFIX, find_file, find_weights
 
 __all__ = ["HUB_PREFIX", "BackboneInfo", "backbone_sha256", "load_backbone"]
 
@@ -85,7 +78,7 @@ def load_backbone(
         network: where the weights go, without adapters.
         source: for a cine network and networks of other packages a safetensors file, or
             ``hf://owner/repo/path/in/repo.safetensors``; for a vision
-            transformer any source of :func:`~monai_fedlora.networks.checkpoint_files.find_weights`.
+            transformer any source of :func:`~monai_fedlora.networks.weights_sources.find_weights`.
         sha256: what :func:`backbone_sha256` must be; None accepts any file.
         heads: False keeps the network's own heads: of a ConvUNetR, its decoder.
 
@@ -103,23 +96,58 @@ def load_backbone(
     path, found = checkpoint.path, checkpoint.check_pin(sha256)
     targets = network.state_dict()
     with opened(checkpoint, pickled=False) as tensors:
-        shapes = {key: tensor.shape for key, tensor in tensors.items()}
-        layout = _layout_of(shapes)
-        wanted, own_heads = _wanted_keys(network, shapes, layout=layout, heads=heads)
-        _check_keys(network, wanted, own_heads, path)
-        _check_shapes(shapes, targets, wanted, layout=layout, path=path)
-        values = {key: _converted(key, tensors[key].read_finite(key, path), network, path) for key in wanted}
+        read = read_cine(network, tensors, path, heads=heads)
         with torch.no_grad():
-            for key, value in values.items():
+            for key, value in read.values.items():
                 targets[key].copy_(value)
     return BackboneInfo(
         path=path,
         sha256=found,
-        n_loaded=len(values),
+        n_loaded=len(read.values),
+        layout=read.layout,
+        heads=not read.own_heads,
+        own_heads=read.own_heads,
+        skipped=read.skipped,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CineRead:
+    """What a file holds for a cine network.
+
+    Attributes:
+        values: the network's tensors, by name.
+        layout, own_heads, skipped: see :class:`~monai_fedlora.networks.checkpoint_files.BackboneInfo`.
+    """
+
+    values: Mapping[str, torch.Tensor]
+    layout: Layout
+    own_heads: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+
+def read_cine(network: CineBackbone, tensors: Mapping[str, CheckpointTensor], path: Path, *, heads: bool) -> CineRead:
+    """Read what fits a cine network, which stays as it is; see :func:`load_backbone`.
+
+    Args:
+        network: without adapters; shapes alone count.
+        tensors: of the file.
+        path: of the file, for messages.
+        heads: False leaves heads out.
+
+    Raises:
+        WeightsError: the file does not fit, or what it holds is not finite; the message names it and the keys.
+    """
+    shapes = {key: tensor.shape for key, tensor in tensors.items()}
+    layout = _layout_of(shapes)
+    wanted, own_heads = _wanted_keys(network, shapes, layout=layout, heads=heads)
+    _check_keys(network, wanted, own_heads, path)
+    _check_shapes(shapes, network.state_dict(), wanted, layout=layout, path=path)
+    return CineRead(
+        values={key: _converted(key, tensors[key].read_finite(key, path), network, path) for key in wanted},
         layout=layout,
-        heads=not own_heads,
         own_heads=own_heads,
-        skipped=tuple(sorted(shapes.keys() - values.keys())),
+        skipped=tuple(sorted(shapes.keys() - set(wanted))),
     )
 
 

@@ -105,7 +105,9 @@ def write_towers(folder: Path, *, seed: int = 0) -> Path:
         projection = torch.randn(text.embed_dim, image.dim) / image.dim**0.5
     randomise(towers[1], "token", "position", seed=seed, scale=0.3)
     state = clip_state(*towers, projection=projection, logit_scale=torch.tensor(3.0))
-    save_tensors(write_tokens(folder, words=(*WORDS, *SHIPPED_WORDS)) / "clip.safetensors", state)
+    save_tensors(
+        write_tokens(folder, words=(*WORDS, *SHIPPED_WORDS)) / "clip.safetensors", state, {"size": "clip_demo"}
+    )
     return folder / "clip.safetensors"
 
 

@@ -56,6 +56,24 @@ def state_of(network: nn.Module) -> dict[str, Tensor]:
     return {key: value.clone() for key, value in network.state_dict().items()}
 
 
+def in_timms_names(network: VisionTransformer, *, norm: str = "norm", depth: int = DEPTH) -> dict[str, Tensor]:
+    """A network's weights as timm stores them: fused queries, keys and values, and a position for the class token."""
+    own = state_of(network)
+    position_of_class = torch.full_like(own["embed.cls"], 0.3)
+    state = {
+        "cls_token": own.pop("embed.cls") - position_of_class,
+        "pos_embed": torch.cat([position_of_class, own.pop("embed.position")], dim=1),
+    }
+    for kind in ("weight", "bias"):
+        state[f"patch_embed.proj.{kind}"] = own.pop(f"embed.patch.{kind}")
+        state[f"{norm}.{kind}"] = own.pop(f"norm.{kind}")
+        own.pop(f"head.{kind}")
+        for block in range(depth):
+            parts = [own.pop(f"blocks.{block}.attn.{part}.{kind}") for part in "qkv"]
+            state[f"blocks.{block}.attn.qkv.{kind}"] = torch.cat(parts)
+    return state | own
+
+
 def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
     torch.testing.assert_close(a, b, rtol=0, atol=0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -24,6 +25,7 @@ from monai_fedlora.networks.prompts import Prompts
 from monai_fedlora.networks.tokens import find_tokens, read_tokens
 from tests.networks.clip import SIZE, shapes, write_tokens
 from tests.networks.conftest import Checkpoint
+from tests.networks.downloaded import download, named_sizes
 from tests.networks.published import fuzz
 
 CLASSES = ("NV", "MEL")
@@ -204,7 +206,7 @@ def test_a_long_text_names_its_class_and_keeps_nothing(checkpoint: Checkpoint, t
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        ("vit_demo", r"a vit_demo network cannot read texts; choose a CLIP size: clip_demo, clip_base_32, "),
+        ("vit_demo", r"a vit_demo network cannot read texts; choose a size that can: clip_demo, clip_base_32, "),
         ("small", "a small network cannot read texts"),
         ("clip", "no network size is called 'clip'"),
     ],
@@ -236,6 +238,52 @@ def test_tokens_of_another_checkpoint_are_refused(checkpoint: Checkpoint, tmp_pa
     write_tokens(tmp_path, vocabulary=800)
     with pytest.raises(WeightsError, match="comes with 800 tokens, and a clip_demo text tower reads 896"):
         anchors(tmp_path / "clip.safetensors")
+
+
+def another_models(folder: Path, family: str, changes: dict[str, int], *, more: int = 0) -> Path:
+    """A family's folder with a tokenizer in which some tokens have other numbers, and some words are too many."""
+    from transformers import BertTokenizer, Siglip2Tokenizer
+
+    download(family, folder)
+    path = folder / "tokenizer.json"
+    numbers: dict[str, int] = json.loads(path.read_text())["model"]["vocab"]
+    kept = [token for token in sorted(numbers, key=numbers.__getitem__) if token not in changes]
+    kept += [f"zz{number}" for number in range(more)] if more > 0 else []
+    kept = kept[: len(kept) + min(more, 0)]
+    for token, number in sorted(changes.items(), key=lambda item: item[1]):
+        kept.insert(number, token)
+    path.unlink()
+    vocabulary = {token: number for number, token in enumerate(kept)}
+    theirs = BertTokenizer(vocab=vocabulary) if family == "biomedclip" else Siglip2Tokenizer(vocab=vocabulary)
+    theirs.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "more", "message"),
+    [
+        ("biomedclip", {"[SEP]": 40}, 0, "of which number 40 ends a text, .* reads 3 there"),
+        ("biomedclip", {}, 5, "comes with 62 tokens, .* reads 57"),
+        ("biomedclip", {}, -5, "comes with 52 tokens, .* reads 57"),
+        ("siglip2", {"<pad>": 1, "<eos>": 0}, 0, "of which number 0 ends a text, .* reads 1 there"),
+        ("siglip2", {"<pad>": 7}, 0, "of which number 0 ends a text, .* reads 1 there"),
+        ("siglip2", {"<pad>": 2, "<bos>": 0}, 0, "of which number 2 fills up a text, .* reads 0 there"),
+        ("siglip2", {}, 3, "comes with 37 tokens, .* reads 34"),
+    ],
+)
+def test_another_models_tokens_are_refused(
+    family: str, changes: dict[str, int], more: int, message: str, tmp_path: Path
+) -> None:
+    folder = another_models(tmp_path / family, family, changes, more=more)
+    with named_sizes(), pytest.raises(WeightsError, match=f"{message}; they are of different checkpoints"):
+        module.read_clip(folder, f"small_{family}")
+
+
+def test_the_same_models_tokens_written_again_are_read(tmp_path: Path) -> None:
+    """What is refused above is refused for its changes."""
+    for family in ("biomedclip", "siglip2"):
+        with named_sizes():
+            module.read_clip(another_models(tmp_path / family, family, {}), f"small_{family}")
 
 
 def test_shapes_that_cannot_be_compared_are_refused() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,14 @@ from monai_fedlora.engines.frozen import frozen_part
 from monai_fedlora.errors import ConfigError, WeightsError
 from monai_fedlora.files import save_tensors, sha256
 from monai_fedlora.methods.build import build_network
-from monai_fedlora.networks.catalogue import BUILT_IN, Architecture, architecture, build_backbone, demo_weights
+from monai_fedlora.networks.catalogue import (
+    BACKBONES,
+    BUILT_IN,
+    Architecture,
+    architecture,
+    build_backbone,
+    demo_weights,
+)
 from monai_fedlora.networks.cinema import ConvViT
 from monai_fedlora.networks.vit import VisionTransformer
 from monai_fedlora.networks.weights import load_backbone
@@ -25,9 +33,13 @@ PUBLISHED = {
     "vit_large_16": 303_301_632,
     "dinov2_small_14": 21_628_800,  # at 224 pixels; 22,056,576 with 518-pixel positions and the mask token
     "dinov2_base_14": 85_724_928,
+    "dinov2_giant_14": 1_134_769_664,  # 1,136,480,768 with 518-pixel positions and the mask token
+    "uni_large_16": 303_350_784,
+    "deit_tiny_16": 5_524_416,  # 5,717,416 with the head
     "clip_base_32": 87_456_000,
     "clip_base_16": 85_799_424,
     "clip_large_14": 303_179_776,
+    "open_clip_huge_14": 630_766_080,
 }
 
 
@@ -80,13 +92,13 @@ def test_a_convvit_of_the_catalogue_is_the_convvit_of_its_module() -> None:
 
 @pytest.mark.parametrize("find", [architecture, demo_weights, lambda name: build_backbone(name, out_chans=2)])
 def test_an_unknown_name_is_refused_with_the_known_ones(find) -> None:
-    with pytest.raises(ConfigError, match=r"'vit_giant'; choose from base, clip_base_16, .*, vit_demo"):
-        find("vit_giant")
+    with pytest.raises(ConfigError, match=r"'no_such_size'; choose from base, biomedclip_base_16, .*, vit_demo"):
+        find("no_such_size")
 
 
 def test_demo_weights_are_of_some_architectures() -> None:
     shipped = {name: path for name in BUILT_IN if (path := demo_weights(name))}
-    assert set(shipped) == {"small", "vit_demo", "clip_demo"}
+    assert set(shipped) == {"small", "tall", "fine", "vit_demo", "clip_demo"}
     assert all(path.stat().st_size < 5e6 for path in shipped.values())
     assert {path.name for path in shipped["clip_demo"].parent.iterdir()} == {
         "demo_clip.safetensors",
@@ -210,3 +222,42 @@ def test_an_architecture_has_to_describe_its_images(changes: dict[str, Any], why
     settings = {"image_size": (8, 8), "mean": (0.5,) * 3, "std": (0.5,) * 3, "build": torch.nn.Identity}
     with pytest.raises(ConfigError, match=why):
         Architecture(name="own", source="a test", **{**settings, **changes})
+
+
+def test_a_vision_transformer_takes_square_images_of_other_sizes_by_name() -> None:
+    plain, larger = architecture("dinov2_small_14"), architecture("dinov2_small_14-518")
+    assert larger == replace(plain, name="dinov2_small_14-518", shape=replace(plain.shape, image_size=(518, 518)))
+    assert larger.image_size == (518, 518)
+    with torch.device("meta"):
+        assert build_backbone("dinov2_small_14-518", out_chans=2).embed.grid == (37, 37)
+    assert "dinov2_small_14-518" in BACKBONES and "dinov2_small_14-518" not in set(BACKBONES)
+    assert demo_weights("vit_demo-96") == demo_weights("vit_demo")
+    with pytest.raises(ConfigError, match="take dinov2_small_14-504 or dinov2_small_14-518"):
+        architecture("dinov2_small_14-512")
+    for name in ("small-64", "dinov2_small_14-0", "dinov2_small_14-518-518", "unknown-224"):
+        with pytest.raises(ConfigError, match="no network size is called"):
+            architecture(name)
+
+
+DINOV3 = {
+    "dinov3_small_16": (384, 12, 6, 1536, False),
+    "dinov3_small_plus_16": (384, 12, 6, 1536, True),
+    "dinov3_base_16": (768, 12, 12, 3072, False),
+    "dinov3_large_16": (1024, 24, 16, 4096, False),
+    "dinov3_sat_large_16": (1024, 24, 16, 4096, False),
+    "dinov3_huge_plus_16": (1280, 32, 20, 5120, True),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DINOV3)
+def test_a_published_dinov3_has_the_parameters_of_the_family_in_its_own_library(name: str) -> None:
+    from transformers import DINOv3ViTConfig, DINOv3ViTModel
+
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "use_gated_mlp")
+    config = DINOv3ViTConfig(num_register_tokens=4, **dict(zip(names, DINOV3[name], strict=True)))
+    with torch.device("meta"):
+        theirs, ours = DINOv3ViTModel(config), build_backbone(name, out_chans=2)
+    own = sum(value.numel() for key, value in ours.state_dict().items() if not key.startswith("head."))
+    assert own + config.hidden_size == sum(value.numel() for value in theirs.state_dict().values())  # a mask token
+    assert ours.settings.n_heads == config.num_attention_heads and ours.settings.norm_eps == config.layer_norm_eps

@@ -1,138 +1,22 @@
-"""Files of weights: checkpoints of ``torch.save``, folders with several files, the pin, the hub."""
+"""The pin of one file or several."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
-import huggingface_hub
 import pytest
-import torch
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from safetensors.torch import save_file
 
-from monai_fedlora.errors import ConfigError, WeightsError
+from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.weights import backbone_sha256, load_backbone
 from tests.networks.published import (
     EMPTY,
     STORED,
     assert_refused,
-    assert_same,
-    folder_of,
-    fuzz,
     network_of,
     split_folder,
-    state_of,
     write,
 )
-
-# ---- checkpoints of torch.save -------------------------------------------------------------------------
-
-
-def test_a_checkpoint_that_would_run_code_is_refused_and_runs_none(tmp_path: Path) -> None:
-    ran = tmp_path / "ran"
-
-    class Payload:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return ran.touch, ()
-
-    torch.save({"model": STORED, "args": Payload()}, tmp_path / "w.pth")
-    assert_refused(EMPTY, tmp_path / "w.pth", "w.pth", "could run code")
-    assert not ran.exists()
-
-
-@settings(fuzz, max_examples=30)
-@given(share=st.floats(0, 0.999))
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_truncated_checkpoint_is_refused(tmp_path: Path, share: float, zipped: bool) -> None:
-    path = tmp_path / "w.pth"
-    torch.save(STORED, path, _use_new_zipfile_serialization=zipped)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(share * len(whole))])
-    assert_refused(EMPTY, path, str(path))
-
-
-@settings(fuzz, max_examples=30)
-@given(content=st.binary(max_size=200))
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_random_bytes_are_refused(tmp_path: Path, content: bytes, suffix: str) -> None:
-    path = tmp_path / f"w{suffix}"
-    path.write_bytes(content)
-    assert_refused(EMPTY, path, str(path))
-
-
-@pytest.mark.parametrize("content", [[1, 2], {"model": {"epoch": 1}}, torch.zeros(3)])
-def test_a_checkpoint_without_tensors_by_name_is_refused(tmp_path: Path, content: Any) -> None:
-    torch.save(content, tmp_path / "w.pt")
-    assert_refused(EMPTY, tmp_path / "w.pt", "no tensors by name")
-
-
-def test_an_old_checkpoint_equals_a_new_one(tmp_path: Path) -> None:
-    states = []
-    for zipped in (True, False):
-        torch.save(STORED, tmp_path / "w.bin", _use_new_zipfile_serialization=zipped)
-        network = network_of()
-        load_backbone(network, tmp_path / "w.bin")
-        states.append(state_of(network))
-    assert_same(*states)
-
-
-# ---- folders -------------------------------------------------------------------------------------------
-
-
-def test_weights_in_several_files_are_read_together(tmp_path: Path) -> None:
-    whole, parts = network_of(), network_of()
-    load_backbone(whole, folder_of(tmp_path / "one"))
-    several = split_folder(tmp_path / "many")
-    info = load_backbone(parts, several)
-    assert_same(state_of(whole), state_of(parts))
-    assert info.path == several
-    names = sorted(path.name for path in several.glob("*.safetensors"))
-    printed = "".join(f"{hashlib.sha256((several / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
-    assert info.sha256 == hashlib.sha256(printed.encode()).hexdigest() == backbone_sha256(several)
-
-
-def test_a_missing_part_is_named(tmp_path: Path) -> None:
-    folder = split_folder(tmp_path)
-    (folder / "model-00002-of-00002.safetensors").unlink()
-    assert_refused(EMPTY, folder, "model-00002-of-00002.safetensors, which is missing")
-
-
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": {"a": "../secret.safetensors"}}'])
-def test_a_damaged_index_is_refused(tmp_path: Path, content: str) -> None:
-    folder = split_folder(tmp_path)
-    (folder / "model.safetensors.index.json").write_text(content)
-    assert_refused(EMPTY, folder, "model.safetensors.index.json")
-
-
-def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
-    folder = split_folder(tmp_path)
-    save_file(STORED, folder / "model-00002-of-00002.safetensors")
-    assert_refused(EMPTY, folder, "which another file")
-
-
-def test_a_folder_with_a_checkpoint_of_torch_is_read(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path)
-    (folder / "model.safetensors").unlink()
-    torch.save(STORED, folder / "pytorch_model.bin")
-    network, other = network_of(), network_of()
-    load_backbone(network, folder)
-    load_backbone(other, write(tmp_path, STORED))
-    assert_same(state_of(network), state_of(other))
-
-
-def test_an_incomplete_folder_says_what_it_lacks(tmp_path: Path) -> None:
-    assert_refused(EMPTY, tmp_path, str(tmp_path), "holds no config.json")
-    folder = folder_of(tmp_path)
-    (folder / "model.safetensors").unlink()
-    assert_refused(EMPTY, folder, "holds no weights", "model.safetensors")
-    assert_refused(EMPTY, tmp_path / "absent", "does not exist")
-
-
-# ---- the pin and the hub -------------------------------------------------------------------------------
 
 
 def test_the_pinned_file_is_accepted_in_either_case_and_another_is_not(tmp_path: Path) -> None:
@@ -153,105 +37,3 @@ def test_the_pin_of_several_files_notices_a_change_in_any(tmp_path: Path) -> Non
         part.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         assert_refused(EMPTY, folder, pin, sha256=pin)
         part.write_bytes(content)
-
-
-def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Stand in for the hub with a folder; returns the list of what is asked for."""
-    asked = []
-
-    def download(*, repo_id: str, filename: str) -> str:
-        asked.append(f"{repo_id}/{filename}")
-        if not (folder / filename).is_file():
-            raise EntryNotFoundError(f"404: {filename}")
-        return str(folder / filename)
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    return asked
-
-
-def test_a_repository_of_the_hub_is_loaded_like_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, network, local = split_folder(tmp_path), network_of(), network_of()
-    asked = hub(folder, monkeypatch)
-    info = load_backbone(network, "hf://owner/repo", sha256=backbone_sha256(folder))
-    load_backbone(local, folder)
-    assert_same(state_of(network), state_of(local))
-    assert info.sha256 == backbone_sha256("hf://owner/repo")
-    assert set(asked) == {
-        f"owner/repo/{name}"
-        for name in (
-            "config.json",
-            "model.safetensors",
-            "model.safetensors.index.json",
-            "model-00001-of-00002.safetensors",
-            "model-00002-of-00002.safetensors",
-        )
-    }
-
-
-def test_a_file_of_the_hub_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "some").mkdir()
-    torch.save({"model": STORED}, tmp_path / "some" / "w.pth")
-    asked = hub(tmp_path, monkeypatch)
-    load_backbone(network_of(), "hf://owner/repo/some/w.pth")
-    assert asked == ["owner/repo/some/config.json", "owner/repo/some/w.pth"]
-
-
-def test_a_file_of_the_hub_that_is_here_already_is_loaded_without_a_connection(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    torch.save(STORED, tmp_path / "w.pth")
-
-    def download(*, repo_id: str, filename: str) -> str:
-        if filename != "w.pth":
-            raise LocalEntryNotFoundError("offline")
-        return str(tmp_path / filename)
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    load_backbone(network_of(), "hf://owner/repo/w.pth")
-    assert "by its tensors alone" in caplog.text
-
-
-@pytest.mark.parametrize("error", [ConnectionError("no route to host"), LocalEntryNotFoundError("offline")])
-def test_without_network_the_message_says_what_to_download_by_hand(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def download(**_: str) -> str:
-        raise error
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    assert_refused(
-        network_of(),
-        "hf://owner/repo",
-        str(error),
-        "https://huggingface.co/owner/repo/resolve/main/config.json",
-        "by hand",
-    )
-
-
-@pytest.mark.parametrize("source", ["hf://repo", "hf://", "hf:///repo"])
-def test_a_malformed_hub_id_is_refused(source: str) -> None:
-    assert_refused(EMPTY, source, "hf://owner/repo")
-
-
-class Asks:
-    """What a pickle that runs a command holds."""
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return print, ("ran",)
-
-
-@pytest.mark.parametrize("content", [{"w": Asks()}, b"junk", b"", {"w": object}])
-def test_a_refused_checkpoint_is_a_line_of_plain_text(tmp_path: Path, content: object) -> None:
-    path = tmp_path / "w.pth"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        torch.save(content, path)
-    with pytest.raises(WeightsError) as refusal:
-        load_backbone(network_of(), path)
-    said = str(refusal.value)
-    assert said.isprintable()
-    assert "trust" not in said
-    assert str(path) in said
-    if isinstance(content, dict) and isinstance(content["w"], Asks):
-        assert "it asks for print" in said

@@ -291,7 +291,7 @@ def test_impossible_settings_are_refused(changes: dict, message: str) -> None:
 
 
 def test_an_unknown_size_is_refused() -> None:
-    with pytest.raises(ConfigError, match="choose one of tiny, small, fine, base, large"):
+    with pytest.raises(ConfigError, match="choose one of tiny, small, tall, fine, base, large"):
         convvit("giant", out_chans=2)
 
 

@@ -14,12 +14,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from monai_fedlora.errors import WeightsError
+from monai_fedlora.files import save_tensors
 from monai_fedlora.networks.catalogue import build_backbone
-from monai_fedlora.networks.checkpoint_files import find_weights
 from monai_fedlora.networks.clip_text import ClipText, clip_state, load_clip_text
 from monai_fedlora.networks.text import TextTransformer
 from monai_fedlora.networks.vit import VisionTransformer
 from monai_fedlora.networks.weights import load_backbone
+from monai_fedlora.networks.weights_sources import find_weights
 from tests.networks.clip import SIZE, clip_model, photographs, shapes
 from tests.networks.conftest import Checkpoint
 
@@ -179,7 +180,7 @@ def test_saved_towers_are_a_checkpoint_of_transformers(tmp_path: Path) -> None:
     own = network.pool(network.prefix(x, image.depth)) @ projection.T
     torch.testing.assert_close(nn_normalise(own), theirs.image_embeds, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(nn_normalise(tower(ids)), theirs.text_embeds, rtol=1e-5, atol=1e-5)
-    save_file(state, tmp_path / "clip.safetensors")
+    save_tensors(tmp_path / "clip.safetensors", state, {"size": SIZE})
     again = build_backbone(SIZE, out_chans=2).eval()
     load_backbone(again, tmp_path / "clip.safetensors")
     torch.testing.assert_close(again.pool(again.prefix(x, 6)), network.pool(network.prefix(x, 6)))

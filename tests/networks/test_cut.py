@@ -39,6 +39,9 @@ def vit(**changes: Any) -> tuple[Network, torch.Tensor]:
 NETWORKS = {
     "vit": lambda: vit(),
     "dinov2": lambda: vit(layer_scale=True),
+    "dinov2_registers": lambda: vit(layer_scale=True, registers=2),
+    "siglip": lambda: vit(class_token=False, readout="map", activation="gelu_tanh"),
+    "dinov3": lambda: vit(positions="rotary", registers=2, key_bias=False, gated=True),
     "clip": lambda: vit(pre_norm=True, activation="quick_gelu", patch_bias=False),
     "mae": lambda: vit(readout="mean"),
     "convvit": lambda: convvit("cls_patch"),

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.networks.checkpoint_files import find_weights
 from monai_fedlora.networks.clip_text import load_clip_text
 from monai_fedlora.networks.text import TextSettings, TextTransformer
 from monai_fedlora.networks.tokens import find_tokens, read_tokens
+from monai_fedlora.networks.weights_sources import find_weights
 from tests.networks.clip import TEXTS, shapes
 from tests.networks.conftest import Checkpoint
 
@@ -40,7 +40,7 @@ def test_every_stage_equals_transformers(checkpoint: Checkpoint) -> None:
 @torch.no_grad()
 def test_what_follows_the_end_changes_nothing() -> None:
     tower = tiny()
-    end = tower.settings.end
+    end = tower.settings.end_token
     short = torch.tensor([[18, 3, 4, end]])
     padded = torch.tensor([[18, 3, 4, end, end, end, 7, 2]])
     torch.testing.assert_close(tower(short), tower(padded))

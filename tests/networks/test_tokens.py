@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from monai_fedlora.errors import ConfigError, WeightsError
-from monai_fedlora.networks import checkpoint_files
+from monai_fedlora.networks import weights_sources
 from monai_fedlora.networks.tokens import END, START, Tokens, find_tokens, read_tokens
 from tests.networks.clip import TEXTS, WORDS, tokens_of, write_tokens
 from tests.networks.published import fuzz
@@ -116,7 +116,7 @@ def test_tokens_lie_beside_a_weights_file_or_on_the_hub(tmp_path: Path, monkeypa
         asked.append((repo, name, optional))
         return tmp_path / Path(name).name
 
-    monkeypatch.setattr(checkpoint_files, "_download", download)
+    monkeypatch.setattr(weights_sources, "_download", download)
     assert find_tokens("hf://openai/clip") == find_tokens(tmp_path)
     assert find_tokens("hf://lab/models/clip/b16/weights.safetensors") == find_tokens(tmp_path)
     assert asked == [

@@ -15,6 +15,7 @@ VARIANTS = {
     "plain": {},
     "clip": CLIP_LIKE,
     "dinov2": {"layer_scale": True},
+    "dinov3": {"positions": "rotary", "registers": 2, "key_bias": False, "gated": True, "dim": 24},
     "mean": {"readout": "mean"},
     "no_qkv_bias": {"qkv_bias": False},
 }
@@ -48,8 +49,9 @@ def test_prefix_then_suffix_is_the_network(variant: str, block: int) -> None:
     network, x = build(**VARIANTS[variant]), images(2, 3, 16, 24)
     features = network.prefix(x, block)
     alone = block == DEPTH and network.reads_class_token_alone
-    assert features.tokens.shape == (2, 1 if alone else 1 + 4 * 6, 20)
-    assert features.addend.shape == (2, 0, 20)
+    shape = network.settings
+    assert features.tokens.shape == (2, 1 if alone else shape.n_prefix + 4 * 6, shape.dim)
+    assert features.addend.shape == (2, 0, shape.dim)
     torch.testing.assert_close(network.suffix(features, block), network(x), rtol=0, atol=0)
 
 
@@ -153,7 +155,7 @@ def test_a_new_head_is_small_and_its_biases_are_zero() -> None:
 def test_a_larger_image_equals_a_network_built_with_the_resized_positions() -> None:
     network, larger = build(), build(image_size=(24, 40))
     position = network.embed.position.detach().reshape(1, 4, 6, 20).permute(0, 3, 1, 2)
-    position = torch.nn.functional.interpolate(position, size=(6, 10), mode="bicubic")
+    position = torch.nn.functional.interpolate(position, size=(6, 10), mode="bicubic", antialias=True)
     larger.load_state_dict({**network.state_dict(), "embed.position": position.flatten(2).transpose(1, 2)})
     x = images(1, 3, 24, 40)
     torch.testing.assert_close(network(x), larger(x))
@@ -188,7 +190,7 @@ def test_every_parameter_but_unread_tokens_gets_a_gradient() -> None:
         ({"patch": 0}, "patch must be at least 1"),
         ({"dim": 21}, "multiple of n_heads"),
         ({"depth": 0}, "depth must be at least 1"),
-        ({"activation": "relu"}, "activation 'relu' is unknown; choose one of gelu, quick_gelu"),
+        ({"activation": "relu"}, "activation 'relu' is unknown; choose one of gelu, gelu_tanh, quick_gelu"),
         ({"readout": "patch"}, "readout 'patch' is unknown; choose one of cls, mean"),
         ({"out_chans": 0}, "out_chans must be at least 1"),
     ],

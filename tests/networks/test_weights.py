@@ -279,7 +279,7 @@ def test_random_bytes_are_refused(tmp_path: Path, content: bytes) -> None:
 
 def test_a_pickle_is_refused(tmp_path: Path) -> None:
     torch.save(build().state_dict(), tmp_path / "weights.pt")
-    assert_refused(EMPTY, tmp_path / "weights.pt", "pickled checkpoints are not accepted")
+    assert_refused(EMPTY, tmp_path / "weights.pt", "a checkpoint of torch.save")
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
