@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 import torch
 from _machine import machine
-from _real_hearts import features, frame_choices, from_masks, grids, outlines, patients, probing
+from _real_data import REAL
+from _real_hearts import ejection, features, frame_choices, from_masks, grids, outlines, patients, probing
 
 from monai_fedlora.files import sha256, write_json
 from monai_fedlora.networks.catalogue import architecture, demo_weights
 
 ROOT = Path(__file__).parent
-REAL = "MONAI_FEDLORA_REAL_DATA"
 STAGES = ("probe", "bounds", "outlines", "frames")
 
 
@@ -92,13 +92,29 @@ def outline(settings: dict[str, Any], weights: Path, by_name: dict[str, list], t
     x, y, z = chosen.image_size
     grid = grids.Grid(image_size=(x, y, z), spacing=chosen.spacing)
     network = outlines.decoder(size=settings["size"], weights=weights)
-    found = {}
+    found: dict[str, Any] = {}
+    measured: dict[str, dict[str, np.ndarray]] = {}
     for name, some in truths.items():
         masks = [outlines.outlined(network, truth, grid) for truth in some]
         figures, cases = outlines.agreement(masks, some)
         print(f"{name}: {told(figures)}", flush=True)
         print("  worst:", *outlines.worst(cases, labels_of(by_name[name])), sep="\n  ", flush=True)
-        found[name] = figures
+        measured[name] = from_masks.of_patients(masks, [truth.spacing for truth in some])
+        found[name] = figures | {"ejection_fraction_with_true": ejection.parts(masks, some)}
+    return found | {"probe_of_numbers": numbers_probed(measured, by_name)}
+
+
+def numbers_probed(measured: dict[str, dict[str, np.ndarray]], by_name: dict[str, list]) -> dict[str, Any]:
+    """The probe on numbers from a decoder's own outlines, in place of an encoder's features."""
+    labels = {name: labels_of(some) for name, some in by_name.items()}
+    found = {}
+    for key in from_masks.SETS:
+        inside = probing.probe(measured["acdc"][key], labels["acdc"])
+        outside = probing.transfer(
+            measured["acdc"][key], labels["acdc"], measured["sunnybrook"][key], labels["sunnybrook"]
+        )
+        print(f"outlines, {key}: ACDC {inside.told()}; on Sunnybrook {outside.told()}", flush=True)
+        found[key] = {"acdc": inside.to_json(), "sunnybrook": outside.to_json()}
     return found
 
 

@@ -3,12 +3,14 @@
 Reads Fed-ISIC2019 from the folder that MONAI_FEDLORA_REAL_DATA names, or any folder in its layout. Lesions are dealt
 into two halves: on the photographs of one, whose labels are not read, a backbone is pre-trained as
 `monai-fedlora pretrain --data` does; on the other, a logistic regression reads the frozen features of every backbone,
-centre by centre, cross-validated with all photographs of a lesion on one side. The result holds balanced accuracies
+centre by centre, cross-validated with all photographs of a lesion on one side. Epochs, batch and learning rate are
+those of the packaged backbone, so that the two differ in their photographs. The result holds balanced accuracies
 alone. What is computed on the way, weights among it, lies in a folder outside the project, and a run that was stopped
 goes on from there at the stage that it was in.
 
     python benchmarks/real_skin.py
     python benchmarks/real_skin.py --source FED_ISIC2019 --epochs 100 --work /scratch/skin --output build/skin.json
+    python benchmarks/real_skin.py --also labelled=new_vit.safetensors --output build/skin.json
 """
 
 from __future__ import annotations
@@ -16,17 +18,18 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from _machine import machine
+from _real_data import add_source, fed_isic
 from _real_skin.lesions import Centre, centre_of, figures, out_of_fold
 
 import monai_fedlora as fl
@@ -34,13 +37,12 @@ from monai_fedlora.data.cases import SPLITS, Case, Datalist
 from monai_fedlora.data.datalist import read_prepared, write_datalists
 from monai_fedlora.data.site import cache_folder
 from monai_fedlora.engines.config import preprocessing
-from monai_fedlora.files import load_tensors, make_folder, save_tensors, write_json
+from monai_fedlora.files import load_tensors, make_folder, save_tensors, sha256, write_json
 from monai_fedlora.networks.catalogue import build_backbone, demo_weights
 from monai_fedlora.networks.vit import VisionTransformer
 from monai_fedlora.networks.weights import load_backbone
 
 ROOT = Path(__file__).parent
-REAL = "MONAI_FEDLORA_REAL_DATA"
 PACKAGED, OWN = "packaged", "in_domain"
 STYLE = "dermoscopy"
 BATCH = 64
@@ -111,6 +113,12 @@ def features(pictures: torch.Tensor, *, size: str, weights: Path | None, seed: i
     return torch.cat(rows).double().numpy()
 
 
+def kept(work: Path, name: str, weights: Path | None) -> Path:
+    """Where the chances of an encoder lie: other weights of the same name have another place."""
+    mark = f"_{sha256(weights)[:12]}" if weights else ""
+    return work / f"chances_{name}{mark}.safetensors"
+
+
 def chances_of(read: Callable[[], np.ndarray], centres: dict[str, Centre], path: Path) -> dict[str, np.ndarray]:
     """By centre, the chances of the classes that the probe of features gives to lesions that it has not seen."""
     if not path.is_file():
@@ -120,8 +128,10 @@ def chances_of(read: Callable[[], np.ndarray], centres: dict[str, Centre], path:
     return {name: value.numpy() for name, value in load_tensors(path)[0].items()}
 
 
-def run(settings: dict[str, Any], *, source: Path, work: Path) -> dict[str, Any]:
-    """Run what is missing of the stages."""
+def run(
+    settings: dict[str, Any], *, source: Path, work: Path, also: Mapping[str, Path] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Run what is missing of the stages; ``also`` names further weights of the same size, which are only read."""
     torch.set_num_threads(settings["threads"])
     started, size = time.perf_counter(), settings["size"]
     told = json.dumps([settings, str(source)], sort_keys=True)
@@ -134,12 +144,13 @@ def run(settings: dict[str, Any], *, source: Path, work: Path) -> dict[str, Any]
         raise SystemExit("no centre has two classes of ten lesions or more; give more photographs")
     own = pretrained(unlabelled, work, settings)
     encoders: dict[str, tuple[Path | None, int]] = {OWN: (own, 0), PACKAGED: (demo_weights(size), 0)}
+    encoders |= {name: (weights, 0) for name, weights in also.items()}
     encoders |= {f"untrained_{seed}": (None, seed) for seed in range(settings["untrained"])}
     found = {
         name: chances_of(
             partial(features, pictures, size=size, weights=weights, seed=seed),
             centres,
-            work / f"chances_{name}.safetensors",
+            kept(work, name, weights),
         )
         for name, (weights, seed) in encoders.items()
     }
@@ -158,23 +169,24 @@ def run(settings: dict[str, Any], *, source: Path, work: Path) -> dict[str, Any]
 def main() -> None:
     """Run from the command line and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", type=Path, help=f"folder of Fed-ISIC2019 (default: fed_isic2019 in ${REAL})")
+    add_source(parser)
     parser.add_argument("--size", default="vit_demo", help="a backbone for photographs (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=60, help="of the pre-training (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=64, help="of the pre-training (default: %(default)s)")
-    parser.add_argument("--learning-rate", type=float, default=2e-3, help="of the pre-training (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=12, help="of the pre-training (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=16, help="of the pre-training (default: %(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="of the pre-training (default: %(default)s)")
     parser.add_argument("--untrained", type=int, default=2, help="untrained backbones beside it (default: %(default)s)")
+    parser.add_argument("--also", action="append", default=[], metavar="NAME=FILE", help="further weights of that size")
     parser.add_argument("--limit", type=int, help="photographs of each centre (default: all)")
     parser.add_argument("--threads", type=int, default=1, help="(default: %(default)s)")
     parser.add_argument("--work", type=Path, help="folder for what is computed on the way (default: in the cache)")
     parser.add_argument("--output", type=Path, default=ROOT / "results" / "real_skin.json")
     arguments = vars(parser.parse_args())
-    output, source, work = (arguments.pop(name) for name in ("output", "source", "work"))
-    if source is None:
-        if REAL not in os.environ:
-            raise SystemExit(f"give --source, or set {REAL} to the folder with fed_isic2019")
-        source = Path(os.environ[REAL]) / "fed_isic2019"
-    result = run(arguments, source=source, work=work or cache_folder() / "real_skin")
+    output, source, work, also = (arguments.pop(name) for name in ("output", "source", "work", "also"))
+    source = fed_isic(source)
+    if wrong := [one for one in also if "=" not in one]:
+        raise SystemExit(f"--also {wrong[0]} names no file; give NAME=FILE")
+    further = {name: Path(file) for name, _, file in (one.partition("=") for one in also)}
+    result = run(arguments, source=source, work=work or cache_folder() / "real_skin", also=further)
     for name, row in result["balanced_accuracy"].items():
         print(name, {key: f"{one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f})" for key, one in row.items()})
     write_json(output, result)

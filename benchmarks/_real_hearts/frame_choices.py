@@ -6,6 +6,7 @@ whole cine, the frames by grey levels are compared with those of the volume curv
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from monai_fedlora.clinic.dicom_stack import find_stack
 from monai_fedlora.clinic.frames_choice import choose_frames
 from monai_fedlora.clinic.outlining import frame_pairs
 from monai_fedlora.errors import DataError
-from monai_fedlora.measures.beat_volumes import beat_frames, compare_frames
-from monai_fedlora.measures.heart_function import volumes_ml
+from monai_fedlora.measures.beat_volumes import beat_frames
+from monai_fedlora.measures.heart_function import ejection_fraction, volumes_ml
 from monai_fedlora.networks.convunetr import ConvUNetR
 from monai_fedlora.studies.zipped import study_files
 from monai_fedlora.transforms.orientation import orient_array
@@ -37,9 +38,7 @@ def of_pairs(truths: list[Truth], network: ConvUNetR | None, grid: Grid) -> dict
     right = {"grey_levels": 0, "true_volumes": 0} | ({"outlined_volumes": 0} if network else {})
     for truth in truths:
         for order in ([0, 1], [1, 0]):
-            shown = Truth(
-                image=truth.image[order], mask=truth.mask[order], affine=truth.affine, labelled=truth.labelled
-            )
+            shown = dataclasses.replace(truth, image=truth.image[order], mask=truth.mask[order])
             cine = np.moveaxis(shown.image.numpy(), 0, -1)
             right["grey_levels"] += _by_grey_levels(cine, truth.spacing) == order.index(0)
             right["true_volumes"] += _by_volume(shown.mask, truth.spacing) == order.index(0)
@@ -82,18 +81,18 @@ def of_cine(folder: Path, network: ConvUNetR | None, grid: Grid) -> dict[str, An
             mask=np.zeros(image.shape, np.uint8),
             affine=torch.from_numpy(affine),
             labelled=(True, True, True, True),
+            oriented=True,
         )
         mask = outlined(network, shown, grid)[pair.index(frame)]
         volumes.append(float(volumes_ml(mask[None], spacing=(x, y, z))[0, 0]))
     beat = beat_frames(volumes)
-    apart = {
-        name: round(value, 1) if isinstance(value, float) else value
-        for name, value in compare_frames(beat, ed=today.ed, es=today.es).to_row().items()
+    ejections = {
+        way: ejection_fraction(edv=volumes[ed], esv=volumes[es])
+        for way, (ed, es) in (("grey_levels", (today.ed, today.es)), ("volume_curve", (beat.ed, beat.es)))
     }
     return {
         **found,
         "volume_curve": [beat.ed, beat.es],
         "volumes_ml": [round(volume, 1) for volume in volumes],
-        "ejection_percent": None if beat.ejection is None else round(beat.ejection, 1),
-        "grey_levels_against_volumes": apart,
+        "ejection_percent": {way: None if value is None else round(value, 1) for way, value in ejections.items()},
     }

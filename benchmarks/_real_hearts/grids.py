@@ -16,7 +16,7 @@ from _real_hearts.patients import Patient
 from monai_fedlora.measures.structures import HEART
 from monai_fedlora.transforms.frames import join_frames, read_frames
 from monai_fedlora.transforms.localise import crop_start, heart_centre
-from monai_fedlora.transforms.orientation import orient_array
+from monai_fedlora.transforms.orientation import is_known, orient_array
 from monai_fedlora.transforms.resampling import resample
 
 
@@ -57,12 +57,14 @@ class Truth:
         mask: (2, X, Y, Z) uint8.
         affine: (4, 4).
         labelled: see :class:`Patient`.
+        oriented: whether the files tell how the patient lies.
     """
 
     image: torch.Tensor
     mask: np.ndarray
     affine: torch.Tensor
     labelled: tuple[bool, bool, bool, bool]
+    oriented: bool
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -87,6 +89,7 @@ def read(patient: Patient) -> Truth:
         mask=joined,
         affine=torch.from_numpy(affine),
         labelled=patient.labelled,
+        oriented=is_known(torch.from_numpy(ed.affine), list(ed.voxels.shape)),
     )
 
 

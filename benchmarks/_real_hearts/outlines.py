@@ -11,6 +11,7 @@ import torch
 
 from _real_hearts.grids import Grid, Truth, resampled, to_files
 from _real_hearts.patients import CLASSES
+from monai_fedlora.exporting.segmenter import mean_turned_back
 from monai_fedlora.measures.agreement import over_patients
 from monai_fedlora.measures.mask_results import CaseResult, heart_over_patients, measure_case, structures_over_patients
 from monai_fedlora.measures.structures import HEART
@@ -18,6 +19,7 @@ from monai_fedlora.networks.cinema import convunetr
 from monai_fedlora.networks.convunetr import ConvUNetR
 from monai_fedlora.networks.weights import load_backbone
 from monai_fedlora.transforms.localise import normalise_cine
+from monai_fedlora.transforms.orientation import all_orders, filled_slices
 
 PHASES = ("ED", "ES")
 PLACES = ("base", "mid", "apex")
@@ -34,10 +36,19 @@ def decoder(*, size: str, weights: str | Path) -> ConvUNetR:
 
 @torch.inference_mode()
 def outlined(network: ConvUNetR, truth: Truth, grid: Grid) -> np.ndarray:
-    """The network's masks (2, X, Y, Z) on the grid of a patient's files."""
+    """The masks (2, X, Y, Z) that a clinic gets on the grid of a patient's files.
+
+    Where these do not tell how the patient lies, logits are averaged over all orders of the axes, as in an export.
+    """
     image, place = resampled(truth, grid)
-    logits = network(normalise_cine(image, grid.image_size, grid.spacing[0])[None])[0]
-    return to_files(logits.softmax(dim=1), truth, grid, place)
+    prepared = normalise_cine(image, grid.image_size, grid.spacing[0])
+    if truth.oriented:
+        logits = network(prepared[None])
+    else:
+        logits = mean_turned_back(
+            torch.cat([network(one[None]) for one in all_orders(prepared)]), filled_slices(prepared)
+        )
+    return to_files(logits[0].softmax(dim=1), truth, grid, place)
 
 
 def by_place(found: np.ndarray, truth: Truth) -> dict[tuple[str, str], list[float]]:
@@ -99,7 +110,7 @@ def worst(cases: Sequence[CaseResult], labels: Sequence[int]) -> list[str]:
     lines = []
     for rank, (case, label) in enumerate(ranked[:WORST], 1):
         dice = ", ".join(f"{one.structure} {one.phase} {_told(one.dice)}" for one in case.overlaps)
-        error = case.heart_row().get("lv_ef_error")
+        error = None if case.found is None or case.truth is None else case.found.minus(case.truth)["lv_ef"]
         told = "no LV ejection fraction" if error is None else f"LV ejection fraction off by {error:.0f} points"
         lines.append(f"{rank}. {CLASSES[label]}: {dice}; {told}")
     return lines

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from _auroc import auroc_of
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -116,9 +117,8 @@ def balanced_accuracy(chances: np.ndarray, labels: np.ndarray) -> float:
 
 
 def auroc(scores: np.ndarray, ill: np.ndarray) -> float:
-    """Area under the ROC curve of scores (N,) for ``ill`` (N,) true: how often one of the ill has the higher score."""
-    apart = scores[ill][:, None] - scores[~ill]
-    return float(((apart > 0) + 0.5 * (apart == 0)).mean())
+    """Area under the ROC curve of scores (N,) for ``ill`` (N,) true."""
+    return auroc_of(scores[ill], scores[~ill])
 
 
 def with_interval(

@@ -76,14 +76,19 @@ def out_of_fold(features: np.ndarray, centre: Centre, *, seed: int = 0) -> np.nd
     return chances
 
 
-def drawn(centre: Centre, random: np.random.Generator) -> np.ndarray:
-    """Places of photographs of lesions that are drawn with replacement within their class."""
-    places = []
+def by_lesion(centre: Centre) -> list[list[np.ndarray]]:
+    """For each class, the places of the photographs of each of its lesions."""
+    found = []
     for label in np.unique(centre.labels):
         of_class = np.flatnonzero(centre.labels == label)
-        by_lesion = [of_class[centre.lesions[of_class] == lesion] for lesion in np.unique(centre.lesions[of_class])]
-        places += [by_lesion[number] for number in random.integers(len(by_lesion), size=len(by_lesion))]
-    return np.concatenate(places)
+        order = of_class[np.argsort(centre.lesions[of_class], kind="stable")]
+        found.append(np.split(order, np.flatnonzero(np.diff(centre.lesions[order])) + 1))
+    return found
+
+
+def drawn(lesions: Sequence[Sequence[np.ndarray]], random: np.random.Generator) -> np.ndarray:
+    """Places of photographs of lesions that are drawn with replacement within their class; see :func:`by_lesion`."""
+    return np.concatenate([some[number] for some in lesions for number in random.integers(len(some), size=len(some))])
 
 
 def figures(found: Mapping[str, Mapping[str, np.ndarray]], centres: Mapping[str, Centre], *, against: str) -> Any:
@@ -98,7 +103,8 @@ def figures(found: Mapping[str, Mapping[str, np.ndarray]], centres: Mapping[str,
         By encoder and centre, ``mean`` among them, a figure in its JSON form; and by encoder ``minus_<against>``.
     """
     random = np.random.default_rng(0)
-    draws = [{name: drawn(centre, random) for name, centre in centres.items()} for _ in range(RESAMPLES)]
+    lesions = {name: by_lesion(centre) for name, centre in centres.items()}
+    draws = [{name: drawn(some, random) for name, some in lesions.items()} for _ in range(RESAMPLES)]
     everything = {name: np.arange(len(centre.labels)) for name, centre in centres.items()}
 
     def row(encoder: str, chosen: Mapping[str, np.ndarray]) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.clinic.opened_model import OpenedModel
 from monai_fedlora.clinic.reading import LoadedStudy
 from monai_fedlora.studies.study import CINE
 from monai_fedlora.transforms.orientation import N_ORDERS, all_orders
@@ -20,7 +20,7 @@ NOT_KNOWN = (
 ANOTHER_ORDER = "the axes in another order"
 
 
-def order_notes(classifier: Classifier, loaded: LoadedStudy) -> tuple[str, ...]:
+def order_notes(classifier: OpenedModel, loaded: LoadedStudy) -> tuple[str, ...]:
     """Notes on the orientation in which the model sees a cine; none where the file gives it and the bundle uses it."""
     if classifier.modality != CINE:
         return ()
@@ -29,18 +29,18 @@ def order_notes(classifier: Classifier, loaded: LoadedStudy) -> tuple[str, ...]:
     return (NOT_KNOWN,) if _has_no_order(classifier, loaded) else ()
 
 
-def in_other_orders(classifier: Classifier, loaded: LoadedStudy, prepared: Tensor) -> list[tuple[str, Tensor]]:
+def in_other_orders(classifier: OpenedModel, loaded: LoadedStudy, prepared: Tensor) -> list[tuple[str, Tensor]]:
     """The network's input in all orders of the axes, where the orientation is unknown; otherwise an empty list.
 
     Args:
         classifier: the model.
         loaded: the study.
-        prepared: the network's input in the first order, from :meth:`Classifier.prepare`.
+        prepared: the network's input in the first order, from :meth:`OpenedModel.prepare`.
     """
     if not _has_no_order(classifier, loaded):
         return []
     return [(ANOTHER_ORDER, image) for image in all_orders(prepared)]
 
 
-def _has_no_order(classifier: Classifier, loaded: LoadedStudy) -> bool:
+def _has_no_order(classifier: OpenedModel, loaded: LoadedStudy) -> bool:
     return loaded.orientation == "placeholder" and classifier.takes_affine

@@ -348,5 +348,7 @@ def _summary(headers: Sequence[ImageHeader]) -> str:
     for images in list(_by_series(headers).values())[:6]:
         directions = len(_parallel(images))
         places = len({np.round(image.position, 1).tobytes() for image in images})
-        parts.append(f"{series_name(images[0])}: {len(images)} images at {places} places in {directions} orientations")
+        counted = ((len(images), "image"), (places, "place"), (directions, "orientation"))
+        one, at, lying = (f"{number} {word}{'s' * (number != 1)}" for number, word in counted)
+        parts.append(f"{series_name(images[0])}: {one} at {at} in {lying}")
     return "; ".join(parts)

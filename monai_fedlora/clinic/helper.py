@@ -25,9 +25,8 @@ from typing import Any, BinaryIO, TypeVar, cast
 import torch
 from torch import Tensor
 
-from monai_fedlora.clinic.bundle import Classifier, device_failed
 from monai_fedlora.clinic.messages import describe_tensors, read_tensors, tensor_bytes
-from monai_fedlora.clinic.segmenting import Segmenter
+from monai_fedlora.clinic.opened_model import OpenedModel, device_failed
 from monai_fedlora.errors import DataError
 from monai_fedlora.scratch import private_folder
 
@@ -179,7 +178,7 @@ class _Script(_Part):
         self.assess = _Part(helper, "assess", model)
 
 
-Opened = TypeVar("Opened", Classifier, Segmenter)
+Opened = TypeVar("Opened", bound=OpenedModel)
 
 
 def isolated(opened: Opened, helper: Helper) -> Opened:
@@ -188,7 +187,7 @@ def isolated(opened: Opened, helper: Helper) -> Opened:
     return replace(opened, script=script, device=torch.device("cpu"))
 
 
-def fingerprint(opened: Classifier | Segmenter) -> str:
+def fingerprint(opened: OpenedModel) -> str:
     """SHA-256 of model and metadata, by which two processes agree that they have opened the same bundle."""
     text = json.dumps([opened.sha256, opened.metadata], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -63,7 +63,7 @@ def _prepare(bundle: Path, keys: Sequence[Path]) -> tuple[Mapping[str, Callable[
     import torch
 
     from monai_fedlora.clinic.helper import fingerprint
-    from monai_fedlora.clinic.segmenting import open_model
+    from monai_fedlora.clinic.measuring import open_model
     from monai_fedlora.clinic.threads import torch_threads
     from monai_fedlora.exporting.keys import read_public_keys
 

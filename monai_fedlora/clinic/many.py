@@ -1,4 +1,4 @@
-"""Classify many studies into a folder of results; a study that fails does not stop the others."""
+"""Classify or measure many studies into a folder of results; a study that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.cells import guarded, unguarded
 from monai_fedlora.clinic.defects import reason_of
@@ -19,26 +21,28 @@ from monai_fedlora.clinic.deidentify import Deidentifier
 from monai_fedlora.clinic.dicom_output import write_dicom
 from monai_fedlora.clinic.figure import draw_figure
 from monai_fedlora.clinic.figure_title import add_title
+from monai_fedlora.clinic.findings_figure import draw_findings
+from monai_fedlora.clinic.measuring import Measurer
 from monai_fedlora.clinic.occlusion import need_captum
 from monai_fedlora.clinic.outline_figure import draw_outlines
-from monai_fedlora.clinic.outlining import OutlinedHeart, Outliner, number_cells, outline_study, result_without_class
+from monai_fedlora.clinic.outlining import OutlinedHeart, Outliner, outline_study, result_without_class
 from monai_fedlora.clinic.prediction import NOT_FOR_CLINICAL_USE, Prediction, explain, predict_loaded
 from monai_fedlora.clinic.reading import load_study
 from monai_fedlora.clinic.state import state_sentences
+from monai_fedlora.clinic.study_findings import Finding, Findings
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.files import atomic_path, make_folder, read_json, write_json, write_text
-from monai_fedlora.measures.heart_function import UNITS
+from monai_fedlora.measures.given_numbers import GIVEN_COLUMNS
+from monai_fedlora.measures.heart_function import number_cells
 from monai_fedlora.studies.study import LeftOut, Study
 
 TABLE_NAME = "predictions.csv"
 LEFT_OUT_NAME = "left_out.csv"
 FIGURES = "figures"
 CONTOURS = "contours"
+MASKS = "masks"
 NO_DICOM = "no DICOM objects were written: the study was not read from DICOM, so there is no study that they belong to"
-_OF_HEART = [
-    *(f"{name}_{'percent' if unit == '%' else unit.lower()}" for name, unit in UNITS.items()),
-    "no_volume_because", "outlines_doubts", "class_and_volumes", "outlines_trained_on",
-]  # fmt: skip
+_OF_HEART = [*GIVEN_COLUMNS, "outlines_doubts", "class_and_volumes", "outlines_trained_on"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,7 @@ class Outcome:
         heart: what the outlines say, for display.
         heart_doubts: reasons why the outlines may mean nothing.
         disagreements: where class and numbers do not go together, for display.
+        found: what a model that measures has found; empty for other models.
     """
 
     study: str
@@ -80,6 +85,7 @@ class Outcome:
     heart: tuple[str, ...] = ()
     heart_doubts: tuple[str, ...] = ()
     disagreements: tuple[str, ...] = ()
+    found: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +100,7 @@ class DicomOutput:
 
 
 def predict_all(
-    classifier: Classifier | None,
+    classifier: Classifier | Measurer | None,
     studies: Sequence[Study],
     output: Path,
     *,
@@ -116,8 +122,12 @@ def predict_all(
     in the JSON file, and columns of the table for the volumes, why there are none, and where class and volumes
     disagree.
 
+    A model that measures has the columns of its numbers in place of those of a class; one that outlines photographs
+    also writes ``masks/<study>.png`` on the pixels of the upright photograph, 0 for the background and 1 to K for the
+    structures.
+
     Args:
-        classifier: the model of the class; None for volumes alone, without the columns of a class.
+        classifier: the model of the class or of the numbers; None for volumes alone, without the columns of a class.
         outliner: the model of the outlines; None for a class alone.
         studies: with different names.
         output: folder to create.
@@ -129,7 +139,7 @@ def predict_all(
     Raises:
         ConfigError: ``output`` exists or cannot be made; or a package for the overlay is not installed.
     """
-    if overlay and classifier is not None:
+    if overlay and isinstance(classifier, Classifier):
         need_captum()
     if os.path.lexists(output):
         raise ConfigError(f"{output} exists; choose another output folder, or remove it")
@@ -146,8 +156,9 @@ def predict_all(
         outcomes.append(_one(classifier, outliner, study, output, overlay=overlay, dicom=dicom))
         on_progress(outcomes[-1])
     text = table(
-        None if classifier is None else classifier.classes,
+        None if classifier is None or isinstance(classifier, Measurer) else classifier.classes,
         outcomes,
+        columns=classifier.columns if isinstance(classifier, Measurer) else (),
         trained_on="" if classifier is None else classifier.trust.origin.summary,
         outlines_trained_on=None if outliner is None else outliner.trust.origin.summary,
     )
@@ -159,6 +170,7 @@ def table(
     classes: Sequence[str] | None,
     outcomes: Sequence[Outcome],
     *,
+    columns: Sequence[str] = (),
     trained_on: str = "",
     outlines_trained_on: str | None = None,
 ) -> str:
@@ -169,18 +181,19 @@ def table(
     Args:
         classes: names; None where nothing was classified.
         outcomes: one for each study.
-        trained_on: of the model of the class.
+        columns: of the numbers that a model measured.
+        trained_on: of the model of the class or of the numbers.
         outlines_trained_on: of the model of the outlines; None without the columns of volumes.
     """
     spans = [f"{name} {end}" for name in classes or () for end in ("lowest", "highest")]
     answer = [] if classes is None else ["prediction", "undecided"]
-    trained = [] if classes is None else ["trained_on"]
-    rows = [["study", *(classes or ()), *answer, "state", "doubts", "notes", *spans, *trained, "error"]]
+    trained = ["trained_on"] if columns or classes is not None else []
+    rows = [["study", *(classes or ()), *columns, *answer, "state", "doubts", "notes", *spans, *trained, "error"]]
     if outlines_trained_on is not None:
         rows[0][-1:-1] = _OF_HEART
     for outcome in outcomes:
         heart = [
-            *number_cells(outcome.numbers, list(UNITS)),
+            *number_cells(outcome.numbers),
             "; ".join(outcome.no_volume_because),
             "; ".join(outcome.heart_doubts),
             "; ".join(outcome.disagreements),
@@ -192,8 +205,21 @@ def table(
         undecided = "" if not outcome.probabilities else "yes" if outcome.undecided else "no"
         chosen = [] if classes is None else [outcome.predicted, undecided]
         said = ("; ".join(sentences) for sentences in (outcome.doubts, outcome.notes))
-        origin = [] if classes is None else [trained_on]
-        cells = [outcome.study, *shares, *chosen, outcome.state, *said, *ends, *origin, *of_heart, outcome.error]
+        origin = [trained_on] if trained else []
+        measured = {name: text for finding in outcome.found for name, text in finding.cells.items()}
+        numbers = [measured.get(name, "") for name in columns]
+        cells = [
+            outcome.study,
+            *shares,
+            *numbers,
+            *chosen,
+            outcome.state,
+            *said,
+            *ends,
+            *origin,
+            *of_heart,
+            outcome.error,
+        ]
         rows.append(cells)
     return _csv(rows)
 
@@ -227,7 +253,7 @@ def find_result(output: Path, study: str) -> dict[str, Any]:
 
 
 def _one(
-    classifier: Classifier | None,
+    classifier: Classifier | Measurer | None,
     outliner: Outliner | None,
     study: Study,
     output: Path,
@@ -243,7 +269,12 @@ def _one(
         assert reader is not None
         loaded = load_study(study, reader, every_source=dicom is not None and outliner is not None)
         prediction = None
-        if classifier is not None:
+        if isinstance(classifier, Measurer):
+            findings = classifier.measure(loaded, name=study.name)
+            content = findings.to_json()
+            outcome = _of_findings(outcome, findings)
+            _write_findings(findings, output, name)
+        elif classifier is not None:
             prediction = predict_loaded(classifier, loaded, name=study.name)
             prediction = explain(prediction) if overlay else prediction
             content = prediction.to_json()
@@ -305,6 +336,27 @@ def _of_class(outcome: Outcome, prediction: Prediction) -> Outcome:
         notes=(*prediction.notes, *prediction.quotes),
         ranges=prediction.ranges,
     )
+
+
+def _of_findings(outcome: Outcome, findings: Findings) -> Outcome:
+    return replace(
+        outcome,
+        found=findings.found,
+        answer=findings.answer,
+        state=findings.state,
+        doubts=findings.doubts,
+        sentences=state_sentences(findings.doubts, findings.model.trust.blind),
+        notes=(*findings.notes, *findings.quotes),
+    )
+
+
+def _write_findings(findings: Findings, output: Path, name: str) -> None:
+    """The figure, and the mask where there is one."""
+    with atomic_path(output / FIGURES / f"{name}.png") as temporary:
+        add_title(draw_findings(findings), findings.study).save(temporary, format="PNG")
+    if findings.mask is not None:
+        with atomic_path(output / MASKS / f"{name}.png") as temporary:
+            Image.fromarray(findings.mask).save(temporary, format="PNG")
 
 
 def _of_heart(outcome: Outcome, heart: OutlinedHeart) -> Outcome:

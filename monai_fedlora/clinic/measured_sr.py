@@ -9,7 +9,8 @@ from monai_fedlora.clinic.measured_study import MeasuredStudy
 from monai_fedlora.clinic.prediction import NOT_FOR_CLINICAL_USE
 from monai_fedlora.clinic.sources import Source
 from monai_fedlora.clinic.sr_parts import Algorithm, comments, group_images, identification, measurement_report
-from monai_fedlora.measures.heart_function import DENSITY, UNITS
+from monai_fedlora.measures.heart_function import UNITS
+from monai_fedlora.measures.heart_numbers import DENSITY
 
 SERIES_NUMBER = 9005
 TITLE = "AI volumes, research only"

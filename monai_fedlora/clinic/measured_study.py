@@ -14,11 +14,11 @@ from monai_fedlora.clinic.placement import KNOWN
 from monai_fedlora.clinic.reading import LoadedStudy
 from monai_fedlora.clinic.sr_parts import Algorithm
 from monai_fedlora.errors import DataError
-from monai_fedlora.measures.beat_volumes import BeatFrames, OtherFrames, beat_frames, compare_frames
+from monai_fedlora.measures.beat_volumes import BeatFrames, beat_frames
 from monai_fedlora.measures.contours import page_contours
-from monai_fedlora.measures.heart_function import UNITS, HeartFunction, heart_function, volumes_ml
+from monai_fedlora.measures.given_numbers import given_numbers
+from monai_fedlora.measures.heart_function import UNITS, HeartFunction, volumes_ml
 from monai_fedlora.measures.masks import checked_mask, value_of
-from monai_fedlora.measures.stack_coverage import Coverage, stack_coverage
 from monai_fedlora.measures.structures import HEART, LV, MYO, RV
 from monai_fedlora.measures.wall_thickness import WallThickness, wall_thickness
 
@@ -32,10 +32,9 @@ class MeasuredStudy:
             background, 1 to K the structures.
         affine: (4, 4) voxel to world in mm (right, anterior, superior).
         structures: names of the values from 1.
-        coverage: whether the stack covers the left ventricle.
-        function: volumes, ejection fractions and mass; None where no volume can be given. Muscle that was not found at
-            end-diastole, and a right ventricle that was not found in both frames or is larger at end-systole, have no
-            number.
+        function: volumes, ejection fractions and mass; None where no volume can be given, see
+            :func:`monai_fedlora.measures.given_numbers.given_numbers`.
+        no_volume_because: why no volume is given, as sentences without a full stop; empty if there are volumes.
         wall: thickness at end-diastole; None without masks of blood pool and muscle.
         beat: ED and ES by the volume of the left ventricle in all frames; None where only two frames have a mask, or
             the volume never changes.
@@ -46,14 +45,13 @@ class MeasuredStudy:
             a frame has no mask.
         failed: by frame from 0, why it has no mask.
         stack: the images of a cine that was read from DICOM.
-        incomplete: why the masks have fewer slices than the files; None if they have all.
     """
 
     masks: np.ndarray
     affine: np.ndarray
     structures: tuple[str, ...]
-    coverage: Coverage
     function: HeartFunction | None
+    no_volume_because: tuple[str, ...]
     wall: WallThickness | None
     algorithm: Algorithm
     frames: FrameChoice | None = None
@@ -63,31 +61,12 @@ class MeasuredStudy:
     stack: Stack | None = None
     beat: BeatFrames | None = None
     moving: np.ndarray | None = None
-    incomplete: str | None = None
 
     @property
     def spacing(self) -> tuple[float, float, float]:
         """(x, y, z) in mm."""
         x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
         return x, y, z
-
-    @property
-    def frame_difference(self) -> OtherFrames | None:
-        """What the choice of frames by grey levels, or by a person, changes against that by volume; None if unknown."""
-        if self.beat is None or self.frames is None:
-            return None
-        return compare_frames(self.beat, ed=self.frames.ed, es=self.frames.es)
-
-    @property
-    def no_volume_because(self) -> tuple[str, ...]:
-        """Why no volume is given; empty if there are volumes."""
-        lost = [
-            f"{phase} ({self._called(frame)}) has no outlines: {self.failed[frame]}"
-            for phase, frame in (("end-diastole", self.ed), ("end-systole", self.es))
-            if frame is not None and frame in self.failed
-        ]
-        dropped = () if self.incomplete is None else (self.incomplete,)
-        return tuple(lost) or (*dropped, *self.coverage.reasons)
 
     @property
     def not_found(self) -> tuple[str, ...]:
@@ -105,17 +84,21 @@ class MeasuredStudy:
     def how(self) -> str:
         """How the frames of the numbers were chosen, for display."""
         if self.frames is None or self.ed is None or self.es is None:
-            return "end-diastole and end-systole were given as two files"
-        chosen = f"end-diastole is {self._called(self.ed)} and end-systole {self._called(self.es)}"
+            return "End-diastole and end-systole were given as two files"
+        chosen = f"End-diastole is {self.frames.called(self.ed)} and end-systole {self.frames.called(self.es)}"
         if self.frames.by_person:
             return f"{chosen}, as a person chose them"
         if self.failed or self.beat is None:
             return f"{chosen}, by grey levels and not by volumes, because not every frame has outlines"
-        return f"{chosen}, the largest and the smallest volume of the left ventricle"
+        by_volume = f"{chosen}, where the smoothed volume of the left ventricle is largest and smallest"
+        if (self.ed, self.es) == (self.frames.ed, self.frames.es):
+            return by_volume
+        ed, es = self.frames.called(self.frames.ed), self.frames.called(self.frames.es)
+        return f"{by_volume}; by grey levels, which an answer of a class goes by, they are {ed} and {es}"
 
     def sentences(self) -> tuple[str, ...]:
         """The numbers, or why there are none, for display."""
-        lost = tuple(f"No outlines in {self._called(frame)}: {why}." for frame, why in self.failed.items())
+        lost = tuple(f"No outlines in {_called(frame, self.frames)}: {why}." for frame, why in self.failed.items())
         if self.function is None:
             return (*(f"No volume is given: {reason}." for reason in self.no_volume_because), *lost)
         numbers = self.function.to_row()
@@ -124,12 +107,7 @@ class MeasuredStudy:
             for name, unit in UNITS.items()
             if (value := numbers[name]) is not None
         )
-        return (*said, f"{self.how[0].upper()}{self.how[1:]}.", *lost)
-
-    def _called(self, frame: int | None) -> str:
-        """A frame for display, counted from 1."""
-        assert frame is not None
-        return f"frame {frame + 1}" if self.frames is None else self.frames.called(frame)
+        return (*said, f"{self.how}.", *lost)
 
     def contours(self) -> dict[str, Any]:
         """Outlines of all frames that have a mask, see :func:`monai_fedlora.measures.contours.page_contours`."""
@@ -207,24 +185,39 @@ def measure_study(
     x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
     spacing = (x, y, z)
     moving = values if choice is not None and len(values) == cine.shape[3] else None
-    ed, es = _frames_of(moving, choice, spacing=spacing, structures=structures, failed=failed)
+    beat = None if moving is None or failed else _beat(moving, spacing=spacing, structures=structures)
+    ed = es = None
+    if choice is not None:
+        by = choice if beat is None or choice.by_person else beat
+        ed, es = by.ed, by.es
+    lost = tuple(
+        f"{phase} ({_called(frame, choice)}) has no outlines: {failed[frame]}"
+        for phase, frame in (("end-diastole", ed), ("end-systole", es))
+        if frame is not None and frame in failed
+    )
+    found = values
     if moving is not None and ed is not None and es is not None:
-        lost = ed in failed or es in failed
         found = moving[[ed, es]] if pair is None or lost else checked_mask(pair(ed, es), structures, axes=4)
         moving = moving.copy()
         moving[[ed, es]] = found
-    else:
-        found, lost = values, False
+        if beat is not None:
+            beat = replace(beat, volumes=tuple(_curve(moving, spacing=spacing, structures=structures).tolist()))
     oriented = loaded.orientation == KNOWN
-    coverage = stack_coverage(found, spacing=spacing, structures=structures, oriented=oriented, seen=seen)
+    given = given_numbers(
+        found,
+        spacing=spacing,
+        structures=structures,
+        oriented=oriented,
+        seen=seen,
+        besides=() if loaded.incomplete is None else (loaded.incomplete,),
+    )
     walled = MYO in structures and not lost
-    given = coverage.complete and not lost and loaded.incomplete is None
     return MeasuredStudy(
         masks=found,
         affine=affine,
         structures=structures,
-        coverage=coverage,
-        function=_function(found, spacing=spacing, structures=structures) if given else None,
+        function=None if lost else given.function,
+        no_volume_because=lost or given.no_volume_because,
         wall=wall_thickness(found[0], spacing=spacing, structures=structures, oriented=oriented) if walled else None,
         algorithm=algorithm,
         frames=choice,
@@ -232,41 +225,22 @@ def measure_study(
         es=es,
         failed=failed,
         stack=loaded.stack,
-        beat=None if moving is None or failed else _beat(moving, spacing=spacing, structures=structures),
+        beat=beat,
         moving=moving,
-        incomplete=loaded.incomplete,
     )
 
 
-def _function(masks: np.ndarray, *, spacing: tuple[float, float, float], structures: tuple[str, ...]) -> HeartFunction:
-    """The numbers of a heart, without those of a structure that was not found or that no heart can have."""
-    numbers = heart_function(masks, spacing=spacing, structures=structures)
-    if numbers.lv_mass == 0:
-        numbers = replace(numbers, lv_mass=None)
-    if numbers.rv_edv is not None and numbers.rv_esv is not None and not 0 < numbers.rv_esv <= numbers.rv_edv:
-        numbers = replace(numbers, rv_edv=None, rv_esv=None, rv_sv=None, rv_ef=None)
-    return numbers
+def _called(frame: int, choice: FrameChoice | None) -> str:
+    """A frame for display, counted from 1."""
+    return f"frame {frame + 1}" if choice is None else choice.called(frame)
 
 
-def _frames_of(
-    moving: np.ndarray | None,
-    choice: FrameChoice | None,
-    *,
-    spacing: tuple[float, float, float],
-    structures: tuple[str, ...],
-    failed: Mapping[int, str],
-) -> tuple[int | None, int | None]:
-    """ED and ES of the numbers, from 0; None for two files."""
-    if choice is None:
-        return None, None
-    if moving is None or failed or choice.by_person:
-        return choice.ed, choice.es
-    beat = _beat(moving, spacing=spacing, structures=structures)
-    return (choice.ed, choice.es) if beat is None else (beat.ed, beat.es)
+def _curve(moving: np.ndarray, *, spacing: tuple[float, float, float], structures: tuple[str, ...]) -> np.ndarray:
+    return volumes_ml(moving, structures=structures, spacing=spacing)[:, (value_of(LV, structures) or 1) - 1]
 
 
 def _beat(moving: np.ndarray, *, spacing: tuple[float, float, float], structures: tuple[str, ...]) -> BeatFrames | None:
-    curve = volumes_ml(moving, structures=structures, spacing=spacing)[:, (value_of(LV, structures) or 1) - 1]
+    curve = _curve(moving, spacing=spacing, structures=structures)
     return beat_frames(curve) if np.ptp(curve) > 0 else None
 
 

@@ -35,8 +35,9 @@ from monai_fedlora.transforms.orientation import N_ORDERS
 AT_ONCE = 4
 """Pairs per batch (ours)."""
 _ONE_ORDER = (
-    f"the file does not tell how the patient lies: end-diastole and end-systole are outlined in all {N_ORDERS} ways in "
-    "which the axes may lie, and averaged; the other frames in one of them"
+    f"the file does not tell how the patient lies: all frames are outlined in one of the {N_ORDERS} ways in which the "
+    "axes may lie, and by these volumes end-diastole and end-systole are chosen; these two are then outlined in all "
+    "ways, and averaged"
 )
 
 
@@ -193,7 +194,7 @@ def describe(
         outliner=outliner,
         cine=loaded.cine,
         doubts=(*outliner.trust.origin.doubts(), *loaded.doubts),
-        notes=(*notes, *(note for note in outliner.trust.notes if not note.startswith("the probabilities"))),
+        notes=(*notes, *outliner.trust.notes),
         disagreements=said,
     )
 
@@ -286,9 +287,3 @@ def algorithm_of(outliner: Outliner) -> Algorithm:
     return Algorithm(
         name=outliner.name, version=outliner.version, sha256=outliner.sha256, origin=outliner.trust.origin.summary
     )
-
-
-def number_cells(heart: Mapping[str, float | None] | None, names: Sequence[str]) -> list[str]:
-    """Numbers of a heart as cells of a table; empty where there is none."""
-    given = heart or {}
-    return ["" if (value := given.get(name)) is None else f"{value:.2f}" for name in names]

@@ -23,13 +23,12 @@ from monai_fedlora.data.records import FramePair, Photograph
 from monai_fedlora.errors import DataError
 from monai_fedlora.formats.nifti import read_header
 from monai_fedlora.formats.photograph_file import read_photograph
+from monai_fedlora.measures.given_numbers import shared_slices_reason
 from monai_fedlora.studies.study import CINE, CineFile, DicomFiles, Packed, Study, Unusable
 from monai_fedlora.studies.zipped import is_archive, study_files, unpacked
 from monai_fedlora.transforms.frames import Frame, join_frames, make_frame, oriented_or_refused, read_cine, read_frames
 from monai_fedlora.transforms.orientation import is_known, orient_like
 from monai_fedlora.transforms.resampling import resample
-
-_PARTLY = "end-diastole has {} slices and end-systole {}, and only the {} that they share were outlined"
 
 
 class TakesStudies(Protocol):
@@ -150,7 +149,7 @@ def _load_pair(files: FramePair, classifier: TakesStudies) -> LoadedStudy:
         loaded,
         notes=(*dict.fromkeys((*ed.notes, *es.notes)), *(() if whole else (f"the frames share {shared} slices",))),
         resampled=None,
-        incomplete=None if whole else _PARTLY.format(*counts, shared),
+        incomplete=shared_slices_reason(*counts, shared),
     )
 
 

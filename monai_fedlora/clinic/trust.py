@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from monai_fedlora.clinic.answer_formats import gives_masks, gives_values
 from monai_fedlora.clinic.compared import compared
 from monai_fedlora.data.origin import MIXED, REAL, SYNTHETIC, UNKNOWN, Origin
 
@@ -132,7 +133,9 @@ def read_trust(metadata: Mapping[str, Any]) -> Trust:
         ConfigError, KeyError, TypeError, ValueError: an entry is there, and not as an export writes it.
     """
     notes: list[str] = []
-    calibration = _calibration(metadata.get("calibration"), notes)
+    calibration = None
+    if not gives_values(metadata) and not gives_masks(metadata):
+        calibration = _calibration(metadata.get("calibration"), notes)
     blind: list[str] = []
     ood_threshold = _ood_threshold(metadata.get("out_of_distribution"), blind)
     origin = _origin(metadata.get("training_data"))

@@ -1,4 +1,4 @@
-"""Open the bundle that classifies and the one that outlines, each with its model in a process of its own."""
+"""Open the bundle that classifies or measures and one that outlines hearts, each model in a process of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.helper import Helper, isolated
-from monai_fedlora.clinic.segmenting import Segmenter, open_model, open_segmenter
+from monai_fedlora.clinic.measuring import Measurer, open_model
+from monai_fedlora.clinic.segmenting import Segmenter, open_segmenter
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.exporting.keys import PublicKey
 from monai_fedlora.studies.study import CINE
@@ -17,8 +18,8 @@ from monai_fedlora.studies.study import CINE
 @contextlib.contextmanager
 def opened_models(
     bundle: Path, *, outlines: Path | None = None, files: Sequence[Path] = (), keys: Sequence[PublicKey] = ()
-) -> Iterator[tuple[Classifier | None, Segmenter | None]]:
-    """Yield the model of the class and that of the outlines; one of them may be None.
+) -> Iterator[tuple[Classifier | Measurer | None, Segmenter | None]]:
+    """Yield the model of the class or of the numbers and that of hearts' outlines; one of them may be None.
 
     Args:
         bundle: folder or zip of either kind of bundle.
@@ -27,7 +28,8 @@ def opened_models(
         keys: content of these files.
 
     Raises:
-        ConfigError: a bundle is none, both give the same kind of answer, or the one that classifies takes photographs.
+        ConfigError: a bundle is none, the second one stands beside another than one that classifies cines, or does not
+            outline hearts.
         ExportError, WeightsError, OutOfMemory: as of `monai_fedlora.clinic.bundle.open_bundle`.
     """
     with contextlib.ExitStack() as stack:
@@ -41,6 +43,10 @@ def opened_models(
             else:
                 yield isolated(first, helpers[0]), None
             return
+        if isinstance(first, Measurer):
+            raise ConfigError(
+                f"{bundle} measures by itself; give it alone, or a bundle that classifies before --outlines"
+            )
         if isinstance(first, Segmenter):
             raise ConfigError(
                 f"{bundle} outlines the heart by itself; give it alone, or a bundle that classifies before --outlines"

@@ -42,6 +42,8 @@ class Case:
         mask_values: for each structure of the datalist the value that it has in the mask files; 0 for one that they do
             not outline.
         values: for each value of the datalist what it is, finite and in its unit.
+        subgroups: sorted pairs of a column and what it says of the patient, such as ``("sex", "female")``, see
+            :mod:`monai_fedlora.data.subgroups`; never part of an item.
     """
 
     subject: str
@@ -59,6 +61,7 @@ class Case:
     es_mask: str | None = None
     mask_values: tuple[int, ...] | None = None
     values: tuple[float, ...] | None = None
+    subgroups: tuple[tuple[str, str], ...] = ()
 
     def files(self) -> tuple[str, ...]:
         """Return the image paths of this case, relative to the image root."""
@@ -70,7 +73,9 @@ class Case:
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of this case in a datalist file."""
-        entry = {key: value for key, value in asdict(self).items() if value is not None}
+        entry = {key: value for key, value in asdict(self).items() if value is not None and key != "subgroups"}
+        if self.subgroups:
+            entry["subgroups"] = dict(self.subgroups)
         return entry | {key: list(entry[key]) for key in ("mask_values", "values") if key in entry}
 
     def _paths(self, keys: tuple[str, ...]) -> tuple[str, ...]:
@@ -172,5 +177,5 @@ class Datalist:
         return head | {split: [case.to_json() for case in self.cases(split)] for split in SPLITS}
 
     def _item(self, case: Case) -> dict[str, Any]:
-        item = {key: value for key, value in case.to_json().items() if key not in ("group", "unit")}
+        item = {key: value for key, value in case.to_json().items() if key not in ("group", "unit", "subgroups")}
         return item | {key: str(self.image_root / str(item[key])) for key in (*FILE_KEYS, *MASK_KEYS) if key in item}

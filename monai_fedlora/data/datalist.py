@@ -45,7 +45,7 @@ UNLABELLED = {SEGMENTATION: "structures", REGRESSION: "values"}
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _IMAGE_KEYS = ({"image"}, {"ed", "es"}, {"cine", "ed_frame", "es_frame"})
 _MASKS = ({"image", "mask"}, {"ed", "es", "ed_mask", "es_mask"}, {"cine", "ed_frame", "es_frame", "mask"})
-_CASE_KEYS = {"subject", "label", "group", "unit", "mask_values", "values"}
+_CASE_KEYS = {"subject", "label", "group", "unit", "mask_values", "values", "subgroups"}
 _LIST_KEYS = {"format", "site", "dataset", "task", "classes", "image_root", "seed", *SPLITS}
 _SOURCE = "source"
 _SCALE = "scale"
@@ -386,7 +386,22 @@ def _case(entry: Any, where: str) -> Case:
         if not _numbers(given := _typed(entry, "values", list, where)):
             raise DataError(f"{where}: values must be numbers, and are {given!r:.80}")
         measured = tuple(map(float, given))
-    return Case(subject=subject, label=label, group=group, mask_values=values, values=measured, **texts, **frames)
+    return Case(
+        subject=subject,
+        label=label,
+        group=group,
+        mask_values=values,
+        values=measured,
+        subgroups=_subgroups(entry.get("subgroups", {}), where),
+        **texts,
+        **frames,
+    )
+
+
+def _subgroups(entry: Any, where: str) -> tuple[tuple[str, str], ...]:
+    if not isinstance(entry, Mapping) or not all(isinstance(text, str) and text for text in entry.values()):
+        raise DataError(f"{where}: subgroups must be a JSON object of texts, and is {entry!r:.80}")
+    return tuple(sorted(entry.items()))
 
 
 def _check_keys(value: Mapping[str, Any], *, expected: set[str], allowed: set[str], where: str) -> None:

@@ -16,8 +16,9 @@ from monai_fedlora.data.origin import Origin
 from monai_fedlora.data.phantom_mark import origin_of
 from monai_fedlora.data.records import FramePair, Photograph, Record
 from monai_fedlora.data.splits import FRACTIONS, assign_splits, check_fractions, group_by_name, group_by_spacing
+from monai_fedlora.data.subgroups import find_subgroups, with_subgroups
 from monai_fedlora.data.units import keep_published_apart, take_subset, unit_labels, unit_of
-from monai_fedlora.data.value_scale import HEART_SCALES, HEART_VALUES, check_scale
+from monai_fedlora.data.value_scale import HEART_SCALES, HEART_VALUES, check_scale, known_scales
 from monai_fedlora.errors import ConfigError, DataError, nearest
 from monai_fedlora.measures.structures import HEART
 
@@ -53,6 +54,8 @@ class Settings:
         values: of a regression, each value with its scale, None for that of
             :data:`~monai_fedlora.data.value_scale.HEART_SCALES`; () takes
             :data:`~monai_fedlora.data.value_scale.HEART_VALUES`.
+        subgroups: columns of the source that say which subgroup a patient is of, each with the edges of its bins, or
+            None to take what it says; see :func:`~monai_fedlora.data.subgroups.find_subgroups`.
     """
 
     dataset: str
@@ -71,6 +74,7 @@ class Settings:
     limit: int | None = None
     origin: Origin = field(default_factory=Origin)
     values: tuple[tuple[str, tuple[float, float] | None], ...] = ()
+    subgroups: tuple[tuple[str, tuple[float, ...] | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +94,7 @@ def prepare(records: Sequence[Record], settings: Settings, *, existing: Sequence
         existing: datalists that the output folder already holds; a class that they have is not missing.
 
     Raises:
-        ConfigError: settings contradict each other.
+        ConfigError: settings contradict each other, or the source has no column of a subgroup.
         DataError: a patient has no label or site, a site has no training case, or no site has a class.
     """
     check_fractions(settings.fractions)
@@ -127,6 +131,11 @@ def prepare(records: Sequence[Record], settings: Settings, *, existing: Sequence
             )
             notes.append(f"site {site}: {len(sites[site])} of {len(members)}, a subset of seed {settings.seed}")
     datalists = _datalists(sites, labels, strata, classes, root, settings, draw, scale)
+    if settings.subgroups:
+        used = [record for members in sites.values() for record in members]
+        found, more = find_subgroups(used, dict(settings.subgroups))
+        datalists = tuple(with_subgroups(datalist, found) for datalist in datalists)
+        notes += more
     if settings.sites is not None:
         notes += [f"site {site} has in-plane spacing {_range(members)} mm" for site, members in sites.items()]
     if settings.classes is None and settings.task not in UNLABELLED:
@@ -193,8 +202,7 @@ def _measured(
 
 def _scales(records: Sequence[Record], names: Sequence[str], settings: Settings) -> tuple[tuple[float, float], ...]:
     """The scale of every value, as chosen or as is usual for hearts."""
-    chosen = {name: HEART_SCALES[name] for name in names if name in HEART_SCALES}
-    chosen |= {name: scale for name, scale in settings.values if scale is not None}
+    chosen = known_scales({**dict.fromkeys(names), **dict(settings.values)})
     for name in names:
         if name not in chosen:
             here = [record.values[name] for record in records]

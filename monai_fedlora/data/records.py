@@ -67,6 +67,7 @@ class Record:
         split: ``training``, ``validation`` or ``test`` where the dataset publishes one, or None.
         masks: outlines of structures, or None where the source has none.
         values: numbers that the source gives for the patient, by name.
+        columns: everything that the source's table says of the patient or photograph, by column.
         notes: what the user should know about how it was read; the same text for all records with the same note.
     """
 
@@ -81,6 +82,7 @@ class Record:
     split: str | None = None
     masks: Masks | None = None
     values: Mapping[str, float] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def files(self) -> tuple[Path, ...]:

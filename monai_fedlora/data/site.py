@@ -38,8 +38,8 @@ _TASKS = {
     "binary": ("NOR", "ABN"),
     "multiclass": ("NOR", "MINF", "DCM", "HCM", "RV"),
     SEGMENTATION: HEART,
-    REGRESSION: HEART_VALUES,
 }
+"""Classes or structures of the tasks that have the same at every site."""
 _log = logging.getLogger(__name__)
 
 
@@ -51,8 +51,8 @@ class PhantomSettings:
         training, validation, test: patients of each split; a split may get a few more or less, because every
             disease is split in these proportions.
         task: ``binary`` (NOR against any disease), ``multiclass`` (ACDC's five groups), ``segmentation`` (left
-            ventricle, its myocardium and right ventricle) or ``regression`` (the left
-            ventricle's ejection fraction in % and its end-diastolic volume in mL, by the true masks).
+            ventricle, its myocardium and right ventricle) or ``regression`` (numbers by the true masks).
+        values: of a regression, names in :data:`~monai_fedlora.data.value_scale.HEART_SCALES`.
         seed: another seed gives other patients.
     """
 
@@ -61,6 +61,7 @@ class PhantomSettings:
     test: int = 20
     task: str = "binary"
     seed: int = 0
+    values: tuple[str, ...] = HEART_VALUES
 
     @property
     def patients(self) -> int:
@@ -74,6 +75,8 @@ def site_data(
     data_root: str | None = None,
     phantom: str = "cine",
     settings: PhantomSettings | PhotoPhantomSettings | None = None,
+    task: str | None = None,
+    names: Sequence[str] = (),
 ) -> Path:
     """Return the path of a site's datalist.
 
@@ -92,6 +95,8 @@ def site_data(
             default settings, whose task is segmentation.
         settings: size and content of the phantom, ``PhantomSettings`` for cine studies and ``PhotoPhantomSettings``
             for photographs; None takes the defaults.
+        task, names: what a phantom without settings is of, if it is "segmentation" or "regression" of these values; for
+            other tasks the phantom's own.
 
     Raises:
         DataError: the site's name is not valid, or the prepared folder does not have the site.
@@ -112,7 +117,20 @@ def site_data(
                 f"--output {root}, or unset {DATA} to use a phantom"
             )
         return _pool(members)
-    return phantom_data(site, phantom=phantom, settings=settings)
+    return phantom_data(site, phantom=phantom, settings=settings or _settings_for(phantom, task, names))
+
+
+def _settings_for(
+    phantom: str, task: str | None, names: Sequence[str]
+) -> PhantomSettings | PhotoPhantomSettings | None:
+    """The default settings of a phantom for a task; None for those of the phantom itself."""
+    if phantom in CINE_PHANTOMS:
+        if task == REGRESSION:
+            return PhantomSettings(task=REGRESSION, values=tuple(names))
+        return PhantomSettings(task=SEGMENTATION) if task == SEGMENTATION else None
+    from monai_fedlora.data.photo_phantom.photo_site import PhotoPhantomSettings
+
+    return PhotoPhantomSettings(task=task) if task in (SEGMENTATION, REGRESSION) else None
 
 
 def phantom_data(
@@ -178,13 +196,22 @@ def _cine_phantom(site: str, settings: PhantomSettings) -> Path:
     """Return the datalist of the site's phantom of cine studies."""
     from monai_fedlora.data.phantom import VERSION
 
-    if settings.task not in _TASKS:
-        raise ConfigError(f"the task {settings.task!r} is unknown; it is one of {', '.join(_TASKS)}")
+    if settings.task not in (*_TASKS, REGRESSION):
+        known = ", ".join([*_TASKS, REGRESSION])
+        raise ConfigError(f"the task {settings.task!r} is unknown; it is one of {known}")
     if settings.training < 1 or min(settings.validation, settings.test) < 0:
         raise ConfigError(f"{settings} makes no study; training needs a patient, and no split has less than none")
+    if unknown := [name for name in settings.values if name not in HEART_SCALES]:
+        raise ConfigError(
+            f"phantoms of hearts have no value {unknown[0]!r}{nearest(unknown[0], list(HEART_SCALES))}; give a folder "
+            "of prepared sites that have it"
+        )
     vendor = site_vendor(site)
     vendor_values = {name: getattr(vendor, name) for name in vendor.__slots__}
-    key = {"version": VERSION, "site": site, "settings": asdict(settings), "vendor": vendor_values}
+    said = asdict(settings)
+    if settings.values == HEART_VALUES:
+        del said["values"]  # phantoms that were made before there was a choice are used again
+    key = {"version": VERSION, "site": site, "settings": said, "vendor": vendor_values}
     what = f"{settings.patients} phantom patients of site {site} ({vendor.name})"
     return _kept(site, key, what, lambda folder: _make(folder, site, vendor, settings))
 
@@ -230,7 +257,7 @@ def _make(folder: Path, site: str, vendor: Vendor, settings: PhantomSettings) ->
     from monai_fedlora.data.phantom.render import LV, MYO, RV
     from monai_fedlora.measures.heart_function import heart_function
 
-    classes = _TASKS[settings.task]
+    classes = settings.values if settings.task == REGRESSION else _TASKS[settings.task]
     values = tuple(ACDC_LABELS[label] for label in (LV, MYO, RV))
     seed = (settings.seed, name_seed(site))
     groups = draw_groups(settings.patients, vendor.shares(), seed)

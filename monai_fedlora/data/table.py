@@ -131,6 +131,7 @@ def _record(row: Row, folder: Path, columns: Columns) -> Record:
         if columns.label in row.cells or not (columns.mask_values or columns.values)
         else None,
         values={name: row.number(name) for name in columns.values},
+        columns=row.cells,
         centre=row.text(columns.site) if columns.site else None,
     )
 

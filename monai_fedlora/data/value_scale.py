@@ -31,6 +31,16 @@ HEART_VALUES = ("lv_ef", "lv_edv")
 """What a regression of hearts learns where nothing else is said: ejection fraction in %, end-diastolic volume in mL."""
 
 
+def known_scales(values: Mapping[str, tuple[float, float] | None]) -> dict[str, tuple[float, float]]:
+    """The scale of every value that has one, as chosen or as is usual for hearts.
+
+    Args:
+        values: by name the chosen scale; None for the usual one.
+    """
+    chosen = {name: scale or HEART_SCALES.get(name) for name, scale in values.items()}
+    return {name: scale for name, scale in chosen.items() if scale is not None}
+
+
 def check_scale(scale: Scale, names: Sequence[str]) -> None:
     """Refuse a scale that does not fit the values; an empty one fits all.
 

@@ -54,6 +54,7 @@ class Answer(ABC):
         plain_remark: the same as a clause of the model card.
         scripted_output: what the scripted model returns, for the metadata.
         called: the same in a word.
+        unmeasured_leakage: why the membership audit does not run on such answers; empty if it does.
     """
 
     names: tuple[str, ...]
@@ -64,6 +65,7 @@ class Answer(ABC):
     plain_remark: ClassVar[str] = ""
     scripted_output: ClassVar[str]
     called: ClassVar[str]
+    unmeasured_leakage: ClassVar[str] = ""
 
     @property
     @abstractmethod

@@ -28,7 +28,6 @@ from monai_fedlora.exporting.keys import SigningKey
 from monai_fedlora.exporting.leakage import read_audit
 from monai_fedlora.exporting.leakage_card import card_entry
 from monai_fedlora.exporting.licence import licence_text
-from monai_fedlora.exporting.mask_answer import NO_FEATURES, UNMEASURED_LEAKAGE
 from monai_fedlora.exporting.measured import measured_leakage, with_audit
 from monai_fedlora.exporting.merged_weights import write_weights
 from monai_fedlora.exporting.modalities import answer_of, modality_of
@@ -45,7 +44,7 @@ from monai_fedlora.exporting.usage import ONNX, PROGRAM, SCRIPT, WEIGHTS, infere
 from monai_fedlora.exporting.written import check_models, check_passes
 from monai_fedlora.files import make_folder, sha256, write_text
 from monai_fedlora.out_of_memory import memory_told
-from monai_fedlora.tasks.task import MEMBERSHIP, OUTPUTS
+from monai_fedlora.tasks.task import FEATURES, MEMBERSHIP, OUTPUTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,10 +128,11 @@ def export_bundle(
         reference: Place | str = "it was left out of this export"
         if statistics:
             reference = site_reference(model, plain, modality, public=public, on_public=on_public)
-        network = ExportedNetwork(plain, temperature=temperature).eval()
+        finished: dict[str, Any] = {"temperature": temperature, "scale": model.plan.scale}
+        network = ExportedNetwork(plain, **finished).eval()
         scripted = network
         if isinstance(reference, Place):
-            scripted = AssessingNetwork(plain, temperature=temperature, reference=reference).eval()
+            scripted = AssessingNetwork(plain, **finished, reference=reference).eval()
         if not program and not modality.scripted:
             raise ExportError("the bundle of a network of one's own is the program; leave program=False out")
         files = model_files(modality, answer, program=program, onnx=onnx)
@@ -151,7 +151,7 @@ def export_bundle(
             leakage = with_audit(measured_leakage(model.evidence, reference, metadata), read_audit(model.path))
             metadata["measured_leakage"] = card_entry(leakage)
         else:
-            metadata["measured_leakage"] = {"measured": False, "reason": UNMEASURED_LEAKAGE}
+            metadata["measured_leakage"] = {"measured": False, "reason": answer.unmeasured_leakage}
         config = inference_config(answer.writing(modality), modality.reading())
         if modality.scripted:
             script = scripted_model(scripted, modality, answer.whole)
@@ -196,8 +196,11 @@ def site_reference(
     Returns:
         The reference, or the reason why there is none.
     """
-    if OUTPUTS not in model.plan.task_of.sections:
-        return NO_FEATURES
+    if FEATURES not in model.plan.task_of.sections:
+        return (
+            f"a run of {model.plan.task} keeps no features of its cases to measure a distance from, as no audit could "
+            "tell what a place of theirs in the bundle reveals"
+        )
     if not modality.foreign:
         return "there are no public images like those of a network of its makers' own"
     if model.site is None and public is None:

@@ -21,10 +21,13 @@ def claim_checklist(metadata: Mapping[str, Any]) -> str:
         metadata: as from :func:`monai_fedlora.exporting.model_metadata.model_metadata`.
     """
     origin, data = metadata["provenance"], metadata["training_data"]
+    formats = metadata["network_data_format"]
     return render(
         "monai_fedlora.exporting",
         "claim.md",
         metadata=metadata,
+        answer=formats["outputs"]["pred"].get("format"),
+        cine=formats["inputs"]["image"]["modality"] == "MR",
         called=", ".join(filter(None, (data["name"], data["source"]))),
         cases=_cases(metadata),
         settings={**origin["training_settings"], **origin["method"]["hyperparameters"]},

@@ -13,6 +13,7 @@ from typing import IO, Any, Optional
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from monai_fedlora.exporting.modality import Modality
 from monai_fedlora.files import atomic_path
@@ -125,12 +126,27 @@ def scripted_model(
     example = torch.zeros(1, *modality.input_shape)
     methods = {name: example for name in ("forward", "assess", "assess_together") if hasattr(network, name)}
     _name_classes_as_ours(network)
-    with quiet_torch(), torch.no_grad():
+    with quiet_torch(), torch.no_grad(), _NothingInPlace():
         traced = torch.jit.trace_module(network.eval(), methods, check_trace=False)
         for module in traced.modules():
             for name in module._c._method_names():
                 torch._C._jit_pass_remove_mutation(module._c._get_method(name).graph)  # the bundle check refuses them
         return torch.jit.script(whole(traced, modality))
+
+
+class _NothingInPlace(TorchFunctionMode):
+    """Compute sums and activations that would change a tensor, as in MONAI's residual blocks, into a new one.
+
+    TorchScript can only remove such changes where the tensor is no argument of the module.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.add_, Tensor.__iadd__):
+            return torch.add(*args, **(kwargs or {}))
+        if func is nn.functional.leaky_relu:
+            image, slope = args[0], (kwargs or {}).get("negative_slope", args[1] if len(args) > 1 else 0.01)
+            return nn.functional.leaky_relu(image, slope)
+        return func(*args, **(kwargs or {}))
 
 
 def _name_classes_as_ours(network: nn.Module) -> None:

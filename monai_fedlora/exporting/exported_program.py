@@ -54,6 +54,8 @@ def write_program(network: nn.Module, modality: Modality, path: Path, *, metadat
             f"torch.export cannot follow the network ({type(error).__name__}: {' '.join(str(error).split())[:300]}); "
             "take what depends on the values or the number of images out of its forward"
         ) from error
+    if any(getattr(getattr(node.target, "_schema", None), "is_mutable", False) for node in program.graph.nodes):
+        program = program.run_decompositions({})  # MONAI's blocks add in place, which the bundle check refuses
     for node in program.graph.nodes:
         for key in _TRACES:
             node.meta.pop(key, None)

@@ -23,12 +23,13 @@ from monai_fedlora.federated.initial import stored_images
 from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.plan import OWN_NETWORK, Plan
 from monai_fedlora.federated.run_record import INCOMPLETE, RESULTS_NAME, learnt
+from monai_fedlora.federated.server_state import without_moments
 from monai_fedlora.federated.site_state import TRAINED_ON
 from monai_fedlora.files import load_tensors, read_json
 from monai_fedlora.networks.catalogue import Network, build_backbone, demo_weights, pinned_demo_weights
 from monai_fedlora.networks.weights import HUB_PREFIX, backbone_sha256
 from monai_fedlora.scope import Role
-from monai_fedlora.site_report import PERSONAL, SHARED, renamed_views
+from monai_fedlora.site_report import PERSONAL, SHARED, current_views
 from monai_fedlora.tasks.task import EXPORT
 
 SHARED_SITE = "shared"
@@ -45,6 +46,8 @@ class FinishedModel:
         site: name of the site; None for the shared model.
         rounds: number of rounds trained.
         tensors: trained tensors by state-dict key; of a shared model the shared ones alone.
+        tuned: shared parameters as the site has trained them further for itself after the last round, by state-dict
+            key; its personal model has these in place of the federation's.
         cases: number of training cases of the site; None for the shared model.
         test: metrics of the test split by view ("personal", "shared").
         validation_cases: number of validation cases of the site; None if not recorded.
@@ -65,6 +68,7 @@ class FinishedModel:
     evidence: Evidence = field(default_factory=no_evidence)
     origin: Origin = field(default_factory=Origin)
     shared_origin: str | None = UNKNOWN
+    tuned: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def read_finished(run: Path, site: str) -> FinishedModel:
@@ -106,16 +110,23 @@ def read_personal(path: Path, site: str) -> FinishedModel:
         raise ExportError(f"{path} is the model of {metadata.get('site')!r}, not of {site!r}")
     try:
         record = json.loads(metadata["record"])
-        rounds, cases, test = int(record["round"]), int(record["cases"]), dict(renamed_views(record.get("test", {})))
-        validation = renamed_views(record.get("validation", {})).get(PERSONAL, {}).get("n")
+        rounds, cases, test = int(record["round"]), int(record["cases"]), dict(current_views(record.get("test", {})))
+        validation = current_views(record.get("validation", {})).get(PERSONAL, {}).get("n")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ExportError(f"{path} has no record of a finished run ({error}); was the run finished?") from error
-    tensors = {}
+    untrained = record.get("restored_rounds", rounds) == 0 or (test and PERSONAL not in test)
+    if untrained and not plan.epochs_after:
+        raise ExportError(
+            f"{site} has trained no round of {plan.experiment}, or has lost what it trained, so that it has no "
+            "personal model; results.json says under 'refused' why, and --site shared exports the model of the others"
+        )
+    tensors: dict[str, Tensor] = {}
+    tuned: dict[str, Tensor] = {}
     for key, value in stored.items():
         part, slash, name = key.partition("/")
-        if part not in ("shared", "private") or not slash:
+        if part not in ("shared", "private", "tuned") or not slash:
             raise ExportError(f"{path} holds {key!r}, which belongs to no final model")
-        tensors[name] = value
+        (tuned if part == "tuned" else tensors)[name] = value
     origin, shared_origin = trained_on(path, metadata)
     return FinishedModel(
         path=path,
@@ -129,6 +140,7 @@ def read_personal(path: Path, site: str) -> FinishedModel:
         evidence=read_evidence(path),
         origin=origin,
         shared_origin=shared_origin,
+        tuned=tuned,
     )
 
 
@@ -184,7 +196,7 @@ def read_shared(path: Path) -> FinishedModel:
         plan=plan,
         site=None,
         rounds=rounds,
-        tensors=tensors,
+        tensors=without_moments(tensors),
         cases=None,
         test=test,
         evidence=no_evidence(SHARED_MODEL),
@@ -300,6 +312,9 @@ def restored(model: FinishedModel, network: Any) -> Any:
         raise ExportError(f"{plan.method} has no shared model: {why}; export a site's own model instead")
     _fill(network, model.tensors, expected, model.path)
     method.begin_round(network, model.rounds)
+    further = set(scope.keys(Role.SHARED)) if model.site is not None and plan.tunes_shared(scope) else set()
+    trained = {key for key, parameter in network.named_parameters() if parameter.requires_grad}
+    _fill(network, model.tuned, further & trained, model.path)
     return network.eval()
 
 

@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from monai_fedlora.measures.heart_function import UNITS
+
 Interval = tuple[float, float]
 
 METHODS = {
@@ -19,6 +21,10 @@ METHODS = {
     "auroc": "pseudo-score (two classes; Newcombe 2006, method 5)",
 }
 """Method of each metric's interval; other metrics have none."""
+COUNTS = ("n", "sites", "confusion_matrix")
+"""What stands among the metrics of a view and is none, like what begins with :data:`COUNTED`."""
+COUNTED = "cases_"
+"""Beginning of the numbers of cases behind metrics that not all cases have."""
 BOOTSTRAP = "bootstrap over cases"
 """Method of the interval of a mean over cases, of which a run records the limits."""
 
@@ -30,11 +36,28 @@ METRIC_NAMES = {
     "auroc": "AUROC",
     "mcc": "Matthews correlation coefficient",
     "ece": "expected calibration error",
+    "scaled_error": "mean absolute error, in usual distances of each value's scale",
     "worst_site_balanced_accuracy": "balanced accuracy of the worst site",
 }
 """Names of the metrics for documents."""
 
-_PARTS = {"dice": "Dice", "hausdorff_95": "Hausdorff 95 in mm", "mean_absolute_error": "mean absolute error"}
+_PARTS = {
+    "dice": "Dice",
+    "native_dice": "Dice on the files' grid",
+    "hausdorff_95": "Hausdorff 95 in mm",
+    "mean_absolute_error": "mean absolute error",
+    "bias": "bias",
+    "agreement_low": "lower limit of agreement",
+    "agreement_high": "upper limit of agreement",
+    "correlation": "correlation",
+    "unmatched": "cases with a mask in one of both alone",
+}
+_OF_HEART = {
+    "bias": "bias",
+    "low": "lower limit of agreement",
+    "high": "upper limit of agreement",
+    "error": "mean absolute error",
+}
 
 
 def metric_name(name: str) -> str:
@@ -43,9 +66,14 @@ def metric_name(name: str) -> str:
     Examples:
         >>> metric_name("dice_LV_ED")
         'Dice of LV at ED'
+        >>> metric_name("lv_ef_low")
+        'lower limit of agreement of lv_ef, %'
     """
     if name in METRIC_NAMES:
         return METRIC_NAMES[name]
+    number, _, what = name.rpartition("_")
+    if number in UNITS and what in _OF_HEART:
+        return f"{_OF_HEART[what]} of {number}, {UNITS[number]}"
     start = next((part for part in _PARTS if name == part or name.startswith(f"{part}_")), None)
     if start is None:
         return name.replace("_", " ")
@@ -110,7 +138,7 @@ def with_intervals(metrics: Mapping[str, Any]) -> dict[str, Any]:
         metrics: as from :func:`monai_fedlora.engines.metrics.classification_metrics`, or a part of it.
 
     Returns:
-        ``n`` and ``confusion_matrix`` unchanged, and every other metric but limits as
+        ``n``, ``sites``, ``confusion_matrix`` and ``cases_<name>`` unchanged, and every other metric but limits as
         ``{"value": v, "interval_95": [low, high] or None}``.
     """
     confusion = metrics.get("confusion_matrix") or []
@@ -140,8 +168,9 @@ def with_intervals(metrics: Mapping[str, Any]) -> dict[str, Any]:
         found = intervals.get(name) if value is not None else None
         return {"value": value, "interval_95": list(found) if found else None}
 
-    counts = ("n", "confusion_matrix")
     limits = {f"{name}{end}" for name in metrics for end in ("_low", "_high")}
     return {
-        name: value if name in counts else entry(name, value) for name, value in metrics.items() if name not in limits
+        name: value if name in COUNTS or name.startswith(COUNTED) else entry(name, value)
+        for name, value in metrics.items()
+        if name not in limits
     }

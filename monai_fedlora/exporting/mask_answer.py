@@ -12,22 +12,16 @@ from monai_fedlora.errors import ExportError
 from monai_fedlora.exporting.answer import Answer, Writing
 from monai_fedlora.exporting.arrays import Arrays
 from monai_fedlora.exporting.cine_modality import Cine
-from monai_fedlora.exporting.mask_numbers import COLUMNS
 from monai_fedlora.exporting.modality import Modality
-from monai_fedlora.exporting.segmenter import CineSegmenter
+from monai_fedlora.exporting.photograph_modality import Photograph
+from monai_fedlora.exporting.segmenter import CineSegmenter, PhotographSegmenter
+from monai_fedlora.measures.given_numbers import GIVEN_COLUMNS, REASON
 from monai_fedlora.measures.masks import value_of
 from monai_fedlora.measures.structures import HEART
 
 MASKS_NAME = "masks.csv"
-REASON = "no_volume_because"
-"""Column of the reason why there are no numbers."""
 SEGMENTATION_FORMAT = "segmentation"
 """Format of the output in the metadata of a model that gives masks."""
-UNMEASURED_LEAKAGE = (
-    "the membership inference attacks of this package work on class probabilities, and this model gives masks; that "
-    "says nothing of what its weights reveal"
-)
-NO_FEATURES = "a run of segmentation keeps no features of its cases to measure a distance from"
 _TIES = 1e-3
 """Largest share of voxels that may differ between two computations: where two classes are equally probable."""
 
@@ -46,6 +40,10 @@ class Masks(Answer):
     plain_logits = logits
     scripted_output = "masks on the image's own grid"
     called = "masks"
+    unmeasured_leakage = (
+        "the membership inference attacks of this package work on class probabilities, and this model gives masks; "
+        "that says nothing of what its weights reveal"
+    )
 
     @property
     def task(self) -> str:
@@ -60,9 +58,11 @@ class Masks(Answer):
     @property
     def limitations(self) -> tuple[str, ...]:
         """Nothing but these structures is outlined, and their borders are those of the training masks."""
+        hearts = set(self.names) & set(HEART)
+        differ = "where they end the base, and in papillary muscles" if hearts else "where they draw them"
         return (
             "Knows only the structures listed, and draws their borders as the masks of the training cases do; readers "
-            "differ in where they end the base, and in papillary muscles.",
+            f"differ in {differ}.",
             "A mask has no measure of its own certainty, and images that the model was not made for are outlined too.",
         )
 
@@ -86,17 +86,12 @@ class Masks(Answer):
         return {"outputs": {"pred": mask}, "post_processed_outputs": {"pred": mask}}
 
     def whole(self, network: nn.Module, modality: Modality) -> nn.Module:
-        """The segmenter of cines; of arrays the network as it is, whose logits are on their grid already.
-
-        Raises:
-            ExportError: there is none for this kind of image.
-        """
+        """The segmenter of cines or photographs; of arrays the network as it is, whose logits are on their grid."""
         if isinstance(modality, Arrays):
             return network.eval()
         if not isinstance(modality, Cine):
-            raise ExportError(
-                "masks of photographs have no bundle yet; in Python, run.personal(site) gives the network itself"
-            )
+            assert isinstance(modality, Photograph)
+            return PhotographSegmenter(modality.preprocessor(), network).eval()
         lv, muscle, rv = (value_of(structure, self.names) or 0 for structure in HEART)
         return CineSegmenter(modality.preprocessor(), network, values=(lv, muscle, rv)).eval()
 
@@ -114,7 +109,9 @@ class Masks(Answer):
 
     def writing(self, modality: Modality) -> Writing:
         """Files of masks, and a row of numbers."""
-        return cine_masks_writing() if isinstance(modality, Cine) else array_masks_writing(self.names)
+        if isinstance(modality, Cine):
+            return cine_masks_writing()
+        return (array_masks_writing if isinstance(modality, Arrays) else photograph_masks_writing)(self.names)
 
     def written_text(self, modality: Modality) -> str:
         """Masks and their table."""
@@ -125,19 +122,27 @@ class Masks(Answer):
                 "in % and the mass of the left\nventricle's muscle in g. Where the stack does not cover the left "
                 f"ventricle they are empty, and `{REASON}` says why."
             )
+        if not isinstance(modality, Arrays):
+            return (
+                "`PREDICTIONS` then has a mask `<study>_mask.png` for each photograph, on its pixels as it stands "
+                f"upright, and `{MASKS_NAME}`\nwith one row per photograph and the number of pixels of each structure."
+            )
         return (
             f"`PREDICTIONS` then has a mask `<study>_mask.npy` for each study, and `{MASKS_NAME}` with one row per "
             "study and the number\nof voxels of each structure."
         )
 
 
-def cine_masks_writing() -> Writing:
+def cine_masks_writing(columns: Sequence[str] = GIVEN_COLUMNS) -> Writing:
     """How the inference configuration writes the masks of end-diastole and end-systole, and their numbers.
 
     A mask takes grid, order of axes and orientation codes of the file that it belongs to.
+
+    Args:
+        columns: of the numbers that ``measure`` of the model gives, and of the reason against them.
     """
     return Writing(
-        columns=(*COLUMNS, REASON),
+        columns=columns,
         cells="@outlined(@item_of(engine), engine.state.output[0]['pred'].cpu(), "
         "engine.state.batch[0]['image'].affine.cpu())",
         table=MASKS_NAME,
@@ -167,17 +172,47 @@ def array_masks_writing(structures: Sequence[str]) -> Writing:
     Args:
         structures: names of the values from 1.
     """
-    return Writing(
-        columns=[f"{name}_voxels" for name in structures],
+    return _one_mask(
+        structures,
+        unit="voxels",
+        suffix="npy",
         cells="@outlined(@item_of(engine), engine.state.output[0]['pred'].cpu())",
+        outlined="$lambda item, logits: (pathlib.Path(@output_dir).mkdir(parents=True, exist_ok=True), "
+        "@saved(logits.argmax(dim=-len(@image_shape)).numpy().astype('uint8'), @mask_file(item['study'])))[-1]",
+        saved=f"$lambda mask, path: (np.save(path, mask, allow_pickle=False), {_counts(structures)})[-1]",
+    )
+
+
+def photograph_masks_writing(structures: Sequence[str]) -> Writing:
+    """How the inference configuration writes masks of photographs, and how many pixels each structure has.
+
+    A mask is a grey PNG file of the upright photograph's size; its values are those of the metadata.
+
+    Args:
+        structures: names of the values from 1.
+    """
+    return _one_mask(
+        structures,
+        unit="pixels",
+        suffix="png",
+        cells="@outlined(@item_of(engine), engine.state.output[0]['pred'].cpu().numpy())",
+        outlined="$lambda item, mask: (pathlib.Path(@output_dir).mkdir(parents=True, exist_ok=True), "
+        f"Image.fromarray(mask).save(@mask_file(item['study'])), {_counts(structures)})[-1]",
+    )
+
+
+def _one_mask(structures: Sequence[str], *, unit: str, suffix: str, cells: str, **entries: str) -> Writing:
+    """A study has one mask file, and a row with the size of each structure."""
+    return Writing(
+        columns=[f"{name}_{unit}" for name in structures],
+        cells=cells,
         table=MASKS_NAME,
         done="segmented",
-        entries={
-            "mask_file": "$lambda study: pathlib.Path(@output_dir) / (study + '_mask.npy')",
-            "outlined": "$lambda item, logits: (pathlib.Path(@output_dir).mkdir(parents=True, exist_ok=True), "
-            "@saved(logits.argmax(dim=-len(@image_shape)).numpy().astype('uint8'), @mask_file(item['study'])))[-1]",
-            "saved": "$lambda mask, path: (np.save(path, mask, allow_pickle=False), "
-            f"[int((mask == value).sum()) for value in range(1, {len(structures) + 1})])[-1]",
-        },
+        entries={"mask_file": f"$lambda study: pathlib.Path(@output_dir) / (study + '_mask.{suffix}')", **entries},
         clear=("$[@mask_file(item['study']).unlink(missing_ok=True) for item in @datalist]",),
     )
+
+
+def _counts(structures: Sequence[str]) -> str:
+    """The number of points of each structure in ``mask``."""
+    return f"[int((mask == value).sum()) for value in range(1, {len(structures) + 1})]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from monai_fedlora.exporting.intervals import metric_name
+from monai_fedlora.exporting.intervals import COUNTED, COUNTS, metric_name
 from monai_fedlora.exporting.leakage_card import by_reason
 from monai_fedlora.exporting.personal_or_shared import KEY
 from monai_fedlora.rendering.documents import render
@@ -47,7 +47,11 @@ def filled(template: str, **values: Any) -> str:
 def _performance(tests: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     """Names of the metrics of all views, and of those with an interval."""
     entries = [(name, entry) for view in tests.values() for name, entry in view.items()]
-    names = [name for name in dict.fromkeys(name for name, _ in entries) if name not in ("n", "confusion_matrix")]
+    names = [
+        name
+        for name in dict.fromkeys(name for name, _ in entries)
+        if name not in COUNTS and not name.startswith(COUNTED)
+    ]
     certain = {name for name, entry in entries if isinstance(entry, Mapping) and entry.get("interval_95")}
     return {"metrics": names, "with_interval": [name for name in names if name in certain]}
 

@@ -19,6 +19,7 @@ from monai_fedlora.exporting.modality import Modality
 from monai_fedlora.exporting.personal_or_shared import KEY, personal_or_shared
 from monai_fedlora.exporting.reference import Place, Reference, unavailable
 from monai_fedlora.exporting.trained_on import training_data
+from monai_fedlora.federated.plan import BY_CASES
 from monai_fedlora.site_report import VIEWS
 from monai_fedlora.tasks.task import CONFUSION
 
@@ -86,6 +87,7 @@ def model_metadata(
             *modality.limitations,
             *LIMITATIONS,
             *_further_limitations(calibration, reference),
+            *_outside_the_budget(model),
         ],
         "data_source": "cases of the participating sites; not part of this bundle",
         "training_data": training_data(model, backbone=backbone),
@@ -145,6 +147,27 @@ def _further_limitations(calibration: Calibration | None, reference: Place | str
     return found
 
 
+def _outside_the_budget(model: FinishedModel) -> list[str]:
+    """What of a model that was trained under a privacy budget the budget does not cover."""
+    if (budget := model.plan.privacy) is None:
+        return []
+    said = (
+        "What each site sent in training is differentially private for each of its patients (epsilon "
+        f"{budget.epsilon:g}, delta {budget.delta:g})"
+    )
+    if model.site is None and model.plan.start is not None:
+        return [
+            f"{said}. The weights began from tensors of an earlier training, for which this says nothing, and all "
+            "other numbers in this folder, such as test metrics, are outside."
+        ]
+    if model.site is None:
+        return [f"{said}, and so are the weights. All other numbers in this folder, such as test metrics, are outside."]
+    return [
+        f"{said}. This model is outside of that promise: what the site has made its own was trained on its patients "
+        "without noise, and its test metrics are theirs."
+    ]
+
+
 def provenance(model: FinishedModel, *, backbone: str) -> dict[str, Any]:
     """Backbone, method, federation and software of a model. Other sites are counted, not named."""
     plan = model.plan
@@ -157,6 +180,9 @@ def provenance(model: FinishedModel, *, backbone: str) -> dict[str, Any]:
         "participating_sites": len(plan.sites),
         "rounds": model.rounds,
         "local_epochs_per_round": plan.local_epochs,
+        **({"fine_tune_epochs": plan.fine_tune_epochs} if model.site and plan.fine_tune_epochs else {}),
+        **({"site_weights": plan.site_weights} if plan.site_weights != BY_CASES else {}),
+        **({"server_optimizer": plan.server_optimizer.to_json()} if plan.server_optimizer else {}),
         "seed": plan.seed,
         "training_cases": model.cases,
         "validation_cases": model.validation_cases,

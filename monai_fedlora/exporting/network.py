@@ -1,7 +1,11 @@
-"""The network inside an exported model: the finished network with calibrated logits."""
+"""The network inside an exported model: the finished network with calibrated logits, or with numbers in their units."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
 from monai_fedlora.exporting.reference import Place, distances
@@ -9,21 +13,37 @@ from monai_fedlora.networks.head_inputs import head_inputs, joined
 
 
 class ExportedNetwork(nn.Module):
-    """A plain network with its logits divided by a temperature.
+    """A plain network with its logits divided by a temperature, or its numbers brought into their units.
 
     Args:
-        network: maps prepared images to logits (B, C).
+        network: maps prepared images to logits or numbers (B, C).
         temperature: above 0; 1 leaves the logits as they are.
+        scale: that the network gives numbers on, a usual value and a usual distance from it for each; empty for logits,
+            and for numbers that are in their units already.
     """
 
-    def __init__(self, network: nn.Module, *, temperature: float = 1.0) -> None:
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(
+        self, network: nn.Module, *, temperature: float = 1.0, scale: Sequence[tuple[float, float]] = ()
+    ) -> None:
         super().__init__()
         self.network = network
         self.temperature = temperature
+        self.scaled = bool(scale)
+        if scale:
+            centre, spread = torch.tensor([list(pair) for pair in scale]).unbind(dim=1)
+            self.register_buffer("centre", centre.clone())
+            self.register_buffer("spread", spread.clone())
+
+    def finished(self, outputs: Tensor) -> Tensor:
+        """The answers (B, C) that follow from the plain network's outputs (B, C)."""
+        return outputs * self.spread + self.centre if self.scaled else outputs / self.temperature
 
     def forward(self, image: Tensor) -> Tensor:
-        """Calibrated logits (B, C)."""
-        return self.network(image) / self.temperature
+        """Calibrated logits, or values, (B, C)."""
+        return self.finished(self.network(image))
 
 
 class AssessingNetwork(ExportedNetwork):
@@ -31,27 +51,27 @@ class AssessingNetwork(ExportedNetwork):
 
     Args:
         network: a backbone, see :func:`monai_fedlora.networks.head_inputs.head_inputs`.
-        temperature: above 0.
         reference: where ordinary images lie.
+        finished: of :class:`ExportedNetwork`.
     """
 
     directions: Tensor
     location: Tensor
 
-    def __init__(self, network: nn.Module, *, temperature: float, reference: Place) -> None:
-        super().__init__(network, temperature=temperature)
+    def __init__(self, network: nn.Module, *, reference: Place, **finished: Any) -> None:
+        super().__init__(network, **finished)
         self.register_buffer("directions", reference.directions)
         self.register_buffer("location", reference.location)
 
     def assess(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Calibrated logits (B, C) and distances (B)."""
+        """Answers (B, C) and distances (B)."""
         with head_inputs(self.network) as inputs:
-            logits = self.network(image) / self.temperature
-        return logits, distances(joined(inputs), self.directions, self.location)
+            answers = self.finished(self.network(image))
+        return answers, distances(joined(inputs), self.directions, self.location)
 
     def assess_together(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean calibrated logits (1, C) of several images of one patient, and the distance (1) of their mean."""
+        """Mean answer (1, C) to several images of one patient, and the distance (1) of their mean."""
         with head_inputs(self.network) as inputs:
-            logits = self.network(images) / self.temperature
+            answers = self.finished(self.network(images))
         features = joined(inputs).mean(dim=0, keepdim=True)
-        return logits.mean(dim=0, keepdim=True), distances(features, self.directions, self.location)
+        return answers.mean(dim=0, keepdim=True), distances(features, self.directions, self.location)

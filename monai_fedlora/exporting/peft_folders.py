@@ -22,7 +22,7 @@ from monai_fedlora.exporting.finished import (
 )
 from monai_fedlora.exporting.folder import new_folder
 from monai_fedlora.exporting.licence import licence_text
-from monai_fedlora.exporting.modalities import modality_of
+from monai_fedlora.exporting.modalities import answer_of, modality_of
 from monai_fedlora.exporting.model_card import model_card
 from monai_fedlora.exporting.model_metadata import model_metadata
 from monai_fedlora.exporting.verify import assert_equal, exported_view, logits
@@ -78,6 +78,11 @@ def export_peft(*, run: Path, site: str, output: Path, backbone: str | None = No
 
 def _write_adapters(network: Network, model: FinishedModel, folder: Path) -> list[str]:
     """Write one folder per adapter and the head's file; returns the adapters' names."""
+    if model.tuned:
+        raise ExportError(
+            f"{model.site} has trained its model further after the last round, so that its {SHARED} adapter is no "
+            "longer the federation's and no folder may be called so; export a bundle, or the shared model"
+        )
     with torch.device("meta"):
         plain = untrained_network(model.plan).state_dict()
     heads = {key for key in plain if key.startswith(network.head_prefixes)}
@@ -157,13 +162,15 @@ def _usage(model: FinishedModel, adapters: list[str], *, heads: list[str]) -> st
         "",
         "A federation with the same backbone, method settings and classes starts from the shared part with",
         "",
-        f"    monai-fedlora job {plan.method} --output JOB --start-from shared",
+        f"    monai-fedlora job {plan.method} --output JOB --start-from shared --bundle {plan.bundle} "
+        f"--size {plan.size} --backbone BACKBONE_FILE",
     )
     return "\n".join(
         [
             "Load the adapters onto the backbone, here from inside this folder:",
             "",
             *(f"    {line}".rstrip() for line in lines),
+            *(("", f"The network then gives {answer_of(plan).plain_logits}.") if plan.scale else ()),
             *(start if SHARED in adapters else ()),
         ]
     )

@@ -96,7 +96,8 @@ def judged(
         TIE: "the personal and the shared model do equally well, a tie",
     }[better]
     first, second = (theirs, mine) if better == SHARED else (mine, theirs)
-    values = f"{first:.3f} each" if better == TIE else f"{first:.3f} against {second:.3f}"
+    digits = 3 if f"{first:.3f}" != f"{second:.3f}" else 6  # so that unequal values are not said to be equal
+    values = f"{first:.3f} each" if better == TIE else f"{first:.{digits}f} against {second:.{digits}f}"
     count = personal.get("n")
     cases = "test cases" if count is None else f"{count} test case{'' if count == 1 else 's'}"
     said = f"on the site's own {cases} {start}: {word} {values}"

@@ -26,7 +26,7 @@ class CheckedPhotograph(nn.Module):
         preprocessor: maps (B, 3, H, W) of any size to the network's input.
     """
 
-    def __init__(self, preprocessor: nn.Module) -> None:
+    def __init__(self, preprocessor: PhotographPreprocessor) -> None:
         super().__init__()
         self.preprocessor = preprocessor
 
@@ -102,11 +102,14 @@ class Photograph(BackboneModality):
         style: as in training, see :class:`monai_fedlora.transforms.photograph.PhotographPreprocessor`.
         mean: the backbone's, of each channel.
         std: the backbone's, of each channel.
+        masks: whether the model outlines. A program of `torch.export` then takes prepared photographs, because the way
+            back to the pixels of a photograph depends on its size.
     """
 
     style: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    masks: bool = False
     channels = 3
     packages = ("pillow",)
     foreign = PHOTOGRAPH
@@ -118,7 +121,7 @@ class Photograph(BackboneModality):
     tensor_text = "a float tensor (batch, 3, H, W) with levels from 0 to 1"
     image_classes = "channel 0 is red, channel 1 is green, channel 2 is blue"
     limitations = (
-        "Any photograph is classified, whatever it shows; one of another kind, blurred or badly lit is not detected.",
+        "Any photograph gets an answer, whatever it shows; one of another kind, blurred or badly lit is not detected.",
         "Embedded colour profiles are not applied, and colour files of 16 bits are read at 8.",
     )
 
@@ -169,13 +172,14 @@ class Photograph(BackboneModality):
             "style": self.style,
         }
 
-    def preprocessor(self) -> nn.Module:
+    def preprocessor(self) -> CheckedPhotograph:
         """Checks, and the style's colour correction, crop, scaling and normalisation."""
         return CheckedPhotograph(self._unchecked())
 
     def plain_preprocessor(self) -> nn.Module | None:
-        """The same for `torch.export`; None for fundus photographs, whose crop depends on the lit disc."""
-        return PlainPhotograph(self._unchecked()) if self.style in ("dermoscopy", "plain") else None
+        """The same for `torch.export`; None for masks, and for fundus, whose crop depends on the lit disc."""
+        fixed = self.style in ("dermoscopy", "plain") and not self.masks
+        return PlainPhotograph(self._unchecked()) if fixed else None
 
     def _unchecked(self) -> PhotographPreprocessor:
         return photograph_preprocessor(

@@ -5,15 +5,20 @@ It needs torch alone, as `classifier` does.
 
 from __future__ import annotations
 
+import math
 from typing import Optional
 
 import torch
 from torch import Tensor, nn
 
 from monai_fedlora.exporting.cine_modality import CheckedCine
-from monai_fedlora.exporting.mask_numbers import heart_numbers, no_volume
+from monai_fedlora.exporting.photograph_modality import CheckedPhotograph
+from monai_fedlora.measures.heart_numbers import numbers_of, structure_volumes, without_impossible
+from monai_fedlora.measures.stack_coverage import no_volume_reasons
 from monai_fedlora.transforms.mask_grid import restore_labels
-from monai_fedlora.transforms.orientation import all_orders, filled_slices, is_known, turned_back
+from monai_fedlora.transforms.orientation import all_orders, filled_slices, is_known, orient, turned_back
+from monai_fedlora.transforms.photograph_geometry import centre_box, field_of_view
+from monai_fedlora.transforms.photograph_mask import restore_photograph_labels
 
 
 def mean_turned_back(logits: Tensor, filled: int) -> Tensor:
@@ -37,7 +42,7 @@ class CineSegmenter(nn.Module):
     Args:
         preprocessor: maps images and affines to the network's input, and raises an error for unusable ones.
         network: maps prepared images (B, 2, X, Y, Z) to logits (B, 2, C, X, Y, Z).
-        values: of LV, MYO and RV in the masks, see :mod:`monai_fedlora.exporting.mask_numbers`.
+        values: of LV, MYO and RV in the masks; 0 for one that they have not.
     """
 
     def __init__(
@@ -81,9 +86,47 @@ class CineSegmenter(nn.Module):
             affine: (4, 4) voxel to world in mm.
 
         Returns:
-            Those of :data:`monai_fedlora.exporting.mask_numbers.COLUMNS`, NaN where there is none, and why there is no
-            volume; an empty text where there are volumes.
+            (9,) float64, those of :data:`monai_fedlora.measures.heart_function.UNITS`, NaN where there is none, and why
+            there is no volume; an empty text where there are volumes.
         """
         values = [self.values[0], self.values[1], self.values[2]]
-        reason = no_volume(mask, affine, values, self.size[2], self.spacing[2])
-        return heart_numbers(mask, affine, values, len(reason) == 0), reason
+        known = is_known(affine, [mask.shape[1], mask.shape[2], mask.shape[3]])
+        ordered, moved = orient(mask, affine)
+        steps = moved[:3, :3].double().square().sum(dim=0).sqrt()
+        sizes = [float(steps[0]), float(steps[1]), float(steps[2])]
+        reasons = no_volume_reasons(ordered, sizes, values, known, self.size[2], self.spacing[2])
+        numbers = numbers_of(without_impossible(structure_volumes(ordered, sizes, values)))
+        text = ""
+        for number in range(len(reasons)):  # joined so, as the check of a bundle lets no module call `join`
+            text = reasons[number] if number == 0 else f"{text}; {reasons[number]}"
+        return numbers if len(reasons) == 0 else torch.full_like(numbers, math.nan), text
+
+
+class PhotographSegmenter(nn.Module):
+    """Preprocessing, network, and the way back to the pixels of the photograph.
+
+    Args:
+        preprocessor: maps photographs to the network's input, and raises an error for unusable ones.
+        network: maps prepared photographs (B, 3, S, S) to logits (B, 1, C, S, S).
+    """
+
+    def __init__(self, preprocessor: CheckedPhotograph, network: nn.Module) -> None:
+        super().__init__()
+        self.preprocessor = preprocessor
+        self.network = network
+        self.fundus = preprocessor.preprocessor.style == "fundus"
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Masks (B, H, W) of upright photographs (B, 3, H, W) of any size, levels in [0, 1].
+
+        Returns:
+            uint8: 0 background, 1 to K the structures; what the network does not see is background.
+        """
+        logits = self.network(self.preprocessor(image))
+        masks: list[Tensor] = []
+        for index in range(len(logits)):
+            # the preprocessor's own `box` is a method that the check of a bundle lets no module call
+            box = field_of_view(image[index]) if self.fundus else centre_box(image.shape[2], image.shape[3])
+            scores = logits[index].softmax(dim=1)
+            masks.append(restore_photograph_labels(scores, box, image.shape[2], image.shape[3])[0])
+        return torch.stack(masks)

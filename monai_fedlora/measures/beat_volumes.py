@@ -1,4 +1,4 @@
-"""End-diastole and end-systole of a moving heart from its volume curve, and what another choice would have changed.
+"""End-diastole and end-systole of a moving heart from its volume curve.
 
 End-diastole is the frame with the largest volume of the left ventricle, end-systole that with the smallest. For the
 choice, not for the volumes, the curve of a beat of five frames or more is smoothed with its neighbours (a quarter, a
@@ -9,8 +9,7 @@ tie, the first is taken.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -41,33 +40,6 @@ class BeatFrames:
         return ejection_fraction(edv=self.volumes[self.ed], esv=self.volumes[self.es])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OtherFrames:
-    """What another choice of frames changes.
-
-    Attributes:
-        ed, es: its frame numbers from 0.
-        ed_apart, es_apart: how many frames it lies behind the choice by volume, negative for before, by the shorter
-            way around the beat.
-        edv_error, esv_error: its volumes minus those of the choice by volume, mL.
-        ejection: ejection fraction between its frames, %; None if the ventricle is empty at its end-diastole.
-        ejection_error: minus that of the choice by volume, points.
-    """
-
-    ed: int
-    es: int
-    ed_apart: int
-    es_apart: int
-    edv_error: float
-    esv_error: float
-    ejection: float | None
-    ejection_error: float | None
-
-    def to_row(self) -> dict[str, Any]:
-        """The attributes by name, for a table."""
-        return asdict(self)
-
-
 def beat_frames(volumes: Sequence[float] | np.ndarray) -> BeatFrames:
     """Choose end-diastole and end-systole.
 
@@ -94,36 +66,3 @@ def beat_frames(volumes: Sequence[float] | np.ndarray) -> BeatFrames:
         volumes=tuple(curve.tolist()),
         smoothed=tuple(smooth.tolist()),
     )
-
-
-def compare_frames(found: BeatFrames, *, ed: int, es: int) -> OtherFrames:
-    """Compare another choice of frames, such as one by grey levels, with that by volume.
-
-    Args:
-        found: the choice by volume.
-        ed, es: the other choice, from 0.
-
-    Raises:
-        DataError: the numbers are not among the frames.
-    """
-    frames = len(found.volumes)
-    if not (0 <= ed < frames and 0 <= es < frames):
-        raise DataError(f"frames {ed} and {es} (counted from 0) are not among the frames 0 to {frames - 1}")
-    edv, esv = found.volumes[ed], found.volumes[es]
-    other, own = ejection_fraction(edv=edv, esv=esv), found.ejection
-    return OtherFrames(
-        ed=ed,
-        es=es,
-        ed_apart=_apart(ed, found.ed, frames),
-        es_apart=_apart(es, found.es, frames),
-        edv_error=edv - found.volumes[found.ed],
-        esv_error=esv - found.volumes[found.es],
-        ejection=other,
-        ejection_error=None if other is None or own is None else other - own,
-    )
-
-
-def _apart(frame: int, other: int, frames: int) -> int:
-    """Frames from ``other`` to ``frame`` by the shorter way around the beat, in (-T / 2, T / 2]."""
-    behind = (frame - other) % frames
-    return behind if behind <= frames / 2 else behind - frames

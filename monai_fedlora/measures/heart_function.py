@@ -1,25 +1,21 @@
-"""Volumes, ejection fraction and muscle mass from masks of end-diastole and end-systole.
+"""Volumes, ejection fraction and muscle mass by name, from masks of end-diastole and end-systole.
 
-A volume is the sum of the voxels times their size, with the slice distance (thickness and gap) as their height, as in
-the summation of discs over all slices (Schulz-Menger et al., "Standardized image interpretation and post-processing in
-cardiovascular magnetic resonance", J Cardiovasc Magn Reson 2020). Papillary muscles belong to whatever the mask calls
-them.
+Computed by :mod:`monai_fedlora.measures.heart_numbers`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from monai_fedlora.measures.heart_numbers import numbers_of, structure_volumes, without_impossible
 from monai_fedlora.measures.masks import checked_mask, checked_spacing, value_of
-from monai_fedlora.measures.structures import HEART, LV, MYO, RV
-
-DENSITY = 1.05
-"""Density of heart muscle in g/mL."""
+from monai_fedlora.measures.structures import HEART
 
 UNITS = {
     "lv_edv": "mL",
@@ -33,6 +29,9 @@ UNITS = {
     "rv_ef": "%",
 }
 """Unit of each number of a :class:`HeartFunction`."""
+
+COLUMNS = tuple(f"{name}_{'percent' if unit == '%' else unit.lower()}" for name, unit in UNITS.items())
+"""Columns of these numbers in every table of studies, such as ``lv_edv_ml`` and ``lv_ef_percent``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +60,12 @@ class HeartFunction:
     rv_sv: float | None
     rv_ef: float | None
 
+    @classmethod
+    def of(cls, numbers: Tensor) -> HeartFunction:
+        """From (9,) of :func:`monai_fedlora.measures.heart_numbers.numbers_of`."""
+        values = [None if value != value else value for value in numbers.tolist()]
+        return cls(**dict(zip(UNITS, values, strict=True)))
+
     def to_row(self) -> dict[str, float | None]:
         """The numbers by name; see :data:`UNITS`."""
         return asdict(self)
@@ -72,6 +77,12 @@ class HeartFunction:
             name: None if value is None or (base := theirs[name]) is None else value - base
             for name, value in mine.items()
         }
+
+
+def number_cells(row: Mapping[str, float | None] | None) -> list[str]:
+    """A heart's numbers as cells of :data:`COLUMNS`; empty where there is none."""
+    given = row or {}
+    return ["" if (value := given.get(name)) is None else f"{value:.2f}" for name in UNITS]
 
 
 def ejection_fraction(*, edv: float, esv: float) -> float | None:
@@ -93,10 +104,9 @@ def volumes_ml(mask: Any, *, structures: Sequence[str] = HEART, spacing: Sequenc
     Raises:
         DataError: the mask or the voxel size cannot be used.
     """
-    voxel = math.prod(checked_spacing(spacing, axes=3)) / 1000
-    values = checked_mask(mask, structures, axes=4)
-    counts = [np.bincount(frame.ravel(), minlength=len(structures) + 1)[1:] for frame in values]
-    return np.array(counts, dtype=np.float64).reshape(len(values), len(structures)) * voxel
+    sizes = list(checked_spacing(spacing, axes=3))
+    values = torch.from_numpy(checked_mask(mask, structures, axes=4))
+    return structure_volumes(values, sizes, list(range(1, len(structures) + 1))).numpy()
 
 
 def heart_function(
@@ -105,6 +115,7 @@ def heart_function(
     spacing: Sequence[float],
     structures: Sequence[str] = HEART,
     labelled: Sequence[bool] | None = None,
+    possible: bool = False,
 ) -> HeartFunction:
     """Numbers of a heart from its masks.
 
@@ -113,35 +124,19 @@ def heart_function(
         spacing: (x, y, z) in mm, z the slice distance.
         structures: names of the values from 1.
         labelled: for the background and each structure whether the mask outlines it; None: all.
+        possible: whether to leave out what should not be given to a reader, see
+            :func:`monai_fedlora.measures.heart_numbers.without_impossible`; a comparison with a reference keeps it.
 
     Raises:
         DataError: the mask or the voxel size cannot be used.
     """
-    sizes = volumes_ml(mask, structures=structures, spacing=spacing)
-
-    def of(structure: str) -> tuple[float | None, float | None]:
-        value = value_of(structure, structures)
-        if value is None or (labelled is not None and not bool(labelled[value])):
-            return None, None
-        return float(sizes[0, value - 1]), float(sizes[1, value - 1])
-
-    (lv_edv, lv_esv), (muscle, _), (rv_edv, rv_esv) = (of(structure) for structure in (LV, MYO, RV))
-    return HeartFunction(
-        lv_edv=lv_edv,
-        lv_esv=lv_esv,
-        lv_sv=_stroke(lv_edv, lv_esv),
-        lv_ef=_ejected(lv_edv, lv_esv),
-        lv_mass=None if muscle is None else DENSITY * muscle,
-        rv_edv=rv_edv,
-        rv_esv=rv_esv,
-        rv_sv=_stroke(rv_edv, rv_esv),
-        rv_ef=_ejected(rv_edv, rv_esv),
-    )
+    sizes = list(checked_spacing(spacing, axes=3))
+    found = torch.from_numpy(checked_mask(mask, structures, axes=4))
+    volumes = structure_volumes(found, sizes, values_in(structures, labelled))
+    return HeartFunction.of(numbers_of(without_impossible(volumes) if possible else volumes))
 
 
-def _stroke(edv: float | None, esv: float | None) -> float | None:
-    return None if edv is None or esv is None else edv - esv
-
-
-def _ejected(edv: float | None, esv: float | None) -> float | None:
-    return None if edv is None or esv is None else ejection_fraction(edv=edv, esv=esv)
+def values_in(structures: Sequence[str], labelled: Sequence[bool] | None = None) -> list[int]:
+    """Values of LV, MYO and RV in a mask; 0 for one that it does not outline. Arguments as of `heart_function`."""
+    values = [value_of(name, structures) or 0 for name in HEART]
+    return [value if labelled is None or bool(labelled[value]) else 0 for value in values]

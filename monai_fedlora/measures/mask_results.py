@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from monai_fedlora.measures.agreement import BlandAltman, OverPatients, bland_altman, over_patients
-from monai_fedlora.measures.heart_function import UNITS, HeartFunction, heart_function
+from monai_fedlora.measures.given_numbers import REASON
+from monai_fedlora.measures.heart_function import COLUMNS, UNITS, HeartFunction, heart_function
 from monai_fedlora.measures.overlap import Overlap, compare_masks
 from monai_fedlora.measures.structures import LV, RV
 
@@ -21,30 +22,36 @@ class CaseResult:
     Attributes:
         subject: the patient.
         overlaps: of every phase and outlined structure.
-        found, truth: numbers of the heart by the masks and by the reference; None for other images.
+        found, truth: numbers of the heart by the masks and by the reference, whether or not they should be given to a
+            reader; None for other images.
+        no_volume_because: why those of the masks should not be, see
+            :mod:`monai_fedlora.measures.given_numbers`; empty if nothing speaks against them, or it was not asked.
     """
 
     subject: str
     overlaps: tuple[Overlap, ...]
     found: HeartFunction | None = None
     truth: HeartFunction | None = None
+    no_volume_because: tuple[str, ...] = ()
 
     def to_rows(self) -> list[dict[str, Any]]:
         """A row for each structure and phase, for a table."""
-        return [{"subject": self.subject, **overlap.to_row()} for overlap in self.overlaps]
+        return [{"study": self.subject, **overlap.to_row()} for overlap in self.overlaps]
 
     def heart_row(self) -> dict[str, Any]:
         """One row with every number of the heart as found, its reference and the difference, for a table.
 
-        The difference of an ejection fraction is in points, that of the others in their unit.
+        The difference of an ejection fraction is in points, that of the others in their unit. Numbers of masks that
+        give no volume are among them, so that none of a network's faults is left out; the last column says why such a
+        study would have none.
         """
-        row: dict[str, Any] = {"subject": self.subject}
+        row: dict[str, Any] = {"study": self.subject}
         if self.found is None or self.truth is None:
             return row
         found, truth, errors = self.found.to_row(), self.truth.to_row(), self.found.minus(self.truth)
-        for name in UNITS:
-            row |= {name: found[name], f"{name}_truth": truth[name], f"{name}_error": errors[name]}
-        return row
+        for name, column in zip(UNITS, COLUMNS, strict=True):
+            row |= {column: found[name], f"{column}_truth": truth[name], f"{column}_error": errors[name]}
+        return row | {REASON: "; ".join(self.no_volume_because)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 MISSING = "n/a"
@@ -40,6 +41,14 @@ class Table:
 def shown(value: float | None, form: str = ".3f") -> str:
     """A number in a format, or :data:`MISSING`."""
     return MISSING if value is None else format(value, form)
+
+
+def mean_cell(values: Sequence[float | None]) -> str:
+    """The mean of the known values, with their number where that is not all."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return MISSING
+    return shown(fmean(known)) + (f" ({len(known)} of {len(values)})" if len(known) < len(values) else "")
 
 
 def count(value: int | None) -> str:

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.clinic.measuring import Measurer
 from monai_fedlora.clinic.outlining import Outliner
 from monai_fedlora.clinic.threads import torch_threads
 from monai_fedlora.serve.card import describe_models
@@ -37,13 +38,15 @@ from monai_fedlora.studies.study import CINE
 _LONGEST_SWEEP = 60.0
 
 
-def create_app(classifier: Classifier | None, *, settings: ServeSettings, outliner: Outliner | None = None) -> FastAPI:
+def create_app(
+    classifier: Classifier | Measurer | None, *, settings: ServeSettings, outliner: Outliner | None = None
+) -> FastAPI:
     """Make the server of a model.
 
     While it runs, it owns a private folder, which is removed at the end, and the thread that classifies.
 
     Args:
-        classifier: from :func:`monai_fedlora.clinic.bundle.open_bundle`; None for outlines alone.
+        classifier: from :func:`monai_fedlora.clinic.measuring.open_model`; None for outlines alone.
         settings: address and limits.
         outliner: the model of the outlines; None for a class alone.
 

@@ -7,34 +7,43 @@ from typing import Any
 
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.compared import KEY, compared
+from monai_fedlora.clinic.measuring import Measurer
+from monai_fedlora.clinic.opened_model import OpenedModel
 from monai_fedlora.clinic.outlining import Outliner
 from monai_fedlora.clinic.overlay import scale
 from monai_fedlora.clinic.prediction import NOT_FOR_CLINICAL_USE
-from monai_fedlora.exporting.intervals import METRIC_NAMES
+from monai_fedlora.exporting.intervals import metric_name
 from monai_fedlora.serve.names import accepted_suffixes
 from monai_fedlora.site_report import PERSONAL, SHARED
 from monai_fedlora.studies.study import CINE
 
 _LONGEST = 300
 _METRICS = ("balanced_accuracy", "accuracy", "sensitivity", "specificity", "auroc", "ece")
+_MEASURED = ("dice", "mean_absolute_error", "bias", "agreement_low", "agreement_high")
+"""Beginnings of the metrics of models that measure."""
 _KINDS = {"personal": "the site's own", "shared": "shared by all sites"}
 
 
-def describe_models(classifier: Classifier | None, outliner: Outliner | None) -> dict[str, Any]:
+def describe_models(classifier: Classifier | Measurer | None, outliner: Outliner | None) -> dict[str, Any]:
     """The content of ``/api/model``, without the entries that depend on the server's settings.
 
     Args:
-        classifier: the model of the class; None for outlines alone, which are then described in its place, without
-            classes.
+        classifier: the model of the class or of the numbers; None for outlines alone, which are then described in its
+            place. ``gives`` says what is answered where that is no class.
         outliner: the model of the outlines, in the entry ``outlines``; None for a class alone.
     """
     shown = outliner if classifier is None else classifier
     assert shown is not None
-    described = _describe(shown) | {"classes": [] if classifier is None else list(classifier.classes)}
+    described = _describe(shown) | {
+        "classes": list(classifier.classes) if isinstance(classifier, Classifier) else [],
+        "gives": classifier.gives
+        if isinstance(classifier, Measurer)
+        else "This model draws outlines, and gives no class.",
+    }
     return described if outliner is None else described | {"outlines": _describe(outliner)}
 
 
-def _describe(classifier: Classifier | Outliner) -> dict[str, Any]:
+def _describe(classifier: OpenedModel | Outliner) -> dict[str, Any]:
     metadata = classifier.metadata
     return {
         "name": classifier.name,
@@ -87,14 +96,14 @@ def _test_entries(metadata: Mapping[str, Any], *, personal: bool) -> dict[str, s
     views = _mapping(_mapping(metadata, "eval_metrics"), "test")
     metrics = _mapping(views, PERSONAL if personal and PERSONAL in views else SHARED)
     entries = {"Test cases": str(metrics["n"])} if "n" in metrics else {}
-    for key in _METRICS:
+    for key in (*_METRICS, *(name for name in metrics if name.startswith(_MEASURED))):
         entry = _mapping(metrics, key)
         if not isinstance(entry.get("value"), int | float):
             continue
         text = f"{entry['value']:.2f}"
         if isinstance(bounds := entry.get("interval_95"), list) and len(bounds) == 2:
             text += f" (95 % interval {bounds[0]:.2f} to {bounds[1]:.2f})"
-        entries[f"Test {METRIC_NAMES[key]}"] = text
+        entries[f"Test {metric_name(key)}"] = text
     return entries
 
 

@@ -24,7 +24,7 @@ from monai_fedlora.serve.sessions import Session, no_study
 _TYPES = {".gz": "application/gzip", ".png": "image/png", ".zip": "application/zip", ".json": "application/json"}
 _OF_DICOM, _VOLUME = "dicom", "volume"
 _NAMED = frozenset({"figure", "outlines", "json"})
-_SHOWN = frozenset({"figure", "outlines", "image"})
+_SHOWN = frozenset({"figure", "outlines", "outline", "image"})
 
 
 def describe(study: ServedStudy) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Classify one study step by step, and write the files that are offered for download."""
+"""Classify or measure one study step by step, and write the files that are offered for download."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.deidentify import Deidentifier
 from monai_fedlora.clinic.dicom_output import write_dicom
 from monai_fedlora.clinic.figure import draw_figure
+from monai_fedlora.clinic.findings_figure import draw_findings, outline_layer
+from monai_fedlora.clinic.measuring import Measurer
 from monai_fedlora.clinic.outline_figure import draw_outlines
 from monai_fedlora.clinic.outlining import OutlinedHeart, Outliner, outline_study, result_without_class
 from monai_fedlora.clinic.prediction import Prediction, explain, predict_loaded
 from monai_fedlora.clinic.reading import LoadedStudy, load_study
+from monai_fedlora.clinic.study_findings import Findings
 from monai_fedlora.errors import ConfigError, DataError, PrivacyError
 from monai_fedlora.files import open_new, write_json
 from monai_fedlora.serve.chosen import Unchanged, keep_cine, read_again
@@ -33,11 +36,14 @@ FILES = {
     "figure": "figure.png",
     "outlines": "outlines.png",
     "contours": "contours.json",
+    "mask": "mask.png",
+    "outline": "outline.png",
     "dicom": "dicom.zip",
     "json": "result.json",
 }
 """File names by kind of file."""
 UNKNOWN_PLACE = "the model cuts out its window in a way of its own, so the overlay cannot be laid on the images"
+NO_REPORT = "there is no DICOM report: it holds a class or the outlines of a heart, and this model gives neither"
 NO_PLACE = (
     f"hiding no single place changes the answer by {overlay.points(overlay.THRESHOLD)} or more, so there is no overlay"
 )
@@ -45,7 +51,7 @@ NO_PLACE = (
 
 def classify(
     study: ServedStudy,
-    classifier: Classifier | None,
+    classifier: Classifier | Measurer | None,
     *,
     deidentifier: Deidentifier,
     outliner: Outliner | None = None,
@@ -57,7 +63,7 @@ def classify(
 
     Args:
         study: to classify.
-        classifier: the model of the class; None for outlines alone.
+        classifier: the model of the class or of the numbers; None for outlines alone.
         deidentifier: of the session.
         outliner: the model of the outlines; None for a class alone.
 
@@ -77,8 +83,12 @@ def classify(
         ed, es = study.chosen
         loaded, deidentifier = read_again(study.cine, study.offered["volume"], ed=ed, es=es), Unchanged()
     notes = []
-    prediction = None
-    if classifier is not None:
+    prediction = findings = None
+    if isinstance(classifier, Measurer):
+        study.enter(CLASSIFYING)
+        findings = classifier.measure(loaded, name=study.name)
+        study.quotes, study.result = findings.quotes, findings.to_json()
+    elif classifier is not None:
         study.enter(CLASSIFYING)
         prediction = predict_loaded(classifier, loaded, name=study.name, on_batch=lambda: study.enter(CLASSIFYING))
         study.quotes, study.result = prediction.quotes, prediction.to_json()
@@ -87,6 +97,9 @@ def classify(
     study.enter(EXPLAINING if outliner is None else OUTLINING)
     if "volume" not in study.offered:
         _offer_images(study, loaded)
+    if findings is not None:
+        _offer_findings(study, findings)
+        notes += [NO_REPORT] if loaded.sources else []
     heart = None
     if outliner is not None:
         try:
@@ -113,7 +126,8 @@ def classify(
         notes += _offer_overlay(study, prediction, loaded)
         shown = prediction.relevance
         colours = None if shown is None else overlay.explain_overlay(shown, answer=prediction.predicted)
-    notes += _offer_reports(study, prediction, heart, loaded, deidentifier)
+    if findings is None:
+        notes += _offer_reports(study, prediction, heart, loaded, deidentifier)
     study.result = result | {"notes": [*result["notes"], *notes], "overlay": colours}
     write_json(study.results / FILES["json"], study.result)
     study.offer("json", study.results / FILES["json"])
@@ -127,6 +141,19 @@ def _offer_outlines(study: ServedStudy, heart: OutlinedHeart, loaded: LoadedStud
     with open_new(study.results / FILES["outlines"]) as stream:
         draw_outlines(heart, orientation=loaded.orientation).save(stream, format="PNG")
     study.offer("outlines", study.results / FILES["outlines"])
+
+
+def _offer_findings(study: ServedStudy, findings: Findings) -> None:
+    """Write the figure, and of a photograph the mask and its outlines, which the page lays over the photograph."""
+    pictures = {"figure": draw_findings(findings)}
+    if findings.mask is not None:
+        with Image.open(study.offered["image"]) as shown:
+            outlines = outline_layer(findings.mask, findings.names, size=shown.size)
+        pictures |= {"mask": Image.fromarray(findings.mask), "outline": outlines}
+    for kind, picture in pictures.items():
+        with open_new(study.results / FILES[kind]) as stream:
+            picture.save(stream, format="PNG")
+        study.offer(kind, study.results / FILES[kind])
 
 
 def _offer_images(study: ServedStudy, loaded: LoadedStudy) -> None:

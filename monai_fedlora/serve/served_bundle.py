@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from monai_fedlora.clinic import two_models
+from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.reader_feedback import FEEDBACK_NAME, check_table
 from monai_fedlora.environment import SERVE_TOKEN
 from monai_fedlora.errors import ConfigError
@@ -51,7 +52,7 @@ def serve_bundle(
             cannot be opened.
     """
     try:
-        from monai_fedlora.serve.run import listen, run_server
+        from monai_fedlora.serve.listening import listen, run_server
     except ModuleNotFoundError as error:
         if error.name not in _EXTRA:
             raise
@@ -85,7 +86,7 @@ def serve_bundle(
         listen(settings) as server,
         two_models.opened_models(bundle, outlines=outlines, files=keys, keys=signers) as (classifier, outliner),
     ):
-        if classifier is None and feedback is not None:
+        if not isinstance(classifier, Classifier) and feedback is not None:
             raise ConfigError("--feedback asks whether readers agree with a class, and this bundle gives none")
         run_server(classifier, settings=settings, server=server, on_ready=ready, outliner=outliner)
     say(f"ended; {'everything was' if feedback is None else 'all studies were'} removed")

@@ -1,4 +1,4 @@
-"""The thread that classifies studies one after the other."""
+"""The thread that classifies or measures studies one after the other."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.clinic.defects import describe_defect, reason_of
+from monai_fedlora.clinic.measuring import Measurer
 from monai_fedlora.clinic.outlining import Outliner
 from monai_fedlora.errors import FedLoraError
 from monai_fedlora.serve.results import classify
@@ -31,12 +32,14 @@ class Worker:
     """Classifies studies in the order they come.
 
     Args:
-        classifier: the model of the class; None for outlines alone.
+        classifier: the model of the class or of the numbers; None for outlines alone.
         outliner: the model of the outlines; None for a class alone.
         threads: number of torch's threads.
     """
 
-    def __init__(self, classifier: Classifier | None, *, outliner: Outliner | None = None, threads: int) -> None:
+    def __init__(
+        self, classifier: Classifier | Measurer | None, *, outliner: Outliner | None = None, threads: int
+    ) -> None:
         self._classifier = classifier
         self._outliner = outliner
         self._threads = threads
@@ -75,7 +78,9 @@ class Worker:
                     import_module(name)
 
 
-def _attempt(study: ServedStudy, classifier: Classifier | None, outliner: Outliner | None, session: Session) -> str:
+def _attempt(
+    study: ServedStudy, classifier: Classifier | Measurer | None, outliner: Outliner | None, session: Session
+) -> str:
     """Classify a study, and catch every error; returns a line for the log that names neither file nor patient."""
     try:
         classify(study, classifier, outliner=outliner, deidentifier=session.deidentifier)

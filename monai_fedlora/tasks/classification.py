@@ -16,7 +16,7 @@ from monai_fedlora.engines.loss import cross_entropy
 from monai_fedlora.engines.metrics import METRICS
 from monai_fedlora.engines.predictions import PredictionWriter
 from monai_fedlora.site_report import MetricsForm
-from monai_fedlora.tasks.task import CONFUSION, EXPORT, MEMBERSHIP, OUTPUTS, SCORE, Task
+from monai_fedlora.tasks.task import CONFUSION, EXPORT, FEATURES, MEMBERSHIP, OUTPUTS, SCORE, Task
 
 _WORDS = {
     "balanced_accuracy": "balanced accuracy",
@@ -86,5 +86,5 @@ CLASSIFICATION = Task(
     measures=_WORDS,
     scores=_scores,
     by_class=True,
-    sections=frozenset({OUTPUTS, CONFUSION, MEMBERSHIP, EXPORT}),
+    sections=frozenset({OUTPUTS, FEATURES, CONFUSION, MEMBERSHIP, EXPORT}),
 )

@@ -33,7 +33,7 @@ def task_of(datalist: Datalist) -> Task:
     """
     for task in _BUILT_IN.values():
         if datalist.task in task.listed_as:
-            return task.scaled(datalist.scale) if task.scaled and datalist.scale else task
+            return task.on(datalist.scale)
     if datalist.task in TASKS:
         return TASKS[datalist.task]
     raise DataError(f"the datalist of {datalist.site} is of the task {datalist.task!r}, which nothing here trains")

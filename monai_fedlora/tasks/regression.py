@@ -8,7 +8,7 @@ them.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,10 +28,11 @@ from monai_fedlora.engines.predictions import StudyTable
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.measures.agreement import FEWEST_PATIENTS, bland_altman, mean_of_known, over_patients
 from monai_fedlora.measures.heart_function import UNITS
-from monai_fedlora.site_report import MetricsForm
-from monai_fedlora.tasks.task import SCORE, Task, no_postprocessing
+from monai_fedlora.site_report import MOST_CASES, MetricsForm
+from monai_fedlora.tasks.task import EXPORT, SCORE, AgreementNames, Task, no_postprocessing
 
-KEY = "mean_absolute_error"
+KEY = "scaled_error"
+ERROR = "mean_absolute_error"
 _LARGEST = 1e9
 
 
@@ -112,17 +113,23 @@ def found_and_true(output: Any) -> Tensor:
     )
 
 
-def regression_metrics(pairs: Tensor, names: Sequence[str]) -> dict[str, Any]:
+def regression_metrics(pairs: Tensor, names: Sequence[str], scale: Scale = ()) -> dict[str, Any]:
     """Summarise predicted and true values (N, 2, V) of a data set.
 
+    Args:
+        pairs: in the values' units.
+        names: of the values.
+        scale: of the values; without one, the distances that errors are divided by are 1.
+
     Returns:
-        ``mean_absolute_error``: mean over cases of each one's mean over its known values, with the limits
-        ``mean_absolute_error_low`` and ``_high`` of its 95 % interval (bootstrap over cases); by value
+        ``scaled_error``: mean over cases of each one's mean over its known values of the absolute error, each divided
+        by the usual distance of its value's scale, so that none outweighs the others by its unit, with the limits
+        ``scaled_error_low`` and ``_high`` of its 95 % interval (bootstrap over cases); by value
         ``mean_absolute_error_<value>``, ``bias_<value>``, predicted minus true, the limits of agreement
         ``agreement_low_<value>`` and ``agreement_high_<value>``, 1.96 standard deviations of these differences from the
-        bias, and Pearson's ``correlation_<value>``; ``n`` cases. None where undefined, and by value below
-        :data:`monai_fedlora.measures.agreement.FEWEST_PATIENTS` known ones: with one or two, a bias tells theirs. Each
-        value's numbers are in its unit; the mean over values only means something in a unit that they share.
+        bias, and Pearson's ``correlation_<value>``; ``cases_<value>`` of which it is known; ``n`` cases. None where
+        undefined, and by value below :data:`monai_fedlora.measures.agreement.FEWEST_PATIENTS` known ones: with one or
+        two, a bias tells theirs. Each value's numbers are in its unit.
 
     Raises:
         DataError: a prediction is not finite.
@@ -130,7 +137,7 @@ def regression_metrics(pairs: Tensor, names: Sequence[str]) -> dict[str, Any]:
     if not bool(pairs[:, 0].isfinite().all()):
         raise DataError("predictions are not finite; training diverged or an image is damaged")
     errors = pairs[:, 0] - pairs[:, 1]
-    whole = over_patients(mean_of_known(case.abs()) for case in errors)
+    whole = over_patients(_scaled_error(case, scale) for case in errors)
     found: dict[str, Any] = dict.fromkeys(_numbers(names))
     if whole is not None:
         found |= {KEY: whole.mean, f"{KEY}_low": whole.low, f"{KEY}_high": whole.high}
@@ -138,9 +145,10 @@ def regression_metrics(pairs: Tensor, names: Sequence[str]) -> dict[str, Any]:
         ours, theirs = (
             [None if math.isnan(value) else value for value in column] for column in pairs[:, :, number].T.tolist()
         )
+        found[_counted(names)[f"{ERROR}_{name}"]] = sum(value is not None for value in theirs)
         agreement = bland_altman(ours, theirs)
         if agreement is not None and agreement.n >= FEWEST_PATIENTS:
-            found[f"{KEY}_{name}"] = agreement.mean_absolute
+            found[f"{ERROR}_{name}"] = agreement.mean_absolute
             found[f"bias_{name}"] = agreement.bias
             found[f"agreement_low_{name}"] = agreement.low
             found[f"agreement_high_{name}"] = agreement.high
@@ -148,15 +156,28 @@ def regression_metrics(pairs: Tensor, names: Sequence[str]) -> dict[str, Any]:
     return {**found, "n": len(pairs)}
 
 
+def _scaled_error(errors: Tensor, scale: Scale) -> float | None:
+    """A case's mean over its known values of their absolute errors (V,), each in usual distances of its value."""
+    spread = errors.new_tensor([distance for _, distance in scale]) if scale else 1.0
+    return mean_of_known(errors.abs() / spread)
+
+
+def _errors(names: Sequence[str]) -> list[str]:
+    return [KEY, f"{KEY}_low", f"{KEY}_high", *(f"{ERROR}_{name}" for name in names)]
+
+
 def _numbers(names: Sequence[str]) -> dict[str, tuple[float, float]]:
     """The metrics, with their limits."""
-    errors = [KEY, f"{KEY}_low", f"{KEY}_high", *(f"{KEY}_{name}" for name in names)]
     differences = [f"{part}_{name}" for name in names for part in ("bias", "agreement_low", "agreement_high")]
     return (
-        dict.fromkeys(errors, (0.0, _LARGEST))
+        dict.fromkeys(_errors(names), (0.0, _LARGEST))
         | dict.fromkeys(differences, (-_LARGEST, _LARGEST))
         | {f"correlation_{name}": (-1.0, 1.0) for name in names}
     )
+
+
+def _counted(names: Sequence[str]) -> dict[str, str]:
+    return {f"{ERROR}_{name}": f"cases_{name}" for name in names}
 
 
 class RegressionMetrics(EpochMetrics):
@@ -165,15 +186,17 @@ class RegressionMetrics(EpochMetrics):
     Args:
         names: of the values.
         key: the metric that decides which epoch is best; of errors a smaller one is better.
+        scale: of the values.
 
     Raises:
         ConfigError: ``key`` is not a metric.
     """
 
-    def __init__(self, *, names: Sequence[str], key: str = KEY) -> None:
-        self.values = list(names)
-        errors = [name for name in _numbers(names) if name.startswith(KEY)]
-        super().__init__(key=key, names=_numbers(names), lower_is_better=errors, output_transform=found_and_true)
+    def __init__(self, *, names: Sequence[str], key: str = KEY, scale: Scale = ()) -> None:
+        self.values, self.scale = list(names), tuple(scale)
+        super().__init__(
+            key=key, names=_numbers(names), lower_is_better=_errors(names), output_transform=found_and_true
+        )
 
     def reset(self) -> None:
         """Forget the cases seen so far."""
@@ -191,7 +214,8 @@ class RegressionMetrics(EpochMetrics):
         """
         if not self._pairs:
             raise DataError("there is no case to evaluate; the data list's split is empty")
-        return regression_metrics(evenly_divisible_all_gather(torch.cat(self._pairs), concat=True), self.values)
+        pairs = evenly_divisible_all_gather(torch.cat(self._pairs), concat=True)
+        return regression_metrics(pairs, self.values, self.scale)
 
 
 class ValuesWriter(StudyTable):
@@ -239,8 +263,8 @@ def _complete(entries: Mapping[str, Any], names: Sequence[str], case: str) -> di
     return dict(entries)
 
 
-def _metrics(key: str, names: Sequence[str]) -> RegressionMetrics:
-    return RegressionMetrics(names=names, key=key)
+def _metrics(key: str, names: Sequence[str], scale: Scale = ()) -> RegressionMetrics:
+    return RegressionMetrics(names=names, key=key, scale=scale)
 
 
 def _predictions(*, output_dir: Any, names: Sequence[str], filename: str, labels: bool) -> ValuesWriter:
@@ -248,27 +272,50 @@ def _predictions(*, output_dir: Any, names: Sequence[str], filename: str, labels
 
 
 def _form(names: Sequence[str]) -> MetricsForm:
-    return MetricsForm(numbers=_numbers(names))
+    counts = dict.fromkeys(_counted(names).values(), (0.0, float(MOST_CASES)))
+    return MetricsForm(numbers=_numbers(names) | counts)
 
 
-def _scores(output: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | None]:
-    """Mean absolute error over the known values, the predicted values and the true ones."""
+def _scores(output: Mapping[str, Any], names: Sequence[str], scale: Scale = ()) -> dict[str, float | None]:
+    """Scaled error over the known values, the predicted values and the true ones."""
     found, true = found_and_true([output])[0]
     values = dict(zip(names, found.tolist(), strict=True))
     return {
-        SCORE: mean_of_known((found - true).abs()),
+        SCORE: _scaled_error(found - true, scale),
         **values,
         **{f"{k}_truth": v for k, v in zip(names, true.tolist(), strict=True)},
     }
 
 
+def _by_patient(names: Sequence[str]) -> dict[str, Callable[[Mapping[str, float | None]], float | None]]:
+    """The absolute error of each value in its unit; the score has them on their scales."""
+    words = _more(names)
+    return {words[f"{ERROR}_{name}"]: partial(_error, name=name) for name in names}
+
+
+def _error(numbers: Mapping[str, float | None], *, name: str) -> float | None:
+    found, true = numbers.get(name), numbers.get(f"{name}_truth")
+    return None if found is None or true is None else abs(found - true)
+
+
 def _scaled(scale: Scale) -> Task:
     """Regression on a scale."""
-    return replace(REGRESSION, loss=partial(_loss, scale=scale), postprocessing=lambda: Compose([InUnits(scale=scale)]))
+    return replace(
+        REGRESSION,
+        loss=partial(_loss, scale=scale),
+        metrics=partial(_metrics, scale=scale),
+        scores=partial(_scores, scale=scale),
+        postprocessing=lambda: Compose([InUnits(scale=scale)]),
+    )
 
 
 def _more(names: Sequence[str]) -> dict[str, str]:
-    return {f"{KEY}_{name}": f"error of {name}{f', {UNITS[name]}' if name in UNITS else ''}" for name in names}
+    return {f"{ERROR}_{name}": f"error of {name}{f', {UNITS[name]}' if name in UNITS else ''}" for name in names}
+
+
+def _agreements(names: Sequence[str]) -> dict[str, AgreementNames]:
+    parts = ("bias", "agreement_low", "agreement_high")
+    return {name: AgreementNames(UNITS.get(name, ""), *(f"{part}_{name}" for part in parts)) for name in names}
 
 
 REGRESSION = Task(
@@ -286,13 +333,17 @@ REGRESSION = Task(
     predictions=_predictions,
     form=_form,
     scores=_scores,
+    by_patient=_by_patient,
     gives_logits=False,
     key=KEY,
-    measures={KEY: "mean absolute error"},
+    measures={KEY: "scaled error"},
     lower_is_better=True,
     ends=None,
     more=_more,
+    agreements=_agreements,
+    counted=_counted,
     settings={"selection_metric": KEY, "class_weights": None, "label_smoothing": 0.0},
+    sections=frozenset({EXPORT}),
     scaled=_scaled,
 )
 """With values as they are."""

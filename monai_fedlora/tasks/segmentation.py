@@ -22,14 +22,15 @@ from torch import Tensor, nn
 from monai_fedlora.data.collected import TargetKind
 from monai_fedlora.engines.dataset import PrepareCases
 from monai_fedlora.engines.epoch_metrics import EpochMetrics
-from monai_fedlora.engines.native_results import DICE, NativeResults, from_files, native_limits
+from monai_fedlora.engines.native_results import DICE, NATIVE, NativeResults, from_files, heart_numbers, native_limits
 from monai_fedlora.engines.predictions import StudyTable
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.measures.agreement import mean_of_known, over_patients
+from monai_fedlora.measures.heart_function import UNITS
 from monai_fedlora.measures.structures import PHASES
 from monai_fedlora.networks.catalogue import architecture
-from monai_fedlora.site_report import MetricsForm
-from monai_fedlora.tasks.task import EXPORT, SCORE, Task, no_postprocessing
+from monai_fedlora.site_report import MOST_CASES, MetricsForm
+from monai_fedlora.tasks.task import EXPORT, SCORE, AgreementNames, Task, no_postprocessing
 
 KEY = "dice"
 _MOST_STRUCTURES = 30
@@ -138,7 +139,8 @@ def segmentation_metrics(scores: Tensor, names: Sequence[str]) -> dict[str, Any]
     Returns:
         ``dice``: mean over cases of each one's mean over structures and frames, with the limits ``dice_low`` and
         ``dice_high`` of its 95 % interval (bootstrap over cases); ``dice_<structure>``, and for a pair of frames
-        ``dice_<structure>_ED`` and ``_ES``, means over cases; ``n`` cases. None where a value is undefined.
+        ``dice_<structure>_ED`` and ``_ES``, means over cases; ``cases_<structure>`` with such a mean; ``n`` cases. None
+        where a value is undefined.
     """
     whole = over_patients(mean_of_known(case) for case in scores)
     found: dict[str, Any] = dict.fromkeys(_numbers(names))
@@ -148,6 +150,7 @@ def segmentation_metrics(scores: Tensor, names: Sequence[str]) -> dict[str, Any]
         cases = [mean_of_known(case) for case in scores[:, :, number]]
         by_case = torch.tensor([math.nan if case is None else case for case in cases], dtype=torch.float64)
         found[f"{KEY}_{name}"] = mean_of_known(by_case)
+        found[_counted(names)[f"{KEY}_{name}"]] = sum(case is not None for case in cases)
         if scores.shape[1] == len(PHASES):
             for frame, phase in enumerate(PHASES):
                 found[f"{KEY}_{name}_{phase}"] = mean_of_known(scores[:, frame, number])
@@ -157,6 +160,10 @@ def segmentation_metrics(scores: Tensor, names: Sequence[str]) -> dict[str, Any]
 def _numbers(names: Sequence[str]) -> list[str]:
     parts = [part for name in names for part in (name, *(f"{name}_{phase}" for phase in PHASES))]
     return [KEY, f"{KEY}_low", f"{KEY}_high", *(f"{KEY}_{part}" for part in parts)]
+
+
+def _counted(names: Sequence[str]) -> dict[str, str]:
+    return {f"{KEY}_{name}": f"cases_{name}" for name in names}
 
 
 class SegmentationMetrics(EpochMetrics):
@@ -277,16 +284,20 @@ def _predictions(*, output_dir: Any, names: Sequence[str], filename: str, labels
 
 
 def _form(names: Sequence[str]) -> MetricsForm:
-    return MetricsForm(numbers=dict.fromkeys(_numbers(names), (0.0, 1.0)) | native_limits(names))
+    counts = dict.fromkeys(_counted(names).values(), (0.0, float(MOST_CASES)))
+    return MetricsForm(numbers=dict.fromkeys(_numbers(names), (0.0, 1.0)) | counts | native_limits(names))
 
 
 def _on_files(*, dataset: Any, names: Sequence[str], size: str, output_dir: str | None) -> NativeResults:
-    spacing = architecture(size).spacing if from_files(dataset) else None  # a network of one's own has no such size
-    return NativeResults(dataset=dataset, names=names, spacing=spacing, output_dir=output_dir)
+    grid = None
+    if from_files(dataset) and (form := architecture(size)).spacing is not None:  # a network of one's own has no size
+        grid = (form.image_size, form.spacing)
+    return NativeResults(dataset=dataset, names=names, grid=grid, output_dir=output_dir)
 
 
 def _scores(output: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | None]:
-    """Mean Dice over structures and frames, and that of each structure, in all frames and in each of a pair."""
+    """Mean Dice over structures and frames, that of each structure, in all frames and in each of a pair, and what was
+    measured on the files' grid."""
     (frames,) = case_scores([output])
     found = {SCORE: mean_of_known(frames)}
     for number, name in enumerate(names):
@@ -296,7 +307,14 @@ def _scores(output: Mapping[str, Any], names: Sequence[str]) -> dict[str, float 
                 f"{KEY}_{name}_{phase}": mean_of_known(value)
                 for phase, value in zip(PHASES, frames[:, number], strict=True)
             }
-    return found
+    return {**found, **output.get(NATIVE, {})}
+
+
+def _agreements(names: Sequence[str]) -> dict[str, AgreementNames]:
+    return {
+        number: AgreementNames(UNITS[number], *(f"{number}_{part}" for part in ("bias", "low", "high")))
+        for number in heart_numbers(names)
+    }
 
 
 SEGMENTATION = Task(
@@ -318,11 +336,14 @@ SEGMENTATION = Task(
     predictions=_predictions,
     form=_form,
     scores=_scores,
+    by_patient=lambda names: {"Dice on the files' grid": lambda numbers: numbers.get(DICE)},
     sections=frozenset({EXPORT}),
     on_files=_on_files,
     key=KEY,
     measures={KEY: "mean Dice"},
     file_measures={DICE: "Dice,\nfiles' grid", "lv_ef_error": "LV EF error\n(points)"},
     more=lambda names: {f"{KEY}_{name}": f"Dice of {name}" for name in names},
+    agreements=_agreements,
+    counted=_counted,
     settings={"selection_metric": KEY, "class_weights": None, "label_smoothing": 0.0},
 )

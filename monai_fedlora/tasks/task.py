@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import nn
 
@@ -19,7 +19,9 @@ from monai_fedlora.engines.epoch_metrics import EpochMetrics
 from monai_fedlora.site_report import MOST_CLASSES, MetricsForm
 
 OUTPUTS = "outputs"
-"""Section of results: logits, labels and inputs of the heads, which calibration and unusual images are measured on."""
+"""Section of results: logits and labels, which calibration is measured on."""
+FEATURES = "features"
+"""Section of results: inputs of the heads, which unusual images are measured on."""
 CONFUSION = "confusion"
 """Section of results: confusion matrices, and with them calibration errors and levels of chance."""
 SCORE = "score"
@@ -28,6 +30,21 @@ MEMBERSHIP = "membership"
 """Section of results: the membership audit, which attacks class probabilities."""
 EXPORT = "export"
 """Section of results: a bundle that runs without this package."""
+
+
+class AgreementNames(NamedTuple):
+    """The metrics of how well a number agrees with its reference (Bland and Altman, Lancet 1986).
+
+    Attributes:
+        unit: of the number and of all of them; empty where it is not known.
+        bias: mean of the differences, found minus reference.
+        low, high: limits of agreement, 1.96 standard deviations of the differences below and above the bias.
+    """
+
+    unit: str
+    bias: str
+    low: str
+    high: str
 
 
 class MakeLoss(Protocol):
@@ -86,10 +103,15 @@ class Task:
         lower_is_better: whether a smaller :attr:`key` is the better one.
         ends: lowest and highest value of the key on an axis; None where these follow from the values.
         more: given the names, words for further metrics of tables, one for each name.
+        agreements: given the names, the metrics of each number that is compared with a reference.
+        counted: given the names, the metric that counts the cases behind another one, for those that not all cases
+            have.
         sections: further parts of results that this task has, see :data:`OUTPUTS` and those below it.
         scores: given a case's decollated output with ``pred`` and ``label``, and the names, numbers by name: first
             :data:`SCORE`, whose mean over cases is :attr:`key`, then finer ones; None or NaN where undefined. None for
             a task that tells nothing of single cases.
+        by_patient: given the names, what patients are compared by beside the score: words with what gives the number
+            (better and worse as the score is) from the finer ones of :attr:`scores`, or None.
         by_class: whether the key is the mean of the classes' mean scores in place of that of all cases.
         settings: training settings of its own in place of a classification bundle's.
         scaled: given the scale of a datalist's values, the task with targets on that scale; None for tasks without.
@@ -119,9 +141,14 @@ class Task:
     lower_is_better: bool = False
     ends: tuple[float, float] | None = (0.0, 1.0)
     more: Callable[[Sequence[str]], Mapping[str, str]] = lambda names: {}
+    agreements: Callable[[Sequence[str]], Mapping[str, AgreementNames]] = lambda names: {}
+    counted: Callable[[Sequence[str]], Mapping[str, str]] = lambda names: {}
     along: tuple[str, ...] = ()
     sections: frozenset[str] = frozenset()
     scores: Callable[[Mapping[str, Any], Sequence[str]], Mapping[str, float | None]] | None = None
+    by_patient: Callable[[Sequence[str]], Mapping[str, Callable[[Mapping[str, float | None]], float | None]]] = (
+        lambda names: {}
+    )
     by_class: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     scaled: Callable[[Sequence[tuple[float, float]]], Task] | None = None
@@ -130,6 +157,10 @@ class Task:
     def word(self) -> str:
         """Word for the key metric."""
         return self.measures[self.key]
+
+    def on(self, scale: Sequence[tuple[float, float]]) -> Task:
+        """The task with targets on a scale; itself where there is none, or where it knows none."""
+        return self.scaled(scale) if self.scaled is not None and scale else self
 
     def names_of_outputs(self, outputs: int) -> int:
         """The number of names that a head of so many outputs has."""

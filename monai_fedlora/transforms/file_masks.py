@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from monai_fedlora.measures.given_numbers import GivenNumbers, given_numbers, shared_slices_reason
 from monai_fedlora.transforms.frames import Frame, join_frames, read_frames, shared_slices
 from monai_fedlora.transforms.mask_grid import restore_labels
 from monai_fedlora.transforms.mask_reading import read_both_masks
+from monai_fedlora.transforms.orientation import is_known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,28 @@ class CineFiles:
         for frame, (mask, start) in enumerate(zip(masks, (0, offset), strict=True)):
             joined[frame, ..., start - first : start - first + mask.shape[2]] = mask
         return joined
+
+    def given(
+        self, masks: tuple[np.ndarray, np.ndarray], *, structures: Sequence[str], seen: tuple[int, float]
+    ) -> GivenNumbers:
+        """The numbers of a heart that are given to a reader of :meth:`restored` masks, or why there are none.
+
+        Args:
+            masks: of end-diastole and end-systole.
+            structures: names of the values from 1.
+            seen: number of slices of the network's grid, and their distance in mm.
+        """
+        of_ed, of_es = shared_slices(self.ed, self.es)
+        pair = np.stack([masks[0][..., of_ed], masks[1][..., of_es]])
+        dropped = shared_slices_reason(masks[0].shape[2], masks[1].shape[2], pair.shape[3])
+        return given_numbers(
+            pair,
+            spacing=self.spacing,
+            structures=structures,
+            oriented=is_known(torch.from_numpy(self.ed.affine), list(self.ed.voxels.shape)),
+            seen=seen,
+            besides=() if dropped is None else (dropped,),
+        )
 
 
 def in_order_of_file(mask: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray]:

@@ -28,25 +28,40 @@ def augment_pairs(image: Tensor, shares: Tensor, generator: torch.Generator) -> 
     Returns:
         Both of the same shapes and ranges.
     """
-    batch, frames, *_, slices = image.shape
-    grid = _places(batch, image.shape[2], generator).to(image.device)
+    frames, slices = image.shape[1], image.shape[-1]
     both = torch.cat([image, shares], dim=1).permute(0, 1, 4, 2, 3).flatten(1, 2)
-    moved = functional.grid_sample(both, grid, align_corners=False, padding_mode="zeros")
+    moved = moved_in_plane(both, generator)
     moved = moved.unflatten(1, (-1, slices)).permute(0, 1, 3, 4, 2)
     return _grey_levels(moved[:, :frames], generator), moved[:, frames:].contiguous()
 
 
-def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
+def moved_in_plane(planes: Tensor, generator: torch.Generator, *, padding: str = "zeros") -> Tensor:
+    """Turn, mirror, shift and bend the planes of each image together.
+
+    Args:
+        planes: (B, C, X, Y) float32, X and Y equal.
+        generator: of everything random, on the CPU.
+        padding: what lies beyond the edges, as ``torch.nn.functional.grid_sample`` calls it.
+
+    Returns:
+        (B, C, X, Y).
+    """
+    grid = _places(len(planes), planes.shape[2], generator).to(planes.device)
+    return functional.grid_sample(planes, grid, align_corners=False, padding_mode=padding)
+
+
+def uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
+    """Random numbers between ``low`` and ``high`` of a shape."""
     return low + (high - low) * torch.rand(*shape, generator=generator)
 
 
 def _places(batch: int, size: int, generator: torch.Generator) -> Tensor:
     """Where each pixel is read, (B, X, Y, 2) in the units of ``grid_sample``."""
-    angle = _uniform(generator, -math.pi, math.pi, batch)
+    angle = uniform(generator, -math.pi, math.pi, batch)
     mirror = 1 - 2 * (torch.rand(batch, generator=generator) < 0.5).float()
     cos, sin = angle.cos(), angle.sin()
     turn = torch.stack([torch.stack([cos * mirror, -sin], 1), torch.stack([sin * mirror, cos], 1)], 1)
-    shift = _uniform(generator, -_SHIFT, _SHIFT, batch, 2, 1)
+    shift = uniform(generator, -_SHIFT, _SHIFT, batch, 2, 1)
     places = functional.affine_grid(torch.cat([turn, shift], 2), [batch, 1, size, size], align_corners=False)
     nodes = torch.randn(batch, 2, _NODES, _NODES, generator=generator) * _BEND
     bend = functional.interpolate(nodes, size=(size, size), mode="bicubic", align_corners=True)
@@ -58,9 +73,9 @@ def _grey_levels(image: Tensor, generator: torch.Generator) -> Tensor:
     batch, _, size, _, slices = image.shape
     one = (batch, 1, 1, 1, 1)
     device = image.device
-    image = image.clamp(0, 1) ** _uniform(generator, -0.5, 0.5, *one).exp().to(device)
+    image = image.clamp(0, 1) ** uniform(generator, -0.5, 0.5, *one).exp().to(device)
     nodes = torch.randn(batch, 1, 3, 3, generator=generator) * 0.2
     gain = functional.interpolate(nodes, size=(size, size), mode="bicubic", align_corners=True).exp()[..., None]
     gain = gain * (1 + 0.06 * torch.randn(batch, 1, 1, 1, slices, generator=generator))
-    noise = torch.randn(image.shape, generator=generator) * _uniform(generator, 0, 0.06, *one)
+    noise = torch.randn(image.shape, generator=generator) * uniform(generator, 0, 0.06, *one)
     return (image * gain.to(device) + (noise * (torch.rand(one, generator=generator) < 0.5)).to(device)).clamp(0, 1)

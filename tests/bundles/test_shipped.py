@@ -15,8 +15,8 @@ from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.engines.metrics import classification_metrics
 from monai_fedlora.errors import ConfigError, WeightsError
 from monai_fedlora.exporting.check.metadata import metadata_schema
-from monai_fedlora.files import read_json
-from monai_fedlora.resources import bundle_configs, list_bundles
+from monai_fedlora.files import read_json, write_json
+from monai_fedlora.resources import BUNDLES_VARIABLE, bundle_configs, bundle_path, list_bundles
 from tests.bundles.shipped import (
     BUNDLES,
     CLASSIFIERS,
@@ -159,6 +159,7 @@ def test_the_shared_part_holds_no_setting_and_replaces_none(bundle: Shipped) -> 
         shared = read_json(bundle.folder.parent / f"{name}.json")
         assert own.keys() & shared.keys() <= {"run"}
         shared.pop("process_timeout", None)  # of several processes alone
+        shared.pop("fine_tune_epochs", None)  # of a federation alone
         assert all(isinstance(value, (dict, list)) or value in ("@run_dir", "test") for value in shared.values())
     assert bundle_configs(bundle.name) == [Path(file) for file in bundle.files("train")]
 
@@ -320,3 +321,14 @@ def test_two_processes_train_together_and_share_the_cases(bundle: Shipped, datal
     metrics = read_json(tmp_path / "together" / "metrics.json")
     assert f"balanced_accuracy {metrics['balanced_accuracy']:.4g}" in done.stdout
     assert f"auroc {metrics['auroc']:.4g}" in done.stdout
+
+
+def test_a_copy_of_earlier_settings_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    earlier = read_json(bundle_path("image_2d_fedopal_classification") / "configs" / "train.json")
+    del earlier["image_mean"], earlier["image_std"]
+    write_json(tmp_path / "own" / "configs" / "train.json", earlier)
+    monkeypatch.setenv(BUNDLES_VARIABLE, str(tmp_path))
+    with pytest.raises(ConfigError, match=r"train\.json does not say image_mean, image_std, .* null for image_mean"):
+        bundle_configs("own")
+    write_json(tmp_path / "own" / "configs" / "train.json", earlier | {"image_mean": None, "image_std": None})
+    assert len(bundle_configs("own")) == 2

@@ -215,5 +215,5 @@ def test_a_short_axis_stored_mirrored_goes_from_base_to_apex_without_a_doubt(tur
 
 @pytest.mark.parametrize(("slices", "frames"), [(2, 20), (9, 5)])
 def test_too_few_slices_or_frames_are_refused_with_what_there_is(slices: int, frames: int) -> None:
-    with pytest.raises(DataError, match=rf"series 5: {slices * frames} images at {slices} places in 1 orientations"):
+    with pytest.raises(DataError, match=rf"series 5: {slices * frames} images at {slices} places in 1 orientation"):
         find(cine(range(slices), frames))

@@ -285,6 +285,7 @@ def long_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return Study("long", DicomFiles(write_study(tmp_path_factory.mktemp("long") / "heart", beating_heart(slices=8))))
 
 
+@pytest.mark.slow
 def test_outlines_stand_beside_the_class_in_table_json_and_pictures(
     classifier: Classifier, long_study: Study, tmp_path: Path
 ) -> None:
@@ -313,6 +314,7 @@ def test_outlines_alone_have_no_columns_of_a_class(long_study: Study, tmp_path: 
     assert content["probabilities"] is None and content["heart"]["frames"]["es"] == 4
 
 
+@pytest.mark.slow
 def test_outlines_that_cannot_be_made_cost_no_class(classifier: Classifier, long_study: Study, tmp_path: Path) -> None:
     outliner = GreyOutliner(refuses=lambda pair: len(pair) == 2)
     (outcome,) = predict_all(classifier, [long_study], tmp_path / "O", outliner=outliner, overlay=False)

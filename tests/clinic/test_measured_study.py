@@ -28,9 +28,32 @@ def test_masks_of_all_frames_give_numbers_of_the_chosen_ones_and_a_curve(loaded:
     assert found.beat.volumes == pytest.approx(volumes)
     assert found.function.lv_edv == pytest.approx(volumes[loaded.frames.ed])
     assert (found.beat.ed, found.beat.es) == (9, 4)  # the middle of the frames at which it is full
-    difference = found.frame_difference
-    assert difference is not None and difference.ed_apart == loaded.frames.ed + 1 and difference.edv_error == 0
     assert any(sentence.startswith("LV ejection fraction: ") for sentence in found.sentences())
+
+
+def test_better_masks_of_the_chosen_frames_do_not_move_the_choice(loaded: LoadedStudy) -> None:
+    moving = small_heart(loaded)
+
+    def pair(ed: int, es: int) -> np.ndarray:
+        smaller = moving[[ed, es]].copy()
+        smaller[0, 20] = 0  # now the frames beside it are larger
+        return smaller
+
+    found = measure_study(moving, loaded, algorithm=ALGORITHM, pair=pair)
+    assert found.beat is not None and found.function is not None
+    assert (found.beat.ed, found.beat.es) == (found.ed, found.es) == (9, 4)
+    assert (
+        found.beat.volumes[9] == pytest.approx(found.function.lv_edv)
+        and max(found.beat.volumes) > found.function.lv_edv
+    )
+
+
+def test_the_frames_of_a_class_are_named_where_the_volumes_have_others(loaded: LoadedStudy) -> None:
+    moving = small_heart(loaded)
+    found = measure_study(moving, loaded, algorithm=ALGORITHM)
+    assert loaded.frames is not None and loaded.frames.ed != found.ed
+    assert found.how.startswith(f"End-diastole is {loaded.frames.called(9)}")
+    assert f"they are {loaded.frames.called(loaded.frames.ed)}" in found.how
 
 
 def test_json_holds_numbers_and_outlines_are_of_all_frames(loaded: LoadedStudy) -> None:
@@ -46,7 +69,7 @@ def test_two_frames_are_enough_and_have_no_curve(loaded: LoadedStudy) -> None:
     pair = moving[[loaded.frames.ed, loaded.frames.es]]
     found = measure_study(pair, loaded, algorithm=ALGORITHM)
     whole = measure_study(moving, loaded, algorithm=ALGORITHM)
-    assert found.function == whole.function and found.beat is None and found.frame_difference is None
+    assert found.function == whole.function and found.beat is None
 
 
 def test_a_stack_without_an_apex_gives_no_volume_but_a_reason(loaded: LoadedStudy) -> None:

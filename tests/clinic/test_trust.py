@@ -232,6 +232,6 @@ def test_model_that_cannot_measure_what_its_metadata_promise_is_refused(
     stored_run: Run, tmp_path: Path, exported: Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = export_bundle(**stored_run.options(tmp_path / "B"), program=False, statistics=False)
-    monkeypatch.setattr("monai_fedlora.clinic.bundle.read_trust", lambda metadata: read_trust(exported.metadata))
+    monkeypatch.setattr("monai_fedlora.clinic.opened_model.read_trust", lambda metadata: read_trust(exported.metadata))
     with pytest.raises(ConfigError, match="assess"):
         open_bundle(plain.folder)

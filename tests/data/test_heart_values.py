@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import monai_fedlora as fl
-from monai_fedlora.commands.data import _value
+from monai_fedlora.commands.options import parse_value
 from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.data.pool import pool
 from monai_fedlora.data.site import PhantomSettings, site_data
@@ -139,6 +139,6 @@ def test_a_phantom_site_knows_its_ejection_fractions() -> None:
 
 
 def test_the_option_has_a_name_and_a_scale() -> None:
-    assert _value("lv_ef") == ("lv_ef", None) and _value("ef=50/15") == ("ef", (50.0, 15.0))
+    assert parse_value("lv_ef") == ("lv_ef", None) and parse_value("ef=50/15") == ("ef", (50.0, 15.0))
     with pytest.raises(Exception, match="two numbers"):
-        _value("ef=50")
+        parse_value("ef=50")

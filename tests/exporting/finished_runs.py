@@ -32,6 +32,7 @@ from monai_fedlora.networks.cinema import ConvViTSize
 from monai_fedlora.networks.head_inputs import head_inputs, joined
 from monai_fedlora.networks.vit import ViTSettings
 from monai_fedlora.scope import Role
+from monai_fedlora.tasks.task import OUTPUTS
 from monai_fedlora.transforms.orientation import reference_affine
 
 CLASSES = ("NOR", "ABN")
@@ -84,7 +85,7 @@ class Run:
 def micro() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(cinema.SIZES, "micro", MICRO)
-        patch.setitem(catalogue._IMAGE, "micro_vit", MICRO_VIT)
+        patch.setitem(catalogue.IMAGE_SIZES, "micro_vit", MICRO_VIT)
         patch.setattr(bundle_export, "public_features", noise_features)
         yield
 
@@ -206,7 +207,7 @@ def finished_run(
             origin=origin,
             shared_origin=origin.kind,
         )
-        if evidence and task == "classification":
+        if evidence and OUTPUTS in plan.task_of.sections:
             store.save_evidence(kept(network, input_shape(size), seed=index))
     save_shared(workspace / "shared.safetensors", shared, plan=plan, round_number=2, images=origin.kind)
     write_json(workspace / "results.json", results)

@@ -9,7 +9,7 @@ import pytest
 
 from monai_fedlora.exporting.bundle_export import Exported
 from monai_fedlora.exporting.claim import claim_checklist
-from monai_fedlora.exporting.model_card import format_metric
+from monai_fedlora.exporting.model_card import format_metric, model_card
 
 from .finished_runs import Run
 from .test_model_metadata import describe
@@ -52,6 +52,33 @@ def test_what_only_people_know_is_left_to_them(exported: Exported) -> None:
     said = items(claim_checklist(exported.metadata))
     for number in (2, 4, 5, 8, 10, 12, 13, 14, 15, 16, 17, 18, 20, 30, 31, 33, 34, 35, 37, 39, 40, 42):
         assert said[number] == TO_FILL_IN
+
+
+@pytest.mark.parametrize(
+    ("answer", "image", "there", "not_there"),
+    [
+        ("values", "MR", "limits of agreement", "Dice"),
+        ("segmentation", "MR", "in each phase", "accuracy"),
+        ("segmentation", "photograph", "Dice", "Volumes"),
+        ("probabilities", "MR", "calibration error", "Dice"),
+    ],
+)
+def test_measures_are_those_of_the_answer(stored_run: Run, answer: str, image: str, there: str, not_there: str) -> None:
+    metadata = describe(stored_run, "site-1")
+    metadata["network_data_format"]["outputs"]["pred"]["format"] = answer
+    metadata["network_data_format"]["inputs"]["image"]["modality"] = image
+    said = items(claim_checklist(metadata))[28]
+    assert there in said and not_there not in said
+
+
+def test_training_tells_how_the_server_and_the_site_went_on(stored_run: Run) -> None:
+    metadata = describe(stored_run, "site-1")
+    steps = {"optimizer": "fedadam", "learning_rate": 0.1}
+    metadata["provenance"] |= {"fine_tune_epochs": 2, "site_weights": "equal", "server_optimizer": steps}
+    said, card = items(claim_checklist(metadata)), model_card(metadata, usage="")
+    for text in (said[25], card):
+        assert "all updates counting alike, on the server optimizer fedadam, learning_rate 0.1, then 2 epochs" in text
+    assert said[26].startswith("The model after 3 rounds and its site's own epochs;")
 
 
 @pytest.mark.slow

@@ -102,6 +102,7 @@ def test_program_refuses_what_is_no_photograph(image_exported: Exported, image: 
         program_of(image_exported.folder)(image)
 
 
+@pytest.mark.slow
 def test_assertions_stay_on_the_cpu_when_the_program_moves(image_exported: Exported) -> None:
     """A failed assertion on a GPU makes every later call of the process fail."""
     program = move_to_device_pass(torch.export.load(image_exported.folder / "models" / "model.pt2"), "meta")

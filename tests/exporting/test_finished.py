@@ -25,9 +25,11 @@ from monai_fedlora.exporting.finished import (
     read_shared,
     rebuild,
 )
+from monai_fedlora.exporting.pooled import pooled_test
 from monai_fedlora.files import load_tensors, save_tensors, sha256, write_json
 from monai_fedlora.networks.weights import backbone_sha256
 from monai_fedlora.site_report import EARLIER_VIEWS
+from tests.helpers import make_plan
 
 from .finished_runs import MICRO, Run
 
@@ -83,8 +85,36 @@ def test_shared_model_has_the_pooled_test_metrics(run: Run) -> None:
     pooled = read_shared(run.workspace / "shared.safetensors").test["shared"]
     views = [final[site]["test"]["shared"] for site in run.plan.sites]
     assert pooled["n"] == sum(view["n"] for view in views)
+    assert pooled["sites"] == len(views)
     assert pooled["accuracy"] == pytest.approx(sum(view["accuracy"] * view["n"] for view in views) / pooled["n"])
     assert pooled["worst_site_balanced_accuracy"] == min(view["balanced_accuracy"] for view in views)
+
+
+def test_pooled_metrics_say_how_many_sites_they_cover_and_take_no_balance_of_one_class() -> None:
+    plan = make_plan(sites=("a", "b", "c"), classes=("x", "y"))
+    shared = {"confusion_matrix": [[0, 0], [1, 3]], "n": 4, "balanced_accuracy": 0.75}
+    balanced = {"confusion_matrix": [[3, 1], [1, 3]], "n": 8, "balanced_accuracy": 0.8}
+    tests = {"a": {"shared": shared}, "b": {"shared": balanced}, "c": {"shared": {}}}
+    results = {"status": "finished", "plan": plan.to_json(), "final": {s: {"test": t} for s, t in tests.items()}}
+    pooled = pooled_test(results, plan)
+    assert pooled is not None
+    assert (pooled["sites"], pooled["n"]) == (2, 12)
+    assert pooled["balanced_accuracy"] == pytest.approx((3 / 4 + 6 / 8) / 2)
+    assert pooled["worst_site_balanced_accuracy"] == 0.8
+    tests["b"] = {"shared": {}}
+    alone = pooled_test(results | {"final": {s: {"test": t} for s, t in tests.items()}}, plan)
+    assert alone is not None
+    assert (alone["sites"], alone["balanced_accuracy"], alone["worst_site_balanced_accuracy"]) == (1, None, None)
+
+
+def test_a_site_that_has_trained_no_round_has_no_personal_model(run: Run, tmp_path: Path) -> None:
+    now = read_finished(run.workspace, "site-1").path
+    path = tmp_path / now.name
+    shutil.copy(now, path)
+    record = json.loads(load_tensors(path)[1]["record"])
+    rewrite(path, record=json.dumps({**record, "restored_rounds": 0}))
+    with pytest.raises(ExportError, match=r"site-1 has trained no round.*--site shared"):
+        read_personal(path, "site-1")
 
 
 def test_what_nobody_has_trained_is_no_shared_model(run: Run) -> None:

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from monai_fedlora.engines.metrics import classification_metrics
-from monai_fedlora.exporting.intervals import METHODS, area, mean_of_proportions, wilson, with_intervals
+from monai_fedlora.engines.native_results import native_limits
+from monai_fedlora.exporting.intervals import (
+    METHODS,
+    area,
+    mean_of_proportions,
+    metric_name,
+    wilson,
+    with_intervals,
+)
+from monai_fedlora.exporting.model_card import _performance
+from monai_fedlora.measures.structures import HEART
 
 
 @pytest.mark.parametrize(("hits", "total"), [(0, 10), (81, 263), (15, 148), (1, 29), (10, 10), (1, 1)])
@@ -118,3 +128,17 @@ def test_absent_class_leaves_its_metrics_without_interval() -> None:
 def test_metrics_without_counts_have_no_interval() -> None:
     assert with_intervals({"accuracy": 0.5}) == {"accuracy": {"value": 0.5, "interval_95": None}}
     assert with_intervals({}) == {}
+
+
+def test_numbers_of_cases_are_no_metrics() -> None:
+    found = with_intervals({"n": 12, "dice": 0.8, "dice_low": 0.7, "dice_high": 0.9, "dice_RV": 0.6, "cases_RV": 4.0})
+    assert found["cases_RV"] == 4.0 and found["dice_RV"] == {"value": 0.6, "interval_95": None}
+    assert _performance({"personal": found}) == {"metrics": ["dice", "dice_RV"], "with_interval": ["dice"]}
+
+
+def test_what_is_measured_on_files_has_names_and_units() -> None:
+    assert metric_name("native_dice_RV_ED") == "Dice on the files' grid of RV at ED"
+    assert metric_name("lv_edv_error") == "mean absolute error of lv_edv, mL"
+    assert metric_name("bias_lv_ef") == "bias of lv_ef"
+    unnamed = [name for name in native_limits(HEART) if "_" in name and metric_name(name) == name.replace("_", " ")]
+    assert unnamed == []

@@ -10,17 +10,20 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import monai_fedlora as fl
+from monai_fedlora.cli import main
 from monai_fedlora.clinic.bundle import open_bundle
-from monai_fedlora.clinic.helper import Helper, isolated
-from monai_fedlora.clinic.segmenting import open_model, open_segmenter
-from monai_fedlora.errors import ConfigError, ExportError
+from monai_fedlora.clinic.many import file_name
+from monai_fedlora.clinic.segmenting import open_segmenter
+from monai_fedlora.errors import ConfigError
 from monai_fedlora.exporting.bundle_export import Exported, export_bundle
 from monai_fedlora.exporting.check.checker import check_bundle
-from monai_fedlora.exporting.mask_numbers import COLUMNS
-from monai_fedlora.measures.heart_function import heart_function
-from monai_fedlora.measures.stack_coverage import stack_coverage
+from monai_fedlora.exporting.modalities import modality_of
+from monai_fedlora.files import read_json
+from monai_fedlora.measures.given_numbers import GIVEN_COLUMNS, given_numbers
+from monai_fedlora.measures.heart_function import COLUMNS
 from monai_fedlora.transforms.localise import CinePreprocessor
 from monai_fedlora.transforms.mask_grid import restore_labels
 from monai_fedlora.transforms.orientation import (
@@ -31,6 +34,8 @@ from monai_fedlora.transforms.orientation import (
     reference_affine,
     turned_back,
 )
+from monai_fedlora.transforms.photograph_geometry import centre_box
+from monai_fedlora.transforms.photograph_mask import restore_photograph_labels
 from tests.tasks.small import STRUCTURES as SMALL_STRUCTURES
 from tests.tasks.small import Pixels, images_and_masks
 
@@ -54,7 +59,8 @@ def mask_run(tmp_path_factory: pytest.TempPathFactory, backbone: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def mask_exported(tmp_path_factory: pytest.TempPathFactory, mask_run: Run) -> Exported:
-    return export_bundle(**mask_run.options(tmp_path_factory.mktemp("bundles") / "outlines", program=False))
+    """With every kind of file, so that one export serves all tests."""
+    return export_bundle(**mask_run.options(tmp_path_factory.mktemp("bundles") / "outlines", onnx=True))
 
 
 def in_memory(network: torch.nn.Module, image: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
@@ -128,10 +134,12 @@ def test_the_bundle_runs_where_this_package_is_not(mask_exported: Exported, stud
 
 
 @pytest.mark.slow
-def test_every_file_of_the_model_passes_the_check_and_its_run(mask_run: Run, tmp_path: Path) -> None:
-    exported = export_bundle(**mask_run.options(tmp_path / "B", onnx=True))
-    assert set(exported.metadata["model_files"]) == {f"models/model.{end}" for end in ("ts", "pt", "pt2", "onnx")}
-    assert check_bundle(exported.folder, run=True).passed
+def test_every_file_of_the_model_passes_the_check_and_its_run(
+    mask_run: Run, mask_exported: Exported, tmp_path: Path
+) -> None:
+    files = set(mask_exported.metadata["model_files"])
+    assert files == {f"models/model.{end}" for end in ("ts", "pt", "pt2", "onnx")}
+    assert check_bundle(mask_exported.folder, run=True).passed
     shared = export_bundle(**mask_run.options(tmp_path / "S", site="shared", program=False))
     assert check_bundle(shared.folder).passed
     assert shared.metadata["eval_metrics"]["test"]["shared"]["dice"] == {
@@ -181,13 +189,28 @@ def test_an_opened_bundle_outlines_pairs_on_their_own_grid(
 
 
 @pytest.mark.slow
-def test_another_process_outlines_the_same(mask_exported: Exported, studies: Path) -> None:
-    model = open_model(mask_exported.folder, device="cpu")
-    image, affine = read_pair(studies, "p1")
-    with Helper(mask_exported.folder) as process:
-        process.start()
-        apart = isolated(open_segmenter(mask_exported.folder, device="cpu"), process)
-        assert torch.equal(apart.masks(image[None].float(), affine), model.masks(image[None].float(), affine))  # type: ignore[union-attr]
+def test_predict_gives_the_class_of_one_bundle_and_the_numbers_of_the_outlines_of_another(
+    exported: Exported, mask_exported: Exported, studies: Path, tmp_path: Path
+) -> None:
+    """Both models run in a process of their own, and outline there as they do here."""
+    (studies / "a_3_ed.nii.gz").unlink()
+    (studies / "a_3_es.nii.gz").unlink()
+    bundles = [str(exported.folder), "--outlines", str(mask_exported.folder)]
+    assert main(["predict", *bundles, str(studies), "--output", str(tmp_path / "out"), "--no-overlay"]) == 0
+    rows = read_rows(tmp_path / "out" / "predictions.csv")
+    assert rows.keys() == {"p1", "p.2 b"}
+    model = open_segmenter(mask_exported.folder, device="cpu")
+    for study, row in rows.items():
+        image, affine = read_pair(studies, study)
+        (masks,) = model.masks(image[None].float(), affine)
+        spacing = affine[:3, :3].norm(dim=0).tolist()
+        expected = given_numbers(masks, spacing=spacing, seen=(model.slices, model.spacing[2]))
+        assert [row[name] for name in GIVEN_COLUMNS] == expected.cells()
+        assert row["prediction"] in ("NOR", "ABN") and row["error"] == ""
+        name = file_name(study)
+        contours = read_json(tmp_path / "out" / "contours" / f"{name}.json")
+        assert contours["structures"] == list(STRUCTURES) and len(contours["frames"]) == 2
+        assert (tmp_path / "out" / "figures" / f"{name}_outlines.png").stat().st_size > 1000
 
 
 @pytest.mark.slow
@@ -209,10 +232,10 @@ def test_numbers_of_the_table_are_those_of_the_written_masks(
         mask[..., -1] *= mask[..., -1] != 1
         affine = reference_affine((3.0, 3.0, 9.0))
         numbers, reason = script.measure(mask, affine)
-        row = heart_function(mask, spacing=(3.0, 3.0, 9.0)).to_row()
-        expected = [row[name] for name in ("lv_edv", "lv_esv", "lv_ef", "lv_mass", "rv_edv", "rv_esv", "rv_ef")]
-        assert reason == "; ".join(stack_coverage(mask, spacing=(3.0, 3.0, 9.0)).reasons)
-        assert numbers.isnan().all() if reason else numbers.tolist() == pytest.approx(expected)
+        expected = given_numbers(mask, spacing=(3.0, 3.0, 9.0))
+        assert reason == "; ".join(expected.no_volume_because)
+        function = expected.function
+        assert numbers.isnan().all() if function is None else numbers.tolist() == list(function.to_row().values())
 
 
 @pytest.mark.slow
@@ -235,10 +258,10 @@ def test_a_network_of_ones_own_writes_masks_of_arrays(tmp_path: Path) -> None:
     assert [int(row[f"{name}_voxels"]) for name in SMALL_STRUCTURES] == [(found == 1).sum(), (found == 2).sum()]
 
 
-@pytest.mark.slow
-def test_masks_of_photographs_are_refused(tmp_path: Path, image_backbone: Path) -> None:
-    run = finished_run(
-        tmp_path / "W",
+@pytest.fixture(scope="module")
+def photograph_run(tmp_path_factory: pytest.TempPathFactory, image_backbone: Path) -> Run:
+    return finished_run(
+        tmp_path_factory.mktemp("run") / "W",
         image_backbone,
         size="micro_vit",
         task="segmentation",
@@ -246,6 +269,38 @@ def test_masks_of_photographs_are_refused(tmp_path: Path, image_backbone: Path) 
         training={"style": "dermoscopy"},
         given_views={"personal": masks_found(0), "shared": masks_found(0)},
     )
-    with pytest.raises(ExportError, match="masks of photographs"):
-        export_bundle(**run.options(tmp_path / "B"))
-    assert not (tmp_path / "B").exists()
+
+
+def write_photographs(folder: Path) -> None:
+    """A wide and a high photograph with a dark spot, and one that has to be turned to stand upright."""
+    folder.mkdir()
+    for name, size in (("wide", (90, 60)), ("high", (40, 70)), ("turned", (64, 48))):
+        levels = np.random.default_rng(len(name)).integers(120, 220, (size[1], size[0], 3), dtype=np.uint8)
+        levels[10:30, 10:25] = 40
+        exif = Image.Exif()
+        exif[0x0112] = 6 if name == "turned" else 1
+        Image.fromarray(levels).save(folder / f"{name}.png", exif=exif)
+
+
+@pytest.mark.slow
+def test_masks_of_photographs_lie_on_their_pixels_where_this_package_is_not(
+    photograph_run: Run, tmp_path: Path
+) -> None:
+    exported = export_bundle(**photograph_run.options(tmp_path / "B", onnx=True))
+    assert check_bundle(exported.folder, run=True).passed
+    assert not exported.metadata["model_files"]["models/model.pt2"]["preprocessing"]
+    write_photographs(tmp_path / "studies")
+    run = without_this_package(exported.usage, tmp_path / "studies", tmp_path / "out", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    rows = read_rows(tmp_path / "out" / "masks.csv")
+    modality = modality_of(photograph_run.plan)
+    for name, size in (("wide", (90, 60)), ("high", (40, 70)), ("turned", (48, 64))):
+        with Image.open(tmp_path / "out" / f"{name}_mask.png") as image:
+            assert (image.mode, image.size) == ("L", size)
+            found = np.asarray(image)
+        (upright,) = modality.inputs({"image": str(tmp_path / "studies" / f"{name}.png")})
+        with torch.no_grad():
+            scores = photograph_run.networks["site-1"](modality.preprocessor()(upright[None])).softmax(dim=2)
+        expected = restore_photograph_labels(scores[0], centre_box(size[1], size[0]), size[1], size[0])[0]
+        assert (found != expected.numpy()).mean() < 1e-3
+        assert 0 < int(rows[name]["lesion_pixels"]) == (found == 1).sum() < found.size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from monai_fedlora.data.origin import Origin
 from monai_fedlora.engines.metrics import classification_metrics
 from monai_fedlora.exporting.bundle_export import Exported
 from monai_fedlora.exporting.calibration import calibrate
@@ -19,12 +21,19 @@ from monai_fedlora.exporting.finished import read_finished
 from monai_fedlora.exporting.modalities import modality_of
 from monai_fedlora.exporting.model_card import format_metric, model_card
 from monai_fedlora.exporting.model_metadata import model_metadata
+from monai_fedlora.privacy.privacy_settings import PrivacySettings
 
 from .finished_runs import Run
 
 
-def describe(run: Run, site: str) -> dict[str, Any]:
+def describe(
+    run: Run, site: str, privacy: PrivacySettings | None = None, start: Origin | None = None
+) -> dict[str, Any]:
     model = read_finished(run.workspace, site)
+    if privacy is not None:
+        declared = dict.fromkeys(model.plan.sites, 20)
+        plan = dataclasses.replace(model.plan, privacy=privacy, declared_cases=declared, start=start)
+        model = dataclasses.replace(model, plan=plan)
     return model_metadata(
         model,
         name="B",
@@ -77,6 +86,22 @@ def test_no_other_site_is_named(stored_run: Run) -> None:
         text = json.dumps(describe(stored_run, site))
         assert [name for name in stored_run.plan.sites if name in text] == ([allowed] if allowed else [])
         assert str(stored_run.backbone.parent) not in text
+
+
+def test_a_model_that_was_trained_under_a_budget_says_what_is_outside_of_it(stored_run: Run) -> None:
+    budget = PrivacySettings(epsilon=8.0, delta=1e-5, clip=1.0)
+    for site, said in (("site-1", "outside of that promise"), ("shared", "and so are the weights")):
+        plain = describe(stored_run, site)["limitations"]
+        (text,) = set(describe(stored_run, site, privacy=budget)["limitations"]) - set(plain)
+        assert "(epsilon 8, delta 1e-05)" in text
+        assert said in text
+
+
+def test_a_budget_says_nothing_of_what_the_weights_began_from(stored_run: Run) -> None:
+    budget = PrivacySettings(epsilon=8.0, delta=1e-5, clip=1.0)
+    said = " ".join(describe(stored_run, "shared", privacy=budget, start=Origin())["limitations"])
+    assert "so are the weights" not in said
+    assert "The weights began from tensors of an earlier training, for which this says nothing" in said
 
 
 def test_no_text_is_rewritten_by_the_config_parser(stored_run: Run) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from peft import PeftModel
 from monai_fedlora.adapters.lora import PRIVATE, SHARED
 from monai_fedlora.errors import ExportError
 from monai_fedlora.exporting import peft_folders as module
-from monai_fedlora.exporting.bundle_export import export_bundle
 from monai_fedlora.exporting.peft_folders import export_peft
 from monai_fedlora.federated.initial import build_shared, load_shared, starting_point
 from monai_fedlora.files import load_tensors
@@ -87,14 +85,15 @@ def test_new_federation_starts_from_the_shared_folder(run: Run, tmp_path: Path) 
     assert any((fresh[key] != value).any() for key, value in stored.items())
 
 
-@pytest.mark.parametrize("export", [export_peft, partial(export_bundle, statistics=False)])
-def test_numbers_have_no_export_and_nothing_is_left(
-    make_run: Callable[..., Run], export: Callable[..., Any], tmp_path: Path
+@pytest.mark.slow
+def test_adapters_of_a_regression_say_which_scale_their_numbers_are_on(
+    make_run: Callable[..., Run], tmp_path: Path
 ) -> None:
-    run = make_run(task="regression", classes=("lv_ef", "lv_edv"))
-    with pytest.raises(ExportError, match="run of regression, whose models cannot be exported"):
-        export(**run.options(tmp_path / "B"))
-    assert not (tmp_path / "B").exists()
+    views = {"personal": {"n": 12, "scaled_error": 5.0}, "shared": {"n": 12, "scaled_error": 6.0}}
+    options = {"classes": ("lv_ef", "lv_edv"), "scale": ((55.0, 15.0), (150.0, 50.0)), "given_views": views}
+    run = make_run(task="regression", **options)
+    found = export_peft(**run.options(tmp_path / "B"))
+    assert "lv_ef is 15 times the number plus 55" in found.usage
 
 
 @pytest.mark.slow
@@ -134,7 +133,7 @@ def test_printed_code_gives_the_model(run: Run, tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["fedavg", "ditto", "flora", "fedsa_lora"])
+@pytest.mark.parametrize("method", ["fedavg", "ditto", "flora", "fedex_lora", "fedsa_lora"])
 def test_what_no_folder_holds_is_refused(make_run: Callable[..., Run], tmp_path: Path, method: str) -> None:
     run = make_run(method=method)
     with pytest.raises(ExportError, match=f"{method} trains more than adapters and a head"):

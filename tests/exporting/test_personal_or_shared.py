@@ -80,7 +80,7 @@ def test_of_errors_the_smaller_one_is_better(personal: float, shared: float, bet
     )
     entry = judged(one, other, pairs=None, metric=task.key, word=task.word, lower_is_better=task.lower_is_better)
     assert entry["better"] == better
-    assert ("mean absolute error 4.500 against 6.200" in entry["said"]) == (better != "tie")
+    assert ("scaled error 4.500 against 6.200" in entry["said"]) == (better != "tie")
     assert "overlap" in entry["said"]
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from monai_fedlora.data.phantom.anatomy import contraction, systolic_frame
 from monai_fedlora.errors import DataError
-from monai_fedlora.measures.beat_volumes import beat_frames, compare_frames
+from monai_fedlora.measures.beat_volumes import beat_frames
 
 
 @pytest.mark.parametrize("start", [0, 7, 19])
@@ -37,15 +37,3 @@ def test_what_is_no_curve_is_refused(curve) -> None:
 def test_a_heart_that_does_not_beat_is_refused() -> None:
     with pytest.raises(DataError, match="0 mL in all 8 frames"):
         beat_frames([0.0] * 8)
-
-
-def test_other_frames_are_compared_around_the_beat() -> None:
-    found = beat_frames(150 - 90 * contraction(25))
-    other = compare_frames(found, ed=24, es=systolic_frame(25) + 2)
-    assert (other.ed_apart, other.es_apart) == (-1, 2)
-    assert other.edv_error < 0 < other.esv_error and other.ejection_error is not None and other.ejection_error < 0
-    same = compare_frames(found, ed=found.ed, es=found.es)
-    assert (same.ed_apart, same.es_apart, same.edv_error, same.ejection_error) == (0, 0, 0, 0)
-    assert same.to_row()["ejection"] == pytest.approx(60)
-    with pytest.raises(DataError, match="not among"):
-        compare_frames(found, ed=0, es=25)

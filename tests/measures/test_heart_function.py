@@ -6,7 +6,14 @@ import pytest
 from monai_fedlora.data.phantom.patient import make_patient
 from monai_fedlora.data.phantom.vendors import VENDORS
 from monai_fedlora.errors import DataError
-from monai_fedlora.measures.heart_function import UNITS, ejection_fraction, heart_function, volumes_ml
+from monai_fedlora.measures.heart_function import (
+    COLUMNS,
+    UNITS,
+    ejection_fraction,
+    heart_function,
+    number_cells,
+    volumes_ml,
+)
 
 SPACING = (1.0, 2.0, 10.0)
 
@@ -47,6 +54,29 @@ def test_an_empty_ventricle_has_volumes_and_no_ejection_fraction() -> None:
     empty = heart_function(np.zeros((2, 4, 4, 3), int), spacing=SPACING)
     assert (empty.lv_edv, empty.lv_sv, empty.lv_ef) == (0.0, 0.0, None)
     assert ejection_fraction(edv=0.0, esv=3.0) is None
+
+
+@pytest.mark.parametrize(("frame", "value"), [(0, 2), (0, 3), (1, 3)])
+def test_a_structure_that_was_not_found_has_no_number_to_give(frame: int, value: int) -> None:
+    mask = boxes()
+    mask[frame][mask[frame] == value] = 0
+    lost = {name for name, found in heart_function(mask, spacing=SPACING, possible=True).to_row().items() if not found}
+    assert lost == ({"lv_mass"} if value == 2 else {"rv_edv", "rv_esv", "rv_sv", "rv_ef"})
+    kept = heart_function(mask, spacing=SPACING).to_row()
+    assert [kept[name] for name in sorted(lost)].count(0.0) >= 1  # a comparison with a reference takes it as found
+
+
+def test_a_right_ventricle_that_grows_has_no_number_to_give() -> None:
+    mask = boxes()[::-1]
+    found = heart_function(mask, spacing=SPACING, possible=True)
+    assert found.rv_edv is None and found.rv_ef is None and found.lv_edv == pytest.approx(0.4)
+    assert heart_function(mask, spacing=SPACING).rv_edv == pytest.approx(0.2)
+
+
+def test_cells_have_two_digits_and_columns_with_units() -> None:
+    cells = dict(zip(COLUMNS, number_cells({"lv_edv": 151.239, "rv_ef": 50.0, "lv_mass": None}), strict=True))
+    assert {name: cell for name, cell in cells.items() if cell} == {"lv_edv_ml": "151.24", "rv_ef_percent": "50.00"}
+    assert "lv_mass_g" in cells
 
 
 def test_phantoms_have_the_volumes_they_were_made_with() -> None:

@@ -28,9 +28,9 @@ def test_rows_hold_every_structure_and_phase_and_the_errors_of_all_numbers() -> 
         (phase, name) for phase in ("ED", "ES") for name in NAMES
     ]
     row = case.heart_row()
-    assert row["lv_edv_error"] == 0 and row["lv_ef"] == 100
-    assert row["lv_esv_error"] == pytest.approx(-(truth[1] == 1).sum() * 0.018)
-    assert row["lv_ef_error"] == pytest.approx(100 - row["lv_ef_truth"])
+    assert row["lv_edv_ml_error"] == 0 and row["lv_ef_percent"] == 100
+    assert row["lv_esv_ml_error"] == pytest.approx(-(truth[1] == 1).sum() * 0.018)
+    assert row["lv_ef_percent_error"] == pytest.approx(100 - row["lv_ef_percent_truth"])
 
 
 def test_summary_counts_missed_and_invented_structures() -> None:
@@ -65,4 +65,4 @@ def test_other_images_have_no_numbers_of_a_heart() -> None:
     mask = np.zeros((1, 20, 20), np.uint8)
     mask[0, 5:9, 5:9] = 1
     case = result(mask, mask, structures=("lesion",), phases=("image",), spacing=(1, 1))
-    assert case.found is None and case.heart_row() == {"subject": "p"} and heart_over_patients([case]) == {}
+    assert case.found is None and case.heart_row() == {"study": "p"} and heart_over_patients([case]) == {}

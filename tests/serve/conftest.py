@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
@@ -79,9 +80,10 @@ def zipped(folder: Path) -> bytes:
     return content.getvalue()
 
 
-def finished(browser: TestClient, identity: str, *, state: str = "done") -> dict[str, Any]:
-    """Poll as the page does until a study is done or has failed."""
-    for _ in range(600):
+def finished(browser: httpx2.Client, identity: str, *, state: str = "done") -> dict[str, Any]:
+    """Poll as the page does until a study is done or has failed, also on a machine that has much else to do."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
         study = browser.get(f"/api/studies/{identity}").json()
         if study["state"] in ("done", "failed"):
             assert study["state"] == state, study["error"]

@@ -555,7 +555,7 @@ def test_model_says_what_it_takes_and_where_the_limits_are(make_app: Make, class
     assert set(model) == {
         "name", "version", "sha256", "modality", "classes", "notice", "limits", "intended_use", "accepts",
         "max_upload_bytes", "viewer", "card", "overlay", "trained_on", "blind", "warnings", "keeps_feedback",
-        "origin_doubts",
+        "origin_doubts", "gives",
     }  # fmt: skip
     assert model["max_upload_bytes"] == 12345
     assert model["sha256"] == classifier.sha256

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,10 +23,10 @@ from monai_fedlora import cli
 from monai_fedlora.clinic.bundle import Classifier
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.exporting.bundle_export import Exported
-from monai_fedlora.serve import run as run_module
-from monai_fedlora.serve.run import listen
+from monai_fedlora.serve import listening as run_module
+from monai_fedlora.serve.listening import listen
 from monai_fedlora.serve.settings import ServeSettings
-from tests.serve.conftest import zipped
+from tests.serve.conftest import finished, zipped
 
 
 def free_port() -> int:
@@ -182,12 +181,7 @@ def test_study_is_classified_by_the_real_command(exported: Exported, stored_stud
         assert browser.get("/").status_code == 200
         sent = browser.post("/api/studies", files=[("files", ("heart.zip", zipped(stored_study)))])
         assert sent.status_code == 202
-        for _ in range(600):
-            study = browser.get(f"/api/studies/{sent.json()['id']}").json()
-            if study["state"] in ("done", "failed"):
-                break
-            time.sleep(0.1)
-        assert study["state"] == "done", study["error"]
+        study = finished(browser, sent.json()["id"])
         assert study["result"]["prediction"] in ("NOR", "ABN")
         with zipfile.ZipFile(io.BytesIO(browser.get(study["files"]["dicom"]).content)) as archive:
             report = pydicom.dcmread(io.BytesIO(archive.read("report.dcm")))

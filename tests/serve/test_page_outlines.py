@@ -52,7 +52,10 @@ def test_outlines_beat_with_the_heart_and_can_be_hidden(open_page: Any, outlinin
     assert page.locator(".contours path").count() == 0
     page.get_by_role("checkbox", name="Show the outlines").check()
     page.get_by_role("button", name="All slices").click()
-    assert page.locator(".contours path").count() == 0
+    places = page.evaluate("""() => [...document.querySelectorAll(".contours path[stroke='#ff5c5c']")]
+      .map((path) => path.getBBox()).filter(({ width }) => width > 0)
+      .map(({ x, y }) => `${Math.round(x)} ${Math.round(y)}`)""")
+    assert len(places) == len(set(places)) == 8
     page.get_by_role("button", name="ED beside ES").click()
     colours = page.evaluate("""() => [...document.querySelectorAll(".pair canvas")].map((picture) => {
       const { data } = picture.getContext("2d").getImageData(0, 0, picture.width, picture.height);
@@ -64,6 +67,8 @@ def test_outlines_beat_with_the_heart_and_can_be_hidden(open_page: Any, outlinin
     })""")
     assert min(colours) > 50
     page.get_by_role("button", name="One slice").click()
+    page.get_by_role("button", name="ED 10, show end-diastole of the volumes").click()
+    assert page.locator(".frames .value").inner_text().endswith("of 10, end-diastole of the volumes")
     assert nameless(page) == []
 
 

@@ -37,11 +37,12 @@ def test_unknown_values_take_no_part_in_the_loss() -> None:
 def test_errors_are_means_over_cases() -> None:
     pairs = torch.tensor([[[1.0, 5.0], [2.0, nan]], *[[[4.0, 0.0], [1.0, 1.0]]] * 5], dtype=torch.float64)
     found = regression_metrics(pairs, NAMES)
-    assert found["mean_absolute_error"] == pytest.approx((1 + 5 * (3 + 1) / 2) / 6)
-    assert found["mean_absolute_error_low"] <= found["mean_absolute_error"] <= found["mean_absolute_error_high"]
+    assert found["scaled_error"] == pytest.approx((1 + 5 * (3 + 1) / 2) / 6)
+    assert found["scaled_error_low"] <= found["scaled_error"] <= found["scaled_error_high"]
     assert found["mean_absolute_error_EF"] == pytest.approx((1 + 5 * 3) / 6)
     assert found["bias_EF"] == pytest.approx((-1 + 5 * 3) / 6)
     assert (found["mean_absolute_error_volume"], found["bias_volume"], found["n"]) == (1.0, -1.0, 6)
+    assert (found["cases_EF"], found["cases_volume"]) == (6, 5)
     parsed = Report.parse(round_report({"test": {"personal": found}}), form=REGRESSION.form(NAMES))
     assert parsed.test is not None and parsed.test["personal"]["bias_volume"] == -1.0
     with pytest.raises(DataError, match="not finite"):
@@ -88,6 +89,22 @@ def test_on_a_scale_the_network_gives_standardised_numbers_and_errors_stay_in_un
     back = [task.postprocessing()({"pred": row})["pred"] for row in perfect]
     torch.testing.assert_close(torch.stack(back), torch.tensor([[35.0, 250.0], [65.0, 500.0]]))
     assert REGRESSION.postprocessing() is None
+
+
+def test_no_value_outweighs_another_by_its_unit() -> None:
+    """Of errors in a scale's usual distances: 15 % and 100 mL are 1 and 2; scores of cases have the same mean."""
+    scale = ((50.0, 15.0), (150.0, 50.0))
+    task = REGRESSION.scaled(scale) if REGRESSION.scaled else REGRESSION
+    output = [
+        {"pred": torch.tensor([50.0, 250.0]), "label": torch.tensor([65.0, 150.0])},
+        {"pred": torch.tensor([35.0, 100.0]), "label": torch.tensor([50.0, nan])},
+    ]
+    metrics = task.metrics("scaled_error", NAMES)
+    metrics.reset()
+    metrics.update(found_and_true(output))
+    assert metrics.compute()["scaled_error"] == pytest.approx((1.5 + 1) / 2)
+    assert task.scores is not None
+    assert [task.scores(each, NAMES)["score"] for each in output] == pytest.approx([1.5, 1])
 
 
 def test_values_of_files_and_of_arrays_make_the_same_batch() -> None:

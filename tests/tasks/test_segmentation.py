@@ -123,7 +123,7 @@ def test_the_mean_is_over_cases_and_has_an_interval() -> None:
     assert found["dice"] == pytest.approx((0.75 + 0.5) / 2)
     assert found["dice_low"] <= found["dice"] <= found["dice_high"]
     assert (found["dice_LV"], found["dice_LV_ED"], found["dice_MYO_ES"]) == (pytest.approx(0.375), 0.5, None)
-    assert found["n"] == 2
+    assert (found["cases_LV"], found["cases_MYO"], found["n"]) == (2, 1, 2)
     assert segmentation_metrics(torch.full((1, 1, 2), nan), NAMES)["dice"] is None
 
 

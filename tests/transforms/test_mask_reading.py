@@ -173,6 +173,8 @@ def test_slices_that_one_frame_lacks_are_empty_there_and_its_others_stay_in_plac
     assert both.shape == (2, 40, 40, 7)
     assert np.array_equal(both[0], (frames[0] > 150)) and not both[1, ..., :2].any()
     assert np.array_equal(both[1, ..., 2:], frames[1][..., 2:] > 150)
+    told = files.given(files.drawn(item), structures=("LV",), seen=(7, 10.0))
+    assert told.function is None and "only the 5 that they share" in told.no_volume_because[0]
     seen = torch.zeros(2, 2, 40, 40, 5)
     seen[:, 1] = 1.0
     ed, es = files.restored(seen, spacing=(2.0, 2.0, 10.0))

@@ -14,6 +14,9 @@ from monai.transforms import Compose
 from PIL import Image
 from torch.nn.functional import one_hot
 
+from monai_fedlora.data.photo_phantom.dermatoscopes import DERMATOSCOPES
+from monai_fedlora.data.photo_phantom.dermoscopy import make_dermoscopy
+from monai_fedlora.data.photo_phantom.lesions import CLASSES
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.transforms.photograph import (
     PreparePhotographd,
@@ -282,3 +285,19 @@ def test_a_mask_with_an_orientation_of_its_own_is_turned_by_that(pair: Any) -> N
 def test_a_mask_that_may_or_may_not_be_turned_is_refused(pair: Any, turn: int, shape: tuple[int, int]) -> None:
     with pytest.raises(DataError, match=rf"orientation {turn}\), and nothing says whether its mask .*segmentation"):
         read(pair(turn=turn, shape=shape))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "mean", "worst"), [(64, 0.977, 0.949), (224, 0.994, 0.986)])
+def test_one_view_of_a_whole_photograph_costs_little_of_a_lesions_outline(size: int, mean: float, worst: float) -> None:
+    """Perfect outlines on the network's grid, brought back; the figures of docs/export.md."""
+    cameras, found = list(DERMATOSCOPES.values()), []
+    for number in range(24):
+        drawn = make_dermoscopy(CLASSES[number % 8], cameras[number % len(cameras)], (5, number), size=384).mask
+        mask = torch.from_numpy(drawn)[None].to(torch.uint8)
+        height, width = drawn.shape
+        box = centre_box(height, width)
+        small = shrink_labels(mask, box, size, 1)
+        (back,) = restore_photograph_labels(one_hot(small.long(), 2).permute(0, 3, 1, 2), box, height, width)
+        found.append(float(2 * (back & mask[0]).sum() / (back.sum() + mask.sum())))
+    assert (np.mean(found), min(found)) == pytest.approx((mean, worst), abs=1e-3)

@@ -27,6 +27,10 @@ class Blood:
         papillary: angle, share of the radius, half axes (mm) and range of heights of each papillary muscle.
         fat: thickness of the fat around the heart over that of ``render.Details``.
         layer: depth of the trabeculated layer over that of ``render.Details``.
+        fine: how far its trabeculae are too fine to be told apart, 0..1.
+        closing: how far the clefts between them close where the cavity shrinks to nothing, 0..1.
+        bands: direction (radians), distance (mm), share that is dark, and least height of the muscular bands in the RV.
+        rv_wall: thickness of the RV's free wall, mm.
         vessels: (5, 4) x, y and half axes of aorta, left atrium, right atrium, outflow tract and appendage, over the
             radius of the ring at the base.
         rim: how dark their walls are, 0..1.
@@ -35,6 +39,10 @@ class Blood:
     papillary: tuple[tuple[float, float, float, float, float, float], ...]
     fat: float
     layer: float
+    fine: float
+    closing: float
+    bands: tuple[float, float, float, float]
+    rv_wall: float
     vessels: Array
     rim: float
 
@@ -53,7 +61,17 @@ def draw_blood(rng: np.random.Generator) -> Blood:
     )  # fmt: skip
     vessels = middle + rng.normal(0, 0.14, middle.shape)
     vessels[:, 2:] = np.maximum(vessels[:, 2:], 0.12)
-    return Blood(papillary=papillary, fat=u(0.3, 2.5), layer=u(0.3, 2.2), vessels=vessels, rim=u(0.2, 1.0))
+    return Blood(
+        papillary=papillary,
+        fat=u(0.3, 2.5),
+        layer=u(0.35, 2.6),
+        fine=u(0.0, 1.0),
+        closing=u(0.0, 1.0),
+        bands=(u(-math.pi / 2, math.pi / 2), u(7.0, 22.0), u(0.0, 0.5), u(-0.1, 0.8)),
+        rv_wall=u(1.5, 6.0),
+        vessels=vessels,
+        rim=u(0.2, 1.0),
+    )
 
 
 def draw_free_slices(
@@ -76,15 +94,19 @@ def draw_free_slices(
     frames, slices, pixel = len(cut.endo), len(stage.signal), float(stage.x[1] - stage.x[0])
     shape = (slices, len(y), len(x))
     grain = smooth(rng, shape, (slices, len(y) // 4 + 1, len(x) // 4 + 1))
-    flows = [smooth(rng, shape, (slices, len(y) // 6 + 1, len(x) // 6 + 1)) for _ in range(frames)]
+    patch = int(rng.integers(5, 25))  # pixels
+    flows = [smooth(rng, shape, (slices, len(y) // patch + 1, len(x) // patch + 1)) for _ in range(frames)]
     restless = rng.normal(0, export.restless, (frames, slices, 2))
     profile = (export.profile, 1 - 2 * export.profile, export.profile)
-    tables = [part.astype(np.float32) for part in (outline(cut), cut.epi, cut.endo, cut.rv, cut.rv_inner)]
+    outer = outline(cut, blood.rv_wall)
+    tables = [part.astype(np.float32) for part in (outer, cut.epi, cut.endo, cut.rv, cut.rv_inner)]
     fat, layer, finger = (
         part.astype(np.float32)
         for part in (stage.details.fat * blood.fat, stage.details.trabecula * blood.layer, stage.details.finger)
     )
-    widths = np.maximum(cut.endo.mean(-1), 1)
+    finger += np.float32(blood.fine) * (finger.mean() - finger)
+    left = _shrinking((cut.endo**2).mean(-1))
+    right = _shrinking((cut.rv**2 - cut.rv_inner**2).mean(-1))
     size = float(cut.epi[0].mean(-1).max())
     signal = np.repeat(stage.signal[None], frames, 0)
     shares = np.zeros((frames, 3, *shape), np.float32)
@@ -118,10 +140,10 @@ def draw_free_slices(
                 if height < 0:
                     _above(image, view, height, size, blood, vendor, export)
                     if cut.rv[frame, part].max() > cut.rv_inner[frame, part].max() + 1:
-                        filled[2] += weight * _right(image, view, borders, height, vendor, export, pixel)
+                        filled[2] += weight * _right(image, view, borders, height, 1.0, blood, vendor, export, pixel)
                 else:
-                    squeeze = float(np.sqrt(widths[0, part] / widths[frame, part])) if widths[0, part] > 1 else 1.0
                     inner = cut.endo[frame, part]
+                    squeeze = float(left[frame, part]), float(right[frame, part])
                     filled += weight * _ring(
                         image, view, borders, details, inner, height, squeeze, blood, vendor, export, pixel
                     )
@@ -138,25 +160,26 @@ def _ring(
     details: list[Array],
     inner: Array,
     height: float,
-    squeeze: float,
+    squeeze: tuple[float, float],
     blood: Blood,
     vendor: Vendor,
     export: Export,
     pixel: float,
 ) -> Array:
-    """Draw both ventricles of a thin slice; returns the shares (3, Y, X)."""
+    """Draw both ventricles of a thin slice, whose radii have shrunk by ``squeeze``; returns the shares (3, Y, X)."""
     out, epi, endo, _, _ = borders
     fat, layer, finger = details
     wrap(image, view, out, fat, vendor)
-    right = _right(image, view, borders, height, vendor, export, pixel)
+    right = _right(image, view, borders, height, squeeze[1], blood, vendor, export, pixel)
     muscle = edge(epi - view.radius, pixel)
     blend(image, vendor.myocardium * (1 + 0.05 * view.grain), edge(epi - view.radius, view.soft))
     cavity = edge(endo - view.radius, pixel)
     if inner.max() <= 0:
         cavity = np.zeros_like(muscle)
     else:
-        dark = lattice(view, endo, layer * min(squeeze, 3.0), finger, vendor)
-        _papillary(dark, view, inner, height, blood)
+        closed = finger + np.float32(blood.closing * (1 - 1 / squeeze[0])) * (1 - finger)
+        dark = lattice(view, endo, layer * np.float32(squeeze[0]), closed, vendor)  # it keeps its volume
+        _papillary(dark, view, inner, height, squeeze[0], blood)
         pool = _moving(vendor.blood, view, export)
         pool += np.minimum(dark, 1) * (vendor.myocardium - pool)
         blend(image, pool, edge(endo - view.radius, view.soft))
@@ -164,14 +187,22 @@ def _ring(
 
 
 def _right(
-    image: Array, view: View, borders: list[Array], height: float, vendor: Vendor, export: Export, pixel: float
+    image: Array,
+    view: View,
+    borders: list[Array],
+    height: float,
+    squeeze: float,
+    blood: Blood,
+    vendor: Vendor,
+    export: Export,
+    pixel: float,
 ) -> Array:
-    """Draw the RV's blood, with rough texture along the free wall and towards the apex; returns its share."""
+    """Draw the RV's blood, rough along the free wall and towards the apex and crossed by bands; returns its share."""
     _, _, _, rv, inner = borders
     rough = np.clip((view.grain - 0.55 + 0.9 * (height - 0.5)) * 1.5, 0, 1)
     rough *= np.clip(1 - (rv - view.radius) / 14, 0.15, 1)
     pool = _moving(vendor.blood * export.rv_blood, view, export)
-    pool += 0.8 * rough * (vendor.myocardium - pool)
+    pool += np.maximum(0.8 * rough, _bands(view, height, squeeze, blood)) * (vendor.myocardium - pool)
     share = edge(rv - view.radius, pixel)
     share -= edge(inner - view.radius, pixel)
     np.maximum(share, 0, out=share)
@@ -191,14 +222,29 @@ def _moving(blood: float, view: View, export: Export) -> Array:
     return np.asarray(lost)
 
 
-def _papillary(dark: Array, view: View, endo: Array, height: float, blood: Blood) -> None:
+def _bands(view: View, height: float, squeeze: float, blood: Blood) -> Array:
+    """Darkness 0..1 of the muscular bands that cross the RV towards its apex, denser where it has shrunk."""
+    angle, apart, share, first = blood.bands
+    across = view.x * np.float32(math.sin(angle) / apart) + view.y * np.float32(math.cos(angle) / apart)
+    waves = np.cos(np.float32(2 * math.pi) * across + view.grain + np.float32(5 * height))
+    waves -= np.float32(math.cos(math.pi * min(share * squeeze, 0.8)))
+    waves *= np.float32(2 * min(max(3 * (height - first), 0.0), 1.0))
+    return np.asarray(np.clip(waves, 0, 1))
+
+
+def _shrinking(area: Array) -> Array:
+    """How many times a radius is smaller than at first, 1..3, by the areas (T, S) of a cavity, mm2."""
+    return np.clip(np.sqrt(np.maximum(area[:1], 1) / np.maximum(area, 1)), 1, 3)
+
+
+def _papillary(dark: Array, view: View, endo: Array, height: float, squeeze: float, blood: Blood) -> None:
     """Darken the papillary muscles, in the middle of the cavity's height; their outline is uneven."""
     for angle, share, long, short, first, last in blood.papillary:
         ring = float(endo[np.argmin(np.abs(ANGLES - angle))])
         if ring <= 4 or not first < height < last:
             continue
         cos, sin = math.cos(angle), math.sin(angle)
-        grown = math.sin(math.pi * (height - first) / (last - first)) ** 0.5
+        grown = math.sqrt(squeeze**0.5 * math.sin(math.pi * (height - first) / (last - first)))  # shorter is thicker
         dx, dy = view.x + share * ring * cos, view.y - share * ring * sin
         outward, sideways = dy * sin - dx * cos, dx * sin + dy * cos
         reach = np.hypot(outward * (short / long), sideways) + view.grain

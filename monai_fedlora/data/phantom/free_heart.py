@@ -35,6 +35,8 @@ def draw_free_heart(vendor: Vendor, rng: np.random.Generator) -> Heart:
             elongation=heart.elongation * rng.uniform(0.9, 1.15),
             shortening=heart.shortening * rng.uniform(0.6, 1.25),
             flattening=min(1.0, heart.flattening + rng.uniform(0, 0.15)),
+            wall=heart.wall * rng.uniform(0.75, 1.05),
+            rv_volume=heart.rv_volume * (rng.uniform(0.8, 1.4) if heart.group == "RV" else rng.uniform(0.85, 1.1)),
         )
     u, surface = rng.uniform, heart.surface
     lv_index = math.exp(u(math.log(38), math.log(185)))
@@ -52,9 +54,9 @@ def draw_free_heart(vendor: Vendor, rng: np.random.Generator) -> Heart:
         group="",
         lv_volume=surface * lv_index,
         lv_ejection=ejection,
-        rv_volume=surface * math.exp(u(math.log(42), math.log(185))),
+        rv_volume=surface * math.exp(u(math.log(42), math.log(230))),
         rv_ejection=u(0.12, 0.72),
-        wall=u(4.8, 8.5) if rng.random() < 0.5 else u(6.0, 14.5),
+        wall=u(4.2, 8.0) if rng.random() < 0.5 else u(6.0, 14.5),
         bulge=0.0 if thick is None else u(1.0, 15.0),
         elongation=u(1.2, 2.1),
         shortening=(2 + 19 * ejection) * u(0.5, 1.3),
@@ -99,8 +101,10 @@ def draw_free_form(heart: Heart, rng: np.random.Generator) -> Form:
     apical = u(-0.1, 0.3)
     skew, tilt = rng.normal(-0.12, 0.15), u(0.8, 2.4)
     anterior, inferior = u(1.15, 1.75), u(1.05, 1.6)
-    narrowing, power = u(0.25, 0.7), u(2.0, 5.0)
-    tip, fall = u(0.68, 0.97), u(1.0, 2.6)
+    wide = float(np.clip((heart.rv_volume / heart.surface - 90) / 80, 0, 1))  # a dilated RV forms the apex
+    narrowing, power = u(0.25, 0.7) * (1 - 0.4 * wide), u(2.0, 5.0)
+    tip, fall = u(0.76 + 0.14 * wide, 0.96 + 0.03 * wide), u(1.3, 4.5)
+    blunt = u(-0.15, 0.6)
     over = u(0.0, 0.1) if rng.random() < 0.6 else 0.0
     corners = [(u(-1.2, -0.5), u(0, 0.9), u(0.25, 0.5)), (u(0.4, 1.1), u(0, 0.8), u(0.25, 0.5))]
     hollow, waist = u(0.0, 0.45), u(-0.3, 0.3)
@@ -114,7 +118,8 @@ def draw_free_form(heart: Heart, rng: np.random.Generator) -> Form:
 
     def ring(height: Array) -> Array:
         squared = waves(ring_waves, height) * (1 - 0.5 * heart.flattening * np.exp(-((ANGLES / 0.75) ** 2)))
-        return np.asarray(squared / squared.mean(1, keepdims=True))
+        towards_apex = np.clip((height - 0.2) / 0.8, 0, 1) ** 2
+        return np.asarray(squared / squared.mean(1, keepdims=True) * (1 + blunt * towards_apex))
 
     def wall(height: Array) -> Array:
         opening = thin * np.exp(-((np.clip(height, 0, None) / 0.12) ** 2)) * np.exp(-(((ANGLES - outlet) / 0.6) ** 2))

@@ -10,7 +10,7 @@ import numpy as np
 from monai_fedlora.data.phantom import acquisition, anatomy
 from monai_fedlora.data.phantom.free_drawing import PARTS, draw_blood, draw_free_slices
 from monai_fedlora.data.phantom.free_heart import clear_group, draw_free_form, draw_free_heart
-from monai_fedlora.data.phantom.free_picture import exported, scan, shading
+from monai_fedlora.data.phantom.free_picture import add_tissue, exported, scan, shading
 from monai_fedlora.data.phantom.free_scanner import draw_export, draw_scanner
 from monai_fedlora.data.phantom.geometry import draw_directions
 from monai_fedlora.data.phantom.heart_truth import heart_truth
@@ -72,6 +72,7 @@ def make_free_patient(seed: int | tuple[int, ...]) -> FreePatient:
         unsteady=export.unsteady,
         coarse=3.0,
     )
+    add_tissue(stage.signal, vendor.blood, vendor.pixel, streams.texture)
     signal, shares = draw_free_slices(stage, cut, blood, vendor, export, streams.texture)
     signal *= stage.gain * shading(stage.gain.shape, export, streams.texture)
     levels = acquisition.store(scan(signal, vendor, export, streams.noise), vendor).astype(np.float32)

@@ -104,7 +104,7 @@ def draw_export(rng: np.random.Generator) -> Export:
         return float(u(low, high)) if rng.random() < share else 0.0
 
     return Export(
-        rv_blood=u(0.65, 1.08),
+        rv_blood=u(0.5, 1.08),
         flow=sometimes(0.7, 0.05, 0.6),
         bias=u(0.0, 0.3),
         band=sometimes(0.15, 0.3, 0.9),

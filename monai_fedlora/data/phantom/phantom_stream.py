@@ -7,14 +7,15 @@ continues at its next item, whatever the number of processes that draw.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
+from monai_fedlora.data.endless import OneThread
 from monai_fedlora.data.phantom.free_patient import FreePatient, make_free_patient
 from monai_fedlora.data.phantom.heart_truth import TRUTHS
 from monai_fedlora.errors import ConfigError
@@ -54,7 +55,7 @@ class PhantomStream(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         if index < 0:
             raise ConfigError(f"item {index} of a stream of phantoms: numbers begin at 0")
-        with _OneThread():
+        with OneThread():
             patient = make_free_patient((self.seed, index))
             rng = np.random.default_rng((self.seed, index, 1))
             return {
@@ -63,50 +64,6 @@ class PhantomStream(Dataset[dict[str, Any]]):
                 "label": torch.tensor(patient.label),
                 "placeholder": torch.tensor(patient.directions is None),
             }
-
-
-def stream_loader(
-    stream: PhantomStream, *, batch_size: int, start: int = 0, workers: int = 0, prefetch: int = 2
-) -> DataLoader[dict[str, Any]]:
-    """Batches of a stream without end, the same ones whatever the number of workers.
-
-    Args:
-        stream: what to read.
-        batch_size: items of a batch.
-        start: number of the first item, ``steps * batch_size`` after ``steps`` steps.
-        workers: processes that draw; 0 draws in this one.
-        prefetch: batches that each worker holds ready.
-    """
-    return DataLoader(
-        stream,
-        batch_size=batch_size,
-        sampler=_From(start),
-        num_workers=workers,
-        prefetch_factor=prefetch if workers else None,
-        persistent_workers=workers > 0,
-        generator=torch.Generator(),  # otherwise the loader draws a number of PyTorch's own generator
-    )
-
-
-class _From(Sampler[int]):
-    """All numbers from a first one."""
-
-    def __init__(self, start: int) -> None:
-        self.start = start
-
-    def __iter__(self) -> Iterator[int]:
-        return itertools.count(self.start)
-
-
-class _OneThread:
-    """Compute in one thread of this process, so that sums are added in one order."""
-
-    def __enter__(self) -> None:
-        self.threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self.threads)
 
 
 def _on_grid(

@@ -71,9 +71,9 @@ def _corner() -> Array:
     return np.exp(-(((ANGLES - 1.35) / 0.35) ** 2)) + np.exp(-(((ANGLES + 1.45) / 0.35) ** 2))
 
 
-def outline(surfaces: Surfaces) -> Array:
+def outline(surfaces: Surfaces, rv_wall: float = _RV_WALL) -> Array:
     """Outside of the muscle of both ventricles, mm: (T, S, N_ANGLES)."""
-    outer = np.where(surfaces.rv > surfaces.rv_inner + 0.5, surfaces.rv + _RV_WALL, surfaces.epi)
+    outer = np.where(surfaces.rv > surfaces.rv_inner + 0.5, surfaces.rv + rv_wall, surfaces.epi)
     spectrum = np.fft.rfft(outer, axis=-1)
     spectrum *= np.exp(-((np.arange(spectrum.shape[-1]) / 14) ** 2))
     return np.maximum(np.fft.irfft(spectrum, N_ANGLES, axis=-1), surfaces.epi)

@@ -78,6 +78,9 @@ _SIGNS = {
     "keratin": "a mass of keratin",
     "loops": "looped vessels",
 }
+SIGNS = tuple(_SIGNS)
+"""Names of a lesion's signs in `dermoscopy.Dermoscopy.signs` that captions tell."""
+
 _MANY = 12  # haemorrhages
 _NAMED = {"dermoscopy": 0.05, "fundus": 0.9}  # share of captions that name the class
 _BARE = 0.5  # share of these that state nothing else

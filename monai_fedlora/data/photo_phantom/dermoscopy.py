@@ -10,7 +10,7 @@ from monai_fedlora.data.photo_phantom import skin
 from monai_fedlora.data.photo_phantom.dermatoscopes import Dermatoscope
 from monai_fedlora.data.photo_phantom.lesions import DIAGNOSES
 from monai_fedlora.data.photo_phantom.optics import develop
-from monai_fedlora.data.photo_phantom.outline import Outline, draw_outline
+from monai_fedlora.data.photo_phantom.outline import Habit, Outline, draw_outline
 from monai_fedlora.data.photo_phantom.tissue import Layers, Palette, colour
 from monai_fedlora.data.photo_phantom.view import Pose, View
 from monai_fedlora.errors import ConfigError
@@ -43,7 +43,13 @@ class Dermoscopy:
 
 
 def make_dermoscopy(
-    diagnosis: str, camera: Dermatoscope, seed: int | tuple[int, ...], *, shot: int = 0, size: int = 120
+    diagnosis: str,
+    camera: Dermatoscope,
+    seed: int | tuple[int, ...],
+    *,
+    shot: int = 0,
+    size: int = 120,
+    habit: Habit | None = None,
 ) -> Dermoscopy:
     """Generate a picture of a lesion.
 
@@ -53,6 +59,7 @@ def make_dermoscopy(
         seed: seed of lesion and person; the same seed gives the same ones, bit for bit.
         shot: another number gives another picture of the same lesion: rotated, moved, with other hairs and noise.
         size: shorter side of the picture, pixels.
+        habit: ranges of the outline; None for those of the diagnosis.
 
     Raises:
         ConfigError: unknown diagnosis, or a picture under 32 pixels.
@@ -68,10 +75,11 @@ def make_dermoscopy(
         for child in np.random.SeedSequence(sequence.entropy, spawn_key=(2 + shot,)).spawn(4)
     )
     kind = DIAGNOSES[diagnosis]
+    habit = habit or kind.habit
     person = skin.draw_person(camera, numbers)
     age = int(np.clip(numbers.normal(kind.age, 13), 5, 90))
-    outline = draw_outline(kind.habit, numbers)
-    low, high = kind.habit.size
+    outline = draw_outline(habit, numbers)
+    low, high = habit.size
     radius = low + (high - low) * numbers.beta(1.3, 1.7)
 
     shape = (size, round(size * camera.aspect))

@@ -88,6 +88,7 @@ def _patient(folder: Path, split: str | None) -> Record:
         centre="dijon",
         masks=_masks(folder, ed, es) if isinstance(images, FramePair) else None,
         split=split,
+        columns={name: text for name, (text, _) in fields.items()},
     )
 
 

@@ -71,6 +71,7 @@ def read_fed_isic2019(source: Path) -> list[Record]:
             group=_group(row),
             centre=str(row.integer("center", below=len(CENTRES))),
             split=_split(row),
+            columns=row.cells,
         )
         for row, name, photograph in zip(rows, names, photographs, strict=True)
     ]

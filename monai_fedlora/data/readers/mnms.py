@@ -112,6 +112,7 @@ def _patient(row: Row, folders: dict[str, tuple[Path, str]]) -> Record:
         centre=str(row.integer("Centre")),
         split=split,
         masks=Masks((mask,), MASK_VALUES) if mask.is_file() else None,
+        columns=row.cells,
     )
 
 

@@ -64,6 +64,7 @@ def _patient(row: Row, folder: Path) -> Record:
         vendor=vendor_name(row.text("VENDOR")),
         split=SPLITS[bisect_left(_LAST_OF_SPLIT, code)],
         masks=None if absent else Masks(masks, MASK_VALUES),
+        columns=row.cells,
     )
 
 

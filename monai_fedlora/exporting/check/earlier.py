@@ -9,6 +9,11 @@ from monai_fedlora.exporting.modality import Reading
 
 PHOTOGRAPH_ENDINGS = (".jpeg", ".jpg", ".png", ".tif", ".tiff")
 """Endings of the photographs that configurations of 2026-11 read."""
+SEVEN_NUMBERS = (
+    "lv_edv_ml", "lv_esv_ml", "lv_ef_percent", "lv_mass_g", "rv_edv_ml", "rv_esv_ml", "rv_ef_percent",
+    "no_volume_because",
+)  # fmt: skip
+"""Columns of masks of cines before stroke volumes were among them, and ``measure`` of such a model gives these."""
 
 
 def config_of_one_run(classes: Sequence[str], reading: Reading) -> dict[str, Any]:

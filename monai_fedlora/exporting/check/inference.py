@@ -14,13 +14,19 @@ from typing import Any
 from monai_fedlora.errors import ExportError
 from monai_fedlora.exporting.answer import Writing, probabilities_writing
 from monai_fedlora.exporting.arrays import ARRAY, array_reading
-from monai_fedlora.exporting.check.earlier import PHOTOGRAPH_ENDINGS, config_of_one_run
+from monai_fedlora.exporting.check.earlier import PHOTOGRAPH_ENDINGS, SEVEN_NUMBERS, config_of_one_run
 from monai_fedlora.exporting.check.words import shortened
 from monai_fedlora.exporting.cine_modality import AFFINE, cine_reading, resampled_cine_reading
 from monai_fedlora.exporting.inference_config import inference_config
-from monai_fedlora.exporting.mask_answer import SEGMENTATION_FORMAT, array_masks_writing, cine_masks_writing
+from monai_fedlora.exporting.mask_answer import (
+    SEGMENTATION_FORMAT,
+    array_masks_writing,
+    cine_masks_writing,
+    photograph_masks_writing,
+)
 from monai_fedlora.exporting.modality import Reading
 from monai_fedlora.exporting.photograph_modality import photograph_reading
+from monai_fedlora.exporting.value_answer import VALUES_FORMAT, values_writing
 from monai_fedlora.formats.photograph_file import SUFFIXES
 
 _CLASS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -55,14 +61,18 @@ def _known_configs(metadata: Any) -> Iterator[Any]:
         if len(channels) > _MOST_CLASSES:
             raise ExportError(f"the metadata name more than {_MOST_CLASSES:,} classes")
         classes = [channels[str(index)] for index in range(len(channels))]
-        masks = metadata["network_data_format"]["outputs"]["pred"].get("format") == SEGMENTATION_FORMAT
+        answer = metadata["network_data_format"]["outputs"]["pred"].get("format")
         reading = _reading(image)
     except (LookupError, TypeError) as error:
         raise ExportError("the metadata do not name classes and images as an export does") from error
     if not all(isinstance(name, str) and _CLASS.fullmatch(name) for name in classes):
         raise ExportError("the metadata name a class that is no plain word")
-    if masks:
-        yield json.loads(json.dumps(inference_config(_mask_writing(image, classes), reading)))
+    if answer == SEGMENTATION_FORMAT:
+        for writing in _mask_writings(image, classes):
+            yield json.loads(json.dumps(inference_config(writing, reading)))
+        return
+    if answer == VALUES_FORMAT:
+        yield json.loads(json.dumps(inference_config(values_writing(classes), reading)))
         return
     if image["modality"] in ("photograph", ARRAY) or "affine" in image:
         yield json.loads(json.dumps(inference_config(probabilities_writing(classes), reading)))
@@ -70,13 +80,15 @@ def _known_configs(metadata: Any) -> Iterator[Any]:
         yield json.loads(json.dumps(config_of_one_run(classes, _reading(image, endings=PHOTOGRAPH_ENDINGS))))
 
 
-def _mask_writing(image: Mapping[str, Any], classes: Sequence[str]) -> Writing:
-    """What is written by a model that gives masks, of structures that follow on the background."""
+def _mask_writings(image: Mapping[str, Any], classes: Sequence[str]) -> tuple[Writing, ...]:
+    """What is and was written by a model that gives masks, of structures that follow on the background."""
     if image["modality"] == ARRAY:
-        return array_masks_writing(classes[1:])
+        return (array_masks_writing(classes[1:]),)
+    if image["modality"] == "photograph":
+        return (photograph_masks_writing(classes[1:]),)
     if image["modality"] != "MR" or "affine" not in image:
         raise ExportError("the metadata name masks of a kind of image that no export outlines")
-    return cine_masks_writing()
+    return cine_masks_writing(), cine_masks_writing(SEVEN_NUMBERS)
 
 
 def _reading(image: Mapping[str, Any], endings: Sequence[str] = SUFFIXES) -> Reading:

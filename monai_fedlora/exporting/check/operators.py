@@ -24,7 +24,7 @@ ARITHMETIC = words(
     upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_trilinear3d _upsample_bicubic2d_aa
     _upsample_bilinear2d_aa _upsample_lanczos2d_aa _upsample_nearest_exact1d _upsample_nearest_exact2d
     _upsample_nearest_exact3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d var view view_as where zeros
-    zeros_like __and__ __or__ __xor__
+    zeros_like _unsafe_view __and__ __or__ __xor__
     """
 )
 """Operators of ``aten``, by name without the overload."""

@@ -21,7 +21,7 @@ export function showModel(model) {
   byId("files").accept = model.modality === "cine" ? "" : model.accepts.join(",");
   byId("about").append(
     element("p", { class: "lead" }, model.intended_use),
-    element("p", {}, model.classes.length ? onlyClasses(model.classes) : "This model draws outlines, and gives no class."),
+    element("p", {}, model.classes.length ? onlyClasses(model.classes) : model.gives),
     element("h3", {}, "Limits"),
     element("ul", { class: "limits" }, ...model.limits.map((limit) => element("li", {}, sentence(limit)))),
     element("h3", {}, "Model card"),

@@ -43,7 +43,7 @@ function ejection({ heart }) {
  */
 export function oneLine(result) {
   const words = [stateWord(result), result.undecided ? "undecided" : ""].filter(Boolean).join(", ");
-  return `${words ? `${words}: ` : ""}${result.probabilities ? between(result.answer) : ejection(result)}`;
+  return `${words ? `${words}: ` : ""}${result.probabilities || result.numbers ? between(result.answer) : ejection(result)}`;
 }
 
 /**

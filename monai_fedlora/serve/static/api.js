@@ -2,11 +2,11 @@
 
 /**
  * @typedef {{unit: string, threshold: number, full: number, colours: {points: number, rgba: number[]}[]}} Scale
- * @typedef {{name: string, version: string, sha256: string, modality: string, classes: string[], notice: string,
+ * @typedef {{name: string, version: string, sha256: string, modality: string, classes: string[], notice: string, gives: string,
  *   limits: string[], intended_use: string, accepts: string[], max_upload_bytes: number, viewer: boolean,
  *   overlay: Scale, card: Record<string, string>, keeps_feedback: boolean,
  *   trained_on: {kind: string, summary: string}, outlines?: Model | null, blind: string[], origin_doubts: string[], warnings: string[]}} Model
- *   `blind` says what of any image it cannot tell, `origin_doubts` what its training images make doubtful in any answer
+ *   `blind` says what of any image it cannot tell, `gives` what it answers where that is no class, `origin_doubts` what its training images make doubtful in any answer
  * @typedef {{ed?: number, es?: number, how: string, areas?: number[], trigger_ms?: number[] | null,
  *   by_person?: boolean, found?: number[] | null}} Frames counted from 0; `found` are the program's ED and ES where a
  *   person chose others
@@ -14,11 +14,13 @@
  * @typedef {{notice: string, study: string, prediction: string, answer: string, undecided: boolean, state: string,
  *   probabilities: Record<string, number>, shown: Record<string, string>, stability: Stability | null,
  *   heart?: Heart | null, doubts: string[], notes: string[], orientation: string | null, calibration: {fitted: boolean} | null, frames: Frames | null,
- *   overlay?: string | null}} Result `shown` are the probabilities for people; `overlay` says what its colours mean
+ *   overlay?: string | null, numbers?: Measured[]}} Result `shown` are the probabilities for people; `overlay` says what its colours mean
  * @typedef {{function: Record<string, number> | null, units: Record<string, string>, no_volume_because: string[],
  *   beat: {ed: number, es: number, lv_volumes_ml: number[] | null} | null, failed_frames: Record<string, string>,
  *   frames: {ed: number, es: number, how: string} | null, disagreements: string[], doubts: string[], notes: string[],
  *   model: {name: string, version: string}}} Heart what the outlines say; `function` are its numbers by name
+ * @typedef {{name: string, value: number | null, unit: string, shown: string, usually: string}} Measured `value` is null
+ *   for a structure that was not found
  * @typedef {{opinion: string, instead: string, because: string}} Opinion
  * @typedef {{id: string, short_id: string, upload_id: string, name: string, is_pseudonym: boolean, state: string,
  *   error: string | null, result: Result | null, files: Record<string, string>, opinion?: Opinion | null, answer: number,

@@ -6,7 +6,7 @@ import { Contrast } from "./contrast.js";
 import { button, choice, labelled, slider } from "./controls.js";
 import { Letters } from "./directions.js";
 import { element } from "./dom.js";
-import { frameText } from "./frames.js";
+import { frameText, jumpsTo, phaseAt } from "./frames.js";
 import { gestures } from "./gestures.js";
 import { Overlay } from "./overlay.js";
 import { Pair } from "./pair.js";
@@ -14,6 +14,7 @@ import { Player } from "./player.js";
 import { CineViewer } from "./viewer.js";
 import { Zoom } from "./zoom.js";
 
+const OF_VOLUMES = " of the volumes";
 const KEYS = "Left and right change the frame, up and down the slice, with Shift they move an enlarged image. While "
   + "measuring, the arrow keys move a cross, and Enter sets an end of the distance.";
 
@@ -63,12 +64,15 @@ export class CinePanel {
       this.drawn();
     });
     this.jumps = element("span", { class: "jumps" });
+    /** @type {{ed: number, es: number} | null} */
+    this.measured = null;  // frames of the volumes, where they are not those of the class
+    this.measuredJumps = element("span", { class: "jumps" });
     this.stage = element("div", { class: "stage" }, this.canvas, this.contours.drawn, this.caliper.drawn);
     this.setFrames(frames);
     this.node = element("div", { class: "viewer" },
       element("div", { class: "screen" }, this.stage, this.pair.node, ...this.letters.nodes),
       element("div", { class: "controls" },
-        element("div", { class: "row" }, this.player.play, this.player.speedLabel, this.jumps, this.views.node),
+        element("div", { class: "row" }, this.player.play, this.player.speedLabel, this.jumps, this.measuredJumps, this.views.node),
         element("div", { class: "row frames" }, labelled("Frame", this.frameSlider), this.frameText),
         suggest ? element("div", { class: "row" }, ...[["ed", "ED"], ["es", "ES"]].map(([name, label]) => button(
           `Take this frame as ${label}`, () => suggest(/** @type {"ed" | "es"} */ (name), this.frame)))) : null,
@@ -85,9 +89,20 @@ export class CinePanel {
     this.frames = { ed, es };
     this.times = times ?? null;
     this.frame ??= ed;
-    this.jumps.replaceChildren(...[["ED", "end-diastole", ed], ["ES", "end-systole", es]].map(([name, phase, frame]) =>
-      button(`${name} ${Number(frame) + 1}`, () => this.go(Number(frame)),
-        { "aria-label": `${name} ${Number(frame) + 1}, show ${phase}` })));
+    this.jumps.replaceChildren(...jumpsTo({ ed, es }, "", (frame) => this.go(frame)));
+    if (this.viewer) this.show(this.frame);
+  }
+
+  /**
+   * The frames of the volumes, which may be others than those of the class.
+   * @param {{ed: number, es: number} | null} frames from 0
+   */
+  setMeasured(frames) {
+    const { ed, es } = this.frames;
+    const others = frames && (frames.ed !== ed || frames.es !== es) ? { ed: frames.ed, es: frames.es } : null;
+    if (others?.ed === this.measured?.ed && others?.es === this.measured?.es) return;
+    this.measured = others;
+    this.measuredJumps.replaceChildren(...(others ? [element("span", {}, "Volumes"), ...jumpsTo(others, OF_VOLUMES, (frame) => this.go(frame))] : []));
     if (this.viewer) this.show(this.frame);
   }
 
@@ -125,6 +140,7 @@ export class CinePanel {
     this.viewer?.removeOverlay();
     this.overlay.forget();
     this.contours.forget();
+    this.setMeasured(null);
     this.drawn();
   }
 
@@ -164,8 +180,7 @@ export class CinePanel {
     if (!this.viewer) return;
     this.frame = (frame + this.viewer.frames) % this.viewer.frames;
     this.viewer.showFrame(this.frame);
-    const { ed, es } = this.frames;
-    const phase = this.frame === ed ? ", end-diastole" : this.frame === es ? ", end-systole" : "";
+    const phase = phaseAt(this.frame, this.frames, "") || phaseAt(this.frame, this.measured, OF_VOLUMES);
     this.frameSlider.value = String(this.frame + 1);
     this.frameText.textContent = `${frameText(this.frame, this.times)} of ${this.viewer.frames}${phase}`;
     this.frameSlider.setAttribute("aria-valuetext", this.frameText.textContent);
@@ -213,12 +228,13 @@ export class CinePanel {
     if (!viewer) return;
     const slice = Number(this.sliceSlider.value);
     if (this.view === "pair") {
-      const { ed, es } = this.frames;
+      const { ed, es } = this.contours.shown.checked && this.measured ? this.measured : this.frames;
       const named = [["ED", ed], ["ES", es]].map(([name, frame]) => [`${name}, frame ${frameText(Number(frame), this.times)}`, frame]);
       this.pair.draw(viewer, /** @type {[string, number][]} */ (named),
         (picture, frame) => this.contours.paint(picture, viewer, frame, slice));
     }
-    this.contours.draw(viewer, this.frame, this.view === "one" ? slice : null);
+    this.contours.draw(viewer, this.frame, this.view === "all" ? viewer.tiles().map((toScreen, index) => [index, toScreen])
+      : this.view === "one" ? [[slice, (place) => viewer.toScreen(place)]] : []);
     this.caliper.draw();
   }
 

@@ -4,7 +4,7 @@ import { labelled } from "./controls.js";
 import { drawing, element } from "./dom.js";
 
 /** Names for people, and the class that colours each outline. */
-const NAMES = { LV: "left ventricle (LV)", MYO: "its muscle (MYO)", RV: "right ventricle (RV)" };
+const NAMES = { LV: "left ventricle (LV)", MYO: "myocardium (MYO)", RV: "right ventricle (RV)" };
 const COLOURS = { LV: "#ff5c5c", MYO: "#5cd65c", RV: "#5caaff" };
 const OTHER = "#f0c83c";
 
@@ -73,13 +73,13 @@ export class Contours {
 
   /**
    * Draw over the stage.
-   * @param {import("./viewer.js").CineViewer} viewer @param {number} frame @param {number | null} slice null where not
-   *   one slice is shown
+   * @param {import("./viewer.js").CineViewer} viewer @param {number} frame
+   * @param {[number, (place: [number, number]) => [number, number]][]} slices those that are shown, and where
    */
-  draw(viewer, frame, slice) {
+  draw(viewer, frame, slices) {
     const { clientWidth: width, clientHeight: height } = viewer.view.canvas;
     this.drawn.setAttribute("viewBox", `0 0 ${width || 1} ${height || 1}`);
-    const paths = slice === null ? [] : this.paths(frame, slice, (place) => viewer.toScreen(place));
+    const paths = slices.flatMap(([slice, toScreen]) => this.paths(frame, slice, toScreen));
     this.drawn.replaceChildren(...paths.map(([stroke, d]) => drawing("path", { d, stroke })));
   }
 

@@ -33,7 +33,8 @@ export function heartBox(heart, times) {
       element("tr", {}, element("th", { scope: "row" }, label),
         element("td", { class: "number" }, `${numbers[name].toFixed(digits)}\u00a0${units[name]}`))))) : null,
     curve && element("figure", {}, curve.svg, element("figcaption", { class: "quiet" }, "Volume of the left ventricle over "
-      + `the frames, up to ${Math.round(Math.max(...(beat?.lv_volumes_ml ?? [0])))}\u00a0mL.`)),
+      + `the frames, up to ${Math.round(Math.max(...(beat?.lv_volumes_ml ?? [0])))}\u00a0mL. ED and ES are outlined once more, as a `
+      + "pair, and their points can lie beside the curve of the others.")),
     frames ? element("p", { class: "quiet" }, sentence(frames.how)) : null,
     ...failed.map((text) => message(text)),
     element("p", { class: "reminder" }, LIMITS),

@@ -2,7 +2,7 @@
 
 import { Caliper } from "./caliper.js";
 import { Contrast } from "./contrast.js";
-import { choice } from "./controls.js";
+import { choice, labelled } from "./controls.js";
 import { drawing, element } from "./dom.js";
 
 const BRIGHTEST = 255;
@@ -49,6 +49,18 @@ export class PhotoPanel {
         this.contrast.node, this.caliper.node),
       element("p", { class: "quiet" }, "A photograph has no scale: distances are in pixels of the picture that is shown. ",
         element("a", { href: address, target: "_blank", rel: "noopener" }, "Open it alone")));
+  }
+
+  /** Lay outlines over the photograph. @param {string} address of a picture of its size that is clear elsewhere */
+  outline(address) {
+    if (this.over?.getAttribute("src") === address) return;
+    this.over?.remove();
+    this.row?.remove();
+    this.over = element("img", { src: address, class: "over", alt: "Outlines that the model drew", draggable: "false" });
+    const shown = element("input", { type: "checkbox", checked: true, change: () => { this.over.hidden = !shown.checked; } });
+    this.row = element("div", { class: "row" }, labelled("Show the outlines", shown, "after"));
+    this.image.after(this.over);
+    this.node.querySelector(".controls").append(this.row);
   }
 
   /** How the image lies in its place: pixels of the page for one of the image, and the corner. */

@@ -5,18 +5,16 @@ import { answerBox, notesBox, stateBox } from "./answer.js";
 import { CinePanel } from "./cine.js";
 import { areaCurve } from "./curve.js";
 import { element, message, sentence } from "./dom.js";
+import { downloads, figure, imagesHeading, missing, onPaper, photograph } from "./figures.js";
 import { frameText } from "./frames.js";
 import { heartBox } from "./heart.js";
 import { FINAL, stateText } from "./list.js";
 import { NamePlate } from "./naming.js";
+import { numbersBox } from "./numbers.js";
 import { OpinionBox } from "./opinion.js";
 import { PhaseChooser } from "./phases.js";
 import { PhotoPanel } from "./photo.js";
 import { canDraw } from "./viewer.js";
-
-const DOWNLOADS = [
-  ["figure", "Figure (PNG)"], ["outlines", "Figure of the outlines (PNG)"], ["json", "Result (JSON)"], ["dicom", "DICOM (zip: reports, figure, masks and their images)"],
-];
 
 export class StudyPanel {
   /**
@@ -82,13 +80,14 @@ export class StudyPanel {
     }
     this.columns.hidden = false;
     this.put(this.said, [result.state, result.doubts], () => [stateBox(result, this.model), this.model.classes.length ? this.limits() : null]);
-    this.put(this.answer, [result.probabilities, result.stability], () => [result.probabilities && answerBox(result)]);
+    this.put(this.answer, [result.probabilities, result.stability, result.numbers], () => [
+      result.probabilities ? answerBox(result) : null, result.numbers ? numbersBox(result.numbers) : null]);
     this.put(this.heart, result.heart, () => this.heartOf(result));
     this.opinion.show(study);
     this.put(this.frames, [result.frames, study.can_choose_frames], () => this.framesOf(result.frames));
     this.put(this.rest, [result.notes, files], () => [notesBox(result, this.model), downloads(files)]);
     if (this.model.modality === "cine") this.showCine(state, result, files);
-    else this.showPhotograph(state, files);
+    else this.showPhotograph(state, result, files);
   }
 
   /**
@@ -164,7 +163,7 @@ export class StudyPanel {
     const why = this.trouble || (this.model.viewer ? (canDraw() ? "" : "This browser cannot draw volumes (it has no WebGL 2).")
       : "The viewer is not installed on this server (make web fetches it).");
     if (why || !files.volume) {
-      this.put(this.images, [why, state, files.figure], () => figure(files, state, why));
+      this.put(this.images, [why, state, files.figure], () => figure(files, state, result, why));
       return;
     }
     if (!this.cine) {
@@ -173,6 +172,7 @@ export class StudyPanel {
         suggest: this.phases && ((name, frame) => this.phases?.set(name, frame)),
       });
     } else if (result.frames) this.cine.setFrames(result.frames);
+    this.cine.setMeasured(result.heart?.frames ?? null);
     if (this.opened !== files.volume) {
       this.opened = files.volume;
       this.images.replaceChildren(imagesHeading(), this.cine.node);
@@ -183,13 +183,14 @@ export class StudyPanel {
       this.cine.addOverlay(files.overlay, result.overlay).catch((reason) => this.failed(reason));
     } else if (state === "done") this.cine.withoutOverlay(result.overlay || (result.probabilities ? "There is no overlay for this study." : "Without a class there is no overlay."));
     this.cine.showDirections(result.orientation === "known");
-    this.put(this.paper, files.figure, () => [files.figure ? picture(files.figure, FIGURE) : null]);
+    this.put(this.paper, files.figure, () => [onPaper(files, result)]);
   }
 
-  /** @param {string} state @param {Record<string, string>} files */
-  showPhotograph(state, files) {
+  /** @param {string} state @param {import("./api.js").Result} result @param {Record<string, string>} files */
+  showPhotograph(state, result, files) {
     if (files.image) this.photo ??= new PhotoPanel(files.image);
-    this.put(this.images, [state, files.image, files.figure], () => [imagesHeading(), this.photo?.node ?? null, ...photograph(files, state)]);
+    if (files.outline) this.photo?.outline(files.outline);
+    this.put(this.images, [state, files.image, files.figure], () => [imagesHeading(), this.photo?.node ?? null, photograph(files, state, result)]);
   }
 
   /** @param {any} reason */
@@ -203,46 +204,4 @@ export class StudyPanel {
 
 function framesHeading() {
   return element("h3", {}, "End-diastole and end-systole");
-}
-
-function imagesHeading() {
-  return element("h3", { id: "images-heading" }, "Images");
-}
-
-/** @param {Record<string, string>} files @param {string} state @param {string} why */
-function figure(files, state, why) {
-  return [imagesHeading(), why ? element("p", { class: "message" }, `${why} The figure shows what the network saw.`) : null,
-    files.figure ? picture(files.figure, FIGURE) : missing(state)];
-}
-
-/** @param {string} state */
-function missing(state) {
-  return element("p", { class: "quiet" }, FINAL.has(state) ? "There is no figure of this study." : "The figure is being drawn.");
-}
-
-const FIGURE = "Figure: what the network saw, its answer, and below the places the answer hangs on, an aid and not "
-  + "evidence. Its numbers are also in the text of this page.";
-
-/** @param {Record<string, string>} files @param {string} state */
-function photograph(files, state) {
-  return [
-    files.figure ? element("figure", {}, picture(files.figure, FIGURE), element("figcaption", { class: "quiet" },
-      "The places the answer hangs on are an aid, not evidence: they show what the network reacted to, not whether that "
-      + "is a sign of disease.")) : missing(state)];
-}
-
-/** @param {string} address @param {string} text */
-function picture(address, text) {
-  return element("a", { href: address, target: "_blank", rel: "noopener", class: "picture" },
-    element("img", { src: address, alt: text }));
-}
-
-/** @param {Record<string, string>} files */
-function downloads(files) {
-  const there = DOWNLOADS.filter(([name]) => files[name]);
-  if (!there.length) return null;
-  return element("section", { "aria-labelledby": "downloads-heading" },
-    element("h3", { id: "downloads-heading" }, "Downloads"),
-    element("ul", { class: "downloads" }, ...there.map(([name, label]) =>
-      element("li", {}, element("a", { href: files[name], download: "", id: `download-${name}` }, label)))));
 }

@@ -148,6 +148,20 @@ export class CineViewer {
   }
 
   /**
+   * While all slices are shown, for each of them where its places are drawn, as {@link toScreen} says of one slice.
+   * @returns {((place: [number, number]) => [number, number])[]}
+   */
+  tiles() {
+    const scale = this.view.canvas.clientWidth / this.view.canvas.width;
+    const [columns, rows] = this.size();
+    return this.view.screenSlices.map((/** @type {{leftTopWidthHeight: number[]}} */ { leftTopWidthHeight }) => {
+      const [left, top, width, height] = leftTopWidthHeight.map((edge) => edge * scale);
+      return (/** @type {[number, number]} */ [column, row]) =>
+        [left + (width * (column + 0.5)) / columns, top + (height * (row + 0.5)) / rows];
+    });
+  }
+
+  /**
    * The opposite of {@link toScreen}.
    * @param {[number, number]} at
    * @returns {[number, number]}

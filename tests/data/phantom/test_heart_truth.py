@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from monai_fedlora.data.phantom.anatomy import N_ANGLES, Surfaces, contraction, 
 from monai_fedlora.data.phantom.free_heart import draw_free_form, draw_free_heart
 from monai_fedlora.data.phantom.free_scanner import draw_scanner
 from monai_fedlora.data.phantom.heart_truth import heart_truth
+from monai_fedlora.data.phantom.pathology import Heart, draw_heart
 
 
 def test_a_tube_is_measured_as_its_formulas_say() -> None:
@@ -39,3 +42,20 @@ def test_a_free_heart_has_the_volumes_that_were_drawn() -> None:
         assert truth["lv_ejection_percent"] == pytest.approx(100 * heart.lv_ejection)
         assert truth["rv_ejection_percent"] == pytest.approx(100 * heart.rv_ejection)
     assert above > 0
+
+
+def reach(heart: Heart, seed: int) -> float:
+    """Height, 0 at the base and 1 at the apex, to which the RV has more than a tenth of its largest area."""
+    form = draw_free_form(heart, np.random.default_rng(seed))
+    cut = surfaces(heart, np.arange(-5, 60) * 2.0, contraction(2), 2.0, form)
+    area = (cut.rv[0] ** 2 - cut.rv_inner[0] ** 2).sum(-1)
+    return float(cut.height[0][area > 0.1 * area.max()].max())
+
+
+def test_a_dilated_right_ventricle_reaches_the_apex() -> None:
+    rng = np.random.default_rng(0)
+    heart = draw_heart("NOR", draw_scanner(rng), rng)
+    normal = [reach(heart, seed) for seed in range(7)]
+    wide = [reach(replace(heart, rv_volume=180 * heart.surface), seed) for seed in range(7)]
+    assert 0.7 < np.median(normal) < 0.9 and max(wide) < 1
+    assert np.median(wide) > np.median(normal) + 0.04 and np.median(wide) > 0.85

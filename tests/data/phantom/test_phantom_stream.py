@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 
+from monai_fedlora.data.endless import stream_loader
 from monai_fedlora.data.phantom.free_patient import make_free_patient
 from monai_fedlora.data.phantom.heart_truth import TRUTHS
-from monai_fedlora.data.phantom.phantom_stream import PhantomStream, stream_loader
+from monai_fedlora.data.phantom.phantom_stream import PhantomStream
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.transforms.localise import crop_start, heart_centre, normalise_cine
 from monai_fedlora.transforms.resampling import resample

@@ -19,8 +19,9 @@ from monai_fedlora.exporting.arrays import array_reading
 from monai_fedlora.exporting.check.inference import inference_problems, same_json
 from monai_fedlora.exporting.cine_modality import AFFINE, cine_reading
 from monai_fedlora.exporting.inference_config import inference_config
-from monai_fedlora.exporting.mask_answer import array_masks_writing, cine_masks_writing
+from monai_fedlora.exporting.mask_answer import array_masks_writing, cine_masks_writing, photograph_masks_writing
 from monai_fedlora.exporting.photograph_modality import photograph_reading
+from monai_fedlora.exporting.value_answer import values_writing
 from monai_fedlora.files import read_json
 
 WRITTEN = Path(__file__).with_name("written")
@@ -51,7 +52,18 @@ def of_masks(kind: dict[str, Any]) -> dict[str, Any]:
     return masks
 
 
-CINE_MASKS, ARRAY_MASKS = of_masks(CINE), of_masks(ARRAYS)
+def of_values(kind: dict[str, Any]) -> dict[str, Any]:
+    """The same kind of image, of a model that gives two numbers."""
+    values = copy.deepcopy(kind)
+    values["network_data_format"]["outputs"]["pred"] = {
+        "format": "values",
+        "channel_def": {"0": "lv_ef", "1": "wall_mm"},
+    }
+    return values
+
+
+CINE_VALUES, PHOTOGRAPH_VALUES, ARRAY_VALUES = of_values(CINE), of_values(PHOTOGRAPH), of_values(ARRAYS)
+CINE_MASKS, ARRAY_MASKS, PHOTOGRAPH_MASKS = of_masks(CINE), of_masks(ARRAYS), of_masks(PHOTOGRAPH)
 
 
 def config(kind: dict[str, Any]) -> Any:
@@ -61,14 +73,20 @@ def config(kind: dict[str, Any]) -> Any:
     reading = readings[modality]()
     writing = probabilities_writing(("NOR", "ABN"))
     if kind["network_data_format"]["outputs"]["pred"].get("format") == "segmentation":
-        writing = cine_masks_writing() if modality == "MR" else array_masks_writing(("LV", "MYO", "RV"))
+        of_arrays = array_masks_writing if modality == "array" else photograph_masks_writing
+        writing = cine_masks_writing() if modality == "MR" else of_arrays(("LV", "MYO", "RV"))
+    if kind["network_data_format"]["outputs"]["pred"].get("format") == "values":
+        writing = values_writing(("lv_ef", "wall_mm"))
     return json.loads(json.dumps(inference_config(writing, reading)))
 
 
 @pytest.mark.parametrize("path", sorted(WRITTEN.glob("*.json")), ids=lambda path: path.stem)
 def test_every_text_that_an_export_has_written_passes(path: Path) -> None:
     kinds = {"cine_2026_11": CINE_WITHOUT_AFFINE, "photograph_2026_11": PHOTOGRAPH}
-    kinds |= {"cine_masks_2026_12": CINE_MASKS, "array_masks_2026_12": ARRAY_MASKS}
+    kinds |= {"cine_masks_2026_12": CINE_MASKS, "cine_masks_strokes_2026_12": CINE_MASKS}
+    kinds |= {"array_masks_2026_12": ARRAY_MASKS}
+    kinds |= {"cine_values_2026_12": CINE_VALUES, "photograph_values_2026_12": PHOTOGRAPH_VALUES}
+    kinds |= {"array_values_2026_12": ARRAY_VALUES, "photograph_masks_2026_12": PHOTOGRAPH_MASKS}
     latest = {"cine": CINE, "photograph": PHOTOGRAPH, "array": ARRAYS}[path.stem.partition("_")[0]]
     assert list(inference_problems(read_json(path), kinds.get(path.stem, latest))) == []
 
@@ -80,6 +98,8 @@ def test_a_module_without_orientation_is_not_fed_an_affine_nor_the_other_way_rou
 
 
 KINDS = {"cine": CINE, "photograph": PHOTOGRAPH, "array": ARRAYS, "cine masks": CINE_MASKS, "array masks": ARRAY_MASKS}
+KINDS |= {"photograph masks": PHOTOGRAPH_MASKS}
+KINDS |= {"cine values": CINE_VALUES, "photograph values": PHOTOGRAPH_VALUES, "array values": ARRAY_VALUES}
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -130,7 +150,7 @@ def test_a_text_of_another_kind_of_answer_does_not_pass() -> None:
     assert list(inference_problems(config(CINE), CINE_MASKS))
     assert list(inference_problems(config(CINE_MASKS), CINE))
     with pytest.raises(ExportError, match="masks"):
-        list(inference_problems(config(PHOTOGRAPH), of_masks(PHOTOGRAPH)))
+        list(inference_problems(config(CINE), of_masks(CINE_WITHOUT_AFFINE)))
 
 
 def test_a_text_of_another_kind_of_image_does_not_pass() -> None:

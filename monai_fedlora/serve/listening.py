@@ -14,6 +14,7 @@ import uvicorn
 
 import monai_fedlora.serve
 from monai_fedlora.clinic.bundle import Classifier
+from monai_fedlora.clinic.measuring import Measurer
 from monai_fedlora.clinic.outlining import Outliner
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.serve.app import create_app
@@ -56,7 +57,7 @@ def _log_to_terminal() -> None:
 
 
 def run_server(
-    classifier: Classifier | None,
+    classifier: Classifier | Measurer | None,
     *,
     settings: ServeSettings,
     server: socket.socket,
@@ -66,7 +67,7 @@ def run_server(
     """Serve until Ctrl-C, SIGTERM or the end of the terminal, then remove everything.
 
     Args:
-        classifier: the model of the class; None for outlines alone.
+        classifier: the model of the class or of the numbers; None for outlines alone.
         settings: those of :func:`listen`.
         server: from :func:`listen`; closed at the end.
         on_ready: called once when the page can be opened.
