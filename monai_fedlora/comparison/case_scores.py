@@ -30,8 +30,8 @@ class CaseScore:
         repeat, fold: of the cross-validation, see :class:`~monai_fedlora.comparison.comparison_settings.Run`; both 0
             where the cases keep their own split.
         site: the site of the case.
-        view: "personal", "shared" or "new".
-        cases: number of training cases that a new site used; None for members.
+        view: "personal", "shared", "new" or "limited".
+        cases: number of training patients that a new or limited site used; None for others.
         patient: the patient or lesion; several cases may be of one. Unique within a site.
         case: unique within a site.
         label: name of the true class; empty in a task without classes.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from monai_fedlora.tasks.task import CONFUSION, Task
 
@@ -24,7 +24,9 @@ class Measures:
         further: words for the metrics that tables have beside the key.
         by_class: whether the key is a mean over classes.
         chance: value of the key by chance with all classes; None where there is no such level.
+        by_cases: whether sites count by their numbers of test cases in means over sites; otherwise all alike.
         named: what the task's names are, in the plural.
+        by_patient: see :attr:`monai_fedlora.tasks.task.Task.by_patient`.
     """
 
     key: str
@@ -35,9 +37,11 @@ class Measures:
     by_class: bool
     chance: float | None
     named: str
+    by_cases: bool = False
+    by_patient: Mapping[str, Callable[[Mapping[str, float | None]], float | None]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, task: Task, names: Sequence[str]) -> Measures:
+    def of(cls, task: Task, names: Sequence[str], *, by_cases: bool = False) -> Measures:
         """Those of a task and of its classes, structures or values."""
         more = dict(task.more(names))
         known = {**task.measures, **more}
@@ -50,6 +54,8 @@ class Measures:
             by_class=task.by_class,
             chance=1 / len(names) if CONFUSION in task.sections else None,
             named=task.named,
+            by_cases=by_cases,
+            by_patient=task.by_patient(names),
         )
 
     @property

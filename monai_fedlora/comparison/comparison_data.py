@@ -14,6 +14,7 @@ from monai_fedlora.data.datalist import FILE_NAME, load_datalist, read_prepared
 from monai_fedlora.data.origin import Origin
 from monai_fedlora.data.pool import POOLED
 from monai_fedlora.data.site import site_data
+from monai_fedlora.data.subgroups import without_subgroups
 from monai_fedlora.data.value_scale import common_scale
 from monai_fedlora.errors import DataError
 from monai_fedlora.files import sha256
@@ -63,8 +64,11 @@ def load_sites(sites: Sequence[str], *, bundle: str, data_root: str | None) -> d
 
 
 def content_hash(datalist: Datalist) -> str:
-    """Hash of the cases, labels and splits of a datalist; independent of the image root and of the images' origin."""
-    content = replace(datalist, origin=Origin()).to_json(image_root="")
+    """Hash of the cases, labels and splits of a datalist.
+
+    It is independent of the image root, of the images' origin and of subgroups, which no model sees.
+    """
+    content = replace(without_subgroups(datalist), origin=Origin()).to_json(image_root="")
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -6,27 +6,32 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai_fedlora.comparison.case_scores import CaseScore, case_scores, read_table
 from monai_fedlora.comparison.comparison_settings import Comparison, Run
-from monai_fedlora.comparison.newsite import NewSite, fewer_cases
-from monai_fedlora.comparison.result_rows import NEW
+from monai_fedlora.comparison.fewer_cases import fewer_cases, patient_of
+from monai_fedlora.comparison.newsite import NewSite
+from monai_fedlora.comparison.result_rows import LIMITED, NEW
+from monai_fedlora.comparison.step_counts import step_counts
 from monai_fedlora.data.cases import Datalist
 from monai_fedlora.data.datalist import FILE_NAME
 from monai_fedlora.data.pool import POOLED, pool
+from monai_fedlora.data.units import unit_numbers
 from monai_fedlora.engines.memory import Memory, using
 from monai_fedlora.environment import training_threads
 from monai_fedlora.errors import FedLoraError
 from monai_fedlora.federated.materials import Installed
+from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.rounds import run_sites
 from monai_fedlora.federated.run_record import LAST_NAME, RESULTS_NAME
-from monai_fedlora.federated.site_state import SCORES_NAME
+from monai_fedlora.federated.site_policy import NOTHING_LEAVES
+from monai_fedlora.federated.site_state import FINAL_NAME, SCORES_NAME
 from monai_fedlora.federated.start import Start
 from monai_fedlora.federated.workspace import PRIVATE
-from monai_fedlora.files import read_json, write_json
+from monai_fedlora.files import load_tensors, read_json, write_json
 from monai_fedlora.site_report import PERSONAL
 
 
@@ -56,15 +61,16 @@ def execute(
         ``identity``, ``validation`` (the key metric of the personal models on their site's validation cases, by site;
         of a model that was trained on the pool, on the pool's), ``metrics`` (a list of entries with ``site``, ``view``,
         the number of training ``cases`` of a new site, and the metrics on the site's test cases), ``scores`` (mean
-        validation metric of the model with which each round started), ``refused``, ``bytes_up`` and ``bytes_down`` per
-        site and round, ``seconds``, and the part of them, ``seconds_shared``, that went into images and features which
-        further runs of this process reuse. And what every model says of every test case.
+        validation metric of the model with which each round started), ``refused``, ``steps`` (by site, see
+        :func:`step_counts`), ``bytes_up`` and ``bytes_down`` per site and round, ``seconds``, and the part of them,
+        ``seconds_shared``, that went into images and features which further runs of this process reuse. And what every
+        model says of every test case.
     """
     datalists = {site: comparison.split(datalist, run) for site, datalist in datalists.items()}
     earlier = _seconds(folder)
     started, before = time.perf_counter(), memory.seconds
-    plan = comparison.plan(run)
     members = [datalists[site] for site in comparison.members(run)]
+    plan = _declared(comparison.plan(run), members)
     pooled = plan.sites == (POOLED,)
     data = folder / "data"
     for datalist in [pool(members)] if pooled else members:
@@ -80,18 +86,25 @@ def execute(
                 threads=training_threads(),
                 resume=True,
                 materials=_digest(comparison.identity(run)),
+                policy=lambda: NOTHING_LEAVES,
                 on_progress=lambda now: on_progress(_answers(now) / steps),
             )
+            if plan.privacy is not None:
+                results = {**results, "final": _kept_records(results["final"], folder / PRIVATE / plan.experiment)}
         shared = folder / LAST_NAME if results["final"] else None
         if comparison.tuning:
             found = []
         elif run.held_out:
             found = list(_at_new_site(comparison, run, datalists[run.held_out], shared, folder, backbone))
-        elif pooled:
-            found = [_pooled_model(comparison, run, datalist, shared, folder, backbone) for datalist in members]
         else:
-            final = {site: report for site, report in results["final"].items() if site in _trained(results)}
-            found = list(_at_members(run, final, members, folder / PRIVATE / plan.experiment))
+            evaluated = [datalist for datalist in members if run.limited in (None, datalist.site)]
+            if pooled:
+                found = [_pooled_model(comparison, run, datalist, shared, folder, backbone) for datalist in evaluated]
+            else:
+                final = {site: report for site, report in results["final"].items() if site in _trained(results)}
+                found = list(_at_members(run, final, evaluated, folder / PRIVATE / plan.experiment))
+            if run.limited:
+                found = [_limited(run, *each) for each in found]
     facts = comparison.facts[run.method]
     result = {
         "identity": comparison.identity(run),
@@ -100,12 +113,34 @@ def execute(
         "metrics": [entry for entries, _ in found for entry in entries],
         "scores": [entry["score"] for entry in results["rounds"]],
         "refused": results["refused"],
+        "steps": {site: step_counts(plan, facts, cases) for site, cases in _trained_on(plan, members).items()},
         "bytes_up": None if pooled else facts.bytes_up,
         "bytes_down": None if pooled else facts.bytes_down,
         "seconds": round(time.perf_counter() - started + earlier, 3),
         "seconds_shared": round(memory.seconds - before, 3),
     }
     return result, [score for _, scores in found for score in scores]
+
+
+def _declared(plan: Plan, members: Sequence[Datalist]) -> Plan:
+    """The plan; under a budget with the numbers of patients who train, which a federation's own sites would declare."""
+    if plan.privacy is None:
+        return plan
+    patients = {each.site: len(set(unit_numbers(each.training))) for each in members}
+    return dataclasses.replace(
+        plan, declared_cases={POOLED: sum(patients.values())} if plan.sites == (POOLED,) else patients
+    )
+
+
+def _kept_records(final: Mapping[str, Any], private: Path) -> dict[str, Any]:
+    """What sites under a budget have found of their last models, and kept for themselves."""
+    return {site: json.loads(load_tensors(private / site / FINAL_NAME)[1]["record"]) for site in final}
+
+
+def _trained_on(plan: Plan, members: Sequence[Datalist]) -> dict[str, int]:
+    """Numbers of training cases by the plan's sites."""
+    cases = {datalist.site: len(datalist.training) for datalist in members}
+    return {POOLED: sum(cases.values())} if plan.sites == (POOLED,) else cases
 
 
 def _digest(identity: Mapping[str, Any]) -> str:
@@ -150,9 +185,17 @@ def _at_members(run: Run, final: Mapping[str, Any], members: Iterable[Datalist],
             yield [{"site": datalist.site, "view": view, "cases": None, **metrics} for view, metrics in views], scores
 
 
+def _limited(run: Run, entries: list[dict[str, Any]], scores: list[CaseScore]) -> Found:
+    """What the personal model of a site with fewer training cases reached."""
+    named: dict[str, Any] = {"view": LIMITED, "cases": run.cases}
+    return [{**entry, **named} for entry in entries if entry["view"] == PERSONAL], [
+        dataclasses.replace(score, **named) for score in scores if score.view == PERSONAL
+    ]
+
+
 def _new_site(comparison: Comparison, run: Run, datalist: Datalist, folder: Path, backbone: str) -> NewSite:
     _write(datalist, folder / "data")
-    plan = dataclasses.replace(comparison.plan(run), sites=(datalist.site,))
+    plan = dataclasses.replace(comparison.plan(run), sites=(datalist.site,), privacy=None)
     return NewSite(
         name=datalist.site,
         plan=plan,
@@ -181,7 +224,7 @@ def _at_new_site(
     if (found := site.at_once(tensors)) is not None:
         yield [{**entry, "cases": 0, **found}], case_scores(run, datalist, site.scores, view=NEW, cases=0)
     for n in comparison.new_site_cases:
-        if site.has_private_part and n <= len(datalist.training):
+        if site.can_be_personalised and n <= len({patient_of(case) for case in datalist.training}):
             part = fewer_cases(datalist, n, seed=run.seed)
             site = _new_site(comparison, run, part, folder / f"new-{n}", backbone)
             if site.can_train:

@@ -11,6 +11,20 @@ from monai_fedlora.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
+class PhaseFacts:
+    """A phase of a round's training; the whole round is one where a method trains everything all the time.
+
+    Attributes:
+        share: of the round's steps.
+        shared, private: whether shared and private parameters train in it.
+    """
+
+    share: float
+    shared: bool
+    private: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """Sizes and abilities of a method with a named backbone.
 
@@ -22,6 +36,7 @@ class Facts:
         private_head: whether the head is private.
         has_shared_model: whether the backbone with the shared parameters alone is a model, which a new site can use.
         can_keep_features: whether features can be cached: the network's first blocks are frozen.
+        phases: of a round's training, in order.
     """
 
     bytes_up: int
@@ -31,6 +46,7 @@ class Facts:
     private_head: bool
     has_shared_model: bool
     can_keep_features: bool
+    phases: tuple[PhaseFacts, ...] = ()
 
 
 def method_facts(method: str, method_args: Mapping[str, Any], *, size: str, names: int, task: Task) -> Facts:
@@ -48,7 +64,7 @@ def method_facts(method: str, method_args: Mapping[str, Any], *, size: str, name
     import torch
 
     from monai_fedlora.engines.frozen import frozen_part
-    from monai_fedlora.methods.base import get_method
+    from monai_fedlora.methods.base import Phase, get_method
     from monai_fedlora.methods.build import UNTRAINED, build_network
 
     chosen = get_method(method, method_args)
@@ -63,6 +79,7 @@ def method_facts(method: str, method_args: Mapping[str, Any], *, size: str, name
         )
     scope = chosen.scope(network, wire_dtype="float16")
     state = network.state_dict()
+    whole = Phase(share=1.0, trains=lambda key: True)
     shared, private = (sum(state[key].numel() for key in scope.keys(role)) for role in (Role.SHARED, Role.PRIVATE))
     return Facts(
         bytes_up=scope.manifest.up.nbytes,
@@ -72,4 +89,12 @@ def method_facts(method: str, method_args: Mapping[str, Any], *, size: str, name
         private_head=any(key.startswith(network.head_prefixes) for key in scope.keys(Role.PRIVATE)),
         has_shared_model=chosen.shared_only(network) is not None,
         can_keep_features=frozen_part(network) is not None,
+        phases=tuple(
+            PhaseFacts(
+                share=phase.share,
+                shared=any(map(phase.trains, scope.keys(Role.SHARED))),
+                private=any(map(phase.trains, scope.keys(Role.PRIVATE))),
+            )
+            for phase in chosen.phases(network) or (whole,)
+        ),
     )

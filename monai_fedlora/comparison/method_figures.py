@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
 from typing import Any
 
 from monai_fedlora.comparison.outcome import Outcome
-from monai_fedlora.comparison.result_rows import by_site_and_seed, chosen
+from monai_fedlora.comparison.result_rows import by_site_and_seed, chosen, mean_over_sites
 from monai_fedlora.comparison.statistics import average
 from monai_fedlora.rendering.charts import Estimate, Line, forest_plot, heat_map, line_chart
 from monai_fedlora.rendering.drawing import Figure, draw, legend, log_ticks, style
@@ -22,10 +21,12 @@ def seeds_figure(outcome: Outcome) -> Figure | None:
     worst = max if measures.lower_is_better else min
     dotted = "" if measures.chance is None else "; dotted, chance with all classes"
     for method in outcome.comparison.methods:
-        values = by_site_and_seed(chosen(outcome.rows, method=method, view=PERSONAL), measures.key)
+        own = chosen(outcome.rows, method=method, view=PERSONAL)
+        values = by_site_and_seed(own, measures.key)
         seeds = dict.fromkeys(seed for _, seed in values)
         by_seed = [[value for (_, seed), value in values.items() if seed == each] for each in seeds]
-        rows[method] = [_estimate(list(map(fmean, by_seed))), _estimate(list(map(worst, by_seed)))]
+        means = mean_over_sites(own, measures.key, by_cases=measures.by_cases)
+        rows[method] = [_estimate(means), _estimate(list(map(worst, by_seed)))]
     return forest_plot(
         rows,
         series=["mean over sites", "worst site"],
@@ -50,7 +51,7 @@ def sites_figure(outcome: Outcome) -> Figure | None:
     sites = outcome.comparison.sites
     return heat_map(
         {s.method: [s.sites[site].mean if site in s.sites else None for site in sites] for s in outcome.summaries},
-        columns=[f"{site}\n{sum(outcome.tested(site))} test cases" for site in sites],
+        columns=[f"{site}\n{sum(outcome.tested_at(site))} test cases" for site in sites],
         title=f"{outcome.measures.title} of every method at every site, mean over seeds{outcome.of_images}",
         description=" ".join(
             f"{s.method}: {', '.join(f'{found.mean:.2f} at {site}' for site, found in s.sites.items())}."
@@ -81,6 +82,35 @@ def unseen_figure(outcome: Outcome) -> Figure | None:
         y_label=f"{measures.word}, mean over held-out sites",
         reference=None if measures.chance is None else dict.fromkeys(range(len(cases)), measures.chance),
     )
+
+
+def curve_figures(outcome: Outcome) -> list[Figure | None]:
+    """The key metric by number of a site's own training patients, a line per method: over all sites, then at each."""
+    comparison, measures = outcome.comparison, outcome.measures
+    sites, cases = comparison.curve_sites, (*comparison.curve_cases, None)
+    figures = []
+    for site in (None, *sites) if len(sites) > 1 else sites:
+        lines = {}
+        for method in comparison.methods:
+            found = {place: outcome.curve(method, n, site=site) for place, n in enumerate(cases)}
+            known = {place: value for place, value in found.items() if value}
+            lines[method] = Line(
+                points={place: value.mean for place, value in known.items()},
+                spread={place: value.spread or 0.0 for place, value in known.items()},
+            )
+        figures.append(
+            line_chart(
+                lines,
+                title=f"{measures.title} {f'at {site}' if site else 'over all sites'}, by number of its own training "
+                "patients; bars: spread over seeds",
+                description=_SAME,
+                ticks={place: str(n) if n else "all" for place, n in enumerate(cases)},
+                x_label="training patients of the site",
+                y_label=measures.word,
+                reference=None if measures.chance is None else dict.fromkeys(range(len(cases)), measures.chance),
+            )
+        )
+    return figures
 
 
 def traffic_figure(outcome: Outcome) -> Figure | None:

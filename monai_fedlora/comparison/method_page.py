@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from monai_fedlora.comparison import method_figures, method_tables
-from monai_fedlora.comparison.outcome import JSON_NAME, ROWS_NAME, TABLE_NAME, Outcome
+from monai_fedlora.comparison import method_figures, method_tables, patient_tables
+from monai_fedlora.comparison.outcome import Outcome
+from monai_fedlora.comparison.outcome_files import JSON_NAME, ROWS_NAME, TABLE_NAME
 from monai_fedlora.comparison.result_rows import chosen
 from monai_fedlora.comparison.score_differences import FEWEST_SITES
 from monai_fedlora.files import write_text
@@ -41,15 +42,22 @@ def page(outcome: Outcome) -> str:
         cases=method_tables.cases(outcome),
         differences=method_tables.differences(outcome),
         elsewhere=method_tables.elsewhere(outcome),
+        patient_measures=patient_tables.patient_measures(outcome),
+        worst_sites=patient_tables.worst_sites(outcome),
+        subgroups=patient_tables.subgroups(outcome),
+        calibrations=patient_tables.calibrations(outcome),
         fewest_sites=FEWEST_SITES,
         unseen=method_tables.unseen(outcome),
+        learning_curve=method_tables.learning_curve(outcome) if comparison.curve_sites else None,
+        curve_figures=method_figures.curve_figures(outcome) if comparison.curve_sites else [],
         joined=method_tables.joined(outcome),
         unseen_figure=method_figures.unseen_figure(outcome),
         traffic_figure=method_figures.traffic_figure(outcome),
         settings=[method_tables.common_settings(outcome), method_tables.method_settings(outcome)],
+        steps=method_tables.steps(outcome),
         tuning=method_tables.tuning(outcome),
         uncached=[method for method in comparison.methods if not comparison.training(method)["cache_features"]],
-        tested=sum(sum(outcome.tested(site)) for site in comparison.sites),
+        tested=sum(sum(outcome.tested_at(site)) for site in comparison.sites),
         undefined=[
             word
             for name, word in outcome.measures.further.items()
@@ -67,7 +75,7 @@ def _rare_classes(outcome: Outcome) -> dict[str, list[str]]:
         return {}
     classes = outcome.comparison.classes
     found = {
-        site: [name for name, count in zip(classes, outcome.tested(site), strict=True) if 0 < count < FEW_CASES]
+        site: [name for name, count in zip(classes, outcome.tested_at(site), strict=True) if 0 < count < FEW_CASES]
         for site in outcome.comparison.sites
     }
     return {site: names for site, names in found.items() if names}

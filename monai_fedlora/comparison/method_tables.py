@@ -7,10 +7,11 @@ from typing import Any
 
 from monai_fedlora import __version__
 from monai_fedlora.comparison.comparison_settings import Comparison
-from monai_fedlora.comparison.outcome import Outcome
+from monai_fedlora.comparison.outcome import ALONE, Outcome
 from monai_fedlora.comparison.score_differences import Claim, MethodDifference
-from monai_fedlora.comparison.statistics import written
+from monai_fedlora.comparison.statistics import Summary, written
 from monai_fedlora.data.cases import SPLITS
+from monai_fedlora.federated.plan import BY_CASES, EQUAL
 from monai_fedlora.methods.base import get_method
 from monai_fedlora.rendering.tables import MISSING, Table, count, plural, shown
 
@@ -26,10 +27,12 @@ def methods(outcome: Outcome) -> Table:
     rows = []
     for summary in outcome.summaries:
         worst = f" ({summary.worst_site})" if summary.worst_site else ""
+        few = len(summary.sites) < len(outcome.comparison.sites)
+        covered = f" ({len(summary.sites)} of {len(outcome.comparison.sites)} sites)" if few and summary.score else ""
         rows.append(
             [
                 summary.method,
-                written(summary.score),
+                written(summary.score) + _interval(outcome, summary) + covered,
                 written(summary.worst) + worst,
                 *(written(found) for found in summary.further.values()),
                 written(summary.shared),
@@ -54,9 +57,43 @@ def methods(outcome: Outcome) -> Table:
     )
 
 
+def _interval(outcome: Outcome, summary: Summary) -> str:
+    """The interval over patients of a method with one run, in place of a spread over runs."""
+    mean = outcome.means.get(summary.method)
+    if summary.score is None or summary.score.spread is not None or mean is None or mean.here.low is None:
+        return ""
+    return f" ({mean.here.low:.3f} to {mean.here.high:.3f})"
+
+
 def _detectable(outcome: Outcome) -> str:
     least = outcome.detectable
-    return "" if least is None else f"; detectable difference in {outcome.measures.word} {least:.3f}"
+    if least is None:
+        return ""
+    models = " of these trained models" if any(each.here.of_models for each in outcome.differences) else ""
+    return f"; detectable difference in {outcome.measures.word}{models} {least:.3f}"
+
+
+def steps(outcome: Outcome) -> Table:
+    """Optimiser steps of every method in a round, mean over sites and runs."""
+    rows = []
+    for method in outcome.comparison.methods:
+        found = outcome.steps(method) or {}
+        numbers = [shown(found.get(name), ",.4g") for name in ("steps", "shared", "private", "cases", "after")]
+        rows.append([method, *numbers, outcome.other_steps.get(method, "")])
+    return Table(
+        caption="Optimiser steps of a site in a round" + (", made equal" if outcome.comparison.equal_steps else ""),
+        head=[
+            "method",
+            "steps",
+            "of the shared part",
+            "of the private part",
+            "cases in a step",
+            "after the last round",
+            "differs",
+        ],
+        rows=rows,
+        text=True,
+    )
 
 
 def cases(outcome: Outcome) -> Table:
@@ -67,7 +104,7 @@ def cases(outcome: Outcome) -> Table:
         return Table(
             caption=f"Cases{per_class}",
             head=["site", "data set", "images", "cases"],
-            rows=[[site, d.dataset, d.origin.kind, " / ".join(map(str, outcome.tested(site)))] for site, d in found],
+            rows=[[site, d.dataset, d.origin.kind, " / ".join(map(str, outcome.tested_at(site)))] for site, d in found],
             text=True,
         )
     return Table(
@@ -98,17 +135,19 @@ def _against_first(
 ) -> Table:
     return Table(
         caption=f"{outcome.measures.title} at {place}, by {units} and runs",
-        head=["method", "difference", *_CLAIM, units, "runs"],
+        head=["method", "difference", *CLAIM, units, "runs"],
         rows=[
-            [each.method, f"{each.difference:+.3f}", *_claim(claim), count, each.runs] for each, claim, count in rows
+            [each.method, f"{each.difference:+.3f}", *claimed(claim), count, each.runs] for each, claim, count in rows
         ],
     )
 
 
-_CLAIM = ("95 % interval", "p", "p after Holm", "detectable")
+CLAIM = ("95 % interval", "p", "p after Holm", "detectable")
+"""Heads of the cells of :func:`claimed`."""
 
 
-def _claim(claim: Claim) -> list[str]:
+def claimed(claim: Claim) -> list[str]:
+    """Interval, p, p after Holm's correction and detectable difference as the cells of :data:`CLAIM`."""
     interval = MISSING if claim.low is None or claim.high is None else f"{claim.low:+.3f} to {claim.high:+.3f}"
     return [interval, shown(claim.p, ".3g"), shown(claim.p_holm, ".3g"), shown(claim.detectable)]
 
@@ -135,6 +174,27 @@ def unseen(outcome: Outcome) -> Table:
     )
 
 
+def learning_curve(outcome: Outcome) -> Table:
+    """Every method by number of training patients, and beside it what joining gives, at all sites and at each."""
+    comparison = outcome.comparison
+    columns = (*comparison.curve_cases, None)
+    places = [None, *(comparison.curve_sites if len(comparison.curve_sites) > 1 else ())]
+    rows = []
+    for site in places:
+        for method in comparison.methods:
+            name = comparison.curve_sites[0] if len(places) == 1 else site or "mean over sites"
+            rows.append([name, method, *(written(outcome.curve(method, n, site=site)) for n in columns)])
+            if method != ALONE:
+                gains = [outcome.curve_gain(method, n, site=site) for n in columns]
+                cells = [f"{each.difference:+.3f} ({claimed(each.here)[0]})" if each else MISSING for each in gains]
+                rows.append([name, f"{method} minus {ALONE}", *cells])
+    return Table(
+        caption=f"{outcome.measures.title} by number of the site's own training patients",
+        head=["site", "method", *(f"{n} patients" if n else "all" for n in columns)],
+        rows=rows,
+    )
+
+
 def joined(outcome: Outcome) -> Table:
     """What joining late gives a held-out site beyond training alone on the same cases, by their number."""
     columns = [n for n in outcome.comparison.new_site_cases if any(n in s.unseen for s in outcome.summaries)]
@@ -142,7 +202,7 @@ def joined(outcome: Outcome) -> Table:
     for method in outcome.comparison.methods:
         found = [outcome.joined(method, n) for n in columns]
         if any(found):
-            cells = [f"{each.difference:+.3f} ({_claim(each.here)[0]})" if each else MISSING for each in found]
+            cells = [f"{each.difference:+.3f} ({claimed(each.here)[0]})" if each else MISSING for each in found]
             rows.append([method, *cells])
     return Table(
         caption=f"{outcome.measures.title} minus that of training alone, by number of the new site's cases",
@@ -159,12 +219,23 @@ def common_settings(outcome: Outcome) -> Table:
         ["backbone", f"{comparison.size}, {'packaged demo weights' if outcome.is_demo else outcome.backbone}"],
         ["backbone SHA-256", comparison.backbone_sha256],
         [outcome.measures.named, ", ".join(comparison.classes)],
+        ["means over sites", "by numbers of test cases" if comparison.mean_by_cases else "each with the same weight"],
+        ["averages of a round", _averages(comparison)],
         ["rounds, local epochs", f"{comparison.rounds}, {comparison.local_epochs}"],
         ["seeds", ", ".join(map(str, comparison.seeds))],
         *([["splits", _splits(comparison)]] if comparison.folds else []),
         ["version", __version__],
     ]
     return Table(caption="Of all methods", rows=rows, text=True)
+
+
+def _averages(comparison: Comparison) -> str:
+    """How much sites count in the averages of a round."""
+    words = {BY_CASES: "by numbers of training cases", EQUAL: "each site with the same weight"}
+    found = {row: comparison.federation(row).get("site_weights", BY_CASES) for row in comparison.methods}
+    if len(set(found.values())) == 1:
+        return words[next(iter(found.values()))]
+    return "; ".join(f"{row} {words[weights]}" for row, weights in found.items())
 
 
 def tuning(outcome: Outcome) -> Table | None:
@@ -199,9 +270,11 @@ def method_settings(outcome: Outcome) -> Table:
     rows: list[list[Any]] = []
     for method in comparison.methods:
         facts = comparison.facts[method]
-        own = {**comparison.method_args(method), **comparison.training(method)}
+        own = {**comparison.method_args(method), **comparison.federation(method), **comparison.training(method)}
         given = ", ".join(f"{name}={value}" for name, value in own.items())
-        rows.append([method, get_method(method).summary, count(facts.shared), count(facts.private), given])
+        registered = comparison.method_of(method)
+        what = f"{registered}: " if registered != method else ""
+        rows.append([method, what + get_method(registered).summary, count(facts.shared), count(facts.private), given])
     return Table(
         caption="Of each method",
         head=["method", "what it does", "shared parameters", "private", "settings given"],

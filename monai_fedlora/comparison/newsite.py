@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,6 @@ from typing import Any
 import numpy as np
 from monai.engines.utils import IterationEvents
 
-from monai_fedlora.data.cases import Case, Datalist
-from monai_fedlora.data.splits import seeded_rank
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.federated.initial import load_shared
@@ -26,7 +22,8 @@ class NewSite(Site):
 
     The private part is initialised as that of a member in round 0. It is trained for as many epochs as a member's was,
     round by round, with the same learning rates, phases and penalties; shared parameters, a shared head among them, do
-    not change. Arguments are those of :class:`Site`, with a plan for this site alone.
+    not change. Where members train their whole model further after the last round, this site then does as well.
+    Arguments are those of :class:`Site`, with a plan for this site alone.
 
     Attributes:
         scores: what the model that was evaluated last says of every test case.
@@ -35,6 +32,7 @@ class NewSite(Site):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, policy=lambda: NOTHING_LEAVES)
         self._trainer.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._keep_shared)
+        self._keeps_shared = True
         self.scores: list[dict[str, Any]] = []
 
     def _check_steps(self) -> None:
@@ -50,9 +48,9 @@ class NewSite(Site):
         return True
 
     @property
-    def has_private_part(self) -> bool:
-        """Whether the method has private parameters."""
-        return bool(self.scope.keys(Role.PRIVATE))
+    def can_be_personalised(self) -> bool:
+        """Whether anything of the model trains here: private parameters, or all of it after the last round."""
+        return bool(self.scope.keys(Role.PRIVATE)) or self.plan.fine_tune_epochs > 0
 
     def receive(self, path: Path) -> dict[str, np.ndarray]:
         """Read the federation's last shared tensors.
@@ -64,7 +62,8 @@ class NewSite(Site):
 
     def at_once(self, shared: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
         """Test metrics of the shared model without training; None where the shared parameters alone are not a model."""
-        self._open(0, shared)
+        self._claim(0, shared, None)
+        self._open(0, shared, None)
         context = self.method.shared_only(self.network)
         if context is None:
             return None
@@ -72,39 +71,28 @@ class NewSite(Site):
             return self._test_metrics()
 
     def personalised(self, shared: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Train the private part on the site's training cases; test metrics of the personal model."""
-        self._open(0, shared)
-        for _ in range(self.plan.rounds):
+        """Train the personal model on the site's training cases; test metrics of it."""
+        self._claim(0, shared, None)
+        self._open(0, shared, None)
+        for _ in range(self.plan.rounds if self.scope.keys(Role.PRIVATE) else 0):
             self._trainer.run_epochs(self.plan.local_epochs)
+        if self.plan.fine_tune_epochs:
+            self._keeps_shared = False
+            self._fine_tune(self.plan.fine_tune_epochs)
+            self._keeps_shared = True
         return self._test_metrics()
 
     def _test_metrics(self) -> dict[str, Any]:
         """Metrics of the test split, rounded like those of members."""
-        metrics, _, self.scores = self._run_evaluator("test")
+        metrics, _, self.scores = self._evaluation.of_network("test")
         rounded: dict[str, Any] = round_report({"test": {"new": metrics}})["test"]["new"]
         return rounded
 
     def _keep_shared(self, engine: Any) -> None:
         """Drop the gradients of shared parameters, so that the optimiser does not change them."""
+        if not self._keeps_shared:
+            return
         shared = set(self.scope.keys(Role.SHARED))
         for name, parameter in self.network.named_parameters():
             if name in shared:
                 parameter.grad = None
-
-
-def fewer_cases(datalist: Datalist, n: int, *, seed: int) -> Datalist:
-    """A datalist with ``n`` of its training cases; validation and test stay.
-
-    The proportions of the classes are kept as far as whole cases allow. With the same seed, the cases for a smaller
-    ``n`` are among those for a larger one.
-    """
-    members: dict[int, list[Case]] = defaultdict(list)
-    for case in sorted(datalist.training, key=lambda case: seeded_rank(case.subject, seed)):
-        members[case.label].append(case)
-    place = {
-        case.subject: ((position + 0.5) / len(cases), seeded_rank(case.subject, seed))
-        for cases in members.values()
-        for position, case in enumerate(cases)
-    }
-    chosen = sorted(datalist.training, key=lambda case: place[case.subject])[:n]
-    return dataclasses.replace(datalist, training=tuple(chosen))

@@ -1,31 +1,32 @@
-"""The results of a comparison, and its machine-readable files."""
+"""The results of a comparison, with what is computed from them."""
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from monai_fedlora import __version__
 from monai_fedlora.comparison.case_scores import CaseScore
 from monai_fedlora.comparison.compared_measures import Measures
 from monai_fedlora.comparison.comparison_settings import Comparison, Run
-from monai_fedlora.comparison.result_rows import NEW, Row, over_folds, rows
+from monai_fedlora.comparison.lacking_cases import lacking_cases
+from monai_fedlora.comparison.method_calibration import Calibration, calibration
+from monai_fedlora.comparison.patient_draws import CasesTested, cases_tested
+from monai_fedlora.comparison.patient_measures import PatientMeasure, best_of, patient_measures
+from monai_fedlora.comparison.result_rows import LIMITED, NEW, Row, chosen, over_folds, rows
 from monai_fedlora.comparison.runner import Failure
-from monai_fedlora.comparison.score_differences import FEWEST_RUNS, MethodDifference, ScoreTable
-from monai_fedlora.comparison.single_runs import single_run_tests
-from monai_fedlora.comparison.statistics import Average, Summary, ranked, summarise
+from monai_fedlora.comparison.score_differences import MethodDifference, MethodMean, ScoreTable
+from monai_fedlora.comparison.statistics import Average, Summary, over_sites, ranked, summarise
+from monai_fedlora.comparison.step_counts import steps_beside
+from monai_fedlora.comparison.subgroup_figures import SubgroupFigures, subgroup_columns, subgroup_figures
 from monai_fedlora.comparison.tuning import Tuning
+from monai_fedlora.comparison.worst_site import WorstSite, worst_site
 from monai_fedlora.data.cases import SPLITS, Datalist
 from monai_fedlora.data.origin import MIXED, SYNTHETIC, together
-from monai_fedlora.files import csv_text, write_json, write_text
+from monai_fedlora.site_report import PERSONAL
 
-TABLE_NAME, ROWS_NAME, JSON_NAME = "table.csv", "results.csv", "comparison.json"
-SINGLE_NAME = "single_runs.csv"
 ALONE = "local"
 """The method in which every site trains for itself."""
 
@@ -90,12 +91,63 @@ class Outcome:
     @property
     def best(self) -> list[str]:
         """The best method, if the interval of its difference to the next one excludes none."""
-        found = self.next
-        return [found.method] if found and found.here.excludes_none else []
+        found = best_of(self._score_table, ranked(self.summaries, self.measures), self.measures)
+        return [found] if found else []
+
+    @cached_property
+    def means(self) -> dict[str, MethodMean]:
+        """By method the key metric with its interval; nothing of a method without scores of patients."""
+        found = {method: self._score_table.alone(method) for method in self.comparison.methods}
+        return {method: mean for method, mean in found.items() if mean}
+
+    @cached_property
+    def patient_measures(self) -> list[PatientMeasure]:
+        """Every further measure of patients that the task has and these runs have found."""
+        return patient_measures(self.scores, list(self.comparison.methods), self.measures)
+
+    @cached_property
+    def lacking(self) -> list[str]:
+        """What runs did not test, in words."""
+        return lacking_cases(self.scores)
 
     @cached_property
     def _score_table(self) -> ScoreTable:
         return ScoreTable(self.scores, self.measures)
+
+    @cached_property
+    def tested(self) -> dict[str, CasesTested]:
+        """What all runs of each method say of the sites' test cases; nothing of a method without scores."""
+        return cases_tested(self.scores)
+
+    @cached_property
+    def worst_sites(self) -> dict[str, WorstSite]:
+        """By method the worst site; none with less than two sites."""
+        found = {method: worst_site(self.tested[method], self.measures) for method in self._methods_tested}
+        return {method: worst for method, worst in found.items() if worst}
+
+    @cached_property
+    def calibrations(self) -> dict[str, Calibration]:
+        """By method how far its probabilities are from what happens; none in a task without classes."""
+        if not self.measures.by_class:
+            return {}
+        classes, by_cases = self.comparison.classes, self.measures.by_cases
+        found = {
+            method: calibration(self.tested[method], classes, by_cases=by_cases) for method in self._methods_tested
+        }
+        return {method: each for method, each in found.items() if each}
+
+    @cached_property
+    def subgroups(self) -> list[SubgroupFigures]:
+        """Every method in the subgroups of every column that the sites' datalists name."""
+        return [
+            subgroup_figures(method, self.tested[method], column, self.datalists, self.measures)
+            for column in subgroup_columns(self.datalists)
+            for method in self._methods_tested
+        ]
+
+    @property
+    def _methods_tested(self) -> list[str]:
+        return [method for method in self.comparison.methods if method in self.tested]
 
     @property
     def detectable(self) -> float | None:
@@ -119,6 +171,20 @@ class Outcome:
         """
         return self._unseen_scores(cases).between(method, ALONE) if method != ALONE else None
 
+    def curve(self, method: str, cases: int | None, *, site: str | None = None) -> Average | None:
+        """A method at the sites with a learning curve, with so many of the site's training patients; None for all."""
+        places = self.comparison.curve_sites if site is None else (site,)
+        view = PERSONAL if cases is None else LIMITED
+        rows = [row for row in chosen(self.rows, method=method, view=view, cases=cases) if row.site in places]
+        return over_sites(rows, self.measures.key, by_cases=self.measures.by_cases)
+
+    def curve_gain(self, method: str, cases: int | None, *, site: str | None = None) -> MethodDifference | None:
+        """What joining with so many training patients gives beyond training alone with them; None for all patients."""
+        places = self.comparison.curve_sites if site is None else (site,)
+        scores = [score for score in self.scores if score.site in places]
+        view = PERSONAL if cases is None else LIMITED
+        return ScoreTable(scores, self.measures, view=view, cases=cases).between(method, ALONE)
+
     def _unseen_scores(self, cases: int) -> ScoreTable:
         return ScoreTable(self.scores, self.measures, view=NEW, cases=cases)
 
@@ -137,9 +203,13 @@ class Outcome:
                 f"{first}, before {order[1]}; without scores of the same patients, nobody can say how much is chance."
             )
         if found.here.low is None:
-            reason = "one run does" if found.runs < FEWEST_RUNS else "so few patients do"
-            return f"{first}, before {order[1]}; {reason} not tell how much of that is chance."
+            return f"{first}, before {order[1]}; so few patients do not tell how much of that is chance."
         interval = f"{found.difference:+.3f}, 95 % interval {found.here.low:+.3f} to {found.here.high:+.3f}"
+        if found.here.of_models:
+            return (
+                f"{first}, before {order[1]}; one run does not tell how much of that is luck of training (these models "
+                f"with other patients: {interval})."
+            )
         if self.best:
             return f"{first}, and its interval excludes the next, {order[1]} ({interval})."
         return f"{first}, but these patients and runs do not tell it from {order[1]} ({interval})."
@@ -154,7 +224,7 @@ class Outcome:
         """End of a caption that mentions synthetic images; empty where there are none."""
         return {SYNTHETIC: ", synthetic images", MIXED: ", partly synthetic images"}.get(self.images, "")
 
-    def tested(self, site: str) -> tuple[int, ...]:
+    def tested_at(self, site: str) -> tuple[int, ...]:
         """Numbers of a site's cases of each class that are tested, all of them in a cross-validation."""
         datalist = self.datalists[site]
         counts = [datalist.counts(split) for split in (SPLITS if self.comparison.folds else ("test",))]
@@ -170,9 +240,28 @@ class Outcome:
         found = [
             result["seconds"] - result["seconds_shared"]
             for run, result in self.results.items()
-            if run.method == method and not run.held_out
+            if run.method == method and not run.held_out and not run.limited
         ]
         return statistics.fmean(found) if found else None
+
+    def steps(self, method: str) -> dict[str, float] | None:
+        """Mean over sites and runs of :func:`monai_fedlora.comparison.step_counts.step_counts`; None without a run."""
+        found = [
+            counts
+            for run, result in self.results.items()
+            if run.method == method and not run.held_out and not run.limited
+            for counts in result.get("steps", {}).values()
+        ]
+        return {name: statistics.fmean(each[name] for each in found) for name in found[0]} if found else None
+
+    @cached_property
+    def other_steps(self) -> dict[str, str]:
+        """By method, how its steps differ from those of the first method that has some, in words."""
+        known = {method: found for method in self.comparison.methods if (found := self.steps(method))}
+        first = next(iter(known), "")
+        return {
+            method: said for method, found in known.items() if (said := steps_beside(found, known[first])) is not None
+        }
 
     def traffic(self, method: str) -> tuple[int, int] | None:
         """Bytes that a site sends and receives in a round; None for a method that pools the images instead."""
@@ -182,117 +271,3 @@ class Outcome:
     def refused(self) -> list[tuple[Run, Mapping[str, Any]]]:
         """Updates that the server refused."""
         return [(run, refusal) for run, result in self.results.items() for refusal in result["refused"]]
-
-
-def write_files(outcome: Outcome, folder: Path) -> None:
-    """Write ``table.csv`` (a row per method), ``results.csv`` (a row per run, site and view), ``comparison.json``.
-
-    In a task with classes also ``single_runs.csv``, see :func:`single_run_tests`.
-    """
-    write_text(folder / TABLE_NAME, _csv(table(outcome)))
-    write_text(folder / ROWS_NAME, _csv(map(_row, outcome.rows_of_runs)))
-    lines = []
-    if outcome.measures.by_class:
-        lines = list(single_run_tests(outcome.scores, list(outcome.comparison.methods), outcome.comparison.classes))
-    if lines:
-        write_text(folder / SINGLE_NAME, _csv(lines))
-    else:
-        (folder / SINGLE_NAME).unlink(missing_ok=True)
-    write_json(folder / JSON_NAME, as_json(outcome))
-
-
-def table(outcome: Outcome) -> list[dict[str, Any]]:
-    """One row of numbers per method; None where there is none."""
-    differences = {each.method: each for each in outcome.differences}
-    key = outcome.measures.key
-    result = []
-    for summary in outcome.summaries:
-        row: dict[str, Any] = {"method": summary.method}
-        for name, value in (
-            (key, summary.score),
-            (f"worst_site_{key}", summary.worst),
-            *summary.further.items(),
-            (f"shared_only_{key}", summary.shared),
-        ):
-            row |= _flat(name, value)
-        row["worst_site"] = summary.worst_site
-        row["best_and_interval_excludes_next"] = summary.method in outcome.best
-        for site in outcome.comparison.sites:
-            row |= _flat(f"{key}_at_{site}", summary.sites.get(site))
-        if outcome.comparison.unseen:
-            for n in (0, *outcome.comparison.new_site_cases):
-                row |= _flat(f"unseen_site_{key}_after_{n}_cases", summary.unseen.get(n))
-        up, down = outcome.traffic(summary.method) or (None, None)
-        row |= {"bytes_up_per_site_and_round": up, "bytes_down_per_site_and_round": down}
-        row["seconds_per_run"] = outcome.seconds(summary.method)
-        found = differences.get(summary.method)
-        for name in ("reference", "difference", "sites", "patients", "runs", "left_out"):
-            row[name] = getattr(found, name) if found else None
-        for prefix, claim in (("", found and found.here), ("elsewhere_", found and found.elsewhere)):
-            for name in ("low", "high", "p", "p_holm", "detectable"):
-                row[f"{prefix}{name}"] = getattr(claim, name) if claim else None
-        row["images"] = outcome.images
-        result.append(row)
-    return result
-
-
-def as_json(outcome: Outcome) -> dict[str, Any]:
-    """The content of ``comparison.json``."""
-    comparison = outcome.comparison
-    return {
-        "format": 1,
-        "version": __version__,
-        "settings": {
-            **comparison.common(),
-            "backbone": outcome.backbone,
-            "seeds": list(comparison.seeds),
-            "repeats": comparison.repeats,
-            "unseen": list(comparison.unseen),
-            "new_site_cases": list(comparison.new_site_cases),
-            "methods": {
-                method: {"method": comparison.method_args(method), "training": comparison.training(method)}
-                for method in comparison.methods
-            },
-        },
-        **({"tuning": _tuning(outcome.tuning)} if outcome.tuning else {}),
-        "images": outcome.images,
-        "cases": {
-            site: {"dataset": datalist.dataset, "source": datalist.origin.to_json()}
-            | {split: list(datalist.counts(split)) for split in SPLITS}
-            for site, datalist in outcome.datalists.items()
-        },
-        "summaries": [_summary(summary) for summary in outcome.summaries],
-        "differences": [dataclasses.asdict(each) for each in outcome.differences],
-        "best_and_next": dataclasses.asdict(outcome.next) if outcome.next else None,
-        "seconds_per_run": {method: outcome.seconds(method) for method in comparison.methods},
-        "facts": {method: dataclasses.asdict(comparison.facts[method]) for method in comparison.methods},
-        "missing_runs": outcome.missing,
-        "failures": [{"run": failure.run.name, "reason": failure.reason} for failure in outcome.failures],
-        "refused": [{"run": run.name, **refusal} for run, refusal in outcome.refused()],
-    }
-
-
-def _tuning(tuning: Tuning) -> dict[str, Any]:
-    tried = [{**dataclasses.asdict(each), "validation": each.mean} for each in tuning.tried]
-    return {"runs_per_method": tuning.budget, "tried": tried, "chosen": dict(tuning.chosen)}
-
-
-def _summary(summary: Summary) -> dict[str, Any]:
-    found = dataclasses.asdict(summary)
-    return {**found.pop("further"), **found}
-
-
-def _flat(name: str, value: Average | None) -> dict[str, float | None]:
-    return {name: value.mean if value else None, f"{name}_sd": value.spread if value else None}
-
-
-def _row(row: Row) -> dict[str, Any]:
-    split = {} if row.fold is None else {"repeat": row.repeat, "fold": row.fold}
-    model = {"site": row.site, "view": row.view, "training_cases": row.cases}
-    return {"method": row.method, "seed": row.seed, **split, **model, "n": row.n, **row.values}
-
-
-def _csv(entries: Iterable[Mapping[str, Any]]) -> str:
-    lines = list(entries)
-    cells = ([round(v, 6) if isinstance(v, float) else v for v in line.values()] for line in lines)
-    return csv_text([lines[0] if lines else [], *cells])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from math import fsum
 from statistics import fmean
 from typing import Any
 
@@ -15,6 +16,9 @@ from monai_fedlora.comparison.comparison_settings import Run
 NEW = "new"
 """View of a held-out site, in addition to those of :mod:`monai_fedlora.site_report`."""
 
+LIMITED = "limited"
+"""View of a member with fewer training cases than it has: its personal model."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -23,8 +27,8 @@ class Row:
     Attributes:
         method, seed: method and seed of the run.
         site: the site of the test cases.
-        view: "personal", "shared" or "new".
-        cases: number of training cases that a new site used; None for members.
+        view: "personal", "shared", "new" or "limited".
+        cases: number of training patients that a new or limited site used; None for others.
         n: number of test cases.
         repeat, fold: of the cross-validation, see :class:`Run`; no fold in a row of all folds of a repeat.
         values: metrics by name; None where undefined.
@@ -42,10 +46,7 @@ class Row:
 
 
 def rows(results: Mapping[Run, Any], measures: Measures) -> list[Row]:
-    """One row per run, site and view, in the order of the runs.
-
-    A site with test cases of a single class has no mean over classes.
-    """
+    """One row per run, site and view, in the order of the runs."""
     return [
         Row(
             method=run.method,
@@ -54,7 +55,7 @@ def rows(results: Mapping[Run, Any], measures: Measures) -> list[Row]:
             view=entry["view"],
             cases=entry["cases"],
             n=entry.get("n", 0),
-            values={name: entry.get(name) for name in measures.columns} | _without_classes(entry, measures),
+            values={name: entry.get(name) for name in measures.columns},
             repeat=run.repeat,
             fold=run.fold,
         )
@@ -99,12 +100,6 @@ def key_of(scores: Iterable[CaseScore], measures: Measures) -> float | None:
     return fmean(map(fmean, classes.values())) if len(classes) > measures.by_class else None
 
 
-def _without_classes(entry: Mapping[str, Any], measures: Measures) -> dict[str, None]:
-    """The key metric as undefined where the test cases are of one class."""
-    matrix = entry.get("confusion_matrix")
-    return {measures.key: None} if measures.by_class and matrix and sum(map(any, matrix)) < 2 else {}
-
-
 def _weighted(rows: Iterable[Row], metric: str) -> float | None:
     found = [(value, row.n) for row in rows if (value := row.values[metric]) is not None]
     total = sum(n for _, n in found)
@@ -122,6 +117,23 @@ def chosen(
         and (view is None or row.view == view)
         and (cases is None or row.cases == cases)
     ]
+
+
+def mean_over_sites(rows: Iterable[Row], metric: str, *, by_cases: bool) -> list[float]:
+    """The mean over sites of a metric where it is defined, by repetition.
+
+    Args:
+        rows: of one method, view and number of cases.
+        metric: its name.
+        by_cases: whether sites count by their numbers of test cases; otherwise all alike.
+    """
+    found: dict[Repetition, list[tuple[float, int]]] = defaultdict(list)
+    for row in rows:
+        if (value := row.values[metric]) is not None:
+            found[row.seed, row.repeat or 0].append((value, row.n))
+    if not by_cases:
+        return [fmean(value for value, _ in each) for each in found.values()]
+    return [fsum(value * n for value, n in each) / sum(n for _, n in each) for each in found.values()]
 
 
 Repetition = tuple[int, int]

@@ -1,8 +1,8 @@
-"""What the scores of all test cases tell about two methods: at these sites, and about hospitals like them."""
+"""What the scores of all test cases tell about methods: at these sites, and about hospitals like them."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,16 +18,18 @@ FEWEST_SITES = 6
 """Sites below which nothing is claimed of other hospitals: an exact test of signs cannot reach 0.05 with five."""
 
 FEWEST_RUNS = 2
-"""Runs below which nothing is claimed: of one, nobody knows how much of a difference is luck of training, and cells of
-few patients would be found different too often."""
+"""Runs below which nothing is claimed of methods, but of the models at hand alone: of one run, nobody knows how much of
+a difference is luck of training, and cells of few patients would be found different too often."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A difference as tables have it.
+    """A difference, or the mean of one method, as tables have it.
 
     Attributes:
         low, high: 95 % interval; None where nothing tells it.
+        of_models: whether it is about the trained models at hand and other patients, because there is one run: nothing
+            tells how the methods would do if they were trained again, so that there is no p.
         detectable: the smallest true difference that such patients and runs show in 80 % of repetitions, see
             :attr:`monai_fedlora.comparison.paired_difference.Difference.detectable`.
         p: two-sided; None where nothing tells it.
@@ -39,11 +41,14 @@ class Claim:
     detectable: float | None
     p: float | None
     p_holm: float | None = None
+    of_models: bool = False
 
     @property
     def excludes_none(self) -> bool:
-        """Whether the interval excludes that there is no difference."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+        """Whether it is about methods, and its interval excludes that there is no difference."""
+        if self.of_models or self.low is None or self.high is None:
+            return False
+        return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +60,9 @@ class MethodDifference:
         sites, patients, runs: numbers of those that both methods have. A run is a seed with a repeat of a
             cross-validation; one in which a fold is missing does not count.
         left_out: patients without a score in some run, such as a mask without the structure.
-        here: about these sites: other patients of them, and other runs; empty below :data:`FEWEST_RUNS`.
+        here: about these sites: other patients of them, and other runs; below :data:`FEWEST_RUNS` about these models.
         elsewhere: about hospitals like these, which are drawn again instead of patients; without p-values if there are
-            fewer than :data:`FEWEST_SITES`, None if there is one, and empty below :data:`FEWEST_RUNS`.
+            fewer than :data:`FEWEST_SITES`, and None if there is one, or fewer runs than :data:`FEWEST_RUNS`.
     """
 
     method: str
@@ -71,18 +76,29 @@ class MethodDifference:
     elsewhere: Claim | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class MethodMean:
+    """The key metric of a method, mean over sites and runs, with its interval at these sites."""
+
+    method: str
+    value: float
+    here: Claim
+
+
 class ScoreTable:
     """The scores of a comparison by method, site, class, patient and run.
 
     Args:
         scores: of every run; those of another view or number of cases are left out.
-        measures: of the task; its classes are cells of their own where the key metric is a mean over them.
+        measures: of the task; its classes are cells of their own where the key metric is a mean over them, and a site
+            with cases of a single class, which has no such mean, is left out.
         view, cases: of the models that are compared, see :class:`CaseScore`.
     """
 
     def __init__(
         self, scores: Iterable[CaseScore], measures: Measures, *, view: str = PERSONAL, cases: int | None = None
     ) -> None:
+        self._measures = measures
         self._found: dict[str, _Tested] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
         for each in scores:
             if each.view == view and each.cases == cases:
@@ -95,7 +111,9 @@ class ScoreTable:
             return None
         one, other = self._found[method], self._found[reference]
         sites = _sites(one) & _sites(other)
-        units = {unit for tested in (one, other) for run in tested.values() for unit in run if unit[0] in sites}
+        units = self._units(
+            unit for found in (one, other) for run in found.values() for unit in run if unit[0] in sites
+        )
         runs = [
             run for run in one if units and run in other and units <= one[run].keys() and units <= other[run].keys()
         ]
@@ -105,7 +123,7 @@ class ScoreTable:
         known = {unit: scores for unit, scores in pairs.items() if not np.isnan(scores).any()}
         if not known:
             return None
-        cells = _cells(known, {unit: len(one[runs[0]][unit]) for unit in known})
+        cells = _cells(known, {unit: len(one[runs[0]][unit]) for unit in known}, by_cases=self._measures.by_cases)
         here = difference(list(cells.values()))
         by_site = _by_site(cells)
         return MethodDifference(
@@ -116,9 +134,28 @@ class ScoreTable:
             patients=len(known),
             runs=len(runs),
             left_out=len(units) - len(known),
-            here=_claim(here, runs=len(runs)),
-            elsewhere=_of_hospitals(by_site, runs=len(runs)),
+            here=_claim(here),
+            elsewhere=_of_hospitals(by_site) if len(runs) >= FEWEST_RUNS else None,
         )
+
+    def alone(self, method: str) -> MethodMean | None:
+        """The mean of a method with its interval, by runs that tested all cases; None without such a run or scores."""
+        tested: Mapping[Repetition, Mapping[_Unit, list[float | None]]] = self._found.get(method, {})
+        units = self._units(unit for run in tested.values() for unit in run)
+        runs = [run for run in tested.values() if units and units <= run.keys()]
+        scores = {unit: [(_mean(run[unit]), 0.0) for run in runs] for unit in sorted(units)}
+        known = {unit: pairs for unit, pairs in scores.items() if runs and not np.isnan(pairs).any()}
+        if not known:
+            return None
+        cells = _cells(known, {unit: len(runs[0][unit]) for unit in known}, by_cases=self._measures.by_cases)
+        found = difference(list(cells.values()))
+        return MethodMean(method=method, value=float(found.value), here=_claim(found))
+
+    def _units(self, tested: Iterable[_Unit]) -> set[_Unit]:
+        """Those of sites that have a value of the key metric."""
+        found = set(tested)
+        groups = Counter(site for site, _ in {unit[:2] for unit in found})
+        return {unit for unit in found if groups[unit[0]] > self._measures.by_class}
 
     def against(self, reference: str, methods: Sequence[str]) -> list[MethodDifference]:
         """Compare methods with a reference, with Holm's correction for their number."""
@@ -145,19 +182,22 @@ def _mean(scores: Sequence[float | None]) -> float:
 
 
 def _cells(
-    pairs: Mapping[_Unit, Sequence[tuple[float, float]]], sizes: Mapping[_Unit, int]
+    pairs: Mapping[_Unit, Sequence[tuple[float, float]]], sizes: Mapping[_Unit, int], *, by_cases: bool
 ) -> dict[tuple[str, str], Cell]:
-    """The patients by site and class; every site has the same weight, and so has every class of a site."""
+    """The patients by site and class; sites have the same weight or that of their cases, classes of a site the same."""
     members: dict[tuple[str, str], list[_Unit]] = defaultdict(list)
     for unit in pairs:
         members[unit[:2]].append(unit)
     classes: dict[str, int] = defaultdict(int)
     for site, _ in members:
         classes[site] += 1
+    cases = {site: sum(sizes[unit] for unit in pairs if unit[0] == site) if by_cases else 1 for site in classes}
+    total = sum(cases.values())
     return {
         (site, label): Cell(
-            weight=1 / len(classes) / classes[site],
-            differences=np.array([[one - other for one, other in pairs[unit]] for unit in units]),
+            weight=cases[site] / total / classes[site],
+            scores=np.array([[one for one, _ in pairs[unit]] for unit in units]),
+            reference=np.array([[other for _, other in pairs[unit]] for unit in units]),
             sizes=[sizes[unit] for unit in units],
             group=label,
         )
@@ -165,28 +205,36 @@ def _cells(
     }
 
 
-def _by_site(cells: Mapping[tuple[str, str], Cell]) -> dict[str, Array]:
-    """The difference at each site by run, with equal weights of its classes."""
+def _by_site(cells: Mapping[tuple[str, str], Cell]) -> dict[str, tuple[Array, Array]]:
+    """Both methods at each site by run, with equal weights of its classes."""
     found: dict[str, list[Array]] = defaultdict(list)
     for (site, _), cell in cells.items():
-        found[site].append(np.average(cell.differences, axis=0, weights=cell.sizes))
-    return {site: np.mean(each, axis=0) for site, each in found.items()}
+        found[site].append(np.average([cell.scores, cell.scores - cell.differences], axis=1, weights=cell.sizes))
+    return {site: (one, other) for site, each in found.items() for one, other in [np.mean(each, axis=0)]}
 
 
-def _of_hospitals(by_site: Mapping[str, Array], *, runs: int) -> Claim | None:
+def _of_hospitals(by_site: Mapping[str, tuple[Array, Array]]) -> Claim | None:
     if len(by_site) < 2:
         return None
-    claim = _claim(difference([Cell(weight=1, differences=np.array(list(by_site.values())))]), runs=runs)
+    scores, reference = (np.array(each) for each in zip(*by_site.values(), strict=True))
+    claim = _claim(difference([Cell(weight=1, scores=scores, reference=reference)]))
     if len(by_site) >= FEWEST_SITES:
         return claim
     return replace(claim, p=None)
 
 
-def _claim(found: Difference, *, runs: int) -> Claim:
-    if np.isnan(found.error) or runs < FEWEST_RUNS:
-        return Claim(low=None, high=None, detectable=None, p=None)
+def _claim(found: Difference) -> Claim:
+    single = found.runs < FEWEST_RUNS
+    if np.isnan(found.error):
+        return Claim(low=None, high=None, detectable=None, p=None, of_models=single)
     value, margin = float(found.value), float(found.margin)
-    return Claim(low=value - margin, high=value + margin, detectable=float(found.detectable), p=float(found.p))
+    return Claim(
+        low=value - margin,
+        high=value + margin,
+        detectable=float(found.detectable),
+        p=None if single else float(found.p),
+        of_models=single,
+    )
 
 
 def _corrected(claims: Sequence[Claim | None]) -> list[Claim | None]:

@@ -6,9 +6,10 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from monai_fedlora.comparison.compared_measures import Measures
-from monai_fedlora.comparison.result_rows import NEW, Repetition, Row, by_site_and_seed, chosen
+from monai_fedlora.comparison.result_rows import NEW, Repetition, Row, by_site_and_seed, chosen, mean_over_sites
 from monai_fedlora.rendering.tables import MISSING, shown
 from monai_fedlora.site_report import PERSONAL, SHARED
 
@@ -31,7 +32,8 @@ class Average:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A method's results over all sites and seeds. In every mean over sites each site has the same weight.
+    """A method's results over all sites and seeds. In means over sites each has the same weight, or that of its
+    cases, see :attr:`Measures.by_cases`.
 
     Attributes:
         score: the key metric, mean over sites, of the sites' personal models.
@@ -80,15 +82,16 @@ def summarise(rows: Sequence[Row], method: str, measures: Measures) -> Summary:
     new = chosen(own, view=NEW)
     cases = sorted({row.cases for row in new if row.cases is not None})
     worst = max if measures.lower_is_better else min
+    mean = partial(over_sites, by_cases=measures.by_cases)
     return Summary(
         method=method,
-        score=over_sites(personal, measures.key),
-        further={name: over_sites(personal, name) for name in measures.further},
+        score=mean(personal, measures.key),
+        further={name: mean(personal, name) for name in measures.further},
         worst=average([worst(found) for found in _by_seed(values).values()]),
         worst_site=", ".join(lowest({site: measures.better(found.mean, 0.0) for site, found in sites.items()})) or None,
         sites=sites,
-        shared=over_sites(chosen(own, view=SHARED), measures.key),
-        unseen={n: found for n in cases if (found := over_sites(chosen(new, cases=n), measures.key))},
+        shared=mean(chosen(own, view=SHARED), measures.key),
+        unseen={n: found for n in cases if (found := mean(chosen(new, cases=n), measures.key))},
     )
 
 
@@ -98,9 +101,9 @@ def lowest(values: Mapping[str, float]) -> list[str]:
     return [name for name, value in values.items() if value <= least + TIE]
 
 
-def over_sites(rows: Iterable[Row], metric: str) -> Average | None:
-    """The mean over sites of each seed, averaged over seeds."""
-    return average([statistics.fmean(found) for found in _by_seed(by_site_and_seed(rows, metric)).values()])
+def over_sites(rows: Iterable[Row], metric: str, *, by_cases: bool = False) -> Average | None:
+    """The mean over sites of each seed, see :func:`mean_over_sites`, averaged over seeds."""
+    return average(mean_over_sites(rows, metric, by_cases=by_cases))
 
 
 def _by_seed(values: Mapping[tuple[str, Repetition], float]) -> dict[Repetition, list[float]]:

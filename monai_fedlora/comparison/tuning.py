@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from monai_fedlora.comparison.comparison_settings import Comparison
 from monai_fedlora.comparison.runner import FAILED, Failure, Progress, Task, run_missing, stored_results
 from monai_fedlora.errors import ConfigError, FedLoraError
+from monai_fedlora.federated.federation_settings import FEDERATION_SETTINGS, of_federation
 from monai_fedlora.federated.training_settings import TRAINING_SETTINGS, check_names, check_training
 from monai_fedlora.methods.base import get_method
 from monai_fedlora.resources import bundle_setting
@@ -125,11 +126,11 @@ def tune(
 
     Raises:
         ConfigError: see :func:`check_grids`; a method has more than :data:`MOST_SETTINGS` settings; no method has a
-            choice; or no site has validation cases.
+            choice; no site has validation cases; or equal steps are asked for, which some of the settings cannot have.
         FedLoraError: every run of a method failed.
     """
     comparison = task.comparison
-    check_grids(grids, list(comparison.methods))
+    check_grids(grids, [comparison.method_of(method) for method in comparison.methods])
     settings = {method: settings_of(method, grids, comparison) for method in comparison.methods}
     choices = {method: found for method, found in settings.items() if len(found) > 1}
     if not choices:
@@ -152,19 +153,17 @@ def tune(
     if not any(comparison.split(datalist, first).validation for datalist in task.datalists.values()):
         raise ConfigError("--tune chooses by validation cases, and no site has any; prepare the data with some")
     values: dict[tuple[str, int], list[float]] = {(m, n): [] for m, found in choices.items() for n in range(len(found))}
-    failures: list[Failure] = []
+    trials: list[tuple[int, Task]] = []  # all before the first run: settings that do not fit together are refused
     for number in range(budget):
         for seed in sorted({number // len(found) for found in choices.values()}):
-            trial = {
-                method: {**comparison.methods[method], **found[number % len(found)]}
-                for method, found in choices.items()
-                if number // len(found) == seed
-            }
-            part = _trial(task, trial, number, seed)
-            failures += run_missing(part, workers=workers, on_progress=on_progress)
-            for run, result in stored_results(part).items():
-                if (value := _score(result)) is not None:
-                    values[run.method, number % len(choices[run.method])].append(value)
+            tried_now = {m: found[number % len(found)] for m, found in choices.items() if number // len(found) == seed}
+            trials.append((number, _trial(task, tried_now, number, seed)))
+    failures: list[Failure] = []
+    for number, trial in trials:
+        failures += run_missing(trial, workers=workers, on_progress=on_progress)
+        for run, result in stored_results(trial).items():
+            if (value := _score(result)) is not None:
+                values[run.method, number % len(choices[run.method])].append(value)
     tried = tuple(
         Tried(method=method, settings=found[number], values=tuple(values[method, number]))
         for method, found in choices.items()
@@ -180,9 +179,14 @@ def tuned(comparison: Comparison, tuning: Tuning) -> Comparison:
     return dataclasses.replace(comparison, methods=methods)
 
 
-def _trial(task: Task, methods: Mapping[str, Mapping[str, Any]], number: int, seed: int) -> Task:
+def _trial(task: Task, chosen: Mapping[str, Mapping[str, Any]], number: int, seed: int) -> Task:
     comparison = dataclasses.replace(
-        task.comparison, methods=methods, seeds=(task.comparison.seeds[0] + seed,), unseen=(), tuning=True
+        task.comparison,
+        methods={method: {**task.comparison.methods[method], **settings} for method, settings in chosen.items()},
+        seeds=(task.comparison.seeds[0] + seed,),
+        unseen=(),
+        curve_sites=(),
+        tuning=True,
     )
     return dataclasses.replace(task, comparison=comparison, folder=task.folder / TUNING / f"{number + 1}-seed{seed}")
 
@@ -211,9 +215,10 @@ def _values(method: str, name: str, values: Sequence[Any] | None, comparison: Co
         given = comparison.methods[method].get(name)
         base = float(bundle_setting(comparison.bundle, "train", name) if given is None else given)
         return [_rounded(base * factor) for factor in _AROUND]
-    if name not in {field.name for field in dataclasses.fields(get_method(method))}:
+    known = {field.name for field in dataclasses.fields(get_method(comparison.method_of(method)))}
+    if name not in known and name not in FEDERATION_SETTINGS:
         return []
-    words = _words(method, name)
+    words = _words(comparison.method_of(method), name)
     candidates = list(words if values is None else values)
     return [v for v in candidates if (not words or v in words) and _refusal(method, {name: v}, comparison) is None]
 
@@ -227,9 +232,12 @@ def _words(method: str, name: str) -> tuple[Any, ...]:
 def _refusal(method: str, settings: Mapping[str, Any], comparison: Comparison) -> str | None:
     """Why a method cannot have settings; None where it can."""
     try:
-        check_names(settings, [method])
-        own = {name: value for name, value in settings.items() if name not in TRAINING_SETTINGS}
-        get_method(method, {**comparison.method_args(method), **own})
+        registered = comparison.method_of(method)
+        check_names(settings, [registered])
+        others = {*TRAINING_SETTINGS, *FEDERATION_SETTINGS}
+        own = {name: value for name, value in settings.items() if name not in others}
+        get_method(registered, {**comparison.method_args(method), **own})
+        of_federation({**comparison.methods[method], **settings})
     except ConfigError as error:
         return str(error)
     return None

@@ -12,7 +12,7 @@ import torch
 
 from monai_fedlora.comparison.comparison_data import content_hash, load_sites
 from monai_fedlora.comparison.comparison_settings import Comparison, Run
-from monai_fedlora.comparison.result_rows import NEW
+from monai_fedlora.comparison.result_rows import LIMITED, NEW
 from monai_fedlora.comparison.runner import Task
 from monai_fedlora.engines.memory import Memory, using
 from monai_fedlora.files import save_tensors, sha256
@@ -128,6 +128,8 @@ def invented(comparison: Comparison, score: Score, *, key: str = "balanced_accur
         if run.held_out:
             cases = [0] * facts.has_shared_model + [*comparison.new_site_cases] * bool(facts.private)
             return [entry(run, run.held_out, NEW, n) for n in cases]
+        if run.limited:
+            return [entry(run, run.limited, LIMITED, run.cases)]
         views = [PERSONAL] + [SHARED] * facts.has_shared_model
         return [entry(run, site, view) for site in comparison.sites for view in views]
 

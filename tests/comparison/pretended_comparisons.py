@@ -69,5 +69,5 @@ def compared(
                 if better:
                     right[1] |= rng.random((n, runs, draws), dtype=np.float32) < better / (1 - level)
                 weight = 1 / sites / sum(map(bool, row))
-                cells.append(Cell(weight=weight, group=str(group), differences=right[1].astype(np.float32) - right[0]))
+                cells.append(Cell(weight=weight, group=str(group), scores=right[1], reference=right[0]))
     return cells

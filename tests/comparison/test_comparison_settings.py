@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from monai_fedlora.comparison.comparison_settings import Comparison, Run, assign
 from monai_fedlora.comparison.facts import method_facts
 from monai_fedlora.comparison.runner import Task
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.federated.server_optimizer import FedAdam
 from monai_fedlora.methods import get_method, method_names
 from monai_fedlora.networks.prompts import bundle_prompts
 from monai_fedlora.tasks.classification import CLASSIFICATION
@@ -173,3 +175,47 @@ def test_a_model_of_which_nothing_travels_is_a_shared_one_where_nothing_is_priva
     assert (facts.bytes_up, facts.bytes_down, facts.shared, facts.private) == (0, 0, 0, 0)
     assert facts.has_shared_model
     assert facts.can_keep_features
+
+
+def test_rows_of_one_method_differ_in_their_settings_alone(compare: Callable[..., Comparison]) -> None:
+    comparison = compare(
+        methods={
+            "fedit": {"batch_size": 2},
+            "adam": {"batch_size": 2, "server_optimizer": "fedadam", "server_tau": 0.01},
+            "tuned": {"batch_size": 2, "fine_tune_epochs": 3, "rank": 2},
+        },
+        registered={"adam": "fedit", "tuned": "fedit"},
+    )
+    plain, adam, tuned = (comparison.plan(run) for run in comparison.runs())
+    assert [plan.experiment for plan in (plain, adam, tuned)] == ["fedit-seed0", "adam-seed0", "tuned-seed0"]
+    assert dataclasses.replace(adam, experiment=plain.experiment, server_optimizer=None) == plain
+    assert adam.server_optimizer == FedAdam(tau=0.01)
+    assert (tuned.method, tuned.method_args, tuned.fine_tune_epochs) == ("fedit", {"rank": 2}, 3)
+    assert comparison.facts["tuned"].shared < comparison.facts["fedit"].shared == comparison.facts["adam"].shared
+    assert comparison.training("adam") == comparison.training("fedit")
+
+
+def test_a_row_whose_server_has_nothing_to_step_with_is_refused_before_any_run(
+    compare: Callable[..., Comparison],
+) -> None:
+    with pytest.raises(ConfigError, match="flora cannot have a server_optimizer"):
+        compare(methods={"own": {"server_optimizer": "fedadam"}}, registered={"own": "flora"})
+
+
+def test_a_pooled_model_is_not_trained_on_by_sites(compare: Callable[..., Comparison]) -> None:
+    with pytest.raises(ConfigError, match=r"one model of all sites' cases.*fedit.fine_tune_epochs=2"):
+        compare(methods={"centralised": {"fine_tune_epochs": 2}, "fedit": {}})
+    compare(methods={"centralised": {}, "fedit": {"fine_tune_epochs": 2}})
+
+
+def test_settings_of_rows_are_checked_against_their_methods() -> None:
+    registered = {"adam": "fedit"}
+    found = assigned(
+        ["local", "adam"], {"rank": 4, "averaging": "product"}, {"adam": {"server_optimizer": "fedadam"}}, registered
+    )
+    own = {"rank": 4, "averaging": "product", "server_optimizer": "fedadam"}
+    assert found == {"local": {"rank": 4}, "adam": own}
+    with pytest.raises(ConfigError, match=r"server_optimiser.*server_optimizer"):
+        assigned(["adam"], {}, {"adam": {"server_optimiser": "fedadam"}}, registered)
+    with pytest.raises(ConfigError, match="a row of dual_lora cannot be called 'local', which is another method"):
+        assigned(["fedit", "local"], {}, {}, {"local": "dual_lora"})

@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 import pytest
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from monai_fedlora.comparison.case_scores import CaseScore
 from monai_fedlora.comparison.comparison_settings import Run
@@ -17,6 +18,7 @@ from monai_fedlora.comparison.facts import method_facts
 from monai_fedlora.comparison.runner import Task
 from monai_fedlora.engines.memory import Memory
 from monai_fedlora.engines.metrics import classification_metrics
+from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.aggregation import Refusal, SharedAverage
 from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.tasks.classification import CLASSIFICATION
@@ -130,6 +132,46 @@ def test_the_pooled_model_is_evaluated_at_every_site(do: Callable[..., dict[str,
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "batch", "changes", "told"),
+    [
+        ("fedrep", 32, {}, {"steps": 1, "shared": 0.5, "private": 0.5}),
+        ("ditto", 2, {"equal_steps": True}, {"steps": 4, "shared": 2, "private": 2}),
+        ("centralised", 2, {"equal_steps": True}, {"steps": 2, "cases": 6}),
+        ("fedit", 2, {"fine_tune": 3}, {"steps": 2, "after": 6}),
+    ],
+)
+def test_the_steps_that_are_told_are_taken_whatever_a_site_asks_of_messages(
+    do: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    batch: int,
+    changes: dict[str, Any],
+    told: dict[str, float],
+) -> None:
+    """Four cases at each of three sites, one step a round and fewer than 16 patients among them."""
+    monkeypatch.delenv("MONAI_FEDLORA_POLICY")
+    taken = 0
+
+    def count(*_: Any) -> None:
+        nonlocal taken
+        taken += 1
+
+    settings = {"batch_size": batch, "warmup_epochs": 0}
+    if epochs := changes.pop("fine_tune", 0):
+        settings["fine_tune_epochs"] = epochs
+    hook = register_optimizer_step_post_hook(count)
+    try:
+        result = do(method, methods={method: settings}, rounds=2, **changes)
+    finally:
+        hook.remove()
+    counts = list(result["steps"].values())
+    assert all(told.items() <= each.items() for each in counts)
+    assert taken == sum(2 * each["steps"] + each["after"] for each in counts)
+    assert {site for site, view, _ in views(result) if view == "personal"} == set(SITES)
+
+
+@pytest.mark.slow
 def test_progress_grows_to_the_end(do: Callable[..., dict[str, Any]]) -> None:
     told: list[float] = []
     do("fedit", rounds=2, on_progress=told.append)
@@ -192,3 +234,28 @@ def test_a_new_site_with_too_few_cases_for_its_phases_has_no_number_and_ends_no_
     """Two cases in batches of two are one step, and the head and the base need one each."""
     found = views(do("fedrep", held_out="site-3", unseen=("site-3",)))
     assert found.keys() == {("site-3", "new", 4)}
+
+
+BUDGET = {"batch_size": 2, "warmup_epochs": 0, "dp_epsilon": 8.0, "dp_delta": 1e-5, "dp_clip": 1.0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dual_lora", "centralised", "local"])
+def test_under_a_budget_the_scores_are_those_that_sites_keep_to_themselves(
+    do: Callable[..., dict[str, Any]], method: str
+) -> None:
+    """A method that sends nothing is as it was."""
+    result = do(method, methods={method: BUDGET})
+    places = {"dual_lora": ("personal", "shared")}.get(method, ("personal",))
+    assert views(result).keys() == {(site, view, None) for site in SITES for view in places}
+    assert all(value is not None for value in result["validation"].values())
+    assert result["scores"] == [None] * len(result["scores"]) or method == "local"
+    assert ("privacy" in result["identity"]["plan"]) == (method != "local")
+    if method == "dual_lora":
+        steps = result["steps"]["site-1"]
+        assert (steps["shared"], steps["private"], steps["after"]) == (steps["steps"], 0, steps["steps"])
+
+
+def test_equal_steps_are_not_of_a_budget(make_task: Callable[..., Task], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--equal-steps is about phases"):
+        make_task(tmp_path, methods={"dual_lora": BUDGET}, equal_steps=True)

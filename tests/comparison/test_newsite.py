@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,58 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from monai_fedlora.comparison.comparison_settings import Run
-from monai_fedlora.comparison.newsite import NewSite, fewer_cases
+from monai_fedlora.comparison.newsite import NewSite
 from monai_fedlora.comparison.runner import Task
-from monai_fedlora.data.cases import Case, Datalist
 from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.federated.initial import build_shared, save_shared
 from monai_fedlora.federated.materials import Installed
 from monai_fedlora.scope import Role
 from tests.federated.conftest import Prepared
-
-
-def datalist(labels: list[int]) -> Datalist:
-    cases = tuple(Case(subject=f"s{i}", label=label, group="g", image=f"{i}.png") for i, label in enumerate(labels))
-    return Datalist(
-        site="new",
-        dataset="d",
-        task="multiclass",
-        classes=("a", "b", "c"),
-        image_root=Path("/"),
-        seed=0,
-        training=cases,
-        test=cases[:1],
-    )
-
-
-@pytest.mark.slow
-@given(st.lists(st.integers(0, 2), min_size=1, max_size=40), st.integers(0, 3))
-def test_fewer_cases_keep_the_classes_shares_and_are_nested(labels: list[int], seed: int) -> None:
-    whole = datalist(labels)
-    total = Counter(labels)
-    before: set[str] = set()
-    for n in range(1, len(labels) + 1):
-        part = fewer_cases(whole, n, seed=seed)
-        subjects = {case.subject for case in part.training}
-        assert len(subjects) == len(part.training) == n
-        assert before <= subjects
-        assert part.test == whole.test
-        for label, count in Counter(case.label for case in part.training).items():
-            assert abs(count - n * total[label] / len(labels)) < 1.5
-        before = subjects
-    assert before == {case.subject for case in whole.training}
-
-
-def test_the_chosen_cases_depend_on_the_seed_and_not_on_the_order() -> None:
-    whole = datalist([0, 1] * 20)
-    chosen = [{case.subject for case in fewer_cases(whole, 6, seed=seed).training} for seed in range(5)]
-    assert len({frozenset(each) for each in chosen}) > 1
-    turned = dataclasses.replace(whole, training=whole.training[::-1])
-    assert {case.subject for case in fewer_cases(turned, 6, seed=0).training} == chosen[0]
 
 
 @pytest.fixture
@@ -123,13 +79,24 @@ def test_at_once_is_the_model_without_its_private_part(make_site: Callable[..., 
 def test_there_is_nothing_at_once_without_a_shared_model(make_site: Callable[..., NewSite], method: str) -> None:
     site = make_site(method)
     assert site.at_once(build_shared(site.plan)[1]) is None
-    assert site.has_private_part
+    assert site.can_be_personalised
 
 
 def test_a_method_that_keeps_nothing_has_no_private_part(make_site: Callable[..., NewSite]) -> None:
     site = make_site("fedit")
-    assert not site.has_private_part
+    assert not site.can_be_personalised
     assert site.at_once(build_shared(site.plan)[1]) is not None
+
+
+def test_what_members_train_further_a_new_site_does_too(make_site: Callable[..., NewSite]) -> None:
+    site = make_site("fedit", fine_tune_epochs=1)
+    shared = build_shared(site.plan)[1]
+    assert site.can_be_personalised
+    at_once = site.at_once(shared)
+    first = site.personalised(shared)
+    sent = {key: torch.from_numpy(value).float() for key, value in shared.items()}
+    assert differ(sent, state(site, Role.SHARED))
+    assert (site.at_once(shared), site.personalised(shared)) == (at_once, first)
 
 
 def test_shared_tensors_are_read_from_the_federations_file(make_site: Callable[..., NewSite], tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def percentile(name: str, *, runs: int, luck: float) -> float:
 
 @pytest.mark.parametrize("name", ["HEARTS", "SPLIT", "SINGLE", pytest.param("DERMATOSCOPY", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("luck", [0.0, 0.15, 0.5])
-@pytest.mark.parametrize("runs", [3, 5])
+@pytest.mark.parametrize("runs", [2, 3, 5])
 def test_the_same_method_twice_is_seldom_found_different(name: str, runs: int, luck: float) -> None:
     cells = pretended.compared(getattr(pretended, name), runs=runs, draws=DRAWS, seed=0, luck=luck)
     assert found(difference(cells)) <= HIGHEST
@@ -56,12 +56,14 @@ def test_the_plain_bootstrap_of_patients_finds_too_much(name: str, luck: float, 
 
 
 @pytest.mark.slow
-def test_a_difference_of_a_tenth_is_found_among_four_dermatoscopy_centres() -> None:
-    cells = pretended.compared(pretended.DERMATOSCOPY, runs=5, draws=DRAWS, seed=0, better=0.1)
-    result = difference(cells)
+@pytest.mark.parametrize(("runs", "least", "most"), [(3, 0.6, 0.8), (4, 0.8, 1.0)])
+def test_four_runs_find_a_difference_of_a_tenth_among_four_dermatoscopy_centres(
+    runs: int, least: float, most: float
+) -> None:
+    """All 8,012 photographs tested in every run, such as five folds with four seeds; three runs are too few."""
+    result = difference(pretended.compared(pretended.DERMATOSCOPY, runs=runs, draws=DRAWS, seed=0, better=0.1))
     assert np.mean(result.value) == pytest.approx(0.1, abs=0.005)
-    assert found(result) >= 0.8
-    assert np.median(result.detectable) < 0.1
+    assert least <= found(result) <= most
 
 
 @pytest.mark.parametrize("runs", [1, 5])
@@ -71,13 +73,27 @@ def test_a_detectable_difference_is_found_four_times_in_five(runs: int) -> None:
     assert 0.7 < found(difference(drawn(draws=DRAWS, better=least))) < 0.95
 
 
+@pytest.mark.parametrize("luck", [0.02, 0.2])
+def test_methods_that_share_the_luck_of_a_seed_are_told_apart_by_their_runs(luck: float) -> None:
+    """The same luck moves both, and far more than what they differ by."""
+    rng, runs = np.random.default_rng(0), 5
+    patients, shared = rng.normal(0.7, 0.2, (40, 1, DRAWS)), rng.normal(0, luck, (1, runs, DRAWS))
+
+    def compared(better: float) -> float:
+        one, other = (patients + shared + rng.normal(0, 0.005, (40, runs, DRAWS)) for _ in range(2))
+        return found(difference([Cell(weight=1, scores=one + better, reference=other)]))
+
+    assert compared(0) <= HIGHEST
+    assert compared(0.01) >= 0.8
+
+
 @pytest.mark.parametrize("sites", [6, 12])
 @pytest.mark.parametrize("luck", [0.0, 0.02])
 def test_hospitals_drawn_at_random_seldom_show_a_difference_that_is_none(sites: int, luck: float) -> None:
     rng, runs = np.random.default_rng(0), 3
     scores = rng.normal(0, 0.05, (sites, 1, DRAWS)) + rng.normal(0, luck, (1, runs, DRAWS))
     scores = scores + rng.normal(0, 0.02, (sites, runs, DRAWS))
-    assert found(difference([Cell(weight=1, differences=scores)])) <= HIGHEST
+    assert found(difference([Cell(weight=1, scores=scores)])) <= HIGHEST
     counts = rng.multinomial(sites, np.full(sites, 1 / sites), size=1000)
     low, high = np.quantile(counts / sites @ scores.mean(axis=1), [0.025, 0.975], axis=0)
     assert np.mean((low > 0) | (high < 0)) > HIGHEST  # what hospitals' percentiles would find
@@ -87,6 +103,6 @@ def test_hospitals_differ_more_than_their_patients_tell() -> None:
     rng = np.random.default_rng(0)
     sites = rng.normal(0, 0.05, (6, DRAWS))
     patients = sites[:, None] + rng.normal(0, 0.3, (6, 100, DRAWS))
-    cells = [Cell(weight=1 / 6, differences=each[:, None]) for each in patients]
+    cells = [Cell(weight=1 / 6, scores=each[:, None]) for each in patients]
     assert found(difference(cells)) > 0.2
-    assert found(difference([Cell(weight=1, differences=patients.mean(axis=1)[:, None])])) <= HIGHEST
+    assert found(difference([Cell(weight=1, scores=patients.mean(axis=1)[:, None])])) <= HIGHEST

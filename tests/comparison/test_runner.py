@@ -21,7 +21,7 @@ from monai_fedlora.comparison import runner
 from monai_fedlora.comparison.comparison_settings import Comparison, Run
 from monai_fedlora.comparison.runner import Task, run_missing, stored_results
 from monai_fedlora.errors import ConfigError, FedLoraError
-from monai_fedlora.files import read_json
+from monai_fedlora.files import read_json, write_json
 
 MakeTask = Callable[..., Task]
 
@@ -141,6 +141,22 @@ def test_the_number_of_threads_is_the_environments_and_belongs_to_the_results(
     monkeypatch.setenv("MONAI_FEDLORA_THREADS", "none")
     with pytest.raises(ConfigError, match="MONAI_FEDLORA_THREADS=none"):
         run_missing(task)
+
+
+@pytest.mark.parametrize("what", ["version", "torch", "code"])
+def test_results_of_another_version_are_refused_and_stay(
+    make_task: MakeTask, tmp_path: Path, done: list[str], what: str
+) -> None:
+    task = make_task(tmp_path, "fedit")
+    run_missing(task)
+    path = tmp_path / "runs" / "fedit-seed0.json"
+    stored = read_json(path)
+    write_json(path, {**stored, "common": {**stored["common"], what: "earlier"}})
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match=rf"fedit-seed0.json was made with other .*{what}: earlier, now .*--output"):
+        run_missing(make_task(tmp_path, "fedit", "local"))
+    assert path.read_bytes() == before
+    assert done == ["fedit-seed0"]
 
 
 def test_a_damaged_result_is_named(make_task: MakeTask, tmp_path: Path, done: list[str]) -> None:

@@ -65,15 +65,63 @@ def test_a_difference_is_the_mean_over_sites_classes_patients_and_runs() -> None
     assert found.here.low < found.difference < found.here.high
 
 
-def test_one_run_claims_nothing() -> None:
+def test_sites_count_by_their_cases_where_the_comparison_says_so() -> None:
+    """South has three times as many patients."""
+    few = scored("one", right(), sites=["north"]), scored("other", right(("NOR", 0)), sites=["north"])
+    many = [
+        scored(method, right(), sites=["south"], patients=[("NOR", 12), ("ABN", 24)]) for method in ("one", "other")
+    ]
+    scores = [score for each in (*few, *many) for score in each]
+    found = {by_cases: ScoreTable(scores, replace(MEASURES, by_cases=by_cases)) for by_cases in (False, True)}
+    differences = {by: table.between("one", "other") for by, table in found.items()}
+    assert {by: each.difference for by, each in differences.items() if each} == {
+        False: pytest.approx(1 / 8 / 2),
+        True: pytest.approx(1 / 8 / 4),
+    }
+
+
+def test_a_site_with_patients_of_one_class_has_no_part_in_a_difference_of_means_over_classes() -> None:
+    """It has none in the means either, which would otherwise be of other sites than their difference."""
+    methods = {"one": right(("NOR", 0)), "other": right(("ABN", 1), ("ABN", 2))}
+    both = [score for name, answer in methods.items() for score in scored(name, answer)]
+    alone = [
+        score
+        for name, wrong in (("one", 0.0), ("other", 1.0))
+        for score in scored(name, lambda *_, wrong=wrong: wrong, sites=["east"], patients=[("NOR", 4)])
+    ]
+    table = ScoreTable([*both, *alone], MEASURES)
+    assert table.between("one", "other") == ScoreTable(both, MEASURES).between("one", "other")
+    assert ScoreTable(alone, MEASURES).between("one", "other") is None
+    masks = ScoreTable([*both, *alone], MASKS).between("one", "other")
+    assert masks is not None
+    assert masks.sites == 3
+
+
+def test_one_run_tells_of_its_models_and_claims_nothing_of_methods() -> None:
     one = scored("one", lambda seed, site, label, patient: 0.9 - patient / 100, seeds=[0])
     other = scored("other", lambda seed, site, label, patient: 0.8 - patient / 50, seeds=[0])
     found = ScoreTable([*one, *other], MASKS).between("one", "other")
     assert found is not None
-    assert found.difference > 0
-    assert found.elsewhere is not None
-    for claim in (found.here, found.elsewhere):
-        assert (claim.low, claim.high, claim.detectable, claim.p) == (None,) * 4
+    differences = np.array([0.1 + patient / 100 for n in (4, 8) for patient in range(n)])
+    margin = differences.std(ddof=1) / np.sqrt(24) * stats.t.ppf(0.975, 22)
+    assert (found.here.low, found.here.high) == pytest.approx((found.difference - margin, found.difference + margin))
+    assert found.here.detectable is not None
+    assert (found.here.of_models, found.here.p, found.here.excludes_none, found.elsewhere) == (True, None, False, None)
+    twice = ScoreTable([*one, *other, *(replace(each, seed=1) for each in (*one, *other))], MASKS)
+    again = twice.between("one", "other")
+    assert again is not None
+    assert again.here.excludes_none
+
+
+def test_a_method_alone_has_the_mean_of_its_sites_with_an_interval() -> None:
+    scores = scored("one", right(("NOR", 0)), sites=["north"]) + scored("one", right(("ABN", 0), ("ABN", 1)))
+    table = ScoreTable([each for each in scores if each.site == "north"][: 2 * 12], MEASURES)
+    found = table.alone("one")
+    assert found is not None
+    assert found.value == pytest.approx(7 / 8)
+    assert found.here.low is not None
+    assert found.here.low < 7 / 8
+    assert table.alone("other") is None
 
 
 def test_without_classes_a_site_is_one_cell() -> None:

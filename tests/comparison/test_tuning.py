@@ -108,6 +108,15 @@ def test_a_method_without_a_choice_keeps_its_settings(make_task: MakeTask, tmp_p
         tune(make_task(tmp_path / "other", "fedper"), {"head": ["shared", "private"]})
 
 
+def test_settings_that_equal_steps_exclude_are_refused_before_the_first_run(
+    make_task: MakeTask, tmp_path: Path, plans: list[Any]
+) -> None:
+    task = make_task(tmp_path, "fedit", "ditto", equal_steps=True)
+    with pytest.raises(ConfigError, match=r"shares of 0\.75 and 0\.25"):
+        tune(task, {"personal_share": [0.5, 0.25]})
+    assert plans == []
+
+
 def test_without_validation_cases_nothing_can_be_chosen(make_task: MakeTask, tmp_path: Path) -> None:
     task = make_task(tmp_path, "fedit")
     bare = {site: replace(datalist, validation=()) for site, datalist in task.datalists.items()}
