@@ -108,13 +108,14 @@ def _placed(reader: TextReader, settings: ContextSettings) -> tuple[int, Tensor]
                 f"vectors is {count}, and the first prompt has only {reader.before} tokens in front of the class; "
                 "lower vectors, write more words there, or set start to random"
             )
-        return 1 + reader.before - count, ids
+        return reader.start + reader.before - count, ids
     if count > (room := reader.context - ids.shape[1] + reader.before):
         raise ConfigError(
             f"vectors is {count}, and the tower has room for {max(room, 0)} beside the longest class text; lower it"
         )
     gap = ids[:, :1].expand(-1, count)
-    return 1, torch.cat([ids[:, :1], gap, ids[:, 1 + reader.before :]], dim=1)
+    start = reader.start
+    return start, torch.cat([ids[:, :start], gap, ids[:, start + reader.before :]], dim=1)
 
 
 def attach_context(network: Any, settings: ContextSettings) -> None:

@@ -220,3 +220,11 @@ class CheckpointSaver:
                 scores.best_metric,
                 self.output_dir / BEST,
             )
+        else:
+            _log.warning(
+                "no epoch could be told from another, because %s was undefined on the validation cases (those of one "
+                "class have no balanced accuracy); there is no %s, and %s has the last epoch",
+                scores.key_metric_name,
+                BEST,
+                self.output_dir / LAST,
+            )

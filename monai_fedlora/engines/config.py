@@ -24,6 +24,8 @@ from monai_fedlora.transforms.photograph import photograph_preprocessing
 from monai_fedlora.transforms.photograph_augmentation import photograph_augmentation
 from monai_fedlora.transforms.photograph_style import DEFAULT_STYLE
 
+Levels = Sequence[float]
+
 
 def pick_device(name: str = "auto") -> torch.device:
     """The named device; ``"auto"`` is the first GPU, or the CPU where there is none.
@@ -122,38 +124,53 @@ def cases(datalist: Datalist, *, split: str, required: bool = True) -> list[dict
     return items
 
 
-def preprocessing(*, size: str, style: str | None = None) -> Compose:
+def preprocessing(
+    *,
+    size: str,
+    style: str | None = None,
+    image_mean: Levels | None = None,
+    image_std: Levels | None = None,
+) -> Compose:
     """Deterministic transforms for a named backbone: of cines, or of photographs.
 
     Args:
         size: name in :data:`monai_fedlora.networks.catalogue.BACKBONES`.
         style: of the photographs, "dermoscopy" (also None), "fundus" or "plain"; None for cines.
+        image_mean: of each colour channel, of levels in [0, 1]; None for the backbone's, and for cines.
+        image_std: likewise.
 
     Raises:
-        ConfigError: there is no such size or style, or the backbone takes no photographs.
+        ConfigError: there is no such size or style, a level is not valid, or the backbone takes no photographs.
     """
     chosen = architecture(size)
     if chosen.modality == "cine":
-        return Compose(cine_preprocessing(**_grid(chosen, style)))
-    return Compose(photograph_preprocessing(**_picture(chosen, style)))
+        return Compose(cine_preprocessing(**_grid(chosen, style, image_mean, image_std)))
+    return Compose(photograph_preprocessing(**_picture(chosen, style, image_mean, image_std)))
 
 
-def augmentation(*, size: str, enabled: bool = True, style: str | None = None) -> Sequence[Callable]:
+def augmentation(
+    *,
+    size: str,
+    enabled: bool = True,
+    style: str | None = None,
+    image_mean: Levels | None = None,
+    image_std: Levels | None = None,
+) -> Sequence[Callable]:
     """Random transforms for a named backbone, or none.
 
     Args:
         size: name in :data:`monai_fedlora.networks.catalogue.BACKBONES`.
         enabled: false gives no transforms.
-        style: as in :func:`preprocessing`.
+        style, image_mean, image_std: as in :func:`preprocessing`.
 
     Raises:
-        ConfigError: there is no such size or style, or the backbone takes no photographs.
+        ConfigError: there is no such size or style, a level is not valid, or the backbone takes no photographs.
     """
     chosen = architecture(size)
     if chosen.modality == "cine":
-        transforms = cine_augmentation(**_grid(chosen, style))
+        transforms = cine_augmentation(**_grid(chosen, style, image_mean, image_std))
     else:
-        transforms = photograph_augmentation(**_picture(chosen, style))
+        transforms = photograph_augmentation(**_picture(chosen, style, image_mean, image_std))
     return transforms if enabled else ()
 
 
@@ -188,16 +205,17 @@ def text_store(*, site: str) -> Path:
     return cache_folder() / "texts" / site
 
 
-def _grid(chosen: Architecture, style: str | None) -> dict[str, Any]:
-    if style is not None:
-        raise ConfigError(f"style {style!r} is for photographs, and {chosen.name} takes cines; leave it out")
+def _grid(chosen: Architecture, style: str | None, mean: Levels | None, std: Levels | None) -> dict[str, Any]:
+    for name, value in (("style", style), ("image_mean", mean), ("image_std", std)):
+        if value is not None:
+            raise ConfigError(f"{name} {value!r} is for photographs, and {chosen.name} takes cines; leave it out")
     return {"image_size": chosen.image_size, "spacing": chosen.spacing}
 
 
-def _picture(chosen: Architecture, style: str | None) -> dict[str, Any]:
+def _picture(chosen: Architecture, style: str | None, mean: Levels | None, std: Levels | None) -> dict[str, Any]:
     return {
         "style": style or DEFAULT_STYLE,
         "image_size": chosen.image_size,
-        "mean": chosen.mean,
-        "std": chosen.std,
+        "mean": chosen.mean if mean is None else mean,
+        "std": chosen.std if std is None else std,
     }

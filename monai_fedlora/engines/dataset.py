@@ -231,7 +231,9 @@ def case_loader(
 
 
 def collate_cases(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Stack the tensors of cases into a batch; views of cases stay a list."""
+    """Stack the tensors of cases into a batch; views of cases stay a list. Of no cases the batch is empty."""
+    if not items:
+        return {}
     views = [item[FEATURES] for item in items if FEATURES in item]
     batch: dict[str, Any] = default_collate([{k: v for k, v in item.items() if k != FEATURES} for item in items])
     return {**batch, FEATURES: views} if views else batch

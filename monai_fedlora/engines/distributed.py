@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -20,6 +22,8 @@ from monai_fedlora.errors import ConfigError, FedLoraError, WeightsError
 
 _LOST = ("connection closed", "connection reset", "timed out waiting", "nccl", "socket", "broken pipe")
 """What the messages of PyTorch's ways of communication say when another process is not there."""
+_WRAPPED: weakref.WeakSet[DistributedDataParallel] = weakref.WeakSet()
+"""What :func:`data_parallel` has wrapped; each holds the process group."""
 
 
 def rank() -> int:
@@ -62,6 +66,7 @@ def start(*, timeout: float = 600) -> None:
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(device)
+    importlib.import_module("torch._dynamo")  # imported while there is a process group, it would keep that for ever
     try:
         dist.init_process_group(
             backend="nccl" if on_gpu else "gloo",
@@ -79,10 +84,15 @@ def start(*, timeout: float = 600) -> None:
 def stop() -> None:
     """Leave the process group, if there is one, when all processes have come to the end.
 
-    A process that left while another one still talks to it could end the other's communication threads by force.
+    A process that left while another one still talks to it could end the other's communication threads by force. What
+    was wrapped lets go of the group, so that its threads end here: one that still frees a tensor while the interpreter
+    shuts down aborts the process. A wrapped network computes no gradients afterwards.
     """
     if dist.is_initialized():
         dist.barrier()
+        for wrapped in _WRAPPED:
+            for held in ("reducer", "logger", "process_group"):
+                setattr(wrapped, held, None)
         dist.destroy_process_group()
 
 
@@ -133,7 +143,9 @@ def data_parallel(network: nn.Module, *, device: torch.device, compiler: str = "
         buffer.copy_(values)
     left_alone = [*frozen, *(name for name, _ in network.named_buffers())]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(network, left_alone)
-    return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+    wrapped = DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+    _WRAPPED.add(wrapped)
+    return wrapped
 
 
 def unwrap(network: nn.Module) -> nn.Module:

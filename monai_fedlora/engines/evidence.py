@@ -89,7 +89,8 @@ def plain_outputs(
 
     Returns:
         ``logits`` (N, C) and ``features`` (N, D), what the heads read, in float32, and ``labels`` (N,), in the order of
-        the cases; nothing without a case, and no features where the network does not show them. Of a cine whose file
+        the cases; nothing without a case, no features where the network does not show them, and no labels where a
+        case has none. Of a cine whose file
         does not tell an orientation, both are means over all orders of its axes.
     """
     found: dict[str, list[Tensor]] = {"logits": [], "features": [], "labels": []}
@@ -108,7 +109,8 @@ def plain_outputs(
             cases = range(start, min(start + batch_size, len(dataset)))
             batch = collate_cases([dataset.plain(index) for index in cases])
             images, labels = prepare_cases(batch, device)
-            found["labels"].append(torch.as_tensor(labels).long().cpu().flatten())
+            if labels is not None:
+                found["labels"].append(torch.as_tensor(labels).long().cpu().flatten())
             for shown, together in runs(images, unknown_orientations(batch)):
                 with precision():
                     logits = inferer(shown, network).float().cpu()

@@ -30,6 +30,8 @@ from monai_fedlora.engines.store import Entry, Store, key_of
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.out_of_memory import TRAINING, memory_told
 
+Run = Callable[[Sequence[Tensor], Any], Tensor]
+"""From what a frozen part gives, or images, and what calls the network, to logits."""
 _log = logging.getLogger(__name__)
 
 
@@ -129,9 +131,18 @@ class FrozenInferer(Inferer):
 
     def __call__(self, inputs: Tensor | list[CaseView], network: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Return the logits (B, C) of images (B, ...), or of views of B cases."""
+        parts, run = self.cut(inputs, network)
+        return run(parts, network)
+
+    def cut(self, inputs: Tensor | list[CaseView], network: Any) -> tuple[list[Tensor], Run]:
+        """What the frozen part gives of images (B, ...), or of views of B cases, and how the network goes on from it.
+
+        Returns:
+            Tensors (B, ...), the images themselves where nothing is frozen; and a function of them, or of some of their
+            rows, and of the network, or of what calls it with other parameters, that gives the logits (B, C).
+        """
         if not self.keeps(network) or self._part is None:
-            logits: Tensor = network(inputs)
-            return logits
+            return [inputs], _whole  # type: ignore[list-item]  # views come only of what is kept
         device = next(network.parameters()).device
         if isinstance(inputs, Tensor):
             if not self._told:
@@ -146,8 +157,7 @@ class FrozenInferer(Inferer):
             rows = [self._recall(view, kind, device) for view in inputs]
         dtype = inputs.dtype if isinstance(inputs, Tensor) else torch.float32
         columns = enumerate(zip(*rows, strict=True))
-        parts = [joined(place, column, device=device, dtype=dtype) for place, column in columns]
-        return self._part.logits(parts, network)
+        return [joined(place, column, device=device, dtype=dtype) for place, column in columns], self._part.logits
 
     def _kind(self, device: torch.device) -> str:
         """What decides the bits of a feature beside the image."""
@@ -188,6 +198,16 @@ class FrozenInferer(Inferer):
     def _rounded(self, output: Tensor) -> Tensor:
         rounded = output.to(self._dtype)
         return rounded if torch.isfinite(rounded).all() else output
+
+
+def _whole(images: Sequence[Tensor], network: Any) -> Tensor:
+    logits: Tensor = network(images[0])
+    return logits
+
+
+def cut(inferer: Inferer, inputs: Tensor | list[CaseView], network: nn.Module) -> tuple[list[Tensor], Run]:
+    """:meth:`FrozenInferer.cut` of an engine's inferer, or the whole network of one that keeps nothing."""
+    return inferer.cut(inputs, network) if isinstance(inferer, FrozenInferer) else ([inputs], _whole)  # type: ignore[list-item]
 
 
 def _opened(view: CaseView) -> Tensor:

@@ -1,12 +1,12 @@
-"""Pre-training a cine backbone and its decoder on labelled phantoms, which are drawn while it runs."""
+"""What labelled phantoms of hearts teach a cine backbone and its decoder, and how well they have learned it."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,22 +14,15 @@ import torch
 from monai.metrics.meandice import compute_dice
 from torch import Tensor
 
-from monai_fedlora import files
 from monai_fedlora.data.phantom.heart_truth import TRUTHS
-from monai_fedlora.data.phantom.phantom_stream import PhantomStream, stream_loader
+from monai_fedlora.data.phantom.phantom_stream import PhantomStream
 from monai_fedlora.data.phantom.vendors import GROUPS
-from monai_fedlora.errors import ConfigError
+from monai_fedlora.engines.supervised_pretraining import Lesson, Measure, Stream, Tensors
 from monai_fedlora.measures.structures import HEART
 from monai_fedlora.networks.cinema import SIZES, convunetr, convvit
 from monai_fedlora.networks.heart_supervision import WEIGHTS, HeartSupervision
-from monai_fedlora.networks.pretraining_epochs import pretraining_epochs
-from monai_fedlora.networks.pretraining_state import PretrainingState
 from monai_fedlora.networks.standardise import standardise_patches
-from monai_fedlora.source_digest import TRAINING, source_digest
 from monai_fedlora.transforms.pair_augmentation import augment_pairs
-
-_HELD_OUT = 7_919_000
-"""Added to the seed of the stream, for the phantoms on which the result is measured."""
 
 _SKIP_DROP = 0.5
 """How often the decoder gets no skips."""
@@ -49,7 +42,7 @@ _STANDARD: Mapping[str, tuple[bool, float, float]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class Measured(Measure):
     """How well a network reads phantoms that it has not seen.
 
     Attributes:
@@ -62,107 +55,30 @@ class Measured:
     correlation: Mapping[str, float]
     balanced_accuracy: float
 
-    def to_json(self) -> dict[str, Any]:
-        """Rounded to three digits."""
-        rounded: dict[str, Any] = json.loads(json.dumps(asdict(self)), parse_float=lambda text: round(float(text), 3))
-        return rounded
 
+def heart_lesson(size: str, *, seed: int, device: torch.device) -> Lesson[Measured]:
+    """What hearts teach a cine backbone and its decoder.
 
-def pretrain_hearts(
-    *,
-    size: str,
-    epochs: int,
-    phantoms: int,
-    views: int,
-    batch_size: int,
-    lr: float,
-    seed: int,
-    output: Path,
-    device: torch.device,
-    bf16: bool = False,
-    workers: int = 0,
-    held_out: int = 200,
-    provenance: str = "",
-    on_resume: Callable[[int], None] = lambda epochs: None,
-    on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
-) -> tuple[tuple[float, ...], Measured]:
-    """Train, measure on held-out phantoms, and save encoder and decoder in half precision as safetensors.
-
-    Before that, what a linear head reads of the patch tokens is standardised over ``held_out`` further phantoms, see
+    What a linear head reads of the patch tokens is standardised, see
     :func:`monai_fedlora.networks.standardise.standardise_patches`; the class token varies enough between hearts.
-
-    AdamW with betas (0.9, 0.98), weight decay 0.05 on matrices and the gradient's norm clipped to 3; the learning rate
-    rises linearly over a tenth of the steps and falls by a cosine to zero. What is reached after each epoch is kept in
-    ``<output>.state``; a call with the same settings goes on from there, to the bit on a processor.
 
     Args:
         size: name in :data:`monai_fedlora.networks.cinema.SIZES`.
-        epochs: how many, at least 1.
-        phantoms: new ones drawn in each epoch.
-        views: how often each is shown in its epoch, changed anew each time; drawing costs more than showing.
-        batch_size: phantoms in a step.
-        lr: the highest learning rate.
-        seed: of the weights, the phantoms and what is random about showing them.
-        output: the file to write.
-        device: where to compute.
-        bf16: compute matrix products and convolutions in bfloat16.
-        workers: processes that draw phantoms; 0 draws in this one. The result does not depend on it.
-        held_out: phantoms on which the result is measured, and others over which it is standardised.
-        provenance: kept in the file's metadata.
-        on_resume: called with the number of finished epochs where a training goes on.
-        on_epoch: called after each epoch with its number, from 1, and its mean loss.
-
-    Returns:
-        The mean loss of each epoch, and the measurement.
-
-    Raises:
-        ConfigError: a setting is out of range, or the state beside ``output`` is that of other settings, another
-            precision or other code, which would draw other phantoms.
-        WeightsError: the state is damaged.
-        OutOfMemory: memory ran out.
+        seed: of the weights.
+        device: of the network.
     """
-    numbers = {"epochs": epochs, "phantoms": phantoms, "views": views, "batch_size": batch_size, "held_out": held_out}
-    for name, value in {**numbers, "lr": lr}.items():
-        if not value > 0:
-            raise ConfigError(f"{name} must be positive, not {value}")
     network = _untrained(size, seed).to(device).train()
-    settings = {name: str(value) for name, value in {"size": size, "lr": lr, "seed": seed, **numbers}.items()}
-    ground = {"precision": "bf16" if bf16 else "float32", "version of the code": source_digest(TRAINING)}
-    state = PretrainingState(path=output.with_name(f"{output.name}.state"), settings={**settings, **ground})
-    generator = torch.Generator().manual_seed(seed)
-    shown = _Shown(
-        stream=_stream(size, seed),
-        phantoms=phantoms,
-        views=views,
-        batch_size=batch_size,
-        workers=workers,
-        generator=generator,
-    )
-    heads = tuple(f"classifier.{prefix}" for prefix in network.classifier.head_prefixes)
-    losses = pretraining_epochs(
-        shown,
-        network,
-        (p for key, p in network.named_parameters() if not key.startswith(heads)),
-        steps=math.ceil(phantoms / batch_size) * views,
-        epochs=epochs,
-        lr=lr,
-        betas=(0.9, 0.98),
-        generator=generator,
-        device=device,
-        bf16=bf16,
-        max_grad_norm=3.0,
-        state=state,
-        on_resume=on_resume,
-        on_epoch=on_epoch,
-    )
-    measured = measure(network, _stream(size, seed + _HELD_OUT), count=held_out, device=device)
-    following = range(epochs * phantoms, epochs * phantoms + held_out)
-    stream = _stream(size, seed)
-    standardise_patches(network.classifier, (stream[number]["image"][None].to(device) for number in following))
-    files.save_tensors(
-        output,
-        {key: value.half() for key, value in network.backbone_state().items()},
-        {
+    return Lesson(
+        network=network,
+        backbones=(network.classifier, network.segmenter),
+        idle=tuple(f"classifier.{prefix}" for prefix in network.classifier.head_prefixes),
+        state=network.backbone_state,
+        stream=partial(_stream, size),
+        tensors=_tensors,
+        changed=_changed,
+        measure=lambda stream, count: measure(network, stream, count=count, device=device),
+        standardise=partial(standardise_patches, network.classifier),
+        metadata={
             "architecture": "ConvViT with decoder",
             "size": size,
             "image_size": "x".join(str(n) for n in SIZES[size].image_size),
@@ -170,20 +86,12 @@ def pretrain_hearts(
             "structures": ",".join(HEART),
             "objective": "masks, volumes, ejection fractions, wall thickness and class of labelled phantoms",
             "loss_weights": json.dumps(dict(WEIGHTS)),
-            **settings,
-            "n_images": str(epochs * phantoms),
-            "final_loss": f"{losses[-1]:.6f}",
-            "held_out": json.dumps(measured.to_json()),
-            "provenance": provenance,
-            **({"precision": "bf16"} if bf16 else {}),
         },
     )
-    state.remove()
-    return losses, measured
 
 
 @torch.no_grad()
-def measure(network: HeartSupervision, stream: PhantomStream, *, count: int, device: torch.device) -> Measured:
+def measure(network: HeartSupervision, stream: Stream, *, count: int, device: torch.device) -> Measured:
     """Compare what a network says of the first ``count`` phantoms of a stream with what is true."""
     was = network.training
     network.eval()
@@ -215,41 +123,10 @@ def measure(network: HeartSupervision, stream: PhantomStream, *, count: int, dev
     )
 
 
-class _Shown:
-    """Batches of an epoch: every new phantom ``views`` times, changed anew each time, in another order in each pass."""
-
-    def __init__(
-        self,
-        *,
-        stream: PhantomStream,
-        phantoms: int,
-        views: int,
-        batch_size: int,
-        workers: int,
-        generator: torch.Generator,
-    ) -> None:
-        self.stream, self.phantoms, self.views, self.workers = stream, phantoms, views, workers
-        self.batch_size, self.generator = batch_size, generator
-        self._drawn: Iterator[dict[str, Any]] | None = None
-
-    def __call__(self, epoch: int) -> Iterator[list[Tensor]]:
-        if self._drawn is None:  # one loader for all epochs: its workers draw for the next while this one is shown
-            first = (epoch - 1) * self.phantoms
-            loader = stream_loader(self.stream, batch_size=1, start=first, workers=self.workers, prefetch=self.phantoms)
-            self._drawn = iter(loader)
-        kept: list[tuple[Tensor, ...]] = []
-        for _ in range(self.phantoms):
-            kept.append(_tensors({name: value[0] for name, value in next(self._drawn).items()}))
-            if len(kept) % self.batch_size == 0 or len(kept) == self.phantoms:
-                yield self._batch(kept[(len(kept) - 1) // self.batch_size * self.batch_size :])
-        for _ in range(self.views - 1):
-            for numbers in torch.randperm(self.phantoms, generator=self.generator).split(self.batch_size):
-                yield self._batch([kept[number] for number in numbers.tolist()])
-
-    def _batch(self, some: list[tuple[Tensor, ...]]) -> list[Tensor]:
-        image, shares, truth, label = (torch.stack(parts) for parts in zip(*some, strict=True))
-        moved, turned = augment_pairs(image, shares.flatten(1, 2), self.generator)
-        return [moved, turned.unflatten(1, shares.shape[1:3]), truth, label]
+def _changed(some: Tensors, generator: torch.Generator) -> list[Tensor]:
+    image, shares, truth, label = some
+    moved, turned = augment_pairs(image, shares.flatten(1, 2), generator)
+    return [moved, turned.unflatten(1, shares.shape[1:3]), truth, label]
 
 
 def _tensors(item: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

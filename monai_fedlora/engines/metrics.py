@@ -11,12 +11,14 @@ import torch
 
 from monai_fedlora.errors import DataError
 
+CALIBRATION_BINS = 15
+"""Confidence bins of equal width of the calibration error."""
 METRICS = ("balanced_accuracy", "sensitivity", "specificity", "auroc", "mcc", "ece", "accuracy")
 LOWER_IS_BETTER = frozenset({"ece"})
 _SUM_TOLERANCE = 1e-3
 
 
-def classification_metrics(probabilities: Any, labels: Any, *, n_bins: int = 15) -> dict[str, Any]:
+def classification_metrics(probabilities: Any, labels: Any, *, n_bins: int = CALIBRATION_BINS) -> dict[str, Any]:
     """Summarise predictions of one data set.
 
     The result does not depend on the order of the cases, to the last bit. Averages over classes run over the
@@ -30,7 +32,8 @@ def classification_metrics(probabilities: Any, labels: Any, *, n_bins: int = 15)
     Returns:
         A JSON-compatible dictionary; None where a value is undefined:
 
-        - ``balanced_accuracy``: mean recall;
+        - ``balanced_accuracy``: mean recall; None with cases of one class alone, of which answering always the same
+          would have all;
         - ``sensitivity``, ``specificity``: for two classes those of class 1, the pathology (None without a
           case of the class concerned); for more, means of the one-against-rest values;
         - ``auroc``: for two classes the area of class 1's score; for more, the mean one-against-rest area
@@ -59,7 +62,7 @@ def classification_metrics(probabilities: Any, labels: Any, *, n_bins: int = 15)
     areas = [_area(scores[:, c], truth == c) for c in range(n_classes)]
     binary = n_classes == 2
     return {
-        "balanced_accuracy": _mean(recall),
+        "balanced_accuracy": _mean(recall) if np.count_nonzero(support) > 1 else None,
         "sensitivity": recall[1] if binary else _mean(recall),
         "specificity": recall[0] if binary else _mean(true_negative_rate),
         "auroc": areas[1] if binary else _mean(areas),
@@ -126,9 +129,14 @@ def _matthews(confusion: np.ndarray) -> float:
     return covariance / math.sqrt(spread) if spread else 0.0
 
 
-def _calibration_error(confidence: np.ndarray, correct: np.ndarray, n_bins: int) -> float:
+def confidence_bins(confidence: np.ndarray, n_bins: int = CALIBRATION_BINS) -> np.ndarray:
+    """The bin of every confidence in 0..1, of `n_bins` with equal widths; an upper edge belongs to its bin."""
     edges = np.linspace(0, 1, n_bins + 1)
-    places = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, n_bins - 1)
+    return np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, n_bins - 1)
+
+
+def _calibration_error(confidence: np.ndarray, correct: np.ndarray, n_bins: int) -> float:
+    places = confidence_bins(confidence, n_bins)
     gaps = [
         abs(math.fsum(confidence[places == place]) - int(correct[places == place].sum()))
         for place in np.unique(places).tolist()

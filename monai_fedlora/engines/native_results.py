@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from monai_fedlora.transforms.mask_reading import outlined
 DICE = "native_dice"
 """Mean over patients of each one's mean Dice over structures and phases."""
 HAUSDORFF = "hausdorff_95"
+NATIVE = "native"
+"""Where an evaluation's output of a case holds its :func:`case_numbers`."""
 HEART_NUMBERS = {
     "lv_edv": LV, "lv_esv": LV, "lv_ef": LV, "lv_mass": MYO, "rv_edv": RV, "rv_esv": RV, "rv_ef": RV,
 }  # fmt: skip
@@ -43,7 +46,7 @@ def native_limits(names: Sequence[str]) -> dict[str, tuple[float, float]]:
     limits = {DICE: (0.0, 1.0)}
     for name, highest in ((DICE, 1.0), (HAUSDORFF, _FARTHEST), ("unmatched", _MOST)):
         limits |= {f"{name}_{part}": (0.0, highest) for part in parts}
-    for number in _heart_numbers(names):
+    for number in heart_numbers(names):
         limits |= {f"{number}_{what}": (-_LARGEST, _LARGEST) for what in ("bias", "low", "high")}
         limits[f"{number}_error"] = (0.0, _LARGEST)
     return limits
@@ -62,22 +65,38 @@ def native_metrics(cases: Iterable[CaseResult], names: Sequence[str]) -> dict[st
     """
     found = list(cases)
     metrics: dict[str, float | None] = dict.fromkeys(native_limits(names))
-    means = [np.mean(known) for case in found if (known := [one.dice for one in case.overlaps if one.dice is not None])]
-    metrics[DICE] = math.fsum(map(float, means)) / len(means) if means else None
+    means = [mean for case in found if (mean := case_numbers(case, names)[DICE]) is not None]
+    metrics[DICE] = math.fsum(means) / len(means) if means else None
     for summary in structures_over_patients(found):
         part = f"{summary.structure}_{summary.phase}"
         metrics[f"{DICE}_{part}"] = None if summary.dice is None else summary.dice.mean
         metrics[f"{HAUSDORFF}_{part}"] = None if summary.hausdorff_95 is None else summary.hausdorff_95.mean
         metrics[f"unmatched_{part}"] = float(summary.missed + summary.invented)
     agreement = heart_over_patients(found)
-    for number in _heart_numbers(names):
+    for number in heart_numbers(names):
         if (both := agreement.get(number)) is not None and both.n >= FEWEST_PATIENTS:
             metrics |= {f"{number}_bias": both.bias, f"{number}_low": both.low, f"{number}_high": both.high}
             metrics[f"{number}_error"] = both.mean_absolute
     return metrics
 
 
-def _heart_numbers(names: Sequence[str]) -> list[str]:
+def case_numbers(case: CaseResult, names: Sequence[str]) -> dict[str, float | None]:
+    """A patient's ``native_dice``, the mean over structures and phases, and by these ``native_dice_LV_ED`` and
+    ``hausdorff_95_LV_ED`` in mm; None where one is undefined."""
+    parts = [f"{name}_{phase}" for name in names for phase in PHASES]
+    numbers: dict[str, float | None] = dict.fromkeys(
+        [DICE, *(f"{what}_{part}" for what in (DICE, HAUSDORFF) for part in parts)]
+    )
+    for one in case.overlaps:
+        part = f"{one.structure}_{one.phase}"
+        numbers |= {f"{DICE}_{part}": one.dice, f"{HAUSDORFF}_{part}": one.hausdorff_95}
+    if known := [one.dice for one in case.overlaps if one.dice is not None]:
+        numbers[DICE] = float(np.mean(known))
+    return numbers
+
+
+def heart_numbers(names: Sequence[str]) -> list[str]:
+    """Those of :data:`HEART_NUMBERS` whose structure is among the names."""
     return [number for number, needed in HEART_NUMBERS.items() if needed in names]
 
 
@@ -95,10 +114,11 @@ class NativeResults:
     Args:
         dataset: of the evaluation, whose ``data`` name the files of its cases.
         names: of the structures.
-        spacing: voxel size (x, y, z) of the network's grid in mm; None for other images, which are left as they are.
+        grid: (X, Y, Z) of the network, and the size of its voxels in mm; None for other images, which are left as they
+            are.
         output_dir: receives ``structures.csv``, a row for each patient, structure and phase, and ``hearts.csv``, one
-            for each patient with volumes, ejection fractions and mass, those of the reader, and the differences; None
-            writes nothing.
+            for each patient with volumes, ejection fractions and mass, those of the reader, the differences, and why
+            the masks would give a reader no volume; None writes nothing.
 
     Raises:
         ConfigError: several processes would each hold a part of the patients.
@@ -109,15 +129,15 @@ class NativeResults:
         *,
         dataset: Any,
         names: Sequence[str],
-        spacing: Sequence[float] | None,
+        grid: tuple[Sequence[int], Sequence[float]] | None,
         output_dir: str | Path | None = None,
     ) -> None:
         if world_size() > 1:
             raise ConfigError("masks are measured by one process; start the evaluation without torchrun")
         self.names = list(names)
-        self.spacing = spacing
+        self.grid = grid
         self.folder = None if output_dir is None else Path(output_dir)
-        items = [] if spacing is None else getattr(dataset, "data", ())
+        items = [] if grid is None else getattr(dataset, "data", ())
         self._items = {str(item["subject"]): item for item in items if {"ed", "cine"} & item.keys()}
         self.cases: list[CaseResult] = []
 
@@ -138,13 +158,15 @@ class NativeResults:
             source = self._items.get(str(item.get("subject")))
             if source is not None and "mask_values" in source:
                 self.cases.append(self._measured(source, output))
+                output[NATIVE] = case_numbers(self.cases[-1], self.names)
 
     def _measured(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> CaseResult:
-        assert self.spacing is not None
+        assert self.grid is not None
+        shape, spacing = self.grid
         files = CineFiles.of(item)
-        scores = torch.as_tensor(output["pred"]).float().softmax(dim=1)
-        return measure_case(
-            files.together(files.restored(scores, spacing=self.spacing)),
+        masks = files.restored(torch.as_tensor(output["pred"]).float().softmax(dim=1), spacing=spacing)
+        case = measure_case(
+            files.together(masks),
             files.together(files.drawn(item)),
             subject=str(item["subject"]),
             structures=self.names,
@@ -152,6 +174,8 @@ class NativeResults:
             spacing=files.spacing,
             labelled=outlined(item["mask_values"]).tolist(),
         )
+        given = files.given(masks, structures=self.names, seen=(shape[2], spacing[2]))
+        return replace(case, no_volume_because=given.no_volume_because)
 
     def _tell(self, engine: Engine) -> None:
         if self.cases:

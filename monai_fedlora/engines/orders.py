@@ -74,10 +74,11 @@ def targets_in_order_of_epoch(targets: Tensor, images: Shown, batch: Any, epoch:
 
 
 def _filled(images: Shown, batch: Any, place: int) -> int:
-    """Slices that an image of a batch fills, which lies beside a view of it."""
-    if isinstance(images, Tensor):
-        return filled_slices(images[place])
-    return int(batch[FILLED][place])
+    """Slices that an image of a batch fills. Beside a view whose mask changes along with it lies how many."""
+    if FILLED in batch:
+        return int(batch[FILLED][place])
+    image = images[place]
+    return filled_slices(image if isinstance(image, Tensor) else image.image())
 
 
 def in_order(image: Tensor | CaseView, number: int) -> Any:

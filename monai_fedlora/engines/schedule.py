@@ -51,6 +51,8 @@ class WarmupCosine:
         optimizer: the optimizer to steer.
         learning_rate: base rate, above 0.
         epochs, warmup_epochs, min_lr_ratio: see :func:`warmup_cosine`.
+        epochs_after: epochs of a training that follows, in which the rate begins at its full value once more and falls
+            as before, without a warm-up.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class WarmupCosine:
         epochs: int,
         warmup_epochs: int = 0,
         min_lr_ratio: float = 0.01,
+        epochs_after: int = 0,
     ) -> None:
         if not learning_rate > 0:
             raise ConfigError(f"learning_rate is {learning_rate}; it must be positive")
@@ -70,6 +73,7 @@ class WarmupCosine:
         self.epochs = epochs
         self.warmup_epochs = warmup_epochs
         self.min_lr_ratio = min_lr_ratio
+        self.epochs_after = epochs_after
 
     def attach(self, engine: Engine) -> None:
         """Steer the optimizer from ``engine``'s epochs."""
@@ -77,11 +81,11 @@ class WarmupCosine:
 
     def __call__(self, engine: Engine) -> None:
         """Set the rate of the epoch that starts."""
+        epoch, epochs, warmup = engine.state.epoch, self.epochs, self.warmup_epochs
+        if self.epochs_after and epoch > epochs:
+            epoch, epochs, warmup = epoch - epochs, self.epochs_after, 0
         rate = self.learning_rate * warmup_cosine(
-            engine.state.epoch,
-            epochs=self.epochs,
-            warmup_epochs=self.warmup_epochs,
-            min_lr_ratio=self.min_lr_ratio,
+            epoch, epochs=epochs, warmup_epochs=warmup, min_lr_ratio=self.min_lr_ratio
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate

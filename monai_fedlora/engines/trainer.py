@@ -28,7 +28,7 @@ from monai_fedlora.engines.orders import in_order_of_epoch, targets_in_order_of_
 from monai_fedlora.engines.precision import Precision, autocast, computing
 from monai_fedlora.engines.sampler import CaseSampler
 from monai_fedlora.engines.seeds import repeating_kernels, seed_everything
-from monai_fedlora.errors import ConfigError, DataError, FedLoraError
+from monai_fedlora.errors import ConfigError, DataError, Diverged, FedLoraError
 from monai_fedlora.out_of_memory import TRAINING, memory_told
 
 
@@ -230,7 +230,7 @@ class CaseTrainer(SupervisedTrainer):
         opened = images if isinstance(images, Tensor) else [view.image() for view in images]
         if not all(image.isfinite().all() for image in opened):
             raise DataError(f"{message}: an image holds NaN or infinity; check its file")
-        raise FedLoraError(
+        raise Diverged(
             f"{message}: training diverged; lower learning_rate, set max_grad_norm, or turn mixed_precision off"
         )
 

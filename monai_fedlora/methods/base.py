@@ -33,7 +33,8 @@ class Phase:
     lose their gradient before the step.
 
     Attributes:
-        share: of the round's steps, above 0; the shares of a round's phases add up to 1.
+        share: of the round's steps, above 0; the shares of a round's phases add up to 1. In rounds with fewer steps
+            than phases these take turns, see :class:`monai_fedlora.engines.method.Turns`.
         trains: whether the parameter of this state-dict key moves.
         view: context in which the network computes during the phase.
     """
@@ -49,12 +50,15 @@ class Method(ABC):
 
     All other functions have a default that most methods keep. Subclasses are frozen dataclasses of numbers, strings and
     tuples, so that a job can hold them as JSON. A network computes its site's personal model once a method is attached.
+    Where this has no part in common with what is shared, ``personal_apart`` says so: training it further after the last
+    round would divide its steps with a model that nobody uses any more.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     source: ClassVar[str]
     most_sites: ClassVar[int | None] = None
+    personal_apart: ClassVar[bool] = False
 
     @property
     def reads_text(self) -> bool:
@@ -65,6 +69,16 @@ class Method(ABC):
     def writes_text(self) -> bool:
         """Whether these texts change in training, so that the network needs the tower that reads them."""
         return False
+
+    @property
+    def why_not_noised(self) -> str | None:
+        """Why what a site sends cannot be trained under a budget for privacy; None where it can.
+
+        It can where the shared part trains in the view of :meth:`shared_only`, without anything that stays in the site:
+        a private part has seen every patient without noise, so that one patient would change the gradients of all
+        others through it.
+        """
+        return "it does not say that its shared part can be trained without any part that stays in the site"
 
     @property
     def rule(self) -> str | None:

@@ -23,6 +23,11 @@ class Local(LoraMethod):
 
     head: Literal["private"] = "private"
 
+    @property
+    def why_not_noised(self) -> str:
+        """There is nothing to hide."""
+        return "nothing leaves the site"
+
 
 @register
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,10 @@ class ClipAdapter(Method):
         """Texts about the classes take the place of a linear head."""
         return True
 
+    @property
+    def why_not_noised(self) -> None:
+        """Nothing is private."""
+
     def attach(self, network: Any) -> None:
         """Freeze CLIP and add the adapter."""
         attach_image_adapter(network, self.adapter)

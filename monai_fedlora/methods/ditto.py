@@ -42,6 +42,7 @@ class Ditto(AveragedLora):
     source = "Ditto, Li et al., ICML 2021"
     adapters = (SHARED, PRIVATE)
     heads = ("shared",)
+    personal_apart = True
 
     head: Literal["shared"] = "shared"
     mu: float = 0.1

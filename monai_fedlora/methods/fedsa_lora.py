@@ -27,6 +27,11 @@ class FedSaLora(LoraMethod):
 
     head: Literal["private"] = "private"
 
+    @property
+    def why_not_noised(self) -> str:
+        """A does nothing by itself."""
+        return "B and the head stay in the site, and A cannot be trained without them"
+
     def is_shared(self, key: str, network: Any) -> bool:
         """A alone travels."""
         return f".lora_A.{SHARED}." in key

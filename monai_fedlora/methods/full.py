@@ -22,6 +22,13 @@ _NORMS = (
 )
 
 
+WHY_NOT_EVERYTHING = (
+    "every weight trains, the noise grows with their number, and gradients of all weights for each patient find no "
+    "room; choose a method that trains adapters"
+)
+"""What stands against a budget where the whole network trains."""
+
+
 @register
 @dataclass(frozen=True, kw_only=True)
 class FedAvg(Method):
@@ -33,6 +40,11 @@ class FedAvg(Method):
     name = "fedavg"
     summary = "full fine-tuning, everything averaged"
     source = "McMahan et al., AISTATS 2017"
+
+    @property
+    def why_not_noised(self) -> str:
+        """Everything trains."""
+        return WHY_NOT_EVERYTHING
 
     def attach(self, network: Any) -> None:
         """Make every parameter trainable."""
@@ -58,6 +70,11 @@ class FedBn(FedAvg):
     name = "fedbn"
     summary = "full fine-tuning, everything but normalisation layers averaged"
     source = "FedBN, Li et al., ICLR 2021"
+
+    @property
+    def why_not_noised(self) -> str:
+        """Normalisation layers are part of every view."""
+        return "its normalisation layers stay in the site, and nothing that is shared can be trained without them"
 
     def is_shared(self, key: str, network: Any) -> bool:
         """What is in no normalisation layer travels."""

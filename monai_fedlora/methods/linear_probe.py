@@ -27,6 +27,11 @@ class ClipZeroShot(Method):
         """Texts about the classes take the place of a linear head."""
         return True
 
+    @property
+    def why_not_noised(self) -> str:
+        """There is nothing to hide."""
+        return "nothing trains and nothing leaves the site"
+
     def attach(self, network: Any) -> None:
         """Freeze everything."""
         network.requires_grad_(False)
@@ -48,6 +53,10 @@ class LinearProbe(Method):
     name = "linear_probe"
     summary = "the linear head alone, averaged"
     source = "linear probe of CLIP, Radford et al., ICML 2021"
+
+    @property
+    def why_not_noised(self) -> None:
+        """Nothing is private."""
 
     def attach(self, network: Any) -> None:
         """Freeze everything but the head."""

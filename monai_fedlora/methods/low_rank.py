@@ -87,6 +87,13 @@ class LoraMethod(Method):
             return self.head == "shared" and f".{PRIVATE}." not in key
         return is_factor(key, SHARED)
 
+    @property
+    def why_not_noised(self) -> str | None:
+        """A private head is part of every view."""
+        if self.head == "shared":
+            return None
+        return "its head stays in the site, and nothing that is shared can be trained without a head"
+
     def shared_only(self, network: Any) -> AbstractContextManager[None] | None:
         """The network without its private parts; None where the head never leaves the site."""
         return with_weights(network, SHARED_ONLY) if self.head == "shared" else None
@@ -112,7 +119,10 @@ class AveragedLora(LoraMethod):
     Args:
         averaging: "factors" averages A and B apart, as FedIT does; "product" averages B A and factors the result
             anew, see :func:`monai_fedlora.methods.rules.average_products`. What is averaged beside the adapters is
-            averaged either way. Other packages may add rules, see :data:`monai_fedlora.methods.rules.RULES`.
+            averaged either way. Of both there are robust forms, which a minority of sites cannot move at will:
+            "median" and "trimmed_mean" of each coordinate, "geometric_median" and "multi_krum" of whole updates, and
+            the same after "product_", see :mod:`monai_fedlora.methods.robust`. Other packages may add rules, see
+            :data:`monai_fedlora.methods.rules.RULES`.
     """
 
     averaging: str = "factors"

@@ -71,6 +71,10 @@ class PFedST(Method):
         """Whether texts about the classes take the place of a linear head."""
         return self.classifier == "text"
 
+    @property
+    def why_not_noised(self) -> None:
+        """The side network trains without the adapters inside it."""
+
     def attach(self, network: Any) -> None:
         """Freeze the backbone, put the side network beside it, and leave a linear head trainable."""
         attach_side(network, self.side, private=self.lora)

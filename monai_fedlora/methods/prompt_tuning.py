@@ -48,6 +48,10 @@ class PromptTuning(Method):
         """The texts themselves train."""
         return True
 
+    @property
+    def why_not_noised(self) -> None:
+        """Nothing is private."""
+
     def attach(self, network: Any) -> None:
         """Freeze both towers and let the context train."""
         attach_context(network, self.context)

@@ -43,6 +43,13 @@ class RankedLora(LoraMethod):
         """Products of factors of different ranks are combined as matrices."""
         return True
 
+    @property
+    def why_not_noised(self) -> str | None:
+        """Noise goes into every value."""
+        if any(rank < self.rank for rank in self.ranks):
+            return f"noise would fill the ranks that sites of less than {self.rank} leave at zero; give all the same"
+        return super().why_not_noised
+
     def check_sites(self, count: int) -> None:
         """Refuse ranks for another number of sites."""
         super().check_sites(count)

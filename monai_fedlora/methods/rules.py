@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from monai_fedlora.catalogues import Catalogue
+from monai_fedlora.methods import robust
 from monai_fedlora.scope import Manifest
 
 Payload = Mapping[str, np.ndarray]
 Updates = Sequence[tuple[float, Payload]]
 """Weight n_k / n and tensors of each site, in the order of the sites' names."""
 
+_log = logging.getLogger(__name__)
 _A, _B = ".lora_A.", ".lora_B."
+KRUM_SITES = 5
+"""The fewest sites of which Krum can leave one out."""
 _ROW_NORM = 3**-0.5
 """Norm, on average, of a row of A as LoRA starts it: d_in values of variance 1 / (3 d_in)."""
 
@@ -69,6 +75,29 @@ def add_products(updates: Updates, reference: np.ndarray, *, pair: tuple[str, st
     return reference.astype(np.float64) + scale * (b @ a)
 
 
+def orthonormal_factors(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Factors with the product B A of which A has orthonormal rows: V^T and U S of B A = U S V^T.
+
+    Lee et al., FedSVD, NeurIPS 2025. The product is never built: with A = R^T Q^T the right singular vectors of B A are
+    those of B R^T, turned by Q. So B R^T V V^T Q^T is B A without error, and of a B of lower rank than r, zero among
+    them, the remaining rows of A are in the span of the old ones.
+
+    Args:
+        a: (r, d_in).
+        b: (d_out, r).
+
+    Returns:
+        A (r, d_in) and B (d_out, r); columns of B are orthogonal, the longest first. Where r is above d_in, the last
+        rows and columns are zero.
+    """
+    basis, core = np.linalg.qr(a.astype(np.float64).T)
+    turned = b.astype(np.float64) @ core.T
+    vt = np.linalg.svd(np.linalg.qr(turned, mode="r"))[2]
+    new_a, new_b = np.zeros(a.shape), np.zeros(b.shape)
+    new_a[: len(vt)], new_b[:, : len(vt)] = vt @ basis.T, turned @ vt.T
+    return new_a, new_b
+
+
 def change_length(tensors: Payload, reference: Payload, keys: Iterable[str]) -> float:
     """Euclidean length of the change of some tensors; those that were not sent change from zero."""
     squares = 0.0
@@ -87,10 +116,7 @@ def products_length(
     """
     squares = 0.0
     for key_a, key_b in pairs:
-        a, b = tensors[key_a].astype(np.float64), tensors[key_b].astype(np.float64)
-        if key_a in reference:
-            a = np.concatenate([a, reference[key_a].astype(np.float64)])
-            b = np.concatenate([b, -reference[key_b].astype(np.float64)], axis=1)
+        a, b = _beside(tensors, reference, key_a, key_b)
         squares += max(float(((a @ a.T) * (b.T @ b)).sum()), 0.0)
     return scale * squares**0.5
 
@@ -103,6 +129,43 @@ def with_products_length(tensors: Payload, reference: Payload, manifest: Manifes
     return float(np.hypot(others, products_length(tensors, reference, pairs, scale=scale)))
 
 
+def gram_of_changes(
+    payloads: Sequence[Payload], reference: Payload, keys: Iterable[str], pairs: Iterable[tuple[str, str]] = ()
+) -> np.ndarray:
+    """Inner products of the sites' changes (n, n); those of ``pairs`` are changes of B A, which are never built.
+
+    Args:
+        payloads: of the n sites.
+        reference: what was sent; tensors that were not sent change from zero.
+        keys: of all tensors that count.
+        pairs: of A and B among them that count by their product.
+    """
+    pairs = list(pairs)
+    factors = {key for pair in pairs for key in pair}
+    found = np.zeros((len(payloads), len(payloads)))
+    for key in keys:
+        if key not in factors:
+            before = np.asarray(reference.get(key, 0.0), np.float64)
+            changes = np.stack([(payload[key].astype(np.float64) - before).ravel() for payload in payloads])
+            found += changes @ changes.T
+    for key_a, key_b in pairs:
+        sides = [_beside(payload, reference, key_a, key_b) for payload in payloads]
+        for i, (a, b) in enumerate(sides):
+            for j, (other_a, other_b) in enumerate(sides[: i + 1]):
+                found[i, j] += (part := float(((a @ other_a.T) * (b.T @ other_b)).sum()))
+                found[j, i] += part if i != j else 0.0
+    return found
+
+
+def _beside(payload: Payload, reference: Payload, key_a: str, key_b: str) -> tuple[np.ndarray, np.ndarray]:
+    """Factors whose product is the change of B A."""
+    a, b = payload[key_a].astype(np.float64), payload[key_b].astype(np.float64)
+    if key_a in reference:
+        a = np.concatenate([a, reference[key_a].astype(np.float64)])
+        b = np.concatenate([b, -reference[key_b].astype(np.float64)], axis=1)
+    return a, b
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """How a server combines the updates of a round, where a method leaves that open.
@@ -113,18 +176,96 @@ class Rule:
             what was sent. It has to give the same bits whenever it is given the same.
         products: whether what it combines is the products B A of the adapters: their length is then what one site's
             influence is limited by, and sites go on from new factors.
+        least_sites: that it takes; a federation of fewer is refused, and a round of fewer answers does not count.
+        coordinates: whether each coordinate is compared with the same of other sites, so that all sites have to send
+            it.
     """
 
     combine: Callable[[Updates, Payload, Manifest], dict[str, np.ndarray]]
     products: bool = False
+    least_sites: int = 1
+    coordinates: bool = False
 
 
-def _factors(updates: Updates, reference: Payload, manifest: Manifest) -> dict[str, np.ndarray]:
-    return average(updates, manifest.down.entries)
+def _combined(
+    updates: Updates,
+    reference: Payload,
+    manifest: Manifest,
+    *,
+    products: bool,
+    weigh: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
+    """The mean of factors or of products, with other weights where ``weigh`` says so from the changes."""
+    pairs = factor_keys(manifest.entries) if products else []
+    if weigh is not None:
+        gram = gram_of_changes([payload for _, payload in updates], reference, manifest.down.entries, pairs)
+        weights = weigh(gram, np.array([weight for weight, _ in updates]))
+        updates = [(float(weight), payload) for weight, (_, payload) in zip(weights, updates, strict=True)]
+    return average(updates, manifest.down.entries) | average_products(updates, pairs)
 
 
-def _products(updates: Updates, reference: Payload, manifest: Manifest) -> dict[str, np.ndarray]:
-    return average(updates, manifest.down.entries) | average_products(updates, factor_keys(manifest.entries))
+def _of_coordinates(
+    updates: Updates,
+    reference: Payload,
+    manifest: Manifest,
+    *,
+    middle: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    products: bool,
+) -> dict[str, np.ndarray]:
+    """A middle value of each coordinate of the tensors, or of the products, which are then factored anew."""
+    weights = np.array([weight for weight, _ in updates])
+    combined = {
+        key: middle(np.stack([payload[key].astype(np.float64) for _, payload in updates]), weights)
+        for key in manifest.down.entries
+    }
+    for key_a, key_b in factor_keys(manifest.entries) if products else []:
+        dense = [payload[key_b].astype(np.float64) @ payload[key_a].astype(np.float64) for _, payload in updates]
+        found = middle(np.stack(dense), weights)
+        if found.any():
+            rank = len(updates[0][1][key_a])
+            combined[key_a], combined[key_b] = _refactor(np.eye(found.shape[1]), found, rank)
+    return combined
+
+
+def _krum(updates: Updates, reference: Payload, manifest: Manifest, *, products: bool) -> dict[str, np.ndarray]:
+    """Multi-Krum among the updates that change something; too few of them leave everything as it was sent."""
+    moving = [
+        (weight, payload)
+        for weight, payload in updates
+        if any((payload[key] != reference.get(key, 0.0)).any() for key in manifest.up.entries)
+    ]
+    if len(moving) < KRUM_SITES:
+        _log.warning(
+            "multi_krum leaves the shared tensors as they were sent: it needs %d updates that change something, and "
+            "there are %d",
+            KRUM_SITES,
+            len(moving),
+        )
+        return {key: reference[key].astype(np.float64) for key in manifest.down.entries}
+    total = sum(weight for weight, _ in moving)
+    return _combined(
+        [(weight / total, payload) for weight, payload in moving],
+        reference,
+        manifest,
+        products=products,
+        weigh=robust.multi_krum,
+    )
+
+
+def _rules() -> dict[str, Rule]:
+    found = {
+        "factors": Rule(combine=partial(_combined, products=False)),
+        "product": Rule(combine=partial(_combined, products=True), products=True),
+    }
+    for prefix, products in (("", False), ("product_", True)):
+        for name, middle in (("median", robust.median), ("trimmed_mean", robust.trimmed_mean)):
+            combine = partial(_of_coordinates, middle=middle, products=products)
+            found[prefix + name] = Rule(combine=combine, products=products, coordinates=True)
+        combine = partial(_combined, products=products, weigh=robust.geometric_median)
+        found[prefix + "geometric_median"] = Rule(combine=combine, products=products)
+        combine = partial(_krum, products=products)
+        found[prefix + "multi_krum"] = Rule(combine=combine, products=products, least_sites=KRUM_SITES)
+    return found
 
 
 def _problem(found: Any, name: str) -> str | None:
@@ -134,7 +275,7 @@ def _problem(found: Any, name: str) -> str | None:
 RULES: Catalogue[Rule] = Catalogue(
     "rules",
     word="rule of averaging",
-    built_in={"factors": Rule(combine=_factors), "product": Rule(combine=_products, products=True)},
+    built_in=_rules(),
     problem=_problem,
 )
 """All rules by name."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from monai_fedlora.adapters.lora import SHARED
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.methods.checks import check_choice
+from monai_fedlora.methods.full import WHY_NOT_EVERYTHING
 from monai_fedlora.methods.low_rank import AveragedLora, is_head
 
 
@@ -30,6 +31,11 @@ class AdaptersOrEverything(AveragedLora):
         check_choice("trains", self.trains, ("adapters", "everything"))
         if self.trains == "everything" and self.averaging == "product":
             raise ConfigError("averaging 'product' is about adapters, and with trains 'everything' there are none")
+
+    @property
+    def why_not_noised(self) -> str | None:
+        """Everything is too much, and a private head is part of every view."""
+        return super().why_not_noised or (WHY_NOT_EVERYTHING if self.trains == "everything" else None)
 
     def attach(self, network: Any) -> None:
         """Add the adapters to a frozen backbone, or make every parameter trainable."""

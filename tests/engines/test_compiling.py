@@ -231,6 +231,7 @@ def test_what_a_network_is_called_with_may_have_any_number_of_cases() -> None:
     assert seen == [((tokens, (one,)), 2)]
 
 
+@pytest.mark.slow
 def test_compiled_code_lies_in_a_folder_of_the_owner_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setenv("MONAI_FEDLORA_CACHE", str(tmp_path))

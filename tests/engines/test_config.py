@@ -9,6 +9,7 @@ from monai.transforms import Compose
 from PIL import Image
 
 from monai_fedlora.engines import config
+from monai_fedlora.engines.memory import fingerprint
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.networks.catalogue import BUILT_IN, architecture
 from monai_fedlora.transforms.photograph import PhotographPreprocessor
@@ -79,6 +80,22 @@ def test_photographs_take_the_pipeline_of_their_style(tmp_path, style: str | Non
     assert config.augmentation(size="vit_demo", style=style, enabled=False) == ()
 
 
+def test_a_normalisation_takes_the_place_of_the_sizes_own_in_training_and_in_what_is_kept(tmp_path) -> None:
+    Image.linear_gradient("L").resize((40, 36)).convert("RGB").save(tmp_path / "lesion.png")
+    mean, std = [0.1, 0.2, 0.3], [0.5, 0.25, 2]
+    own, other = (
+        config.preprocessing(size="vit_demo"),
+        config.preprocessing(size="vit_demo", image_mean=mean, image_std=std),
+    )
+    levels = 0.5 + 0.5 * own({"image": str(tmp_path / "lesion.png")})["image"]
+    expected = torch.stack([(levels[c] - mean[c]) / std[c] for c in range(3)])
+    torch.testing.assert_close(other({"image": str(tmp_path / "lesion.png")})["image"], expected)
+    kept_under = [fingerprint(own), fingerprint(other)]
+    assert None not in kept_under and kept_under[0] != kept_under[1]
+    undone = config.augmentation(size="vit_demo", image_mean=mean, image_std=std)[0]
+    torch.testing.assert_close(undone({"image": expected})["image"], levels)
+
+
 def test_every_backbone_has_its_pipeline() -> None:
     for size in BUILT_IN:
         assert len(config.preprocessing(size=size).transforms) > 1
@@ -91,6 +108,9 @@ def test_a_style_that_does_not_fit_is_refused(transforms) -> None:
         transforms(size="vit_demo", style="x-ray")
     with pytest.raises(ConfigError, match="style 'fundus' is for photographs, and small takes cines"):
         transforms(size="small", style="fundus")
+    for setting in ("image_mean", "image_std"):
+        with pytest.raises(ConfigError, match=f"{setting} .* is for photographs, and small takes cines"):
+            transforms(size="small", **{setting: [0.5, 0.5, 0.5]})
 
 
 @pytest.mark.slow

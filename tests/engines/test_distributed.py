@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -105,6 +108,38 @@ def test_an_error_that_another_process_caused_is_told_from_an_own_one(monkeypatc
         raise lost
     with pytest.raises(RuntimeError, match="mat1 and mat2"), distributed.others_explained():
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+
+_ALONE = """
+import os
+from pathlib import Path
+import torch
+from monai_fedlora.engines import distributed
+
+threads = lambda: [one.read_text() for one in Path("/proc/self/task").glob("*/comm") if "gloo" in one.read_text()]
+distributed.start(timeout=30)
+kept = distributed.data_parallel(torch.nn.Linear(3, 2), device=torch.device("cpu"))
+kept(torch.ones(1, 3)).sum().backward()
+kept.itself = kept
+during = len(threads())
+distributed.stop()
+print(during, len(threads()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
+def test_no_thread_of_the_group_is_left_when_the_interpreter_shuts_down() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    environment = {**os.environ, **place, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", _ALONE], env=environment, capture_output=True, text=True, timeout=120)
+    during, after = done.stdout.split()[-2:]
+    assert int(during) > 0, done.stderr
+    assert int(after) == 0
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

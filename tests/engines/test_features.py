@@ -227,7 +227,7 @@ def test_another_backbone_type_or_image_has_entries_of_its_own(tmp_path: Path) -
         torch.testing.assert_close(logits, built(batch), rtol=0, atol=2e-3)
 
 
-VIT = {"image_size": (16, 16), "patch": 4, "dim": 24, "depth": 3, "n_heads": 2}
+VIT = {"image_size": (16, 16), "patch": 4, "dim": 24, "depth": 3, "n_heads": 2, "readout": "mean"}
 OTHER_VIT: dict[str, Any] = {
     "image_size": (16, 32),
     "patch": 8,
@@ -241,7 +241,13 @@ OTHER_VIT: dict[str, Any] = {
     "patch_bias": False,
     "pre_norm": True,
     "layer_scale": True,
-    "readout": "mean",
+    "gated": True,
+    "class_token": False,
+    "registers": 2,
+    "key_bias": False,
+    "positions": "rotary",
+    "resizing": "offset",
+    "readout": "cls",
 }
 """Another value for every setting of a vision transformer."""
 CONVVIT = {
@@ -339,7 +345,7 @@ def test_a_setting_changed_by_hand_counts_too(path: str) -> None:
 
 
 def test_methods_with_the_same_cut_share_what_lies_before_it() -> None:
-    names = ["dual_lora", "fedit", "feddpa", "flora", "fedsa_lora", "ffa_lora"]
+    names = ["dual_lora", "fedit", "feddpa", "flora", "fedsa_lora", "ffa_lora", "fedex_lora", "fedsvd"]
     assert len({frozen_part(network(name)).digest for name in names}) == 1
     assert frozen_part(network("dual_lora", rank=3)).digest == frozen_part(network("dual_lora")).digest
 

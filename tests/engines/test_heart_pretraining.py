@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from monai_fedlora import files
-from monai_fedlora.engines.heart_pretraining import pretrain_hearts
-from monai_fedlora.errors import ConfigError
+from monai_fedlora.engines.heart_pretraining import heart_lesson
+from monai_fedlora.engines.supervised_pretraining import pretrain_supervised
+from monai_fedlora.errors import ConfigError, WeightsError
+from monai_fedlora.networks.catalogue import demo_weights
 from monai_fedlora.networks.cinema import convunetr
 from monai_fedlora.source_digest import TRAINING, source_digest
 
@@ -19,7 +21,9 @@ class Stopped(Exception):
 
 def run(output: Path, **changes) -> tuple[float, ...]:
     settings = {"size": "small", "epochs": 2, "phantoms": 5, "views": 2, "batch_size": 3, "lr": 1e-3, "held_out": 3}
-    losses, _ = pretrain_hearts(**{**settings, "seed": 0, "device": torch.device("cpu"), **changes}, output=output)
+    cpu = torch.device("cpu")
+    lesson = heart_lesson("small", seed=0, device=cpu)
+    losses, _ = pretrain_supervised(lesson, **{**settings, "seed": 0, "device": cpu, **changes}, output=output)
     return losses
 
 
@@ -59,3 +63,33 @@ def test_a_state_of_other_code_or_precision_is_not_gone_on_with(tmp_path: Path, 
     files.save_tensors(tmp_path / "b.safetensors.state", {"generator": torch.Generator().get_state()}, metadata)
     with pytest.raises(ConfigError, match=f"with {name} {value}, and this one has"):
         run(tmp_path / "b.safetensors")
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_from_weights_and_says_from_which(tmp_path: Path) -> None:
+    start = demo_weights("small")
+    assert start is not None
+    output = tmp_path / "b.safetensors"
+    run(output, start=start, lr=1e-12, epochs=1)
+    stored, metadata = files.load_tensors(output)
+    assert metadata["start"] == files.sha256(start)
+    before = files.load_tensors(start)[0]
+    decoder = [key for key in stored if key.startswith(("pred_head_dict", "dec_image", "encoder.blocks"))]
+    assert len(decoder) > 50
+    assert all(torch.allclose(stored[key], before[key], atol=1e-3) for key in decoder)
+
+
+def test_weights_of_another_size_are_no_start(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"hearts_fine.safetensors does not fit"):
+        run(tmp_path / "b.safetensors", start=demo_weights("fine"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_of_another_start_is_not_gone_on_with(tmp_path: Path) -> None:
+    settings = {"epochs": 2, "phantoms": 5, "views": 2, "batch_size": 3, "held_out": 3, "size": "small", "seed": 0}
+    same = {key: str(number) for key, number in {**settings, "lr": 1e-3}.items()}
+    ground = {"version of the code": source_digest(TRAINING), "precision": "float32", "start": "random weights"}
+    metadata = {"settings": json.dumps({**same, **ground}), "losses": "[1.0]"}
+    files.save_tensors(tmp_path / "b.safetensors.state", {"generator": torch.Generator().get_state()}, metadata)
+    with pytest.raises(ConfigError, match="with start random weights, and this one has"):
+        run(tmp_path / "b.safetensors", start=demo_weights("small"))

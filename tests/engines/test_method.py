@@ -15,7 +15,7 @@ from ignite.engine import Events
 from monai.engines.utils import IterationEvents
 from torch import nn
 
-from monai_fedlora.engines.method import MethodHandler, phase_ends
+from monai_fedlora.engines.method import MethodHandler, Turns, check_phases, phase_ends, trained_after
 from monai_fedlora.engines.trainer import CaseTrainer
 from monai_fedlora.errors import ConfigError, FedLoraError
 from monai_fedlora.methods import Method, base, register
@@ -176,12 +176,40 @@ def test_between_epochs_the_network_is_in_no_phase(
     assert log == [HEAD] * 6 + [ADAPTERS] * 2
 
 
-def test_a_round_with_fewer_steps_than_phases_is_refused(
+def test_with_one_step_in_a_round_the_phases_take_turns(
     make_trainer: Trainers, make_network: Callable[..., nn.Module]
 ) -> None:
-    trainer = with_method(make_trainer, make_network(), n=2, max_epochs=1)
-    with pytest.raises(ConfigError, match=r"1 optimiser step for the method's 2 phases.*local_epochs"):
-        trainer.run()
+    trainer = with_method(make_trainer, make_network(), n=2, args={"first": 0.9})
+    log = record(trainer)
+    for _ in range(5):
+        trainer.run_epochs(1)
+    assert log == [HEAD, ADAPTERS, HEAD, ADAPTERS, HEAD]
+
+
+def test_a_turn_that_another_process_goes_on_with_gives_the_same_bits(
+    make_trainer: Trainers, make_network: Callable[..., nn.Module]
+) -> None:
+    whole, first = make_network(), make_network()
+    one = with_method(make_trainer, whole, n=2, max_epochs=4)
+    log = record(one)
+    for _ in range(2):
+        one.run_epochs(2)
+    assert log == [HEAD, ADAPTERS] * 2
+    one = with_method(make_trainer, whole, n=2)
+    other = with_method(make_trainer, first, n=2)
+    first.load_state_dict(whole.state_dict())
+    for _ in range(3):
+        one.run_epochs(1)
+    other.run_epochs(1)
+    second = make_network()
+    second.load_state_dict(first.state_dict())
+    later = with_method(make_trainer, second, n=2)
+    later.optimizer.load_state_dict(other.optimizer.state_dict())
+    later.set_epoch(1)
+    for _ in range(2):
+        later.run_epochs(1)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[name]), name
 
 
 def test_the_penalty_is_added_to_the_loss_and_to_its_gradient(
@@ -288,8 +316,62 @@ def test_every_phase_gets_a_step_and_every_step_a_phase(parts: list[float], spar
     assert all(later > earlier for earlier, later in zip([0, *ends], ends, strict=False))
 
 
-@given(st.lists(st.floats(0.1, 1), min_size=2, max_size=6), st.integers(0, 5))
-def test_too_few_steps_are_refused(parts: list[float], steps: int) -> None:
-    if steps < len(parts):
-        with pytest.raises(ConfigError, match="phases"):
-            phase_ends([part / sum(parts) for part in parts], steps)
+@pytest.mark.parametrize("steps", [0, 1])
+def test_steps_cannot_be_divided_among_more_phases(steps: int) -> None:
+    with pytest.raises(ConfigError, match="phases"):
+        phase_ends([0.5, 0.5], steps)
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=1, max_size=6), st.integers(1, 12), st.integers(0, 50))
+def test_in_a_turn_every_phase_trains_and_every_round_has_all_its_steps(
+    parts: list[float], steps: int, start: int
+) -> None:
+    turns = Turns.of([part / sum(parts) for part in parts], steps)
+    seen = [turns.in_round(number) for number in range(start, start + turns.rounds)]
+    assert all(len(order) == steps for order in seen)
+    assert {phase for order in seen for phase in order} == set(range(len(parts)))
+    assert turns.rounds == 1 if steps >= len(parts) else (turns.rounds - 1) * steps < len(parts) <= turns.rounds * steps
+    assert turns.in_round(start) == turns.in_round(start + turns.rounds)
+
+
+def test_a_training_that_ends_before_every_phase_had_its_turn_is_refused() -> None:
+    settings: dict[str, Any] = {"cases": 8, "batch_size": 8, "accumulation_steps": 1, "epochs": 1}
+    phases = Quarters().phases(None)
+    with pytest.raises(ConfigError, match=r"1 optimiser step for the method's 2 phases.*local_epochs"):
+        check_phases(phases, **settings, rounds=1)
+    check_phases(phases, **settings, rounds=2)
+    check_phases(phases, **{**settings, "cases": 9}, rounds=1)
+    check_phases((), **settings, rounds=1)
+
+
+def test_a_training_after_the_last_round_that_would_leave_out_a_phase_is_refused() -> None:
+    settings: dict[str, Any] = {"cases": 8, "batch_size": 8, "accumulation_steps": 1, "epochs": 1, "rounds": 4}
+    phases = Quarters().phases(None)
+    with pytest.raises(
+        ConfigError, match=r"after the last round has 1 optimiser step for .* 2 phases.*fine_tune_epochs"
+    ):
+        check_phases(phases, **settings, fine_tune_epochs=1)
+    check_phases(phases, **settings, fine_tune_epochs=2)
+    check_phases((), **settings, fine_tune_epochs=1)
+
+
+OF_HEAD = Phase(share=0.5, trains=lambda key: key == "head")
+OF_BODY = Phase(share=0.5, trains=lambda key: key == "body")
+
+
+@pytest.mark.parametrize(
+    ("rounds", "phases", "steps", "trained"),
+    [
+        (0, (), 1, {"head": False, "body": False}),
+        (1, (), 1, {"head": True, "body": True}),
+        (1, (OF_HEAD, OF_BODY), 2, {"head": True, "body": True}),
+        (1, (OF_HEAD, OF_BODY), 1, {"head": True, "body": False}),
+        (1, (OF_BODY, OF_HEAD), 1, {"head": False, "body": True}),
+        (2, (OF_HEAD, OF_BODY), 1, {"head": True, "body": True}),
+    ],
+)
+def test_a_part_is_trained_once_its_phase_has_had_a_turn(
+    rounds: int, phases: tuple[Phase, ...], steps: int, trained: dict[str, bool]
+) -> None:
+    for key, expected in trained.items():
+        assert trained_after(rounds, phases, keys=[key, "buffer"], steps=steps) is expected

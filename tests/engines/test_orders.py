@@ -7,7 +7,7 @@ import torch
 from monai.inferers import SimpleInferer
 from torch import nn
 
-from monai_fedlora.engines.dataset import CaseDataset, case_loader
+from monai_fedlora.engines.dataset import FEATURES, CaseDataset, case_loader
 from monai_fedlora.engines.evaluator import CaseEvaluator
 from monai_fedlora.engines.evidence import plain_outputs, run_and_keep
 from monai_fedlora.engines.orders import in_order_of_epoch, mean_maps, order_of_epoch, targets_in_order_of_epoch
@@ -144,3 +144,16 @@ def test_the_mean_of_maps_over_all_orders_lies_as_the_image_does() -> None:
     assert shown == [N_ORDERS, 1, N_ORDERS]
     targets = targets_in_order_of_epoch(images, images, {**batch, "subject": ["a", "b", "c"]}, 3)
     assert torch.equal(targets, in_order_of_epoch(images, {**batch, "subject": ["a", "b", "c"]}, 3))
+
+
+def test_maps_of_views_that_stand_for_closed_images_are_turned_back_too() -> None:
+    """Beside views of a split without augmentation nothing says how many slices are filled."""
+    items = cases(True, False)
+    items[0]["image"][..., 2:] = 0
+    data = CaseDataset(items, [])
+    images = torch.stack([item["image"] for item in items])
+    with data.unopened():
+        batch = next(iter(case_loader(data, batch_size=2)))
+    views = batch.pop(FEATURES)
+    found = mean_maps(views, batch, lambda some: torch.stack([view.image() for view in some]))
+    torch.testing.assert_close(found, images)

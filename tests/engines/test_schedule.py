@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -68,3 +70,15 @@ def test_a_restarted_process_has_the_rate_of_its_epoch() -> None:
 def test_a_rate_of_zero_is_refused() -> None:
     with pytest.raises(ConfigError, match="learning_rate"):
         WarmupCosine(optimizer=torch.optim.SGD([torch.zeros(1)]), learning_rate=0.0, epochs=2)
+
+
+def test_a_training_that_follows_begins_at_the_full_rate_and_falls_over_its_own_epochs() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = WarmupCosine(optimizer=optimizer, learning_rate=0.5, epochs=4, warmup_epochs=2, epochs_after=3)
+    found = []
+    for epoch in range(1, 8):
+        engine: Any = SimpleNamespace(state=SimpleNamespace(epoch=epoch))
+        schedule(engine)
+        found.append(optimizer.param_groups[0]["lr"])
+    first = [0.5 * warmup_cosine(epoch, epochs=4, warmup_epochs=2) for epoch in range(1, 5)]
+    assert found == first + [0.5 * warmup_cosine(epoch, epochs=3) for epoch in range(1, 4)]

@@ -24,7 +24,16 @@ from monai_fedlora.engines.trainer import CaseTrainer
 from monai_fedlora.federated.aggregation import SharedAverage
 from monai_fedlora.methods import Method, method_names
 from monai_fedlora.scope import Scope
-from tests.helpers import CLIP_TOWER, make_update, tiny_clip, tiny_images, tiny_network, tiny_photographs, tiny_vit
+from tests.helpers import (
+    CLIP_TOWER,
+    ROTARY,
+    make_update,
+    tiny_clip,
+    tiny_images,
+    tiny_network,
+    tiny_photographs,
+    tiny_vit,
+)
 
 Payload = dict[str, np.ndarray]
 
@@ -46,6 +55,7 @@ READOUTS = {
     "vit-mean": Family(partial(tiny_vit, readout="mean"), tiny_photographs),
     "clip-tower": Family(partial(tiny_vit, **CLIP_TOWER), tiny_photographs),
     "dinov2": Family(partial(tiny_vit, layer_scale=True), tiny_photographs),
+    "dinov3": Family(partial(tiny_vit, **ROTARY), tiny_photographs),
 }
 """Every kind of backbone and readout, with a linear head."""
 CLIP = Family(tiny_clip, tiny_photographs)

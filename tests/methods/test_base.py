@@ -19,7 +19,7 @@ def test_methods_are_listed_by_name() -> None:
     assert method_names() == sorted(method_names())
     rivals = (
         "local centralised fedavg fedprox fedbn fedper fedrep ditto fedit ffa_lora fedsa_lora feddpa flora flexlora "
-        "pfedst clip_zero_shot linear_probe clip_adapter prompt_tuning"
+        "fedex_lora fedsvd pfedst clip_zero_shot linear_probe clip_adapter prompt_tuning"
     )
     assert set(rivals.split()) <= set(method_names())
 
@@ -131,7 +131,9 @@ def test_there_are_no_products_to_average_without_adapters() -> None:
         get_method("fedprox", {"trains": "everything", "averaging": "product"})
 
 
-@pytest.mark.parametrize("name", ["ffa_lora", "fedsa_lora", "local", "centralised", "flora", "flexlora", "pfedst"])
+@pytest.mark.parametrize(
+    "name", ["ffa_lora", "fedsa_lora", "local", "centralised", "flora", "flexlora", "fedex_lora", "fedsvd", "pfedst"]
+)
 def test_a_method_with_one_way_of_averaging_has_no_setting_for_it(name: str) -> None:
     with pytest.raises(ConfigError, match="no setting 'averaging'"):
         get_method(name, {"averaging": "product"})

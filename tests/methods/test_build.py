@@ -56,7 +56,8 @@ def test_the_demo_weights_are_those_of_the_size(size: str) -> None:
 
 def test_a_size_without_demo_weights_is_refused_with_those_that_have_some() -> None:
     with pytest.raises(
-        ConfigError, match=r"sizes 'small', 'vit_demo', 'clip_demo', not 'base'; give the path of a base backbone"
+        ConfigError,
+        match=r"sizes 'small', 'tall', 'fine', 'vit_demo', 'clip_demo', not 'base'; give the path of a base backbone",
     ):
         build_network(size="base", out_chans=2, backbone="demo")
 
@@ -172,7 +173,7 @@ def test_the_head_of_every_clip_can_be_had_without_memory(size: str, reader: str
     [
         (
             {"size": "vit_demo"},
-            "reader compares images with texts: a vit_demo network cannot read texts; choose a CLIP",
+            "reader compares images with texts: a vit_demo network cannot read texts; choose a size that can",
         ),
         ({"size": "small"}, "a small network cannot read texts"),
         ({"size": "vit_demo", "backbone": "untrained"}, "a vit_demo network cannot read texts"),

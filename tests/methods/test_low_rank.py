@@ -1,4 +1,4 @@
-"""FFA-LoRA, FedSA-LoRA, FLoRA, FlexLoRA and averaged products do what sets them apart."""
+"""FFA-LoRA, FedSVD, FedSA-LoRA, FLoRA, FedEx-LoRA, FlexLoRA and averaged products do what sets them apart."""
 
 from __future__ import annotations
 
@@ -98,6 +98,7 @@ def test_the_rest_is_averaged_as_ever() -> None:
         ("flexlora", {}, True),
         ("flora", {}, True),
         ("ffa_lora", {}, False),
+        ("fedex_lora", {}, False),
     ],
 )
 def test_momentum_is_kept_where_factors_go_on_and_dropped_where_they_start_over(
@@ -139,6 +140,48 @@ def test_the_dropout_of_an_adapter_with_a_frozen_a_is_on_in_training() -> None:
         member = Member(get_method("ffa_lora", {"dropout": dropout}), "vit")
         seen[dropout] = member.train(0, member.initial())
     assert any(seen[0.0][key].tobytes() != seen[0.5][key].tobytes() for key in seen[0.0])
+
+
+# ---- FedSVD ---------------------------------------------------------------------------------------------
+
+
+def test_the_momentum_of_b_alone_is_dropped_where_a_is_made_orthonormal() -> None:
+    member = Member(get_method("fedsvd"), "vit")
+    member.open(1, alone(member, 0, member.initial()))
+    kept = {key for key, p in member.network.named_parameters() if p in member.optimiser.state}
+    assert kept == {"head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_servers_decomposition_has_the_mean_product_and_orthonormal_rows(family: str) -> None:
+    members, _, shared = two_sites("fedsvd", family)
+    found = receiver("fedsvd", shared, family)
+    a, b = factors(found, "A"), factors(found, "B")
+    for layer, product in products(found).items():
+        expected = 0.25 * products(members[0])[layer] + 0.75 * products(members[1])[layer]
+        assert relative_error(product, expected) < 1e-6
+        np.testing.assert_allclose(a[layer] @ a[layer].T, np.eye(8), atol=1e-6)
+        singular = np.linalg.svd(expected, compute_uv=False)[:8]
+        np.testing.assert_allclose(b[layer].T @ b[layer], np.diag(singular**2), atol=1e-5 * singular[0] ** 2)
+
+
+def test_every_a_has_the_span_of_the_first_one() -> None:
+    """A property of the method: the rows of B A are combinations of the rows of A."""
+    _, _, shared = two_sites("fedsvd")
+    first, last = factors(Member(get_method("fedsvd"), "vit", seed=1), "A"), factors(receiver("fedsvd", shared), "A")
+    for layer, a in last.items():
+        basis = np.linalg.qr(first[layer].T)[0]
+        np.testing.assert_allclose(a @ basis @ basis.T, a, atol=1e-6)
+        assert not np.allclose(np.abs(a), np.abs(basis.T), atol=1e-2)
+
+
+def test_a_site_moves_b_and_never_a() -> None:
+    member = Member(get_method("fedsvd"), "vit")
+    before = factors(member, "A")
+    sent = member.train(0, member.initial())
+    assert not any("lora_A" in key for key in sent)
+    assert all(np.array_equal(before[layer], a) for layer, a in factors(member, "A").items())
+    assert all(b.any() for b in factors(member, "B").values())
 
 
 # ---- FedSA-LoRA -----------------------------------------------------------------------------------------
@@ -185,12 +228,67 @@ def test_a_round_starts_with_a_fresh_adapter_without_effect() -> None:
         assert not factors(members[0], "B")[layer].any()
 
 
-def test_a_site_that_missed_rounds_has_the_same_model_from_the_last_message_alone() -> None:
-    members, _, shared = two_sites("flora")
-    late = receiver("flora", shared)
+@pytest.mark.parametrize("name", ["flora", "fedex_lora", "fedsvd"])
+def test_a_site_that_missed_rounds_has_the_same_model_from_the_last_message_alone(name: str) -> None:
+    members, _, shared = two_sites(name)
+    late = receiver(name, shared)
     members[0].open(2, shared)
     assert torch.equal(logits(late.network, "vit"), logits(members[0].network, "vit"))
-    assert not torch.equal(logits(late.network, "vit"), logits(attached(get_method("flora"), "vit"), "vit"))
+    assert not torch.equal(logits(late.network, "vit"), logits(attached(get_method(name), "vit"), "vit"))
+
+
+# ---- FedEx-LoRA -----------------------------------------------------------------------------------------
+
+
+def weights(member: Member) -> dict[str, np.ndarray]:
+    """W0 + D + s B A of every adapted layer."""
+    bases = {name: layer.get_base_layer() for name, layer in lora_layers(member.network).items()}
+    return {
+        name: bases[name].weight.double().numpy() + bases[name].lora_delta.double().numpy() + SCALE * product
+        for name, product in products(member).items()
+    }
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_layer_that_sites_go_on_from_is_the_mean_of_theirs(family: str) -> None:
+    members, received, shared = two_sites("fedex_lora", family)
+    assert all(value.any() for value in dense(received).values())
+    found = receiver("fedex_lora", shared, family)
+    for layer, value in weights(found).items():
+        expected = 0.25 * weights(members[0])[layer] + 0.75 * weights(members[1])[layer]
+        assert relative_error(value, expected) < 1e-7
+    for which in "AB":
+        for layer, value in factors(found, which).items():
+            expected = 0.25 * factors(members[0], which)[layer] + 0.75 * factors(members[1], which)[layer]
+            assert relative_error(value, expected) < 1e-6
+
+
+def test_a_site_alone_leaves_the_frozen_layer_as_it_is() -> None:
+    member = Member(get_method("fedex_lora"), "vit")
+    shared = alone(member, 0, member.initial())
+    assert max(np.abs(value).max() for value in dense(shared).values()) < 1e-8
+
+
+def test_factors_rounded_on_the_wire_are_made_good_in_the_layer() -> None:
+    """What is left is the rounding of the dense update, which is far smaller than the factors."""
+    method = get_method("fedex_lora")
+    members = [Member(method, "vit", seed=10 + index) for index in range(2)]
+    start = members[0].initial()
+    tensors = [member.train(0, start) for member in members]
+    exact = method.scope(members[0].network).manifest
+    half = method.scope(members[0].network, wire_dtype="float16").manifest
+    updates = list(zip((0.25, 0.75), tensors, strict=True))
+    for manifest, tolerance in ((exact, 1e-7), (half, 1e-3)):
+        down = manifest.down.entries
+        sent = {
+            key: np.array(value, dtype=down[key].dtype).astype(np.float64)
+            for key, value in method.aggregate(updates, start, manifest).items()
+        }
+        for layer, update in dense(sent).items():
+            a, b = (sent[f"{layer}.lora_{which}.{SHARED}.weight"] for which in "AB")
+            expected = 0.25 * products(members[0])[layer] + 0.75 * products(members[1])[layer]
+            error = update + SCALE * (b @ a) - SCALE * expected
+            assert np.abs(error).max() <= tolerance * np.abs(update).max()
 
 
 # ---- FlexLoRA and unequal ranks -------------------------------------------------------------------------

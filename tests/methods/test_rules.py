@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from monai_fedlora.catalogues import trusting
 from monai_fedlora.errors import ConfigError, PolicyError
 from monai_fedlora.methods import get_method
-from monai_fedlora.methods.rules import add_products, average, average_products, factor_keys
+from monai_fedlora.methods.rules import add_products, average, average_products, factor_keys, orthonormal_factors
 from monai_fedlora.scope import Entry, Manifest
 from tests.helpers import make_plan
 from tests.plugin_packages import Install
@@ -52,6 +52,21 @@ def shared_basis(seed: int, count: int) -> list[Payload]:
 
 
 weights = st.lists(st.integers(1, 500), min_size=1, max_size=5).map(lambda n: [cases / sum(n) for cases in n])
+
+
+@given(st.integers(0, 1000), st.integers(1, 12), st.integers(1, 12), st.integers(1, 12), st.integers(0, 12))
+def test_orthonormal_rows_leave_the_product_as_it_is(seed: int, rank: int, d_in: int, d_out: int, kept: int) -> None:
+    """For a B of any rank, none among them, and factors wider than the layer."""
+    payload = factors(seed, rank=rank, d_in=d_in, d_out=d_out)
+    payload[KEY_B][:, kept:] = 0
+    a, b = orthonormal_factors(payload[KEY_A], payload[KEY_B])
+    assert (a.shape, b.shape) == (payload[KEY_A].shape, payload[KEY_B].shape)
+    np.testing.assert_allclose(b @ a, product(payload), atol=1e-11)
+    used = min(rank, d_in)
+    np.testing.assert_allclose(a @ a.T, np.diag(np.arange(rank) < used), atol=1e-12)
+    lengths = np.linalg.norm(b, axis=0)
+    singular = np.linalg.svd(product(payload), compute_uv=False)
+    np.testing.assert_allclose(lengths[: len(singular)], singular[:rank], atol=1e-6)
 
 
 @given(weights, st.integers(0, 1000), st.integers(1, 15), st.integers(1, 15), st.integers(1, 15))
@@ -181,8 +196,8 @@ MEDIAN = Rule(combine=median)
 
 
 def test_a_rule_of_another_package_combines_what_methods_share(install: Install) -> None:
-    install("robust", {"rules:median": "median_rule:MEDIAN", "rules:odd": "median_rule:median"}, {"median_rule": RULE})
-    plan = make_plan(method_args={"averaging": "median"})
+    install("robust", {"rules:middle": "median_rule:MEDIAN", "rules:odd": "median_rule:median"}, {"median_rule": RULE})
+    plan = make_plan(method_args={"averaging": "middle"})
     assert plan.plugins == {"robust": "1.0"}
     manifest = Manifest({"head": Entry((2,), "float32")})
     updates = [(1 / 3, {"head": np.array([value, value], np.float32)}) for value in (0.0, 1.0, 50.0)]
@@ -191,7 +206,7 @@ def test_a_rule_of_another_package_combines_what_methods_share(install: Install)
     assert not plan.build_method().starts_over("head.lora_A.shared.weight", None)
     with pytest.raises(ConfigError, match=r"robust 1.0 .* which is no .*Rule"):
         get_method("fedit", {"averaging": "odd"}).aggregate(updates, {}, manifest)
-    with pytest.raises(ConfigError, match="did you mean 'median'"):
-        get_method("fedit", {"averaging": "medain"})
+    with pytest.raises(ConfigError, match="did you mean 'middle'"):
+        get_method("fedit", {"averaging": "midle"})
     with trusting((), source="a policy"), pytest.raises(PolicyError, match="robust"):
         plan.build_method().aggregate(updates, {}, manifest)

@@ -77,12 +77,14 @@ TABLE = {
     "fedavg": Row(both=("everything",)),
     "fedbn": Row(both=("everything", "-norms"), stays=("norms",)),
     "feddpa": Row(both=(*SHARED, "head"), stays=PRIVATE),
+    "fedex_lora": Row(both=(*SHARED, "head"), down=("delta",)),
     "fedit": Row(both=(*SHARED, "head")),
     "fedopal": Row(both=(*SHARED, "head"), stays=PRIVATE, every_block=True),
     "fedper": Row(both=SHARED, stays=("head",)),
     "fedprox": Row(both=(*SHARED, "head")),
     "fedrep": Row(both=SHARED, stays=("head",)),
     "fedsa_lora": Row(both=("A shared",), stays=("B shared", "head")),
+    "fedsvd": Row(both=("B shared", "head"), down=("A shared",)),
     "ffa_lora": Row(both=("B shared", "head")),
     "flexlora": Row(both=(*SHARED, "head")),
     "flora": Row(both=("head",), up=SHARED, down=("delta",)),
@@ -122,7 +124,9 @@ def test_what_trains_what_travels_and_what_stays(name: str, family: str) -> None
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", ["dual_lora", "feddpa", "fedit", "fedprox", "ffa_lora", "flexlora", "flora"])
+@pytest.mark.parametrize(
+    "name", ["dual_lora", "feddpa", "fedex_lora", "fedit", "fedprox", "fedsvd", "ffa_lora", "flexlora", "flora"]
+)
 def test_a_private_head_stays(name: str, family: str) -> None:
     row = TABLE[name]
     both = tuple(group for group in row.both if group != "head")
@@ -202,3 +206,15 @@ def test_flora_sends_factors_up_and_dense_updates_down() -> None:
     found = manifest("flora", "base")
     assert found.up.nbytes == manifest("fedit", "base").nbytes
     assert found.down.nbytes == 4 * 2 * (768 * 768 + 768 * 1536) + HEAD_BYTES
+
+
+def test_fedex_lora_sends_factors_both_ways_and_dense_updates_down() -> None:
+    found = manifest("fedex_lora", "base")
+    assert found.up.nbytes == manifest("fedit", "base").nbytes
+    assert found.down.nbytes == found.up.nbytes + 4 * 2 * (768 * 768 + 768 * 1536)
+
+
+def test_fedsvd_sends_b_up_and_both_factors_down() -> None:
+    found = manifest("fedsvd", "base")
+    assert found.up.nbytes == manifest("ffa_lora", "base").nbytes
+    assert found.down.nbytes == manifest("fedit", "base").nbytes
