@@ -21,11 +21,11 @@ def timed(site: Site) -> Site:
         with noted(EPOCHS, site=site.name, round_number=number):
             run_epochs(count)
 
-    def task(round_number: int, shared: Any) -> Any:
+    def task(round_number: int, shared: Any, **more: Any) -> Any:
         nonlocal number
         number = round_number
         with noted(TASK, site=site.name, round_number=round_number):
-            return train_round(round_number, shared)
+            return train_round(round_number, shared, **more)
 
     trainer.run_epochs, site.train_round = epochs, task  # type: ignore[method-assign]
     return site

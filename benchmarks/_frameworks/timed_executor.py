@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from nvflare.apis.fl_context import FLContext
-
-from _frameworks.timed import timed
 from monai_fedlora.federated.executor import SiteExecutor
-
-if TYPE_CHECKING:
-    from monai_fedlora.federated.federated_site import Site
 
 
 class TimedExecutor(SiteExecutor):
-    """Build a site that notes."""
+    """Have the work done by a site that notes."""
 
-    def _build_site(self, fl_ctx: FLContext) -> Site:
-        return timed(super()._build_site(fl_ctx))
+    work = "_frameworks.timed_work.TimedWork"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from monai_fedlora.errors import PrivacyError
+from monai_fedlora.errors import ConfigError, PrivacyError
 from monai_fedlora.federated.limits import Lengths, UpdateBound, counted_cases, remembered
-from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.plan import EQUAL, Plan
+from monai_fedlora.federated.server_optimizer import Moments, ServerOptimizer
+from monai_fedlora.federated.server_state import NEVER, Accepted
 from monai_fedlora.federated.update import Opened, Update
 from monai_fedlora.methods import Method
-from monai_fedlora.methods.rules import Payload
+from monai_fedlora.methods.rules import Payload, gram_of_changes
 from monai_fedlora.scope import Manifest
 from monai_fedlora.site_report import PERSONAL
 
@@ -33,11 +36,16 @@ class SharedAverage:
         sites: members of the federation; an update from anybody else is refused.
         declared_cases: announced case counts; a site without one is held to its first accepted count.
         max_share, update_bound, max_update_rms: limits, see :class:`Plan`.
+        equal_weights: whether each update counts as much as any other, in place of by its site's cases.
         earlier: lengths of the changes of the rounds before the first one.
+        server: steps towards the average of a round; None takes the average.
+        moments: of ``server`` after the rounds before the first one.
+        accepted: last accepted round of every site before the first one.
 
     Attributes:
         updates: accepted in this round, by site.
         changes: their lengths, see :meth:`monai_fedlora.methods.Method.change_length`.
+        moments: of ``server`` after the last :meth:`aggregate`.
     """
 
     def __init__(
@@ -50,7 +58,11 @@ class SharedAverage:
         max_share: float = 0.75,
         update_bound: float = 5.0,
         max_update_rms: float = 1.0,
+        equal_weights: bool = False,
         earlier: Lengths = (),
+        server: ServerOptimizer | None = None,
+        moments: Moments = MappingProxyType({}),
+        accepted: Accepted = MappingProxyType({}),
     ) -> None:
         self.method = method
         self.manifest = manifest
@@ -58,17 +70,29 @@ class SharedAverage:
         self.max_share = max_share
         self.update_bound = update_bound
         self.max_update_rms = max_update_rms
+        self.equal_weights = equal_weights
         self.updates: dict[str, Opened] = {}
         self.changes: dict[str, float] = {}
         self._announced = frozenset(declared_cases or ())
         self._most_cases = dict(declared_cases or {})
         self._earlier = earlier
+        self._server = server
+        self.moments = self._moments_before = moments
+        self._accepted_before = accepted
         self._round = -1
         self._reference: Payload = {}
 
     @classmethod
-    def of(cls, plan: Plan, manifest: Manifest, *, earlier: Lengths = ()) -> SharedAverage:
-        """The collector of a plan, which goes on from rounds whose changes had the ``earlier`` lengths."""
+    def of(
+        cls,
+        plan: Plan,
+        manifest: Manifest,
+        *,
+        earlier: Lengths = (),
+        moments: Moments = MappingProxyType({}),
+        accepted: Accepted = MappingProxyType({}),
+    ) -> SharedAverage:
+        """The collector of a plan, which goes on from rounds that left lengths of changes, moments, and answers."""
         return cls(
             method=plan.build_method(),
             manifest=manifest,
@@ -77,19 +101,34 @@ class SharedAverage:
             max_share=plan.max_share,
             update_bound=plan.update_bound,
             max_update_rms=plan.max_update_rms,
+            equal_weights=plan.site_weights == EQUAL,
             earlier=earlier,
+            server=plan.server_optimizer,
+            moments=moments,
+            accepted=accepted,
         )
 
     def begin(self, round_number: int, reference: Payload) -> None:
-        """Open a round.
+        """Open a round, or the same one again: what it has accepted so far is forgotten then.
 
         Args:
             round_number: the only round whose updates are accepted.
             reference: what was sent to the sites; kept when no update is accepted.
         """
         self.manifest.down.check(reference)
-        self._earlier = self.lengths
+        if round_number != self._round:
+            self._earlier = self.lengths
+            self._moments_before, self._accepted_before = self.moments, self.accepted
         self._round, self._reference, self.updates, self.changes = round_number, reference, {}, {}
+
+    @property
+    def accepted(self) -> dict[str, int | None]:
+        """The last accepted round of every site, by name: what a later round, or a resumed run, needs of them."""
+        return dict(sorted((dict(self._accepted_before) | dict.fromkeys(self.updates, self._round)).items()))
+
+    def last_accepted(self, site: str) -> int | None:
+        """The last round before this one in which a site's update was accepted, -1 for none; None if unknown."""
+        return self._accepted_before.get(site, NEVER)
 
     @property
     def lengths(self) -> Lengths:
@@ -141,6 +180,8 @@ class SharedAverage:
 
     def _counted(self) -> dict[str, int]:
         claimed = {site: update.report.cases or 0 for site, update in sorted(self.updates.items())}
+        if self.equal_weights:
+            return dict.fromkeys(claimed, 1)
         return counted_cases(claimed, declared=self._announced, max_share=self.max_share)
 
     def limits(self) -> dict[str, Any] | None:
@@ -167,26 +208,43 @@ class SharedAverage:
             "weights": {
                 site: {"claimed": update.report.cases, "counted": counted[site]}
                 for site, update in sorted(self.updates.items())
-                if counted[site] != update.report.cases
+                if counted[site] != update.report.cases and not self.equal_weights
             },
         }
 
     def aggregate(self) -> dict[str, np.ndarray]:
-        """Return the accepted updates combined, or the reference where none was accepted."""
+        """Return the accepted updates combined, or the reference where none was accepted.
+
+        One that has trained no shared parameter has no weight, see :attr:`Report.idle`: it would hold the others back.
+
+        Raises:
+            ConfigError: the server's optimiser steps further than the type that travels can say.
+        """
         if not self.updates:
             return {key: value.copy() for key, value in self._reference.items()}
         counted, bound = self._counted(), self._bound()
-        total = sum(counted.values())
+        moving = {site: update for site, update in sorted(self.updates.items()) if not update.report.idle}
+        if not moving:
+            return {key: value.copy() for key, value in self._reference.items()}
+        total = sum(counted[site] for site in moving)
         updates, clipped = [], 0.0
-        for site, update in sorted(self.updates.items()):
+        for site, update in moving.items():
             weight, kept = counted[site] / total, bound.kept(self.changes[site])
             updates.append((weight * kept, update.tensors))
             clipped += weight * (1 - kept)
         if clipped:
             updates.append((clipped, self._unchanged()))
         combined = self.method.aggregate(updates, self._reference, self.manifest)
+        if self._server is not None:
+            combined, self.moments = self._server.step(combined, self._reference, self._moments_before)
         down = self.manifest.down
-        result = {key: np.array(value, dtype=down.entries[key].dtype) for key, value in combined.items()}
+        with np.errstate(over="ignore" if self._server else "warn"):
+            result = {key: np.array(value, dtype=down.entries[key].dtype) for key, value in combined.items()}
+        if self._server is not None and not all(np.isfinite(value).all() for value in result.values()):
+            raise ConfigError(
+                f"{self._server.name} on the server left what {down.entries[next(iter(result))].dtype} can hold in "
+                f"round {self._round}; lower server_learning_rate, which is {self._server.learning_rate:g}"
+            )
         down.check(result)
         return result
 
@@ -208,11 +266,8 @@ class SharedAverage:
         sites = sorted(self.updates)
         if not sites or not self.manifest.up.entries:
             return None
-        products = np.zeros((len(sites), len(sites)))
-        for key in sorted(self.manifest.up.entries):
-            before = np.asarray(self._reference.get(key, 0.0), dtype=np.float64)
-            changes = np.stack([(self.updates[site].tensors[key] - before).ravel() for site in sites])
-            products += changes @ changes.T
+        tensors = [self.updates[site].tensors for site in sites]
+        products = gram_of_changes(tensors, self._reference, sorted(self.manifest.up.entries))
         norms = np.sqrt(products.diagonal())
         lengths = np.outer(norms, norms)
         cosines = [

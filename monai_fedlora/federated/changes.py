@@ -10,10 +10,21 @@ from typing import Any
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.plan import Plan
 
-_OF_THE_SERVER = ("declared_cases", "max_share", "max_update_rms", "sites", "update_bound")
+_OF_THE_SERVER = (
+    "declared_cases",
+    "max_share",
+    "max_update_rms",
+    "participation",
+    "server_optimizer",
+    "site_weights",
+    "sites",
+    "update_bound",
+)
 """Settings that do not change what a site computes."""
-_FLAT = ("method_args", "training")
-_NO_SETTING = ("changed", "rounds", "start", "start_round")
+_FLAT = ("method_args", "training", "versions")
+_PINS = ("bundle_sha256", "versions")
+"""Settings that are compared where both plans have them: without one, what was installed is not known."""
+_NO_SETTING = ("changed", "fine_tune_epochs", "rounds", "start", "start_round")
 
 
 def plan_changes(before: Any, after: Plan, *, at_site: bool = False) -> dict[str, str]:
@@ -39,7 +50,7 @@ def plan_changes(before: Any, after: Plan, *, at_site: bool = False) -> dict[str
     return {
         name: f"{_shown(old, name)} -> {_shown(new, name)}"
         for name in sorted({*old, *new})
-        if name not in left_out and old.get(name) != new.get(name)
+        if name not in left_out and old.get(name) != new.get(name) and not _unknown(name, old, new)
     }
 
 
@@ -56,9 +67,30 @@ def end_change(before: Any, after: Plan) -> dict[str, str]:
     return {"rounds": f"{end} in all -> {ends} in all"} if end not in (ends, after.start_round) else {}
 
 
+def fine_tune_change(before: Any, after: Plan) -> dict[str, str]:
+    """Whether a run that has come to its end was to be trained on after its last round for another time."""
+    name = "fine_tune_epochs"
+    epochs, asked = before.get(name, 0) if isinstance(before, Mapping) else 0, after.fine_tune_epochs
+    return {name: f"{epochs} -> {asked}"} if epochs != asked else {}
+
+
+def begins_budget(before: Any, after: Plan) -> bool:
+    """Whether a plan has a budget for privacy, and what was stored was trained without one.
+
+    Moments of an optimiser and values that were not sent hold patients without noise, and would leave with the next
+    answer.
+    """
+    return after.privacy is not None and not (isinstance(before, Mapping) and before.get("privacy"))
+
+
 def listed(changes: Mapping[str, str]) -> str:
     """Changes as one text."""
     return "; ".join(f"{name}: {change}" for name, change in changes.items())
+
+
+def _unknown(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether one of two plans does not pin what the other does."""
+    return name.partition(".")[0] in _PINS and not (name in old and name in new)
 
 
 def _settings(plan: Plan) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 from monai_fedlora.catalogues import trusting
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.approval import Job, approve, withdraw
+from monai_fedlora.federated.plan_budget import SETTINGS
 from monai_fedlora.federated.site_policy import FILE_NAME, check_local, site_policy
 from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
 from monai_fedlora.files import read_json
@@ -21,10 +22,14 @@ _NUMBERS = (
     "each round the number of training cases, whether their images are synthetic or real, training loss, seconds and "
     "the metrics on the validation cases, in the end those on the test cases: "
 )
+_NUMBERS_UNDER_BUDGET = (
+    "each round and in the end the number of patients that the plan declares and, at first, whether their images are "
+    "synthetic or real; no loss, no metric, no time"
+)
 _OF_CLASSES = "balanced_accuracy, accuracy, sensitivity, specificity, auroc, mcc, ece, n, confusion_matrix"
 _SHOWN = {
     *("experiment", "bundle", "method", "method_args", "sites", "classes", "rounds", "start_round", "local_epochs"),
-    *("size", "backbone_sha256", "training", "plugins"),
+    *("size", "backbone_sha256", "training", "plugins", "bundle_sha256", "versions"),
 }
 """Entries of a plan that have a place of their own in the lines; all others are listed."""
 
@@ -88,24 +93,37 @@ def job_lines(job: Job) -> Iterator[tuple[str, str]]:
     yield "trains", f"{plan.method}: {method.summary}"
     for name, version in plan.plugins.items():
         yield "code of", f"{name} {version}, a package that is no part of this one and computes with the patients' data"
-    yield "", f"bundle {plan.bundle}, {plan.task_of.named} {', '.join(plan.classes)}"
+    pinned = f"as the job was made, SHA-256 {plan.bundle_sha256}" if plan.bundle_sha256 else "whatever it computes here"
+    yield "", f"bundle {plan.bundle} ({pinned}), {plan.task_of.named} {', '.join(plan.classes)}"
+    named = ", ".join(f"{name} {version}" for name, version in sorted(plan.versions.items()))
+    yield "", f"with {named}, and no other versions" if named else "with any versions of the packages, which are told"
     yield "", f"backbone {plan.size}, SHA-256 {plan.backbone_sha256}"
     if settings := dataclasses.asdict(method):
         yield "", f"method: {_settings(settings)}"
     yield "", f"training: {_settings(_training(job))}"
     yield "", f"and: {_settings({key: value for key, value in plan.to_json().items() if key not in _SHOWN})}"
     yield "how often", f"{plan.rounds} rounds ({plan.start_round} to {last - 1}) of {plan.local_epochs} local epochs,"
+    if plan.epochs_after:
+        yield "", f"then {plan.epochs_after} epochs of the site's own model, of which no tensor leaves,"
     yield "", "then an evaluation; a round that failed may be asked for again"
     yield "sends", f"{len(up.entries)} tensors, {up.nbytes:,} bytes a round, {up.nbytes * plan.rounds:,} in all:"
     yield "", _groups(up.entries)
-    yield "", _NUMBERS + (", ".join([*plan.form.numbers, "n"]) if not plan.form.classes else _OF_CLASSES)
+    if plan.privacy is None:
+        yield "", _NUMBERS + (", ".join([*plan.form.numbers, "n"]) if not plan.form.classes else _OF_CLASSES)
+    else:
+        yield "", _NUMBERS_UNDER_BUDGET
     yield "receives", f"{len(down.entries)} tensors, {down.nbytes:,} bytes a round"
     yield "to whom", "the federation's server and whoever runs it, who sees each site's tensors and numbers;"
     yield "", f"the combination of all sites' tensors goes to {', '.join(plan.sites)}"
-    yield (
-        "protected by",
-        "no formal guarantee: no differential privacy, and the server sees tensors in the clear",
-    )
+    if (budget := plan.privacy) is None:
+        yield "protected by", "no formal guarantee: no differential privacy, and the server sees tensors in the clear"
+    else:
+        yield (
+            "protected by",
+            f"differential privacy of what leaves, for each patient: epsilon {budget.epsilon:g}, delta "
+            f"{budget.delta:g}, over all rounds, by the site's own noise; the server sees the noised tensors",
+        )
+        yield "", "outside of it: the site's own model, trained without noise, and whatever is exported from it"
     yield "", "both ends refuse what is not listed here; TLS on the way is that of a provisioned federation"
     if foreign := job.foreign():
         yield "BRINGS CODE", f"{', '.join(foreign)}: nothing above need be true of it, and it cannot be approved"
@@ -115,7 +133,8 @@ def job_lines(job: Job) -> Iterator[tuple[str, str]]:
 def _training(job: Job) -> dict[str, Any]:
     """The settings of training: the installed bundle's, with the job's own in their place."""
     bundle = read_json(bundle_path(job.plan.bundle) / "configs" / "train.json")
-    return {key: bundle[key] for key in TRAINING_SETTINGS if key in bundle} | dict(job.plan.training)
+    own = {} if job.plan.privacy is None else SETTINGS
+    return {key: bundle[key] for key in TRAINING_SETTINGS if key in bundle} | {**own, **job.plan.training}
 
 
 def _settings(values: Mapping[str, Any]) -> str:

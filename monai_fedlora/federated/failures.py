@@ -5,11 +5,10 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
-from monai_fedlora.errors import PolicyError
+from monai_fedlora.federated.reasons import SITE_FAILED, Reason, reason_of
 from monai_fedlora.files import for_the_owner
 
 ERRORS_NAME = "errors.log"
-NOT_ALLOWED = f"the site's own policy does not allow this job; its {ERRORS_NAME} names the limit"
 
 
 def note(error: BaseException, folder: Path) -> None:
@@ -22,13 +21,24 @@ def note(error: BaseException, folder: Path) -> None:
         stream.write("".join(traceback.format_exception(error)) + "\n")
 
 
-def reason(error: BaseException, folder: str) -> str:
+def noted(error: BaseException, folder: Path) -> str:
+    """Note an error, and return what logs that leave the site may say of it."""
+    details = f"details are in {ERRORS_NAME} in the site's private folder"
+    try:
+        note(error, folder)
+    except OSError as problem:
+        details = f"{ERRORS_NAME} in the site's private folder cannot be written ({type(problem).__name__})"
+    return f"{type(error).__name__}; {details}"
+
+
+def reason(error: BaseException, folder: str) -> Reason:
     """The entry in a run's results for a task that failed: nothing that names a patient or a path of the site.
 
     Args:
         error: that :func:`note` has kept.
         folder: where, as seen from the results.
     """
-    if isinstance(error, PolicyError):
-        return NOT_ALLOWED
-    return f"the site failed ({type(error).__name__}); what went wrong there is in {ERRORS_NAME} in {folder}"
+    code, failed = reason_of(error), f"the site failed ({type(error).__name__})"
+    if code == SITE_FAILED:
+        return Reason(code, f"{failed}; what went wrong there is in {ERRORS_NAME} in {folder}")
+    return Reason(code, f"{failed}: {Reason.of(code).text}")

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
-from nvflare.apis.fl_constant import FLContextKey, ReturnCode, ServerCommandKey, WorkspaceConstants
+from nvflare.apis.fl_constant import FLContextKey, ServerCommandKey, WorkspaceConstants
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 
-from monai_fedlora.catalogues import trust
+from monai_fedlora.environment import PRIVATE_DIR
 from monai_fedlora.errors import PrivacyError
-from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.site_policy import Policy, site_policy
-from monai_fedlora.federated.start import MANIFEST_NAME, PLAN_NAME
+from monai_fedlora.federated.job_files import FORM_NAME, MANIFEST_NAME, PLAN_NAME, trusted_plan
+from monai_fedlora.federated.readiness import Readiness
 from monai_fedlora.federated.tensors import Tensors
+from monai_fedlora.files import make_folder, read_json
 from monai_fedlora.scope import Manifest
+from monai_fedlora.site_report import MetricsForm
+
+if TYPE_CHECKING:
+    from monai_fedlora.federated.plan import Plan
 
 REPORT_KEY = "report"
 TRAIN_TASK = "train"
 EVALUATE_TASK = "validate"
-RECORD_ID = "record"
-REFUSED = ReturnCode.TASK_UNSUPPORTED
-"""How a site answers whose own policy does not allow the job; NVFlare itself never sends this code."""
+READY_TASK = "ready"
+RECORD_ID, AGGREGATOR_ID, PERSISTOR_ID = "record", "aggregator", "persistor"
+ACCEPTED_ROUND = "accepted_round"
+"""Header of a task: the last round of which the server has accepted the site's answer, -1 for none."""
 BLOCKED = "monai_fedlora.blocked"
 """Property of the context of a message that the filter has blocked: the reason."""
 
@@ -40,23 +46,31 @@ def local_folder(fl_ctx: FLContext) -> Path | None:
     return Path(root) / WorkspaceConstants.SITE_FOLDER_NAME if root else None
 
 
-def trust_as_policy_says(fl_ctx: FLContext) -> Policy:
-    """Allow plug-ins only of the packages that this end's policy trusts, and return the policy."""
-    policy = site_policy(local_folder(fl_ctx))
-    trust(policy.plugins, source=policy.source)
-    return policy
+def private_path(fl_ctx: FLContext) -> Path:
+    """Where this site keeps what never travels."""
+    configured = os.environ.get(PRIVATE_DIR)
+    return Path(configured) if configured else Path(fl_ctx.get_prop(FLContextKey.WORKSPACE_ROOT)) / "private"
+
+
+def private_folder(fl_ctx: FLContext) -> Path:
+    """The same folder, made if it is missing."""
+    folder = private_path(fl_ctx)
+    make_folder(folder)
+    return folder
 
 
 def load_plan(fl_ctx: FLContext) -> Plan:
-    """Read the job's plan, whose names can stand for code of other packages.
+    """Read the job's plan, see :func:`monai_fedlora.federated.job_files.trusted_plan`."""
+    return trusted_plan(config_file(fl_ctx, PLAN_NAME), local_folder(fl_ctx))
 
-    Raises:
-        PolicyError: it names a plug-in of a package that this end does not trust, of which nothing was imported.
+
+def load_form(fl_ctx: FLContext) -> MetricsForm:
+    """Read which metrics a report of the job may have.
+
+    What a site says follows the plan in any case. Without the plan, whose names stand for code, this takes no time.
     """
-    policy = trust_as_policy_says(fl_ctx)
-    plan = Plan.load(config_file(fl_ctx, PLAN_NAME))
-    policy.check_plugins(plan)
-    return plan
+    path = config_file(fl_ctx, FORM_NAME)
+    return MetricsForm.from_json(read_json(path)) if path.is_file() else load_plan(fl_ctx).form
 
 
 def load_manifest(fl_ctx: FLContext, name: str = MANIFEST_NAME) -> Manifest:
@@ -85,6 +99,11 @@ def weights_message(payload: Mapping[str, Any], report: Mapping[str, Any] | None
 def metrics_message(report: dict[str, Any]) -> Shareable:
     """Wrap a report without tensors."""
     return DXO(DataKind.METRICS, data=report).to_shareable()
+
+
+def readiness_message(readiness: Readiness | None = None) -> Shareable:
+    """Wrap what a site says of its readiness; None asks for it."""
+    return DXO(DataKind.STATISTICS, data=readiness.to_json() if readiness else {}).to_shareable()
 
 
 def refuse_unread(message: Any) -> None:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from torch import Tensor
 from monai_fedlora.adapters.side import PREFIX
 from monai_fedlora.data.origin import UNKNOWN, Origin, check_kind, together
 from monai_fedlora.errors import ConfigError, FedLoraError, PrivacyError, WeightsError
-from monai_fedlora.federated.changes import end_change, plan_changes
+from monai_fedlora.federated.changes import begins_budget, end_change, plan_changes
 from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.server_optimizer import Moments
+from monai_fedlora.federated.server_state import with_prefix, without_moments
 from monai_fedlora.files import load_tensors, read_json, save_tensors, sha256
 from monai_fedlora.scope import Manifest, Role, Scope
 
@@ -68,17 +71,17 @@ def needs_backbone(plan: Plan) -> bool:
 
 
 def check_steps(plan: Plan) -> None:
-    """Refuse a plan of which a site that declares its cases would train no round.
+    """Refuse a plan in which a site that declares its cases would never train a part of the method.
 
     Raises:
-        ConfigError: a site's declared cases make fewer optimiser steps in a round than the method has phases, or the
-            bundle does not say its batch size.
+        ConfigError: a site's declared cases make fewer optimiser steps in all rounds, or after the last one, than the
+            method has phases, or the bundle does not say its batch size.
     """
     from monai_fedlora.engines.method import check_phases
     from monai_fedlora.resources import bundle_setting
 
     phases = plan.build_method().phases(_names_alone(plan)[0])
-    if not phases:
+    if not phases or plan.privacy is not None:
         return
     batch, accumulated = (
         plan.training[name] if name in plan.training else bundle_setting(plan.bundle, "train", name)
@@ -87,7 +90,13 @@ def check_steps(plan: Plan) -> None:
     for site, cases in plan.declared_cases.items():
         try:
             check_phases(
-                phases, cases=cases, batch_size=batch, accumulation_steps=accumulated, epochs=plan.local_epochs
+                phases,
+                cases=cases,
+                batch_size=batch,
+                accumulation_steps=accumulated,
+                epochs=plan.local_epochs,
+                rounds=plan.start_round + plan.rounds,
+                fine_tune_epochs=plan.fine_tune_epochs,
             )
         except ConfigError as error:
             raise ConfigError(f"{site} declares {cases} training cases, in batches of {batch}: {error}") from None
@@ -120,7 +129,15 @@ def _shared_of_file(plan: Plan, network: Any, scope: Scope) -> str | None:
     return None
 
 
-def save_shared(path: Path, payload: Mapping[str, np.ndarray], *, plan: Plan, round_number: int, **extra: Any) -> None:
+def save_shared(
+    path: Path,
+    payload: Mapping[str, np.ndarray],
+    *,
+    plan: Plan,
+    round_number: int,
+    moments: Moments = MappingProxyType({}),
+    **extra: Any,
+) -> None:
     """Store shared tensors after ``round_number`` with what is needed to resume from them."""
     metadata = {
         "plan": json.dumps(plan.to_json()),
@@ -128,7 +145,8 @@ def save_shared(path: Path, payload: Mapping[str, np.ndarray], *, plan: Plan, ro
         "round": str(round_number),
     }
     metadata |= {key: json.dumps(value) for key, value in extra.items()}
-    save_tensors(path, {key: torch.from_numpy(np.array(value)) for key, value in payload.items()}, metadata)
+    everything = {**payload, **with_prefix(moments)}
+    save_tensors(path, {key: torch.from_numpy(np.array(value)) for key, value in everything.items()}, metadata)
 
 
 def stored_images(path: Path, metadata: Mapping[str, str]) -> str:
@@ -230,7 +248,7 @@ def load_shared(path: Path, *, manifest: Manifest) -> tuple[dict[str, np.ndarray
         WeightsError: the file is damaged, or its tensors are not what the manifest declares.
     """
     tensors, metadata = load_tensors(path)
-    payload = _cast(tensors, manifest)
+    payload = _cast(without_moments(tensors), manifest)
     _check_fit(path, payload, manifest)
     return payload, metadata
 
@@ -285,6 +303,7 @@ def changes_since(source: Path, *, plan: Plan) -> tuple[dict[str, str], tuple[st
         ``old -> new`` by the setting's name, and the names of those that were changed, and accepted, before.
 
     Raises:
+        ConfigError: the plan begins a budget for privacy.
         WeightsError: the file is damaged.
     """
     try:
@@ -292,6 +311,11 @@ def changes_since(source: Path, *, plan: Plan) -> tuple[dict[str, str], tuple[st
         accepted = tuple(str(name) for name in before.get("changed", ()))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{source} does not say by which plan it was stored ({error})") from error
+    if begins_budget(before, plan):
+        raise ConfigError(
+            f"{source} was stored by a run without a budget for privacy, and sites do not go on with what they have "
+            "trained without one; begin a new experiment from these tensors: --start-from without --resume"
+        )
     return plan_changes(before, plan) | end_change(before, plan), accepted
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from monai_fedlora.errors import ConfigError, FedLoraError
-from monai_fedlora.federated.changes import listed
+from monai_fedlora.federated.changes import fine_tune_change, listed
 from monai_fedlora.federated.initial import changes_since, check_resumable, load_shared, stored_images
 from monai_fedlora.federated.limits import stored_lengths
 from monai_fedlora.federated.run_record import ENDED, LAST_NAME, RESULTS_NAME
+from monai_fedlora.federated.server_state import stored_accepted, stored_moments
 from monai_fedlora.federated.start import Start
 from monai_fedlora.federated.workspace import PRIVATE
 from monai_fedlora.files import read_json
@@ -61,7 +62,10 @@ def interrupted(folder: Path, start: Start, materials: str = "") -> Interrupted 
         _check_materials(folder, materials)
         return Interrupted(start=start, results={}, ended=False)
     number = check_resumable(stored, plan=plan)
-    if changes := changes_since(stored, plan=plan)[0]:
+    changes, ended = changes_since(stored, plan=plan)[0], results["status"] in ENDED
+    if ended:
+        changes |= fine_tune_change(results["plan"], plan)
+    if changes:
         raise ConfigError(
             f"{folder} holds a run with other settings ({listed(changes)}); give the same ones to go on with it, "
             "another folder, or overwrite=True to begin anew"
@@ -70,9 +74,15 @@ def interrupted(folder: Path, start: Start, materials: str = "") -> Interrupted 
     shared, metadata = load_shared(stored, manifest=start.manifest)
     images = stored_images(stored, metadata)
     after = dataclasses.replace(
-        start, shared=shared, earlier=stored_lengths(stored, plan), images=images, first=number + 1
+        start,
+        shared=shared,
+        earlier=stored_lengths(stored, plan, first=number + 1),
+        moments=stored_moments(stored, start.manifest, plan, first=number + 1),
+        accepted=stored_accepted(stored, plan, first=number + 1),
+        images=images,
+        first=number + 1,
     )
-    return Interrupted(start=after, results=results, ended=results["status"] in ENDED)
+    return Interrupted(start=after, results=results, ended=ended)
 
 
 def _check_materials(folder: Path, materials: str) -> None:

@@ -1,8 +1,7 @@
-"""A faster start for a site's process.
+"""A faster start for the process whose copies do the work of sites, and for the server's.
 
-In the simulator a site's process can live for a single task, and half of that life is its start. MONAI, Ignite and PEFT
-import scientific and plotting libraries where these are installed, for features that training at a site does not use.
-Importing the three as if they were not installed takes 3.3 s of processor time instead of 4.1.
+MONAI, Ignite and PEFT import scientific and plotting libraries where these are installed, for features that training at
+a site does not use. Importing the three as if they were not installed takes 3.3 s of processor time instead of 4.1.
 """
 
 from __future__ import annotations

@@ -106,15 +106,19 @@ def remembered(earlier: Lengths, lengths: Collection[float]) -> Lengths:
     return tuple(found)
 
 
-def stored_lengths(path: Path, plan: Plan) -> Lengths:
+def stored_lengths(path: Path, plan: Plan, *, first: int) -> Lengths:
     """The lengths that stored shared tensors carry for the plan which goes on from them; none for another plan.
+
+    Args:
+        path: of the tensors.
+        plan: that goes on.
+        first: the round with which it does.
 
     Raises:
         WeightsError: the file is damaged.
     """
     metadata = load_tensors(path)[1]
-    same = metadata.get("fingerprint") == plan.fingerprint and metadata.get("round") == str(plan.start_round - 1)
-    if not same or LENGTHS not in metadata:
+    if not goes_on(metadata, plan, first) or LENGTHS not in metadata:
         return ()
     try:
         found = tuple(tuple(map(float, past)) for past in json.loads(metadata[LENGTHS]))
@@ -123,6 +127,11 @@ def stored_lengths(path: Path, plan: Plan) -> Lengths:
     if not all(0 < length < math.inf for past in found for length in past):
         raise WeightsError(f"{path} has {LENGTHS} in its metadata that are no lengths; take the file of another round")
     return found
+
+
+def goes_on(metadata: Mapping[str, str], plan: Plan, first: int) -> bool:
+    """Whether a plan goes on with the round ``first`` from the file of shared tensors that has these metadata."""
+    return metadata.get("fingerprint") == plan.fingerprint and metadata.get("round") == str(first - 1)
 
 
 def limits_said(results: Mapping[str, Any]) -> list[str]:

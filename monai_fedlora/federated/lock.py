@@ -64,6 +64,23 @@ class FolderLock:
         self.release()
 
 
+def in_use(folder: Path) -> bool | None:
+    """Whether any process holds a folder; None where nobody ever did, or it cannot be told (no locks, no rights)."""
+    with _guard:
+        if folder.resolve() in _held:
+            return True
+    try:
+        import fcntl
+
+        with open(folder / LOCK_NAME, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):
+        return None
+    return False
+
+
 class _Hold:
     """The locked file of a folder, once per process."""
 

@@ -16,11 +16,12 @@ from monai_fedlora.data.cases import Datalist
 from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.data.site import site_data
 from monai_fedlora.environment import BACKBONE
-from monai_fedlora.errors import ConfigError, nearest
+from monai_fedlora.errors import ConfigError, FedLoraError, nearest
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.start import Start
 from monai_fedlora.methods.base import Method
 from monai_fedlora.methods.build import DEMO, build_network
+from monai_fedlora.out_of_memory import TRAINING, memory_told
 
 
 class Source(Protocol):
@@ -98,7 +99,11 @@ class Installed:
     def furnish(self, config: ConfigParser, *, plan: Plan, site: str) -> Datalist:
         """See :class:`Source`."""
         path = self.datalists.get(site) or site_data(
-            site, data_root=self.data_root, phantom=config.get("phantom", "cine")
+            site,
+            data_root=self.data_root,
+            phantom=config.get("phantom", "cine"),
+            task=plan.task,
+            names=plan.classes,
         )
         found = load_datalist(path)
         if found.task not in plan.task_of.listed_as:
@@ -133,3 +138,23 @@ def put_into(config: ConfigParser, entries: Mapping[str, Any], *, bundle: str) -
         if name.partition("::")[0] not in known:
             raise ConfigError(f"the bundle {bundle} has no setting {name!r}{nearest(name, sorted(known))}")
         config[name] = value
+
+
+def built(config: ConfigParser, part: str, *, site: str) -> Any:
+    """An object of a site's bundle; an error that is meant to be read comes out of the parser's own.
+
+    Args:
+        config: with the site's settings.
+        part: its id in the configuration.
+        site: the site's name, for messages.
+    """
+    try:
+        with memory_told(f"building the {part} of {site}", *TRAINING):
+            return config.get_parsed_content(part)
+    except RuntimeError as error:
+        cause = error.__cause__
+        while cause is not None:
+            if isinstance(cause, FedLoraError):
+                raise cause from None
+            cause = cause.__cause__
+        raise

@@ -9,6 +9,7 @@ from typing import TypeVar
 from monai_fedlora.federated.failures import note, reason
 from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.federated.one_backbone import FrozenTensors, return_freed_memory
+from monai_fedlora.federated.reasons import Reason
 from monai_fedlora.files import make_folder
 from monai_fedlora.networks.read_once import reading_once
 from monai_fedlora.scope import Role
@@ -34,25 +35,17 @@ class Members:
         self._frozen = FrozenTensors()
         self._sites: dict[str, Site] = {}
 
-    def begin(self) -> None:
-        """Build all that can be built.
+    def begin(self) -> dict[str, Reason | None]:
+        """Build all that can be built, and return why a site is not ready; None for one that is.
 
         Raises:
-            Exception: a site's, unless failures are recorded and another site can begin.
+            Exception: a site's, unless failures are recorded.
         """
-        errors = []
         with reading_once():
-            for name in self._names:
-                try:
-                    self._site(name)
-                except Exception as error:
-                    if not self._record_failures:
-                        raise
-                    errors.append(error)
-        if not self._sites:
-            raise errors[0]
+            answers = {name: self.ask(name, lambda site: None) for name in self._names}
+        return {name: answer if isinstance(answer, Reason) else None for name, answer in answers.items()}
 
-    def ask(self, name: str, task: Callable[[Site], _Answer]) -> _Answer | str:
+    def ask(self, name: str, task: Callable[[Site], _Answer]) -> _Answer | Reason:
         """A site's answer to a task, or why it has none."""
         try:
             site = self._site(name)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from monai_fedlora.data.cases import Case
-from monai_fedlora.engines.method import phase_ends
+from monai_fedlora.engines.method import Turns
 from monai_fedlora.errors import FedLoraError, PolicyError
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.site_policy import Policy, effective_patients, evenness
@@ -49,6 +49,7 @@ class Permit:
         self._planned: int | None = None
         self._passed = self._even = 1.0
         self._done = 0
+        self._still: Callable[[], bool] = lambda: False
 
     def check(self) -> Policy:
         """Refuse what the policy does not allow.
@@ -81,7 +82,9 @@ class Permit:
     def trains_with(self, trainer: Any, optimiser: Optimizer, network: nn.Module) -> None:
         """Learn how many steps a round takes, and count those that are taken.
 
-        Steps that move only private parameters, as in a phase for the private head, do not count.
+        Steps that move only private parameters, as in a phase for the private head, do not count. Where a round has
+        nothing else, because phases take turns over several rounds, it trains nothing that leaves, and as many steps as
+        they are do for it.
 
         Args:
             trainer: with the site's own loader.
@@ -95,15 +98,14 @@ class Permit:
         per_epoch = math.ceil(len(trainer.data_loader) / batches)
         steps = per_epoch * self._plan.local_epochs
         self._planned = steps
-        phases = self._plan.build_method().phases(network)
-        if 0 < len(phases) <= steps:  # with fewer steps than phases the trainer has more to say
-            ends = phase_ends([phase.share for phase in phases], steps)
-            lengths = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+        phases = () if self._plan.privacy else self._plan.build_method().phases(network)  # noised rounds have one
+        if phases and steps:  # without a step the trainer has more to say
+            turns = Turns.of([phase.share for phase in phases], steps)
             moving = [any(map(phase.trains, leaving)) for phase in phases]
-            self._planned = sum(length for length, moves in zip(lengths, moving, strict=True) if moves)
-            moved_in = [moves for length, moves in zip(lengths, moving, strict=True) for _ in range(length)]
-            fullest = max(sum(moved_in[start : start + per_epoch]) for start in range(0, steps, per_epoch))
-            self._passed = fullest / per_epoch  # of the cases at least, as no case comes twice in an epoch
+            moved_in = [[moving[phase] for phase in turns.in_round(number)] for number in range(turns.rounds)]
+            self._planned = min(filter(None, map(sum, moved_in)), default=0)
+            self._passed = min((fullest(moved, per_epoch) for moved in moved_in if any(moved)), default=0.0)
+            self._still = lambda: not any(moved_in[(trainer.state.epoch - 1) // self._plan.local_epochs % turns.rounds])
         if (batch := getattr(trainer.data_loader, "batch_size", None)) is not None:
             self._even = evenness(
                 len(trainer.data_loader.dataset), step=batch * batches, epochs=max(self._planned // per_epoch, 1)
@@ -116,6 +118,11 @@ class Permit:
         optimiser.register_step_post_hook(count)
         self.check()
 
+    @property
+    def idle(self) -> bool:
+        """Whether phases take turns over several rounds, and the one just trained has moved nothing that leaves."""
+        return self._still()
+
     def begin(self, what: str) -> None:
         """Ask before a message of this kind is computed: ``ROUNDS`` or ``EVALUATIONS``."""
         self.check().check_count(what, self._count()[what])
@@ -124,7 +131,7 @@ class Permit:
     def end(self, what: str) -> None:
         """Ask again before it leaves, by the steps that were taken, and count it."""
         policy = self.check()
-        if what == ROUNDS and self._planned is not None:
+        if what == ROUNDS and self._planned is not None and (self._done or not self._still()):
             policy.check_steps(self._done)
         counts = self._count()
         make_folder(self._counts.parent)
@@ -148,3 +155,8 @@ class Permit:
                 f"{counts}"
             )
         return value
+
+
+def fullest(moved: Sequence[bool], per_epoch: int) -> float:
+    """Share of the cases that a round's moving steps have seen at least, as no case comes twice in an epoch."""
+    return max(sum(moved[start : start + per_epoch]) for start in range(0, len(moved), per_epoch)) / per_epoch

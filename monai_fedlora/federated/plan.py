@@ -16,18 +16,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_fedlora.catalogues import installed_version
 from monai_fedlora.data.origin import Origin
 from monai_fedlora.data.value_scale import check_scale
 from monai_fedlora.encoding import Encoding
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.federated.installation import check_pins
+from monai_fedlora.federated.participation import Participation
+from monai_fedlora.federated.plan_budget import check_budget
+from monai_fedlora.federated.plan_plugins import check_installed, versions
+from monai_fedlora.federated.plan_rule import check_rule, counted_by
+from monai_fedlora.federated.plan_words import check_plain, check_whole, check_word, check_words
+from monai_fedlora.federated.server_optimizer import ServerOptimizer, check_steps_fit
 from monai_fedlora.federated.training_settings import check_training
 from monai_fedlora.files import read_json
 from monai_fedlora.methods import METHODS, Method, get_method
 from monai_fedlora.methods.rules import RULES
 from monai_fedlora.networks.catalogue import BACKBONES
 from monai_fedlora.networks.prompts import Prompts
-from monai_fedlora.scope import Scope
+from monai_fedlora.privacy.privacy_settings import PrivacySettings
+from monai_fedlora.scope import Role, Scope
 from monai_fedlora.site_report import MetricsForm
 from monai_fedlora.transforms.photograph_style import STYLES
 
@@ -37,10 +44,27 @@ if TYPE_CHECKING:
 
 OWN_NETWORK = "own"
 """Size in the plan of a network that is none of the catalogue."""
+BY_CASES, EQUAL = "cases", "equal"
+"""How much an update counts in the average of a round."""
 CLASSIFICATION = "classification"
 """What plans are about that name no task."""
 _SERVER = "server"
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_SAID_IF_SET: Mapping[str, Any] = {
+    "bundle_sha256": "",
+    "changed": (),
+    "fine_tune_epochs": 0,
+    "participation": Participation(),
+    "plugins": {},
+    "privacy": None,
+    "prompts": None,
+    "scale": (),
+    "server_optimizer": None,
+    "site_weights": BY_CASES,
+    "start": None,
+    "task": CLASSIFICATION,
+    "versions": {},
+}
+"""Settings that stand in a plan's file only where they differ from these defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +78,7 @@ class Plan:
         sites: the federation's members.
         classes: names of what the task tells apart: class names in label order, structures or values; each site's
             datalist must have the same.
-        rounds: number of rounds from ``start_round`` on, at least 1.
+        rounds: number of rounds from ``start_round`` on, at least 1; or 0, to evaluate what a resumed run has left.
         start_round: 0, or the round after a stored one that is resumed.
         local_epochs: passes over a site's training data per round.
         size: named backbone size.
@@ -83,6 +107,19 @@ class Plan:
         task: what is learnt: "classification", "segmentation", "regression", or a plug-in's.
         scale: of the values of a regression, see :mod:`monai_fedlora.data.value_scale`; each site's datalist must have
             the same. Empty where networks give values as they are.
+        site_weights: how much an update counts in a round's average: by its site's training "cases", or as much as any
+            other ("equal").
+        server_optimizer: how the server steps towards the mean of a round; None takes the mean itself.
+        fine_tune_epochs: passes over its training data for which a site trains its personal model further, shared part
+            included, after the last round; what comes of them never leaves the site.
+        participation: with how many sites' answers a round counts, and how long the server waits for them.
+        privacy: the budget of what a site's answers may tell about one of its patients; then rounds train the shared
+            part alone, ``declared_cases`` are of patients, and sites train their private part after the last round,
+            see :mod:`monai_fedlora.federated.noised_rounds`. None for no budget.
+        bundle_sha256: hash of the bundle that every end must have, see :func:`monai_fedlora.resources.bundle_digest`;
+            empty for any of its name.
+        versions: of packages that every end must have, see :mod:`monai_fedlora.federated.installation`; of packages
+            that are not named here, any will do.
     """
 
     experiment: str
@@ -110,22 +147,20 @@ class Plan:
     plugins: Mapping[str, str] = field(default_factory=dict)
     task: str = CLASSIFICATION
     scale: tuple[tuple[float, float], ...] = ()
+    server_optimizer: ServerOptimizer | None = None
+    fine_tune_epochs: int = 0
+    site_weights: str = BY_CASES
+    participation: Participation = field(default_factory=Participation)
+    privacy: PrivacySettings | None = None
+    bundle_sha256: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("experiment", "bundle", "method", "size", "task"):
-            _word(name, getattr(self, name))
-        for name in ("sites", "classes"):
-            words = getattr(self, name)
-            if not isinstance(words, tuple) or not words:
-                raise ConfigError(f"{name} is {words!r}; it must be a list of names")
-            for word in words:
-                _word(name, word)
-            if len(set(words)) != len(words):
-                raise ConfigError(f"{name} must be different names, got {', '.join(words)}")
-        if not isinstance(self.changed, tuple):
-            raise ConfigError(f"changed is {self.changed!r}; it must be a list of names of settings")
-        for name in self.changed:
-            _word("changed", name)
+            check_word(name, getattr(self, name))
+        check_words("sites", self.sites)
+        check_words("classes", self.classes)
+        check_words("changed", self.changed, least=0)
         if _SERVER in self.sites:
             raise ConfigError(f"sites: none can be called {_SERVER!r}, which is NVFlare's name for the server")
         task = self.task_of
@@ -135,8 +170,16 @@ class Plan:
                 f"have {task.most_names}"
             )
         self._check_scale(task)
-        for name, least in (("rounds", 1), ("start_round", 0), ("local_epochs", 1), ("seed", 0)):
-            _whole(name, getattr(self, name), least)
+        self.participation.check(self.sites)
+        check_pins(self.bundle_sha256, self.versions)
+        for name, least in (
+            ("rounds", 0 if self.start_round else 1),
+            ("start_round", 0),
+            ("local_epochs", 1),
+            ("seed", 0),
+            ("fine_tune_epochs", 0),
+        ):
+            check_whole(name, getattr(self, name), least)
         if not isinstance(self.backbone_sha256, str) or not re.fullmatch(r"[0-9a-f]{64}", self.backbone_sha256):
             raise ConfigError("backbone_sha256 must be the 64 hexadecimal digits of the backbone file's SHA-256")
         for name in ("method_args", "training", "declared_cases"):
@@ -145,13 +188,15 @@ class Plan:
         check_training(self.training)
         for name, value in (*self.training.items(), *self.method_args.items()):
             for part in value if isinstance(value, (list, tuple)) else [value]:
-                _plain(name, part)
+                check_plain(name, part)
         if unknown := set(self.declared_cases) - set(self.sites):
             raise ConfigError(f"declared_cases names {', '.join(sorted(unknown))}, which is not among the sites")
         for site, cases in self.declared_cases.items():
-            _whole(f"declared_cases of {site}", cases, 1)
+            check_whole(f"declared_cases of {site}", cases, 1)
         if self.wire_dtype not in ("float16", "float32", "int8"):
             raise ConfigError(f"wire_dtype is {self.wire_dtype!r}; it is 'float16', 'float32' or 'int8'")
+        if self.site_weights not in (BY_CASES, EQUAL):
+            raise ConfigError(f"site_weights is {self.site_weights!r}; it is {BY_CASES!r} or {EQUAL!r}")
         if type(self.top_k) not in (int, float) or not 0 < self.top_k <= 1:
             raise ConfigError(f"top_k is {self.top_k!r}; it must be a share above 0 and at most 1")
         if type(self.max_share) not in (int, float) or not 0.5 <= self.max_share <= 1:
@@ -163,6 +208,11 @@ class Plan:
         object.__setattr__(self, "plugins", self._checked_plugins())
         method = self.build_method()
         method.check_sites(len(self.sites))
+        if method.reads_text and (task.gives_masks or not task.gives_logits):
+            raise ConfigError(
+                f"{self.method} compares whole images with sentences about classes, and {task.name} has "
+                f"{task.named}; choose another method"
+            )
         if (self.prompts is not None) != method.reads_text:
             raise ConfigError(
                 f"{self.method} compares images with texts, and the plan has no prompts for them"
@@ -171,6 +221,8 @@ class Plan:
             )
         if self.prompts is not None:
             self.prompts.texts(self.classes)
+        if self.privacy is not None:
+            check_budget(self.privacy, method=method, training=self.training, declared=self.declared_cases)
 
     def _check_scale(self, task: Task) -> None:
         pairs = self.scale
@@ -184,17 +236,11 @@ class Plan:
 
     def _checked_plugins(self) -> dict[str, str]:
         """Packages of the plug-ins that the plan names, by their entry points alone; refuse others than it says."""
-        said = self.plugins
-        if not isinstance(said, Mapping) or not all(isinstance(part, str) for item in said.items() for part in item):
-            raise ConfigError(f"plugins is {said!r}; it must be a mapping from distributions to their versions")
-        for name, version in said.items():
-            if (here := installed_version(name)) != version:
-                raise ConfigError(
-                    f"the plan is made for the plug-ins of {name} {version}, and "
-                    f"{f'{here} is' if here else 'no such package is'} installed here; install that version at every "
-                    "end, or make the plan again"
-                )
-        rule = self.build_method().rule
+        said = dict(self.plugins) if isinstance(self.plugins, Mapping) else self.plugins
+        check_installed(said)
+        method = self.build_method()
+        check_rule(method, sites=len(self.sites), participation=self.participation, top_k=self.top_k)
+        rule = method.rule
         style = self.training.get("style")
         used = [
             METHODS.plugin(self.method),
@@ -203,22 +249,16 @@ class Plan:
             STYLES.plugin(style) if style else None,
             None if self.task == CLASSIFICATION else _tasks().plugin(self.task),
         ]
-        found = {plugin.distribution: plugin.version for plugin in used if plugin}
-        if said and dict(said) != found:
-            raise ConfigError(
-                f"the plan says that its plug-ins are of {', '.join(said)}, and here they are of "
-                f"{', '.join(found) or 'none'}; make the plan again with the packages that every end has"
-            )
-        return found
+        return versions(used, said)
 
     @property
     def task_of(self) -> Task:
-        """What is learnt.
+        """What is learnt, on the plan's scale of values.
 
         Raises:
             ConfigError: there is no such task.
         """
-        return _tasks()[self.task]
+        return _tasks()[self.task].on(self.scale)
 
     @property
     def outputs(self) -> int:
@@ -239,6 +279,11 @@ class Plan:
         return self.build_method().for_site(self.sites.index(site))
 
     @property
+    def counting(self) -> Participation:
+        """By which sites are asked and rounds count: with no fewer answers than the rule of averaging takes."""
+        return counted_by(self.participation, self.build_method())
+
+    @property
     def encoding(self) -> Encoding | None:
         """How sites write their changes; None where they send the tensors themselves."""
         if self.wire_dtype != "int8" and self.top_k == 1:
@@ -250,10 +295,20 @@ class Plan:
 
         Raises:
             ConfigError: only the largest changes shall be sent, and the method has tensors that start anew in every
-                round, so that there is no later change to which the others could be added.
+                round, so that there is no later change to which the others could be added; or the server shall have an
+                optimiser, and averages nothing that it could step with; or sites shall train on after the last round,
+                and the method's personal model has no part of the shared one.
         """
         method = self.build_method()
+        if self.fine_tune_epochs and method.personal_apart and self.privacy is None:
+            raise ConfigError(
+                f"fine_tune_epochs is {self.fine_tune_epochs}, but the personal model of {self.method} trains apart "
+                "from the shared one: half of the steps after the last round would go into a model that nobody uses; "
+                "leave fine_tune_epochs at 0, and give personal models more steps by the method's own settings"
+            )
         scope = method.scope(network, wire_dtype="float32" if self.wire_dtype == "float32" else "float16")
+        if self.server_optimizer is not None:
+            check_steps_fit(method, network, scope.manifest)
         if self.encoding is None:
             return scope
         if self.top_k < 1 and (anew := [key for key in scope.manifest.up.entries if method.starts_over(key, network)]):
@@ -263,6 +318,18 @@ class Plan:
                 "goes on with its factors"
             )
         return dataclasses.replace(scope, manifest=scope.manifest.encoded(self.encoding))
+
+    def tunes_shared(self, scope: Scope) -> bool:
+        """Whether sites train the shared part further for themselves after the last round.
+
+        Under a budget they train the private part alone, if there is one.
+        """
+        return self.fine_tune_epochs > 0 and (self.privacy is None or not scope.keys(Role.PRIVATE))
+
+    @property
+    def epochs_after(self) -> int:
+        """Epochs of the training after the last round; under a budget as many as in all rounds, if nothing is said."""
+        return self.fine_tune_epochs or (self.total_epochs if self.privacy is not None else 0)
 
     @property
     def total_epochs(self) -> int:
@@ -293,19 +360,13 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-compatible form; :meth:`from_json` is its inverse."""
-        value = json.loads(json.dumps(dataclasses.asdict(self)))
-        if self.prompts is None:
-            del value["prompts"]
-        if not self.changed:
-            del value["changed"]
-        if self.start is None:
-            del value["start"]
-        if not self.plugins:
-            del value["plugins"]
-        if self.task == CLASSIFICATION:
-            del value["task"]
-        if not self.scale:
-            del value["scale"]
+        value: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        for name, default in _SAID_IF_SET.items():
+            own = getattr(self, name)
+            if own == default:
+                del value[name]
+            elif hasattr(own, "to_json"):
+                value[name] = own.to_json()
         return value
 
     @classmethod
@@ -322,12 +383,11 @@ class Plan:
             raise ConfigError(f"unknown entries in the plan: {', '.join(sorted(unknown))}")
         entries: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in value.items()}
         try:
-            if "prompts" in entries:
-                entries["prompts"] = Prompts.from_json(entries["prompts"])
             if "scale" in entries:
                 entries["scale"] = tuple(tuple(p) if isinstance(p, list) else p for p in entries["scale"])
-            if "start" in entries:
-                entries["start"] = Origin.from_json(entries["start"])
+            for name, kind in _PARSED.items():
+                if name in entries:
+                    entries[name] = kind.from_json(entries[name])
             return cls(**entries)
         except TypeError as error:
             raise ConfigError(f"the plan is incomplete or has a wrong type: {error}") from error
@@ -341,28 +401,16 @@ class Plan:
             raise ConfigError(f"{path}: {error}") from error
 
 
+_PARSED: Mapping[str, Any] = {
+    "participation": Participation,
+    "privacy": PrivacySettings,
+    "prompts": Prompts,
+    "server_optimizer": ServerOptimizer,
+    "start": Origin,
+}
+
+
 def _tasks() -> Catalogue[Task]:
     from monai_fedlora.tasks.known import TASKS  # imports what trains, and prediction reads plans without it
 
     return TASKS
-
-
-def _word(name: str, value: Any) -> None:
-    if not isinstance(value, str) or not _WORD.fullmatch(value):
-        raise ConfigError(
-            f"{name} is {value!r}; use letters, digits, '.', '_' and '-' (no spaces, paths or expressions)"
-        )
-
-
-def _whole(name: str, value: Any, least: int) -> None:
-    if type(value) is not int or value < least:
-        raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}")
-
-
-def _plain(name: str, value: Any) -> None:
-    if isinstance(value, str):
-        _word(name, value)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{name} is {value!r}; it must be a finite number")
-    elif value is not None and not isinstance(value, (int, float)):
-        raise ConfigError(f"{name} must be a number, a plain word or a list of them, not {type(value).__name__}")

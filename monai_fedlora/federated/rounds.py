@@ -14,13 +14,18 @@ import torch
 from monai_fedlora.federated.aggregation import Refusal, SharedAverage
 from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.federated.interrupted import MATERIALS, interrupted
+from monai_fedlora.federated.job_files import CONFIG
 from monai_fedlora.federated.lock import FolderLock
 from monai_fedlora.federated.materials import Installed, Source
 from monai_fedlora.federated.members import Members
+from monai_fedlora.federated.participation import TRIES, NotReady, TooFewAnswers
 from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.reasons import ANSWER_REFUSED, NOT_READY, STOPPED, TOO_FEW, Reason
 from monai_fedlora.federated.run_record import RunRecord
+from monai_fedlora.federated.server_state import NEVER
+from monai_fedlora.federated.simulator import last_error
 from monai_fedlora.federated.site_policy import Policy, own_policy
-from monai_fedlora.federated.start import CONFIG, SharedFiles, Start
+from monai_fedlora.federated.start import SharedFiles, Start
 from monai_fedlora.federated.workspace import PRIVATE, make_room
 from monai_fedlora.files import make_folder, write_text
 
@@ -53,8 +58,8 @@ def run_in_process(
             NVFlare's simulator, unless somebody asks for more.
         overwrite: replace the results of another run, see :func:`make_room`.
         record_failures: go on without a site whose task fails, as NVFlare does: the failure is one of ``refused``, its
-            traceback is in ``private/errors.log``, and the site begins its next task as after a restart. Otherwise, and
-            where no site at all can begin, the error ends the run.
+            traceback is in ``private/errors.log``, and the site begins its next task as after a restart. Otherwise the
+            error ends the run.
         policy: returns the limits of every site, see :class:`Site`.
         on_progress: called with the content of ``results.json`` whenever a site has answered.
 
@@ -66,6 +71,8 @@ def run_in_process(
         ConfigError, PrivacyError, WeightsError: see :class:`Start`; or the folder holds the results of another run.
         PolicyError: a policy does not allow the plan.
         Busy: another run writes into the folder.
+        NotReady: too few sites can begin, before any of them has trained.
+        TooFewAnswers: a round did not count, see :class:`monai_fedlora.federated.participation.Participation`.
         FedLoraError, or whatever else a site's task raises: see ``record_failures``.
     """
     if isinstance(what, Plan):
@@ -124,7 +131,7 @@ def run_sites(
             private = folder / PRIVATE
             if materials:
                 write_text(folder / MATERIALS, materials)
-            build = partial(Site, plan=start.plan, private_root=private, source=source, policy=policy)
+            build = partial(Site, plan=start.plan, private_root=private, source=source, policy=policy, alone=False)
             members = Members(start.plan.sites, build, private=private, record_failures=record_failures)
             return _run(start, members, folder=folder, earlier=found.results if found else {}, on_progress=on_progress)
 
@@ -141,22 +148,16 @@ def _run(
     record = RunRecord(folder=folder, plan=plan, manifest=manifest, images=start.images)
     record.go_on(earlier, start.first_round)
     files = SharedFiles(folder=folder, start=start)
-    average = SharedAverage.of(plan, manifest, earlier=start.earlier)
+    average = SharedAverage.of(plan, manifest, earlier=start.earlier, moments=start.moments, accepted=start.accepted)
     try:
-        members.begin()
+        reasons = members.begin()
+        for name, reason in reasons.items():
+            record.readiness(name, reason)
+        if not plan.participation.can_begin(reasons):
+            record.interrupt(NOT_READY)
+            raise NotReady(reasons, last_error(folder))
         for number in range(start.first_round, plan.start_round + plan.rounds):
-            record.begin_round(number)
-            average.begin(number, shared)
-            for name in plan.sites:
-                update = members.ask(name, partial(Site.train_round, round_number=number, shared=shared))
-                try:
-                    if isinstance(update, str):
-                        raise Refusal(update)
-                    average.accept(name, update)
-                    record.contribution(name, update.report)
-                except Refusal as error:
-                    record.refusal(number, name, str(error))
-                on_progress(record.value)
+            _collect(number, shared, plan, members, average, record, on_progress)
             record.agreement(average.agreement())
             record.limits(average.limits())
             shared = average.aggregate()
@@ -167,20 +168,63 @@ def _run(
                 round_number=number,
                 score=average.score(plan.task_of.key),
                 lengths=average.lengths,
+                moments=average.moments,
+                accepted=average.accepted,
                 images=record.images,
             )
+        record.begin_final()
         for name in plan.sites:
-            report = members.ask(name, partial(Site.finish, shared=shared, images=record.images))
-            if isinstance(report, str):
+            accepted = average.accepted.get(name, NEVER)
+            report = members.ask(name, partial(Site.finish, shared=shared, images=record.images, accepted=accepted))
+            if isinstance(report, Reason):
                 record.refusal(plan.start_round + plan.rounds - 1, name, report)
             else:
-                record.final(name, report)
+                record.final(name, report, accepted=accepted)
             on_progress(record.value)
         record.finish()
     finally:
+        record.interrupt(STOPPED)
         record.flush()
         members.release()
     return record.value
+
+
+def _collect(
+    number: int,
+    shared: Mapping[str, Any],
+    plan: Plan,
+    members: Members,
+    average: SharedAverage,
+    record: RunRecord,
+    on_progress: Callable[[Mapping[str, Any]], None],
+) -> None:
+    """Ask the sites for a round, and again while too few of their answers count.
+
+    Raises:
+        TooFewAnswers: no attempt counted.
+    """
+    participation = plan.counting
+    for attempt in range(TRIES):
+        record.begin_round(number)
+        average.begin(number, shared)
+        for name in participation.asked(plan.sites, seed=plan.seed, number=number, attempt=attempt):
+            accepted = average.last_accepted(name)
+            task = partial(Site.train_round, round_number=number, shared=shared, accepted=accepted)
+            update = members.ask(name, task)
+            if isinstance(update, Reason):
+                record.refusal(number, name, update)
+            else:
+                try:
+                    average.accept(name, update)
+                    record.contribution(name, update.report, accepted=accepted)
+                except Refusal as error:
+                    record.refusal(number, name, Reason(ANSWER_REFUSED, str(error)))
+            on_progress(record.value)
+        if not (lacks := participation.lacks(average.updates)):
+            return
+        record.repeat(number, lacks)
+    record.interrupt(TOO_FEW)
+    raise TooFewAnswers(number, lacks, [entry for entry in record.value["refused"] if entry["round"] == number])
 
 
 @contextmanager

@@ -11,8 +11,13 @@ from typing import Any
 
 from monai_fedlora import __version__
 from monai_fedlora.data.origin import together
+from monai_fedlora.federated.installation import installed_versions
+from monai_fedlora.federated.lock import in_use
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.files import write_json
+from monai_fedlora.federated.plan_budget import WITHHELD
+from monai_fedlora.federated.readiness import Readiness
+from monai_fedlora.federated.reasons import INTERRUPTIONS, STATE_LOST, STOPPED, Reason, said_of
+from monai_fedlora.files import read_json, write_json
 from monai_fedlora.scope import Manifest
 from monai_fedlora.site_report import Report
 
@@ -21,10 +26,12 @@ LAST_NAME = "shared.safetensors"
 BEST_NAME = "best_shared.safetensors"
 FORMAT = 2
 READABLE = (1, FORMAT)
-"""Formats that are read; see :func:`monai_fedlora.site_report.renamed_views` for what the first calls otherwise."""
-FINISHED, INCOMPLETE, RUNNING = "finished", "incomplete", "running"
+"""Formats that are read; see :func:`monai_fedlora.site_report.current_views` for what earlier ones say otherwise."""
+FINISHED, INCOMPLETE, RUNNING, INTERRUPTED = "finished", "incomplete", "running", "interrupted"
 ENDED = (FINISHED, INCOMPLETE)
 """States of a run that has come to its end."""
+BEGINNING, TRAINING, FINAL, OVER = "beginning", "training", "final evaluation", "over"
+"""Stages of a run."""
 _LEAST_PAUSE = 0.5  # ours, seconds
 _BYTES_PER_SECOND = 16_000  # ours
 
@@ -32,14 +39,17 @@ _BYTES_PER_SECOND = 16_000  # ours
 class RunRecord:
     """Collects what happened in a run and keeps ``<folder>/results.json`` readable all the time.
 
-    The file holds ``plan``, ``manifest_digest``, ``payload_bytes``, ``status``, ``rounds`` (a list with, per site, the
-    report and the bytes received from and sent to it, how the accepted changes agree, and what the limits on one
-    site's part did), ``final`` (per site), ``refused`` (round, site, reason), ``restarted`` (round, site, and the
-    rounds behind the state that it had), ``training_data`` (the ``kind`` of all images that have moved the shared
-    tensors, that of each of the ``sites``, and what the run had to ``start`` from) and ``lacks``: what the run has not
-    done, in words. The status is "running"
-    until the run's end, and for ever where that never came; then "finished", or "incomplete" where something is
-    lacking (see :func:`shortfalls`).
+    The file holds ``plan``, ``manifest_digest``, ``payload_bytes``, ``versions`` (of the server's packages), ``ready``
+    (what each site has said of itself, see :class:`Readiness`, and in words why it was not ready), ``status``,
+    ``rounds`` (a list with, per site, the report and the bytes received from and sent to it, how the accepted changes
+    agree, and what the limits on one site's part did), ``repeated`` (round, and why its answers did not count),
+    ``final`` (per site), ``refused`` (round, site, and a :class:`Reason`'s code and text), ``restarted`` (round, site,
+    code, and the rounds behind the state that it had, which each report has as ``restored_rounds``), ``training_data``
+    (the ``kind`` of all images that have moved the shared tensors, that of each of the ``sites``, and what the run had
+    to ``start`` from) and ``lacks``: what the run has not done, in words. Under a budget for privacy ``withheld`` names
+    what no report says. The ``stage`` is "beginning", "training", "final evaluation" or "over". The status is "running"
+    until the run's end; then "finished", or "incomplete" where something is lacking (see :func:`shortfalls`), or
+    "interrupted", and ``interrupted_by`` says by what.
 
     It is written whole, at the beginning of every round and at the end at once. In between it follows what happens
     after half a second, or after so much longer as keeps it to 16 kB a second: a few sites are seen at work one by one,
@@ -71,30 +81,67 @@ class RunRecord:
                 "start": plan.start.to_json() if plan.start else None,
             },
             "status": RUNNING,
+            "stage": BEGINNING,
+            "interrupted_by": None,
             "lacks": [],
+            "versions": installed_versions(),
+            "ready": {},
             "rounds": [],
+            "repeated": [],
             "final": {},
             "refused": [],
             "restarted": [],
+            **({"withheld": list(WITHHELD)} if plan.privacy is not None else {}),
         }
 
     def go_on(self, earlier: Mapping[str, Any], first: int) -> None:
         """Keep what an interrupted run has written of the rounds before ``first``; nothing of an empty record."""
-        for name in ("rounds", "refused", "restarted"):
+        for name in ("rounds", "refused", "restarted", "repeated"):
             self.value[name] = [entry for entry in earlier.get(name, ()) if entry["round"] < first]
         if self.value["rounds"]:
             self.value["training_data"] = earlier["training_data"]
             self._started -= earlier["seconds"]
 
     def begin_round(self, number: int) -> None:
-        """Open a round."""
+        """Open a round; of an attempt at the same one that did not count, only the refusals stay."""
         with self._event(at_once=True):
+            self.value["stage"] = TRAINING
+            if self.value["rounds"] and self.value["rounds"][-1]["round"] == number:
+                self.value["rounds"].pop()
             self.value["rounds"].append({"round": number, "sites": {}})
 
-    def contribution(self, site: str, report: Report) -> None:
-        """Note an accepted update of the current round."""
+    def readiness(self, site: str, reason: Reason | None, said: Readiness | None = None) -> None:
+        """Note whether a site could train when it was asked last.
+
+        Args:
+            site: that was asked.
+            reason: why it could not; None if it could.
+            said: what it has answered; None where nothing came that can be read.
+        """
         with self._event():
-            self._note_restart(site, report)
+            found = said.to_json() if said else {"codes": [reason.code] if reason else []}
+            self.value["ready"][site] = {**found, **({"reason": reason.text} if reason else {})}
+
+    def repeat(self, number: int, why: str) -> None:
+        """Note that an attempt at a round does not count, and why."""
+        with self._event(at_once=True):
+            self.value["repeated"].append({"round": number, "reason": why})
+
+    def begin_final(self) -> None:
+        """Note that the last model is sent to all sites."""
+        with self._event(at_once=True):
+            self.value["stage"] = FINAL
+
+    def contribution(self, site: str, report: Report, *, accepted: int | None = None) -> None:
+        """Note an accepted update of the current round.
+
+        Args:
+            site: that sent it.
+            report: beside it.
+            accepted: the last round before in which an update of the site was accepted, -1 for none; None if unknown.
+        """
+        with self._event():
+            self._note_restart(site, report, accepted)
             self.value["rounds"][-1]["sites"][site] = report.to_json()
             self._note_images(site, report)
 
@@ -110,17 +157,20 @@ class RunRecord:
         """Kind of all images that have moved the shared tensors."""
         return str(self.value["training_data"]["kind"])
 
-    def _note_restart(self, site: str, report: Report) -> None:
+    def _note_restart(self, site: str, report: Report, accepted: int | None) -> None:
         """Note a site whose own state is gone, or older than what it had when it last answered."""
         had, number = report.restored_rounds, report.round or 0
         answered = [entry["round"] + 1 for entry in self.value["rounds"] if "round" in entry["sites"].get(site, {})]
-        if had is not None and ((number and not had) or had < max(answered, default=0)):
-            self.value["restarted"].append({"round": number, "site": site, "restored_rounds": had})
+        expected = max(answered, default=min(number, 1)) if accepted is None else accepted + 1
+        if had is not None and had < expected:
+            said = {"round": number, "site": site, "code": STATE_LOST, "restored_rounds": had}
+            self.value["restarted"].append(said)
 
-    def refusal(self, number: int, site: str, reason: str) -> None:
+    def refusal(self, number: int, site: str, reason: Reason) -> None:
         """Note that a site's answer was left out of a round, and why."""
         with self._event():
-            self.value["refused"].append({"round": number, "site": site, "reason": reason})
+            said = {"round": number, "site": site, "code": reason.code, "reason": reason.text}
+            self.value["refused"].append(said)
 
     def agreement(self, value: Mapping[str, Any] | None) -> None:
         """Note how the accepted changes of the current round lie to each other, if anything can be said."""
@@ -142,10 +192,10 @@ class RunRecord:
             for site, counts in traffic.items():
                 current["sites"].setdefault(site, {}).update(counts)
 
-    def final(self, site: str, report: Report) -> None:
-        """Note a site's evaluation of the last model."""
+    def final(self, site: str, report: Report, *, accepted: int | None = None) -> None:
+        """Note a site's evaluation of the last model; for ``accepted`` see :meth:`contribution`."""
         with self._event():
-            self._note_restart(site, report)
+            self._note_restart(site, report, accepted)
             self.value["final"][site] = report.to_json()
 
     def finish(self) -> None:
@@ -153,6 +203,17 @@ class RunRecord:
         with self._event(at_once=True):
             self.value["lacks"] = shortfalls(self.value)
             self.value["status"] = INCOMPLETE if self.value["lacks"] else FINISHED
+            self.value["stage"] = OVER
+
+    def interrupt(self, by: str) -> None:
+        """Note what has ended the run before its time; nothing where it has come to its end, or has not begun.
+
+        Args:
+            by: one of :data:`monai_fedlora.federated.reasons.INTERRUPTIONS`.
+        """
+        if self.value["status"] == RUNNING and self.path.is_file():
+            with self._event(at_once=True):
+                self.value |= _ended(by)
 
     def flush(self) -> None:
         """Write what has not been written yet."""
@@ -186,9 +247,53 @@ class RunRecord:
         self._due = time.monotonic() + max(_LEAST_PAUSE, self.path.stat().st_size / _BYTES_PER_SECOND)
 
 
+def mark_interrupted(path: Path, by: str = STOPPED) -> None:
+    """Let a record that a killed process has left say so."""
+    if path.is_file() and (value := read_json(path)).get("status") == RUNNING:
+        write_json(path, {**value, **_ended(by)})
+
+
+def as_it_is(results: Mapping[str, Any], *folders: Path) -> Mapping[str, Any]:
+    """A record with the status "interrupted" in place of "running" where no process works in its folder any more.
+
+    A process that is killed writes nothing.
+
+    Args:
+        results: the record.
+        folders: in which its run may lie. Where none of them was ever locked, as those that NVFlare has downloaded, or
+            none can be looked at, the record stays as it is.
+    """
+    held = {in_use(folder) for folder in folders}
+    if results.get("status") == RUNNING and False in held and True not in held:
+        return {**results, **_ended(STOPPED)}
+    return results
+
+
+def _ended(by: str) -> dict[str, str]:
+    return {"status": INTERRUPTED, "interrupted_by": by}
+
+
+def interruption_said(results: Mapping[str, Any]) -> str:
+    """What has ended a run before its time, in words; empty where nothing has, or it is not known."""
+    by = results.get("interrupted_by")
+    if results.get("status") != INTERRUPTED or not isinstance(by, str):
+        return ""
+    return f"was interrupted ({by}): {INTERRUPTIONS.get(by, 'for a reason that this version does not know')}"
+
+
 def learnt(results: Mapping[str, Any]) -> bool:
     """Whether any answer of any site counted in any round."""
     return any("round" in said for entry in results["rounds"] for said in entry["sites"].values())
+
+
+def withheld_said(results: Mapping[str, Any]) -> list[str]:
+    """One line where sites have kept numbers to themselves."""
+    if not results.get("withheld"):
+        return []
+    return [
+        f"under the plan's budget no site says its {', '.join(results['withheld'])}: numbers without noise would tell "
+        "about its patients; each site has them in its own private folder"
+    ]
 
 
 def restarts_said(results: Mapping[str, Any]) -> list[str]:
@@ -204,6 +309,32 @@ def restarts_said(results: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def not_ready(results: Mapping[str, Any]) -> dict[str, str | None]:
+    """Of every site that was asked whether it is ready, why it was not, with its code; None of one that was."""
+    return {
+        site: said_of({"reason": said.get("reason", "not ready"), "code": said["codes"][0]}) if said["codes"] else None
+        for site, said in results.get("ready", {}).items()
+    }
+
+
+def differences_said(results: Mapping[str, Any]) -> list[str]:
+    """One line for every site whose packages or bundle are not those of most ends."""
+    bundles = [said["bundle"] for said in results.get("ready", {}).values() if "bundle" in said]
+    usual = max(sorted(set(bundles)), key=bundles.count, default="")
+    found, server = [], results.get("versions", {})
+    for site, said in results.get("ready", {}).items():
+        others = [
+            f"{name} {version} (the server {server[name]})"
+            for name, version in said.get("versions", {}).items()
+            if server.get(name, version) != version
+        ]
+        if said.get("bundle", usual) != usual:
+            others.append("another bundle than most sites")
+        if others:
+            found.append(f"{site} computes with {', '.join(others)}: the bits are not those of equal ends")
+    return found
+
+
 def shortfalls(results: Mapping[str, Any]) -> list[str]:
     """What a finished run lacks, in words.
 
@@ -211,11 +342,14 @@ def shortfalls(results: Mapping[str, Any]) -> list[str]:
     any round; sites without an evaluation of the last model, which therefore have no personal model. A site that was
     left out of some rounds only is not listed here but under ``refused``.
     """
-    sites = results["plan"]["sites"]
+    plan = results["plan"]
+    sites, resumed = plan["sites"], plan.get("start_round", 0) > 0
     heard = {
         entry["round"]: {s for s, said in entry["sites"].items() if "round" in said} for entry in results["rounds"]
     }
-    if not learnt(results):
+    if resumed and not plan["rounds"]:
+        found = []  # the final evaluation was repeated, and nothing else asked for
+    elif not learnt(results):
         found = ["no answer of any site counted: nothing was learnt, and the shared tensors are those of the start"]
     else:
         silent = [str(number + 1) for number, names in heard.items() if not names]

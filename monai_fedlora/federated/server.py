@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from nvflare.apis.client import Client
 from nvflare.apis.dxo import DataKind
@@ -21,27 +22,38 @@ from nvflare.app_common.app_event_type import AppEventType
 
 from monai_fedlora.errors import FedLoraError
 from monai_fedlora.federated.aggregation import SharedAverage
-from monai_fedlora.federated.failures import NOT_ALLOWED
 from monai_fedlora.federated.flare_context import (
+    ACCEPTED_ROUND,
     BLOCKED,
     RECORD_ID,
-    REFUSED,
     REPORT_KEY,
     config_file,
     load_manifest,
     load_plan,
+    local_folder,
     open_message,
     run_folder,
     sender,
     simulated,
-    trust_as_policy_says,
     weights_message,
 )
 from monai_fedlora.federated.initial import job_images
+from monai_fedlora.federated.job_files import INITIAL_NAME, trust_as_policy_says
 from monai_fedlora.federated.lean import import_peft
 from monai_fedlora.federated.limits import stored_lengths
+from monai_fedlora.federated.reasons import (
+    ANSWER_REFUSED,
+    BLOCKED_AT_SITE,
+    BLOCKED_HERE,
+    NO_ANSWER,
+    REASONS,
+    SITE_FAILED,
+    STOPPED,
+    Reason,
+)
 from monai_fedlora.federated.run_record import RunRecord
-from monai_fedlora.federated.start import INITIAL_NAME, SharedFiles, Start
+from monai_fedlora.federated.server_state import NEVER, Accepted, stored_accepted, stored_moments
+from monai_fedlora.federated.start import SharedFiles, Start
 from monai_fedlora.federated.tensors import Tensors, limit_messages, most_bytes
 from monai_fedlora.federated.traffic import TrafficMeter
 from monai_fedlora.federated.update import Update
@@ -49,6 +61,7 @@ from monai_fedlora.site_report import IMAGES, Report, images_said
 
 _SCORE = "monai_fedlora.score"
 _LENGTHS = "monai_fedlora.lengths"
+_MOMENTS = "monai_fedlora.moments"
 _SENDER = "monai_fedlora.sender"
 
 
@@ -56,11 +69,13 @@ class FlareRecord(FLComponent):
     """Keeps :class:`RunRecord` and the traffic counts of a run; the other components write through it."""
 
     record: RunRecord
+    accepted: Accepted
     _traffic: TrafficMeter
 
     def __init__(self) -> None:
         super().__init__()
-        self._failures: dict[str, str] = {}
+        self._failures: dict[str, Reason] = {}
+        self._noted: set[str] = set()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Follow the run's life cycle."""
@@ -74,41 +89,65 @@ class FlareRecord(FLComponent):
             limit_messages(cell, most_bytes(manifest, form=self._plan.form))
         elif event_type == AppEventType.ROUND_STARTED:
             self._traffic.take(self._plan.sites)
-            self._failures.clear()
+            self.forget()
             self.record.begin_round(fl_ctx.get_prop(AppConstants.CURRENT_ROUND))
         elif event_type == AppEventType.ROUND_DONE:
             score = fl_ctx.get_prop(_SCORE)
             self.record.end_round(score=score, traffic=self._traffic.take(self._plan.sites))
-        elif event_type in (EventType.ABORT_TASK, EventType.END_RUN):
+        elif event_type == EventType.ABORT_TASK:
             self.record.flush()
+        elif event_type == EventType.END_RUN:
+            self.record.interrupt(STOPPED)
+            self.record.flush()
+        elif event_type == EventType.BEFORE_TASK_DATA_FILTER:
+            self._name_accepted(fl_ctx)
         elif event_type == EventType.BEFORE_TASK_RESULT_FILTER:
             self._note_sender(fl_ctx)
         elif event_type == EventType.AFTER_TASK_RESULT_FILTER and fl_ctx.get_prop(BLOCKED):
-            self._failures[fl_ctx.get_prop(_SENDER)] = f"blocked by the server's filter: {fl_ctx.get_prop(BLOCKED)}"
+            self._failures[fl_ctx.get_prop(_SENDER)] = Reason.of(BLOCKED_HERE).about(fl_ctx.get_prop(BLOCKED))
+
+    def _name_accepted(self, fl_ctx: FLContext) -> None:
+        """Tell a site which of its answers was the last that counts; of a task the data are a copy for each site."""
+        number = self.accepted.get(fl_ctx.get_peer_context().get_identity_name(), NEVER)
+        if number is not None:
+            fl_ctx.get_prop(FLContextKey.TASK_DATA).set_header(ACCEPTED_ROUND, number)
+
+    def forget(self) -> None:
+        """Begin to note failures anew."""
+        self._failures.clear()
+        self._noted.clear()
+
+    def failed(self, site: str, reason: Reason) -> None:
+        """Learn why a site's answer may be missing, unless a better reason is known."""
+        self._failures.setdefault(site, reason)
 
     def _note_sender(self, fl_ctx: FLContext) -> None:
         answer = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
         name, code = sender(answer), answer.get_return_code()
         fl_ctx.set_prop(_SENDER, name, private=True, sticky=False)
         if code == ReturnCode.TASK_RESULT_FILTER_ERROR:
-            self._failures[name] = "blocked by the site's own filter"
-        elif code == REFUSED:
-            self._failures[name] = NOT_ALLOWED
+            self._failures[name] = Reason.of(BLOCKED_AT_SITE)
+        elif code in REASONS:
+            self._failures[name] = Reason.of(code)
         elif code != ReturnCode.OK:
-            self._failures[name] = (
-                f"the site answered {code!r:.60}; what went wrong there is in errors.log in its own private folder "
-                "(MONAI_FEDLORA_PRIVATE_DIR at the site, else 'private' in its workspace), and is not sent"
-            )
+            self._failures[name] = Reason(SITE_FAILED, f"the site answered {code!r:.60}; {REASONS[SITE_FAILED]}")
+
+    def known_of(self, site: str) -> Reason:
+        """What is known about a site's answer that did not get through."""
+        return self._failures.get(site, Reason.of(NO_ANSWER))
 
     def refuse_missing(self, site: str, fl_ctx: FLContext) -> None:
-        """Note that a site's answer to the current task did not get through, with what is known about it."""
-        self.refuse(site, self._failures.get(site, "no answer"), fl_ctx)
+        """Note that a site's answer to the current task did not get through, with what is known about it, once."""
+        if site not in self._noted:
+            self.refuse(site, self.known_of(site), fl_ctx)
 
-    def refuse(self, site: str, reason: str, fl_ctx: FLContext) -> None:
+    def refuse(self, site: str, reason: Reason, fl_ctx: FLContext) -> None:
         """Leave an audit line, a log line and an entry in the results for an answer that does not count."""
+        self._noted.add(site)
         number = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
-        add_job_audit_event(fl_ctx, msg=f"round {number}: {site} refused: {reason}")
-        self.log_error(fl_ctx, f"round {number}: {site} refused: {reason}", fire_event=False)
+        said = f"round {number}: {site} refused: {reason}"
+        add_job_audit_event(fl_ctx, msg=said)
+        self.log_error(fl_ctx, said, fire_event=False)
         self.record.refusal(number, site, reason)
 
 
@@ -116,8 +155,9 @@ def _record(fl_ctx: FLContext) -> FlareRecord:
     return fl_ctx.get_engine().get_component(RECORD_ID)
 
 
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, FedLoraError) else f"the answer cannot be read ({type(error).__name__})"
+def _reason(error: Exception) -> Reason:
+    known = isinstance(error, FedLoraError)
+    return Reason(ANSWER_REFUSED, str(error) if known else f"the answer cannot be read ({type(error).__name__})")
 
 
 class SharedAggregator(Aggregator):
@@ -129,16 +169,26 @@ class SharedAggregator(Aggregator):
     def __init__(self) -> None:
         super().__init__()
         self._average: SharedAverage | None = None
+        self._closed = False
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Open each round on what is about to be sent."""
         if event_type == EventType.START_RUN:
             plan, stored = load_plan(fl_ctx), config_file(fl_ctx, INITIAL_NAME)
-            earlier = stored_lengths(stored, plan) if stored.is_file() else ()
+            manifest, first, found = load_manifest(fl_ctx), plan.start_round, stored.is_file()
             self._form, self._key = plan.form, plan.task_of.key
-            self._average = SharedAverage.of(plan, load_manifest(fl_ctx), earlier=earlier)
+            accepted = stored_accepted(stored, plan, first=first) if found else {}
+            self._participation, _record(fl_ctx).accepted = plan.counting, accepted
+            self._average = SharedAverage.of(
+                plan,
+                manifest,
+                earlier=stored_lengths(stored, plan, first=first) if found else (),
+                moments=stored_moments(stored, manifest, plan, first=first) if found else {},
+                accepted=accepted,
+            )
         elif event_type == AppEventType.ROUND_STARTED:
             weights = fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.WEIGHTS]
+            self._closed = False
             self._opened.begin(fl_ctx.get_prop(AppConstants.CURRENT_ROUND), weights)
 
     @property
@@ -157,23 +207,30 @@ class SharedAggregator(Aggregator):
         except Exception as error:
             _record(fl_ctx).refuse(site, _reason(error), fl_ctx)
             return False
-        _record(fl_ctx).record.contribution(site, update.report)
+        _record(fl_ctx).record.contribution(site, update.report, accepted=self._opened.last_accepted(site))
         return True
+
+    def close(self, asked: Sequence[str], fl_ctx: FLContext) -> str:
+        """Note whose answer is missing of those that were asked, and return why the round does not count, if so."""
+        self._closed = True
+        for site in asked:
+            if site not in self._opened.updates:
+                _record(fl_ctx).refuse_missing(site, fl_ctx)
+        return self._participation.lacks(self._opened.updates)
 
     def aggregate(self, fl_ctx: FLContext) -> Shareable:
         """Return the new shared tensors; without any accepted update they stay as they were."""
         average = self._opened
-        recorded = _record(fl_ctx).record.value["refused"]
-        number = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
-        noted = {entry["site"] for entry in recorded if entry["round"] == number}
-        for site in average.sites:
-            if site not in average.updates and site not in noted:
-                _record(fl_ctx).refuse_missing(site, fl_ctx)
+        if not self._closed:  # the workflow of a job that an earlier version wrote does not do so
+            self.close(average.sites, fl_ctx)
         _record(fl_ctx).record.agreement(average.agreement())
         _record(fl_ctx).record.limits(average.limits())
         fl_ctx.set_prop(_LENGTHS, average.lengths, private=True, sticky=True)
         fl_ctx.set_prop(_SCORE, average.score(self._key), private=True, sticky=True)
-        return weights_message(average.aggregate())
+        combined = average.aggregate()
+        fl_ctx.set_prop(_MOMENTS, average.moments, private=True, sticky=True)
+        _record(fl_ctx).accepted = average.accepted
+        return weights_message(combined)
 
 
 class SharedPersistor(ModelPersistor):
@@ -185,7 +242,7 @@ class SharedPersistor(ModelPersistor):
         """Return the tensors the run starts from."""
         if simulated(fl_ctx):
             import_peft()
-        trust_as_policy_says(fl_ctx)
+        trust_as_policy_says(local_folder(fl_ctx))
         start = Start.of_job(config_file(fl_ctx, "."))
         self._files = SharedFiles(folder=run_folder(fl_ctx), start=start)
         return make_model_learnable(Tensors(start.shared), {})
@@ -197,6 +254,8 @@ class SharedPersistor(ModelPersistor):
             round_number=fl_ctx.get_prop(AppConstants.CURRENT_ROUND),
             score=fl_ctx.get_prop(_SCORE),
             lengths=fl_ctx.get_prop(_LENGTHS),
+            moments=fl_ctx.get_prop(_MOMENTS),
+            accepted=_record(fl_ctx).accepted,
             images=_record(fl_ctx).record.images,
         )
 
@@ -209,6 +268,8 @@ class FinalEvaluation(ResponseProcessor):
 
     def create_task_data(self, task_name: str, fl_ctx: FLContext) -> Shareable:
         """Return the last shared tensors, and the kind of all images that have moved them."""
+        _record(fl_ctx).forget()
+        _record(fl_ctx).record.begin_final()
         images = {IMAGES: images_said(_record(fl_ctx).record.images)}
         return weights_message(fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.WEIGHTS], images)
 
@@ -223,10 +284,15 @@ class FinalEvaluation(ResponseProcessor):
         except Exception as error:
             _record(fl_ctx).refuse(client.name, _reason(error), fl_ctx)
             return True
-        _record(fl_ctx).record.final(client.name, report)
+        record = _record(fl_ctx)
+        record.record.final(client.name, report, accepted=record.accepted.get(client.name, NEVER))
         return True
 
     def final_process(self, fl_ctx: FLContext) -> bool:
-        """Mark the record as complete."""
-        _record(fl_ctx).record.finish()
+        """Note whose evaluation is missing, and mark the record as complete."""
+        record = _record(fl_ctx)
+        for site in load_plan(fl_ctx).sites:
+            if site not in record.record.value["final"]:
+                record.refuse_missing(site, fl_ctx)
+        record.record.finish()
         return True

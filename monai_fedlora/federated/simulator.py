@@ -9,22 +9,23 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from monai_fedlora.catalogues import trusting
-from monai_fedlora.environment import BACKBONE, DATA, GPU_PROCESSES, POLICY, PRIVATE_DIR, THREADS
+from monai_fedlora.environment import BACKBONE, DATA, GPU_PROCESSES, LEDGER_COPY, POLICY, PRIVATE_DIR, THREADS
 from monai_fedlora.errors import ConfigError, FedLoraError
 from monai_fedlora.federated.lock import FolderLock
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.run_record import ENDED, RESULTS_NAME
+from monai_fedlora.federated.run_record import ENDED, RESULTS_NAME, mark_interrupted
 from monai_fedlora.federated.site_policy import site_policy
+from monai_fedlora.federated.workers import POOL, Pool
 from monai_fedlora.federated.workspace import NVFLARE, PRODUCTS, SERVER_RUN, make_room
 from monai_fedlora.files import for_the_owner, make_folder, read_json, write_bytes
-from monai_fedlora.networks.checkpoint_files import HUB_PREFIX
+from monai_fedlora.networks.weights_sources import HUB_PREFIX
 
 _ERRORS = "private/errors.log"
 _SIMULATOR = "nvflare.private.fed.app.simulator.simulator"
@@ -38,7 +39,7 @@ def default_threads(n_sites: int) -> int:
     """Sites that run at once: all of them, as far as there are 1.5 GB of free memory for each.
 
     Where there is a GPU, all compute on the first one, and each needs 3 GB of what is free there as well. Sites that
-    run at once share the cores. One that has to wait for its turn is started anew for every task, which takes seconds.
+    run at once share the cores. One that has to wait for its turn keeps nothing in memory between its tasks.
     """
     import psutil
     import torch
@@ -102,23 +103,29 @@ def simulate(
         make_room(workspace, plan, overwrite=overwrite)
         shutil.rmtree(workspace / NVFLARE, ignore_errors=True)
         command = [sys.executable, "-m", _SIMULATOR, str(job.resolve()), "-w", str(workspace / NVFLARE)]
-        command += ["-t", str(threads), *options]
-        told = {GPU_PROCESSES: str(_processes_of_a_gpu(threads, options))}
-        return _run(command, plan, workspace, lock, told, data=data, backbone=backbone, on_progress=on_progress)
+        clients = threads if _groups_of_gpus(options) > 1 else len(plan.sites)
+        command += ["-t", str(clients), *options]
+        with closing(Pool(places=threads, stays=threads == len(plan.sites))) as pool:
+            told = {GPU_PROCESSES: str(_processes_of_a_gpu(threads, options)), POOL: pool.address}
+            held = (lock.descriptor, pool.lifeline)  # if this process is killed, the simulator goes on, and so do these
+            return _run(command, plan, workspace, held, told, data=data, backbone=backbone, on_progress=on_progress)
 
 
 def _processes_of_a_gpu(threads: int, options: Sequence[str]) -> int:
     """Sites at once on each GPU; of several groups of GPUs NVFlare lets one site at a time compute on each."""
+    return 1 if _groups_of_gpus(options) > 1 else threads
+
+
+def _groups_of_gpus(options: Sequence[str]) -> int:
     given = {name: value for name, value in pairwise(options) if name in ("-gpu", "--gpu")}
-    groups = [part for value in given.values() for part in re.sub(r"\[[^]]*\]", "group", value).split(",")]
-    return 1 if len(groups) > 1 else threads
+    return sum(len(re.sub(r"\[[^]]*\]", "group", value).split(",")) for value in given.values())
 
 
 def _run(
     command: Sequence[str],
     plan: Plan,
     workspace: Path,
-    lock: FolderLock,
+    held: Collection[int],
     told: Mapping[str, str],
     *,
     data: str | None,
@@ -127,7 +134,7 @@ def _run(
 ) -> Mapping[str, Any]:
     environment = {
         **told,
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != LEDGER_COPY},
         PRIVATE_DIR: str(workspace / "private"),
         THREADS: os.environ.get(THREADS, "1"),
     }
@@ -143,7 +150,7 @@ def _run(
             env=environment,
             start_new_session=True,
             umask=0o077,
-            pass_fds=(lock.descriptor,),  # if this process is killed, the simulator goes on, and so does the lock
+            pass_fds=tuple(held),
         )
         try:
             _follow(process, workspace / SERVER_RUN.parent, on_progress)
@@ -152,6 +159,7 @@ def _run(
             for name in PRODUCTS:
                 if (workspace / SERVER_RUN / name).is_file():
                     write_bytes(workspace / name, (workspace / SERVER_RUN / name).read_bytes())
+            mark_interrupted(workspace / RESULTS_NAME)
     results = read_json(workspace / RESULTS_NAME) if (workspace / RESULTS_NAME).is_file() else {}
     if not _ended(results):
         raise FedLoraError(_failure(log, workspace, plan, results))

@@ -14,8 +14,8 @@ is asked for: what leaves is the sum of all steps, so that 16 patients hide in e
 of 4 or in 16 of 1, and with larger batches ``least_steps`` asks for more epochs. But every step counts alike, so that
 the few cases of an epoch's last, smaller batch count for more, see :func:`evenness`.
 
-These limits make it harder to read patients out of a message. They prove nothing, as differential privacy would, and
-they do not stop a server that crafts the tensors it sends.
+These limits make it harder to read patients out of a message. They prove nothing, and do not stop a server that crafts
+the tensors it sends. What proves something is a ``budget`` of differential privacy.
 
 A job names methods, networks and rules, never code. Where a name is one that another package adds, code of that package
 would run with the patients' data: no such package may unless ``plugins`` names it, at a site and at the server alike.
@@ -39,8 +39,9 @@ from typing import TYPE_CHECKING, Any
 
 from monai_fedlora.catalogues import canonical, untrusted
 from monai_fedlora.environment import POLICY
-from monai_fedlora.errors import ConfigError, PolicyError, nearest
+from monai_fedlora.errors import ConfigError, NotApproved, PolicyError, nearest
 from monai_fedlora.files import write_json
+from monai_fedlora.privacy.budget import Budget
 
 if TYPE_CHECKING:
     from monai_fedlora.federated.plan import Plan
@@ -80,6 +81,8 @@ class Policy:
         bundles: names of those that may be used; None for all that are installed.
         plugins: packages, as pip lists them, whose plug-ins a job may name (ours: none); None for all that are
             installed.
+        budget: what all experiments together may tell of one patient, see :mod:`monai_fedlora.privacy.account`; None
+            for no such limit. Where there is one, nothing trains that keeps no account.
         require_approval: whether nothing trains but what is in ``approved``.
         approved: jobs that were read and approved.
         source: where it was read, for messages.
@@ -91,12 +94,13 @@ class Policy:
     methods: tuple[str, ...] | None = None
     bundles: tuple[str, ...] | None = None
     plugins: tuple[str, ...] | None = ()
+    budget: Budget | None = None
     require_approval: bool = False
     approved: tuple[Approval, ...] = ()
     source: str = field(default=_BUILT_IN, compare=False)
 
     def check_plan(self, plan: Plan) -> None:
-        """Refuse a plan for its method, its bundle, its plug-ins or its number of rounds.
+        """Refuse a plan for its method, its bundle, its plug-ins, its lack of an account or its number of rounds.
 
         Raises:
             PolicyError: the message begins with the limit's name.
@@ -105,6 +109,10 @@ class Policy:
             if allowed is not None and name not in allowed:
                 self._refuse(limit, f"{name} is not among those allowed ({', '.join(allowed) or 'none'})")
         self.check_plugins(plan)
+        if self.budget is not None and plan.privacy is None:
+            self._refuse(
+                "budget", f"the plan trains without differential privacy, and all of {self.budget} is too little"
+            )
         if plan.start_round + plan.rounds > self.most_rounds:
             self._refuse(
                 "most_rounds", f"the plan goes on to {plan.start_round + plan.rounds} rounds, of {self.most_rounds}"
@@ -151,10 +159,11 @@ class Policy:
                 "require_approval",
                 f"no approval fits this job of {plan.experiment}, with these settings and rounds and these tensors; "
                 "read it with: monai-fedlora approve JOB --output DIR",
+                NotApproved,
             )
 
-    def _refuse(self, limit: str, why: str) -> None:
-        raise PolicyError(
+    def _refuse(self, limit: str, why: str, kind: type[PolicyError] = PolicyError) -> None:
+        raise kind(
             f"{limit}: {why} ({self.source}). Nothing was sent. The site can allow more in its {FILE_NAME}, see "
             "monai-fedlora policy"
         )
@@ -255,9 +264,12 @@ def own_policy() -> Policy:
 def job_hash(plan: Plan, manifest: Manifest) -> str:
     """What an approval approves: SHA-256 of the canonical JSON of plan and manifest.
 
-    Any other value of any entry is another job: a resumed one, which starts at a later round, is approved again.
+    Any other value of any entry is another job. One that goes on with the rounds that are left, to the same last round
+    with the same settings, is the job that was approved: nobody has to act after a crash. Rounds that are repeated
+    count towards ``most_rounds`` all the same.
     """
-    content = {"plan": plan.to_json(), "manifest": manifest.to_json()}
+    whole = {**plan.to_json(), "start_round": 0, "rounds": plan.start_round + plan.rounds}
+    content = {"plan": whole, "manifest": manifest.to_json()}
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -358,6 +370,7 @@ _READERS = {
     "methods": _names,
     "bundles": _names,
     "plugins": _names,
+    "budget": Budget.from_json,
     "require_approval": _switch,
     "approved": _approvals,
 }

@@ -1,7 +1,9 @@
 """What a site keeps to itself between tasks, processes and restarts.
 
 Everything of a round (private tensors, optimiser moments, changes that were not sent, epoch) is one file, so a crash
-cannot mix rounds. The folder is readable by its owner only.
+cannot mix rounds. There are two at most: ``round-<n>.safetensors`` of the last answer that the server has accepted, and
+``answered-<n>.safetensors`` of an answer of which that is not known yet; the answer lies in ``answer.safetensors``. The
+next task tells, and the second takes the place of the first or is removed. The folder is readable by its owner only.
 """
 
 from __future__ import annotations
@@ -14,13 +16,16 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from monai_fedlora.data.origin import UNKNOWN, Origin, check_kind
 from monai_fedlora.errors import ConfigError, PrivacyError, WeightsError
-from monai_fedlora.federated.changes import listed, plan_changes
+from monai_fedlora.federated.changes import begins_budget, end_change, listed, plan_changes
 from monai_fedlora.federated.lock import FolderLock
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.files import csv_cell, csv_text, load_tensors, make_folder, save_tensors, sha256, write_text
@@ -35,8 +40,9 @@ NOISE_KEY = "noise_key"
 """Entry of the metadata of stored evidence."""
 EARLIER = "_earlier-"
 """How the folders are called that keep what an experiment left before it began anew; no site is called so."""
-_ROUND_NAME = re.compile(r"round-([0-9]{5,})\.safetensors")
-_KEPT = 2
+_ROUND, _ANSWERED = "round", "answered"
+_NAME = re.compile(r"(round|answered)-([0-9]{5,})\.safetensors")
+_ANSWER_NAME = "answer.safetensors"
 _EARLIER_RESIDUAL = "left_over/"  # in states of earlier versions
 _NOT_SAID = Origin()
 _log = logging.getLogger("monai_fedlora.state")
@@ -61,6 +67,28 @@ class SiteState:
     optimiser: Mapping[str, Tensor]
     residual: Mapping[str, Tensor] = field(default_factory=dict)
     images: str = UNKNOWN
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptAnswer:
+    """A site's answer to a round, kept in case that the server asks again.
+
+    Args:
+        sent: SHA-256 of the tensors that came, see :func:`monai_fedlora.federated.update.payload_digest`.
+        after: the last accepted round that the server named with them.
+        tensors: as they travelled.
+        report: as it travelled.
+    """
+
+    sent: str
+    after: int | None
+    tensors: Mapping[str, np.ndarray]
+    report: Mapping[str, Any]
+
+
+def is_of_rounds(name: str) -> bool:
+    """Whether a file of this name is a state, or an answer, between two rounds."""
+    return name == _ANSWER_NAME or _NAME.fullmatch(name) is not None
 
 
 class SiteStore:
@@ -92,24 +120,73 @@ class SiteStore:
         """Let other processes have the folder."""
         self._lock = None
 
-    def save(self, state: SiteState) -> None:
-        """Write the state of a round, and keep it and the one before.
+    def save(self, state: SiteState, answer: KeptAnswer) -> None:
+        """Write the state after a round, with its answer, beside the one before.
 
-        States of later rounds are removed first: they are left over from before the server was set back to an earlier
-        round.
+        Accepted states of this round and of later ones are removed: they are left over from before the server was set
+        back to an earlier round.
         """
         self._prepare()
-        for number in self.rounds():
-            if number > state.round:
-                self._path(number).unlink()
         tensors = {f"private/{key}": value for key, value in state.private.items()}
         tensors |= {f"optimiser/{key}": value for key, value in state.optimiser.items()}
         tensors |= {f"residual/{key}": value for key, value in state.residual.items()}
         numbers = {"round": state.round, "epoch": state.epoch}
         entries = {"numbers": json.dumps(numbers), TRAINED_ON: state.images}
-        save_tensors(self._path(state.round), tensors, {**self._identity(), **entries})
-        for number in sorted(self.rounds())[:-_KEPT]:
-            self._path(number).unlink()
+        (self.folder / _ANSWER_NAME).unlink(missing_ok=True)
+        save_tensors(self._path(state.round, _ANSWERED), tensors, {**self._identity(), **entries})
+        for number in self.rounds():
+            if number >= state.round:
+                self._path(number).unlink()
+        sent = {key: torch.from_numpy(np.array(value)) for key, value in answer.tensors.items()}
+        said = {"sent": answer.sent, "after": answer.after, "report": answer.report}
+        save_tensors(self.folder / _ANSWER_NAME, sent, {**self._identity(), "answer": json.dumps(said)})
+
+    def settle(self, accepted: int | None, round_number: int) -> None:
+        """Make the state of the last answer the one to go on from if it was accepted, or else remove it.
+
+        That of an answer to ``round_number`` stays, in case that it is asked for again.
+
+        Args:
+            accepted: the last round of which the server has accepted an answer; None if it does not know, and every
+                answer to another round is taken for accepted.
+            round_number: that is asked for.
+        """
+        for number in self.rounds(_ANSWERED):
+            path = self._path(number, _ANSWERED)
+            if number != round_number:
+                (self.folder / _ANSWER_NAME).unlink(missing_ok=True)
+            if number == accepted or (accepted is None and number != round_number):
+                path.replace(self._path(number))
+                for earlier in self.rounds():
+                    if earlier != number:
+                        self._path(earlier).unlink()
+            elif number != round_number:
+                _log.info("the server has not accepted %r's answer to round %d, which is forgotten", self._site, number)
+                path.unlink()
+
+    def kept_answer(self, round_number: int, *, sent: str, after: int | None) -> KeptAnswer | None:
+        """The answer to a round that was given before to the same tensors, under the same settings.
+
+        Args:
+            round_number: that is asked for again.
+            sent, after: see :class:`KeptAnswer`.
+
+        Raises:
+            PrivacyError: the file is of another experiment.
+            WeightsError: it is damaged.
+        """
+        path = self.folder / _ANSWER_NAME
+        if not (path.is_file() and self._path(round_number, _ANSWERED).is_file()):
+            return None
+        tensors, metadata = load_tensors(path)
+        self._check_identity(path, metadata)
+        try:
+            said, before = json.loads(metadata["answer"]), json.loads(metadata["plan"])
+            found = KeptAnswer(**said, tensors={key: value.numpy() for key, value in tensors.items()})
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(f"{path} holds no answer ({error}); remove it to answer the round anew") from error
+        same = not plan_changes(before, self._plan, at_site=True) and not end_change(before, self._plan)
+        return found if same and (found.sent, found.after) == (sent, after) else None
 
     def load_before(self, round_number: int) -> SiteState | None:
         """Return the newest state of a round before ``round_number``; None where the site has none at all.
@@ -177,8 +254,8 @@ class SiteStore:
         return earlier
 
     def _stored(self) -> list[Path]:
-        names = [self._path(number).name for number in sorted(self.rounds())]
-        paths = [self.folder / name for name in (*names, FINAL_NAME, EVIDENCE_NAME, SCORES_NAME)]
+        names = [self._path(number, kind).name for kind in (_ROUND, _ANSWERED) for number in sorted(self.rounds(kind))]
+        paths = [self.folder / name for name in (*names, _ANSWER_NAME, FINAL_NAME, EVIDENCE_NAME, SCORES_NAME)]
         return [path for path in paths if path.is_file()]
 
     def save_final(
@@ -189,6 +266,7 @@ class SiteStore:
         record: Any,
         origin: Origin = _NOT_SAID,
         shared_origin: str | None = UNKNOWN,
+        tuned: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> Path:
         """Write the personal model: last shared and private tensors with the record of the run.
 
@@ -198,10 +276,13 @@ class SiteStore:
             record: of the run.
             origin: of the site's own cases.
             shared_origin: kind of all images that moved the shared tensors; None where none of these is trained.
+            tuned: what the site has made of shared parameters for itself after the last round, by state-dict key. Like
+                the private ones they are of this site's patients alone, and never travel.
         """
         self._prepare()
         tensors = {f"shared/{key}": value for key, value in shared.items()}
         tensors |= {f"private/{key}": value for key, value in private.items()}
+        tensors |= {f"tuned/{key}": value for key, value in tuned.items()}
         path = self.folder / FINAL_NAME
         trained_on = {"site": origin.to_json(), "shared": shared_origin}
         entries = {"record": json.dumps(record), TRAINED_ON: json.dumps(trained_on)}
@@ -241,13 +322,13 @@ class SiteStore:
         write_text(path, csv_text([rows[0], *(map(csv_cell, row.values()) for row in rows)]))
         return path
 
-    def rounds(self) -> list[int]:
-        """Numbers of the stored rounds."""
-        matches = map(_ROUND_NAME.fullmatch, os.listdir(self.folder)) if self.folder.is_dir() else ()
-        return [int(match[1]) for match in matches if match]
+    def rounds(self, kind: str = _ROUND) -> list[int]:
+        """Numbers of the rounds whose state is stored: of accepted answers, or of those "answered" since then."""
+        matches = map(_NAME.fullmatch, os.listdir(self.folder)) if self.folder.is_dir() else ()
+        return [int(match[2]) for match in matches if match and match[1] == kind]
 
-    def _path(self, number: int) -> Path:
-        return self.folder / f"round-{number:05d}.safetensors"
+    def _path(self, number: int, kind: str = _ROUND) -> Path:
+        return self.folder / f"{kind}-{number:05d}.safetensors"
 
     def _prepare(self) -> None:
         make_folder(self.folder)
@@ -263,17 +344,20 @@ class SiteStore:
 
     def _check(self, path: Path, metadata: Mapping[str, str]) -> None:
         self._check_identity(path, metadata)
-        if unsaid := self._unsaid_changes(path, metadata):
+        before = _stored_plan(path, metadata)
+        if begins_budget(before, self._plan):
+            raise PrivacyError(
+                f"{path} was trained without a budget for privacy, and what it holds would leave with the first answer "
+                "under one; begin the budget in a new experiment, which may start from the shared tensors (job "
+                "--start-from without --resume)"
+            )
+        if unsaid := self._unsaid_changes(before):
             raise PrivacyError(
                 f"{path} was stored with other settings than the job's plan has, and the plan does not say that they "
                 f"changed ({listed(unsaid)}); whoever makes the job has to accept that (job --resume --accept-changes)"
             )
 
-    def _unsaid_changes(self, path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
-        try:
-            before = json.loads(metadata["plan"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise WeightsError(f"{path} is not a site state ({error}); remove it to start afresh") from error
+    def _unsaid_changes(self, before: Any) -> dict[str, str]:
         changes = plan_changes(before, self._plan, at_site=True)
         return {name: change for name, change in changes.items() if name not in self._plan.changed}
 
@@ -283,6 +367,13 @@ class SiteStore:
                 f"{path} belongs to another experiment, method, backbone or site than {self._plan.experiment!r} at "
                 f"{self._site!r}; choose another experiment name, or remove the folder to start afresh"
             )
+
+
+def _stored_plan(path: Path, metadata: Mapping[str, str]) -> Any:
+    try:
+        return json.loads(metadata["plan"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path} is not a site state ({error}); remove it to start afresh") from error
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

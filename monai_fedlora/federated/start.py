@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -24,17 +25,15 @@ from monai_fedlora.federated.initial import (
     needs_backbone,
     save_shared,
 )
+from monai_fedlora.federated.installation import check_installed
+from monai_fedlora.federated.job_files import INITIAL_NAME, MANIFEST_NAME, PLAN_NAME
 from monai_fedlora.federated.limits import LENGTHS, Lengths, stored_lengths
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.run_record import BEST_NAME, LAST_NAME
+from monai_fedlora.federated.server_optimizer import Moments
+from monai_fedlora.federated.server_state import ACCEPTED, Accepted, stored_accepted, stored_moments
 from monai_fedlora.files import load_tensors
 from monai_fedlora.scope import Manifest
-
-CONFIG = Path("app") / "config"
-"""Where a job folder keeps its plan, its manifest and what it starts from."""
-PLAN_NAME = "plan.json"
-MANIFEST_NAME = "manifest.json"
-INITIAL_NAME = "initial_shared.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +45,8 @@ class Start:
         manifest: what may travel.
         shared: shared tensors that the first round sends, by key, in the manifest's types.
         earlier: lengths of the changes of the rounds before, see :class:`monai_fedlora.federated.limits.UpdateBound`.
+        moments: of the server's optimiser after these rounds.
+        accepted: last accepted round of every site in these rounds.
         images: kind of the images behind the shared tensors; None where the plan's seed has drawn them.
         first: the round that comes next; None for the plan's first.
     """
@@ -54,6 +55,8 @@ class Start:
     manifest: Manifest
     shared: dict[str, np.ndarray]
     earlier: Lengths = ()
+    moments: Moments = field(default_factory=dict)
+    accepted: Accepted = field(default_factory=dict)
     images: str | None = None
     first: int | None = None
 
@@ -75,10 +78,12 @@ class Start:
         Raises:
             ConfigError: the plan begins in a later round, and what it should go on from is missing, of another
                 experiment or round, or of other settings than the plan says (see :attr:`Plan.changed`).
+                Or other packages or another bundle are installed here than the plan pins.
             PrivacyError: the job's manifest is not what its plan shares.
             WeightsError: stored tensors are damaged or do not fit.
         """
         plan, declared = Plan.load(config / PLAN_NAME), Manifest.load(config / MANIFEST_NAME)
+        check_installed(plan.bundle, bundle_sha256=plan.bundle_sha256, versions=plan.versions)
         if declared != build_manifest(plan):
             raise PrivacyError(
                 f"{config / MANIFEST_NAME}: the job's manifest does not fit its plan; make the job again with this "
@@ -90,8 +95,15 @@ class Start:
         if not stored.is_file():
             return cls.of_plan(plan, backbone=backbone)
         shared, _ = load_shared(stored, manifest=declared)
-        images, earlier = job_images(stored, plan), stored_lengths(stored, plan)
-        return cls(plan=plan, manifest=declared, shared=shared, earlier=earlier, images=images)
+        return cls(
+            plan=plan,
+            manifest=declared,
+            shared=shared,
+            earlier=stored_lengths(stored, plan, first=plan.start_round),
+            moments=stored_moments(stored, declared, plan, first=plan.start_round),
+            accepted=stored_accepted(stored, plan, first=plan.start_round),
+            images=job_images(stored, plan),
+        )
 
     @classmethod
     def of_plan(cls, plan: Plan, *, backbone: str | None = None) -> Start:
@@ -140,26 +152,39 @@ class SharedFiles:
         self._plan = start.plan
         self._sent: Mapping[str, np.ndarray] = start.shared
         self._lengths = start.earlier
+        self._moments = start.moments
+        self._accepted = start.accepted
         self._images = start.images
         self._best = None if start.first is None else _score(folder / BEST_NAME)
 
     def save(
-        self, shared: Mapping[str, np.ndarray], *, round_number: int, score: float | None, lengths: Lengths, images: str
+        self,
+        shared: Mapping[str, np.ndarray],
+        *,
+        round_number: int,
+        score: float | None,
+        lengths: Lengths,
+        moments: Moments,
+        accepted: Accepted,
+        images: str,
     ) -> None:
         """Write what a round has brought, and what it started from if that scored best so far.
 
-        With them goes what a run that goes on from there has to know about the ``lengths`` of changes so far, and the
-        kind of all ``images`` that have moved them.
+        With them goes what a run that goes on from there has to know about the ``lengths`` of changes so far, the
+        ``moments`` of the server's optimiser, the last ``accepted`` round of every site, and the kind of all ``images``
+        that have moved them.
         """
-        before = {LENGTHS: self._lengths, IMAGES: self._images}
+        before: dict[str, Any] = {LENGTHS: self._lengths, IMAGES: self._images, "moments": self._moments}
+        before[ACCEPTED] = self._accepted
         lower = self._plan.task_of.lower_is_better
         if score is not None and (self._best is None or (score < self._best if lower else score > self._best)):
             self._best = score
             best, number = self._folder / BEST_NAME, round_number - 1
             save_shared(best, self._sent, plan=self._plan, round_number=number, score=score, **before)
-        after = {LENGTHS: lengths, IMAGES: images}
+        after: dict[str, Any] = {LENGTHS: lengths, IMAGES: images, "moments": moments, ACCEPTED: accepted}
         save_shared(self._folder / LAST_NAME, shared, plan=self._plan, round_number=round_number, **after)
-        self._sent, self._lengths, self._images = shared, lengths, images
+        self._sent, self._lengths, self._moments, self._images = shared, lengths, moments, images
+        self._accepted = accepted
 
 
 def _score(best: Path) -> float | None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, get_args
 
 from monai_fedlora.engines.compiling import COMPILERS
 from monai_fedlora.engines.precision import Kept, Precision
 from monai_fedlora.errors import ConfigError, nearest
+from monai_fedlora.federated.federation_settings import FEDERATION_SETTINGS
 from monai_fedlora.methods import METHODS
 
 
@@ -41,6 +43,12 @@ def _are_weights(value: Any) -> bool:
     return value is None or value == "balanced"
 
 
+def _are_levels(value: Any, *, positive: bool = False) -> bool:
+    if isinstance(value, (list, tuple)):
+        return len(value) == 3 and all(_number(part) and (part > 0 or not positive) for part in value)
+    return value is None
+
+
 _SWITCH = Kind(lambda value: type(value) is bool, "true or false")
 _POSITIVE = Kind(lambda value: _number(value) and value > 0, "a number above 0")
 _NOT_NEGATIVE = Kind(lambda value: _number(value) and value >= 0, "a number of at least 0")
@@ -55,6 +63,8 @@ TRAINING_SETTINGS: Mapping[str, Kind] = {
     "class_weights": Kind(_are_weights, "null, balanced, or a positive number for each class"),
     "compiler": _one_of(COMPILERS),
     "deterministic": _SWITCH,
+    "image_mean": Kind(_are_levels, "null, or a number for each of red, green and blue"),
+    "image_std": Kind(partial(_are_levels, positive=True), "null, or a number above 0 for each of red, green and blue"),
     "label_smoothing": Kind(lambda value: _number(value) and 0 <= value < 1, "a number from 0 to below 1"),
     "learning_rate": _POSITIVE,
     "max_grad_norm": Kind(lambda value: value is None or _POSITIVE.holds(value), "null or a number above 0"),
@@ -66,15 +76,15 @@ TRAINING_SETTINGS: Mapping[str, Kind] = {
 
 
 def check_names(settings: Iterable[str], methods: Sequence[str]) -> None:
-    """Check that training, or one of the methods, has each setting.
+    """Check that training, the federation or one of the methods has each setting.
 
     Raises:
         ConfigError: a method is unknown, or neither has a setting (the nearest one is suggested).
     """
     own = {field.name for name in methods for field in dataclasses.fields(METHODS[name])}
     for setting in settings:
-        if setting not in TRAINING_SETTINGS and setting not in own:
-            known = [*sorted(own), *TRAINING_SETTINGS]
+        if setting not in TRAINING_SETTINGS and setting not in FEDERATION_SETTINGS and setting not in own:
+            known = [*sorted(own), *TRAINING_SETTINGS, *FEDERATION_SETTINGS]
             raise ConfigError(
                 f"neither {' nor '.join(methods)} nor training has a setting {setting!r}{nearest(setting, known)}"
             )

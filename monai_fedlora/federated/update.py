@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NewType
@@ -40,6 +41,16 @@ class Update:
             PrivacyError: they are not what the manifest declares.
         """
         return Opened(replace(self, tensors=manifest.open(self.tensors, sent)))
+
+
+def payload_digest(payload: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of tensors with their keys, types and shapes."""
+    digest = hashlib.sha256()
+    for key, value in sorted(payload.items()):
+        array = np.ascontiguousarray(value)
+        digest.update(repr((key, array.dtype.str, value.shape)).encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 Opened = NewType("Opened", Update)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.run_record import BEST_NAME, ENDED, LAST_NAME, RESULTS_NAME
 from monai_fedlora.federated.site_state import SiteStore
 from monai_fedlora.files import make_folder, read_json, write_bytes
+from monai_fedlora.privacy.ledger import FOLDER as LEDGER
 
 PRODUCTS = (RESULTS_NAME, LAST_NAME, BEST_NAME)
 PRIVATE = "private"
@@ -59,6 +61,7 @@ def _remove_private(workspace: Path, plan: Plan) -> None:
     for site in plan.sites:
         store = SiteStore(root=workspace / PRIVATE, plan=plan, site=site)
         store.clear()
+        shutil.rmtree(store.folder / LEDGER, ignore_errors=True)
         with suppress(OSError):  # something of somebody else lies there
             (store.folder / LOCK_NAME).unlink(missing_ok=True)
             store.folder.rmdir()

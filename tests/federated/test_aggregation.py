@@ -281,6 +281,13 @@ def test_a_refused_site_may_answer_again_in_the_same_round() -> None:
     assert same_bits(average.aggregate(), make_payload(MANIFEST, 1))
 
 
+def test_accepted_rounds_are_written_down_by_name_whoever_answers_first() -> None:
+    average = opened(round_number=4)
+    for site in reversed(SITES):
+        average.accept(site, make_update(make_payload(MANIFEST), report(round_number=4)))
+    assert list(average.accepted.items()) == [(site, 4) for site in sorted(SITES)]
+
+
 def test_an_old_update_sent_again_in_a_later_round_is_refused() -> None:
     average = opened()
     average.accept("north", make_update(make_payload(MANIFEST, 1), report()))
@@ -378,6 +385,22 @@ def test_the_score_is_the_case_weighted_mean_of_the_sites_that_have_one() -> Non
     assert average.score("mcc") is None
 
 
+def test_with_equal_weights_an_update_counts_as_much_as_any_other_whatever_its_cases() -> None:
+    average = opened()
+    average.equal_weights = True
+    payloads = {site: make_payload(MANIFEST, seed=seed) for seed, site in enumerate(("north", "south"))}
+    for (site, payload), cases, value in zip(payloads.items(), (10, 490), (0.5, 0.9), strict=True):
+        average.accept(site, make_update(payload, report(cases, validation={"personal": scored(value)})))
+    found = average.aggregate()
+    for key, entry in MANIFEST.down.entries.items():
+        expected = np.mean([payload[key].astype(np.float64) for payload in payloads.values()], axis=0)
+        assert np.array_equal(found[key], expected.astype(entry.dtype))
+    assert average.score("balanced_accuracy") == pytest.approx(0.7)
+    limits = average.limits()
+    assert limits is not None
+    assert limits["weights"] == {}
+
+
 # ---- tensors that travel one way ------------------------------------------------------------------------
 
 ONE_WAY = Manifest(
@@ -428,7 +451,7 @@ def change_of(seed: int) -> np.ndarray:
 
 
 @pytest.mark.slow
-@given(st.lists(st.integers(0, 1000), min_size=1, max_size=3))
+@given(st.lists(st.integers(0, 1000).filter(lambda seed: seed != 99), min_size=1, max_size=3))  # 99 is what was sent
 def test_agreement_is_the_cosine_of_the_whole_changes(seeds: list[int]) -> None:
     average = opened()
     for site, seed in reversed(list(zip(SITES, seeds, strict=False))):
@@ -472,3 +495,30 @@ def test_what_the_server_does_not_send_changes_from_zero() -> None:
     before = make_payload(ONE_WAY.down, seed=99)
     changes = [value - before.get(key, 0.0) for key, value in make_payload(ONE_WAY.up, seed=1).items()]
     assert found["norms"][0] == pytest.approx(np.sqrt(sum(float((c**2).sum()) for c in changes)), rel=1e-5)
+
+
+def test_a_round_without_a_shared_step_has_no_weight() -> None:
+    """Its tensors are those that came: with a weight they would hold the others back."""
+    average = opened()
+    reference = make_payload(MANIFEST, seed=99)
+    average.accept("north", make_update(reference, report(90, idle=1)))
+    average.accept("south", make_update(make_payload(MANIFEST, 2), report(10)))
+    assert same_bits(average.aggregate(), make_payload(MANIFEST, 2))
+    average = opened()
+    average.accept("north", make_update(reference, report(90, idle=1)))
+    assert same_bits(average.aggregate(), reference)
+    assert average.accepted == {"north": 0}
+
+
+def test_a_repeated_round_forgets_the_first_attempt() -> None:
+    once, twice = opened(round_number=1), opened(round_number=1)
+    for seed, site in enumerate(SITES):
+        twice.accept(site, make_update(make_payload(MANIFEST, seed + 20), report(10, round_number=1)))
+    twice.begin(1, make_payload(MANIFEST, seed=99))
+    assert twice.accepted == {}
+    for average in (once, twice):
+        average.accept("north", make_update(make_payload(MANIFEST, 3), report(10, round_number=1)))
+    assert once.lengths == twice.lengths
+    assert same_bits(once.aggregate(), twice.aggregate())
+    once.begin(2, make_payload(MANIFEST, seed=99))
+    assert (once.last_accepted("north"), once.last_accepted("south")) == (1, -1)

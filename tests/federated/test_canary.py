@@ -124,7 +124,7 @@ def test_the_sites_really_held_the_marks(run: Run) -> None:
     assert any(".lora_A.private." in key for key in private_keys(run))
     for site in run.plan.sites:
         folder = run.workspace / "private" / run.plan.experiment / site
-        for name in ("round-00000", "round-00001", "final"):
+        for name in ("round-00001", "final"):
             tensors = load_tensors(folder / f"{name}.safetensors")[0]
             values = [value for key, value in tensors.items() if key.startswith("private/")]
             assert values and all(bool((value == PRIVATE_MARK).all()) for value in values)

@@ -307,7 +307,8 @@ def whole(plan: Plan, prepared: Prepared, tmp_path_factory: pytest.TempPathFacto
 
 
 def residual(folder: Path, number: int) -> dict[str, torch.Tensor]:
-    tensors = load_tensors(folder / "trial" / "site-1" / f"round-{number:05d}.safetensors")[0]
+    (path,) = (folder / "trial" / "site-1").glob(f"*-{number:05d}.safetensors")
+    tensors = load_tensors(path)[0]
     return {key.removeprefix("residual/"): value for key, value in tensors.items() if key.startswith("residual/")}
 
 
@@ -334,7 +335,10 @@ def test_executors_that_start_anew_for_each_round_compute_the_run_in_one_process
     monkeypatch: pytest.MonkeyPatch,
     decoded: Counter[bytes],
 ) -> None:
-    """Through the site's own gate and both of the job, to the bit, the memory included; each end decodes once."""
+    """Through the site's own gate and both of the job, to the bit, the memory included.
+
+    No gate decodes, and the server does so once; what the site decodes, its own process does.
+    """
     manifest, _ = build_shared(plan)
     write_job(plan, manifest, tmp_path / "job")
     for name, value in {**prepared.environment, "MONAI_FEDLORA_PRIVATE_DIR": str(tmp_path / "private")}.items():
@@ -364,17 +368,17 @@ def test_executors_that_start_anew_for_each_round_compute_the_run_in_one_process
             message = gate.process(message, context)
         sent = open_message(message, DataKind.WEIGHTS).data
         assert sum(array.nbytes for array in sent.values()) == manifest.up.nbytes
-        assert sum(decoded.values()) == encoded
+        assert not decoded
         assert server.answer("site-1", server.submit("site-1", message))
-        assert sum(decoded.values()) == 2 * encoded
+        assert sum(decoded.values()) == encoded
         decoded.clear()
         shared = server.close()
     stored = load_tensors(whole / "shared.safetensors")[0]
     assert stored.keys() == shared.keys()
     assert all(torch.equal(stored[key], torch.from_numpy(value)) for key, value in shared.items())
-    for number in range(plan.rounds):
-        name = f"trial/site-1/round-{number:05d}.safetensors"
-        assert (tmp_path / "private" / name).read_bytes() == (whole / "private" / name).read_bytes()
+    last = f"trial/site-1/*-{plan.rounds - 1:05d}.safetensors"
+    (mine,), (theirs,) = ((folder / "private").glob(last) for folder in (tmp_path, whole))
+    assert mine.read_bytes() == theirs.read_bytes()
 
 
 @pytest.mark.slow
@@ -396,7 +400,7 @@ def test_the_memory_is_kept_with_the_round_and_is_what_was_not_sent(
     update = site.train_round(0, shared)
     decoded = manifest.up.open(update.tensors, shared)
     state = site.network.state_dict()
-    kept = residual(whole / "private", 0)
+    kept = residual(tmp_path, 0)
     assert kept.keys() == {key for key, entry in manifest.entries.items() if entry.encoding}
     for key, rest in kept.items():
         np.testing.assert_allclose(state[key].numpy() - decoded[key], rest.numpy(), atol=1e-8)
@@ -430,7 +434,7 @@ def test_round_zero_forgets_what_was_left_over(plan: Plan, whole: Path, prepared
     site.train_round(1, shared)
     again = site.train_round(0, shared)
     assert same_bits(first.tensors, again.tensors)
-    assert site.store.rounds() == [0]
+    assert (site.store.rounds(), site.store.rounds("answered")) == ([], [0])
 
 
 @pytest.mark.slow
@@ -450,7 +454,7 @@ def test_factors_that_start_anew_have_no_memory(prepared: Prepared, tmp_path: Pa
     shared = build_shared(plan)[1]
     site.train_round(0, shared)
     assert any("lora_" in key for key in residual(tmp_path, 0))
-    site._open(1, shared)
+    site._open(1, shared, None)
     assert site._residual
     assert not [key for key in site._residual if "lora_" in key]
 
@@ -464,4 +468,4 @@ def test_a_memory_of_another_size_is_refused_and_named(plan: Plan, prepared: Pre
     site._residual = {**site._residual, key: np.zeros((1, 1), np.float32)}
     with pytest.raises(PrivacyError, match="another size"):
         site.train_round(1, shared)
-    assert site.store.rounds() == [0]
+    assert (site.store.rounds(), site.store.rounds("answered")) == ([0], [])

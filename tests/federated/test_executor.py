@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import stat
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Events
 from nvflare.apis.dxo import DXO, DataKind
 from nvflare.apis.fl_constant import FLContextKey, ReservedKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
@@ -23,15 +24,43 @@ from nvflare.app_common.app_constant import AppConstants
 from monai_fedlora.federated.executor import SiteExecutor
 from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.federated.filters import SharedOnly
-from monai_fedlora.federated.flare_context import EVALUATE_TASK, REFUSED, TRAIN_TASK, open_message, weights_message
+from monai_fedlora.federated.flare_context import (
+    EVALUATE_TASK,
+    READY_TASK,
+    TRAIN_TASK,
+    open_message,
+    readiness_message,
+    weights_message,
+)
 from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.jobs import write_job
-from monai_fedlora.federated.logs import kept_in
+from monai_fedlora.federated.readiness import Readiness
+from monai_fedlora.federated.site_readiness import Examination
+from monai_fedlora.federated.site_work import SiteWork
+from monai_fedlora.federated.workers import DiedIdle
 from monai_fedlora.files import read_json, write_json
-from monai_fedlora.scope import Manifest, Role
+from monai_fedlora.scope import Manifest
 from tests.federated.conftest import Prepared, same_bits
 
 Payload = dict[str, np.ndarray]
+
+
+class SameProcess:
+    """A worker without a process of its own."""
+
+    stays = alive = True
+
+    def __init__(self, client: Client, setup: Mapping[str, Any]) -> None:
+        given = {key: setup[key] for key in ("site", "simulated")}
+        places = {key: Path(setup[key]) for key in ("config", "local", "private")}
+        self.work = SiteWork(**given, **places, should_stop=lambda: client.abort.triggered)
+
+    def ask(self, question: Mapping[str, Any], tensors: Payload, *, should_stop: Callable[[], bool]) -> Any:
+        answer, update = self.work.answer(json.loads(json.dumps(question)), tensors)
+        return json.loads(json.dumps(answer)), update
+
+    def end(self) -> None:
+        """Nothing has to end."""
 
 
 class Client:
@@ -51,7 +80,15 @@ class Client:
         }.items():
             self.context.set_prop(key, value, private=True, sticky=False)
         self.executor = SiteExecutor()
+        self.executor._new_worker = lambda setup, should_stop: SameProcess(self, setup)  # type: ignore
         self.abort = Signal()
+
+    @property
+    def work(self) -> SiteWork:
+        """What answers, in this process."""
+        worker = self.executor._worker
+        assert isinstance(worker, SameProcess)
+        return worker.work
 
     def send(self, message: Shareable, task: str = TRAIN_TASK, round_number: int = 0) -> Shareable:
         message.set_header(AppConstants.CURRENT_ROUND, round_number)
@@ -126,22 +163,71 @@ def other_method(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil, error",
+    "spoil, code, error",
     [
-        (without_plan, "plan.json does not exist"),
-        (other_manifest, "PrivacyError: the job's manifest is not what"),
-        (other_method, "PrivacyError: the job's manifest is not what"),
+        (without_plan, "SITE_FAILED", "plan.json does not exist"),
+        (other_manifest, "TASK_REFUSED", "PrivacyError: the job's manifest is not what"),
+        (other_method, "TASK_REFUSED", "PrivacyError: the job's manifest is not what"),
     ],
     ids=["no plan", "other manifest", "other method"],
 )
 def test_a_job_that_does_not_fit_is_refused_before_any_training(
-    client: Client, streamed: Callable[[], str], spoil: Callable[[Client], None], error: str
+    client: Client, streamed: Callable[[], str], spoil: Callable[[Client], None], code: str, error: str
 ) -> None:
     spoil(client)
-    assert client.train().get_return_code() == ReturnCode.EXECUTION_EXCEPTION
+    declared = client.app / "config" / "manifest.json"
+    entries = Manifest.load(declared).down.entries
+    shared = {key: client.shared.get(key, np.zeros(*entry.form[::-1])) for key, entry in entries.items()}
+    assert client.train(shared).get_return_code() == code
     assert error in client.errors
     assert {path.name for path in client.private.iterdir()} <= {"errors.log", "site.log"}
     assert str(client.app) not in streamed()
+
+
+def test_a_worker_that_had_ended_is_replaced_once(client: Client, streamed: Callable[[], str]) -> None:
+    asked = list[str]()
+
+    class Idle:
+        stays = alive = True
+
+        def ask(self, question: Mapping[str, Any], tensors: Payload, *, should_stop: Callable[[], bool]) -> Any:
+            asked.append(next(iter(question)))
+            raise DiedIdle("by signal 9")
+
+        def end(self) -> None:
+            """Nothing has to end."""
+
+    client.executor._new_worker = lambda setup, should_stop: Idle()  # type: ignore
+    assert client.send(readiness_message(), READY_TASK).get_return_code() == "WORKER_DIED"
+    assert asked == ["ready", "ready"]
+    assert "DiedIdle: by signal 9" in client.errors
+
+
+@pytest.mark.slow
+def test_readiness_is_that_of_the_examination_and_builds_no_site(
+    client: Client, prepared: Prepared, tmp_path: Path
+) -> None:
+    errors = list[Exception]()
+    expected = Examination(
+        name="site-1", plan=client.plan, manifest=client.manifest, private_root=tmp_path, note=errors.append
+    ).readiness()
+    reply = client.send(readiness_message(), READY_TASK)
+    told = Readiness.parse(open_message(reply, DataKind.STATISTICS).data)
+    assert told.codes == () == tuple(errors)
+    same = ("cases", "bundle", "versions", "needed_mb")
+    assert [getattr(told, name) for name in same] == [getattr(expected, name) for name in same]
+    assert client.work._site is None
+
+
+def test_why_a_site_is_not_ready_is_a_code_for_the_log_and_the_server(
+    client: Client, tmp_path: Path, streamed: Callable[[], str]
+) -> None:
+    asks_for_approval(client, tmp_path / "workspace")
+    reply = client.send(readiness_message(), READY_TASK)
+    assert open_message(reply, DataKind.STATISTICS).data["codes"] == ["NOT_APPROVED"]
+    assert "not ready: NOT_APPROVED; details are in errors.log" in streamed()
+    assert "require_approval: no approval fits this job of trial" in client.errors
+    assert "require_approval" not in streamed()
 
 
 def undeclared(shared: Payload) -> Shareable:
@@ -162,28 +248,19 @@ def undeclared(shared: Payload) -> Shareable:
 def test_a_message_that_is_not_exact_is_answered_with_an_error(
     client: Client, monkeypatch: pytest.MonkeyPatch, message: Callable[[Payload], Shareable]
 ) -> None:
-    class Idle:
-        """A site that only checks what it is sent."""
+    def accepted(*_: Any) -> None:
+        raise AssertionError("it was accepted")
 
-        manifest = client.manifest
-
-        def train_round(self, round_number: int, shared: Any) -> None:
-            self.manifest.check(shared)
-            raise AssertionError("it was accepted")
-
-        def finish(self, shared: Any, *, images: str) -> None:
-            self.train_round(0, shared)
-
-    monkeypatch.setattr(client.executor, "_build_site", lambda context: Idle())
+    monkeypatch.setattr(client.executor, "_new_worker", accepted)
     for task in (TRAIN_TASK, EVALUATE_TASK):
-        assert client.send(message(client.shared), task).get_return_code() == ReturnCode.EXECUTION_EXCEPTION
+        assert client.send(message(client.shared), task).get_return_code() == "TASK_REFUSED"
     assert client.errors.count("errors.PrivacyError: ") == 2
-    assert "accepted" not in client.errors
+    assert "it was accepted" not in client.errors
 
 
 def test_a_round_without_a_number_is_answered_with_an_error(client: Client) -> None:
     reply = client.executor.execute(TRAIN_TASK, weights_message(client.shared), client.context, client.abort)
-    assert reply.get_return_code() == ReturnCode.EXECUTION_EXCEPTION
+    assert reply.get_return_code() == "SITE_FAILED"
 
 
 def asks_for_more(client: Client, workspace: Path) -> None:
@@ -199,11 +276,11 @@ def misspelt(client: Client, workspace: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "said"),
+    ("limit", "code", "said"),
     [
-        (asks_for_more, "PolicyError: least_cases: the site trains on 4 patients"),
-        (asks_for_approval, "PolicyError: require_approval: no approval fits this job of trial"),
-        (misspelt, "'least_case' is not a limit"),
+        (asks_for_more, "POLICY_FORBIDS", "PolicyError: least_cases: the site trains on 4 patients"),
+        (asks_for_approval, "NOT_APPROVED", "NotApproved: require_approval: no approval fits this job of trial"),
+        (misspelt, "POLICY_FORBIDS", "'least_case' is not a limit"),
     ],
 )
 def test_what_the_sites_policy_does_not_allow_is_answered_with_a_bare_code(
@@ -211,15 +288,16 @@ def test_what_the_sites_policy_does_not_allow_is_answered_with_a_bare_code(
     tmp_path: Path,
     streamed: Callable[[], str],
     limit: Callable[[Client, Path], None],
+    code: str,
     said: str,
 ) -> None:
     limit(client, tmp_path / "workspace")
     for task in (TRAIN_TASK, EVALUATE_TASK):
         reply = SharedOnly().process(client.send(weights_message(client.shared), task), client.context)
-        assert reply.get_return_code() == REFUSED
+        assert reply.get_return_code() == code
         assert set(reply) == {"__headers__"}
     assert client.errors.count(said) == 2
-    assert "task failed with PolicyError" in streamed()
+    assert f"task failed with {said.partition(':')[0] if ':' in said else 'PolicyError'}" in streamed()
     for secret in ("least_case", "require_approval", "policy.json", "4 patients"):
         assert secret not in streamed()
     assert {path.name for path in client.private.iterdir()} <= {"errors.log", "site.log"}
@@ -229,77 +307,28 @@ def test_what_the_sites_policy_does_not_allow_is_answered_with_a_bare_code(
 def test_a_policy_that_tightens_ends_a_run_at_the_next_task(client: Client, tmp_path: Path) -> None:
     assert client.train().get_return_code() == ReturnCode.OK
     asks_for_more(client, tmp_path / "workspace")
-    assert client.train(round_number=1).get_return_code() == REFUSED
+    assert client.train(round_number=1).get_return_code() == "POLICY_FORBIDS"
     (tmp_path / "workspace" / "local" / "policy.json").unlink()
     assert client.train(round_number=1).get_return_code() == ReturnCode.OK
-
-
-def unreadable_image(client: Client, prepared: Prepared, folder: Path) -> str:
-    """Replace a patient's image by text; return what must not be in NVFlare's log."""
-    listed = read_json(prepared.data / "site-1" / "datalist.json")
-    broken = folder / "secretfolder" / "broken.nii.gz"
-    broken.parent.mkdir()
-    broken.write_text("not an image")
-    listed["training"][0] |= {"subject": "secretfolder", "ed": str(broken)}
-    write_json(folder / "data" / "site-1" / "datalist.json", listed)
-    return str(folder / "data")
-
-
-def test_what_is_wrong_with_a_file_stays_in_the_private_folder(
-    client: Client, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streamed: Callable[[], str]
-) -> None:
-    monkeypatch.setenv("MONAI_FEDLORA_DATA", unreadable_image(client, prepared, tmp_path))
-    reply = client.train()
-    assert reply.get_return_code() == ReturnCode.EXECUTION_EXCEPTION
-    assert set(reply) == {"__headers__"}
-    assert "secretfolder" in client.errors
-    assert "task failed with" in streamed()
-    for secret in ("secretfolder", str(tmp_path), str(prepared.data)):
-        assert secret not in streamed()
-
-
-def test_who_was_in_a_diverging_batch_stays_in_the_private_folder(
-    client: Client, monkeypatch: pytest.MonkeyPatch, streamed: Callable[[], str]
-) -> None:
-    client.train()
-    site = client.executor._site
-    assert site is not None
-    subjects = [case["subject"] for case in site._bundled("train::data")]
-
-    def diverge(engine: Any) -> None:
-        with torch.no_grad():
-            for key in site.scope.keys(Role.PRIVATE):
-                site.network.get_parameter(key).fill_(float("nan"))
-
-    site._trainer.add_event_handler(Events.ITERATION_STARTED, diverge)
-    reply = client.train(round_number=1)
-    assert reply.get_return_code() == ReturnCode.EXECUTION_EXCEPTION
-    for log in (client.errors, (client.private / "site.log").read_text()):
-        assert any(subject in log for subject in subjects)
-    for name in ("errors.log", "site.log"):
-        assert stat.S_IMODE((client.private / name).stat().st_mode) == 0o600
-    assert "task failed with FedLoraError" in streamed()
-    assert not any(subject in streamed() for subject in subjects)
-    assert str(client.private) not in streamed()
 
 
 @pytest.mark.slow
 def test_a_failed_site_is_built_again_and_goes_on_with_its_state(client: Client, prepared: Prepared) -> None:
     client.train()
-    failed = client.executor._site
-    assert client.train({**client.shared, "x": np.zeros(1, np.float16)}, 1).get_return_code() != ReturnCode.OK
-    assert client.executor._site is None
+    failed = client.work._site
+    assert client.train(round_number=-1).get_return_code() != ReturnCode.OK
+    assert client.work._site is None
     again = client.train(round_number=1)
     assert again.get_return_code() == ReturnCode.OK
-    assert client.executor._site not in (None, failed)
-    assert client.executor._site.store.rounds() == [0, 1]
+    assert client.work._site not in (None, failed)
+    assert client.work._site.store.rounds("answered") == [1]
 
 
 @pytest.mark.slow
 def test_an_aborted_task_ends_training_and_the_next_one_starts_from_the_stored_state(client: Client) -> None:
     client.abort.trigger(True)
     assert client.train().get_return_code() == ReturnCode.TASK_ABORTED
-    assert client.executor._site is None
+    assert client.work._site is None
     assert not list(client.private.rglob("*.safetensors"))
     assert not (client.private / "errors.log").exists()
     client.abort = Signal()
@@ -311,7 +340,7 @@ def test_errors_that_cannot_be_written_down_are_answered_all_the_same(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("MONAI_FEDLORA_PRIVATE_DIR", str(tmp_path / "file" / "private"))
-    assert client.train().get_return_code() == ReturnCode.EXECUTION_EXCEPTION
+    assert client.train().get_return_code() == "SITE_FAILED"
     assert "errors.log in the site's private folder cannot be written (NotADirectoryError)" in streamed()
     assert str(tmp_path) not in streamed()
 
@@ -334,40 +363,24 @@ def test_threads_are_the_sites_choice_and_one_in_the_simulator(
         torch.set_num_threads(1)
 
 
-@pytest.fixture
-def library() -> Iterator[logging.Logger]:
-    logger = logging.getLogger("some_library")
-    logger.setLevel(logging.INFO)
-    yield logger
-    logger.setLevel(logging.NOTSET)
-
-
-def test_logs_of_libraries_are_kept_and_those_of_the_federation_go_on(
-    tmp_path: Path, library: logging.Logger, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    path = tmp_path / "site.log"
-    with kept_in(path):
-        assert not path.exists()
-        library.error("patient007")
-        logging.getLogger("monai_fedlora.data.site").info("patient008")
-        logging.getLogger("nvflare.private").info("heartbeat")
-        logging.getLogger("monai_fedlora.federated.filters.SharedOnly").info("blocked")
-    library.error("afterwards")
-    assert caplog.messages == ["heartbeat", "blocked", "afterwards"]
-    kept = path.read_text()
-    assert "ERROR some_library: patient007" in kept
-    assert "patient008" in kept
-    assert not any(word in kept for word in ("heartbeat", "blocked", "afterwards"))
-
-
-def test_logging_is_as_before_after_an_error(tmp_path: Path, library: logging.Logger) -> None:
-    root = logging.getLogger()
-    before = [(handler, list(handler.filters)) for handler in root.handlers]
-    with pytest.raises(RuntimeError), kept_in(tmp_path / "site.log"):
-        raise RuntimeError
-    assert [(handler, list(handler.filters)) for handler in root.handlers] == before
-
-
 def test_a_manifest_survives_the_job(client: Client) -> None:
     assert Manifest.load(client.app / "config" / "manifest.json") == client.manifest
+
+
+ASKED = """
+import sys
+from monai_fedlora.federated import executor, filters, tensors, wake_up, workers
+from monai_fedlora.federated.flare_context import load_form
+from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_context import FLContext
+context = FLContext()
+context.set_prop(FLContextKey.APP_ROOT, sys.argv[1])
+assert load_form(context).classes == 2
+print([name for name in ("torch", "monai", "ignite", "peft", "safetensors.torch") if name in sys.modules])
+"""
+
+
+@pytest.mark.slow
+def test_who_only_asks_imports_nothing_that_computes(client: Client) -> None:
+    said = subprocess.run([sys.executable, "-c", ASKED, str(client.app)], check=True, capture_output=True, text=True)
+    assert said.stdout == "[]\n"

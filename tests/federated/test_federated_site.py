@@ -20,6 +20,7 @@ from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.site_evaluation import SiteEvaluation
 from monai_fedlora.federated.update import Update
 from monai_fedlora.files import load_tensors, read_json, save_tensors, sha256, write_json
 from monai_fedlora.scope import Role
@@ -28,6 +29,7 @@ from tests.federated.conftest import Prepared, same_bits
 
 Build = Callable[..., Site]
 Payload = dict[str, np.ndarray]
+KEPT = ("logits", "shared_logits")
 
 
 @pytest.fixture
@@ -48,6 +50,15 @@ def first_shared(plan: Plan, prepared: Prepared) -> Payload:
 
 def files_in(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def states_in(folder: Path) -> dict[str, bytes]:
+    """What a site goes on from; an answer that the server has accepted is another name of the same state."""
+    return {
+        name.replace("answered", "round"): data
+        for name, data in files_in(folder).items()
+        if name != "answer.safetensors"
+    }
 
 
 def without_clock(report: Report) -> Report:
@@ -128,7 +139,7 @@ def test_features_leave_the_device_while_a_site_rests(
     monkeypatch.setattr("monai_fedlora.engines.features.room_on", lambda device: 10**9)
     site = build(uninterrupted.plan)
     first = site.train_round(0, first_shared(uninterrupted.plan, prepared))
-    assert len({inferer for inferer in site._inferers if inferer._on_device}) == 2
+    assert len({inferer for inferer in site._resting._inferers if inferer._on_device}) == 2
     assert held_on(torch.device("cpu")) > 0
     site.rest()
     assert held_on(torch.device("cpu")) == 0
@@ -145,7 +156,8 @@ def test_a_site_that_restarts_after_every_task_computes_the_same_bits(
         assert without_clock(one.report) == without_clock(other.report)
     assert without_clock(uninterrupted.final) == without_clock(restarted.final)
     stores = uninterrupted.site.store.folder, restarted.site.store.folder
-    names = ["round-00000.safetensors", "round-00001.safetensors"]
+    names = ["round-00001.safetensors"]
+    assert all(not (store / "answer.safetensors").exists() for store in stores)
     assert [files_in(stores[0])[name] for name in names] == [files_in(stores[1])[name] for name in names]
     final, again = (load_tensors(store / "final.safetensors")[0] for store in stores)
     assert final.keys() == again.keys()
@@ -238,10 +250,9 @@ def test_round_zero_starts_fresh_even_where_an_older_run_left_its_state(
     site.train_round(0, shared)
     site.finish(site.train_round(1, shared).tensors)
     again = site.train_round(0, shared)
-    assert site.store.rounds() == [0]
+    assert (site.store.rounds(), site.store.rounds("answered")) == ([], [0])
     assert not (site.store.folder / "final.safetensors").exists()
     assert {path.name for path in (site.store.folder / "_earlier-1").iterdir()} == {
-        "round-00000.safetensors",
         "round-00001.safetensors",
         "final.safetensors",
         "evidence.safetensors",
@@ -256,7 +267,7 @@ def test_a_late_joiner_starts_fresh(build: Build, prepared: Prepared, uninterrup
     expected = uninterrupted.updates[0]
     assert same_bits(update.tensors, expected.tensors)
     assert update.report.round == 1
-    assert site.store.rounds() == [1]
+    assert site.store.rounds("answered") == [1]
 
 
 def test_a_site_that_missed_a_round_goes_on_from_its_last_one(
@@ -266,7 +277,7 @@ def test_a_site_that_missed_a_round_goes_on_from_its_last_one(
     site = build()
     update = site.train_round(5, uninterrupted.updates[0].tensors)
     assert same_bits(update.tensors, uninterrupted.updates[1].tensors)
-    assert site.store.rounds() == [0, 5]
+    assert (site.store.rounds(), site.store.rounds("answered")) == ([0], [5])
 
 
 def test_a_server_that_goes_back_too_far_is_refused(build: Build, prepared: Prepared) -> None:
@@ -315,7 +326,7 @@ def test_a_new_process_can_repeat_a_round_that_failed_half_way(
 
     with site._optimiser.register_step_post_hook(fail), pytest.raises(OSError, match="gone"):
         site.train_round(1, update.tensors)
-    assert site.store.rounds() == [0]
+    assert (site.store.rounds(), site.store.rounds("answered")) == ([0], [])
     assert same_bits(build().train_round(1, update.tensors).tensors, uninterrupted.updates[1].tensors)
 
 
@@ -353,7 +364,9 @@ def test_a_site_without_data_has_the_phantom_of_its_bundle(
         raise DataError(f"{site}: {where}")
 
     monkeypatch.setattr("monai_fedlora.federated.materials.site_data", look)
-    with pytest.raises(DataError, match=f"site-1: {{'data_root': None, 'phantom': '{phantom}'}}"):
+    with pytest.raises(
+        DataError, match=f"site-1: {{'data_root': None, 'phantom': '{phantom}', 'task': 'classification'"
+    ):
         Site(name="site-1", plan=prepared.plan(bundle=bundle), private_root=tmp_path)
 
 
@@ -364,6 +377,7 @@ def test_a_setting_that_the_bundle_does_not_have_is_named(
 
     config = read_json(bundle_path(prepared.plan().bundle) / "configs" / "train.json")
     del config["save_checkpoints"]
+    config |= read_json(bundle_path(prepared.plan().bundle).parent / "training.json")  # complete in itself
     write_json(tmp_path / "bundles" / "reduced" / "configs" / "train.json", config)
     monkeypatch.setenv("MONAI_FEDLORA_BUNDLES", str(tmp_path / "bundles"))
     with pytest.raises(ConfigError, match="bundle reduced has no setting 'save_checkpoints'"):
@@ -381,11 +395,11 @@ def test_private_state_of_another_experiment_is_refused(
 ) -> None:
     site = build()
     site.train_round(0, first_shared(site.plan, prepared))
-    files = files_in(site.store.folder)
+    files = states_in(site.store.folder)
     other = build(prepared.plan(**change))
     with pytest.raises(PrivacyError, match=r"round-00000\.safetensors belongs to another experiment"):
         other.train_round(1, first_shared(other.plan, prepared))
-    assert files_in(site.store.folder) == files
+    assert states_in(site.store.folder) == files
 
 
 def test_private_state_of_another_site_is_refused(build: Build, prepared: Prepared, tmp_path: Path) -> None:
@@ -437,11 +451,11 @@ def test_a_round_that_is_given_up_ends_early_and_leaves_nothing(build: Build, pr
     site = build(prepared.plan(local_epochs=2), should_stop=lambda: next(stopped, False))
     shared = first_shared(site.plan, prepared)
     first = site.train_round(0, shared)
-    before = files_in(site.store.folder)
+    before = states_in(site.store.folder)
     with pytest.raises(Aborted):
         site.train_round(1, first.tensors)
     assert next(stopped, None) is None
-    assert files_in(site.store.folder) == before
+    assert states_in(site.store.folder) == before
     again, other = site.train_round(1, first.tensors), build(site.plan).train_round(1, first.tensors)
     assert same_bits(again.tensors, other.tensors)
 
@@ -467,27 +481,36 @@ def test_local_keeps_everything(prepared: Prepared, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_fedavg_sends_everything_that_trains(build: Build, prepared: Prepared) -> None:
+def test_fedavg_sends_everything_that_trains_and_has_one_model(
+    build: Build, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site = build(prepared.plan(method="fedavg", rounds=1))
     before = first_shared(site.plan, prepared)
     update = site.train_round(0, before)
     assert site.scope.keys(Role.PRIVATE) == []
     assert update.tensors.keys() == {name for name, p in site.network.named_parameters() if p.requires_grad}
     assert all(not np.array_equal(before[key], value) for key, value in update.tensors.items())
-    test = build(site.plan).finish(update.tensors).test
+    last = build(site.plan)
+    runs, run = list[str](), SiteEvaluation.of_network
+    monkeypatch.setattr(SiteEvaluation, "of_network", lambda self, split: (runs.append(split), run(self, split))[1])
+    test = last.finish(update.tensors).test
     assert test["personal"] == test["shared"]
+    assert runs == ["validate", "test"]  # both are one model
+    assert torch.equal(*(load_tensors(last.store.folder / "evidence.safetensors")[0][f"test/{k}"] for k in KEPT))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["fedrep", "feddpa", "ditto", "pfedst"])
-def test_a_site_that_would_train_no_round_is_refused_before_anything_is_scored(
+def test_a_site_that_would_never_train_a_part_is_refused_before_anything_is_scored(
     build: Build, prepared: Prepared, tmp_path: Path, method: str
 ) -> None:
     alternating = {"classifier": "linear", "schedule": "alternate"} if method == "pfedst" else {}
-    plan = prepared.plan(method=method, method_args=alternating, training={"batch_size": 32, "warmup_epochs": 0})
+    training = {"batch_size": 32, "warmup_epochs": 0}
+    plan = prepared.plan(method=method, method_args=alternating, training=training, rounds=1)
     with pytest.raises(
         ConfigError, match=r"site-1 has \d+ training cases, in batches of 32: .*1 optimiser step .* 2 phases"
     ):
         build(plan)
     assert files_in(tmp_path / "private") == {}
     build(dataclasses.replace(plan, local_epochs=2))
+    build(dataclasses.replace(plan, rounds=2))

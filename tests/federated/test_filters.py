@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from nvflare.app_common.app_constant import AppConstants
 
 from monai_fedlora.federated.filters import SharedOnly
-from monai_fedlora.federated.flare_context import metrics_message, open_message, weights_message
+from monai_fedlora.federated.flare_context import metrics_message, open_message, readiness_message, weights_message
+from monai_fedlora.federated.readiness import Readiness
 from monai_fedlora.files import write_json
 from tests.helpers import make_manifest, make_payload, make_plan
 
@@ -96,6 +98,24 @@ def test_an_error_reply_is_stripped_to_its_code(gate: Gate, code: str) -> None:
     message["traceback"] = SECRET
     passed = gate(message)
     assert dict(passed) == {ReservedHeaderKey.HEADERS: {ReservedHeaderKey.RC: code}}
+
+
+def test_a_sites_readiness_passes_and_who_asks_for_it_says_nothing(fl_ctx: FLContext) -> None:
+    said = Readiness(codes=("DISK_FULL",), versions={"torch": "2.13.0"}, bundle="0123abcd", free_mb=12)
+    for chain, message, passes in (
+        (FilterChainType.TASK_RESULT_CHAIN, readiness_message(said), True),
+        (FilterChainType.TASK_DATA_CHAIN, readiness_message(), True),
+        (FilterChainType.TASK_DATA_CHAIN, readiness_message(said), False),
+        (FilterChainType.TASK_RESULT_CHAIN, DXO(DataKind.STATISTICS, data={"codes": [SECRET]}).to_shareable(), False),
+        (FilterChainType.TASK_RESULT_CHAIN, DXO(DataKind.STATISTICS, data={"a": 1}, meta={}).to_shareable(), False),
+    ):
+        shared_only = SharedOnly()
+        shared_only.set_prop(FilterContextKey.CHAIN_TYPE, chain)
+        through = partial(shared_only.process, fl_ctx=fl_ctx)
+        if passes:
+            assert through(message) is message
+        else:
+            blocked(through, message)
 
 
 # ---- what is blocked ------------------------------------------------------------------------------------

@@ -24,15 +24,15 @@ from nvflare.private.privacy_manager import Scope
 from nvflare.tool.job.job_cli import prepare_job_config
 
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.federated import bell, executor, filters, server, wake_up
-from monai_fedlora.federated.flare_context import weights_message
+from monai_fedlora.federated import bell, executor, filters, final_round, rounds_controller, server, wake_up
+from monai_fedlora.federated.flare_context import READY_TASK, TRAIN_TASK, weights_message
 from monai_fedlora.federated.jobs import write_job
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.methods.build import UNTRAINED, build_network
 from monai_fedlora.scope import Manifest
 from tests.helpers import make_manifest, make_payload, make_plan
 
-TASKS = ("train", "validate")
+TASKS = ("train", "validate", "ready")
 SHIPPED = sorted(path.parent for path in (Path(__file__).parents[2] / "nvflare_jobs").glob("*/meta.json"))
 
 
@@ -56,6 +56,7 @@ def test_a_job_has_these_files_and_no_code(job: Path) -> None:
         "app/config/config_fed_client.json",
         "app/config/plan.json",
         "app/config/manifest.json",
+        "app/config/report_form.json",
         "app/custom/README.md",
     }
     assert [path.name for path in job.parent.iterdir()] == ["mine"]
@@ -141,7 +142,7 @@ def test_no_task_runs_that_is_not_gated(job: Path) -> None:
     text = json.dumps([config_of(job, end) for end in ("server", "client")])
     assert '"*"' not in text
     workflows = config_of(job, "server")["workflows"]
-    used = {w["args"].get("train_task_name") or w["args"].get("task_name") for w in workflows}
+    used = {w["args"].get("task_name", TRAIN_TASK) for w in workflows} | {READY_TASK}
     (route,) = config_of(job, "client")["executors"]
     assert used == set(route["tasks"]) == set(TASKS)
 
@@ -183,9 +184,10 @@ def test_nvflare_builds_every_component_of_the_server(app: tuple[Workspace, Path
     assert isinstance(runner.components["final_evaluation"], server.FinalEvaluation)
     assert isinstance(runner.components["wake_up"], wake_up.WakeUpSender)
     assert [workflow.id for workflow in runner.workflows] == ["rounds", "final"]
+    assert isinstance(runner.workflows[1].controller, final_round.FinalRound)
     assert runner.task_request_interval == 0.1
     rounds = runner.workflows[0].controller
-    assert (rounds._start_round, rounds._num_rounds, rounds._min_clients) == (3, 2, 2)
+    assert isinstance(rounds, rounds_controller.Rounds)
     assert set(runner.task_data_filters) == {f"{task}/out" for task in TASKS}
     assert set(runner.task_result_filters) == {f"{task}/in" for task in TASKS}
 

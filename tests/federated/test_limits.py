@@ -27,6 +27,7 @@ from monai_fedlora.federated.limits import (
     stored_lengths,
 )
 from monai_fedlora.methods import get_method
+from monai_fedlora.methods.rules import change_length
 from monai_fedlora.scope import Entry, Manifest
 from monai_fedlora.site_report import MOST_CASES
 from tests.helpers import make_payload, make_plan, make_update, scored
@@ -42,11 +43,13 @@ ONE_WAY = Manifest(
         **HEAD,
     }
 )
+BESIDE = Manifest({**BOTH.entries, "layer.base_layer.lora_delta": Entry((4, 3), "float32", "down")})
 METHODS = {
     "fedit": (get_method("fedit"), BOTH),
     "product": (get_method("fedit", {"averaging": "product", "rank": 2}), BOTH),
     "flexlora": (get_method("flexlora", {"rank": 2}), BOTH),
     "flora": (get_method("flora", {"rank": 2}), ONE_WAY),
+    "fedex_lora": (get_method("fedex_lora", {"rank": 2}), BESIDE),
     "int8": (get_method("fedit"), BOTH.encoded(Encoding(values="int8"))),
     "top-k": (get_method("fedit"), BOTH.encoded(Encoding(values="float32", kept=0.3))),
     "fedavg": (get_method("fedavg"), Manifest(HEAD)),
@@ -91,6 +94,9 @@ def moved(name: str, result: Payload, sent: Payload) -> float:
         if name in ("product", "flexlora"):
             a, b = (tensors.pop(key) for key in PAIR)
             tensors["product"] = b @ a
+        if name == "fedex_lora":
+            a, b = (tensors.pop(key) for key in PAIR)
+            tensors["layer"] = tensors.pop("layer.base_layer.lora_delta") + 8 * b @ a
         return [tensors[key] for key in sorted(tensors)]
 
     return float(np.sqrt(sum(((x - y) ** 2).sum() for x, y in zip(dense(result), dense(sent), strict=True))))
@@ -196,7 +202,13 @@ def test_a_length_is_that_of_what_the_method_averages(name: str) -> None:
     sent = make_payload(average.manifest.down, seed=99)
     length = average.changes["east"]
     assert length > 0
-    if name not in ("product", "flexlora"):  # one change of a product has twice the rank, so that it is not kept whole
+    if name == "fedex_lora":
+        result = average.aggregate()
+        tensors, layer = change_length(result, sent, {*PAIR, *HEAD}), {key: result[key] for key in result.keys() - HEAD}
+        assert np.hypot(tensors, moved(name, layer, {key: sent[key] for key in layer})) == pytest.approx(
+            length, rel=1e-4
+        )
+    elif name not in ("product", "flexlora"):  # one change of a product has twice the rank and is not kept whole
         assert moved(name, average.aggregate(), sent) == pytest.approx(length, rel=1e-4)
     else:
         tensors = {key: value.astype(np.float64) for key, value in answer(average, 1, times=0.5).items()}
@@ -216,7 +228,7 @@ def test_a_clipped_change_is_the_change_shortened_to_the_bound(name: str) -> Non
         limits = average.limits()
         assert limits is not None
         assert set(limits["clipped"]) == {"west"}
-    if name not in ("product", "flexlora", "flora"):
+    if name not in ("product", "flexlora", "flora", "fedex_lora"):
         average = opened(name)
         average.accept("east", make_update(answer(average, 1), said()))
         for result in results:
@@ -332,7 +344,7 @@ def test_a_resumed_server_clips_as_the_undisturbed_one(tmp_path: Path, stop: int
     path = tmp_path / "shared.safetensors"
     save_shared(path, reached, plan=plan, round_number=stop - 1, **{LENGTHS: killed.lengths})
     resumed_plan = dataclasses.replace(plan, start_round=stop)
-    earlier = stored_lengths(path, resumed_plan)
+    earlier = stored_lengths(path, resumed_plan, first=resumed_plan.start_round)
     resumed = SharedAverage.of(resumed_plan, manifest, earlier=earlier)
     again = play(resumed, range(stop, 4), reached)
     assert all(again[key].tobytes() == expected[key].tobytes() for key in expected)
@@ -342,11 +354,11 @@ def test_a_resumed_server_clips_as_the_undisturbed_one(tmp_path: Path, stop: int
 def test_lengths_are_those_of_the_same_experiment_and_the_round_before(tmp_path: Path) -> None:
     path, plan = tmp_path / "shared.safetensors", make_plan(start_round=3)
     save_shared(path, {}, plan=plan, round_number=2, **{LENGTHS: [[0.5, 0.25], [1.5]]})
-    assert stored_lengths(path, plan) == ((0.5, 0.25), (1.5,))
-    assert stored_lengths(path, make_plan(start_round=2)) == ()
-    assert stored_lengths(path, make_plan(start_round=3, experiment="other")) == ()
+    assert stored_lengths(path, plan, first=plan.start_round) == ((0.5, 0.25), (1.5,))
+    assert stored_lengths(path, make_plan(start_round=2), first=2) == ()
+    assert stored_lengths(path, make_plan(start_round=3, experiment="other"), first=3) == ()
     save_shared(path, {}, plan=plan, round_number=2)
-    assert stored_lengths(path, plan) == ()
+    assert stored_lengths(path, plan, first=plan.start_round) == ()
 
 
 @pytest.mark.parametrize("value", [3, "x", [3], [["x"]], [[0.0]], [[-1.0]], [[float("nan")]], [[1e999]], {"a": 1}])
@@ -354,7 +366,7 @@ def test_damaged_lengths_are_named(tmp_path: Path, value: Any) -> None:
     path, plan = tmp_path / "shared.safetensors", make_plan(start_round=1)
     save_shared(path, {}, plan=plan, round_number=0, **{LENGTHS: value})
     with pytest.raises(WeightsError, match=r"shared\.safetensors has"):
-        stored_lengths(path, plan)
+        stored_lengths(path, plan, first=plan.start_round)
 
 
 def test_what_was_cut_is_said() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from monai_fedlora.federated import lock as module
-from monai_fedlora.federated.lock import LOCK_NAME, Busy, FolderLock
+from monai_fedlora.federated.lock import LOCK_NAME, Busy, FolderLock, in_use
 from monai_fedlora.federated.site_state import SiteStore
 from tests.helpers import make_plan
 
@@ -43,11 +43,18 @@ def test_a_folder_in_use_is_refused_with_the_process_until_that_is_killed(
 ) -> None:
     with pytest.raises(Busy, match=f"process {holder.pid} on "):
         FolderLock(tmp_path)
+    assert in_use(tmp_path) is True
     holder.send_signal(signal.SIGKILL)
     monkeypatch.setattr(module, "_PATIENCE", 10.0)
     with FolderLock(tmp_path):
         assert f"process {os.getpid()} " in (tmp_path / LOCK_NAME).read_text()
+        assert in_use(tmp_path) is True
+    assert in_use(tmp_path) is False
     holder.wait()
+
+
+def test_a_folder_that_was_never_locked_is_in_nobodys_known_use(tmp_path: Path) -> None:
+    assert in_use(tmp_path) is None
 
 
 def test_a_second_run_in_this_process_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -18,7 +19,7 @@ from ignite.engine import Events
 from monai_fedlora.data.cases import Case
 from monai_fedlora.data.photo_phantom.photo_site import PhotoPhantomSettings
 from monai_fedlora.data.site import PhantomSettings
-from monai_fedlora.engines.method import phase_ends
+from monai_fedlora.engines.method import Turns
 from monai_fedlora.errors import PolicyError
 from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.federated.initial import build_shared
@@ -26,6 +27,7 @@ from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.permit import EVALUATIONS, ROUNDS, Permit
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.rounds import run_in_process
+from monai_fedlora.federated.site_evaluation import SiteEvaluation
 from monai_fedlora.federated.site_policy import Approval, Policy, job_hash
 from monai_fedlora.files import read_json, write_json
 from tests.federated.conftest import Prepared
@@ -39,8 +41,8 @@ class Untouched:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.done: list[str] = []
-        for name in ("_run_evaluator", "_bundled"):
-            patch.setattr(Site, name, self._note(name))
+        for part, name in ((SiteEvaluation, "of_network"), (Site, "_bundled")):
+            patch.setattr(part, name, self._note(name))
 
     def _note(self, name: str) -> Callable[..., Any]:
         def call(*_: Any) -> None:
@@ -213,6 +215,24 @@ def test_a_step_of_the_private_head_alone_hides_nothing(prepared: Prepared, tmp_
     assert site._permit._done == 2
 
 
+def test_a_round_in_which_only_the_private_head_has_its_turn_sends_back_what_came(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    """One step a round: the head's turn first, then that of what leaves, with all four patients in its step."""
+    plan = prepared.plan(method="fedrep", rounds=4, training={"batch_size": 4, "warmup_epochs": 0})
+    places: dict[str, Any] = {"private_root": tmp_path, "source": prepared.source}
+    with pytest.raises(PolicyError, match=r"^least_steps: .* 1 optimiser steps"):
+        Site(name="site-1", plan=plan, policy=lambda: Policy(least_cases=1, least_steps=2), **places)
+    site = Site(name="site-1", plan=plan, policy=lambda: Policy(least_cases=4, least_steps=1), **places)
+    first = build_shared(plan)[1]
+    still = site.train_round(0, first).tensors
+    assert site._permit._done == 0
+    assert all(np.array_equal(still[key], first[key]) for key in first)
+    moved = site.train_round(1, still).tensors
+    assert site._permit._done == 1
+    assert any(not np.array_equal(moved[key], first[key]) for key in first)
+
+
 @pytest.mark.parametrize(("epochs", "share", "patients"), [(1, 0.5, 2), (1, 0.75, 1), (2, 0.5, 4), (2, 0.75, 2)])
 def test_patients_whom_the_private_head_alone_saw_hide_nobody(
     prepared: Prepared, tmp_path: Path, epochs: int, share: float, patients: int
@@ -273,10 +293,11 @@ def test_no_plan_takes_fewer_steps_than_the_policy_asks_for(
     permit.sends(manifest)
     steps = sum(1 for _ in range(epochs) for _ in range(0, loader, accumulation))
     phases = plan.build_method().phases(network)
-    if 0 < len(phases) <= steps:
-        ends = phase_ends([phase.share for phase in phases], steps)
-        whose = [next(phase for end, phase in zip(ends, phases, strict=True) if step < end) for step in range(steps)]
-        steps = sum(any(map(phase.trains, manifest.entries)) for phase in whose)
+    if phases:
+        turns = Turns.of([phase.share for phase in phases], steps)
+        rounds = [[phases[number] for number in turns.in_round(number)] for number in range(turns.rounds)]
+        moved = [sum(any(map(phase.trains, manifest.entries)) for phase in whose) for whose in rounds]
+        steps = min(filter(None, moved))
     try:
         permit.trains_with(trainer, torch.optim.SGD(network.parameters(), lr=0.1), network)
     except PolicyError as error:
@@ -324,7 +345,7 @@ def test_rounds_are_counted_through_restarts_and_repetitions(
         hospital.train(number)
     site = hospital.site()
     untouched = Untouched(monkeypatch)
-    for number in (0, 1, 2):
+    for number in (1, 2):  # round 0 has a kept answer, which is sent again
         with pytest.raises(PolicyError, match=r"^most_rounds: .* 3 rounds here, of at most 3"):
             site.train_round(number, hospital.shared)
     assert untouched.done == []
@@ -388,10 +409,10 @@ def test_a_site_that_asks_for_approval_trains_the_approved_job_alone(
 ) -> None:
     hospital.policy = approved(prepared.plan())
     hospital.train(0)
-    for change in ({"seed": 1}, {"rounds": 3}, {"start_round": 1, "rounds": 1}, {"method_args": {"rank": 2}}):
+    for change in ({"seed": 1}, {"rounds": 3}, {"start_round": 1, "rounds": 2}, {"method_args": {"rank": 2}}):
         with pytest.raises(PolicyError, match=r"^require_approval: "):
             hospital.site(**change)
-    assert hospital.site().store.rounds() == [0]
+    assert hospital.site().store.rounds("answered") == [0]
 
 
 def test_an_approval_that_is_withdrawn_ends_a_run_at_the_next_message(hospital: Hospital, prepared: Prepared) -> None:
@@ -403,7 +424,7 @@ def test_an_approval_that_is_withdrawn_ends_a_run_at_the_next_message(hospital: 
         site.train_round(1, hospital.shared)
     with pytest.raises(PolicyError, match=r"^require_approval: "):
         site.finish(hospital.shared)
-    assert site.store.rounds() == [0]
+    assert site.store.rounds("answered") == [0]
 
 
 def test_the_demonstrations_sites_are_within_the_built_in_limits() -> None:

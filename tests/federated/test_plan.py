@@ -13,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monai_fedlora.errors import ConfigError, FedLoraError
+from monai_fedlora.federated.aggregation import SharedAverage
+from monai_fedlora.federated.federation_settings import of_federation
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
 from monai_fedlora.files import read_json, write_json
 from monai_fedlora.networks.prompts import Prompts
 from monai_fedlora.site_report import MOST_CLASSES
-from tests.helpers import make_plan, through_json, tiny_network
+from tests.helpers import make_manifest, make_plan, through_json, tiny_network
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 words = st.text(string.ascii_letters + string.digits, min_size=1, max_size=8)
@@ -52,6 +54,7 @@ plans = st.fixed_dictionaries(
                 "class_weights": st.none()
                 | st.just("balanced")
                 | st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=3),
+                "image_mean": st.none() | st.lists(st.floats(0, 1), min_size=3, max_size=3),
                 "learning_rate": st.floats(1e-6, 1),
                 "max_grad_norm": st.none() | st.floats(1e-3, 1e3),
                 "mixed_precision": st.sampled_from(["off", "bf16"]),
@@ -267,6 +270,8 @@ def test_a_plan_cannot_reach_a_sites_paths_or_objects(name: str) -> None:
         ("cache_features", [True, False], [0]),
         ("class_weights", [None, "balanced", [1, 2.5]], ["equal", [], [1, -1], [1, None], 2]),
         ("compiler", ["off", "reduce-overhead"], ["fast", None, True]),
+        ("image_mean", [None, [0.5, 0, 1]], [0.5, [0.5], ["a", 0, 0], [True, 0, 0]]),
+        ("image_std", [None, [0.5, 0.1, 1]], [1, [0.5, 0.5], [0, 1, 1]]),
         ("label_smoothing", [0, 0.1], [1, -0.1, "0"]),
         ("learning_rate", [1e-3, 1], [0, -1e-3, True]),
         ("max_grad_norm", [None, 5.0], [0, -1, "none"]),
@@ -415,3 +420,14 @@ def test_a_plan_has_as_many_classes_as_a_report_has_room_for(count: int) -> None
     assert make_plan(classes=classes).classes == classes
     with pytest.raises(ConfigError, match=f"there are {MOST_CLASSES + 1} classes"):
         make_plan(classes=tuple(f"c{number}" for number in range(MOST_CLASSES + 1)))
+
+
+def test_site_weights_are_by_cases_unless_the_plan_says_equal() -> None:
+    assert "site_weights" not in make_plan().to_json()
+    plan = make_plan(site_weights="equal")
+    assert Plan.from_json(plan.to_json()) == plan
+    assert SharedAverage.of(plan, make_manifest()).equal_weights
+    assert not SharedAverage.of(make_plan(), make_manifest()).equal_weights
+    assert of_federation({"site_weights": "equal", "batch_size": 4}) == {"site_weights": "equal"}
+    with pytest.raises(ConfigError, match="site_weights is 'evenly'"):
+        make_plan(site_weights="evenly")

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from monai_fedlora.errors import ConfigError, DataError
+from monai_fedlora.errors import DataError, ExportError
+from monai_fedlora.exporting.finished import read_personal
 from monai_fedlora.federated.aggregation import SharedAverage
 from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.one_backbone import FrozenTensors
+from monai_fedlora.federated.participation import NotReady, Participation, TooFewAnswers
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.rounds import run_in_process
-from monai_fedlora.federated.site_state import SiteState, SiteStore
+from monai_fedlora.federated.site_state import KeptAnswer, SiteState, SiteStore
 from monai_fedlora.files import load_tensors, read_json, write_json
 from monai_fedlora.networks.checkpoint_files import CheckpointFiles
 from tests.federated.conftest import SITES, Prepared
@@ -99,15 +101,50 @@ def test_progress_is_told_whenever_a_site_has_answered(prepared: Prepared, tmp_p
 
 
 @pytest.mark.slow
-def test_refused_updates_are_written_down_and_leave_the_tensors_alone(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_round_in_which_no_answer_counts_is_tried_three_times_and_ends_the_run(
+    prepared: Prepared, tmp_path: Path
+) -> None:
     plan = prepared.plan(sites=SITES[:1], rounds=1, max_update_rms=1e-9)
-    results = run_in_process(plan, folder=tmp_path, **prepared.places)
-    ((number, site, reason),) = [tuple(entry.values()) for entry in results["refused"]]
-    assert (number, site) == (0, "site-1")
-    assert "above 1e-09" in reason
-    stored = load_tensors(tmp_path / "shared.safetensors")[0]
-    assert all(np.array_equal(stored[key].numpy(), value) for key, value in build_shared(plan)[1].items())
-    assert set(results["final"]) == {"site-1"}
+    with pytest.raises(TooFewAnswers, match=r"round 0 was tried 3 times .* 0 answers counted.* above 1e-09"):
+        run_in_process(plan, folder=tmp_path, **prepared.places)
+    results = read_json(tmp_path / "results.json")
+    assert [(entry["round"], entry["site"]) for entry in results["refused"]] == [(0, "site-1")] * 3
+    assert [entry["round"] for entry in results["repeated"]] == [0] * 3
+    assert (results["status"], results["interrupted_by"]) == ("interrupted", "too_few_answers")
+    assert (results["stage"], results["final"]) == ("training", {})
+    assert not (tmp_path / "shared.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_a_round_that_counts_in_the_second_attempt_is_that_of_a_run_without_mishap(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = prepared.plan(rounds=2, participation=Participation(min_sites=2))
+    train, failures, trained = Site.train_round, ["site-2 in round 1"], list[str]()
+
+    def once(self: Site, round_number: int, *args: Any, **more: Any) -> Any:
+        if f"{self.name} in round {round_number}" in failures:
+            failures.clear()
+            raise OSError("the power of the ward")
+        update = train(self, round_number, *args, **more)
+        trained.append(f"{self.name} in round {round_number}: {update.report.seconds}")
+        return update
+
+    monkeypatch.setattr(Site, "train_round", once)
+    results = run_in_process(plan, folder=tmp_path / "one", record_failures=True, **prepared.places)
+    monkeypatch.undo()
+    run_in_process(plan, folder=tmp_path / "other", **prepared.places)
+    assert [(entry["round"], entry["reason"]) for entry in results["repeated"]] == [
+        (1, "1 answers counted, of at least 2")
+    ]
+    assert results["status"] == "finished"
+    assert results["restarted"] == []
+    assert len(trained) == 5 and len(set(trained)) == 4  # site-1 has answered round 1 twice, the second time as before
+    one, other = (load_tensors(tmp_path / run / "shared.safetensors")[0] for run in ("one", "other"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    finals = [tmp_path / run / "private" / "trial" / "site-1" / "final.safetensors" for run in ("one", "other")]
+    one, other = (load_tensors(final)[0] for final in finals)
+    assert all(torch.equal(one[key], other[key]) for key in one)
 
 
 @pytest.fixture
@@ -126,7 +163,10 @@ def test_a_site_that_fails_is_refused_and_the_others_go_on(
     broken: dict[str, Any], prepared: Prepared, tmp_path: Path
 ) -> None:
     folder, alone = tmp_path / "run", tmp_path / "alone"
-    results = run_in_process(prepared.plan(rounds=1), folder=folder, record_failures=True, **broken)
+    plan = prepared.plan(rounds=1, participation=Participation(min_sites=1))
+    results = run_in_process(plan, folder=folder, record_failures=True, **broken)
+    assert results["ready"]["site-1"] == {"codes": []}
+    assert results["ready"]["site-2"]["codes"] == ["IMAGES_MISSING"]
     assert results["rounds"][0]["sites"].keys() == results["final"].keys() == {"site-1"}
     assert [(entry["round"], entry["site"]) for entry in results["refused"]] == [(0, "site-2")] * 2
     assert all("failed (DataError)" in entry["reason"] for entry in results["refused"])
@@ -141,17 +181,30 @@ def test_a_site_that_fails_is_refused_and_the_others_go_on(
     assert all(torch.equal(one[key], other[key]) for key in other)
 
 
+def test_a_run_that_needs_a_site_which_is_not_ready_ends_before_anybody_trains(
+    broken: dict[str, Any], prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Site, "train_round", lambda self, *given, **named: pytest.fail("it trains"))
+    with pytest.raises(NotReady, match=r"site-2: .*\(IMAGES_MISSING\).*--min-sites") as caught:
+        run_in_process(prepared.plan(rounds=1), folder=tmp_path / "run", record_failures=True, **broken)
+    assert "site-1: " not in str(caught.value)
+    results = read_json(tmp_path / "run" / "results.json")
+    assert "patient-of-the-ward" not in (tmp_path / "run" / "results.json").read_text()
+    assert (results["status"], results["interrupted_by"], results["rounds"]) == ("interrupted", "not_ready", [])
+    assert results["ready"]["site-2"]["codes"] == ["IMAGES_MISSING"]
+
+
 @pytest.mark.slow
 def test_a_site_that_failed_once_goes_on_as_after_a_restart(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save, failures = SiteStore.save, ["site-2 in round 1"]
 
-    def once(self: SiteStore, state: SiteState) -> None:
+    def once(self: SiteStore, state: SiteState, answer: KeptAnswer) -> None:
         if f"{self.folder.name} in round {state.round}" in failures:
             failures.clear()
             raise OSError("no space left on the disk of the ward")
-        save(self, state)
+        save(self, state, answer)
 
     monkeypatch.setattr(SiteStore, "save", once)
     results = run_in_process(prepared.plan(rounds=3), folder=tmp_path, record_failures=True, **prepared.places)
@@ -159,6 +212,28 @@ def test_a_site_that_failed_once_goes_on_as_after_a_restart(
     assert "the ward" not in results["refused"][0]["reason"]
     assert results["rounds"][2]["sites"]["site-2"]["restored_rounds"] == 1
     assert results["status"] == "finished"
+
+
+@pytest.mark.slow
+def test_a_site_that_never_trained_has_no_score_of_a_personal_model(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = SiteStore.save
+
+    def fail(self: SiteStore, state: SiteState, answer: KeptAnswer) -> None:
+        if self.folder.name == "site-2":
+            raise OSError("no space left on the disk")
+        save(self, state, answer)
+
+    monkeypatch.setattr(SiteStore, "save", fail)
+    results = run_in_process(prepared.plan(rounds=1), folder=tmp_path, record_failures=True, **prepared.places)
+    assert results["final"]["site-1"]["test"].keys() == {"personal", "shared"}
+    assert results["final"]["site-2"]["test"].keys() == {"shared"}
+    assert results["final"]["site-2"]["validation"].keys() == {"shared"}
+    scores = (tmp_path / "private" / "trial" / "site-2" / "test_scores.csv").read_text()
+    assert "shared" in scores and "personal" not in scores
+    with pytest.raises(ExportError, match="site-2 has trained no round"):
+        read_personal(tmp_path / "private" / "trial" / "site-2" / "final.safetensors", "site-2")
 
 
 def test_a_failure_ends_the_run_unless_it_shall_be_recorded(
@@ -169,9 +244,9 @@ def test_a_failure_ends_the_run_unless_it_shall_be_recorded(
 
 
 def test_where_no_site_can_begin_the_run_does_not_either(prepared: Prepared, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="has the classes"):
+    with pytest.raises(NotReady, match=r"site-2: .*\(SETTINGS_DIFFER\).*ConfigError: .* has the classes"):
         run_in_process(prepared.plan(classes=("NOR", "ILL")), folder=tmp_path, record_failures=True, **prepared.places)
-    assert not (tmp_path / "results.json").exists()
+    assert read_json(tmp_path / "results.json")["interrupted_by"] == "not_ready"
 
 
 @pytest.mark.slow

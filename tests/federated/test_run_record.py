@@ -12,7 +12,16 @@ import pytest
 
 from monai_fedlora import __version__
 from monai_fedlora.federated import run_record as module
-from monai_fedlora.federated.run_record import RESULTS_NAME, RunRecord, restarts_said
+from monai_fedlora.federated.readiness import Readiness
+from monai_fedlora.federated.reasons import Reason
+from monai_fedlora.federated.run_record import (
+    RESULTS_NAME,
+    RunRecord,
+    differences_said,
+    interruption_said,
+    not_ready,
+    restarts_said,
+)
 from monai_fedlora.site_report import Report
 from tests.helpers import make_manifest, make_plan
 
@@ -43,8 +52,9 @@ def test_every_event_is_in_the_file(record: RunRecord) -> None:
     assert written(record)["rounds"] == [{"round": 0, "sites": {}}]
     record.contribution("north", Report(round=0, cases=5, train_loss=0.5))
     assert written(record)["rounds"][0]["sites"]["north"]["train_loss"] == 0.5
-    record.refusal(0, "south", "NaN")
-    assert written(record)["refused"] == [{"round": 0, "site": "south", "reason": "NaN"}]
+    record.refusal(0, "south", Reason("ANSWER_REFUSED", "NaN"))
+    said = {"round": 0, "site": "south", "code": "ANSWER_REFUSED", "reason": "NaN"}
+    assert written(record)["refused"] == [said]
     record.end_round(score=0.75, traffic={"north": {"bytes_sent": 3}, "south": {"bytes_sent": 4}})
     sites = written(record)["rounds"][0]["sites"]
     assert written(record)["rounds"][0]["score"] == 0.75
@@ -73,7 +83,7 @@ def test_what_happens_within_a_round_is_soon_on_disk(record: RunRecord, monkeypa
     monkeypatch.setattr(Timer, "start", lambda timer: timers.append(timer))
     record.begin_round(0)
     record.contribution("north", Report(round=0))
-    record.refusal(0, "south", "NaN")
+    record.refusal(0, "south", Reason.of("NO_ANSWER"))
     assert json.loads(record.path.read_text())["refused"] == []
     (timer,) = timers
     assert timer.daemon and 0 < timer.interval < 1
@@ -206,3 +216,30 @@ def test_agreement_belongs_to_the_open_round_and_may_be_missing(record: RunRecor
     record.begin_round(1)
     record.agreement(found)
     assert written(record)["rounds"] == [{"round": 0, "sites": {}}, {"round": 1, "sites": {}, "agreement": found}]
+
+
+def test_readiness_is_noted_with_its_codes_and_who_differs_is_named(record: RunRecord) -> None:
+    same, other = {**record.value["versions"]}, {**record.value["versions"], "torch": "0.0.1"}
+    record.readiness("north", None, Readiness(versions=same, bundle="0" * 8, cases=12))
+    record.readiness("south", Reason.of("BUSY"), Readiness(codes=("BUSY",), versions=other, bundle="1" * 8))
+    record.readiness("west", Reason.of("LATE"))
+    results = written(record)
+    assert results["ready"]["north"] == {"codes": [], "versions": same, "bundle": "0" * 8, "cases": 12}
+    assert results["ready"]["west"] == {"codes": ["LATE"], "reason": "no answer in time"}
+    assert not_ready(results) == {
+        "north": None,
+        "south": f"{Reason.of('BUSY').text} (BUSY)",
+        "west": "no answer in time (LATE)",
+    }
+    (line,) = differences_said(results)
+    assert line.startswith("south computes with torch 0.0.1 (the server ") and "another bundle" in line
+    assert differences_said({}) == []
+
+
+def test_what_interrupted_a_run_is_said_in_words(record: RunRecord) -> None:
+    record.begin_round(0)
+    assert interruption_said(record.value) == ""
+    record.interrupt("not_ready")
+    assert interruption_said(record.value).startswith("was interrupted (not_ready): too few sites were ready")
+    assert "does not know" in interruption_said({"status": "interrupted", "interrupted_by": "flood"})
+    assert interruption_said({"status": "interrupted", "interrupted_by": 7}) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,7 @@ from monai_fedlora.federated.flare_context import RECORD_ID, metrics_message, op
 from monai_fedlora.federated.initial import build_shared, save_shared
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.server import FinalEvaluation, FlareRecord, SharedAggregator, SharedPersistor
+from monai_fedlora.federated.server_optimizer import FedAdam
 from monai_fedlora.federated.tensors import most_bytes
 from monai_fedlora.files import load_tensors, read_json, write_json
 from monai_fedlora.scope import Manifest
@@ -241,9 +243,8 @@ def test_a_site_cannot_answer_in_anothers_name(server: Server, manifest: Manifes
     assert server.answer("east", weights_message(make_payload(manifest, 2), report(0)))
     assert not server.answer("stranger", weights_message(make_payload(manifest, 3), report(0)), claimed="north")
     assert set(server.aggregator._opened.updates) == {"south", "east"}
-    assert server.results["refused"] == [
-        {"round": 0, "site": "stranger", "reason": "'stranger' is not a member of this federation"}
-    ]
+    said = {"code": "ANSWER_REFUSED", "reason": "'stranger' is not a member of this federation"}
+    assert server.results["refused"] == [{"round": 0, "site": "stranger", **said}]
 
 
 def test_a_second_answer_is_refused_and_the_first_counts(server: Server, manifest: Manifest) -> None:
@@ -416,9 +417,12 @@ def test_a_change_far_longer_than_the_others_is_clipped_and_written_down(server:
     assert server.results["refused"] == []
 
 
-def test_a_resumed_run_goes_on_with_the_lengths_of_the_one_that_ended(tmp_path: Path, manifest: Manifest) -> None:
+@pytest.mark.parametrize("optimizer", [None, FedAdam()])
+def test_a_resumed_run_goes_on_with_the_lengths_and_moments_of_the_one_that_ended(
+    tmp_path: Path, manifest: Manifest, optimizer: FedAdam | None
+) -> None:
     """Two sites, of whose last round's changes the usual length follows: the same bits as without the end."""
-    plan = make_plan(sites=SITES[:2], max_update_rms=100.0)
+    plan = make_plan(sites=SITES[:2], max_update_rms=100.0, server_optimizer=optimizer)
     whole, half = (Server(tmp_path / name, plan, manifest) for name in ("whole", "half"))
     for each in (whole, half):
         save_shared(each.config / "initial_shared.safetensors", make_payload(manifest, 9), plan=plan, round_number=-1)
@@ -433,7 +437,7 @@ def test_a_resumed_run_goes_on_with_the_lengths_of_the_one_that_ended(tmp_path: 
 
     expected = play(whole, whole.start(), range(3))
     play(half, half.start(), range(2))
-    resumed = Server(tmp_path / "resumed", make_plan(sites=SITES[:2], max_update_rms=100.0, start_round=2), manifest)
+    resumed = Server(tmp_path / "resumed", dataclasses.replace(plan, start_round=2), manifest)
     stored = half.folder / "shared.safetensors"
     (resumed.config / "initial_shared.safetensors").write_bytes(stored.read_bytes())
     assert same_bits(play(resumed, resumed.start(), range(2, 3)), expected)
@@ -449,3 +453,17 @@ def test_the_server_opens_no_message_that_is_longer_than_needed(server: Server) 
     (most,) = server.fobs_context.values()
     assert most == most_bytes(server.manifest, form=MetricsForm(classes=2))
     assert server.manifest.up.nbytes < most < 25_000
+
+
+def test_a_sites_code_is_put_into_words_and_no_other_text_passes(server: Server) -> None:
+    server.start()
+    server.open(0)
+    assert server.submit("north", make_reply("DISK_FULL")).get_return_code() == "DISK_FULL"
+    blocked = server.submit("south", make_reply("patient007 is missing"))
+    assert blocked.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
+    server.close()
+    codes = {entry["site"]: entry["code"] for entry in server.results["refused"]}
+    assert codes == {"north": "DISK_FULL", "south": "BLOCKED_AT_SERVER", "east": "NO_ANSWER"}
+    reasons = {entry["site"]: entry["reason"] for entry in server.results["refused"]}
+    assert "the site's disk is full" in reasons["north"]
+    assert "patient007" not in json.dumps(server.results)

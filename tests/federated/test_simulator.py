@@ -23,6 +23,7 @@ from monai_fedlora.federated import simulator as module
 from monai_fedlora.federated.lock import Busy
 from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.federated.simulator import default_threads, simulate
+from monai_fedlora.federated.workers import Pool
 from monai_fedlora.files import load_tensors, read_json, write_json
 from tests.federated.conftest import Prepared, written_job
 from tests.helpers import make_plan
@@ -40,6 +41,7 @@ wanted = json.load(open(pathlib.Path(job) / "wanted.json"))
 run = pathlib.Path(workspace) / "server" / "simulate_job"
 run.mkdir(parents=True)
 seen = {key: value for key, value in os.environ.items() if key.startswith("MONAI_FEDLORA_")}
+pool = seen.pop("MONAI_FEDLORA_WORKERS")
 print("said", threads)
 print(wanted.get("log", ""))
 for name in wanted.get("files", []):
@@ -118,6 +120,7 @@ def test_sites_are_told_where_their_things_are(stand_in: StandIn, monkeypatch: p
     monkeypatch.chdir(stand_in.job.parent)
     monkeypatch.setenv("MONAI_FEDLORA_DATA", "/set/before")
     monkeypatch.setenv("MONAI_FEDLORA_POLICY", "toys/policy.json")
+    monkeypatch.setenv("MONAI_FEDLORA_LEDGER_COPY", "/of/the/real/one")
     write_json(stand_in.job.parent / "toys" / "policy.json", {"least_cases": 1})
     seen = stand_in(results=[FINISHED], backbone="some/file")["environment"]
     assert seen == {
@@ -136,9 +139,20 @@ def test_sites_are_told_where_their_things_are(stand_in: StandIn, monkeypatch: p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("threads, used", [(1, "1"), (2, "2"), (9, "2"), (None, "2")])
-def test_at_most_all_sites_run_at_once(stand_in: StandIn, threads: int | None, used: str) -> None:
-    assert stand_in(results=[FINISHED], threads=threads)["threads"] == used
+@pytest.mark.parametrize("threads, places", [(1, 1), (2, 2), (9, 2), (None, 2)])
+def test_at_most_all_sites_run_at_once_and_all_others_wait_for_a_place(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, threads: int | None, places: int
+) -> None:
+    made = list[tuple[int, bool]]()
+
+    class Noted(Pool):
+        def __init__(self, *, places: int, stays: bool) -> None:
+            made.append((places, stays))
+            super().__init__(places=places, stays=stays)
+
+    monkeypatch.setattr(module, "Pool", Noted)
+    assert stand_in(results=[FINISHED], threads=threads)["threads"] == "2"
+    assert made == [(places, places == 2)]
 
 
 def test_as_many_sites_run_at_once_as_have_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,7 +436,7 @@ def test_sites_that_take_turns_in_one_process_slot_compute_the_same_bits(
     run_program("monai-fedlora", "simulate", job, "--workspace", tmp_path, "--threads", 1, *places)
     for name in ("shared.safetensors", "best_shared.safetensors"):
         assert (tmp_path / name).read_bytes() == (two_at_once / name).read_bytes()
-    assert len(private_files(tmp_path)) == 4
+    assert len(private_files(tmp_path)) == 2
     assert private_files(tmp_path) == private_files(two_at_once)
     one, other = final_models(tmp_path), final_models(two_at_once)
     assert one.keys() == other.keys() and all(same_tensors(one[name], other[name]) for name in one)
@@ -459,7 +473,8 @@ def test_a_killed_run_resumed_is_an_uninterrupted_one(
             threads=2,
             on_progress=kill,
         )
-    assert read_json(workspace / "results.json")["status"] == "running"
+    results = read_json(workspace / "results.json")
+    assert (results["status"], results["interrupted_by"]) == ("interrupted", "stopped")
     assert load_tensors(workspace / "shared.safetensors")[1]["round"] == "0"
 
     rest = tmp_path / "rest"

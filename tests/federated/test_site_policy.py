@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from monai_fedlora.data.origin import Origin
 from monai_fedlora.errors import PolicyError
+from monai_fedlora.federated.participation import Participation
 from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.server_optimizer import FedAdam
 from monai_fedlora.federated.site_policy import (
     Approval,
     Policy,
@@ -26,6 +28,8 @@ from monai_fedlora.federated.site_policy import (
 )
 from monai_fedlora.files import write_json
 from monai_fedlora.networks.prompts import bundle_prompts
+from monai_fedlora.privacy.budget import Budget
+from monai_fedlora.privacy.privacy_settings import PrivacySettings
 from monai_fedlora.scope import Manifest
 from tests.helpers import make_manifest, make_plan
 
@@ -45,6 +49,7 @@ def test_the_limits_are_written_and_read_back(tmp_path: Path) -> None:
         most_rounds=7,
         methods=("dual_lora",),
         bundles=(),
+        budget=Budget(epsilon=8.0, delta=1e-5),
         require_approval=True,
         approved=(Approval(sha256=HASH, experiment="trial", date="2026-01-31"),),
     )
@@ -68,6 +73,12 @@ def test_what_a_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:
         ({"most_rounds": None}, "most_rounds"),
         ({"methods": "dual_lora"}, "methods must be null for all, or a list of names"),
         ({"bundles": [1]}, "bundles"),
+        ({"budget": 8}, "budget must be null for none, or an object with epsilon and delta"),
+        ({"budget": {"epsilon": 8}}, "budget must be"),
+        ({"budget": {"epsilon": 0, "delta": 1e-5}}, "an epsilon above 0"),
+        ({"budget": {"epsilon": True, "delta": 1e-5}}, "an epsilon above 0"),
+        ({"budget": {"epsilon": 8, "delta": 1}}, "a delta between 0 and 1"),
+        ({"budget": {"epsilon": 8, "delta": "1e-5"}}, "a delta between 0 and 1"),
         ({"require_approval": 0}, "require_approval must be true or false"),
         ({"require_approval": "true"}, "require_approval"),
         ({"approved": {"sha256": HASH}}, "approved must be a list"),
@@ -180,6 +191,14 @@ def test_rounds_count_over_the_life_of_an_experiment(start: int, rounds: int, mo
             policy.check_plan(plan)
 
 
+def test_under_a_budget_nothing_trains_that_keeps_no_account() -> None:
+    policy = Policy(budget=Budget(epsilon=8.0, delta=1e-5))
+    with pytest.raises(PolicyError, match=r"^budget: the plan trains without differential privacy"):
+        policy.check_plan(make_plan())
+    policy.check_plan(make_plan(privacy=PrivacySettings(epsilon=8.0, delta=1e-5, clip=1.0)))
+    Policy().check_plan(make_plan())
+
+
 WEIGHTS = st.floats(1e-30, 1e30)
 
 
@@ -234,6 +253,13 @@ def changes(plan: Plan) -> dict[str, Any]:
         "training": {"batch_size": 3},
         "changed": ("seed",),
         "start": Origin(kind="synthetic", name="trial"),
+        "site_weights": "equal",
+        "server_optimizer": FedAdam(),
+        "fine_tune_epochs": 2,
+        "participation": Participation(min_sites=1),
+        "privacy": PrivacySettings(epsilon=8.0, delta=1e-5, clip=1.0),
+        "bundle_sha256": "2" * 64,
+        "versions": {"torch": "2.12.1"},
     }
 
 
@@ -324,13 +350,27 @@ def settings() -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
+def whole(plan: Plan) -> Plan:
+    """The experiment from its first round to the plan's last."""
+    return dataclasses.replace(plan, start_round=0, rounds=plan.start_round + plan.rounds)
+
+
+def test_the_rounds_that_are_left_of_an_approved_job_are_approved() -> None:
+    plan = make_plan(rounds=7)
+    policy = approving(plan, make_manifest())
+    policy.check_approved(dataclasses.replace(plan, start_round=3, rounds=4), make_manifest())
+    for start, rounds in ((3, 5), (7, 1), (0, 6)):
+        with pytest.raises(PolicyError, match=r"^require_approval: "):
+            policy.check_approved(dataclasses.replace(plan, start_round=start, rounds=rounds), make_manifest())
+
+
 @given(one=settings(), other=settings(), declared=entries(), others=entries())
 def test_hashes_are_equal_where_plan_and_manifest_are(
     one: Mapping[str, Any], other: Mapping[str, Any], declared: Any, others: Any
 ) -> None:
     first = make_plan(**one), Manifest.from_json(declared)
     second = make_plan(**other), Manifest.from_json(others)
-    same = [json.dumps([plan.to_json(), sent.to_json()], sort_keys=True) for plan, sent in (first, second)]
+    same = [json.dumps([whole(plan).to_json(), sent.to_json()], sort_keys=True) for plan, sent in (first, second)]
     assert (job_hash(*first) == job_hash(*second)) == (same[0] == same[1])
 
 

@@ -16,10 +16,12 @@ import torch
 from monai_fedlora.cli import main
 from monai_fedlora.errors import ConfigError, PrivacyError, WeightsError
 from monai_fedlora.federated.initial import build_manifest, build_shared, needs_backbone, save_shared
+from monai_fedlora.federated.job_files import CONFIG, INITIAL_NAME
 from monai_fedlora.federated.jobs import write_job
 from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.reasons import STATE_LOST
 from monai_fedlora.federated.rounds import run_in_process
-from monai_fedlora.federated.start import CONFIG, INITIAL_NAME, Start
+from monai_fedlora.federated.start import Start
 from monai_fedlora.files import load_tensors, read_json, write_json
 from monai_fedlora.scope import Manifest
 from tests.federated.conftest import Prepared, same_bits
@@ -146,7 +148,7 @@ def check_recovery(plan: Plan, prepared: Prepared, folder: Path, *, after: int =
     for site in plan.sites:
         assert found["final"][site] | {"seconds": 0} == expected["final"][site] | {"seconds": 0}
     names = [path.relative_to(whole) for path in sorted(whole.rglob("*.safetensors")) if "evidence" not in path.name]
-    assert len(names) >= 2 + 3 * len(plan.sites) - 1
+    assert len(names) >= 2 + 2 * len(plan.sites) - 1
     for name in names:
         if name.name == "best_shared.safetensors":
             continue
@@ -169,7 +171,7 @@ def test_a_site_that_lost_its_private_folder_is_recorded(prepared: Prepared, tmp
     write_job(later, build_manifest(later), tmp_path / "job", initial=tmp_path / "run" / "shared.safetensors")
     shutil.rmtree(tmp_path / "run" / "private" / "trial" / "site-2")
     results = run_in_process(tmp_path / "job", folder=tmp_path / "run", **prepared.places)
-    assert results["restarted"] == [{"round": 1, "site": "site-2", "restored_rounds": 0}]
+    assert results["restarted"] == [{"round": 1, "site": "site-2", "code": STATE_LOST, "restored_rounds": 0}]
     had = {site: report["restored_rounds"] for site, report in results["rounds"][0]["sites"].items()}
     assert had == {"site-1": 1, "site-2": 0}
     assert {report["restored_rounds"] for report in results["final"].values()} == {2}

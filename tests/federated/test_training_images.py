@@ -16,12 +16,12 @@ from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.data.origin import KINDS, Origin, together
 from monai_fedlora.errors import PrivacyError, WeightsError
 from monai_fedlora.federated.initial import build_shared, save_shared, start_origin, stored_images
+from monai_fedlora.federated.job_files import CONFIG
 from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.federated.run_record import RunRecord
 from monai_fedlora.federated.site_state import TRAINED_ON
-from monai_fedlora.federated.start import CONFIG
 from monai_fedlora.files import load_tensors, read_json, write_json
 from monai_fedlora.site_report import MetricsForm, Report, images_said
 from tests.federated.conftest import Prepared

@@ -11,7 +11,7 @@ import torch
 
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.site_state import SiteState, SiteStore
+from monai_fedlora.federated.site_state import KeptAnswer, SiteState, SiteStore
 from monai_fedlora.federated.workspace import SERVER_RUN, make_room
 from monai_fedlora.files import read_json, write_json
 from tests.helpers import make_plan
@@ -31,7 +31,8 @@ def a_run(folder: Path, plan: Plan = PLAN, *, status: str | None = "finished", s
         (folder / name).write_bytes(b"tensors")
     for site in plan.sites:
         store = SiteStore(root=folder / "private", plan=plan, site=site)
-        store.save(SiteState(round=0, epoch=1, private={"a": torch.zeros(1)}, optimiser={}))
+        answer = KeptAnswer(sent="", after=None, tensors={}, report={})
+        store.save(SiteState(round=0, epoch=1, private={"a": torch.zeros(1)}, optimiser={}), answer)
         store.save_final(shared={}, private={}, record={})
     (folder / "private" / "errors.log").write_text("old")
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from nvflare.apis.fl_context import FLContext
-
 from monai_fedlora.federated.executor import SiteExecutor
 from monai_fedlora.federated.federated_site import Site
+from monai_fedlora.federated.site_work import SiteWork
 from monai_fedlora.scope import Role
 
 PRIVATE_MARK = 0.7314453125
@@ -13,11 +12,11 @@ SHARED_MARK = -0.6181640625
 """Both are the same number in float16, float32 and float64."""
 
 
-class CanaryExecutor(SiteExecutor):
+class CanaryWork(SiteWork):
     """Overwrite every tensor that trains with a mark, after training and before anything is stored or sent."""
 
-    def _build_site(self, fl_ctx: FLContext) -> Site:
-        site = super()._build_site(fl_ctx)
+    def build_site(self) -> Site:
+        site = super().build_site()
         train = site._trainer.run_epochs
 
         def marked(epochs: int) -> None:
@@ -28,3 +27,9 @@ class CanaryExecutor(SiteExecutor):
 
         site._trainer.run_epochs = marked
         return site
+
+
+class CanaryExecutor(SiteExecutor):
+    """Have the work done by such a site."""
+
+    work = f"{__name__}.CanaryWork"

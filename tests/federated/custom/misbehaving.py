@@ -137,6 +137,8 @@ class ScriptedExecutor(Executor):
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         honest = fl_ctx.get_identity_name() == HONEST
+        if task_name == "ready":
+            return DXO(DataKind.STATISTICS, data={"codes": []}).to_shareable()
         if task_name == "validate":
             report: dict[str, Any] = {"round": len(SCRIPT), "cases": CASES}
             return DXO(DataKind.METRICS, data=report if honest else {**report, "path": "/patient007"}).to_shareable()
