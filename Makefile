@@ -12,6 +12,7 @@ FAST  := not slow and not realdata
 
 BENCH   ?= $(filter-out gpu,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py)))
 COMMA   := ,
+TABLES  := runs/evidence
 FLOWER  := build/flower
 GPU_WHEELS    := build/gpu-wheels
 GPU_PLATFORMS := manylinux_2_34_x86_64 manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 linux_x86_64
@@ -20,7 +21,7 @@ VENDOR  := monai_fedlora/serve/static/vendor
 PURELIB := "import sysconfig; print(sysconfig.get_path('purelib'))"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-long lint types quality jobs wheel bench docs flower gpu-wheels web clean
+.PHONY: help venv demo test test-slow test-long lint types quality jobs wheel bench evidence docs flower gpu-wheels web clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -74,6 +75,14 @@ bench: $(STAMP)  ## regenerate the committed benchmark results (BENCH=side_tunin
 	    $(BIN)/python "benchmarks/$$script.py" $$arguments < /dev/null; \
 	  done; \
 	done
+
+evidence: $(STAMP)  ## run the comparisons of a table of benchmarks/evidence.txt (TABLE=joining), or go on with them
+	set -e; export TABLES='$(TABLES)' REAL="$$MONAI_FEDLORA_REAL_DATA"; \
+	commands=$$(grep -E '^$(TABLE) ' benchmarks/evidence.txt) || { \
+	  echo "benchmarks/evidence.txt has no table '$(TABLE)'; TABLE= is one of" $$(grep -v '^#' benchmarks/evidence.txt | cut -d' ' -f1 | uniq); exit 1; }; \
+	case "$$commands" in *'$$REAL'*) test -n "$$REAL" || { echo "table $(TABLE) needs MONAI_FEDLORA_REAL_DATA, the folder of real data sets"; exit 1; };; esac; \
+	mkdir -p "$$TABLES"; \
+	echo "$$commands" | while read -r table command; do eval "$(BIN)/monai-fedlora $$command" < /dev/null; done
 
 flower: $(STAMP)  ## Flower in an environment of its own on top of .venv, for benchmarks/frameworks.py
 	$(BIN)/python -m venv $(FLOWER)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from _machine import machine
+from _real_data import REAL
 from _runs import plan_of
 
 from monai_fedlora import cli
@@ -35,7 +36,6 @@ from monai_fedlora.federated.run_record import RESULTS_NAME
 from monai_fedlora.files import read_json, write_json
 
 ROOT = Path(__file__).parent
-REAL = "MONAI_FEDLORA_REAL_DATA"
 
 
 def unit(case: Case) -> str:

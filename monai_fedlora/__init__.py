@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from monai_fedlora.api.attached import Attached, attach
-    from monai_fedlora.api.backbone_pretraining import Pretrained, pretrain, pretrain_clip, pretrain_hearts
+    from monai_fedlora.api.backbone_description import DescribedBackbone, FittingSize, describe_backbone
+    from monai_fedlora.api.backbone_pretraining import (
+        Pretrained,
+        pretrain,
+        pretrain_clip,
+        pretrain_supervised,
+    )
     from monai_fedlora.api.bundle_check import Checked, check
     from monai_fedlora.api.bundle_prediction import Predicted, predict
     from monai_fedlora.api.data_preparation import PreparedSites, prepare
@@ -32,7 +38,9 @@ __all__ = [
     "Audit",
     "Checked",
     "Compared",
+    "DescribedBackbone",
     "Exported",
+    "FittingSize",
     "MethodChoice",
     "Predicted",
     "PreparedSites",
@@ -46,6 +54,7 @@ __all__ = [
     "audit",
     "check",
     "compare",
+    "describe_backbone",
     "export",
     "federate",
     "method",
@@ -54,7 +63,7 @@ __all__ = [
     "prepare",
     "pretrain",
     "pretrain_clip",
-    "pretrain_hearts",
+    "pretrain_supervised",
     "recipe",
     "report",
     "simulate",
@@ -66,7 +75,9 @@ _MODULES = {
     "Audit": "api.leakage_audit",
     "Checked": "api.bundle_check",
     "Compared": "api.methods_compared",
+    "DescribedBackbone": "api.backbone_description",
     "Exported": "api.exported_model",
+    "FittingSize": "api.backbone_description",
     "MethodChoice": "api.method_choice",
     "Predicted": "api.bundle_prediction",
     "PreparedSites": "api.data_preparation",
@@ -80,6 +91,7 @@ _MODULES = {
     "audit": "api.leakage_audit",
     "check": "api.bundle_check",
     "compare": "api.methods_compared",
+    "describe_backbone": "api.backbone_description",
     "export": "api.model_export",
     "federate": "api.federation",
     "method": "api.method_choice",
@@ -88,7 +100,7 @@ _MODULES = {
     "prepare": "api.data_preparation",
     "pretrain": "api.backbone_pretraining",
     "pretrain_clip": "api.backbone_pretraining",
-    "pretrain_hearts": "api.backbone_pretraining",
+    "pretrain_supervised": "api.backbone_pretraining",
     "recipe": "api.flare_recipe",
     "report": "api.run_report",
     "simulate": "api.job_simulation",

@@ -19,8 +19,11 @@ from monai_fedlora.out_of_memory import memory_told
 COMMANDS = (
     "data",
     "pretrain",
+    "backbone",
     "job",
     "simulate",
+    "run",
+    "resume",
     "report",
     "compare",
     "export",
@@ -34,6 +37,7 @@ COMMANDS = (
     "policy",
     "privacy",
     "cache",
+    "forget",
 )
 """Names of the modules of `monai_fedlora.commands`, in the order the help shows them.
 

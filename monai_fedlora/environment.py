@@ -15,6 +15,11 @@ BACKBONE = "MONAI_FEDLORA_BACKBONE"
 PRIVATE_DIR = "MONAI_FEDLORA_PRIVATE_DIR"
 """Folder for files that never leave the site: private tensors, optimiser state, error details."""
 
+LEDGER_COPY = "MONAI_FEDLORA_LEDGER_COPY"
+"""Folder, best on another disk, that holds the ledger of :data:`PRIVATE_DIR` once more.
+
+Unset, a ledger that was set back is not noticed."""
+
 THREADS = "MONAI_FEDLORA_THREADS"
 """Torch threads of a site's process on the CPU."""
 

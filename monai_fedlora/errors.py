@@ -25,12 +25,24 @@ class ConfigError(FedLoraError):
     """A setting is unknown, out of range or contradicts another one."""
 
 
+class OtherVersions(ConfigError):
+    """A job was made with other versions of packages than are installed here."""
+
+
+class OtherBundle(ConfigError):
+    """A job was made with another bundle of the same name than is installed here."""
+
+
 class DataError(FedLoraError):
     """A patient file, label or split cannot be used as it is."""
 
 
 class WeightsError(FedLoraError):
     """A weights file is unreadable, has the wrong keys or is not the pinned one."""
+
+
+class OtherBackbone(WeightsError):
+    """A backbone is not the one whose hash was pinned."""
 
 
 class PrivacyError(FedLoraError):
@@ -41,12 +53,24 @@ class PolicyError(PrivacyError):
     """A job needs something that the site's own policy does not allow, or the policy cannot be read."""
 
 
+class NotApproved(PolicyError):
+    """The site's policy asks for approval, and nobody there has approved this job."""
+
+
 class ExportError(FedLoraError):
     """A run cannot be turned into a bundle."""
 
 
 class OutOfMemory(FedLoraError):
     """Memory ran out, of a GPU or of the machine; what was being done is no reason to doubt a file."""
+
+
+class Diverged(FedLoraError):
+    """The loss or its gradient is not finite, while the images are."""
+
+
+class WorkerDied(FedLoraError):
+    """The process that a site trains in was ended from outside, or crashed."""
 
 
 class Aborted(FedLoraError):

@@ -181,15 +181,33 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
     Raises:
         WeightsError: the file is missing, truncated or not safetensors; the message names it.
     """
+    with _opened(path) as stream:
+        return {key: stream.get_tensor(key) for key in stream.keys()}, _metadata(stream)
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read the metadata of a safetensors file alone.
+
+    Raises:
+        WeightsError: the file is missing, truncated or not safetensors; the message names it.
+    """
+    with _opened(path) as stream:
+        return _metadata(stream)
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
         raise WeightsError(f"{path} does not exist or is not a file")
     try:
         with safe_open(path, framework="pt") as stream:
-            metadata = dict(stream.metadata() or {})
-            if _METADATA in metadata:
-                metadata = json.loads(metadata[_METADATA])
-            return {key: stream.get_tensor(key) for key in stream.keys()}, metadata
+            yield stream
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise WeightsError(f"{path} is not a readable safetensors file ({error}); it may be truncated") from error
+
+
+def _metadata(stream: Any) -> dict[str, str]:
+    metadata = dict(stream.metadata() or {})
+    return json.loads(metadata[_METADATA]) if _METADATA in metadata else metadata

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -9,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from monai_fedlora.errors import ConfigError, WeightsError, nearest
-from monai_fedlora.files import read_json
+from monai_fedlora.files import read_json, sha256
 
 BUNDLES_VARIABLE = "MONAI_FEDLORA_BUNDLES"
 
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = _PACKAGE.parent
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_REFERENCE = re.compile(r"@(\w+)")
 
 
 def bundle_path(name: str) -> Path:
@@ -37,8 +40,8 @@ def bundle_configs(name: str) -> list[Path]:
     training from them, follows it. Any other ``train.json`` is complete.
 
     Raises:
-        ConfigError: there is no such bundle, its ``train.json`` is not a JSON object, or has entries that
-            ``training.json`` would replace.
+        ConfigError: there is no such bundle, its ``train.json`` is not a JSON object, has entries that
+            ``training.json`` would replace, or lacks settings that it needs.
     """
     path = bundle_path(name) / "configs" / "train.json"
     own = read_json(path)
@@ -47,12 +50,35 @@ def bundle_configs(name: str) -> list[Path]:
     if "train" in own:
         return [path]
     shared = _shared_training()
-    if lost := sorted(own.keys() & read_json(shared).keys() - {"run"}):
+    built = read_json(shared)
+    if lost := sorted(own.keys() & built.keys() - {"run"}):
         raise ConfigError(
             f"{path} says {', '.join(lost)}, which {shared} says too and would replace; leave it out, or make "
             "train.json complete, with a train of its own"
         )
+    if unsaid := sorted(set(_REFERENCE.findall(json.dumps(built))) - own.keys() - built.keys()):
+        raise ConfigError(
+            f"{path} does not say {', '.join(unsaid)}, which {shared} needs; it may be a copy of an earlier version's. "
+            "Add what the shipped bundles' train.json have there: null for image_mean and image_std takes the "
+            "normalisation of the size"
+        )
     return [path, shared]
+
+
+def bundle_digest(name: str) -> str:
+    """SHA-256 of what decides a bundle's training: its merged configuration, and code that lies in its folder.
+
+    How the files are laid out does not count, and neither does what is written for inference or for people.
+
+    Raises:
+        ConfigError: see :func:`bundle_configs`.
+    """
+    digest, root = hashlib.sha256(), bundle_path(name)
+    for path in bundle_configs(name):
+        digest.update(json.dumps(read_json(path), sort_keys=True).encode() + b"\0")
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root).as_posix()} {sha256(path)}\0".encode())
+    return digest.hexdigest()
 
 
 def bundle_setting(name: str, config: str, key: str) -> Any:

@@ -25,6 +25,8 @@ REPORTED = ("validation", "test")
 
 _COUNTS = ("round", "cases", "restored_rounds")
 _NUMBERS = ("seconds", "train_loss")
+IDLE = "idle"
+"""Entry of a round in which a site has trained private parameters alone."""
 IMAGES = "images"
 """Entry with the kind of the images, as an index into :data:`monai_fedlora.data.origin.KINDS`."""
 PERSONAL, SHARED = VIEWS = "personal", "shared"
@@ -33,6 +35,7 @@ EARLIER_VIEWS = {"private_on": PERSONAL, "private_off": SHARED}
 """Their names in files of earlier versions (``results.json`` of format 1)."""
 _FROM_MATRIX = ("balanced_accuracy", "sensitivity", "specificity", "mcc", "accuracy")
 _FREE = ("auroc", "ece")
+_BALANCED = "balanced_accuracy"
 _METRICS = ("balanced_accuracy", "sensitivity", "specificity", "auroc", "mcc", "ece", "accuracy")
 _MATRIX = "confusion_matrix"
 _LARGEST_NUMBER = 1e9
@@ -50,6 +53,30 @@ class MetricsForm:
 
     classes: int = 0
     numbers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-compatible form."""
+        return {"classes": self.classes, "numbers": {name: list(ends) for name, ends in self.numbers.items()}}
+
+    @classmethod
+    def from_json(cls, value: Any) -> MetricsForm:
+        """Parse :meth:`to_json`'s form.
+
+        Raises:
+            PrivacyError: the value is no form.
+        """
+        try:
+            classes, numbers = value["classes"], {name: (low, high) for name, (low, high) in value["numbers"].items()}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise PrivacyError("what metrics a report may have is not said as classes and numbers") from error
+        ends = [end for pair in numbers.values() for end in pair]
+        if (
+            type(classes) is not int
+            or not 0 <= classes <= MOST_CLASSES
+            or any(type(e) not in (int, float) for e in ends)
+        ):
+            raise PrivacyError("what metrics a report may have is said with other things than numbers")
+        return cls(classes=classes, numbers=numbers)
 
 
 def round_report(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,11 +103,22 @@ def _round_metric(name: str, value: Any) -> Any:
     return round(float(value), _DECIMALS) + 0.0 if name in _METRICS else _rounded(float(value))
 
 
-def renamed_views(metrics: Any) -> Any:
-    """Metrics by view, with the views' names of earlier versions replaced; anything but a mapping stays as it is."""
+def current_views(metrics: Any) -> Any:
+    """Metrics by view as this version has them, from a file of any version.
+
+    Views that had another name get today's, and a balanced accuracy of one class alone, which earlier versions gave, is
+    None. Anything but a mapping stays as it is.
+    """
     if not isinstance(metrics, Mapping):
         return metrics
-    return {EARLIER_VIEWS.get(view, view): value for view, value in metrics.items()}
+    return {EARLIER_VIEWS.get(view, view): _without_one_class(value) for view, value in metrics.items()}
+
+
+def _without_one_class(metrics: Any) -> Any:
+    rows = metrics.get(_MATRIX) if isinstance(metrics, Mapping) else None
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows) or sum(map(any, rows)) != 1:
+        return metrics
+    return {**metrics, **{name: None for name in (_BALANCED,) if name in metrics}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +132,8 @@ class Report:
         cases: number of training cases.
         restored_rounds: number of rounds behind the state with which the site began the round, at most ``round``.
         images: kind of the training images, as an index into :data:`monai_fedlora.data.origin.KINDS`.
+        idle: 1 where no step of the round has moved a shared parameter, because phases of the method take turns over
+            several rounds: the tensors are those that came, and have no weight.
         seconds: duration of the task.
         train_loss: mean over the round.
         validation, test: metrics of the split, by view.
@@ -103,6 +143,7 @@ class Report:
     cases: int | None = None
     restored_rounds: int | None = None
     images: int | None = None
+    idle: int | None = None
     seconds: float | None = None
     train_loss: float | None = None
     validation: Mapping[str, Mapping[str, Any]] | None = None
@@ -129,7 +170,7 @@ class Report:
         if not isinstance(value, Mapping):
             raise PrivacyError(f"the report is a {type(value).__name__}, not a mapping")
         for key in value:
-            if key not in (*_COUNTS, IMAGES, *splits, *_NUMBERS):
+            if key not in (*_COUNTS, IMAGES, IDLE, *splits, *_NUMBERS):
                 raise PrivacyError(f"undeclared report entry {key!r}")
         found: dict[str, Any] = {key: _count(key, value[key]) for key in _COUNTS if key in value}
         if found.get("restored_rounds", 0) > found.get("round", 0):
@@ -138,6 +179,10 @@ class Report:
             if type(value[IMAGES]) is not int or not 0 <= value[IMAGES] < len(KINDS):
                 raise PrivacyError(f"report entry {IMAGES!r} must be a whole number from 0 to {len(KINDS) - 1}")
             found[IMAGES] = value[IMAGES]
+        if IDLE in value:
+            if value[IDLE] != 1 or type(value[IDLE]) is not int:
+                raise PrivacyError(f"report entry {IDLE!r} can only be 1")
+            found[IDLE] = 1
         found |= {key: _number(key, value[key]) for key in _NUMBERS if key in value}
         found |= {split: _views(split, value[split], form) for split in REPORTED if split in value}
         return cls(**found)
@@ -168,7 +213,7 @@ def report_bits(*, form: MetricsForm, cases: int, splits: int = 1) -> float:
         splits: number of splits in the report.
     """
     numbers = len(_COUNTS) * math.log2(MOST_CASES + 2) + 2 * math.log2(2 * _distinct_numbers() + 1)
-    numbers += math.log2(len(KINDS) + 1)
+    numbers += math.log2(len(KINDS) + 1) + 1  # the kind of the images, and whether the round was idle
     free = len(form.numbers) * math.log2(2 * _distinct_numbers() + 2)
     if not form.classes:
         return numbers + splits * (1 + len(VIEWS) * (1 + math.log2(MOST_CASES + 2) + free))
@@ -233,6 +278,9 @@ def _metrics(place: str, metrics: Any, form: MetricsForm) -> dict[str, Any]:
     for name in _METRICS:
         if name in metrics:
             found[name] = _metric(f"{place}.{name}", metrics[name], least=-1.0 if name == "mcc" else 0.0)
+            if name == _BALANCED and rows and _one_class(rows) and found[name] is not None:
+                _check_derived(f"{place}.{name}", found[name], derived["accuracy"])
+                found[name] = None  # sites with an earlier version give the share of right answers in that class
             if name in _FROM_MATRIX:
                 _check_derived(f"{place}.{name}", found[name], derived.get(name, math.nan))
     for name, (low, high) in form.numbers.items():
@@ -300,12 +348,17 @@ def _derived(rows: Sequence[Sequence[int]]) -> dict[str, float | None]:
     spread = (total**2 - sum(p * p for p in predicted)) * (total**2 - sum(t * t for t in support))
     covariance = sum(hits) * total - sum(t * p for t, p in zip(support, predicted, strict=True))
     return {
-        "balanced_accuracy": _mean(recall),
+        _BALANCED: None if _one_class(rows) else _mean(recall),
         "sensitivity": recall[1] if len(rows) == 2 else _mean(recall),
         "specificity": recall[0] if len(rows) == 2 else _mean(rejected),
         "mcc": covariance / math.sqrt(spread) if spread else 0.0,
         "accuracy": _ratio(sum(hits), total),
     }
+
+
+def _one_class(rows: Sequence[Sequence[int]]) -> bool:
+    """Whether a confusion matrix has cases of one class at most."""
+    return sum(map(any, rows)) < 2
 
 
 def _ratio(part: int, whole: int) -> float | None:

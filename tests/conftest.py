@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 pytest_plugins = [
     "tests.exporting.finished_runs",
+    "tests.clinic.measurers",
     "tests.clinic.opened",
     "tests.plugin_packages",
     "tests.pretended_gpu",

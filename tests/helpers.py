@@ -69,6 +69,7 @@ def tiny_photographs(count: int = 2, *, seed: int = 1) -> Tensor:
     return torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
 
 
+ROTARY: dict[str, Any] = {"positions": "rotary", "registers": 2, "key_bias": False, "layer_scale": True, "gated": True}
 CLIP_TOWER: dict[str, Any] = {"pre_norm": True, "activation": "quick_gelu", "patch_bias": False}
 """How CLIP's image encoder differs from a plain vision transformer."""
 
@@ -79,14 +80,14 @@ def tiny_clip(*, seed: int = 0, depth: int = 3) -> VisionTransformer:
     settings = TextSettings(context=9, vocabulary=12, dim=8, depth=2, n_heads=2, embed_dim=10)
     tower = TextTransformer(settings).eval().requires_grad_(False)
     randomise(tower, "", seed=seed + 50, scale=0.5)
-    start, end, words = 10, settings.end, [1, 2, 3]
+    start, end, words = 10, settings.end_token, [1, 2, 3]
     ids = torch.tensor([[start, *words, 4, end, end], [start, *words, 5, 6, end]])
     head = CosineHead(n_classes=2, embed_dim=10, dim=24)
     head.projection.copy_(torch.randn(10, 24, generator=torch.Generator().manual_seed(seed + 51)))
     head.logit_scale.fill_(2.0)
     with torch.no_grad():
         head.text.copy_(functional.normalize(tower(ids), dim=-1))
-    head.reader = TextReader(tower=tower, ids=ids, before=len(words), context=settings.context)
+    head.reader = TextReader(tower=tower, ids=ids, start=1, before=len(words), context=settings.context)
     put_head(network, head)
     return network.eval()
 

@@ -233,7 +233,10 @@ class PretendedGPU(TorchDispatchMode):
         target = self._target(places, asked, call)
         if target == _ON_GPU and (generator := kwargs.get("generator")) is not None:
             raise RuntimeError(f"Expected a 'cuda' device type for generator but found {generator.device.type!r}")
-        result = func(*args, **kwargs)
+        if name == "convolution_backward" and target == _ON_GPU:
+            result = _gradients_of_convolution(func, args)
+        else:
+            result = func(*args, **kwargs)
         if target is not None and name not in _COPIES:
             for made in _tensors_in((result,)):
                 if target == _ON_GPU:
@@ -404,6 +407,13 @@ def _storage(tensor: Tensor) -> Any:
             return torch._C.TensorBase.untyped_storage(tensor)
         except (NotImplementedError, RuntimeError):  # sparse, or without content
             return None
+
+
+def _gradients_of_convolution(func: Any, args: tuple) -> tuple[Tensor | None, ...]:
+    """In float32: the CPU's gradient of a grouped weight in bfloat16 holds memory that nobody wrote."""
+    kind = args[0].dtype
+    wide = [value.float() if isinstance(value, Tensor) else value for value in args]
+    return tuple(None if found is None else found.to(kind) for found in func(*wide))
 
 
 _Call = tuple[int, Any, int]

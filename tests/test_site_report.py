@@ -20,6 +20,7 @@ from monai_fedlora.site_report import (
     MOST_CLASSES,
     MetricsForm,
     Report,
+    current_views,
     report_bits,
     report_nbytes,
     round_report,
@@ -203,6 +204,19 @@ def test_a_count_is_whole_not_negative_and_no_message_in_disguise(name: str, val
 def test_a_number_has_few_digits(name: str, value: float) -> None:
     with pytest.raises(PrivacyError, match=name):
         checked({name: value}, form=MetricsForm(classes=2))
+
+
+def test_the_balanced_accuracy_of_one_class_that_an_earlier_version_gives_is_read_as_missing() -> None:
+    metrics = {"confusion_matrix": [[0, 0], [1, 3]], "balanced_accuracy": 0.75}
+    for value in (0.75, None):
+        found = checked({"test": {"personal": {**metrics, "balanced_accuracy": value}}}, form=MetricsForm(classes=2))
+        assert found["test"]["personal"]["balanced_accuracy"] is None
+        stored = current_views({"private_on": {**metrics, "balanced_accuracy": value}})
+        assert stored == {"personal": {**metrics, "balanced_accuracy": None}}
+    with pytest.raises(PrivacyError, match="does not follow"):
+        checked({"test": {"personal": {**metrics, "balanced_accuracy": 0.7}}}, form=MetricsForm(classes=2))
+    both = {"confusion_matrix": [[1, 0], [1, 3]], "balanced_accuracy": 0.875}
+    assert current_views({"personal": both, "shared": {}}) == {"personal": both, "shared": {}}
 
 
 def test_while_a_site_trains_it_has_nothing_to_say_of_its_test_cases() -> None:

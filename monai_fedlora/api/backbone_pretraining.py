@@ -11,6 +11,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from monai.data import Dataset
 from torch.utils.data import ConcatDataset
 
@@ -20,20 +21,23 @@ from monai_fedlora.data.phantom.cohort import name_seed
 from monai_fedlora.data.photo_phantom.captions import facts_of, write_caption
 from monai_fedlora.data.photo_phantom.optics import encode
 from monai_fedlora.data.photo_phantom.photo_kinds import KINDS
-from monai_fedlora.engines import heart_pretraining
+from monai_fedlora.engines import supervised_pretraining
 from monai_fedlora.engines.config import augmentation, pick_device, preprocessing
 from monai_fedlora.engines.dataset import CaseDataset
-from monai_fedlora.engines.heart_pretraining import Measured
+from monai_fedlora.engines.heart_pretraining import Measured, heart_lesson
 from monai_fedlora.engines.memory import Memory, using
+from monai_fedlora.engines.photo_pretraining import MeasuredPictures, photo_lesson
+from monai_fedlora.engines.supervised_pretraining import Lesson
 from monai_fedlora.errors import ConfigError, DataError
 from monai_fedlora.files import sha256
 from monai_fedlora.networks import contrast, pretraining
 from monai_fedlora.networks.anchors import text_shape
-from monai_fedlora.networks.catalogue import architecture, build_backbone
+from monai_fedlora.networks.catalogue import BUILT_IN, Architecture, architecture, build_backbone
 from monai_fedlora.networks.cinema import SIZES
+from monai_fedlora.networks.vit import ViTSettings
 from monai_fedlora.networks.weights import load_backbone
 
-__all__ = ["Pretrained", "pretrain", "pretrain_clip", "pretrain_hearts"]
+__all__ = ["Pretrained", "pretrain", "pretrain_clip", "pretrain_supervised"]
 
 _SIDE = 120  # shorter side of a picture, pixels
 _SKIN = 0.4  # share of skin lesions among the pictures; the others are retinas
@@ -60,14 +64,14 @@ class Pretrained:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainedHearts(Pretrained):
-    """A backbone and decoder that were trained on phantoms.
+class PretrainedOnPhantoms(Pretrained):
+    """A backbone that was trained on labelled phantoms.
 
     Attributes:
-        measured: how well they read phantoms that they have not seen.
+        measured: how well it reads phantoms that it has not seen.
     """
 
-    measured: Measured
+    measured: Measured | MeasuredPictures
 
 
 def pretrain(
@@ -155,7 +159,7 @@ def pretrain(
     return Pretrained(path=Path(output), losses=losses)
 
 
-def pretrain_hearts(
+def pretrain_supervised(
     *,
     output: str | os.PathLike[str],
     size: str = "small",
@@ -165,6 +169,7 @@ def pretrain_hearts(
     batch_size: int = 16,
     learning_rate: float = 1.5e-3,
     held_out: int = 200,
+    start: str | os.PathLike[str] | None = None,
     device: str = "auto",
     mixed_precision: Literal["off", "bf16"] = "off",
     workers: int = 0,
@@ -172,21 +177,26 @@ def pretrain_hearts(
     provenance: str = "",
     on_resume: Callable[[int], None] = lambda epochs: None,
     on_epoch: OnEpoch = lambda epoch, loss: None,
-) -> PretrainedHearts:
-    """Pre-train a cine backbone and its decoder on phantoms with masks, volumes and classes, drawn while it trains.
+) -> PretrainedOnPhantoms:
+    """Pre-train a backbone on labelled phantoms that are drawn while it trains.
+
+    A cine backbone learns masks, volumes and classes of hearts, together with the decoder of its segmentation network,
+    which lies in the same file. A vision transformer for photographs learns masks, amounts of pigment and blood, signs
+    and classes of skin lesions and retinas.
 
     A training that was stopped goes on where the same call with the same settings is made again: what is reached after
     each epoch is kept beside the output, in a file whose name ends in ``.state``.
 
     Args:
-        output: safetensors file to write, with encoder and decoder.
-        size: a cine backbone's name.
+        output: safetensors file to write.
+        size: name of a cine backbone, or of a vision transformer for photographs.
         epochs: how many.
         phantoms: new ones in each epoch.
-        views: how often each is shown in its epoch, turned, bent and with other grey levels each time.
+        views: how often each is shown in its epoch, turned, bent and with other levels each time.
         batch_size: phantoms in a step.
         learning_rate: the highest one.
         held_out: phantoms on which the result is measured.
+        start: weights from which the backbone starts, as this function wrote them; None for random ones.
         device: where to compute, such as "cpu" or "cuda:1"; "auto" takes the first GPU.
         mixed_precision: "bf16" computes matrix products and convolutions in bfloat16, for GPUs.
         workers: processes that draw phantoms beside the training; the result does not depend on them.
@@ -199,19 +209,21 @@ def pretrain_hearts(
         The file, the losses, and how well it reads phantoms that it has not seen.
 
     Raises:
-        ConfigError: a setting is out of range, or a training of other settings was stopped beside this output.
+        ConfigError: a setting is out of range, the backbone is of another kind, or a training of other settings was
+            stopped beside this output.
+        WeightsError: ``start`` does not fit.
 
     Examples:
         >>> import monai_fedlora as fl
-        >>> fl.pretrain_hearts(output="hearts.safetensors", size="vit_demo")
+        >>> fl.pretrain_supervised(output="backbone.safetensors", size="clip_demo")
         Traceback (most recent call last):
             ...
-        monai_fedlora.errors.ConfigError: 'vit_demo' takes no cines...
+        monai_fedlora.errors.ConfigError: labelled phantoms do not teach 'clip_demo'...
     """
     _check(output=output, mixed_precision=mixed_precision)
-    if size not in SIZES:
-        raise ConfigError(f"{size!r} takes no cines or is not built here; choose from {', '.join(SIZES)}")
-    losses, measured = heart_pretraining.pretrain_hearts(
+    place = pick_device(device)
+    losses, measured = supervised_pretraining.pretrain_supervised(
+        _lesson(size, seed=seed, device=place),
         size=size,
         epochs=epochs,
         phantoms=phantoms,
@@ -219,16 +231,32 @@ def pretrain_hearts(
         batch_size=batch_size,
         lr=learning_rate,
         held_out=held_out,
+        start=None if start is None else Path(start),
         seed=seed,
         output=Path(output),
-        device=pick_device(device),
+        device=place,
         bf16=mixed_precision == "bf16",
         workers=workers,
         provenance=provenance,
         on_resume=on_resume,
         on_epoch=on_epoch,
     )
-    return PretrainedHearts(path=Path(output), losses=losses, measured=measured)
+    return PretrainedOnPhantoms(path=Path(output), losses=losses, measured=measured)
+
+
+def _lesson(size: str, *, seed: int, device: torch.device) -> Lesson[Any]:
+    """What phantoms teach a backbone of this name."""
+    if not _is_taught(chosen := architecture(size)):
+        known = ", ".join(name for name, one in BUILT_IN.items() if _is_taught(one))
+        raise ConfigError(f"labelled phantoms do not teach {size!r}; choose from {known}")
+    if size in SIZES:
+        return heart_lesson(size, seed=seed, device=device)
+    return photo_lesson(chosen, seed=seed, device=device)
+
+
+def _is_taught(chosen: Architecture) -> bool:
+    """Whether phantoms with labels teach it: networks of this package, but none with a tower for texts."""
+    return chosen.name in SIZES or (isinstance(chosen.shape, ViTSettings) and chosen.text is None)
 
 
 def pretrain_clip(

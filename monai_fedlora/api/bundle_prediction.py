@@ -1,4 +1,4 @@
-"""Studies, classified with an exported bundle."""
+"""Studies, classified or measured with an exported bundle."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from monai_fedlora.api.one_or_more import one_or_more
 from monai_fedlora.clinic import many
 from monai_fedlora.clinic import two_models as pair
 from monai_fedlora.clinic.deidentify import Deidentifier
+from monai_fedlora.clinic.measuring import Measurer
 from monai_fedlora.clinic.state import NO_DOUBT_FOUND, percent, span, state_sentences
 from monai_fedlora.clinic.threads import torch_threads
 from monai_fedlora.clinic.trust import Trust
@@ -39,7 +40,8 @@ class Predicted:
             ``notes`` and ``error``; with outlines also ``numbers``, ``no_volume_because`` and ``disagreements``.
         left_out: files that belong to no study, and why.
         trust: how far the bundle's answers can be trusted; without a class, the outlines.
-        outlined: whether studies were outlined.
+        outlined: whether hearts were outlined.
+        measured: names of the numbers of a model that measures: values, or structures with their share of the picture.
     """
 
     output: Path
@@ -48,6 +50,7 @@ class Predicted:
     left_out: Sequence[LeftOut]
     trust: Trust
     outlined: bool = False
+    measured: Sequence[str] = ()
 
     @property
     def path(self) -> Path:
@@ -96,6 +99,8 @@ class Predicted:
         for outcome in self.outcomes:
             own = [note for note in outcome.notes if note not in self.trust.notes and not note.startswith(BESIDE)]
             lines += [f"{outcome.study}: note: {note}" for note in own]
+        usually = {finding.name: finding.usually for outcome in self.outcomes for finding in outcome.found}
+        lines += [f"{name}: {said}" for name, said in usually.items()]
         return lines + [f"of the model: {note}" for note in self.trust.notes if self.figures]
 
     def table(self) -> Table:
@@ -107,11 +112,13 @@ class Predicted:
                 shares[place] += f" ({span(low, high, calibrated=self.trust.calibrated)})"
             predicted = "undecided" if outcome.undecided else outcome.predicted or "failed"
             cells = [predicted, *(shares or [""] * len(self.classes))] if self.classes else []
-            measured = [_number(outcome, name) for name in _SHOWN] if self.outlined else []
-            rows.append([outcome.study, *cells, *measured, outcome.state.replace("_", " ")])
+            found = {finding.name: finding.shown for finding in outcome.found}
+            numbers = [found.get(name, "") for name in self.measured]
+            numbers += [_number(outcome, name) for name in _SHOWN] if self.outlined else []
+            rows.append([outcome.study, *cells, *numbers, outcome.state.replace("_", " ")])
         of_class = ["prediction", *self.classes] if self.classes else []
         of_heart = [f"{name.replace('_', ' ').upper()} ({UNITS[name]})" for name in _SHOWN] if self.outlined else []
-        return Table(caption="", head=["study", *of_class, *of_heart, "state"], rows=rows)
+        return Table(caption="", head=["study", *of_class, *self.measured, *of_heart, "state"], rows=rows)
 
 
 def _number(outcome: many.Outcome, name: str) -> str:
@@ -139,7 +146,9 @@ def predict(
     be classified has an ``error`` in its outcome.
 
     Args:
-        bundle: its folder. One that outlines hearts gives volumes and no class.
+        bundle: its folder. One that outlines hearts gives volumes and no class; one of a regression its numbers with
+            their usual errors; one that outlines photographs masks and the share of the picture that each structure
+            takes.
         inputs: one or several: for a cine model NIfTI files or folders and zip archives with DICOM studies; for a
             photograph model JPEG, PNG or TIFF files; or folders, zip archives or a csv of such.
         output: folder to create.
@@ -157,7 +166,8 @@ def predict(
         The answers; ``print(predicted.table())`` shows them.
 
     Raises:
-        ConfigError: there is no such bundle, its signature is not one of ``keys``, or ``output`` exists.
+        ConfigError: there is no such bundle, its signature is not one of ``keys``, ``output`` exists, or an option does
+            not go with what the bundle answers.
         DataError: an input does not exist, or is no study.
 
     Examples:
@@ -177,6 +187,10 @@ def predict(
     ) as (classifier, outliner):
         reader = outliner if classifier is None else classifier
         assert reader is not None
+        if dicom and isinstance(classifier, Measurer):
+            raise ConfigError(
+                f"--dicom writes reports of a class or of a heart's outlines, and {bundle} gives neither; leave it out"
+            )
         found = find_studies([Path(each) for each in one_or_more(inputs)], modality=reader.modality, on_file=on_file)
         studies = found.studies if pseudonym is None else [_called(pseudonym, found.studies)]
         done: list[many.Outcome] = []
@@ -198,11 +212,12 @@ def predict(
         )
     return Predicted(
         output=Path(output),
-        classes=() if classifier is None else classifier.classes,
+        classes=() if classifier is None or isinstance(classifier, Measurer) else classifier.classes,
         outcomes=outcomes,
         left_out=found.left_out,
         trust=reader.trust,
         outlined=outliner is not None,
+        measured=classifier.names if isinstance(classifier, Measurer) else (),
     )
 
 

@@ -113,6 +113,7 @@ def prepare(
     mask_values: Mapping[str, int] | None = None,
     values: Mapping[str, tuple[float, float] | None] | None = None,
     dataset_name: str | None = None,
+    subgroups: Sequence[str] | Mapping[str, Sequence[float] | None] = (),
     on_image: Callable[[int, int], None] = lambda done, total: None,
 ) -> PreparedSites:
     """Turn a published data set, or any csv with its images, into one datalist for each site, with its splits.
@@ -147,6 +148,9 @@ def prepare(
             is no such column, lv_edv, lv_esv, lv_sv, rv_edv, rv_esv, rv_sv (mL), lv_ef, rv_ef (%) and lv_mass (g) are
             measured in the masks; their scale may be None for the usual one of adults. None takes lv_ef and lv_edv.
         dataset_name: of a csv, the name written into the datalists; None for that of the file.
+        subgroups: columns of the data set's table that divide patients for `monai_fedlora.compare`, such as
+            ``["sex"]``, or with edges of bins ``{"sex": None, "age": (40, 60)}``: below 40, 40 to below 60, 60 and
+            above. They stay in the datalists; nothing of them is trained on or leaves a site.
         on_image: called with the number of images loaded, and of all.
 
     Returns:
@@ -218,6 +222,7 @@ def prepare(
         limit=limit,
         origin=published(called, made.source, synthetic=synthetic),
         values=tuple((values or {}).items()),
+        subgroups=_columns_of_subgroups(subgroups),
     )
     found = prepare_records(records, settings, existing=read_prepared(folder))
     if load_all:
@@ -237,6 +242,13 @@ def _absent(dataset: str, reader: Reader, records: Sequence[Record]) -> list[str
     absent = [centre for centre in reader.centres if centre not in here]
     has = f"{dataset} has the centres {', '.join(reader.centres)}"
     return [f"{has}; this copy lacks {', '.join(absent)}"] if absent else []
+
+
+def _columns_of_subgroups(
+    given: Sequence[str] | Mapping[str, Sequence[float] | None],
+) -> tuple[tuple[str, tuple[float, ...] | None], ...]:
+    named = given if isinstance(given, Mapping) else dict.fromkeys(one_or_more(given))
+    return tuple((column, None if edges is None else tuple(edges)) for column, edges in named.items())
 
 
 def _load_all(datalists: Sequence[Datalist], on_image: Callable[[int, int], None]) -> None:

@@ -23,6 +23,7 @@ from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.data.value_scale import common_scale
 from monai_fedlora.engines.seeds import random_state_kept, seed_everything
 from monai_fedlora.errors import ConfigError, DataError, nearest
+from monai_fedlora.federated.federation_settings import FEDERATION_SETTINGS, of_federation
 from monai_fedlora.federated.in_memory import InMemory, SiteCases, weights_digest
 from monai_fedlora.federated.materials import Installed, Source
 from monai_fedlora.federated.plan import OWN_NETWORK, Plan
@@ -32,7 +33,7 @@ from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
 from monai_fedlora.methods.base import Method
 from monai_fedlora.methods.choice import MethodChoice, check_attached, tell_about_head
 from monai_fedlora.networks.catalogue import architecture
-from monai_fedlora.networks.pinned import find_backbone, pin_backbone
+from monai_fedlora.networks.pinned import beside_backbone, find_backbone, pin_backbone
 from monai_fedlora.networks.prompts import own_prompts
 from monai_fedlora.out_of_memory import tell_out_of_memory
 from monai_fedlora.scratch import private_folder
@@ -45,7 +46,7 @@ __all__ = ["Run", "federate"]
 CINE_BUNDLE = "cine_cmr_dual_lora_classification"
 IMAGE_BUNDLE = "image_2d_fedopal_classification"
 TEXT_BUNDLE = "image_2d_pfedst_classification"
-_OF_DATA = ("augment", "style")
+_OF_DATA = ("augment", "style", "image_mean", "image_std")
 """Training settings that a network of one's own has no use for: its data say how they are prepared and augmented."""
 
 
@@ -115,7 +116,9 @@ def federate(
         top_k: share of each tensor's values that travels.
         update_bound: how many times as long as the median change of a round one may be.
         training: other training settings of the bundle, such as ``weight_decay=0.05``, ``warmup_epochs=0``,
-            ``class_weights=None``, ``mixed_precision="bf16"`` or ``cache_features=False``.
+            ``class_weights=None``, ``mixed_precision="bf16"`` or ``cache_features=False``; and of the federation:
+            ``server_optimizer="fedadam"`` with ``server_learning_rate=0.01``, ``site_weights="equal"``, or
+            ``fine_tune_epochs=2``.
 
     Returns:
         The finished run.
@@ -143,8 +146,10 @@ def federate(
         what = "there is no site" if not sites else f"the sites are a {type(sites).__name__}, which has no names"
         raise ConfigError(f"{what}; give sites as a dictionary from names to fl.SiteData")
     given = {name: SiteData.of(value) for name, value in sites.items()}
+    others = {name: value for name, value in training.items() if name in FEDERATION_SETTINGS}
+    training = {name: value for name, value in training.items() if name not in others}
     if unknown := [name for name in training if name not in TRAINING_SETTINGS]:
-        known = sorted({*inspect.getfullargspec(federate).kwonlyargs, *TRAINING_SETTINGS})
+        known = sorted({*inspect.getfullargspec(federate).kwonlyargs, *TRAINING_SETTINGS, *FEDERATION_SETTINGS})
         raise ConfigError(f"fl.federate has no setting {unknown[0]!r}{nearest(unknown[0], known)}")
     settings = {"learning_rate": learning_rate, "batch_size": batch_size}
     common: dict[str, Any] = {
@@ -157,6 +162,7 @@ def federate(
         "wire_dtype": wire_dtype,
         "top_k": top_k,
         "update_bound": update_bound,
+        **of_federation(others),
     }
     with random_state_kept():
         if isinstance(network, str):
@@ -396,6 +402,7 @@ def _catalogued(
     bundle = bundle or (CINE_BUNDLE if modality == "cine" else images)
     said = prompts if prompts is None or isinstance(prompts, Mapping) else Path(prompts)
     source = find_backbone(size, backbone)
+    common["training"] = {**beside_backbone(size, source, common["training"]), **common["training"]}
     plan = Plan(
         bundle=bundle,
         method=method.name,

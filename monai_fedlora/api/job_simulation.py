@@ -14,12 +14,12 @@ from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated import rounds, simulator
 from monai_fedlora.federated.limits import limits_said
 from monai_fedlora.federated.plan import CLASSIFICATION
-from monai_fedlora.federated.run_record import RESULTS_NAME, restarts_said
+from monai_fedlora.federated.reasons import said_of
+from monai_fedlora.federated.run_record import RESULTS_NAME, differences_said, restarts_said, withheld_said
 from monai_fedlora.rendering.tables import Table
 from monai_fedlora.resources import job_template_path
 from monai_fedlora.site_report import PERSONAL, SHARED
 from monai_fedlora.tasks.known import TASKS
-from monai_fedlora.tasks.task import Task
 
 __all__ = ["Simulated", "simulate"]
 
@@ -64,14 +64,14 @@ class Simulated:
     def refused(self) -> list[str]:
         """Updates that were left out of their round, and why, a line each."""
         return [
-            f"refused in round {entry['round']}: {entry['site']}: {entry['reason']}"
-            for entry in self.results["refused"]
+            f"refused in round {entry['round']}: {entry['site']}: {said_of(entry)}" for entry in self.results["refused"]
         ]
 
     @property
     def notes(self) -> list[str]:
-        """Sites that began a round without their state, and updates that counted for less than they asked for."""
-        return [*restarts_said(self.results), *limits_said(self.results)]
+        """What the record leaves out, sites with other packages or without their state, and updates that count less."""
+        said = (withheld_said, differences_said, restarts_said, limits_said)
+        return [line for each in said for line in each(self.results)]
 
     @property
     def images(self) -> str | None:
@@ -91,17 +91,22 @@ class Simulated:
         }
 
     def table(self) -> Table:
-        """Each site's test metrics of both models with their means, and what the site sent and received."""
+        """Each site's test metrics of both models, and what the site sent and received.
+
+        In the means every site has the same weight; a last row says of how many sites they are, where that is not all.
+        """
         plan, traffic = self.results["plan"], self.traffic
         tests = {site: self.results["final"].get(site, {}).get("test", {}) for site in plan["sites"]}
-        tabled = _tabled(TASKS[plan.get("task", CLASSIFICATION)])
-        numbers = [[test.get(view, {}).get(name) for _, view, name in tabled] for test in tests.values()]
+        tabled = _tabled(plan, list(tests.values()))
+        numbers = [[_of(test, column) for column in tabled] for test in tests.values()]
         rows = [
             [site, test.get(PERSONAL, {}).get("n", ""), *map(_number, found), *_kilobytes(*traffic.get(site, ()))]
             for (site, test), found in zip(tests.items(), numbers, strict=True)
         ]
-        known = ([value for value in column if value is not None] for column in zip(*numbers, strict=True))
+        known = [[value for value in column if value is not None] for column in zip(*numbers, strict=True)]
         rows.append(["mean", "", *(_number(fmean(values) if values else None) for values in known), "", ""])
+        if any(0 < len(values) < len(tests) for values in known):
+            rows.append(["of sites", "", *map(len, known), "", ""])
         how_long = "1 round" if plan["rounds"] == 1 else f"{plan['rounds']} rounds"
         return Table(
             caption=f"{plan['experiment']}: test split after {how_long} ({self.results['seconds']:.0f} s)",
@@ -110,11 +115,22 @@ class Simulated:
         )
 
 
-def _tabled(task: Task) -> Sequence[tuple[str, str, str]]:
+def _tabled(plan: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) -> Sequence[tuple[str, str, str]]:
+    """The columns of a plan's task; of other tasks than classification those alone of which a site has a number."""
+    task = TASKS[plan.get("task", CLASSIFICATION)]
     if task.name == CLASSIFICATION:
         return _CLASSES
     keys = [(f"{model}\n{task.word}", model, task.key) for model in (PERSONAL, SHARED)]
-    return [*keys, *((words, PERSONAL, name) for name, words in task.file_measures.items())]
+    finer = task.file_measures or task.more(plan["classes"])
+    columns = [*keys, *((words, PERSONAL, name) for name, words in finer.items())]
+    return [column for column in columns if any(_of(test, column) is not None for test in tests)]
+
+
+def _of(test: Mapping[str, Any], column: tuple[str, str, str]) -> float | None:
+    """A site's number of a column."""
+    _, view, name = column
+    value: float | None = test.get(view, {}).get(name)
+    return value
 
 
 def score_word(results: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.federated.federation_settings import FEDERATION_SETTINGS
 from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
 from monai_fedlora.methods import get_method
 from monai_fedlora.methods.choice import MethodChoice
@@ -51,9 +52,10 @@ def method(
         >>> fl.method("dual_lora", targets=["q", "v"], blocks=3).layers is None
         True
     """
-    if of_training := [each for each in settings if each in TRAINING_SETTINGS]:
+    if others := [each for each in settings if each in TRAINING_SETTINGS or each in FEDERATION_SETTINGS]:
+        kind = "training" if others[0] in TRAINING_SETTINGS else "the federation"
         raise ConfigError(
-            f"{of_training[0]} is a setting of training, not of {name}: give it to fl.federate, or in settings= to "
+            f"{others[0]} is a setting of {kind}, not of {name}: give it to fl.federate, or in settings= to "
             "fl.write_job and fl.compare"
         )
     values = dict(settings)

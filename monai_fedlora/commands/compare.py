@@ -11,7 +11,9 @@ from typing import Any
 from monai_fedlora.commands.options import (
     DEFAULT_BUNDLE,
     DEFAULT_SITES,
+    add_budget_options,
     add_prompt_options,
+    budget_settings,
     parse_class_texts,
     parse_settings,
 )
@@ -33,7 +35,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument(
         "--methods",
         required=True,
-        help="names, comma-separated, or all (that the size can run); the first is the reference",
+        help="names, comma-separated, or all (that the size can run); the first is the reference. ROW=NAME is one with "
+        "settings of its own: fedit,tuned=fedit with --set tuned.fine_tune_epochs=2",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="R", help="folder of the results")
     parser.add_argument("--data", metavar="D", help="folder of prepared sites (default: the bundle's phantoms)")
@@ -50,10 +53,24 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("--repeats", type=int, default=1, metavar="N", help="how often to divide them (default: 1)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (default: 5)")
     parser.add_argument("--local-epochs", type=int, default=1, metavar="N", help="epochs per round (default: 1)")
+    parser.add_argument(
+        "--mean-by-cases",
+        action="store_true",
+        help="weight sites by their numbers of test cases in means over sites and differences of methods (default: all "
+        "alike); averages of a round go by training cases unless --set site_weights=equal",
+    )
+    parser.add_argument(
+        "--equal-steps",
+        action="store_true",
+        help="let every part of every method take as many optimiser steps in a round: each phase of fedrep, ditto or "
+        "feddpa goes through a site's cases as often as other methods do, and centralised takes steps of so many times "
+        "the cases (default: phases divide a round, so that all methods compute as much)",
+    )
     parser.add_argument("--bundle", default=DEFAULT_BUNDLE, help=f"training bundle (default: {DEFAULT_BUNDLE})")
     parser.add_argument("--size", help="backbone by name, such as base or vit_base_16 (default: the bundle's)")
     parser.add_argument("--backbone", metavar="FILE", help="backbone file (default: the size's demo weights)")
     add_prompt_options(parser)
+    add_budget_options(parser)
     parser.add_argument(
         "--unseen",
         default="none",
@@ -64,15 +81,24 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "--cases-for-new",
         default="5,10,20",
         metavar="N,...",
-        help="training cases for the private part of a site that was held out (default: 5,10,20)",
+        help="training patients for the private part of a site that was held out (default: 5,10,20)",
     )
+    parser.add_argument(
+        "--cases",
+        default="",
+        metavar="N,...",
+        help="learning curves: each site in turn has N of its training patients, beside training alone on them; "
+        "a further run per site, number, method, seed and part (default: none)",
+    )
+    parser.add_argument("--cases-at", metavar="SITE,...", help="sites that have a learning curve (default: all)")
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="[METHOD.]NAME=VALUE",
-        help="a setting of training (batch_size=8) or of every method that knows it (rank=16), or of one method "
-        "(fedavg.learning_rate=0.0005); may be repeated. Unless set, augment=false and cache_features=true",
+        help="a setting of training (batch_size=8), of the federation (server_optimizer=fedadam, fine_tune_epochs=2) "
+        "or of every method that knows it (rank=16), or of one method or row (fedavg.learning_rate=0.0005); may be "
+        "repeated. Unless set, augment=false and cache_features=true",
     )
     parser.add_argument(
         "--tune",
@@ -90,9 +116,9 @@ def run(args: argparse.Namespace) -> int:
     from monai_fedlora.commands.console import drawn_table, open_console
 
     console = open_console()
-    common, own = split_settings(parse_settings(args.set))
+    common, own = split_settings({**parse_settings(args.set), **budget_settings(args)})
     compared = compare(
-        args.methods if args.methods == "all" else args.methods.split(","),
+        args.methods if args.methods == "all" else parse_methods(args.methods),
         output=args.output,
         data=args.data,
         sites=args.sites.split(",") if args.sites else None,
@@ -101,6 +127,8 @@ def run(args: argparse.Namespace) -> int:
         repeats=args.repeats,
         rounds=args.rounds,
         local_epochs=args.local_epochs,
+        equal_steps=args.equal_steps,
+        mean_by_cases=args.mean_by_cases,
         bundle=args.bundle,
         size=args.size,
         backbone=args.backbone,
@@ -108,6 +136,8 @@ def run(args: argparse.Namespace) -> int:
         class_texts=parse_class_texts(args.class_text),
         unseen={"none": (), "all": "all"}.get(args.unseen, tuple(args.unseen.split(","))),
         cases_for_new=_numbers("--cases-for-new", args.cases_for_new),
+        cases=_numbers("--cases", args.cases),
+        cases_at=args.cases_at.split(",") if args.cases_at else (),
         settings=common,
         method_settings=own,
         tune=parse_grids(args.tune or ""),
@@ -127,8 +157,9 @@ def run(args: argparse.Namespace) -> int:
     console.print(drawn_table(compared.table()))
     for note in compared.notes:
         console.print(note)
-    if unseen := compared.unseen():
-        console.print(drawn_table(unseen))
+    for more in (compared.learning_curve(), compared.unseen()):
+        if more:
+            console.print(drawn_table(more))
     console.print(f"report: {compared.report}")
     return EXIT_FAILED_RUNS if failures else 0
 
@@ -141,6 +172,21 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """
     numbers = _numbers("--seeds", text or "0")
     return numbers if "," in text else tuple(range(*numbers))
+
+
+def parse_methods(text: str) -> dict[str, str]:
+    """``fedit,tuned=fedit`` as the methods of rows.
+
+    Raises:
+        ConfigError: two rows have one name.
+    """
+    rows: dict[str, str] = {}
+    for part in text.split(","):
+        row, equals, name = part.partition("=")
+        if row in rows:
+            raise ConfigError(f"--methods {text}: {row!r} stands there twice; give one a name of its own: other={row}")
+        rows[row] = name if equals else row
+    return rows
 
 
 def parse_grids(text: str) -> dict[str, list[Any] | None]:

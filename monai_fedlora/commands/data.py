@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_fedlora.commands import data_phantom
+from monai_fedlora.commands.options import add_value_option
 from monai_fedlora.errors import ConfigError
 
 _CSV_TEXT = "any csv with subject, label, site and image columns"
@@ -96,14 +97,16 @@ def _add_common(parser: argparse.ArgumentParser, *, text: str, task: str, by: Se
         metavar="A,B,...",
         help="class list; needed when a class is only at hospitals that prepare their data elsewhere",
     )
+    add_value_option(
+        parser, "number that a regression learns, of a csv's column of this name or measured in the masks (lv_ef, ...)"
+    )
     parser.add_argument(
-        "--value",
-        type=_value,
+        "--subgroup",
+        type=_subgroup,
         action="append",
-        metavar="NAME=USUAL/DISTANCE",
-        help="number that a regression learns, of a csv's column of this name or measured in the masks (lv_ef, lv_edv, "
-        "...), with a usual value and a usual distance from it that all sites share, such as ejection_fraction=50/15; "
-        "may be given several times (default: lv_ef and lv_edv)",
+        metavar="COLUMN[=EDGE,...]",
+        help="column of the data set's table that compare divides patients by, such as sex, or age=40,60 for below 40, "
+        "40 to below 60, 60 and above; may be given several times",
     )
     sites = parser.add_mutually_exclusive_group()
     if len(by) > 1:
@@ -183,15 +186,12 @@ def _values(text: str) -> dict[str, int]:
         raise argparse.ArgumentTypeError(f"{text!r} is not names and values like LV=3,MYO=2,RV=1") from None
 
 
-def _value(text: str) -> tuple[str, tuple[float, float] | None]:
-    name, given, scale = text.partition("=")
-    if not given:
-        return name.strip(), None
+def _subgroup(text: str) -> tuple[str, tuple[float, ...] | None]:
+    column, given, edges = text.partition("=")
     try:
-        usual, distance = map(float, scale.split("/"))
+        return column.strip(), tuple(map(float, edges.split(","))) if given else None
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a name, or one with two numbers like lv_ef=55/15") from None
-    return name.strip(), (usual, distance)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a column, or one with numbers like age=40,60") from None
 
 
 def _fractions(text: str) -> tuple[float, ...]:
@@ -221,6 +221,7 @@ def _prepare(args: argparse.Namespace) -> int:
             task=args.task,
             classes=args.classes,
             values=dict(args.value) if args.value else None,
+            subgroups=dict(args.subgroup or ()),
             by=args.by,
             sites=args.sites,
             site=args.site,

@@ -16,6 +16,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
     from monai_fedlora.commands.console import drawn, open_console
+    from monai_fedlora.federated.federation_settings import FINE_TUNE
+    from monai_fedlora.federated.server_optimizer import OPTIMIZERS
     from monai_fedlora.methods.overview import method_facts
 
     facts = list(method_facts(size=args.size, classes=args.classes))
@@ -33,6 +35,10 @@ def run(args: argparse.Namespace) -> int:
     console = open_console()
     console.print(drawn(head, rows, text=len(head)))
     console.print("Bytes per site and round, in float16. A method's settings can change them; these are its defaults.")
+    console.print(
+        f"With {FINE_TUNE}=2 sites train on after the last round; a server that averages what goes up can have an "
+        f"optimiser: server_optimizer={', '.join(OPTIMIZERS)}."
+    )
     if unfit := [each.name for each in facts if not each.fits]:
         console.print(f"{', '.join(unfit)}: compare images with texts and need a CLIP, for example clip_base_16.")
     for each in facts:

@@ -45,6 +45,52 @@ def add_prompt_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_budget_options(parser: argparse.ArgumentParser) -> None:
+    """Add a budget for privacy: short forms of the settings that begin with ``dp_``."""
+    for name, metavar, what in (
+        ("epsilon", "E", "with noise, so that all that a site sends of one patient is E-differentially private"),
+        ("delta", "D", "but for a probability of D, far below one over the patients of the smallest site"),
+        ("clip", "C", "largest length of one patient's gradient, above which it is scaled down"),
+        ("noise", "S", "noise, in multiples of C (default: the least that keeps to E)"),
+    ):
+        parser.add_argument(f"--dp-{name}", type=float, metavar=metavar, help=what)
+
+
+def budget_settings(args: argparse.Namespace) -> dict[str, float]:
+    """What of a budget was given, by the setting's name."""
+    given = {f"dp_{name}": getattr(args, f"dp_{name}") for name in ("epsilon", "delta", "clip", "noise")}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def add_value_option(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add ``--value``, which names a number of a regression with its scale.
+
+    Args:
+        parser: of the command.
+        what: the number is, in its words.
+    """
+    parser.add_argument(
+        "--value",
+        type=parse_value,
+        action="append",
+        metavar="NAME=USUAL/DISTANCE",
+        help=f"{what}, with a usual value and a usual distance from it that all sites share, such as "
+        "ejection_fraction=50/15; may be given several times (default: lv_ef and lv_edv)",
+    )
+
+
+def parse_value(text: str) -> tuple[str, tuple[float, float] | None]:
+    """Turn ``NAME`` or ``NAME=USUAL/DISTANCE`` into a value and its scale; None for the usual one."""
+    name, given, scale = text.partition("=")
+    if not given:
+        return name.strip(), None
+    try:
+        usual, distance = map(float, scale.split("/"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name, or one with two numbers like lv_ef=55/15") from None
+    return name.strip(), (usual, distance)
+
+
 def parse_class_texts(items: Sequence[str]) -> dict[str, str]:
     """Turn ``CLASS=TEXT`` into texts by class.
 
@@ -87,3 +133,18 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
+
+
+def parse_budget(text: str) -> dict[str, float] | None:
+    """Read ``EPSILON,DELTA``, or ``none``.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if text == "none":
+        return None
+    try:
+        epsilon, delta = map(float, text.split(","))
+    except ValueError:
+        raise ConfigError(f"--budget {text}: give epsilon and delta, such as 8,1e-5, or none") from None
+    return {"epsilon": epsilon, "delta": delta}

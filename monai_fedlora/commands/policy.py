@@ -13,6 +13,7 @@ _MEANINGS = {
     "methods": "that may train",
     "bundles": "that may be used",
     "plugins": "packages whose code a job may name",
+    "budget": "what all experiments together may tell of one patient",
     "require_approval": "whether nothing trains but the jobs below",
 }
 
@@ -32,6 +33,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "--plugins", metavar="NAME,...", help=f"{_MEANINGS['plugins']}, as pip lists them (default: none)"
     )
     parser.add_argument(
+        "--budget",
+        metavar="EPSILON,DELTA",
+        help=f"{_MEANINGS['budget']}, such as 8,1e-5, by differential privacy; jobs that keep no account of it are "
+        "then refused; none takes it away (default: none), see monai-fedlora privacy",
+    )
+    parser.add_argument(
         "--require-approval",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -43,14 +50,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 def run(args: argparse.Namespace) -> int:
     """Write the file, and show the limits."""
     from monai_fedlora.commands.console import open_console, pairs
+    from monai_fedlora.commands.options import parse_budget
     from monai_fedlora.federated.policy_change import change_policy
 
     given = {name: value for name in _MEANINGS if (value := getattr(args, name)) is not None}
     for name in {"methods", "bundles", "plugins"} & given.keys():
         given[name] = [word for word in given[name].split(",") if word]
+    if "budget" in given:
+        given["budget"] = parse_budget(given["budget"])
     made = args.output is not None and not args.output.exists()
     policy, console = change_policy(args.output, **given), open_console()
-    rows = [(name, _shown(getattr(policy, name)), meaning) for name, meaning in _MEANINGS.items()]
+    rows = [(name, _shown(name, getattr(policy, name)), meaning) for name, meaning in _MEANINGS.items()]
     rows += [("approved", each.experiment, f"{each.date}  {each.sha256}") for each in policy.approved]
     console.print(pairs(rows, title=policy.source))
     if made:
@@ -58,5 +68,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _shown(value: Any) -> str:
-    return "all" if value is None else ", ".join(value) or "none" if isinstance(value, tuple) else str(value)
+def _shown(name: str, value: Any) -> str:
+    if value is None:
+        return "none" if name == "budget" else "all"
+    return ", ".join(value) or "none" if isinstance(value, tuple) else str(value)

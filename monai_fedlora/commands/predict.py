@@ -1,4 +1,4 @@
-"""``monai-fedlora predict``: classify studies with an exported bundle, and outline their hearts with another."""
+"""``monai-fedlora predict``: classify or measure studies with an exported bundle, outline hearts with another."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "bundle",
         type=Path,
         metavar="BUNDLE",
-        help="folder of an exported bundle; one that outlines hearts gives volumes and no class",
+        help="folder of an exported bundle; one that outlines hearts gives volumes and no class, one of a regression "
+        "numbers, one that outlines photographs masks and areas",
     )
     parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="what to classify, see below")
     parser.add_argument("--output", required=True, type=Path, metavar="O", help="folder to create")

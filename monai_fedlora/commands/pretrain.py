@@ -31,7 +31,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     images.add_argument(
         "--supervised",
         action="store_true",
-        help="train a cine backbone and its decoder on labelled phantoms; goes on where it was stopped",
+        help="train a cine backbone and its decoder, or a backbone for photographs, on labelled phantoms; goes on "
+        "where it was stopped",
     )
     parser.add_argument(
         "--phantoms", type=int, metavar="N", help="new ones in each epoch of --supervised (default: 512)"
@@ -42,7 +43,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     )
     parser.add_argument("--cameras", metavar="A,B,...", help="that take generated pictures, by letter (default: all)")
     parser.add_argument(
-        "--start", metavar="FILE", help="weights of vit_demo from which the image tower starts (default: random ones)"
+        "--start",
+        metavar="FILE",
+        help="weights from which --supervised starts, or those of vit_demo for the image tower (default: random ones)",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="safetensors file to write")
     parser.add_argument("--size", default="small", help="a backbone's name (default: small)")
@@ -84,10 +87,10 @@ def run(args: argparse.Namespace) -> int:
     """Draw or read the images, train, and say what was written."""
     from monai_fedlora.api.backbone_pretraining import (
         Pretrained,
-        PretrainedHearts,
+        PretrainedOnPhantoms,
         pretrain,
         pretrain_clip,
-        pretrain_hearts,
+        pretrain_supervised,
     )
     from monai_fedlora.commands.console import open_console
     from monai_fedlora.commands.progress import counting_bars
@@ -104,14 +107,12 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError("--phantoms, --views and --workers are for --supervised; leave them out")
         made: Pretrained
         if args.supervised:
-            if args.style or args.standardise or args.cameras or args.start:
-                raise ConfigError(
-                    "--style, --standardise, --cameras and --start are not for --supervised; leave them out"
-                )
-            made = pretrain_hearts(on_resume=_tell_resumed, **common, **own)
+            if args.style or args.standardise or args.cameras:
+                raise ConfigError("--style, --standardise and --cameras are not for --supervised; leave them out")
+            made = pretrain_supervised(start=args.start, on_resume=_tell_resumed, **common, **own)
         elif args.captioned is None:
             if args.cameras or args.start:
-                raise ConfigError("--cameras and --start are for --captioned; leave them out")
+                raise ConfigError("--cameras and --start are not for --data; leave them out")
             made = pretrain(args.data, styles=args.style, standardise=args.standardise, **ratio, **common)
         else:
             if args.style or args.standardise:
@@ -119,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
             cameras = args.cameras.split(",") if args.cameras else None
             made = pretrain_clip(args.captioned, cameras=cameras, start=args.start, on_picture=pictures, **common)
     open_console().print(f"{made.path}  SHA-256 {made.sha256}")
-    if isinstance(made, PretrainedHearts):
+    if isinstance(made, PretrainedOnPhantoms):
         for name, value in made.measured.to_json().items():
             open_console().print(f"on phantoms not seen, {name}: {value}")
     return 0

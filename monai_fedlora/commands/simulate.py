@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.live import Live
 
     from monai_fedlora.api.job_simulation import simulate
-    from monai_fedlora.commands.console import drawn_table, open_console
+    from monai_fedlora.commands.console import open_console
 
     console = open_console()
     with Live(console=console, refresh_per_second=4, transient=True) as live:
@@ -53,6 +53,13 @@ def run(args: argparse.Namespace) -> int:
             in_process=args.in_process,
             on_progress=lambda results: live.update(progress_table(results)),
         )
+    return show(run, console)
+
+
+def show(run: Any, console: Any) -> int:
+    """What came of a run, and what it lacks; returns the command's exit code."""
+    from monai_fedlora.commands.console import drawn_table
+
     if run.lacks:
         reasons = ["this run is incomplete", *run.lacks, *([run.error] if run.error else [])]
         console.print("\n".join(reasons), style="red")

@@ -17,7 +17,7 @@ from monai_fedlora.exporting.finished import trained_on
 from monai_fedlora.exporting.kept_evidence import read_evidence
 from monai_fedlora.exporting.leakage import Leakage, read_audit
 from monai_fedlora.exporting.personal_or_shared import discordant
-from monai_fedlora.federated.run_record import FORMAT, RESULTS_NAME
+from monai_fedlora.federated.run_record import FORMAT, RESULTS_NAME, as_it_is
 from monai_fedlora.federated.site_state import FINAL_NAME
 from monai_fedlora.files import load_tensors, read_json, sha256
 from monai_fedlora.reporting.record import Answer, Record, answer, parse_record
@@ -96,7 +96,8 @@ def read_run(folder: Path) -> FoundRun:
     source = _results(folder)
     if source is None:
         return _of_sites(folder)
-    record = parse_record(read_json(source), str(source))
+    value = read_json(source)
+    record = parse_record(as_it_is(value, source.parent, folder) if isinstance(value, dict) else value, str(source))
     personal, passed_over = {}, {}
     for path in sorted(folder.rglob(FINAL_NAME)):
         try:
@@ -155,7 +156,8 @@ def _final(path: Path) -> tuple[dict[str, Any], Mapping[str, Any], str, Answer]:
             raise TypeError("its plan is no mapping")
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path} is no site's final model ({error})") from error
-    return {key.partition("/")[2]: value for key, value in stored.items()}, plan, site, answer(said)
+    last = sorted(stored, key=lambda key: key.startswith("tuned/"))  # these are in place of the federation's
+    return {key.partition("/")[2]: stored[key] for key in last}, plan, site, answer(said)
 
 
 def _personal(path: Path, tensors: Mapping[str, Any]) -> Personal:

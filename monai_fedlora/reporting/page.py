@@ -36,6 +36,8 @@ def page(run: FoundRun) -> str:
         judgements=_judgements(run),
         tests=run_tables.test_metrics(record),
         test_scores=run_figures.test_scores(record),
+        biases=run_figures.biases(record),
+        bias_tables=run_tables.biases(record),
         sites=run_tables.sites(record),
         curves=[run_figures.learning_curve(record, view) for view in VIEW_NAMES],
         curve_table=run_tables.learning_curves(record),

@@ -9,8 +9,8 @@ from typing import Any
 
 from monai_fedlora.data.origin import KINDS, UNKNOWN
 from monai_fedlora.errors import FedLoraError
-from monai_fedlora.federated.run_record import READABLE, restarts_said
-from monai_fedlora.site_report import VIEWS, renamed_views
+from monai_fedlora.federated.run_record import READABLE, differences_said, interruption_said, restarts_said
+from monai_fedlora.site_report import VIEWS, current_views
 from monai_fedlora.tasks.classification import CLASSIFICATION
 from monai_fedlora.tasks.known import TASKS
 from monai_fedlora.tasks.task import Task
@@ -109,6 +109,7 @@ class Refused:
     round: int | None
     site: str
     reason: str
+    code: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +120,11 @@ class Record:
         plan: the plan as the run's version has written it.
         sites: the plan's sites, in its order.
         classes: the plan's classes.
-        status: "finished", "incomplete", "running", or "site" where only models of sites were found.
+        status: "finished", "incomplete", "interrupted", "running", or "site" where only models of sites were found.
         lacks: messages about what an incomplete run has not done.
+        interrupted_by: what ended a run before its time, in words; empty where that is not known.
         restarted: messages about sites that began a round without the state of the round before.
+        differing: messages about sites with other packages or another bundle than the other ends.
         last: number of rounds after which the plan ends, counted from the first one of the experiment.
         rounds: the rounds that have started, in order.
         final: by site, the evaluation of the last model.
@@ -146,7 +149,9 @@ class Record:
     seconds: float | None
     version: str
     lacks: tuple[str, ...] = ()
+    interrupted_by: str = ""
     restarted: tuple[str, ...] = ()
+    differing: tuple[str, ...] = ()
     images: str | None = None
     site_images: Mapping[str, str] = field(default_factory=dict)
     start: str = ""
@@ -194,7 +199,12 @@ def parse_record(value: Any, source: str) -> Record:
         rounds=tuple(_round(entry, start + place) for place, entry in enumerate(_list(value.get("rounds")))),
         final={site: answer(report) for site, report in _mapping(value.get("final")).items()},
         refused=tuple(
-            Refused(round=count(e.get("round")), site=str(e.get("site", "")), reason=str(e.get("reason", "")))
+            Refused(
+                round=count(e.get("round")),
+                site=str(e.get("site", "")),
+                reason=str(e.get("reason", "")),
+                code=str(e.get("code", "")),
+            )
             for e in map(_mapping, _list(value.get("refused")))
         ),
         payload=count(value.get("payload_bytes")),
@@ -204,8 +214,22 @@ def parse_record(value: Any, source: str) -> Record:
         images=data["kind"] if data.get("kind") in KINDS else None,
         site_images={str(site): kind for site, kind in _mapping(data.get("sites")).items() if kind in KINDS},
         start=_start(plan.get("start")),
+        interrupted_by=interruption_said(value),
         restarted=tuple(restarts_said({"restarted": _restarts(value.get("restarted"))})),
+        differing=tuple(differences_said(_installed(value))),
     )
+
+
+def _installed(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What ends have installed, as far as a record tells it."""
+    said = {}
+    for site, each in _mapping(value.get("ready")).items():
+        found, bundle = _mapping(each), _mapping(each).get("bundle")
+        said[site] = {
+            "versions": _mapping(found.get("versions")),
+            **({"bundle": bundle} if isinstance(bundle, str) else {}),
+        }
+    return {"versions": _mapping(value.get("versions")), "ready": said}
 
 
 def answer(value: Any) -> Answer:
@@ -294,7 +318,7 @@ def _agreement(value: Any) -> Agreement | None:
 
 
 def _views(value: Any) -> dict[str, Metrics]:
-    return {view: _metrics(found) for view, found in _mapping(renamed_views(value)).items() if view in VIEWS}
+    return {view: _metrics(found) for view, found in _mapping(current_views(value)).items() if view in VIEWS}
 
 
 def _metrics(value: Any) -> Metrics:

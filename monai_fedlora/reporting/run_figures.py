@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from statistics import fmean
 
 from monai_fedlora.exporting.intervals import with_intervals
@@ -12,8 +13,8 @@ from monai_fedlora.rendering.drawing import Figure
 from monai_fedlora.rendering.site_curves import site_curves
 from monai_fedlora.reporting.found_run import BINS, Bin
 from monai_fedlora.reporting.record import Metrics, Record
-from monai_fedlora.reporting.run_tables import stages, view_values
-from monai_fedlora.tasks.task import CONFUSION
+from monai_fedlora.reporting.run_tables import stages, tested_views, view_values
+from monai_fedlora.tasks.task import CONFUSION, AgreementNames
 
 
 def learning_curve(record: Record, view: str) -> Figure | None:
@@ -74,13 +75,9 @@ def test_scores(record: Record) -> Figure | None:
     """The task's key metric on every site's test cases with its interval, of the personal and of the shared model."""
     task = record.task
     by_chance = CONFUSION in task.sections
-    views = [view for view in VIEW_NAMES if any(view in answer.test for answer in record.final.values())]
+    views = tested_views(record)
     return forest_plot(
-        {
-            site: [_estimate(record.final[site].test.get(view), task.key) for view in views]
-            for site in record.sites
-            if site in record.final
-        },
+        _by_site(record, lambda metrics: _estimate(metrics, task.key)),
         series=[VIEW_NAMES[view] for view in views],
         title=f"Test {task.word} with 95 % intervals{'; dotted: chance' if by_chance else ''}",
         description="A row per site. Where two intervals overlap widely, the test cases do not tell the two apart. The "
@@ -91,9 +88,42 @@ def test_scores(record: Record) -> Figure | None:
     )
 
 
-def _estimate(metrics: Metrics | None, key: str) -> Estimate | None:
+def biases(record: Record) -> list[Figure]:
+    """Bias and limits of agreement of each number on every site's test cases, a figure per number."""
+    figures = [
+        forest_plot(
+            _by_site(record, partial(_bias, names=names)),
+            series=[VIEW_NAMES[view] for view in tested_views(record)],
+            title=f"Bias of {number} with limits of agreement; dotted: none",
+            description="A row per site: the mean of found minus reference over its test cases, and the limits between "
+            "which 95 % of such differences lie if they are about normal. The tables below have the values.",
+            x_label=f"{number}: found minus reference{f' ({names.unit})' if names.unit else ''}",
+            chance=0.0,
+        )
+        for number, names in record.task.agreements(record.classes).items()
+    ]
+    return [figure for figure in figures if figure is not None]
+
+
+def _bias(metrics: Metrics, *, names: AgreementNames) -> Estimate | None:
+    found = [metrics.values.get(name) for name in (names.bias, names.low, names.high)]
+    bias, low, high = found
+    return None if bias is None or low is None or high is None else Estimate(value=bias, low=low, high=high)
+
+
+def _by_site(record: Record, estimate: Callable[[Metrics], Estimate | None]) -> dict[str, list[Estimate | None]]:
+    """What is read from the test metrics of each view, by site."""
+    views = tested_views(record)
+    return {
+        site: [estimate(record.final[site].test.get(view, Metrics())) for view in views]
+        for site in record.sites
+        if site in record.final
+    }
+
+
+def _estimate(metrics: Metrics, key: str) -> Estimate | None:
     """A metric and its interval, where that is known."""
-    if metrics is None or key not in metrics.values:
+    if key not in metrics.values:
         return None
     found = with_intervals({**metrics.values, "confusion_matrix": metrics.confusion})[key]
     if found["interval_95"] is None:

@@ -8,10 +8,10 @@ from typing import Any
 
 from monai_fedlora import __version__
 from monai_fedlora.exporting.model_card import VIEW_NAMES
-from monai_fedlora.rendering.tables import MISSING, Table, count, shown
+from monai_fedlora.rendering.tables import MISSING, Table, count, mean_cell, shown
 from monai_fedlora.reporting.record import Agreement, Answer, Limits, Metrics, Record
 from monai_fedlora.site_report import REPORTED
-from monai_fedlora.tasks.task import CONFUSION
+from monai_fedlora.tasks.task import CONFUSION, AgreementNames
 
 _NOTHING = Answer()
 
@@ -48,11 +48,42 @@ def test_metrics(record: Record) -> list[Table]:
             [site, count(metrics.n), *(shown(metrics.values.get(name)) for name in names)]
             for site, metrics in found.items()
         ]
-        means = (mean_of([metrics.values.get(name) for metrics in found.values()]) for name in names)
-        rows.append(["mean", "", *map(shown, means)])
-        caption = f"Test split, {called}; {MISSING}: undefined there, and left out of the mean"
+        rows.append(
+            ["mean", "", *(mean_cell([metrics.values.get(name) for metrics in found.values()]) for name in names)]
+        )
+        caption = f"Test split, {called}; in the mean each site has the same weight, and none where it says {MISSING}"
         tables += [Table(caption=caption, head=["site", "cases", *names.values()], rows=rows)] if found else []
     return tables
+
+
+def tested_views(record: Record) -> list[str]:
+    """The views of which any site has tested a model."""
+    return [view for view in VIEW_NAMES if any(view in answer.test for answer in record.final.values())]
+
+
+def biases(record: Record) -> list[Table]:
+    """Bias and limits of agreement of each number by site, a table per model; none where no site has any."""
+    numbers = record.task.agreements(record.classes)
+    head = ["site", *(f"{name}, {names.unit}" if names.unit else name for name, names in numbers.items())]
+    tables = []
+    for view in tested_views(record):
+        found = {site: record.final[site].test.get(view, Metrics()).values for site in record.final}
+        rows = [
+            [site, *(_bias(found[site], names) for names in numbers.values())] for site in record.sites if site in found
+        ]
+        if any(cell != MISSING for row in rows for cell in row[1:]):
+            caption = (
+                f"Test split, {VIEW_NAMES[view]}: bias, found minus reference, with limits of agreement in brackets"
+            )
+            tables.append(Table(caption=caption, head=head, rows=rows))
+    return tables
+
+
+def _bias(values: Mapping[str, float], names: AgreementNames) -> str:
+    if names.bias not in values:
+        return MISSING
+    low, high = (shown(values.get(name), "+.2f") for name in (names.low, names.high))
+    return f"{values[names.bias]:+.2f} ({low} to {high})"
 
 
 def sites(record: Record) -> Table:
@@ -208,10 +239,12 @@ def _limits(record: Record) -> list[tuple[int, Limits]]:
 
 def refused(record: Record) -> Table:
     """Updates that the server refused."""
-    rows = [[MISSING if each.round is None else each.round + 1, each.site, each.reason] for each in record.refused]
-    return Table(
-        caption="Answers that were left out of their round", head=["round", "site", "why"], rows=rows, text=True
-    )
+    rows = [
+        [MISSING if each.round is None else each.round + 1, each.site, each.code or MISSING, each.reason]
+        for each in record.refused
+    ]
+    head = ["round", "site", "code", "why"]
+    return Table(caption="Answers that were left out of their round", head=head, rows=rows, text=True)
 
 
 def settings(record: Record) -> Table:

@@ -266,6 +266,45 @@ def test_a_segmentation_network_takes_adapters() -> None:
         torch.testing.assert_close(merged(images), site(images), rtol=1e-4, atol=1e-4)
 
 
+def vit_of_volumes() -> tuple[nn.Module, str]:
+    from monai.networks.nets import ViT
+
+    sizes: dict[str, Any] = {"hidden_size": 16, "mlp_dim": 32, "num_layers": 2, "num_heads": 2}
+    images: dict[str, Any] = {"in_channels": 1, "img_size": (8, 8, 8), "patch_size": (4, 4, 4), "spatial_dims": 3}
+    head: dict[str, Any] = {"classification": True, "num_classes": 3, "post_activation": None}
+    return ViT(**sizes, **images, **head).eval(), r"blocks\..*\.qkv"
+
+
+def beit() -> tuple[nn.Module, str]:
+    from transformers import BeitConfig, BeitForImageClassification
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = BeitConfig(**sizes, image_size=8, patch_size=4, num_labels=3, use_relative_position_bias=True)
+    return BeitForImageClassification(config).eval(), r".*layers\.\d+\.attention\.q_proj"
+
+
+@pytest.mark.parametrize(
+    ("build", "head", "shape"),
+    [
+        (vit_of_volumes, "classification_head", (2, 1, 8, 8, 8)),
+        (beit, "classifier", (2, 3, 8, 8)),
+    ],
+    ids=["a ViT of volumes", "BEiT"],
+)
+def test_transformers_that_no_size_fits_take_adapters(build: Any, head: str, shape: tuple[int, ...]) -> None:
+    network, pattern = build()
+    images = torch.randn(shape)
+    with torch.no_grad():
+        expected = logits_of(network(images), batch=2)
+        site = fl.attach(network, fl.method("dual_lora", rank=2, targets=pattern, head=head)).eval()
+        torch.testing.assert_close(site(images), expected)
+        assert len([key for key in site.private() if "lora_" in key]) == 4
+        randomise(site.opened, *site.trainable())
+        trained = site(images)
+        torch.testing.assert_close(logits_of(site.merged()(images), batch=2), trained)
+        assert not torch.allclose(trained, expected)
+
+
 def test_batch_normalisation_keeps_its_statistics_whatever_trains(caplog: pytest.LogCaptureFixture) -> None:
     own = OWN["cnn"]
     attached(own, "dual_lora")

@@ -24,7 +24,10 @@ def test_traffic_is_the_sum_over_rounds_where_it_was_counted() -> None:
 def test_the_table_is_text_with_a_row_for_every_site() -> None:
     lines = str(simulated().table()).splitlines()
     assert lines[0] == "trial: test split after 1 round (2 s)"
-    assert [line.split() for line in lines[2:]] == [["north", "4", "0.750"], ["south"], ["mean", "0.750"]]
+    assert [line.split() for line in lines[2:]] == [
+        *(["north", "4", "0.750"], ["south"], ["mean", "0.750"]),
+        ["of", "sites", "1", "0", "0", "0", "0"],
+    ]
 
 
 def test_a_record_without_notes_says_nothing_more() -> None:

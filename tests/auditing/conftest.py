@@ -49,7 +49,7 @@ class Trained:
 @pytest.fixture(autouse=True, scope="session")
 def _micro() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(catalogue._IMAGE, "micro_vit", MICRO_VIT)
+        patch.setitem(catalogue.IMAGE_SIZES, "micro_vit", MICRO_VIT)
         yield
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -14,7 +15,11 @@ from typing import Any
 
 import pytest
 
+from monai_fedlora.cli import build_parser
+from monai_fedlora.commands.compare import split_settings
+from monai_fedlora.commands.options import parse_settings
 from monai_fedlora.federated.site_policy import site_policy
+from monai_fedlora.methods import method_names
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("[a-z]*.py"))
@@ -58,6 +63,57 @@ def test_make_runs_those_that_are_asked_for(given: str | None, chosen: list[str]
     said = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout
     (line,) = [line for line in said.splitlines() if line.startswith("set -e; for name in")]
     assert sorted(line.removeprefix("set -e; for name in ").partition(";")[0].split()) == sorted(chosen)
+
+
+EVIDENCE = [
+    shlex.split(line)
+    for line in (BENCHMARKS / "evidence.txt").read_text(encoding="utf-8").splitlines()
+    if not line.startswith("#")
+]
+
+
+def test_every_table_ends_with_a_comparison_that_the_command_knows() -> None:
+    """What data prepares for a table is what its comparison reads, and each has a folder of its own."""
+    outputs: dict[str, list[tuple[str, str, str | None]]] = {}
+    for table, command, *arguments in EVIDENCE:
+        parsed = build_parser().parse_args([command, *arguments])
+        outputs.setdefault(table, []).append((command, str(parsed.output), getattr(parsed, "data", None)))
+        if command == "compare" and parsed.methods != "all":
+            split_settings(parse_settings(parsed.set))
+            assert {entry.rpartition("=")[2] for entry in parsed.methods.split(",")} <= set(method_names())
+    for table, steps in outputs.items():
+        *prepared, (command, output, data) = steps
+        assert (command, output) == ("compare", f"$TABLES/{table}")
+        assert data in ({path for _, path, _ in prepared} or {None})
+
+
+@pytest.mark.parametrize(
+    ("table", "said"), [("nothing", "no table 'nothing'; TABLE= is one of"), ("clip", "REAL_DATA")]
+)
+def test_make_evidence_says_what_is_missing(table: str, said: str, repository: Path, tmp_path: Path) -> None:
+    command = ["make", "--silent", "evidence", f"TABLE={table}", "STAMP=", f"TABLES={tmp_path}/tables"]
+    environment = {name: value for name, value in os.environ.items() if name != "MONAI_FEDLORA_REAL_DATA"}
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode != 0
+    assert said in done.stdout
+    assert not (tmp_path / "tables").exists()
+
+
+def test_make_evidence_runs_a_tables_commands_in_order_and_stops_at_a_failure(repository: Path, tmp_path: Path) -> None:
+    program = tmp_path / "bin" / "monai-fedlora"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "$@" >> "$TABLES/said"\ntest "$1" != "$FAILS"\n', encoding="utf-8")
+    program.chmod(0o755)
+    tables = tmp_path / "tables"
+    command = ["make", "--silent", "evidence", "TABLE=clip", "STAMP=", f"BIN={program.parent}", f"TABLES={tables}"]
+    for fails, ran in (("", ["data", "compare"]), ("data", ["data"])):
+        environment = {**os.environ, "MONAI_FEDLORA_REAL_DATA": "/real", "FAILS": fails}
+        done = subprocess.run(command, cwd=repository, capture_output=True, check=False, env=environment)
+        assert (done.returncode == 0) == (not fails)
+        lines = (tables / "said").read_text(encoding="utf-8").splitlines()
+        assert [line.split()[0] for line in lines] == ran
+        assert "--source /real/fed_isic2019" in lines[0]
+        (tables / "said").unlink()
 
 
 def settings_of(recipe: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:

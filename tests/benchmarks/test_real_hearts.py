@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
-from _real_hearts import from_masks, probing
+from _real_hearts import ejection, from_masks, probing
 from _real_hearts.features import encoder, pooled
 from _real_hearts.frame_choices import of_pairs
 from _real_hearts.grids import Grid, Truth, round_trip
-from _real_hearts.outlines import by_place
+from _real_hearts.outlines import by_place, decoder, outlined
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -17,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from monai_fedlora.data.phantom.patient import make_patient
 from monai_fedlora.data.phantom.vendors import VENDORS
+from monai_fedlora.networks.catalogue import demo_weights
 from monai_fedlora.transforms.orientation import all_orders
 
 RNG = np.random.default_rng(0)
@@ -132,7 +135,7 @@ def heart(spacing: float = 1.5, slices: int = 6) -> Truth:
         mask[frame][away < radius] = 1
     affine = torch.diag(torch.tensor([spacing, spacing, 10.0, 1.0], dtype=torch.float64))
     image = torch.from_numpy(np.choose(mask, [0.1, 1.0, 0.3, 1.0]).astype(np.float32))
-    return Truth(image=image, mask=mask, affine=affine, labelled=(True, True, True, True))
+    return Truth(image=image, mask=mask, affine=affine, labelled=(True, True, True, True), oriented=True)
 
 
 def test_a_grid_that_holds_the_files_voxels_costs_nothing_and_a_short_one_costs_the_slices_it_lacks() -> None:
@@ -181,6 +184,44 @@ def test_end_diastole_of_two_frames_is_told_in_either_order() -> None:
         mask=patient.mask[frames].transpose(0, 3, 2, 1),
         affine=torch.diag(torch.tensor([*patient.spacing, 1.0], dtype=torch.float64)),
         labelled=(True, True, True, True),
+        oriented=True,
     )
     found = of_pairs([truth], None, Grid(image_size=(48, 48, 8), spacing=(3.3, 3.3, 10.0)))
     assert found == {"questions": 2, "grey_levels": 2, "true_volumes": 2}
+
+
+@pytest.mark.slow
+def test_outlines_of_a_heart_without_orientation_turn_with_it() -> None:
+    weights = demo_weights("tall")
+    assert weights is not None
+    network, grid = decoder(size="tall", weights=weights), Grid(image_size=(48, 48, 12), spacing=(3.3, 3.3, 10.0))
+    truth = dataclasses.replace(heart(spacing=3.3, slices=10), oriented=False)
+    back = dataclasses.replace(truth, image=truth.image.flip(3), mask=np.flip(truth.mask, 3))
+    found, turned = outlined(network, truth, grid), np.flip(outlined(network, back, grid), 3)
+    assert found.any()
+    assert (found != turned).mean() < 1e-3
+    known = [dataclasses.replace(one, oriented=True) for one in (truth, back)]
+    assert (outlined(network, known[0], grid) != np.flip(outlined(network, known[1], grid), 3)).mean() > 1e-3
+
+
+def test_an_error_of_an_ejection_fraction_is_taken_apart() -> None:
+    """100 and 50 pixels of two slices in truth; ED right, at ES one slice lost and the other outlined too small."""
+    truth, found = np.zeros((2, 10, 10, 2), dtype=np.uint8), np.zeros((2, 10, 10, 2), dtype=np.uint8)
+    truth[0, :, :5], found[0, :, :5] = 1, 1
+    truth[1, :, :2, 0], truth[1, :, :3, 1] = 1, 1
+    found[1, :, :1, 0] = 1
+    patient = Truth(
+        image=torch.zeros(truth.shape),
+        mask=truth,
+        affine=torch.eye(4),
+        labelled=(True,) * 4,
+        oriented=False,
+    )
+    biases = {name: row["bias"] for name, row in ejection.parts([found], [patient]).items()}
+    assert biases == {
+        "nothing": 40.0,
+        "end_systole": 0.0,
+        "end_diastole": 40.0,
+        "whether_a_slice_has_a_ventricle": 10.0,
+        "area_of_slices_that_both_outline": 30.0,
+    }

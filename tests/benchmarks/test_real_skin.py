@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from _real_skin import lesions
-from _real_skin.lesions import centre_of, drawn, figures, out_of_fold
+from _real_skin.lesions import by_lesion, centre_of, drawn, figures, out_of_fold
 
 import monai_fedlora as fl
 from tests.benchmarks.test_command_lines import loaded
@@ -58,7 +58,7 @@ def test_a_lesion_that_is_known_from_its_other_photograph_gives_nothing_away() -
 
 def test_draws_keep_the_photographs_of_a_lesion_together_and_the_number_of_lesions_of_a_class() -> None:
     skin = centre()
-    places = drawn(skin, np.random.default_rng(1))
+    places = drawn(by_lesion(skin), np.random.default_rng(1))
     counts = np.bincount(places, minlength=90)
     assert np.array_equal(counts[::2], counts[1::2]) and counts.max() > 1
     assert np.bincount(skin.labels[places]).tolist() == np.bincount(skin.labels).tolist()

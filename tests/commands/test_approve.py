@@ -17,6 +17,8 @@ from monai_fedlora.federated.jobs import write_job
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.site_policy import Policy, job_hash
 from monai_fedlora.files import read_json, write_json
+from monai_fedlora.privacy.budget import Budget
+from monai_fedlora.privacy.privacy_settings import PrivacySettings
 from tests.helpers import make_manifest, make_plan
 
 BUNDLE = "cine_cmr_dual_lora_classification"
@@ -61,6 +63,23 @@ def test_everything_of_a_job_stands_on_one_screen(job: Path, plan: Plan, capsys:
         assert text in said
     assert job_hash(plan, make_manifest()) in said
     assert "BRINGS CODE" not in said
+
+
+def test_under_a_budget_it_says_what_protects_and_what_is_not_said(tmp_path: Path, plan: Plan, capsys: Any) -> None:
+    budget = PrivacySettings(epsilon=8.0, delta=1e-5, clip=1.0)
+    private = dataclasses.replace(plan, privacy=budget, declared_cases={"north": 200, "south": 300})
+    write_job(private, make_manifest(), tmp_path / "job")
+    assert main(["approve", str(tmp_path / "job")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for text in (
+        "epsilon 8, delta 1e-05, over all rounds",
+        "no loss, no metric, no time",
+        "class_weights=None",
+        "outside of it",
+    ):
+        assert text in said
+    for text in ("no formal guarantee", "training loss", "confusion_matrix"):
+        assert text not in said
 
 
 def test_every_entry_of_a_plan_is_shown(job: Path, plan: Plan, capsys: Any) -> None:
@@ -236,6 +255,16 @@ def test_limits_are_written_and_changed_one_by_one(local: Path, capsys: Any) -> 
     assert "dual_lora, fedit" in capsys.readouterr().out
 
 
+def test_a_budget_is_written_shown_and_taken_away(local: Path, capsys: Any) -> None:
+    assert main(["policy", "--output", str(local), "--budget", "8,1e-5"]) == 0
+    assert Policy.load(local / "policy.json").budget == Budget(epsilon=8.0, delta=1e-5)
+    assert "epsilon 8 at delta 1e-05" in capsys.readouterr().out
+    assert main(["policy", "--output", str(local), "--least-cases", "20"]) == 0
+    assert Policy.load(local / "policy.json").budget is not None
+    assert main(["policy", "--output", str(local), "--budget", "none"]) == 0
+    assert Policy.load(local / "policy.json").budget is None
+
+
 def test_the_limits_that_hold_are_shown(local: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.delenv("MONAI_FEDLORA_POLICY")
     assert main(["policy"]) == 0
@@ -247,8 +276,14 @@ def test_the_limits_that_hold_are_shown(local: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     "options",
-    [["--least-cases", "0"], ["--least-steps", "-1"], ["--methods", "dual_lorra"]],
-    ids=lambda words: words[0],
+    [
+        ["--least-cases", "0"],
+        ["--least-steps", "-1"],
+        ["--methods", "dual_lorra"],
+        ["--budget", "8"],
+        ["--budget", "0,1e-5"],
+    ],
+    ids=" ".join,
 )
 def test_limits_that_are_none_are_refused(local: Path, options: list[str]) -> None:
     assert main(["policy", "--output", str(local), *options]) == 2

@@ -17,12 +17,13 @@ OF_OPERATORS = {
     "approve": {"federated.consent"},
     "cache": {"engines.store"},
     "feedback": {"clinic.opinions"},
-    "methods": {"methods.overview"},
+    "forget": {"federated.kept_runs"},
+    "methods": {"methods.overview", "federated.federation_settings", "federated.server_optimizer"},
     "policy": {"federated.policy_change"},
-    "privacy": {"federated.approval"},
+    "privacy": {"federated.approval", "privacy.forecast"},
     "serve": {"serve.served_bundle"},
 }
-"""Commands of those who look after a site, with the one module that each is the front of."""
+"""Commands of those who look after a site, with the modules that each is the front of."""
 OUTSIDE = {*sys.stdlib_module_names, "rich"}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from monai_fedlora.cli import main
-from monai_fedlora.commands.compare import parse_grids, parse_seeds, split_settings
+from monai_fedlora.commands.compare import parse_grids, parse_methods, parse_seeds, split_settings
 from monai_fedlora.comparison import execute as module
 from monai_fedlora.comparison.comparison_settings import Run
 from monai_fedlora.data.datalist import load_datalist
@@ -96,6 +96,7 @@ def test_every_option_reaches_the_plans(compare: Command, plans: dict[str, Any],
     assert read_json(tmp_path / "out" / "comparison.json")["settings"]["new_site_cases"] == [1, 3]
 
 
+@pytest.mark.slow
 def test_all_are_all_methods_that_work_and_need_no_texts_and_all_sites(
     compare: Command, plans: dict[str, Any], install: Install, capsys: pytest.CaptureFixture
 ) -> None:
@@ -220,7 +221,7 @@ def test_a_result_of_other_images_or_code_is_not_mixed_in(
     ("arguments", "hint"),
     [
         (["--methods", "dual_lorra"], "did you mean 'dual_lora'"),
-        (["--methods", "fedit,fedit"], "different"),
+        (["--methods", "fedit,fedit"], "stands there twice"),
         (["--methods", "fedit", "--seeds", "0"], "seeds"),
         (["--methods", "fedit", "--seeds", "1,x"], "--seeds"),
         (["--methods", "fedit", "--seeds", ""], "seeds"),
@@ -230,6 +231,10 @@ def test_a_result_of_other_images_or_code_is_not_mixed_in(
         (["--methods", "fedit", "--unseen", "site-9"], "site-9"),
         (["--methods", "fedit", "--sites", "site-9"], "site-9"),
         (["--methods", "fedit", "--cases-for-new", "20,5"], "growing"),
+        (["--methods", "fedit,local", "--cases", "4,3"], "growing"),
+        (["--methods", "fedit,ditto", "--cases", "4"], "--methods needs local"),
+        (["--methods", "fedit,local", "--cases", "500"], "site-1 trains on"),
+        (["--methods", "fedit,local", "--cases-at", "site-1"], "by --cases 4,8,16"),
         (["--methods", "fedit", "--workers", "0"], "--workers"),
         (["--methods", "fedit", "--size", "huge"], "huge"),
         (["--methods", "fedit", "--bundle", "unheard-of"], "unheard-of"),
@@ -255,6 +260,12 @@ def test_seeds_are_a_number_or_a_list() -> None:
     assert parse_seeds("2,0") == (2, 0)
     with pytest.raises(ConfigError):
         parse_seeds("three")
+
+
+def test_rows_are_methods_or_names_of_ones_own() -> None:
+    assert parse_methods("dual_lora,tuned=fedit") == {"dual_lora": "dual_lora", "tuned": "fedit"}
+    with pytest.raises(ConfigError, match="'fedit' stands there twice"):
+        parse_methods("fedit,fedit")
 
 
 def test_a_dot_gives_a_setting_to_one_method() -> None:

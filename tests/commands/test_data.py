@@ -18,7 +18,7 @@ from PIL import Image
 from monai_fedlora.commands import data
 from monai_fedlora.commands.parser import Parser
 from monai_fedlora.data.datalist import load_datalist, read_prepared
-from monai_fedlora.errors import DataError
+from monai_fedlora.errors import ConfigError, DataError
 from tests.plugin_packages import Install
 
 GROUPS = ("NOR", "MINF", "DCM", "HCM", "RV")
@@ -120,6 +120,23 @@ def test_two_datasets_prepared_into_one_folder_agree(tmp_path, acdc, table, caps
     assert "now has ge, siemens" in printed
     assert "counted as ABN: 2 DCM, 2 HCM, 2 MINF" in printed
     assert f"--data {output}" in printed
+
+
+def test_columns_are_taken_along_as_subgroups(tmp_path, table, capsys):
+    output = tmp_path / "out"
+    words = ("csv", "--source", table, "--output", output, "--site", "ward")
+    with pytest.raises(ConfigError, match=r"subgroup 'wher': the source has no such column; did you mean 'where'"):
+        run(*words, "--subgroup", "wher")
+    assert not output.exists()
+    with pytest.raises(SystemExit):
+        run(*words, "--subgroup", "age=forty")
+    assert "is not a column, or one with numbers like age=40,60" in capsys.readouterr().err
+    assert run(*words, "--subgroup", "where", "--subgroup", "label") == 0
+    (ward,) = read_prepared(output)
+    assert {case.subgroups for _, case in ward.all_cases()} == {
+        (("label", group.casefold()), ("where", "ge")) for group in GROUPS[:4]
+    }
+    assert "note: subgroup where: 8 ge" in capsys.readouterr().out
 
 
 def test_the_multiclass_task_needs_the_class_list_where_a_class_is_missing(tmp_path, acdc, table, capsys):

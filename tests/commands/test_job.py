@@ -12,11 +12,12 @@ import torch
 
 from monai_fedlora.cli import main
 from monai_fedlora.federated.initial import build_shared, load_shared, save_shared
+from monai_fedlora.federated.installation import installed_versions
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.files import save_tensors, sha256, write_json
 from monai_fedlora.networks.catalogue import demo_weights
 from monai_fedlora.networks.cinema import convvit
-from monai_fedlora.resources import BUNDLES_VARIABLE
+from monai_fedlora.resources import BUNDLES_VARIABLE, bundle_digest
 from monai_fedlora.scope import Manifest
 
 
@@ -35,7 +36,7 @@ Command = Callable[..., int]
 @pytest.fixture
 def job(tmp_path: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     configs = tmp_path / "bundles" / "cine" / "configs"
-    write_json(configs / "train.json", {"size": "small"})
+    write_json(configs / "train.json", {"size": "small", "train": {}})
     write_json(configs / "inference.json", {"classes": ["NOR", "ABN"]})
     monkeypatch.setenv(BUNDLES_VARIABLE, str(tmp_path / "bundles"))
 
@@ -344,7 +345,7 @@ def test_a_backbone_of_another_size_makes_no_job(job: Command, tmp_path: Path, c
 
 
 def test_a_site_whose_declared_cases_make_too_few_steps_is_named(job: Command, tmp_path: Path, capsys: Any) -> None:
-    sites = ("--sites", "north,south", "--set", "batch_size=8", "--set", "accumulation_steps=1")
+    sites = ("--sites", "north,south", "--rounds", "1", "--set", "batch_size=8", "--set", "accumulation_steps=1")
     assert job(*sites, "--cases", "north=9,south=8", method="fedrep") == 2
     said = capsys.readouterr().err
     assert "south declares 8 training cases" in said
@@ -352,6 +353,7 @@ def test_a_site_whose_declared_cases_make_too_few_steps_is_named(job: Command, t
     assert not (tmp_path / "mine").exists()
     assert job(*sites, "--cases", "north=9,south=8", "--local-epochs", "2", method="fedrep") == 0
     assert job(*sites, "--cases", "north=9,south=8", output="other", method="fedper") == 0
+    assert job(*sites, "--rounds", "2", "--cases", "north=9,south=8", output="turns", method="fedrep") == 0
 
 
 @pytest.mark.slow
@@ -372,3 +374,10 @@ def test_classes_of_ones_own_get_texts_of_ones_own(tmp_path: Path, capsys: Any) 
     prompts = plan_of(tmp_path / "job").prompts
     assert prompts is not None
     assert prompts.class_texts == {"glaucoma": "an eye with glaucoma", "healthy": "a healthy eye"}
+
+
+def test_a_job_pins_what_is_installed_unless_all_versions_are_allowed(job: Command, tmp_path: Path) -> None:
+    assert job(output="pinned") == job("--allow-versions", output="open") == 0
+    pinned, opened = (plan_of(tmp_path / name) for name in ("pinned", "open"))
+    assert (pinned.bundle_sha256, pinned.versions) == (bundle_digest("cine"), installed_versions())
+    assert (opened.bundle_sha256, opened.versions) == ("", {})

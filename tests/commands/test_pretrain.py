@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from monai_fedlora import files
-from monai_fedlora.api.backbone_pretraining import pretrain_hearts
+from monai_fedlora.api.backbone_pretraining import pretrain_supervised
 from monai_fedlora.cli import main
 from monai_fedlora.data.cases import Case, Datalist
 from monai_fedlora.data.datalist import write_datalists
-from monai_fedlora.engines import heart_pretraining
+from monai_fedlora.engines import supervised_pretraining
+from monai_fedlora.engines.supervised_pretraining import Lesson
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.networks.anchors import text_anchors
 from monai_fedlora.networks.catalogue import build_backbone, demo_weights
@@ -105,8 +106,8 @@ def test_hearts_train_a_convvit(tmp_path: Path) -> None:
         (["--size", "vit_demo", "--style", "moon"], "no photograph style is called 'moon'"),
         (["--size", "vit_demo", "--style", "plain", "--style", "fundus"], "--style was given 2 times for 1 --data"),
         (["--size", "vit_demo", "--mask-ratio", "1"], "mask_ratio"),
-        (["--size", "vit_demo", "--cameras", "A"], "--cameras and --start are for --captioned"),
-        (["--size", "vit_demo", "--start", "x"], "--cameras and --start are for --captioned"),
+        (["--size", "vit_demo", "--cameras", "A"], "--cameras and --start are not for --data"),
+        (["--size", "vit_demo", "--start", "x"], "--cameras and --start are not for --data"),
     ],
 )
 def test_what_does_not_fit_is_one_line_and_writes_nothing(
@@ -166,16 +167,25 @@ def test_what_to_train_on_is_said_once(tmp_path: Path, capsys: Any, options: lis
 def test_hearts_are_trained_with_the_rate_of_the_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rates: list[float] = []
 
-    def stop(*, lr: float, **settings: Any) -> None:
+    def stop(lesson: Lesson[Any], *, lr: float, **settings: Any) -> None:
         rates.append(lr)
+        taught.append(lesson.metadata["size"])
         raise ConfigError("stopped")
 
-    monkeypatch.setattr(heart_pretraining, "pretrain_hearts", stop)
-    for given in ([], ["--learning-rate", "0.004"]):
+    taught: list[str] = []
+    monkeypatch.setattr(supervised_pretraining, "pretrain_supervised", stop)
+    for given in ([], ["--learning-rate", "0.004"], ["--size", "vit_demo"]):
         assert pretrain(tmp_path / "b.safetensors", "--supervised", *given) == 2
     with pytest.raises(ConfigError, match="stopped"):
-        pretrain_hearts(output=tmp_path / "b.safetensors")
-    assert rates == [rates[2], 0.004, rates[2]]
+        pretrain_supervised(output=tmp_path / "b.safetensors")
+    assert rates == [rates[3], 0.004, rates[3], rates[3]]
+    assert taught == ["small", "small", "vit_demo", "small"]
+
+
+def test_pictures_teach_no_network_that_reads_texts(tmp_path: Path, capsys: Any) -> None:
+    assert pretrain(tmp_path / "b.safetensors", "--supervised", "--size", "clip_demo") == 2
+    assert "vit_demo" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_hearts_hide_no_tokens(tmp_path: Path, capsys: Any) -> None:

@@ -20,8 +20,11 @@ from monai_fedlora.federated.filters import SharedOnly
 from monai_fedlora.federated.flare_context import weights_message
 from monai_fedlora.federated.jobs import write_job
 from monai_fedlora.files import write_json
+from monai_fedlora.privacy.accounting import epsilon_of
+from monai_fedlora.privacy.mechanism import Mechanism
 from monai_fedlora.scope import Manifest
 from tests.helpers import make_manifest, make_payload, make_plan
+from tests.privacy.test_forecast import charged
 
 
 @pytest.fixture
@@ -113,3 +116,46 @@ def test_a_job_that_cannot_be_read_is_named_and_nothing_is_written(
     assert main(["privacy", str(job), "--output", str(local)]) == 2
     assert str(job) in capsys.readouterr().err
     assert list(local.iterdir()) == []
+
+
+def test_a_budget_is_calculated_before_joining(capsys: Any) -> None:
+    options = ["--patients", "400", "--batch-size", "20", "--rounds", "3", "--noise", "2"]
+    assert main(["privacy", "--budget", "4,1e-5", *options]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "3 rounds with 400 patients under epsilon 4 at delta 1e-05" in said
+    assert "20 steps, in each of which a patient is with probability 0.05" in said
+    assert re.search(r"epsilon after 3 [0-9.]+ of 4", said)
+    assert re.search(r"further rounds [1-9][0-9]* with the same noise", said)
+    assert re.search(r"guesses who took part right in at most [567][0-9]\.[0-9]% of tries", said)
+    assert "think of" in said
+
+
+def test_what_a_ledger_has_spent_is_shown_and_begun_with(tmp_path: Path, capsys: Any) -> None:
+    options = ["--budget", "4,1e-5", "--private", str(tmp_path)]
+    assert main(["privacy", *options]) == 0
+    assert "nothing is spent" in capsys.readouterr().out
+    charged(tmp_path, "hearts", Mechanism(noise_multiplier=2.0, sample_rate=0.05, steps=400), ["a", "b"], rounds=1)
+    calculated = ["--patients", "400", "--batch-size", "20", "--rounds", "1", "--noise", "2"]
+    assert main(["privacy", *options, *calculated]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    spent = epsilon_of([Mechanism(noise_multiplier=2.0, sample_rate=0.05, steps=420)], delta=1e-5)
+    assert "hearts" in said
+    assert f"epsilon after 1 {spent:.3g} of 4" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ([], "give a job and --output DIR"),
+        (["job"], "give a job and --output DIR"),
+        (["job", "--budget", "8,1e-5"], "--budget only calculates"),
+        (["--budget", "8,1e-5"], "--patients"),
+        (["--budget", "8", "--patients", "9"], "give epsilon and delta"),
+        (["--budget", "none", "--patients", "9"], "without a budget"),
+        (["--budget", "0,1e-5", "--patients", "9"], "an epsilon above 0"),
+        (["--budget", "8,0.5", "--patients", "9"], "above one over 9 patients"),
+    ],
+)
+def test_what_cannot_be_calculated_is_refused(words: list[str], named: str, capsys: Any) -> None:
+    assert main(["privacy", *words]) == 2
+    assert named in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Every command of the three guides runs, in the order of the page, and prints what the page says."""
+"""Every command of the guides runs, in the order of the page, and prints what the page says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.docs.commands import NOT_RUN, Block, command_lines, shell_blocks
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs"
-GUIDES = ("researcher", "hospital-engineer", "clinician", "audit")
+GUIDES = ("researcher", "hospital-engineer", "clinician", "audit", "privacy-officer")
 LONGEST = 172
 """Lines that are not empty: a page of about 160."""
 MARK = "::: block "

@@ -83,3 +83,18 @@ def value() -> dict[str, Any]:
             "refused": [{"round": 1, "site": "south", "reason": "the update changes parameters by 3 (rms), above 1"}],
         }
     )
+
+
+def of_numbers() -> dict[str, Any]:
+    """The record of a regression of two values, of which one site has too few test cases for a bias."""
+
+    def metrics(bias: float) -> dict[str, Any]:
+        ends = {"agreement_low_lv_ef": bias - 7, "agreement_high_lv_ef": bias + 7}
+        return {"n": 8, "scaled_error": 0.5, "bias_lv_ef": bias, "bias_wall": None, **ends}
+
+    changed = value()
+    changed["plan"] |= {"task": "regression", "classes": ["lv_ef", "wall"]}
+    few = {"n": 3, "scaled_error": 0.4, "bias_lv_ef": None, "bias_wall": None}
+    for site, tests in (("north", (metrics(-2.0), metrics(1.0))), ("south", (few, few))):
+        changed["final"][site]["test"] = dict(zip((PERSONAL, SHARED), tests, strict=True))
+    return changed

@@ -10,6 +10,7 @@ import pytest
 
 from monai_fedlora.engines.metrics import classification_metrics
 from monai_fedlora.errors import FedLoraError
+from monai_fedlora.federated.lock import LOCK_NAME, FolderLock
 from monai_fedlora.files import read_json, write_json
 from monai_fedlora.reporting.found_run import Bin, read_run, reliability_bins
 from monai_fedlora.reporting.page import page
@@ -98,6 +99,20 @@ def test_a_record_below_the_folder_is_found_unless_there_are_two(finished: Path,
     write_json(tmp_path / "b" / "results.json", {**read_json(finished / "results.json"), "seconds": 1})
     with pytest.raises(FedLoraError, match="holds 2 runs; give one of"):
         read_run(tmp_path)
+
+
+def test_a_record_that_nobody_writes_any_more_is_of_an_interrupted_run(copied: Path) -> None:
+    write_json(copied / "results.json", {**read_json(copied / "results.json"), "status": "running", "final": {}})
+    (copied / LOCK_NAME).unlink(missing_ok=True)
+    assert read_run(copied).record.status == "running"
+    with FolderLock(copied):
+        assert read_run(copied).record.status == "running"
+    left = read_run(copied)
+    assert left.record.status == "interrupted"
+    assert read_run(copied.parent).record.status == "interrupted"
+    with FolderLock(copied.parent):
+        assert read_run(copied.parent).record.status == "running"
+    assert "This run is not finished, but was interrupted (stopped): its process was told to end" in page(left)
 
 
 def test_what_is_no_run_is_one_error(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from monai_fedlora.reporting.page import page
 from monai_fedlora.reporting.record import parse_record
 from monai_fedlora.site_report import PERSONAL, SHARED
 from tests.rendering.reading import Page
-from tests.reporting.conftest import value
+from tests.reporting.conftest import of_numbers, value
 
 
 def shown(changed: dict[str, Any]) -> Page:
@@ -127,7 +127,7 @@ def test_a_site_for_which_the_shared_model_is_better_is_told(finished: Path) -> 
     ("task", "names", "key", "personal", "shared"),
     [
         ("segmentation", ["LV", "MYO"], "dice", 0.71, 0.84),
-        ("regression", ["lv_ef", "lv_edv"], "mean_absolute_error", 6.2, 4.5),
+        ("regression", ["lv_ef", "lv_edv"], "scaled_error", 6.2, 4.5),
     ],
 )
 def test_a_better_shared_model_is_told_for_masks_and_numbers_too(
@@ -142,6 +142,19 @@ def test_a_better_shared_model_is_told_for_masks_and_numbers_too(
     text = shown(changed).text
     assert "north: on the site's own 8 test cases the shared model does better than the personal one" in text
     assert f"{shared:.3f} against {personal:.3f}" in text
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_biases_stand_with_their_limits_and_the_words_are_those_of_the_task() -> None:
+    found = shown(of_numbers())
+    assert found.table("Test split, shared model: bias") == {
+        "site": ["lv_ef, %", "wall"],
+        "north": ["+1.00 (-6.00 to +8.00)", "n/a"],
+        "south": ["n/a", "n/a"],
+    }
+    assert "2 values" in found.text and "Validation scaled error of the model" in found.text
+    assert "accuracy" not in found.text
+    assert "limits of agreement" not in shown(value()).text
 
 
 def test_the_page_needs_no_other_machine(finished: Path) -> None:
@@ -189,7 +202,7 @@ def test_text_of_a_run_is_escaped_everywhere() -> None:
 def test_what_was_refused_is_said_with_the_reason() -> None:
     found = shown(value())
     assert found.tables["Answers that were left out of their round"][1:] == [
-        ["2", "south", "the update changes parameters by 3 (rms), above 1"]
+        ["2", "south", "n/a", "the update changes parameters by 3 (rms), above 1"]
     ]
     assert found.table("What each site has")["south"] == ["20", "8", "8", "1", "1", "3"]
 
@@ -238,6 +251,13 @@ def test_an_unfinished_run_says_how_far_it_went() -> None:
     found = shown(changed)
     assert "its record ends in round 2 with 1 answer, and 0 of 2 sites have a final evaluation" in found.text
     assert "No site has an evaluation of its test cases yet" in found.text
+    stopped = shown({**changed, "status": "interrupted", "interrupted_by": "too_few_answers"})
+    assert "was interrupted (too_few_answers): too few answers to a round counted" in stopped.text
+    ready = {"north": {"versions": {"torch": "1.0"}, "bundle": "0" * 8}, "south": {"versions": 7, "bundle": []}, "x": 1}
+    assert (
+        "north computes with torch 1.0 (the server 2.0)"
+        in shown({**changed, "versions": {"torch": "2.0"}, "ready": ready}).text
+    )
     assert list(found.table("Validation balanced accuracy"))[1:] == ["0 (start)", "1"]
     assert "not finished" not in shown(value()).text
 
