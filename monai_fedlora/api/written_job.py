@@ -32,6 +32,7 @@ from monai_fedlora.federated.installation import installed_versions
 from monai_fedlora.federated.noised_rounds import NoisedRound
 from monai_fedlora.federated.participation import Participation
 from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.plan_rule import AVERAGING, ROBUST_FROM, USUAL_ROBUST, stored_averaging, usual_rule
 from monai_fedlora.federated.training_settings import TRAINING_SETTINGS, check_names
 from monai_fedlora.methods import get_method
 from monai_fedlora.methods.choice import MethodChoice
@@ -77,6 +78,8 @@ class WrittenJob:
             notes.append(f"starts from {start.name}, of {start.kind} images; every model of this run will say so")
         if (picture := _picture(plan)) is not None:
             notes.append(picture)
+        if (rule := _rule(plan)) is not None:
+            notes.append(rule)
         notes += [_noise(plan, site) for site in plan.sites if plan.privacy is not None]
         most = math.ceil(report_bits(form=plan.form, cases=_REPORTED_CASES) / 8)
         return [
@@ -201,7 +204,22 @@ def write_job(
     learnt = TASKS[task or bundle_task(bundle)]
     names, scale = _names(learnt, bundle=bundle, classes=classes, values=values)
     weights = find_backbone(size, backbone)
-    reads_text = get_method(name, own).reads_text
+    members = tuple(one_or_more(sites))
+    participation = Participation(
+        min_sites=min_sites,
+        required_sites=tuple(required_sites),
+        round_timeout=round_timeout,
+        first_round_timeout=first_round_timeout,
+        final_timeout=final_timeout,
+        sample=sample,
+    )
+    participation.check(members)
+    method_of = get_method(name, own)
+    if AVERAGING not in own and resume and start_from is not None and Path(start_from).is_file():
+        own |= stored_averaging(Path(start_from))
+    elif AVERAGING not in own:
+        own |= usual_rule(method_of, sites=members, participation=participation, top_k=top_k)
+    reads_text = method_of.reads_text
     words = bundle_prompts(bundle) if reads_text else None
     if prompts is not None or class_texts:
         file = prompts if prompts is None or isinstance(prompts, Mapping) else Path(prompts)
@@ -211,7 +229,7 @@ def write_job(
         bundle=bundle,
         method=name,
         method_args=own,
-        sites=tuple(one_or_more(sites)),
+        sites=members,
         classes=names,
         rounds=_ROUNDS if rounds is None or (resume and rounds == 0) else rounds,
         local_epochs=local_epochs,
@@ -230,14 +248,7 @@ def write_job(
         prompts=words,
         task=learnt.name,
         scale=scale,
-        participation=Participation(
-            min_sites=min_sites,
-            required_sites=tuple(required_sites),
-            round_timeout=round_timeout,
-            first_round_timeout=first_round_timeout,
-            final_timeout=final_timeout,
-            sample=sample,
-        ),
+        participation=participation,
         bundle_sha256="" if allow_versions else bundle_digest(bundle),
         versions={} if allow_versions else installed_versions(),
         **of_federation(given),
@@ -305,6 +316,15 @@ def _noise(plan: Plan, site: str) -> str:
         f"{found.mechanism.steps} steps on {found.expected:g} of {plan.declared_cases[site]} patients on average, with "
         f"noise of {found.mechanism.noise_multiplier:g} times the length {budget.clip:g} of a clipped gradient"
     )
+
+
+def _rule(plan: Plan) -> str | None:
+    """How answers are combined, where the plan's method has that as a setting and it is not the usual mean."""
+    rule = plan.method_args.get(AVERAGING)
+    if rule is None:
+        return None
+    why = f", which is usual from {ROBUST_FROM} sites on and bears a minority that lies" if rule == USUAL_ROBUST else ""
+    return f"answers are combined by {AVERAGING}={rule}{why}; --set {AVERAGING}=factors takes their mean"
 
 
 def _picture(plan: Plan) -> str | None:

@@ -1,13 +1,63 @@
-"""What a rule of averaging asks of a federation's sites, and of the answers with which a round counts."""
+"""The rule of averaging of a federation that names none, and what a rule asks of its sites and their answers."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.participation import Participation
+from monai_fedlora.files import load_tensors
 from monai_fedlora.methods import Method
 from monai_fedlora.methods.rules import RULES
+
+AVERAGING = "averaging"
+"""Setting of the methods that leave the rule open."""
+MEAN = "factors"
+USUAL_ROBUST = "median"
+"""Rule of a federation of hospitals that names none, from :data:`ROBUST_FROM` sites on (ours, by benchmarks)."""
+ROBUST_FROM = 5
+"""Sites of which one or two that lie have less than half of the weight as a rule; below, the mean is usual."""
+
+
+def usual_rule(
+    method: Method, *, sites: Sequence[str], participation: Participation, top_k: float
+) -> Mapping[str, str]:
+    """The setting of a method by which a federation of hospitals averages where it names no rule.
+
+    Args:
+        method: as its settings make it, none of which names a rule.
+        sites: members of the federation.
+        participation: who is asked in a round.
+        top_k: share of the values that a site sends.
+
+    Returns:
+        :data:`USUAL_ROBUST` for adapters of which at least :data:`ROBUST_FROM` sites are asked for the same values in a
+        round; nothing, which leaves the method's own rule, for all others.
+    """
+    if AVERAGING not in {field.name for field in dataclasses.fields(method)} or method.rule != MEAN:
+        return {}
+    asked = participation.asked(sites, seed=0, number=0, attempt=0)
+    adapters = getattr(method, "trains", "adapters") == "adapters"
+    return {AVERAGING: USUAL_ROBUST} if adapters and len(asked) >= ROBUST_FROM and top_k == 1 else {}
+
+
+def stored_averaging(source: Path) -> dict[str, str]:
+    """The rule of averaging that the run which stored shared tensors had named, as a setting of its method.
+
+    Returns:
+        Nothing where it had named none, or where the file does not say; a resumed run's other checks refuse that.
+
+    Raises:
+        WeightsError: the file is missing or damaged.
+    """
+    try:
+        rule = json.loads(load_tensors(source)[1]["plan"])["method_args"][AVERAGING]
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return {AVERAGING: str(rule)}
 
 
 def check_rule(method: Method, *, sites: int, participation: Participation, top_k: float) -> None:

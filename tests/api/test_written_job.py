@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from monai_fedlora.cli import main
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.exporting.modalities import modality_of
 from monai_fedlora.exporting.photograph_modality import Photograph
+from monai_fedlora.federated.initial import build_shared, save_shared
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.resources import weights_path
 from monai_fedlora.scope import Manifest
@@ -40,6 +42,30 @@ def test_function_and_command_write_the_same_files(tmp_path: Path) -> None:
     assert job.plan == Plan.load(job.folder / "app" / "config" / "plan.json")
     assert job.manifest == Manifest.load(job.folder / "app" / "config" / "manifest.json")
     assert f"{job.manifest.up.nbytes:,} bytes go up" in job.notes[0]
+
+
+def test_of_five_sites_a_job_takes_the_median_unless_it_is_told_another_rule(tmp_path: Path) -> None:
+    five = ["a", "b", "c", "d", "e"]
+    job = fl.write_job("dual_lora", output=tmp_path / "usual", sites=five)
+    assert job.plan.method_args == {"averaging": "median"}
+    assert "averaging=median, which is usual from 5 sites on" in job.notes[0]
+    mean = fl.write_job("dual_lora", output=tmp_path / "mean", sites=five, settings={"averaging": "factors"})
+    assert mean.plan.method_args == {"averaging": "factors"}
+    assert fl.write_job("dual_lora", output=tmp_path / "four", sites=five[:4]).plan.method_args == {}
+
+
+@pytest.mark.parametrize("before", [{}, {"averaging": "trimmed_mean"}, {"averaging": "factors"}])
+def test_a_job_that_goes_on_keeps_the_rule_that_the_rounds_before_had(tmp_path: Path, before: dict[str, str]) -> None:
+    five = ["a", "b", "c", "d", "e"]
+    first = fl.write_job("dual_lora", output=tmp_path / "first", sites=five, experiment="x", allow_versions=True)
+    plan = dataclasses.replace(first.plan, method_args=before)
+    stored = tmp_path / "shared.safetensors"
+    save_shared(stored, build_shared(plan)[1], plan=plan, round_number=2)
+    options = {"sites": five, "experiment": "x", "start_from": stored, "allow_versions": True}
+    job = fl.write_job("dual_lora", output=tmp_path / "job", resume=True, **options)
+    assert job.plan.method_args == before and job.plan.start_round == 3
+    anew = fl.write_job("dual_lora", output=tmp_path / "anew", **options)
+    assert anew.plan.method_args == {"averaging": "median"}
 
 
 def test_settings_take_the_place_of_the_choices(tmp_path: Path) -> None:
