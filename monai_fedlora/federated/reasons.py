@@ -62,6 +62,7 @@ REASONS: Mapping[str, str] = {
 LATE, CONNECTION_LOST, NOT_CONNECTED, NO_ANSWER = "LATE", "CONNECTION_LOST", "NOT_CONNECTED", "NO_ANSWER"
 BLOCKED_HERE, BLOCKED_AT_SITE = "BLOCKED_AT_SERVER", "BLOCKED_AT_SITE"
 ANSWER_REFUSED, STATE_LOST = "ANSWER_REFUSED", "STATE_LOST"
+UNREADABLE, TOO_LONG = "ANSWER_UNREADABLE", "ANSWER_TOO_LONG"
 NOTICED: Mapping[str, str] = {
     LATE: "no answer in time",
     CONNECTION_LOST: "no answer, and the connection is lost",
@@ -70,6 +71,8 @@ NOTICED: Mapping[str, str] = {
     BLOCKED_HERE: "blocked by the server's filter",
     BLOCKED_AT_SITE: "blocked by the site's own filter",
     ANSWER_REFUSED: "the server refuses the answer",
+    UNREADABLE: "the answer cannot be decoded",
+    TOO_LONG: "the answer is longer than any answer to this job, and was not received",
     STATE_LOST: "the site began without its state of the last round",
 }
 """What is said of each code that the server finds itself."""

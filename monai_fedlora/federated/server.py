@@ -56,6 +56,7 @@ from monai_fedlora.federated.server_state import NEVER, Accepted, stored_accepte
 from monai_fedlora.federated.start import SharedFiles, Start
 from monai_fedlora.federated.tensors import Tensors, limit_messages, most_bytes
 from monai_fedlora.federated.traffic import TrafficMeter
+from monai_fedlora.federated.unreadable import AnswerGate
 from monai_fedlora.federated.update import Update
 from monai_fedlora.site_report import IMAGES, Report, images_said
 
@@ -71,6 +72,7 @@ class FlareRecord(FLComponent):
     record: RunRecord
     accepted: Accepted
     _traffic: TrafficMeter
+    _gate: AnswerGate
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +88,9 @@ class FlareRecord(FLComponent):
             images = job_images(config_file(fl_ctx, INITIAL_NAME), self._plan)
             self.record = RunRecord(folder=run_folder(fl_ctx), plan=self._plan, manifest=manifest, images=images)
             self._traffic = TrafficMeter(cell)
-            limit_messages(cell, most_bytes(manifest, form=self._plan.form))
+            most = most_bytes(manifest, form=self._plan.form)
+            limit_messages(cell, most)
+            self._guard(fl_ctx, most)
         elif event_type == AppEventType.ROUND_STARTED:
             self._traffic.take(self._plan.sites)
             self.forget()
@@ -101,6 +105,7 @@ class FlareRecord(FLComponent):
             self.record.flush()
         elif event_type == EventType.BEFORE_TASK_DATA_FILTER:
             self._name_accepted(fl_ctx)
+            self._note_asked(fl_ctx)
         elif event_type == EventType.BEFORE_TASK_RESULT_FILTER:
             self._note_sender(fl_ctx)
         elif event_type == EventType.AFTER_TASK_RESULT_FILTER and fl_ctx.get_prop(BLOCKED):
@@ -111,6 +116,22 @@ class FlareRecord(FLComponent):
         number = self.accepted.get(fl_ctx.get_peer_context().get_identity_name(), NEVER)
         if number is not None:
             fl_ctx.get_prop(FLContextKey.TASK_DATA).set_header(ACCEPTED_ROUND, number)
+
+    def _guard(self, fl_ctx: FLContext, most: int) -> None:
+        """Have answers of which NVFlare would make an end of the job cost their site the round instead."""
+        engine = fl_ctx.get_engine()
+        server = engine.server
+        self._gate = AnswerGate(
+            handle=server.command_agent.execute_command,
+            site_of=lambda token: getattr(server.client_manager.clients.get(token), "name", None),
+            job_id=fl_ctx.get_job_id(),
+            most=most,
+        )
+        self._gate.stand_before(server.command_agent.cell)
+
+    def _note_asked(self, fl_ctx: FLContext) -> None:
+        site = fl_ctx.get_peer_context().get_identity_name()
+        self._gate.asked(site, fl_ctx.get_prop(FLContextKey.TASK_NAME), fl_ctx.get_prop(FLContextKey.TASK_ID))
 
     def forget(self) -> None:
         """Begin to note failures anew."""
@@ -125,7 +146,9 @@ class FlareRecord(FLComponent):
         answer = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
         name, code = sender(answer), answer.get_return_code()
         fl_ctx.set_prop(_SENDER, name, private=True, sticky=False)
-        if code == ReturnCode.TASK_RESULT_FILTER_ERROR:
+        if found := self._gate.found(fl_ctx.get_prop(FLContextKey.TASK_ID)):
+            self._failures[name] = found
+        elif code == ReturnCode.TASK_RESULT_FILTER_ERROR:
             self._failures[name] = Reason.of(BLOCKED_AT_SITE)
         elif code in REASONS:
             self._failures[name] = Reason.of(code)

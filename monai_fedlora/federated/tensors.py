@@ -3,9 +3,10 @@
 Left to itself, NVFlare announces arrays in the message and has the receiver fetch them, each in an archive of its own.
 For a low-rank update that is as many messages again, and hundreds of bytes around every tensor of a few thousand.
 
-The server does not open a message that is longer than its manifest and a report can need. By then NVFlare has received
-it whole and unpacked it (msgpack, into plain values and bytes), and has fetched and read arrays that a site did not put
-into this file; what these are, the gates check afterwards.
+The server does not open a message that is longer than its manifest and a report can need; one that also has more than
+a megabyte it does not receive, see :mod:`monai_fedlora.federated.unreadable`. By then NVFlare has unpacked it (msgpack,
+into plain values and bytes), and has fetched and read arrays that a site did not put into this file; what these are,
+the gates check afterwards.
 
 Importing this module tells NVFlare how to read such a message, and without it a process cannot. The filters and the
 executor of a job import it; a site that runs an executor of its own without the filters has to import it there.
@@ -85,7 +86,7 @@ class TensorsDecomposer(fobs.Decomposer):
     def recompose(self, data: Any, manager: DatumManager | None = None) -> Any:
         """Return the tensors; what is too long or no safetensors file stays bytes, which every gate refuses.
 
-        It is never an error: NVFlare ends a server's job that cannot decode an answer.
+        It is never an error, so that the gates can say what is wrong.
         """
         if not isinstance(data, bytes):
             return Tensors(data) if isinstance(data, dict) else data

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -245,6 +247,82 @@ def test_nothing_can_be_hidden_anywhere(gate: Gate, place: str, value: Any) -> N
     assert place in ("meta", "report")
     assert value is None or value == {}
     assert set(passed) == {ReservedHeaderKey.HEADERS, "DXO"}
+
+
+class Unknown:
+    """Of a class that no other end knows."""
+
+
+@dataclass
+class UnknownData:
+    value: int = 7
+
+
+class UnknownName(Enum):
+    A = "a"
+
+
+undecodable = st.sampled_from(
+    [
+        Unknown(),
+        UnknownData(),
+        UnknownName.A,
+        np.array([SECRET, None], dtype=object),
+        np.array([(1, "a")], dtype=[("number", int), ("text", object)]),
+        {"__fobs_type__": "nobody.Knows", "__fobs_data__": {}},
+    ]
+)
+wrapped = (
+    undecodable | st.builds(lambda value: [value], undecodable) | st.builds(lambda value: {"a": value}, undecodable)
+)
+PLACES: Sequence[Callable[[Shareable, Any], Any]] = (
+    lambda message, value: message.update(hidden=value),
+    lambda message, value: message.update(DXO=value),
+    lambda message, value: message["DXO"].update(kind=value),
+    lambda message, value: message["DXO"].update(data=value),
+    lambda message, value: message["DXO"].update(meta=value),
+    lambda message, value: message["DXO"]["data"].update(a=value),
+    lambda message, value: message["DXO"]["data"].update(hidden=value),
+    lambda message, value: message["DXO"]["meta"].update(report=value),
+    lambda message, value: message["DXO"]["meta"]["report"].update(cases=value),
+    lambda message, value: message["DXO"]["meta"]["report"]["validation"]["personal"].update(auroc=value),
+    lambda message, value: message.set_return_code(value),
+    lambda message, value: message.set_header("hidden", value),
+    lambda message, value: message.set_header(ReservedHeaderKey.CONTENT_TYPE, value),
+    lambda message, value: message.add_cookie("hidden", value),
+    lambda message, value: message.set_peer_context(value),
+)
+KNOWN = (type(None), bool, int, float, str, bytes, DataKind)
+
+
+@given(place=st.sampled_from(range(len(PLACES))), value=wrapped)
+def test_what_leaves_a_site_is_of_classes_that_every_end_can_decode(fl_ctx: FLContext, place: int, value: Any) -> None:
+    """NVFlare ends the server's process of a job that cannot decode an answer."""
+    message = good()
+    PLACES[place](message, value)
+    blocked(directed(fl_ctx, FilterChainType.TASK_RESULT_CHAIN, FilterKey.OUT), message)
+
+
+@given(st.sampled_from(range(len(PLACES))), wrapped | anything)
+def test_what_passes_is_made_of_plain_values_and_numeric_arrays(fl_ctx: FLContext, place: int, value: Any) -> None:
+    message = good()
+    PLACES[place](message, value)
+    try:
+        passed = directed(fl_ctx, FilterChainType.TASK_RESULT_CHAIN, FilterKey.OUT)(message)
+    except ContentBlockedException:
+        return
+    left: list[Any] = [passed]
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            assert "__fobs_type__" not in part
+            left += [*part.keys(), *part.values()]
+        elif isinstance(part, list):
+            left += part
+        elif isinstance(part, np.ndarray):
+            assert type(part) is np.ndarray and part.dtype.kind in "fiu"
+        else:
+            assert type(part) in KNOWN
 
 
 # ---- headers --------------------------------------------------------------------------------------------

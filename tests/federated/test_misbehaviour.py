@@ -78,6 +78,22 @@ def test_what_looks_right_and_is_not_is_refused_by_the_aggregator(
     assert all(re.search(reason, text) for text in found.values())
 
 
+@pytest.mark.parametrize("deed, reason", script.NEVER_READ.items(), ids=name)
+def test_what_would_end_the_job_while_it_is_read_costs_the_site_that_round(
+    run: Run, deed: Callable[..., Any], reason: str
+) -> None:
+    found = reasons(run.results, deed)
+    assert found.keys() == {"site-2", "site-3"}
+    assert found["site-2"] == "blocked by the site's own filter"
+    assert found["site-3"].startswith(reason)
+
+
+def test_a_code_that_would_end_the_job_costs_the_site_that_round(run: Run) -> None:
+    found = reasons(run.results, script.ending_code)
+    assert found.keys() == {"site-2", "site-3"}
+    assert all("'UNSAFE_JOB'" in text for text in found.values())
+
+
 def test_an_error_reply_is_noted(run: Run) -> None:
     found = reasons(run.results, script.failure)
     assert found.keys() == {"site-2", "site-3"}

@@ -63,10 +63,13 @@ class Server:
         for name in ("add_incoming_filter", "add_outgoing_reply_filter", "add_outgoing_request_filter"):
             setattr(core, name, lambda *_: None)
         self.fobs_context: dict[str, Any] = {}
+        cell = SimpleNamespace(byte_receiver=SimpleNamespace(register_callback=lambda *_: None))
+        agent = SimpleNamespace(execute_command=None, cell=cell)
         engine = SimpleNamespace(
             get_component={RECORD_ID: self.record}.get,
             get_workspace=lambda: SimpleNamespace(get_run_dir=lambda job: str(self.folder)),
             get_cell=lambda: SimpleNamespace(core_cell=core, update_fobs_context=self.fobs_context.update),
+            server=SimpleNamespace(command_agent=agent, client_manager=SimpleNamespace(clients={})),
         )
         self.context = FLContext()
         self.set(FLContextKey.APP_ROOT, str(self.config.parent))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -73,8 +74,36 @@ def precise_number(payload: Payload, report: dict[str, Any]) -> Shareable:
 
 
 def overlong(payload: Payload, report: dict[str, Any]) -> Shareable:
-    """A megabyte beside the tensors, in the file that they travel in."""
-    return message(Tensors({**payload, "more": np.zeros(2**20, np.uint8)}), report)
+    """Half a megabyte beside the tensors, in the file that they travel in."""
+    return message(Tensors({**payload, "more": np.zeros(2**19, np.uint8)}), report)
+
+
+def unknown_class(payload: Payload, report: dict[str, Any]) -> Shareable:
+    """What NVFlare's serialiser writes of a class that the server does not know."""
+    answer = message(payload, report)
+    answer["more"] = {"__fobs_type__": "nobody.Knows", "__fobs_data__": {}}
+    return answer
+
+
+def array_of_objects(payload: Payload, report: dict[str, Any]) -> Shareable:
+    """What NVFlare's serialiser does not write of an array, and does not read."""
+    answer = message(payload, report)
+    file = io.BytesIO()
+    np.save(file, np.array([report, None], dtype=object), allow_pickle=True)
+    answer["more"] = {"__fobs_type__": "numpy.ndarray", "__fobs_data__": file.getvalue()}
+    return answer
+
+
+def far_too_long(payload: Payload, report: dict[str, Any]) -> Shareable:
+    """Five megabytes, which no gate of the server ever sees."""
+    answer = message(payload, report)
+    answer["more"] = bytes(5 * 2**20)
+    return answer
+
+
+def ending_code(payload: Payload, report: dict[str, Any]) -> Shareable:
+    """A return code for which NVFlare ends the job."""
+    return make_reply(ReturnCode.UNSAFE_JOB)
 
 
 def another_kind(payload: Payload, report: dict[str, Any]) -> Shareable:
@@ -121,7 +150,7 @@ BLOCKED_BY_FILTERS = {
     wide_matrix: "must be 2 lists of 2 counts",
     invented_metric: "does not follow from a confusion matrix",
     precise_number: "more than 4 significant digits",
-    overlong: "1,[0-9,]* bytes that were not read",
+    overlong: "5[0-9]{2},[0-9]{3} bytes that were not read",
     another_kind: "only messages of kind",
 }
 REFUSED_BY_AGGREGATOR = {
@@ -129,7 +158,20 @@ REFUSED_BY_AGGREGATOR = {
     replay: "the update is for round",
     huge: "changes parameters by 100",
 }
-SCRIPT = (*BLOCKED_BY_FILTERS, *REFUSED_BY_AGGREGATOR, failure, message, in_anothers_name)
+NEVER_READ = {
+    unknown_class: "the answer cannot be decoded: ValueError",
+    array_of_objects: "the answer cannot be decoded: ",
+    far_too_long: "the answer is longer than any answer to this job",
+}
+SCRIPT = (
+    *BLOCKED_BY_FILTERS,
+    *REFUSED_BY_AGGREGATOR,
+    *NEVER_READ,
+    ending_code,
+    failure,
+    message,
+    in_anothers_name,
+)
 
 
 class ScriptedExecutor(Executor):
