@@ -16,6 +16,7 @@ from monai_fedlora.federated.limits import limits_said
 from monai_fedlora.federated.plan import CLASSIFICATION
 from monai_fedlora.federated.reasons import said_of
 from monai_fedlora.federated.run_record import RESULTS_NAME, differences_said, restarts_said, withheld_said
+from monai_fedlora.federated.shortfalls import absences_said
 from monai_fedlora.rendering.tables import Table
 from monai_fedlora.resources import job_template_path
 from monai_fedlora.site_report import PERSONAL, SHARED
@@ -52,7 +53,7 @@ class Simulated:
 
     @property
     def lacks(self) -> list[str]:
-        """What the run has not done, in words; empty if it did all that it should."""
+        """What the run has not done of what its plan asks for, in words; empty if it did all that it should."""
         return list(self.results["lacks"])
 
     @property
@@ -69,8 +70,11 @@ class Simulated:
 
     @property
     def notes(self) -> list[str]:
-        """What the record leaves out, sites with other packages or without their state, and updates that count less."""
-        said = (withheld_said, differences_said, restarts_said, limits_said)
+        """Sites that the plan let be missing, what the record leaves out, and sites that differ or count less.
+
+        Sites differ where they have other packages or began without their state.
+        """
+        said = (absences_said, withheld_said, differences_said, restarts_said, limits_said)
         return [line for each in said for line in each(self.results)]
 
     @property

@@ -11,7 +11,7 @@ from monai_fedlora.api.job_simulation import Simulated
 from monai_fedlora.federated.continued import continued_job, find_stored
 from monai_fedlora.federated.lock import FolderLock
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.run_record import RESULTS_NAME, interruption_said
+from monai_fedlora.federated.run_record import RESULTS_NAME, as_it_is, interruption_said
 from monai_fedlora.federated.server_link import ServerLink
 from monai_fedlora.federated.supervisor import Limits, Supervisor
 from monai_fedlora.files import make_folder, read_json
@@ -58,7 +58,10 @@ def run_supervised(
     with closing(ServerLink(Path(startup_kit))) as link:
         supervisor = Supervisor(job=folder, folder=place, link=link, limits=limits, say=say)
         make_folder(place)
+        before = _interruption(place / RESULTS_NAME, place)
         with FolderLock(place):
+            if before:
+                say(f"the run in {place} {before}; it is gone on with")
             return Simulated(results=supervisor.run(), workspace=place)
 
 
@@ -69,7 +72,12 @@ def interruption(result: str | os.PathLike[str]) -> str:
         result: as of `resume`.
     """
     record = find_stored(Path(result)).parent / RESULTS_NAME
-    return interruption_said(read_json(record)) if record.is_file() else ""
+    return _interruption(record, record.parent, Path(result))
+
+
+def _interruption(record: Path, *folders: Path) -> str:
+    """The same of a record, whose run may have worked in these folders; a process that is killed writes nothing."""
+    return interruption_said(as_it_is(read_json(record), *folders)) if record.is_file() else ""
 
 
 def resume(

@@ -27,7 +27,7 @@ class Interrupted:
 
     Attributes:
         start: of its next round; of its first where no round has ended.
-        results: the record of the rounds that have ended, or of the whole run.
+        results: the record as the run has left it.
         ended: whether there is nothing left to do.
     """
 
@@ -60,7 +60,7 @@ def interrupted(folder: Path, start: Start, materials: str = "") -> Interrupted 
         if results.get("plan") != plan.to_json():
             return None
         _check_materials(folder, materials)
-        return Interrupted(start=start, results={}, ended=False)
+        return Interrupted(start=start, results=results, ended=False)
     number = check_resumable(stored, plan=plan)
     changes, ended = changes_since(stored, plan=plan)[0], results["status"] in ENDED
     if ended:

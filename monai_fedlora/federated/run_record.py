@@ -17,6 +17,7 @@ from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.plan_budget import WITHHELD
 from monai_fedlora.federated.readiness import Readiness
 from monai_fedlora.federated.reasons import INTERRUPTIONS, STATE_LOST, STOPPED, Reason, said_of
+from monai_fedlora.federated.shortfalls import absences, shortfalls
 from monai_fedlora.files import read_json, write_json
 from monai_fedlora.scope import Manifest
 from monai_fedlora.site_report import Report
@@ -30,6 +31,8 @@ READABLE = (1, FORMAT)
 FINISHED, INCOMPLETE, RUNNING, INTERRUPTED = "finished", "incomplete", "running", "interrupted"
 ENDED = (FINISHED, INCOMPLETE)
 """States of a run that has come to its end."""
+ATTEMPTS = ("refused", "repeated")
+"""Entries of a record that stay of an attempt at a round which is made again."""
 BEGINNING, TRAINING, FINAL, OVER = "beginning", "training", "final evaluation", "over"
 """Stages of a run."""
 _LEAST_PAUSE = 0.5  # ours, seconds
@@ -46,7 +49,8 @@ class RunRecord:
     ``final`` (per site), ``refused`` (round, site, and a :class:`Reason`'s code and text), ``restarted`` (round, site,
     code, and the rounds behind the state that it had, which each report has as ``restored_rounds``), ``training_data``
     (the ``kind`` of all images that have moved the shared tensors, that of each of the ``sites``, and what the run had
-    to ``start`` from) and ``lacks``: what the run has not done, in words. Under a budget for privacy ``withheld`` names
+    to ``start`` from), ``lacks``: what the run has not done of what its plan asks for, and ``absent``: what is missing of
+    sites that the plan allows to be missing, both in words. Under a budget for privacy ``withheld`` names
     what no report says. The ``stage`` is "beginning", "training", "final evaluation" or "over". The status is "running"
     until the run's end; then "finished", or "incomplete" where something is lacking (see :func:`shortfalls`), or
     "interrupted", and ``interrupted_by`` says by what.
@@ -84,6 +88,7 @@ class RunRecord:
             "stage": BEGINNING,
             "interrupted_by": None,
             "lacks": [],
+            "absent": [],
             "versions": installed_versions(),
             "ready": {},
             "rounds": [],
@@ -95,9 +100,14 @@ class RunRecord:
         }
 
     def go_on(self, earlier: Mapping[str, Any], first: int) -> None:
-        """Keep what an interrupted run has written of the rounds before ``first``; nothing of an empty record."""
-        for name in ("rounds", "refused", "restarted", "repeated"):
+        """Keep what an interrupted run has written of the rounds before ``first``; nothing of an empty record.
+
+        Refusals, and attempts that did not count, stay of the round that was in flight as well, which begins again.
+        """
+        for name in ("rounds", "restarted"):
             self.value[name] = [entry for entry in earlier.get(name, ()) if entry["round"] < first]
+        for name in ATTEMPTS:
+            self.value[name] = list(earlier.get(name, ()))
         if self.value["rounds"]:
             self.value["training_data"] = earlier["training_data"]
             self._started -= earlier["seconds"]
@@ -201,8 +211,7 @@ class RunRecord:
     def finish(self) -> None:
         """Note that the run has come to its end, and what it lacks."""
         with self._event(at_once=True):
-            self.value["lacks"] = shortfalls(self.value)
-            self.value["status"] = INCOMPLETE if self.value["lacks"] else FINISHED
+            self.value |= outcome(self.value)
             self.value["stage"] = OVER
 
     def interrupt(self, by: str) -> None:
@@ -247,6 +256,12 @@ class RunRecord:
         self._due = time.monotonic() + max(_LEAST_PAUSE, self.path.stat().st_size / _BYTES_PER_SECOND)
 
 
+def outcome(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries ``status``, ``lacks`` and ``absent`` of a run that has come to its end."""
+    lacks = shortfalls(results)
+    return {"status": INCOMPLETE if lacks else FINISHED, "lacks": lacks, "absent": absences(results)}
+
+
 def mark_interrupted(path: Path, by: str = STOPPED) -> None:
     """Let a record that a killed process has left say so."""
     if path.is_file() and (value := read_json(path)).get("status") == RUNNING:
@@ -279,11 +294,6 @@ def interruption_said(results: Mapping[str, Any]) -> str:
     if results.get("status") != INTERRUPTED or not isinstance(by, str):
         return ""
     return f"was interrupted ({by}): {INTERRUPTIONS.get(by, 'for a reason that this version does not know')}"
-
-
-def learnt(results: Mapping[str, Any]) -> bool:
-    """Whether any answer of any site counted in any round."""
-    return any("round" in said for entry in results["rounds"] for said in entry["sites"].values())
 
 
 def withheld_said(results: Mapping[str, Any]) -> list[str]:
@@ -333,28 +343,3 @@ def differences_said(results: Mapping[str, Any]) -> list[str]:
         if others:
             found.append(f"{site} computes with {', '.join(others)}: the bits are not those of equal ends")
     return found
-
-
-def shortfalls(results: Mapping[str, Any]) -> list[str]:
-    """What a finished run lacks, in words.
-
-    Listed are: that no update of any site was ever accepted; rounds without an accepted update; sites without one in
-    any round; sites without an evaluation of the last model, which therefore have no personal model. A site that was
-    left out of some rounds only is not listed here but under ``refused``.
-    """
-    plan = results["plan"]
-    sites, resumed = plan["sites"], plan.get("start_round", 0) > 0
-    heard = {
-        entry["round"]: {s for s, said in entry["sites"].items() if "round" in said} for entry in results["rounds"]
-    }
-    if resumed and not plan["rounds"]:
-        found = []  # the final evaluation was repeated, and nothing else asked for
-    elif not learnt(results):
-        found = ["no answer of any site counted: nothing was learnt, and the shared tensors are those of the start"]
-    else:
-        silent = [str(number + 1) for number, names in heard.items() if not names]
-        found = [f"no answer counted in round {', '.join(silent)}"] if silent else []
-        found += [
-            f"no answer of {site} ever counted" for site in sites if not any(site in each for each in heard.values())
-        ]
-    return found + [f"{site} has no evaluation of the last model" for site in sites if site not in results["final"]]

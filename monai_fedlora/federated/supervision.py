@@ -6,14 +6,14 @@ import dataclasses
 import hashlib
 import secrets
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from monai_fedlora.errors import ConfigError
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.run_record import ENDED, FINISHED, INCOMPLETE, shortfalls
+from monai_fedlora.federated.run_record import ATTEMPTS, ENDED, outcome
 from monai_fedlora.files import read_json, write_json
 
 FILE_NAME = "supervision.json"
@@ -36,6 +36,7 @@ class Supervision:
         stored: the last round that was stored before this job; None before the first.
         failures: how many jobs failed by a site, as far as could be seen, by its name.
         left_out: sites that the job was not sent to.
+        noted: refusals, and attempts at rounds that did not count, of earlier jobs, as their joined record has them.
     """
 
     plan_sha256: str
@@ -49,6 +50,7 @@ class Supervision:
     stored: int | None = None
     failures: Mapping[str, int] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    noted: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     @property
     def follower(self) -> str:
@@ -81,7 +83,14 @@ class Supervision:
         write_json(folder / FILE_NAME, {"format": FORMAT, **dataclasses.asdict(self)})
 
 
-def joined(earlier: Mapping[str, Any], now: Mapping[str, Any], *, plan: Plan, seconds: float = 0.0) -> dict[str, Any]:
+def joined(
+    earlier: Mapping[str, Any],
+    now: Mapping[str, Any],
+    *,
+    plan: Plan,
+    seconds: float = 0.0,
+    noted: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+) -> dict[str, Any]:
     """The record of a run from what its earlier jobs and its current one have written.
 
     Args:
@@ -89,16 +98,16 @@ def joined(earlier: Mapping[str, Any], now: Mapping[str, Any], *, plan: Plan, se
         now: the current job's own record.
         plan: of the first job, which is that of the whole run.
         seconds: that earlier jobs took.
+        noted: see :class:`Supervision`; what it lacks is taken from ``earlier``, of rounds that are not repeated.
     """
     first = now["plan"].get("start_round", 0)
     value = {**now, "plan": plan.to_json(), "seconds": seconds + now.get("seconds", 0.0)}
-    for name in ("rounds", "refused", "restarted", "repeated"):
+    for name in ("rounds", "restarted", *ATTEMPTS):
         kept = [entry for entry in earlier.get(name, ()) if entry["round"] < first]
-        value[name] = [*kept, *now[name]]
+        value[name] = [*(noted or {}).get(name, kept), *now[name]]
     if first > plan.start_round and earlier:
         sites = {**earlier["training_data"]["sites"], **now["training_data"]["sites"]}
         value["training_data"] = {**now["training_data"], "sites": sites, "start": earlier["training_data"]["start"]}
     if now["status"] in ENDED:
-        value["lacks"] = shortfalls(value)
-        value["status"] = INCOMPLETE if value["lacks"] else FINISHED
+        value |= outcome(value)
     return value

@@ -23,6 +23,7 @@ from monai_fedlora.federated.participation import NotReady
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.reasons import GAVE_UP, NOT_READY
 from monai_fedlora.federated.run_record import (
+    ATTEMPTS,
     ENDED,
     INTERRUPTED,
     LAST_NAME,
@@ -256,6 +257,7 @@ class Supervisor:
             stored=number,
             failures=failures,
             left_out=left_out,
+            noted={name: record.get(name, []) for name in ATTEMPTS},
         )
         state.save(self._folder)
         if record.get("interrupted_by") == NOT_READY and self._limits.exclude_after is None:
@@ -286,7 +288,8 @@ class Supervisor:
     def _write(self, state: Supervision, results: Mapping[str, Any]) -> None:
         """Keep what the current job has written beside what earlier ones have."""
         record = self._record()
-        if results and (value := joined(record, results, plan=self._plan, seconds=state.seconds)) != record:
+        more: dict[str, Any] = {"plan": self._plan, "seconds": state.seconds, "noted": state.noted}
+        if results and (value := joined(record, results, **more)) != record:
             write_json(self._folder / RESULTS_NAME, value)
 
     def _tell(self, line: str, *, again: float | None = None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from monai_fedlora.data.origin import KINDS, UNKNOWN
 from monai_fedlora.errors import FedLoraError
 from monai_fedlora.federated.run_record import READABLE, differences_said, interruption_said, restarts_said
+from monai_fedlora.federated.shortfalls import absences_said
 from monai_fedlora.site_report import VIEWS, current_views
 from monai_fedlora.tasks.classification import CLASSIFICATION
 from monai_fedlora.tasks.known import TASKS
@@ -122,6 +123,7 @@ class Record:
         classes: the plan's classes.
         status: "finished", "incomplete", "interrupted", "running", or "site" where only models of sites were found.
         lacks: messages about what an incomplete run has not done.
+        absent: messages about sites that the plan allows to be missing, and that were.
         interrupted_by: what ended a run before its time, in words; empty where that is not known.
         restarted: messages about sites that began a round without the state of the round before.
         differing: messages about sites with other packages or another bundle than the other ends.
@@ -149,6 +151,7 @@ class Record:
     seconds: float | None
     version: str
     lacks: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
     interrupted_by: str = ""
     restarted: tuple[str, ...] = ()
     differing: tuple[str, ...] = ()
@@ -211,6 +214,7 @@ def parse_record(value: Any, source: str) -> Record:
         seconds=number(value.get("seconds")),
         version=str(value.get("version", "")),
         lacks=_texts(value.get("lacks")),
+        absent=tuple(absences_said({"absent": _texts(value.get("absent"))})),
         images=data["kind"] if data.get("kind") in KINDS else None,
         site_images={str(site): kind for site, kind in _mapping(data.get("sites")).items() if kind in KINDS},
         start=_start(plan.get("start")),

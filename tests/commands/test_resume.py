@@ -11,6 +11,7 @@ import pytest
 from monai_fedlora.cli import EXIT_ERROR, main
 from monai_fedlora.federated import continued
 from monai_fedlora.federated.initial import save_shared
+from monai_fedlora.federated.lock import FolderLock
 from monai_fedlora.federated.plan import Plan
 from tests.helpers import make_manifest, make_payload, make_plan
 
@@ -41,6 +42,20 @@ def test_the_rounds_that_are_left_are_written_and_named(result: Path, tmp_path: 
     assert (plan.start_round, plan.rounds, plan.sites) == (2, 3, ("a", "b", "c"))
     assert json.loads((job / "meta.json").read_text())["deploy_map"] == {"app": ["server", "a", "c"]}
     assert not (job / "app" / "custom").exists()
+
+
+def test_a_run_whose_process_was_killed_was_interrupted_as_its_report_says(
+    result: Path, tmp_path: Path, capsys: Any
+) -> None:
+    (result / "workspace" / "results.json").write_text(json.dumps({"status": "running"}))
+    assert main(["resume", str(result), "--output", str(tmp_path / "unknown")]) == 0
+    assert "interrupted" not in capsys.readouterr().out
+    FolderLock(result).release()
+    assert main(["resume", str(result), "--output", str(tmp_path / "killed")]) == 0
+    assert "was interrupted (stopped)" in " ".join(capsys.readouterr().out.split())
+    with FolderLock(result):
+        assert main(["resume", str(result), "--output", str(tmp_path / "at-work")]) == 0
+    assert "interrupted" not in capsys.readouterr().out
 
 
 def test_nothing_is_written_where_nothing_can_be_gone_on_from(result: Path, tmp_path: Path, capsys: Any) -> None:

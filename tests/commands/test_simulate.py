@@ -199,6 +199,16 @@ def test_an_incomplete_run_says_so_first_and_in_its_exit_code(
     assert said.count("south: NaN") == 1
 
 
+def test_sites_that_the_plan_allows_to_be_missing_are_said_and_the_run_is_finished(
+    calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls["results"] = finished(absent=["south has no evaluation of the last model"])
+    assert main(["simulate", str(tmp_path), "--workspace", str(tmp_path / "w")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "did without some of its sites: south has no evaluation of the last model" in said
+    assert "incomplete" not in said
+
+
 def test_a_failed_run_is_one_message(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

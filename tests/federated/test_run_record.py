@@ -12,6 +12,7 @@ import pytest
 
 from monai_fedlora import __version__
 from monai_fedlora.federated import run_record as module
+from monai_fedlora.federated.participation import Participation
 from monai_fedlora.federated.readiness import Readiness
 from monai_fedlora.federated.reasons import Reason
 from monai_fedlora.federated.run_record import (
@@ -192,6 +193,44 @@ def test_a_run_that_lacks_something_is_incomplete_and_says_what(
     assert status == "incomplete"
     assert said.count(";") == len(lacks) - 1
     assert all(part in said for part in lacks)
+
+
+@pytest.mark.parametrize(
+    "required, rounds, final, status, lacks, absent",
+    [
+        ((), ["n", "n"], "n", "finished", [], ["no answer of south ever counted", "south has no evaluation"]),
+        ((), ["ns", "n"], "n", "finished", [], ["south has no evaluation"]),
+        ((), ["n", "n"], "", "incomplete", ["no answer of south", "north has no", "south has no"], []),
+        (("south",), ["s", "s"], "s", "finished", [], ["no answer of north", "north has no evaluation"]),
+        (("south",), ["s", "s"], "n", "incomplete", ["no answer of north", "south has no evaluation"], []),
+    ],
+)
+def test_sites_that_the_plan_allows_to_be_missing_are_named_and_nothing_is_lacking(
+    tmp_path: Path,
+    required: tuple[str, ...],
+    rounds: list[str],
+    final: str,
+    status: str,
+    lacks: list[str],
+    absent: list[str],
+) -> None:
+    plan = make_plan(participation=Participation(min_sites=1, required_sites=required))
+    record = RunRecord(folder=tmp_path, plan=plan, manifest=make_manifest())
+    assert ended(record, rounds, final)[0] == status
+    for entry, parts in (("lacks", lacks), ("absent", absent)):
+        said = written(record)[entry]
+        assert len(said) == len(parts)
+        assert all(part in line for part, line in zip(parts, said, strict=True))
+
+
+def test_a_run_that_goes_on_keeps_the_refusals_of_the_round_that_was_in_flight(record: RunRecord) -> None:
+    refused = [{"round": number, "site": "south", "code": "LATE", "reason": "no answer in time"} for number in (0, 1)]
+    repeated = [{"round": 1, "reason": "1 answers counted, of at least 2"}]
+    rounds = [{"round": 0, "sites": {}}, {"round": 1, "sites": {}}]
+    earlier = {"rounds": rounds, "refused": refused, "repeated": repeated, "training_data": {}, "seconds": 2.0}
+    record.go_on(earlier, 1)
+    assert record.value["rounds"] == rounds[:1]
+    assert (record.value["refused"], record.value["repeated"]) == (refused, repeated)
 
 
 def test_a_site_that_begins_without_the_state_it_had_is_noted(record: RunRecord) -> None:

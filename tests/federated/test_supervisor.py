@@ -53,6 +53,7 @@ class Server:
         self.looks: dict[str, int] = {}
         self.failures = 0
         self.unready: list[dict[str, list[str]]] = []
+        self.refuses = False
 
     def submit(self, job: Path, *, token: str) -> str:
         if token not in self.tokens:
@@ -74,6 +75,8 @@ class Server:
             record.begin_round(count)
             record.value["rounds"][-1]["sites"] = {site: {"round": count} for site in self.sent[number]}
             save_shared(folder / LAST_NAME, shared, plan=plan, round_number=count)
+        if self.refuses:
+            record.value["refused"].append({"round": record.value["rounds"][-1]["round"] + (plan.rounds > rounds)})
         for site, codes in self.unready.pop(0).items() if self.unready else ():
             record.readiness(site, Reason.of_all(codes) if codes else None)
             if codes:
@@ -143,6 +146,14 @@ def test_a_run_goes_on_from_the_last_stored_round_until_it_is_done(job: Path, tm
     assert found["plan"] == Plan.load(job / "app/config/plan.json").to_json()
     assert find_stored(tmp_path / "run").parent == tmp_path / "run"
     assert said[-1] == "the run has come to its end"
+
+
+def test_refusals_of_a_round_that_a_further_job_repeats_stay_in_the_record(job: Path, tmp_path: Path) -> None:
+    server = Server(tmp_path / "server", lasts=[2, 1, 2])
+    server.refuses = True  # the round after those that a job comes to its end with, or the last one
+    found, _ = supervise(job, server, tmp_path / "run")
+    assert [entry["round"] for entry in found["refused"]] == [2, 3, 4]
+    assert read_json(tmp_path / "run" / RESULTS_NAME) == found
 
 
 @pytest.mark.slow

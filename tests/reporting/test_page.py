@@ -239,6 +239,13 @@ def test_a_site_that_began_anew_is_named() -> None:
 
 
 @pytest.mark.usefixtures("no_figures")
+def test_a_site_that_the_plan_allows_to_be_missing_is_named_in_a_finished_run() -> None:
+    found = shown({**value(), "status": "finished", "absent": ["south has <no> evaluation", 3]})
+    assert "did without some of its sites: south has <no> evaluation." in found.text
+    assert "incomplete" not in found.text and "not finished" not in found.text
+
+
+@pytest.mark.usefixtures("no_figures")
 def test_an_incomplete_run_says_what_it_lacks() -> None:
     found = shown({**value(), "status": "incomplete", "lacks": ["south has <no> evaluation"]})
     assert "came to its end incomplete: south has <no> evaluation" in found.text
