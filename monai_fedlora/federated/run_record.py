@@ -327,6 +327,11 @@ def not_ready(results: Mapping[str, Any]) -> dict[str, str | None]:
     }
 
 
+def unready_codes(results: Mapping[str, Any]) -> set[str]:
+    """The codes of all sites that were not ready when they were asked."""
+    return {code for said in results.get("ready", {}).values() for code in said["codes"]}
+
+
 def differences_said(results: Mapping[str, Any]) -> list[str]:
     """One line for every site whose packages or bundle are not those of most ends."""
     bundles = [said["bundle"] for said in results.get("ready", {}).values() if "bundle" in said]

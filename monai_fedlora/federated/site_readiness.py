@@ -16,6 +16,7 @@ from monai_fedlora.data.cases import Datalist
 from monai_fedlora.engines.preprocessed import Preprocessed
 from monai_fedlora.errors import PrivacyError
 from monai_fedlora.federated.installation import check_installed, installed_versions
+from monai_fedlora.federated.lock import FolderLock
 from monai_fedlora.federated.materials import INSTALLED, Source, built, put_into
 from monai_fedlora.federated.noised_rounds import NoisedRound, checked_account
 from monai_fedlora.federated.permit import Permit
@@ -73,6 +74,8 @@ class Examination:
         with self._looked_at(), tempfile.TemporaryFile(dir=self.private_root) as file:
             file.write(b"a site can write here")
         with self._looked_at():
+            self._alone_here()
+        with self._looked_at():
             needed, free = self._network(), shutil.disk_usage(self.private_root).free
             said |= {"needed_mb": told_megabytes(needed), "free_mb": told_megabytes(free)}
             if free < needed:
@@ -83,6 +86,16 @@ class Examination:
         if cases is not None and not self._codes and self.plan.privacy is None:  # a budget withholds counts
             said["cases"] = told_cases(len(cases.training))
         return Readiness(codes=tuple(sorted(self._codes)), **said)
+
+    def _alone_here(self) -> None:
+        """Find out whether another run works in the experiment's folder, which a job's first round would set aside.
+
+        Raises:
+            Busy: it does, after some seconds in which a process of an earlier job can end.
+        """
+        folder = SiteStore(root=self.private_root, plan=self.plan, site=self.name).folder
+        if folder.is_dir():
+            FolderLock(folder, shared=True).release()
 
     def _network(self) -> int:
         """Load the network, and return the bytes that a run keeps in the private folder.

@@ -21,7 +21,7 @@ from monai_fedlora.federated.continued import (
 from monai_fedlora.federated.job_files import CONFIG, PLAN_NAME
 from monai_fedlora.federated.participation import NotReady
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.reasons import GAVE_UP, NOT_READY
+from monai_fedlora.federated.reasons import BUSY, GAVE_UP, NOT_READY
 from monai_fedlora.federated.run_record import (
     ATTEMPTS,
     ENDED,
@@ -32,6 +32,7 @@ from monai_fedlora.federated.run_record import (
     interruption_said,
     mark_interrupted,
     not_ready,
+    unready_codes,
 )
 from monai_fedlora.federated.server_link import NotRunning, Seen, ServerLink, Unanswered, Unreachable
 from monai_fedlora.federated.supervision import Supervision, joined
@@ -260,7 +261,8 @@ class Supervisor:
             noted={name: record.get(name, []) for name in ATTEMPTS},
         )
         state.save(self._folder)
-        if record.get("interrupted_by") == NOT_READY and self._limits.exclude_after is None:
+        waits = count > 2 and unready_codes(record) == {BUSY}  # by what an earlier job of this run has left there
+        if record.get("interrupted_by") == NOT_READY and self._limits.exclude_after is None and not waits:
             raise NotReady(not_ready(record))
         return state
 

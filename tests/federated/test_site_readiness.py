@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from monai_fedlora.federated import lock
 from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.installation import installed_versions
 from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.reasons import POLICY_FORBIDS
+from monai_fedlora.federated.reasons import BUSY, POLICY_FORBIDS
 from monai_fedlora.federated.site_policy import Policy
 from monai_fedlora.federated.site_readiness import Examination
 from monai_fedlora.files import read_json, write_json
@@ -74,6 +76,19 @@ def test_a_site_that_is_ready_says_what_it_has_and_leaves_nothing_behind(ward: W
     assert (said.versions, said.bundle) == (installed_versions(), bundle_digest(BUNDLE)[:8])
     assert 0 < said.needed_mb < said.free_mb
     assert list(ward.private.iterdir()) == []
+
+
+def test_a_site_in_whose_folder_another_process_works_says_so(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "_PATIENCE", 0.0)
+    folder = ward.private / ward.plan.experiment / "site-1"
+    folder.mkdir(parents=True)
+    assert ward.codes() == ()
+    with open(folder / lock.LOCK_NAME, "wb") as other:  # an open file of its own, as another process has
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert ward.codes() == (BUSY,)
+    assert ward.codes() == ()
+    with lock.FolderLock(folder, shared=True):  # the tasks of the job that asks
+        assert ward.codes() == ()
 
 
 def image_gone(ward: Ward) -> None:

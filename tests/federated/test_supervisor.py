@@ -233,6 +233,17 @@ def test_a_site_that_is_not_ready_is_left_out_where_that_is_allowed(job: Path, t
     assert found["interrupted_by"] is None
 
 
+def test_a_folder_that_is_still_in_use_ends_a_run_in_its_first_job_alone(job: Path, tmp_path: Path) -> None:
+    server = Server(tmp_path / "first", lasts=[0])
+    server.unready = [{"a": [], "b": [], "c": ["BUSY"]}]
+    with pytest.raises(NotReady, match="c: another run of this experiment"):
+        supervise(job, server, tmp_path / "first-run")
+    later = Server(tmp_path / "later", lasts=[2, 0, 3])
+    later.unready = [{}, {"a": [], "b": [], "c": ["BUSY"]}]
+    assert supervise(job, later, tmp_path / "later-run")[0]["status"] == "finished"
+    assert len(later.jobs) == 3
+
+
 def test_a_run_that_is_given_up_does_not_stay_running(job: Path, tmp_path: Path) -> None:
     server = Server(tmp_path / "server", lasts=[1, 0])
     with pytest.raises(FedLoraError, match="1 jobs in a row"):
