@@ -18,7 +18,7 @@ PACKAGE = REPOSITORY / "monai_fedlora"
 
 # Rooms from the ground up: a folder or a module of the package imports those before it, and none behind it.
 ORDER = (
-    *("errors", "environment", "out_of_memory", "catalogues", "source_digest", "files", "scratch"),
+    *("errors", "environment", "out_of_memory", "catalogues", "source_digest", "files", "scratch", "patient_codes"),
     *("tracker_names", "encoding", "resources", "measures", "formats", "transforms", "data", "studies", "site_report"),
     *("privacy", "networks", "adapters", "scope", "methods", "engines", "tasks"),
     *("federated", "rendering", "exporting", "clinic", "auditing", "comparison"),

@@ -20,6 +20,7 @@ from monai_fedlora.api.site_data import SiteData
 from monai_fedlora.data.cases import SPLITS, Datalist
 from monai_fedlora.data.collected import Parts, collect
 from monai_fedlora.data.datalist import load_datalist
+from monai_fedlora.data.units import unit_numbers
 from monai_fedlora.data.value_scale import common_scale
 from monai_fedlora.engines.seeds import random_state_kept, seed_everything
 from monai_fedlora.errors import ConfigError, DataError, nearest
@@ -258,7 +259,7 @@ def _own(
         task=task.name,
         scale=scale,
         backbone_sha256=weights_digest(first),
-        declared_cases={site: len(cases.listed.training) for site, cases in sites.items()},
+        declared_cases=_declared({site: cases.listed for site, cases in sites.items()}, common),
         training=dict(training),
         **common,
     )
@@ -267,6 +268,13 @@ def _own(
     tell_about_head(attached)
     check_attached(attached, image[None])
     return plan, source, {site: cases.listed for site, cases in sites.items()}
+
+
+def _declared(listed: Mapping[str, Datalist], common: Mapping[str, Any]) -> dict[str, int]:
+    """What the plan declares of its sites: their training cases, and under a budget their patients."""
+    if common.get("privacy") is None:
+        return {site: len(found.training) for site, found in listed.items()}
+    return {site: len(set(unit_numbers(found.training))) for site, found in listed.items()}
 
 
 def _maker(network: Callable[[], nn.Module] | nn.Module) -> Callable[[], nn.Module]:
@@ -412,7 +420,7 @@ def _catalogued(
         task=chosen.name,
         scale=common_scale({site: found.scale for site, found in listed.items()}),
         backbone_sha256=pin_backbone(size, source, texts=method.reads_text),
-        declared_cases={site: len(found.training) for site, found in listed.items()},
+        declared_cases=_declared(listed, common),
         prompts=own_prompts(bundle, names, file=said) if method.reads_text or said is not None else None,
         **common,
     )

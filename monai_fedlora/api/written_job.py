@@ -311,8 +311,9 @@ def _noise(plan: Plan, site: str) -> str:
     """What the budget makes of a site's rounds, in words."""
     found, budget, rounds = _noised(plan, site), plan.privacy, plan.start_round + plan.rounds
     assert budget is not None
+    spare = f" and {budget.spare_rounds} to spare" if budget.spare_rounds else ""
     return (
-        f"{site}: epsilon {budget.epsilon:g} (delta {budget.delta:g}) for each patient, over {rounds} rounds of "
+        f"{site}: epsilon {budget.epsilon:g} (delta {budget.delta:g}) for each patient, over {rounds} rounds{spare} of "
         f"{found.mechanism.steps} steps on {found.expected:g} of {plan.declared_cases[site]} patients on average, with "
         f"noise of {found.mechanism.noise_multiplier:g} times the length {budget.clip:g} of a clipped gradient"
     )

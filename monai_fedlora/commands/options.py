@@ -54,11 +54,20 @@ def add_budget_options(parser: argparse.ArgumentParser) -> None:
         ("noise", "S", "noise, in multiples of C (default: the least that keeps to E)"),
     ):
         parser.add_argument(f"--dp-{name}", type=float, metavar=metavar, help=what)
+    parser.add_argument(
+        "--dp-spare-rounds",
+        type=int,
+        metavar="N",
+        help="noise for N rounds more, which a site may train again within E, as after a crash before its answer was "
+        "stored (default: 0, with which the first of them ends its part)",
+    )
 
 
-def budget_settings(args: argparse.Namespace) -> dict[str, float]:
+def budget_settings(args: argparse.Namespace) -> dict[str, float | int]:
     """What of a budget was given, by the setting's name."""
-    given = {f"dp_{name}": getattr(args, f"dp_{name}") for name in ("epsilon", "delta", "clip", "noise")}
+    given = {
+        f"dp_{name}": getattr(args, f"dp_{name}") for name in ("epsilon", "delta", "clip", "noise", "spare_rounds")
+    }
     return {name: value for name, value in given.items() if value is not None}
 
 

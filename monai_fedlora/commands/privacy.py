@@ -34,6 +34,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         help="with --budget: noise multiplier (default: the least with which all rounds fit)",
     )
     parser.add_argument(
+        "--spare-rounds",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --budget: rounds that may be trained again within it, as a job's --dp-spare-rounds (default: 0)",
+    )
+    parser.add_argument(
         "--private",
         type=Path,
         metavar="DIR",
@@ -94,14 +101,17 @@ def _calculate(args: argparse.Namespace, console: Any) -> int:
         epochs=args.epochs,
         rounds=args.rounds,
         noise=args.noise,
+        spare_rounds=args.spare_rounds,
         spent=spent[0].mechanisms if spent else (),
     )
     a_round = found.a_round
     least = ", the least for this" if found.least else ""
+    spared = [(f"and {args.spare_rounds} again", f"{found.spare:.3g} of {budget.epsilon:g}")] if found.spare else []
     lines = [
         ("a round", f"{a_round.steps} steps, in each of which a patient is with probability {a_round.sample_rate:.3g}"),
         ("noise", f"{a_round.noise_multiplier:g} times the longest gradient of one patient{least}"),
         *((f"epsilon after {count}", f"{epsilon:.3g} of {budget.epsilon:g}") for count, epsilon in found.after),
+        *spared,
         ("further rounds", f"{max(found.further, 0)} with the same noise"),
         (
             "what it means",

@@ -9,6 +9,7 @@ from monai_fedlora.data.cases import SPLITS, Case
 from monai_fedlora.data.records import Record
 from monai_fedlora.data.splits import seeded_rank
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.patient_codes import plain_code
 
 
 def unit_of(record: Record) -> str:
@@ -17,9 +18,13 @@ def unit_of(record: Record) -> str:
 
 
 def unit_numbers(cases: Sequence[Case]) -> list[int]:
-    """Return a number for every case, the same for all cases of a unit; units are numbered as they first occur."""
+    """Return a number for every case, the same for all cases of a unit; units are numbered as they first occur.
+
+    Codes are the same where a ledger of what was told of patients takes them for the same, see
+    :func:`monai_fedlora.patient_codes.plain_code`.
+    """
     numbers: dict[str, int] = {}
-    return [numbers.setdefault(case.unit or case.subject, len(numbers)) for case in cases]
+    return [numbers.setdefault(plain_code(case.unit or case.subject), len(numbers)) for case in cases]
 
 
 def unit_labels(records: Sequence[Record], labels: Mapping[str, int]) -> dict[str, int]:

@@ -119,6 +119,7 @@ class NoisedTrainer(CaseTrainer):
         self._tied = len(every) > sum(p.requires_grad for p in named.values())
         self._private = any(p.requires_grad and name not in self._shared for name, p in named.items())
         self._penalty: Penalty | None = None
+        self._weights: Tensor | None = None
         super().__init__(
             device=trainer.state.device,
             max_epochs=trainer.state.max_epochs,
@@ -135,7 +136,12 @@ class NoisedTrainer(CaseTrainer):
         )
 
     def run(self) -> None:  # type: ignore[override]
-        """See :meth:`CaseTrainer.run`."""
+        """See :meth:`CaseTrainer.run`.
+
+        Raises:
+            ConfigError: a class weight of the loss is no positive number; no patient decides that.
+        """
+        self._weights = _relative(getattr(self.loss_function, "weight", None))
         with ExitStack() as stack:
             context = None if self._private else self._method.penalty(self.network)
             self._penalty = stack.enter_context(context) if context else None
@@ -181,14 +187,13 @@ class NoisedTrainer(CaseTrainer):
         with self._autocast():
             inputs, run = cut(self.inferer, images, self.network)
             self._check_view(run, inputs)
-            weights = getattr(self.loss_function, "weight", None)
             for found in unit_gradients(
                 self._loss_through(run),
                 parameters,
                 inputs=inputs,
                 targets=labels,
                 sizes=self._sampler.sizes,
-                weights=None if weights is None else (weights / weights.max())[labels],
+                weights=None if self._weights is None else self._weights[labels],
             ):
                 self._mean.add(float(found.losses.mean()), len(found.losses))
                 clipped, unusable = clipped_sum(found.gradients, self._clip, found.weights)
@@ -244,3 +249,12 @@ class NoisedTrainer(CaseTrainer):
 
     def _called(self, parameters: dict[str, Tensor], inputs: tuple[Any, ...]) -> Any:
         return functional_call(self.network, parameters, inputs, tie_weights=self._tied)  # to look for ties takes long
+
+
+def _relative(weights: Tensor | None) -> Tensor | None:
+    """Class weights over the largest of them, from above 0 to 1, whoever is in a batch; None for none."""
+    if weights is None:
+        return None
+    if not bool(((weights > 0) & weights.isfinite()).all()):
+        raise ConfigError(f"class_weights is {weights.tolist()}; under a budget each must be a positive number")
+    return weights / weights.max()

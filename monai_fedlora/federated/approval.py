@@ -152,8 +152,18 @@ def write_gate(job: Job, local: Path) -> Path:
     return path
 
 
-def _blocked_by_gate(job: Job, local: Path) -> str | None:
-    """Why a ``privacy.json`` that :func:`write_gate` has written would stop a job; one of another kind says nothing."""
+def kept_bits(local: Path) -> int | None:
+    """To how many bits of its mantissa a site's own ``privacy.json`` rounds every value that leaves; None for all.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    found = (_gate_args(local) or {}).get("kept_bits")
+    return found if type(found) is int else None
+
+
+def _gate_args(local: Path) -> Mapping[str, Any] | None:
+    """The arguments of the one gate in a site's ``privacy.json``; None where it has another form, or is not there."""
     path = local / GATE_NAME
     if not os.path.lexists(path):
         return None
@@ -162,10 +172,24 @@ def _blocked_by_gate(job: Job, local: Path) -> str | None:
         (scope,) = value["scopes"]
         (gate,) = scope["task_result_filters"]
         args = gate["args"]
-        file, expected = args["manifest"], _numbers_let_through(job)
-        said = {key: args.get(key, value) for key, value in expected.items()}
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
+    return args if isinstance(args, Mapping) else None
+
+
+def _blocked_by_gate(job: Job, local: Path) -> str | None:
+    """Why a ``privacy.json`` that :func:`write_gate` has written would stop a job; one of another kind says nothing."""
+    path, args = local / GATE_NAME, _gate_args(local)
+    if args is None or "manifest" not in args:
+        return None
+    file, expected = args["manifest"], _numbers_let_through(job)
+    said = {key: args.get(key, value) for key, value in expected.items()}
+    if (bits := kept_bits(local)) is not None and job.plan.encoding is not None:
+        return (
+            f"{path} rounds what leaves to {bits} bits (kept_bits), and the job's changes are encoded (wire_dtype "
+            f"{job.plan.wire_dtype}, top_k {job.plan.top_k:g}), which cannot be rounded: every answer would be "
+            "blocked. Ask for a job with wire_dtype float16 and top_k 1, or take kept_bits out there"
+        )
     if Manifest.load(file) != job.manifest:
         return f"{path} lets other tensors through than the job's ({file})"
     if said != expected or ("task" in args) != ("task" in expected):

@@ -11,11 +11,12 @@ from typing import Any
 
 from monai_fedlora.catalogues import trusting
 from monai_fedlora.errors import ConfigError
-from monai_fedlora.federated.approval import Job, approve, withdraw
+from monai_fedlora.federated.approval import GATE_NAME, Job, approve, kept_bits, withdraw
 from monai_fedlora.federated.plan_budget import SETTINGS
 from monai_fedlora.federated.site_policy import FILE_NAME, check_local, site_policy
 from monai_fedlora.federated.training_settings import TRAINING_SETTINGS
 from monai_fedlora.files import read_json
+from monai_fedlora.privacy.privacy_settings import PrivacySettings
 from monai_fedlora.resources import bundle_path
 
 _NUMBERS = (
@@ -70,7 +71,7 @@ def decide(folder: Path, local: Path | None = None, *, withdrawn: bool = False) 
     if withdrawn and local is not None:
         withdraw(job, local)
         return Decision(experiment=name, lines=(), result=f"withdrawn from {local / FILE_NAME}: {job.sha256}")
-    found = Decision(experiment=name, lines=tuple(job_lines(job)), result="")
+    found = Decision(experiment=name, lines=tuple(job_lines(job, local)), result="")
     if local is None:
         said = "to approve it: monai-fedlora approve JOB --output DIR, the site's local/ folder"
     else:
@@ -80,8 +81,12 @@ def decide(folder: Path, local: Path | None = None, *, withdrawn: bool = False) 
     return dataclasses.replace(found, result=said)
 
 
-def job_lines(job: Job) -> Iterator[tuple[str, str]]:
+def job_lines(job: Job, local: Path | None = None) -> Iterator[tuple[str, str]]:
     """Everything of a job that a site should know, as subject and text.
+
+    Args:
+        job: the job.
+        local: the site's ``local/`` folder, whose own gate says how what leaves is rounded; None for an unknown one.
 
     Raises:
         ConfigError: the bundle is not installed here.
@@ -108,6 +113,7 @@ def job_lines(job: Job) -> Iterator[tuple[str, str]]:
     yield "", "then an evaluation; a round that failed may be asked for again"
     yield "sends", f"{len(up.entries)} tensors, {up.nbytes:,} bytes a round, {up.nbytes * plan.rounds:,} in all:"
     yield "", _groups(up.entries)
+    yield "", _rounding(local)
     if plan.privacy is None:
         yield "", _NUMBERS + (", ".join([*plan.form.numbers, "n"]) if not plan.form.classes else _OF_CLASSES)
     else:
@@ -121,13 +127,27 @@ def job_lines(job: Job) -> Iterator[tuple[str, str]]:
         yield (
             "protected by",
             f"differential privacy of what leaves, for each patient: epsilon {budget.epsilon:g}, delta "
-            f"{budget.delta:g}, over all rounds, by the site's own noise; the server sees the noised tensors",
+            f"{budget.delta:g}, over all rounds{_spare(budget)}, by the site's own noise; the server sees the noised "
+            "tensors",
         )
         yield "", "outside of it: the site's own model, trained without noise, and whatever is exported from it"
     yield "", "both ends refuse what is not listed here; TLS on the way is that of a provisioned federation"
     if foreign := job.foreign():
         yield "BRINGS CODE", f"{', '.join(foreign)}: nothing above need be true of it, and it cannot be approved"
     yield "this job", job.sha256
+
+
+def _rounding(local: Path | None) -> str:
+    """How many bits of what leaves the site's own gate keeps, which no plan says."""
+    if local is None:
+        return f"with all bits of their values, unless {GATE_NAME} in the site's local/ folder has kept_bits"
+    if (bits := kept_bits(local)) is None:
+        return f"with all bits of their values (kept_bits in {local / GATE_NAME} would round them)"
+    return f"rounded by chance to {bits} bits of each value's mantissa, as kept_bits in {local / GATE_NAME} says"
+
+
+def _spare(budget: PrivacySettings) -> str:
+    return f" and {budget.spare_rounds} that are trained again" if budget.spare_rounds else ""
 
 
 def _training(job: Job) -> dict[str, Any]:

@@ -36,10 +36,11 @@ from monai_fedlora.federated.flare_context import (
     simulated,
     weights_message,
 )
+from monai_fedlora.federated.job_files import PLAN_NAME
 from monai_fedlora.federated.readiness import Readiness
 from monai_fedlora.federated.reasons import reason_of
 from monai_fedlora.federated.workers import POOL, DiedIdle, Pool, Worker, announce, setup_of_process
-from monai_fedlora.files import make_folder
+from monai_fedlora.files import make_folder, read_json
 from monai_fedlora.site_report import MetricsForm, Report
 
 _Message = tuple[dict[str, Any], Mapping[str, np.ndarray]]
@@ -58,7 +59,8 @@ class SiteExecutor(Executor):
     simulator a site may have to wait for its turn.
 
     What the job may ask for stands in the site's ``local/policy.json``, see :mod:`monai_fedlora.federated.site_policy`.
-    Of a refusal or a failure the server learns a code of :data:`monai_fedlora.federated.reasons.REASONS` alone.
+    Of a refusal or a failure the server learns a code of :data:`monai_fedlora.federated.reasons.REASONS` alone, and
+    under a budget for privacy no other code than those that are the same whoever the patients are.
 
     Attributes:
         work: name of the class whose object answers, see :class:`monai_fedlora.federated.site_work.SiteWork`.
@@ -96,7 +98,8 @@ class SiteExecutor(Executor):
         except Aborted:
             return make_reply(ReturnCode.TASK_ABORTED)
         except Exception as error:
-            return self._failed(noted(error, private), reason_of(error), fl_ctx)
+            budget = task_name != READY_TASK and _has_budget(fl_ctx)
+            return self._failed(noted(error, private, budget=budget), reason_of(error, budget=budget), fl_ctx)
 
     def close(self) -> None:
         """End the processes that work for this one."""
@@ -169,6 +172,14 @@ class SiteExecutor(Executor):
     def _failed(self, said: str, code: str, fl_ctx: FLContext) -> Shareable:
         self.log_error(fl_ctx, f"task failed with {said}", fire_event=False)
         return make_reply(code)
+
+
+def _has_budget(fl_ctx: FLContext) -> bool:
+    """Whether the job's plan has a budget for privacy; one that cannot be read may have one."""
+    try:
+        return read_json(config_file(fl_ctx, PLAN_NAME)).get("privacy") is not None
+    except Exception:
+        return True
 
 
 def _question(task_name: str, shareable: Shareable, fl_ctx: FLContext) -> _Message:

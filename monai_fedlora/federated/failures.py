@@ -21,24 +21,32 @@ def note(error: BaseException, folder: Path) -> None:
         stream.write("".join(traceback.format_exception(error)) + "\n")
 
 
-def noted(error: BaseException, folder: Path) -> str:
-    """Note an error, and return what logs that leave the site may say of it."""
+def noted(error: BaseException, folder: Path, *, budget: bool = False) -> str:
+    """Note an error, and return what logs that leave the site may say of it.
+
+    Args:
+        error: to note.
+        folder: the site's private one.
+        budget: see :func:`monai_fedlora.federated.reasons.reason_of`; then its kind is not told either.
+    """
     details = f"details are in {ERRORS_NAME} in the site's private folder"
     try:
         note(error, folder)
     except OSError as problem:
         details = f"{ERRORS_NAME} in the site's private folder cannot be written ({type(problem).__name__})"
-    return f"{type(error).__name__}; {details}"
+    return f"{'an error' if budget else type(error).__name__}; {details}"
 
 
-def reason(error: BaseException, folder: str) -> Reason:
+def reason(error: BaseException, folder: str, *, budget: bool = False) -> Reason:
     """The entry in a run's results for a task that failed: nothing that names a patient or a path of the site.
 
     Args:
         error: that :func:`note` has kept.
         folder: where, as seen from the results.
+        budget: see :func:`monai_fedlora.federated.reasons.reason_of`; then its kind is not told either.
     """
-    code, failed = reason_of(error), f"the site failed ({type(error).__name__})"
+    code = reason_of(error, budget=budget)
+    failed = "the site failed" if budget else f"the site failed ({type(error).__name__})"
     if code == SITE_FAILED:
         return Reason(code, f"{failed}; what went wrong there is in {ERRORS_NAME} in {folder}")
     return Reason(code, f"{failed}: {Reason.of(code).text}")

@@ -25,13 +25,22 @@ class Members:
         build: makes the site of that ``name``.
         private: folder that errors are noted in.
         record_failures: whether an error of one site is its answer, instead of the end of all.
+        budget: whether the plan has one for privacy, so that a site that was ready says little of why it failed, see
+            :func:`monai_fedlora.federated.reasons.reason_of`.
     """
 
     def __init__(
-        self, names: Sequence[str], build: Callable[..., Site], *, private: Path, record_failures: bool
+        self,
+        names: Sequence[str],
+        build: Callable[..., Site],
+        *,
+        private: Path,
+        record_failures: bool,
+        budget: bool = False,
     ) -> None:
         self._names, self._build = names, build
         self._private, self._record_failures = private, record_failures
+        self._budget, self._begun = budget, False
         self._frozen = FrozenTensors()
         self._sites: dict[str, Site] = {}
 
@@ -43,6 +52,7 @@ class Members:
         """
         with reading_once():
             answers = {name: self.ask(name, lambda site: None) for name in self._names}
+        self._begun = True
         return {name: answer if isinstance(answer, Reason) else None for name, answer in answers.items()}
 
     def ask(self, name: str, task: Callable[[Site], _Answer]) -> _Answer | Reason:
@@ -57,7 +67,7 @@ class Members:
             self._forget(name)
             make_folder(self._private)
             note(error, self._private)
-            return reason(error, self._private.name)
+            return reason(error, self._private.name, budget=self._budget and self._begun)
         return answer
 
     def release(self) -> None:

@@ -34,6 +34,7 @@ from monai_fedlora.privacy.account import Account
 from monai_fedlora.privacy.accounting import epsilon_of, noise_for
 from monai_fedlora.privacy.ledger import Ledger
 from monai_fedlora.privacy.mechanism import Mechanism, sampling_of_round
+from monai_fedlora.privacy.privacy_settings import PrivacySettings
 from monai_fedlora.privacy.randomness import Randomness
 from monai_fedlora.scope import Scope
 
@@ -76,15 +77,17 @@ class NoisedRound:
         settings.check_patients(patients, site=site)
         rate, steps = sampling_of_round(patients=patients, batch_size=batch_size, epochs=plan.local_epochs)
         rounds = plan.start_round + plan.rounds
+        answers = settings.charges(rounds)
         least = partial(
-            noise_for, epsilon=settings.epsilon, delta=settings.delta, sample_rate=rate, steps=steps * rounds
+            noise_for, epsilon=settings.epsilon, delta=settings.delta, sample_rate=rate, steps=steps * answers
         )
         noise = settings.noise or least()
         mechanism = Mechanism(noise_multiplier=noise, sample_rate=rate, steps=steps)
-        if settings.noise and epsilon_of([mechanism] * rounds, delta=settings.delta) > settings.epsilon:
+        if settings.noise and epsilon_of([mechanism] * answers, delta=settings.delta) > settings.epsilon:
             raise ConfigError(
-                f"privacy: with a noise of {noise:g}, {rounds} rounds of {steps} steps on {patients} patients of "
-                f"{site} tell more than epsilon {settings.epsilon:g} allows; it takes {least():g}, or fewer rounds"
+                f"privacy: with a noise of {noise:g}, {rounds} rounds{_spare(settings)} of {steps} steps on {patients} "
+                f"patients of {site} tell more than epsilon {settings.epsilon:g} allows; it takes {least():g}, or "
+                "fewer rounds"
             )
         return cls(mechanism=mechanism, epochs=plan.local_epochs, expected=rate * patients)
 
@@ -92,6 +95,10 @@ class NoisedRound:
     def of_epoch(self) -> Mechanism:
         """Of one of its epochs."""
         return replace(self.mechanism, steps=self.mechanism.steps // self.epochs)
+
+
+def _spare(settings: PrivacySettings) -> str:
+    return f" and {settings.spare_rounds} to spare" if settings.spare_rounds else ""
 
 
 def checked_account(

@@ -17,6 +17,7 @@ from monai_fedlora.errors import FedLoraError, PolicyError
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.site_policy import Policy, effective_patients, evenness
 from monai_fedlora.files import make_folder, read_json, write_json
+from monai_fedlora.patient_codes import plain_code
 from monai_fedlora.scope import Manifest
 
 ROUNDS, EVALUATIONS = "rounds", "final evaluations"
@@ -69,7 +70,9 @@ class Permit:
 
     def trains_on(self, cases: Sequence[Case], class_weights: Sequence[float] | None = None) -> None:
         """Learn which cases train, and how the loss weighs their classes; None for all alike."""
-        patients = [case.subject if case.unit is None else f"unit {case.unit}" for case in cases]
+        patients = [
+            plain_code(case.subject) if case.unit is None else f"unit {plain_code(case.unit)}" for case in cases
+        ]
         weights = [1.0 if class_weights is None else float(class_weights[case.label]) for case in cases]
         self._patients = effective_patients(patients, weights)
         self.check()

@@ -59,6 +59,14 @@ REASONS: Mapping[str, str] = {
 }
 """What is said of each code that a site can send."""
 
+TOLD_UNDER_BUDGET = frozenset(
+    {BUSY, NOT_APPROVED, TASK_REFUSED, BACKBONE_DIFFERS, WEIGHTS_UNUSABLE, BUNDLE_DIFFERS, VERSIONS_DIFFER}
+)
+"""What a site with a budget for privacy still says in a round: what follows from the job, from packages, from the
+backbone, from its consent and from its own records, and is the same whoever its patients are. Any other failure may be
+one that a single patient has caused, as by an image that cannot be read or by being drawn into a step that is too
+large, and is ``SITE_FAILED``."""
+
 LATE, CONNECTION_LOST, NOT_CONNECTED, NO_ANSWER = "LATE", "CONNECTION_LOST", "NOT_CONNECTED", "NO_ANSWER"
 BLOCKED_HERE, BLOCKED_AT_SITE = "BLOCKED_AT_SERVER", "BLOCKED_AT_SITE"
 ANSWER_REFUSED, STATE_LOST = "ANSWER_REFUSED", "STATE_LOST"
@@ -140,12 +148,19 @@ _KINDS: tuple[tuple[type[Exception], str], ...] = (
 """The first that fits counts."""
 
 
-def reason_of(error: BaseException) -> str:
+def reason_of(error: BaseException, *, budget: bool = False) -> str:
     """The code of what a site's task raised.
 
     Args:
         error: with what it was raised from.
+        budget: whether it was raised by a round or the final evaluation of a plan with a budget for privacy, so that
+            nothing but :data:`TOLD_UNDER_BUDGET` is told from ``SITE_FAILED``.
     """
+    code = _code_of(error)
+    return code if not budget or code in TOLD_UNDER_BUDGET else SITE_FAILED
+
+
+def _code_of(error: BaseException) -> str:
     for cause in _causes(error):
         if isinstance(cause, OutOfMemory | MemoryError):
             return OUT_OF_MEMORY

@@ -132,7 +132,13 @@ def run_sites(
             if materials:
                 write_text(folder / MATERIALS, materials)
             build = partial(Site, plan=start.plan, private_root=private, source=source, policy=policy, alone=False)
-            members = Members(start.plan.sites, build, private=private, record_failures=record_failures)
+            members = Members(
+                start.plan.sites,
+                build,
+                private=private,
+                record_failures=record_failures,
+                budget=start.plan.privacy is not None,
+            )
             return _run(start, members, folder=folder, earlier=found.results if found else {}, on_progress=on_progress)
 
 

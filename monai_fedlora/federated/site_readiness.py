@@ -122,7 +122,8 @@ class Examination:
         Raises:
             ConfigError: its classes are not the plan's.
             DataError: the list or the image cannot be used.
-            PolicyError: the cases are too few for the site's policy, or the rounds would pass a budget.
+            PolicyError: the cases are too few for the site's policy, or, under a budget, the steps of a round are, or
+                the rounds would pass the budget.
         """
         config = ConfigParser()
         config.read_config(bundle_configs(self.plan.bundle))
@@ -132,11 +133,13 @@ class Examination:
         self._permit.trains_on(cases.training)
         if self.plan.privacy is not None:
             store = SiteStore(root=self.private_root, plan=self.plan, site=self.name)
+            noised = NoisedRound.of(self.plan, self.name, batch_size=config.get("batch_size"))
+            self.policy().check_steps(noised.mechanism.steps)
             checked_account(
                 self.plan,
                 self.name,
                 cases.training,
-                noised=NoisedRound.of(self.plan, self.name, batch_size=config.get("batch_size")),
+                noised=noised,
                 ledger=self.private_root if self.alone else store.folder,
                 policy=self.policy,
             )

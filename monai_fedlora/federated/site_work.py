@@ -59,6 +59,7 @@ class SiteWork:
         self._simulated = simulated
         self._should_stop = should_stop
         self._site: Site | None = None
+        self._budget = False
 
     def answer(self, question: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> _Answer:
         """Answer a question.
@@ -70,7 +71,8 @@ class SiteWork:
 
         Returns:
             The report, with tensors to a round; or ``aborted``; or ``failed``, what NVFlare's log may say, with
-            ``code``, the reason for the server.
+            ``code``, the reason for the server; in the rounds of a plan with a budget for privacy neither tells what
+            may depend on a patient.
         """
         try:
             return self._answer(question, tensors)
@@ -79,7 +81,9 @@ class SiteWork:
             return {"aborted": True}, {}
         except Exception as error:
             self._site = None
-            return {"failed": noted(error, self._private), "code": reason_of(error)}, {}
+            budget = self._budget and "ready" not in question
+            said = noted(error, self._private, budget=budget)
+            return {"failed": said, "code": reason_of(error, budget=budget)}, {}
 
     def _answer(self, question: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> _Answer:
         if "ready" in question:
@@ -127,7 +131,9 @@ class SiteWork:
         threads = os.environ.get(THREADS) or ("1" if self._simulated else None)
         if threads:
             torch.set_num_threads(int(threads))
-        return trusted_plan(self._config / PLAN_NAME, self._local)
+        plan = trusted_plan(self._config / PLAN_NAME, self._local)
+        self._budget = plan.privacy is not None
+        return plan
 
     def _manifest(self) -> Manifest:
         return Manifest.load(self._config / MANIFEST_NAME)

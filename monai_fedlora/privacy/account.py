@@ -125,7 +125,7 @@ class Account:
             own,
             more,
             f"the plan of {self._experiment}",
-            "has the job made with more noise, or another experiment",
+            "has the job made with more noise, as by --dp-spare-rounds, or another experiment",
         )
         if (budget := self._budget()) is not None:
             spent = [charge.mechanism for charge in opened.charges(pool)]

@@ -87,7 +87,16 @@ class Chain:
                 self._copy,
             )
             _write(self.folder / CHARGES, longest)
-        if len(copied) < len(lines):
+        if self._copy and len(copied) < len(lines):
+            _log.warning(
+                "%s holds %d of %d entries of %s and gets the others now: it is new, was set back, could not be "
+                "written before, or its disk is not there; see that it is the right folder and mounted, else a ledger "
+                "that is set back is not noticed",
+                self._copy / CHARGES,
+                len(copied),
+                len(lines),
+                self.folder / CHARGES,
+            )
             _also(self._copy, lambda folder: _write(folder / CHARGES, longest))
         return chain
 

@@ -26,18 +26,23 @@ def clipped_sum(
         gradients: (U, *shape) by name.
         clip: above 0.
         weights: (U,), from 0 to 1, of patients' clipped gradients in the sum; None for ones. A weight before clipping
-            would be clipped away with the gradient's length. One outside of that range counts as the nearer end of it:
-            the limit holds whatever is given, and an error would tell of a patient here too.
+            would be clipped away with the gradient's length.
 
     Returns:
         The sums (*shape), float64, by name, and the number of patients whose gradient is not finite.
+
+    Raises:
+        ValueError: a weight is out of range, with which the limit would not hold. Whoever has weights by class checks
+            those of all classes before, so that no patient decides whether this is raised.
     """
     flat = {name: part.reshape(len(part), math.prod(part.shape[1:])).double() for name, part in gradients.items()}
     norms = torch.stack([part.square().sum(1) for part in flat.values()]).sum(0).sqrt()
     finite = norms.isfinite()
     scales = torch.where(finite, (_MARGIN * clip / norms).clamp(max=1), torch.zeros_like(norms))
     if weights is not None:
-        scales = scales * weights.double().clamp(0, 1)
+        if not bool(((weights >= 0) & (weights <= 1)).all()):
+            raise ValueError("weights of clipped gradients lie from 0 to 1")
+        scales = scales * weights.double()
     if not finite.all():
         flat = {name: part.masked_fill(~finite[:, None], 0) for name, part in flat.items()}
     sums = {name: (scales @ part).view(gradients[name].shape[1:]) for name, part in flat.items()}

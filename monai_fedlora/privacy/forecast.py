@@ -47,15 +47,17 @@ class Forecast:
         a_round: what one round is.
         least: whether the noise is the least for the budget.
         after: epsilon after so many rounds, with what was spent before, for some of them and always for the last.
+        spare: epsilon after all rounds and those to spare; None where there are none.
         further: rounds that the budget would have room for after these, with the same noise.
         guess: how often somebody who knows everything about everybody else guesses right whether a patient took part,
-            at best, from what is sent in all rounds; 0.5 is a coin.
+            at best, from what is sent in all rounds and in those to spare; 0.5 is a coin.
         warnings: what to think of first.
     """
 
     a_round: Mechanism
     least: bool
     after: tuple[tuple[int, float], ...]
+    spare: float | None
     further: int
     guess: float
     warnings: tuple[str, ...]
@@ -113,6 +115,7 @@ def forecast(
     epochs: int,
     rounds: int,
     noise: float | None = None,
+    spare_rounds: int = 0,
     spent: Sequence[Mechanism] = (),
 ) -> Forecast:
     """Calculate an experiment under a budget.
@@ -124,6 +127,7 @@ def forecast(
         epochs: that a round trains.
         rounds: of the experiment.
         noise: its noise multiplier; None for the least with which the rounds fit.
+        spare_rounds: that may be trained again within the budget.
         spent: what the same patients have been in before.
 
     Raises:
@@ -132,6 +136,8 @@ def forecast(
     for name, value in (("patients", patients), ("batch size", batch_size), ("epochs", epochs), ("rounds", rounds)):
         if value < 1:
             raise ConfigError(f"{value} {name} train nothing; give 1 or more")
+    if spare_rounds < 0:
+        raise ConfigError(f"{spare_rounds} rounds cannot be spared; give a whole number, 0 for none")
     if budget.delta * patients > 1:
         raise ConfigError(
             f"delta {budget.delta:g} is above one over {patients} patients: to publish one of them at random would "
@@ -139,19 +145,27 @@ def forecast(
         )
     rate, steps = sampling_of_round(patients=patients, batch_size=batch_size, epochs=epochs)
     multiplier = noise or noise_for(
-        epsilon=budget.epsilon, delta=budget.delta, sample_rate=rate, steps=steps * rounds, spent=spent
+        epsilon=budget.epsilon,
+        delta=budget.delta,
+        sample_rate=rate,
+        steps=steps * (rounds + spare_rounds),
+        spent=spent,
     )
     a_round = Mechanism(noise_multiplier=multiplier, sample_rate=rate, steps=steps)
     shown = sorted({math.ceil(rounds * place / _ROWS) for place in range(1, _ROWS + 1)} | {1})
     after = tuple((count, epsilon_of([*spent, _times(a_round, count)], delta=budget.delta)) for count in shown)
+    whole = _times(a_round, rounds + spare_rounds)
     fitting = rounds_within(a_round, epsilon=budget.epsilon, delta=budget.delta, spent=spent)
     return Forecast(
         a_round=a_round,
         least=noise is None,
         after=after,
+        spare=epsilon_of([*spent, whole], delta=budget.delta) if spare_rounds else None,
         further=fitting - rounds,
-        guess=best_guess([*spent, _times(a_round, rounds)]),
-        warnings=tuple(_warnings(a_round, budget, patients=patients, batch_size=batch_size, short=rounds - fitting)),
+        guess=best_guess([*spent, whole]),
+        warnings=tuple(
+            _warnings(a_round, budget, patients=patients, batch_size=batch_size, short=rounds + spare_rounds - fitting)
+        ),
     )
 
 

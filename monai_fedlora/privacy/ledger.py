@@ -7,6 +7,7 @@ to pools that share a patient with it: for each of them that is at least what it
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from monai_fedlora.privacy.patient_pool import Pool
 
 FOLDER = ".ledger"
 _FORMAT = 1
+_log = logging.getLogger("monai_fedlora.ledger")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +61,11 @@ class Ledger:
     def of_site(cls, private_root: Path) -> Ledger:
         """The ledger of a private folder, with the copy that the site's environment names for its own one.
 
+        A copy on the same disk as the ledger is kept, with a warning: restoring that disk sets back both.
+
         Raises:
-            PrivacyError: the environment names a copy, and not the private folder whose ledger it is of.
+            PrivacyError: the environment names a copy, and not the private folder whose ledger it is of; or the copy
+                lies in that folder, so that whoever restores or removes the one does it to the other.
         """
         own, copy = os.environ.get(PRIVATE_DIR), os.environ.get(LEDGER_COPY)
         if copy and not own:
@@ -68,8 +73,22 @@ class Ledger:
                 f"{LEDGER_COPY} is set and {PRIVATE_DIR} is not, so that nobody knows of which ledger {copy} is the "
                 "copy, and none would be kept; set both"
             )
-        held_twice = own and copy and Path(own).resolve() == private_root.resolve()
-        return cls(private_root, copy=Path(copy) if copy and held_twice else None)
+        if not (own and copy and Path(own).resolve() == private_root.resolve()):
+            return cls(private_root)
+        place, root = Path(copy).resolve(), private_root.resolve()
+        if place.is_relative_to(root) or root.is_relative_to(place):
+            raise PrivacyError(
+                f"{LEDGER_COPY} is {copy}, and one of it and the private folder {own} holds the other: what sets back "
+                "or removes the one would do it to both; name a folder elsewhere, best on another disk"
+            )
+        if (disk := _disk_of(place)) is not None and disk == _disk_of(root):
+            _log.warning(
+                "%s, the copy of the ledger, lies on the same disk as the private folder %s: it tells of a ledger that "
+                "was set back alone, and not of a disk that was; better name a folder on another disk",
+                copy,
+                own,
+            )
+        return cls(private_root, copy=Path(copy))
 
     @contextmanager
     def opened(self) -> Iterator[OpenLedger]:
@@ -80,6 +99,14 @@ class Ledger:
         """
         with self._chain.opened() as chain:
             yield OpenLedger(chain, self.path)
+
+
+def _disk_of(path: Path) -> int | None:
+    """Number of the disk that a path is on, or would be; None where that cannot be asked."""
+    try:
+        return next(parent for parent in (path, *path.parents) if parent.exists()).stat().st_dev
+    except (OSError, StopIteration):
+        return None
 
 
 class OpenLedger:

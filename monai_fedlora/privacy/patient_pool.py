@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
+
+from monai_fedlora.patient_codes import plain_code
 
 _DIGITS = 16  # hexadecimal ones of a mark: two patients who share one by chance are counted as one, which spends more
 
@@ -29,9 +30,9 @@ class Pool:
     def of(cls, codes: Collection[str], *, key: bytes) -> Pool:
         """Return the pool of patients with these codes; of a photograph both its own and its patient's code belong in.
 
-        Case, surrounding blanks and the way of writing an accent do not tell codes apart.
+        Codes that :func:`monai_fedlora.patient_codes.plain_code` writes alike are the same.
         """
-        plain = {unicodedata.normalize("NFKC", code).strip().casefold() for code in codes}
+        plain = {plain_code(code) for code in codes}
         return cls(frozenset(hmac.new(key, code.encode(), hashlib.sha256).hexdigest()[:_DIGITS] for code in plain))
 
     @property

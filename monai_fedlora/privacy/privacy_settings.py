@@ -21,6 +21,9 @@ class PrivacySettings:
         clip: largest L2 norm of one patient's gradient of all shared parameters together, above 0.
         noise: standard deviation of the noise over ``clip``, above 0; None for the least with which all rounds stay
             within epsilon.
+        spare_rounds: how many answers more than there are rounds stay within epsilon, at least 0: each round that is
+            trained again, as after an answer was lost before it was stored, is charged again. With none (ours), the
+            first of them ends what the site can take part in; each one costs a little more noise in all rounds.
 
     Raises:
         ConfigError: a value is out of range.
@@ -30,6 +33,7 @@ class PrivacySettings:
     delta: float
     clip: float
     noise: float | None = None
+    spare_rounds: int = 0
 
     def __post_init__(self) -> None:
         for name in ("epsilon", "clip", *(("noise",) if self.noise is not None else ())):
@@ -38,6 +42,12 @@ class PrivacySettings:
                 raise ConfigError(f"privacy: {name} is {value!r}; it must be a positive number{_WHY.get(name, '')}")
         if type(self.delta) not in (int, float) or not 0 < self.delta < 1:
             raise ConfigError(f"privacy: delta is {self.delta!r}; it must lie between 0 and 1, for example 1e-5")
+        if type(self.spare_rounds) is not int or self.spare_rounds < 0:
+            raise ConfigError(f"privacy: spare_rounds is {self.spare_rounds!r}; it must be a whole number, 0 for none")
+
+    def charges(self, rounds: int) -> int:
+        """How many answers of an experiment with so many rounds stay within epsilon."""
+        return rounds + self.spare_rounds
 
     def check_patients(self, patients: int, *, site: str) -> None:
         """Refuse a delta with which a site could give away one patient's record as it is.
@@ -53,7 +63,7 @@ class PrivacySettings:
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in a plan; :meth:`from_json` is its inverse."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        return {name: value for name, value in dataclasses.asdict(self).items() if value != _UNSAID.get(name)}
 
     @classmethod
     def from_json(cls, value: Any) -> PrivacySettings | None:
@@ -66,10 +76,13 @@ class PrivacySettings:
             return None
         known = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(value, Mapping) or not {"epsilon", "delta", "clip"} <= set(value) <= known:
-            raise ConfigError(f"privacy is {value!r:.80}; it has epsilon, delta, clip and, if you like, noise")
+            raise ConfigError(
+                f"privacy is {value!r:.80}; it has epsilon, delta, clip and, if you like, noise and spare_rounds"
+            )
         return cls(**value)
 
 
+_UNSAID = {"noise": None, "spare_rounds": 0}
 _WHY = {
     "clip": ": with nothing left of the gradients nothing is learnt, and without a limit no noise hides a patient",
     "noise": ": without noise there is no budget to keep",

@@ -66,13 +66,13 @@ def test_everything_of_a_job_stands_on_one_screen(job: Path, plan: Plan, capsys:
 
 
 def test_under_a_budget_it_says_what_protects_and_what_is_not_said(tmp_path: Path, plan: Plan, capsys: Any) -> None:
-    budget = PrivacySettings(epsilon=8.0, delta=1e-5, clip=1.0)
+    budget = PrivacySettings(epsilon=8.0, delta=1e-5, clip=1.0, spare_rounds=2)
     private = dataclasses.replace(plan, privacy=budget, declared_cases={"north": 200, "south": 300})
     write_job(private, make_manifest(), tmp_path / "job")
     assert main(["approve", str(tmp_path / "job")]) == 0
     said = " ".join(capsys.readouterr().out.split())
     for text in (
-        "epsilon 8, delta 1e-05, over all rounds",
+        "epsilon 8, delta 1e-05, over all rounds and 2 that are trained again, by the site's own noise",
         "no loss, no metric, no time",
         "class_weights=None",
         "outside of it",
@@ -121,6 +121,31 @@ def test_an_approval_closes_the_gate_for_all_other_tensors(job: Path, local: Pat
     approve(job, local)
     (scope,) = read_json(local / "privacy.json")["scopes"]
     assert read_json(scope["task_result_filters"][0]["args"]["manifest"]) == make_manifest().to_json()
+
+
+def rounding(local: Path, job: Path, bits: int) -> None:
+    assert main(["privacy", str(job), "--output", str(local)]) == 0
+    value = read_json(local / "privacy.json")
+    value["scopes"][0]["task_result_filters"][0]["args"]["kept_bits"] = bits
+    write_json(local / "privacy.json", value)
+
+
+def test_a_site_is_told_how_its_own_gate_rounds_what_leaves(job: Path, local: Path, capsys: Any) -> None:
+    assert main(["approve", str(job)]) == 0
+    assert "with all bits of their values, unless privacy.json" in " ".join(capsys.readouterr().out.split())
+    rounding(local, job, 5)
+    assert approve(job, local) == 0
+    assert "rounded by chance to 5 bits of each value's mantissa" in " ".join(capsys.readouterr().out.split())
+
+
+def test_encoded_changes_that_the_sites_gate_cannot_round_are_not_approved(
+    job: Path, local: Path, plan: Plan, tmp_path: Path, capsys: Any
+) -> None:
+    rounding(local, job, 5)
+    write_job(dataclasses.replace(plan, wire_dtype="int8"), make_manifest(), tmp_path / "encoded")
+    assert approve(tmp_path / "encoded", local) == 2
+    assert "kept_bits), and the job's changes are encoded (wire_dtype int8" in " ".join(capsys.readouterr().err.split())
+    assert not (local / "policy.json").exists()
 
 
 def test_limits_and_earlier_approvals_stay(job: Path, plan: Plan, local: Path, tmp_path: Path) -> None:

@@ -130,6 +130,13 @@ def test_a_budget_is_calculated_before_joining(capsys: Any) -> None:
     assert "think of" in said
 
 
+def test_rounds_to_spare_are_calculated_beside_the_others(capsys: Any) -> None:
+    options = ["--patients", "400", "--batch-size", "20", "--rounds", "3", "--noise", "2", "--spare-rounds", "2"]
+    assert main(["privacy", "--budget", "4,1e-5", *options]) == 0
+    spent = epsilon_of([Mechanism(noise_multiplier=2.0, sample_rate=0.05, steps=100)], delta=1e-5)
+    assert f"and 2 again {spent:.3g} of 4" in " ".join(capsys.readouterr().out.split())
+
+
 def test_what_a_ledger_has_spent_is_shown_and_begun_with(tmp_path: Path, capsys: Any) -> None:
     options = ["--budget", "4,1e-5", "--private", str(tmp_path)]
     assert main(["privacy", *options]) == 0

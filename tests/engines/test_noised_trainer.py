@@ -163,6 +163,14 @@ def test_class_weights_weigh_patients_however_much_is_clipped(clip: float) -> No
     assert any((first[key] - second[key]).abs().max() > 0.1 * plain[key].abs().max() for key in even)
 
 
+@pytest.mark.parametrize("weight", [0.0, -1.0, math.inf, math.nan])
+def test_a_class_weight_that_is_none_is_refused_before_anybody_is_drawn(weight: float) -> None:
+    trainer = make(rate=1e-12)
+    trainer.loss_function = nn.CrossEntropyLoss(weight=torch.tensor([1.0, weight]))
+    with pytest.raises(ConfigError, match="class_weights is"):
+        trainer.run_epochs(1)
+
+
 @pytest.mark.parametrize("clip", [1e-3, 1e3])
 def test_bfloat16_clips_as_float32_and_rounds_the_gradients_alone(clip: float) -> None:
     half, exact = (change(make(units=[0] * len(UNITS), noise=1e-9, clip=clip, precision=p)) for p in ("bf16", "off"))

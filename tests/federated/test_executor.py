@@ -21,6 +21,8 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
+from monai_fedlora.errors import ConfigError, DataError, Diverged, OutOfMemory, PolicyError, WorkerDied
+from monai_fedlora.federated import site_work
 from monai_fedlora.federated.executor import SiteExecutor
 from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.federated.filters import SharedOnly
@@ -201,6 +203,61 @@ def test_a_worker_that_had_ended_is_replaced_once(client: Client, streamed: Call
     assert client.send(readiness_message(), READY_TASK).get_return_code() == "WORKER_DIED"
     assert asked == ["ready", "ready"]
     assert "DiedIdle: by signal 9" in client.errors
+
+
+def under_a_budget(client: Client) -> None:
+    path = client.app / "config" / "plan.json"
+    write_json(path, {**read_json(path), "privacy": {"epsilon": 8.0, "delta": 1e-5, "clip": 1.0}})
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (DataError("/ward/patient-7.nii.gz does not exist or is not a file"), "IMAGES_MISSING"),
+        (DataError("/ward/patient-7.nii.gz is truncated"), "DATA_UNUSABLE"),
+        (Diverged("the loss of patient-7 is nan"), "DIVERGED"),
+        (OutOfMemory("memory ran out with patient-7"), "SITE_OUT_OF_MEMORY"),
+        (PermissionError(13, "patient-7.nii.gz"), "NOT_WRITABLE"),
+        (PolicyError("least_cases: the site trains on 3 patients"), "POLICY_FORBIDS"),
+        (ConfigError("patient-7 has another class"), "SETTINGS_DIFFER"),
+    ],
+)
+def test_under_a_budget_nobody_learns_by_which_failure_a_round_has_no_answer(
+    client: Client,
+    streamed: Callable[[], str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    code: str,
+) -> None:
+    def fail(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(site_work, "Site", fail)
+    assert client.train().get_return_code() == code
+    assert type(error).__name__ in streamed()
+    under_a_budget(client)
+    before = streamed()
+    for task in (TRAIN_TASK, EVALUATE_TASK):
+        assert client.send(weights_message(client.shared), task).get_return_code() == "SITE_FAILED"
+    said = streamed().removeprefix(before)
+    assert "task failed with an error; details are in errors.log" in said
+    assert type(error).__name__ not in said
+    assert client.errors.count(str(error)) == 3
+
+
+def test_under_a_budget_it_is_not_told_that_the_process_ended_and_a_foreign_message_is(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise WorkerDied("by signal 9")
+
+    under_a_budget(client)
+    monkeypatch.setattr(client.executor, "_new_worker", killed)
+    assert client.train().get_return_code() == "SITE_FAILED"
+    assert client.send(readiness_message(), READY_TASK).get_return_code() == "WORKER_DIED"
+    assert client.send(weights_message({})).get_return_code() == "TASK_REFUSED"
+    without_plan(client)
+    assert client.train().get_return_code() == "SITE_FAILED"
 
 
 @pytest.mark.slow

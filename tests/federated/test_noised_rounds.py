@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from monai_fedlora.federated.initial import build_shared, changes_since
 from monai_fedlora.federated.noised_rounds import NoisedRound
 from monai_fedlora.federated.participation import Participation
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.reasons import POLICY_FORBIDS
+from monai_fedlora.federated.reasons import POLICY_FORBIDS, SITE_FAILED
 from monai_fedlora.federated.rounds import run_in_process
 from monai_fedlora.federated.simulator import simulate
 from monai_fedlora.files import load_tensors, save_tensors, write_json
@@ -68,6 +69,18 @@ def test_all_rounds_together_stay_within_epsilon_with_little_to_spare() -> None:
 
 
 @pytest.mark.slow
+def test_rounds_to_spare_are_in_the_noise() -> None:
+    """So many charges more stay within epsilon; that of one round more would not."""
+    plan = plan_of(noise=None, rounds=3)
+    plan = dataclasses.replace(plan, privacy=budget(spare_rounds=2))
+    found = NoisedRound.of(plan, "north", batch_size=25)
+    assert 0.97 * 8 <= epsilon_of([found.mechanism] * 5, delta=1e-5) <= 8
+    given = dataclasses.replace(plan, privacy=budget(spare_rounds=3, noise=found.mechanism.noise_multiplier))
+    with pytest.raises(ConfigError, match=r"3 rounds and 3 to spare of 4 steps"):
+        NoisedRound.of(given, "north", batch_size=25)
+
+
+@pytest.mark.slow
 def test_too_little_noise_for_the_budget_is_refused_and_the_least_is_said() -> None:
     with pytest.raises(
         ConfigError, match=r"with a noise of 0\.3, 2 rounds of 7 steps on 100 patients of north"
@@ -107,6 +120,7 @@ def test_a_budget_is_written_and_read_and_stands_in_no_other_plan() -> None:
 def test_a_budget_is_among_the_settings_of_a_federation() -> None:
     given = {"dp_epsilon": 8, "dp_delta": 1e-5, "dp_clip": 0.5, "fine_tune_epochs": 3}
     assert of_federation(given) == {"privacy": PrivacySettings(epsilon=8, delta=1e-5, clip=0.5), "fine_tune_epochs": 3}
+    assert of_federation({**given, "dp_spare_rounds": 2})["privacy"].spare_rounds == 2
     with pytest.raises(ConfigError, match="give dp_delta too"):
         of_federation({"dp_epsilon": 8, "dp_clip": 1})
 
@@ -191,6 +205,22 @@ def test_a_spent_budget_trains_nothing(make: Make, prepared: Prepared, monkeypat
     monkeypatch.setattr(site._trainer, "run_epochs", lambda *_: pytest.fail("trained"))
     with pytest.raises(PolicyError, match="answers have spent"):
         site.train_round(2, shared)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spare", [0, 1])
+def test_a_site_that_lost_an_answer_goes_on_as_often_as_the_plan_has_rounds_to_spare(
+    make: Make, prepared: Prepared, monkeypatch: pytest.MonkeyPatch, spare: int
+) -> None:
+    site = make(rounds=1, privacy=budget(spare_rounds=spare))
+    shared = first(site, prepared)
+    for _ in range(1 + spare):
+        with monkeypatch.context() as patch:
+            patch.setattr(site.store, "save", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+            with pytest.raises(OSError, match="killed"):
+                site.train_round(0, shared)
+    with pytest.raises(PolicyError, match=rf"{1 + spare} answers have spent.*dp-spare-rounds"):
+        site.train_round(0, shared)
 
 
 @pytest.mark.slow
@@ -326,7 +356,8 @@ def test_in_nvflare_a_site_whose_budget_is_too_small_says_so_before_anybody_trai
         "site-1": [POLICY_FORBIDS],
         "site-2": [],
     }
-    assert {(entry["site"], entry["code"]) for entry in results["refused"]} == {("site-1", POLICY_FORBIDS)}
+    said = [entry["code"] for entry in results["refused"] if entry["site"] == "site-1"]
+    assert len(said) == len(results["refused"]) and set(said) == {POLICY_FORBIDS, SITE_FAILED}  # of no task it says why
     charged = {path.parents[1].name: path.read_text(encoding="utf-8") for path in run.rglob("charges.jsonl")}
     assert {site: text.count('"answer"') for site, text in charged.items()} == {"site-2": 2}
     assert "2 more would make it 2.52" in (run / "private" / "errors.log").read_text(encoding="utf-8")

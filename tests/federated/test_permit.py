@@ -161,6 +161,13 @@ def test_a_unit_and_a_subject_of_one_name_are_two_patients() -> None:
     permit.trains_on(cases)
 
 
+def test_ways_of_writing_a_code_are_one_patient() -> None:
+    cases = [Case(subject=code, label=0, group="NOR") for code in ("p1", "P1", " p1 ")]
+    permit = Permit(read=lambda: Policy(least_cases=2), plan=make_plan(), site="north", private_root="unused")
+    with pytest.raises(PolicyError, match="trains on 1 patients"):
+        permit.trains_on(cases)
+
+
 # ---- what the loss weighs, and how many steps -----------------------------------------------------------
 
 

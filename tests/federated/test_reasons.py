@@ -23,7 +23,7 @@ from monai_fedlora.errors import (
     WorkerDied,
 )
 from monai_fedlora.federated.lock import Busy
-from monai_fedlora.federated.reasons import NOTICED, REASONS, Reason, reason_of, said_of
+from monai_fedlora.federated.reasons import NOTICED, REASONS, TOLD_UNDER_BUDGET, Reason, reason_of, said_of
 
 
 def raised_from(error: Exception, cause: Exception) -> Exception:
@@ -74,6 +74,19 @@ def test_what_leaves_of_an_error_is_one_of_the_codes_and_nothing_of_its_text(
     code = reason_of(raised_from(kind(text + secret), ValueError(secret)))
     assert code in REASONS
     assert secret not in str(Reason.of(code)) or secret in REASONS[code]
+
+
+@given(st.sampled_from([*ERRORS, Diverged, MemoryError, WorkerDied, NotApproved, Busy, OtherBackbone]), st.text())
+def test_under_a_budget_a_code_is_one_that_no_patient_decides(kind: type[Exception], text: str) -> None:
+    code = reason_of(kind(text), budget=True)
+    assert code in TOLD_UNDER_BUDGET | {"SITE_FAILED"}
+    assert code in (reason_of(kind(text)), "SITE_FAILED")
+
+
+def test_what_a_patient_may_have_caused_is_all_one_code() -> None:
+    about_patients = {"IMAGES_MISSING", "DATA_UNUSABLE", "DIVERGED", "SITE_OUT_OF_MEMORY", "WORKER_DIED"}
+    about_patients |= {"DISK_FULL", "NOT_WRITABLE", "POLICY_FORBIDS", "SETTINGS_DIFFER"}
+    assert REASONS.keys() - TOLD_UNDER_BUDGET == about_patients | {"SITE_FAILED"}
 
 
 def test_no_code_means_two_things() -> None:

@@ -364,6 +364,14 @@ def test_the_rounds_that_are_left_of_an_approved_job_are_approved() -> None:
             policy.check_approved(dataclasses.replace(plan, start_round=start, rounds=rounds), make_manifest())
 
 
+def test_a_job_with_rounds_to_spare_is_another_one() -> None:
+    plain, spared = (
+        make_plan(privacy=PrivacySettings(epsilon=8.0, delta=1e-5, clip=1.0, spare_rounds=spare)) for spare in (0, 1)
+    )
+    assert job_hash(plain, make_manifest()) != job_hash(spared, make_manifest())
+    assert "spare_rounds" not in json.dumps(plain.to_json())
+
+
 @given(one=settings(), other=settings(), declared=entries(), others=entries())
 def test_hashes_are_equal_where_plan_and_manifest_are(
     one: Mapping[str, Any], other: Mapping[str, Any], declared: Any, others: Any

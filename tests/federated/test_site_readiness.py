@@ -194,4 +194,7 @@ def test_a_site_whose_budget_does_not_allow_all_rounds_is_not_ready_and_says_no_
     ward.policy = dataclasses.replace(FREE, budget=Budget(epsilon=7.0, delta=1e-5))
     said = ward.look()
     assert (said.codes, said.cases) == ((POLICY_FORBIDS,), None)
+    ward.policy = dataclasses.replace(FREE, least_steps=3)
+    assert ward.codes() == (POLICY_FORBIDS,)
+    assert "trained in 2 optimiser steps, of at least 3" in ward.errors.pop()
     assert "2 more would make it 7.9" in ward.errors[-1]

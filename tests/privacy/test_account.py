@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from monai_fedlora.errors import PolicyError, PrivacyError
 from monai_fedlora.privacy import account as account_module
+from monai_fedlora.privacy import ledger as ledger_module
 from monai_fedlora.privacy.account import Account
 from monai_fedlora.privacy.accounting import epsilon_of
 from monai_fedlora.privacy.budget import Budget
@@ -249,6 +250,32 @@ def test_a_site_names_the_place_of_the_copy_for_its_own_private_folder(
         assert not (tmp_path / "copy").exists()
     with Ledger.of_site(tmp_path / "private").opened():
         assert (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize("place", ["private", "private/copy", "private/.ledger", ".", "link"])
+def test_a_copy_that_is_set_back_with_its_ledger_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / "private").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "private")
+    monkeypatch.setenv("MONAI_FEDLORA_LEDGER_COPY", str(tmp_path / place))
+    monkeypatch.setenv("MONAI_FEDLORA_PRIVATE_DIR", str(tmp_path / "private"))
+    with pytest.raises(PrivacyError, match="holds the other"):
+        Ledger.of_site(tmp_path / "private")
+    assert list((tmp_path / "private").iterdir()) == []
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_copy_on_the_same_disk_is_kept_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, same: bool
+) -> None:
+    monkeypatch.setenv("MONAI_FEDLORA_LEDGER_COPY", str(tmp_path / "copy"))
+    monkeypatch.setenv("MONAI_FEDLORA_PRIVATE_DIR", str(tmp_path / "private"))
+    if not same:
+        monkeypatch.setattr(ledger_module, "_disk_of", lambda path: hash(path))
+    with Ledger.of_site(tmp_path / "private").opened():
+        assert (tmp_path / "copy").exists()
+    assert ("lies on the same disk as the private folder" in caplog.text) == same
 
 
 def test_a_copy_of_nobody_knows_which_ledger_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

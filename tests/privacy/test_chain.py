@@ -107,11 +107,30 @@ def test_a_private_folder_that_was_removed_has_its_entries_again(tmp_path: Path)
     assert read(tmp_path / "a", tmp_path / "copy") == [{"n": 0}]
 
 
-def test_a_copy_that_lags_or_is_gone_is_made_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [None, 0, 1])
+def test_a_copy_that_lags_or_is_gone_is_made_whole_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kept: int | None
+) -> None:
+    """As where the disk that it should be on is not mounted, or was restored from a backup."""
     written(tmp_path / "a", [{"n": 0}, {"n": 1}], tmp_path / "copy")
-    shutil.rmtree(tmp_path / "copy")
+    path = tmp_path / "copy" / CHARGES
+    if kept is None:
+        shutil.rmtree(tmp_path / "copy")
+    else:
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:kept]))
+    caplog.clear()
+    read(tmp_path / "a", tmp_path / "copy")
+    assert f"{path} holds {kept or 0} of 2 entries" in caplog.text
+    caplog.clear()
     assert read(tmp_path / "a", tmp_path / "copy") == [{"n": 0}, {"n": 1}]
-    assert (tmp_path / "copy" / CHARGES).read_bytes() == (tmp_path / "a" / CHARGES).read_bytes()
+    assert path.read_bytes() == (tmp_path / "a" / CHARGES).read_bytes()
+    assert caplog.text == ""
+
+
+def test_a_new_ledger_and_its_copy_begin_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    written(tmp_path / "a", [{"n": 0}], tmp_path / "copy")
+    read(tmp_path / "a", tmp_path / "copy")
+    assert caplog.text == ""
 
 
 def test_a_copy_that_cannot_be_written_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -58,15 +58,21 @@ def test_a_gradient_keeps_its_direction_and_is_never_longer_than_the_limit(
         torch.testing.assert_close(tensor, expected * gradient[name][0].double(), rtol=2e-6, atol=0)
 
 
-@given(weights=st.lists(st.floats(0, 5), min_size=4, max_size=4))
+@given(weights=st.lists(st.floats(0, 1), min_size=4, max_size=4))
 @settings(max_examples=40)
 def test_weights_scale_what_was_clipped_and_never_beyond_the_limit(weights: list[float]) -> None:
     gradients = gradients_of(range(4), 100.0)
-    found, _ = clipped_sum(gradients, 0.5, torch.tensor(weights))
+    found, _ = clipped_sum(gradients, 0.5, torch.tensor(weights, dtype=torch.float64))
     for name, tensor in found.items():
         each = [clipped_sum({key: part[[i]] for key, part in gradients.items()}, 0.5)[0][name] for i in range(4)]
-        expected = sum(min(weight, 1.0) * one for weight, one in zip(weights, each, strict=True))
+        expected = sum(weight * one for weight, one in zip(weights, each, strict=True))
         torch.testing.assert_close(tensor, expected, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("weight", [1 + 1e-6, -1e-6, math.nan, math.inf])
+def test_a_weight_beyond_the_limit_is_an_error(weight: float) -> None:
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        clipped_sum(gradients_of(range(2), 1.0), 0.5, torch.tensor([1.0, weight]))
 
 
 def test_short_gradients_are_added_as_they_are() -> None:

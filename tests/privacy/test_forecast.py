@@ -76,6 +76,22 @@ def test_the_least_noise_is_for_all_rounds_and_after_what_was_spent() -> None:
     assert later.after[-1][1] <= 4.0
 
 
+@pytest.mark.slow
+def test_rounds_to_spare_are_within_the_budget_and_cost_noise() -> None:
+    plain, spared = told(noise=None), told(noise=None, spare_rounds=2)
+    assert plain.spare is None and spared.spare is not None
+    assert spared.a_round.noise_multiplier == told(noise=None, rounds=5).a_round.noise_multiplier
+    assert spared.a_round.noise_multiplier > plain.a_round.noise_multiplier
+    assert spared.after[-1][1] < spared.spare <= 4.0
+    assert spared.further == 2
+    assert spared.guess > told(noise=spared.a_round.noise_multiplier).guess
+
+
+def test_fewer_than_no_rounds_are_not_spared() -> None:
+    with pytest.raises(ConfigError, match="-1 rounds cannot be spared"):
+        told(spare_rounds=-1)
+
+
 def test_rounds_that_would_be_refused_are_said() -> None:
     found = told(noise=0.7, rounds=6, budget=Budget(epsilon=2.0, delta=1e-5))
     assert found.further < 0

@@ -18,9 +18,18 @@ def test_what_is_written_is_read_again(noise: float | None) -> None:
     assert PrivacySettings.from_json(None) is None
 
 
+@pytest.mark.parametrize("spare", [0, 3])
+def test_rounds_to_spare_are_charges_more_and_stand_in_no_plan_without_them(spare: int) -> None:
+    settings = PrivacySettings(**GOOD, spare_rounds=spare)
+    assert settings.charges(10) == 10 + spare
+    assert PrivacySettings.from_json(settings.to_json()) == settings
+    assert ("spare_rounds" in settings.to_json()) == (spare > 0)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        *(("spare_rounds", value) for value in (-1, 1.0, True, "1", None)),
         *((name, value) for name in ("epsilon", "clip", "noise") for value in (0, -1.0, math.inf, math.nan, "1", True)),
         *(("delta", value) for value in (0, 1, -1e-5, math.nan, "1e-5")),
     ],

@@ -136,6 +136,34 @@ def test_structures_that_a_site_does_not_outline_are_left_out_there() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("task", OUTPUTS)
+def test_a_task_trains_under_a_budget_and_keeps_what_it_found_to_itself(task: str, caplog: Any, tmp_path: Path) -> None:
+    """With missing values, and structures that are not outlined; the private part trains on top of the last round."""
+    images, masks = images_and_masks(12, seed=5)
+    if task == "segmentation":
+        masks[masks == 2] = 0
+        known = {"labelled": [True, True, False]}
+        cases = [{"image": image, "mask": mask, **known} for image, mask in zip(images, masks, strict=True)]
+    else:
+        values = targets(task, masks)
+        values[::3, 1] = float("nan")
+        cases = [{"image": image, "values": found} for image, found in zip(images, values, strict=True)]
+    data = {**sites(task), "south": fl.SiteData(train=cases[:6], validation=cases[6:9], test=cases[9:])}
+    budget = {"dp_epsilon": 8.0, "dp_delta": 1e-5, "dp_clip": 0.5, "dp_noise": 20.0}
+    found = run(task, data=data, folder=tmp_path / "run", **budget)
+    assert found.plan.privacy is not None and found.plan.declared_cases == {"north": 6, "south": 6}
+    assert all(row["loss"] is None for row in found.records if row["split"] == "training")
+    results = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
+    assert results["status"] == "finished" and results["refused"] == []
+    assert all("test" not in said for said in results["final"].values())
+    charged = [path.read_text(encoding="utf-8") for path in (tmp_path / "run").rglob("charges.jsonl")]
+    assert [text.count('"answer"') for text in charged] == [1, 1]
+    assert "not finite" not in caplog.text
+    first, _ = images_and_masks(2)
+    assert torch.isfinite(found.personal("north")(first)).all()
+
+
+@pytest.mark.slow
 def test_a_pair_of_frames_is_outlined_by_the_convunetr_with_its_frozen_blocks_kept() -> None:
     """Masks for both frames, by phase; features and skips of the frozen blocks give what computing them anew does."""
     sizes: dict[str, Any] = {"image_size": (8, 8, 2), "patch_size": (2, 2, 1), "scale_factor": (2, 2, 1)}
