@@ -23,8 +23,8 @@ from monai_fedlora.federated.initial import stored_images
 from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.plan import OWN_NETWORK, Plan
 from monai_fedlora.federated.run_record import INCOMPLETE, RESULTS_NAME
-from monai_fedlora.federated.shortfalls import learnt
 from monai_fedlora.federated.server_state import without_moments
+from monai_fedlora.federated.shortfalls import learnt
 from monai_fedlora.federated.site_state import TRAINED_ON
 from monai_fedlora.files import load_tensors, read_json
 from monai_fedlora.networks.catalogue import Network, build_backbone, demo_weights, pinned_demo_weights

@@ -49,8 +49,8 @@ class RunRecord:
     ``final`` (per site), ``refused`` (round, site, and a :class:`Reason`'s code and text), ``restarted`` (round, site,
     code, and the rounds behind the state that it had, which each report has as ``restored_rounds``), ``training_data``
     (the ``kind`` of all images that have moved the shared tensors, that of each of the ``sites``, and what the run had
-    to ``start`` from), ``lacks``: what the run has not done of what its plan asks for, and ``absent``: what is missing of
-    sites that the plan allows to be missing, both in words. Under a budget for privacy ``withheld`` names
+    to ``start`` from), ``lacks``: what the run has not done of what its plan asks for, and ``absent``: what is missing
+    of sites that the plan allows to be missing, both in words. Under a budget for privacy ``withheld`` names
     what no report says. The ``stage`` is "beginning", "training", "final evaluation" or "over". The status is "running"
     until the run's end; then "finished", or "incomplete" where something is lacking (see :func:`shortfalls`), or
     "interrupted", and ``interrupted_by`` says by what.
