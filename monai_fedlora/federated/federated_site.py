@@ -252,7 +252,7 @@ class Site:
 
         A site whose private part has not been trained, or that has lost what it trained, and trains nothing further
         either, has no personal model: the shared one alone is evaluated, if the method has such a model. It may be
-        asked again, and says the same.
+        asked again, and says the same. A personal model of more rounds, from before they were lost, is set aside.
 
         Args:
             shared: the server's tensors.
@@ -306,6 +306,7 @@ class Site:
             evidence |= {f"{name}/{key}": value for key, value in kept.items()}
         evidence |= self._evaluation.plain_outputs() if personal else {}
         report["seconds"] = time.perf_counter() - started
+        self.store.set_aside_model(self._restored_rounds)
         self.store.save_final(
             shared=received,
             private=self.scope.private_state(self.network),

@@ -29,13 +29,15 @@ from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 from monai_fedlora.errors import ConfigError, FedLoraError
 from monai_fedlora.federated.followed import PROGRESS, STORED
 from monai_fedlora.federated.run_record import BEST_NAME, LAST_NAME, RESULTS_NAME
-from monai_fedlora.files import read_json, write_bytes
+from monai_fedlora.files import atomic_path, read_json
 
 _T = TypeVar("_T")
-_REFUSALS = (AuthenticationError, AuthorizationError, InvalidJobDefinition, JobNotFound, SubmitTokenConflict)
+_REFUSALS = (AuthenticationError, AuthorizationError, InvalidJobDefinition, SubmitTokenConflict)
 _CONNECT = 10.0  # ours, seconds
 _SETTINGS = Path("startup") / "fed_admin.json"
 _FRESH = 20.0  # ours, seconds; NVFlare's sites send a sign of life every few seconds
+UNKNOWN = "UNKNOWN"
+"""Status, ours, of a job that is not among the server's any more, as after its folder of jobs was emptied."""
 
 
 class Unreachable(FedLoraError):
@@ -44,6 +46,10 @@ class Unreachable(FedLoraError):
 
 class NotRunning(FedLoraError):
     """The server does not run the job."""
+
+
+class NotKnown(NotRunning):
+    """The server has no such job, or not any more."""
 
 
 class Unanswered(FedLoraError):
@@ -68,7 +74,7 @@ class Seen:
     """A job and its sites at one moment.
 
     Attributes:
-        status: of the job, in NVFlare's words.
+        status: of the job, in NVFlare's words, or :data:`UNKNOWN`.
         server: when the server's own process was started.
         running: whether the job's process runs at the server.
         results: the run's record so far; empty before it has begun.
@@ -86,7 +92,7 @@ class Seen:
     @property
     def ended(self) -> bool:
         """Whether NVFlare will do nothing more for the job."""
-        return self.status.startswith("FINISHED") or self.status in ("ABORTED", "ABANDONED", "FAILED")
+        return self.status.startswith("FINISHED") or self.status in ("ABORTED", "ABANDONED", "FAILED", UNKNOWN)
 
 
 class ServerLink:
@@ -125,14 +131,14 @@ class ServerLink:
 
         Raises:
             Unreachable: the server does not answer.
-            FedLoraError: it knows no such job.
         """
-        status = str(self._ask(lambda session: session.get_job_meta(job_id))["status"])
+        status = self._status(job_id)
         system = self._ask(lambda session: session.get_system_info())
         silent = {client.name: self._silence(client.name, client.last_connect_time) for client in system.client_info}
-        said, running = dict[str, Any](), True
+        said, running = dict[str, Any](), status != UNKNOWN
         try:
-            said = self._ask(lambda session: session.do_app_command(job_id, PROGRESS, {"key": key}))
+            if running:
+                said = self._ask(lambda session: session.do_app_command(job_id, PROGRESS, {"key": key}))
         except NotRunning:
             running = False
         except Unanswered:
@@ -157,7 +163,7 @@ class ServerLink:
         """
         for name in (BEST_NAME, LAST_NAME):
             if content := self._file(job_id, name, key):
-                write_bytes(folder / name, content)
+                _write(folder / name, content)
 
     def download(self, job_id: str, folder: Path) -> Mapping[str, Any]:
         """Bring what a job that has ended has left into a folder; returns its record, empty where there is none.
@@ -166,10 +172,13 @@ class ServerLink:
             Unreachable: the server does not answer.
         """
         with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
-            found = Path(self._ask(lambda session: session.download_job_result(job_id, scratch))) / "workspace"
+            try:
+                found = Path(self._ask(lambda session: session.download_job_result(job_id, scratch))) / "workspace"
+            except NotKnown:
+                return {}
             for name in (BEST_NAME, LAST_NAME):
                 if (found / name).is_file():
-                    write_bytes(folder / name, (found / name).read_bytes())
+                    _write(folder / name, (found / name).read_bytes())
             return dict(read_json(found / RESULTS_NAME)) if (found / RESULTS_NAME).is_file() else {}
 
     def abort(self, job_id: str) -> None:
@@ -187,6 +196,12 @@ class ServerLink:
         if session is not None:
             with contextlib.suppress(Exception):
                 session.close()
+
+    def _status(self, job_id: str) -> str:
+        try:
+            return str(self._ask(lambda session: session.get_job_meta(job_id))["status"])
+        except NotKnown:
+            return UNKNOWN
 
     def _silence(self, name: str, sign: float) -> float:
         """Seconds, by this machine's clock, since a site's sign of life was another one."""
@@ -236,6 +251,8 @@ class ServerLink:
             return question(self._session)
         except (JobNotRunning, JobNotDone) as error:
             raise NotRunning(str(error)) from error
+        except JobNotFound as error:
+            raise NotKnown(str(error)) from error
         except _REFUSALS as error:
             raise FedLoraError(f"the server refuses what {self._user} asks for: {error}") from error
         except (NoReply, InternalError) as error:
@@ -243,3 +260,9 @@ class ServerLink:
         except Exception as error:  # NVFlare has no common class for what goes wrong on the way
             self.close()
             raise Unreachable(f"the server does not answer ({type(error).__name__}: {error})") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace a file, which may be all that there is of earlier rounds, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)

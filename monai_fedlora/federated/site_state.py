@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import secrets
@@ -28,7 +29,16 @@ from monai_fedlora.errors import ConfigError, PrivacyError, WeightsError
 from monai_fedlora.federated.changes import begins_budget, end_change, listed, plan_changes
 from monai_fedlora.federated.lock import FolderLock
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.files import csv_cell, csv_text, load_tensors, make_folder, save_tensors, sha256, write_text
+from monai_fedlora.files import (
+    csv_cell,
+    csv_text,
+    load_tensors,
+    make_folder,
+    read_metadata,
+    save_tensors,
+    sha256,
+    write_text,
+)
 
 FINAL_NAME = "final.safetensors"
 EVIDENCE_NAME = "evidence.safetensors"
@@ -235,7 +245,24 @@ class SiteStore:
         Returns:
             The folder, for its owner alone; None where there was nothing.
         """
-        stored = self._stored()
+        return self._set_aside(self._stored(), "begins anew")
+
+    def set_aside_model(self, rounds: int) -> Path | None:
+        """Move a personal model with more rounds behind it than ``rounds`` into ``_earlier-<n>``, and log that.
+
+        A site that is asked for its personal model after its states of rounds were removed or set back has a lesser
+        one, which does not take the place of what may be all that is left of the training.
+
+        Returns:
+            The folder; None where there is no such model.
+        """
+        path = self.folder / FINAL_NAME
+        if not path.is_file() or _rounds_of_model(path) <= rounds:
+            return None
+        model = [self.folder / name for name in (FINAL_NAME, EVIDENCE_NAME, SCORES_NAME)]
+        return self._set_aside([path for path in model if path.is_file()], "has lost rounds, and ends anew")
+
+    def _set_aside(self, stored: Sequence[Path], why: str) -> Path | None:
         if not stored:
             return None
         number = 1
@@ -245,8 +272,9 @@ class SiteStore:
         for path in stored:
             path.replace(earlier / path.name)
         _log.warning(
-            "experiment %r begins anew at %r: what it had left (%s) is now in %s; remove that if nobody needs it",
+            "experiment %r %s at %r: what it had left (%s) is now in %s; remove that if nobody needs it",
             self._plan.experiment,
+            why,
             self._site,
             ", ".join(path.name for path in stored),
             earlier,
@@ -374,6 +402,15 @@ def _stored_plan(path: Path, metadata: Mapping[str, str]) -> Any:
         return json.loads(metadata["plan"])
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path} is not a site state ({error}); remove it to start afresh") from error
+
+
+def _rounds_of_model(path: Path) -> float:
+    """Rounds of a site's own state behind its personal model; more than any where the file does not say."""
+    try:
+        record = json.loads(read_metadata(path)["record"])
+        return int(record.get("restored_rounds", record["round"]))
+    except (AttributeError, KeyError, TypeError, ValueError, WeightsError):
+        return math.inf
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -111,15 +111,18 @@ class Supervisor:
         while True:
             state = self._submitted(state, patient=True)
             verdict = self._follow(state)
-            if not (verdict.ended and self._complete):
+            complete = verdict.ended and self._complete
+            if not complete:
                 self._tell(verdict.reason)
-                self._end(state)
+                complete = self._end(state, by_itself=verdict.ended)
             record = self._record()
             if interrupted := interruption_said(record):
                 self._tell(f"the job {interrupted}")
-            if record.get("status") in ENDED:
+            if record.get("status") in ENDED and complete:
                 self._tell("the run has come to its end")
                 return record
+            if record.get("status") in ENDED:
+                self._tell("its last tensors have not come, and the server gives them away no more")
             state = self._next(state, verdict)
 
     def _begun(self) -> Supervision:
@@ -195,25 +198,32 @@ class Supervisor:
         self._complete = seen.stored is None or seen.stored == self._fetched
         self._write(state, seen.results)
 
-    def _end(self, state: Supervision) -> None:
-        """End a job, and bring what it has left where NVFlare gives it away."""
+    def _end(self, state: Supervision, *, by_itself: bool) -> bool:
+        """End a job, and bring what it has left where NVFlare gives it away; False where it does not.
+
+        Args:
+            state: that knows the job.
+            by_itself: whether its run has come to its end, so that NVFlare ends it without being told.
+        """
         job_id = str(state.job_id)
-        deadline, told = time.monotonic() + _ENDING, False
+        deadline, told = time.monotonic() + _ENDING, by_itself
         while time.monotonic() < deadline:
             try:
                 seen = self._link.look(job_id, key=state.key)
                 if seen.ended:
-                    self._write(state, self._link.download(job_id, self._folder))
-                    return
+                    left = self._link.download(job_id, self._folder)
+                    self._write(state, left)
+                    return bool(left)
                 if not told:
                     self._link.abort(job_id)
                     told = True
                     if not seen.running and seen.status != "SUBMITTED":  # NVFlare has lost it, and will not say more
-                        return
+                        return False
             except _NO_ANSWER as error:
                 self._wait_for_server(error)
                 deadline = time.monotonic() + _ENDING
             time.sleep(_PAUSE)
+        return False
 
     def _next(self, state: Supervision, verdict: Verdict) -> Supervision:
         """Write the job that goes on, and the state that knows it.
@@ -284,7 +294,7 @@ class Supervisor:
 
     def _reopen(self) -> None:
         """Let the record of earlier jobs say that the run goes on."""
-        if (record := self._record()).get("status") == INTERRUPTED:
+        if (record := self._record()).get("status") in (INTERRUPTED, *ENDED):
             write_json(self._folder / RESULTS_NAME, {**record, "status": RUNNING, "interrupted_by": None})
 
     def _write(self, state: Supervision, results: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from monai_fedlora.federated.reasons import said_of
 from monai_fedlora.federated.run_record import ENDED, not_ready
-from monai_fedlora.federated.server_link import Seen
+from monai_fedlora.federated.server_link import UNKNOWN, Seen
 
 _GRACE = 15.0  # ours, seconds in which a site starts the process of a job, or ends it with the job
 _CLOSING = 60.0  # ours, seconds after the process of a job until NVFlare has written how it ended
@@ -64,6 +64,8 @@ class Watch:
         self._ran = self._ran or seen.running
         if seen.results.get("status") in ENDED:
             return Verdict(reason="the run has come to its end", ended=True)
+        if seen.status == UNKNOWN:
+            return Verdict(reason="the server knows the job no more: its jobs were removed, by hand or by a restart")
         if seen.ended:
             return Verdict(reason=f"NVFlare ended the job: {seen.status}", sites=self._absent)
         if not seen.running:

@@ -18,6 +18,7 @@ from monai_fedlora.engines.on_device import held_on
 from monai_fedlora.errors import Aborted, ConfigError, DataError, PrivacyError, WeightsError
 from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.federated.initial import build_shared
+from monai_fedlora.federated.kept_runs import forget
 from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.site_evaluation import SiteEvaluation
@@ -243,6 +244,25 @@ def test_what_the_models_say_of_every_test_case_is_kept_beside_them(uninterrupte
 
 
 @pytest.mark.slow
+def test_a_personal_model_outlives_an_evaluation_after_the_states_were_removed(
+    build: Build, prepared: Prepared, tmp_path: Path
+) -> None:
+    plan = prepared.plan(rounds=1)
+    site = build(plan)
+    update = site.train_round(0, first_shared(plan, prepared))
+    site.finish(update.tensors, accepted=0)
+    site.store.release()
+    folder = tmp_path / "private" / plan.experiment / "site-1"
+    trained = (folder / "final.safetensors").read_bytes()
+    forget(tmp_path / "private", plan.experiment)
+    for _ in range(2):
+        build(plan).finish(update.tensors, accepted=0)
+    assert (folder / "_earlier-1" / "final.safetensors").read_bytes() == trained
+    assert (folder / "_earlier-1" / "evidence.safetensors").is_file()
+    assert [path.name for path in folder.glob("_earlier-*")] == ["_earlier-1"]
+    assert (folder / "final.safetensors").read_bytes() != trained
+
+
 def test_round_zero_starts_fresh_even_where_an_older_run_left_its_state(
     build: Build, prepared: Prepared, uninterrupted: Run
 ) -> None:

@@ -17,13 +17,13 @@ from monai_fedlora.api.written_job import write_job
 from monai_fedlora.errors import ConfigError, FedLoraError, WeightsError
 from monai_fedlora.federated import continued
 from monai_fedlora.federated import supervisor as module
-from monai_fedlora.federated.continued import continued_job, find_stored, stored_plan
+from monai_fedlora.federated.continued import continued_job, find_stored, stored_plan, stored_round
 from monai_fedlora.federated.initial import build_shared, save_shared
 from monai_fedlora.federated.participation import NotReady
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.reasons import Reason
 from monai_fedlora.federated.run_record import LAST_NAME, RESULTS_NAME, RunRecord
-from monai_fedlora.federated.server_link import Seen, SiteSeen, Unreachable
+from monai_fedlora.federated.server_link import UNKNOWN, NotRunning, Seen, SiteSeen, Unreachable
 from monai_fedlora.federated.supervision import FILE_NAME, Supervision
 from monai_fedlora.federated.supervisor import Limits, Supervisor
 from monai_fedlora.files import read_json, save_tensors, write_json
@@ -200,6 +200,64 @@ def test_a_server_that_does_not_answer_is_asked_again(job: Path, tmp_path: Path)
     found, said = supervise(job, server, tmp_path / "run")
     assert found["status"] == "finished"
     assert any("does not answer" in line and "see whether the server runs" in line for line in said)
+
+
+class Closing(Server):
+    """A server whose job has ended before its last tensors were brought over, and that says so some looks later.
+
+    Args:
+        says_so: whether it ever does, and gives away what the job has left.
+    """
+
+    def __init__(self, folder: Path, *, lasts: list[int], says_so: bool) -> None:
+        super().__init__(folder, lasts=lasts)
+        self.says_so = says_so
+
+    def look(self, job_id: str, *, key: str) -> Seen:
+        seen = super().look(job_id, key=key)
+        if job_id != "job-0" or self.looks[job_id] == 1:
+            return seen
+        ended = self.says_so and self.looks[job_id] > 3
+        return Seen(status="FINISHED:COMPLETED" if ended else "RUNNING", server="now", running=False)
+
+    def fetch(self, job_id: str, folder: Path, *, key: str = "") -> None:
+        if key and job_id == "job-0":
+            raise NotRunning("the job has ended")
+        super().fetch(job_id, folder)
+
+
+def test_the_last_tensors_of_a_run_that_has_just_ended_are_waited_for(job: Path, tmp_path: Path) -> None:
+    server, folder = Closing(tmp_path / "server", lasts=[5], says_so=True), tmp_path / "run"
+    assert supervise(job, server, folder)[0]["status"] == "finished"
+    assert stored_round(folder / LAST_NAME) == 4
+    assert not server.aborted
+
+
+def test_a_run_whose_last_tensors_never_come_is_not_called_finished_without_them(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_ENDING", 0.1)
+    server, folder = Closing(tmp_path / "server", lasts=[5, 5], says_so=False), tmp_path / "run"
+    found, said = supervise(job, server, folder)
+    assert [plan.start_round for plan in server.jobs.values()] == [0, 0]
+    assert found["status"] == "finished" and stored_round(folder / LAST_NAME) == 4
+    assert any("its last tensors have not come" in line for line in said)
+
+
+def test_a_job_that_the_server_has_lost_is_gone_on_with(job: Path, tmp_path: Path) -> None:
+    class Forgetful(Server):
+        def look(self, job_id: str, *, key: str) -> Seen:
+            seen = super().look(job_id, key=key)
+            gone = Seen(status=UNKNOWN, server="now", running=False, sites=seen.sites)
+            return gone if job_id == "job-0" and self.looks[job_id] > 1 else seen
+
+        def download(self, job_id: str, folder: Path) -> Mapping[str, Any]:
+            return {} if job_id == "job-0" else super().download(job_id, folder)
+
+    server = Forgetful(tmp_path / "server", lasts=[2, 3])
+    found, said = supervise(job, server, tmp_path / "run")
+    assert [plan.start_round for plan in server.jobs.values()] == [0, 2]
+    assert found["status"] == "finished" and any("the server knows the job no more" in line for line in said)
 
 
 @pytest.mark.slow
