@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import statistics
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ _USUAL = re.compile(
     r"submitted |the job (waits|begins|has no process)|round \d+ of \d+(; waiting for [\w, ]+)?$|"
     r"the final evaluation(; waiting for [\w, ]+)?$"
 )
+_ROUND = re.compile(r"round (\d+) of \d+")
 _END = "the run has come to its end"
 
 
@@ -29,14 +31,28 @@ class Supervised:
         job: folder of the job.
         kit: of the person who runs it.
         options: further ones.
+        folder: of the run, in place of the usual one.
+
+    Attributes:
+        second: another run that was started beside it.
+        killed: how many processes of each kind were ended while it ran.
     """
 
-    def __init__(self, job: Path, kit: Path, *options: str) -> None:
+    def __init__(self, job: Path, kit: Path, *options: str, folder: Path | None = None) -> None:
+        self.job, self._kit, self._options = job, kit, options
+        self.second: Supervised | None = None
+        self.killed: dict[str, int] = {}
         self._command = [sys.executable, "-u", "-m", "monai_fedlora.cli", "run", str(job), "--startup-kit", str(kit)]
         self._command += options
-        self.folder = job.with_name(f"{job.name}-run")
+        self.folder = folder or job.with_name(f"{job.name}-run")
+        self._command += ["--workspace", str(self.folder)]
         self.lines: list[tuple[float, str]] = []
         self.start()
+
+    def beside(self, name: str | None) -> Supervised:
+        """Start a run of the same job under another name, or of this very job, with a folder of its own."""
+        job = self.job.with_name(name) if name else self.job
+        return Supervised(job, self._kit, *self._options, folder=self.job.with_name(f"{name or 'again'}-run"))
 
     def start(self) -> None:
         """Start it, for the first time or again."""
@@ -60,6 +76,18 @@ class Supervised:
             return dict(read_json(self.folder / "results.json"))
         except FedLoraError:
             return {}
+
+    def rounds(self) -> int:
+        """Rounds that have begun."""
+        return len(self.results().get("rounds", ()))
+
+    def round_seconds(self) -> float:
+        """Median of the seconds from the first line about a round to that about the next one."""
+        begun: dict[str, float] = {}
+        for moment, line in self.lines:
+            if match := _ROUND.match(line):
+                begun.setdefault(match[1], moment)
+        return statistics.median(later - earlier for earlier, later in itertools.pairwise(begun.values()))
 
     def noticed(self, since: float) -> float | None:
         """Seconds from then until it said what an undisturbed run does not say, or repeated itself; None if never."""

@@ -1,8 +1,9 @@
 """Faults in a provisioned federation under `monai-fedlora run`: when they are noticed, what is lost, and the bits.
 
 A server and three sites on loopback, with certificates and mutual TLS, each end a process of an ordinary user. Every
-fault meets a run of its own in its third round; nobody acts but for what starts ended hosts again on any real machine.
-Rows of faults that are not named stay as they are.
+fault meets a run of its own, in its third round if nothing else is said; nobody acts but for what starts ended hosts
+again on any real machine. The bits are compared with those of a simulation in which the same answers counted. Rows of
+faults that are not named stay as they are.
 
     python benchmarks/faults.py --faults site_job,server_job
 """
@@ -10,6 +11,7 @@ Rows of faults that are not named stay as they are.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import shutil
@@ -20,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _deeds import FAULTS, VICTIM
+from _absences import answered, simulated_with
+from _deeds import FAULTS, SECOND, VICTIM
 from _federation import SERVER, Federation, ordinary, own, waiting
 from _machine import machine
 from _policy import allow_small_sites
@@ -30,11 +33,13 @@ from monai_fedlora.api.job_simulation import simulate
 from monai_fedlora.api.written_job import write_job
 from monai_fedlora.data.site import CACHE
 from monai_fedlora.federated.continued import stored_round
+from monai_fedlora.federated.run_record import ENDED
 from monai_fedlora.files import load_tensors, read_json, write_json
 
 RESULTS = Path(__file__).parent / "results" / "faults.json"
 SITES = ("north", "south", VICTIM)
 NAME = "hearts"
+UNDISTURBED = "undisturbed"
 TRAINING = {"batch_size": 4, "learning_rate": 0.004, "warmup_epochs": 0}
 _CODE = re.compile(rf"{VICTIM}: [^()]*\(([A-Z_]+)\)")
 _GOES_ON = re.compile(r"(\d+) rounds are stored: job")
@@ -43,27 +48,43 @@ _GOES_ON = re.compile(r"(\d+) rounds are stored: job")
 def run(settings: dict[str, Any], *, keep: Callable[[dict[str, Any]], None]) -> None:
     """Meet every fault; ``keep`` is given its row, and who the ends ran as, after each of them."""
     user = "an ordinary user" if ordinary() or os.geteuid() else "root"
+    usual = settings["round_seconds"]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         place = Path(name)
         place.chmod(0o755)
         cache = place / "cache"
         cache.mkdir()
         os.environ[CACHE] = str(cache)
-        write_job("dual_lora", output=place / NAME, sites=SITES, rounds=settings["rounds"], settings=TRAINING)
-        simulate(place / NAME, workspace=place / "undisturbed", in_process=True)
+        write_job("dual_lora", output=place / NAME, sites=SITES, rounds=1, settings=TRAINING)
+        simulate(place / NAME, workspace=place / "filling", in_process=True)
         own(cache)
         for fault in settings["faults"]:
             trial = place / fault
             trial.mkdir()
-            keep({"user": user, "row": met(fault, trial, place / "undisturbed", cache, settings["rounds"])})
+            row = met(fault, trial, cache, rounds=settings["rounds"], usual=usual)
+            usual = row["round_seconds"] if fault == UNDISTURBED else usual
+            keep({"user": user, "row": row})
             shutil.rmtree(trial, ignore_errors=True)
 
 
-def met(name: str, place: Path, undisturbed: Path, cache: Path, rounds: int) -> dict[str, Any]:
-    """One fault in a federation of its own, and what came of it."""
-    fault, job = FAULTS[name], place / NAME
-    write_job("dual_lora", output=job, sites=SITES, rounds=rounds, settings=TRAINING, **fault.job)
-    row: dict[str, Any] = {"fault": name, "what": fault.deed.__doc__, "job": dict(fault.job)}
+def met(name: str, place: Path, cache: Path, *, rounds: int, usual: float | None) -> dict[str, Any]:
+    """One fault in a federation of its own, and what came of it.
+
+    Args:
+        name: of the fault.
+        place: an empty folder.
+        cache: where the sites' images lie.
+        rounds: of the job, unless the fault needs a number of its own.
+        usual: seconds of a round in a run that nobody disturbed, as the benchmark measures them.
+    """
+    fault, options = FAULTS[name], dict(FAULTS[name].job)
+    if fault.rounds_late is not None:
+        if usual is None:
+            raise SystemExit(f"{name} needs the seconds of an undisturbed round: meet {UNDISTURBED} first")
+        options["round_timeout"] = math.ceil(fault.rounds_late * usual)
+    for folder, count in ((NAME, fault.rounds or rounds), (SECOND, rounds)):
+        write_job("dual_lora", output=place / folder, sites=SITES, rounds=count, settings=TRAINING, **options)
+    row: dict[str, Any] = {"fault": name, "what": fault.deed.__doc__, "job": options}
     environment = {CACHE: str(cache)}
     behind = VICTIM if fault.behind_a_line else None
     with Federation(place / "federation", sites=SITES, environment=environment, behind=behind) as federation:
@@ -72,50 +93,76 @@ def met(name: str, place: Path, undisturbed: Path, cache: Path, rounds: int) -> 
             for end in (SERVER, *SITES):
                 if not (fault.absent and end == VICTIM):
                     federation.start(end, **(own_environment if end == VICTIM else {}))
-            supervised = Supervised(job, federation.admin, "--silence", "45", *fault.options)
+            supervised = Supervised(place / NAME, federation.admin, "--silence", "45", *fault.options)
             try:
-                return row | _met(name, federation, supervised, undisturbed)
+                return row | _met(name, federation, supervised)
             except TimeoutError as error:
                 return row | {"finished": False, "status": None, "said": str(error)}
             finally:
                 supervised.process.kill()
+                if supervised.second:
+                    supervised.second.process.kill()
         finally:
             federation.stop()
             fault.clear(federation)
 
 
-def _met(name: str, federation: Federation, supervised: Supervised, undisturbed: Path) -> dict[str, Any]:
-    with waiting(400, "the third round") as turns:
+def _met(name: str, federation: Federation, supervised: Supervised) -> dict[str, Any]:
+    fault = FAULTS[name]
+    with waiting(600, "the rounds before") as turns:
         for _ in turns:
-            if len(supervised.results().get("rounds", ())) >= 3:
+            if supervised.rounds() >= fault.least:
                 break
     begun, accepted = time.monotonic(), rounds_at(federation)
     print(f"  {name}", flush=True)
-    FAULTS[name].deed(federation, supervised)
-    with waiting(500, "the end") as turns:
+    fault.deed(federation, supervised)
+    runs = [supervised, *([supervised.second] if supervised.second else [])]
+    with waiting(fault.seconds, "the end") as turns:
         for _ in turns:
-            if supervised.process.poll() is not None:
+            if all(run.process.poll() is not None for run in runs):
                 break
     ended = time.monotonic()
     results = supervised.results()
     said = " ".join(line for moment, line in supervised.lines if moment >= begun)
     gone_on = [int(match[1]) for _, line in supervised.lines if (match := _GOES_ON.match(line))]
-    return {
+    refused = {entry["code"] for entry in results.get("refused", ()) if entry["site"] == VICTIM}
+    row = {
         "finished": results.get("status") == "finished",
         "status": results.get("status"),
         "seconds_until_noticed": supervised.noticed(begun),
         "longest_silence": supervised.longest_silence(begun),
         "seconds_until_the_end": ended - begun,
+        "round_seconds": supervised.round_seconds(),
         "jobs": 1 + len(gone_on),
         "accepted_rounds_lost": max(0, accepted - gone_on[0]) if gone_on else 0,
-        "codes": sorted(set(_CODE.findall(said))),
-        "bits_equal": equal(supervised.folder / "shared.safetensors", undisturbed / "shared.safetensors"),
+        "codes": sorted({*_CODE.findall(said), *refused}),
+        "rounds_without": [number for number, names in enumerate(answered(results)) if VICTIM not in names],
+        **_bits(NAME, results, supervised.folder, federation),
+    }
+    if supervised.killed:
+        row["killed"] = supervised.killed
+    if (second := supervised.second) is not None:
+        found, said = second.results(), " ".join(line for _, line in second.lines)
+        row["second"] = {"status": found.get("status"), "codes": sorted(set(_CODE.findall(said)))}
+        if found.get("status") == "finished":
+            row["second"] |= _bits(second.job.name, found, second.folder, federation)
+    return row
+
+
+def _bits(name: str, results: Mapping[str, Any], folder: Path, federation: Federation) -> dict[str, bool]:
+    """Whether a run has the bits of a simulation in which the same answers counted."""
+    job, reference = folder.with_name(name), folder.with_name(f"{name}-simulated")
+    if results.get("status") not in ENDED:
+        return {"bits_equal": False, "personal_bits_equal": False}
+    simulated_with(answered(results), job, folder=reference)
+    return {
+        "bits_equal": equal(folder / "shared.safetensors", reference / "shared.safetensors"),
         "personal_bits_equal": all(
             equal(
-                federation.private(site) / NAME / site / "final.safetensors",
-                undisturbed / "private" / NAME / site / "final.safetensors",
+                federation.private(site) / name / site / "final.safetensors",
+                reference / "private" / name / site / "final.safetensors",
             )
-            for site in SITES
+            for site in results["final"]
         ),
     }
 
@@ -144,14 +191,22 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             lines.append(f"| {what} | - | - | - | - | no end: {row.get('said', 'it left no record')} | - |")
             continue
         noticed = row["seconds_until_noticed"]
+        status = str(row["status"])
+        bits = row["bits_equal"] and row["personal_bits_equal"]
+        if "killed" in row:
+            status += f", after {sum(row['killed'].values())} kills"
+        if "second" in row:
+            second = row["second"]
+            status += f"; the other {second['status']}" + "".join(f", `{code}`" for code in second["codes"])
+            bits = bits and second.get("bits_equal", True) and second.get("personal_bits_equal", True)
         cells = (
             what,
             "-" if noticed is None else f"{noticed:.0f} s",
             f"{row['longest_silence']:.0f} s",
             str(row["jobs"] - 1),
             ", ".join(f"`{code}`" for code in row["codes"]) or "-",
-            str(row["status"]),
-            "equal" if row["bits_equal"] and row["personal_bits_equal"] else "others",
+            status,
+            "equal" if bits else "others",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -172,6 +227,7 @@ def main() -> None:
     settings = vars(parser.parse_args())
     allow_small_sites()
     rows = {row["fault"]: row for row in (read_json(RESULTS)["rows"] if RESULTS.exists() else ())}
+    usual = rows.get(UNDISTURBED, {}).get("round_seconds")
 
     def keep(found: dict[str, Any]) -> None:
         rows[found["row"]["fault"]] = found["row"] | {"user": found["user"]}
@@ -181,7 +237,7 @@ def main() -> None:
         print({key: value for key, value in found["row"].items() if key != "what"}, flush=True)
         print(f"written to {RESULTS.name}", flush=True)
 
-    run(settings, keep=keep)
+    run({**settings, "round_seconds": usual}, keep=keep)
 
 
 if __name__ == "__main__":
