@@ -2,9 +2,9 @@
 
 Sites of 96 lesions each, made from the dermatoscopy centres of Fed-ISIC2019 in the folder that MONAI_FEDLORA_REAL_DATA
 names, run a federation; every site is attacked in turn with its own lesions and as many others of the same centre
-(`_membership/attacks.py` says how). Sites are those of the package, with their ledgers and noise; the attacker reads
-what the server decodes. Figures are means over sites and seeds; intervals draw sites and seeds, and lesions within.
-The attacks were settled on seed 0, which is in no figure.
+(`monai_fedlora.auditing.server_view` says how). Sites are those of the package, with their ledgers and noise; the
+attacker reads what the server decodes. Figures are means over sites and seeds; intervals draw sites and seeds, and
+lesions within. The attacks were settled on seed 0, which is in no figure.
 
     python benchmarks/membership.py
     python benchmarks/membership.py --runs none,epsilon --seeds 1
@@ -25,16 +25,17 @@ import numpy as np
 import torch
 from _auroc import auroc_of
 from _machine import machine
-from _membership.attacks import Round, Server, scores
 from _membership.centres import Candidates, deal, prepared
 from _real_data import add_source, fed_isic
 
+from monai_fedlora.auditing.server_view import Server, scores
 from monai_fedlora.data.datalist import load_datalist
 from monai_fedlora.data.site import cache_folder
 from monai_fedlora.federated.aggregation import SharedAverage
 from monai_fedlora.federated.federated_site import Site
 from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.plan import Plan
+from monai_fedlora.federated.seen_rounds import SeenRound
 from monai_fedlora.files import make_folder, read_json, write_json
 from monai_fedlora.networks.catalogue import demo_weights
 from monai_fedlora.networks.pinned import pin_backbone
@@ -72,7 +73,7 @@ def plan_of(run: str, settings: Mapping[str, Any], data: Path, sites: list[str],
     )  # fmt: skip
 
 
-def run_seen(plan: Plan, source: Installed, folder: Path) -> tuple[list[Round], Any]:
+def run_seen(plan: Plan, source: Installed, folder: Path) -> tuple[list[SeenRound], Any]:
     """Run all rounds; what the server has sent and received, and the network as it began."""
     start = source.start(plan)
     sites = {name: Site(name=name, plan=plan, private_root=folder, source=source, alone=False) for name in plan.sites}
@@ -85,7 +86,7 @@ def run_seen(plan: Plan, source: Installed, folder: Path) -> tuple[list[Round], 
             update = site.train_round(number, shared)
             answers[name] = update.opened(start.manifest.up, shared).tensors
             average.accept(name, update)
-        seen.append((shared, answers))
+        seen.append(SeenRound(shared, answers))
         shared = average.aggregate()
     return seen, network
 
@@ -97,8 +98,7 @@ def attacked(run: str, settings: Mapping[str, Any], data: Path, candidates: Mapp
         seen, network = run_seen(plan, Installed(data_root=str(data)), Path(folder))
     found = {}
     for site, asked in candidates.items():
-        server = Server(plan, network, asked, blocks=settings["blocks"])
-        by_attack = scores(server, seen, site, asked.labels)
+        by_attack = scores(Server(plan, network, asked.images, asked.labels), seen, site)
         found[site] = {
             name: {"members": values[asked.member].tolist(), "others": values[~asked.member].tolist()}
             for name, values in by_attack.items()

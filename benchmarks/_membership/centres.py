@@ -45,7 +45,9 @@ def prepared(source: Path, work: Path) -> Path:
     return whole
 
 
-def deal(whole: Path, output: Path, *, cases: int, seed: int, size: str) -> Mapping[str, Candidates]:
+def deal(
+    whole: Path, output: Path, *, cases: int, seed: int, size: str, spare: int = SPARE
+) -> Mapping[str, Candidates]:
     """Write a datalist for every centre with enough lesions, and return its candidates by its name.
 
     Members and others are drawn from the same lesions of the same centre, so that nothing but membership tells them
@@ -55,13 +57,13 @@ def deal(whole: Path, output: Path, *, cases: int, seed: int, size: str) -> Mapp
     for centre in read_prepared(whole):
         one = {case.unit or case.subject: case for _, case in centre.all_cases()}
         lesions = [one[name] for name in sorted(one)]
-        if len(lesions) < 2 * cases + 2 * SPARE:
+        if len(lesions) < 2 * cases + 2 * spare:
             continue
         order = np.random.default_rng(mix(seed, centre.site)).permutation(len(lesions))
-        drawn = [lesions[place] for place in order[: 2 * cases + 2 * SPARE]]
-        members, others, spare = drawn[:cases], drawn[cases : 2 * cases], drawn[2 * cases :]
+        drawn = [lesions[place] for place in order[: 2 * cases + 2 * spare]]
+        members, others, left = drawn[:cases], drawn[cases : 2 * cases], drawn[2 * cases :]
         own = dataclasses.replace(
-            centre, training=tuple(members), validation=tuple(spare[:SPARE]), test=tuple(spare[SPARE:])
+            centre, training=tuple(members), validation=tuple(left[:spare]), test=tuple(left[spare:])
         )
         write_json(output / centre.site / FILE_NAME, own.to_json())
         found[centre.site] = Candidates(

@@ -163,6 +163,7 @@ def simulate(
     overwrite: bool = False,
     threads: int | None = None,
     in_process: bool = False,
+    keep_answers: bool = False,
     on_progress: Callable[[Mapping[str, Any]], None] = lambda results: None,
 ) -> Simulated:
     """Run a job folder in NVFlare's simulator, or without NVFlare in this process.
@@ -175,13 +176,16 @@ def simulate(
         overwrite: remove what another run has left in the workspace, and nothing else.
         threads: sites that run at once in the simulator; None for all, within reason.
         in_process: one site after the other in this process, with one frozen backbone for all.
+        keep_answers: with ``in_process``: keep what the server sees in every round in the workspace's private folder,
+            for `monai_fedlora.audit`.
         on_progress: called with the results so far whenever they change.
 
     Returns:
         The run; its ``lacks`` are empty if it did all that it should, and ``print(run.table())`` shows what came out.
 
     Raises:
-        ConfigError: there is no such job, the workspace holds another run, or ``threads`` stands beside ``in_process``.
+        ConfigError: there is no such job, the workspace holds another run, ``threads`` stands beside ``in_process``, or
+            ``keep_answers`` without it.
         FedLoraError: the run failed; the message names the log to read.
 
     Examples:
@@ -193,12 +197,14 @@ def simulate(
     """
     if in_process and threads is not None:
         raise ConfigError("threads are of NVFlare's simulator; leave them out with in_process")
+    if keep_answers and not in_process:
+        raise ConfigError("answers are kept by runs in this process alone; give --in-process (in_process=True) too")
     folder = Path(job)
     folder = folder if folder.is_dir() else job_template_path(folder.name)
     place = Path(workspace)
     common: dict[str, Any] = {"backbone": backbone, "overwrite": overwrite, "on_progress": on_progress}
     if in_process:
-        common |= {"threads": training_threads(), "record_failures": True}
+        common |= {"threads": training_threads(), "record_failures": True, "keep_answers": keep_answers}
         results: Mapping[str, Any] = rounds.run_in_process(folder, folder=place, data_root=data, **common)
     else:
         results = simulator.simulate(folder, workspace=place, data=data, threads=threads, **common)

@@ -12,6 +12,7 @@ from monai_fedlora import __version__
 from monai_fedlora.auditing.lira import FEWEST_RUNS
 from monai_fedlora.auditing.membership import find_outside, find_site, phantom_of
 from monai_fedlora.auditing.model import OpenModel, observe, open_model
+from monai_fedlora.auditing.run_audit import AuditedRun, audit_run
 from monai_fedlora.auditing.shadows import SEED, lira, make_pool
 from monai_fedlora.data.cases import Datalist
 from monai_fedlora.errors import ConfigError, DataError, ExportError
@@ -21,6 +22,7 @@ from monai_fedlora.exporting.finished import SHARED_SITE, FinishedModel, read_fi
 from monai_fedlora.exporting.leakage import (
     AUDIT_NAME,
     OUTSIDE,
+    RUN,
     TEST,
     TRAINING,
     VALIDATION,
@@ -32,6 +34,7 @@ from monai_fedlora.exporting.leakage import (
 from monai_fedlora.exporting.leakage_card import by_reason
 from monai_fedlora.exporting.locate import personal_sites
 from monai_fedlora.exporting.measured import shipped_numbers
+from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.site_state import FINAL_NAME
 from monai_fedlora.files import sha256
 from monai_fedlora.scratch import private_folder
@@ -48,7 +51,8 @@ class Audit:
     """The result of an audit.
 
     Attributes:
-        leakage: the attacks.
+        leakage: the attacks on the model.
+        run: those on what its run has told beside it; None for a bundle.
         facts: names and numbers of the model and the cases, for the JSON file.
         final: file of the site's model if a run was audited, else None.
     """
@@ -56,6 +60,7 @@ class Audit:
     leakage: Leakage
     facts: Mapping[str, Any]
     final: Path | None = None
+    run: Leakage | None = None
 
     @property
     def kept(self) -> Path | None:
@@ -67,8 +72,15 @@ class Audit:
         """The attacks that could not be measured, by reason."""
         return by_reason(self.leakage.not_measured)
 
+    @property
+    def run_not_measured(self) -> Mapping[str, Sequence[str]]:
+        """The attacks on the run that could not be measured, by reason; none for a bundle."""
+        return by_reason({} if self.run is None else self.run.not_measured)
+
     def too_much(self, limit: float) -> str | None:
         """Why the model exceeds a limit, None if it does not; an attack that could not be measured counts as exceeding.
+
+        What the run has told beside the model is told already, and no gate takes it back.
 
         Args:
             limit: largest permitted upper limit of the AUC's interval, from 0.5 to 1.
@@ -80,7 +92,8 @@ class Audit:
 
     def to_json(self) -> dict[str, Any]:
         """Content of the JSON file, which holds aggregates only; `Leakage.from_json` reads the attacks back."""
-        return {**self.facts, **self.leakage.to_json(), "upper_bound": round(self.leakage.upper_bound, 3)}
+        run = {} if self.run is None else {RUN: self.run.to_json()}
+        return {**self.facts, **self.leakage.to_json(), "upper_bound": round(self.leakage.upper_bound, 3), **run}
 
 
 def audit_model(
@@ -90,6 +103,8 @@ def audit_model(
     site: str | None = None,
     outside: str | None = None,
     shadows: int | None = None,
+    leave_out: bool = False,
+    invert: int = 0,
     backbone: str | None = None,
     say: Say = lambda text: None,
 ) -> Audit:
@@ -104,23 +119,32 @@ def audit_model(
         site: the site whose model is audited, or for a bundle whose cases are the members; None if there is only one.
         outside: see :func:`monai_fedlora.auditing.membership.find_outside`.
         shadows: number of shadow runs; None for :data:`DEFAULT_SHADOWS` of a run; 0 for none.
+        leave_out, invert: see :func:`monai_fedlora.auditing.run_audit.audit_run`.
         backbone: source of the backbone of a run.
         say: called with a line of text on each step.
 
     Raises:
-        ConfigError: the source is neither, or shadow runs are requested for a bundle.
+        ConfigError: the source is neither, or what takes a run is requested for a bundle.
         DataError: the data are not the model's, or too few.
         ExportError, WeightsError: a run cannot be exported, or a file is damaged.
     """
     if shadows is not None and (shadows < 0 or 0 < shadows < FEWEST_RUNS):
         raise ConfigError(f"--shadows is {shadows}; it takes {FEWEST_RUNS} runs or more, or 0 for none")
+    if invert < 0 or 0 < invert < FEWEST_PATIENTS:
+        raise ConfigError(f"--invert is {invert}; it takes {FEWEST_PATIENTS} images or more, or 0 for none")
+    options: dict[str, Any] = {"data": data, "site": site, "outside": outside, "backbone": backbone, "say": say}
     if _is_bundle(source):
+        if leave_out or invert:
+            raise ConfigError(
+                f"{source} is a bundle, and {'--leave-out' if leave_out else '--invert'} is about its run; give the "
+                "run's workspace, or leave it out"
+            )
         if shadows:
             raise ConfigError(
                 f"{source} is a bundle, and shadow models are trained as its run was; give the run's workspace, or "
                 "leave --shadows out"
             )
-        return _audit(source, None, data=data, site=site, outside=outside, shadows=0, backbone=backbone, say=say)
+        return _audit(source, None, shadows=0, **options)[0]
     model = read_finished(source, _one_site(source, site))
     if MEMBERSHIP not in model.plan.task_of.sections:
         raise ConfigError(f"the audit attacks class probabilities, and {source} is a run of {model.plan.task}")
@@ -129,7 +153,27 @@ def audit_model(
         say("exporting the model as it would leave ...")
         output = scratch / "model"
         export_bundle(run=model.path, site=str(model.site), output=output, backbone=backbone, program=False)
-        return _audit(output, model, data=data, site=site, outside=outside, shadows=runs, backbone=backbone, say=say)
+        found, audited = _audit(output, model, shadows=runs, **options)
+        attacked = AuditedRun(
+            source_folder=source,
+            model=model,
+            opened=audited.opened,
+            own=audited.own,
+            outside=audited.others,
+            data=data,
+            backbone=backbone,
+            say=say,
+        )
+        return dataclasses.replace(found, run=audit_run(attacked, leave_out=leave_out, invert=invert))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What an audit has opened and read."""
+
+    opened: OpenModel
+    own: Datalist
+    others: Datalist | None
 
 
 def _is_bundle(source: Path) -> bool:
@@ -164,7 +208,7 @@ def _audit(
     shadows: int,
     backbone: str | None,
     say: Say,
-) -> Audit:
+) -> tuple[Audit, _Asked]:
     opened = open_model(bundle)
     origin = opened.metadata["provenance"]
     whose = site or origin["site"]
@@ -198,11 +242,24 @@ def _audit(
         "outside": None if others is None else others.dataset,
         "patients": {group: len(cases.units.unique()) for group, cases in said.items()},
         "images": {group: len(cases.units) for group, cases in said.items()},
+        **({} if model is None else run_facts(model.plan)),
         "shadow_runs": shadows,
         "shadow_seed": SEED if shadows else None,
         "software": __version__,
     }
-    return Audit(leakage=leakage, facts=facts, final=None if model is None else model.path)
+    found = Audit(leakage=leakage, facts=facts, final=None if model is None else model.path)
+    return found, _Asked(opened=opened, own=own, others=others)
+
+
+def run_facts(plan: Plan) -> dict[str, Any]:
+    """What of a plan bears on what its run tells."""
+    budget = None if plan.privacy is None else {"epsilon": plan.privacy.epsilon, "delta": plan.privacy.delta}
+    return {
+        "sites": len(plan.sites),
+        "rounds": plan.start_round + plan.rounds,
+        "wire": plan.wire_dtype,
+        "budget": budget,
+    }
 
 
 def _check_split(model: FinishedModel, own: Datalist) -> None:

@@ -101,8 +101,32 @@ def observe(model: OpenModel, datalist: Datalist, split: str) -> Cases | None:
     )
 
 
+def inputs_of(model: OpenModel, datalist: Datalist, split: str) -> Tensor:
+    """The cases of a split as the network takes them, (N, ...); of several orders of the axes the first.
+
+    Raises:
+        DataError: an image cannot be read, or the model refuses it; the message names the case.
+    """
+    return torch.cat([_prepared(model, case, datalist)[2][:1] for case in datalist.cases(split)])
+
+
 def _ask(model: OpenModel, case: Case, datalist: Datalist) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Logits (1, C), inputs of the heads (1, D) and distance (1) of one case."""
+    image, affine, prepared = _prepared(model, case, datalist)
+    try:
+        logits, distance = model.classifier.answer(image, affine)
+    except (DataError, RuntimeError, torch.jit.Error) as error:
+        raise _unusable(case, datalist, error) from error
+    features = None
+    if model.network is not None:
+        with torch.no_grad(), head_inputs(model.network) as inputs:
+            model.network(prepared)
+        features = joined(inputs).mean(dim=0, keepdim=True) if inputs else None
+    return logits.cpu(), features, None if distance is None else distance.cpu()
+
+
+def _prepared(model: OpenModel, case: Case, datalist: Datalist) -> tuple[Any, Tensor | None, Tensor]:
+    """The loaded image of a case, its affine, and what the network takes of it, (K, ...) for K orders of the axes."""
     classifier, study = model.classifier, Study(name=case.subject, files=_files(case, datalist))
     try:
         loaded = load_study(study, classifier)
@@ -110,15 +134,13 @@ def _ask(model: OpenModel, case: Case, datalist: Datalist) -> tuple[Tensor, Tens
         prepared = classifier.prepare(loaded.image, affine)[None]
         if classifier.takes_affine and loaded.orientation == "placeholder":
             prepared = all_orders(prepared[0])
-        logits, distance = classifier.answer(loaded.image, affine)
     except (DataError, RuntimeError, torch.jit.Error) as error:
-        raise DataError(f"case {case.subject} of {datalist.site} cannot be used: {error}") from error
-    features = None
-    if model.network is not None:
-        with torch.no_grad(), head_inputs(model.network) as inputs:
-            model.network(prepared)
-        features = joined(inputs).mean(dim=0, keepdim=True) if inputs else None
-    return logits.cpu(), features, None if distance is None else distance.cpu()
+        raise _unusable(case, datalist, error) from error
+    return loaded.image, affine, prepared
+
+
+def _unusable(case: Case, datalist: Datalist, error: Exception) -> DataError:
+    return DataError(f"case {case.subject} of {datalist.site} cannot be used: {error}")
 
 
 def _files(case: Case, datalist: Datalist) -> FramePair | CineFile | Photograph:

@@ -16,7 +16,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         help="measure what an own model tells of who was behind it",
         description="Run membership inference against an own bundle or finished run with the data that it was made "
         "from: loss, confidence, entropy, distance, tracing of every shipped statistic; for a run also LiRA with "
-        "shadow models. Beside a run's model the figures are kept for its report and its export.",
+        "shadow models, and where it kept its answers, attacks on what the server saw of the site. Beside a run's "
+        "model the figures are kept for its report and its export.",
     )
     parser.add_argument(
         "source", type=Path, metavar="BUNDLE|RUN", help="an exported bundle, or a run's workspace or private folder"
@@ -32,6 +33,19 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "--shadows", type=int, metavar="N", help="shadow runs of LiRA (default: 8 for a run; 0 for none)"
     )
     parser.add_argument(
+        "--leave-out",
+        action="store_true",
+        help="of a run with all sites' data here: train it anew without each site, to measure whether the shared model "
+        "tells who took part",
+    )
+    parser.add_argument(
+        "--invert",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of a run: make N images again from steps on one, two and four of them (default: 0, for none)",
+    )
+    parser.add_argument(
         "--backbone",
         metavar="FILE",
         help="backbone file of a run (default: MONAI_FEDLORA_BACKBONE, then the demo weights)",
@@ -41,7 +55,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "--fail-above",
         type=float,
         metavar="AUC",
-        help="exit with 1 if the upper 95 %% limit of any attack exceeds this or one could not be measured, as a gate",
+        help="exit with 1 if the upper 95 %% limit of any attack on the model exceeds this or one could not be "
+        "measured, as a gate",
     )
     return parser
 
@@ -65,14 +80,20 @@ def run(args: argparse.Namespace) -> int:
         site=args.site,
         outside=args.outside,
         shadows=args.shadows,
+        leave_out=args.leave_out,
+        invert=args.invert,
         backbone=args.backbone,
         json=args.json,
         say=say,
     )
     say(figures_table(found))
+    if found.run is not None and found.run.attacks:
+        say(run_table(found))
+    for why, untold in found.run_not_measured.items():
+        say(f"of the run not measured: {', '.join(untold)}: {why}")
     for why, names in found.not_measured.items():
         say(f"not measured: {', '.join(names)}: {why}")
-    for warning in found.leakage.warnings:
+    for warning in (*found.leakage.warnings, *(() if found.run is None else found.run.warnings)):
         say(f"mind that {warning}", style="yellow")
     say(
         "AUC: how often a member scores above another patient; 0.5 is guessing, 1 certainty. That no attack here finds "
@@ -88,7 +109,21 @@ def run(args: argparse.Namespace) -> int:
 
 
 def figures_table(found: Any) -> Any:
-    """Every attack, the strongest first."""
+    """Every attack on the model, the strongest first."""
+    numbers = ", ".join(f"{count} {group}" for group, count in found.facts["patients"].items())
+    return _table(found.leakage, f"measured leakage of {found.facts['audited']}: patients: {numbers}")
+
+
+def run_table(found: Any) -> Any:
+    """Every attack on what the run has told beside the model, the strongest first."""
+    facts = found.facts
+    budget = facts["budget"]
+    under = f"epsilon {budget['epsilon']:g}, delta {budget['delta']:g}" if budget else "no budget"
+    sites = f"{facts['sites']} sites, {facts['rounds']} rounds"
+    return _table(found.run, f"measured leakage of the run: {sites}, {facts['wire']}, {under}")
+
+
+def _table(leakage: Any, title: str) -> Any:
     from monai_fedlora.commands.console import drawn
 
     rows = [
@@ -102,9 +137,7 @@ def figures_table(found: Any) -> Any:
             f"{each.tpr:.3f}",
             f"{each.fpr:.4f}",
         )
-        for each in found.leakage.attacks
+        for each in leakage.attacks
     ]
-    numbers = ", ".join(f"{count} {group}" for group, count in found.facts["patients"].items())
-    title = f"measured leakage of {found.facts['audited']}: patients: {numbers}"
     head = ("attack on", "by", "members", "n", "others", "AUC\n(95 %)", "TPR", "at FPR")
     return drawn(head, rows, title=title, text=3)

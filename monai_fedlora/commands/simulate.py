@@ -23,6 +23,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument(
         "--overwrite", action="store_true", help="remove what another run has left in W, and nothing else"
     )
+    parser.add_argument(
+        "--keep-answers",
+        action="store_true",
+        help="with --in-process: keep what the server sees in every round, for `monai-fedlora audit`",
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--threads", type=int, metavar="N", help="sites that run at once (default: all, within reason)")
     how.add_argument(
@@ -51,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
             overwrite=args.overwrite,
             threads=args.threads,
             in_process=args.in_process,
+            keep_answers=args.keep_answers,
             on_progress=lambda results: live.update(progress_table(results)),
         )
     return show(run, console)

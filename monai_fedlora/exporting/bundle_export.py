@@ -25,7 +25,7 @@ from monai_fedlora.exporting.folder import new_folder
 from monai_fedlora.exporting.inference_config import inference_config
 from monai_fedlora.exporting.kept_reference import keep_reference, kept_reference
 from monai_fedlora.exporting.keys import SigningKey
-from monai_fedlora.exporting.leakage import read_audit
+from monai_fedlora.exporting.leakage import read_audit, read_run_audit
 from monai_fedlora.exporting.leakage_card import card_entry
 from monai_fedlora.exporting.licence import licence_text
 from monai_fedlora.exporting.measured import measured_leakage, with_audit
@@ -149,7 +149,7 @@ def export_bundle(
         )
         if MEMBERSHIP in model.plan.task_of.sections:
             leakage = with_audit(measured_leakage(model.evidence, reference, metadata), read_audit(model.path))
-            metadata["measured_leakage"] = card_entry(leakage)
+            metadata["measured_leakage"] = card_entry(leakage, read_run_audit(model.path))
         else:
             metadata["measured_leakage"] = {"measured": False, "reason": answer.unmeasured_leakage}
         config = inference_config(answer.writing(modality), modality.reading())

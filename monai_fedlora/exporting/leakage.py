@@ -32,6 +32,8 @@ TRAINING, VALIDATION, TEST, OUTSIDE = "training", "validation", "test", "outside
 
 WEIGHTS = "weights"
 FORMAT = 1
+RUN = "run"
+"""Entry of an audit's file with what the model's run has told beside it."""
 AUDIT_NAME = "audit.json"
 """File beside a site's final model with the result of ``monai-fedlora audit``. It never leaves the site."""
 
@@ -155,12 +157,26 @@ def read_audit(final: Path) -> Leakage | None:
     Raises:
         ExportError, FedLoraError: the file is damaged; the message names it.
     """
+    return _kept(final, lambda value: value)
+
+
+def read_run_audit(final: Path) -> Leakage | None:
+    """Read what the audit beside a final model has found of its run; None also if it did not look.
+
+    Raises:
+        ExportError, FedLoraError: the file is damaged; the message names it.
+    """
+    return _kept(final, lambda value: value.get(RUN))
+
+
+def _kept(final: Path, part: Callable[[Any], Any]) -> Leakage | None:
     path = final.with_name(AUDIT_NAME)
     if not path.is_file():
         return None
     value = read_json(path)
     try:
-        found = Leakage.from_json(value)
+        whole, chosen = Leakage.from_json(value), part(value)
+        found = whole if chosen is value else None if chosen is None else Leakage.from_json(chosen)
     except ExportError as error:
         raise ExportError(f"{path}: {error}; remove it, or run monai-fedlora audit again") from error
     return found if value.get("final_sha256") == sha256(final) else None

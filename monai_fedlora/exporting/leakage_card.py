@@ -6,16 +6,22 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from monai_fedlora.exporting.leakage import Leakage
+from monai_fedlora.exporting.leakage import RUN, Leakage
+
+RUN_NOT_MEASURED = "nobody looked; monai-fedlora audit of the run does"
 
 
-def card_entry(leakage: Leakage) -> dict[str, Any]:
+def card_entry(leakage: Leakage, run: Leakage | None = None) -> dict[str, Any]:
     """The entry ``measured_leakage`` of a bundle's metadata: AUCs, intervals and numbers of patients, with two
-    decimals.
+    decimals. What the model's ``run`` has told beside the model stands in an entry of the same form, ``run``.
 
     The limits of intervals are rounded outwards. The results also depend on the members, without a formal bound on what
     they reveal; with two decimals a single patient rarely changes them.
     """
+    return {**_entry(leakage), RUN: _entry(run) if run else {"measured": False, "reason": RUN_NOT_MEASURED}}
+
+
+def _entry(leakage: Leakage) -> dict[str, Any]:
     if not leakage.attacks:
         return {"measured": False, "reason": next(iter(leakage.not_measured.values()), "there were no cases")}
     return {

@@ -22,6 +22,7 @@ from monai_fedlora.federated.participation import TRIES, NotReady, TooFewAnswers
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.reasons import ANSWER_REFUSED, NOT_READY, STOPPED, TOO_FEW, Reason
 from monai_fedlora.federated.run_record import RunRecord
+from monai_fedlora.federated.seen_rounds import SeenRound, SeenRounds
 from monai_fedlora.federated.server_state import NEVER
 from monai_fedlora.federated.simulator import last_error
 from monai_fedlora.federated.site_policy import Policy, own_policy
@@ -41,6 +42,7 @@ def run_in_process(
     threads: int = 1,
     overwrite: bool = False,
     record_failures: bool = False,
+    keep_answers: bool = False,
     policy: Callable[[], Policy] = own_policy,
     on_progress: Callable[[Mapping[str, Any]], None] = lambda results: None,
 ) -> Mapping[str, Any]:
@@ -60,6 +62,8 @@ def run_in_process(
         record_failures: go on without a site whose task fails, as NVFlare does: the failure is one of ``refused``, its
             traceback is in ``private/errors.log``, and the site begins its next task as after a restart. Otherwise the
             error ends the run.
+        keep_answers: keep what the server sees in every round among the private parts, to measure what it tells, see
+            :class:`monai_fedlora.federated.seen_rounds.SeenRounds`.
         policy: returns the limits of every site, see :class:`Site`.
         on_progress: called with the content of ``results.json`` whenever a site has answered.
 
@@ -86,6 +90,7 @@ def run_in_process(
         threads=threads,
         overwrite=overwrite,
         record_failures=record_failures,
+        keep_answers=keep_answers,
         policy=policy,
         on_progress=on_progress,
     )
@@ -101,6 +106,7 @@ def run_sites(
     resume: bool = False,
     materials: str = "",
     record_failures: bool = False,
+    keep_answers: bool = False,
     policy: Callable[[], Policy] = own_policy,
     on_progress: Callable[[Mapping[str, Any]], None] = lambda results: None,
 ) -> Mapping[str, Any]:
@@ -139,7 +145,9 @@ def run_sites(
                 record_failures=record_failures,
                 budget=start.plan.privacy is not None,
             )
-            return _run(start, members, folder=folder, earlier=found.results if found else {}, on_progress=on_progress)
+            seen = SeenRounds(private=private, plan=start.plan) if keep_answers else None
+            earlier = found.results if found else {}
+            return _run(start, members, folder=folder, earlier=earlier, seen=seen, on_progress=on_progress)
 
 
 def _run(
@@ -148,6 +156,7 @@ def _run(
     *,
     folder: Path,
     earlier: Mapping[str, Any],
+    seen: SeenRounds | None,
     on_progress: Callable[[Mapping[str, Any]], None],
 ) -> Mapping[str, Any]:
     plan, manifest, shared = start.plan, start.manifest, start.shared
@@ -166,6 +175,8 @@ def _run(
             _collect(number, shared, plan, members, average, record, on_progress)
             record.agreement(average.agreement())
             record.limits(average.limits())
+            if seen is not None:
+                seen.save(number, SeenRound(shared, {site: each.tensors for site, each in average.updates.items()}))
             shared = average.aggregate()
             record.end_round(score=average.score(plan.task_of.key), traffic={})
             record.flush()

@@ -13,6 +13,7 @@ from monai_fedlora.federated.failures import ERRORS_NAME
 from monai_fedlora.federated.lock import LOCK_NAME
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.run_record import BEST_NAME, ENDED, LAST_NAME, RESULTS_NAME
+from monai_fedlora.federated.seen_rounds import SeenRounds
 from monai_fedlora.federated.site_state import SiteStore
 from monai_fedlora.files import make_folder, read_json, write_bytes
 from monai_fedlora.privacy.ledger import FOLDER as LEDGER
@@ -58,6 +59,7 @@ def make_room(workspace: Path, plan: Plan, *, overwrite: bool = False, from_pyth
 
 
 def _remove_private(workspace: Path, plan: Plan) -> None:
+    SeenRounds(private=workspace / PRIVATE, plan=plan).clear()
     for site in plan.sites:
         store = SiteStore(root=workspace / PRIVATE, plan=plan, site=site)
         store.clear()

@@ -15,7 +15,7 @@ from monai_fedlora.data.origin import UNKNOWN, Origin, together
 from monai_fedlora.errors import FedLoraError, WeightsError
 from monai_fedlora.exporting.finished import trained_on
 from monai_fedlora.exporting.kept_evidence import read_evidence
-from monai_fedlora.exporting.leakage import Leakage, read_audit
+from monai_fedlora.exporting.leakage import Leakage, read_audit, read_run_audit
 from monai_fedlora.exporting.personal_or_shared import discordant
 from monai_fedlora.federated.run_record import FORMAT, RESULTS_NAME, as_it_is
 from monai_fedlora.federated.site_state import FINAL_NAME
@@ -51,6 +51,7 @@ class Personal:
         reliability: non-empty bins of the test split, by their index from 0 to :data:`BINS` - 1; empty where the run
             kept no predictions.
         leakage: result of the audit of the model; None where there was none.
+        run_leakage: what the audit found that the run has told beside the model; None where it did not look.
         origin: origin of the site's own images; of unknown kind in runs of earlier versions.
         images: kind of all images that influenced the model.
         pairs: number of test cases that only the personal model classifies correctly, and that only the shared one
@@ -60,6 +61,7 @@ class Personal:
     overlaps: Mapping[str, tuple[Overlap, Overlap]]
     reliability: Mapping[int, Bin]
     leakage: Leakage | None = None
+    run_leakage: Leakage | None = None
     origin: Origin = field(default_factory=Origin)
     images: str = UNKNOWN
     pairs: tuple[int, int] | None = None
@@ -168,6 +170,7 @@ def _personal(path: Path, tensors: Mapping[str, Any]) -> Personal:
         overlaps=layer_overlaps(factors) if finite else {},
         reliability=_reliability(path),
         leakage=read_audit(path),
+        run_leakage=read_run_audit(path),
         origin=origin,
         images=together([origin.kind, *([] if shared is None else [shared])]),
         pairs=discordant(read_evidence(path)),

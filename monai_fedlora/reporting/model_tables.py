@@ -43,7 +43,7 @@ def reliability(curves: Mapping[str, Mapping[int, Bin]]) -> Table:
     )
 
 
-def leakage(audits: Mapping[str, Leakage]) -> Table:
+def leakage(audits: Mapping[str, Leakage], *, caption: str) -> Table:
     """Results of the privacy audits, the strongest attack of each site first."""
     rows = [
         [
@@ -59,7 +59,7 @@ def leakage(audits: Mapping[str, Leakage]) -> Table:
         for attack in audit.attacks
     ]
     return Table(
-        caption="Membership inference, by patient",
+        caption=caption,
         head=["site", "attack on", "by", "members", "members / others", "AUC (95 %)", "TPR at FPR"],
         rows=rows,
     )

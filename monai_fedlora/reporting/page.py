@@ -7,6 +7,7 @@ from typing import Any
 
 from monai_fedlora.comparison.statistics import lowest
 from monai_fedlora.data.origin import MIXED, SYNTHETIC, together
+from monai_fedlora.exporting.leakage_card import by_reason
 from monai_fedlora.exporting.model_card import VIEW_NAMES
 from monai_fedlora.exporting.personal_or_shared import TIE, judged
 from monai_fedlora.rendering.documents import render
@@ -22,6 +23,7 @@ def page(run: FoundRun) -> str:
     record = run.record
     kind = record.images or together(found.images for found in run.personal.values())
     curves = {site: found.reliability for site, found in run.personal.items() if found.reliability}
+    told = {site: found.run_leakage for site, found in run.personal.items() if found.run_leakage is not None}
     audits = {site: found.leakage for site, found in run.personal.items() if found.leakage is not None}
     return render(
         "monai_fedlora.reporting",
@@ -48,7 +50,10 @@ def page(run: FoundRun) -> str:
         reliability_table=model_tables.reliability(curves),
         confusion=run_tables.confusion(record),
         audits=audits,
-        leakage=model_tables.leakage(audits),
+        leakage=model_tables.leakage(audits, caption="Membership inference, by patient"),
+        told=told,
+        run_leakage=model_tables.leakage(told, caption="What the run told beside the models"),
+        by_reason=by_reason,
         traffic=run_tables.traffic(record),
         agreement=run_figures.agreement(record),
         agreement_tables=run_tables.agreements(record),
