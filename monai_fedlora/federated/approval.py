@@ -53,13 +53,19 @@ class Job:
         Raises:
             ConfigError: the clients' configuration cannot be read.
         """
-        custom = self.folder / "app" / "custom"
-        brought = [str(path.relative_to(self.folder)) for path in sorted(custom.rglob("*")) if not path.is_dir()]
-        found = [path for path in brought if path != f"app/custom/{_NOTE}"]
+        brought = [path for path in sorted(self.folder.rglob("*")) if path.is_symlink() or not path.is_dir()]
+        named = [str(path.relative_to(self.folder)) for path in brought if _may_be_code(path, self.folder)]
+        found = [path for path in named if path != f"app/custom/{_NOTE}"]
         client = self.folder / "app" / "config" / "config_fed_client.json"
         return found + [
             f"{name} in {client.name}" for name in _classes(read_json(client)) if not name.startswith(_OURS)
         ]
+
+
+def _may_be_code(path: Path, job: Path) -> bool:
+    """Whether a file of a job lies where NVFlare imports code from, or in another app, which sites may get."""
+    first, *below = path.relative_to(job).parts
+    return path.is_symlink() or (bool(below) and first != "app") or below[:1] == ["custom"]
 
 
 def _classes(value: Any) -> list[str]:

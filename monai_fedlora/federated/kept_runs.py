@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,20 +111,21 @@ def forget(root: Path, experiment: str, *, site: str | None = None, models: bool
     if not found:
         names = sorted({run.experiment for run in kept_runs(root, site=site)})
         raise ConfigError(f"{root} holds nothing of {experiment!r}{nearest(experiment, names or ['none'])}")
-    locks = [FolderLock(run.folder) for run in found]
-    gone = [path for run in found for path in (*run.states, *(run.models if models else ()))]
+    locks = {run.folder: FolderLock(run.folder) for run in found}
+    held = [run for run in kept_runs(root, site=site) if run.folder in locks]  # a run may have ended since
+    gone = [path for run in held for path in (*run.states, *(run.models if models else ()))]
     for path in gone:
         path.unlink()
-    for lock, run in zip(locks, found, strict=True):
-        lock.release()
-        for place in run.folder.glob(f"{EARLIER}*"):
+    for folder, lock in locks.items():
+        for place in folder.glob(f"{EARLIER}*"):
             _remove_if_empty(place)
-        (run.folder / LOCK_NAME).unlink(missing_ok=True)
-        _remove_if_empty(run.folder)
-        _remove_if_empty(run.folder.parent)
+        (folder / LOCK_NAME).unlink(missing_ok=True)  # still held: who waits for it sees that it is gone
+        lock.release()
+        _remove_if_empty(folder)
+        _remove_if_empty(folder.parent)
     return tuple(gone)
 
 
 def _remove_if_empty(folder: Path) -> None:
-    if folder.is_dir() and not any(folder.iterdir()):
+    with suppress(OSError):  # it is not empty, or not there
         folder.rmdir()

@@ -11,7 +11,7 @@ from threading import Lock
 from weakref import WeakValueDictionary
 
 from monai_fedlora.errors import FedLoraError
-from monai_fedlora.files import for_the_owner
+from monai_fedlora.files import for_the_owner, make_folder
 
 LOCK_NAME = ".lock"
 _PATIENCE = 5.0  # ours: seconds in which a process of the same run that was told to end has ended
@@ -87,14 +87,28 @@ class _Hold:
     def __init__(self, folder: Path) -> None:
         self.descriptor = -1
         path = folder / LOCK_NAME
-        self.descriptor = for_the_owner(str(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
-        _lock(self.descriptor, path)
+        while not self._holds(path):
+            make_folder(folder)  # who removed the file, as forget does, may have removed the folder too
         os.ftruncate(self.descriptor, 0)
         os.write(self.descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
 
-    def __del__(self) -> None:
+    def _holds(self, path: Path) -> bool:
+        """Lock the file; False where it was removed meanwhile, so that others would lock another one."""
+        self._close()
+        self.descriptor = for_the_owner(str(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        _lock(self.descriptor, path)
+        try:
+            return os.path.samestat(os.fstat(self.descriptor), path.stat())
+        except FileNotFoundError:
+            return False
+
+    def _close(self) -> None:
         if self.descriptor >= 0:
             os.close(self.descriptor)
+            self.descriptor = -1
+
+    def __del__(self) -> None:
+        self._close()
 
 
 def _lock(descriptor: int, path: Path) -> None:

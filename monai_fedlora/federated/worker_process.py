@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from monai_fedlora.federated.site_work import SiteWork
 
 LOG_NAME = "site.log"
+_log = logging.getLogger("monai_fedlora.worker")
 _Question = tuple[dict[str, Any], Mapping[str, np.ndarray]]
 
 
@@ -46,6 +47,14 @@ def work_for(channel: Channel, *, stays: bool) -> None:
     sys.path[:] = setup["path"]
     os.umask(0o077)
     _log_into(Path(setup["private"]) / LOG_NAME)
+    try:
+        _answer(channel, setup, stays=stays)
+    except BaseException:
+        _log.exception("the process that works for the site ends")
+        raise
+
+
+def _answer(channel: Channel, setup: Mapping[str, Any], *, stays: bool) -> None:
     inbox = _Inbox(channel)
     module, _, name = setup["work"].rpartition(".")
     work: SiteWork = getattr(importlib.import_module(module), name)(

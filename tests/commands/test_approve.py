@@ -175,6 +175,18 @@ def code(job: Path) -> None:
     (job / "app" / "custom" / "deep" / "helper.py").write_text("")
 
 
+def further_app(job: Path) -> None:
+    (job / "other" / "custom").mkdir(parents=True)
+    (job / "other" / "custom" / "helper.py").write_text("")
+    path = job / "meta.json"
+    write_json(path, {**read_json(path), "deploy_map": {"app": ["server"], "other": ["north", "south"]}})
+
+
+def linked(job: Path) -> None:
+    path = job / "app" / "config" / "more"
+    path.symlink_to(job.parent)
+
+
 def executor(job: Path) -> None:
     path = job / "app" / "config" / "config_fed_client.json"
     value = read_json(path)
@@ -205,6 +217,8 @@ def uninstalled(job: Path) -> None:
     ("spoil", "said"),
     [
         (code, "app/custom/deep/helper.py"),
+        (further_app, "other/custom/helper.py"),
+        (linked, "app/config/more"),
         (executor, "nvflare.app_common.executors.script.Runner"),
         (component, "os.path"),
         (unreadable, "config_fed_client.json does not exist"),

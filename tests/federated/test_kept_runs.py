@@ -8,6 +8,7 @@ import pytest
 
 from monai_fedlora.cli import EXIT_ERROR, main
 from monai_fedlora.errors import ConfigError
+from monai_fedlora.federated import kept_runs as module
 from monai_fedlora.federated.kept_runs import forget, kept_runs, nbytes, private_folder
 from monai_fedlora.federated.lock import Busy, FolderLock
 
@@ -82,6 +83,19 @@ def test_a_run_that_goes_on_keeps_all(root: Path) -> None:
     with FolderLock(root / "hearts" / "south"), pytest.raises(Busy):
         forget(root, "hearts", models=True)
     assert names(root) - before <= {"hearts/north/.lock", "hearts/south/.lock"}
+
+
+def test_a_run_that_ends_before_its_folder_is_held_is_removed_as_it_is_then(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(folder: Path) -> FolderLock:
+        if folder.name == "south":
+            (folder / STATES[1]).rename(folder / "round-00002.safetensors")
+        return FolderLock(folder)
+
+    monkeypatch.setattr(module, "FolderLock", ended)
+    forget(root, "hearts", site="south")
+    assert names(root) & {f"hearts/south/{name}" for name in (*STATES, "round-00002.safetensors", ".lock")} == set()
 
 
 def test_a_link_out_of_the_folder_is_not_followed(root: Path, tmp_path: Path) -> None:

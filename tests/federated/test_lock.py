@@ -53,6 +53,23 @@ def test_a_folder_in_use_is_refused_with_the_process_until_that_is_killed(
     holder.wait()
 
 
+def test_a_lock_file_that_was_removed_while_it_was_waited_for_lets_no_second_run_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, lock = tmp_path / "run", module._lock
+    folder.mkdir()
+
+    def removed(descriptor: int, path: Path) -> None:
+        monkeypatch.setattr(module, "_lock", lock)
+        path.unlink()
+        folder.rmdir()
+        lock(descriptor, path)
+
+    monkeypatch.setattr(module, "_lock", removed)
+    with FolderLock(folder), open(folder / LOCK_NAME, "rb") as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def test_a_folder_that_was_never_locked_is_in_nobodys_known_use(tmp_path: Path) -> None:
     assert in_use(tmp_path) is None
 

@@ -67,6 +67,12 @@ def do(worker: Worker, deed: str, should_stop: Callable[[], bool] = never) -> di
     return worker.ask({"do": deed}, NOTHING, should_stop=should_stop)[0]
 
 
+def test_why_a_process_ended_by_itself_stands_in_the_sites_own_log(pool: Pool, tmp_path: Path) -> None:
+    with pytest.raises(WorkerDied, match=r"exit code 1; see site\.log"):
+        do(begun(pool, tmp_path, work="Nobody"), "anything")
+    assert "has no attribute 'Nobody'" in (tmp_path / "site.log").read_text()
+
+
 @pytest.fixture
 def worker(pool: Pool, tmp_path: Path) -> Iterator[Worker]:
     made = begun(pool, tmp_path)
