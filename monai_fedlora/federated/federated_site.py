@@ -20,29 +20,27 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Events
-from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
 from monai_fedlora.data.cases import SPLITS
 from monai_fedlora.data.origin import UNKNOWN, together
 from monai_fedlora.data.units import unit_numbers
-from monai_fedlora.engines.method import check_phases, steps_of_round, trained_after
-from monai_fedlora.errors import Aborted, ConfigError, PrivacyError
+from monai_fedlora.errors import Aborted, PrivacyError
 from monai_fedlora.federated.failures import note
+from monai_fedlora.federated.furnished import Furnished
 from monai_fedlora.federated.installation import check_installed
-from monai_fedlora.federated.materials import INSTALLED, Source, built, put_into
+from monai_fedlora.federated.materials import INSTALLED, Source
 from monai_fedlora.federated.noised_rounds import UnderBudget
 from monai_fedlora.federated.optimiser_state import load_optimiser, optimiser_tensors
 from monai_fedlora.federated.permit import EVALUATIONS, ROUNDS, Permit
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.plan_settings import plan_settings
 from monai_fedlora.federated.resting import Resting
 from monai_fedlora.federated.server_state import NEVER
 from monai_fedlora.federated.site_evaluation import SiteEvaluation
 from monai_fedlora.federated.site_policy import Policy, site_policy
 from monai_fedlora.federated.site_state import KeptAnswer, SiteState, SiteStore
+from monai_fedlora.federated.site_steps import SiteSteps
 from monai_fedlora.federated.update import Update, payload_digest
-from monai_fedlora.resources import bundle_configs
 from monai_fedlora.scope import Role
 from monai_fedlora.site_report import IDLE, IMAGES, REPORTED, Report, images_said, round_report
 
@@ -57,6 +55,7 @@ class Site:
         plan: the experiment.
         private_root: folder for private state, see :class:`SiteStore`.
         source: of the site's data and network.
+        furnished: what was read from that source for this site before, whose network was not trained; None reads it.
         should_stop: polled after every batch; the round is given up when it returns True.
         policy: returns the site's own limits, which are asked before every message.
         alone: whether the private folder is this site's, with one ledger; of several sites that are simulated on one
@@ -77,6 +76,7 @@ class Site:
         plan: Plan,
         private_root: str | os.PathLike[str],
         source: Source = INSTALLED,
+        furnished: Furnished | None = None,
         should_stop: Callable[[], bool] = lambda: False,
         policy: Callable[[], Policy] = site_policy,
         alone: bool = True,
@@ -89,19 +89,17 @@ class Site:
         check_installed(plan.bundle, bundle_sha256=plan.bundle_sha256, versions=plan.versions)
         self.method = plan.site_method(name)
         self.store = SiteStore(root=private_root, plan=plan, site=name)
-        self._config = ConfigParser(excludes=__package__.partition(".")[0])  # all of it would be imported to look there
-        self._config.read_config(bundle_configs(plan.bundle))
-        put_into(self._config, plan_settings(plan, name, output=self.store.folder), bundle=plan.bundle)
-        cases = source.furnish(self._config, plan=plan, site=name)
+        self._bundle = furnished or Furnished.of(plan, name, source=source, output=self.store.folder)
+        config, cases = self._bundle.config, self._bundle.cases
         units = {split: unit_numbers(cases.cases(split)) for split in SPLITS}
         self._origin = cases.origin
         self._cases = len(cases.training)
         self._permit.trains_on(cases.training)
-        self.network: nn.Module = self._bundled("network")
+        self.network: nn.Module = self._bundle.part("network")
         self.scope = plan.scope(self.network)
         self._permit.sends(self.scope.manifest)
-        self._optimiser: torch.optim.Optimizer = self._bundled("optimizer")
-        self._trainer = self._tuner = self._bundled("train::trainer")
+        self._optimiser: torch.optim.Optimizer = self._bundle.part("optimizer")
+        self._trainer = self._tuner = self._bundle.part("train::trainer")
         self._budget: UnderBudget | None = None
         if plan.privacy is not None:
             self._budget = UnderBudget(
@@ -111,7 +109,7 @@ class Site:
                 method=self.method,
                 scope=self.scope,
                 cases=cases.training,
-                config=self._config,
+                config=config,
                 ledger=self._private_root if alone else self.store.folder,
                 policy=policy,
             )
@@ -121,6 +119,7 @@ class Site:
         self._should_stop = should_stop
         for trainer in {self._trainer, self._tuner}:
             trainer.add_event_handler(Events.ITERATION_COMPLETED, _terminate_if, should_stop)
+        self._steps = SiteSteps(site=name, plan=plan, method=self.method, cases=self._cases, config=config)
         self._check_steps()
         self._permit.trains_on(cases.training, getattr(self._trainer.loss_function, "weight", None))
         self._permit.trains_with(self._trainer, self._optimiser, self.network)
@@ -129,8 +128,8 @@ class Site:
             method=self.method,
             network=self.network,
             scope=self.scope,
-            config=self._config,
-            bundled=self._bundled,
+            config=config,
+            bundled=self._bundle.part,
             uses=self._resting.uses,
             units=units,
         )
@@ -141,26 +140,9 @@ class Site:
         self._residual: Mapping[str, np.ndarray] = {}
 
     def _check_steps(self) -> None:
-        """Refuse a plan in which this site never trains a part of the method, whose initial values are never scored."""
-        if self._budget:
-            return  # each part has training of its own
-        batch = self._config.get("batch_size")
-        try:
-            check_phases(
-                self.method.phases(self.network),
-                cases=self._cases,
-                batch_size=batch,
-                accumulation_steps=self._config.get("accumulation_steps", 1),
-                epochs=self.plan.local_epochs,
-                rounds=self.plan.start_round + self.plan.rounds,
-                fine_tune_epochs=self.plan.fine_tune_epochs,
-            )
-        except ConfigError as error:
-            raise ConfigError(f"{self.name} has {self._cases} training cases, in batches of {batch}: {error}") from None
-
-    def _bundled(self, part: str) -> Any:
-        """Return an object of the bundle."""
-        return built(self._config, part, site=self.name)
+        """Refuse a plan in which this site never trains a part of the method; under a budget each is trained apart."""
+        if self._budget is None:
+            self._steps.check(self.network)
 
     def train_round(
         self, round_number: int, shared: Mapping[str, np.ndarray], *, accepted: int | None = None
@@ -296,7 +278,8 @@ class Site:
         before = {split: self._evaluation.of_shared(split) for split, _ in splits} if alone else {}
         epochs = self.plan.epochs_after if alone or self.scope.keys(Role.PRIVATE) else 0
         tuned = self._fine_tune(epochs) if epochs else {}
-        personal = epochs > 0 or self._has_personal()
+        keys = self.scope.keys(Role.PRIVATE)
+        personal = epochs > 0 or self._steps.trained(self.network, keys, epoch=self._trainer.state.epoch)
         if not personal:
             _log.warning("%s has not trained its part of %s: no personal model", self.name, self.plan.experiment)
         evidence: dict[str, Tensor] = {}
@@ -333,22 +316,6 @@ class Site:
             shared = set(self.scope.keys(Role.SHARED))
             moved = ((name, p) for name, p in self.network.named_parameters() if name in shared and p.requires_grad)
             return {name: parameter.detach().clone() for name, parameter in moved}
-
-    def _has_personal(self) -> bool:
-        """Whether the site has trained a private part, of which no parameter is left at its initial value."""
-        epochs = self.plan.local_epochs
-        steps = steps_of_round(
-            cases=self._cases,
-            batch_size=self._config.get("batch_size"),
-            accumulation_steps=self._config.get("accumulation_steps", 1),
-            epochs=epochs,
-        )
-        return trained_after(
-            self._trainer.state.epoch // epochs,
-            self.method.phases(self.network),
-            keys=self.scope.keys(Role.PRIVATE),
-            steps=steps,
-        )
 
     def _claim(self, round_number: int, shared: Mapping[str, np.ndarray], accepted: int | None) -> str:
         """Take the folder for a task, once it is known to be one; return the hash of what the server has sent."""

@@ -10,23 +10,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser
-
 from monai_fedlora.data.cases import Datalist
 from monai_fedlora.engines.preprocessed import Preprocessed
 from monai_fedlora.errors import PrivacyError
+from monai_fedlora.federated.furnished import Furnished
 from monai_fedlora.federated.installation import check_installed, installed_versions
 from monai_fedlora.federated.lock import FolderLock
-from monai_fedlora.federated.materials import INSTALLED, Source, built, put_into
+from monai_fedlora.federated.materials import INSTALLED, Source
 from monai_fedlora.federated.noised_rounds import NoisedRound, checked_account
 from monai_fedlora.federated.permit import Permit
 from monai_fedlora.federated.plan import Plan
-from monai_fedlora.federated.plan_settings import plan_settings
 from monai_fedlora.federated.readiness import Readiness, told_cases, told_megabytes
 from monai_fedlora.federated.reasons import DISK_FULL, reason_of
 from monai_fedlora.federated.site_policy import Policy, site_policy
 from monai_fedlora.federated.site_state import SiteStore
-from monai_fedlora.resources import bundle_configs, bundle_digest
+from monai_fedlora.resources import bundle_digest
 from monai_fedlora.scope import Manifest, Role, Scope
 
 _STATES = 3  # ours: two rounds that are kept, and one that is being written
@@ -46,6 +44,10 @@ class Examination:
         policy: returns the site's own limits.
         note: is given every error, which stays in the site.
         alone: see :class:`monai_fedlora.federated.federated_site.Site`.
+
+    Attributes:
+        furnished: what a site that is ready has read, for the :class:`~monai_fedlora.federated.federated_site.Site`
+            that trains with it; None before, and of one that is not ready.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Examination:
     source: Source = INSTALLED
     policy: Callable[[], Policy] = site_policy
     alone: bool = True
+    furnished: Furnished | None = field(default=None, init=False)
     _codes: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
@@ -73,6 +76,9 @@ class Examination:
             return Readiness(codes=tuple(sorted(self._codes)), **said)
         with self._looked_at(), tempfile.TemporaryFile(dir=self.private_root) as file:
             file.write(b"a site can write here")
+        cases: Datalist | None = None
+        with self._looked_at():
+            cases = self._data()
         with self._looked_at():
             self._alone_here()
         with self._looked_at():
@@ -80,9 +86,8 @@ class Examination:
             said |= {"needed_mb": told_megabytes(needed), "free_mb": told_megabytes(free)}
             if free < needed:
                 self._codes.add(DISK_FULL)
-        cases: Datalist | None = None
-        with self._looked_at():
-            cases = self._data()
+        if self._codes:
+            self.furnished = None
         if cases is not None and not self._codes and self.plan.privacy is None:  # a budget withholds counts
             said["cases"] = told_cases(len(cases.training))
         return Readiness(codes=tuple(sorted(self._codes)), **said)
@@ -104,7 +109,9 @@ class Examination:
             PrivacyError: it would share something else than the job says.
             WeightsError: the backbone is missing, damaged or another one.
         """
-        network = self.source.network(self.plan, self.plan.site_method(self.name))
+        network = self.furnished.network() if self.furnished else None
+        if network is None:
+            network = self.source.network(self.plan, self.plan.site_method(self.name))
         scope: Scope = self.plan.scope(network)
         if scope.manifest != self.manifest:
             raise PrivacyError(
@@ -125,14 +132,11 @@ class Examination:
             PolicyError: the cases are too few for the site's policy, or, under a budget, the steps of a round are, or
                 the rounds would pass the budget.
         """
-        config = ConfigParser()
-        config.read_config(bundle_configs(self.plan.bundle))
-        settings = plan_settings(self.plan, self.name, output=self.private_root)
-        put_into(config, settings, bundle=self.plan.bundle)
-        cases = self.source.furnish(config, plan=self.plan, site=self.name)
+        store = SiteStore(root=self.private_root, plan=self.plan, site=self.name)
+        self.furnished = Furnished.of(self.plan, self.name, source=self.source, output=store.folder)
+        config, cases = self.furnished.config, self.furnished.cases
         self._permit.trains_on(cases.training)
         if self.plan.privacy is not None:
-            store = SiteStore(root=self.private_root, plan=self.plan, site=self.name)
             noised = NoisedRound.of(self.plan, self.name, batch_size=config.get("batch_size"))
             self.policy().check_steps(noised.mechanism.steps)
             checked_account(
@@ -144,7 +148,7 @@ class Examination:
                 policy=self.policy,
             )
         if "preprocessing" in config.get("train", {}):  # a bundle of one's own may do it otherwise
-            data, steps = (built(config, f"train::{part}", site=self.name) for part in ("data", "preprocessing"))
+            data, steps = (self.furnished.part(f"train::{part}") for part in ("data", "preprocessing"))
             Preprocessed(data[:1], steps, store=None, progress=False).image(0)
         return cases
 

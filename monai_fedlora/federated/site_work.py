@@ -15,6 +15,7 @@ from monai_fedlora.environment import GPU_PROCESSES, THREADS
 from monai_fedlora.errors import Aborted, PrivacyError
 from monai_fedlora.federated.failures import noted
 from monai_fedlora.federated.federated_site import Site
+from monai_fedlora.federated.furnished import Furnished
 from monai_fedlora.federated.job_files import MANIFEST_NAME, PLAN_NAME, trusted_plan
 from monai_fedlora.federated.plan import Plan
 from monai_fedlora.federated.readiness import Readiness
@@ -27,7 +28,9 @@ _Answer = tuple[dict[str, Any], Mapping[str, np.ndarray]]
 
 
 class SiteWork:
-    """A site that answers questions, built for the first one and again after one that failed.
+    """A site that answers questions, built for the first task and again after one that failed.
+
+    The first one begins with the cases and the network that were read to find out whether the site is ready.
 
     On the CPU the number of torch threads is ``MONAI_FEDLORA_THREADS``; unset, it is one in the simulator, whose
     results then do not depend on how many sites run at once, and torch's default elsewhere. On a GPU the features of
@@ -59,6 +62,7 @@ class SiteWork:
         self._simulated = simulated
         self._should_stop = should_stop
         self._site: Site | None = None
+        self._furnished: Furnished | None = None
         self._budget = False
 
     def answer(self, question: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> _Answer:
@@ -98,6 +102,7 @@ class SiteWork:
     def build_site(self) -> Site:
         """Build the site as its own bundle and settings say, and refuse a job that is about something else."""
         plan = self._plan()
+        furnished, self._furnished = self._furnished, None  # for one site; a further one reads again
         if self._simulated:
             os.environ.setdefault(GPU_PROCESSES, str(len(plan.sites)))
         site = Site(
@@ -107,6 +112,7 @@ class SiteWork:
             should_stop=self._should_stop,
             policy=partial(site_policy, self._local),
             alone=not self._simulated,
+            furnished=furnished,
         )
         if site.scope.manifest != self._manifest():
             raise PrivacyError(
@@ -116,7 +122,8 @@ class SiteWork:
         return site
 
     def _readiness(self) -> Readiness:
-        return Examination(
+        self._furnished = None
+        examination = Examination(
             name=self._name,
             plan=self._plan(),
             manifest=self._manifest(),
@@ -124,7 +131,10 @@ class SiteWork:
             policy=partial(site_policy, self._local),
             note=lambda error: noted(error, self._private),
             alone=not self._simulated,
-        ).readiness()
+        )
+        said = examination.readiness()
+        self._furnished = None if self._site else examination.furnished
+        return said
 
     def _plan(self) -> Plan:
         """The job's plan, with the threads that this process may compute it with."""

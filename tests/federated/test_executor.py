@@ -41,6 +41,7 @@ from monai_fedlora.federated.site_readiness import Examination
 from monai_fedlora.federated.site_work import SiteWork
 from monai_fedlora.federated.workers import DiedIdle
 from monai_fedlora.files import read_json, write_json
+from monai_fedlora.methods import build
 from monai_fedlora.scope import Manifest
 from tests.federated.conftest import Prepared, same_bits
 
@@ -274,6 +275,24 @@ def test_readiness_is_that_of_the_examination_and_builds_no_site(
     same = ("cases", "bundle", "versions", "needed_mb")
     assert [getattr(told, name) for name in same] == [getattr(expected, name) for name in same]
     assert client.work._site is None
+
+
+@pytest.mark.slow
+def test_a_site_trains_with_what_was_loaded_to_find_out_whether_it_is_ready(
+    client: Client, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = Site(name="site-1", plan=client.plan, private_root=tmp_path / "other", source=prepared.source)
+    loaded, load = list[str](), build.read_backbone
+    monkeypatch.setattr(build, "read_backbone", lambda *given, **more: (loaded.append("once"), load(*given, **more))[1])
+    client.send(readiness_message(), READY_TASK)
+    assert loaded == ["once"]
+    update = open_message(client.train(), DataKind.WEIGHTS)
+    assert loaded == ["once"]
+    assert same_bits(update.data, expected.train_round(0, client.shared).tensors)
+    client.send(weights_message({}), TRAIN_TASK, 1)  # is refused before the site is asked
+    client.work._site = None
+    client.work.build_site()
+    assert loaded == ["once", "once"]
 
 
 def test_why_a_site_is_not_ready_is_a_code_for_the_log_and_the_server(

@@ -22,6 +22,7 @@ from monai_fedlora.data.site import PhantomSettings
 from monai_fedlora.engines.method import Turns
 from monai_fedlora.errors import PolicyError
 from monai_fedlora.federated.federated_site import Site
+from monai_fedlora.federated.furnished import Furnished
 from monai_fedlora.federated.initial import build_shared
 from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.permit import EVALUATIONS, ROUNDS, Permit
@@ -41,7 +42,7 @@ class Untouched:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.done: list[str] = []
-        for part, name in ((SiteEvaluation, "of_network"), (Site, "_bundled")):
+        for part, name in ((SiteEvaluation, "of_network"), (Furnished, "part")):
             patch.setattr(part, name, self._note(name))
 
     def _note(self, name: str) -> Callable[..., Any]:

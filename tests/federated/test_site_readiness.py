@@ -46,6 +46,9 @@ class Ward:
         return self.look().codes
 
     def look(self) -> Any:
+        return self.examination().readiness()
+
+    def examination(self) -> Examination:
         return Examination(
             name="site-1",
             plan=self.plan,
@@ -54,7 +57,7 @@ class Ward:
             source=self.source,
             policy=lambda: self.policy,
             note=lambda error: self.errors.append(f"{type(error).__name__}: {error}"),
-        ).readiness()
+        )
 
     def change_list(self, change: Callable[[dict[str, Any]], None]) -> None:
         value = read_json(self.prepared.data / "site-1" / "datalist.json")
@@ -157,6 +160,14 @@ def test_what_is_wrong_is_named_by_its_code_and_told_in_full_at_the_site_alone(
     assert said.codes == (code,), ward.errors
     assert said.cases is None
     assert len(ward.errors) == 1
+
+
+@pytest.mark.parametrize("spoil", [image_gone, another_backbone])
+def test_a_site_that_is_not_ready_keeps_nothing_of_what_it_has_read(ward: Ward, spoil: Callable[[Ward], None]) -> None:
+    spoil(ward)
+    examination = ward.examination()
+    assert examination.readiness().codes
+    assert examination.furnished is None
 
 
 def test_several_things_are_named_at_once(ward: Ward) -> None:
