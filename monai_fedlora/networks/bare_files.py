@@ -1,8 +1,7 @@
-"""Settings that neither names nor shapes of tensors tell, of weights beside which no description lies.
+"""Settings that neither names nor shapes of tensors tell: the number of heads, the activation and the epsilon of norms.
 
-They are the number of heads, the activation and the epsilon of norms. What the tensors themselves give away is
-compared; what is known to differ among networks with the same names and shapes is refused; what is left is as the
-size's name says.
+What the tensors themselves give away is compared, whatever lies beside them. Where no description does, what is known
+to differ among networks with the same names and shapes is refused, and what is left is as the size's name says.
 """
 
 from __future__ import annotations
@@ -43,6 +42,7 @@ def check_bare(
     path: Path,
     *,
     size: str | None,
+    described: bool,
     pinned: bool,
 ) -> tuple[str, ...]:
     """Refuse what the tensors contradict, or what nothing tells of a family that computes in more than one way.
@@ -57,10 +57,11 @@ def check_bare(
         settings: of the network that is to be filled.
         path: of the file, for messages.
         size: that the file says it is of; None where it says none.
+        described: whether a description lies beside the file, which the caller compared with ``settings``.
         pinned: whether the file is the one of a pin; who made the pin had all this checked, and needs no description.
 
     Returns:
-        What was taken as the settings have it, such as ``"n_heads 12"``.
+        What was taken as the settings have it, such as ``"n_heads 12"``; nothing of a described file.
 
     Raises:
         WeightsError: see above; the message says what to put beside the file.
@@ -80,17 +81,20 @@ def check_bare(
         told = {name: getattr(said, name) for name in _UNTOLD}
     elif {name.rpartition(".")[2] for name in found.outside} >= _OPENAIS:
         told["activation"] = "quick_gelu"
-    elif settings.pre_norm and not pinned:
+    elif settings.pre_norm and not (described or pinned):
         raise WeightsError(_untold_activation(path))
     table = _narrow_table(found, tensors, settings) if said is None else None
     if table is not None and _is_mocos(table):
         told["n_heads"] = _MOCO_HEADS
-    elif table is not None and _is_sine_cosine(table) and not pinned:
+    elif table is not None and _is_sine_cosine(table) and not (described or pinned):
         raise WeightsError(_untold_heads(path, settings))
     for name, value in told.items():
         if (own := getattr(settings, name)) != value:
             whose = _whose(name, size if said else None)
-            raise WeightsError(f"{path} is of {whose}, of which {name} is {value}, not {own}; choose that size")
+            beside = ", and take away the description beside it, which is of another network" if described else ""
+            raise WeightsError(f"{path} is of {whose}, of which {name} is {value}, not {own}; choose that size{beside}")
+    if described:
+        return ()
     if eps is not None:
         told["norm_eps"] = eps
     assumed = [_assumed(name, settings) for name in _UNTOLD if name not in told]

@@ -72,6 +72,8 @@ def opened(checkpoint: CheckpointFiles, *, pickled: bool) -> Iterator[dict[str, 
             if both := sorted(tensors.keys() & found.keys()):
                 raise WeightsError(f"{part} holds {both[0]}, which another file of {part.parent} holds too")
             tensors |= found
+        if not tensors:
+            raise WeightsError(f"{checkpoint.path} holds no tensors; whoever wrote it saved nothing, get another one")
         yield tensors
 
 

@@ -24,6 +24,7 @@ _BEGINNINGS = (
     (rb"GGUF", "holds weights quantised for llama.cpp; get those that the owner publishes for PyTorch"),
 )
 _BEGINNING_OF_SAFETENSORS = re.compile(rb'.{6}\0\0\s*\{\s*"', re.DOTALL)  # the length of what follows, and its JSON
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"7z\xbc\xaf", b"Rar!")
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 
 
@@ -53,11 +54,13 @@ def _what(path: Path, beginning: bytes, *, pickled: bool) -> str | None:
     for pattern, what in _BEGINNINGS:
         if re.match(pattern, beginning, re.IGNORECASE):
             return what
-    if zipfile.is_zipfile(path) and _is_numpys(path):
+    if _is_numpys(path):
         return (
             "holds NumPy's arrays, in which Google publishes weights of JAX; get their conversion to PyTorch, timm's "
             "or transformers'"
         )
+    if beginning.startswith(_PACKED) or beginning[257:262] == b"ustar" or _is_other_archive(path):
+        return "is an archive of files; unpack it, and give what is inside"
     if pickled and _BEGINNING_OF_SAFETENSORS.match(beginning):
         return "is a safetensors file under another name; rename it to end in .safetensors"
     if not pickled and (_PICKLE.match(beginning) or beginning.startswith(b"PK")):
@@ -69,9 +72,22 @@ def _what(path: Path, beginning: bytes, *, pickled: bool) -> str | None:
 
 
 def _is_numpys(path: Path) -> bool:
+    names = _inside(path)
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+def _is_other_archive(path: Path) -> bool:
+    """Whether it is an archive of ZIP that torch did not write."""
+    names = _inside(path)
+    return bool(names) and not any(name.endswith("/data.pkl") for name in names)
+
+
+def _inside(path: Path) -> list[str]:
+    """Names in an archive of ZIP; none of anything else."""
+    if not zipfile.is_zipfile(path):
+        return []
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            return archive.namelist()
     except (OSError, zipfile.BadZipFile):  # damaged, which whoever reads it says
-        return False
-    return bool(names) and all(name.endswith(".npy") for name in names)
+        return []

@@ -175,5 +175,5 @@ def read_config(path: Path) -> Any:
         reason = str(error).strip().splitlines()
         raise WeightsError(
             f"{path} is not understood by transformers ({reason[0] if reason else type(error).__name__}); it may be "
-            "damaged, or of another library: then give the path of the weights file itself"
+            "damaged, or of another library or of code of its own: then take the weights file into a folder of its own"
         ) from error

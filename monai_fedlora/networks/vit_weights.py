@@ -14,7 +14,7 @@ from monai_fedlora.networks.bare_files import check_bare
 from monai_fedlora.networks.checkpoint_files import BackboneInfo, CheckpointFiles, listed
 from monai_fedlora.networks.checkpoint_tensors import CheckpointTensor, Shape, opened, written_size
 from monai_fedlora.networks.fitting import fitting_sizes
-from monai_fedlora.networks.layouts.others import other_names
+from monai_fedlora.networks.layouts.others import of_adapters, other_names
 from monai_fedlora.networks.layouts.recognise import Recognised, recognise
 from monai_fedlora.networks.layouts.sizes import sizes_in
 from monai_fedlora.networks.layouts.vit_layout import Origin
@@ -85,10 +85,9 @@ def match_vision_transformer(
     match = _match(network, tensors, path, heads=heads)
     _check_shapes(match, network, tensors, path)
     check_turned(match.found, tensors, network.settings, path)
-    if config or open_clip:
-        return replace(match, assumed=assumed)
-    size = written_size(checkpoint)
-    return replace(match, assumed=check_bare(match.found, tensors, network.settings, path, size=size, pinned=pinned))
+    described, size = bool(config or open_clip), written_size(checkpoint)
+    untold = check_bare(match.found, tensors, network.settings, path, size=size, described=described, pinned=pinned)
+    return replace(match, assumed=assumed + untold)
 
 
 def load_vision_transformer(
@@ -173,6 +172,8 @@ def _read_as(found: Recognised) -> str:
 
 def _advice(found: Recognised, shapes: Mapping[str, Shape], settings: ViTSettings) -> str:
     """Which sizes the file fits, or whose it is, to follow what is wrong."""
+    if adapted := of_adapters(shapes):
+        return f". By its names {adapted}"
     if other := other_names(shapes):
         return f". By its names it is of {other.sentence}"
     said = sizes_in(found, shapes)

@@ -63,13 +63,19 @@ def find_weights(source: str | Path) -> CheckpointFiles:
         return CheckpointFiles(parts=(path,))
     if path.is_dir():
         return _in_folder(name, lambda wanted: path / wanted if (path / wanted).is_file() else None)
+    if path.is_symlink():
+        raise WeightsError(f"{source} {_to_nowhere(path)}")
     raise WeightsError(f"{source} does not exist; give a weights file, or a folder with {CONFIG_NAME} and the weights")
 
 
 def _refuse_part(path: Path) -> None:
     """Refuse one file of several that are read together."""
-    if re.search(r"-\d{5}-of-(?!00001)\d{5}$", path.stem) and any(path.parent.glob("*.index.json")):
+    if _is_part(path):
         raise WeightsError(f"{path} is one part of weights in several files; give their folder, {path.parent}")
+
+
+def _is_part(path: Path) -> bool:
+    return re.search(r"-\d{5}-of-(?!00001)\d{5}$", path.stem) is not None
 
 
 def find_beside(source: str | Path, name: str) -> Path | None:
@@ -121,7 +127,9 @@ def _in_folder(name: str, get: Callable[[str], Path | None]) -> CheckpointFiles:
     names = (*(_IN_FOLDER if config else ()), *_OPEN_CLIP_IN_FOLDER)
     found = next(((wanted, path) for wanted in names if (path := get(wanted))), None)
     if found is None:
-        raise WeightsError(f"{name} holds no weights; one of {', '.join(names)} is needed{_files_in(name)}")
+        raise WeightsError(
+            f"{name} holds no weights; one of {', '.join(names)} is needed, or the path of a file{_files_in(name)}"
+        )
     wanted, path = found
     if not wanted.endswith(".index.json"):
         return CheckpointFiles(parts=(path,), config=config)
@@ -139,12 +147,22 @@ def _files_in(name: str) -> str:
     folder = Path(name)
     if snapshots := sorted(folder.glob("snapshots/*/")):
         return f". It is a cache of the hub, in which they lie deeper: give {snapshots[-1]}"
-    there = (
-        sorted(path.name for path in folder.iterdir() if path.suffix in (".safetensors", *PICKLED))
-        if folder.is_dir()
-        else []
+    if not folder.is_dir():
+        return ""
+    there = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", *PICKLED))
+    if lost := [path for path in there if path.is_symlink() and not path.exists()]:
+        return f". {lost[0].name} is there and {_to_nowhere(lost[0])}"
+    parts = [path.name for path in there if _is_part(path)]
+    if parts and not any(folder.glob("*.index.json")):
+        return f". Of {listed(parts)} the list is missing, whose name ends in .index.json: get it from their origin"
+    return f". Of weights there is {listed([path.name for path in there])}" if there else ""
+
+
+def _to_nowhere(link: Path) -> str:
+    return (
+        f"is a link to {link.readlink()}, which does not exist: the folder was copied without what its links lead to, "
+        "as of the hub's cache; copy it anew with cp -L, or get the file from its origin"
     )
-    return f". Of weights there is {listed(there)}" if there else ""
 
 
 def _parts_of(index: Path) -> list[str]:

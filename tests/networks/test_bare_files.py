@@ -76,6 +76,32 @@ def test_a_file_that_says_its_size_has_that_sizes_settings(tmp_path: Path, monke
     assert_refused(image_tower(**OPEN_CLIP), tmp_path / "w.safetensors", said)
 
 
+@pytest.mark.parametrize("numbers", [True, False])
+def test_a_description_of_laions_beside_openais_own_file_is_a_contradiction(numbers: bool, tmp_path: Path) -> None:
+    state, shape = open_clip().state_dict(), image_tower(**OPEN_CLIP).settings
+    if numbers:
+        state |= {name: torch.tensor(7) for name in ("input_resolution", "context_length", "vocab_size")}
+    torch.save(state, tmp_path / "w.pth")
+    config = {"model_type": "clip_vision_model", "hidden_act": "gelu", "hidden_size": shape.dim}
+    config |= {"num_hidden_layers": shape.depth, "num_attention_heads": shape.n_heads, "patch_size": shape.patch}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "intermediate_size": shape.mlp_width}))
+    if not numbers:
+        load_backbone(image_tower(**OPEN_CLIP), tmp_path / "w.pth")
+        return
+    said = ("OpenAI's CLIP", "activation is quick_gelu, not gelu", "take away the description")
+    assert_refused(image_tower(**OPEN_CLIP), tmp_path / "w.pth", *said)
+
+
+def test_a_description_of_six_heads_beside_mocos_table_is_a_contradiction(tmp_path: Path) -> None:
+    path = timms(randomised(small(heads=12)), tmp_path, sine_cosine(rows_first=True))
+    config: dict[str, Any] = {"architecture": "vit_small_patch8_224", "model_args": {}, "pretrained_cfg": {}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert_refused(small(heads=6), path, "MoCo v3's ViT-S", "n_heads is 12, not 6", "take away the description")
+    config["model_args"]["num_heads"] = 12
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load_backbone(small(heads=12), path).assumed == ()
+
+
 # ---- heads ---------------------------------------------------------------------------------------------
 
 SMALL, SIDE = 384, 48

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import tarfile
+import zipfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -31,6 +34,20 @@ def numpys() -> bytes:
     return stream.getvalue()
 
 
+def tar(mode: Literal["w", "w:gz"]) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode) as archive:
+        archive.addfile(tarfile.TarInfo("model/model.safetensors"))
+    return stream.getvalue()
+
+
+def zipped() -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("model/model.safetensors", save(STORED))
+    return stream.getvalue()
+
+
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab\nsize 345636463\n"
 PAGE = b"\n<!DOCTYPE html><html><head><title>Sign in</title></head></html>"
 
@@ -47,8 +64,11 @@ PAGE = b"\n<!DOCTYPE html><html><head><title>Sign in</title></head></html>"
         (b"\x89HDF\r\n\x1a\n" + bytes(40), "TensorFlow's weights"),
         (b"GGUF" + bytes(40), "llama.cpp"),
         (numpys(), "timm's or transformers'"),
+        (tar("w"), "an archive of files; unpack it"),
+        (tar("w:gz"), "an archive of files; unpack it"),
+        (zipped(), "an archive of files; unpack it"),
     ],
-    ids=["empty", "pointer", "page", "denied", "JSON", "HDF5", "GGUF", "npz"],
+    ids=["empty", "pointer", "page", "denied", "JSON", "HDF5", "GGUF", "npz", "tar", "gzip", "zip"],
 )
 def test_what_is_no_weights_is_named(tmp_path: Path, suffix: str, content: bytes, said: str) -> None:
     path = tmp_path / f"w{suffix}"

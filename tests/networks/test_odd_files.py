@@ -21,10 +21,12 @@ from tests.networks.published import (
     PATCH,
     SIDE,
     assert_refused,
+    assert_same,
     folder_of,
     in_timms_names,
     network_of,
     randomised,
+    state_of,
 )
 
 
@@ -106,3 +108,37 @@ def test_colours_in_another_order_are_refused(tmp_path: Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps({"do_flip_channel_order": True}))
     with pytest.raises(WeightsError, match="blue, green, red"):
         read_image_settings(folder)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_adapters_of_peft_are_to_be_merged(alone: bool, tmp_path: Path) -> None:
+    state = {f"base_model.model.{key}".replace("attn.qkv.", "attn.qkv.base_layer."): v for key, v in timms().items()}
+    adapters = {f"base_model.model.blocks.0.attn.qkv.lora_{part}.weight": torch.ones(2, 2) for part in "AB"}
+    torch.save(adapters if alone else state | adapters, tmp_path / "weights.pth")
+    assert_refused(network_of(), tmp_path / "weights.pth", "holds adapters of PEFT", "merge_and_unload()")
+
+
+def test_a_file_without_any_tensor_is_called_empty(tmp_path: Path) -> None:
+    save_file({}, tmp_path / "weights.safetensors")
+    assert_refused(network_of(), tmp_path / "weights.safetensors", "weights.safetensors holds no tensors")
+
+
+def test_monais_older_patch_embedding_has_a_token_without_use(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"norm_eps": 1e-5, "class_token": False, "readout": "mean_of_norm"}
+    own = state_of(randomised(network_of(**options)))
+    names = {"embed.patch": "patch_embedding.patch_embeddings", "mlp.fc1": "mlp.linear1", "mlp.fc2": "mlp.linear2"}
+    names |= {"attn.proj": "attn.out_proj", "embed.position": "patch_embedding.position_embeddings"}
+    state = {"vit.patch_embedding.cls_token": torch.zeros(1, 1, DIM)}
+    for key, value in own.items():
+        if ".attn.q." in key:
+            fused = torch.cat([own[key.replace(".q.", f".{part}.")] for part in "qkv"])
+            state[f"vit.{key.replace('.q.', '.qkv.')}"] = fused
+        elif not key.startswith("head.") and ".attn.k." not in key and ".attn.v." not in key:
+            for ours, theirs in names.items():
+                key = key.replace(ours, theirs)
+            state[f"vit.{key}"] = value
+    torch.save(state, tmp_path / "weights.pth")
+    network = network_of(**options, seed=6)
+    assert "vit.patch_embedding.cls_token" in load_backbone(network, tmp_path / "weights.pth").skipped
+    read = state_of(network)
+    assert_same({key: read[key] for key in own if "head" not in key}, {k: own[k] for k in own if "head" not in k})

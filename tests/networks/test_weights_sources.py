@@ -40,7 +40,20 @@ def test_weights_in_several_files_are_read_together(tmp_path: Path) -> None:
 def test_a_part_alone_is_refused(tmp_path: Path) -> None:
     folder = split_folder(tmp_path)
     part = folder / "model-00001-of-00002.safetensors"
-    assert_refused(EMPTY, part, "is one part of weights in several files; give their folder", str(folder))
+    said = "is one part of weights in several files; give their folder"
+    assert_refused(EMPTY, part, said, str(folder))
+    (folder / "model.safetensors.index.json").unlink()
+    assert_refused(EMPTY, part, said, str(folder))
+    assert_refused(EMPTY, folder, f"Of {part.name}, model-00002-of-00002.safetensors the list is missing")
+
+
+def test_a_link_to_nowhere_is_called_one(tmp_path: Path) -> None:
+    """As in a folder of the hub's cache that was copied alone."""
+    folder = folder_of(tmp_path / "copied")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to(Path("..") / "blobs" / "abc")
+    for source in (folder, folder / "model.safetensors"):
+        assert_refused(EMPTY, source, "is a link to ../blobs/abc, which does not exist", "cp -L")
 
 
 def test_a_missing_part_is_named(tmp_path: Path) -> None:

@@ -22,7 +22,13 @@ MONAI = ViTLayout(
     },
     head="classification_head",
     norm_eps=1e-5,
-    leftovers=(r"blocks\.\d+\.(norm_)?cross_attn\.", r"classification_head\.", r"conv3d_transpose(_1)?\."),
+    # The class token inside the patch embedding is of versions before 1.0, which held it and had no use for it.
+    leftovers=(
+        r"patch_embedding\.cls_token$",
+        r"blocks\.\d+\.(norm_)?cross_attn\.",
+        r"classification_head\.",
+        r"conv3d_transpose(_1)?\.",
+    ),
 )
 MONAI_PERCEPTRON = replace(
     MONAI, modules={**MONAI.modules, "embed.patch": "patch_embedding.patch_embeddings.1"}, patch_linear=True

@@ -84,6 +84,19 @@ OTHERS = (
 )
 
 
+_ADAPTERS = re.compile(r"\.(base_layer|lora_[AB]|lora_magnitude_vector|ia3_l|modules_to_save)(\.|$)")
+
+
+def of_adapters(names: Iterable[str]) -> str | None:
+    """What to do with adapters of PEFT, alone or inside of a network; None where there are none."""
+    if not any(map(_ADAPTERS.search, names)):
+        return None
+    return (
+        "it holds adapters of PEFT: load them onto the network that they were trained on, merge them with "
+        "merge_and_unload(), and save what that returns"
+    )
+
+
 def other_type(model_type: str) -> OtherNetwork | None:
     """The family of a model of transformers; None of one that is not listed."""
     return next((other for other in OTHERS if model_type in other.types), None)

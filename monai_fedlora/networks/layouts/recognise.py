@@ -11,7 +11,7 @@ from monai_fedlora.errors import WeightsError
 from monai_fedlora.networks.checkpoint_files import listed
 from monai_fedlora.networks.checkpoint_tensors import Shape
 from monai_fedlora.networks.layouts import LAYOUTS
-from monai_fedlora.networks.layouts.others import other_names
+from monai_fedlora.networks.layouts.others import of_adapters, other_names
 from monai_fedlora.networks.layouts.vit_layout import ViTLayout
 
 
@@ -62,6 +62,9 @@ def recognise(shapes: Mapping[str, Shape], path: Path) -> Recognised:
 
 
 def _instead(names: Iterable[str]) -> str:
+    names = list(names)
+    if adapted := of_adapters(names):
+        return adapted
     other = other_names(names)
     if other:
         return f"by its names it is of {other.sentence}"
