@@ -104,13 +104,20 @@ def forget(root: Path, experiment: str, *, site: str | None = None, models: bool
         The files that were removed.
 
     Raises:
-        ConfigError: there is nothing of that name.
+        ConfigError: there is nothing of that name, or a site has no personal model yet, so that its states hold its
+            only private part, and ``models`` is not given; nothing was removed.
         Busy: a run uses one of the folders; nothing was removed.
     """
     found = [run for run in kept_runs(root, site=site) if run.experiment == experiment]
     if not found:
         names = sorted({run.experiment for run in kept_runs(root, site=site)})
         raise ConfigError(f"{root} holds nothing of {experiment!r}{nearest(experiment, names or ['none'])}")
+    unfinished = [run.site for run in found if not run.models]
+    if unfinished and not models:
+        raise ConfigError(
+            f"{experiment!r} has left no personal model at {', '.join(unfinished)}, so that its states of rounds hold "
+            "the only private part; let the run go on to its end, or give --models to remove that too"
+        )
     locks = {run.folder: FolderLock(run.folder) for run in found}
     held = [run for run in kept_runs(root, site=site) if run.folder in locks]  # a run may have ended since
     gone = [path for run in held for path in (*run.states, *(run.models if models else ()))]

@@ -22,7 +22,7 @@ def root(tmp_path: Path) -> Path:
     folder = tmp_path / "private"
     for experiment, site, names in (
         ("hearts", "north", (*STATES, *MODELS)),
-        ("hearts", "south", STATES),
+        ("hearts", "south", (*STATES, MODELS[0])),
         ("skins", "north", MODELS),
     ):
         for name in names:
@@ -51,7 +51,7 @@ def test_all_that_runs_have_left_is_found_and_nothing_else(root: Path) -> None:
         ("hearts", "south"),
         ("skins", "north"),
     ]
-    assert [(nbytes(run.states), nbytes(run.models)) for run in found] == [(20, 20), (15, 0), (0, 15)]
+    assert [(nbytes(run.states), nbytes(run.models)) for run in found] == [(20, 20), (15, 5), (0, 15)]
     assert [run.experiment for run in kept_runs(root, site="south")] == ["hearts"]
 
 
@@ -76,6 +76,15 @@ def test_with_models_the_folders_go_too(root: Path) -> None:
     assert not (root / "hearts" / "north").exists()
     forget(root, "skins", models=True, site="north")
     assert not (root / "skins").exists()
+
+
+def test_states_that_hold_the_only_private_part_go_only_when_models_may_go_too(root: Path) -> None:
+    (root / "hearts" / "south" / MODELS[0]).unlink()
+    before = names(root)
+    with pytest.raises(ConfigError, match=r"no personal model at south, .* --models"):
+        forget(root, "hearts")
+    assert names(root) == before
+    assert len(forget(root, "hearts", site="south", models=True)) == len(STATES)
 
 
 def test_a_run_that_goes_on_keeps_all(root: Path) -> None:

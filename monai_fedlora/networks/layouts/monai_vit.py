@@ -22,7 +22,7 @@ MONAI = ViTLayout(
     },
     head="classification_head",
     norm_eps=1e-5,
-    # The class token inside the patch embedding is of versions before 1.0, which held it and had no use for it.
+    # Some files hold a class token inside the patch embedding, of which the network makes no use.
     leftovers=(
         r"patch_embedding\.cls_token$",
         r"blocks\.\d+\.(norm_)?cross_attn\.",
