@@ -252,12 +252,12 @@ class Supervisor:
         shutil.rmtree(output, ignore_errors=True)  # of a supervisor that was ended before it had noted it
         if number is None:
             same_job(self._job, output, without=left_out, follower=state.follower)
-            self._tell(f"no round is stored: the job begins again, as job {count}")
+            said = f"no round is stored: the job begins again, as job {count}"
         else:
             more: dict[str, Any] = {"without": left_out, "custom_folder": brings_custom_folder(self._job)}
             plan = continued_job(stored, output, follower=state.follower, **more)
             last = plan.start_round + plan.rounds
-            self._tell(f"{number + 1} rounds are stored: job {count} goes on to round {last} of {last}")
+            said = f"{number + 1} rounds are stored: job {count} goes on to round {last} of {last}"
         state = Supervision(
             plan_sha256=state.plan_sha256,
             key=state.key,
@@ -274,6 +274,7 @@ class Supervisor:
         waits = count > 2 and unready_codes(record) == {BUSY}  # by what an earlier job of this run has left there
         if record.get("interrupted_by") == NOT_READY and self._limits.exclude_after is None and not waits:
             raise NotReady(not_ready(record))
+        self._tell(said)
         return state
 
     def _left_out(self, before: tuple[str, ...], failures: Mapping[str, int]) -> tuple[str, ...]:

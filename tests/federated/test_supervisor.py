@@ -127,8 +127,10 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield written.folder
 
 
-def supervise(job: Path, server: Server, folder: Path, **limits: Any) -> tuple[Mapping[str, Any], list[str]]:
-    said: list[str] = []
+def supervise(
+    job: Path, server: Server, folder: Path, *, said: list[str] | None = None, **limits: Any
+) -> tuple[Mapping[str, Any], list[str]]:
+    said = [] if said is None else said
     link: Any = server
     found = Supervisor(job=job, folder=folder, link=link, limits=Limits(**limits), say=said.append).run()
     return found, said
@@ -272,8 +274,10 @@ def test_a_site_by_which_jobs_fail_is_left_out_and_the_others_go_on(job: Path, t
 def test_a_run_whose_sites_are_not_ready_ends_at_once_and_the_same_command_goes_on(job: Path, tmp_path: Path) -> None:
     server, folder = Server(tmp_path / "server", lasts=[0, 5]), tmp_path / "run"
     server.unready = [{"a": [], "b": [], "c": ["DISK_FULL"]}]
+    said: list[str] = []
     with pytest.raises(NotReady, match=r"c: the site's disk is full.*\(DISK_FULL\)") as caught:
-        supervise(job, server, folder)
+        supervise(job, server, folder, said=said)
+    assert said and not any("begins again" in line for line in said)
     assert "a: " not in str(caught.value) and len(server.jobs) == 1
     results = read_json(folder / RESULTS_NAME)
     assert (results["status"], results["interrupted_by"]) == ("interrupted", "not_ready")
