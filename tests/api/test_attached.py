@@ -47,7 +47,8 @@ def step(site: fl.Attached, own: Own, *, seed: int) -> set[str]:
     """
     moved: set[str] = set()
     images = own.images(2, seed=seed)
-    optimizer = torch.optim.AdamW(site.trainable().values(), lr=0.01, weight_decay=0.1)
+    rate = 0.01 + 0.001 * seed  # a first step of Adam is as long as this, whatever the images are
+    optimizer = torch.optim.AdamW(site.trainable().values(), lr=rate, weight_decay=0.1)
     site.train()
     with site.penalty() as penalty:
         for phase in site.phases() or [Phase(share=1.0, trains=lambda name: True)]:
