@@ -58,6 +58,10 @@ def run_interrupted(name: str, photographs: Prepared, image_backbone: Path, fold
     return run
 
 
+EXPORTED = ("dual_lora", "fedavg", "fedbn", "pfedst")
+"""One of adapters, of all that trains, of statistics and of a side network; the others' exports differ in names."""
+
+
 @pytest.mark.parametrize(
     "name", [name if name == "dual_lora" else pytest.param(name, marks=pytest.mark.slow) for name in method_names()]
 )
@@ -85,7 +89,9 @@ def test_a_run_goes_on_after_an_interruption_and_gives_its_models(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize(
+    "name", [name if name in EXPORTED else pytest.param(name, marks=pytest.mark.long) for name in method_names()]
+)
 def test_a_bundle_is_written_where_there_is_a_gpu(
     name: str, gpu: PretendedGPU, photographs: Prepared, image_backbone: Path, tmp_path: Path
 ) -> None:
