@@ -70,6 +70,7 @@ def test_the_page_shows_numbers_with_their_usual_errors(
         assert "lv_ef" in page.locator("#list").inner_text()
         assert page.locator(".bars").count() == 0 and page.locator("#opinion-heading").count() == 0
         assert nameless(page) == []
+        page.context.close()  # before the server, which it asks for more
 
 
 def test_the_page_lays_outlines_over_a_photograph(
@@ -89,3 +90,4 @@ def test_the_page_lays_outlines_over_a_photograph(
             or "not found" in page.locator(".measured").inner_text()
         )
         assert nameless(page) == []
+        page.context.close()

@@ -87,3 +87,4 @@ def test_volumes_stand_beside_the_class_or_alone(
         until_done(page)
         assert "LV ejection fraction" in page.locator("#list").inner_text()
         assert page.locator(".best").count() == 0 and page.locator("#opinion-heading").count() == 0
+        page.context.close()  # before the server, which it asks for more
