@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from monai_fedlora.data.units import unit_numbers
 from monai_fedlora.errors import ConfigError, DataError, ExportError, FedLoraError
 from monai_fedlora.exporting.attacks import by_patient
 from monai_fedlora.exporting.finished import FinishedModel, read_shared
-from monai_fedlora.exporting.leakage import OUTSIDE, TEST, TRAINING, Leakage, strongest_first
+from monai_fedlora.exporting.leakage import TEST, TRAINING, Leakage, strongest_first
 from monai_fedlora.exporting.locate import find_shared
 from monai_fedlora.federated.materials import Installed
 from monai_fedlora.federated.noised_rounds import NoisedRound
@@ -79,6 +80,7 @@ class AuditedRun:
         source = Installed(data_root=self.data, backbone=self.backbone)
         return source.network(self.plan, self.plan.build_method())
 
+    @cached_property
     def attacker(self) -> tuple[Server, Candidates]:
         """A server that holds the site's training cases and others, as many as it can compute with.
 
@@ -108,20 +110,18 @@ class AuditedRun:
         )
 
     def candidates(self) -> Candidates:
-        """The training cases of the site, its test cases, and those from outside."""
-        parts = [(self.own, TRAINING, TRAINING), (self.own, TEST, TEST)]
-        parts += [] if self.outside is None else [(self.outside, TRAINING, OUTSIDE)]
-        parts = [part for part in parts if part[0].cases(part[1])]
-        cases = [(case, group) for datalist, split, group in parts for case in datalist.cases(split)]
-        numbers: dict[tuple[bool, str], int] = {}
-        units = [
-            numbers.setdefault((group == OUTSIDE, case.unit or case.subject), len(numbers)) for case, group in cases
-        ]
+        """The training cases of the site, its test cases, and those from outside, whose codes are of other patients."""
+        parts = [(self.own, TRAINING), (self.own, TEST)]
+        parts += [] if self.outside is None else [(self.outside, TRAINING)]
+        cases = [datalist.cases(split) for datalist, split in parts]
+        own, others = [*cases[0], *cases[1]], [case for some in cases[2:] for case in some]
+        units = unit_numbers(own)
+        units += [len(own) + number for number in unit_numbers(others)]
         return Candidates(
-            images=torch.cat([inputs_of(self.opened, datalist, split) for datalist, split, _ in parts]),
-            labels=torch.tensor([case.label for case, _ in cases]),
+            images=torch.cat([inputs_of(self.opened, *part) for part, some in zip(parts, cases, strict=True) if some]),
+            labels=torch.tensor([case.label for case in (*own, *others)]),
             units=torch.tensor(units),
-            member=torch.tensor([group == TRAINING for _, group in cases]),
+            member=torch.tensor([place < len(cases[0]) for place in range(len(units))]),
         )
 
 
@@ -168,7 +168,7 @@ def _membership(run: AuditedRun) -> Leakage:
         return nothing(NOT_KEPT)
     run.say(f"attacking what the server saw in {len(kept)} rounds ...")
     try:
-        server, asked = run.attacker()
+        server, asked = run.attacker
         return answers_leakage(server, asked, kept, run.site)
     except (ConfigError, DataError, ExportError) as error:
         return nothing(str(error))
@@ -177,7 +177,7 @@ def _membership(run: AuditedRun) -> Leakage:
 def _inversion(run: AuditedRun, count: int) -> Leakage:
     """Images from steps on few of them, at the shared tensors that the run has ended with."""
     try:
-        sent, (server, asked) = _shared(run.source_folder), run.attacker()
+        sent, (server, asked) = _shared(run.source_folder), run.attacker
         what = _sent(run.plan, run.site)
     except (ConfigError, DataError, ExportError) as error:
         return _failed(INVERSION, GRADIENT, error)
